@@ -1,0 +1,62 @@
+package chunked
+
+import "fmt"
+
+// MaxPlaintextSize is the largest plaintext of one message: 4 PiB less a byte,
+// since the last of the MaxChunks chunks is shorter than a whole one.
+const MaxPlaintextSize = MaxChunks*ChunkSize - 1
+
+// maxBodySize is the size of the body of MaxPlaintextSize bytes.
+const maxBodySize = MaxPlaintextSize + MaxChunks*TagSize
+
+// CiphertextSize returns the size of the body of a plaintext of the given size.
+// It fails with [ErrTooLarge] beyond [MaxPlaintextSize].
+func CiphertextSize(plain int64) (int64, error) {
+	if plain < 0 {
+		return 0, fmt.Errorf("sse: negative size %d", plain)
+	}
+	if plain > MaxPlaintextSize {
+		return 0, fmt.Errorf("%w: plaintext of %d bytes, at most %d", ErrTooLarge, plain, int64(MaxPlaintextSize))
+	}
+	return plain + TagSize*(plain/ChunkSize+1), nil
+}
+
+// PlaintextSize is the inverse of [CiphertextSize]. A size that no body has is
+// [ErrTruncated], or [ErrTooLarge] beyond the largest.
+func PlaintextSize(body int64) (int64, error) {
+	if body < 0 {
+		return 0, fmt.Errorf("sse: negative size %d", body)
+	}
+	if body > maxBodySize {
+		return 0, fmt.Errorf("%w: body of %d bytes, at most %d", ErrTooLarge, body, int64(maxBodySize))
+	}
+	whole, last := body/SealedChunkSize, body%SealedChunkSize
+	if last < TagSize {
+		return 0, fmt.Errorf("%w: no body is %d bytes long", ErrTruncated, body)
+	}
+	return whole*ChunkSize + last - TagSize, nil
+}
+
+// CiphertextRange returns which part of a body holds the n plaintext bytes from
+// off: whole chunks, so that bodyOff is where a range reader's source starts.
+// The last chunk of a body is short, so a body may end before bodyOff+bodyLen.
+// A negative n means up to the end and gives a negative bodyLen; n of zero needs
+// no bytes. An n beyond the largest message is cut to it. A negative off is an
+// error, one beyond the largest message is [ErrTooLarge].
+func CiphertextRange(off, n int64) (bodyOff, bodyLen int64, err error) {
+	if off < 0 {
+		return 0, 0, fmt.Errorf("sse: negative offset %d", off)
+	}
+	if off > MaxPlaintextSize {
+		return 0, 0, fmt.Errorf("%w: offset %d, at most %d", ErrTooLarge, off, int64(MaxPlaintextSize))
+	}
+	first := off / ChunkSize
+	switch {
+	case n < 0:
+		return first * SealedChunkSize, -1, nil
+	case n == 0:
+		return first * SealedChunkSize, 0, nil
+	}
+	last := (off + min(n, MaxPlaintextSize-off+1) - 1) / ChunkSize
+	return first * SealedChunkSize, (last - first + 1) * SealedChunkSize, nil
+}
