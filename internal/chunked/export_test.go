@@ -1,0 +1,35 @@
+package chunked
+
+import "io"
+
+// Raw is the specification's raw mode, which only the vectors use.
+func Raw(aeadKey, baseNonce []byte) (*Cipher, error) { return newRaw(aeadKey, baseNonce) }
+
+// The streams below begin at chunk first and run on procs goroutines.
+
+func (c *Cipher) WriterFrom(dst io.Writer, first uint64, procs int) *Writer {
+	w := c.Writer(dst)
+	w.next, w.procs = first, procs
+	return w
+}
+
+func (c *Cipher) EncryptingReaderFrom(src io.Reader, first uint64, procs int) *EncryptingReader {
+	r := c.EncryptingReader(src)
+	r.next, r.procs = first, procs
+	return r
+}
+
+func (c *Cipher) ReaderFrom(src io.Reader, first uint64, procs int) *Reader {
+	r := c.Reader(src)
+	r.next, r.procs = first, procs
+	return r
+}
+
+func (r *Reader) OnProcs(n int) *Reader     { r.procs = n; return r }
+func (r *ReaderAt) OnProcs(n int) *ReaderAt { r.procs = n; return r }
+func (c *Cipher) Nonce(i uint64) (n [12]byte) {
+	c.nonce(&n, i)
+	return n
+}
+
+const BatchChunks = batchChunks

@@ -1,0 +1,212 @@
+package chunked
+
+import (
+	"runtime"
+	"sync"
+)
+
+// A call that moves many chunks moves them in batches. Measured on two cores:
+// smaller batches drown in wake-ups, larger ones leave the second core idle at
+// the ends of a call.
+const (
+	batchChunks = 8
+	batchDepth  = 8 // batches under way at once in one call
+
+	plainBatch  = batchChunks * ChunkSize
+	sealedBatch = batchChunks * SealedChunkSize
+)
+
+// batch is a run of chunks on its way through a pipeline.
+type batch struct {
+	in     []byte // what fetch provides, in the caller's memory or in inBuf
+	out    []byte // what op makes of it, appended to the empty slice that fetch provides
+	first  uint64 // index of its first chunk
+	prompt bool   // the source gave less than was asked: hand over before asking again
+	err    error  // why op stopped early; out holds what came before
+
+	done   chan struct{} // capacity 1: op has run
+	nonce  [nonceSize]byte
+	inBuf  []byte
+	outBuf []byte
+}
+
+var batches = sync.Pool{New: func() any {
+	return &batch{
+		done:   make(chan struct{}, 1),
+		inBuf:  make([]byte, sealedBatch),
+		outBuf: make([]byte, 0, sealedBatch),
+	}
+}}
+
+func (b *batch) release() {
+	b.in, b.out, b.err, b.prompt = nil, nil, nil, false // the caller's memory is not ours to keep
+	batches.Put(b)
+}
+
+// pipeline runs batches through op on up to GOMAXPROCS cores, the calling
+// goroutine among them, and emits them in order. fetch and emit run on the
+// calling goroutine alone. Its workers end before run returns.
+type pipeline struct {
+	// fetch sets in, out, first and prompt; a batch without in is dropped.
+	// It returns false, or an error, when no batch follows this one.
+	fetch func(*batch) (more bool, err error)
+	// op seals or opens in to out. It touches nothing but the batch.
+	op func(*batch)
+	// emit hands over what op made, also the good part of a batch that failed.
+	emit func(*batch) error
+	// procs bounds the goroutines that run op; 0 means GOMAXPROCS.
+	procs int
+}
+
+// run moves batches until fetch has no more or something fails, and returns the
+// first failure in stream order: an error of fetch comes after all batches that
+// were fetched before it.
+func (p *pipeline) run() error {
+	r := running{pipeline: p, procs: p.procs}
+	if r.procs == 0 {
+		r.procs = runtime.GOMAXPROCS(0)
+	}
+	err := r.loop()
+	r.stop()
+	return err
+}
+
+// running is the state of one run.
+type running struct {
+	*pipeline
+	procs   int
+	pending []*batch    // submitted and not yet emitted, oldest first
+	work    chan *batch // submitted and not yet taken
+	workers int
+	wg      sync.WaitGroup
+}
+
+func (r *running) loop() error {
+	for more, fetchErr := true, error(nil); ; {
+		if more && len(r.pending) < batchDepth {
+			b := batches.Get().(*batch)
+			more, fetchErr = r.fetch(b)
+			more = more && fetchErr == nil
+			alone := len(r.pending) == 0 && (b.prompt || !more)
+			switch {
+			case len(b.in) == 0:
+				b.release()
+			case alone || r.procs == 1: // nothing to overlap with
+				r.op(b)
+				if err := r.finish(b); err != nil {
+					return err
+				}
+			default:
+				r.submit(b)
+				for b.prompt && len(r.pending) > 0 {
+					if err := r.next(); err != nil {
+						return err
+					}
+				}
+			}
+			continue
+		}
+		if len(r.pending) == 0 {
+			return fetchErr
+		}
+		if err := r.next(); err != nil {
+			return err
+		}
+	}
+}
+
+// submit puts b in line, for a worker or for the caller when it has to wait.
+func (r *running) submit(b *batch) {
+	if r.work == nil {
+		r.work = make(chan *batch, batchDepth)
+		r.pending = make([]*batch, 0, batchDepth)
+	}
+	if r.workers < min(r.procs, batchDepth)-1 {
+		r.workers++
+		r.wg.Go(func() {
+			for b := range r.work {
+				r.op(b)
+				b.done <- struct{}{}
+			}
+		})
+	}
+	r.pending = append(r.pending, b)
+	r.work <- b // never blocks: pending is no longer than its capacity
+}
+
+// next emits the oldest batch. While it is not done, the caller works too.
+func (r *running) next() error {
+	oldest := r.pending[0]
+	for done := false; !done; {
+		select {
+		case <-oldest.done:
+			done = true
+			continue
+		default:
+		}
+		select {
+		case <-oldest.done:
+			done = true
+		case b := <-r.work:
+			r.op(b)
+			b.done <- struct{}{}
+		}
+	}
+	copy(r.pending, r.pending[1:])
+	r.pending = r.pending[:len(r.pending)-1]
+	return r.finish(oldest)
+}
+
+// finish emits b, releases it and returns the first error of the two.
+func (r *running) finish(b *batch) error {
+	opErr := b.err
+	err := r.emit(b)
+	b.release()
+	if err != nil {
+		return err
+	}
+	return opErr
+}
+
+// stop ends the workers and releases what they no longer work on.
+func (r *running) stop() {
+	if r.work == nil {
+		return
+	}
+	for abandoned := true; abandoned; {
+		select {
+		case <-r.work:
+		default:
+			abandoned = false
+		}
+	}
+	close(r.work)
+	r.wg.Wait()
+	for _, b := range r.pending {
+		select {
+		case <-b.done:
+		default:
+		}
+		b.release()
+	}
+}
+
+// sealBatch encrypts whole chunks.
+func (c *Cipher) sealBatch(b *batch) {
+	for i, in := b.first, b.in; len(in) > 0; i, in = i+1, in[ChunkSize:] {
+		b.out = c.sealChunk(b.out, in[:ChunkSize], i, &b.nonce)
+	}
+}
+
+// openBatch decrypts chunks, the last of which may be shorter than the others.
+func (c *Cipher) openBatch(b *batch) {
+	for i, in := b.first, b.in; len(in) > 0; i++ {
+		n := min(len(in), SealedChunkSize)
+		out, err := c.openChunk(b.out, in[:n], i, &b.nonce)
+		if err != nil {
+			b.err = err
+			return
+		}
+		b.out, in = out, in[n:]
+	}
+}

@@ -1,0 +1,109 @@
+package chunked
+
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+// ReaderAt decrypts at random. See [Cipher.ReaderAt].
+type ReaderAt struct {
+	c     *Cipher
+	src   io.ReaderAt
+	size  int64 // of the plaintext
+	body  int64
+	procs int
+}
+
+// ReaderAt returns random access to the plaintext of a body of the given size.
+// It reads the last chunk to authenticate that size: a body that was cut or
+// extended is refused here, with [ErrTruncated] or a [*ChunkError]. The result
+// is safe for concurrent use if src is.
+func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*ReaderAt, error) {
+	plain, err := PlaintextSize(size)
+	if err != nil {
+		return nil, err
+	}
+	r := &ReaderAt{c: c, src: src, size: plain, body: size}
+	last := batches.Get().(*batch)
+	defer last.release()
+	if err := r.load(last, plain/ChunkSize, 1); err != nil {
+		return nil, err
+	}
+	c.openBatch(last)
+	return r, last.err
+}
+
+// Size returns the plaintext's size, which is authentic.
+func (r *ReaderAt) Size() int64 { return r.size }
+
+// ReadAt implements [io.ReaderAt]. It reads only the chunks that hold p, and a
+// large p on several cores.
+func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
+	if off < 0 {
+		return 0, fmt.Errorf("sse: negative offset %d", off)
+	}
+	if off >= r.size {
+		if len(p) == 0 {
+			return 0, nil
+		}
+		return 0, io.EOF
+	}
+	end := error(nil)
+	if int64(len(p)) > r.size-off {
+		p, end = p[:r.size-off], io.EOF
+	}
+	if len(p) == 0 {
+		return 0, end
+	}
+	chunk := off / ChunkSize
+	skip := int(off % ChunkSize)
+	chunks := (int64(skip+len(p)) + ChunkSize - 1) / ChunkSize
+	free := p // not yet assigned to a batch
+	run := pipeline{op: r.c.openBatch, procs: r.procs}
+	run.fetch = func(b *batch) (bool, error) {
+		n := min(chunks, batchChunks)
+		if err := r.load(b, chunk, n); err != nil {
+			return false, err
+		}
+		chunk, chunks = chunk+n, chunks-n
+		// A batch that fills its part of p exactly is opened in place.
+		if opens := int(n) * ChunkSize; skip == 0 && len(free) >= opens {
+			b.out, free = free[:0:opens], free[opens:]
+		} else {
+			free = free[min(opens-skip, len(free)):]
+		}
+		skip = 0
+		return chunks > 0, nil
+	}
+	lead := int(off % ChunkSize)
+	run.emit = func(b *batch) error {
+		out := b.out[min(lead, len(b.out)):]
+		lead = 0
+		if len(out) > 0 && &out[0] != &p[total] { // else it was opened in place
+			out = out[:copy(p[total:], out)]
+		}
+		total += len(out)
+		return nil
+	}
+	if err := run.run(); err != nil {
+		clear(p[total:]) // authentic, but behind a chunk that is not
+		return total, err
+	}
+	return total, end
+}
+
+// load reads n sealed chunks from the source into b.
+func (r *ReaderAt) load(b *batch, chunk, n int64) error {
+	at := chunk * SealedChunkSize
+	sealed := b.inBuf[:min(n*SealedChunkSize, r.body-at)]
+	m, err := r.src.ReadAt(sealed, at)
+	switch {
+	case m == len(sealed): // with io.EOF or without
+		b.in, b.out, b.first = sealed, b.outBuf, uint64(chunk)
+		return nil
+	case err == nil || errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: it ends before its size of %d bytes", ErrTruncated, r.body)
+	}
+	return err
+}
