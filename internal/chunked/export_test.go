@@ -13,14 +13,15 @@ func (c *Cipher) WriterFrom(dst io.Writer, first uint64, procs int) *Writer {
 	return w
 }
 
-func (c *Cipher) EncryptingReaderFrom(src io.Reader, first uint64, procs int) *EncryptingReader {
-	r := c.EncryptingReader(src)
-	r.next, r.procs = first, procs
-	return r
+func (c *Cipher) EncryptingReaderFrom(src io.Reader, first uint64, procs int) *Reader {
+	return c.EncryptingReader(src).from(first, procs)
 }
 
 func (c *Cipher) ReaderFrom(src io.Reader, first uint64, procs int) *Reader {
-	r := c.Reader(src)
+	return c.Reader(src).from(first, procs)
+}
+
+func (r *Reader) from(first uint64, procs int) *Reader {
 	r.next, r.procs = first, procs
 	return r
 }

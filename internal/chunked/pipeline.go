@@ -6,14 +6,11 @@ import (
 )
 
 // A call that moves many chunks moves them in batches. Measured on two cores:
-// smaller batches drown in wake-ups, larger ones leave the second core idle at
-// the ends of a call.
+// smaller batches drown in wake-ups, larger or more ones leave the cache, and
+// larger ones also leave the second core idle at the ends of a call.
 const (
-	batchChunks = 8
-	batchDepth  = 8 // batches under way at once in one call
-
-	plainBatch  = batchChunks * ChunkSize
-	sealedBatch = batchChunks * SealedChunkSize
+	batchChunks = 16
+	batchDepth  = 4 // batches under way at once in one call
 )
 
 // batch is a run of chunks on its way through a pipeline.
@@ -26,17 +23,27 @@ type batch struct {
 
 	done   chan struct{} // capacity 1: op has run
 	nonce  [nonceSize]byte
-	inBuf  []byte
-	outBuf []byte
+	inBuf  []byte // see input
+	outBuf []byte // see output
 }
 
-var batches = sync.Pool{New: func() any {
-	return &batch{
-		done:   make(chan struct{}, 1),
-		inBuf:  make([]byte, sealedBatch),
-		outBuf: make([]byte, 0, sealedBatch),
+var batches = sync.Pool{New: func() any { return &batch{done: make(chan struct{}, 1)} }}
+
+// input is room for sealed chunks to transform.
+func (b *batch) input() []byte {
+	if b.inBuf == nil {
+		b.inBuf = make([]byte, batchChunks*SealedChunkSize)
 	}
-}}
+	return b.inBuf
+}
+
+// output is an empty slice with room for what a batch becomes.
+func (b *batch) output() []byte {
+	if b.outBuf == nil {
+		b.outBuf = make([]byte, 0, batchChunks*SealedChunkSize)
+	}
+	return b.outBuf
+}
 
 func (b *batch) release() {
 	b.in, b.out, b.err, b.prompt = nil, nil, nil, false // the caller's memory is not ours to keep

@@ -96,11 +96,11 @@ func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 // load reads n sealed chunks from the source into b.
 func (r *ReaderAt) load(b *batch, chunk, n int64) error {
 	at := chunk * SealedChunkSize
-	sealed := b.inBuf[:min(n*SealedChunkSize, r.body-at)]
+	sealed := b.input()[:min(n*SealedChunkSize, r.body-at)]
 	m, err := r.src.ReadAt(sealed, at)
 	switch {
 	case m == len(sealed): // with io.EOF or without
-		b.in, b.out, b.first = sealed, b.outBuf, uint64(chunk)
+		b.in, b.out, b.first = sealed, b.output(), uint64(chunk)
 		return nil
 	case err == nil || errors.Is(err, io.EOF):
 		return fmt.Errorf("%w: it ends before its size of %d bytes", ErrTruncated, r.body)
