@@ -1,0 +1,92 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Errors of a [Store], which the ring passes on.
+var (
+	// ErrNotExist: the store holds no document. It is never the answer of a
+	// store that cannot be read.
+	ErrNotExist = errors.New("keyring: ring does not exist")
+
+	// ErrConflict: the document in the store is not the version that was to be
+	// replaced. The ring reloads and tries again, so its callers do not meet it.
+	ErrConflict = errors.New("keyring: document was changed by someone else")
+
+	// ErrStore: the store failed, and what was asked may work later. The
+	// store's own error is wrapped beside it.
+	ErrStore = errors.New("keyring: store failed")
+)
+
+// Errors of a document. A ring that is already open keeps what it last read.
+var (
+	// ErrDamaged: the document is not one, is cut short, was changed by
+	// accident (its checksum does not match) or contradicts itself.
+	ErrDamaged = errors.New("keyring: document is damaged")
+
+	// ErrVersion: the document was written in a format that this release does
+	// not know.
+	ErrVersion = errors.New("keyring: document is of an unknown format version")
+
+	// ErrRoot: the document is intact, and the root does not open it: another
+	// key, another passphrase, or a document that was edited on purpose.
+	ErrRoot = errors.New("keyring: root does not open the document")
+
+	// ErrRootUnavailable: the root could not be asked, as when a key service
+	// does not answer. A root of one's own may wrap it to say so.
+	ErrRootUnavailable = errors.New("keyring: root is unavailable")
+
+	// ErrRollback: the store holds an older document than this ring has
+	// already seen, or another one of the same age.
+	ErrRollback = errors.New("keyring: store went back to an older document")
+
+	// ErrOtherRing: the store now holds another ring's document.
+	ErrOtherRing = errors.New("keyring: document belongs to another ring")
+
+	// ErrFull: one more version would not fit into the document.
+	ErrFull = errors.New("keyring: ring is full")
+
+	// ErrPeriod: the rotation period is out of bounds, or [Options] does not
+	// fit that of the existing ring.
+	ErrPeriod = errors.New("keyring: unsuitable rotation period")
+)
+
+// Errors of a key version.
+var (
+	// ErrUnknownKey: no version of this ring has that id. If it also is
+	// [ErrStore], the store could not be asked, and the version may exist.
+	ErrUnknownKey = errors.New("keyring: unknown key")
+
+	// ErrDisabled: the version is disabled. An administrator may enable it.
+	ErrDisabled = errors.New("keyring: key is disabled")
+
+	// ErrDestroyed: the version was destroyed, and with it whatever it sealed.
+	ErrDestroyed = errors.New("keyring: key is destroyed")
+
+	// ErrPrimary: the primary can be neither disabled nor destroyed. Rotate first.
+	ErrPrimary = errors.New("keyring: key is the primary")
+
+	// ErrTooOld: the primary is older than [Options].HardAge and cannot be
+	// rotated. The reason is wrapped beside it.
+	ErrTooOld = errors.New("keyring: primary is too old to seal with")
+)
+
+// storeError makes err, which a store returned from op, an ErrStore. What the
+// Store contract names stays as it is, and an end of ctx always shows.
+func storeError(ctx context.Context, op string, err error) error {
+	if errors.Is(err, ErrNotExist) || errors.Is(err, ErrConflict) || errors.Is(err, ErrDamaged) {
+		return err
+	}
+	return fmt.Errorf("%w: %s: %w", ErrStore, op, withContext(ctx, err))
+}
+
+// withContext adds the end of ctx to an error that hides it.
+func withContext(ctx context.Context, err error) error {
+	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}

@@ -1,0 +1,190 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Refreshing after a miss: this many at once, then one in each interval.
+const (
+	missBurst    = 60
+	missInterval = time.Second
+)
+
+// Key returns the enabled version with that id.
+//
+// An id of this ring that is not known makes the ring refresh: callers that
+// miss at once share one load, which began after they asked; after a burst of
+// 60 there is one load a second, for which callers wait. ctx bounds the wait
+// alone: what is in memory is returned whatever ctx says.
+//
+// Its errors are [ErrUnknownKey], [ErrDisabled] and [ErrDestroyed], and name
+// the id. If the ring could not refresh, the error is ErrUnknownKey, [ErrStore]
+// and the reason, all three; and for a second it stays so, without asking.
+func (r *Ring) Key(ctx context.Context, id string) (*Key, error) {
+	if key := r.current.Load().keys[id]; key != nil {
+		return key, nil
+	}
+	return r.seek(ctx, id)
+}
+
+// seek finds out why there is no such key, or gets it.
+func (r *Ring) seek(ctx context.Context, id string) (*Key, error) {
+	if _, err := r.parseKeyID(id); err != nil {
+		return nil, err
+	}
+	for {
+		if key, err := r.known(id); key != nil || err != nil {
+			return key, err
+		}
+		done, err := r.refreshAfterMiss(ctx)
+		if err != nil {
+			if !errors.Is(err, ErrStore) {
+				err = fmt.Errorf("%w: %w", ErrStore, err)
+			}
+			return nil, fmt.Errorf("%w: %s: could not refresh: %w", ErrUnknownKey, id, err)
+		}
+		if done {
+			key, err := r.known(id)
+			if key == nil && err == nil {
+				err = fmt.Errorf("%w: ring has no version %s", ErrUnknownKey, id)
+			}
+			return key, err
+		}
+	}
+}
+
+// known looks up an id in memory. All is nil if it is not there.
+func (r *Ring) known(id string) (*Key, error) {
+	s := r.current.Load()
+	if key := s.keys[id]; key != nil {
+		return key, nil
+	}
+	info, found := s.info(id)
+	switch {
+	case !found:
+		return nil, nil
+	case info.State == Disabled:
+		return nil, fmt.Errorf("%w: %s", ErrDisabled, id)
+	default:
+		return nil, fmt.Errorf("%w: %s", ErrDestroyed, id)
+	}
+}
+
+// parseKeyID refuses what cannot be an id of this ring.
+func (r *Ring) parseKeyID(id string) (uint32, error) {
+	ring, version, err := parseKeyID(id)
+	if err != nil {
+		return 0, err
+	}
+	if own := r.current.Load().ring; ring != own {
+		return 0, fmt.Errorf("%w: %s belongs to another ring, this is %v", ErrUnknownKey, id, own)
+	}
+	return version, nil
+}
+
+// misses lets those who miss a key share loads, and not too many.
+type misses struct {
+	mu      sync.Mutex
+	running *missLoad
+	free    time.Time // when the next load would be if there were no burst
+	failed  time.Time // when the last load failed; zero if it did not
+	err     error     // how
+}
+
+// missLoad is one load. Its leader does it, followers wait for it.
+type missLoad struct {
+	begun bool          // guarded by misses.mu; a load that has begun may be too old for who comes now
+	done  chan struct{} // closed at the end, after the fields below are set
+	ended bool          // whether it was done; else its leader's ctx ended first
+	err   error
+}
+
+// refreshAfterMiss refreshes, or waits for one who does. done tells that a load
+// took place that began after the call did. Callers that are told otherwise look
+// again and call again.
+func (r *Ring) refreshAfterMiss(ctx context.Context) (done bool, err error) {
+	m := &r.misses
+	m.mu.Lock()
+	if load := m.running; load != nil {
+		late := load.begun
+		m.mu.Unlock()
+		select {
+		case <-load.done:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		if late || !load.ended {
+			return false, nil
+		}
+		return true, load.err
+	}
+	now := time.Now()
+	if m.err != nil && now.Sub(m.failed) < missInterval {
+		err := m.err
+		m.mu.Unlock()
+		return false, fmt.Errorf("%v ago: %w", now.Sub(m.failed).Round(time.Millisecond), err)
+	}
+	load := &missLoad{done: make(chan struct{})}
+	m.running = load
+	if m.free.Before(now) {
+		m.free = now
+	}
+	wait := m.free.Sub(now) - (missBurst-1)*missInterval
+	m.free = m.free.Add(missInterval)
+	m.mu.Unlock()
+
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.running = nil
+		load.err = err
+		load.ended = ctx.Err() == nil
+		if load.ended {
+			m.failed, m.err = time.Now(), err
+		}
+		close(load.done)
+	}()
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+	m.mu.Lock()
+	load.begun = true
+	m.mu.Unlock()
+	return true, r.Refresh(ctx)
+}
+
+// Refresh loads the document. If the store has none but the one that is known,
+// that is all. ctx bounds the call.
+//
+// A document that is not a later one of the same ring is refused, with
+// [ErrRollback] or [ErrOtherRing], and so is one that does not open. The ring
+// goes on with what it had.
+func (r *Ring) Refresh(ctx context.Context) error {
+	before := r.current.Load()
+	data, version, err := r.load(ctx)
+	if err != nil {
+		return err
+	}
+	if version == before.storeVersion {
+		return nil
+	}
+	o, err := r.open(ctx, data, version)
+	if err != nil {
+		return err
+	}
+	if err := before.accept(o.snapshot); err != nil {
+		return err
+	}
+	r.install(o.snapshot)
+	return nil
+}

@@ -1,0 +1,55 @@
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"strconv"
+	"sync"
+)
+
+// MemStore is a [Store] in memory, for tests and examples: the ring is lost
+// with the process. The zero MemStore is empty and ready.
+type MemStore struct {
+	mu    sync.Mutex
+	data  []byte
+	swaps uint64 // number of successful swaps; zero means that there is no document
+}
+
+// NewMemStore returns an empty store.
+func NewMemStore() *MemStore { return new(MemStore) }
+
+// Load implements [Store].
+func (s *MemStore) Load(ctx context.Context) ([]byte, string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.swaps == 0 {
+		return nil, "", ErrNotExist
+	}
+	return bytes.Clone(s.data), s.version(), nil
+}
+
+// Swap implements [Store].
+func (s *MemStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if version != s.version() {
+		return "", ErrConflict
+	}
+	s.data = bytes.Clone(data)
+	s.swaps++
+	return s.version(), nil
+}
+
+// version is the current version, or "" if there is no document.
+func (s *MemStore) version() string {
+	if s.swaps == 0 {
+		return ""
+	}
+	return strconv.FormatUint(s.swaps, 10)
+}

@@ -1,0 +1,146 @@
+package keyring
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/secret"
+)
+
+// keyRootLabel begins the context of a key root's messages.
+const keyRootLabel = "github.com/blobseal/blobseal/v1 key root\x00"
+
+// keyRoot is a root that is a key. Its ciphertext is one Cobblestone-256
+// message, whose context is the label, a zero byte and the associated data.
+type keyRoot struct{ key secret.Key }
+
+// NewKeyRoot returns a root that is a key of exactly 32 random bytes, which it
+// copies. [ParseKey] reads one from a file or a variable.
+//
+// Its ciphertext is one Cobblestone-256 message. Another key or other associated
+// data is [ErrRoot], a message that was edited behind its head [ErrDamaged]. It
+// is safe for concurrent use and does not print its key.
+func NewKeyRoot(key []byte) (tink.AEADWithContext, error) {
+	k, err := secret.New(key)
+	if err != nil {
+		return nil, fmt.Errorf("keyring: root %w", err)
+	}
+	return &keyRoot{key: k}, nil
+}
+
+func (r *keyRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return chunked.Seal(r.key.Bytes(), append([]byte(keyRootLabel), associatedData...), plaintext)
+}
+
+func (r *keyRoot) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return openRootMessage(r.key, append([]byte(keyRootLabel), associatedData...), ciphertext)
+}
+
+// Format implements [fmt.Formatter]: every verb shows what r is, and no key.
+func (r keyRoot) Format(f fmt.State, _ rune) { fmt.Fprint(f, "key root") }
+
+// LogValue implements [slog.LogValuer].
+func (r keyRoot) LogValue() slog.Value { return slog.StringValue("key root") }
+
+// openRootMessage opens a root's message, with the errors of this package.
+func openRootMessage(key secret.Key, context, message []byte) ([]byte, error) {
+	plaintext, err := chunked.OpenMessage(key.Bytes(), context, message)
+	switch {
+	case err == nil:
+		return plaintext, nil
+	case errors.Is(err, chunked.ErrKey):
+		return nil, ErrRoot
+	default: // the commitment is the root's, so that the root is the right one
+		return nil, fmt.Errorf("%w: encrypted keyset is not authentic", ErrDamaged)
+	}
+}
+
+// ParseKey reads a root key from the contents of a file or a variable: exactly
+// 32 bytes, or text that encodes 32 bytes in hexadecimal or in standard base64
+// with padding, with or without a line end behind it. The result shares no
+// memory with text, and no error shows any of it.
+//
+// 32 bytes that are all printable characters are refused: they are text of some
+// other kind, such as the hexadecimal form of 16 bytes, and too easy to guess.
+func ParseKey(text []byte) ([]byte, error) {
+	if len(text) == secret.KeySize {
+		for _, c := range text {
+			if c < ' ' || c > '~' {
+				return append([]byte(nil), text...), nil
+			}
+		}
+		return nil, fmt.Errorf("keyring: root key is text of %d characters, not %d random bytes", len(text), len(text))
+	}
+	line := text
+	if n := len(line); n > 0 && line[n-1] == '\n' {
+		line = line[:n-1]
+		if n := len(line); n > 0 && line[n-1] == '\r' {
+			line = line[:n-1]
+		}
+	}
+	key := make([]byte, secret.KeySize)
+	switch len(line) {
+	case hex.EncodedLen(len(key)):
+		if _, err := hex.Decode(key, line); err == nil {
+			return key, nil
+		}
+	case base64.StdEncoding.EncodedLen(len(key)):
+		decoded, err := base64.StdEncoding.Strict().AppendDecode(nil, line)
+		if err == nil && len(decoded) == len(key) {
+			return decoded, nil
+		}
+	}
+	return nil, fmt.Errorf("keyring: root key is neither %d bytes nor these in hexadecimal or base64 (%d bytes given)", len(key), len(text))
+}
+
+// recorder is a root for one call. It remembers the root's own error, which
+// Tink puts into words and loses.
+type recorder struct {
+	root tink.AEADWithContext
+	err  error
+}
+
+func (r *recorder) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) (ciphertext []byte, err error) {
+	ciphertext, r.err = r.root.EncryptWithContext(ctx, plaintext, associatedData)
+	return ciphertext, r.err
+}
+
+func (r *recorder) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) (plaintext []byte, err error) {
+	plaintext, r.err = r.root.DecryptWithContext(ctx, ciphertext, associatedData)
+	return plaintext, r.err
+}
+
+// rootError sorts a root's error: the end of ctx, a root that could not be
+// asked, or, to end with, refused, which is [ErrRoot] for decrypting. The error
+// itself stays visible.
+func rootError(ctx context.Context, refused, err error) error {
+	var network interface { // net.Error, without its package
+		error
+		Timeout() bool
+		Temporary() bool
+	}
+	var status interface{ HTTPStatusCode() int }
+	switch {
+	case errors.Is(err, ErrRoot), errors.Is(err, ErrRootUnavailable), errors.Is(err, ErrDamaged):
+		return err
+	case ctx.Err() != nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &network),
+		errors.As(err, &status) && (status.HTTPStatusCode() >= 500 || status.HTTPStatusCode() == 429):
+		return fmt.Errorf("%w: %w", ErrRootUnavailable, withContext(ctx, err))
+	default:
+		return fmt.Errorf("%w: %w", refused, err)
+	}
+}

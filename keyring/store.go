@@ -1,0 +1,40 @@
+package keyring
+
+import "context"
+
+// MaxDocumentSize is the largest document of a ring in bytes. A [Store] takes
+// documents up to it, and may refuse larger ones.
+const MaxDocumentSize = 1 << 20
+
+// Store keeps one opaque document under compare-and-swap. The document is
+// encrypted, but for ids, times and states. Package keyringtest tests an
+// implementation against every sentence below.
+//
+//   - Load of a store without a document fails with [ErrNotExist]. A document
+//     that cannot be read, for whatever reason, is another error.
+//   - Swap with version "" creates the document, if there is none.
+//   - Swap with the current version replaces the document. Load then returns
+//     the new document and the version that Swap returned.
+//   - Swap with any other version fails with [ErrConflict] and changes nothing.
+//   - A version is never empty, stays the same as long as the document does,
+//     and never names two different documents.
+//   - Load returns what the latest successful Swap wrote, through whichever
+//     process or handle, whole, and never a part or an older document.
+//   - Of several Swaps at once from one version, one succeeds.
+//   - Documents are arbitrary bytes, from 1 to [MaxDocumentSize].
+//   - A store keeps no reference to what it was given, and a caller may change
+//     what it got.
+//   - ctx bounds the whole operation. After its end both fail with an error
+//     that is ctx's, and do nothing.
+//   - All methods are safe for concurrent use.
+//
+// A Swap that fails otherwise may have happened or may not: callers find out
+// by loading.
+type Store interface {
+	// Load returns the document and its version.
+	Load(ctx context.Context) (data []byte, version string, err error)
+
+	// Swap replaces the document of the given version, durably, and returns
+	// the new document's version.
+	Swap(ctx context.Context, version string, data []byte) (newVersion string, err error)
+}
