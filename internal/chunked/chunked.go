@@ -40,8 +40,8 @@ const (
 // MaxChunks is the largest number of chunks of one message.
 const MaxChunks = 1 << 38
 
-// Errors of this package. They reach users through package sse, which exports
-// them under the same names, and so they carry its prefix.
+// Errors of this package. Package sse exports them under the same names to its
+// users, and so they carry its prefix.
 var (
 	// ErrKey: the commitment does not match. The key or the context is another,
 	// or the head was changed.
@@ -52,6 +52,9 @@ var (
 
 	// ErrTooLarge: a size or an offset is beyond what the format can hold.
 	ErrTooLarge = errors.New("sse: too large")
+
+	// ErrInvalid: an argument that is wrong in itself.
+	ErrInvalid = errors.New("sse: invalid argument")
 )
 
 // info is the fixed start of HKDF-Expand's info field.
@@ -82,7 +85,7 @@ func New(key, context []byte) (*Cipher, [HeadSize]byte, error) {
 // [ErrKey] unless head's commitment is that of key and context.
 func Open(key, context, head []byte) (*Cipher, error) {
 	if len(head) != HeadSize {
-		return nil, fmt.Errorf("chunked: head is %d bytes, want %d", len(head), HeadSize)
+		return nil, fmt.Errorf("%w: head is %d bytes, want %d", ErrInvalid, len(head), HeadSize)
 	}
 	c, commitment, err := derive(key, head[:SaltSize], context)
 	if err != nil {
@@ -96,7 +99,7 @@ func Open(key, context, head []byte) (*Cipher, error) {
 
 func derive(key, salt, context []byte) (c *Cipher, commitment []byte, err error) {
 	if len(key) != KeySize {
-		return nil, nil, fmt.Errorf("chunked: key is %d bytes, want %d", len(key), KeySize)
+		return nil, nil, fmt.Errorf("%w: key is %d bytes, want %d", ErrInvalid, len(key), KeySize)
 	}
 	expandInfo := make([]byte, 0, len(info)+len(salt)+len(context))
 	expandInfo = append(expandInfo, info...)

@@ -41,7 +41,7 @@ func (r *ReaderAt) Size() int64 { return r.size }
 // large p on several cores.
 func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 	if off < 0 {
-		return 0, fmt.Errorf("sse: negative offset %d", off)
+		return 0, fmt.Errorf("%w: negative offset %d", ErrInvalid, off)
 	}
 	if off >= r.size {
 		if len(p) == 0 {

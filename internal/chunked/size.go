@@ -13,7 +13,7 @@ const maxBodySize = MaxPlaintextSize + MaxChunks*TagSize
 // It fails with [ErrTooLarge] beyond [MaxPlaintextSize].
 func CiphertextSize(plain int64) (int64, error) {
 	if plain < 0 {
-		return 0, fmt.Errorf("sse: negative size %d", plain)
+		return 0, fmt.Errorf("%w: negative size %d", ErrInvalid, plain)
 	}
 	if plain > MaxPlaintextSize {
 		return 0, fmt.Errorf("%w: plaintext of %d bytes, at most %d", ErrTooLarge, plain, int64(MaxPlaintextSize))
@@ -25,7 +25,7 @@ func CiphertextSize(plain int64) (int64, error) {
 // [ErrTruncated], or [ErrTooLarge] beyond the largest.
 func PlaintextSize(body int64) (int64, error) {
 	if body < 0 {
-		return 0, fmt.Errorf("sse: negative size %d", body)
+		return 0, fmt.Errorf("%w: negative size %d", ErrInvalid, body)
 	}
 	if body > maxBodySize {
 		return 0, fmt.Errorf("%w: body of %d bytes, at most %d", ErrTooLarge, body, int64(maxBodySize))
@@ -41,11 +41,11 @@ func PlaintextSize(body int64) (int64, error) {
 // off: whole chunks, so that bodyOff is where a range reader's source starts.
 // The last chunk of a body is short, so a body may end before bodyOff+bodyLen.
 // A negative n means up to the end and gives a negative bodyLen; n of zero needs
-// no bytes. An n beyond the largest message is cut to it. A negative off is an
-// error, one beyond the largest message is [ErrTooLarge].
+// no bytes. An n beyond the largest message is cut to it. A negative off is
+// [ErrInvalid], one beyond the largest message is [ErrTooLarge].
 func CiphertextRange(off, n int64) (bodyOff, bodyLen int64, err error) {
 	if off < 0 {
-		return 0, 0, fmt.Errorf("sse: negative offset %d", off)
+		return 0, 0, fmt.Errorf("%w: negative offset %d", ErrInvalid, off)
 	}
 	if off > MaxPlaintextSize {
 		return 0, 0, fmt.Errorf("%w: offset %d, at most %d", ErrTooLarge, off, int64(MaxPlaintextSize))

@@ -1,0 +1,92 @@
+package sse
+
+import (
+	"io"
+	"sync/atomic"
+
+	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/secret"
+)
+
+// Encryption encrypts one object, with one stream: a second one fails with
+// [ErrUsed], since it would use the object's key twice. Its methods are safe for
+// concurrent use; its stream is not.
+type Encryption struct {
+	envelope *Envelope
+	body     *chunked.Cipher
+	used     atomic.Bool
+}
+
+// Envelope returns what must be kept, with the body or apart from it, to decrypt
+// the object.
+func (e *Encryption) Envelope() *Envelope { return e.envelope }
+
+// Writer returns a writer that encrypts to dst. Close seals the last chunk and
+// leaves dst open; a body that was not closed is truncated, and shows it. After
+// a failure, also of a source in ReadFrom, every call returns that error and
+// nothing more is written. The writer holds less than 20 KiB between calls. It
+// implements [io.ReaderFrom] and seals what it gets at one time on several cores.
+func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
+	if e.used.Swap(true) {
+		return failed{ErrUsed}
+	}
+	return e.body.Writer(dst)
+}
+
+// Reader returns a reader of src, encrypted. It ends with [io.EOF] after the
+// last chunk; an error of src is returned for ever. It implements [io.WriterTo].
+func (e *Encryption) Reader(src io.Reader) io.Reader {
+	if e.used.Swap(true) {
+		return failed{ErrUsed}
+	}
+	return e.body.EncryptingReader(src)
+}
+
+// failed is a stream that has failed before it began.
+type failed struct{ err error }
+
+func (f failed) Read([]byte) (int, error)          { return 0, f.err }
+func (f failed) Write([]byte) (int, error)         { return 0, f.err }
+func (f failed) ReadFrom(io.Reader) (int64, error) { return 0, f.err }
+func (f failed) WriteTo(io.Writer) (int64, error)  { return 0, f.err }
+func (f failed) Close() error                      { return f.err }
+
+// Decryption opens the body of one object, as often as wanted. It is immutable
+// and safe for concurrent use; each of its readers is for one goroutine, but for
+// those of ReaderAt.
+type Decryption struct {
+	envelope *Envelope
+	dek      secret.Key
+	body     *chunked.Cipher
+}
+
+// Envelope returns the envelope that was opened, and so is authentic.
+func (d *Decryption) Envelope() *Envelope { return d.envelope }
+
+// Reader returns a reader of the plaintext of the body that src gives. All that
+// it returns is authentic, and it returns [io.EOF] only after it has proved that
+// the body is whole. Its first error stays: [ErrTruncated], a [*ChunkError] or
+// one of src. It implements [io.WriterTo].
+func (d *Decryption) Reader(src io.Reader) io.Reader { return d.body.Reader(src) }
+
+// RangeReader returns a reader of n plaintext bytes from off, where src starts
+// as [CiphertextRange] says; it reads no more of src than that says. A negative
+// n means up to the end. Where the body ends inside the range, the reader proves
+// that end and returns [io.EOF] there. It does not show how long the body is
+// otherwise: see [Decryption.ReaderAt]. It implements [io.WriterTo].
+func (d *Decryption) RangeReader(src io.Reader, off, n int64) io.Reader {
+	return d.body.RangeReader(src, off, n)
+}
+
+// ReaderAt returns random access to the plaintext of the body in src, which is
+// size bytes long. It reads the last chunk to authenticate that length. A read
+// touches only the chunks that it needs, 16,400 bytes each: many small reads in
+// a row are better buffered. The result's ReadAt is safe for concurrent use if
+// that of src is.
+func (d *Decryption) ReaderAt(src io.ReaderAt, size int64) (*io.SectionReader, error) {
+	r, err := d.body.ReaderAt(src, size)
+	if err != nil {
+		return nil, err
+	}
+	return io.NewSectionReader(r, 0, r.Size()), nil
+}

@@ -1,0 +1,63 @@
+package sse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// Managed is mode SSE-S3: data keys are sealed under the primary version of a
+// ring's master key, and open under any version that the ring still holds. It is
+// safe for concurrent use.
+type Managed struct{ ring *keyring.Ring }
+
+// NewManaged returns the mode for a ring.
+func NewManaged(ring *keyring.Ring) *Managed { return &Managed{ring: ring} }
+
+// Encrypt implements [Encrypter], under the ring's primary version. ctx bounds a
+// rotation that is due; the ring's errors are visible.
+func (m *Managed) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
+	w, err := m.wrapping(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return w.encrypt(obj)
+}
+
+// Decrypt implements [Decrypter]. ctx bounds the ring's look-up of a version
+// that it has not seen. A version that the ring does not hold is [ErrKey] and
+// [keyring.ErrUnknownKey]; where the ring could not look it up because its store
+// failed, the error is not ErrKey and shows why. A version that was disabled or
+// destroyed is [keyring.ErrDisabled] or [keyring.ErrDestroyed].
+func (m *Managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryption, error) {
+	if err := env.require(ModeManaged); err != nil {
+		return nil, err
+	}
+	key, err := m.ring.Key(ctx, env.keyID)
+	switch {
+	case err == nil:
+		return wrapping{kek: key}.decrypt(obj, env)
+	case errors.Is(err, keyring.ErrUnknownKey) && !errors.Is(err, keyring.ErrStore):
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	return nil, fmt.Errorf("sse: %w", err)
+}
+
+// Rewrap implements [Cipher], under the ring's primary version.
+func (m *Managed) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error) {
+	w, err := m.wrapping(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return w.rewrap(obj, d)
+}
+
+func (m *Managed) wrapping(ctx context.Context) (wrapping, error) {
+	key, err := m.ring.Primary(ctx)
+	if err != nil {
+		return wrapping{}, fmt.Errorf("sse: %w", err)
+	}
+	return wrapping{mode: ModeManaged, keyID: key.ID(), kek: key}, nil
+}

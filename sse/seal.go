@@ -1,0 +1,140 @@
+package sse
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/secret"
+)
+
+// Labels keep apart what one key could be asked to do. See SPEC.md.
+const (
+	bodyLabel = "github.com/blobseal/blobseal/v1 body"
+	sealLabel = "github.com/blobseal/blobseal/v1 sealed data key"
+)
+
+// sealer seals data keys; it is a key-encryption key. Open fails with
+// [chunked.ErrKey] or [chunked.ErrCorrupt].
+type sealer interface {
+	Seal(dek, context []byte) ([]byte, error)
+	Open(sealed, context []byte) ([]byte, error)
+}
+
+// wrapping is one mode with the key that it has chosen for one object. The three
+// modes differ in how they come by it and in nothing else.
+type wrapping struct {
+	mode    Mode
+	keyID   string
+	wrapped []byte
+	kek     sealer
+}
+
+// encrypt draws a data key, starts the body and seals the key for obj.
+func (w wrapping) encrypt(obj Object) (*Encryption, error) {
+	dek := secret.Random()
+	body, head, err := chunked.New(dek.Bytes(), []byte(bodyLabel))
+	if err != nil {
+		return nil, err
+	}
+	env, err := w.seal(obj, dek, head)
+	if err != nil {
+		return nil, err
+	}
+	return &Encryption{envelope: env, body: body}, nil
+}
+
+// seal makes the envelope of a body that head begins.
+func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte) (*Envelope, error) {
+	env := &Envelope{
+		mode: w.mode, keyID: w.keyID, wrapped: w.wrapped,
+		context: obj.Context.Clone(), head: head,
+	}
+	context, err := env.sealContext(obj)
+	if err != nil {
+		return nil, err
+	}
+	env.sealed, err = w.kek.Seal(dek.Bytes(), context)
+	if err != nil {
+		return nil, fmt.Errorf("sse: sealing the data key: %w", err)
+	}
+	return env, nil
+}
+
+// decrypt opens env's data key for obj.
+func (w wrapping) decrypt(obj Object, env *Envelope) (*Decryption, error) {
+	if obj.Context != nil && !obj.Context.Equal(env.context) {
+		return nil, fmt.Errorf("%w (the encryption context differs)", ErrKey)
+	}
+	context, err := env.sealContext(obj)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := w.kek.Open(env.sealed, context)
+	if errors.Is(err, chunked.ErrKey) || errors.Is(err, chunked.ErrCorrupt) {
+		return nil, ErrKey // an envelope, whatever part of it, is no body
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sse: opening the data key: %w", err)
+	}
+	dek, err := secret.New(opened)
+	clear(opened)
+	if err != nil {
+		return nil, fmt.Errorf("%w: sealed %v", ErrKey, err)
+	}
+	body, err := chunked.Open(dek.Bytes(), []byte(bodyLabel), env.head[:])
+	if err != nil {
+		return nil, err
+	}
+	return &Decryption{envelope: env, dek: dek, body: body}, nil
+}
+
+// rewrap seals d's data key for obj; see [Cipher].
+func (w wrapping) rewrap(obj Object, d *Decryption) (*Envelope, error) {
+	if obj.Context == nil {
+		obj.Context = d.envelope.context
+	}
+	env, err := w.seal(obj, d.dek, d.envelope.head)
+	if err != nil {
+		return nil, err
+	}
+	if size := d.envelope.Size(); env.Size() < size {
+		return env.WithSize(size)
+	}
+	return env, nil
+}
+
+// sealContext is what the sealed data key is bound to: all of the envelope but
+// its padding and the sealed key itself, and the object's name.
+func (e *Envelope) sealContext(obj Object) ([]byte, error) {
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	if len(obj.Bucket) > maxName || len(obj.Key) > maxName {
+		return nil, fmt.Errorf("%w: object name of %d and %d bytes, each at most %d", ErrTooLarge, len(obj.Bucket), len(obj.Key), maxName)
+	}
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(sealLabel)+e.unpadded()+4+len(obj.Bucket)+len(obj.Key)))
+	b.AddBytes([]byte(sealLabel))
+	b.AddUint8(version)
+	b.AddUint8(uint8(e.mode))
+	addString(b, e.keyID)
+	addBytes(b, e.wrapped)
+	addString(b, obj.Bucket)
+	addString(b, obj.Key)
+	addContext(b, e.context)
+	b.AddBytes(e.head[:])
+	return b.Bytes()
+}
+
+// keySealer is a key-encryption key that is at hand.
+type keySealer struct{ key secret.Key }
+
+func (k keySealer) Seal(dek, context []byte) ([]byte, error) {
+	return chunked.Seal(k.key.Bytes(), context, dek)
+}
+
+func (k keySealer) Open(sealed, context []byte) ([]byte, error) {
+	return chunked.OpenMessage(k.key.Bytes(), context, sealed)
+}
