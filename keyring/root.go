@@ -39,7 +39,7 @@ func (r *keyRoot) EncryptWithContext(ctx context.Context, plaintext, associatedD
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return chunked.Seal(r.key.Bytes(), append([]byte(keyRootLabel), associatedData...), plaintext)
+	return sealRootMessage(r.key, append([]byte(keyRootLabel), associatedData...), plaintext)
 }
 
 func (r *keyRoot) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
@@ -55,8 +55,20 @@ func (r keyRoot) Format(f fmt.State, _ rune) { fmt.Fprint(f, "key root") }
 // LogValue implements [slog.LogValuer].
 func (r keyRoot) LogValue() slog.Value { return slog.StringValue("key root") }
 
+// sealRootMessage seals a root's message.
+func sealRootMessage(key secret.Key, context, plaintext []byte) ([]byte, error) {
+	message, err := chunked.Seal(key.Bytes(), context, plaintext)
+	if err != nil {
+		return nil, fmt.Errorf("keyring: %w", err)
+	}
+	return message, nil
+}
+
 // openRootMessage opens a root's message, with the errors of this package.
 func openRootMessage(key secret.Key, context, message []byte) ([]byte, error) {
+	if len(message) < chunked.HeadSize {
+		return nil, fmt.Errorf("%w: ciphertext is %d bytes", ErrRoot, len(message))
+	}
 	plaintext, err := chunked.OpenMessage(key.Bytes(), context, message)
 	switch {
 	case err == nil:

@@ -1,0 +1,237 @@
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/blobseal/blobseal/internal/secret"
+)
+
+// PassphraseParams are Argon2id's costs. A zero field means its default; nil
+// means all three, which are the second recommendation of RFC 9106, section 4.
+// Weaker ones than the bounds say are refused, both to encrypt with and as
+// stored, and so are stronger ones, which would let whoever writes the document
+// exhaust the process that reads it. (Thus the first recommendation of the RFC,
+// 2 GiB of memory, is out of bounds.)
+type PassphraseParams struct {
+	Time    uint32 // passes, 2 to 16; default 3
+	Memory  uint32 // KiB, 19 MiB to 1 GiB; default 64 MiB
+	Threads uint8  // 1 to 16; default 4
+}
+
+const (
+	minTime, maxTime, defaultTime       = 2, 16, 3
+	minMemory, maxMemory, defaultMemory = 19 << 10, 1 << 20, 64 << 10 // KiB
+	maxThreads, defaultThreads          = 16, 4
+)
+
+// The ciphertext of a passphrase root begins with a header, big-endian:
+//
+//	kdf      uint8    1, Argon2id version 0x13
+//	time     uint32   passes
+//	memory   uint32   KiB
+//	threads  uint8
+//	salt     [16]byte
+//
+// The rest is one Cobblestone-256 message. Its key is Argon2id's output of 32
+// bytes, its context passphraseLabel, the header and the associated data.
+const (
+	passphraseLabel      = "github.com/blobseal/blobseal/v1 passphrase root\x00"
+	kdfArgon2id          = 1
+	passphraseSaltSize   = 16
+	passphraseHeaderSize = 1 + 4 + 4 + 1 + passphraseSaltSize
+	derivedKeysKept      = 4
+)
+
+// passphraseHeader is comparable: it names a derived key.
+type passphraseHeader struct {
+	params PassphraseParams
+	salt   [passphraseSaltSize]byte
+}
+
+type passphraseRoot struct {
+	passphrase func() []byte // behind a closure, so that nothing prints it
+	params     PassphraseParams
+
+	turn    chan struct{} // held while using derived, and while deriving: each takes its memory
+	derived []derivedKey  // the latest first
+}
+
+type derivedKey struct {
+	passphraseHeader
+	key secret.Key
+}
+
+// NewPassphraseRoot returns a root that derives its key from a passphrase, by
+// Argon2id. It copies the passphrase, which must not be empty and should not be
+// short: everyone who sees the document can try passphrases on it, at their
+// leisure. Where a key can be kept, [NewKeyRoot] is the better root.
+//
+// The ciphertext carries the costs and the salt. Another passphrase, other
+// associated data or costs out of bounds are [ErrRoot], a message that was
+// edited behind its head is [ErrDamaged]. Deriving
+// takes tens of milliseconds and the memory of params, which ctx does not
+// interrupt; the root keeps its latest derived keys, and so does it once for a
+// ring. It is safe for concurrent use and does not print its passphrase.
+func NewPassphraseRoot(passphrase []byte, params *PassphraseParams) (tink.AEADWithContext, error) {
+	if len(passphrase) == 0 {
+		return nil, errors.New("keyring: empty passphrase")
+	}
+	var p PassphraseParams
+	if params != nil {
+		p = *params
+	}
+	if p.Time == 0 {
+		p.Time = defaultTime
+	}
+	if p.Memory == 0 {
+		p.Memory = defaultMemory
+	}
+	if p.Threads == 0 {
+		p.Threads = defaultThreads
+	}
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("keyring: %w", err)
+	}
+	own := bytes.Clone(passphrase)
+	return &passphraseRoot{
+		passphrase: func() []byte { return own },
+		params:     p,
+		turn:       make(chan struct{}, 1),
+	}, nil
+}
+
+func (p PassphraseParams) check() error {
+	switch {
+	case p.Time < minTime || p.Time > maxTime:
+		return fmt.Errorf("argon2id time of %d, want %d to %d", p.Time, minTime, maxTime)
+	case p.Memory < minMemory || p.Memory > maxMemory:
+		return fmt.Errorf("argon2id memory of %d KiB, want %d to %d", p.Memory, minMemory, maxMemory)
+	case p.Threads < 1 || p.Threads > maxThreads:
+		return fmt.Errorf("argon2id threads of %d, want 1 to %d", p.Threads, maxThreads)
+	}
+	return nil
+}
+
+// EncryptWithContext implements [tink.AEADWithContext]. It uses the salt of the
+// latest key with its own costs, so that a ring keeps its salt; each message has
+// its own salt besides.
+func (r *passphraseRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
+	if err := r.enter(ctx); err != nil {
+		return nil, err
+	}
+	header := passphraseHeader{params: r.params}
+	rand.Read(header.salt[:]) // never fails: it ends the program instead
+	for _, d := range r.derived {
+		if d.params == r.params {
+			header = d.passphraseHeader
+			break
+		}
+	}
+	key, err := r.derive(header)
+	<-r.turn
+	if err != nil {
+		return nil, err
+	}
+	prefix := header.marshal()
+	message, err := sealRootMessage(key, passphraseContext(prefix, associatedData), plaintext)
+	if err != nil {
+		return nil, err
+	}
+	return append(prefix, message...), nil
+}
+
+// DecryptWithContext implements [tink.AEADWithContext].
+func (r *passphraseRoot) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
+	header, message, err := parsePassphraseHeader(ciphertext)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	if err := r.enter(ctx); err != nil {
+		return nil, err
+	}
+	key, err := r.derive(header)
+	<-r.turn
+	if err != nil {
+		return nil, err
+	}
+	return openRootMessage(key, passphraseContext(header.marshal(), associatedData), message)
+}
+
+// enter waits for its turn. Who enters leaves by receiving from turn.
+func (r *passphraseRoot) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case r.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// derive returns the key that a header names. The caller has entered.
+func (r *passphraseRoot) derive(h passphraseHeader) (secret.Key, error) {
+	for i, d := range r.derived {
+		if d.passphraseHeader == h {
+			copy(r.derived[1:], r.derived[:i])
+			r.derived[0] = d
+			return d.key, nil
+		}
+	}
+	raw := argon2.IDKey(r.passphrase(), h.salt[:], h.params.Time, h.params.Memory, h.params.Threads, secret.KeySize)
+	key, err := secret.New(raw)
+	clear(raw)
+	if err != nil {
+		return key, fmt.Errorf("keyring: %w", err)
+	}
+	kept := r.derived[:min(len(r.derived), derivedKeysKept-1)]
+	r.derived = append([]derivedKey{{h, key}}, kept...)
+	return key, nil
+}
+
+// Format implements [fmt.Formatter]: every verb shows what r is, and no key.
+func (r *passphraseRoot) Format(f fmt.State, _ rune) { fmt.Fprint(f, "passphrase root") }
+
+// LogValue implements [slog.LogValuer].
+func (r *passphraseRoot) LogValue() slog.Value { return slog.StringValue("passphrase root") }
+
+func passphraseContext(header, associatedData []byte) []byte {
+	return bytes.Join([][]byte{[]byte(passphraseLabel), header, associatedData}, nil)
+}
+
+func (h passphraseHeader) marshal() []byte {
+	b := cryptobyte.NewBuilder(make([]byte, 0, passphraseHeaderSize))
+	b.AddUint8(kdfArgon2id)
+	b.AddUint32(h.params.Time)
+	b.AddUint32(h.params.Memory)
+	b.AddUint8(h.params.Threads)
+	b.AddBytes(h.salt[:])
+	return b.BytesOrPanic()
+}
+
+// parsePassphraseHeader splits a ciphertext. What it returns is within bounds.
+func parsePassphraseHeader(ciphertext []byte) (h passphraseHeader, message []byte, err error) {
+	s := cryptobyte.String(ciphertext)
+	var kdf uint8
+	if !s.ReadUint8(&kdf) || !s.ReadUint32(&h.params.Time) || !s.ReadUint32(&h.params.Memory) ||
+		!s.ReadUint8(&h.params.Threads) || !s.CopyBytes(h.salt[:]) {
+		return h, nil, errors.New("passphrase header is cut short")
+	}
+	if kdf != kdfArgon2id {
+		return h, nil, fmt.Errorf("unknown key derivation %d (is this another kind of root?)", kdf)
+	}
+	if err := h.params.check(); err != nil {
+		return h, nil, err
+	}
+	return h, s, nil
+}

@@ -1,0 +1,4 @@
+package keyring
+
+// syncDir does nothing: Windows does not sync directories.
+func syncDir(string) error { return nil }
