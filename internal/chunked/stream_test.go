@@ -163,6 +163,7 @@ func TestEveryWayGivesTheSameBody(t *testing.T) {
 	}
 }
 
+// SPEC MSG-8
 func TestRanges(t *testing.T) {
 	c := newCipher(t)
 	for _, size := range boundaries {
@@ -246,6 +247,7 @@ func TestRangeOfACutBody(t *testing.T) {
 }
 
 // TestDamage changes a body in the ways a store can, and reads it in every way.
+// SPEC MSG-5 MSG-6
 func TestDamage(t *testing.T) {
 	c, other := newCipher(t), newCipher(t)
 	plaintext := pattern(batch*2 + 3*chunk + 100)
@@ -302,6 +304,7 @@ func TestDamage(t *testing.T) {
 
 // TestNothingBehindABadChunk: what a failed large read leaves in the caller's
 // buffer behind the good prefix is zero.
+// SPEC MSG-5
 func TestNothingBehindABadChunk(t *testing.T) {
 	c := newCipher(t)
 	plaintext := bytes.Repeat([]byte{0xAA}, 6*batch)
@@ -343,6 +346,7 @@ func (w *limitedWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// SPEC ERR-3
 func TestFailingDestination(t *testing.T) {
 	c := newCipher(t)
 	full := errors.New("disk full")
@@ -400,6 +404,7 @@ func TestFailingDestination(t *testing.T) {
 	}
 }
 
+// SPEC BODY-2 ERR-3
 func TestFailingSource(t *testing.T) {
 	c := newCipher(t)
 	broken := errors.New("connection reset")
@@ -505,6 +510,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
+// SPEC MSG-3
 func TestNonces(t *testing.T) {
 	c, err := chunked.Raw(make([]byte, 32), bytes.Repeat([]byte{0xF0}, 12))
 	require.NoError(t, err)
@@ -520,6 +526,7 @@ func TestNonces(t *testing.T) {
 
 // TestHighIndices starts streams near the places where a counter could wrap,
 // and at the end of the longest message.
+// SPEC MSG-2 LIM-1
 func TestHighIndices(t *testing.T) {
 	c := newCipher(t)
 	plaintext := pattern(5*batch + 3)
@@ -574,6 +581,7 @@ func TestHighIndices(t *testing.T) {
 	}
 }
 
+// SPEC MSG-2 MSG-7
 func TestSizes(t *testing.T) {
 	for _, tc := range []struct{ plain, body int64 }{
 		{0, 16}, {1, 17}, {chunk - 1, chunk + 15}, {chunk, chunk + 32}, {chunk + 1, chunk + 33},
@@ -654,6 +662,7 @@ func (r *recordingAt) ReadAt(p []byte, off int64) (int, error) {
 	return r.ReaderAt.ReadAt(p, off)
 }
 
+// SPEC MSG-8
 func TestReadAtTouchesOnlyItsChunks(t *testing.T) {
 	c := newCipher(t)
 	plaintext := pattern(100*chunk + 5)

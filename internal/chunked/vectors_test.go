@@ -170,6 +170,7 @@ func writeTo(r *chunked.Reader) ([]byte, error) {
 	return got.Bytes(), err
 }
 
+// TestVectors runs the official vectors through everything. SPEC MSG-1 MSG-2 MSG-3 MSG-4
 func TestVectors(t *testing.T) {
 	for _, v := range vectors(t) {
 		t.Run(fmt.Sprintf("%d %s", v.ID, v.Comment), func(t *testing.T) {

@@ -1,0 +1,150 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/blobseal/blobseal/internal/secret"
+)
+
+// Client is what blobseal needs of a key service. Implementations are safe for
+// concurrent use, and bind the encryption context to what they return, unless
+// their documentation says what they do instead.
+//
+// ctx bounds each call and may carry the principal that asks, see
+// [WithPrincipal]. Errors are of the kinds of this package: a caller may try
+// again on [ErrUnavailable] and on no other.
+type Client interface {
+	// GenerateDataKey returns a new 256-bit data key, encrypted under the key
+	// that keyID names: an id, or an alias where the service has them. The result
+	// names the key by its id.
+	GenerateDataKey(ctx context.Context, keyID string, ec Context) (*DataKey, error)
+
+	// Decrypt returns the plaintext of a data key's ciphertext. keyID and ec are
+	// those of its generation; another key or context is [ErrCiphertext]. The
+	// plaintext is the caller's, who may clear it.
+	Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec Context) ([]byte, error)
+}
+
+// DataKeySize is the length in bytes of a data key's plaintext.
+const DataKeySize = secret.KeySize
+
+// DataKey is a data key in both its forms. It does not print its plaintext.
+type DataKey struct {
+	// KeyID is the id of the key that encrypted it; never an alias.
+	KeyID string
+	// Ciphertext is what Decrypt turns back into the plaintext.
+	Ciphertext []byte
+
+	plaintext secret.Key
+}
+
+// NewDataKey returns a data key; plaintext must be [DataKeySize] bytes long and
+// is copied.
+func NewDataKey(keyID string, plaintext, ciphertext []byte) (*DataKey, error) {
+	p, err := secret.New(plaintext)
+	if err != nil {
+		return nil, fmt.Errorf("%w: data %v", ErrInvalid, err)
+	}
+	return &DataKey{KeyID: keyID, Ciphertext: ciphertext, plaintext: p}, nil
+}
+
+// Plaintext returns the key's own bytes, which the caller does not keep or change.
+func (k *DataKey) Plaintext() []byte { return k.plaintext.Bytes() }
+
+// Clear overwrites the plaintext with zeros. It is for whoever holds k alone.
+func (k *DataKey) Clear() { clear(k.plaintext.Bytes()) }
+
+// Format implements [fmt.Formatter]: every verb shows the key's id alone.
+func (k *DataKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "data key under %q", k.KeyID) }
+
+// LogValue implements [slog.LogValuer] with the key's id alone.
+func (k *DataKey) LogValue() slog.Value { return slog.StringValue(k.KeyID) }
+
+// Kinds of errors, for [errors.Is]. What the service said is wrapped beside them.
+var (
+	// ErrNotFound: there is no such key or alias.
+	ErrNotFound = errors.New("kms: key not found")
+	// ErrDisabled: the key is disabled.
+	ErrDisabled = errors.New("kms: key is disabled")
+	// ErrPendingDeletion: the key waits to be deleted, or is in another state in
+	// which it serves nobody.
+	ErrPendingDeletion = errors.New("kms: key is pending deletion")
+	// ErrDenied: the principal may not do that with this key.
+	ErrDenied = errors.New("kms: access denied")
+	// ErrCiphertext: the ciphertext is damaged, or of another key or context.
+	ErrCiphertext = errors.New("kms: invalid ciphertext, or another key or encryption context")
+	// ErrInvalid: the request is wrong in itself.
+	ErrInvalid = errors.New("kms: invalid request")
+	// ErrUnavailable: the service did not answer or asked to wait. This kind
+	// alone may be tried again.
+	ErrUnavailable = errors.New("kms: key service is unavailable")
+)
+
+// Principal is who asks: for permissions and for the audit trail. A service sets
+// it from its own authentication.
+type Principal struct {
+	// ID names the principal, such as "arn:example:iam::111122223333:role/writer".
+	ID string `json:"id"`
+	// Type says what ID is, such as "User", "Role" or "Service". It may be empty.
+	Type string `json:"type,omitempty"`
+}
+
+type principalKey struct{}
+
+// WithPrincipal returns a ctx in which p asks.
+func WithPrincipal(ctx context.Context, p Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// PrincipalFrom returns who asks in ctx; the zero Principal is nobody in particular.
+func PrincipalFrom(ctx context.Context) Principal {
+	p, _ := ctx.Value(principalKey{}).(Principal)
+	return p
+}
+
+// Operation is what a principal does with a key, under the names that AWS KMS
+// gives them. Policies, grants and audit records use them.
+type Operation string
+
+// The operations of a [Client].
+const (
+	OpGenerateDataKey Operation = "GenerateDataKey"
+	OpDecrypt         Operation = "Decrypt"
+)
+
+// Authorizer is what a [Client] may implement to be asked, without a key
+// operation, whether the principal in ctx may do op now. A cache in front of it
+// asks on every hit, so that a key that was disabled, or a permission that was
+// taken away, refuses at once. The errors are those of the operation itself.
+type Authorizer interface {
+	Authorize(ctx context.Context, op Operation, keyID string, ec Context) error
+}
+
+// Report is what a [Client] tells, beside its result, about one call: for the
+// audit trail. A layer that wants to know puts one into ctx; the layers below it
+// fill in what they know.
+type Report struct {
+	RequestID  string // the service's own
+	KeyID      string // resolved, also when the call failed
+	KeyVersion string // which generation of the key's material was used
+	Cached     bool   // no call was made
+}
+
+type reportKey struct{}
+
+// WithReport returns a ctx whose calls fill in r, one call at a time.
+func WithReport(ctx context.Context, r *Report) context.Context {
+	return context.WithValue(ctx, reportKey{}, r)
+}
+
+// ReportFrom returns the report that ctx asks for. It is never nil, so that a
+// Client fills it in without asking whether someone wants it.
+func ReportFrom(ctx context.Context) *Report {
+	if r, ok := ctx.Value(reportKey{}).(*Report); ok {
+		return r
+	}
+	return new(Report)
+}

@@ -1,0 +1,271 @@
+package sse_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"strings"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// exampleRing is a ring in memory, under a random root key. A service keeps the
+// root key and the document: see package keyring.
+func exampleRing() *keyring.Ring {
+	rootKey := make([]byte, 32)
+	rand.Read(rootKey)
+	root, err := keyring.NewKeyRoot(rootKey)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ring, err := keyring.Open(context.Background(), keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return ring
+}
+
+// Encrypt and decrypt a stream, in the self-contained form.
+func Example() {
+	ctx := context.Background()
+	cipher := sse.NewManaged(exampleRing())
+	obj := sse.Object{Bucket: "photos", Key: "2026/cat.jpg"}
+
+	var stored bytes.Buffer
+	w, err := sse.NewWriter(ctx, &stored, cipher, obj, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := io.Copy(w, strings.NewReader("a picture of a cat")); err != nil {
+		log.Fatal(err)
+	}
+	if err := w.Close(); err != nil { // without it the object is truncated
+		log.Fatal(err)
+	}
+
+	r, err := sse.NewReader(ctx, &stored, cipher, obj)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := io.Copy(os.Stdout, r); err != nil {
+		log.Fatal(err)
+	}
+	// Output: a picture of a cat
+}
+
+// Random access authenticates the object's length when it is opened.
+func ExampleNewReaderAt() {
+	ctx := context.Background()
+	cipher := sse.NewManaged(exampleRing())
+	obj := sse.Object{Bucket: "logs", Key: "2026-11-24"}
+	var stored bytes.Buffer
+	w, _ := sse.NewWriter(ctx, &stored, cipher, obj, nil)
+	io.WriteString(w, strings.Repeat("0123456789", 10_000))
+	w.Close()
+
+	r, err := sse.NewReaderAt(ctx, bytes.NewReader(stored.Bytes()), int64(stored.Len()), cipher, obj)
+	if err != nil {
+		log.Fatal(err)
+	}
+	part := make([]byte, 12)
+	if _, err := r.ReadAt(part, 50_005); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(r.Size(), string(part))
+	// Output: 100000 567890123456
+}
+
+// A service with a metadata store of its own keeps the envelope there, and the
+// body alone in its blob store.
+func ExampleEncryption() {
+	ctx := context.Background()
+	cipher := sse.NewManaged(exampleRing())
+	obj := sse.Object{Bucket: "photos", Key: "cat.jpg"}
+
+	e, err := cipher.Encrypt(ctx, obj) // the key phase: ctx bounds it
+	if err != nil {
+		log.Fatal(err)
+	}
+	metadata, err := e.Envelope().MarshalText()
+	if err != nil {
+		log.Fatal(err)
+	}
+	body, err := io.ReadAll(e.Reader(strings.NewReader("a picture of a cat")))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	var env sse.Envelope
+	if err := env.UnmarshalText(metadata); err != nil {
+		log.Fatal(err)
+	}
+	d, err := cipher.Decrypt(ctx, obj, &env)
+	if err != nil {
+		log.Fatal(err)
+	}
+	io.Copy(os.Stdout, d.Reader(bytes.NewReader(body)))
+	// Output: a picture of a cat
+}
+
+// A range needs only the chunks that hold it, as from an HTTP range request.
+func ExampleDecryption_RangeReader() {
+	ctx := context.Background()
+	cipher := sse.NewManaged(exampleRing())
+	obj := sse.Object{Bucket: "logs", Key: "2026-11-24"}
+	e, _ := cipher.Encrypt(ctx, obj)
+	body, _ := io.ReadAll(e.Reader(strings.NewReader(strings.Repeat("0123456789", 10_000))))
+
+	off, n, err := sse.CiphertextRange(50_005, 12)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("GET bytes=%d-%d of %d\n", off, off+n-1, len(body))
+	d, err := cipher.Decrypt(ctx, obj, e.Envelope())
+	if err != nil {
+		log.Fatal(err)
+	}
+	part, err := io.ReadAll(d.RangeReader(bytes.NewReader(body[off:off+n]), 50_005, 12))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(part))
+	// Output:
+	// GET bytes=49200-65599 of 100112
+	// 567890123456
+}
+
+// The caller brings the key with every request; the service keeps none.
+func ExampleCustomer() {
+	ctx := context.Background()
+	key := make([]byte, 32)
+	rand.Read(key)
+	cipher, err := sse.NewCustomer(key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	obj := sse.Object{Bucket: "vault", Key: "letter"}
+	e, err := cipher.Encrypt(ctx, obj)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	rand.Read(key)
+	another, err := sse.NewCustomer(key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = another.Decrypt(ctx, obj, e.Envelope())
+	fmt.Println(errors.Is(err, sse.ErrKey))
+	// Output: true
+}
+
+// The envelope's mode chooses who decrypts.
+func ExampleByMode() {
+	ctx := context.Background()
+	managed := sse.NewManaged(exampleRing())
+	customer, _ := sse.NewCustomer(bytes.Repeat([]byte{7}, 32))
+	dec := sse.ByMode{sse.ModeManaged: managed, sse.ModeCustomer: customer}
+
+	for _, enc := range []sse.Encrypter{managed, customer} {
+		var stored bytes.Buffer
+		w, _ := sse.NewWriter(ctx, &stored, enc, sse.Object{Key: "k"}, nil)
+		io.WriteString(w, "hello")
+		w.Close()
+
+		env, _ := sse.ReadEnvelope(bytes.NewReader(stored.Bytes()))
+		r, err := sse.NewReader(ctx, &stored, dec, sse.Object{Key: "k"})
+		if err != nil {
+			log.Fatal(err)
+		}
+		plaintext, _ := io.ReadAll(r)
+		fmt.Println(env.Mode(), string(plaintext))
+	}
+	// Output:
+	// SSE-S3 hello
+	// SSE-C hello
+}
+
+// Rotation touches the envelope alone.
+func ExampleManaged_Rewrap() {
+	ctx := context.Background()
+	ring := exampleRing()
+	cipher := sse.NewManaged(ring)
+	obj := sse.Object{Bucket: "photos", Key: "cat.jpg"}
+	e, _ := cipher.Encrypt(ctx, obj)
+	body, _ := io.ReadAll(e.Reader(strings.NewReader("a picture of a cat")))
+
+	if _, err := ring.Rotate(ctx); err != nil {
+		log.Fatal(err)
+	}
+	d, err := cipher.Decrypt(ctx, obj, e.Envelope()) // old versions keep opening
+	if err != nil {
+		log.Fatal(err)
+	}
+	newer, err := cipher.Rewrap(ctx, obj, d)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("another key:", newer.KeyID() != e.Envelope().KeyID())
+
+	d, err = cipher.Decrypt(ctx, obj, newer)
+	if err != nil {
+		log.Fatal(err)
+	}
+	io.Copy(os.Stdout, d.Reader(bytes.NewReader(body)))
+	// Output:
+	// another key: true
+	// a picture of a cat
+}
+
+// A customer's key is exchanged without touching the body; the same call moves
+// an object to another mode or another name.
+func ExampleCustomer_Rewrap() {
+	ctx := context.Background()
+	old, _ := sse.NewCustomer(bytes.Repeat([]byte{1}, 32))
+	new, _ := sse.NewCustomer(bytes.Repeat([]byte{2}, 32))
+	e, _ := old.Encrypt(ctx, sse.Object{Key: "draft"})
+
+	d, err := old.Decrypt(ctx, sse.Object{Key: "draft"}, e.Envelope())
+	if err != nil {
+		log.Fatal(err)
+	}
+	env, err := new.Rewrap(ctx, sse.Object{Key: "final"}, d)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = old.Decrypt(ctx, sse.Object{Key: "final"}, env)
+	fmt.Println("old key:", errors.Is(err, sse.ErrKey))
+	_, err = new.Decrypt(ctx, sse.Object{Key: "final"}, env)
+	fmt.Println("new key:", err)
+	// Output:
+	// old key: true
+	// new key: <nil>
+}
+
+// An envelope says without a key what it would take to open it.
+func ExampleReadEnvelope() {
+	customer, _ := sse.NewCustomer(bytes.Repeat([]byte{1}, 32))
+	obj := sse.Object{Key: "k", Context: kms.Context{"team": "blue"}}
+	var stored bytes.Buffer
+	w, _ := sse.NewWriter(context.Background(), &stored, customer, obj, &sse.WriterOptions{EnvelopeSize: 1024})
+	io.WriteString(w, "hello")
+	w.Close()
+
+	env, err := sse.ReadEnvelope(&stored) // what is left in stored is the body
+	if err != nil {
+		log.Fatal(err)
+	}
+	plain, err := sse.PlaintextSize(int64(stored.Len()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(env.Mode(), env.Context(), env.Size(), plain)
+	// Output: SSE-C map[team:blue] 1024 5
+}

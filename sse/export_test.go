@@ -1,0 +1,40 @@
+package sse
+
+import (
+	"context"
+
+	"github.com/blobseal/blobseal/internal/secret"
+)
+
+// WithKEK is a mode whose key-encryption key is given: what a key service would
+// have returned.
+type WithKEK struct {
+	Mode    Mode
+	KeyID   string
+	Wrapped []byte
+	KEK     []byte
+}
+
+func (k WithKEK) wrapping() (wrapping, error) {
+	key, err := secret.New(k.KEK)
+	return wrapping{mode: k.Mode, keyID: k.KeyID, wrapped: k.Wrapped, kek: keySealer{key}}, err
+}
+
+func (k WithKEK) Encrypt(_ context.Context, obj Object) (*Encryption, error) {
+	w, err := k.wrapping()
+	if err != nil {
+		return nil, err
+	}
+	return w.encrypt(obj)
+}
+
+func (k WithKEK) Decrypt(_ context.Context, obj Object, env *Envelope) (*Decryption, error) {
+	if err := env.require(k.Mode); err != nil {
+		return nil, err
+	}
+	w, err := k.wrapping()
+	if err != nil {
+		return nil, err
+	}
+	return w.decrypt(obj, env)
+}
