@@ -1,0 +1,304 @@
+package main
+
+import (
+	"bytes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"io"
+	"path"
+
+	"filippo.io/age"
+	dare "github.com/minio/sio"
+	siogo "github.com/secure-io/sio-go"
+	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/streamingaead"
+	"github.com/tink-crypto/tink-go/v2/streamingaead/aesgcmhkdf"
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// peers are the other libraries, each driven in every way that suits it.
+func peers() ([]*contestant, error) {
+	sioGo, err := newSioGo()
+	if err != nil {
+		return nil, err
+	}
+	tink64, err := newTink("Tink, 64 KiB segments", 64<<10)
+	if err != nil {
+		return nil, err
+	}
+	tink1, err := newTink("Tink, 1 MiB segments", 1<<20)
+	if err != nil {
+		return nil, err
+	}
+	ageFile, err := newAge()
+	if err != nil {
+		return nil, err
+	}
+	all := []*contestant{newSio(), newMinIO(), sioGo, tink64, tink1, ageFile}
+	for _, c := range all {
+		c.peer = true
+	}
+	return all, nil
+}
+
+// dareConfig is DARE 2.0 with AES-256-GCM. Pinning both versions picks the
+// direct decoder.
+func dareConfig(key []byte) dare.Config {
+	return dare.Config{
+		MinVersion: dare.Version20, MaxVersion: dare.Version20,
+		CipherSuites: []byte{dare.AES_256_GCM},
+		Key:          key,
+	}
+}
+
+// newSio is minio/sio, with chunks of 64 KiB, under one key for all objects,
+// nothing of which can be prepared. Its DecryptBuffer is not for streams, but is
+// the fastest where the whole object is at hand, so it takes part too, with a
+// buffer that it keeps.
+func newSio() *contestant {
+	config := dareConfig(randomBytes(32))
+	var buf []byte
+	return &contestant{
+		name:  "minio/sio, one key",
+		noKey: true,
+		encrypt: []way{
+			push("EncryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
+				return dare.EncryptWriter(dst, config)
+			}),
+			pull("EncryptReader", func(src io.Reader) (io.Reader, error) {
+				return dare.EncryptReader(src, config)
+			}),
+		},
+		decrypt: []way{
+			push("DecryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
+				return dare.DecryptWriter(dst, config)
+			}),
+			pull("DecryptReader", func(src io.Reader) (io.Reader, error) {
+				return dare.DecryptReader(src, config)
+			}),
+			{"DecryptBuffer", func(dst io.Writer, src []byte) error {
+				if cap(buf) < len(src) {
+					buf = make([]byte, 0, len(src))
+				}
+				out, err := dare.DecryptBuffer(buf[:0], src, config)
+				if err != nil {
+					return err
+				}
+				_, err = dst.Write(out)
+				return err
+			}},
+		},
+		open: func(sealed []byte) (io.ReaderAt, error) {
+			return dare.DecryptReaderAt(bytes.NewReader(sealed), config)
+		},
+	}
+}
+
+// newMinIO is minio/sio with a key for each object, drawn and sealed as MinIO
+// does for SSE-C and SSE-S3: an HMAC over the caller's key and a nonce makes the
+// object's key, and DARE seals it under another HMAC, over the object's name.
+func newMinIO() *contestant {
+	key := randomBytes(32)
+	var iv, sealedKey []byte // what MinIO keeps in the object's metadata
+	sealing := func() []byte {
+		mac := hmac.New(sha256.New, key)
+		mac.Write(iv)
+		mac.Write([]byte("SSE-C"))
+		mac.Write([]byte("DAREv2-HMAC-SHA256"))
+		mac.Write([]byte(path.Join(objectBucket, objectKey)))
+		return mac.Sum(nil)
+	}
+	generate := func() (dare.Config, error) {
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte("object-encryption-key generation"))
+		mac.Write(randomBytes(32))
+		objectKey := mac.Sum(nil)
+		iv = randomBytes(32)
+		var sealed bytes.Buffer
+		w, err := dare.EncryptWriter(&sealed, dareConfig(sealing())) // MinIO's dare.Encrypt allocates 64 KiB
+		if err != nil {
+			return dare.Config{}, err
+		}
+		if _, err := w.Write(objectKey); err != nil {
+			return dare.Config{}, err
+		}
+		err = w.Close()
+		sealedKey = sealed.Bytes()
+		return dareConfig(objectKey), err
+	}
+	unseal := func() (dare.Config, error) {
+		objectKey, err := dare.DecryptBuffer(nil, sealedKey, dareConfig(sealing()))
+		return dareConfig(objectKey), err
+	}
+	return &contestant{
+		name: "minio/sio, key per object",
+		encrypt: []way{
+			push("EncryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
+				config, err := generate()
+				if err != nil {
+					return nil, err
+				}
+				return dare.EncryptWriter(dst, config)
+			}),
+			pull("EncryptReader", func(src io.Reader) (io.Reader, error) {
+				config, err := generate()
+				if err != nil {
+					return nil, err
+				}
+				return dare.EncryptReader(src, config)
+			}),
+		},
+		decrypt: []way{
+			push("DecryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
+				config, err := unseal()
+				if err != nil {
+					return nil, err
+				}
+				return dare.DecryptWriter(dst, config)
+			}),
+			pull("DecryptReader", func(src io.Reader) (io.Reader, error) {
+				config, err := unseal()
+				if err != nil {
+					return nil, err
+				}
+				return dare.DecryptReader(src, config)
+			}),
+		},
+	}
+}
+
+// newSioGo is secure-io/sio-go with AES-256-GCM and its recommended chunks of
+// 16 KiB. Its Stream is made once for a key, and each object has a random nonce,
+// written in front of it.
+func newSioGo() (*contestant, error) {
+	stream, err := siogo.AES_256_GCM.Stream(randomBytes(32))
+	if err != nil {
+		return nil, err
+	}
+	size := stream.NonceSize()
+	return &contestant{
+		name:  "sio-go, one key",
+		noKey: true,
+		encrypt: []way{
+			push("EncryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
+				nonce := randomBytes(size)
+				if _, err := dst.Write(nonce); err != nil {
+					return nil, err
+				}
+				return stream.EncryptWriter(dst, nonce, nil), nil
+			}),
+			{"EncryptReader.WriteTo", func(dst io.Writer, src []byte) error {
+				nonce := randomBytes(size)
+				if _, err := dst.Write(nonce); err != nil {
+					return err
+				}
+				_, err := stream.EncryptReader(bytes.NewReader(src), nonce, nil).WriteTo(dst)
+				return err
+			}},
+		},
+		decrypt: []way{
+			{"DecryptWriter", func(dst io.Writer, src []byte) error {
+				w := stream.DecryptWriter(dst, src[:size], nil)
+				if _, err := w.Write(src[size:]); err != nil {
+					return err
+				}
+				return w.Close()
+			}},
+			{"DecryptReader.WriteTo", func(dst io.Writer, src []byte) error {
+				_, err := stream.DecryptReader(bytes.NewReader(src[size:]), src[:size], nil).WriteTo(dst)
+				return err
+			}},
+		},
+		open: func(sealed []byte) (io.ReaderAt, error) {
+			return stream.DecryptReaderAt(bytes.NewReader(sealed[size:]), sealed[:size], nil), nil
+		},
+	}, nil
+}
+
+// newTink is Tink's streaming AEAD, AES256-GCM-HKDF, from a keyset handle. Tink
+// has templates for segments of 4 KiB and 1 MiB; these parameters differ from
+// the latter in the segment's size alone. Its one form is a Writer to encrypt
+// and a Reader to decrypt, without random access.
+func newTink(name string, segment int32) (*contestant, error) {
+	params, err := aesgcmhkdf.NewParameters(aesgcmhkdf.ParametersOpts{
+		KeySizeInBytes: 32, DerivedKeySizeInBytes: 32,
+		HKDFHashType: aesgcmhkdf.SHA256, SegmentSizeInBytes: segment,
+	})
+	if err != nil {
+		return nil, err
+	}
+	manager := keyset.NewManager()
+	id, err := manager.AddNewKeyFromParameters(params)
+	if err != nil {
+		return nil, err
+	}
+	if err := manager.SetPrimary(id); err != nil {
+		return nil, err
+	}
+	handle, err := manager.Handle()
+	if err != nil {
+		return nil, err
+	}
+	primitive, err := streamingaead.New(handle)
+	if err != nil {
+		return nil, err
+	}
+	return &contestant{
+		name: name,
+		encrypt: []way{push("Writer", func(dst io.Writer) (io.WriteCloser, error) {
+			return primitive.NewEncryptingWriter(dst, nil)
+		})},
+		decrypt: []way{pull("Reader", func(src io.Reader) (io.Reader, error) {
+			return primitive.NewDecryptingReader(src, nil)
+		})},
+	}, nil
+}
+
+// newAge is age: ChaCha20-Poly1305 over chunks of 64 KiB. Its own recipients
+// cost a scalar multiplication or a password hash for each object, so here it
+// has the cheapest that its API admits: one that seals the file key with a
+// symmetric AEAD, made once.
+func newAge() (*contestant, error) {
+	aead, err := chacha20poly1305.New(randomBytes(32))
+	if err != nil {
+		return nil, err
+	}
+	key := symmetric{aead}
+	return &contestant{
+		name: "age",
+		encrypt: []way{
+			push("Encrypt", func(dst io.Writer) (io.WriteCloser, error) { return age.Encrypt(dst, key) }),
+			pull("EncryptReader", func(src io.Reader) (io.Reader, error) { return age.EncryptReader(src, key) }),
+		},
+		decrypt: []way{
+			pull("Decrypt", func(src io.Reader) (io.Reader, error) { return age.Decrypt(src, key) }),
+		},
+		open: func(sealed []byte) (io.ReaderAt, error) {
+			r, _, err := age.DecryptReaderAt(bytes.NewReader(sealed), int64(len(sealed)), key)
+			return r, err
+		},
+	}, nil
+}
+
+// symmetric is an age recipient and identity.
+type symmetric struct{ aead cipher.AEAD }
+
+func (s symmetric) Wrap(fileKey []byte) ([]*age.Stanza, error) {
+	nonce := make([]byte, s.aead.NonceSize(), s.aead.NonceSize()+len(fileKey)+s.aead.Overhead())
+	rand.Read(nonce)
+	return []*age.Stanza{{Type: "symmetric", Body: s.aead.Seal(nonce, nonce, fileKey, nil)}}, nil
+}
+
+func (s symmetric) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	for _, stanza := range stanzas {
+		n := s.aead.NonceSize()
+		if stanza.Type == "symmetric" && len(stanza.Body) > n {
+			if key, err := s.aead.Open(nil, stanza.Body[:n], stanza.Body[n:], nil); err == nil {
+				return key, nil
+			}
+		}
+	}
+	return nil, age.ErrIncorrectIdentity
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+)
+
+// A target is what this library asks of itself in one race.
+type target struct {
+	race  string
+	name  string
+	least float64
+	speed func(*outcome) float64
+}
+
+// targets returns those for this machine.
+//
+// Peers that use one key for all objects do no key phase, where blobseal draws,
+// derives and seals a key for each. That is a few microseconds, which count at
+// 64 KiB: there they are held against a Decryption that is made already.
+func targets() (list []target) {
+	against := func(race, ours, base string, least float64) {
+		list = append(list, target{race, fmt.Sprintf("%s against %s", ours, base), least, func(o *outcome) float64 {
+			return o.find(ours).speed(o.find(base))
+		}})
+	}
+	for _, name := range []func(int) string{encryptName, decryptName} {
+		if runtime.GOMAXPROCS(0) > 1 {
+			against(name(largest), customerName, rawName, 1.7)
+		}
+		for _, size := range sizes {
+			if size >= 64*kib {
+				list = append(list, target{name(size), customerName + " against the fastest peer with a key per object", 1, func(o *outcome) float64 {
+					return o.find(customerName).lead(o, func(c *contestant) bool { return c.peer && !c.noKey })
+				}})
+			}
+			if size >= mib {
+				list = append(list, target{name(size), customerName + " against the fastest peer", 1, func(o *outcome) float64 {
+					return o.find(customerName).lead(o, func(c *contestant) bool { return c.peer })
+				}})
+				against(oneCoreName(name(size)), customerName, rawName, 0.95)
+			}
+		}
+	}
+	list = append(list, target{decryptName(64 * kib), preparedName + " against the fastest peer", 1, func(o *outcome) float64 {
+		return o.find(preparedName).lead(o, func(c *contestant) bool { return c.peer })
+	}})
+	against(floorName, managedName, floorBase, 1/1.6)
+	return list
+}
+
+// lead returns r's speed against the fastest of those contestants.
+func (r *result) lead(o *outcome, of func(*contestant) bool) float64 {
+	var all []float64
+	for i := range o.results {
+		if other := &o.results[i]; of(other.contestant) {
+			all = append(all, r.speed(other))
+		}
+	}
+	return slices.Min(all)
+}
+
+// judge prints the targets of the races that were run, and returns the names of
+// the races in which one is missed.
+func judge(w io.Writer, outcomes []*outcome) (missed []string) {
+	rows := [][]string{{"Target", "least", "speed", "race"}}
+	for _, t := range targets() {
+		for _, o := range outcomes {
+			if o.name != t.race {
+				continue
+			}
+			speed := t.speed(o)
+			race := t.race
+			if speed < t.least {
+				race += ": MISSED"
+				missed = append(missed, t.race)
+			}
+			rows = append(rows, []string{t.name, fmt.Sprintf("%.3f", t.least), fmt.Sprintf("%.3f", speed), race})
+		}
+	}
+	if len(rows) > 1 {
+		fmt.Fprintf(w, "\n### Targets\n\n")
+		table(w, rows, 3)
+	}
+	return missed
+}
