@@ -1,0 +1,487 @@
+// Package keyringtest tests implementations of [keyring.Store]: [Run] has one
+// subtest for each sentence of the contract.
+//
+//	func TestStore(t *testing.T) {
+//		keyringtest.Run(t, func(t *testing.T) keyring.Store { return newStore(t) }, keyringtest.Capabilities{})
+//	}
+//
+// A suite cannot prove durability against power failure, nor every race. Run it
+// with -race, against the real server.
+package keyringtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// Capabilities are what the suite may do with a store, beside its two methods.
+// A nil field skips its subtests.
+type Capabilities struct {
+	// Another returns a second handle on the same document as s, as another
+	// process would have: through a connection, cache and locks of its own.
+	Another func(t *testing.T, s keyring.Store) keyring.Store
+
+	// Reopen closes s, as far as that is possible, and returns a handle on what
+	// it left behind.
+	Reopen func(t *testing.T, s keyring.Store) keyring.Store
+
+	// Break makes the document of s unreadable, but not absent: it takes
+	// permissions away, stops the server, or puts something else in its place.
+	Break func(t *testing.T, s keyring.Store)
+}
+
+// timeout ends a test whose store hangs.
+const timeout = 30 * time.Second
+
+// Run tests the stores that newStore returns, each of which must be empty and
+// share nothing with the others.
+func Run(t *testing.T, newStore func(t *testing.T) keyring.Store, caps Capabilities) {
+	c := contract{newStore: newStore, caps: caps}
+	for _, sentence := range []struct {
+		name string
+		test func(t *testing.T)
+	}{
+		{"Load of an empty store is ErrNotExist", c.loadEmpty},
+		{"Swap with no version creates the document", c.create},
+		{"Swap with no version is a conflict if there is a document", c.createTwice},
+		{"Swap with the current version replaces the document", c.replace},
+		{"Swap with any other version is a conflict and changes nothing", c.conflict},
+		{"Swap with a version is a conflict if there is no document", c.conflictEmpty},
+		{"A version is never empty and never names two documents", c.versions},
+		{"A version stays the same as long as the document does", c.versionStays},
+		{"Documents are arbitrary bytes of up to MaxDocumentSize", c.bytes},
+		{"A store keeps no reference to what it was given", c.keepsNoInput},
+		{"A caller may change what it got", c.sharesNoOutput},
+		{"Of several Swaps at once one succeeds", c.race},
+		{"No update is lost", c.counter},
+		{"Load returns whole documents while Swaps go on", c.whole},
+		{"After the end of ctx both fail with its error and do nothing", c.canceled},
+		{"Another handle sees the latest document", c.another},
+		{"Handles of one store exclude each other", c.anotherRace},
+		{"The document outlives the handle", c.reopen},
+		{"A document that cannot be read is not absent", c.unreadable},
+	} {
+		t.Run(sentence.name, sentence.test)
+	}
+	if !t.Failed() { // it would say less clearly what already was said
+		t.Run("A ring lives in it", c.ring)
+	}
+}
+
+type contract struct {
+	newStore func(t *testing.T) keyring.Store
+	caps     Capabilities
+}
+
+// start returns an empty store and a context that ends if the store hangs.
+func (c *contract) start(t *testing.T) (context.Context, keyring.Store) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	t.Cleanup(cancel)
+	return ctx, c.newStore(t)
+}
+
+// put creates the document.
+func put(ctx context.Context, t *testing.T, s keyring.Store, data string) (version string) {
+	t.Helper()
+	version, err := s.Swap(ctx, "", []byte(data))
+	require.NoError(t, err)
+	return version
+}
+
+// holds fails the test unless the store holds data under version.
+func holds(ctx context.Context, t *testing.T, s keyring.Store, data, version string) {
+	t.Helper()
+	got, gotVersion, err := s.Load(ctx)
+	require.NoError(t, err)
+	if string(got) != data {
+		require.Fail(t, "another document", "store holds %.40q (%d bytes), want %.40q (%d bytes)", got, len(got), data, len(data))
+	}
+	require.Equal(t, version, gotVersion, "version of the document")
+}
+
+func (c *contract) loadEmpty(t *testing.T) {
+	ctx, s := c.start(t)
+	_, _, err := s.Load(ctx)
+	require.ErrorIs(t, err, keyring.ErrNotExist)
+}
+
+func (c *contract) create(t *testing.T) {
+	ctx, s := c.start(t)
+	holds(ctx, t, s, "one", put(ctx, t, s, "one"))
+}
+
+func (c *contract) createTwice(t *testing.T) {
+	ctx, s := c.start(t)
+	v1 := put(ctx, t, s, "one")
+	_, err := s.Swap(ctx, "", []byte("two"))
+	require.ErrorIs(t, err, keyring.ErrConflict)
+	holds(ctx, t, s, "one", v1)
+}
+
+func (c *contract) replace(t *testing.T) {
+	ctx, s := c.start(t)
+	version := put(ctx, t, s, "one")
+	for _, data := range []string{"a longer one", "two", "x"} {
+		var err error
+		version, err = s.Swap(ctx, version, []byte(data))
+		require.NoError(t, err)
+		holds(ctx, t, s, data, version)
+	}
+}
+
+func (c *contract) conflict(t *testing.T) {
+	ctx, s := c.start(t)
+	v1 := put(ctx, t, s, "one")
+	v2, err := s.Swap(ctx, v1, []byte("two"))
+	require.NoError(t, err)
+	for _, version := range []string{v1, "", v2 + "0", "no such version", "0", "\x00", "*"} {
+		_, err := s.Swap(ctx, version, []byte("three"))
+		require.ErrorIs(t, err, keyring.ErrConflict, "version %q", version)
+		holds(ctx, t, s, "two", v2)
+	}
+}
+
+func (c *contract) conflictEmpty(t *testing.T) {
+	ctx, other := c.start(t)
+	version := put(ctx, t, other, "one")
+	s := c.newStore(t)
+	for _, version := range []string{version, "1", "0", "no such version"} {
+		_, err := s.Swap(ctx, version, []byte("two"))
+		require.ErrorIs(t, err, keyring.ErrConflict, "version %q", version)
+		_, _, err = s.Load(ctx)
+		require.ErrorIs(t, err, keyring.ErrNotExist)
+	}
+}
+
+func (c *contract) versions(t *testing.T) {
+	ctx, s := c.start(t)
+	seen := make(map[string]string)
+	version := ""
+	for i := range 20 {
+		data := fmt.Sprintf("document %d", i)
+		var err error
+		version, err = s.Swap(ctx, version, []byte(data))
+		require.NoError(t, err)
+		require.NotEmpty(t, version)
+		require.NotContains(t, seen, version, "of %s", data)
+		seen[version] = data
+	}
+}
+
+func (c *contract) versionStays(t *testing.T) {
+	ctx, s := c.start(t)
+	v1 := put(ctx, t, s, "one")
+	for range 3 {
+		holds(ctx, t, s, "one", v1)
+	}
+	_, err := s.Swap(ctx, "no such version", []byte("two"))
+	require.ErrorIs(t, err, keyring.ErrConflict)
+	holds(ctx, t, s, "one", v1)
+}
+
+func (c *contract) bytes(t *testing.T) {
+	ctx, s := c.start(t)
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	version := ""
+	for _, data := range []string{
+		"\x00", "\n", "\r\n\r\n", "\xff\xfe\x00", "\x89KRG\r\n\x1a\n", " padded ", string(all),
+		string(bytes.Repeat(all, keyring.MaxDocumentSize/len(all))),
+		string(all[1:]),
+	} {
+		var err error
+		version, err = s.Swap(ctx, version, []byte(data))
+		require.NoError(t, err, "%d bytes", len(data))
+		holds(ctx, t, s, data, version)
+	}
+}
+
+func (c *contract) keepsNoInput(t *testing.T) {
+	ctx, s := c.start(t)
+	data := []byte("one")
+	v1, err := s.Swap(ctx, "", data)
+	require.NoError(t, err)
+	clear(data)
+	holds(ctx, t, s, "one", v1)
+}
+
+func (c *contract) sharesNoOutput(t *testing.T) {
+	ctx, s := c.start(t)
+	v1 := put(ctx, t, s, "one")
+	data, _, err := s.Load(ctx)
+	require.NoError(t, err)
+	clear(data)
+	_ = append(data[:0], "xxx"...)
+	holds(ctx, t, s, "one", v1)
+}
+
+func (c *contract) race(t *testing.T) {
+	ctx, s := c.start(t)
+	swapAtOnce(ctx, t, []keyring.Store{s})
+}
+
+// swapAtOnce lets many goroutines swap from one version, round after round.
+func swapAtOnce(ctx context.Context, t *testing.T, handles []keyring.Store) {
+	const rounds, writers = 5, 8
+	version := ""
+	for round := range rounds {
+		type won struct{ data, version string }
+		var mu sync.Mutex
+		var winners []won
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		errs := make([]error, writers)
+		for w := range writers {
+			wg.Go(func() {
+				<-start
+				data := fmt.Sprintf("round %d, writer %d", round, w)
+				newVersion, err := handles[w%len(handles)].Swap(ctx, version, []byte(data))
+				if err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					winners = append(winners, won{data, newVersion})
+				}
+				errs[w] = err
+			})
+		}
+		close(start)
+		wg.Wait()
+		require.Len(t, winners, 1, "successful swaps from version %q", version)
+		for _, err := range errs {
+			if err != nil {
+				require.ErrorIs(t, err, keyring.ErrConflict)
+			}
+		}
+		for _, h := range handles {
+			holds(ctx, t, h, winners[0].data, winners[0].version)
+		}
+		version = winners[0].version
+	}
+}
+
+func (c *contract) counter(t *testing.T) {
+	ctx, s := c.start(t)
+	count(ctx, t, []keyring.Store{s})
+}
+
+// count lets many goroutines count in the document.
+func count(ctx context.Context, t *testing.T, handles []keyring.Store) {
+	const workers, each = 4, 10
+	_, err := handles[0].Swap(ctx, "", binary.BigEndian.AppendUint64(nil, 0))
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	errs := make([]error, workers)
+	for w := range workers {
+		wg.Go(func() {
+			for range each {
+				if err := increment(ctx, handles[w%len(handles)]); err != nil {
+					errs[w] = err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+	for _, h := range handles {
+		data, _, err := h.Load(ctx)
+		require.NoError(t, err)
+		require.Equal(t, uint64(workers*each), binary.BigEndian.Uint64(data), "increments in the document")
+	}
+}
+
+// increment adds one to the number in the document.
+func increment(ctx context.Context, s keyring.Store) error {
+	for range 1000 { // more often than all others count together
+		data, version, err := s.Load(ctx)
+		if err != nil {
+			return err
+		}
+		if len(data) != 8 {
+			return fmt.Errorf("document of %d bytes, want 8", len(data))
+		}
+		time.Sleep(rand.N(time.Millisecond)) // for others to come between
+		next := binary.BigEndian.AppendUint64(nil, binary.BigEndian.Uint64(data)+1)
+		_, err = s.Swap(ctx, version, next)
+		if !errors.Is(err, keyring.ErrConflict) {
+			return err
+		}
+	}
+	return errors.New("conflict after conflict, though others do not change the document")
+}
+
+func (c *contract) whole(t *testing.T) {
+	ctx, s := c.start(t)
+	document := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 1000+i*997) }
+	version, err := s.Swap(ctx, "", document(0))
+	require.NoError(t, err)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	errs := make([]error, 3)
+	for r := range errs {
+		wg.Go(func() {
+			last := -1
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				data, _, err := s.Load(ctx)
+				switch {
+				case err != nil:
+					errs[r] = err
+				case len(data) == 0 || !bytes.Equal(data, document(int(data[0]))):
+					errs[r] = fmt.Errorf("load returned a part of a document: %d bytes", len(data))
+				case int(data[0]) < last:
+					errs[r] = fmt.Errorf("load returned document %d after %d", data[0], last)
+				default:
+					last = int(data[0])
+					continue
+				}
+				return
+			}
+		})
+	}
+	for i := 1; i <= 30 && err == nil; i++ {
+		version, err = s.Swap(ctx, version, document(i))
+	}
+	close(done)
+	wg.Wait()
+	require.NoError(t, errors.Join(append(errs, err)...))
+}
+
+func (c *contract) canceled(t *testing.T) {
+	ctx, s := c.start(t)
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	expired, cancel := context.WithDeadline(ctx, time.Unix(1, 0))
+	defer cancel()
+	for _, end := range []struct {
+		ctx context.Context
+		err error
+	}{{ended, context.Canceled}, {expired, context.DeadlineExceeded}} {
+		_, err := s.Swap(end.ctx, "", []byte("one"))
+		require.ErrorIs(t, err, end.err, "Swap that creates")
+	}
+	_, _, err := s.Load(ctx)
+	require.ErrorIs(t, err, keyring.ErrNotExist)
+	v1 := put(ctx, t, s, "one")
+	for _, end := range []struct {
+		ctx context.Context
+		err error
+	}{{ended, context.Canceled}, {expired, context.DeadlineExceeded}} {
+		_, _, err := s.Load(end.ctx)
+		require.ErrorIs(t, err, end.err, "Load")
+		_, err = s.Swap(end.ctx, v1, []byte("two"))
+		require.ErrorIs(t, err, end.err, "Swap that replaces")
+	}
+	holds(ctx, t, s, "one", v1)
+}
+
+// two returns a store and a second handle on it.
+func (c *contract) two(t *testing.T) (context.Context, []keyring.Store) {
+	t.Helper()
+	if c.caps.Another == nil {
+		t.Skip("no second handle")
+	}
+	ctx, s := c.start(t)
+	return ctx, []keyring.Store{s, c.caps.Another(t, s)}
+}
+
+func (c *contract) another(t *testing.T) {
+	ctx, handles := c.two(t)
+	version := ""
+	for i := range 6 {
+		if i > 0 {
+			data, loaded, err := handles[i%2].Load(ctx)
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint("document ", i-1), string(data))
+			require.Equal(t, version, loaded)
+		} else {
+			_, _, err := handles[1].Load(ctx)
+			require.ErrorIs(t, err, keyring.ErrNotExist)
+		}
+		old := version
+		var err error
+		version, err = handles[i%2].Swap(ctx, version, fmt.Append(nil, "document ", i))
+		require.NoError(t, err)
+		_, err = handles[(i+1)%2].Swap(ctx, old, []byte("stale"))
+		require.ErrorIs(t, err, keyring.ErrConflict)
+	}
+}
+
+func (c *contract) anotherRace(t *testing.T) {
+	t.Run("swaps", func(t *testing.T) {
+		ctx, handles := c.two(t)
+		swapAtOnce(ctx, t, handles)
+	})
+	t.Run("counter", func(t *testing.T) {
+		ctx, handles := c.two(t)
+		count(ctx, t, handles)
+	})
+}
+
+func (c *contract) reopen(t *testing.T) {
+	if c.caps.Reopen == nil {
+		t.Skip("cannot be reopened")
+	}
+	ctx, s := c.start(t)
+	v1 := put(ctx, t, s, "one")
+	v2, err := s.Swap(ctx, v1, []byte("two"))
+	require.NoError(t, err)
+	s = c.caps.Reopen(t, s)
+	holds(ctx, t, s, "two", v2)
+	_, err = s.Swap(ctx, v1, []byte("three"))
+	require.ErrorIs(t, err, keyring.ErrConflict)
+	v3, err := s.Swap(ctx, v2, []byte("three"))
+	require.NoError(t, err)
+	holds(ctx, t, s, "three", v3)
+}
+
+func (c *contract) unreadable(t *testing.T) {
+	if c.caps.Break == nil {
+		t.Skip("cannot be broken")
+	}
+	ctx, s := c.start(t)
+	put(ctx, t, s, "one")
+	c.caps.Break(t, s)
+	_, _, err := s.Load(ctx)
+	require.Error(t, err, "Load")
+	require.NotErrorIs(t, err, keyring.ErrNotExist, "Load")
+	_, err = s.Swap(ctx, "", []byte("two"))
+	require.Error(t, err, "Swap that creates")
+}
+
+func (c *contract) ring(t *testing.T) {
+	ctx, s := c.start(t)
+	root, err := keyring.NewKeyRoot(slices.Repeat([]byte{1}, 32))
+	require.NoError(t, err)
+	ring, err := keyring.Open(ctx, s, root, &keyring.Options{Create: true})
+	require.NoError(t, err)
+	first, err := ring.Primary(ctx)
+	require.NoError(t, err)
+	_, err = ring.Rotate(ctx)
+	require.NoError(t, err)
+	_, err = ring.SetState(ctx, first.ID(), keyring.Disabled)
+	require.NoError(t, err)
+	again, err := keyring.Open(ctx, s, root, nil)
+	require.NoError(t, err)
+	require.Equal(t, ring.ID(), again.ID())
+	require.Equal(t, ring.Keys(), again.Keys())
+}
