@@ -104,7 +104,7 @@ func (s *FileStore) target() (string, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	if _, err := os.Lstat(s.path); err == nil {
+	if info, err := os.Lstat(s.path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return "", fmt.Errorf("%s is a symbolic link to nothing", s.path)
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(s.path))
