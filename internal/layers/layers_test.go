@@ -1,0 +1,87 @@
+// Package layers holds the test of which package may import which.
+package layers
+
+import (
+	"bytes"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/blobseal/blobseal"
+
+// order is the direction of imports, from the top. A package may import those of
+// later rows, and of its own row only its own folder.
+var order = []string{"blob", "sse", "keyring", "kms", "internal"}
+
+// exceptions are imports against the order that the design allows.
+var exceptions = map[[2]string]bool{
+	{"kms/localkms", "keyring"}: true, // its store and its root
+}
+
+// row returns the top folder of a package of this module, and its rank.
+func row(t *testing.T, pkg string) (string, int) {
+	folder, _, _ := strings.Cut(pkg, "/")
+	for i, name := range order {
+		if name == folder {
+			return folder, i
+		}
+	}
+	require.Fail(t, "unknown top folder", pkg)
+	return "", 0
+}
+
+// goList runs go list in the root module.
+func goList(t *testing.T, args ...string) []string {
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Dir = "../.."
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// TestImportsGoDown: imports follow the order of the design, and adapters under
+// one folder do not import each other.
+func TestImportsGoDown(t *testing.T) {
+	lines := goList(t, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...")
+	require.Greater(t, len(lines), 5)
+	for _, line := range lines {
+		fields := strings.Fields(line)
+		pkg := strings.TrimPrefix(fields[0], module+"/")
+		_, rank := row(t, pkg)
+		for _, imported := range fields[1:] {
+			imported, ours := strings.CutPrefix(imported, module+"/")
+			if !ours || exceptions[[2]string{pkg, imported}] {
+				continue
+			}
+			folder, under := row(t, imported)
+			if under == rank {
+				// Within a folder: only the folder's own package, or a part of it.
+				require.True(t, imported == folder || strings.HasPrefix(imported, pkg+"/") || folder == "internal",
+					"%s imports %s sideways", pkg, imported)
+				continue
+			}
+			require.Greater(t, under, rank, "%s imports %s upward", pkg, imported)
+		}
+	}
+}
+
+// TestCoreStaysSmall: who imports sse gets no network, no cloud SDK and no
+// policy engine.
+func TestCoreStaysSmall(t *testing.T) {
+	for _, pkg := range []string{"./sse", "./keyring", "./kms"} {
+		for _, dep := range goList(t, "-deps", pkg) {
+			for _, banned := range []string{"net/http", "gocloud.dev", "github.com/cedar-policy", "google.golang.org/grpc", "github.com/aws", "cloud.google.com"} {
+				require.False(t, dep == banned || strings.HasPrefix(dep, banned+"/"), "%s depends on %s", pkg, dep)
+			}
+		}
+	}
+	for _, dep := range goList(t, "-deps", "./internal/...") {
+		require.False(t, strings.HasPrefix(dep, "github.com/") && !strings.HasPrefix(dep, module),
+			"internal depends on %s", dep)
+	}
+}
