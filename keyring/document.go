@@ -3,9 +3,11 @@ package keyring
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/tink-crypto/tink-go/v2/keyset"
 	"golang.org/x/crypto/cryptobyte"
 )
 
@@ -25,9 +27,10 @@ import (
 //	    state       uint8    1 enabled, 2 disabled, 3 destroyed
 //	    created     uint64   Unix time in milliseconds, at most 253402300799999 (year 9999)
 //	    changed     uint64   when state was last set; created at first
-//	keyset     opaque, at least 1 byte, with its length as uint24:
-//	           Tink's EncryptedKeyset in binary: HKDF-SHA-256 PRF keys of 32 bytes with an
-//	           empty salt, one for each version that is not destroyed, in the same order
+//	keyset     opaque, at least 1 byte, with its length as uint24: Tink's EncryptedKeyset in
+//	           binary, in the one encoding that Tink writes (field 2, the ciphertext, alone).
+//	           The keyset holds HKDF-SHA-256 PRF keys of 32 bytes with an empty salt, one
+//	           for each version that is not destroyed, in the same order
 //	checksum   [32]byte  SHA-256 of everything before it
 //
 // The whole is at most 1 MiB ([MaxDocumentSize]).
@@ -158,18 +161,38 @@ func parseDocument(data []byte) (*document, error) {
 	}
 
 	rest := cryptobyte.String(data[len(documentMagic)+1 : end])
-	var meta, keyset cryptobyte.String
-	if !rest.ReadUint24LengthPrefixed(&meta) || !rest.ReadUint24LengthPrefixed(&keyset) || !rest.Empty() {
+	var meta, encrypted cryptobyte.String
+	if !rest.ReadUint24LengthPrefixed(&meta) || !rest.ReadUint24LengthPrefixed(&encrypted) || !rest.Empty() {
 		return nil, fmt.Errorf("%w: lengths do not add up", ErrDamaged)
 	}
-	if len(keyset) == 0 {
+	if len(encrypted) == 0 {
 		return nil, fmt.Errorf("%w: no keyset", ErrDamaged)
 	}
-	d := &document{keyset: bytes.Clone(keyset)}
+	d := &document{keyset: bytes.Clone(encrypted)}
+	if err := checkEncoding(d.keyset); err != nil {
+		return nil, fmt.Errorf("%w: encrypted keyset: %v", ErrDamaged, err)
+	}
 	if err := d.parseMetadata(meta); err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrDamaged, err)
 	}
 	return d, nil
+}
+
+// checkEncoding refuses every encoding of an encrypted keyset but the one that
+// Tink writes: protocol buffers have others, and room for more beside it.
+func checkEncoding(encrypted []byte) error {
+	message, err := keyset.NewBinaryReader(bytes.NewReader(encrypted)).ReadEncrypted()
+	if err != nil {
+		return err
+	}
+	var again bytes.Buffer
+	if err := keyset.NewBinaryWriter(&again).WriteEncrypted(message); err != nil {
+		return err
+	}
+	if !bytes.Equal(again.Bytes(), encrypted) {
+		return errors.New("another encoding than Tink's")
+	}
+	return nil
 }
 
 func (m *metadata) parseMetadata(s cryptobyte.String) error {

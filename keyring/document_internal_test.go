@@ -1,0 +1,422 @@
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/cryptotest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/aead"
+	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/prf"
+	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
+	"github.com/tink-crypto/tink-go/v2/tink"
+)
+
+var is = errors.Is
+
+var testTime = time.Date(2026, 3, 4, 5, 6, 7, 8e6, time.UTC)
+
+func testRoot(t testing.TB) tink.AEADWithContext {
+	root, err := NewKeyRoot(bytes.Repeat([]byte{1}, 32))
+	require.NoError(t, err)
+	return root
+}
+
+// testDraft is a ring with a version in each state and the primary last.
+func testDraft(t testing.TB) *draft {
+	d, err := newRing(DefaultPeriod, testTime)
+	require.NoError(t, err)
+	for i := range 3 {
+		require.NoError(t, d.rotate(testTime.Add(time.Duration(i)*time.Hour)))
+		d.generation++
+	}
+	for i, state := range []State{Disabled, Destroyed} {
+		_, err := d.setState(d.versions[i].id, state, testTime.Add(100*time.Hour))
+		require.NoError(t, err)
+	}
+	return d
+}
+
+func seal(t testing.TB, d *draft) []byte {
+	data, _, err := sealDocument(t.Context(), testRoot(t), d)
+	require.NoError(t, err)
+	return data
+}
+
+func TestDocumentRoundTrip(t *testing.T) {
+	d := testDraft(t)
+	data := seal(t, d)
+	parsed, err := parseDocument(data)
+	require.NoError(t, err)
+	require.Equal(t, d.metadata, parsed.metadata)
+	again, err := parsed.marshal()
+	require.NoError(t, err)
+	require.Equal(t, data, again)
+
+	o, err := openDocument(t.Context(), testRoot(t), data, "v")
+	require.NoError(t, err)
+	require.Equal(t, 3, o.keyset.Len(), "the destroyed version is not in the keyset")
+	require.Len(t, o.snapshot.keys, 2)
+	require.Len(t, o.snapshot.infos, 4)
+}
+
+// The layout, spelled out once more by hand.
+func TestDocumentLayout(t *testing.T) {
+	d := testDraft(t)
+	data := seal(t, d)
+	parsed, err := parseDocument(data)
+	require.NoError(t, err)
+
+	var meta []byte
+	meta = append(meta, d.ring[:]...)
+	meta = binary.BigEndian.AppendUint64(meta, 4)
+	meta = binary.BigEndian.AppendUint32(meta, 90*24*60*60)
+	meta = binary.BigEndian.AppendUint32(meta, d.versions[3].id)
+	for i, v := range d.versions {
+		meta = binary.BigEndian.AppendUint32(meta, v.id)
+		meta = append(meta, []byte{2, 3, 1, 1}[i])
+		created := testTime.UnixMilli() + []int64{0, 0, 3_600_000, 7_200_000}[i]
+		changed := created
+		if i < 2 {
+			changed = testTime.UnixMilli() + 360_000_000
+		}
+		meta = binary.BigEndian.AppendUint64(meta, uint64(created))
+		meta = binary.BigEndian.AppendUint64(meta, uint64(changed))
+	}
+	want := append([]byte("\x89KRG\r\n\x1a\n\x01\x00\x00"), byte(len(meta)))
+	want = append(want, meta...)
+	headSum := sha256.Sum256(want)
+	require.Equal(t, append([]byte("github.com/blobseal/blobseal/v1 keyring document\x00"), headSum[:]...), d.associatedData())
+	want = append(want, 0, byte(len(parsed.keyset)>>8), byte(len(parsed.keyset)))
+	want = append(want, parsed.keyset...)
+	sum := sha256.Sum256(want)
+	want = append(want, sum[:]...)
+	require.Equal(t, want, data)
+}
+
+func TestKEKIsHKDFOfMasterKey(t *testing.T) {
+	data := seal(t, testDraft(t))
+	o, err := openDocument(t.Context(), testRoot(t), data, "")
+	require.NoError(t, err)
+	masters, err := MasterKeys(t.Context(), testRoot(t), data)
+	require.NoError(t, err)
+	require.Len(t, masters, 3)
+	for id, key := range o.snapshot.keys {
+		want, err := hkdf.Key(sha256.New, masters[id], nil, "github.com/blobseal/blobseal/v1 managed key-encryption key", 32)
+		require.NoError(t, err)
+		require.Equal(t, want, key.kek.Bytes())
+	}
+}
+
+func TestDocumentCutShort(t *testing.T) {
+	data := seal(t, testDraft(t))
+	for n := range data {
+		_, err := openDocument(t.Context(), testRoot(t), data[:n], "")
+		require.ErrorIs(t, err, ErrDamaged, "%d bytes", n)
+		if n > 41 {
+			_, err = openDocument(t.Context(), testRoot(t), Rechecksum(data[:n]), "")
+			require.ErrorIs(t, err, ErrDamaged, "%d bytes", n)
+		}
+	}
+	for _, more := range [][]byte{{0}, {'\n'}, data} {
+		_, err := openDocument(t.Context(), testRoot(t), append(bytes.Clone(data), more...), "")
+		require.ErrorIs(t, err, ErrDamaged)
+	}
+	_, err := openDocument(t.Context(), testRoot(t), make([]byte, MaxDocumentSize+1), "")
+	require.ErrorIs(t, err, ErrDamaged)
+}
+
+func TestDocumentFlippedBits(t *testing.T) {
+	data := seal(t, testDraft(t))
+	count := map[error]int{}
+	for i := range 8 * len(data) {
+		flipped := bytes.Clone(data)
+		flipped[i/8] ^= 1 << (i % 8)
+		want := ErrDamaged
+		if i/8 == 8 {
+			want = ErrVersion
+		}
+		_, err := openDocument(t.Context(), testRoot(t), flipped, "")
+		require.ErrorIs(t, err, want, "bit %d", i)
+		require.NotErrorIs(t, err, ErrRoot, "bit %d", i)
+
+		if i/8 >= len(data)-sha256.Size {
+			continue // the checksum itself
+		}
+		// On purpose, with the checksum made right: only the root can tell.
+		_, err = openDocument(t.Context(), testRoot(t), Rechecksum(flipped), "")
+		require.Error(t, err, "bit %d", i)
+		for _, sentinel := range []error{ErrDamaged, ErrVersion, ErrRoot} {
+			if isOnly(err, sentinel) {
+				count[sentinel]++
+			}
+		}
+	}
+	require.Equal(t, 8*(len(data)-sha256.Size), count[ErrDamaged]+count[ErrVersion]+count[ErrRoot])
+	require.Positive(t, count[ErrRoot])
+}
+
+func isOnly(err, sentinel error) bool {
+	for _, s := range []error{ErrDamaged, ErrVersion, ErrRoot} {
+		if (s == sentinel) != is(err, s) {
+			return false
+		}
+	}
+	return true
+}
+
+// A document that is authentic and contradicts itself, as only a broken program
+// with the root could write it.
+func TestDocumentThatContradictsItself(t *testing.T) {
+	other, err := newRing(DefaultPeriod, testTime)
+	require.NoError(t, err)
+	for name, edit := range map[string]func(d *draft){
+		"version only in metadata":    func(d *draft) { d.versions = append(d.versions, version{id: d.versions[0].id ^ 1, state: Enabled}) },
+		"disabled only in metadata":   func(d *draft) { d.versions = append(d.versions, version{id: d.versions[0].id ^ 1, state: Disabled}) },
+		"version only in keyset":      func(d *draft) { d.versions = d.versions[1:] },
+		"last version only in keyset": func(d *draft) { d.versions = d.versions[:3]; d.primary = d.versions[2].id },
+		"another primary":             func(d *draft) { d.primary = d.versions[2].id },
+		"another id":                  func(d *draft) { d.versions[0].id ^= 1 },
+		"another order":               func(d *draft) { d.versions[0], d.versions[2] = d.versions[2], d.versions[0] },
+		"enabled but disabled":        func(d *draft) { d.versions[0].state = Enabled },
+		"disabled but enabled":        func(d *draft) { d.versions[2].state = Disabled },
+		"destroyed but there":         func(d *draft) { d.versions[0].state = Destroyed },
+		"there but destroyed":         func(d *draft) { d.versions[1].state = Enabled },
+		"another keyset":              func(d *draft) { d.manager = other.manager },
+		"key of another kind":         func(d *draft) { swapLast(t, d, prf.HMACSHA256PRFKeyTemplate()) },
+		"key of another hash":         func(d *draft) { swapLast(t, d, prf.HMACSHA512PRFKeyTemplate()) },
+		"not even a PRF key":          func(d *draft) { swapLast(t, d, aead.AES256GCMKeyTemplate()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := testDraft(t)
+			edit(d)
+			handle, err := d.manager.Handle()
+			require.NoError(t, err)
+			var encrypted bytes.Buffer
+			require.NoError(t, handle.WriteWithContext(t.Context(), keyset.NewBinaryWriter(&encrypted), testRoot(t), d.associatedData()))
+			data, err := (&document{metadata: d.metadata, keyset: encrypted.Bytes()}).marshal()
+			require.NoError(t, err)
+			_, err = openDocument(t.Context(), testRoot(t), data, "")
+			require.ErrorIs(t, err, ErrDamaged)
+			require.NotErrorIs(t, err, ErrRoot)
+		})
+	}
+}
+
+// swapLast puts a key of another kind in the place of the primary.
+func swapLast(t *testing.T, d *draft, template *tinkpb.KeyTemplate) {
+	id, err := d.manager.Add(template)
+	require.NoError(t, err)
+	require.NoError(t, d.manager.SetPrimary(id))
+	require.NoError(t, d.manager.Delete(d.primary))
+	d.primary, d.versions[3].id = id, id
+}
+
+func TestMetadataOutOfBounds(t *testing.T) {
+	for name, edit := range map[string]func(m *metadata){
+		"generation zero":      func(m *metadata) { m.generation = 0 },
+		"period zero":          func(m *metadata) { m.period = 0 },
+		"period too short":     func(m *metadata) { m.period = MinPeriod - time.Second },
+		"period too long":      func(m *metadata) { m.period = MaxPeriod + time.Second },
+		"no versions":          func(m *metadata) { m.versions = nil },
+		"state zero":           func(m *metadata) { m.versions[0].state = 0 },
+		"state four":           func(m *metadata) { m.versions[0].state = 4 },
+		"created in year 1e4":  func(m *metadata) { m.versions[0].created = maxMillis + 1 },
+		"changed in year 1e4":  func(m *metadata) { m.versions[0].changed = 1 << 63 },
+		"id twice":             func(m *metadata) { m.versions[0].id = m.versions[2].id },
+		"id of destroyed anew": func(m *metadata) { m.versions[1].id = m.versions[2].id },
+		"no such primary":      func(m *metadata) { m.primary ^= 1 },
+		"disabled primary":     func(m *metadata) { m.primary = m.versions[0].id },
+		"destroyed primary":    func(m *metadata) { m.primary = m.versions[1].id },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := testDraft(t)
+			edit(&d.metadata)
+			_, err := (&document{metadata: d.metadata, keyset: []byte{0x12, 1, 1}}).marshal()
+			require.ErrorIs(t, err, ErrDamaged)
+			require.NotErrorIs(t, err, ErrPeriod)
+		})
+	}
+	for _, encrypted := range []string{
+		"\x01", "\x12\x81\x00\x01", "\x12\x01\x01\x12\x01\x01", "\x12\x01\x01\x1a\x00", "\x12\x01\x01\x7a\x01x", "\x1a\x00\x12\x01\x01",
+	} {
+		_, err := (&document{metadata: testDraft(t).metadata, keyset: []byte(encrypted)}).marshal()
+		require.ErrorIs(t, err, ErrDamaged, "encrypted keyset %x", encrypted)
+	}
+	_, err := (&document{metadata: testDraft(t).metadata, keyset: []byte{0x12, 1, 1}}).marshal()
+	require.NoError(t, err)
+	_, err = (&document{metadata: testDraft(t).metadata}).marshal()
+	require.ErrorIs(t, err, ErrDamaged, "no keyset")
+	_, err = (&document{metadata: testDraft(t).metadata, keyset: make([]byte, MaxDocumentSize-100)}).marshal()
+	require.ErrorIs(t, err, ErrFull)
+	_, err = (&document{metadata: testDraft(t).metadata, keyset: make([]byte, 1<<24)}).marshal()
+	require.ErrorIs(t, err, ErrFull)
+}
+
+func TestFullRing(t *testing.T) {
+	d := testDraft(t)
+	for len(d.versions) < MaxVersions {
+		require.NoError(t, d.rotate(testTime))
+	}
+	data := seal(t, d)
+	t.Logf("a full ring is %d bytes", len(data))
+	require.Less(t, len(data), MaxDocumentSize/2+MaxDocumentSize/8, "room for a root that adds to it")
+	o, err := openDocument(t.Context(), testRoot(t), data, "")
+	require.NoError(t, err)
+	require.Len(t, o.snapshot.keys, MaxVersions-2)
+	require.ErrorIs(t, o.edit().rotate(testTime), ErrFull)
+}
+
+// What package doc says of key services that encrypt 4 KiB.
+func TestVersionsInFourKiB(t *testing.T) {
+	d, err := newRing(DefaultPeriod, testTime)
+	require.NoError(t, err)
+	size := &sizeRoot{testRoot(t), 0}
+	n := 0
+	for ; size.plaintext <= 4096; n++ {
+		_, _, err := sealDocument(t.Context(), size, d)
+		require.NoError(t, err)
+		require.NoError(t, d.rotate(testTime))
+	}
+	require.GreaterOrEqual(t, n-1, 35)
+	require.Less(t, n-1, 45)
+	t.Logf("%d versions", n-1)
+}
+
+type sizeRoot struct {
+	tink.AEADWithContext
+	plaintext int
+}
+
+func (r *sizeRoot) EncryptWithContext(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
+	r.plaintext = len(plaintext)
+	return r.AEADWithContext.EncryptWithContext(ctx, plaintext, ad)
+}
+
+// A new version never takes the id of a destroyed one, which the keyset itself
+// has forgotten.
+func TestIDsAreNotTakenAgain(t *testing.T) {
+	d := testDraft(t)
+	manager, err := d.manager.Handle()
+	require.NoError(t, err)
+	next := func(d draft) uint32 {
+		cryptotest.SetGlobalRandom(t, 7)
+		d.manager = keyset.NewManagerFromHandle(manager)
+		require.NoError(t, d.rotate(testTime))
+		return d.primary
+	}
+	id := next(*d)
+	require.Equal(t, id, next(*d), "the same random numbers")
+	d.versions[1].id = id // which is destroyed
+	require.NotEqual(t, id, next(*d))
+}
+
+func TestKeyIDs(t *testing.T) {
+	ring := ringID{0, 1, 2, 3, 4, 5, 6, 0xff}
+	for _, version := range []uint32{0, 7, 0xabcdef01, 0xffffffff} {
+		id := keyID(ring, version)
+		gotRing, gotVersion, err := parseKeyID(id)
+		require.NoError(t, err)
+		require.Equal(t, ring, gotRing)
+		require.Equal(t, version, gotVersion)
+	}
+	require.Equal(t, "00010203040506ff.abcdef01", keyID(ring, 0xabcdef01))
+	for _, id := range []string{
+		"", ".", "00010203040506ff", "00010203040506ff.", ".abcdef01", "00010203040506ff.abcdef0", "00010203040506ff.abcdef012",
+		"00010203040506ff.ABCDEF01", "00010203040506FF.abcdef01", "00010203040506ff-abcdef01", "00010203040506f.fabcdef01",
+		"00010203040506fff.bcdef01", "00010203040506ff.abcdefg1", " 00010203040506ff.abcdef0", "00010203040506ff.abcdef01\n",
+		"00010203.40506ff.abcdef01", "0001020304050..6ffabcdef0", strings.Repeat("0", 5000),
+	} {
+		_, _, err := parseKeyID(id)
+		require.ErrorIs(t, err, ErrUnknownKey, "%.80q", id)
+		require.Less(t, len(err.Error()), 150)
+	}
+}
+
+func TestTimesStayInBounds(t *testing.T) {
+	for _, c := range []struct {
+		t    time.Time
+		want uint64
+	}{
+		{time.Time{}, 0}, {time.Unix(-1, 0), 0}, {time.Unix(0, 0), 0},
+		{time.Unix(1, 999_999), 1000}, {time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC), maxMillis},
+	} {
+		require.Equal(t, c.want, millis(c.t), "%v", c.t)
+	}
+	text, err := time.UnixMilli(maxMillis).UTC().MarshalJSON()
+	require.NoError(t, err)
+	require.Equal(t, `"9999-12-31T23:59:59.999Z"`, string(text))
+}
+
+// Documents of old releases open for ever. See testdata/README.
+func TestFrozenDocuments(t *testing.T) {
+	passphrase, err := NewPassphraseRoot([]byte("correct horse battery staple"), nil)
+	require.NoError(t, err)
+	for name, root := range map[string]tink.AEADWithContext{
+		"v1-key-root": testRoot(t), "v1-passphrase-root": passphrase,
+	} {
+		t.Run(name, func(t *testing.T) {
+			data, err := os.ReadFile(filepath.Join("testdata", name+".krg"))
+			require.NoError(t, err)
+			o, err := openDocument(t.Context(), root, data, "")
+			require.NoError(t, err)
+			var got bytes.Buffer
+			for _, info := range o.snapshot.infos {
+				fmt.Fprintf(&got, "%s %v %v %d %d", info.ID, info.State, info.Primary, info.Created.UnixMilli(), info.Changed.UnixMilli())
+				if key := o.snapshot.keys[info.ID]; key != nil {
+					fmt.Fprintf(&got, " %s", hex.EncodeToString(key.kek.Bytes()))
+				}
+				fmt.Fprintln(&got)
+			}
+			want, err := os.ReadFile(filepath.Join("testdata", name+".txt"))
+			require.NoError(t, err)
+			require.Equal(t, string(want), got.String())
+		})
+	}
+}
+
+func FuzzDocument(f *testing.F) {
+	good := seal(f, testDraft(f))
+	f.Add(good)
+	f.Add(good[:40])
+	f.Add([]byte{})
+	f.Add([]byte(documentMagic + "\x01\x00\x00\x00\x00\x00\x00"))
+	f.Add([]byte(documentMagic + "\x01\xff\xff\xff\xff\xff\xff"))
+	f.Add([]byte(documentMagic + "\x02"))
+	root := testRoot(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, data := range [][]byte{data, rechecksum(data)} {
+			d, err := parseDocument(data)
+			if err != nil {
+				require.True(t, is(err, ErrDamaged) != is(err, ErrVersion), "%v", err)
+				continue
+			}
+			again, err := d.marshal()
+			require.NoError(t, err)
+			require.Equal(t, data, again)
+			if _, err := openDocument(t.Context(), root, data, ""); err != nil {
+				require.True(t, is(err, ErrDamaged) || is(err, ErrRoot), "%v", err)
+			}
+		}
+	})
+}
+
+// rechecksum makes a fuzzer's input pass the checksum.
+func rechecksum(data []byte) []byte {
+	if len(data) < sha256.Size {
+		data = append(bytes.Clone(data), make([]byte, sha256.Size)...)
+	}
+	return Rechecksum(data)
+}

@@ -1,0 +1,201 @@
+package keyring_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// keyRoot returns a root whose key is 32 times b.
+func keyRoot(t testing.TB, b byte) tink.AEADWithContext {
+	t.Helper()
+	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{b}, 32))
+	require.NoError(t, err)
+	return root
+}
+
+// create makes a ring under keyRoot 1, quiet but for the logger in opts.
+func create(t testing.TB, store keyring.Store, opts *keyring.Options) *keyring.Ring {
+	t.Helper()
+	var o keyring.Options
+	if opts != nil {
+		o = *opts
+	}
+	o.Create = true
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	ring, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &o)
+	require.NoError(t, err)
+	return ring
+}
+
+// reopen opens the ring in store as another process would.
+func reopen(t testing.TB, store keyring.Store) *keyring.Ring {
+	t.Helper()
+	ring, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	return ring
+}
+
+// primary returns the id of the ring's primary, as it knows it.
+func primary(t testing.TB, ring *keyring.Ring) string {
+	t.Helper()
+	for _, info := range ring.Keys() {
+		if info.Primary {
+			return info.ID
+		}
+	}
+	require.Fail(t, "no primary")
+	return ""
+}
+
+func rotate(t testing.TB, ring *keyring.Ring) string {
+	t.Helper()
+	info, err := ring.Rotate(t.Context())
+	require.NoError(t, err)
+	return info.ID
+}
+
+func document(t testing.TB, store keyring.Store) []byte {
+	t.Helper()
+	data, _, err := store.Load(t.Context())
+	require.NoError(t, err)
+	return data
+}
+
+// stored returns a store that holds data.
+func stored(t testing.TB, data []byte) *keyring.MemStore {
+	t.Helper()
+	store := keyring.NewMemStore()
+	_, err := store.Swap(t.Context(), "", data)
+	require.NoError(t, err)
+	return store
+}
+
+// overwrite puts data into the store, whatever is there.
+func overwrite(t testing.TB, store keyring.Store, data []byte) {
+	t.Helper()
+	_, version, err := store.Load(t.Context())
+	require.NoError(t, err)
+	_, err = store.Swap(t.Context(), version, data)
+	require.NoError(t, err)
+}
+
+var errDown = errors.New("server is down")
+
+// hooked is a store that counts, and asks its hooks before, or instead of,
+// doing what it is asked to.
+type hooked struct {
+	keyring.Store
+	loads, swaps atomic.Int64
+
+	mu     sync.Mutex
+	onLoad func(ctx context.Context) error
+	onSwap func(ctx context.Context, swap func() error) error // swap does it, once or not at all
+}
+
+func newHooked() *hooked { return &hooked{Store: keyring.NewMemStore()} }
+
+// set replaces the hooks.
+func (h *hooked) set(onLoad func(context.Context) error, onSwap func(context.Context, func() error) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onLoad, h.onSwap = onLoad, onSwap
+}
+
+// down makes everything fail; up undoes it.
+func (h *hooked) down() {
+	h.set(func(context.Context) error { return errDown }, func(context.Context, func() error) error { return errDown })
+}
+func (h *hooked) up() { h.set(nil, nil) }
+
+func (h *hooked) Load(ctx context.Context) ([]byte, string, error) {
+	h.loads.Add(1)
+	h.mu.Lock()
+	hook := h.onLoad
+	h.mu.Unlock()
+	if hook != nil {
+		if err := hook(ctx); err != nil {
+			return nil, "", err
+		}
+	}
+	return h.Store.Load(ctx)
+}
+
+func (h *hooked) Swap(ctx context.Context, version string, data []byte) (newVersion string, err error) {
+	h.swaps.Add(1)
+	h.mu.Lock()
+	hook := h.onSwap
+	h.mu.Unlock()
+	swap := func() error {
+		newVersion, err = h.Store.Swap(ctx, version, data)
+		return err
+	}
+	if hook == nil {
+		err = swap()
+		return newVersion, err
+	}
+	if err := hook(ctx, swap); err != nil {
+		return "", err
+	}
+	return newVersion, err
+}
+
+// fakeRoot is a root with hooks.
+type fakeRoot struct {
+	tink.AEADWithContext
+	encrypt, decrypt func(context.Context) error
+	decrypts         atomic.Int64
+}
+
+func (r *fakeRoot) EncryptWithContext(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
+	if r.encrypt != nil {
+		if err := r.encrypt(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return r.AEADWithContext.EncryptWithContext(ctx, plaintext, ad)
+}
+
+func (r *fakeRoot) DecryptWithContext(ctx context.Context, ciphertext, ad []byte) ([]byte, error) {
+	r.decrypts.Add(1)
+	if r.decrypt != nil {
+		if err := r.decrypt(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return r.AEADWithContext.DecryptWithContext(ctx, ciphertext, ad)
+}
+
+// logBuffer is a log that may be written to and read at once.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func newLogger() (*slog.Logger, *logBuffer) {
+	var b logBuffer
+	return slog.New(slog.NewTextHandler(&b, nil)), &b
+}
