@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// console is what a command talks to.
+type console struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	isTerminal func(stream any) bool
+	patience   time.Duration // before a progress bar shows
+}
+
+func newConsole(stdin io.Reader, stdout, stderr io.Writer) *console {
+	return &console{stdin: stdin, stdout: stdout, stderr: stderr, isTerminal: isTerminal, patience: time.Second}
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// open opens a file to read; "-" is standard input. The size is -1 if it is not
+// that of a regular file.
+func (c *console) open(ctx context.Context, name string) (*input, error) {
+	if name == "-" {
+		in := &input{name: "standard input", size: -1}
+		in.r = &abandoningReader{ctx: ctx, src: c.stdin}
+		return in, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, about(name, err)
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case info.IsDir():
+		err = errIsDirectory
+	case info.Mode().IsRegular():
+		return &input{name: name, r: f, file: f, info: info, size: info.Size()}, nil
+	default: // a pipe or a device, which may block
+		return &input{name: name, r: &abandoningReader{ctx: ctx, src: f}, file: f, info: info, size: -1}, nil
+	}
+	f.Close()
+	return nil, about(name, err)
+}
+
+// input is a file that is open to read, or standard input.
+type input struct {
+	name string
+	r    io.Reader
+	file *os.File    // nil for standard input
+	info fs.FileInfo // of file
+	size int64
+}
+
+// regular tells whether the input can be read at random.
+func (in *input) regular() bool { return in.size >= 0 }
+
+func (in *input) Close() {
+	if in.file != nil {
+		in.file.Close()
+	}
+}
+
+// abandoningReader reads from a source that may block for ever, such as a pipe.
+// When ctx ends it returns, and leaves a read behind for the process to end.
+type abandoningReader struct {
+	ctx context.Context
+	src io.Reader
+	buf []byte
+}
+
+type ioResult struct {
+	n   int
+	err error
+}
+
+func (r *abandoningReader) Read(p []byte) (int, error) {
+	if len(p) > len(r.buf) {
+		r.buf = make([]byte, len(p))
+	}
+	buf := r.buf[:len(p)] // p is the caller's again once we return
+	done := make(chan ioResult, 1)
+	go func() {
+		n, err := r.src.Read(buf)
+		done <- ioResult{n, err}
+	}()
+	select {
+	case res := <-done:
+		return copy(p, buf[:res.n]), res.err
+	case <-r.ctx.Done():
+		return 0, r.ctx.Err()
+	}
+}
+
+// abandoningWriter is the same for a destination.
+type abandoningWriter struct {
+	ctx context.Context
+	dst io.Writer
+	buf []byte
+}
+
+func (w *abandoningWriter) Write(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	w.buf = append(w.buf[:0], p...)
+	buf := w.buf
+	done := make(chan ioResult, 1)
+	go func() {
+		n, err := w.dst.Write(buf)
+		done <- ioResult{n, err}
+	}()
+	select {
+	case res := <-done:
+		return res.n, res.err
+	case <-w.ctx.Done():
+		return 0, w.ctx.Err()
+	}
+}

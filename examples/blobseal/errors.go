@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// usageError is a command line that cannot be right, whatever the files say.
+type usageError struct{ text string }
+
+func (e usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
+
+// problem is an error that was put into words for an operator. It names its
+// subject, and stays the outermost one that is shown.
+type problem struct {
+	text string
+	err  error
+}
+
+func (p *problem) Error() string { return p.text }
+func (p *problem) Unwrap() error { return p.err }
+
+func problemf(err error, format string, args ...any) error {
+	return &problem{text: fmt.Sprintf(format, args...), err: err}
+}
+
+// about puts an error of a file or a stream into words; nil stays nil.
+func about(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, new(*problem)), errors.As(err, new(usageError)):
+		return err
+	case errors.Is(err, context.Canceled):
+		return &problem{"interrupted", err}
+	}
+	return problemf(err, "%s: %s", name, plain(err))
+}
+
+var errIsDirectory = errors.New("is a directory")
+
+// plain is what the system says, without the operation and the path.
+func plain(err error) string {
+	var path *fs.PathError
+	var link *os.LinkError
+	var call *os.SyscallError
+	switch {
+	case errors.As(err, &path):
+		err = path.Err
+	case errors.As(err, &link):
+		err = link.Err
+	case errors.As(err, &call):
+		err = call.Err
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "sse: "), "keyring: ")
+}
+
+// aboutRing puts an error of a ring into words.
+func aboutRing(path string, err error) error {
+	says := func(format string, args ...any) error {
+		return problemf(err, "%s: %s", path, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case errors.Is(err, keyring.ErrNotExist):
+		return says("no such ring; make one with: blobseal ring create --ring %s", path)
+	case errors.Is(err, keyring.ErrRoot):
+		return says("the root does not open the ring: another key or passphrase than it was made with")
+	case errors.Is(err, keyring.ErrVersion):
+		return says("the ring was written by another version of blobseal: %s", plain(err))
+	case errors.Is(err, keyring.ErrDamaged):
+		return says("not a ring, or damaged: restore it from a backup (%s)", strings.TrimPrefix(plain(err), "document is damaged: "))
+	case errors.Is(err, keyring.ErrDestroyed):
+		return says("the key was destroyed, which cannot be undone")
+	case errors.Is(err, keyring.ErrPrimary):
+		return says("the key is the newest one, which seals new files: rotate first")
+	case errors.Is(err, keyring.ErrUnknownKey):
+		return says("the ring has no such key; see: blobseal ring list")
+	case errors.Is(err, keyring.ErrFull):
+		return says("the ring is full: make another one and rewrap to it")
+	}
+	return about(path, err)
+}
+
+// aboutObject puts an error of a sealed file into words. It may know the file's
+// envelope and the keys that were tried, or not.
+func aboutObject(o *object, k *keys, err error) error {
+	says := func(format string, args ...any) error {
+		return problemf(err, "%s: %s", o.name, fmt.Sprintf(format, args...))
+	}
+	keyID := ""
+	if o.env != nil {
+		keyID = o.env.KeyID()
+	}
+	var chunk *sse.ChunkError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, new(*problem)), errors.As(err, new(usageError)), errors.Is(err, context.Canceled):
+		return about(o.name, err)
+	case errors.Is(err, sse.ErrVersion):
+		return says("sealed by another version of blobseal: %s", plain(err))
+	case errors.Is(err, sse.ErrFormat) && errors.Is(err, io.ErrUnexpectedEOF):
+		return says("not a sealed file, or cut short within its envelope")
+	case errors.Is(err, sse.ErrFormat):
+		return says("not a sealed file, or its envelope is damaged: %s", strings.TrimPrefix(plain(err), "not an envelope: "))
+	case errors.Is(err, sse.ErrMode) && o.env != nil:
+		return says("%s", wantMode(o.env.Mode()))
+	case errors.Is(err, keyring.ErrDisabled):
+		return says("sealed under key %s, which is disabled; enable it with: blobseal ring enable %[1]s", keyID)
+	case errors.Is(err, keyring.ErrDestroyed):
+		return says("sealed under key %s, which was destroyed: nothing opens it any more", keyID)
+	case errors.Is(err, keyring.ErrStore):
+		return says("%s", plain(err))
+	case errors.Is(err, keyring.ErrUnknownKey) && k != nil && k.ring != nil:
+		if !strings.HasPrefix(keyID, k.ring.ID()+".") {
+			return says("sealed under key %s of another ring; %s is ring %s", keyID, k.ringPath, k.ring.ID())
+		}
+		return says("sealed under key %s, which ring %s does not hold: is the ring an old copy?", keyID, k.ringPath)
+	case errors.Is(err, sse.ErrKey):
+		return says("wrong key, object or context, or edited envelope")
+	case errors.Is(err, sse.ErrTruncated):
+		return says("truncated: it ends where no sealed file can end")
+	case errors.As(err, &chunk):
+		return says("%s", o.badChunk(chunk.Chunk))
+	}
+	return about(o.name, err)
+}
+
+// wantMode says which flags a file of that mode needs.
+func wantMode(m sse.Mode) string {
+	switch m {
+	case sse.ModeManaged:
+		return "sealed under a ring's key (SSE-S3): give --ring and its root, not --customer-key-file"
+	case sse.ModeCustomer:
+		return "sealed under a customer key (SSE-C): give --customer-key-file, not --ring"
+	default:
+		return fmt.Sprintf("sealed under a key service's key (%v), which this command does not open", m)
+	}
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+const keySize = 32
+
+type keygenCmd struct {
+	File string `arg:"" help:"File to make; an existing one is never overwritten."`
+}
+
+func (keygenCmd) Help() string {
+	return `A key file is a ring's root (--root-key-file) or a customer key (--customer-key-file). Whoever has it can open what it seals, and without it nobody can: keep a copy in a safe place.
+
+    blobseal keygen root.key`
+}
+
+func (cmd keygenCmd) Run(ctx context.Context, c *console) error {
+	return generateKey(ctx, c, cmd.File)
+}
+
+// generateKey makes a key file. An error leaves none behind.
+func generateKey(ctx context.Context, c *console, name string) error {
+	if name == "-" {
+		return usagef("a key goes to a file, not to standard output")
+	}
+	out, err := c.create(ctx, name, 0o600, false)
+	if err != nil {
+		return err
+	}
+	defer out.discard()
+	if !out.atomic() {
+		return problemf(nil, "%s: not a regular file", name)
+	}
+	key := make([]byte, keySize)
+	rand.Read(key)
+	if _, err := out.Write(key); err != nil {
+		return err
+	}
+	return out.commit()
+}
+
+// rootFlags name the source of a ring's root.
+type rootFlags struct {
+	RootKeyFile    string `group:"root" placeholder:"FILE" help:"Root key: 32 bytes, as they are or in hex or base64."`
+	PassphraseFile string `group:"root" placeholder:"FILE" help:"Passphrase, without its line end. Or set BLOBSEAL_PASSPHRASE."`
+}
+
+func (f rootFlags) source() rootSource {
+	return rootSource{f.RootKeyFile, f.PassphraseFile, "", "BLOBSEAL_PASSPHRASE"}
+}
+
+// keyFlags name the keys of a file: a ring, or a customer key.
+type keyFlags struct {
+	Ring            string `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
+	RootKeyFile     string `group:"keys" placeholder:"FILE" help:"The ring's root key: 32 bytes, as they are or in hex or base64."`
+	PassphraseFile  string `group:"keys" placeholder:"FILE" help:"The ring's passphrase, without its line end. Or set BLOBSEAL_PASSPHRASE."`
+	CustomerKeyFile string `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C) in place of a ring: 32 bytes, as they are or in hex or base64."`
+}
+
+func (f keyFlags) source() keySource {
+	return keySource{
+		ring:     f.Ring,
+		root:     rootSource{f.RootKeyFile, f.PassphraseFile, "", "BLOBSEAL_PASSPHRASE"},
+		customer: f.CustomerKeyFile,
+	}
+}
+
+// rootSource is where a ring's root comes from. Prefix begins the names of the
+// flags, after the dashes.
+type rootSource struct{ keyFile, passphraseFile, prefix, variable string }
+
+func (s rootSource) flags() string {
+	return fmt.Sprintf("--%sroot-key-file, --%[1]spassphrase-file or %s", s.prefix, s.variable)
+}
+
+// given lists the sources that were given.
+func (s rootSource) given() (names []string) {
+	if s.keyFile != "" {
+		names = append(names, "--"+s.prefix+"root-key-file")
+	}
+	if s.passphraseFile != "" {
+		names = append(names, "--"+s.prefix+"passphrase-file")
+	}
+	if os.Getenv(s.variable) != "" {
+		names = append(names, s.variable)
+	}
+	return names
+}
+
+// check is a usage error unless there is exactly one source.
+func (s rootSource) check() error {
+	switch given := s.given(); len(given) {
+	case 1:
+		return nil
+	case 0:
+		return usagef("the ring needs its root: give %s", s.flags())
+	default:
+		return usagef("%s: give one of them only", strings.Join(given, " and "))
+	}
+}
+
+// open reads the root. Errors show no part of it.
+func (s rootSource) open() (tink.AEADWithContext, error) {
+	if s.keyFile != "" {
+		key, err := readKey(s.keyFile)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(key)
+		return keyring.NewKeyRoot(key)
+	}
+	passphrase := []byte(os.Getenv(s.variable))
+	if s.passphraseFile != "" {
+		text, err := readSmall(s.passphraseFile)
+		if err != nil {
+			return nil, err
+		}
+		passphrase = bytes.TrimSuffix(text, []byte("\n"))
+		passphrase = bytes.TrimSuffix(passphrase, []byte("\r"))
+		if len(passphrase) == 0 {
+			return nil, problemf(nil, "%s: the passphrase is empty", s.passphraseFile)
+		}
+	}
+	defer clear(passphrase)
+	return keyring.NewPassphraseRoot(passphrase, nil)
+}
+
+// readSmall reads a file that holds one key or passphrase.
+func readSmall(name string) ([]byte, error) {
+	const limit = 4096
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, about(name, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, about(name, err)
+	}
+	if len(text) > limit {
+		return nil, problemf(nil, "%s: more than %d bytes, too long for a key or a passphrase", name, limit)
+	}
+	return text, nil
+}
+
+// readKey reads a key file.
+func readKey(name string) ([]byte, error) {
+	text, err := readSmall(name)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	key, err := keyring.ParseKey(text)
+	switch {
+	case err == nil:
+		return key, nil
+	case len(text) == keySize:
+		return nil, problemf(err, "%s: not a key: its %d bytes are text, and a key is random; make one with: blobseal keygen FILE", name, keySize)
+	}
+	return nil, problemf(err, "%s: not a key: it holds %d bytes, and a key is %d, or these in hex or base64", name, len(text), keySize)
+}
+
+// keySource is where a file's key comes from. Prefix is that of the flags.
+type keySource struct {
+	ring     string
+	root     rootSource
+	customer string
+}
+
+func (s keySource) check() error {
+	prefix := s.root.prefix
+	switch {
+	case s.ring != "" && s.customer != "":
+		return usagef("--%sring and --%[1]scustomer-key-file: give one of them only", prefix)
+	case s.ring != "":
+		return s.root.check()
+	case s.root.keyFile != "" || s.root.passphraseFile != "":
+		return usagef("%s: give --%sring with it", s.root.given()[0], prefix)
+	case s.customer == "":
+		return usagef("no key: give --%sring and its root, or --%[1]scustomer-key-file", prefix)
+	}
+	return nil
+}
+
+// keys are what opens and seals files.
+type keys struct {
+	sse.Cipher
+	ring     *keyring.Ring // nil for a customer key
+	ringPath string
+}
+
+func (s keySource) open(ctx context.Context) (*keys, error) {
+	if s.customer != "" {
+		key, err := readKey(s.customer)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(key)
+		cipher, err := sse.NewCustomer(key)
+		if err != nil {
+			return nil, about(s.customer, err)
+		}
+		return &keys{Cipher: cipher}, nil
+	}
+	root, err := s.root.open()
+	if err != nil {
+		return nil, err
+	}
+	ring, err := openRing(ctx, s.ring, root, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &keys{Cipher: sse.NewManaged(ring), ring: ring, ringPath: s.ring}, nil
+}
+
+// aboutSealing puts an error of the key phase of sealing into words.
+func (k *keys) aboutSealing(err error) error {
+	switch {
+	case errors.Is(err, sse.ErrTooLarge), errors.Is(err, sse.ErrInvalid):
+		return problemf(err, "%s", plain(err))
+	case err != nil && k.ring != nil:
+		return aboutRing(k.ringPath, err)
+	}
+	return err
+}
+
+// openRing opens the ring in a file.
+func openRing(ctx context.Context, path string, root tink.AEADWithContext, wrap func(keyring.Store) keyring.Store) (*keyring.Ring, error) {
+	file, err := keyring.NewFileStore(path)
+	if err != nil {
+		return nil, aboutRing(path, err)
+	}
+	var store keyring.Store = file
+	opts := &keyring.Options{Logger: slog.New(slog.DiscardHandler)}
+	if wrap != nil {
+		store, opts.Create = wrap(store), true
+	}
+	ring, err := keyring.Open(ctx, store, root, opts)
+	if err != nil {
+		return nil, aboutRing(path, err)
+	}
+	return ring, nil
+}

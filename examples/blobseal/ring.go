@@ -1,0 +1,355 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// ringCmd are the commands on a ring.
+type ringCmd struct {
+	Create     ringCreateCmd     `cmd:"" help:"Make a ring with one key."`
+	List       ringListCmd       `cmd:"" help:"List the keys of a ring; shows nothing secret."`
+	Rotate     ringRotateCmd     `cmd:"" help:"Add a key, which seals from then on; old keys go on opening."`
+	Disable    ringDisableCmd    `cmd:"" help:"Refuse what a key sealed, until it is enabled again."`
+	Enable     ringEnableCmd     `cmd:"" help:"Let a disabled key open again."`
+	Destroy    ringDestroyCmd    `cmd:"" help:"Destroy a key, and with it all that it sealed, for ever."`
+	ChangeRoot ringChangeRootCmd `cmd:"" help:"Encrypt the ring under another root key or passphrase."`
+}
+
+// ringFlags name a ring and its root.
+type ringFlags struct {
+	Ring string `required:"" group:"root" placeholder:"FILE" help:"Key ring."`
+	rootFlags
+}
+
+func (f ringFlags) open(ctx context.Context) (*keyring.Ring, error) {
+	if err := f.source().check(); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(f.Ring); errors.Is(err, os.ErrNotExist) { // before the root, which costs
+		return nil, aboutRing(f.Ring, keyring.ErrNotExist)
+	}
+	root, err := f.source().open()
+	if err != nil {
+		return nil, err
+	}
+	return openRing(ctx, f.Ring, root, nil)
+}
+
+type ringCreateCmd struct {
+	ringFlags
+	GenerateRootKey string `group:"root" placeholder:"FILE" help:"Make a new root key in FILE, as keygen does, and use it."`
+}
+
+func (ringCreateCmd) Help() string {
+	return `The ring is a file, encrypted under its root: a key file or a passphrase. Keep copies of both, apart from each other: without either, nothing opens what the ring seals. A ring that exists is refused.
+
+    blobseal ring create --ring my.ring --generate-root-key root.key`
+}
+
+func (cmd ringCreateCmd) Run(ctx context.Context, c *console) (err error) {
+	source := cmd.source()
+	if file := cmd.GenerateRootKey; file != "" {
+		if given := source.given(); len(given) > 0 {
+			return usagef("--generate-root-key and %s: give one of them only", given[0])
+		}
+		source.keyFile = file
+	} else if len(source.given()) == 0 {
+		return usagef("the ring needs a root: give %s, or --generate-root-key", source.flags())
+	}
+	if err := source.check(); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(cmd.Ring); err == nil {
+		return aboutRing(cmd.Ring, errRingExists)
+	}
+	if cmd.GenerateRootKey != "" {
+		if err := generateKey(ctx, c, cmd.GenerateRootKey); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil {
+				os.Remove(cmd.GenerateRootKey) // nothing is under it
+			}
+		}()
+	}
+	root, err := source.open()
+	if err != nil {
+		return err
+	}
+	ring, err := openRing(ctx, cmd.Ring, root, func(s keyring.Store) keyring.Store { return newStore{s} })
+	if err != nil {
+		return err
+	}
+	return c.printf("%s: created, with key %s\n", printable(cmd.Ring), primary(ring))
+}
+
+var errRingExists = errors.New("already exists, and a ring is never overwritten")
+
+// newStore is a store that must hold no ring yet.
+type newStore struct{ keyring.Store }
+
+func (s newStore) Load(ctx context.Context) ([]byte, string, error) {
+	data, version, err := s.Store.Load(ctx)
+	if err == nil {
+		return nil, "", problemf(errRingExists, "%s", errRingExists)
+	}
+	return data, version, err
+}
+
+// primary is the id of the ring's newest key.
+func primary(ring *keyring.Ring) string {
+	for _, key := range ring.Keys() {
+		if key.Primary {
+			return key.ID
+		}
+	}
+	return ""
+}
+
+type ringListCmd struct {
+	ringFlags
+	JSON bool `name:"json" help:"Write JSON."`
+}
+
+func (ringListCmd) Help() string {
+	return `The primary is the key that seals; it is replaced by rotation. Which key a file needs is shown by inspect.
+
+    blobseal ring list --ring my.ring --root-key-file root.key`
+}
+
+// listing of a ring. Its JSON is a contract.
+type listing struct {
+	Ring          string         `json:"ring"`
+	Generation    uint64         `json:"generation"`
+	PeriodSeconds int64          `json:"period_seconds"`
+	Keys          []keyring.Info `json:"keys"`
+}
+
+func (cmd ringListCmd) Run(ctx context.Context, c *console) error {
+	ring, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	keys := ring.Keys()
+	if cmd.JSON {
+		e := json.NewEncoder(c.stdout)
+		e.SetIndent("", "  ")
+		return about("standard output", e.Encode(listing{ring.ID(), ring.Generation(), int64(ring.Period() / time.Second), keys}))
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "ring %s, a new key every %s\n\n", ring.ID(), days(ring.Period()))
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KEY\tSTATE\tCREATED\tCHANGED")
+	for _, key := range keys {
+		state := key.State.String()
+		if key.Primary {
+			state += ", primary"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", key.ID, state, key.Created.Format(time.RFC3339), key.Changed.Format(time.RFC3339))
+	}
+	w.Flush()
+	return c.printf("%s", text.String())
+}
+
+func days(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d == day:
+		return "day"
+	case d%day == 0:
+		return fmt.Sprintf("%d days", d/day)
+	}
+	return d.String()
+}
+
+type ringRotateCmd struct{ ringFlags }
+
+func (ringRotateCmd) Help() string {
+	return `New files are sealed under the new key. Old files keep opening under the old ones; rewrap moves them to the new one. Encrypting also rotates, when the newest key is older than the ring's period.
+
+    blobseal ring rotate --ring my.ring --root-key-file root.key`
+}
+
+func (cmd ringRotateCmd) Run(ctx context.Context, c *console) error {
+	ring, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	info, err := ring.Rotate(ctx)
+	if err != nil {
+		return aboutRing(cmd.Ring, err)
+	}
+	return c.printf("%s: rotated, to key %s\n", printable(cmd.Ring), info.ID)
+}
+
+// keyArg names a key of a ring.
+type keyArg struct {
+	Key string `arg:"" help:"Key id, or the part behind its dot; see ring list."`
+}
+
+// id is the whole id.
+func (a keyArg) id(ring *keyring.Ring) string {
+	if strings.Contains(a.Key, ".") {
+		return a.Key
+	}
+	return ring.ID() + "." + a.Key
+}
+
+type ringDisableCmd struct {
+	ringFlags
+	keyArg
+}
+
+func (ringDisableCmd) Help() string {
+	return `Nothing is lost: enable takes it back. Disable a key some time before you destroy it, to find out who still needs it.
+
+    blobseal ring disable --ring my.ring --root-key-file root.key 5b2c8e01`
+}
+
+func (cmd ringDisableCmd) Run(ctx context.Context, c *console) error {
+	return cmd.set(ctx, c, cmd.keyArg, keyring.Disabled, "disabled")
+}
+
+type ringEnableCmd struct {
+	ringFlags
+	keyArg
+}
+
+func (ringEnableCmd) Help() string {
+	return `    blobseal ring enable --ring my.ring --root-key-file root.key 5b2c8e01`
+}
+
+func (cmd ringEnableCmd) Run(ctx context.Context, c *console) error {
+	return cmd.set(ctx, c, cmd.keyArg, keyring.Enabled, "enabled")
+}
+
+func (f ringFlags) set(ctx context.Context, c *console, key keyArg, state keyring.State, done string) error {
+	ring, err := f.open(ctx)
+	if err != nil {
+		return err
+	}
+	return f.setState(ctx, c, ring, key.id(ring), state, done)
+}
+
+func (f ringFlags) setState(ctx context.Context, c *console, ring *keyring.Ring, id string, state keyring.State, done string) error {
+	info, err := ring.SetState(ctx, id, state)
+	if err != nil {
+		return aboutRing(f.Ring, err)
+	}
+	return c.printf("%s: key %s is %s\n", printable(f.Ring), info.ID, done)
+}
+
+type ringDestroyCmd struct {
+	ringFlags
+	keyArg
+	Yes bool `help:"Do not ask."`
+}
+
+func (ringDestroyCmd) Help() string {
+	return `What the key sealed and was not rewrapped since can never be opened again, by anyone who has no older copy of the ring: that is the way to erase files everywhere at once. It asks on a terminal, and needs --yes elsewhere.
+
+    blobseal ring destroy --ring my.ring --root-key-file root.key 5b2c8e01`
+}
+
+func (cmd ringDestroyCmd) Run(ctx context.Context, c *console) error {
+	if err := cmd.source().check(); err != nil {
+		return err
+	}
+	if !cmd.Yes && !c.isTerminal(c.stdin) {
+		return usagef("destroying a key cannot be undone: give --yes, or ask on a terminal")
+	}
+	ring, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	id := cmd.id(ring)
+	if err := destroyable(ring, id); err != nil {
+		return aboutRing(cmd.Ring, err)
+	}
+	if !cmd.Yes {
+		if err := c.confirm(ctx, fmt.Sprintf("Destroy key %s of %s?\nFiles sealed under it that were not rewrapped can never be opened again.\nType yes to destroy it: ", id, printable(cmd.Ring))); err != nil {
+			return err
+		}
+	}
+	return cmd.setState(ctx, c, ring, id, keyring.Destroyed, "destroyed; what it sealed and was not rewrapped is lost")
+}
+
+// destroyable tells early what SetState would refuse.
+func destroyable(ring *keyring.Ring, id string) error {
+	for _, key := range ring.Keys() {
+		switch {
+		case key.ID != id:
+		case key.Primary:
+			return keyring.ErrPrimary
+		default:
+			return nil
+		}
+	}
+	return keyring.ErrUnknownKey
+}
+
+// confirm asks on the terminal.
+func (c *console) confirm(ctx context.Context, question string) error {
+	fmt.Fprint(c.stderr, question)
+	answer, err := bufio.NewReader(&abandoningReader{ctx: ctx, src: c.stdin}).ReadString('\n')
+	if err != nil {
+		fmt.Fprintln(c.stderr)
+		if !errors.Is(err, io.EOF) {
+			return about("standard input", err)
+		}
+	}
+	if strings.TrimSpace(answer) != "yes" {
+		return problemf(nil, "not confirmed: nothing was changed")
+	}
+	return nil
+}
+
+type ringChangeRootCmd struct {
+	ringFlags
+	NewRootKeyFile    string `placeholder:"FILE" help:"New root key."`
+	NewPassphraseFile string `placeholder:"FILE" help:"New passphrase, without its line end. Or set BLOBSEAL_NEW_PASSPHRASE."`
+}
+
+func (ringChangeRootCmd) Help() string {
+	return `The keys stay as they are, and so does every file. Copies of the ring from before still open with the old root: remove them, or rotate too if the old root is known to others. It may be repeated after a crash.
+
+    blobseal keygen new.key
+    blobseal ring change-root --ring my.ring --root-key-file root.key --new-root-key-file new.key`
+}
+
+func (cmd ringChangeRootCmd) Run(ctx context.Context, c *console) error {
+	next := rootSource{cmd.NewRootKeyFile, cmd.NewPassphraseFile, "new-", "BLOBSEAL_NEW_PASSPHRASE"}
+	if err := cmd.source().check(); err != nil {
+		return err
+	}
+	switch given := next.given(); len(given) {
+	case 0:
+		return usagef("the ring needs a new root: give %s", next.flags())
+	case 1:
+	default:
+		return usagef("%s: give one of them only", strings.Join(given, " and "))
+	}
+	newRoot, err := next.open()
+	if err != nil {
+		return err
+	}
+	ring, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := ring.ChangeRoot(ctx, newRoot); err != nil {
+		return aboutRing(cmd.Ring, err)
+	}
+	return c.printf("%s: the root is changed; copies of the ring from before still open with the old one\n", printable(cmd.Ring))
+}
