@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +16,10 @@ import (
 
 	"github.com/gofrs/flock"
 )
+
+// MaxFileSize is the largest document of a [FileStore] in bytes. It is more than
+// a ring may hold ([MaxDocumentSize]), for documents of other kinds.
+const MaxFileSize = 64 << 20
 
 // lockRetry is how often a writer asks for the lock that another one holds.
 const lockRetry = 5 * time.Millisecond
@@ -51,7 +56,7 @@ func NewFileStore(path string) (*FileStore, error) {
 
 // Load implements [Store]. The file's absence is [ErrNotExist]; that of its
 // directory, or of what a symbolic link points to, is another error. A file
-// beyond [MaxDocumentSize] is [ErrDamaged], unread.
+// beyond [MaxFileSize] is [ErrDamaged], unread.
 func (s *FileStore) Load(ctx context.Context) ([]byte, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
@@ -68,8 +73,8 @@ func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (stri
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if len(data) == 0 || len(data) > MaxDocumentSize {
-		return "", fmt.Errorf("document of %d bytes, want 1 to %d", len(data), MaxDocumentSize)
+	if len(data) == 0 || len(data) > MaxFileSize {
+		return "", fmt.Errorf("document of %d bytes, want 1 to %d", len(data), MaxFileSize)
 	}
 	target, err := s.target()
 	if err != nil {
@@ -126,17 +131,23 @@ func readDocument(path string) ([]byte, string, error) {
 	case !info.Mode().IsRegular():
 		return nil, "", fmt.Errorf("%s is not a regular file", path)
 	}
+	if info.Size() > MaxFileSize {
+		return nil, "", fmt.Errorf("%w: %s is larger than %d bytes", ErrDamaged, path, MaxFileSize)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, "", err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxDocumentSize+1))
-	if err != nil {
+	// The file is never written in place, so its size hardly changes: room for
+	// it, and for the read that finds its end, is made once.
+	buf := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
+	if _, err := buf.ReadFrom(io.LimitReader(f, MaxFileSize+1)); err != nil {
 		return nil, "", err
 	}
-	if len(data) > MaxDocumentSize {
-		return nil, "", fmt.Errorf("%w: %s is larger than %d bytes", ErrDamaged, path, MaxDocumentSize)
+	data := buf.Bytes()
+	if len(data) > MaxFileSize {
+		return nil, "", fmt.Errorf("%w: %s is larger than %d bytes", ErrDamaged, path, MaxFileSize)
 	}
 	return data, contentVersion(data), nil
 }
