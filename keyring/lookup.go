@@ -170,21 +170,26 @@ func (r *Ring) refreshAfterMiss(ctx context.Context) (done bool, err error) {
 // [ErrRollback] or [ErrOtherRing], and so is one that does not open. The ring
 // goes on with what it had.
 func (r *Ring) Refresh(ctx context.Context) error {
-	before := r.current.Load()
-	data, version, err := r.load(ctx)
-	if err != nil {
-		return err
-	}
-	if version == before.storeVersion {
+	for {
+		before, roots := r.current.Load(), r.roots.Load()
+		data, version, err := r.load(ctx)
+		if err != nil {
+			return err
+		}
+		if version == before.storeVersion {
+			return nil
+		}
+		o, err := open(ctx, *roots, data, version)
+		if errors.Is(err, ErrRoot) && r.roots.Load() != roots {
+			continue // ChangeRoot came between
+		}
+		if err != nil {
+			return err
+		}
+		if err := before.accept(o.snapshot); err != nil {
+			return err
+		}
+		r.install(o.snapshot)
 		return nil
 	}
-	o, err := r.open(ctx, data, version)
-	if err != nil {
-		return err
-	}
-	if err := before.accept(o.snapshot); err != nil {
-		return err
-	}
-	r.install(o.snapshot)
-	return nil
 }

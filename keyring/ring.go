@@ -134,7 +134,7 @@ func (r *Ring) first(ctx context.Context) (*snapshot, error) {
 	for attempt := 0; ; attempt++ {
 		data, version, err := r.load(ctx)
 		if err == nil {
-			o, err := r.open(ctx, data, version)
+			o, err := open(ctx, *r.roots.Load(), data, version)
 			if err != nil {
 				return nil, err
 			}
@@ -196,17 +196,22 @@ func (r *Ring) load(ctx context.Context) ([]byte, string, error) {
 }
 
 // open opens a document under whichever root does.
-func (r *Ring) open(ctx context.Context, data []byte, version string) (o *opened, err error) {
-	for i, root := range *r.roots.Load() {
-		if o, err = openDocument(ctx, root, data, version); err == nil {
+func open(ctx context.Context, roots []tink.AEADWithContext, data []byte, version string) (*opened, error) {
+	var first error
+	for i, root := range roots {
+		o, err := openDocument(ctx, root, data, version)
+		if err == nil {
 			o.root = i
 			return o, nil
 		}
+		if first == nil {
+			first = err
+		}
 		if !errors.Is(err, ErrRoot) {
-			return nil, err
+			break
 		}
 	}
-	return nil, err
+	return nil, first
 }
 
 // swap seals a draft under root and replaces the document of that version.
@@ -257,7 +262,7 @@ func (r *Ring) update(ctx context.Context, newRoot tink.AEADWithContext, edit fu
 		if err != nil {
 			return nil, err
 		}
-		o, err := r.open(ctx, data, version)
+		o, err := open(ctx, *r.roots.Load(), data, version)
 		if err != nil {
 			return nil, err
 		}
