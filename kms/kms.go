@@ -54,6 +54,14 @@ func NewDataKey(keyID string, plaintext, ciphertext []byte) (*DataKey, error) {
 // Plaintext returns the key's own bytes, which the caller does not keep or change.
 func (k *DataKey) Plaintext() []byte { return k.plaintext.Bytes() }
 
+// IsZero reports whether the plaintext is missing or nothing but zeros, which no
+// key service makes: such a key was cleared.
+func (k *DataKey) IsZero() bool {
+	return k.plaintext.IsZero() || k.plaintext.Equal(zero)
+}
+
+var zero, _ = secret.New(make([]byte, DataKeySize))
+
 // Clear overwrites the plaintext with zeros. It is for whoever holds k alone.
 func (k *DataKey) Clear() { clear(k.plaintext.Bytes()) }
 

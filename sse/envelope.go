@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -54,12 +55,18 @@ func (e *Envelope) KeyID() string { return e.keyID }
 
 // Context returns a copy of the caller's encryption context; it is never nil.
 func (e *Envelope) Context() kms.Context {
-	c := e.context.Clone()
-	if c == nil {
-		c = kms.Context{}
+	c := make(kms.Context, len(e.context))
+	for name, value := range e.context {
+		if !strings.HasPrefix(name, reservedPrefix) {
+			c[name] = value
+		}
 	}
 	return c
 }
+
+// BucketKey reports whether the key service bound the object's bucket alone; see
+// [KMSOptions].
+func (e *Envelope) BucketKey() bool { return e.context[contextBucketKey] == "true" }
 
 // Size returns how many bytes the envelope takes, padding included. In the
 // self-contained form the body begins behind them.
@@ -110,6 +117,9 @@ func (e *Envelope) check() error {
 	for name, value := range e.context {
 		if name == "" {
 			return fmt.Errorf("%w: empty name in the encryption context", ErrInvalid)
+		}
+		if strings.HasPrefix(name, reservedPrefix) && (e.mode != ModeKMS || name != contextBucketKey || value != "true") {
+			return fmt.Errorf("%w: %q in the encryption context is reserved", ErrInvalid, name)
 		}
 		if !utf8.ValidString(name) || !utf8.ValidString(value) {
 			return fmt.Errorf("%w: encryption context %q is not UTF-8", ErrInvalid, name)

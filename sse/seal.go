@@ -8,6 +8,7 @@ import (
 
 	"github.com/blobseal/blobseal/internal/chunked"
 	"github.com/blobseal/blobseal/internal/secret"
+	"github.com/blobseal/blobseal/kms"
 )
 
 // Labels keep apart what one key could be asked to do. See SPEC.md.
@@ -30,6 +31,8 @@ type wrapping struct {
 	keyID   string
 	wrapped []byte
 	kek     sealer
+
+	bucketKey bool // see KMSOptions
 }
 
 // encrypt draws a data key, starts the body and seals the key for obj.
@@ -48,9 +51,18 @@ func (w wrapping) encrypt(obj Object) (*Encryption, error) {
 
 // seal makes the envelope of a body that head begins.
 func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte) (*Envelope, error) {
+	if err := checkCallerContext(obj.Context); err != nil {
+		return nil, err
+	}
 	env := &Envelope{
 		mode: w.mode, keyID: w.keyID, wrapped: w.wrapped,
 		context: obj.Context.Clone(), head: head,
+	}
+	if w.bucketKey {
+		if env.context == nil {
+			env.context = make(kms.Context)
+		}
+		env.context[contextBucketKey] = "true"
 	}
 	context, err := env.sealContext(obj)
 	if err != nil {
@@ -65,8 +77,8 @@ func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte) 
 
 // decrypt opens env's data key for obj.
 func (w wrapping) decrypt(obj Object, env *Envelope) (*Decryption, error) {
-	if obj.Context != nil && !obj.Context.Equal(env.context) {
-		return nil, fmt.Errorf("%w (the encryption context differs)", ErrKey)
+	if obj.Context != nil && !obj.Context.Equal(env.Context()) {
+		return nil, errContext
 	}
 	context, err := env.sealContext(obj)
 	if err != nil {
@@ -91,10 +103,12 @@ func (w wrapping) decrypt(obj Object, env *Envelope) (*Decryption, error) {
 	return &Decryption{envelope: env, dek: dek, body: body}, nil
 }
 
+var errContext = fmt.Errorf("%w (the encryption context differs)", ErrKey)
+
 // rewrap seals d's data key for obj; see [Cipher].
 func (w wrapping) rewrap(obj Object, d *Decryption) (*Envelope, error) {
 	if obj.Context == nil {
-		obj.Context = d.envelope.context
+		obj.Context = d.envelope.Context()
 	}
 	env, err := w.seal(obj, d.dek, d.envelope.head)
 	if err != nil {
