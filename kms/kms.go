@@ -14,8 +14,13 @@ import (
 // their documentation says what they do instead.
 //
 // ctx bounds each call and may carry the principal that asks, see
-// [WithPrincipal]. Errors are of the kinds of this package: a caller may try
-// again on [ErrUnavailable] and on no other.
+// [WithPrincipal]. After the end of ctx a call returns soon, with ctx's error.
+// Other errors are of the kinds of this package: a caller may try again on
+// [ErrUnavailable] and on no other. With an error comes no data key and no
+// plaintext, and no error's text holds a key.
+//
+// A Client keeps nothing that it was given, and the caller may change what it
+// got. Package kmstest tests all of this, sentence by sentence.
 type Client interface {
 	// GenerateDataKey returns a new 256-bit data key, encrypted under the key
 	// that keyID names: an id, or an alias where the service has them. The result
@@ -86,8 +91,8 @@ var (
 	ErrCiphertext = errors.New("kms: invalid ciphertext, or another key or encryption context")
 	// ErrInvalid: the request is wrong in itself.
 	ErrInvalid = errors.New("kms: invalid request")
-	// ErrUnavailable: the service did not answer or asked to wait. This kind
-	// alone may be tried again.
+	// ErrUnavailable: the service did not answer, answered with nonsense, or asked
+	// to wait. This kind alone may be tried again.
 	ErrUnavailable = errors.New("kms: key service is unavailable")
 )
 
@@ -113,6 +118,20 @@ func PrincipalFrom(ctx context.Context) Principal {
 	return p
 }
 
+type resourceKey struct{}
+
+// WithResource returns a ctx in which the key is used for resource, such as
+// "bucket/key". It is for the audit trail alone and binds nothing.
+func WithResource(ctx context.Context, resource string) context.Context {
+	return context.WithValue(ctx, resourceKey{}, resource)
+}
+
+// ResourceFrom returns what the key is used for in ctx, or "".
+func ResourceFrom(ctx context.Context) string {
+	r, _ := ctx.Value(resourceKey{}).(string)
+	return r
+}
+
 // Operation is what a principal does with a key, under the names that AWS KMS
 // gives them. Policies, grants and audit records use them.
 type Operation string
@@ -126,7 +145,12 @@ const (
 // Authorizer is what a [Client] may implement to be asked, without a key
 // operation, whether the principal in ctx may do op now. A cache in front of it
 // asks on every hit, so that a key that was disabled, or a permission that was
-// taken away, refuses at once. The errors are those of the operation itself.
+// taken away, refuses at once. The errors are those of the operation itself; nil
+// says that nothing is known to be against it.
+//
+// A wrapper around a Client either forwards Authorize or has a method
+// Unwrap() Client, through which it is found. One that does neither takes the
+// cache's checks away.
 type Authorizer interface {
 	Authorize(ctx context.Context, op Operation, keyID string, ec Context) error
 }
@@ -138,7 +162,8 @@ type Report struct {
 	RequestID  string // the service's own
 	KeyID      string // resolved, also when the call failed
 	KeyVersion string // which generation of the key's material was used
-	Cached     bool   // no call was made
+	Cached     bool   // answered without a call
+	Stale      bool   // Cached, and past its time limit: see [ServeReads]
 }
 
 type reportKey struct{}
@@ -148,10 +173,16 @@ func WithReport(ctx context.Context, r *Report) context.Context {
 	return context.WithValue(ctx, reportKey{}, r)
 }
 
+// reporting returns the report that ctx asks for, or nil.
+func reporting(ctx context.Context) *Report {
+	r, _ := ctx.Value(reportKey{}).(*Report)
+	return r
+}
+
 // ReportFrom returns the report that ctx asks for. It is never nil, so that a
 // Client fills it in without asking whether someone wants it.
 func ReportFrom(ctx context.Context) *Report {
-	if r, ok := ctx.Value(reportKey{}).(*Report); ok {
+	if r := reporting(ctx); r != nil {
 		return r
 	}
 	return new(Report)
