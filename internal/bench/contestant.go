@@ -15,7 +15,6 @@ import (
 type contestant struct {
 	name    string
 	peer    bool // another library
-	noKey   bool // it uses one key for all objects: it draws, derives and seals none
 	encrypt []way
 	decrypt []way
 	// decryptOnly: there is no such thing in the other direction.

@@ -61,8 +61,7 @@ func newSio() *contestant {
 	config := dareConfig(randomBytes(32))
 	var buf []byte
 	return &contestant{
-		name:  "minio/sio, one key",
-		noKey: true,
+		name: "minio/sio, one key",
 		encrypt: []way{
 			push("EncryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
 				return dare.EncryptWriter(dst, config)
@@ -179,8 +178,7 @@ func newSioGo() (*contestant, error) {
 	}
 	size := stream.NonceSize()
 	return &contestant{
-		name:  "sio-go, one key",
-		noKey: true,
+		name: "sio-go, one key",
 		encrypt: []way{
 			push("EncryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
 				nonce := randomBytes(size)

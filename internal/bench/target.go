@@ -15,11 +15,8 @@ type target struct {
 	speed func(*outcome) float64
 }
 
-// targets returns those for this machine.
-//
-// Peers that use one key for all objects do no key phase, where blobseal draws,
-// derives and seals a key for each. That is a few microseconds, which count at
-// 64 KiB: there they are held against a Decryption that is made already.
+// targets returns those for this machine. They compare whole objects, key phase
+// included, also with peers that use one key for all objects and so have none.
 func targets() (list []target) {
 	against := func(race, ours, base string, least float64) {
 		list = append(list, target{race, fmt.Sprintf("%s against %s", ours, base), least, func(o *outcome) float64 {
@@ -32,30 +29,24 @@ func targets() (list []target) {
 		}
 		for _, size := range sizes {
 			if size >= 64*kib {
-				list = append(list, target{name(size), customerName + " against the fastest peer with a key per object", 1, func(o *outcome) float64 {
-					return o.find(customerName).lead(o, func(c *contestant) bool { return c.peer && !c.noKey })
+				list = append(list, target{name(size), customerName + " against the fastest peer", 1, func(o *outcome) float64 {
+					return o.find(customerName).lead(o)
 				}})
 			}
 			if size >= mib {
-				list = append(list, target{name(size), customerName + " against the fastest peer", 1, func(o *outcome) float64 {
-					return o.find(customerName).lead(o, func(c *contestant) bool { return c.peer })
-				}})
 				against(oneCoreName(name(size)), customerName, rawName, 0.95)
 			}
 		}
 	}
-	list = append(list, target{decryptName(64 * kib), preparedName + " against the fastest peer", 1, func(o *outcome) float64 {
-		return o.find(preparedName).lead(o, func(c *contestant) bool { return c.peer })
-	}})
 	against(floorName, managedName, floorBase, 1/1.6)
 	return list
 }
 
-// lead returns r's speed against the fastest of those contestants.
-func (r *result) lead(o *outcome, of func(*contestant) bool) float64 {
+// lead returns r's speed against the fastest peer.
+func (r *result) lead(o *outcome) float64 {
 	var all []float64
 	for i := range o.results {
-		if other := &o.results[i]; of(other.contestant) {
+		if other := &o.results[i]; other.contestant.peer {
 			all = append(all, r.speed(other))
 		}
 	}
