@@ -36,11 +36,12 @@ func (r *Ring) seek(ctx context.Context, id string) (*Key, error) {
 	if _, err := r.parseKeyID(id); err != nil {
 		return nil, err
 	}
+	ticket := r.misses.ticket()
 	for {
 		if key, err := r.known(id); key != nil || err != nil {
 			return key, err
 		}
-		done, err := r.refreshAfterMiss(ctx)
+		done, err := r.refreshAfterMiss(ctx, ticket)
 		if err != nil {
 			if !errors.Is(err, ErrStore) {
 				err = fmt.Errorf("%w: %w", ErrStore, err)
@@ -89,64 +90,64 @@ func (r *Ring) parseKeyID(id string) (uint32, error) {
 // misses lets those who miss a key share loads, and not too many.
 type misses struct {
 	mu      sync.Mutex
-	running *missLoad
-	free    time.Time // when the next load would be if there were no burst
-	failed  time.Time // when the last load failed; zero if it did not
-	err     error     // how
+	running chan struct{} // closed when the load that someone leads has ended; nil if no one does
+	free    time.Time     // when the next load would be if there were no burst
+
+	begun    uint64    // number of loads that began
+	finished uint64    // the latest of them that ended, other than by its leader's ctx
+	at       time.Time // when
+	err      error     // and how
 }
 
-// missLoad is one load. Its leader does it, followers wait for it.
-type missLoad struct {
-	begun bool          // guarded by misses.mu; a load that has begun may be too old for who comes now
-	done  chan struct{} // closed at the end, after the fields below are set
-	ended bool          // whether it was done; else its leader's ctx ended first
-	err   error
+// ticket is the number of the first load that begins after the call: what an
+// earlier one brings may be too old.
+func (m *misses) ticket() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.begun + 1
 }
 
-// refreshAfterMiss refreshes, or waits for one who does. done tells that a load
-// took place that began after the call did. Callers that are told otherwise look
-// again and call again.
-func (r *Ring) refreshAfterMiss(ctx context.Context) (done bool, err error) {
+// refreshAfterMiss refreshes, or waits for one who does. done tells that the
+// load of that ticket, or a later one, took place, and err how it ended. Callers
+// that are told otherwise look again and call again.
+func (r *Ring) refreshAfterMiss(ctx context.Context, ticket uint64) (done bool, err error) {
 	m := &r.misses
 	m.mu.Lock()
-	if load := m.running; load != nil {
-		late := load.begun
+	now := time.Now()
+	switch {
+	case m.finished >= ticket:
+		defer m.mu.Unlock()
+		return true, m.err
+	case m.running != nil:
+		running := m.running
 		m.mu.Unlock()
 		select {
-		case <-load.done:
+		case <-running:
+			return false, nil
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}
-		if late || !load.ended {
-			return false, nil
-		}
-		return true, load.err
+	case m.err != nil && now.Sub(m.at) < missInterval:
+		defer m.mu.Unlock()
+		return false, fmt.Errorf("%v ago: %w", now.Sub(m.at).Round(time.Millisecond), m.err)
 	}
-	now := time.Now()
-	if m.err != nil && now.Sub(m.failed) < missInterval {
-		err := m.err
-		m.mu.Unlock()
-		return false, fmt.Errorf("%v ago: %w", now.Sub(m.failed).Round(time.Millisecond), err)
-	}
-	load := &missLoad{done: make(chan struct{})}
-	m.running = load
+	running := make(chan struct{})
+	m.running = running
 	if m.free.Before(now) {
 		m.free = now
 	}
 	wait := m.free.Sub(now) - (missBurst-1)*missInterval
-	m.free = m.free.Add(missInterval)
 	m.mu.Unlock()
 
+	var load uint64 // zero until it begins
 	defer func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.running = nil
-		load.err = err
-		load.ended = ctx.Err() == nil
-		if load.ended {
-			m.failed, m.err = time.Now(), err
+		if load != 0 && ctx.Err() == nil {
+			m.finished, m.at, m.err = load, time.Now(), err
 		}
-		close(load.done)
+		m.running = nil
+		close(running)
 	}()
 	if wait > 0 {
 		timer := time.NewTimer(wait)
@@ -158,7 +159,9 @@ func (r *Ring) refreshAfterMiss(ctx context.Context) (done bool, err error) {
 		}
 	}
 	m.mu.Lock()
-	load.begun = true
+	m.free = m.free.Add(missInterval)
+	m.begun++
+	load = m.begun
 	m.mu.Unlock()
 	return true, r.Refresh(ctx)
 }
