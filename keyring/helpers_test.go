@@ -199,3 +199,8 @@ func newLogger() (*slog.Logger, *logBuffer) {
 	var b logBuffer
 	return slog.New(slog.NewTextHandler(&b, nil)), &b
 }
+
+// countedRoot is a passphrase root that tells how many keys it keeps.
+type countedRoot struct{ tink.AEADWithContext }
+
+func (r *countedRoot) derived() int { return keyring.DerivedKeys(r.AEADWithContext) }
