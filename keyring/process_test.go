@@ -1,5 +1,300 @@
 package keyring_test
 
-const childEnv = "KEYRING_TEST_CHILD"
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
 
-func runChild(string) int { return 0 }
+	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// The tests of this file run this test binary again, as processes that share
+// one FileStore. TestMain sends them to runChild.
+const (
+	childEnv = "KEYRING_TEST_CHILD"
+	pathEnv  = "KEYRING_TEST_PATH"
+)
+
+// children are what such a process may do.
+var children = map[string]func(context.Context, keyring.Store) error{
+	"share": share,
+	"churn": churn,
+	"full":  rotateOnFullDisk,
+}
+
+// startChild starts a process that does what kind says, on the ring at path.
+func startChild(t *testing.T, kind, path string) (cmd *exec.Cmd, stdin io.Closer, stdout *bufio.Scanner, stderr *bytes.Buffer) {
+	t.Helper()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+kind, pathEnv+"="+path)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	stderr = new(bytes.Buffer)
+	cmd.Stderr = stderr
+	require.NoError(t, cmd.Start())
+	return cmd, in, bufio.NewScanner(out), stderr
+}
+
+// runChild is the main function of such a process.
+func runChild(kind string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	store, err := keyring.NewFileStore(os.Getenv(pathEnv))
+	if err == nil {
+		err = children[kind](ctx, store)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func childRoot(b byte) tink.AEADWithContext {
+	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{b}, 32))
+	if err != nil {
+		panic(err)
+	}
+	return root
+}
+
+// countedStore counts what was written.
+type countedStore struct {
+	keyring.Store
+	writes int
+}
+
+func (s *countedStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	newVersion, err := s.Store.Swap(ctx, version, data)
+	if err == nil {
+		s.writes++
+	}
+	return newVersion, err
+}
+
+// share rotates and seals, among others who do.
+func share(ctx context.Context, file keyring.Store) error {
+	store := &countedStore{Store: file}
+	io.Copy(io.Discard, os.Stdin) // until all begin at once
+	ring, err := keyring.Open(ctx, store, childRoot(1), &keyring.Options{Create: true})
+	if err != nil {
+		return err
+	}
+	for i := range 4 {
+		if i == rand.IntN(4) || i == 1 {
+			info, err := ring.Rotate(ctx)
+			if err != nil {
+				return err
+			}
+			fmt.Println("made", info.ID)
+		}
+		key, err := ring.Primary(ctx)
+		if err != nil {
+			return err
+		}
+		sealed, err := key.Seal([]byte("data key"), []byte("context"))
+		if err != nil {
+			return err
+		}
+		fmt.Println("sealed", key.ID(), hex.EncodeToString(sealed))
+	}
+	fmt.Println("ring", ring.ID())
+	fmt.Println("writes", store.writes)
+	return nil
+}
+
+func TestManyProcessesShareARing(t *testing.T) {
+	processes := 50
+	if testing.Short() {
+		processes = 8
+	}
+	begin := time.Now()
+	path := filepath.Join(t.TempDir(), "ring")
+	type line struct{ what, id, rest string }
+	var mu sync.Mutex
+	var lines []line
+	var wg sync.WaitGroup
+	var gates []io.Closer
+	for range processes {
+		cmd, stdin, stdout, stderr := startChild(t, "share", path)
+		gates = append(gates, stdin)
+		wg.Go(func() {
+			for stdout.Scan() {
+				f := append(strings.Fields(stdout.Text()), "", "")
+				mu.Lock()
+				lines = append(lines, line{f[0], f[1], f[2]})
+				mu.Unlock()
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("child: %v: %s", err, stderr)
+			}
+		})
+	}
+	for _, gate := range gates {
+		gate.Close()
+	}
+	wg.Wait()
+
+	ring := reopen(t, fileStore(t, path))
+	made := map[string]bool{}
+	writes, rings, sealed := 0, 0, 0
+	for _, l := range lines {
+		switch l.what {
+		case "ring":
+			rings++
+			require.Equal(t, ring.ID(), l.id, "all agree")
+		case "writes":
+			var n int
+			_, err := fmt.Sscan(l.id, &n)
+			require.NoError(t, err)
+			writes += n
+		case "made":
+			made[l.id] = true
+		case "sealed":
+			sealed++
+			key, err := ring.Key(t.Context(), l.id)
+			require.NoError(t, err)
+			message, err := hex.DecodeString(l.rest)
+			require.NoError(t, err)
+			dek, err := key.Open(message, []byte("context"))
+			require.NoError(t, err)
+			require.Equal(t, "data key", string(dek))
+		}
+	}
+	require.Equal(t, processes, rings)
+	require.Equal(t, 4*processes, sealed)
+	require.EqualValues(t, writes, ring.Generation(), "each write is one generation: none was lost")
+	require.Len(t, ring.Keys(), len(made)+1, "each version was told of, and each that was told of is there")
+	t.Logf("%d processes made %d versions and %d seals in %v", processes, len(made), sealed, time.Since(begin).Round(time.Millisecond))
+}
+
+// churn changes a ring without end, and says what it has done.
+func churn(ctx context.Context, store keyring.Store) error {
+	root := byte(1)
+	ring, err := keyring.Open(ctx, store, childRoot(root), &keyring.Options{Create: true})
+	if errors.Is(err, keyring.ErrRoot) {
+		root = 2
+		ring, err = keyring.Open(ctx, store, childRoot(root), nil)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Println("ring", ring.ID())
+	for _, info := range ring.Keys() {
+		fmt.Println("state", info.ID, uint8(info.State))
+	}
+	for {
+		keys := ring.Keys()
+		info := keys[rand.IntN(len(keys))]
+		switch rand.IntN(3) {
+		case 0:
+			info, err := ring.Rotate(ctx)
+			if err != nil {
+				return err
+			}
+			fmt.Println("state", info.ID, uint8(info.State))
+		case 1:
+			if info.Primary || info.State == keyring.Destroyed {
+				continue
+			}
+			info, err := ring.SetState(ctx, info.ID, info.State+1)
+			if err != nil {
+				return err
+			}
+			fmt.Println("state", info.ID, uint8(info.State))
+		case 2:
+			root = 3 - root
+			if err := ring.ChangeRoot(ctx, childRoot(root)); err != nil {
+				return err
+			}
+			fmt.Println("root", root)
+		}
+	}
+}
+
+func TestKilledProcesses(t *testing.T) {
+	kills, perRing := 100, 10
+	if testing.Short() {
+		kills = 20
+	}
+	begin := time.Now()
+	operations, leftOver := 0, 0
+	var path string
+	var id string              // of the ring
+	states := map[string]int{} // at least
+	for kill := range kills {
+		if kill%perRing == 0 {
+			path = filepath.Join(t.TempDir(), "ring")
+			id = ""
+			clear(states)
+		}
+		cmd, _, stdout, stderr := startChild(t, "churn", path)
+		timer := time.AfterFunc(rand.N(60*time.Millisecond), func() { cmd.Process.Kill() })
+		for stdout.Scan() {
+			var what, arg string
+			var n int
+			fmt.Sscan(stdout.Text(), &what, &arg, &n)
+			switch what {
+			case "ring":
+				require.True(t, id == "" || id == arg, "another ring")
+				id = arg
+			case "state":
+				require.GreaterOrEqual(t, n, states[arg])
+				states[arg] = n
+			}
+			operations++
+		}
+		cmd.Wait()
+		timer.Stop()
+		require.Empty(t, stderr.String())
+
+		for _, name := range names(t, filepath.Dir(path)) {
+			if strings.HasSuffix(name, ".tmp") {
+				leftOver++
+			}
+		}
+		store := fileStore(t, path)
+		ring, err := keyring.Open(t.Context(), store, childRoot(1), nil)
+		if errors.Is(err, keyring.ErrRoot) {
+			ring, err = keyring.Open(t.Context(), store, childRoot(2), nil)
+		}
+		if errors.Is(err, keyring.ErrNotExist) && id == "" {
+			continue // killed before it was made
+		}
+		require.NoError(t, err)
+		if id != "" {
+			require.Equal(t, id, ring.ID())
+		}
+		got := map[string]int{}
+		for _, info := range ring.Keys() {
+			got[info.ID] = int(info.State)
+			if info.State == keyring.Enabled {
+				_, err := ring.Key(t.Context(), info.ID)
+				require.NoError(t, err)
+			}
+		}
+		for id, state := range states {
+			require.GreaterOrEqual(t, got[id], state, "version %s was acknowledged", id)
+		}
+		rotate(t, ring)
+		require.ElementsMatch(t, []string{"ring", "ring.lock"}, names(t, filepath.Dir(path)), "nothing is left behind")
+	}
+	t.Logf("%d kills among %d operations, %d of them with a temporary file, in %v", kills, operations, leftOver, time.Since(begin).Round(time.Millisecond))
+}

@@ -1,0 +1,200 @@
+package keyring_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// A service opens its ring when it starts, and lets Run rotate it.
+func ExampleOpen() {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+
+	dir, err := os.MkdirTemp("", "ring")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	// A real service reads its root key from where it keeps secrets.
+	text := []byte("2f0a4a6c1d1f2e3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f80912233\n")
+	key, err := keyring.ParseKey(text)
+	if err != nil {
+		log.Fatal(err)
+	}
+	root, err := keyring.NewKeyRoot(key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	store, err := keyring.NewFileStore(filepath.Join(dir, "ring"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	go ring.Run(ctx)
+
+	fmt.Println(len(ring.Keys()), "version, rotated every", ring.Period())
+	// Output: 1 version, rotated every 2160h0m0s
+}
+
+// Primary seals a data key, and Key finds the version that opens it.
+func ExampleRing_Primary() {
+	ctx := context.Background()
+	ring := exampleRing(ctx)
+
+	key, err := ring.Primary(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	dek := make([]byte, 32)
+	rand.Read(dek)
+	sealed, err := key.Seal(dek, []byte("what it is for"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	id := key.ID() // is stored beside sealed
+
+	key, err = ring.Key(ctx, id)
+	if err != nil {
+		log.Fatal(err)
+	}
+	opened, err := key.Open(sealed, []byte("what it is for"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(sealed), string(opened) == string(dek))
+	// Output: 104 true
+}
+
+func ExampleRing_Rotate() {
+	ctx := context.Background()
+	ring := exampleRing(ctx)
+	old, err := ring.Primary(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	info, err := ring.Rotate(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("the new version is the primary:", info.Primary)
+	if _, err := ring.Key(ctx, old.ID()); err == nil {
+		fmt.Println("the old one still opens what it sealed")
+	}
+	// Output:
+	// the new version is the primary: true
+	// the old one still opens what it sealed
+}
+
+// A version that may have leaked is disabled, and destroyed once nothing is
+// sealed under it any more.
+func ExampleRing_SetState() {
+	ctx := context.Background()
+	ring := exampleRing(ctx)
+	leaked := ring.Keys()[0].ID
+	if _, err := ring.Rotate(ctx); err != nil { // the primary cannot be disabled
+		log.Fatal(err)
+	}
+	info, err := ring.SetState(ctx, leaked, keyring.Disabled)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("the old version is", info.State)
+	_, err = ring.Key(ctx, leaked)
+	fmt.Println(errors.Is(err, keyring.ErrDisabled))
+	// Output:
+	// the old version is disabled
+	// true
+}
+
+// A ring moves from a passphrase to a key.
+func ExampleRing_ChangeRoot() {
+	ctx := context.Background()
+	passphrase, err := keyring.NewPassphraseRoot([]byte("correct horse battery staple"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	store := keyring.NewMemStore()
+	ring, err := keyring.Open(ctx, store, passphrase, &keyring.Options{Create: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	key := make([]byte, 32)
+	rand.Read(key)
+	root, err := keyring.NewKeyRoot(key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := ring.ChangeRoot(ctx, root); err != nil {
+		log.Fatal(err)
+	}
+	_, err = keyring.Open(ctx, store, passphrase, nil)
+	fmt.Println(err)
+	// Output: keyring: root does not open the document
+}
+
+func ExampleNewPassphraseRoot() {
+	ctx := context.Background()
+	root, err := keyring.NewPassphraseRoot([]byte("correct horse battery staple"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	store := keyring.NewMemStore()
+	if _, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true}); err != nil {
+		log.Fatal(err)
+	}
+
+	typo, err := keyring.NewPassphraseRoot([]byte("correct horse battery stapel"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = keyring.Open(ctx, store, typo, nil)
+	fmt.Println(errors.Is(err, keyring.ErrRoot))
+	// Output: true
+}
+
+func ExampleOptions() {
+	ctx := context.Background()
+	root, err := keyring.NewKeyRoot(make([]byte, 31))
+	fmt.Println(root, err)
+
+	root, err = keyring.NewKeyRoot(append(make([]byte, 31), 1))
+	if err != nil {
+		log.Fatal(err)
+	}
+	store := keyring.NewMemStore()
+	_, err = keyring.Open(ctx, store, root, nil)
+	fmt.Println(err)
+	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true, Period: 30 * 24 * time.Hour})
+	fmt.Println(ring.Period(), err)
+	// Output:
+	// <nil> keyring: root key is 31 bytes, want 32
+	// keyring: ring does not exist
+	// 720h0m0s <nil>
+}
+
+func exampleRing(ctx context.Context) *keyring.Ring {
+	key := make([]byte, 32)
+	rand.Read(key)
+	root, err := keyring.NewKeyRoot(key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ring, err := keyring.Open(ctx, keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return ring
+}

@@ -1,0 +1,142 @@
+package keyring_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// spellings are ways in which a printer could show b, or the beginning of it.
+func spellings(b []byte) []string {
+	var all []string
+	for _, part := range [][]byte{b, b[:6]} {
+		decimal := strings.Trim(fmt.Sprint(part), "[]")
+		goHex := strings.Trim(fmt.Sprintf("%#v", part), "[]byte{}")
+		quoted := strings.Trim(fmt.Sprintf("%q", part), `"`)
+		all = append(all,
+			string(part), hex.EncodeToString(part), fmt.Sprintf("%X", part), fmt.Sprintf("% x", part),
+			decimal, strings.ReplaceAll(decimal, " ", ", "), strings.ReplaceAll(decimal, " ", ","),
+			goHex, quoted,
+			base64.StdEncoding.EncodeToString(part)[:8*len(part)/6-2], base64.URLEncoding.EncodeToString(part)[:8*len(part)/6-2])
+	}
+	return all
+}
+
+// show prints v in every way that programs print.
+func show(t *testing.T, out *bytes.Buffer, v any) {
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%#x", "%d", "%o", "%b", "%c", "%U", "%t", "%p", "%e"} {
+		fmt.Fprintf(out, verb+"\n", v)
+	}
+	fmt.Fprintln(out, fmt.Sprint(v), fmt.Errorf("oops: %v", v))
+	if b, err := json.Marshal(v); err == nil {
+		out.Write(b)
+	}
+	slog.New(slog.NewJSONHandler(out, nil)).Info("x", "v", v)
+	slog.New(slog.NewTextHandler(out, nil)).Info("x", "v", v)
+}
+
+func TestNothingSecretIsPrinted(t *testing.T) {
+	ctx := t.Context()
+	rootKey := []byte("root KEY that is made of letters")
+	passphrase := []byte("PASSphrase of letters")
+	keyRoot, err := keyring.NewKeyRoot(rootKey)
+	require.NoError(t, err)
+	passphraseRoot, err := keyring.NewPassphraseRoot(passphrase, cheap)
+	require.NoError(t, err)
+	secrets := [][]byte{rootKey, passphrase}
+
+	log, lines := newLogger()
+	store := newHooked()
+	ring, err := keyring.Open(ctx, store, keyRoot, &keyring.Options{Create: true, Logger: log})
+	require.NoError(t, err)
+	first := primary(t, ring)
+	rotate(t, ring)
+	key, err := ring.Key(ctx, first)
+	require.NoError(t, err)
+	newest, err := ring.Primary(ctx)
+	require.NoError(t, err)
+	masters, err := keyring.MasterKeys(ctx, keyRoot, document(t, store))
+	require.NoError(t, err)
+	require.Len(t, masters, 2)
+	for _, m := range masters {
+		secrets = append(secrets, m)
+	}
+	secrets = append(secrets, key.KEK(), newest.KEK())
+	dek := []byte("data KEY that is made of letters")
+	secrets = append(secrets, dek)
+	sealed, err := key.Seal(dek, []byte("context"))
+	require.NoError(t, err)
+
+	var errs []error
+	fails := func(err error) {
+		require.Error(t, err)
+		errs = append(errs, err)
+	}
+	_, err = key.Open(sealed, nil)
+	fails(err)
+	_, err = key.Open(sealed[:20], nil)
+	fails(err)
+	_, err = keyring.Open(ctx, store, passphraseRoot, nil)
+	fails(err)
+	_, err = keyring.ParseKey(rootKey)
+	fails(err)
+	_, err = keyring.ParseKey(passphrase)
+	fails(err)
+	_, err = keyring.NewKeyRoot(passphrase)
+	fails(err)
+	fails(ring.ChangeRoot(ctx, &fakeRoot{AEADWithContext: passphraseRoot, decrypt: func(context.Context) error { return errDown }}))
+	_, err = ring.SetState(ctx, newest.ID(), keyring.Disabled)
+	fails(err)
+	require.NoError(t, ring.ChangeRoot(ctx, passphraseRoot))
+	store.down()
+	_, err = ring.Rotate(ctx)
+	fails(err)
+	fails(ring.Refresh(ctx))
+	data := document(t, store.Store)
+	_, err = keyring.Open(ctx, stored(t, data[:len(data)-1]), passphraseRoot, nil)
+	fails(err)
+
+	type holder struct {
+		Key  *keyring.Key
+		ring *keyring.Ring
+		root any
+		Root any
+		val  keyring.Key
+	}
+	h := holder{key, ring, keyRoot, passphraseRoot, *key}
+	var out bytes.Buffer
+	for _, v := range []any{
+		key, *key, newest, []*keyring.Key{key, newest}, map[string]*keyring.Key{"k": key}, ring, []*keyring.Ring{ring},
+		keyRoot, passphraseRoot, []any{keyRoot, passphraseRoot}, ring.Keys(), h, &h, errors.Join(errs...), store, keyring.Options{},
+	} {
+		show(t, &out, v)
+	}
+	for _, err := range errs {
+		show(t, &out, err)
+	}
+	out.WriteString(lines.String())
+	text := out.String()
+	require.Contains(t, text, first)
+	require.Contains(t, text, ring.ID())
+	for i, secret := range secrets {
+		for _, s := range spellings(secret) {
+			if strings.Contains(text, s) {
+				require.Fail(t, "a secret was printed", "secret %d, as %q", i, s)
+			}
+		}
+		// Nor is it in the document, or in what a key sealed.
+		require.False(t, bytes.Contains(data, secret[:8]))
+		require.False(t, bytes.Contains(sealed, secret[:8]))
+	}
+}
