@@ -22,4 +22,9 @@ func (c Context) Clone() Context { return maps.Clone(c) }
 func (c Context) Equal(other Context) bool { return maps.Equal(c, other) }
 
 // Keys returns the names in ascending byte order, the order of every encoding.
-func (c Context) Keys() []string { return slices.Sorted(maps.Keys(c)) }
+func (c Context) Keys() []string {
+	if len(c) == 0 {
+		return nil // most have none, and sorting nothing allocates
+	}
+	return slices.Sorted(maps.Keys(c))
+}

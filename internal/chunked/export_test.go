@@ -34,3 +34,8 @@ func (c *Cipher) Nonce(i uint64) (n [12]byte) {
 }
 
 const BatchChunks = batchChunks
+
+// Expand is the derivation's HKDF-Expand, and Info what its info begins with.
+func Expand(key, salt, context []byte) []byte { return expand(key, salt, context) }
+
+const Info = info

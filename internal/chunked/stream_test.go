@@ -2,6 +2,8 @@ package chunked_test
 
 import (
 	"bytes"
+	"crypto/hkdf"
+	"crypto/sha512"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -509,6 +511,17 @@ func TestPromptness(t *testing.T) {
 type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestExpand holds the derivation to the standard library's. SPEC MSG-1
+func TestExpand(t *testing.T) {
+	key, salt := pattern(chunked.KeySize), pattern(chunked.SaltSize)
+	for _, n := range []int{0, 1, 55, 56, 57, 127, 128, 129, 300, 8192, 200_000} {
+		context := pattern(n)
+		want, err := hkdf.Expand(sha512.New, key, chunked.Info+string(salt)+string(context), 76)
+		require.NoError(t, err)
+		require.Equal(t, want, chunked.Expand(key, salt, context)[:76], n)
+	}
+}
 
 // SPEC MSG-3
 func TestNonces(t *testing.T) {
