@@ -56,8 +56,14 @@ func NewDataKey(keyID string, plaintext, ciphertext []byte) (*DataKey, error) {
 	return &DataKey{KeyID: keyID, Ciphertext: ciphertext, plaintext: p}, nil
 }
 
-// Plaintext returns the key's own bytes, which the caller does not keep or change.
-func (k *DataKey) Plaintext() []byte { return k.plaintext.Bytes() }
+// Plaintext returns the key's own bytes, which the caller does not keep or
+// change. It is nil for a DataKey that [NewDataKey] did not make.
+func (k *DataKey) Plaintext() []byte {
+	if k.plaintext.IsZero() {
+		return nil
+	}
+	return k.plaintext.Bytes()
+}
 
 // IsZero reports whether the plaintext is missing or nothing but zeros, which no
 // key service makes: such a key was cleared.
@@ -68,7 +74,7 @@ func (k *DataKey) IsZero() bool {
 var zero, _ = secret.New(make([]byte, DataKeySize))
 
 // Clear overwrites the plaintext with zeros. It is for whoever holds k alone.
-func (k *DataKey) Clear() { clear(k.plaintext.Bytes()) }
+func (k *DataKey) Clear() { clear(k.Plaintext()) }
 
 // Format implements [fmt.Formatter]: every verb shows the key's id alone.
 func (k *DataKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "data key under %q", k.KeyID) }

@@ -1,0 +1,373 @@
+package kmstest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/secret"
+	"github.com/blobseal/blobseal/kms"
+)
+
+// Fake is a key service in memory, for unit tests: its cryptography is real, its
+// faults are programmable, and it remembers what it was asked. It is safe for
+// concurrent use. Faults may be set while calls are under way; they take effect
+// with the next call.
+//
+// A Fake is no [kms.Authorizer], as remote services are not. [Authorizing] makes
+// it one.
+type Fake struct {
+	mu       sync.Mutex
+	keys     map[string]*fakeKey
+	aliases  map[string]string
+	denied   map[denial]bool
+	faults   []*fault
+	hook     func(ctx context.Context, c Call) error
+	onKey    func(*kms.DataKey) *kms.DataKey
+	onPlain  func([]byte) []byte
+	latency  time.Duration
+	calls    []Call
+	requests int
+}
+
+type fakeKey struct {
+	key   secret.Key
+	state error // nil: enabled
+}
+
+type denial struct {
+	principal kms.Principal
+	op        kms.Operation
+}
+
+type fault struct {
+	err error
+	n   int // negative: no end
+	ops []kms.Operation
+}
+
+// Call is what a [Fake] was asked, and what it said.
+type Call struct {
+	Operation kms.Operation
+	KeyID     string // as it was asked for
+	Principal kms.Principal
+	Context   kms.Context
+	Resource  string
+	Err       error // nil in what a hook sees
+}
+
+var _ kms.Client = (*Fake)(nil)
+
+// NewFake returns a service with keys of these ids, enabled.
+func NewFake(keyIDs ...string) *Fake {
+	f := &Fake{keys: make(map[string]*fakeKey), aliases: make(map[string]string), denied: make(map[denial]bool)}
+	for _, id := range keyIDs {
+		f.AddKey(id)
+	}
+	return f
+}
+
+// AddKey makes a key of this id, in place of one that there was.
+func (f *Fake) AddKey(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keys[id] = &fakeKey{key: secret.Random()}
+}
+
+// RemoveKey takes a key away: its uses are [kms.ErrNotFound].
+func (f *Fake) RemoveKey(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.keys, id)
+}
+
+// SetAlias makes alias stand for the key id.
+func (f *Fake) SetAlias(alias, id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.aliases[alias] = id
+}
+
+// Enable makes a key usable again.
+func (f *Fake) Enable(id string) { f.setState(id, nil) }
+
+// Disable makes the uses of a key fail with [kms.ErrDisabled].
+func (f *Fake) Disable(id string) { f.setState(id, kms.ErrDisabled) }
+
+// ScheduleDeletion makes the uses of a key fail with [kms.ErrPendingDeletion].
+func (f *Fake) ScheduleDeletion(id string) { f.setState(id, kms.ErrPendingDeletion) }
+
+func (f *Fake) setState(id string, state error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	k := f.keys[id]
+	if k == nil {
+		panic(fmt.Sprintf("kmstest: the fake has no key %q", id)) // a wrong test
+	}
+	k.state = state
+}
+
+// Deny makes ops of p fail with [kms.ErrDenied]; no ops means every one.
+func (f *Fake) Deny(p kms.Principal, ops ...kms.Operation) { f.setDenied(p, ops, true) }
+
+// Allow takes back what [Fake.Deny] did.
+func (f *Fake) Allow(p kms.Principal, ops ...kms.Operation) { f.setDenied(p, ops, false) }
+
+func (f *Fake) setDenied(p kms.Principal, ops []kms.Operation, denied bool) {
+	if len(ops) == 0 {
+		ops = []kms.Operation{kms.OpGenerateDataKey, kms.OpDecrypt}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, op := range ops {
+		f.denied[denial{p, op}] = denied
+	}
+}
+
+// Fail makes the next n calls of ops fail with err, all calls from now on if n
+// is negative; no ops means every one. A call meets the faults in the order in
+// which they were set. Use one of package kms, such as [kms.ErrUnavailable], or
+// an error that wraps it.
+func (f *Fake) Fail(err error, n int, ops ...kms.Operation) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults = append(f.faults, &fault{err, n, ops})
+}
+
+// Recover ends all faults: those of Fail, Hook, AnswerKey, AnswerPlaintext and
+// SetLatency. States of keys and denials stay.
+func (f *Fake) Recover() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults, f.hook, f.onKey, f.onPlain, f.latency = nil, nil, nil, nil, 0
+}
+
+// Hook has h called, without locks, before each call is answered, also by
+// [Authorizing]; its error is the call's. A hook that blocks makes a service
+// that hangs: it sees the call's ctx.
+func (f *Fake) Hook(h func(ctx context.Context, c Call) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hook = h
+}
+
+// AnswerKey has each data key replaced before it is returned: by one of another
+// key, say, or by none.
+func (f *Fake) AnswerKey(answer func(*kms.DataKey) *kms.DataKey) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.onKey = answer
+}
+
+// AnswerPlaintext has each result of Decrypt replaced before it is returned.
+func (f *Fake) AnswerPlaintext(answer func([]byte) []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.onPlain = answer
+}
+
+// SetLatency makes each call take d, or until its ctx ends.
+func (f *Fake) SetLatency(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.latency = d
+}
+
+// Calls returns the calls so far, in the order of their ends, without those of
+// [Authorizing.Authorize].
+func (f *Fake) Calls() []Call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+// Count returns the number of calls so far of these operations; of all if none
+// is given.
+func (f *Fake) Count(ops ...kms.Operation) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, c := range f.calls {
+		if len(ops) == 0 || slices.Contains(ops, c.Operation) {
+			n++
+		}
+	}
+	return n
+}
+
+// Forget forgets the calls so far.
+func (f *Fake) Forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = nil
+}
+
+// GenerateDataKey implements [kms.Client].
+func (f *Fake) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (key *kms.DataKey, err error) {
+	defer func() { f.record(ctx, kms.OpGenerateDataKey, keyID, ec, err) }()
+	id, k, err := f.use(ctx, kms.OpGenerateDataKey, keyID, ec)
+	if err != nil {
+		return nil, err
+	}
+	plaintext := secret.Random()
+	ciphertext, err := chunked.Seal(k.Bytes(), frame(ec), plaintext.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	if key, err = kms.NewDataKey(id, plaintext.Bytes(), ciphertext); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	answer := f.onKey
+	f.mu.Unlock()
+	if answer != nil {
+		return answer(key), nil
+	}
+	return key, nil
+}
+
+// Decrypt implements [kms.Client].
+func (f *Fake) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (plaintext []byte, err error) {
+	defer func() { f.record(ctx, kms.OpDecrypt, keyID, ec, err) }()
+	_, k, err := f.use(ctx, kms.OpDecrypt, keyID, ec)
+	if err != nil {
+		return nil, err
+	}
+	plaintext, err = chunked.OpenMessage(k.Bytes(), frame(ec), ciphertext)
+	if err != nil {
+		return nil, fmt.Errorf("%w: under %q", kms.ErrCiphertext, keyID)
+	}
+	f.mu.Lock()
+	answer := f.onPlain
+	f.mu.Unlock()
+	if answer != nil {
+		return answer(plaintext), nil
+	}
+	return plaintext, nil
+}
+
+// use is what both operations begin with.
+func (f *Fake) use(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) (string, secret.Key, error) {
+	f.mu.Lock()
+	hook, latency := f.hook, f.latency
+	f.requests++
+	request := f.requests
+	f.mu.Unlock()
+	report := kms.ReportFrom(ctx)
+	*report = kms.Report{RequestID: fmt.Sprintf("fake-%d", request)}
+	if err := ctx.Err(); err != nil {
+		return "", secret.Key{}, err
+	}
+	if latency > 0 {
+		timer := time.NewTimer(latency)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return "", secret.Key{}, ctx.Err()
+		}
+	}
+	if hook != nil {
+		if err := hook(ctx, newCall(ctx, op, keyID, ec, nil)); err != nil {
+			return "", secret.Key{}, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, fault := range f.faults {
+		if len(fault.ops) > 0 && !slices.Contains(fault.ops, op) || fault.n == 0 {
+			continue
+		}
+		if fault.n--; fault.n == 0 {
+			f.faults = slices.Delete(f.faults, i, i+1)
+		}
+		return "", secret.Key{}, fault.err
+	}
+	return f.authorize(ctx, op, keyID)
+}
+
+// authorize resolves keyID and says whether the principal of ctx may use it now.
+func (f *Fake) authorize(ctx context.Context, op kms.Operation, keyID string) (string, secret.Key, error) {
+	id := keyID
+	if target, ok := f.aliases[keyID]; ok {
+		id = target
+	}
+	k := f.keys[id]
+	if k == nil {
+		return "", secret.Key{}, fmt.Errorf("%w: %q", kms.ErrNotFound, keyID)
+	}
+	report := kms.ReportFrom(ctx)
+	report.KeyID, report.KeyVersion = id, "1"
+	if p := kms.PrincipalFrom(ctx); f.denied[denial{p, op}] {
+		return "", secret.Key{}, fmt.Errorf("%w: %q may not %s", kms.ErrDenied, p.ID, op)
+	}
+	if k.state != nil {
+		return "", secret.Key{}, fmt.Errorf("%w: %q", k.state, id)
+	}
+	return id, k.key, nil
+}
+
+func newCall(ctx context.Context, op kms.Operation, keyID string, ec kms.Context, err error) Call {
+	return Call{op, keyID, kms.PrincipalFrom(ctx), ec.Clone(), kms.ResourceFrom(ctx), err}
+}
+
+func (f *Fake) record(ctx context.Context, op kms.Operation, keyID string, ec kms.Context, err error) {
+	c := newCall(ctx, op, keyID, ec, err)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, c)
+}
+
+// Authorizing is a [Fake] that is a [kms.Authorizer] too, as the embedded key
+// service is: a cache in front of it asks before it answers.
+type Authorizing struct{ *Fake }
+
+var _ kms.Authorizer = Authorizing{}
+
+// Authorize implements [kms.Authorizer] with the states of keys, the denials and
+// the hook; faults and latency are those of operations.
+func (a Authorizing) Authorize(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	hook := a.hook
+	a.mu.Unlock()
+	if hook != nil {
+		if err := hook(ctx, newCall(ctx, op, keyID, ec, nil)); err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, _, err := a.authorize(ctx, op, keyID)
+	return err
+}
+
+// frame is the one encoding of a context that the fake binds.
+func frame(ec kms.Context) []byte {
+	b := []byte("blobseal kmstest fake\x00")
+	for _, k := range ec.Keys() {
+		for _, s := range []string{k, ec[k]} {
+			b = binary.BigEndian.AppendUint64(b, uint64(len(s)))
+			b = append(b, s...)
+		}
+	}
+	return b
+}
+
+// NewDataKey returns a data key that keyID did not make, for [Fake.AnswerKey].
+func NewDataKey(keyID string) *kms.DataKey {
+	plaintext, ciphertext := secret.Random(), make([]byte, 104)
+	rand.Read(ciphertext)
+	k, err := kms.NewDataKey(keyID, plaintext.Bytes(), ciphertext)
+	if err != nil {
+		panic(err) // a key of our own is long enough
+	}
+	return k
+}
