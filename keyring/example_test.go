@@ -141,8 +141,8 @@ func ExampleRing_ChangeRoot() {
 		log.Fatal(err)
 	}
 	_, err = keyring.Open(ctx, store, passphrase, nil)
-	fmt.Println(err)
-	// Output: keyring: root does not open the document
+	fmt.Println(errors.Is(err, keyring.ErrRoot))
+	// Output: true
 }
 
 func ExampleNewPassphraseRoot() {

@@ -228,7 +228,7 @@ func parsePassphraseHeader(ciphertext []byte) (h passphraseHeader, message []byt
 		return h, nil, errors.New("passphrase header is cut short")
 	}
 	if kdf != kdfArgon2id {
-		return h, nil, fmt.Errorf("unknown key derivation %d (is this another kind of root?)", kdf)
+		return h, nil, fmt.Errorf("its ciphertext is not of a passphrase root (key derivation %d)", kdf)
 	}
 	if err := h.params.check(); err != nil {
 		return h, nil, err
