@@ -206,15 +206,14 @@ func (e *Envelope) UnmarshalBinary(data []byte) error {
 
 // parsePrefix checks the fixed first fields and returns the envelope's size.
 func parsePrefix(data []byte) (size int, err error) {
-	short := len(data) < prefixSize
 	if m := data[:min(len(data), len(magic))]; !bytes.HasPrefix([]byte(magic), m) {
 		return 0, fmt.Errorf("%w: it does not begin with the magic bytes", ErrFormat)
 	}
-	if short {
-		return 0, fmt.Errorf("%w: it ends after %d bytes: %w", ErrFormat, len(data), io.ErrUnexpectedEOF)
+	if len(data) > len(magic) && data[len(magic)] != version {
+		return 0, fmt.Errorf("%w: %d, this package knows %d", ErrVersion, data[len(magic)], version)
 	}
-	if v := data[len(magic)]; v != version {
-		return 0, fmt.Errorf("%w: %d, this package knows %d", ErrVersion, v, version)
+	if len(data) < prefixSize {
+		return 0, fmt.Errorf("%w: it ends after %d bytes: %w", ErrFormat, len(data), io.ErrUnexpectedEOF)
 	}
 	var n uint32
 	s := cryptobyte.String(data[len(magic)+2:])

@@ -156,7 +156,7 @@ func (l layout) bytes() []byte {
 	return append(b, rest...)
 }
 
-// TestMalformedEnvelopes. SPEC ENV-2 ENV-3 ENV-4 ENV-7
+// TestMalformedEnvelopes. SPEC ENV-2 ENV-3 ENV-4 ENV-7 ENV-8
 func TestMalformedEnvelopes(t *testing.T) {
 	parse := func(data []byte) error {
 		_, err := sse.ReadEnvelope(bytes.NewReader(data))
@@ -191,13 +191,18 @@ func TestMalformedEnvelopes(t *testing.T) {
 		"long wrapped": {func(l *layout) {
 			l.mode, l.keyID, l.wrapped = 2, []byte("k"), make([]byte, 6145)
 		}, sse.ErrFormat},
-		"long context":       {func(l *layout) { l.context = pairs("k", strings.Repeat("v", 8188)) }, sse.ErrFormat},
-		"names out of order": {func(l *layout) { l.context = pairs("b", "1", "a", "2") }, sse.ErrFormat},
-		"name twice":         {func(l *layout) { l.context = pairs("a", "1", "a", "2") }, sse.ErrFormat},
-		"empty name":         {func(l *layout) { l.context = pairs("", "1") }, sse.ErrFormat},
-		"half a pair":        {func(l *layout) { l.context = pairs("a") }, sse.ErrFormat},
-		"pair too long":      {func(l *layout) { l.context = []byte{0, 9, 'a'} }, sse.ErrFormat},
-		"context not UTF-8":  {func(l *layout) { l.context = pairs("a", "\xff") }, sse.ErrFormat},
+		"long context":        {func(l *layout) { l.context = pairs("k", strings.Repeat("v", 8188)) }, sse.ErrFormat},
+		"names out of order":  {func(l *layout) { l.context = pairs("b", "1", "a", "2") }, sse.ErrFormat},
+		"name twice":          {func(l *layout) { l.context = pairs("a", "1", "a", "2") }, sse.ErrFormat},
+		"empty name":          {func(l *layout) { l.context = pairs("", "1") }, sse.ErrFormat},
+		"half a pair":         {func(l *layout) { l.context = pairs("a") }, sse.ErrFormat},
+		"pair too long":       {func(l *layout) { l.context = []byte{0, 9, 'a'} }, sse.ErrFormat},
+		"context not UTF-8":   {func(l *layout) { l.context = pairs("a", "\xff") }, sse.ErrFormat},
+		"reserved name":       {func(l *layout) { l.context = pairs("blobseal:object", "x") }, sse.ErrFormat},
+		"bucket key in SSE-C": {func(l *layout) { l.context = pairs("blobseal:bucket-key", "true") }, sse.ErrFormat},
+		"bucket key is false": {func(l *layout) {
+			l.mode, l.keyID, l.wrapped, l.context = 2, []byte("k"), []byte("w"), pairs("blobseal:bucket-key", "false")
+		}, sse.ErrFormat},
 		"padding not zero":   {func(l *layout) { l.padding = []byte{0, 0, 1} }, sse.ErrFormat},
 		"first pad not zero": {func(l *layout) { l.padding = []byte{1, 0, 0} }, sse.ErrFormat},
 		"padding too long":   {func(l *layout) { l.padding = make([]byte, sse.MaxEnvelopeSize) }, sse.ErrFormat},
@@ -210,6 +215,8 @@ func TestMalformedEnvelopes(t *testing.T) {
 		tc.edit(&l)
 		require.ErrorIs(t, parse(l.bytes()), tc.want, name)
 	}
+	_, err := sse.ReadEnvelope(strings.NewReader("\x89SSE\r\n\x1a\n\x02"))
+	require.ErrorIs(t, err, sse.ErrVersion, "the version comes before all that is behind it")
 	data := customerLayout().bytes()
 	require.ErrorIs(t, new(sse.Envelope).UnmarshalBinary(append(data, 0)), sse.ErrFormat)
 	for n := range len(data) {

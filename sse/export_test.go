@@ -13,11 +13,13 @@ type WithKEK struct {
 	KeyID   string
 	Wrapped []byte
 	KEK     []byte
+
+	BucketKey bool
 }
 
 func (k WithKEK) wrapping() (wrapping, error) {
 	key, err := secret.New(k.KEK)
-	return wrapping{mode: k.Mode, keyID: k.KeyID, wrapped: k.Wrapped, kek: keySealer{key}}, err
+	return wrapping{mode: k.Mode, keyID: k.KeyID, wrapped: k.Wrapped, bucketKey: k.BucketKey, kek: keySealer{key}}, err
 }
 
 func (k WithKEK) Encrypt(_ context.Context, obj Object) (*Encryption, error) {

@@ -595,6 +595,7 @@ func TestBadArguments(t *testing.T) {
 		"bucket":        {sse.Object{Bucket: strings.Repeat("b", 65536)}, sse.ErrTooLarge},
 		"key":           {sse.Object{Key: strings.Repeat("k", 65536)}, sse.ErrTooLarge},
 		"context":       {sse.Object{Context: kms.Context{"k": strings.Repeat("v", 8192)}}, sse.ErrTooLarge},
+		"reserved":      {sse.Object{Context: kms.Context{"blobseal:object": "v"}}, sse.ErrInvalid},
 		"empty name":    {sse.Object{Context: kms.Context{"": "v"}}, sse.ErrInvalid},
 		"name not text": {sse.Object{Context: kms.Context{"\xff": "v"}}, sse.ErrInvalid},
 		"not text":      {sse.Object{Context: kms.Context{"k": "\xff"}}, sse.ErrInvalid},

@@ -216,6 +216,19 @@ func TestGenerateVectors(t *testing.T) {
 			other.KEK = random(32)
 			invalid("wrong-key", "opened with another key", "key", data, other, nil)
 		}
+		sealed := bytes.Index(data, []byte("key/7")) + 5 + 2 + 184 // behind what is wrapped
+		if mode != sse.ModeKMS {
+			sealed = 14 + 2 + int(data[15]) + 2
+		}
+		invalid("sealed-salt", "a bit of the sealed data key's salt is flipped", "key", edit(func(b []byte) { b[sealed] ^= 1 }), base, nil)
+		invalid("sealed-commitment", "a bit of the sealed data key's commitment is flipped", "key", edit(func(b []byte) { b[sealed+24] ^= 1 }), base, nil)
+		invalid("sealed-chunk", "a bit of the sealed data key is flipped", "key", edit(func(b []byte) { b[sealed+56] ^= 1 }), base, nil)
+		invalid("sealed-tag", "a bit of the sealed data key's tag is flipped", "key", edit(func(b []byte) { b[sealed+103] ^= 1 }), base, nil)
+		if mode != sse.ModeCustomer {
+			invalid("key-id", "a character of the key id is another", "key", edit(func(b []byte) { b[15+int(b[15])] ^= 1 }), base, nil)
+		}
+		invalid("mode-0", "mode 0", "format", edit(func(b []byte) { b[9] = 0 }), base, nil)
+		invalid("mode-4", "mode 4", "format", edit(func(b []byte) { b[9] = 4 }), base, nil)
 		invalid("version", "version 2", "version", edit(func(b []byte) { b[8] = 2 }), base, nil)
 		invalid("magic", "no magic bytes", "format", edit(func(b []byte) { b[0] ^= 1 }), base, nil)
 		invalid("padding", "padding that is not zero", "format", edit(func(b []byte) { b[1024-56-1] = 1 }), base, nil)
@@ -237,6 +250,13 @@ func TestGenerateVectors(t *testing.T) {
 		invalid("tail-edited", "the last bit is flipped", "corrupt", append(bytes.Clone(object[:len(object)-1]), object[len(object)-1]^1), base, long[:2*chunk])
 		invalid("cut-at-chunk", "cut behind a whole chunk", "truncated", object[:at+16400], base, long[:chunk])
 		invalid("cut-in-chunk", "cut inside a chunk", "corrupt", object[:at+16400+99], base, long[:chunk])
+		for _, n := range []int{1, 15, 16} {
+			result := "truncated"
+			if n == 16 {
+				result = "corrupt"
+			}
+			invalid(fmt.Sprintf("cut-%02d-bytes-into-chunk", n), "cut a few bytes into a chunk", result, object[:at+16400+n], base, long[:chunk])
+		}
 		invalid("cut-to-envelope", "no body", "truncated", object[:at], base, nil)
 		invalid("swapped", "chunks 0 and 1 swapped", "corrupt", bytes.Join([][]byte{
 			object[:at], object[at+16400 : at+2*16400], object[at : at+16400], object[at+2*16400:],
@@ -244,5 +264,32 @@ func TestGenerateVectors(t *testing.T) {
 		invalid("appended", "a byte is appended", "corrupt", append(bytes.Clone(object), 0), base, long[:2*chunk])
 		second := seal(t, enc, obj, long, nil)
 		invalid("mixed", "envelope of one object, body of another", "corrupt", append(bytes.Clone(object[:at]), second[at:]...), base, nil)
+		if mode == sse.ModeKMS {
+			e := enc.(sse.WithKEK)
+			e.BucketKey = true
+			enc = e
+			valid("bucket-key", "the key service bound the bucket alone", 20, 0, kms.Context{"team": "blue"})
+		}
+	}
+
+	// Envelopes that break the format in one place, with nothing behind them.
+	for file, broken := range map[string]func(l *layout){
+		"key-id-in-customer":     func(l *layout) { l.keyID = []byte("k") },
+		"wrapped-in-customer":    func(l *layout) { l.wrapped = []byte("w") },
+		"no-key-id-in-managed":   func(l *layout) { l.mode = 1 },
+		"wrapped-in-managed":     func(l *layout) { l.mode, l.keyID, l.wrapped = 1, []byte("k"), []byte("w") },
+		"nothing-wrapped-in-kms": func(l *layout) { l.mode, l.keyID = 2, []byte("k") },
+		"names-out-of-order":     func(l *layout) { l.context = pairs("b", "1", "a", "2") },
+		"name-twice":             func(l *layout) { l.context = pairs("a", "1", "a", "2") },
+		"name-empty":             func(l *layout) { l.context = pairs("", "1") },
+		"name-not-utf8":          func(l *layout) { l.context = pairs("\xff", "1") },
+		"name-reserved":          func(l *layout) { l.context = pairs("blobseal:object", "x") },
+		"bucket-key-in-customer": func(l *layout) { l.context = pairs("blobseal:bucket-key", "true") },
+		"size-above-bound":       func(l *layout) { l.padding = make([]byte, sse.MaxEnvelopeSize) },
+	} {
+		l := customerLayout()
+		broken(&l)
+		v := vector{Mode: sse.Mode(l.mode), KEK: random(32), Comment: file, Result: "format", Object: l.bytes()}
+		save("format-"+file, v, nil)
 	}
 }

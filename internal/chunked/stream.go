@@ -82,7 +82,7 @@ func (s *stream) one(n int) (out []byte, err error) {
 	case !s.decrypt:
 		out = s.c.sealChunk(buf[:0], buf[:n], s.next, &s.nonce)
 	case n < TagSize:
-		return nil, fmt.Errorf("%w: it ends within chunk %d", ErrTruncated, s.next)
+		return nil, fmt.Errorf("%w: it ends before the end of chunk %d", ErrTruncated, s.next)
 	default:
 		if out, err = s.c.openChunk(buf[:0], buf[:n], s.next, &s.nonce); err != nil {
 			return nil, err

@@ -1,0 +1,461 @@
+package sse_test
+
+// This is SPEC.md, executed by somebody else: a decrypter of whole objects in
+// the self-contained form, and a reader and a writer of ring documents, written
+// from that document alone, by an author who had not read the packages. Up to
+// the tests at the end nothing here calls a package of this project, nor Tink.
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/argon2"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+const strangerV1 = "github.com/blobseal/blobseal/v1 "
+
+// strangerMessage is section 2: what an input key, a salt and a context give.
+func strangerMessage(key, salt []byte, context string) (aead cipher.AEAD, nonce, commitment []byte) {
+	info := "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00" + string(salt) + context
+	okm := must(hkdf.Expand(sha512.New, key, info, 76))
+	return must(cipher.NewGCM(must(aes.NewCipher(okm[:32])))), okm[32:44], okm[44:]
+}
+
+func strangerNonce(base []byte, i uint64) []byte {
+	nonce := bytes.Clone(base)
+	binary.BigEndian.PutUint64(nonce[4:], binary.BigEndian.Uint64(base[4:])^i)
+	return nonce
+}
+
+// strangerOpen returns the chunks that verify, and "valid" or the class of the error.
+func strangerOpen(key, message []byte, context string) (plain []byte, result string) {
+	if len(message) < 56 {
+		return nil, "truncated"
+	}
+	aead, base, commitment := strangerMessage(key, message[:24], context)
+	if !bytes.Equal(commitment, message[24:56]) { // a test may take its time
+		return nil, "key"
+	}
+	rest := message[56:]
+	for i := uint64(0); len(rest) >= 16; i++ {
+		chunk := rest[:min(len(rest), 16400)]
+		p, err := aead.Open(nil, strangerNonce(base, i), chunk, nil)
+		if err != nil {
+			return plain, "corrupt"
+		}
+		plain, rest = append(plain, p...), rest[len(chunk):]
+		if len(chunk) < 16400 {
+			return plain, "valid"
+		}
+	}
+	return plain, "truncated"
+}
+
+// strangerSeal returns a message under a new salt.
+func strangerSeal(key, plain []byte, context string) []byte {
+	salt := strangerRandom(24)
+	aead, base, commitment := strangerMessage(key, salt, context)
+	message := append(salt, commitment...)
+	for i := uint64(0); ; i++ {
+		chunk := plain[:min(len(plain), 16384)]
+		message = aead.Seal(message, strangerNonce(base, i), chunk, nil)
+		if plain = plain[len(chunk):]; len(chunk) < 16384 {
+			return message
+		}
+	}
+}
+
+// strangerFields reads fields from the front of data, and refuses all from the
+// first that does not fit.
+type strangerFields struct {
+	data []byte
+	bad  bool
+}
+
+func (f *strangerFields) take(n int) []byte {
+	if n > len(f.data) {
+		f.data, f.bad = nil, true
+		return make([]byte, n)
+	}
+	field := f.data[:n]
+	f.data = f.data[n:]
+	return field
+}
+
+func (f *strangerFields) uint(size int) (n int) {
+	for _, b := range f.take(size) {
+		n = n<<8 | int(b)
+	}
+	return n
+}
+
+func (f *strangerFields) str16() string { return string(f.take(f.uint(2))) }
+
+func strangerStr16(s string) string { return string([]byte{byte(len(s) >> 8), byte(len(s))}) + s }
+
+// stranger decrypts the objects of one mode: sections 4, 5 and 7.
+type stranger struct {
+	mode byte
+	kek  func(keyID string) []byte // nil: unknown
+}
+
+func (s stranger) open(object []byte, bucket, key string, stated map[string]string) (plain []byte, result string) {
+	f := strangerFields{data: object}
+	magic, version := string(f.take(8)), f.take(1)[0]
+	if f.bad || magic != "\x89SSE\r\n\x1a\n" {
+		return nil, "format"
+	}
+	if version != 1 {
+		return nil, "version"
+	}
+	mode, size := f.take(1)[0], f.uint(4)
+	if f.bad || mode < 1 || mode > 3 || size > 65536 || size > len(object) || size < 14+56 {
+		return nil, "format"
+	}
+	head, body := object[size-56:size], object[size:]
+	f.data = object[14 : size-56]
+	keyID, wrapped, sealed, pairs := f.str16(), f.str16(), f.take(104), f.str16()
+	context := map[string]string{}
+	for p, last := (strangerFields{data: []byte(pairs)}), ""; len(p.data) > 0; {
+		name, value := p.str16(), p.str16()
+		if p.bad || name <= last || !utf8.ValidString(name+"|"+value) {
+			return nil, "format"
+		}
+		last = name
+		if !strings.HasPrefix(name, "blobseal:") {
+			context[name] = value
+		} else if mode != 2 || name != "blobseal:bucket-key" || value != "true" {
+			return nil, "format"
+		}
+	}
+	if f.bad || len(keyID) > 2048 || len(wrapped) > 6144 || len(pairs) > 8192 || !utf8.ValidString(keyID) ||
+		(mode == 3) != (keyID == "") || (mode == 2) != (wrapped != "") || len(bytes.Trim(f.data, "\x00")) > 0 {
+		return nil, "format"
+	}
+	if mode != s.mode {
+		return nil, "mode"
+	}
+	kek := s.kek(keyID)
+	if kek == nil || stated != nil && !maps.Equal(stated, context) {
+		return nil, "key"
+	}
+	dek, result := strangerOpen(kek, sealed, strangerBinding(mode, keyID, wrapped, bucket, key, pairs, head))
+	if result != "valid" {
+		return nil, "key"
+	}
+	return strangerOpen(dek, append(bytes.Clone(head), body...), strangerV1+"body")
+}
+
+// strangerBinding is the context of a sealed data key.
+func strangerBinding(mode byte, keyID, wrapped, bucket, key, pairs string, head []byte) string {
+	return strangerV1 + "sealed data key\x01" + string(mode) + strangerStr16(keyID) + strangerStr16(wrapped) +
+		strangerStr16(bucket) + strangerStr16(key) + strangerStr16(pairs) + string(head)
+}
+
+// strangerObject seals an object in mode 1, with a context of one pair.
+func strangerObject(kek []byte, keyID, bucket, key string, plain []byte) []byte {
+	dek := strangerRandom(32)
+	message := strangerSeal(dek, plain, strangerV1+"body")
+	head, pairs := message[:56], strangerStr16("team")+strangerStr16("blue")
+	sealed := strangerSeal(kek, dek, strangerBinding(1, keyID, "", bucket, key, pairs, head))
+	fields := strangerStr16(keyID) + strangerStr16("") + string(sealed) + strangerStr16(pairs)
+	object := append([]byte("\x89SSE\r\n\x1a\n\x01\x01"), 0, 0, 0, byte(14+len(fields)+56))
+	return append(append(object, fields...), message...)
+}
+
+// strangerProto reads a protocol buffer: the values of each field, in order.
+func strangerProto(data []byte) (ints map[int]uint64, texts map[int][][]byte) {
+	ints, texts = map[int]uint64{}, map[int][][]byte{}
+	uvarint := func() uint64 {
+		v, n := binary.Uvarint(data)
+		data = data[max(n, 0):]
+		return v
+	}
+	for len(data) > 0 {
+		tag := uvarint()
+		switch field := int(tag >> 3); tag & 7 {
+		case 0:
+			ints[field] = uvarint()
+		case 2:
+			n := int(min(uvarint(), uint64(len(data))))
+			texts[field] = append(texts[field], data[:n])
+			data = data[n:]
+		default:
+			return nil, nil
+		}
+	}
+	return ints, texts
+}
+
+func strangerInt(field byte, v uint64) string {
+	return string(binary.AppendUvarint([]byte{field << 3}, v))
+}
+
+func strangerText(field byte, text string) string {
+	return string(binary.AppendUvarint([]byte{field<<3 | 2}, uint64(len(text)))) + text
+}
+
+const (
+	strangerRingMagic = "\x89KRG\r\n\x1a\n\x01" // and version
+	strangerTypeURL   = "type.googleapis.com/google.crypto.tink.HkdfPrfKey"
+)
+
+func strangerRingData(metadata string) string { // the associated data
+	sum := sha256.Sum256([]byte(strangerRingMagic + u24(metadata)))
+	return strangerV1 + "keyring document\x00" + string(sum[:])
+}
+
+func u24(s string) string { return string(binary.BigEndian.AppendUint32(nil, uint32(len(s)))[1:]) + s }
+
+// strangerRing returns the KEKs of a ring document's enabled versions by their
+// ids: section 6, RING-1 to RING-3. root is a root's decryption.
+func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string) []byte) (map[string][]byte, error) {
+	f := strangerFields{data: doc}
+	magic, metadata := string(f.take(9)), string(f.take(f.uint(3)))
+	keyset, sum := f.take(f.uint(3)), f.take(32)
+	if f.bad || len(f.data) > 0 || len(doc) > 1<<20 || magic != strangerRingMagic ||
+		sha256.Sum256(doc[:len(doc)-32]) != [32]byte(sum) {
+		return nil, fmt.Errorf("not a ring document, or a damaged one")
+	}
+	_, encrypted := strangerProto(keyset)
+	if len(encrypted[2]) != 1 {
+		return nil, fmt.Errorf("not an encrypted keyset")
+	}
+	ints, texts := strangerProto(root(encrypted[2][0], strangerRingData(metadata)))
+	primary, keys := ints[1], texts[2]
+
+	f = strangerFields{data: []byte(metadata)}
+	ring, generation, period := f.take(8), f.uint(8), f.uint(4)
+	if uint64(f.uint(4)) != primary || generation < 1 || period < 60 || period > 315360000 {
+		return nil, fmt.Errorf("another primary, or metadata out of bounds")
+	}
+	keks := map[string][]byte{}
+	for len(f.data) > 0 {
+		id, state := f.uint(4), f.uint(1)
+		f.take(16)
+		if state == 3 {
+			continue
+		}
+		if f.bad || len(keys) == 0 {
+			return nil, fmt.Errorf("versions without keys")
+		}
+		keyInts, keyTexts := strangerProto(keys[0])
+		keys = keys[1:]
+		_, data := strangerProto(keyTexts[1][0])
+		_, prf := strangerProto(data[2][0])
+		if keyInts[3] != uint64(id) || keyInts[2] != uint64(state) ||
+			string(data[1][0]) != strangerTypeURL || len(prf[3][0]) != 32 {
+			return nil, fmt.Errorf("version %08x: metadata and keyset contradict each other", id)
+		}
+		if state == 1 {
+			keks[fmt.Sprintf("%x.%08x", ring, id)] = strangerKEK(prf[3][0])
+		}
+	}
+	if len(keys) > 0 {
+		return nil, fmt.Errorf("keys without versions")
+	}
+	return keks, nil
+}
+
+func strangerKEK(master []byte) []byte {
+	return must(hkdf.Key(sha256.New, master, nil, strangerV1+"managed key-encryption key", 32))
+}
+
+// strangerPassphrase is the key and the context of a passphrase root.
+func strangerPassphrase(passphrase, header []byte, associatedData string) ([]byte, string) {
+	f := strangerFields{data: header[1:]}
+	passes, memory, threads, salt := f.uint(4), f.uint(4), f.uint(1), f.take(16)
+	return argon2.IDKey(passphrase, salt, uint32(passes), uint32(memory), uint8(threads), 32),
+		strangerV1 + "passphrase root\x00" + string(header) + associatedData
+}
+
+func strangerRandom(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return b
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// SPEC MSG-1 MSG-2 MSG-3 MSG-5 MSG-6 MSG-7 BODY-1 ENV-1 ENV-2 ENV-3 ENV-7 SEAL-1 SEAL-2 SEAL-3 SEAL-4 KEK-1 KEK-2 ERR-1 ERR-2 RING-1 RING-2 ROOT-1
+func TestStrangerReadsTheVectors(t *testing.T) {
+	files, err := filepath.Glob("testdata/v1/*.json")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
+			var v struct {
+				Mode, Bucket, Key, Result, KEK, Ring, Object string
+				Context                                      map[string]string
+				RootKey                                      string `json:"root_key"`
+				Size                                         int    `json:"plaintext_size"`
+				Sum                                          string `json:"plaintext_sha512"`
+			}
+			require.NoError(t, json.Unmarshal(must(os.ReadFile(file)), &v))
+			kek := func(string) []byte { return must(hex.DecodeString(v.KEK)) }
+			if v.Ring != "" {
+				root := func(ciphertext []byte, associatedData string) []byte {
+					context := strangerV1 + "key root\x00" + associatedData
+					keyset, result := strangerOpen(must(hex.DecodeString(v.RootKey)), ciphertext, context)
+					require.Equal(t, "valid", result)
+					return keyset
+				}
+				keks, err := strangerRing(must(base64.StdEncoding.DecodeString(v.Ring)), root)
+				require.NoError(t, err)
+				kek = func(keyID string) []byte { return keks[keyID] }
+			}
+			mode := map[string]byte{"SSE-S3": 1, "SSE-KMS": 2, "SSE-C": 3}[v.Mode]
+			object := must(base64.StdEncoding.DecodeString(v.Object))
+
+			plain, result := stranger{mode, kek}.open(object, v.Bucket, v.Key, v.Context)
+			require.Equal(t, v.Result, result)
+			require.Len(t, plain, v.Size)
+			require.Equal(t, v.Sum, fmt.Sprintf("%x", sha512.Sum512(plain)))
+			if result == "valid" {
+				size := int(binary.BigEndian.Uint32(object[10:]))
+				require.Equal(t, size+v.Size+16*(v.Size/16384+1), len(object))
+			}
+		})
+	}
+}
+
+// SPEC RING-1 RING-2 RING-3 ROOT-2 ROOT-3 KEK-1 KEK-2 SEAL-1 BODY-1
+func TestStrangerReadsAPassphraseRing(t *testing.T) {
+	ctx, passphrase := t.Context(), []byte("written down on paper")
+	root, err := keyring.NewPassphraseRoot(passphrase, &keyring.PassphraseParams{Time: 2, Memory: 19 << 10, Threads: 1})
+	require.NoError(t, err)
+	obj := sse.Object{Bucket: "photos", Key: "2026/cat.jpg"}
+	plain := bytes.Repeat([]byte("stranger"), 5000)
+
+	t.Run("of keyring's", func(t *testing.T) { // one version disabled, one destroyed, two enabled
+		store := keyring.NewMemStore()
+		ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+		require.NoError(t, err)
+		var object bytes.Buffer
+		for range 3 {
+			_, err = ring.Rotate(ctx)
+			require.NoError(t, err)
+		}
+		w, err := sse.NewWriter(ctx, &object, sse.NewManaged(ring), obj, nil)
+		require.NoError(t, err)
+		_, err = w.Write(plain)
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		_, err = ring.SetState(ctx, ring.Keys()[0].ID, keyring.Disabled)
+		require.NoError(t, err)
+		_, err = ring.SetState(ctx, ring.Keys()[1].ID, keyring.Destroyed)
+		require.NoError(t, err)
+		doc, _, err := store.Load(ctx)
+		require.NoError(t, err)
+
+		keks, err := strangerRing(doc, func(ciphertext []byte, associatedData string) []byte {
+			require.Equal(t, []byte{1, 0, 0, 0, 2, 0, 0, 0x4C, 0, 1}, ciphertext[:10])
+			key, context := strangerPassphrase(passphrase, ciphertext[:26], associatedData)
+			keyset, result := strangerOpen(key, ciphertext[26:], context)
+			require.Equal(t, "valid", result)
+			return keyset
+		})
+		require.NoError(t, err)
+		require.Len(t, keks, 2)
+		got, result := stranger{1, func(id string) []byte { return keks[id] }}.open(object.Bytes(), obj.Bucket, obj.Key, nil)
+		require.Equal(t, "valid", result)
+		require.Equal(t, plain, got)
+	})
+
+	ring, master, now := strangerRandom(8), strangerRandom(32), uint64(time.Now().UnixMilli())
+	document := func(primary uint64, header []byte, edit func(doc []byte)) []byte {
+		const id = 0xF00DCAFE
+		b := binary.BigEndian.AppendUint64(ring, 1)               // generation
+		b = binary.BigEndian.AppendUint32(b, 86400)               // period
+		b = binary.BigEndian.AppendUint32(b, id)                  // primary
+		b = append(binary.BigEndian.AppendUint32(b, id), 1)       // version, enabled,
+		b = binary.BigEndian.AppendUint64(b, now)                 // created
+		metadata := string(binary.BigEndian.AppendUint64(b, now)) // and changed
+
+		// Three fields are Tink's, and not in SPEC.md, which is for readers:
+		// the hash (3 is SHA-256), the type of key material (1 is symmetric)
+		// and the prefix of outputs (3 is none, "raw").
+		prf := strangerText(2, strangerInt(1, 3)) + strangerText(3, string(master))
+		data := strangerText(1, strangerTypeURL) + strangerText(2, prf) + strangerInt(3, 1)
+		key1 := strangerText(1, data) + strangerInt(2, 1) + strangerInt(3, id) + strangerInt(4, 3)
+		keyset := strangerInt(1, primary) + strangerText(2, key1)
+		key, context := strangerPassphrase(passphrase, header, strangerRingData(metadata))
+		ciphertext := string(header) + string(strangerSeal(key, []byte(keyset), context))
+		doc := []byte(strangerRingMagic + u24(metadata) + u24(strangerText(2, ciphertext)))
+		edit(doc)
+		sum := sha256.Sum256(doc)
+		return append(doc, sum[:]...)
+	}
+	open := func(t *testing.T, doc []byte) (*keyring.Ring, error) {
+		store := keyring.NewMemStore()
+		_, err := store.Swap(ctx, "", doc)
+		require.NoError(t, err)
+		return keyring.Open(ctx, store, root, nil)
+	}
+	header := func(passes, memory uint32, threads byte) []byte {
+		h := binary.BigEndian.AppendUint32([]byte{1}, passes)
+		h = append(binary.BigEndian.AppendUint32(h, memory), threads)
+		return append(h, strangerRandom(16)...)
+	}
+	same := func([]byte) {}
+
+	t.Run("of the stranger's", func(t *testing.T) {
+		opened, err := open(t, document(0xF00DCAFE, header(2, 20<<10, 2), same))
+		require.NoError(t, err)
+		id := fmt.Sprintf("%x.f00dcafe", ring)
+		primary, err := opened.Primary(ctx)
+		require.NoError(t, err)
+		require.Equal(t, id, primary.ID())
+
+		object := strangerObject(strangerKEK(master), id, obj.Bucket, obj.Key, plain)
+		r, err := sse.NewReader(ctx, bytes.NewReader(object), sse.NewManaged(opened), obj)
+		require.NoError(t, err)
+		got, err := io.ReadAll(r)
+		require.NoError(t, err)
+		require.Equal(t, plain, got)
+	})
+
+	t.Run("refused", func(t *testing.T) {
+		for name, doc := range map[string][]byte{
+			"another primary in the keyset": document(0xF00DCAFF, header(2, 19<<10, 1), same),
+			"too few passes":                document(0xF00DCAFE, header(1, 19<<10, 1), same),
+			"too little memory":             document(0xF00DCAFE, header(2, 19<<10-1, 1), same),
+			"too many threads":              document(0xF00DCAFE, header(2, 19<<10, 17), same),
+			"an edited period":              document(0xF00DCAFE, header(2, 19<<10, 1), func(doc []byte) { doc[31]++ }),
+		} {
+			_, err := open(t, doc)
+			require.Error(t, err, name)
+		}
+		doc := document(0xF00DCAFE, header(2, 19<<10, 1), same)
+		doc[len(doc)-1] ^= 1
+		_, err := open(t, doc)
+		require.ErrorIs(t, err, keyring.ErrDamaged)
+	})
+}
