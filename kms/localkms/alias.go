@@ -1,0 +1,215 @@
+package localkms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+const (
+	// ReservedAliasPrefix begins the aliases that belong to the service.
+	ReservedAliasPrefix = "alias/blobseal/"
+
+	// DefaultAlias names the default key of an account in a region. Its first
+	// use makes the key: one, however many processes use it at once.
+	DefaultAlias = "alias/blobseal/default"
+)
+
+// Alias describes an alias: another name of a key of its account and region.
+type Alias struct {
+	Name    string    `json:"name"` // with "alias/"
+	ARN     string    `json:"arn"`  // "arn:blobseal:kms:REGION:ACCOUNT:alias/NAME"
+	KeyID   string    `json:"keyId"`
+	Created time.Time `json:"created"`
+	Updated time.Time `json:"updated"` // when it was last made to name another key
+}
+
+func (a alias) info(name aliasName) *Alias {
+	return &Alias{
+		Name: name.name, ARN: name.arn(name.name), KeyID: a.key.String(),
+		Created: date(a.created), Updated: date(a.updated),
+	}
+}
+
+func managed(what string) error { return fmt.Errorf("%w: %s", ErrManaged, what) }
+
+// ownAlias returns the full name of an alias of the client's scope that callers
+// may change; name may be an ARN.
+func (c *Client) ownAlias(name string) (aliasName, error) {
+	t, err := c.target(name)
+	switch {
+	case errors.Is(err, kms.ErrNotFound), err == nil && t.alias == "":
+		return aliasName{}, checkAlias(name)
+	case err != nil:
+		return aliasName{}, err
+	case t.scope != c.scope:
+		return aliasName{}, invalid("alias %q is not of account %s in region %s", shorten(name), c.account, c.region)
+	case strings.HasPrefix(t.alias, ReservedAliasPrefix):
+		return aliasName{}, managed("aliases that begin with " + ReservedAliasPrefix)
+	}
+	return aliasName{scope: t.scope, name: t.alias}, nil
+}
+
+// changeAlias is a change whose record names the alias as its resource.
+func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID string, edit func(*draft, aliasName, *key) error) error {
+	full, err := c.ownAlias(name)
+	if err != nil {
+		return c.begin(kms.WithResource(ctx, shorten(name)), op, keyID, nil).end(err)
+	}
+	ctx = kms.WithResource(ctx, full.arn(full.name))
+	return c.change(ctx, op, keyID, func(d *draft, k *key) error {
+		if k.scope != full.scope {
+			return invalid("%s is of another account or region than the alias", k.arn)
+		}
+		return edit(d, full, k)
+	})
+}
+
+// CreateAlias makes name, which begins with "alias/", a name of the key. A name
+// that is there is [ErrAlreadyExists], a reserved one [ErrManaged]. The key must
+// be of the client's account and region, and not wait to be deleted.
+func (c *Client) CreateAlias(ctx context.Context, name, keyID string) error {
+	return c.changeAlias(ctx, OpCreateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
+		if err := k.notDeleting(); err != nil {
+			return err
+		}
+		if _, found := d.aliases[full]; found {
+			return fmt.Errorf("%w: %s", ErrAlreadyExists, full.name)
+		}
+		d.putAlias(full, alias{key: k.id, created: d.now, updated: d.now})
+		return nil
+	})
+}
+
+// UpdateAlias makes an alias that exists a name of another key. The principal
+// needs the permission of both keys.
+func (c *Client) UpdateAlias(ctx context.Context, name, keyID string) error {
+	return c.changeAlias(ctx, OpUpdateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
+		a, found := d.aliases[full]
+		if !found {
+			return notFound(name)
+		}
+		if err := c.authorize(ctx, OpUpdateAlias, d.keys[a.key], nil); err != nil {
+			return err
+		}
+		if err := k.notDeleting(); err != nil {
+			return err
+		}
+		a.key, a.updated = k.id, d.now
+		d.putAlias(full, a)
+		return nil
+	})
+}
+
+// DeleteAlias removes an alias; the key stays. The principal needs the
+// permission of the key.
+func (c *Client) DeleteAlias(ctx context.Context, name string) error {
+	return c.changeAlias(ctx, OpDeleteAlias, name, name, func(d *draft, full aliasName, _ *key) error {
+		d.removeAlias(full)
+		return nil
+	})
+}
+
+// ListAliases returns the aliases of the client's account and region, up to
+// limit, in order of their names, and the marker of the next page, as
+// [Client.ListKeys] does. With a keyID it returns those of that key alone.
+func (c *Client) ListAliases(ctx context.Context, keyID string, limit int, marker string) (page []*Alias, next string, err error) {
+	o := c.begin(ctx, OpListAliases, keyID, nil)
+	page, next, err = func() ([]*Alias, string, error) {
+		if err := checkLimit(&limit); err != nil {
+			return nil, "", err
+		}
+		var only *key
+		if keyID != "" {
+			k, err := c.lookup(o.ctx, keyID)
+			if err != nil {
+				return nil, "", err
+			}
+			o.on(k)
+			only = k
+		}
+		snap, err := c.service.fresh(o.ctx)
+		if err != nil {
+			return nil, "", err
+		}
+		if err := c.authorizeAccount(o.ctx, o.op); err != nil {
+			return nil, "", err
+		}
+		var names []aliasName
+		for name, a := range snap.aliases {
+			if name.scope == c.scope && name.name > marker && (only == nil || a.key == only.id) {
+				names = append(names, name)
+			}
+		}
+		slices.SortFunc(names, aliasName.compare)
+		var page []*Alias
+		for _, name := range names {
+			if len(page) == limit {
+				return page, page[limit-1].Name, nil
+			}
+			page = append(page, snap.aliases[name].info(name))
+		}
+		return page, "", nil
+	}()
+	if err := o.end(err); err != nil {
+		return nil, "", err
+	}
+	return page, next, nil
+}
+
+// createDefault makes the client's default key, if that is what name names and
+// what was not found. If it does not, it returns cause. Who makes it is someone
+// who may do op with it.
+func (c *Client) createDefault(ctx context.Context, op kms.Operation, name string, ec kms.Context, cause error) (*key, error) {
+	if !errors.Is(cause, kms.ErrNotFound) {
+		return nil, cause
+	}
+	if t, err := c.target(name); err != nil || t.alias != DefaultAlias || t.scope != c.scope {
+		return nil, cause
+	}
+	made, err := c.newKey(&CreateKeyInput{Description: "default key", RotationDays: DefaultRotationDays})
+	if err != nil {
+		return nil, err
+	}
+	made.managed = true
+	o := c.begin(kms.WithReport(ctx, new(kms.Report)), OpCreateKey, name, nil)
+	full := aliasName{scope: c.scope, name: DefaultAlias}
+	found := false
+	var k *key
+	err = c.service.update(o.ctx, func(_ *snapshot, d *draft) error {
+		if k = d.find(target{scope: c.scope, alias: DefaultAlias}); k != nil {
+			found = true
+			return nil // made by someone else
+		}
+		k = made
+		k.created, k.versions[0].created = d.now, d.now
+		k.rotation.next = nextRotation(d.now, k.rotation.days)
+		d.put(k)
+		d.putAlias(full, alias{key: k.id, created: d.now, updated: d.now})
+		o.on(k)
+		return c.authorize(o.ctx, op, k, ec)
+	}, func(d *draft) error {
+		if found && !d.changed {
+			return nil
+		}
+		if found {
+			return c.service.recordMaintenance(o.ctx, d)
+		}
+		return o.commit(d)
+	})
+	if found && err == nil {
+		return k, nil
+	}
+	if o.recorded || err != nil && !errors.Is(err, kms.ErrDenied) { // a denial is the operation's own
+		err = o.end(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}

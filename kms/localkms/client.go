@@ -1,0 +1,281 @@
+package localkms
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// Client is a [Service] as one account sees it in one region. It is a
+// [kms.Client] and a [kms.Authorizer]. All methods are safe for concurrent use.
+//
+// Methods take a key as its id, its ARN, an alias or an alias's ARN; ids and
+// aliases are those of the client's own account and region, ARNs of any. The
+// principal that asks is the one in ctx, see [kms.WithPrincipal]. Changes are in
+// the store when a method returns, and hold at once for every call of this
+// Service that begins after; for those of other processes see
+// Options.RefreshInterval.
+//
+// The errors of all methods are of the kinds of package kms: for what the
+// service does not know kms.ErrNotFound, for what the principal may not do
+// kms.ErrDenied, for a store that fails kms.ErrUnavailable, after which a change
+// may have happened or not. A key's permissions are looked at before its state.
+type Client struct {
+	service *Service
+	scope
+}
+
+var (
+	_ kms.Client     = (*Client)(nil)
+	_ kms.Authorizer = (*Client)(nil)
+)
+
+// Account returns the client's account.
+func (c *Client) Account() string { return c.account }
+
+// Region returns the client's region.
+func (c *Client) Region() string { return c.region }
+
+// find returns the key that t names, or nil.
+func (c *contents) find(t target) *key {
+	id := t.id
+	if t.alias != "" {
+		a, found := c.aliases[aliasName{scope: t.scope, name: t.alias}]
+		if !found {
+			return nil
+		}
+		id = a.key
+	}
+	if k := c.keys[id]; k != nil && k.scope == t.scope {
+		return k
+	}
+	return nil
+}
+
+// find is contents.find, but for keys whose deadline has passed. That is
+// remembered, so that a clock that goes back does not bring one back.
+func (s *Service) find(c *contents, t target) *key {
+	k := c.find(t)
+	if k == nil || k.state != PendingDeletion {
+		return k
+	}
+	if s.isLost(k) {
+		return nil
+	}
+	if k.gone(s.now()) {
+		s.lost.Store(k.id, k.deadline)
+		return nil
+	}
+	return k
+}
+
+// isLost reports whether k was seen past its deadline.
+func (s *Service) isLost(k *key) bool {
+	deadline, found := s.lost.Load(k.id)
+	return found && k.state == PendingDeletion && deadline.(int64) == k.deadline
+}
+
+// notFound is the error of a name without a key.
+func notFound(name string) error { return fmt.Errorf("%w: %q", kms.ErrNotFound, shorten(name)) }
+
+// lookup returns the key that name names, from a snapshot that is fresh; one
+// that is not known may be in the store.
+func (c *Client) lookup(ctx context.Context, name string) (*key, error) {
+	began := time.Now()
+	snap, err := c.service.fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.target(name)
+	if err != nil {
+		return nil, err
+	}
+	if k := c.service.find(&snap.contents, t); k != nil {
+		return k, nil
+	}
+	if err := c.service.reloadAfterMiss(ctx, began); err != nil {
+		return nil, err
+	}
+	if k := c.service.find(&c.service.current.Load().contents, t); k != nil {
+		return k, nil
+	}
+	return nil, notFound(name)
+}
+
+func (c *Client) target(name string) (target, error) {
+	if name == "" {
+		return target{}, invalid("no key is named")
+	}
+	return parseTarget(c.scope, name)
+}
+
+// call is one operation, for its report and its record.
+type call struct {
+	*Client
+	ctx       context.Context // with report
+	outer     *kms.Report
+	report    kms.Report
+	op        kms.Operation
+	requested string
+	context   kms.Context
+	recorded  bool
+}
+
+// begin begins an operation. Its ctx has a report of its own, which end passes on.
+func (c *Client) begin(ctx context.Context, op kms.Operation, requested string, ec kms.Context) *call {
+	o := &call{Client: c, outer: kms.ReportFrom(ctx), op: op, requested: requested, context: ec}
+	o.report.RequestID = newKeyID().String()
+	o.ctx = kms.WithReport(ctx, &o.report)
+	return o
+}
+
+// on notes which key the operation turned out to be about.
+func (o *call) on(k *key) { o.report.KeyID = k.arn }
+
+// end records an operation that is over, and returns the error to hand out.
+func (o *call) end(err error) error {
+	*o.outer = o.report
+	if o.recorded && err == nil || errors.Is(err, kms.ErrAudit) {
+		return err
+	}
+	return o.service.record(o.ctx, o.record(err), err)
+}
+
+// commit records an operation that is about to change the store.
+func (o *call) commit(d *draft) error {
+	if o.recorded {
+		return nil
+	}
+	if err := o.service.recordMaintenance(o.ctx, d); err != nil {
+		return err
+	}
+	if err := o.service.record(o.ctx, o.record(nil), nil); err != nil {
+		return err
+	}
+	o.recorded = true
+	return nil
+}
+
+func (o *call) record(err error) kms.Record {
+	r := kms.NewRecord(o.ctx, o.op, shorten(o.requested), o.context, err)
+	r.Time = date(o.service.now())
+	return r
+}
+
+// record writes a record of an operation that ended with err, and returns the
+// error to hand out.
+func (s *Service) record(ctx context.Context, r kms.Record, err error) error {
+	if s.opts.Audit == nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	failure := s.opts.Audit.Write(ctx, r)
+	switch {
+	case failure == nil:
+		return err
+	case s.opts.ContinueWithoutRecord:
+		s.log.LogAttrs(ctx, slog.LevelError, "localkms: audit record could not be written",
+			slog.Any("record", r), slog.Any("error", failure))
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w; the operation had failed: %w", kms.ErrAudit, failure, err)
+	default:
+		return fmt.Errorf("%w: %w", kms.ErrAudit, failure)
+	}
+}
+
+// servicePrincipal is who does what is due.
+var servicePrincipal = kms.Principal{ID: "localkms", Type: "Service"}
+
+// recordMaintenance records what maintenance is about to do.
+func (s *Service) recordMaintenance(ctx context.Context, d *draft) error {
+	if s.opts.Audit == nil {
+		return nil
+	}
+	one := func(op kms.Operation, k *key, version string) error {
+		report := &kms.Report{KeyID: k.arn, KeyVersion: version}
+		ctx := kms.WithResource(kms.WithReport(kms.WithPrincipal(ctx, servicePrincipal), report), "")
+		r := kms.NewRecord(ctx, op, "", nil, nil)
+		r.Time = date(d.now)
+		return s.record(ctx, r, nil)
+	}
+	for _, k := range d.wiped {
+		if err := one(OpDeleteKey, k, ""); err != nil {
+			return err
+		}
+	}
+	for _, k := range d.rotated {
+		if err := one(OpRotateKey, k, k.current().name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// change is an operation that changes the key that name names. edit may also
+// change the rest of the draft. The principal needs op's permission.
+func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit func(*draft, *key) error) error {
+	o := c.begin(ctx, op, name, nil)
+	t, err := c.target(name)
+	if err != nil {
+		return o.end(err)
+	}
+	return o.end(c.service.update(o.ctx, func(_ *snapshot, d *draft) error {
+		k := c.service.find(&d.contents, t)
+		if k == nil {
+			return notFound(name)
+		}
+		o.on(k)
+		if err := c.authorize(o.ctx, op, k, nil); err != nil {
+			return err
+		}
+		return edit(d, k)
+	}, o.commit))
+}
+
+// view is an operation that looks at the key that name names.
+func (c *Client) view(ctx context.Context, op kms.Operation, name string, look func(*key) error) error {
+	o := c.begin(ctx, op, name, nil)
+	return o.end(func() error {
+		k, err := c.lookup(o.ctx, name)
+		if err != nil {
+			return err
+		}
+		o.on(k)
+		if err := c.authorize(o.ctx, op, k, nil); err != nil {
+			return err
+		}
+		return look(k)
+	}())
+}
+
+// maintenancePause is how long nothing is tried after maintenance that failed.
+const maintenancePause = time.Minute
+
+// maintain does what is due, unless someone else is at it or it failed a moment
+// ago. Failures go to the Logger: keys go on with the versions that they have,
+// and those past their deadline are refused whether they are deleted or not.
+func (s *Service) maintain(ctx context.Context) {
+	if time.Since(s.start) < time.Duration(s.resume.Load()) || !s.maintaining.CompareAndSwap(false, true) {
+		return
+	}
+	defer s.maintaining.Store(false)
+	err := s.update(ctx, func(*snapshot, *draft) error { return nil },
+		func(d *draft) error { return s.recordMaintenance(ctx, d) })
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.log.LogAttrs(ctx, slog.LevelError, "localkms: rotation or deletion that is due failed", slog.Any("error", err))
+	}
+	if err != nil || s.now() >= s.current.Load().due {
+		s.resume.Store(int64(time.Since(s.start) + maintenancePause))
+	}
+}
+
+func sumOf(data []byte) [sha256.Size]byte { return sha256.Sum256(data) }

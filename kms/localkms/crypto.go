@@ -1,0 +1,225 @@
+package localkms
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// use returns a key that the principal in ctx may use for op now.
+func (c *Client) use(ctx context.Context, op kms.Operation, name string, ec kms.Context, create bool) (*key, error) {
+	if err := checkContext(ec); err != nil {
+		return nil, err
+	}
+	k, err := c.lookup(ctx, name)
+	if err != nil && create {
+		k, err = c.createDefault(ctx, op, name, ec, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	kms.ReportFrom(ctx).KeyID = k.arn
+	if err := c.authorize(ctx, op, k, ec); err != nil {
+		return nil, err
+	}
+	if err := k.serves(); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// seal encrypts under the key's current version.
+func (k *key) seal(ctx context.Context, plaintext []byte, ec kms.Context) ([]byte, error) {
+	v := k.current()
+	kms.ReportFrom(ctx).KeyVersion = v.name()
+	return sealBlob(k.id, v, plaintext, ec)
+}
+
+// GenerateDataKey implements [kms.Client]: a random data key, encrypted under the
+// key's newest version. The result names the key by its ARN.
+//
+// [DefaultAlias] makes the default key if there is none yet. A nil context is
+// an empty one.
+func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	kms.ReportFrom(ctx).RequestID = newKeyID().String()
+	k, err := c.use(ctx, kms.OpGenerateDataKey, keyID, ec, true)
+	if err != nil {
+		return nil, err
+	}
+	var plaintext [kms.DataKeySize]byte
+	defer clear(plaintext[:])
+	rand.Read(plaintext[:]) // never fails: it ends the program instead
+	ciphertext, err := k.seal(ctx, plaintext[:], ec)
+	if err != nil {
+		return nil, err
+	}
+	return kms.NewDataKey(k.arn, plaintext[:], ciphertext)
+}
+
+// GenerateDataKeyWithoutPlaintext is GenerateDataKey for who only stores the key:
+// the result has no plaintext.
+func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	o := c.begin(ctx, OpGenerateDataKeyWithoutPlaintext, keyID, ec)
+	dk, err := func() (*kms.DataKey, error) {
+		k, err := c.use(o.ctx, o.op, keyID, ec, true)
+		if err != nil {
+			return nil, err
+		}
+		var plaintext [kms.DataKeySize]byte
+		defer clear(plaintext[:])
+		rand.Read(plaintext[:])
+		ciphertext, err := k.seal(o.ctx, plaintext[:], ec)
+		if err != nil {
+			return nil, err
+		}
+		return &kms.DataKey{KeyID: k.arn, Ciphertext: ciphertext}, nil
+	}()
+	if err := o.end(err); err != nil {
+		return nil, err
+	}
+	return dk, nil
+}
+
+// Encrypt encrypts 1 to [MaxPlaintext] bytes under the key's newest version.
+// [DefaultAlias] makes the default key if there is none yet. A nil context is
+// an empty one.
+func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kms.Context) ([]byte, error) {
+	o := c.begin(ctx, OpEncrypt, keyID, ec)
+	ciphertext, err := func() ([]byte, error) {
+		if len(plaintext) == 0 || len(plaintext) > MaxPlaintext {
+			return nil, invalid("plaintext is %d bytes, want 1 to %d", len(plaintext), MaxPlaintext)
+		}
+		k, err := c.use(o.ctx, o.op, keyID, ec, true)
+		if err != nil {
+			return nil, err
+		}
+		return k.seal(o.ctx, plaintext, ec)
+	}()
+	if err := o.end(err); err != nil {
+		return nil, err
+	}
+	return ciphertext, nil
+}
+
+// Decrypt implements [kms.Client]. It opens what Encrypt, ReEncrypt and the
+// methods that generate data keys returned, under any version of the key.
+//
+// The ciphertext names its key, so keyID may be empty; another key than that one
+// is kms.ErrCiphertext.
+func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	kms.ReportFrom(ctx).RequestID = newKeyID().String()
+	return c.decrypt(ctx, kms.OpDecrypt, keyID, ciphertext, ec)
+}
+
+func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	if err := ended(ctx); err != nil {
+		return nil, err
+	}
+	b, err := parseBlob(ciphertext)
+	if err != nil {
+		return nil, err
+	}
+	if keyID == "" {
+		keyID = c.nameOf(b.key)
+	}
+	began := time.Now()
+	k, err := c.use(ctx, op, keyID, ec, false)
+	if err != nil {
+		return nil, err
+	}
+	if k.id != b.key {
+		return nil, fmt.Errorf("%w: it names another key than %s", kms.ErrCiphertext, k.arn)
+	}
+	if b.version > k.current().number { // of a rotation elsewhere, perhaps
+		if err := c.service.reloadAfterMiss(ctx, began); err != nil {
+			return nil, err
+		}
+		if k, err = c.use(ctx, op, k.arn, ec, false); err != nil {
+			return nil, err
+		}
+		if b.version > k.current().number {
+			return nil, fmt.Errorf("%w: %s has no version %d", kms.ErrCiphertext, k.arn, b.version)
+		}
+	}
+	v := &k.versions[b.version-1]
+	kms.ReportFrom(ctx).KeyVersion = v.name()
+	return openBlob(b, v.key, ec)
+}
+
+// nameOf names a key that a ciphertext names, wherever it belongs: policies
+// decide whether it may be used from here.
+func (c *Client) nameOf(id keyID) string {
+	if k := c.service.current.Load().keys[id]; k != nil {
+		return k.arn
+	}
+	return id.String()
+}
+
+// ReEncryptInput is what [Client.ReEncrypt] takes.
+type ReEncryptInput struct {
+	Ciphertext    []byte
+	SourceKeyID   string      // may be empty, as in Decrypt
+	SourceContext kms.Context // of the ciphertext
+	KeyID         string      // the key to encrypt under; it may be the same one
+	Context       kms.Context // of the result
+}
+
+// ReEncrypted is what [Client.ReEncrypt] returns.
+type ReEncrypted struct {
+	Ciphertext  []byte
+	KeyID       string // ARN of the key that it is under
+	SourceKeyID string // ARN of the key that it was under
+}
+
+// ReEncrypt decrypts a ciphertext and encrypts the plaintext, which never leaves
+// the service, under another key, another context or the newest version. The
+// principal needs [OpReEncryptFrom] of the source and [OpReEncryptTo] of the
+// destination.
+//
+// It leaves one record, [OpReEncrypt] with the destination's key and context.
+// The source is the record's resource.
+func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypted, error) {
+	if in == nil {
+		return nil, invalid("no input")
+	}
+	o := c.begin(ctx, OpReEncrypt, in.KeyID, in.Context)
+	out, err := func() (*ReEncrypted, error) {
+		plaintext, err := c.decrypt(o.ctx, OpReEncryptFrom, in.SourceKeyID, in.Ciphertext, in.SourceContext)
+		source := o.report.KeyID
+		if source != "" {
+			o.ctx = kms.WithResource(o.ctx, source)
+		}
+		o.report.KeyID, o.report.KeyVersion = "", ""
+		if err != nil {
+			return nil, err
+		}
+		defer clear(plaintext)
+		k, err := c.use(o.ctx, OpReEncryptTo, in.KeyID, in.Context, true)
+		if err != nil {
+			return nil, err
+		}
+		ciphertext, err := k.seal(o.ctx, plaintext, in.Context)
+		if err != nil {
+			return nil, err
+		}
+		return &ReEncrypted{Ciphertext: ciphertext, KeyID: k.arn, SourceKeyID: source}, nil
+	}()
+	if err := o.end(err); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Authorize implements [kms.Authorizer]: whether the principal in ctx may use
+// the key for op now. It needs the operations that use a key, or DescribeKey,
+// and answers from memory as they do. It makes no default key.
+func (c *Client) Authorize(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) error {
+	if !hasContext(op) && op != OpDescribeKey {
+		return invalid("operation %q is no use of a key", shorten(string(op)))
+	}
+	_, err := c.use(ctx, op, keyID, ec, false)
+	return err
+}

@@ -1,0 +1,62 @@
+package localkms
+
+import (
+	"context"
+	"time"
+)
+
+// The window between ScheduleKeyDeletion and the deletion, in days.
+const (
+	MinDeletionDays     = 7
+	MaxDeletionDays     = 30
+	DefaultDeletionDays = 30
+)
+
+// ScheduleKeyDeletion stops every use of the key at once, and deletes it after
+// days, from MinDeletionDays to MaxDeletionDays; zero means DefaultDeletionDays.
+// It returns when. Until then [Client.CancelKeyDeletion] takes it back.
+//
+// Then the key is gone: its material, its aliases, its grants and its policy.
+// The process that first opens or uses the service after that, or that is in
+// [Service.Run], writes a document without them; whether that has happened or
+// not, the key is not found. What it encrypted cannot be read any more, by
+// anyone, once copies of older documents, or their roots, are gone as well.
+//
+// A key that waits already is kms.ErrPendingDeletion, a default key [ErrManaged].
+func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (deletion time.Time, err error) {
+	err = c.change(ctx, OpScheduleKeyDeletion, keyID, func(d *draft, k *key) error {
+		if days == 0 {
+			days = DefaultDeletionDays
+		}
+		if days < MinDeletionDays || days > MaxDeletionDays {
+			return invalid("deletion in %d days, want %d to %d", days, MinDeletionDays, MaxDeletionDays)
+		}
+		if k.managed {
+			return managed("default key " + k.arn)
+		}
+		if err := k.notDeleting(); err != nil {
+			return err
+		}
+		deadline := min(d.now+int64(days)*day, maxMillis)
+		deletion = date(deadline)
+		d.edit(k, func(k *key) { k.state, k.deadline = PendingDeletion, deadline })
+		return nil
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	return deletion, nil
+}
+
+// CancelKeyDeletion takes ScheduleKeyDeletion back and leaves the key disabled.
+// A key that is not waiting to be deleted is kms.ErrInvalid; one whose window has
+// passed is kms.ErrNotFound.
+func (c *Client) CancelKeyDeletion(ctx context.Context, keyID string) error {
+	return c.change(ctx, OpCancelKeyDeletion, keyID, func(d *draft, k *key) error {
+		if k.state != PendingDeletion {
+			return invalid("%s is not pending deletion", k.arn)
+		}
+		d.edit(k, func(k *key) { k.state, k.deadline = Disabled, 0 })
+		return nil
+	})
+}

@@ -1,0 +1,192 @@
+package localkms
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/secret"
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// A document is what the store keeps: everything that the service knows, in
+// binary, all integers big-endian.
+//
+//	magic       [8]byte   89 4B 4D 53 0D 0A 1A 0A, "\x89KMS\r\n\x1a\n"
+//	version     uint8     1
+//	service     [16]byte  the service's id, random
+//	generation  uint64    1 in the first document, one more in each that replaces it
+//	sealed      opaque    the document key, 32 random bytes, encrypted by the root; 1 to
+//	                      65535 bytes with their length as uint16
+//	body        opaque    Cobblestone-256 message under the document key: the contents
+//	checksum    [32]byte  SHA-256 of everything before it
+//
+// The whole is at most 32 MiB ([MaxDocumentSize]).
+//
+// The root's associated data is
+//
+//	"github.com/blobseal/blobseal/v1 localkms root" || 0x00 || service
+//
+// and the context of the body's message
+//
+//	"github.com/blobseal/blobseal/v1 localkms document" || 0x00 || everything before the body
+//
+// so all of it is authentic. The checksum is not, it only tells damage from a
+// wrong root.
+//
+// The document key stays the same from write to write, so the root is asked when
+// a document is opened first, and not when it changes; each write has a salt and
+// so an AEAD key of its own.
+type header struct {
+	service    [16]byte
+	generation uint64
+	sealed     []byte // the document key
+}
+
+const (
+	documentMagic   = "\x89KMS\r\n\x1a\n"
+	documentVersion = 1
+	documentLabel   = "github.com/blobseal/blobseal/v1 localkms document\x00"
+	rootLabel       = "github.com/blobseal/blobseal/v1 localkms root\x00"
+
+	maxSealed = 1<<16 - 1
+)
+
+// MaxDocumentSize is the largest document of a service in bytes. It is what
+// bounds the number of keys, since a store may take less: a key without a
+// policy, tags or a description takes some 160 bytes, and each version after its
+// first 41. [keyring.FileStore] takes documents of this size; a store that takes
+// no more than [keyring.MaxDocumentSize] holds some 6,500 keys.
+const MaxDocumentSize = 32 << 20
+
+func (h *header) marshal() []byte {
+	b := make([]byte, 0, len(documentMagic)+1+16+8+2+len(h.sealed))
+	b = append(b, documentMagic...)
+	b = append(b, documentVersion)
+	b = append(b, h.service[:]...)
+	b = binary.BigEndian.AppendUint64(b, h.generation)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(h.sealed)))
+	return append(b, h.sealed...)
+}
+
+// parseDocument takes a document apart. It fails with [keyring.ErrDamaged] or
+// [keyring.ErrVersion]. body is data's memory, the header is not.
+func parseDocument(data []byte) (h header, body []byte, err error) {
+	if len(data) > MaxDocumentSize {
+		return h, nil, fmt.Errorf("%w: %d bytes, at most %d", keyring.ErrDamaged, len(data), MaxDocumentSize)
+	}
+	rest, found := bytes.CutPrefix(data, []byte(documentMagic))
+	if !found || len(rest) == 0 {
+		return h, nil, fmt.Errorf("%w: does not begin as a key service's document", keyring.ErrDamaged)
+	}
+	if rest[0] != documentVersion {
+		return h, nil, fmt.Errorf("%w: %d, this release knows %d", keyring.ErrVersion, rest[0], documentVersion)
+	}
+	if len(rest) < 1+sha256.Size {
+		return h, nil, fmt.Errorf("%w: cut short", keyring.ErrDamaged)
+	}
+	end := len(data) - sha256.Size
+	if sum := sha256.Sum256(data[:end]); !bytes.Equal(sum[:], data[end:]) {
+		return h, nil, fmt.Errorf("%w: checksum does not match", keyring.ErrDamaged)
+	}
+	s := cryptobyte.String(data[len(documentMagic)+1 : end])
+	var sealed cryptobyte.String
+	if !s.CopyBytes(h.service[:]) || !s.ReadUint64(&h.generation) || !s.ReadUint16LengthPrefixed(&sealed) ||
+		len(sealed) == 0 || h.generation == 0 {
+		return h, nil, fmt.Errorf("%w: header is cut short", keyring.ErrDamaged)
+	}
+	h.sealed = bytes.Clone(sealed)
+	return h, s, nil
+}
+
+// newHeader makes a service's id and document key, and lets the root seal it.
+func newHeader(ctx context.Context, root tink.AEADWithContext) (header, secret.Key, error) {
+	var h header
+	rand.Read(h.service[:]) // never fails: it ends the program instead
+	dek := secret.Random()
+	sealed, err := root.EncryptWithContext(ctx, dek.Bytes(), h.rootData())
+	if err != nil {
+		return h, dek, rootError(ctx, err)
+	}
+	if len(sealed) == 0 || len(sealed) > maxSealed {
+		return h, dek, fmt.Errorf("localkms: root encrypts %d bytes to %d, want at most %d", secret.KeySize, len(sealed), maxSealed)
+	}
+	h.sealed = sealed
+	if _, err := h.open(ctx, root); err != nil { // nothing is stored that the root does not open
+		return h, dek, fmt.Errorf("localkms: document key just sealed: %w", err)
+	}
+	return h, dek, nil
+}
+
+func (h *header) rootData() []byte { return append([]byte(rootLabel), h.service[:]...) }
+
+// open lets the root open the document key.
+func (h *header) open(ctx context.Context, root tink.AEADWithContext) (secret.Key, error) {
+	raw, err := root.DecryptWithContext(ctx, h.sealed, h.rootData())
+	if err != nil {
+		return secret.Key{}, rootError(ctx, err)
+	}
+	defer clear(raw)
+	dek, err := secret.New(raw)
+	if err != nil {
+		return secret.Key{}, fmt.Errorf("%w: document %w", keyring.ErrDamaged, err)
+	}
+	return dek, nil
+}
+
+// seal encrypts contents as the body of h's document and returns the whole.
+func (h *header) seal(dek secret.Key, c *contents) ([]byte, error) {
+	head := h.marshal()
+	plaintext, err := c.marshal()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plaintext)
+	body, err := chunked.Seal(dek.Bytes(), append([]byte(documentLabel), head...), plaintext)
+	if err != nil {
+		return nil, fmt.Errorf("localkms: %w", err)
+	}
+	data := append(append(make([]byte, 0, len(head)+len(body)+sha256.Size), head...), body...)
+	sum := sha256.Sum256(data)
+	data = append(data, sum[:]...)
+	if len(data) > MaxDocumentSize {
+		return nil, fmt.Errorf("%w: document of %d bytes, at most %d", ErrLimit, len(data), MaxDocumentSize)
+	}
+	return data, nil
+}
+
+// openDocument parses and decrypts a document. The root is asked, unless known
+// is a snapshot under the same document key. Policies that known holds are taken
+// from there.
+func openDocument(ctx context.Context, root tink.AEADWithContext, data []byte, storeVersion string, known *snapshot) (*snapshot, error) {
+	h, body, err := parseDocument(data)
+	if err != nil {
+		return nil, err
+	}
+	s := &snapshot{header: h, storeVersion: storeVersion, sum: sha256.Sum256(data)}
+	if known != nil && known.service == h.service && bytes.Equal(known.sealed, h.sealed) {
+		s.dek = known.dek
+	} else if s.dek, err = h.open(ctx, root); err != nil {
+		return nil, err
+	}
+	plaintext, err := chunked.OpenMessage(s.dek.Bytes(), append([]byte(documentLabel), h.marshal()...), body)
+	if err != nil {
+		if errors.Is(err, chunked.ErrKey) || errors.Is(err, chunked.ErrCorrupt) {
+			return nil, fmt.Errorf("%w: contents are not authentic", keyring.ErrDamaged)
+		}
+		return nil, fmt.Errorf("%w: %w", keyring.ErrDamaged, err)
+	}
+	defer clear(plaintext)
+	if err := s.contents.parse(plaintext, known); err != nil {
+		return nil, fmt.Errorf("%w: %w", keyring.ErrDamaged, err)
+	}
+	return s.finish(), nil
+}

@@ -1,0 +1,95 @@
+package localkms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+)
+
+// Errors of this package that a caller can act on. Each is also of a kind of
+// package kms: all of them [kms.ErrInvalid].
+var (
+	// ErrAlreadyExists: the name, of an alias or of a grant, is taken.
+	ErrAlreadyExists error = &refusal{"localkms: already exists"}
+
+	// ErrPolicy: the key policy is not one. The error is a [*PolicyError], which
+	// tells where.
+	ErrPolicy error = &refusal{"localkms: policy does not parse"}
+
+	// ErrLockout: the key policy would forbid the caller to replace it.
+	ErrLockout error = &refusal{"localkms: policy locks its author out"}
+
+	// ErrLimit: one more key, version, tag, grant or byte would exceed what the
+	// service holds. See the constants of this package.
+	ErrLimit error = &refusal{"localkms: limit exceeded"}
+
+	// ErrManaged: the key or the alias belongs to the service, which alone
+	// changes it in this way.
+	ErrManaged error = &refusal{"localkms: managed by the service"}
+)
+
+// refusal is an error that is a kind of kms.ErrInvalid.
+type refusal struct{ text string }
+
+func (e *refusal) Error() string { return e.text }
+func (e *refusal) Unwrap() error { return kms.ErrInvalid }
+
+// PolicyError tells why a policy was refused, and where. It is [ErrPolicy].
+type PolicyError struct {
+	Line   int    // from 1
+	Column int    // from 1, in characters
+	Reason string // what the parser said
+}
+
+func (e *PolicyError) Error() string {
+	return fmt.Sprintf("%v: line %d, column %d: %s", ErrPolicy, e.Line, e.Column, e.Reason)
+}
+
+func (e *PolicyError) Unwrap() error { return ErrPolicy }
+
+// invalid returns a kms.ErrInvalid.
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", kms.ErrInvalid, fmt.Sprintf(format, args...))
+}
+
+// unavailable makes err, of the store or of the root, a kms.ErrUnavailable; an
+// end of ctx always shows.
+func unavailable(ctx context.Context, op string, err error) error {
+	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	return fmt.Errorf("%w: %s: %w", kms.ErrUnavailable, op, err)
+}
+
+// ended returns the end of ctx as an error, or nil.
+func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("localkms: %w", err)
+	}
+	return nil
+}
+
+// rootError sorts what a root answered: that it could not be asked, which may
+// pass, or that it does not open the document. The error itself stays visible.
+func rootError(ctx context.Context, err error) error {
+	var network interface { // net.Error, without its package
+		error
+		Timeout() bool
+	}
+	var status interface{ HTTPStatusCode() int }
+	switch {
+	case errors.Is(err, keyring.ErrRoot), errors.Is(err, keyring.ErrDamaged):
+		return err
+	case errors.Is(err, keyring.ErrRootUnavailable):
+		return unavailable(ctx, "root", err)
+	case ctx.Err() != nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &network) && network.Timeout(),
+		errors.As(err, &status) && (status.HTTPStatusCode() >= 500 || status.HTTPStatusCode() == 429):
+		return unavailable(ctx, "root", fmt.Errorf("%w: %w", keyring.ErrRootUnavailable, err))
+	default:
+		return fmt.Errorf("%w: %w", keyring.ErrRoot, err)
+	}
+}

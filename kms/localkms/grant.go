@@ -1,0 +1,286 @@
+package localkms
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// Bounds of grants.
+const (
+	MaxGrants       = 1000 // of one key
+	MaxGrantName    = 255  // bytes; letters, digits and . _ - / :
+	MaxPrincipal    = 2048 // bytes of a principal's ID
+	maxGrantContext = 4096 // bytes of a constraint, counted as MaxContext is
+)
+
+// constraint is how a grant's context is compared. The numbers are those of the
+// document.
+type constraint uint8
+
+const (
+	unconstrained constraint = 0
+	contextEquals constraint = 1
+	contextSubset constraint = 2
+)
+
+// grant is a permission beside the policies. It is immutable.
+type grant struct {
+	id         [16]byte
+	created    int64
+	name       string // may be empty
+	grantee    string // a principal's ID
+	retiring   string // a principal's ID; may be empty
+	operations operationSet
+	constraint constraint
+	context    kms.Context
+}
+
+// check refuses what CreateGrant does.
+func (g *grant) check() error {
+	if g.name != "" && !validName(g.name, MaxGrantName, "._-/:") {
+		return invalid("grant name %q: want at most %d of A-Z a-z 0-9 . _ - / :", shorten(g.name), MaxGrantName)
+	}
+	if g.grantee == "" {
+		return invalid("grant to nobody")
+	}
+	for _, p := range []string{g.grantee, g.retiring} {
+		if len(p) > MaxPrincipal || !utf8.ValidString(p) {
+			return invalid("principal of %d bytes, want UTF-8 of at most %d", len(p), MaxPrincipal)
+		}
+	}
+	if g.operations == 0 || g.operations >= 1<<len(grantable) {
+		return invalid("no operations to grant")
+	}
+	if g.constraint > contextSubset || (g.constraint == unconstrained) != (len(g.context) == 0) {
+		return invalid("constraint without a context")
+	}
+	if size := contextSize(g.context); size > maxGrantContext {
+		return invalid("constraint of %d bytes, at most %d", size, maxGrantContext)
+	}
+	folded := make(map[string]bool, len(g.context))
+	for name := range g.context {
+		if f := fold(name); folded[f] {
+			return invalid("constraint has %q twice, but for case", shorten(name))
+		} else {
+			folded[f] = true
+		}
+	}
+	return nil
+}
+
+// fold maps names that differ in case alone to one.
+func fold(name string) string { return strings.ToLower(strings.ToUpper(name)) }
+
+// matches reports whether the constraint holds for ec: names without regard to
+// case, values with it.
+func (g *grant) matches(ec kms.Context) bool {
+	if g.constraint == contextEquals && len(ec) != len(g.context) {
+		return false
+	}
+	for name, want := range g.context {
+		if value, found := ec[name]; found && value == want {
+			continue
+		}
+		found := false
+		for n, value := range ec {
+			if value == want && fold(n) == fold(name) {
+				found = true
+				break
+			}
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+// granted reports whether a grant lets p do op.
+func (k *key) granted(p kms.Principal, op kms.Operation, ec kms.Context) bool {
+	for _, g := range k.grants {
+		if g.grantee == p.ID && g.operations.has(op) && (!hasContext(op) || g.matches(ec)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Grant describes a grant.
+type Grant struct {
+	ID                string          `json:"id"`
+	Name              string          `json:"name,omitempty"`
+	KeyID             string          `json:"keyId"` // ARN
+	Created           time.Time       `json:"created"`
+	Grantee           string          `json:"grantee"`
+	RetiringPrincipal string          `json:"retiringPrincipal,omitempty"`
+	Operations        []kms.Operation `json:"operations"`
+	ContextEquals     kms.Context     `json:"contextEquals,omitempty"`
+	ContextSubset     kms.Context     `json:"contextSubset,omitempty"`
+}
+
+func (g *grant) info(k *key) *Grant {
+	i := &Grant{
+		ID: hex.EncodeToString(g.id[:]), Name: g.name, KeyID: k.arn, Created: date(g.created),
+		Grantee: g.grantee, RetiringPrincipal: g.retiring, Operations: g.operations.list(),
+	}
+	switch g.constraint {
+	case contextEquals:
+		i.ContextEquals = g.context.Clone()
+	case contextSubset:
+		i.ContextSubset = g.context.Clone()
+	}
+	return i
+}
+
+// same reports whether two grants give the same.
+func (g *grant) same(other *grant) bool {
+	return g.name == other.name && g.grantee == other.grantee && g.retiring == other.retiring &&
+		g.operations == other.operations && g.constraint == other.constraint && maps.Equal(g.context, other.context)
+}
+
+// CreateGrantInput is what [Client.CreateGrant] takes.
+type CreateGrantInput struct {
+	// Grantee is the ID of the principal that is permitted; required.
+	Grantee string
+
+	// Operations are what it may do: the uses of a key, [OpDescribeKey] and
+	// [OpRetireGrant]; at least one.
+	Operations []kms.Operation
+
+	// ContextEquals and ContextSubset limit the uses to encryption contexts that
+	// have these pairs and no others, or these pairs among others. Names are
+	// compared without regard to case, values with it. At most one may be set;
+	// empty ones set no limit.
+	ContextEquals, ContextSubset kms.Context
+
+	// RetiringPrincipal is the ID of one who may retire the grant; may be empty.
+	RetiringPrincipal string
+
+	// Name makes a repetition of the call harmless; may be empty. A grant of that
+	// name that gives the same is returned, and one that gives something else is
+	// [ErrAlreadyExists].
+	Name string
+}
+
+// CreateGrant permits a principal to use the key, beside the policies and without
+// a change of them. What a policy forbids stays forbidden.
+func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantInput) (*Grant, error) {
+	if in == nil {
+		in = new(CreateGrantInput)
+	}
+	var result *Grant
+	err := c.change(ctx, OpCreateGrant, keyID, func(d *draft, k *key) error {
+		g := &grant{created: d.now, name: in.Name, grantee: in.Grantee, retiring: in.RetiringPrincipal}
+		var err error
+		if g.operations, err = newOperationSet(in.Operations); err != nil {
+			return err
+		}
+		switch {
+		case len(in.ContextEquals) > 0 && len(in.ContextSubset) > 0:
+			return invalid("grant with two constraints")
+		case len(in.ContextEquals) > 0:
+			g.constraint, g.context = contextEquals, in.ContextEquals.Clone()
+		case len(in.ContextSubset) > 0:
+			g.constraint, g.context = contextSubset, in.ContextSubset.Clone()
+		}
+		if err := g.check(); err != nil {
+			return err
+		}
+		if err := k.notDeleting(); err != nil {
+			return err
+		}
+		for _, old := range k.grants {
+			if g.name != "" && old.name == g.name {
+				if !old.same(g) {
+					return fmt.Errorf("%w: grant %q gives something else", ErrAlreadyExists, g.name)
+				}
+				result = old.info(k)
+				return nil
+			}
+		}
+		if len(k.grants) >= MaxGrants {
+			return fmt.Errorf("%w: %s has %d grants", ErrLimit, k.arn, len(k.grants))
+		}
+		rand.Read(g.id[:]) // never fails: it ends the program instead
+		d.edit(k, func(k *key) { k.grants = append(slices.Clip(k.grants), g) })
+		result = g.info(k)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// ListGrants returns the key's grants, oldest first.
+func (c *Client) ListGrants(ctx context.Context, keyID string) ([]*Grant, error) {
+	var grants []*Grant
+	err := c.view(ctx, OpListGrants, keyID, func(k *key) error {
+		for _, g := range k.grants {
+			grants = append(grants, g.info(k))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return grants, nil
+}
+
+// RevokeGrant takes a grant away: for who administers the key.
+func (c *Client) RevokeGrant(ctx context.Context, keyID, grantID string) error {
+	return c.change(kms.WithResource(ctx, shorten(grantID)), OpRevokeGrant, keyID, func(d *draft, k *key) error {
+		return d.removeGrant(k, grantID)
+	})
+}
+
+// RetireGrant gives a grant up: for its retiring principal, and for its grantee
+// if it gives [OpRetireGrant]. Neither needs a permission, but a policy can
+// forbid it. For anyone else the grant is kms.ErrDenied, whether it is there or not.
+func (c *Client) RetireGrant(ctx context.Context, keyID, grantID string) error {
+	o := c.begin(kms.WithResource(ctx, shorten(grantID)), OpRetireGrant, keyID, nil)
+	t, err := c.target(keyID)
+	if err != nil {
+		return o.end(err)
+	}
+	return o.end(c.service.update(o.ctx, func(_ *snapshot, d *draft) error {
+		k := c.service.find(&d.contents, t)
+		if k == nil {
+			return notFound(keyID)
+		}
+		o.on(k)
+		p := kms.PrincipalFrom(ctx)
+		_, g := k.findGrant(grantID)
+		if g == nil || p.ID == "" || p.ID != g.retiring && !(p.ID == g.grantee && g.operations.has(OpRetireGrant)) || c.forbids(ctx, OpRetireGrant, k) {
+			return fmt.Errorf("%w: %q may not retire that grant", kms.ErrDenied, shorten(p.ID))
+		}
+		return d.removeGrant(k, grantID)
+	}, o.commit))
+}
+
+func (k *key) findGrant(id string) (int, *grant) {
+	for i, g := range k.grants {
+		if hex.EncodeToString(g.id[:]) == id {
+			return i, g
+		}
+	}
+	return -1, nil
+}
+
+func (d *draft) removeGrant(k *key, id string) error {
+	i, g := k.findGrant(id)
+	if g == nil {
+		return fmt.Errorf("%w: grant %q of %s", kms.ErrNotFound, shorten(id), k.arn)
+	}
+	d.edit(k, func(k *key) { k.grants = slices.Concat(k.grants[:i], k.grants[i+1:]) })
+	return nil
+}

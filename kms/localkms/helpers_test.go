@@ -1,0 +1,168 @@
+package localkms_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+const day = 24 * time.Hour
+
+// clock is a wall clock that tests set.
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func newClock() *clock { return &clock{t: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+func keyRoot(t testing.TB, b byte) tink.AEADWithContext {
+	t.Helper()
+	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{b}, 32))
+	require.NoError(t, err)
+	return root
+}
+
+// service is a service over a store in memory with a clock of its own.
+type service struct {
+	*localkms.Service
+	*localkms.Client
+	store keyring.Store
+	clock *clock
+	opts  localkms.Options
+	t     testing.TB
+}
+
+// open makes or opens the service in store; nil makes one in memory.
+func open(t testing.TB, store keyring.Store, change func(*localkms.Options)) *service {
+	t.Helper()
+	if store == nil {
+		store = keyring.NewMemStore()
+	}
+	s := &service{store: store, clock: newClock(), t: t}
+	s.opts = localkms.Options{Create: true, Now: s.clock.now, Logger: slog.New(slog.DiscardHandler)}
+	if change != nil {
+		change(&s.opts)
+	}
+	s.restart()
+	return s
+}
+
+// restart opens the store anew, as another process would.
+func (s *service) restart() {
+	s.t.Helper()
+	var err error
+	s.Service, err = localkms.Open(s.t.Context(), s.store, keyRoot(s.t, 1), &s.opts)
+	require.NoError(s.t, err)
+	s.Client = s.client("", "")
+}
+
+func (s *service) client(account, region string) *localkms.Client {
+	s.t.Helper()
+	c, err := s.Service.Client(account, region)
+	require.NoError(s.t, err)
+	return c
+}
+
+// key makes a key and returns its id.
+func (s *service) key() string {
+	s.t.Helper()
+	info, err := s.CreateKey(s.t.Context(), nil)
+	require.NoError(s.t, err)
+	return info.ID
+}
+
+func (s *service) describe(id string) *localkms.Info {
+	s.t.Helper()
+	info, err := s.DescribeKey(s.t.Context(), id)
+	require.NoError(s.t, err)
+	return info
+}
+
+func (s *service) encrypt(id, text string, ec kms.Context) []byte {
+	s.t.Helper()
+	ciphertext, err := s.Encrypt(s.t.Context(), id, []byte(text), ec)
+	require.NoError(s.t, err)
+	return ciphertext
+}
+
+func (s *service) decrypts(ciphertext []byte, text string, ec kms.Context) {
+	s.t.Helper()
+	plaintext, err := s.Decrypt(s.t.Context(), "", ciphertext, ec)
+	require.NoError(s.t, err)
+	require.Equal(s.t, text, string(plaintext))
+}
+
+// as returns a ctx in which that principal asks.
+func as(t testing.TB, id string) context.Context {
+	return kms.WithPrincipal(t.Context(), kms.Principal{ID: id, Type: "Role"})
+}
+
+// kinds are all kinds of errors of package kms.
+var kinds = []error{
+	kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied,
+	kms.ErrCiphertext, kms.ErrInvalid, kms.ErrUnavailable,
+}
+
+// isKind checks that err is of that kind and of no other.
+func isKind(t testing.TB, kind, err error) {
+	t.Helper()
+	for _, k := range kinds {
+		require.Equal(t, k == kind, errors.Is(err, k), "%v: %v", k, err)
+	}
+}
+
+// trail is a sink that remembers, and fails when told to.
+type trail struct {
+	mu      sync.Mutex
+	records []kms.Record
+	err     error
+}
+
+func (s *trail) Write(ctx context.Context, r kms.Record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	s.records = append(s.records, r)
+	return nil
+}
+
+func (s *trail) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+// take returns the records since the last call.
+func (s *trail) take() []kms.Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	records := s.records
+	s.records = nil
+	return records
+}

@@ -1,0 +1,315 @@
+package localkms
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/blobseal/blobseal/internal/secret"
+	"github.com/blobseal/blobseal/kms"
+)
+
+// Bounds of a key's metadata.
+const (
+	MaxDescription = 8192 // bytes
+	MaxTags        = 50   // of one key
+	MaxTagName     = 128  // bytes
+	MaxTagValue    = 256  // bytes
+)
+
+// Info describes a key. It holds nothing secret, and is the caller's own.
+type Info struct {
+	ID          string            `json:"id"`  // UUID
+	ARN         string            `json:"arn"` // "arn:blobseal:kms:REGION:ACCOUNT:key/ID"
+	Account     string            `json:"account"`
+	Region      string            `json:"region"`
+	Description string            `json:"description,omitempty"`
+	Tags        map[string]string `json:"tags,omitempty"`
+	Created     time.Time         `json:"created"` // UTC, whole milliseconds, as all times here
+	State       State             `json:"state"`
+	Managed     bool              `json:"managed,omitempty"` // a default key, made by the service
+	HasPolicy   bool              `json:"hasPolicy,omitempty"`
+
+	// Deletion is when the key is deleted; zero unless it is PendingDeletion.
+	Deletion time.Time `json:"deletion,omitzero"`
+
+	Rotation Rotation `json:"rotation"`
+}
+
+func (k *key) info() *Info {
+	i := &Info{
+		ID: k.id.String(), ARN: k.arn, Account: k.account, Region: k.region,
+		Description: k.description, Tags: maps.Clone(k.tags), Created: date(k.created),
+		State: k.state, Managed: k.managed, HasPolicy: k.policy != nil,
+		Rotation: k.rotationInfo(),
+	}
+	if k.state == PendingDeletion {
+		i.Deletion = date(k.deadline)
+	}
+	return i
+}
+
+// CreateKeyInput is what [Client.CreateKey] takes. The zero value, and nil, make
+// a key without a description, tags, schedule or policy of its own.
+type CreateKeyInput struct {
+	Description string
+	Tags        map[string]string
+
+	// RotationDays is the rotation period, from MinRotationDays to
+	// MaxRotationDays; zero means that the key is rotated on demand alone. See
+	// [Client.EnableKeyRotation].
+	RotationDays int
+
+	// Policy is the key's policy, see [Client.PutKeyPolicy]; empty means none.
+	Policy string
+
+	// BypassLockoutCheck sets Policy although it forbids the caller to replace it.
+	BypassLockoutCheck bool
+}
+
+// CreateKey makes a key in the client's account and region. It is enabled, and
+// has one version.
+//
+// After an error that is kms.ErrUnavailable there may be a key that no one knows
+// of: [Client.ListKeys] finds it.
+func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, error) {
+	if in == nil {
+		in = new(CreateKeyInput)
+	}
+	o := c.begin(ctx, OpCreateKey, "", nil)
+	k, err := c.newKey(in)
+	if err == nil {
+		err = c.service.update(o.ctx, func(_ *snapshot, d *draft) error {
+			if err := c.authorizeAccount(o.ctx, o.op); err != nil {
+				return err
+			}
+			k.created, k.versions[0].created = d.now, d.now
+			if k.rotation.days != 0 {
+				k.rotation.next = nextRotation(d.now, k.rotation.days)
+			}
+			d.put(k)
+			o.on(k)
+			if k.policy != nil && !in.BypassLockoutCheck {
+				return c.checkLockout(o.ctx, k)
+			}
+			return nil
+		}, o.commit)
+	}
+	if err := o.end(err); err != nil {
+		return nil, err
+	}
+	return k.info(), nil
+}
+
+// newKey makes a key of the client's scope, without its times.
+func (c *Client) newKey(in *CreateKeyInput) (*key, error) {
+	if err := checkDescription(in.Description); err != nil {
+		return nil, err
+	}
+	if err := checkTags(in.Tags); err != nil {
+		return nil, err
+	}
+	if in.RotationDays != 0 {
+		if err := checkRotation(in.RotationDays); err != nil {
+			return nil, err
+		}
+	}
+	k := &key{
+		scope: c.scope, id: newKeyID(), description: in.Description, state: Enabled,
+		rotation: schedule{days: uint16(in.RotationDays)},
+		versions: []material{{number: 1, origin: Created, key: secret.Random()}},
+	}
+	if len(in.Tags) > 0 {
+		k.tags = maps.Clone(in.Tags)
+	}
+	if in.Policy != "" {
+		p, err := newPolicy(in.Policy)
+		if err != nil {
+			return nil, err
+		}
+		k.policy = p
+	}
+	return k, nil
+}
+
+func checkDescription(text string) error {
+	if len(text) > MaxDescription || !utf8.ValidString(text) {
+		return invalid("description of %d bytes, want UTF-8 of at most %d", len(text), MaxDescription)
+	}
+	return nil
+}
+
+func checkTags(tags map[string]string) error {
+	if len(tags) > MaxTags {
+		return fmt.Errorf("%w: %d tags, at most %d", ErrLimit, len(tags), MaxTags)
+	}
+	for name, value := range tags {
+		if name == "" || len(name) > MaxTagName || len(value) > MaxTagValue || !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return invalid("tag %q: want a name of 1 to %d bytes and a value of at most %d, UTF-8", shorten(name), MaxTagName, MaxTagValue)
+		}
+	}
+	return nil
+}
+
+// DescribeKey returns what is known of a key. [DefaultAlias] makes the default
+// key if there is none yet.
+func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
+	o := c.begin(ctx, OpDescribeKey, keyID, nil)
+	info, err := func() (*Info, error) {
+		k, err := c.lookup(o.ctx, keyID)
+		if err != nil {
+			k, err = c.createDefault(o.ctx, o.op, keyID, nil, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		o.on(k)
+		if err := c.authorize(o.ctx, o.op, k, nil); err != nil {
+			return nil, err
+		}
+		return k.info(), nil
+	}()
+	if err := o.end(err); err != nil {
+		return nil, err
+	}
+	return info, nil
+}
+
+// How many entries a page has.
+const (
+	DefaultPage = 100
+	MaxPage     = 1000
+)
+
+// ListKeys returns the keys of the client's account and region, up to limit, in
+// ascending order of their ids, and the marker of the next page, which is empty
+// after the last one. The first page has an empty marker. A limit of zero is
+// DefaultPage, and the largest is MaxPage.
+//
+// Keys that are made or deleted between two pages do not disturb the others.
+func (c *Client) ListKeys(ctx context.Context, limit int, marker string) (page []*Info, next string, err error) {
+	o := c.begin(ctx, OpListKeys, "", nil)
+	page, next, err = func() ([]*Info, string, error) {
+		if err := checkLimit(&limit); err != nil {
+			return nil, "", err
+		}
+		var after keyID
+		if marker != "" {
+			var ok bool
+			if after, ok = parseKeyID(marker); !ok {
+				return nil, "", invalid("marker %q is not one", shorten(marker))
+			}
+		}
+		snap, err := c.service.fresh(o.ctx)
+		if err != nil {
+			return nil, "", err
+		}
+		if err := c.authorizeAccount(o.ctx, o.op); err != nil {
+			return nil, "", err
+		}
+		keys := snap.list(c.scope)
+		i, found := slices.BinarySearchFunc(keys, after, func(k *key, id keyID) int { return bytes.Compare(k.id[:], id[:]) })
+		if found {
+			i++
+		}
+		var page []*Info
+		for ; i < len(keys); i++ {
+			if len(page) == limit {
+				return page, page[limit-1].ID, nil
+			}
+			if c.service.find(&snap.contents, target{scope: c.scope, id: keys[i].id}) != nil { // not past its deadline
+				page = append(page, keys[i].info())
+			}
+		}
+		return page, "", nil
+	}()
+	if err := o.end(err); err != nil {
+		return nil, "", err
+	}
+	return page, next, nil
+}
+
+func checkLimit(limit *int) error {
+	if *limit == 0 {
+		*limit = DefaultPage
+	}
+	if *limit < 1 || *limit > MaxPage {
+		return invalid("limit %d, want 1 to %d", *limit, MaxPage)
+	}
+	return nil
+}
+
+// EnableKey lets a disabled key serve again. An enabled one stays as it is; one
+// that waits to be deleted is kms.ErrPendingDeletion.
+func (c *Client) EnableKey(ctx context.Context, keyID string) error {
+	return c.setState(ctx, OpEnableKey, keyID, Enabled)
+}
+
+// DisableKey refuses every use of the key, until it is enabled again. A disabled
+// key stays as it is; one that waits to be deleted is kms.ErrPendingDeletion.
+func (c *Client) DisableKey(ctx context.Context, keyID string) error {
+	return c.setState(ctx, OpDisableKey, keyID, Disabled)
+}
+
+func (c *Client) setState(ctx context.Context, op kms.Operation, keyID string, state State) error {
+	return c.change(ctx, op, keyID, func(d *draft, k *key) error {
+		if err := k.notDeleting(); err != nil {
+			return err
+		}
+		if k.state != state {
+			d.edit(k, func(k *key) { k.state = state })
+		}
+		return nil
+	})
+}
+
+// UpdateDescription replaces the key's description.
+func (c *Client) UpdateDescription(ctx context.Context, keyID, description string) error {
+	return c.change(ctx, OpUpdateKeyDescription, keyID, func(d *draft, k *key) error {
+		if err := checkDescription(description); err != nil {
+			return err
+		}
+		if err := k.notDeleting(); err != nil {
+			return err
+		}
+		d.edit(k, func(k *key) { k.description = description })
+		return nil
+	})
+}
+
+// Tag adds tags to the key, and replaces those of the same name. Policies see
+// tags, so whoever may tag a key may change who may use it.
+func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) error {
+	return c.change(ctx, OpTagResource, keyID, func(d *draft, k *key) error {
+		if err := k.notDeleting(); err != nil {
+			return err
+		}
+		all := maps.Clone(k.tags)
+		if all == nil {
+			all = make(map[string]string)
+		}
+		maps.Copy(all, tags)
+		if err := checkTags(all); err != nil {
+			return err
+		}
+		d.edit(k, func(k *key) { k.tags = all })
+		return nil
+	})
+}
+
+// Untag removes the tags of those names; names that are not there are no error.
+func (c *Client) Untag(ctx context.Context, keyID string, names ...string) error {
+	return c.change(ctx, OpUntagResource, keyID, func(d *draft, k *key) error {
+		if err := k.notDeleting(); err != nil {
+			return err
+		}
+		rest := maps.Clone(k.tags)
+		maps.DeleteFunc(rest, func(name, _ string) bool { return slices.Contains(names, name) })
+		d.edit(k, func(k *key) { k.tags = rest })
+		return nil
+	})
+}

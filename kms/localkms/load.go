@@ -1,0 +1,289 @@
+package localkms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+)
+
+// Loads after a miss: this many at once, then one in each interval.
+const (
+	missBurst    = 20
+	missInterval = time.Second
+)
+
+// loads is what a service knows of its loads of the document.
+type loads struct {
+	lock chan struct{} // held by the one call that loads
+	good atomic.Int64  // when the last load that succeeded began; since start
+	next atomic.Int64  // no load because of age before, after one that failed
+
+	// Guarded by lock.
+	failed time.Time // when the last load that failed began
+	err    error     // how
+	free   time.Time // when the next load after a miss would be if there were no burst
+}
+
+func (l *loads) init() { l.lock = make(chan struct{}, 1) }
+
+// load gets the document from the store and opens it.
+func (s *Service) load(ctx context.Context) (*snapshot, error) {
+	known := s.current.Load()
+	data, version, err := s.store.Load(ctx)
+	switch {
+	case err == nil:
+	case errors.Is(err, keyring.ErrNotExist), errors.Is(err, keyring.ErrDamaged):
+		return nil, err
+	default:
+		return nil, unavailable(ctx, "load", err)
+	}
+	if known != nil && version == known.storeVersion {
+		return known, nil
+	}
+	snap, err := openDocument(ctx, s.root, data, version, known)
+	if err != nil {
+		return nil, err
+	}
+	if known != nil {
+		if err := known.accept(snap); err != nil {
+			return nil, err
+		}
+	}
+	return snap, nil
+}
+
+// install makes snap the snapshot, unless a later one is there. began is when
+// it was known to be what the store holds.
+func (s *Service) install(snap *snapshot, began time.Time) {
+	for {
+		old := s.current.Load()
+		if old != nil && old.generation >= snap.generation || s.current.CompareAndSwap(old, snap) {
+			break
+		}
+	}
+	good := int64(began.Sub(s.start))
+	for {
+		old := s.loads.good.Load()
+		if old >= good || s.loads.good.CompareAndSwap(old, good) {
+			return
+		}
+	}
+}
+
+// age is how old the knowledge of the store is, by the monotonic clock.
+func (s *Service) age() time.Duration {
+	return time.Since(s.start) - time.Duration(s.loads.good.Load())
+}
+
+// fresh returns a snapshot that is young enough to use a key by, and does first
+// what is due.
+func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
+	if err := ended(ctx); err != nil {
+		return nil, err
+	}
+	if s.age() >= s.opts.RefreshInterval {
+		if err := s.refreshAged(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if snap := s.current.Load(); s.now() < snap.due {
+		return snap, nil
+	}
+	s.maintain(ctx)
+	return s.current.Load(), nil
+}
+
+// refreshAged loads the document because of its age. While it does others go on
+// with what there is, for one more interval. A failure is one once the document
+// is too stale.
+func (s *Service) refreshAged(ctx context.Context) error {
+	stale := s.age() >= s.opts.MaxStaleness
+	if !stale && time.Since(s.start) < time.Duration(s.loads.next.Load()) {
+		return nil // the store failed a moment ago
+	}
+	if !stale && s.age() < 2*s.opts.RefreshInterval {
+		select {
+		case s.loads.lock <- struct{}{}:
+		default:
+			return nil
+		}
+	} else if err := s.lockLoads(ctx); err != nil {
+		return err
+	}
+	err := s.reloadLocked(ctx, time.Now().Add(-s.opts.RefreshInterval), false)
+	<-s.loads.lock
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return unavailable(ctx, "refresh", err)
+	}
+	s.loads.next.Store(int64(time.Since(s.start) + min(s.opts.RefreshInterval, missInterval)))
+	if s.age() < s.opts.MaxStaleness {
+		s.log.LogAttrs(ctx, slog.LevelError, "localkms: refresh failed, old document stays in use", slog.Any("error", err))
+		return nil
+	}
+	return err
+}
+
+func (s *Service) lockLoads(ctx context.Context) error {
+	select {
+	case s.loads.lock <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return unavailable(ctx, "load", ctx.Err())
+	}
+}
+
+// reload sees to it that the snapshot is one that was loaded after since. Calls
+// that wait for the same share one load. Failures are kms.ErrUnavailable.
+func (s *Service) reload(ctx context.Context, since time.Time) error {
+	if err := s.lockLoads(ctx); err != nil {
+		return err
+	}
+	defer func() { <-s.loads.lock }()
+	return s.reloadLocked(ctx, since, false)
+}
+
+// reloadAfterMiss is reload for a caller that did not find what was asked for.
+// Of those loads there are not many in a second, and callers wait for their turn.
+func (s *Service) reloadAfterMiss(ctx context.Context, since time.Time) error {
+	if err := s.lockLoads(ctx); err != nil {
+		return err
+	}
+	defer func() { <-s.loads.lock }()
+	return s.reloadLocked(ctx, since, true)
+}
+
+func (s *Service) reloadLocked(ctx context.Context, since time.Time, paced bool) error {
+	l := &s.loads
+	if time.Duration(l.good.Load()) > since.Sub(s.start) {
+		return nil
+	}
+	if l.failed.After(since) {
+		return l.err
+	}
+	if paced {
+		now := time.Now()
+		if l.free.Before(now) {
+			l.free = now
+		}
+		if wait := l.free.Sub(now) - (missBurst-1)*missInterval; wait > 0 {
+			timer := time.NewTimer(wait)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				return unavailable(ctx, "load", ctx.Err())
+			}
+		}
+		l.free = l.free.Add(missInterval)
+	}
+	began := time.Now()
+	snap, err := s.load(ctx)
+	if err != nil {
+		if !errors.Is(err, kms.ErrUnavailable) {
+			err = unavailable(ctx, "load", err)
+		}
+		if ctx.Err() == nil { // or else it is this caller's failure alone
+			l.failed, l.err = began, err
+		}
+		return err
+	}
+	s.install(snap, began)
+	return nil
+}
+
+// swap seals contents as the document that follows base, and puts it into the
+// store in place of that version.
+func (s *Service) swap(ctx context.Context, version string, base *snapshot, c contents) (*snapshot, error) {
+	next := &snapshot{header: base.header, dek: base.dek, contents: c}
+	next.generation++
+	data, err := next.header.seal(next.dek, &next.contents)
+	if err != nil {
+		return nil, err
+	}
+	next.sum = sumOf(data)
+	next.storeVersion, err = s.store.Swap(ctx, version, data)
+	switch {
+	case err == nil:
+		return next.finish(), nil
+	case errors.Is(err, keyring.ErrConflict):
+		return nil, err
+	default:
+		return nil, unavailable(ctx, "swap", err)
+	}
+}
+
+// lockWriter waits for the right to replace the document. It belongs to one call
+// of this Service at a time; other processes are held off by compare-and-swap.
+func (s *Service) lockWriter(ctx context.Context) error {
+	select {
+	case s.writer <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return unavailable(ctx, "lock", ctx.Err())
+	}
+}
+
+// update loads the document, lets edit change it, and replaces it, again and
+// again until no one else came between. Before anything is stored, commit is
+// called, with what maintenance did besides; its error ends the call.
+func (s *Service) update(ctx context.Context, edit func(*snapshot, *draft) error, commit func(*draft) error) error {
+	if err := ended(ctx); err != nil {
+		return err
+	}
+	if err := s.lockWriter(ctx); err != nil {
+		return err
+	}
+	defer func() { <-s.writer }()
+	for attempt := 0; ; attempt++ {
+		if err := s.reload(ctx, time.Now()); err != nil {
+			return err
+		}
+		base := s.current.Load()
+		d := base.draft(s.now())
+		d.maintain(s.isLost)
+		if err := edit(base, d); err != nil {
+			return err
+		}
+		if err := commit(d); err != nil {
+			return err
+		}
+		if !d.changed {
+			return nil
+		}
+		began := time.Now()
+		next, err := s.swap(ctx, base.storeVersion, base, d.contents)
+		if err == nil {
+			s.install(next, began)
+			return nil
+		}
+		if !errors.Is(err, keyring.ErrConflict) {
+			return err
+		}
+		if err := backOff(ctx, attempt); err != nil {
+			return err
+		}
+	}
+}
+
+// backOff waits a random while, longer after more attempts, but at most half a second.
+func backOff(ctx context.Context, attempt int) error {
+	limit := min(5*time.Millisecond<<min(attempt, 10), 500*time.Millisecond)
+	timer := time.NewTimer(rand.N(limit))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w: %w", kms.ErrUnavailable, keyring.ErrConflict, ctx.Err())
+	}
+}

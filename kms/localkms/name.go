@@ -1,0 +1,153 @@
+package localkms
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// The account and region of [Service.Client] with empty arguments.
+const (
+	DefaultAccount = "000000000000"
+	DefaultRegion  = "local"
+)
+
+const (
+	arnPrefix   = "arn:blobseal:kms:"
+	aliasPrefix = "alias/"
+
+	maxScopeName = 64  // bytes of an account or a region
+	maxAliasName = 256 // bytes of an alias, with its prefix
+)
+
+// keyID is a key's own id, a random (version 4) UUID.
+type keyID [16]byte
+
+func newKeyID() keyID {
+	var id keyID
+	rand.Read(id[:]) // never fails: it ends the program instead
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// String returns the UUID in its usual, lower-case form.
+func (id keyID) String() string {
+	var text [36]byte
+	hex.Encode(text[0:8], id[0:4])
+	hex.Encode(text[9:13], id[4:6])
+	hex.Encode(text[14:18], id[6:8])
+	hex.Encode(text[19:23], id[8:10])
+	hex.Encode(text[24:36], id[10:16])
+	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
+	return string(text[:])
+}
+
+// parseKeyID is the inverse of String, for that one form.
+func parseKeyID(text string) (id keyID, ok bool) {
+	if len(text) != 36 || strings.ToLower(text) != text ||
+		text[8] != '-' || text[13] != '-' || text[18] != '-' || text[23] != '-' {
+		return keyID{}, false
+	}
+	digits := text[0:8] + text[9:13] + text[14:18] + text[19:23] + text[24:36]
+	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
+		return keyID{}, false
+	}
+	return id, true
+}
+
+// scope is the account and region that a key or an alias belongs to.
+type scope struct{ account, region string }
+
+func (s scope) String() string { return s.region + ":" + s.account }
+
+// check refuses what has no place in an ARN.
+func (s scope) check() error {
+	for _, part := range []struct{ what, name string }{{"account", s.account}, {"region", s.region}} {
+		if !validName(part.name, maxScopeName, "._-") {
+			return invalid("%s %q: want 1 to %d of A-Z a-z 0-9 . _ -", part.what, shorten(part.name), maxScopeName)
+		}
+	}
+	return nil
+}
+
+// arn returns the name of a resource ("key/..." or "alias/...") in s.
+func (s scope) arn(resource string) string {
+	return arnPrefix + s.region + ":" + s.account + ":" + resource
+}
+
+// validName reports whether name is 1 to limit letters, digits and extra characters.
+func validName(name string, limit int, extra string) bool {
+	if name == "" || len(name) > limit {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(extra, c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkAlias refuses what is not the name of an alias.
+func checkAlias(name string) error {
+	rest, found := strings.CutPrefix(name, aliasPrefix)
+	if !found || !validName(rest, maxAliasName-len(aliasPrefix), "._-/") {
+		return invalid("alias %q: want alias/ and 1 to %d of A-Z a-z 0-9 . _ - /", shorten(name), maxAliasName-len(aliasPrefix))
+	}
+	return nil
+}
+
+// target is what a caller named: a key by its id, or an alias.
+type target struct {
+	scope
+	id    keyID  // if alias is ""
+	alias string // with its prefix
+}
+
+// parseTarget reads a key id, a key ARN, an alias name or an alias ARN; the
+// short forms are of the scope s.
+func parseTarget(s scope, name string) (target, error) {
+	t := target{scope: s}
+	resource := name
+	isARN := false
+	if rest, found := strings.CutPrefix(name, arnPrefix); found {
+		isARN = true
+		region, rest, _ := strings.Cut(rest, ":")
+		account, rest, _ := strings.Cut(rest, ":")
+		t.scope, resource = scope{account: account, region: region}, rest
+		if t.check() != nil {
+			return target{}, invalid("key %q: not an ARN of a key or an alias", shorten(name))
+		}
+	}
+	if strings.HasPrefix(resource, aliasPrefix) {
+		t.alias = resource
+		return t, checkAlias(resource)
+	}
+	uuid := resource
+	if isARN {
+		var found bool
+		if uuid, found = strings.CutPrefix(resource, "key/"); !found {
+			return target{}, invalid("key %q: not an ARN of a key or an alias", shorten(name))
+		}
+	}
+	id, ok := parseKeyID(uuid)
+	if !ok {
+		// A well-formed request for what cannot be there.
+		return target{}, fmt.Errorf("%w: %q is no key id, key ARN, alias or alias ARN", kms.ErrNotFound, shorten(name))
+	}
+	t.id = id
+	return t, nil
+}
+
+// shorten bounds what an error repeats of a request.
+func shorten(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "..."
+	}
+	return s
+}

@@ -1,0 +1,247 @@
+package localkms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+)
+
+// What an [Options] field means that is zero.
+const (
+	DefaultRefreshInterval = time.Second
+	DefaultMaxStaleness    = time.Minute
+)
+
+// Options change what [Open] does. The zero Options, and nil, are right for
+// most services that have their keys already.
+type Options struct {
+	// Create makes a new service, without keys, if the store has none. A caller
+	// that sets it should be sure of its store: with an empty store in place of
+	// the right one, it starts a service that opens nothing of the old one's.
+	Create bool
+
+	// Policy is the policy of the service itself, in Cedar; see the package
+	// documentation. It is not stored: each process brings its own. Empty means
+	// that every principal may do everything within the account and region of
+	// its [Client], except where a key's policy says otherwise.
+	Policy string
+
+	// Audit takes a record of each operation that is not a [kms.Client]'s own:
+	// those are recorded by [kms.NewAudited], which also sees the uses that a
+	// cache answers. Nil means that nothing is recorded.
+	//
+	// A change of a key is recorded before it is stored, any other operation
+	// before its result is handed out, and one that cannot be recorded fails with
+	// [kms.ErrAudit] and changes nothing. Should the store then refuse the change,
+	// a second record with the same request id says so.
+	Audit kms.Sink
+
+	// ContinueWithoutRecord lets operations go on whose record could not be
+	// written. The record goes to Logger instead, as an error.
+	ContinueWithoutRecord bool
+
+	// RefreshInterval is how old the service's knowledge of the store may be when
+	// a key is used: a call that finds it older loads the document first, so this
+	// is also how long a key that another process disabled goes on serving here.
+	// Zero means DefaultRefreshInterval. A process that has its store to itself
+	// may set it high.
+	RefreshInterval time.Duration
+
+	// MaxStaleness is how long the service goes on with what it knows while the
+	// store cannot be read; after that every use of a key is kms.ErrUnavailable.
+	// Zero means DefaultMaxStaleness, or RefreshInterval if that is longer; less
+	// than RefreshInterval is refused.
+	MaxStaleness time.Duration
+
+	// Now is the wall clock, by which keys are deleted and rotated. Nil means
+	// [time.Now]; tests bring their own.
+	Now func() time.Time
+
+	// Logger hears of what fails without failing a call: loads of the store, and
+	// rotations and deletions that were due. Nil means [slog.Default].
+	Logger *slog.Logger
+}
+
+// Service is an open key service. Its [Client] does the work. All methods are
+// safe for concurrent use, and it holds no resources to close.
+type Service struct {
+	store   keyring.Store
+	root    tink.AEADWithContext
+	opts    Options
+	log     *slog.Logger
+	policy  *policy // the service's own, or nil
+	current atomic.Pointer[snapshot]
+
+	writer chan struct{} // held by the one call that may replace the document
+	loads  loads
+	lost   sync.Map // keyID -> deadline (int64) that was seen to have passed
+
+	maintaining atomic.Bool
+	resume      atomic.Int64 // no maintenance before, after one that failed; since start
+	start       time.Time
+}
+
+// Open opens the service in store under root. Both are used for as long as the
+// Service is. ctx bounds the call.
+//
+// Keys whose deletion has become due are deleted before Open returns, if the
+// store allows.
+//
+// Its errors are [keyring.ErrNotExist], those of the document
+// ([keyring.ErrDamaged], [keyring.ErrVersion], [keyring.ErrRoot]),
+// [kms.ErrUnavailable] when the store or the root could not be asked, [ErrPolicy]
+// for Options.Policy, and [kms.ErrInvalid]. Those of the store, of the root and
+// of ctx are visible to [errors.Is].
+func Open(ctx context.Context, store keyring.Store, root tink.AEADWithContext, opts *Options) (*Service, error) {
+	if store == nil || root == nil {
+		return nil, invalid("no store or no root")
+	}
+	s := &Service{store: store, root: root, writer: make(chan struct{}, 1), start: time.Now()}
+	s.loads.init()
+	if opts != nil {
+		s.opts = *opts
+	}
+	if err := s.opts.check(); err != nil {
+		return nil, err
+	}
+	s.log = s.opts.Logger
+	if s.opts.Policy != "" {
+		p, err := newPolicy(s.opts.Policy)
+		if err != nil {
+			return nil, err
+		}
+		s.policy = p
+	}
+	began := time.Now()
+	snap, err := s.first(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.install(snap, began)
+	if s.now() >= snap.due {
+		s.maintain(ctx)
+	}
+	return s, nil
+}
+
+func (o *Options) check() error {
+	if o.RefreshInterval < 0 || o.MaxStaleness < 0 {
+		return invalid("negative RefreshInterval or MaxStaleness")
+	}
+	if o.RefreshInterval == 0 {
+		o.RefreshInterval = DefaultRefreshInterval
+	}
+	if o.MaxStaleness == 0 {
+		o.MaxStaleness = max(DefaultMaxStaleness, o.RefreshInterval)
+	}
+	if o.MaxStaleness < o.RefreshInterval {
+		return invalid("MaxStaleness %v is less than RefreshInterval %v", o.MaxStaleness, o.RefreshInterval)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return nil
+}
+
+// first loads the document, or makes one.
+func (s *Service) first(ctx context.Context) (*snapshot, error) {
+	for attempt := 0; ; attempt++ {
+		snap, err := s.load(ctx)
+		if err == nil || !errors.Is(err, keyring.ErrNotExist) || !s.opts.Create {
+			return snap, err
+		}
+		h, dek, err := newHeader(ctx, s.root)
+		if err != nil {
+			return nil, err
+		}
+		snap, err = s.swap(ctx, "", &snapshot{header: h, dek: dek}, contents{keys: map[keyID]*key{}, aliases: map[aliasName]alias{}})
+		if err == nil || !errors.Is(err, keyring.ErrConflict) {
+			return snap, err
+		}
+		if err := backOff(ctx, attempt); err != nil { // someone else made one: load it
+			return nil, err
+		}
+	}
+}
+
+// now is the wall clock's time, in Unix milliseconds.
+func (s *Service) now() int64 { return millis(s.opts.Now()) }
+
+// Refresh loads the document at once. Calls do so by themselves, see
+// Options.RefreshInterval. ctx bounds the call.
+//
+// A document that is not a later one of the same service is refused, with
+// [keyring.ErrRollback] or [keyring.ErrOtherRing], and so is one that does not
+// open; the service then goes on with what it had, up to Options.MaxStaleness.
+// All of these are also [kms.ErrUnavailable].
+func (s *Service) Refresh(ctx context.Context) error { return s.reload(ctx, time.Now()) }
+
+// Generation returns the number of the document that this Service uses. It only
+// grows: by one with each change.
+func (s *Service) Generation() uint64 { return s.current.Load().generation }
+
+// Run refreshes the service in time, rotates and deletes what is due, until ctx
+// ends, and returns ctx's error. What fails goes to the Logger, and Run goes on.
+// Any number of processes may each have theirs. Without it, the same happens
+// when the service is used or opened, and the call that finds it due waits for it.
+func (s *Service) Run(ctx context.Context) error {
+	for {
+		interval := s.opts.RefreshInterval * 4 / 5 // before callers have to
+		timer := time.NewTimer(interval - interval/5 + rand.N(interval/5+1))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		if err := s.reload(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			s.log.LogAttrs(ctx, slog.LevelError, "localkms: refresh failed, old document stays in use", slog.Any("error", err))
+		}
+		if s.now() >= s.current.Load().due {
+			s.maintain(ctx)
+		}
+	}
+}
+
+// Format implements [fmt.Formatter]: every verb shows the service's id alone.
+func (s *Service) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "key service %x", s.current.Load().service)
+}
+
+// LogValue implements [slog.LogValuer] with the service's id alone.
+func (s *Service) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(s)) }
+
+// MarshalText implements [encoding.TextMarshaler] with the service's id alone.
+func (s *Service) MarshalText() ([]byte, error) { return []byte(fmt.Sprint(s)), nil }
+
+// Client returns the service as the given account sees it in the given region:
+// keys and aliases belong to both. Each is 1 to 64 letters, digits, dots,
+// dashes and underscores; empty ones are [DefaultAccount] and [DefaultRegion].
+//
+// It costs nothing, and any number of clients may be in use.
+func (s *Service) Client(account, region string) (*Client, error) {
+	c := &Client{service: s, scope: scope{account: account, region: region}}
+	if account == "" {
+		c.account = DefaultAccount
+	}
+	if region == "" {
+		c.region = DefaultRegion
+	}
+	if err := c.scope.check(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}

@@ -1,0 +1,271 @@
+package localkms
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/blobseal/blobseal/internal/secret"
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// key is one key. It is immutable: a change makes a copy, see [draft.edit].
+type key struct {
+	scope
+	id          keyID
+	description string
+	tags        map[string]string
+	created     int64 // Unix milliseconds, as all times here
+	state       State
+	deadline    int64 // when it is deleted; zero unless it is PendingDeletion
+	managed     bool  // made by the service, as a default key
+	rotation    schedule
+	versions    []material // at least one; version n at index n-1
+	policy      *policy    // nil if it has none
+	grants      []*grant   // oldest first
+
+	arn    string
+	entity *entity // for policies
+}
+
+// schedule is a key's rotation by time.
+type schedule struct {
+	days uint16 // zero means that there is none
+	next int64
+}
+
+// material is one version of a key.
+type material struct {
+	number  uint32
+	created int64
+	origin  Origin
+	key     secret.Key
+}
+
+// current is the version that encrypts.
+func (k *key) current() *material { return &k.versions[len(k.versions)-1] }
+
+// gone reports whether the key's deadline has passed.
+func (k *key) gone(now int64) bool { return k.state == PendingDeletion && now >= k.deadline }
+
+// due is when something happens to the key by itself: it is deleted or rotated.
+func (k *key) due() int64 {
+	switch {
+	case k.state == PendingDeletion:
+		return k.deadline
+	case k.state == Enabled && k.rotation.days != 0:
+		return k.rotation.next
+	default:
+		return math.MaxInt64
+	}
+}
+
+// finish sets what follows from the other fields.
+func (k *key) finish() *key {
+	k.arn = k.scope.arn("key/" + k.id.String())
+	k.entity = newKeyEntity(k)
+	return k
+}
+
+// aliasName is an alias's full name.
+type aliasName struct {
+	scope
+	name string // with its prefix
+}
+
+func (a aliasName) compare(b aliasName) int {
+	return cmp.Or(cmp.Compare(a.account, b.account), cmp.Compare(a.region, b.region), cmp.Compare(a.name, b.name))
+}
+
+type alias struct {
+	key              keyID
+	created, updated int64
+}
+
+// contents are what the service keeps. The maps are not changed once a snapshot
+// holds them.
+type contents struct {
+	keys    map[keyID]*key
+	aliases map[aliasName]alias
+}
+
+// sortedKeys returns the keys of a scope in ascending order of their ids, or all
+// keys if s is nil.
+func (c *contents) sortedKeys(s *scope) []*key {
+	keys := make([]*key, 0, len(c.keys))
+	for _, k := range c.keys {
+		if s == nil || k.scope == *s {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b *key) int { return bytes.Compare(a.id[:], b.id[:]) })
+	return keys
+}
+
+// sortedAliases returns the names of all aliases in order.
+func (c *contents) sortedAliases() []aliasName {
+	return slices.SortedFunc(maps.Keys(c.aliases), aliasName.compare)
+}
+
+// snapshot is what a service knows of one document: immutable, replaced as a whole.
+type snapshot struct {
+	header
+	contents
+	storeVersion string
+	sum          [sha256.Size]byte // of the whole document
+	dek          secret.Key        // opens the document; sealed by the root in the header
+	due          int64             // when the first key is due
+
+	listing sync.Map // scope -> []*key, see list
+}
+
+// finish sets what follows from the contents.
+func (s *snapshot) finish() *snapshot {
+	s.due = math.MaxInt64
+	for _, k := range s.keys {
+		s.due = min(s.due, k.due())
+	}
+	return s
+}
+
+// list returns a scope's keys in order, and remembers them.
+func (s *snapshot) list(of scope) []*key {
+	if keys, found := s.listing.Load(of); found {
+		return keys.([]*key)
+	}
+	keys := s.sortedKeys(&of)
+	if len(keys) > 0 { // or else anyone's invented scopes would be remembered
+		s.listing.Store(of, keys)
+	}
+	return keys
+}
+
+// accept refuses a document that is not a later one of the same service.
+func (s *snapshot) accept(next *snapshot) error {
+	switch {
+	case next.service != s.service:
+		return fmt.Errorf("%w: another key service's", keyring.ErrOtherRing)
+	case next.generation < s.generation:
+		return fmt.Errorf("%w: generation %d, after %d", keyring.ErrRollback, next.generation, s.generation)
+	case next.generation == s.generation && next.sum != s.sum:
+		return fmt.Errorf("%w: generation %d is there twice", keyring.ErrRollback, next.generation)
+	}
+	return nil
+}
+
+// draft is the next document in the making. It shares with the snapshot that it
+// was made from what it did not change.
+type draft struct {
+	contents
+	now            int64
+	keysCloned     bool
+	aliasesCloned  bool
+	changed        bool
+	rotated, wiped []*key // by maintain, for the audit trail
+}
+
+func (s *snapshot) draft(now int64) *draft { return &draft{contents: s.contents, now: now} }
+
+func (d *draft) cloneKeys() {
+	if !d.keysCloned {
+		d.keys, d.keysCloned = maps.Clone(d.keys), true
+	}
+	d.changed = true
+}
+
+func (d *draft) cloneAliases() {
+	if !d.aliasesCloned {
+		d.aliases, d.aliasesCloned = maps.Clone(d.aliases), true
+	}
+	d.changed = true
+}
+
+// put adds or replaces a key.
+func (d *draft) put(k *key) {
+	d.cloneKeys()
+	d.keys[k.id] = k.finish()
+}
+
+// edit replaces a key by a copy that change has changed. Slices and maps of the
+// copy are the original's: change replaces them and does not write into them.
+func (d *draft) edit(k *key, change func(*key)) *key {
+	c := *k
+	change(&c)
+	d.put(&c)
+	return &c
+}
+
+func (d *draft) putAlias(name aliasName, a alias) {
+	d.cloneAliases()
+	d.aliases[name] = a
+}
+
+func (d *draft) removeAlias(name aliasName) {
+	d.cloneAliases()
+	delete(d.aliases, name)
+}
+
+// remove deletes a key, its versions, grants and aliases.
+func (d *draft) remove(k *key) {
+	d.cloneKeys()
+	delete(d.keys, k.id)
+	for name, a := range d.aliases {
+		if a.key == k.id {
+			d.cloneAliases()
+			delete(d.aliases, name)
+		}
+	}
+}
+
+// maintain does what is due: it deletes keys whose window has passed, and
+// rotates those whose time has come. lost are keys that were seen past their
+// deadline: a clock that went back does not bring them back.
+func (d *draft) maintain(lost func(*key) bool) {
+	for _, k := range d.keys { // remove and edit replace d.keys, not the map that is ranged over
+		switch {
+		case k.gone(d.now) || lost(k):
+			d.remove(k)
+			d.wiped = append(d.wiped, k)
+		case k.state == Enabled && k.rotation.days != 0 && d.now >= k.rotation.next:
+			if len(k.versions) >= MaxVersions {
+				continue // it goes on with what it has
+			}
+			d.rotated = append(d.rotated, d.rotate(k, ScheduledRotation))
+		}
+	}
+}
+
+// rotate adds a version to a key. By schedule, it also sets the next date, which
+// stays in step with the first one.
+func (d *draft) rotate(k *key, origin Origin) *key {
+	return d.edit(k, func(c *key) {
+		last := k.current()
+		c.versions = append(slices.Clip(k.versions), material{
+			number:  last.number + 1,
+			created: max(d.now, last.created), // whatever the clock did
+			origin:  origin,
+			key:     secret.Random(),
+		})
+		if origin == ScheduledRotation {
+			period := int64(k.rotation.days) * day
+			c.rotation.next += (1 + (d.now-k.rotation.next)/period) * period
+		}
+	})
+}
+
+const day = int64(24 * time.Hour / time.Millisecond)
+
+// maxMillis is the last that time.Time marshals to JSON, in the year 9999.
+const maxMillis = 253_402_300_799_999
+
+// millis returns t for a document, within what that holds.
+func millis(t time.Time) int64 { return min(max(t.UnixMilli(), 0), maxMillis) }
+
+// date is the inverse of millis.
+func date(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
