@@ -49,6 +49,11 @@ func about(name string, err error) error {
 
 var errIsDirectory = errors.New("is a directory")
 
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
 // plain is what the system says, without the operation and the path.
 func plain(err error) string {
 	var path *fs.PathError
@@ -62,7 +67,11 @@ func plain(err error) string {
 	case errors.As(err, &call):
 		err = call.Err
 	}
-	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "sse: "), "keyring: ")
+	text := err.Error()
+	for _, prefix := range []string{"sse: ", "keyring: ", "store failed: ", "load: ", "swap: "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return text
 }
 
 // aboutRing puts an error of a ring into words.
@@ -87,6 +96,8 @@ func aboutRing(path string, err error) error {
 		return says("the ring has no such key; see: blobseal ring list")
 	case errors.Is(err, keyring.ErrFull):
 		return says("the ring is full: make another one and rewrap to it")
+	case isDirectory(path):
+		return says("%v", errIsDirectory)
 	}
 	return about(path, err)
 }

@@ -14,30 +14,27 @@ type tracked struct {
 	ctx   context.Context
 	name  string
 	src   io.Reader
-	bar   *progressbar.ProgressBar // nil until it shows
-	begin func() *progressbar.ProgressBar
-	start time.Time
-	wait  time.Duration
 	n     int64
+	bar   *progressbar.ProgressBar // nil if there is no terminal
+	delay *delayedWriter
 }
 
 // track wraps src, of total bytes or -1 if that is not known. The caller calls
 // done when it is through.
 func (c *console) track(ctx context.Context, name string, src io.Reader, total int64) *tracked {
-	t := &tracked{ctx: ctx, name: name, src: src, start: time.Now(), wait: c.patience}
+	t := &tracked{ctx: ctx, name: name, src: src}
 	if c.isTerminal(c.stderr) {
-		t.begin = func() *progressbar.ProgressBar {
-			return progressbar.NewOptions64(total,
-				progressbar.OptionSetWriter(c.stderr),
-				progressbar.OptionSetDescription(name),
-				progressbar.OptionShowBytes(true),
-				progressbar.OptionShowTotalBytes(true),
-				progressbar.OptionUseIECUnits(true),
-				progressbar.OptionSetPredictTime(true),
-				progressbar.OptionThrottle(100*time.Millisecond),
-				progressbar.OptionSetWidth(20),
-				progressbar.OptionClearOnFinish())
-		}
+		t.delay = &delayedWriter{dst: c.stderr, until: time.Now().Add(c.patience)}
+		t.bar = progressbar.NewOptions64(total,
+			progressbar.OptionSetWriter(t.delay),
+			progressbar.OptionSetDescription(printable(name)),
+			progressbar.OptionShowBytes(true),
+			progressbar.OptionShowTotalBytes(true),
+			progressbar.OptionUseIECUnits(true),
+			progressbar.OptionSetPredictTime(true),
+			progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own
+			progressbar.OptionSetWidth(20))
 	}
 	return t
 }
@@ -48,9 +45,6 @@ func (t *tracked) Read(p []byte) (int, error) {
 	}
 	n, err := t.src.Read(p)
 	t.n += int64(n)
-	if t.begin != nil && t.bar == nil && time.Since(t.start) >= t.wait {
-		t.bar = t.begin()
-	}
 	if t.bar != nil {
 		t.bar.Set64(t.n)
 	}
@@ -62,9 +56,27 @@ func (t *tracked) Read(p []byte) (int, error) {
 
 // done takes the progress bar away.
 func (t *tracked) done() {
-	if t.bar != nil {
-		t.bar.Clear()
-		t.bar.Close()
-		t.bar, t.begin = nil, nil
+	if t.bar == nil {
+		return
 	}
+	t.bar.Exit()
+	if t.delay.shown {
+		t.bar.Clear()
+	}
+	t.bar = nil
+}
+
+// delayedWriter drops what is written before its time.
+type delayedWriter struct {
+	dst   io.Writer
+	until time.Time
+	shown bool
+}
+
+func (w *delayedWriter) Write(p []byte) (int, error) {
+	if !w.shown && time.Now().Before(w.until) {
+		return len(p), nil
+	}
+	w.shown = true
+	return w.dst.Write(p)
 }

@@ -227,7 +227,9 @@ type ringEnableCmd struct {
 }
 
 func (ringEnableCmd) Help() string {
-	return `    blobseal ring enable --ring my.ring --root-key-file root.key 5b2c8e01`
+	return `Files that it sealed open again. A destroyed key stays destroyed.
+
+    blobseal ring enable --ring my.ring --root-key-file root.key 5b2c8e01`
 }
 
 func (cmd ringEnableCmd) Run(ctx context.Context, c *console) error {

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The caller's own passphrases have no part in the tests.
+func init() {
+	for _, name := range []string{"BLOBSEAL_PASSPHRASE", "BLOBSEAL_NEW_PASSPHRASE", "BLOBSEAL_TO_PASSPHRASE"} {
+		os.Unsetenv(name)
+	}
+}
+
+// result of one command.
+type result struct {
+	code        int
+	out, errout string
+}
+
+// blobseal runs a command with nothing on standard input.
+func blobseal(args ...string) result { return piped("", args...) }
+
+func piped(stdin string, args ...string) result {
+	var out, errout bytes.Buffer
+	code := run(context.Background(), args, strings.NewReader(stdin), &out, &errout)
+	return result{code, out.String(), errout.String()}
+}
+
+// ok runs a command that must succeed and say nothing on stderr. It returns what
+// is on standard output.
+func ok(t *testing.T, args ...string) string {
+	t.Helper()
+	res := blobseal(args...)
+	require.Equal(t, 0, res.code, "%v: %s", args, res.errout)
+	require.Empty(t, res.errout)
+	return res.out
+}
+
+// fails checks that a command failed as it should: with that code, and with one
+// line on stderr, which says says.
+func (r result) fails(t *testing.T, code int, says string) {
+	t.Helper()
+	require.Equal(t, code, r.code, r.errout)
+	require.Regexp(t, `\Ablobseal: [^\n]+\n\z`, r.errout)
+	require.Contains(t, r.errout, says)
+}
+
+// args joins lists of arguments.
+func args(lists ...any) (all []string) {
+	for _, list := range lists {
+		switch list := list.(type) {
+		case string:
+			all = append(all, list)
+		case []string:
+			all = append(all, list...)
+		default:
+			panic(fmt.Sprintf("%T", list))
+		}
+	}
+	return all
+}
+
+// The keys of workspace, as flags.
+var (
+	ring     = []string{"--ring", "my.ring", "--root-key-file", "root.key"}
+	customer = []string{"--customer-key-file", "my.key"}
+	modes    = map[string][]string{"SSE-S3": ring, "SSE-C": customer}
+)
+
+// workspace makes an empty directory the current one, and a ring and keys there.
+func workspace(t *testing.T) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	ok(t, "ring", "create", "--ring", "my.ring", "--generate-root-key", "root.key")
+	ok(t, "keygen", "my.key")
+	ok(t, "keygen", "other.key")
+}
+
+func write(t *testing.T, name string, data []byte) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(name, data, 0o644))
+}
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	require.NoError(t, err)
+	return data
+}
+
+// random returns n bytes to encrypt.
+func random(n int) []byte {
+	data := make([]byte, n)
+	rand.Read(data)
+	return data
+}
+
+// files lists the current directory, hidden files too.
+func files(t *testing.T) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(".")
+	require.NoError(t, err)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// keyID is that of a sealed file.
+func keyID(t *testing.T, name string) string {
+	t.Helper()
+	found, err := newConsole(nil, nil, nil).inspect(t.Context(), name)
+	require.NoError(t, err)
+	return found.KeyID
+}
+
+func TestHelp(t *testing.T) {
+	t.Setenv("COLUMNS", "80")
+	help := ok(t, "--help")
+	golden := filepath.Join("testdata", "help.txt")
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		write(t, golden, []byte(help))
+	}
+	require.Equal(t, string(read(t, golden)), help, "run with UPDATE_GOLDEN=1 if this is meant")
+	require.Equal(t, help, ok(t), "no arguments")
+
+	for _, cmd := range []string{
+		"keygen", "encrypt", "decrypt", "inspect", "rewrap", "verify", "ring create", "ring list",
+		"ring rotate", "ring disable", "ring enable", "ring destroy", "ring change-root",
+	} {
+		help := ok(t, args(strings.Fields(cmd), "--help")...)
+		require.Contains(t, help, "\n    blobseal "+cmd, "an example")
+	}
+	require.Contains(t, ok(t, "decrypt", "--help"), "END is included")
+	require.Regexp(t, `\Ablobseal \S+, go1\S+ \w+/\w+\n\z`, ok(t, "--version"))
+}
+
+func TestUsage(t *testing.T) {
+	workspace(t)
+	write(t, "plain", []byte("x"))
+	write(t, "pass", []byte("secret\n"))
+	ok(t, args("encrypt", customer, "plain", "sealed")...)
+	before := files(t)
+	for name, test := range map[string]struct {
+		args []string
+		says string
+	}{
+		"command":             {args("frobnicate"), "frobnicate; see blobseal --help"},
+		"flag":                {args("encrypt", "--frob", "a", "b"), "--frob; see blobseal encrypt --help"},
+		"missing OUT":         {args("encrypt", customer, "plain"), "<out>"},
+		"no key":              {args("encrypt", "plain", "out"), "no key: give --ring and its root, or --customer-key-file"},
+		"no root":             {args("encrypt", "--ring", "my.ring", "plain", "out"), "the ring needs its root: give --root-key-file, --passphrase-file or BLOBSEAL_PASSPHRASE"},
+		"two roots":           {args("decrypt", ring, "--passphrase-file", "pass", "sealed", "out"), "--root-key-file and --passphrase-file: give one"},
+		"two modes":           {args("verify", ring, customer, "sealed"), "--ring and --customer-key-file: give one"},
+		"root without ring":   {args("encrypt", "--root-key-file", "root.key", "plain", "out"), "--root-key-file: give --ring"},
+		"no ring":             {args("ring", "list", "--root-key-file", "root.key"), "--ring"},
+		"ring without root":   {args("ring", "list", "--ring", "my.ring"), "the ring needs its root"},
+		"create without root": {args("ring", "create", "--ring", "new"), "or --generate-root-key"},
+		"create, two roots":   {args("ring", "create", "--ring", "new", "--root-key-file", "root.key", "--generate-root-key", "k"), "give one of them only"},
+		"no new root":         {args("ring", "change-root", ring), "--new-root-key-file, --new-passphrase-file or BLOBSEAL_NEW_PASSPHRASE"},
+		"two new roots":       {args("ring", "change-root", ring, "--new-root-key-file", "my.key", "--new-passphrase-file", "pass"), "give one of them only"},
+		"object":              {args("encrypt", customer, "--object", "nobucket", "plain", "out"), "want BUCKET/KEY"},
+		"context":             {args("encrypt", customer, "--context", "novalue", "plain", "out"), "want NAME=VALUE"},
+		"context without name": {
+			args("encrypt", customer, "--context", "=value", "plain", "out"), "want NAME=VALUE"},
+		"context twice":       {args("encrypt", customer, "--context", "a=1", "--context", "a=2", "plain", "out"), `"a" is there twice`},
+		"range":               {args("decrypt", customer, "--range", "x", "sealed", "out"), "want OFF-END"},
+		"range without OFF":   {args("decrypt", customer, "--range=-5", "sealed", "out"), "want OFF-END"},
+		"range backwards":     {args("decrypt", customer, "--range", "5-4", "sealed", "out"), "END is before OFF"},
+		"range of a pipe":     {args("decrypt", customer, "--range", "0-", "-", "out"), ""},
+		"encrypt to itself":   {args("encrypt", customer, "--force", "plain", "./plain"), "same file"},
+		"decrypt to itself":   {args("decrypt", customer, "--force", "sealed", "sealed"), "same file"},
+		"rewrap to nothing":   {args("rewrap", customer, "sealed"), "nothing to change"},
+		"rewrap, no to-root":  {args("rewrap", customer, "--to-ring", "my.ring", "sealed"), "give --to-root-key-file, --to-passphrase-file or BLOBSEAL_TO_PASSPHRASE"},
+		"rewrap, no to-ring":  {args("rewrap", customer, "--to-root-key-file", "root.key", "sealed"), "--to-root-key-file: give --to-ring"},
+		"rewrap of a stream":  {args("rewrap", ring, "-"), "rewrap changes files"},
+		"key to stdout":       {args("keygen", "-"), "not to standard output"},
+		"destroy in a script": {args("ring", "destroy", ring, "00000000"), "give --yes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdin string
+			if name == "range of a pipe" {
+				stdin, test.says = string(read(t, "sealed")), "--range needs a regular file"
+			}
+			res := piped(stdin, test.args...)
+			res.fails(t, 2, test.says)
+			require.Empty(t, res.out)
+			require.Equal(t, before, files(t))
+		})
+	}
+	t.Run("flag and variable", func(t *testing.T) {
+		t.Setenv("BLOBSEAL_PASSPHRASE", "secret")
+		blobseal(args("encrypt", ring, "plain", "out")...).fails(t, 2, "--root-key-file and BLOBSEAL_PASSPHRASE: give one")
+		ok(t, args("verify", customer, "sealed")...) // where it has no part
+	})
+}

@@ -1,0 +1,361 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// asCommand makes the test binary the command: "1" as it is, "fsize=N" with a
+// limit of N bytes on every file, "rewraps" as rewraps without end.
+const asCommand = "BLOBSEAL_TEST_COMMAND"
+
+// TestMain lets the test binary be the command, for tests of signals and kills.
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		beCommand()
+	}
+	os.Exit(m.Run())
+}
+
+func beCommand() {
+	how := os.Getenv(asCommand)
+	if limit, found := strings.CutPrefix(how, "fsize="); found {
+		n, _ := strconv.ParseUint(limit, 10, 64)
+		signal.Ignore(syscall.SIGXFSZ)
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+			panic(err)
+		}
+	}
+	if how == "rewraps" {
+		fmt.Println("ready")
+		for {
+			for _, args := range [][]string{
+				args("rewrap", customer, "--to-customer-key-file", "other.key", "sealed"),
+				args("rewrap", other, "--to-customer-key-file", "my.key", "sealed"),
+			} {
+				run(context.Background(), args, strings.NewReader(""), io.Discard, io.Discard)
+			}
+		}
+	}
+	main()
+}
+
+func command(t *testing.T, how string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asCommand+"="+how)
+	return cmd
+}
+
+// execute runs a command in a process of its own.
+func execute(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
+	var out, errout bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errout
+	err := cmd.Run()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		require.NoError(t, err)
+	}
+	return result{cmd.ProcessState.ExitCode(), out.String(), errout.String()}
+}
+
+// TestKill kills a process that rewraps to and fro, at random moments: the file
+// always opens with one of the two keys.
+func TestKill(t *testing.T) {
+	workspace(t)
+	plain := random(40_000)
+	write(t, "plain", plain)
+	ok(t, args("encrypt", customer, "plain", "sealed")...)
+	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	kills := 100
+	if testing.Short() {
+		kills = 10
+	}
+	var pending, partial, mine int
+	for range kills {
+		cmd := command(t, "rewraps")
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		_, err = io.ReadFull(out, make([]byte, len("ready\n")))
+		require.NoError(t, err)
+		time.Sleep(time.Duration(rng.IntN(int(15 * time.Millisecond))))
+		require.NoError(t, cmd.Process.Kill())
+		cmd.Wait()
+
+		f, err := os.Open("sealed")
+		require.NoError(t, err)
+		j, err := findJournal("sealed", f)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		require.NotEqual(t, journalForeign, j.state)
+		switch j.state {
+		case journalPending:
+			pending++
+		case journalPartial:
+			partial++
+		}
+
+		first, second := blobseal(args("decrypt", customer, "sealed", "-")...), blobseal(args("decrypt", other, "sealed", "-")...)
+		require.Equal(t, 1, first.code+second.code, "one of them opens it: %s%s", first.errout, second.errout)
+		require.Equal(t, string(plain), first.out+second.out)
+		mine += 1 - first.code
+	}
+	t.Logf("%d kills: %d left a pending journal, %d a part of one; %d times the first key opened the file", kills, pending, partial, mine)
+
+	// What was left does not hinder the next one.
+	key := customer
+	if blobseal(args("verify", key, "sealed")...).code != 0 {
+		key = other
+	}
+	ok(t, args("rewrap", key, "--to-ring", "my.ring", "--to-root-key-file", "root.key", "sealed")...)
+	require.Equal(t, string(plain), ok(t, args("decrypt", ring, "sealed", "-")...))
+	require.NoFileExists(t, sealedJournal)
+}
+
+// TestRewrapAtOnce has readers and several rewraps at one time.
+func TestRewrapAtOnce(t *testing.T) {
+	workspace(t)
+	write(t, "plain", random(20_000))
+	ok(t, args("encrypt", ring, "plain", "sealed")...)
+	done := make(chan result)
+	const writers, rounds = 3, 10
+	for range writers {
+		go func() {
+			var last result
+			for i := range rounds {
+				last = blobseal(args("rewrap", ring, "--to-ring", "my.ring", "--to-root-key-file", "root.key", "sealed")...)
+				if last.code != 0 {
+					break
+				}
+				_ = i
+			}
+			done <- last
+		}()
+	}
+	for left := writers; left > 0; {
+		require.Equal(t, "sealed: OK, 20000 bytes\n", ok(t, args("verify", ring, "sealed")...))
+		select {
+		case res := <-done:
+			require.Equal(t, 0, res.code, res.errout)
+			left--
+		default:
+		}
+	}
+	require.NoFileExists(t, sealedJournal)
+}
+
+// TestDiskFull limits the size of files in place of the disk's.
+func TestDiskFull(t *testing.T) {
+	workspace(t)
+	write(t, "plain", random(500_000))
+	write(t, "exists", []byte("precious"))
+	ok(t, args("encrypt", customer, "plain", "sealed")...)
+	ok(t, args("encrypt", customer, "--context", "k="+strings.Repeat("x", 830), "plain", "tight")...)
+	sealed, tight, before := read(t, "sealed"), read(t, "tight"), files(t)
+	for name, test := range map[string]struct {
+		args []string
+		says string
+	}{
+		"encrypt":               {args("encrypt", customer, "plain", "out"), "out: file too large"},
+		"encrypt over":          {args("encrypt", customer, "--force", "plain", "exists"), "exists: file too large"},
+		"decrypt":               {args("decrypt", customer, "sealed", "out"), "out: file too large"},
+		"rewrap in place":       {args("rewrap", customer, "--to-customer-key-file", "other.key", "sealed"), "sealed: not changed: file too large"},
+		"rewrap by replacement": {args("rewrap", customer, "--to-ring", "my.ring", "--to-root-key-file", "root.key", "tight"), "tight: file too large"},
+		"keygen":                {args("keygen", "out"), "out: file too large"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limit := "fsize=1000"
+			if name == "keygen" {
+				limit = "fsize=10"
+			}
+			execute(t, command(t, limit, test.args...)).fails(t, 1, test.says)
+			require.Equal(t, before, files(t))
+			require.Equal(t, "precious", string(read(t, "exists")))
+			require.Equal(t, sealed, read(t, "sealed"))
+			require.Equal(t, tight, read(t, "tight"))
+		})
+	}
+}
+
+// TestSignals interrupts a command that waits for more input.
+func TestSignals(t *testing.T) {
+	workspace(t)
+	write(t, "plain", random(500_000))
+	write(t, "exists", []byte("precious"))
+	ok(t, args("encrypt", customer, "plain", "sealed")...)
+	sealed := read(t, "sealed")
+	before := files(t)
+	for name, test := range map[string]struct {
+		args   []string
+		stdin  []byte
+		signal os.Signal
+	}{
+		"encrypt":      {args("encrypt", customer, "-", "out"), random(300_000), os.Interrupt},
+		"encrypt over": {args("encrypt", customer, "--force", "-", "exists"), random(300_000), syscall.SIGTERM},
+		"decrypt":      {args("decrypt", customer, "-", "out"), sealed[:300_000], os.Interrupt},
+		"verify":       {args("verify", customer, "-"), sealed[:300_000], syscall.SIGHUP},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := command(t, "1", test.args...)
+			stdin, err := cmd.StdinPipe()
+			require.NoError(t, err)
+			var errout bytes.Buffer
+			cmd.Stderr = &errout
+			require.NoError(t, cmd.Start())
+			_, err = stdin.Write(test.stdin) // beyond what a pipe holds: most has been read
+			require.NoError(t, err)
+			if name != "verify" {
+				require.Greater(t, len(files(t)), len(before), "a temporary file")
+			}
+			require.NoError(t, cmd.Process.Signal(test.signal))
+			cmd.Wait()
+			result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
+			require.Equal(t, before, files(t))
+			require.Equal(t, "precious", string(read(t, "exists")))
+		})
+	}
+	t.Run("a reader that does not read", func(t *testing.T) {
+		cmd := command(t, "1", args("decrypt", customer, "sealed", "-")...)
+		stdout, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		var errout bytes.Buffer
+		cmd.Stderr = &errout
+		require.NoError(t, cmd.Start())
+		_, err = io.ReadFull(stdout, make([]byte, 100))
+		require.NoError(t, err)
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		cmd.Wait()
+		result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
+	})
+}
+
+// terminal opens a pseudo-terminal. What a command writes to its tty shows in
+// screen.
+func terminal(t *testing.T) (tty *os.File, screen *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	require.NoError(t, err)
+	require.NoError(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { tty.Close() })
+	return tty, master
+}
+
+// show reads the screen until it holds want.
+func show(t *testing.T, screen *os.File, want string) string {
+	t.Helper()
+	var text []byte
+	buf := make([]byte, 4096)
+	for !bytes.Contains(text, []byte(want)) {
+		n, err := screen.Read(buf)
+		require.NoError(t, err, "%s", text)
+		text = append(text, buf[:n]...)
+	}
+	return string(text)
+}
+
+func TestProgress(t *testing.T) {
+	workspace(t)
+	write(t, "plain", random(4_000_000))
+	encrypt := args("encrypt", customer, "--force", "plain", "sealed")
+
+	t.Run("on a terminal", func(t *testing.T) {
+		tty, screen := terminal(t)
+		var out bytes.Buffer
+		c := newConsole(strings.NewReader(""), &out, tty)
+		c.patience = 0
+		require.Equal(t, 0, c.run(t.Context(), encrypt))
+		fmt.Fprint(tty, "the end")
+		text := show(t, screen, "the end")
+		require.Contains(t, text, "plain ")
+		require.Contains(t, text, "%")
+		require.Contains(t, text, "/s)")
+		require.Regexp(t, `\r +\rthe end$`, text, "it is taken away")
+		require.Empty(t, out.String())
+	})
+	t.Run("gone before an error", func(t *testing.T) {
+		ok(t, encrypt...)
+		data := read(t, "sealed")
+		data[3_000_000] ^= 1
+		write(t, "damaged", data)
+		tty, screen := terminal(t)
+		c := newConsole(strings.NewReader(""), io.Discard, tty)
+		c.patience = 0
+		require.Equal(t, 1, c.run(t.Context(), args("verify", customer, "damaged")))
+		require.Regexp(t, `\r +\rblobseal: 1 of 1 files`, show(t, screen, "failed verification"))
+	})
+	t.Run("not for short work", func(t *testing.T) {
+		tty, screen := terminal(t)
+		c := newConsole(strings.NewReader(""), io.Discard, tty)
+		require.Equal(t, 0, c.run(t.Context(), encrypt))
+		fmt.Fprint(tty, "the end")
+		require.Equal(t, "the end", show(t, screen, "the end"))
+	})
+	t.Run("not in a pipe", func(t *testing.T) {
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		c := newConsole(strings.NewReader(""), io.Discard, w)
+		c.patience = 0
+		require.Equal(t, 0, c.run(t.Context(), encrypt))
+		require.NoError(t, w.Close())
+		text, err := io.ReadAll(r)
+		require.NoError(t, err)
+		require.Empty(t, text)
+	})
+}
+
+func TestDestroyAsks(t *testing.T) {
+	workspace(t)
+	old := ringKeys(t).Keys[0].ID
+	ok(t, args("ring", "rotate", ring)...)
+	for _, test := range []struct {
+		answer string
+		code   int
+		says   string
+	}{
+		{"no\n", 1, "blobseal: not confirmed: nothing was changed"},
+		{"\n", 1, "not confirmed"},
+		{"\x04", 1, "not confirmed"}, // end of file
+		{"yes\n", 0, ""},
+	} {
+		tty, screen := terminal(t)
+		var out bytes.Buffer
+		c := newConsole(tty, &out, tty)
+		code := make(chan int)
+		go func() { code <- c.run(t.Context(), args("ring", "destroy", ring, old)) }()
+		text := show(t, screen, "Type yes to destroy it: ")
+		require.Contains(t, text, "Destroy key "+old+" of my.ring?")
+		require.Contains(t, text, "can never be opened again")
+		_, err := screen.WriteString(test.answer)
+		require.NoError(t, err)
+		require.Equal(t, test.code, <-code, "%q", test.answer)
+		if test.says != "" {
+			show(t, screen, test.says)
+		}
+		require.Equal(t, test.code == 0, ringKeys(t).Keys[0].State.String() == "destroyed")
+	}
+}
