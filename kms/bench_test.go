@@ -1,0 +1,62 @@
+package kms_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
+)
+
+// BenchmarkCache is what a cached use of a key costs.
+func BenchmarkCache(b *testing.B) {
+	for name, client := range map[string]func(*kmstest.Fake) kms.Client{
+		"blind":  func(f *kmstest.Fake) kms.Client { return f },
+		"asking": func(f *kmstest.Fake) kms.Client { return kmstest.Authorizing{Fake: f} },
+	} {
+		cache := kms.NewCache(client(kmstest.NewFake("key")), &kms.CacheOptions{MaxAge: time.Hour, MaxUses: 1 << 60})
+		ctx := as(b, alice)
+		ec := kms.Context{"blobseal:object": "photos", "department": "x"}
+		k, err := cache.GenerateDataKey(ctx, "key", ec)
+		require.NoError(b, err)
+		b.Run(name+"/GenerateDataKey", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := cache.GenerateDataKey(ctx, "key", ec); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"/Decrypt", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := cache.Decrypt(ctx, "key", k.Ciphertext, ec); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkBucketKey counts the calls to the key service of 100,000 writes by
+// two principals: calls/1000-writes is to be at most 0.1.
+func BenchmarkBucketKey(b *testing.B) {
+	var calls, writes int
+	for b.Loop() {
+		fake := kmstest.NewFake("key")
+		cache := kms.NewCache(fake, nil)
+		ctxs := []context.Context{as(b, alice), as(b, bob)}
+		for i := range 100_000 {
+			k, err := cache.GenerateDataKey(ctxs[i%2], "key", photo)
+			if err != nil || k.IsZero() {
+				b.Fatal(k, err)
+			}
+		}
+		writes += 100_000
+		calls += fake.Count()
+	}
+	b.ReportMetric(float64(calls)/float64(writes)*1000, "calls/1000-writes")
+}

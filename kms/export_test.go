@@ -1,0 +1,17 @@
+package kms
+
+import "time"
+
+// SetNow replaces the cache's clock.
+func (c *Cache) SetNow(now func() time.Time) { c.now = now }
+
+// Plaintexts returns the cache's own slices of plaintext, not copies.
+func (c *Cache) Plaintexts() [][]byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out [][]byte
+	for _, e := range c.entries {
+		out = append(out, e.plaintext[:])
+	}
+	return out
+}
