@@ -13,7 +13,8 @@ import (
 
 // output is where a command writes. A file appears under its name only when it
 // is complete and durable: until commit it is a temporary file beside it, and
-// discard removes that. Standard output, devices and pipes are written directly.
+// discard removes that. Only a process that is killed leaves one behind, hidden:
+// ".NAME.blobseal-*.tmp". Standard output, devices and pipes are written directly.
 type output struct {
 	ctx    context.Context
 	name   string // as the caller wrote it
