@@ -107,8 +107,8 @@ func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec
 // Decrypt implements [kms.Client]. It opens what Encrypt, ReEncrypt and the
 // methods that generate data keys returned, under any version of the key.
 //
-// The ciphertext names its key, so keyID may be empty; another key than that one
-// is kms.ErrCiphertext.
+// keyID is the key that the caller expects: a ciphertext of another one is
+// kms.ErrCiphertext. Who expects none asks [KeyID] which one it is.
 func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
 	kms.ReportFrom(ctx).RequestID = newKeyID().String()
 	return c.decrypt(ctx, kms.OpDecrypt, keyID, ciphertext, ec)
@@ -121,9 +121,6 @@ func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ci
 	b, err := parseBlob(ciphertext)
 	if err != nil {
 		return nil, err
-	}
-	if keyID == "" {
-		keyID = c.nameOf(b.key)
 	}
 	began := time.Now()
 	k, err := c.use(ctx, op, keyID, ec, false)
@@ -149,19 +146,20 @@ func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ci
 	return openBlob(b, v.key, ec)
 }
 
-// nameOf names a key that a ciphertext names, wherever it belongs: policies
-// decide whether it may be used from here.
-func (c *Client) nameOf(id keyID) string {
-	if k := c.service.current.Load().keys[id]; k != nil {
-		return k.arn
+// KeyID returns the id of the key that a ciphertext is under, as the ciphertext
+// says: nothing of it is authenticated, and anyone can write one that names a key.
+func KeyID(ciphertext []byte) (string, error) {
+	b, err := parseBlob(ciphertext)
+	if err != nil {
+		return "", err
 	}
-	return id.String()
+	return b.key.String(), nil
 }
 
 // ReEncryptInput is what [Client.ReEncrypt] takes.
 type ReEncryptInput struct {
 	Ciphertext    []byte
-	SourceKeyID   string      // may be empty, as in Decrypt
+	SourceKeyID   string      // the key that it is under, as in Decrypt
 	SourceContext kms.Context // of the ciphertext
 	KeyID         string      // the key to encrypt under; it may be the same one
 	Context       kms.Context // of the result

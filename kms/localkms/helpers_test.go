@@ -111,7 +111,9 @@ func (s *service) encrypt(id, text string, ec kms.Context) []byte {
 
 func (s *service) decrypts(ciphertext []byte, text string, ec kms.Context) {
 	s.t.Helper()
-	plaintext, err := s.Decrypt(s.t.Context(), "", ciphertext, ec)
+	id, err := localkms.KeyID(ciphertext)
+	require.NoError(s.t, err)
+	plaintext, err := s.Decrypt(s.t.Context(), id, ciphertext, ec)
 	require.NoError(s.t, err)
 	require.Equal(s.t, text, string(plaintext))
 }

@@ -104,6 +104,7 @@ func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
 // with what there is, for one more interval. A failure is one once the document
 // is too stale.
 func (s *Service) refreshAged(ctx context.Context) error {
+	now := time.Now()
 	stale := s.age() >= s.opts.MaxStaleness
 	if !stale && time.Since(s.start) < time.Duration(s.loads.next.Load()) {
 		return nil // the store failed a moment ago
@@ -117,7 +118,7 @@ func (s *Service) refreshAged(ctx context.Context) error {
 	} else if err := s.lockLoads(ctx); err != nil {
 		return err
 	}
-	err := s.reloadLocked(ctx, time.Now().Add(-s.opts.RefreshInterval), false)
+	err := s.reloadLocked(ctx, now.Add(-s.opts.RefreshInterval), now, false)
 	<-s.loads.lock
 	if err == nil {
 		return nil
@@ -149,7 +150,7 @@ func (s *Service) reload(ctx context.Context, since time.Time) error {
 		return err
 	}
 	defer func() { <-s.loads.lock }()
-	return s.reloadLocked(ctx, since, false)
+	return s.reloadLocked(ctx, since, since, false)
 }
 
 // reloadAfterMiss is reload for a caller that did not find what was asked for.
@@ -159,15 +160,17 @@ func (s *Service) reloadAfterMiss(ctx context.Context, since time.Time) error {
 		return err
 	}
 	defer func() { <-s.loads.lock }()
-	return s.reloadLocked(ctx, since, true)
+	return s.reloadLocked(ctx, since, since, true)
 }
 
-func (s *Service) reloadLocked(ctx context.Context, since time.Time, paced bool) error {
+// reloadLocked loads the document unless a load that began after since succeeded,
+// or one that began after asked failed.
+func (s *Service) reloadLocked(ctx context.Context, since, asked time.Time, paced bool) error {
 	l := &s.loads
 	if time.Duration(l.good.Load()) > since.Sub(s.start) {
 		return nil
 	}
-	if l.failed.After(since) {
+	if l.failed.After(asked) {
 		return l.err
 	}
 	if paced {

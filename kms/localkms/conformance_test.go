@@ -1,0 +1,269 @@
+package localkms_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+var errDown = errors.New("disk is away")
+
+// faultyStore fails or stalls when told to.
+type faultyStore struct {
+	keyring.Store
+	down, slow   atomic.Bool
+	loads, swaps atomic.Int64
+}
+
+func (s *faultyStore) fault(ctx context.Context) error {
+	if s.slow.Load() {
+		select {
+		case <-time.After(10 * time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if s.down.Load() {
+		return errDown
+	}
+	return nil
+}
+
+func (s *faultyStore) Load(ctx context.Context) ([]byte, string, error) {
+	s.loads.Add(1)
+	if err := s.fault(ctx); err != nil {
+		return nil, "", err
+	}
+	return s.Store.Load(ctx)
+}
+
+func (s *faultyStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	s.swaps.Add(1)
+	if err := s.fault(ctx); err != nil {
+		return "", err
+	}
+	return s.Store.Swap(ctx, version, data)
+}
+
+func TestConformance(t *testing.T) {
+	kmstest.Run(t, func(t *testing.T) kmstest.Subject {
+		store := &faultyStore{Store: keyring.NewMemStore()}
+		s := open(t, store, func(o *localkms.Options) {
+			o.RefreshInterval, o.MaxStaleness = 1, 1 // so that each use needs the store
+			o.Now = time.Now
+		})
+		key, err := s.CreateKey(t.Context(), nil)
+		require.NoError(t, err)
+		other, err := s.CreateKey(t.Context(), nil)
+		require.NoError(t, err)
+		require.NoError(t, s.CreateAlias(t.Context(), "alias/kmstest", key.ID))
+		policy := "permit (principal, action, resource);"
+		return kmstest.Subject{
+			Client: s.Client, KeyID: key.ARN, Alias: "alias/kmstest", OtherKeyID: other.ARN,
+			UnknownKeyID: "arn:blobseal:kms:local:000000000000:key/00000000-0000-4000-8000-000000000000",
+			Disable:      func(t *testing.T) { require.NoError(t, s.DisableKey(t.Context(), key.ID)) },
+			Enable: func(t *testing.T) {
+				if s.describe(key.ID).State == localkms.PendingDeletion {
+					require.NoError(t, s.CancelKeyDeletion(t.Context(), key.ID))
+				}
+				require.NoError(t, s.EnableKey(t.Context(), key.ID))
+			},
+			ScheduleDeletion: func(t *testing.T) {
+				_, err := s.ScheduleKeyDeletion(t.Context(), key.ID, 7)
+				require.NoError(t, err)
+			},
+			Deny: func(t *testing.T, p kms.Principal, op kms.Operation) {
+				policy += fmt.Sprintf("forbid (principal == Principal::%q, action == Action::%q, resource);", p.ID, op)
+				require.NoError(t, s.PutKeyPolicy(t.Context(), key.ID, policy, nil))
+			},
+			Break:  func(*testing.T) { store.down.Store(true) },
+			Repair: func(*testing.T) { store.down.Store(false) },
+			Stall:  func(*testing.T) { store.slow.Store(true) },
+		}
+	})
+}
+
+func TestTheServiceGoesOnWhileTheStoreIsDownAndThenRefuses(t *testing.T) {
+	store := &faultyStore{Store: keyring.NewMemStore()}
+	s := open(t, store, func(o *localkms.Options) {
+		o.RefreshInterval, o.MaxStaleness = 10*time.Millisecond, 300*time.Millisecond
+	})
+	id := s.key()
+	store.down.Store(true)
+	time.Sleep(20 * time.Millisecond)
+	dk, err := s.GenerateDataKey(t.Context(), id, nil)
+	require.NoError(t, err)
+	isKind(t, kms.ErrUnavailable, s.DisableKey(t.Context(), id))
+	_, err = s.CreateKey(t.Context(), nil)
+	isKind(t, kms.ErrUnavailable, err)
+	_, err = s.GenerateDataKey(t.Context(), "alias/unknown", nil)
+	isKind(t, kms.ErrUnavailable, err)
+	require.ErrorIs(t, err, errDown)
+	_, err = s.GenerateDataKey(t.Context(), localkms.DefaultAlias, nil)
+	isKind(t, kms.ErrUnavailable, err)
+	time.Sleep(300 * time.Millisecond)
+	_, err = s.Decrypt(t.Context(), id, dk.Ciphertext, nil)
+	isKind(t, kms.ErrUnavailable, err)
+	require.ErrorIs(t, err, errDown)
+	store.down.Store(false)
+	_, err = s.Decrypt(t.Context(), id, dk.Ciphertext, nil)
+	require.NoError(t, err)
+}
+
+func TestASlowStoreStopsNoOneBeyondTheirContext(t *testing.T) {
+	store := &faultyStore{Store: keyring.NewMemStore()}
+	s := open(t, store, func(o *localkms.Options) { o.RefreshInterval = 10 * time.Millisecond })
+	id := s.key()
+	store.slow.Store(true)
+	time.Sleep(30 * time.Millisecond)
+	for _, use := range []func(ctx context.Context) error{
+		func(ctx context.Context) error { _, err := s.GenerateDataKey(ctx, id, nil); return err },
+		func(ctx context.Context) error { _, err := s.GenerateDataKey(ctx, "alias/unknown", nil); return err },
+		func(ctx context.Context) error { return s.DisableKey(ctx, id) },
+		func(ctx context.Context) error { return s.Refresh(ctx) },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		began := time.Now()
+		err := use(ctx)
+		cancel()
+		isKind(t, kms.ErrUnavailable, err)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Less(t, time.Since(began), time.Second)
+	}
+}
+
+func TestChangesOfAnotherProcessAreSeenWithinTheRefreshInterval(t *testing.T) {
+	a := open(t, nil, func(o *localkms.Options) { o.RefreshInterval = time.Hour })
+	b := open(t, a.store, func(o *localkms.Options) { o.RefreshInterval = 50 * time.Millisecond })
+	id := a.key()
+	dk, err := b.GenerateDataKey(t.Context(), id, nil) // at once: it was not known
+	require.NoError(t, err)
+	require.NoError(t, a.DisableKey(t.Context(), id))
+	_, err = a.Decrypt(t.Context(), id, dk.Ciphertext, nil)
+	isKind(t, kms.ErrDisabled, err)
+	time.Sleep(60 * time.Millisecond)
+	_, err = b.Decrypt(t.Context(), id, dk.Ciphertext, nil)
+	isKind(t, kms.ErrDisabled, err)
+
+	// What one encrypts under a new version the other decrypts at once.
+	require.NoError(t, b.EnableKey(t.Context(), id))
+	_, err = b.RotateKey(t.Context(), id)
+	require.NoError(t, err)
+	ciphertext := b.encrypt(id, "x", nil)
+	require.NoError(t, a.Refresh(t.Context()))
+	_, err = b.RotateKey(t.Context(), id)
+	require.NoError(t, err)
+	newer := b.encrypt(id, "y", nil)
+	a.decrypts(ciphertext, "x", nil)
+	a.decrypts(newer, "y", nil)
+}
+
+func TestMissesDoNotFloodTheStore(t *testing.T) {
+	store := &faultyStore{Store: keyring.NewMemStore()}
+	s := open(t, store, func(o *localkms.Options) { o.RefreshInterval = time.Hour })
+	before := store.loads.Load()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	done := make(chan struct{})
+	for range 8 {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for ctx.Err() == nil {
+				s.GenerateDataKey(ctx, "alias/unknown", nil)
+			}
+		}()
+	}
+	for range 8 {
+		<-done
+	}
+	require.LessOrEqual(t, store.loads.Load()-before, int64(22))
+}
+
+func TestRunRefreshesRotatesAndDeletes(t *testing.T) {
+	s := open(t, nil, nil)
+	id := s.key()
+	info, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{RotationDays: 90})
+	require.NoError(t, err)
+	_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
+	require.NoError(t, err)
+	runner := open(t, s.store, func(o *localkms.Options) { o.RefreshInterval, o.Now = 10*time.Millisecond, s.clock.now })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- runner.Run(ctx) }()
+	before := runner.Generation()
+	s.clock.add(90 * day)
+	require.Eventually(t, func() bool { return runner.Generation() == before+1 }, 10*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.NoError(t, s.Refresh(t.Context()))
+	require.Equal(t, before+1, s.Generation())
+	require.Equal(t, 2, s.describe(info.ID).Rotation.Versions)
+	keys, _, err := s.ListKeys(t.Context(), 0, "")
+	require.NoError(t, err)
+	require.Len(t, keys, 1)
+}
+
+func TestListsArePaged(t *testing.T) {
+	s := open(t, nil, nil)
+	other := s.client("other", "")
+	var want []string
+	for i := range 25 {
+		id := s.key()
+		want = append(want, id)
+		require.NoError(t, s.CreateAlias(t.Context(), fmt.Sprintf("alias/%02d", i), id))
+		_, err := other.CreateKey(t.Context(), nil)
+		require.NoError(t, err)
+	}
+	slices.Sort(want)
+	for _, limit := range []int{1, 7, 24, 25, 26, 0, 1000} {
+		var keys, aliases []string
+		for marker := ""; ; {
+			page, next, err := s.ListKeys(t.Context(), limit, marker)
+			require.NoError(t, err)
+			for _, k := range page {
+				keys = append(keys, k.ID)
+			}
+			if marker = next; marker == "" {
+				break
+			}
+			require.Len(t, page, limit)
+		}
+		require.Equal(t, want, keys)
+		for marker := ""; ; {
+			page, next, err := s.ListAliases(t.Context(), "", limit, marker)
+			require.NoError(t, err)
+			for _, a := range page {
+				aliases = append(aliases, a.Name)
+			}
+			if marker = next; marker == "" {
+				break
+			}
+			require.Len(t, page, limit)
+		}
+		require.Len(t, aliases, 25)
+		require.True(t, slices.IsSorted(aliases))
+	}
+	for _, limit := range []int{-1, 1001} {
+		_, _, err := s.ListKeys(t.Context(), limit, "")
+		isKind(t, kms.ErrInvalid, err)
+		_, _, err = s.ListAliases(t.Context(), "", limit, "")
+		isKind(t, kms.ErrInvalid, err)
+	}
+	_, _, err := s.ListKeys(t.Context(), 0, "x")
+	isKind(t, kms.ErrInvalid, err)
+	aliases, _, err := s.ListAliases(t.Context(), want[3], 0, "")
+	require.NoError(t, err)
+	require.Len(t, aliases, 1)
+	require.Equal(t, want[3], aliases[0].KeyID)
+}
