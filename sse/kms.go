@@ -99,6 +99,7 @@ func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decrypti
 	if err != nil {
 		return nil, err
 	}
+	ctx = kms.WithResource(ctx, resource(obj))
 	plaintext, err := k.client.Decrypt(ctx, env.keyID, env.wrapped, ec)
 	switch {
 	case errors.Is(err, kms.ErrCiphertext), errors.Is(err, kms.ErrNotFound), errors.Is(err, kms.ErrInvalid):
@@ -138,9 +139,13 @@ func (k *KMS) generate(ctx context.Context, obj Object) (wrapping, error) {
 	if err != nil {
 		return wrapping{}, err
 	}
+	ctx = kms.WithResource(ctx, resource(obj))
 	dk, err := k.client.GenerateDataKey(ctx, k.keyID, ec)
 	if err != nil {
 		return wrapping{}, fmt.Errorf("sse: %w", err)
+	}
+	if dk == nil {
+		return wrapping{}, fmt.Errorf("sse: %w: the key service returned no data key", kms.ErrInvalid)
 	}
 	defer dk.Clear()
 	if dk.KeyID == "" || len(dk.Ciphertext) == 0 || dk.IsZero() {
@@ -156,12 +161,15 @@ func (k *KMS) generate(ctx context.Context, obj Object) (wrapping, error) {
 	}, nil
 }
 
+// resource is how records of use name an object, also one under a bucket key.
+func resource(obj Object) string { return obj.Bucket + "/" + obj.Key }
+
 // keyContext is the encryption context that the key service binds: the object's
 // name and the caller's pairs.
 func keyContext(obj Object, bucketKey bool) (kms.Context, error) {
-	name := obj.Bucket
-	if !bucketKey {
-		name += "/" + obj.Key
+	name := resource(obj)
+	if bucketKey {
+		name = obj.Bucket
 	}
 	if !utf8.ValidString(name) {
 		return nil, fmt.Errorf("%w: object name %q is not UTF-8, which a key service needs", ErrInvalid, name)

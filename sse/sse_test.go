@@ -18,6 +18,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -76,6 +77,7 @@ func (f fresh) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (
 func ciphers(t testing.TB) map[sse.Mode][2]sse.Cipher {
 	return map[sse.Mode][2]sse.Cipher{
 		sse.ModeManaged:  {sse.NewManaged(newRing(t)), sse.NewManaged(newRing(t))},
+		sse.ModeKMS:      {newKMS(t, kmstest.NewFake(kmsKey), kmsKey, nil), newKMS(t, kmstest.NewFake("key/8"), "key/8", nil)},
 		sse.ModeCustomer: {newCustomer(t, customerKey), newCustomer(t, bytes.Repeat([]byte{1}, 32))},
 	}
 }
@@ -275,11 +277,12 @@ func TestEveryBitFlip(t *testing.T) {
 	plaintext := []byte("attack at dawn")
 	store := keyring.NewMemStore()
 	ring := newRingIn(t, store)
-	dec := sse.ByMode{sse.ModeManaged: fresh{store}, sse.ModeCustomer: newCustomer(t, customerKey)}
+	service := newKMS(t, kmstest.NewFake(kmsKey), kmsKey, &sse.KMSOptions{BucketKey: true})
+	dec := sse.ByMode{sse.ModeManaged: fresh{store}, sse.ModeKMS: service, sse.ModeCustomer: newCustomer(t, customerKey)}
 	for mode, enc := range map[sse.Mode]sse.Encrypter{
-		sse.ModeManaged: sse.NewManaged(ring), sse.ModeCustomer: newCustomer(t, customerKey),
+		sse.ModeManaged: sse.NewManaged(ring), sse.ModeKMS: service, sse.ModeCustomer: newCustomer(t, customerKey),
 	} {
-		for _, size := range []int{0, 420} {
+		for _, size := range []int{0, 600} {
 			data := seal(t, enc, object, plaintext, &sse.WriterOptions{EnvelopeSize: size})
 			for bit := range len(data) * 8 {
 				damaged := bytes.Clone(data)
@@ -293,7 +296,7 @@ func TestEveryBitFlip(t *testing.T) {
 func TestEveryTruncation(t *testing.T) {
 	for mode, cs := range ciphers(t) {
 		for _, plaintext := range [][]byte{nil, []byte("attack at dawn")} {
-			data := seal(t, cs[0], object, plaintext, &sse.WriterOptions{EnvelopeSize: 420})
+			data := seal(t, cs[0], object, plaintext, &sse.WriterOptions{EnvelopeSize: 600})
 			for n := range len(data) {
 				requireRefused(t, cs[0], data[:n], plaintext, fmt.Sprintf("%v, %d of %d bytes", mode, n, len(data)))
 			}
@@ -322,30 +325,30 @@ func TestEveryTruncation(t *testing.T) {
 func TestMixedParts(t *testing.T) {
 	plaintext := pattern(4*chunk + 5)
 	for mode, cs := range ciphers(t) {
-		a := seal(t, cs[0], object, plaintext, &sse.WriterOptions{EnvelopeSize: 512})
-		b := seal(t, cs[0], object, plaintext, &sse.WriterOptions{EnvelopeSize: 512})
-		part := func(data []byte, k int) []byte { return data[512+k*16400:][:16400] }
+		a := seal(t, cs[0], object, plaintext, &sse.WriterOptions{EnvelopeSize: 640})
+		b := seal(t, cs[0], object, plaintext, &sse.WriterOptions{EnvelopeSize: 640})
+		part := func(data []byte, k int) []byte { return data[640+k*16400:][:16400] }
 		join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 		for name, mixed := range map[string][]byte{
-			"envelope of A, body of B":          join(a[:512], b[512:]),
-			"envelope of A, head and body of B": join(a[:512-56], b[512-56:]),
-			"chunks swapped":                    join(a[:512], part(a, 1), part(a, 0), a[512+2*16400:]),
-			"chunk duplicated":                  join(a[:512], part(a, 0), a[512:]),
-			"chunk dropped":                     join(a[:512], a[512+16400:]),
-			"last appended":                     join(a, a[512+4*16400:]),
+			"envelope of A, body of B":          join(a[:640], b[640:]),
+			"envelope of A, head and body of B": join(a[:640-56], b[640-56:]),
+			"chunks swapped":                    join(a[:640], part(a, 1), part(a, 0), a[640+2*16400:]),
+			"chunk duplicated":                  join(a[:640], part(a, 0), a[640:]),
+			"chunk dropped":                     join(a[:640], a[640+16400:]),
+			"last appended":                     join(a, a[640+4*16400:]),
 			"byte appended":                     join(a, []byte{0}),
 			"object appended":                   join(a, b),
-			"chunk of B":                        join(a[:512], part(b, 0), a[512+16400:]),
-			"nothing after it":                  a[:512],
-			"envelope twice":                    join(a[:512], a),
-			"body alone":                        a[512:],
+			"chunk of B":                        join(a[:640], part(b, 0), a[640+16400:]),
+			"nothing after it":                  a[:640],
+			"envelope twice":                    join(a[:640], a),
+			"body alone":                        a[640:],
 		} {
 			requireRefused(t, cs[0], mixed, plaintext, fmt.Sprintf("%v, %s", mode, name))
 		}
-		_, err := open(cs[0], object, join(a[:512-56], b[512-56:]))
+		_, err := open(cs[0], object, join(a[:640-56], b[640-56:]))
 		require.ErrorIs(t, err, sse.ErrKey, "the head is bound by the sealed data key")
 		var bad *sse.ChunkError // SPEC ERR-4
-		_, err = open(cs[0], object, join(a[:512], part(a, 0), part(a, 2), part(a, 1), a[512+3*16400:]))
+		_, err = open(cs[0], object, join(a[:640], part(a, 0), part(a, 2), part(a, 1), a[640+3*16400:]))
 		require.ErrorAs(t, err, &bad)
 		require.EqualValues(t, 1, bad.Chunk)
 	}
@@ -430,17 +433,17 @@ func TestRewrap(t *testing.T) {
 				{renamed, renamed},
 				{sse.Object{Context: kms.Context{}}, sse.Object{}},
 			} {
-				data := seal(t, from, object, plaintext, &sse.WriterOptions{EnvelopeSize: 600})
+				data := seal(t, from, object, plaintext, &sse.WriterOptions{EnvelopeSize: 640})
 				old, err := sse.ReadEnvelope(bytes.NewReader(data))
 				require.NoError(t, err)
 				d, err := from.Decrypt(ctx, object, old)
 				require.NoError(t, err)
 				env, err := to.Rewrap(ctx, target.ask, d)
 				require.NoError(t, err)
-				require.Equal(t, 600, env.Size())
+				require.Equal(t, 640, env.Size())
 				head, err := env.MarshalBinary()
 				require.NoError(t, err)
-				rewrapped := append(head, data[600:]...)
+				rewrapped := append(head, data[640:]...)
 				got, err := open(to, target.then, rewrapped)
 				require.NoError(t, err)
 				require.True(t, bytes.Equal(plaintext, got))
@@ -479,7 +482,7 @@ func TestRotation(t *testing.T) {
 	ctx := t.Context()
 	ring := newRing(t)
 	c := sse.NewManaged(ring)
-	data := seal(t, c, object, []byte("old"), &sse.WriterOptions{EnvelopeSize: 512})
+	data := seal(t, c, object, []byte("old"), &sse.WriterOptions{EnvelopeSize: 640})
 	env, err := sse.ReadEnvelope(bytes.NewReader(data))
 	require.NoError(t, err)
 	first := env.KeyID()
@@ -507,7 +510,7 @@ func TestRotation(t *testing.T) {
 	require.ErrorIs(t, err, keyring.ErrDestroyed)
 	head, err := newer.MarshalBinary()
 	require.NoError(t, err)
-	got, err = open(c, object, append(head, data[512:]...))
+	got, err = open(c, object, append(head, data[640:]...))
 	require.NoError(t, err)
 	require.Equal(t, "old", string(got))
 }
