@@ -187,17 +187,21 @@ func TestDocumentThatContradictsItself(t *testing.T) {
 		"disabled only in metadata":   func(d *draft) { d.versions = append(d.versions, version{id: d.versions[0].id ^ 1, state: Disabled}) },
 		"version only in keyset":      func(d *draft) { d.versions = d.versions[1:] },
 		"last version only in keyset": func(d *draft) { d.versions = d.versions[:3]; d.primary = d.versions[2].id },
-		"another primary":             func(d *draft) { d.primary = d.versions[2].id },
-		"another id":                  func(d *draft) { d.versions[0].id ^= 1 },
-		"another order":               func(d *draft) { d.versions[0], d.versions[2] = d.versions[2], d.versions[0] },
-		"enabled but disabled":        func(d *draft) { d.versions[0].state = Enabled },
-		"disabled but enabled":        func(d *draft) { d.versions[2].state = Disabled },
-		"destroyed but there":         func(d *draft) { d.versions[0].state = Destroyed },
-		"there but destroyed":         func(d *draft) { d.versions[1].state = Enabled },
-		"another keyset":              func(d *draft) { d.manager = other.manager },
-		"key of another kind":         func(d *draft) { swapLast(t, d, prf.HMACSHA256PRFKeyTemplate()) },
-		"key of another hash":         func(d *draft) { swapLast(t, d, prf.HMACSHA512PRFKeyTemplate()) },
-		"not even a PRF key":          func(d *draft) { swapLast(t, d, aead.AES256GCMKeyTemplate()) },
+		"one more in keyset": func(d *draft) {
+			_, err := d.manager.Add(prf.HKDFSHA256PRFKeyTemplate())
+			require.NoError(t, err)
+		},
+		"another primary":      func(d *draft) { d.primary = d.versions[2].id },
+		"another id":           func(d *draft) { d.versions[0].id ^= 1 },
+		"another order":        func(d *draft) { d.versions[0], d.versions[2] = d.versions[2], d.versions[0] },
+		"enabled but disabled": func(d *draft) { d.versions[0].state = Enabled },
+		"disabled but enabled": func(d *draft) { d.versions[2].state = Disabled },
+		"destroyed but there":  func(d *draft) { d.versions[0].state = Destroyed },
+		"there but destroyed":  func(d *draft) { d.versions[1].state = Enabled },
+		"another keyset":       func(d *draft) { d.manager = other.manager },
+		"key of another kind":  func(d *draft) { swapLast(t, d, prf.HMACSHA256PRFKeyTemplate()) },
+		"key of another hash":  func(d *draft) { swapLast(t, d, prf.HMACSHA512PRFKeyTemplate()) },
+		"not even a PRF key":   func(d *draft) { swapLast(t, d, aead.AES256GCMKeyTemplate()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := testDraft(t)

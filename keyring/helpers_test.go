@@ -101,6 +101,7 @@ type hooked struct {
 
 	mu     sync.Mutex
 	onLoad func(ctx context.Context) error
+	loaded func()                                             // after a load
 	onSwap func(ctx context.Context, swap func() error) error // swap does it, once or not at all
 }
 
@@ -119,11 +120,26 @@ func (h *hooked) down() {
 }
 func (h *hooked) up() { h.set(nil, nil) }
 
+// afterLoad has act called once, between the next load and its return.
+func (h *hooked) afterLoad(act func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.loaded = func() {
+		h.mu.Lock()
+		h.loaded = nil
+		h.mu.Unlock()
+		act()
+	}
+}
+
 func (h *hooked) Load(ctx context.Context) ([]byte, string, error) {
 	h.loads.Add(1)
 	h.mu.Lock()
-	hook := h.onLoad
+	hook, loaded := h.onLoad, h.loaded
 	h.mu.Unlock()
+	if loaded != nil {
+		defer loaded()
+	}
 	if hook != nil {
 		if err := hook(ctx); err != nil {
 			return nil, "", err

@@ -41,8 +41,8 @@ type Options struct {
 	HardAge time.Duration
 
 	// RefreshInterval is how often [Ring.Run] loads the document, give or take
-	// a fifth. Zero means DefaultRefreshInterval. It is also how long a version
-	// that was disabled elsewhere keeps opening here.
+	// a fifth. Zero means DefaultRefreshInterval, less than a second is an error.
+	// It is also how long a version that was disabled elsewhere keeps opening here.
 	RefreshInterval time.Duration
 
 	// Logger hears what fails in the background. Nil means [slog.Default].
@@ -113,11 +113,14 @@ func (o *Options) check() error {
 			return err
 		}
 	}
-	if o.HardAge < 0 || o.RefreshInterval < 0 {
-		return errors.New("keyring: negative HardAge or RefreshInterval")
+	if o.HardAge < 0 {
+		return fmt.Errorf("keyring: hard age of %v", o.HardAge)
 	}
 	if o.RefreshInterval == 0 {
 		o.RefreshInterval = DefaultRefreshInterval
+	}
+	if o.RefreshInterval < time.Second {
+		return fmt.Errorf("keyring: refresh interval of %v, want at least a second", o.RefreshInterval)
 	}
 	return nil
 }

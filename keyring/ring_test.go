@@ -150,7 +150,7 @@ func TestOpenErrors(t *testing.T) {
 			require.Equal(t, 1, strings.Count(err.Error(), "keyring: "), "%v", err)
 		})
 	}
-	for _, opts := range []keyring.Options{{HardAge: -1}, {RefreshInterval: -1}} {
+	for _, opts := range []keyring.Options{{HardAge: -1}, {RefreshInterval: -1}, {RefreshInterval: time.Millisecond}} {
 		_, err := keyring.Open(t.Context(), good, keyRoot(t, 1), &opts)
 		require.Error(t, err)
 	}
@@ -236,6 +236,40 @@ func TestCreateFails(t *testing.T) {
 	require.ErrorIs(t, err, keyring.ErrPeriod)
 	_, _, err = store.Load(t.Context())
 	require.ErrorIs(t, err, keyring.ErrNotExist, "nothing was written")
+}
+
+// A store that cannot be read but written is not an empty one.
+func TestUnreadableIsNotMissing(t *testing.T) {
+	store := newHooked()
+	store.set(func(context.Context) error { return errDown }, nil)
+	_, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Create: true})
+	require.ErrorIs(t, err, errDown)
+	require.NotErrorIs(t, err, keyring.ErrNotExist)
+	require.Zero(t, store.swaps.Load())
+}
+
+// A document that was loaded before the ring moved on is neither a rollback nor
+// taken for the latest.
+func TestLoadThatIsOvertaken(t *testing.T) {
+	ctx := t.Context()
+	store := newHooked()
+	ring := create(t, store, nil)
+	other := reopen(t, store.Store)
+	third := reopen(t, store.Store)
+
+	rotate(t, other)
+	store.afterLoad(func() { rotate(t, ring) })
+	require.NoError(t, ring.Refresh(ctx))
+	require.Equal(t, uint64(3), ring.Generation(), "the refresh brought generation 2")
+
+	var late string
+	store.afterLoad(func() {
+		late = rotate(t, third)
+		require.NoError(t, ring.Refresh(ctx))
+	})
+	require.NoError(t, ring.SetPeriod(ctx, time.Hour))
+	require.Equal(t, uint64(5), ring.Generation())
+	require.Equal(t, late, primary(t, ring))
 }
 
 func TestCreatorsThatRaceShareTheRing(t *testing.T) {
