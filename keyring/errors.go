@@ -13,7 +13,8 @@ var (
 	ErrNotExist = errors.New("keyring: ring does not exist")
 
 	// ErrConflict: the document in the store is not the version that was to be
-	// replaced. The ring reloads and tries again, so its callers do not meet it.
+	// replaced. The ring loads again and tries again, so its callers meet it
+	// only if ctx ends meanwhile.
 	ErrConflict = errors.New("keyring: document was changed by someone else")
 
 	// ErrStore: the store failed, and what was asked may work later. The
