@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -167,4 +169,19 @@ func (s *trail) take() []kms.Record {
 	records := s.records
 	s.records = nil
 	return records
+}
+
+func textLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// swapless is a store that can be read and, when told so, not be written.
+type swapless struct {
+	faultyStore
+	refuse atomic.Bool
+}
+
+func (s *swapless) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	if s.refuse.Load() {
+		return "", errDown
+	}
+	return s.faultyStore.Swap(ctx, version, data)
 }

@@ -147,7 +147,7 @@ func parseTarget(s scope, name string) (target, error) {
 // shorten bounds what an error repeats of a request.
 func shorten(s string) string {
 	if len(s) > 100 {
-		return s[:100] + "..."
+		return strings.ToValidUTF8(s[:100], "") + "..."
 	}
 	return s
 }

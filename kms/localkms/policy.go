@@ -103,15 +103,20 @@ func parsePolicy(text string) (policySet, error) {
 	return set, nil
 }
 
-var positionPattern = regexp.MustCompile(`(\d+):(\d+)`)
+// positionPattern is how the parser's errors begin: "parse error at <input>:2:7 "
+// or "<input>:2:7: ".
+var positionPattern = regexp.MustCompile(`^(?:parser error: )?(?:parse error at )?\S*?(\d+):(\d+):? `)
 
 // positioned makes a parser's error a PolicyError.
 func positioned(err error) error {
-	e := &PolicyError{Line: 1, Column: 1, Reason: shorten(strings.TrimPrefix(err.Error(), "parser error: "))}
-	if m := positionPattern.FindStringSubmatch(err.Error()); m != nil {
+	text := err.Error()
+	e := &PolicyError{Line: 1, Column: 1}
+	if m := positionPattern.FindStringSubmatch(text); m != nil {
 		e.Line, _ = strconv.Atoi(m[1])
 		e.Column, _ = strconv.Atoi(m[2])
+		text = text[len(m[0]):]
 	}
+	e.Reason = shorten(text)
 	return e
 }
 

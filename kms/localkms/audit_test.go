@@ -1,0 +1,163 @@
+package localkms_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
+	sink := new(trail)
+	s := open(t, nil, func(o *localkms.Options) { o.Audit = sink })
+	other := s.key()
+	require.NoError(t, s.CreateAlias(t.Context(), "alias/old", other))
+	for op := range administration(t, s, "") {
+		info, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{Policy: permitAll + `forbid (principal == Principal::"bad", action, resource);`})
+		require.NoError(t, err)
+		if op == localkms.OpDeleteAlias {
+			require.NoError(t, s.UpdateAlias(t.Context(), "alias/old", info.ID))
+		}
+		do := administration(t, s, info.ID)[op]
+		for _, who := range []string{"bad", "good"} {
+			sink.take()
+			err := do(who)
+			records := sink.take()
+			require.Len(t, records, 1, op)
+			r := records[0]
+			require.Equal(t, op, r.Operation)
+			require.Equal(t, kms.Principal{ID: who, Type: "Role"}, r.Principal)
+			require.Equal(t, info.ARN, r.KeyID)
+			require.Equal(t, s.clock.now(), r.Time)
+			require.NotEmpty(t, r.RequestID)
+			require.NotEmpty(t, r.EventID)
+			require.Equal(t, kms.ErrorCode(err), r.ErrorCode)
+			require.Equal(t, err == nil, r.Outcome == kms.OutcomeSuccess)
+			require.Equal(t, who == "bad", errors.Is(err, kms.ErrDenied), op)
+		}
+	}
+
+	id := s.key()
+	ec := kms.Context{"a": "b"}
+	ciphertext := s.encrypt(id, "the plaintext", ec)
+	dk, err := s.GenerateDataKeyWithoutPlaintext(as(t, "app"), id, ec)
+	require.NoError(t, err)
+	require.Empty(t, dk.Plaintext())
+	out, err := s.ReEncrypt(as(t, "app"), &localkms.ReEncryptInput{Ciphertext: ciphertext, SourceKeyID: id, SourceContext: ec, KeyID: other, Context: kms.Context{"c": "d"}})
+	require.NoError(t, err)
+	_, err = s.ReEncrypt(as(t, "app"), &localkms.ReEncryptInput{Ciphertext: ciphertext, SourceKeyID: id, KeyID: other})
+	isKind(t, kms.ErrCiphertext, err)
+	_, _, err = s.ListKeys(t.Context(), 0, "")
+	require.NoError(t, err)
+	_, _, err = s.ListAliases(t.Context(), "", 0, "")
+	require.NoError(t, err)
+	_, err = s.DescribeKey(t.Context(), "alias/none")
+	isKind(t, kms.ErrNotFound, err)
+	records := sink.take()
+	var ops []string
+	for _, r := range records {
+		ops = append(ops, string(r.Operation)+" "+r.ErrorCode)
+	}
+	require.Equal(t, []string{"CreateKey ", "Encrypt ", "GenerateDataKeyWithoutPlaintext ", "ReEncrypt ",
+		"ReEncrypt InvalidCiphertext", "ListKeys ", "ListAliases ", "DescribeKey NotFound"}, ops)
+	require.Equal(t, ec, records[1].Context)
+	require.Equal(t, "1", records[1].KeyVersion)
+	require.Equal(t, out.KeyID, records[3].KeyID)
+	require.Equal(t, out.SourceKeyID, records[3].Resource)
+	require.Equal(t, kms.Context{"c": "d"}, records[3].Context)
+	text, err := json.Marshal(records)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "the plaintext")
+
+	// The service's own clients are kms.NewAudited's to record.
+	_, err = s.GenerateDataKey(t.Context(), id, nil)
+	require.NoError(t, err)
+	require.Empty(t, sink.take())
+	_, err = s.GenerateDataKey(as(t, "first"), localkms.DefaultAlias, nil)
+	require.NoError(t, err)
+	records = sink.take()
+	require.Len(t, records, 1)
+	require.Equal(t, localkms.OpCreateKey, records[0].Operation)
+	require.Equal(t, "first", records[0].Principal.ID)
+	require.Equal(t, localkms.DefaultAlias, records[0].RequestedKeyID)
+}
+
+func TestWhatIsDueLeavesARecord(t *testing.T) {
+	sink := new(trail)
+	s := open(t, nil, func(o *localkms.Options) { o.Audit = sink })
+	id := s.key()
+	rotating, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{RotationDays: 90})
+	require.NoError(t, err)
+	deleted := s.describe(id)
+	_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
+	require.NoError(t, err)
+	sink.take()
+	s.clock.add(90 * day)
+	_, err = s.GenerateDataKey(as(t, "app"), rotating.ID, nil)
+	require.NoError(t, err)
+	records := sink.take()
+	require.Len(t, records, 2)
+	for i, want := range []kms.Record{
+		{Operation: localkms.OpDeleteKey, KeyID: deleted.ARN}, {Operation: localkms.OpRotateKey, KeyID: rotating.ARN, KeyVersion: "2"},
+	} {
+		require.Equal(t, want.Operation, records[i].Operation)
+		require.Equal(t, want.KeyID, records[i].KeyID)
+		require.Equal(t, want.KeyVersion, records[i].KeyVersion)
+		require.Equal(t, "localkms", records[i].Principal.ID)
+	}
+}
+
+func TestAnOperationThatCannotBeRecordedFailsAndChangesNothing(t *testing.T) {
+	full := errors.New("audit disk is full")
+	for op := range administration(t, open(t, nil, nil), "") {
+		sink := new(trail)
+		s := open(t, nil, func(o *localkms.Options) { o.Audit = sink })
+		id := s.key()
+		require.NoError(t, s.CreateAlias(t.Context(), "alias/old", id))
+		before := s.Generation()
+		sink.fail(full)
+		err := administration(t, s, id)[op]("anyone")
+		require.ErrorIs(t, err, kms.ErrAudit, op)
+		require.ErrorIs(t, err, full)
+		require.Equal(t, before, s.Generation(), op)
+		_, err = s.CreateKey(t.Context(), nil)
+		require.ErrorIs(t, err, kms.ErrAudit)
+		ciphertext, err := s.Encrypt(t.Context(), id, []byte("x"), nil)
+		require.ErrorIs(t, err, kms.ErrAudit)
+		require.Nil(t, ciphertext)
+		_, err = s.GenerateDataKey(t.Context(), localkms.DefaultAlias, nil)
+		require.ErrorIs(t, err, kms.ErrAudit)
+		require.Equal(t, before, s.Generation(), op)
+	}
+
+	sink := new(trail)
+	var logged strings.Builder
+	s := open(t, nil, func(o *localkms.Options) {
+		o.Audit, o.ContinueWithoutRecord, o.Logger = sink, true, textLogger(&logged)
+	})
+	sink.fail(full)
+	id := s.key()
+	require.NoError(t, s.DisableKey(as(t, "someone"), id))
+	require.Contains(t, logged.String(), "DisableKey")
+	require.Contains(t, logged.String(), "someone")
+}
+
+func TestAChangeThatTheStoreRefusesAfterItsRecordIsRecordedAsFailed(t *testing.T) {
+	sink := new(trail)
+	store := &swapless{faultyStore: faultyStore{Store: open(t, nil, nil).store}}
+	s := open(t, store, func(o *localkms.Options) { o.Audit = sink })
+	id := s.key()
+	sink.take()
+	store.refuse.Store(true)
+	isKind(t, kms.ErrUnavailable, s.DisableKey(t.Context(), id))
+	records := sink.take()
+	require.Len(t, records, 2)
+	require.Equal(t, records[0].RequestID, records[1].RequestID)
+	require.Equal(t, kms.OutcomeSuccess, records[0].Outcome)
+	require.Equal(t, "Unavailable", records[1].ErrorCode)
+}
