@@ -1,10 +1,22 @@
 package kms_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
 // memorySink keeps records; err is what Write says.
@@ -14,12 +26,276 @@ type memorySink struct {
 	err     error
 }
 
-func (s *memorySink) Write(_ context.Context, r kms.Record) error {
+func (s *memorySink) Write(ctx context.Context, r kms.Record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
 		return s.err
 	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	s.records = append(s.records, r)
 	return nil
 }
+
+// take returns the records so far, without what differs from run to run.
+func (s *memorySink) take() []kms.Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.records
+	for i := range out {
+		out[i].EventID, out[i].Time = "", time.Time{}
+	}
+	s.records = nil
+	return out
+}
+
+func TestAuditedIsAClient(t *testing.T) {
+	for _, authorizing := range []bool{false, true} {
+		t.Run(fmt.Sprint(authorizing), func(t *testing.T) {
+			kmstest.Run(t, func(t *testing.T) kmstest.Subject {
+				return fakeSubject(kmstest.NewFake(), func(c kms.Client) kms.Client {
+					audited := kms.NewAudited(c, new(memorySink), nil)
+					_, ok := audited.(kms.Authorizer)
+					require.Equal(t, authorizing, ok)
+					return audited
+				}, authorizing)
+			})
+		})
+	}
+}
+
+// TestRecords: one record for each use, with what is known of it.
+func TestRecords(t *testing.T) {
+	fake := kmstest.NewFake("key")
+	fake.SetAlias("alias", "key")
+	sink := new(memorySink)
+	client := kms.NewAudited(kms.NewCache(fake, &kms.CacheOptions{Outage: kms.ServeReads(time.Hour), MaxUses: 2}), sink, nil)
+	var r kms.Report
+	ctx := kms.WithReport(kms.WithResource(as(t, alice), "photos/cat.jpg"), &r)
+	k, err := client.GenerateDataKey(ctx, "alias", photo)
+	require.NoError(t, err)
+	require.Equal(t, kms.Report{RequestID: "fake-1", KeyID: "key", KeyVersion: "1"}, r)
+	want := kms.Record{
+		RequestID: "fake-1", Principal: alice, Operation: "GenerateDataKey", RequestedKeyID: "alias", KeyID: "key", KeyVersion: "1",
+		Context: photo, Resource: "photos/cat.jpg", Outcome: kms.OutcomeSuccess,
+	}
+	require.Equal(t, []kms.Record{want}, sink.take())
+
+	_, err = client.GenerateDataKey(as(t, alice), "alias", photo)
+	require.NoError(t, err)
+	want.RequestID, want.Cached, want.Resource = "", true, "photos" // of the context's pair
+	require.Equal(t, []kms.Record{want}, sink.take())
+
+	for range 2 {
+		_, err = client.Decrypt(as(t, bob), "key", k.Ciphertext, photo)
+		require.NoError(t, err)
+	}
+	fake.Fail(kms.ErrUnavailable, 1)
+	_, err = client.Decrypt(as(t, bob), "key", k.Ciphertext, photo)
+	require.NoError(t, err)
+	want = kms.Record{
+		RequestID: "fake-2", Principal: bob, Operation: "Decrypt", RequestedKeyID: "key", KeyID: "key", KeyVersion: "1",
+		Context: photo, Resource: "photos", Outcome: kms.OutcomeSuccess,
+	}
+	cached := want
+	cached.RequestID, cached.Cached = "", true
+	stale := cached
+	stale.Stale = true
+	require.Equal(t, []kms.Record{want, cached, stale}, sink.take())
+
+	// Failures, each under the name of its kind.
+	for _, kind := range []struct {
+		err  error
+		code string
+	}{
+		{kms.ErrNotFound, "NotFound"},
+		{kms.ErrDisabled, "Disabled"},
+		{kms.ErrPendingDeletion, "PendingDeletion"},
+		{kms.ErrDenied, "Denied"},
+		{kms.ErrCiphertext, "InvalidCiphertext"},
+		{kms.ErrInvalid, "Invalid"},
+		{kms.ErrUnavailable, "Unavailable"},
+		{context.Canceled, "Canceled"},
+		{context.DeadlineExceeded, "Canceled"},
+		{errors.New("else"), "Internal"},
+	} {
+		fake.Fail(fmt.Errorf("service: %w", kind.err), 1)
+		_, err := client.GenerateDataKey(as(t, bob), "key", kms.Context{"x": "y"})
+		require.ErrorIs(t, err, kind.err)
+		got := sink.take()
+		require.Len(t, got, 1)
+		require.Equal(t, kms.OutcomeFailure, got[0].Outcome)
+		require.Equal(t, kind.code, got[0].ErrorCode)
+		require.Equal(t, "service: "+kind.err.Error(), got[0].ErrorMessage)
+		require.Equal(t, kind.code, kms.ErrorCode(err))
+	}
+	require.Empty(t, kms.ErrorCode(nil))
+
+	// A use whose caller went away is recorded all the same.
+	ended, cancel := context.WithCancel(as(t, bob))
+	cancel()
+	_, err = client.GenerateDataKey(ended, "key", nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, "Canceled", sink.take()[0].ErrorCode)
+
+	// A long message is cut, within no character.
+	fake.Fail(errors.New(strings.Repeat("é", 5000)), 1)
+	_, err = client.GenerateDataKey(as(t, bob), "key", nil)
+	require.Error(t, err)
+	require.Less(t, len(sink.take()[0].ErrorMessage), 1100)
+}
+
+func TestRecordsAreUnique(t *testing.T) {
+	sink := new(memorySink)
+	client := kms.NewAudited(kmstest.NewFake("key"), sink, nil)
+	for range 100 {
+		_, err := client.GenerateDataKey(as(t, alice), "key", nil)
+		require.NoError(t, err)
+	}
+	seen := make(map[string]bool)
+	for _, r := range sink.records {
+		require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, r.EventID)
+		require.False(t, seen[r.EventID])
+		seen[r.EventID] = true
+		require.WithinDuration(t, time.Now(), r.Time, time.Minute)
+		require.Equal(t, time.UTC, r.Time.Location())
+	}
+}
+
+// TestRefusedHit: in front of a cache that asks, refusals from the cache are
+// recorded; behind it too, where other hits are not.
+func TestRefusedHit(t *testing.T) {
+	for _, outside := range []bool{true, false} {
+		fake := kmstest.NewFake("key")
+		sink := new(memorySink)
+		var client kms.Client
+		if outside {
+			client = kms.NewAudited(kms.NewCache(kmstest.Authorizing{Fake: fake}, nil), sink, nil)
+		} else {
+			client = kms.NewCache(kms.NewAudited(kmstest.Authorizing{Fake: fake}, sink, nil), nil)
+		}
+		for range 3 {
+			_, err := client.GenerateDataKey(as(t, alice), "key", photo)
+			require.NoError(t, err)
+		}
+		require.Len(t, sink.take(), map[bool]int{true: 3, false: 1}[outside])
+		fake.Disable("key")
+		_, err := client.GenerateDataKey(as(t, alice), "key", photo)
+		require.ErrorIs(t, err, kms.ErrDisabled)
+		got := sink.take()
+		require.Len(t, got, 1)
+		require.Equal(t, "Disabled", got[0].ErrorCode)
+		require.Equal(t, "key", got[0].KeyID)
+		require.Equal(t, kms.OpGenerateDataKey, got[0].Operation)
+	}
+}
+
+// keeping keeps what a client returned, to see whether it is cleared.
+type keeping struct {
+	kms.Client
+	key       *kms.DataKey
+	plaintext []byte
+}
+
+func (c *keeping) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (k *kms.DataKey, err error) {
+	k, err = c.Client.GenerateDataKey(ctx, keyID, ec)
+	c.key = k
+	return k, err
+}
+
+func (c *keeping) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (p []byte, err error) {
+	p, err = c.Client.Decrypt(ctx, keyID, ciphertext, ec)
+	c.plaintext = p
+	return p, err
+}
+
+// TestUnrecordedUseFails: by default nothing comes out without its record.
+func TestUnrecordedUseFails(t *testing.T) {
+	full := errors.New("no space left on device")
+	fake := kmstest.NewFake("key")
+	sink := new(memorySink)
+	inner := &keeping{Client: fake}
+	client := kms.NewAudited(inner, sink, nil)
+	good, err := client.GenerateDataKey(as(t, alice), "key", photo)
+	require.NoError(t, err)
+	sink.err = full
+	k, err := client.GenerateDataKey(as(t, alice), "key", photo)
+	require.ErrorIs(t, err, kms.ErrAudit)
+	require.ErrorIs(t, err, full)
+	require.Nil(t, k)
+	require.True(t, inner.key.IsZero(), "data key of a use that was not recorded")
+	p, err := client.Decrypt(as(t, alice), "key", good.Ciphertext, photo)
+	require.ErrorIs(t, err, kms.ErrAudit)
+	require.Nil(t, p)
+	require.Equal(t, make([]byte, 32), inner.plaintext)
+	_, err = client.Decrypt(as(t, alice), "none", good.Ciphertext, photo)
+	require.ErrorIs(t, err, kms.ErrAudit)
+	require.ErrorIs(t, err, full)
+	require.ErrorIs(t, err, kms.ErrNotFound)
+
+	// To go on is explicit, and then the record is in the log.
+	var log bytes.Buffer
+	client = kms.NewAudited(fake, sink, &kms.AuditOptions{
+		ContinueWithoutRecord: true, Logger: slog.New(slog.NewJSONHandler(&log, nil)),
+	})
+	k, err = client.GenerateDataKey(as(t, alice), "key", photo)
+	require.NoError(t, err)
+	require.False(t, k.IsZero())
+	var line struct {
+		Level, Error string
+		Record       kms.Record
+	}
+	require.NoError(t, json.Unmarshal(log.Bytes(), &line))
+	require.Equal(t, "ERROR", line.Level)
+	require.Equal(t, full.Error(), line.Error)
+	require.Equal(t, alice, line.Record.Principal)
+	require.Equal(t, "key", line.Record.KeyID)
+	_, err = client.Decrypt(as(t, alice), "none", good.Ciphertext, photo)
+	require.ErrorIs(t, err, kms.ErrNotFound)
+	require.NotErrorIs(t, err, kms.ErrAudit)
+}
+
+func TestSlogSink(t *testing.T) {
+	var log bytes.Buffer
+	fake := kmstest.NewFake("key")
+	client := kms.NewAudited(fake, kms.NewSlogSink(slog.New(slog.NewJSONHandler(&log, nil)).With("service", "photos")), nil)
+	k, err := client.GenerateDataKey(as(t, alice), "key", photo)
+	require.NoError(t, err)
+	_, err = client.Decrypt(as(t, bob), "other", k.Ciphertext, photo)
+	require.ErrorIs(t, err, kms.ErrNotFound)
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	require.Len(t, lines, 2)
+	var got struct {
+		kms.Record
+		Level, Msg, Service string
+	}
+	require.NoError(t, json.Unmarshal([]byte(lines[0]), &got))
+	require.Equal(t, "INFO kms audit photos", got.Level+" "+got.Msg+" "+got.Service)
+	require.Equal(t, alice, got.Principal)
+	require.Equal(t, photo, got.Context)
+	require.Equal(t, kms.OutcomeSuccess, got.Outcome)
+	require.NoError(t, json.Unmarshal([]byte(lines[1]), &got))
+	require.Equal(t, "WARN", got.Level)
+	require.Equal(t, "NotFound", got.ErrorCode)
+	for _, secret := range []string{string(k.Plaintext()), hex.EncodeToString(k.Plaintext()), hex.EncodeToString(k.Ciphertext)} {
+		require.NotContains(t, log.String(), secret)
+	}
+
+	// A logger that drops records, or fails, is an error.
+	log.Reset()
+	quiet := kms.NewAudited(fake, kms.NewSlogSink(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))), nil)
+	_, err = quiet.GenerateDataKey(as(t, alice), "key", photo)
+	require.ErrorIs(t, err, kms.ErrAudit)
+	failing := kms.NewAudited(fake, kms.NewSlogSink(slog.New(slog.NewJSONHandler(failingWriter{}, nil))), nil)
+	_, err = failing.GenerateDataKey(as(t, alice), "key", photo)
+	require.ErrorIs(t, err, kms.ErrAudit)
+	require.ErrorIs(t, err, errWriter)
+}
+
+var errWriter = errors.New("writer fails")
+
+type failingWriter struct{}
+
+func (failingWriter) Write([]byte) (int, error) { return 0, errWriter }
