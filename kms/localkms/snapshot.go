@@ -254,7 +254,7 @@ func (d *draft) rotate(k *key, origin Origin) *key {
 		})
 		if origin == ScheduledRotation {
 			period := int64(k.rotation.days) * day
-			c.rotation.next += (1 + (d.now-k.rotation.next)/period) * period
+			c.rotation.next = min(c.rotation.next+(1+(d.now-k.rotation.next)/period)*period, maxMillis)
 		}
 	})
 }
