@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -307,5 +308,30 @@ func TestAdministrationIsGovernedOperationByOperation(t *testing.T) {
 		} else {
 			require.NoError(t, err, op)
 		}
+	}
+}
+
+// TestLargePoliciesStayCheap: whatever recursion there is has an end.
+func TestLargePoliciesStayCheap(t *testing.T) {
+	s := open(t, nil, nil)
+	id := s.key()
+	wrap := func(condition string) string {
+		return permitAll + "permit (principal, action, resource) when { " + condition + " };"
+	}
+	repeat := func(part string) string {
+		return strings.Repeat(part, (localkms.MaxPolicy-200)/len(part))
+	}
+	for _, text := range []string{
+		wrap(repeat("!") + "true"), wrap(repeat("-") + "1 == 1"), wrap(repeat("true && ") + "true"), wrap(repeat("true || ") + "true"),
+		wrap(repeat("1 + ") + "1 == 1"), wrap(repeat("1 * ") + "1 == 1"), wrap("context" + repeat(".a") + " == 1"),
+		wrap(strings.Repeat("if true then ", 1000) + "true" + strings.Repeat(" else true", 1000)),
+		wrap("principal.id like \"" + repeat("*a") + "\""), wrap("[" + repeat("1,") + "1].contains(1)"),
+		repeat(permitAll), permitAll + repeat("@"), permitAll + repeat("permit"),
+	} {
+		began := time.Now()
+		if s.PutKeyPolicy(t.Context(), id, text, nil) == nil {
+			require.NoError(t, s.Authorize(as(t, repeat("a")), kms.OpDecrypt, id, nil))
+		}
+		require.Less(t, time.Since(began), 2*time.Second, "%.100s", text)
 	}
 }
