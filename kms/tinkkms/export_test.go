@@ -1,0 +1,3 @@
+package tinkkms
+
+var AssociatedData = associatedData

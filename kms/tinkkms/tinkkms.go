@@ -1,0 +1,284 @@
+// Package tinkkms makes a [kms.Client] of what Tink calls an AEAD: one that Tink
+// itself made, or one of a remote key service from any of Tink's integrations,
+// such as tink-go-awskms, tink-go-gcpkms and tink-go-hcvault.
+//
+// A data key is 32 random bytes, made here and encrypted by the AEAD. Its
+// encryption context is the associated data, in one encoding:
+//
+//	"blobseal kms context v1" 0x00, count (4 bytes),
+//	then for each pair, ascending by the bytes of its name:
+//	length (4 bytes), name, length (4 bytes), value
+//
+// Numbers are big endian. The context of no pairs is a label and a zero, so that
+// the associated data is never empty, and a data key is no other ciphertext under
+// the same key. Remote services bound associated data: AWS KMS to about 4000
+// bytes here, Google's to 64 KiB.
+//
+// # Errors
+//
+// An AEAD says that something went wrong, and not what. The client knows what
+// became of ctx, and passes errors of package kms through. Of the others it takes
+// those of the network, and those that call themselves timeouts or temporary, for
+// [kms.ErrUnavailable]; else a failed encryption for the same, since it has no
+// input that could be wrong; and else a failed decryption for [kms.ErrCiphertext].
+// For an AEAD in this process that is exact. For a remote service it may call an
+// outage a damaged ciphertext, or a denial an outage: give [Options.Classify],
+// which knows the errors of the service's SDK.
+package tinkkms
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// KMSClient gives AEADs to key URIs. It is Tink's registry.KMSClient.
+type KMSClient interface {
+	// Supported reports whether keyURI is of the client's service.
+	Supported(keyURI string) bool
+	// GetAEAD returns the AEAD of the key.
+	GetAEAD(keyURI string) (tink.AEAD, error)
+}
+
+// Options are the options of [New] and [NewFromKMSClient].
+type Options struct {
+	// Classify returns the kind of an error that the AEAD, or GetAEAD, returned for
+	// op: one of the errors of package kms, or nil to leave it to the rules of this
+	// package. It is not asked about errors after the end of ctx, nor about those
+	// that are of package kms already.
+	Classify func(op kms.Operation, err error) error
+}
+
+// Client is a [kms.Client] over AEADs. It is safe for concurrent use if they are.
+type Client struct {
+	find func(keyID string) (tink.AEADWithContext, error)
+	opts Options
+}
+
+var _ kms.Client = (*Client)(nil)
+
+// New returns a client of one key, aead, under the name keyID. Any other key id is
+// [kms.ErrNotFound]. The name is not bound to ciphertexts: it may change.
+// nil opts means the rules of this package for errors.
+func New(aead tink.AEADWithContext, keyID string, opts *Options) (*Client, error) {
+	if aead == nil || keyID == "" {
+		return nil, fmt.Errorf("tinkkms: %w: an AEAD and a key id are required", kms.ErrInvalid)
+	}
+	return newClient(opts, func(id string) (tink.AEADWithContext, error) {
+		if id != keyID {
+			return nil, fmt.Errorf("tinkkms: %w: %q", kms.ErrNotFound, id)
+		}
+		return aead, nil
+	}), nil
+}
+
+// NewFromKMSClient returns a client of all keys of a Tink KMS client: a key id is
+// a key URI. Key ids that client does not support, or has no AEAD for, are
+// [kms.ErrNotFound]. GetAEAD is called for each operation; in Tink's integrations
+// that makes no request.
+//
+// Key ids of stored objects come back from where they are stored. Make the client
+// with a URI prefix of your own keys, as Tink's integrations let you, so that
+// nobody who can write there has it ask another key.
+//
+// If the client's AEADs implement [tink.AEADWithContext], they get ctx. Those that
+// do not cannot be stopped: after the end of ctx the call returns, and a goroutine
+// waits for the AEAD's own end and clears what it returns.
+//
+// nil opts means the rules of this package for errors.
+func NewFromKMSClient(client KMSClient, opts *Options) (*Client, error) {
+	if client == nil {
+		return nil, fmt.Errorf("tinkkms: %w: a KMS client is required", kms.ErrInvalid)
+	}
+	return newClient(opts, func(keyURI string) (tink.AEADWithContext, error) {
+		if keyURI == "" || !client.Supported(keyURI) {
+			return nil, fmt.Errorf("tinkkms: %w: %q", kms.ErrNotFound, keyURI)
+		}
+		aead, err := client.GetAEAD(keyURI)
+		if err != nil {
+			return nil, err
+		}
+		if a, ok := aead.(tink.AEADWithContext); ok {
+			return a, nil
+		}
+		return abandonable{aead}, nil
+	}), nil
+}
+
+func newClient(opts *Options, find func(string) (tink.AEADWithContext, error)) *Client {
+	c := &Client{find: find}
+	if opts != nil {
+		c.opts = *opts
+	}
+	return c
+}
+
+// GenerateDataKey implements [kms.Client].
+func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	aead, err := c.begin(ctx, kms.OpGenerateDataKey, keyID)
+	if err != nil {
+		return nil, err
+	}
+	plaintext := make([]byte, kms.DataKeySize)
+	defer clear(plaintext)
+	rand.Read(plaintext) // never fails: it ends the program instead
+	ciphertext, err := aead.EncryptWithContext(ctx, plaintext, associatedData(ec))
+	if err != nil {
+		return nil, c.kind(ctx, kms.OpGenerateDataKey, err, kms.ErrUnavailable)
+	}
+	if len(ciphertext) == 0 {
+		return nil, fmt.Errorf("tinkkms: %w: the AEAD returned no ciphertext", kms.ErrUnavailable)
+	}
+	return kms.NewDataKey(keyID, plaintext, ciphertext)
+}
+
+// Decrypt implements [kms.Client].
+func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	aead, err := c.begin(ctx, kms.OpDecrypt, keyID)
+	if err != nil {
+		return nil, err
+	}
+	if len(ciphertext) == 0 {
+		return nil, fmt.Errorf("tinkkms: %w: it is empty", kms.ErrCiphertext)
+	}
+	plaintext, err := aead.DecryptWithContext(ctx, ciphertext, associatedData(ec))
+	if err != nil {
+		clear(plaintext)
+		return nil, c.kind(ctx, kms.OpDecrypt, err, kms.ErrCiphertext)
+	}
+	if len(plaintext) != kms.DataKeySize {
+		clear(plaintext)
+		return nil, fmt.Errorf("tinkkms: %w: it holds %d bytes that are no data key", kms.ErrCiphertext, len(plaintext))
+	}
+	return plaintext, nil
+}
+
+// begin returns the AEAD of keyID.
+func (c *Client) begin(ctx context.Context, op kms.Operation, keyID string) (tink.AEADWithContext, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	aead, err := c.find(keyID)
+	if err != nil {
+		return nil, c.kind(ctx, op, err, kms.ErrNotFound)
+	}
+	kms.ReportFrom(ctx).KeyID = keyID
+	return aead, nil
+}
+
+// kind makes err one of the errors of package kms, otherwise if nothing else is known.
+func (c *Client) kind(ctx context.Context, op kms.Operation, err, otherwise error) error {
+	if ended := ctx.Err(); ended != nil {
+		if errors.Is(err, ended) {
+			return fmt.Errorf("tinkkms: %w", err)
+		}
+		return fmt.Errorf("tinkkms: %w: %v", ended, err)
+	}
+	if known(err) {
+		return err
+	}
+	if c.opts.Classify != nil {
+		if kind := c.opts.Classify(op, err); kind != nil {
+			return fmt.Errorf("tinkkms: %w: %w", kind, err)
+		}
+	}
+	if transient(err) {
+		otherwise = kms.ErrUnavailable
+	}
+	return fmt.Errorf("tinkkms: %w: %w", otherwise, err)
+}
+
+// known reports whether err is of package kms already.
+func known(err error) bool {
+	for _, kind := range []error{
+		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid, kms.ErrUnavailable,
+	} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// transient reports whether err is of the network, or says that it will pass.
+func transient(err error) bool {
+	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, context.Canceled) { // not by us
+		return true
+	}
+	timeout, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	if ok && timeout.Timeout() {
+		return true // also context.DeadlineExceeded of a deadline that is not ours
+	}
+	temporary, ok := errors.AsType[interface {
+		error
+		Temporary() bool
+	}](err)
+	return ok && temporary.Temporary()
+}
+
+const contextLabel = "blobseal kms context v1\x00"
+
+// associatedData is the one encoding of a context; see the package's documentation.
+func associatedData(ec kms.Context) []byte {
+	b := binary.BigEndian.AppendUint32([]byte(contextLabel), uint32(len(ec)))
+	for _, k := range ec.Keys() {
+		for _, s := range []string{k, ec[k]} {
+			b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+			b = append(b, s...)
+		}
+	}
+	return b
+}
+
+// abandonable gives up an AEAD that has no ctx when the caller's ends. The
+// goroutine of an abandoned call ends when the AEAD does.
+type abandonable struct{ aead tink.AEAD }
+
+func (a abandonable) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
+	own := append([]byte(nil), plaintext...) // the caller clears its own meanwhile
+	return abandon(ctx, func() ([]byte, error) {
+		defer clear(own)
+		return a.aead.Encrypt(own, associatedData)
+	})
+}
+
+func (a abandonable) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
+	own := append([]byte(nil), ciphertext...) // and may change this one
+	return abandon(ctx, func() ([]byte, error) { return a.aead.Decrypt(own, associatedData) })
+}
+
+// abandon returns what call does, or ctx's error once ctx has ended.
+func abandon(ctx context.Context, call func() ([]byte, error)) ([]byte, error) {
+	if ctx.Done() == nil {
+		return call()
+	}
+	type result struct {
+		b   []byte
+		err error
+	}
+	results := make(chan result)
+	go func() {
+		b, err := call()
+		select {
+		case results <- result{b, err}:
+		case <-ctx.Done():
+			clear(b)
+		}
+	}()
+	select {
+	case r := <-results:
+		return r.b, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
