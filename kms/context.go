@@ -1,4 +1,3 @@
-// Package kms is the vocabulary that blobseal shares with key services.
 package kms
 
 import (

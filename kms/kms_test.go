@@ -1,0 +1,79 @@
+package kms_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// replaceInFile edits a file, as someone with an editor would.
+func replaceInFile(name, old, with string) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, bytes.ReplaceAll(b, []byte(old), []byte(with)), 0o600)
+}
+
+func TestDataKey(t *testing.T) {
+	plaintext := bytes.Repeat([]byte{0xab}, kms.DataKeySize)
+	k, err := kms.NewDataKey("key", plaintext, []byte("sealed"))
+	require.NoError(t, err)
+	clear(plaintext)
+	require.Equal(t, bytes.Repeat([]byte{0xab}, kms.DataKeySize), k.Plaintext(), "plaintext is copied")
+	require.False(t, k.IsZero())
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("made", "key", k, "value", *k)
+	asJSON, err := json.Marshal(k)
+	require.NoError(t, err)
+	for _, text := range []string{log.String(), string(asJSON)} {
+		require.Contains(t, text, "key")
+		require.NotContains(t, text, "abab")
+		require.NotContains(t, text, "q6ur")
+		require.NotContains(t, text, "171")
+	}
+	k.Clear()
+	require.True(t, k.IsZero())
+	require.Equal(t, make([]byte, kms.DataKeySize), k.Plaintext())
+
+	var none kms.DataKey
+	require.True(t, none.IsZero())
+	require.Nil(t, none.Plaintext())
+	none.Clear()
+	for _, n := range []int{0, 16, 31, 33} {
+		_, err := kms.NewDataKey("key", make([]byte, n), nil)
+		require.ErrorIs(t, err, kms.ErrInvalid)
+	}
+}
+
+func TestContext(t *testing.T) {
+	var none kms.Context
+	require.Nil(t, none.Clone())
+	require.True(t, none.Equal(kms.Context{}))
+	ec := kms.Context{"b": "2", "a": "1", "B": "3"}
+	require.Equal(t, []string{"B", "a", "b"}, ec.Keys())
+	clone := ec.Clone()
+	clone["b"] = "x"
+	require.Equal(t, "2", ec["b"])
+	require.False(t, ec.Equal(clone))
+	require.True(t, slices.IsSorted(ec.Keys()))
+}
+
+func TestWhatCtxCarries(t *testing.T) {
+	ctx := t.Context()
+	require.Zero(t, kms.PrincipalFrom(ctx))
+	require.Empty(t, kms.ResourceFrom(ctx))
+	require.NotNil(t, kms.ReportFrom(ctx))
+	var r kms.Report
+	ctx = kms.WithReport(kms.WithResource(kms.WithPrincipal(ctx, alice), "photos/cat.jpg"), &r)
+	require.Equal(t, alice, kms.PrincipalFrom(ctx))
+	require.Equal(t, "photos/cat.jpg", kms.ResourceFrom(ctx))
+	require.Same(t, &r, kms.ReportFrom(ctx))
+}
