@@ -257,15 +257,17 @@ func (c *Client) view(ctx context.Context, op kms.Operation, name string, look f
 // maintenancePause is how long nothing is tried after maintenance that failed.
 const maintenancePause = time.Minute
 
-// maintain does what is due, unless someone else is at it or it failed a moment
-// ago. Failures go to the Logger: keys go on with the versions that they have,
+// maintain does what is due within patience, unless someone else is at it or it
+// failed a moment ago. Failures go to the Logger: keys go on with the versions that they have,
 // and those past their deadline are refused whether they are deleted or not.
-func (s *Service) maintain(ctx context.Context) {
+func (s *Service) maintain(ctx context.Context, patience time.Duration) {
 	if time.Since(s.start) < time.Duration(s.resume.Load()) || !s.maintaining.CompareAndSwap(false, true) {
 		return
 	}
 	defer s.maintaining.Store(false)
-	err := s.update(ctx, func(*snapshot, *draft) error { return nil },
+	bounded, cancel := patient(ctx, patience)
+	defer cancel()
+	err := s.update(bounded, func(*snapshot, *draft) error { return nil },
 		func(d *draft) error { return s.recordMaintenance(ctx, d) })
 	if ctx.Err() != nil {
 		return

@@ -125,10 +125,17 @@ func TestASlowStoreStopsNoOneBeyondTheirContext(t *testing.T) {
 	store := &faultyStore{Store: keyring.NewMemStore()}
 	s := open(t, store, func(o *localkms.Options) { o.RefreshInterval = 10 * time.Millisecond })
 	id := s.key()
+	require.NoError(t, s.EnableKeyRotation(t.Context(), id, 90))
 	store.slow.Store(true)
 	time.Sleep(30 * time.Millisecond)
+	s.clock.add(90 * day) // due, and the store to be loaded: neither stops a use
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		_, err := s.GenerateDataKey(ctx, id, nil)
+		cancel()
+		require.NoError(t, err)
+	}
 	for _, use := range []func(ctx context.Context) error{
-		func(ctx context.Context) error { _, err := s.GenerateDataKey(ctx, id, nil); return err },
 		func(ctx context.Context) error { _, err := s.GenerateDataKey(ctx, "alias/unknown", nil); return err },
 		func(ctx context.Context) error { return s.DisableKey(ctx, id) },
 		func(ctx context.Context) error { return s.Refresh(ctx) },

@@ -281,8 +281,9 @@ func TestAnOlderOrAnotherDocumentIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	put(foreign)
 	require.ErrorIs(t, c.service.Refresh(t.Context()), keyring.ErrOtherRing)
-	put(current)
+	put(current) // as a new version of the store's
 	require.NoError(t, c.service.Refresh(t.Context()))
+	require.NoError(t, c.DisableKey(t.Context(), k.ID))
 }
 
 // TestTheRootIsAskedOnce: it may be slow, and away.

@@ -64,7 +64,8 @@ func (s *Service) load(ctx context.Context) (*snapshot, error) {
 func (s *Service) install(snap *snapshot, began time.Time) {
 	for {
 		old := s.current.Load()
-		if old != nil && old.generation >= snap.generation || s.current.CompareAndSwap(old, snap) {
+		if old != nil && (old.generation > snap.generation || old.generation == snap.generation && old.storeVersion == snap.storeVersion) ||
+			s.current.CompareAndSwap(old, snap) {
 			break
 		}
 	}
@@ -96,42 +97,57 @@ func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
 	if snap := s.current.Load(); s.now() < snap.due {
 		return snap, nil
 	}
-	s.maintain(ctx)
+	s.maintain(ctx, usePatience)
 	return s.current.Load(), nil
 }
 
-// refreshAged loads the document because of its age. While it does others go on
-// with what there is, for one more interval. A failure is one once the document
-// is too stale.
+// usePatience is how long a call that uses a key waits for what it could do
+// without: a load because of age, or what is due.
+const usePatience = time.Second
+
+// patient bounds ctx by wait, and by half of the time that ctx has left, so that
+// something can still be done after it.
+func patient(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/2)
+	}
+	return context.WithTimeout(ctx, wait)
+}
+
+// refreshAged loads the document because of its age. While one call does, others
+// go on with what there is, and so does that call if the store fails or takes
+// its time. Once the document is too stale all wait, and a failure is one.
 func (s *Service) refreshAged(ctx context.Context) error {
 	now := time.Now()
-	stale := s.age() >= s.opts.MaxStaleness
-	if !stale && time.Since(s.start) < time.Duration(s.loads.next.Load()) {
+	since := now.Add(-s.opts.RefreshInterval)
+	if s.age() >= s.opts.MaxStaleness {
+		if err := s.lockLoads(ctx); err != nil {
+			return err
+		}
+		defer func() { <-s.loads.lock }()
+		return s.reloadLocked(ctx, since, now, false)
+	}
+	if now.Sub(s.start) < time.Duration(s.loads.next.Load()) {
 		return nil // the store failed a moment ago
 	}
-	if !stale && s.age() < 2*s.opts.RefreshInterval {
-		select {
-		case s.loads.lock <- struct{}{}:
-		default:
-			return nil
-		}
-	} else if err := s.lockLoads(ctx); err != nil {
-		return err
+	select {
+	case s.loads.lock <- struct{}{}:
+	default:
+		return nil
 	}
-	err := s.reloadLocked(ctx, now.Add(-s.opts.RefreshInterval), now, false)
-	<-s.loads.lock
+	defer func() { <-s.loads.lock }()
+	bounded, cancel := patient(ctx, usePatience)
+	defer cancel()
+	err := s.reloadLocked(bounded, since, now, false)
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		return unavailable(ctx, "refresh", err)
+	if err := ended(ctx); err != nil {
+		return err
 	}
 	s.loads.next.Store(int64(time.Since(s.start) + min(s.opts.RefreshInterval, missInterval)))
-	if s.age() < s.opts.MaxStaleness {
-		s.log.LogAttrs(ctx, slog.LevelError, "localkms: refresh failed, old document stays in use", slog.Any("error", err))
-		return nil
-	}
-	return err
+	s.log.LogAttrs(ctx, slog.LevelError, "localkms: refresh failed, old document stays in use", slog.Any("error", err))
+	return nil
 }
 
 func (s *Service) lockLoads(ctx context.Context) error {

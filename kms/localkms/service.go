@@ -51,14 +51,14 @@ type Options struct {
 	ContinueWithoutRecord bool
 
 	// RefreshInterval is how old the service's knowledge of the store may be when
-	// a key is used: a call that finds it older loads the document first, so this
-	// is also how long a key that another process disabled goes on serving here.
-	// Zero means DefaultRefreshInterval. A process that has its store to itself
-	// may set it high.
+	// a key is used: a call that finds it older loads the document first, while
+	// others go on. So it is also how long a key that another process disabled goes
+	// on serving here, but for the time that a load takes. Zero means
+	// DefaultRefreshInterval. A process that has its store to itself may set it high.
 	RefreshInterval time.Duration
 
 	// MaxStaleness is how long the service goes on with what it knows while the
-	// store cannot be read; after that every use of a key is kms.ErrUnavailable.
+	// store fails or hangs; after that every use of a key is kms.ErrUnavailable.
 	// Zero means DefaultMaxStaleness, or RefreshInterval if that is longer; less
 	// than RefreshInterval is refused.
 	MaxStaleness time.Duration
@@ -129,7 +129,7 @@ func Open(ctx context.Context, store keyring.Store, root tink.AEADWithContext, o
 	}
 	s.install(snap, began)
 	if s.now() >= snap.due {
-		s.maintain(ctx)
+		s.maintain(ctx, ownPatience)
 	}
 	return s, nil
 }
@@ -155,6 +155,9 @@ func (o *Options) check() error {
 	}
 	return nil
 }
+
+// ownPatience is how long Open and Run wait for what is due.
+const ownPatience = 30 * time.Second
 
 // first loads the document, or makes one.
 func (s *Service) first(ctx context.Context) (*snapshot, error) {
@@ -211,7 +214,7 @@ func (s *Service) Run(ctx context.Context) error {
 			s.log.LogAttrs(ctx, slog.LevelError, "localkms: refresh failed, old document stays in use", slog.Any("error", err))
 		}
 		if s.now() >= s.current.Load().due {
-			s.maintain(ctx)
+			s.maintain(ctx, ownPatience)
 		}
 	}
 }

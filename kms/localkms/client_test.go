@@ -1,0 +1,313 @@
+package localkms_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+func TestKeysAreNamedInFourWays(t *testing.T) {
+	s := open(t, nil, nil)
+	c := s.client("111122223333", "eu-1")
+	info, err := c.CreateKey(t.Context(), nil)
+	require.NoError(t, err)
+	require.NoError(t, c.CreateAlias(t.Context(), "alias/a/b", info.ID))
+	for _, name := range []string{info.ID, info.ARN, "alias/a/b", "arn:blobseal:kms:eu-1:111122223333:alias/a/b"} {
+		got, err := c.DescribeKey(t.Context(), name)
+		require.NoError(t, err)
+		require.Equal(t, info, got)
+	}
+	// ARNs name keys of any account and region, short forms one's own.
+	for _, other := range []*localkms.Client{s.client("111122223333", "us-1"), s.client("", "eu-1")} {
+		for _, name := range []string{info.ID, "alias/a/b"} {
+			_, err := other.DescribeKey(t.Context(), name)
+			isKind(t, kms.ErrNotFound, err)
+		}
+	}
+	elsewhere, err := s.client("111122223333", "us-1").DescribeKey(t.Context(), info.ARN)
+	require.NoError(t, err)
+	require.Equal(t, info, elsewhere)
+	for name, kind := range map[string]error{
+		"": kms.ErrInvalid, "x": kms.ErrNotFound, strings.ToUpper(info.ID): kms.ErrNotFound, info.ID + "0": kms.ErrNotFound,
+		"alias/": kms.ErrInvalid, "alias/none": kms.ErrNotFound, "arn:blobseal:kms:": kms.ErrInvalid,
+		"arn:blobseal:kms:eu-1:111122223333:" + info.ID:       kms.ErrInvalid,
+		"arn:blobseal:kms:us-1:111122223333:key/" + info.ID:   kms.ErrNotFound,
+		"arn:blobseal:kms:eu-1:999:key/" + info.ID:            kms.ErrNotFound,
+		"arn:blobseal:kms:eu 1:999:key/" + info.ID:            kms.ErrInvalid,
+		"arn:blobseal:kms:eu-1:111122223333:alias/alias/a/b":  kms.ErrNotFound,
+		"arn:aws:kms:eu-1:111122223333:key/" + info.ID:        kms.ErrNotFound,
+		"arn:blobseal:kms:eu-1:111122223333:key/" + "x":       kms.ErrNotFound,
+		strings.Repeat("x", 1<<20):                            kms.ErrNotFound,
+		"arn:blobseal:kms:" + strings.Repeat("x:", 1000) + "": kms.ErrInvalid,
+	} {
+		_, err := c.DescribeKey(t.Context(), name)
+		isKind(t, kind, err)
+		require.Less(t, len(err.Error()), 400)
+		_, err = c.GenerateDataKey(t.Context(), name, nil)
+		isKind(t, kind, err)
+	}
+	for _, account := range []string{"a b", "a:b", "a/b", strings.Repeat("x", 65), "ä"} {
+		_, err := s.Service.Client(account, "")
+		isKind(t, kms.ErrInvalid, err)
+		_, err = s.Service.Client("", account)
+		isKind(t, kms.ErrInvalid, err)
+	}
+}
+
+func TestAliases(t *testing.T) {
+	s := open(t, nil, nil)
+	a, b := s.key(), s.key()
+	require.NoError(t, s.CreateAlias(t.Context(), "alias/x", a))
+	err := s.CreateAlias(t.Context(), "alias/x", b)
+	isKind(t, kms.ErrInvalid, err)
+	require.ErrorIs(t, err, localkms.ErrAlreadyExists)
+	isKind(t, kms.ErrNotFound, s.UpdateAlias(t.Context(), "alias/y", a))
+	isKind(t, kms.ErrNotFound, s.DeleteAlias(t.Context(), "alias/y"))
+	require.NoError(t, s.UpdateAlias(t.Context(), "alias/x", b))
+	require.Equal(t, b, s.describe("alias/x").ID)
+
+	// Unique per account and region, and of the key's own.
+	for _, c := range []*localkms.Client{s.client("other", ""), s.client("", "other")} {
+		isKind(t, kms.ErrNotFound, c.CreateAlias(t.Context(), "alias/x", a))
+		isKind(t, kms.ErrNotFound, c.DeleteAlias(t.Context(), "alias/x"))
+		own, err := c.CreateKey(t.Context(), nil)
+		require.NoError(t, err)
+		kind := kms.ErrInvalid
+		if c.Account() == "other" {
+			kind = kms.ErrDenied
+		}
+		isKind(t, kind, s.CreateAlias(t.Context(), "alias/z", own.ARN))
+		require.NoError(t, c.CreateAlias(t.Context(), "alias/x", own.ID))
+		isKind(t, kms.ErrInvalid, c.DeleteAlias(t.Context(), "arn:blobseal:kms:local:000000000000:alias/x"))
+	}
+	s.restart()
+	require.Equal(t, b, s.describe("alias/x").ID)
+	require.NoError(t, s.DeleteAlias(t.Context(), "arn:blobseal:kms:local:000000000000:alias/x"))
+	_, err = s.DescribeKey(t.Context(), "alias/x")
+	isKind(t, kms.ErrNotFound, err)
+	_, err = s.ScheduleKeyDeletion(t.Context(), a, 7)
+	require.NoError(t, err)
+	isKind(t, kms.ErrPendingDeletion, s.CreateAlias(t.Context(), "alias/x", a))
+}
+
+func TestMetadata(t *testing.T) {
+	s := open(t, nil, nil)
+	in := &localkms.CreateKeyInput{Description: "d", Tags: map[string]string{"a": "1"}}
+	info, err := s.CreateKey(t.Context(), in)
+	require.NoError(t, err)
+	in.Tags["a"], info.Tags["a"] = "changed", "changed" // neither is the service's
+	require.NoError(t, s.Tag(t.Context(), info.ID, map[string]string{"b": "2"}))
+	require.NoError(t, s.Untag(t.Context(), info.ID, "none"))
+	require.NoError(t, s.UpdateDescription(t.Context(), info.ID, "new"))
+	for range 2 {
+		got := s.describe(info.ID)
+		require.Equal(t, "new", got.Description)
+		require.Equal(t, map[string]string{"a": "1", "b": "2"}, got.Tags)
+		require.Equal(t, s.clock.now(), got.Created)
+		require.Equal(t, localkms.Enabled, got.State)
+		s.restart()
+	}
+	many := map[string]string{}
+	for i := range localkms.MaxTags + 1 {
+		many[fmt.Sprint(i)] = ""
+	}
+	require.ErrorIs(t, s.Tag(t.Context(), info.ID, many), localkms.ErrLimit)
+	for _, err := range []error{
+		s.Tag(t.Context(), info.ID, map[string]string{"": "x"}),
+		s.Tag(t.Context(), info.ID, map[string]string{strings.Repeat("x", 129): ""}),
+		s.Tag(t.Context(), info.ID, map[string]string{"x": strings.Repeat("x", 257)}),
+		s.Tag(t.Context(), info.ID, map[string]string{"x": "\xff"}),
+		s.UpdateDescription(t.Context(), info.ID, strings.Repeat("x", 8193)),
+		s.UpdateDescription(t.Context(), info.ID, "\xff"),
+	} {
+		isKind(t, kms.ErrInvalid, err)
+	}
+	_, err = s.GenerateDataKey(t.Context(), info.ID, kms.Context{"a": strings.Repeat("x", localkms.MaxContext-9)})
+	require.NoError(t, err)
+	_, err = s.GenerateDataKey(t.Context(), info.ID, kms.Context{"a": strings.Repeat("x", localkms.MaxContext-8)})
+	isKind(t, kms.ErrInvalid, err)
+	for _, v := range []any{localkms.PendingDeletion, localkms.ScheduledRotation} {
+		text, err := json.Marshal(v)
+		require.NoError(t, err)
+		require.Equal(t, `"`+fmt.Sprint(v)+`"`, string(text))
+	}
+	var state localkms.State
+	require.NoError(t, json.Unmarshal([]byte(`"PendingDeletion"`), &state))
+	require.Equal(t, localkms.PendingDeletion, state)
+	require.Error(t, json.Unmarshal([]byte(`"pendingdeletion"`), &state))
+}
+
+func TestReEncryptNeedsRightsOnBothKeys(t *testing.T) {
+	s := open(t, nil, nil)
+	make := func(op kms.Operation, who string) string {
+		info, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{BypassLockoutCheck: true, Policy: fmt.Sprintf(
+			`permit (principal, action == Action::"Encrypt", resource); permit (principal == Principal::%q, action == Action::%q, resource);`, who, op)})
+		require.NoError(t, err)
+		return info.ID
+	}
+	from, to := make(localkms.OpReEncryptFrom, "mover"), make(localkms.OpReEncryptTo, "mover")
+	notFrom, notTo := make(localkms.OpReEncryptTo, "mover"), make(localkms.OpReEncryptFrom, "mover")
+	ec := kms.Context{"a": "b"}
+	for _, test := range []struct {
+		from, to, who string
+		ok            bool
+	}{{from, to, "mover", true}, {from, notTo, "mover", false}, {notFrom, to, "mover", false}, {from, to, "other", false}} {
+		ciphertext := s.encrypt(test.from, "x", ec)
+		out, err := s.ReEncrypt(as(t, test.who), &localkms.ReEncryptInput{
+			Ciphertext: ciphertext, SourceKeyID: test.from, SourceContext: ec, KeyID: test.to, Context: kms.Context{"c": "d"}})
+		if !test.ok {
+			isKind(t, kms.ErrDenied, err)
+			require.Nil(t, out)
+			continue
+		}
+		require.NoError(t, err)
+		id, err := localkms.KeyID(out.Ciphertext)
+		require.NoError(t, err)
+		require.Equal(t, test.to, id)
+		require.True(t, strings.HasSuffix(out.KeyID, test.to) && strings.HasSuffix(out.SourceKeyID, test.from))
+	}
+	// To another context, and to the newest version, of the same key.
+	id := s.key()
+	ciphertext := s.encrypt(id, "x", ec)
+	_, err := s.RotateKey(t.Context(), id)
+	require.NoError(t, err)
+	out, err := s.ReEncrypt(t.Context(), &localkms.ReEncryptInput{Ciphertext: ciphertext, SourceKeyID: id, SourceContext: ec, KeyID: id})
+	require.NoError(t, err)
+	s.decrypts(out.Ciphertext, "x", nil)
+	var report kms.Report
+	_, err = s.Decrypt(kms.WithReport(t.Context(), &report), id, out.Ciphertext, nil)
+	require.NoError(t, err)
+	require.Equal(t, "2", report.KeyVersion)
+	_, err = s.ReEncrypt(t.Context(), nil)
+	isKind(t, kms.ErrInvalid, err)
+}
+
+func TestADisabledKeyRefusesAtOnceThroughAWarmCache(t *testing.T) {
+	s := open(t, nil, nil)
+	id := s.key()
+	cache := kms.NewCache(s.Client, nil)
+	dk, err := cache.GenerateDataKey(as(t, "app"), id, nil)
+	require.NoError(t, err)
+	use := func(kind error) {
+		t.Helper()
+		_, err := cache.GenerateDataKey(as(t, "app"), id, nil)
+		_, err2 := cache.Decrypt(as(t, "app"), id, dk.Ciphertext, nil)
+		if kind == nil {
+			require.NoError(t, err)
+			require.NoError(t, err2)
+			return
+		}
+		isKind(t, kind, err)
+		isKind(t, kind, err2)
+	}
+	use(nil)
+	require.NoError(t, s.DisableKey(t.Context(), id))
+	use(kms.ErrDisabled)
+	require.NoError(t, s.EnableKey(t.Context(), id))
+	use(nil)
+	require.NoError(t, s.PutKeyPolicy(t.Context(), id, `permit (principal, action, resource) unless { principal.id == "app" };`, nil))
+	use(kms.ErrDenied)
+	require.NoError(t, s.DeleteKeyPolicy(t.Context(), id))
+	_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
+	require.NoError(t, err)
+	use(kms.ErrPendingDeletion)
+}
+
+// TestUseAndAdministrationAtOnce: whatever happens in between, a use works or
+// fails in a way that the contract names.
+func TestUseAndAdministrationAtOnce(t *testing.T) {
+	s := open(t, nil, func(o *localkms.Options) { o.RefreshInterval = 1 })
+	id := s.key()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				dk, err := s.GenerateDataKey(t.Context(), id, nil)
+				if err != nil {
+					isKind(t, kms.ErrDisabled, err)
+					continue
+				}
+				plaintext, err := s.Decrypt(t.Context(), id, dk.Ciphertext, nil)
+				if err != nil {
+					isKind(t, kms.ErrDisabled, err)
+				} else if !bytes.Equal(plaintext, dk.Plaintext()) {
+					t.Error("another data key")
+				}
+			}
+		})
+	}
+	for range 50 {
+		require.NoError(t, s.DisableKey(t.Context(), id))
+		require.NoError(t, s.EnableKey(t.Context(), id))
+		_, err := s.RotateKey(t.Context(), id)
+		require.NoError(t, err)
+		require.NoError(t, s.Tag(t.Context(), id, map[string]string{"a": "b"}))
+	}
+	cancel()
+	wg.Wait()
+}
+
+func TestNothingPrintsAKey(t *testing.T) {
+	raw := bytes.Repeat([]byte{1}, 32) // of keyRoot
+	s := open(t, nil, nil)
+	dk, err := s.GenerateDataKey(t.Context(), s.key(), nil)
+	require.NoError(t, err)
+	var printed bytes.Buffer
+	logger := slog.New(slog.NewJSONHandler(&printed, nil))
+	for _, v := range []any{s.Service, s.Client, *s.Client, dk, s.describe(localkms.DefaultAlias), s.opts.Policy} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
+			fmt.Fprintf(&printed, verb+"\n", v)
+		}
+		logger.Info("x", "v", v)
+		if text, err := json.Marshal(v); err == nil {
+			printed.Write(text)
+		}
+	}
+	for _, key := range [][]byte{raw, dk.Plaintext()} {
+		for _, form := range []string{string(key), hex.EncodeToString(key), base64.StdEncoding.EncodeToString(key), strings.Trim(fmt.Sprint(key), "[]"), fmt.Sprintf("%#v", key)} {
+			require.NotContains(t, printed.String(), form)
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	store := keyring.NewMemStore()
+	_, err := localkms.Open(t.Context(), store, keyRoot(t, 1), nil)
+	require.ErrorIs(t, err, keyring.ErrNotExist)
+	_, err = localkms.Open(t.Context(), nil, keyRoot(t, 1), nil)
+	isKind(t, kms.ErrInvalid, err)
+	_, err = localkms.Open(t.Context(), store, nil, nil)
+	isKind(t, kms.ErrInvalid, err)
+	for _, o := range []localkms.Options{{RefreshInterval: -1}, {MaxStaleness: -1}, {RefreshInterval: 2, MaxStaleness: 1}} {
+		_, err = localkms.Open(t.Context(), store, keyRoot(t, 1), &o)
+		isKind(t, kms.ErrInvalid, err)
+	}
+	open(t, store, nil)
+	_, err = localkms.Open(t.Context(), store, keyRoot(t, 2), nil)
+	require.ErrorIs(t, err, keyring.ErrRoot)
+	_, err = keyring.Open(t.Context(), store, keyRoot(t, 1), nil) // a ring is something else
+	require.ErrorIs(t, err, keyring.ErrDamaged)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = localkms.Open(ctx, store, keyRoot(t, 1), nil)
+	require.ErrorIs(t, err, context.Canceled)
+	ring := keyring.NewMemStore()
+	_, err = keyring.Open(t.Context(), ring, keyRoot(t, 1), &keyring.Options{Create: true})
+	require.NoError(t, err)
+	_, err = localkms.Open(t.Context(), ring, keyRoot(t, 1), &localkms.Options{Create: true})
+	require.ErrorIs(t, err, keyring.ErrDamaged)
+}

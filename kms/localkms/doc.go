@@ -1,0 +1,124 @@
+// Package localkms is a key service within the process: keys with permissions,
+// rotation and an audit trail, for programs that have no key service to call.
+//
+// [Open] opens a service in a [keyring.Store], such as a file, under a root key
+// or passphrase as package keyring has them. [Service.Client] is the service as
+// an account sees it in a region. A [Client] is a [kms.Client], so it goes
+// wherever another key service goes, behind [kms.NewCache] and [kms.NewAudited]
+// as well; its other methods make and administer keys.
+//
+//	store, err := keyring.NewFileStore("kms.blobseal")
+//	root, err := keyring.NewKeyRoot(rootKey)
+//	service, err := localkms.Open(ctx, store, root, &localkms.Options{Create: true})
+//	client, err := service.Client("", "")
+//	mode, err := sse.NewKMS(client, localkms.DefaultAlias, nil)
+//
+// # Keys
+//
+// A key has a random id, a UUID, which also names it as
+// arn:blobseal:kms:REGION:ACCOUNT:key/ID. Its material are 32 random bytes, and
+// more with each rotation: the newest version encrypts, all decrypt, and the id
+// stays. [Client.EnableKeyRotation] rotates on a schedule, [Client.RotateKey]
+// on demand.
+//
+// An alias is another name of a key. [DefaultAlias] is the name of a default key,
+// which each account has in each region once it has used it.
+//
+// A disabled key serves nobody until it is enabled. [Client.ScheduleKeyDeletion]
+// stops a key, and after 7 to 30 days deletes it: its material is gone from the
+// store, and so is all that it encrypted.
+//
+// # Permissions
+//
+// Who asks is the [kms.Principal] in ctx. A program sets it from its own
+// authentication; the service believes it. Whether a principal may do an
+// operation with a key is decided in this order:
+//
+//  1. What the service's policy (Options.Policy) or the key's policy
+//     ([Client.PutKeyPolicy]) forbids is denied.
+//  2. If the key has a policy, what that permits is allowed.
+//     Otherwise, if the service has one, what that permits is allowed.
+//     Otherwise, if neither has one, clients of the key's own account may do
+//     everything.
+//  3. What a grant permits is allowed.
+//  4. Everything else is denied.
+//
+// So without any policy a program may use all its keys, one account's
+// apart from another's; a key with a policy denies what nobody permits; and an
+// explicit forbid beats everything. [OpCreateKey], [OpListKeys] and
+// [OpListAliases] have no key: the service's policy decides alone, and without
+// one they are allowed.
+//
+// A service with keys of its own principals should bring a policy: keys without
+// one, such as default keys, are open to every principal of their account, the
+// nameless one included.
+//
+// # Policies
+//
+// Policies are written in Cedar (https://docs.cedarpolicy.com). In them
+//
+//   - principal is Principal::"ID", with the attributes id and type;
+//   - action is Action::"NAME" by the names of the operations, such as
+//     Action::"GenerateDataKey", each in one of the groups Action::"Use",
+//     Action::"View" and Action::"Administer";
+//   - resource is Key::"UUID", with the attributes id, arn, account, region,
+//     managed and tags, in Account::"ACCOUNT"; for operations without a key it
+//     is the Account;
+//   - context.encryptionContext has the pairs of the encryption context, and
+//     context.account and context.region are those of the client that asks.
+//
+// One principal that writes what another reads, within one team:
+//
+//	permit (principal == Principal::"writer", action == Action::"GenerateDataKey", resource)
+//	when { context.encryptionContext has team && context.encryptionContext.team == "red" };
+//	permit (principal == Principal::"reader", action == Action::"Decrypt", resource);
+//	permit (principal == Principal::"admin", action in [Action::"View", Action::"Administer"], resource);
+//
+// In one thing this is stricter than Cedar: a forbid that cannot be evaluated,
+// since it reads a pair or a tag that is not there, forbids. Ask with "has" first.
+// A permit that cannot be evaluated permits nothing, as ever.
+//
+// # Grants
+//
+// [Client.CreateGrant] permits a principal to use a key without a change of its
+// policy, within an encryption context if wanted. Whoever administers the key
+// revokes it; the principal itself, or one appointed to it, may retire it.
+//
+// # Audit
+//
+// Each operation but the two of [kms.Client] leaves a record in Options.Audit:
+// those that change a key before they do, denied ones as well. [kms.NewAudited]
+// records the two. What the service does by itself, [OpRotateKey] and
+// [OpDeleteKey], is recorded in the name of the principal "localkms"; if several
+// processes find the same thing due at once, each leaves its record, and one does it.
+//
+// # Processes
+//
+// Everything is one document, replaced by compare-and-swap: any number of
+// processes may have the service open, and one that is killed leaves the old
+// document or the new one. Keys are used from memory, without a lock. A change
+// holds at once within its Service, and in other processes after
+// Options.RefreshInterval, a second; a key or a version that was made elsewhere
+// is found at once. While the store cannot be read, keys are used for
+// Options.MaxStaleness more, a minute; changes fail.
+//
+// Ten thousand keys take some 2.5 MiB and open in a few hundredths of a second.
+// Each change writes them all, in some 50 ms: this is not a service for keys that
+// come and go by the second. The bounds are [MaxDocumentSize], [MaxVersions],
+// [MaxGrants], [MaxTags], [MaxPolicy] and their like.
+//
+// # Clocks
+//
+// Keys are deleted and rotated by the wall clock of the process that finds it due.
+// A clock that goes back delays what is to come and undoes nothing: what was
+// deleted, or was seen past its deadline, stays so. A clock that is far ahead
+// deletes early what was scheduled to be deleted, and cannot be undone.
+//
+// # What to keep
+//
+// The document and the root, as package keyring says of a ring: without either,
+// everything that the keys encrypted is lost. A copy of the document from before a
+// deletion still holds the key that was deleted. Whoever can write to the store
+// can put an old document back: an open Service refuses it, with
+// [keyring.ErrRollback], and one that starts cannot know.
+package localkms
