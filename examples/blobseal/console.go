@@ -17,10 +17,11 @@ type console struct {
 
 	isTerminal func(stream any) bool
 	patience   time.Duration // before a progress bar shows
+	auditWait  time.Duration // for an audit trail that another process writes
 }
 
 func newConsole(stdin io.Reader, stdout, stderr io.Writer) *console {
-	return &console{stdin: stdin, stdout: stdout, stderr: stderr, isTerminal: isTerminal, patience: time.Second}
+	return &console{stdin: stdin, stdout: stdout, stderr: stderr, isTerminal: isTerminal, patience: time.Second, auditWait: auditWait}
 }
 
 func isTerminal(stream any) bool {

@@ -24,6 +24,7 @@ func (decryptCmd) Help() string {
 --context may be left out; if it is given it must be exactly what was given to encrypt.
 
     blobseal decrypt --ring my.ring --root-key-file root.key photo.enc photo.jpg
+    blobseal decrypt --kms my.kms --root-key-file root.key --principal user:bob photo.enc photo.jpg
     blobseal decrypt --customer-key-file my.key --range 0-511 docs.enc - | file -`
 }
 
@@ -31,6 +32,7 @@ func (cmd decryptCmd) Run(ctx context.Context, c *console) error {
 	if err := cmd.source().check(); err != nil {
 		return err
 	}
+	ctx = asPrincipal(ctx, cmd.Principal)
 	obj, err := cmd.object()
 	if err != nil {
 		return err
@@ -52,10 +54,11 @@ func (cmd decryptCmd) Run(ctx context.Context, c *console) error {
 		return err
 	}
 	defer out.discard()
-	k, err := cmd.source().open(ctx)
+	k, err := cmd.source().open(ctx, c)
 	if err != nil {
 		return err
 	}
+	defer k.Close()
 	d, err := o.decrypt(ctx, k, obj)
 	if err != nil {
 		return err

@@ -9,22 +9,27 @@ import (
 type encryptCmd struct {
 	keyFlags
 	objectFlags
-	Force bool   `help:"Replace OUT if it exists."`
-	In    string `arg:"" name:"in" help:"Plaintext; - is standard input."`
-	Out   string `arg:"" name:"out" help:"Sealed file; - is standard output."`
+	BucketKey bool   `group:"keys" help:"With --kms: bind the service's data key to the bucket of --object, not to the whole name, as S3's Bucket Keys do. Whoever reads or rewraps many such files asks the service less."`
+	Force     bool   `help:"Replace OUT if it exists."`
+	In        string `arg:"" name:"in" help:"Plaintext; - is standard input."`
+	Out       string `arg:"" name:"out" help:"Sealed file; - is standard output."`
 }
 
 func (encryptCmd) Help() string {
-	return `The file gets a data key of its own, which is sealed under the newest key of the ring or under the customer key. OUT appears when it is complete, or not at all, and has the mode that the umask gives. A ring whose newest key is too old (90 days) is rotated first.
+	return `The file gets a data key of its own, which is sealed under the newest key of the ring, under a data key of the key service, or under the customer key. OUT appears when it is complete, or not at all, and has the mode that the umask gives. A ring whose newest key is too old (90 days) is rotated first. A key service may refuse; it records that as it records each use.
 
     blobseal encrypt --ring my.ring --root-key-file root.key photo.jpg photo.enc
+    blobseal encrypt --kms my.kms --root-key-file root.key --kms-key alias/photos photo.jpg photo.enc
     tar c docs | blobseal encrypt --customer-key-file my.key --context owner=me - docs.enc`
 }
 
 func (cmd encryptCmd) Run(ctx context.Context, c *console) error {
-	if err := cmd.source().check(); err != nil {
+	source := cmd.source()
+	source.bucketKey = cmd.BucketKey
+	if err := source.check(); err != nil {
 		return err
 	}
+	ctx = asPrincipal(ctx, cmd.Principal)
 	obj, err := cmd.object()
 	if err != nil {
 		return err
@@ -39,10 +44,11 @@ func (cmd encryptCmd) Run(ctx context.Context, c *console) error {
 		return err
 	}
 	defer out.discard()
-	k, err := cmd.source().open(ctx)
+	k, err := source.open(ctx, c)
 	if err != nil {
 		return err
 	}
+	defer k.Close()
 	e, err := k.Encrypt(ctx, obj)
 	if err != nil {
 		return k.aboutSealing(err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -68,7 +69,7 @@ func plain(err error) string {
 		err = call.Err
 	}
 	text := err.Error()
-	for _, prefix := range []string{"sse: ", "keyring: ", "store failed: ", "load: ", "swap: "} {
+	for _, prefix := range []string{"sse: ", "kms: ", "keyring: ", "store failed: ", "load: ", "swap: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
 	return text
@@ -118,6 +119,8 @@ func aboutObject(o *object, k *keys, err error) error {
 		return nil
 	case errors.As(err, new(*problem)), errors.As(err, new(usageError)), errors.Is(err, context.Canceled):
 		return about(o.name, err)
+	case k != nil && k.service != nil && refusedByService(err):
+		return says("%s", k.service.says(kms.OpDecrypt, keyID, err))
 	case errors.Is(err, sse.ErrVersion):
 		return says("sealed by another version of blobseal: %s", plain(err))
 	case errors.Is(err, sse.ErrFormat) && errors.Is(err, io.ErrUnexpectedEOF):
@@ -147,14 +150,27 @@ func aboutObject(o *object, k *keys, err error) error {
 	return about(o.name, err)
 }
 
+// refusedByService tells whether an error is the key service's decision, or its
+// failure.
+func refusedByService(err error) bool {
+	for _, kind := range []error{kms.ErrAudit, kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrUnavailable} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
 // wantMode says which flags a file of that mode needs.
 func wantMode(m sse.Mode) string {
 	switch m {
 	case sse.ModeManaged:
-		return "sealed under a ring's key (SSE-S3): give --ring and its root, not --customer-key-file"
+		return "sealed under a ring's key (SSE-S3): give --ring and its root"
+	case sse.ModeKMS:
+		return "sealed under a key service's key (SSE-KMS): give --kms and its root"
 	case sse.ModeCustomer:
-		return "sealed under a customer key (SSE-C): give --customer-key-file, not --ring"
+		return "sealed under a customer key (SSE-C): give --customer-key-file"
 	default:
-		return fmt.Sprintf("sealed under a key service's key (%v), which this command does not open", m)
+		return fmt.Sprintf("sealed in a mode (%v) that this command does not open", m)
 	}
 }

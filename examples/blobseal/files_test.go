@@ -130,7 +130,7 @@ func TestIdentity(t *testing.T) {
 		write(t, "plain", []byte("plain"))
 		ok(t, args("encrypt", customer, "plain", "sealed")...)
 		blobseal("decrypt", "--customer-key-file", "other.key", "sealed", "-").fails(t, 1, refused)
-		blobseal(args("decrypt", ring, "sealed", "-")...).fails(t, 1, "sealed: sealed under a customer key (SSE-C): give --customer-key-file, not --ring")
+		blobseal(args("decrypt", ring, "sealed", "-")...).fails(t, 1, "sealed: sealed under a customer key (SSE-C): give --customer-key-file")
 		ok(t, args("encrypt", ring, "plain", "managed")...)
 		blobseal(args("decrypt", customer, "managed", "-")...).fails(t, 1, "managed: sealed under a ring's key (SSE-S3): give --ring")
 		ok(t, "ring", "create", "--ring", "other.ring", "--root-key-file", "root.key")
@@ -360,9 +360,9 @@ func TestInspect(t *testing.T) {
 	key := keyID(t, "managed")
 	require.Regexp(t, `^[0-9a-f]{16}\.[0-9a-f]{8}$`, key)
 	require.Equal(t, []map[string]any{
-		{"file": "managed", "mode": "SSE-S3", "key_id": key, "context": map[string]any{"a": "1", "b": "2"},
+		{"file": "managed", "mode": "SSE-S3", "key_id": key, "bucket_key": false, "context": map[string]any{"a": "1", "b": "2"},
 			"envelope_size": 1024.0, "body_size": 20032.0, "plaintext_size": 20000.0, "pending_rewrap": false},
-		{"file": "customer", "mode": "SSE-C", "key_id": "", "context": map[string]any{},
+		{"file": "customer", "mode": "SSE-C", "key_id": "", "bucket_key": false, "context": map[string]any{},
 			"envelope_size": 1024.0, "body_size": 20032.0, "plaintext_size": 20000.0, "pending_rewrap": false},
 	}, found)
 

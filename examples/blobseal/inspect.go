@@ -28,7 +28,8 @@ func (inspectCmd) Help() string {
 type inspection struct {
 	File          string      `json:"file"`
 	Mode          sse.Mode    `json:"mode"`
-	KeyID         string      `json:"key_id"` // empty for SSE-C
+	KeyID         string      `json:"key_id"`     // empty for SSE-C
+	BucketKey     bool        `json:"bucket_key"` // of SSE-KMS
 	Context       kms.Context `json:"context"`
 	EnvelopeSize  int         `json:"envelope_size"`
 	BodySize      int64       `json:"body_size"`
@@ -68,7 +69,7 @@ func (c *console) inspect(ctx context.Context, name string) (*inspection, error)
 		}
 	}
 	found := &inspection{
-		File: name, Mode: o.env.Mode(), KeyID: o.env.KeyID(), Context: o.env.Context(),
+		File: name, Mode: o.env.Mode(), KeyID: o.env.KeyID(), BucketKey: o.env.BucketKey(), Context: o.env.Context(),
 		EnvelopeSize: o.env.Size(), BodySize: o.size, PendingRewrap: o.pending,
 	}
 	if n, err := sse.PlaintextSize(o.size); err == nil {
@@ -88,6 +89,9 @@ func (i *inspection) String() string {
 	fmt.Fprintf(w, "  mode\t%v, %s\n", i.Mode, meaning[i.Mode])
 	if i.KeyID != "" {
 		fmt.Fprintf(w, "  key\t%s\n", printable(i.KeyID))
+	}
+	if i.BucketKey {
+		fmt.Fprintf(w, "  bucket key\tyes: the key service bound the bucket, not the whole name\n")
 	}
 	if len(i.Context) == 0 {
 		fmt.Fprintf(w, "  context\tnone\n")

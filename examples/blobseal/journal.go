@@ -200,10 +200,18 @@ func unfinished(name string, err error) error {
 	return problemf(err, "%s: rewrap is not finished: %s; the file opens all the same, and the next rewrap finishes it", name, plain(err))
 }
 
-// describe names what an envelope is sealed under.
-func describe(env *sse.Envelope) string {
+// describe names what an envelope is sealed under. The version is that of a key
+// service's key.
+func describe(env *sse.Envelope, version string) string {
+	text := "a customer key"
 	if id := env.KeyID(); id != "" {
-		return "key " + id
+		text = "key " + id
 	}
-	return "a customer key"
+	if version != "" {
+		text += " version " + version
+	}
+	if env.BucketKey() {
+		text += " (bucket key)"
+	}
+	return text
 }

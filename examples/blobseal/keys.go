@@ -14,6 +14,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -24,7 +26,7 @@ type keygenCmd struct {
 }
 
 func (keygenCmd) Help() string {
-	return `A key file is a ring's root (--root-key-file) or a customer key (--customer-key-file). Whoever has it can open what it seals, and without it nobody can: keep a copy in a safe place.
+	return `A key file is the root of a ring or a key service (--root-key-file) or a customer key (--customer-key-file). Whoever has it can open what it seals, and without it nobody can: keep a copy in a safe place.
 
     blobseal keygen root.key`
 }
@@ -54,7 +56,7 @@ func generateKey(ctx context.Context, c *console, name string) error {
 	return out.commit()
 }
 
-// rootFlags name the source of a ring's root.
+// rootFlags name the source of a root: of a ring, or of a key service.
 type rootFlags struct {
 	RootKeyFile    string `group:"root" placeholder:"FILE" help:"Root key: 32 bytes, as they are or in hex or base64."`
 	PassphraseFile string `group:"root" placeholder:"FILE" help:"Passphrase, without its line end. Or set BLOBSEAL_PASSPHRASE."`
@@ -64,23 +66,29 @@ func (f rootFlags) source() rootSource {
 	return rootSource{f.RootKeyFile, f.PassphraseFile, "", "BLOBSEAL_PASSPHRASE"}
 }
 
-// keyFlags name the keys of a file: a ring, or a customer key.
+// keyFlags name the keys of a file: a ring, a key service, or a customer key.
 type keyFlags struct {
 	Ring            string `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
-	RootKeyFile     string `group:"keys" placeholder:"FILE" help:"The ring's root key: 32 bytes, as they are or in hex or base64."`
-	PassphraseFile  string `group:"keys" placeholder:"FILE" help:"The ring's passphrase, without its line end. Or set BLOBSEAL_PASSPHRASE."`
-	CustomerKeyFile string `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C) in place of a ring: 32 bytes, as they are or in hex or base64."`
+	KMS             string `name:"kms" group:"keys" placeholder:"DIR" help:"Key service (SSE-KMS)."`
+	KMSKey          string `name:"kms-key" group:"keys" placeholder:"KEY" help:"The service's key, as its id, ARN or alias: to encrypt under, by default alias/blobseal/default; otherwise the one that files must be under."`
+	Principal       string `group:"keys" placeholder:"ID" help:"Who asks the service, for its policies and its audit trail; by default user:NAME, the user that you are."`
+	RootKeyFile     string `group:"keys" placeholder:"FILE" help:"Root key of the ring or the service: 32 bytes, as they are or in hex or base64."`
+	PassphraseFile  string `group:"keys" placeholder:"FILE" help:"Passphrase of the ring or the service, without its line end. Or set BLOBSEAL_PASSPHRASE."`
+	CustomerKeyFile string `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C): 32 bytes, as they are or in hex or base64."`
 }
 
 func (f keyFlags) source() keySource {
 	return keySource{
-		ring:     f.Ring,
-		root:     rootSource{f.RootKeyFile, f.PassphraseFile, "", "BLOBSEAL_PASSPHRASE"},
-		customer: f.CustomerKeyFile,
+		ring:      f.Ring,
+		kms:       f.KMS,
+		kmsKey:    f.KMSKey,
+		principal: f.Principal,
+		root:      rootSource{f.RootKeyFile, f.PassphraseFile, "", "BLOBSEAL_PASSPHRASE"},
+		customer:  f.CustomerKeyFile,
 	}
 }
 
-// rootSource is where a ring's root comes from. Prefix begins the names of the
+// rootSource is where a root comes from. Prefix begins the names of the
 // flags, after the dashes.
 type rootSource struct{ keyFile, passphraseFile, prefix, variable string }
 
@@ -102,13 +110,13 @@ func (s rootSource) given() (names []string) {
 	return names
 }
 
-// check is a usage error unless there is exactly one source.
-func (s rootSource) check() error {
+// check is a usage error unless there is exactly one source of the root of what.
+func (s rootSource) check(what string) error {
 	switch given := s.given(); len(given) {
 	case 1:
 		return nil
 	case 0:
-		return usagef("the ring needs its root: give %s", s.flags())
+		return usagef("the %s needs its root: give %s", what, s.flags())
 	default:
 		return usagef("%s: give one of them only", strings.Join(given, " and "))
 	}
@@ -175,24 +183,41 @@ func readKey(name string) ([]byte, error) {
 	return nil, problemf(err, "%s: not a key: it holds %d bytes, and a key is %d, or these in hex or base64", name, len(text), keySize)
 }
 
-// keySource is where a file's key comes from. Prefix is that of the flags.
+// keySource is where a file's key comes from. The prefix of its flags is root's.
 type keySource struct {
-	ring     string
-	root     rootSource
-	customer string
+	ring        string
+	kms, kmsKey string
+	bucketKey   bool
+	principal   string
+	root        rootSource
+	customer    string
 }
 
 func (s keySource) check() error {
 	prefix := s.root.prefix
+	var given []string
+	for _, source := range []struct{ flag, value string }{{"ring", s.ring}, {"kms", s.kms}, {"customer-key-file", s.customer}} {
+		if source.value != "" {
+			given = append(given, "--"+prefix+source.flag)
+		}
+	}
 	switch {
-	case s.ring != "" && s.customer != "":
-		return usagef("--%sring and --%[1]scustomer-key-file: give one of them only", prefix)
+	case len(given) > 1:
+		return usagef("%s: give one of them only", strings.Join(given, " and "))
+	case s.kms == "" && s.kmsKey != "":
+		return usagef("--%skms-key: give --%[1]skms with it", prefix)
+	case s.kms == "" && s.bucketKey:
+		return usagef("--%sbucket-key: give --%[1]skms with it", prefix)
+	case s.kms == "" && s.principal != "":
+		return usagef("--principal: give --kms with it")
 	case s.ring != "":
-		return s.root.check()
+		return s.root.check("ring")
+	case s.kms != "":
+		return s.root.check("key service")
 	case s.root.keyFile != "" || s.root.passphraseFile != "":
-		return usagef("%s: give --%sring with it", s.root.given()[0], prefix)
+		return usagef("%s: give --%sring or --%[2]skms with it", s.root.given()[0], prefix)
 	case s.customer == "":
-		return usagef("no key: give --%sring and its root, or --%[1]scustomer-key-file", prefix)
+		return usagef("no key: give --%sring or --%[1]skms and its root, or --%[1]scustomer-key-file", prefix)
 	}
 	return nil
 }
@@ -200,12 +225,19 @@ func (s keySource) check() error {
 // keys are what opens and seals files.
 type keys struct {
 	sse.Cipher
-	ring     *keyring.Ring // nil for a customer key
-	ringPath string
+	ring       *keyring.Ring // nil unless it is a ring
+	ringPath   string
+	service    *keyService // nil unless it is a key service
+	serviceKey string      // as it was given; may be empty
 }
 
-func (s keySource) open(ctx context.Context) (*keys, error) {
-	if s.customer != "" {
+// Close gives up what the keys hold.
+func (k *keys) Close() { k.service.Close() }
+
+// open opens the keys, for the principal in ctx. The caller closes them.
+func (s keySource) open(ctx context.Context, c *console) (*keys, error) {
+	switch {
+	case s.customer != "":
 		key, err := readKey(s.customer)
 		if err != nil {
 			return nil, err
@@ -216,6 +248,12 @@ func (s keySource) open(ctx context.Context) (*keys, error) {
 			return nil, about(s.customer, err)
 		}
 		return &keys{Cipher: cipher}, nil
+	case s.kms != "":
+		service, err := c.openService(ctx, s.kms, s.root)
+		if err != nil {
+			return nil, err
+		}
+		return service.keys(s.kmsKey, s.bucketKey)
 	}
 	root, err := s.root.open()
 	if err != nil {
@@ -228,13 +266,50 @@ func (s keySource) open(ctx context.Context) (*keys, error) {
 	return &keys{Cipher: sse.NewManaged(ring), ring: ring, ringPath: s.ring}, nil
 }
 
+// keys are those of a key service; no key is its default key.
+func (s *keyService) keys(key string, bucketKey bool) (*keys, error) {
+	seal := key
+	if seal == "" {
+		seal = localkms.DefaultAlias
+	}
+	client := s.uses
+	if bucketKey { // which is for many files; without, each has a data key of its own
+		client = s.cached
+	}
+	cipher, err := sse.NewKMS(client, seal, &sse.KMSOptions{BucketKey: bucketKey})
+	return &keys{Cipher: cipher, service: s, serviceKey: key}, err
+}
+
+// accept refuses a file that is under another key of the service than was asked for.
+func (k *keys) accept(ctx context.Context, o *object) error {
+	if k.service == nil || k.serviceKey == "" || o.env.Mode() != sse.ModeKMS {
+		return nil
+	}
+	want, err := k.service.resolve(ctx, k.serviceKey)
+	switch {
+	case err != nil:
+		return k.service.about(kms.OpDecrypt, k.serviceKey, err)
+	case want != o.env.KeyID():
+		return problemf(nil, "%s: sealed under key %s, not under %s", o.name, o.env.KeyID(), k.serviceKey)
+	}
+	return nil
+}
+
 // aboutSealing puts an error of the key phase of sealing into words.
 func (k *keys) aboutSealing(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, sse.ErrTooLarge), errors.Is(err, sse.ErrInvalid):
 		return problemf(err, "%s", plain(err))
-	case err != nil && k.ring != nil:
+	case k.ring != nil:
 		return aboutRing(k.ringPath, err)
+	case k.service != nil:
+		key := k.serviceKey
+		if key == "" {
+			key = localkms.DefaultAlias
+		}
+		return k.service.about(kms.OpGenerateDataKey, key, err)
 	}
 	return err
 }

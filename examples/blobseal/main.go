@@ -1,6 +1,7 @@
 // Command blobseal encrypts files as the library encrypts objects: under a key
-// ring whose master key rotates, or under a customer's key. It is a small tool
-// to use, and an example of the library that is complete down to crash safety.
+// ring whose master key rotates, under a key service with permissions and an
+// audit trail, or under a customer's key. It is a small tool to use, and an
+// example of the library that is complete down to crash safety.
 //
 // A sealed file is a self-contained object: an envelope, padded to 1 KiB, and
 // then the body. So the file can be rewrapped in place when keys change.
@@ -42,6 +43,8 @@ func main() {
 type cli struct {
 	Keygen  keygenCmd  `cmd:"" help:"Make a key file: 32 random bytes, readable by you alone."`
 	Ring    ringCmd    `cmd:"" help:"Make a key ring, and manage the keys in it."`
+	KMS     kmsCmd     `cmd:"" name:"kms" help:"Make a key service, and manage the keys in it and who may use them."`
+	Audit   auditCmd   `cmd:"" help:"Show and verify the audit trail of a key service."`
 	Encrypt encryptCmd `cmd:"" help:"Encrypt IN to OUT."`
 	Decrypt decryptCmd `cmd:"" help:"Decrypt IN, or a range of it, to OUT."`
 	Inspect inspectCmd `cmd:"" help:"Show what sealed files say about themselves; needs no key."`
@@ -51,7 +54,7 @@ type cli struct {
 	Version kong.VersionFlag `help:"Show the version."`
 }
 
-const description = `Encrypt files as S3's server-side encryption does: each under a data key of its own, sealed under a key ring whose master key rotates (SSE-S3) or under a key that you bring (SSE-C).
+const description = `Encrypt files as S3's server-side encryption does: each under a data key of its own, sealed under a key ring whose master key rotates (SSE-S3), under a key service that decides who may use which key and records each use (SSE-KMS), or under a key that you bring (SSE-C).
 
 A first session:
 
@@ -61,6 +64,8 @@ A first session:
     blobseal decrypt --ring my.ring --root-key-file root.key photo.enc copy.jpg
     blobseal ring rotate --ring my.ring --root-key-file root.key
     blobseal rewrap --ring my.ring --root-key-file root.key photo.enc
+
+One with a key service is in: blobseal kms --help.
 
 Exit codes: 0 done; 1 refused, failed or not authentic; 2 usage.`
 
@@ -89,15 +94,15 @@ func (c *console) execute(ctx context.Context, args []string) (err error) {
 	parser, err := kong.New(&cli{},
 		kong.Name("blobseal"),
 		kong.Description(description),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Vars{"version": version()},
 		kong.Writers(c.stdout, c.stderr),
 		kong.Exit(func(int) { panic(finished{}) }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.ExplicitGroups([]kong.Group{
-			{Key: "keys", Title: "Keys: a ring with one source of its root, or a customer key"},
-			{Key: "root", Title: "The ring and its root: exactly one source"},
-			{Key: "target", Title: "What to seal it under: by default the newest key of the same ring"},
+			{Key: "keys", Title: "Keys: a ring or a key service with one source of its root, or a customer key"},
+			{Key: "root", Title: "The keys, and the root that opens them: exactly one source"},
+			{Key: "target", Title: "What to seal it under: by default the newest key of the same ring or service"},
 		}),
 		kong.Bind(c))
 	if err != nil {

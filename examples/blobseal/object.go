@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -35,20 +34,26 @@ func (f objectFlags) object() (obj sse.Object, err error) {
 	if obj, err = parseObject("--object", f.Object); err != nil {
 		return obj, err
 	}
-	for _, pair := range f.Context {
-		name, value, found := strings.Cut(pair, "=")
+	obj.Context, err = parsePairs("--context", f.Context)
+	return obj, err
+}
+
+// parsePairs parses NAME=VALUE, each name once. No pairs are nil.
+func parsePairs(flag string, texts []string) (pairs map[string]string, err error) {
+	for _, text := range texts {
+		name, value, found := strings.Cut(text, "=")
 		if !found || name == "" {
-			return obj, usagef("--context %q: want NAME=VALUE", pair)
+			return nil, usagef("%s %q: want NAME=VALUE", flag, text)
 		}
-		if _, twice := obj.Context[name]; twice {
-			return obj, usagef("--context: %q is there twice", name)
+		if _, twice := pairs[name]; twice {
+			return nil, usagef("%s: %q is there twice", flag, name)
 		}
-		if obj.Context == nil {
-			obj.Context = kms.Context{}
+		if pairs == nil {
+			pairs = map[string]string{}
 		}
-		obj.Context[name] = value
+		pairs[name] = value
 	}
-	return obj, nil
+	return pairs, nil
 }
 
 // parseObject splits a name at its first slash. No name is the empty one.
@@ -120,6 +125,9 @@ func (o *object) bodyAt() *io.SectionReader {
 // read at random, so that a file which was cut short is refused before a byte of
 // it is used.
 func (o *object) decrypt(ctx context.Context, k *keys, obj sse.Object) (*sse.Decryption, error) {
+	if err := k.accept(ctx, o); err != nil {
+		return nil, err
+	}
 	d, err := k.Decrypt(ctx, obj, o.env)
 	return d, aboutObject(o, k, err)
 }

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -16,8 +19,11 @@ type rewrapCmd struct {
 	objectFlags
 
 	ToRing            string  `group:"target" placeholder:"FILE" help:"The newest key of another ring."`
-	ToRootKeyFile     string  `group:"target" placeholder:"FILE" help:"The other ring's root key."`
-	ToPassphraseFile  string  `group:"target" placeholder:"FILE" help:"The other ring's passphrase. Or set BLOBSEAL_TO_PASSPHRASE."`
+	ToKMS             string  `name:"to-kms" group:"target" placeholder:"DIR" help:"Another key service."`
+	ToKMSKey          string  `name:"to-kms-key" group:"target" placeholder:"KEY" help:"Another key of the service, as its id, ARN or alias; of another service by default alias/blobseal/default."`
+	ToBucketKey       *bool   `negatable:"" group:"target" help:"Bind the service's data key to the bucket, or not; see encrypt. By default a file stays as it is."`
+	ToRootKeyFile     string  `group:"target" placeholder:"FILE" help:"Root key of the other ring or service."`
+	ToPassphraseFile  string  `group:"target" placeholder:"FILE" help:"Passphrase of the other ring or service. Or set BLOBSEAL_TO_PASSPHRASE."`
 	ToCustomerKeyFile string  `group:"target" placeholder:"FILE" help:"A customer key."`
 	ToObject          *string `group:"target" placeholder:"BUCKET/KEY" help:"Bind the file to another name; an empty one frees it."`
 
@@ -25,37 +31,50 @@ type rewrapCmd struct {
 }
 
 func (rewrapCmd) Help() string {
-	return `Run it after a rotation, to move files to the newest key, or to hand them to another ring, key or name. It changes the envelope at the head of the file and leaves the body alone, whatever its size. A file that is under the newest key already is left as it is.
+	return `Run it after a rotation, to move files to the newest key, or to hand them to another key, ring, service or name. It changes the envelope at the head of the file and leaves the body alone, whatever its size. A file that is under the newest key already is left as it is. Under a key service it asks for a new data key, of the file's own key unless --to-kms-key names another one.
 
 It is safe to interrupt or crash: the file opens under the old key or the new one. What is unfinished is in a journal beside the file (.NAME.blobseal-rewrap), which all commands heed and the next rewrap completes; keep the two together. Copies of the file from before still open under the old key.
 
     blobseal rewrap --ring my.ring --root-key-file root.key *.enc
+    blobseal rewrap --kms my.kms --root-key-file root.key --to-kms-key alias/archive *.enc
+    blobseal rewrap --ring my.ring --root-key-file root.key --to-kms my.kms --to-root-key-file kms.key photo.enc
     blobseal rewrap --ring my.ring --root-key-file root.key --to-customer-key-file my.key photo.enc`
 }
 
-func (cmd rewrapCmd) target() keySource {
-	return keySource{
-		ring:     cmd.ToRing,
-		root:     rootSource{cmd.ToRootKeyFile, cmd.ToPassphraseFile, "to-", "BLOBSEAL_TO_PASSPHRASE"},
-		customer: cmd.ToCustomerKeyFile,
+// target is what to seal under; same tells that it is where the files are now.
+func (cmd rewrapCmd) target() (to keySource, same bool) {
+	to = keySource{
+		ring:      cmd.ToRing,
+		kms:       cmd.ToKMS,
+		kmsKey:    cmd.ToKMSKey,
+		bucketKey: cmd.ToBucketKey != nil,
+		root:      rootSource{cmd.ToRootKeyFile, cmd.ToPassphraseFile, "to-", "BLOBSEAL_TO_PASSPHRASE"},
+		customer:  cmd.ToCustomerKeyFile,
 	}
+	same = to.ring == "" && to.kms == "" && to.customer == "" && to.root.keyFile == "" && to.root.passphraseFile == "" &&
+		(cmd.KMS != "" || to.kmsKey == "" && !to.bucketKey)
+	return to, same
 }
 
 func (cmd rewrapCmd) Run(ctx context.Context, c *console) (err error) {
-	if err := cmd.source().check(); err != nil {
+	to, same := cmd.target()
+	source := cmd.source()
+	if cmd.ToKMS != "" && source.kms == "" {
+		source.principal = "" // it is the target's
+	}
+	if err := source.check(); err != nil {
 		return err
 	}
-	to := cmd.target()
-	same := to.ring == "" && to.customer == "" && to.root.keyFile == "" && to.root.passphraseFile == ""
 	switch {
 	case !same:
 		if err := to.check(); err != nil {
 			return err
 		}
 	case cmd.CustomerKeyFile != "" && cmd.ToObject == nil:
-		return usagef("nothing to change: give --to-ring, --to-customer-key-file or --to-object")
+		return usagef("nothing to change: give --to-ring, --to-kms, --to-customer-key-file or --to-object")
 	}
-	job := rewrap{console: c}
+	ctx = asPrincipal(ctx, cmd.Principal)
+	job := rewrap{console: c, toKey: cmd.ToKMSKey, toBucketKey: cmd.ToBucketKey}
 	if job.from, err = cmd.object(); err != nil {
 		return err
 	}
@@ -65,13 +84,18 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console) (err error) {
 			return err
 		}
 	}
-	if job.source, err = cmd.source().open(ctx); err != nil {
+	if job.source, err = source.open(ctx, c); err != nil {
 		return err
 	}
+	defer job.source.Close()
 	job.target = job.source
 	if !same {
-		if job.target, err = to.open(ctx); err != nil {
+		if job.target, err = to.open(ctx, c); err != nil {
 			return err
+		}
+		defer job.target.Close()
+		if job.toKey == "" {
+			job.toKey = localkms.DefaultAlias
 		}
 	}
 	return forEach(ctx, cmd.Files, func(name string) error { return job.run(ctx, name) })
@@ -82,6 +106,25 @@ type rewrap struct {
 	*console
 	source, target *keys
 	from, to       sse.Object
+
+	// Of a key service:
+	toKey       string // empty for each file's own
+	toBucketKey *bool  // nil for as it is
+}
+
+// sealer is what seals a file that was under env until now.
+func (r *rewrap) sealer(env *sse.Envelope) (*keys, error) {
+	if r.target.service == nil {
+		return r.target, nil
+	}
+	key, bucketKey := r.toKey, env.BucketKey()
+	if key == "" {
+		key = env.KeyID()
+	}
+	if r.toBucketKey != nil {
+		bucketKey = *r.toBucketKey
+	}
+	return r.target.service.keys(key, bucketKey)
 }
 
 func (r *rewrap) run(ctx context.Context, name string) error {
@@ -110,16 +153,32 @@ func (r *rewrap) run(ctx context.Context, name string) error {
 	}
 	o.size = info.Size() - int64(o.env.Size())
 
-	d, err := o.decrypt(ctx, r.source, r.from)
+	var used kms.Report
+	d, err := o.decrypt(kms.WithReport(ctx, &used), r.source, r.from)
 	if err != nil {
 		return err
 	}
-	if r.done(ctx, o.env) {
+	already := func() error {
 		return r.printf("%s: is under the newest key already, %s\n", printable(name), o.env.KeyID())
 	}
-	env, data, err := r.seal(ctx, o, d)
+	if r.newest(ctx, o.env) {
+		return already()
+	}
+	target, err := r.sealer(o.env)
 	if err != nil {
-		return err
+		return notChanged(o, err)
+	}
+	var next kms.Report
+	env, err := target.Rewrap(kms.WithReport(ctx, &next), r.to, d)
+	if err != nil {
+		return notChanged(o, target.aboutSealing(err))
+	}
+	if next.KeyVersion == used.KeyVersion && r.staysWith(o.env, env) {
+		return already()
+	}
+	env, data, err := r.encode(ctx, o, target, env)
+	if err != nil {
+		return notChanged(o, err)
 	}
 	how := "in place"
 	if env.Size() == o.env.Size() {
@@ -137,47 +196,66 @@ func (r *rewrap) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return r.printf("%s: rewrapped from %s to %s, %s\n", printable(name), describe(o.env), describe(env), how)
+	return r.printf("%s: rewrapped from %s to %s, %s\n", printable(name), describe(o.env, used.KeyVersion), describe(env, next.KeyVersion), how)
 }
 
-// done tells whether there is nothing to change.
-func (r *rewrap) done(ctx context.Context, env *sse.Envelope) bool {
-	if r.target != r.source || r.source.ring == nil || r.from.Bucket != r.to.Bucket || r.from.Key != r.to.Key {
+// newest tells whether a file of a ring is where it should be.
+func (r *rewrap) newest(ctx context.Context, env *sse.Envelope) bool {
+	if r.target != r.source || r.source.ring == nil || r.renames() {
 		return false
 	}
 	key, err := r.source.ring.Primary(ctx)
 	return err == nil && key.ID() == env.KeyID()
 }
 
-// seal makes the new envelope, in the old one's size if it fits, and proves that
-// it opens the file's body.
-func (r *rewrap) seal(ctx context.Context, o *object, d *sse.Decryption) (*sse.Envelope, []byte, error) {
-	env, err := r.target.Rewrap(ctx, r.to, d)
-	if err != nil {
-		return nil, nil, r.target.aboutSealing(err)
+// staysWith tells whether the file keeps all but the version of its service's key.
+func (r *rewrap) staysWith(old, env *sse.Envelope) bool {
+	return r.target.service != nil && r.target.service == r.source.service && !r.renames() &&
+		env.KeyID() == old.KeyID() && env.BucketKey() == old.BucketKey()
+}
+
+func (r *rewrap) renames() bool { return r.from.Bucket != r.to.Bucket || r.from.Key != r.to.Key }
+
+// notChanged is an error before anything was written.
+func notChanged(o *object, err error) error {
+	if errors.Is(err, context.Canceled) {
+		return about(o.name, err)
 	}
+	text := plain(err)
+	if p := new(problem); errors.As(err, &p) {
+		text = p.Error()
+	}
+	return problemf(err, "%s: not changed: %s", o.name, text)
+}
+
+// encode encodes the new envelope, in the old one's size if it fits, and proves
+// that it opens the file's body.
+func (r *rewrap) encode(ctx context.Context, o *object, target *keys, env *sse.Envelope) (*sse.Envelope, []byte, error) {
+	var err error
 	if env.Size() > o.env.Size() {
 		if env, err = env.WithSize(envelopeSize(env)); err != nil {
-			return nil, nil, r.target.aboutSealing(err)
+			return nil, nil, err
 		}
 	}
 	data, err := env.MarshalBinary()
 	if err != nil {
-		return nil, nil, r.target.aboutSealing(err)
+		return nil, nil, err
 	}
 	again := new(sse.Envelope)
 	if err := again.UnmarshalBinary(data); err != nil {
-		return nil, nil, aboutObject(o, nil, err)
+		return nil, nil, err
 	}
-	if _, err := r.target.Decrypt(ctx, r.to, again); err != nil {
-		return nil, nil, problemf(err, "%s: not changed: the new envelope does not open: %s", o.name, plain(err))
+	if target.service == nil || target.service.mayOpen(ctx, r.to, again) { // else who writes may not read
+		if _, err := target.Decrypt(ctx, r.to, again); err != nil {
+			return nil, nil, fmt.Errorf("the new envelope does not open: %w", err)
+		}
 	}
 	head := make([]byte, headSize)
 	if _, err := o.file.ReadAt(head, int64(o.env.Size()-headSize)); err != nil {
-		return nil, nil, about(o.name, err)
+		return nil, nil, err
 	}
 	if !bytes.HasSuffix(data, head) {
-		return nil, nil, problemf(nil, "%s: not changed: the file changed meanwhile", o.name)
+		return nil, nil, errors.New("the file changed meanwhile")
 	}
 	return again, data, nil
 }

@@ -12,6 +12,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/tink-crypto/tink-go/v2/tink"
+
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -33,7 +35,7 @@ type ringFlags struct {
 }
 
 func (f ringFlags) open(ctx context.Context) (*keyring.Ring, error) {
-	if err := f.source().check(); err != nil {
+	if err := f.source().check("ring"); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(f.Ring); errors.Is(err, os.ErrNotExist) { // before the root, which costs
@@ -58,37 +60,18 @@ func (ringCreateCmd) Help() string {
 }
 
 func (cmd ringCreateCmd) Run(ctx context.Context, c *console) (err error) {
-	source := cmd.source()
-	if file := cmd.GenerateRootKey; file != "" {
-		if given := source.given(); len(given) > 0 {
-			return usagef("--generate-root-key and %s: give one of them only", given[0])
+	root, undo, err := newRoot(ctx, c, cmd.source(), cmd.GenerateRootKey, "ring", func() error {
+		if _, err := os.Lstat(cmd.Ring); err == nil {
+			return aboutRing(cmd.Ring, errRingExists)
 		}
-		source.keyFile = file
-	} else if len(source.given()) == 0 {
-		return usagef("the ring needs a root: give %s, or --generate-root-key", source.flags())
-	}
-	if err := source.check(); err != nil {
-		return err
-	}
-	if _, err := os.Lstat(cmd.Ring); err == nil {
-		return aboutRing(cmd.Ring, errRingExists)
-	}
-	if cmd.GenerateRootKey != "" {
-		if err := generateKey(ctx, c, cmd.GenerateRootKey); err != nil {
-			return err
-		}
-		defer func() {
-			if err != nil {
-				os.Remove(cmd.GenerateRootKey) // nothing is under it
-			}
-		}()
-	}
-	root, err := source.open()
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	ring, err := openRing(ctx, cmd.Ring, root, func(s keyring.Store) keyring.Store { return newStore{s} })
+	ring, err := openRing(ctx, cmd.Ring, root, func(s keyring.Store) keyring.Store { return newStore{s, errRingExists} })
 	if err != nil {
+		undo()
 		return err
 	}
 	return c.printf("%s: created, with key %s\n", printable(cmd.Ring), primary(ring))
@@ -96,13 +79,47 @@ func (cmd ringCreateCmd) Run(ctx context.Context, c *console) (err error) {
 
 var errRingExists = errors.New("already exists, and a ring is never overwritten")
 
-// newStore is a store that must hold no ring yet.
-type newStore struct{ keyring.Store }
+// newRoot opens the root of a ring or a key service that is about to be made,
+// from a source or from a new key file. Refuse tells early what stands in the way.
+// undo takes the key file back, which nothing is under.
+func newRoot(ctx context.Context, c *console, source rootSource, file, what string, refuse func() error) (root tink.AEADWithContext, undo func(), err error) {
+	undo = func() {}
+	if file != "" {
+		if given := source.given(); len(given) > 0 {
+			return nil, nil, usagef("--generate-root-key and %s: give one of them only", given[0])
+		}
+		source.keyFile = file
+	} else if len(source.given()) == 0 {
+		return nil, nil, usagef("the %s needs a root: give %s, or --generate-root-key", what, source.flags())
+	}
+	if err := source.check(what); err != nil {
+		return nil, nil, err
+	}
+	if err := refuse(); err != nil {
+		return nil, nil, err
+	}
+	if file != "" {
+		if err := generateKey(ctx, c, file); err != nil {
+			return nil, nil, err
+		}
+		undo = func() { os.Remove(file) }
+	}
+	if root, err = source.open(); err != nil {
+		undo()
+	}
+	return root, undo, err
+}
+
+// newStore is a store that must hold no document yet.
+type newStore struct {
+	keyring.Store
+	exists error
+}
 
 func (s newStore) Load(ctx context.Context) ([]byte, string, error) {
 	data, version, err := s.Store.Load(ctx)
 	if err == nil {
-		return nil, "", problemf(errRingExists, "%s", errRingExists)
+		return nil, "", problemf(s.exists, "%s", s.exists)
 	}
 	return data, version, err
 }
@@ -265,7 +282,7 @@ func (ringDestroyCmd) Help() string {
 }
 
 func (cmd ringDestroyCmd) Run(ctx context.Context, c *console) error {
-	if err := cmd.source().check(); err != nil {
+	if err := cmd.source().check("ring"); err != nil {
 		return err
 	}
 	if !cmd.Yes && !c.isTerminal(c.stdin) {
@@ -332,7 +349,7 @@ func (ringChangeRootCmd) Help() string {
 
 func (cmd ringChangeRootCmd) Run(ctx context.Context, c *console) error {
 	next := rootSource{cmd.NewRootKeyFile, cmd.NewPassphraseFile, "new-", "BLOBSEAL_NEW_PASSPHRASE"}
-	if err := cmd.source().check(); err != nil {
+	if err := cmd.source().check("ring"); err != nil {
 		return err
 	}
 	switch given := next.given(); len(given) {

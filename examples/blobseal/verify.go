@@ -25,14 +25,16 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console) error {
 	if err := cmd.source().check(); err != nil {
 		return err
 	}
+	ctx = asPrincipal(ctx, cmd.Principal)
 	obj, err := cmd.object()
 	if err != nil {
 		return err
 	}
-	k, err := cmd.source().open(ctx)
+	k, err := cmd.source().open(ctx, c)
 	if err != nil {
 		return err
 	}
+	defer k.Close()
 	bad := 0
 	for _, name := range cmd.Files {
 		n, err := c.verify(ctx, name, k, obj)

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// auditCmd are the commands on audit trails.
+type auditCmd struct {
+	Show   auditShowCmd   `cmd:"" help:"Show who used or changed which key, when and for what; needs no key."`
+	Verify auditVerifyCmd `cmd:"" help:"Check that nothing in a trail was edited, removed or moved; needs no key."`
+}
+
+func (auditCmd) Help() string {
+	return `A key service records every use and every change of its keys, done or refused, in DIR/audit.jsonl: one line each, with a hash that covers the line before. When the file is full it becomes audit.jsonl.000001, and so on; the commands read them all.
+
+    blobseal audit show --kms my.kms --principal user:bob
+    blobseal audit verify --kms my.kms`
+}
+
+// trailFlags are about a whole trail.
+type trailFlags struct {
+	From *anchor `placeholder:"SEQ:HASH" help:"The entry before the first one, if older files were moved away: what verify said of them."`
+}
+
+// anchor is a place in a trail, as SEQ:HASH.
+type anchor kms.Anchor
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (a *anchor) UnmarshalText(text []byte) error {
+	seq, hash, found := strings.Cut(string(text), ":")
+	n, err := strconv.ParseUint(seq, 10, 64)
+	if !found || err != nil || len(hash) != 64 || strings.Trim(hash, "0123456789abcdef") != "" {
+		return fmt.Errorf("%q: want SEQ:HASH, as audit verify says it", text)
+	}
+	*a = anchor{Seq: n, Hash: hash}
+	return nil
+}
+
+func (a anchor) String() string { return fmt.Sprintf("%d:%s", a.Seq, a.Hash) }
+
+type auditShowCmd struct {
+	File string `arg:"" optional:"" help:"Audit trail; or give --kms."`
+	KMS  string `name:"kms" placeholder:"DIR" help:"Key service."`
+	trailFlags
+	Principal string `placeholder:"ID" help:"Only what this one asked."`
+	Key       string `placeholder:"KEY" help:"Only what was asked of this key: its id, its ARN, or an alias if it was asked for by that."`
+	JSON      bool   `name:"json" help:"Write one JSON object a line for each record."`
+}
+
+func (auditShowCmd) Help() string {
+	return `Each line is one operation: when it ended, who asked for it, what of which key and for what, and how it ended. A use that a cache answered is marked so. The trail is checked as by verify, and shown up to where it is broken.
+
+    blobseal audit show --kms my.kms
+    blobseal audit show --kms my.kms --json | jq -r 'select(.outcome == "failure") | .errorMessage'`
+}
+
+// auditLine is a record, or a note on the trail. Its JSON is a contract.
+type auditLine struct {
+	Seq uint64 `json:"seq"`
+	*kms.Record
+	Note *kms.Note `json:"note,omitempty"`
+}
+
+func (cmd auditShowCmd) Run(ctx context.Context, c *console) error {
+	var files []string
+	if cmd.File != "" {
+		files = append(files, cmd.File)
+	}
+	files, err := trails(files, cmd.KMS)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	write := func(format string, args ...any) error {
+		_, err := fmt.Fprintf(w, format, args...)
+		return about("standard output", err)
+	}
+	if !cmd.JSON {
+		if err := write("TIME\tPRINCIPAL\tOPERATION\tKEY\tRESOURCE\tOUTCOME\n"); err != nil {
+			return err
+		}
+	}
+	var broken error
+	for entry, err := range kms.ReadFile(files[0], &kms.VerifyOptions{First: (*kms.Anchor)(cmd.From)}) {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			broken = aboutTrail(files[0], err)
+			break
+		}
+		if !cmd.selects(entry) {
+			continue
+		}
+		if cmd.JSON {
+			err = about("standard output", json.NewEncoder(c.stdout).Encode(auditLine{entry.Seq, entry.Record, entry.Note}))
+		} else if r := entry.Record; r != nil {
+			err = write("%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), orNone(r.Principal.ID), r.Operation, keyShown(r), resourceShown(r), outcomeShown(r))
+		} else {
+			err = write("%s\t-\t-\t-\t-\ta process was killed while it wrote entry %d\n", entry.Note.Time.Format(time.RFC3339), entry.Seq)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return about("standard output", err)
+	}
+	return broken
+}
+
+func (cmd auditShowCmd) selects(e kms.Entry) bool {
+	if e.Record == nil {
+		return cmd.Principal == "" && cmd.Key == "" && e.Note.Type == kms.NoteRecovery
+	}
+	return (cmd.Principal == "" || cmd.Principal == e.Record.Principal.ID) &&
+		(cmd.Key == "" || cmd.Key == e.Record.RequestedKeyID || cmd.Key == e.Record.KeyID || cmd.Key == shortKey(e.Record.KeyID))
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return printable(text)
+}
+
+// keyShown is the key's id; if it never became known, what was asked for.
+func keyShown(r *kms.Record) string {
+	if r.KeyID != "" {
+		return printable(shortKey(r.KeyID))
+	}
+	return orNone(r.RequestedKeyID)
+}
+
+func resourceShown(r *kms.Record) string {
+	if r.Resource == "/" { // a file without a name
+		return "-"
+	}
+	return orNone(r.Resource)
+}
+
+func outcomeShown(r *kms.Record) string {
+	text := string(r.Outcome)
+	if r.ErrorCode != "" {
+		text += ": " + r.ErrorCode
+	}
+	if r.Cached {
+		text += ", cached"
+	}
+	return printable(text)
+}
+
+type auditVerifyCmd struct {
+	Files []string `arg:"" optional:"" name:"file" help:"Audit trail; or give --kms."`
+	KMS   string   `name:"kms" placeholder:"DIR" help:"Key service."`
+	trailFlags
+	Reaches *anchor `placeholder:"SEQ:HASH" help:"An entry that the trail must have: what an earlier verify said."`
+}
+
+func (auditVerifyCmd) Help() string {
+	return `It names the first entry that is missing, edited, reordered or cut short, with its file and line; the exit code is 0 if all is as it was written.
+
+The chain has no key: it shows what was edited, not that someone wrote all of it anew, or cut entries off the end. Against those, keep the last entry, which verify shows as SEQ:HASH, in another place, and give it as --reaches the next time.
+
+    blobseal audit verify --kms my.kms
+    blobseal audit verify my.kms/audit.jsonl`
+}
+
+func (cmd auditVerifyCmd) Run(ctx context.Context, c *console) error {
+	files, err := trails(cmd.Files, cmd.KMS)
+	switch {
+	case err != nil:
+		return err
+	case len(files) > 1 && (cmd.From != nil || cmd.Reaches != nil):
+		return usagef("--from and --reaches are about one trail: give one FILE with them")
+	}
+	return forEach(ctx, files, func(name string) error {
+		found, err := kms.VerifyFile(name, &kms.VerifyOptions{First: (*kms.Anchor)(cmd.From), Last: (*kms.Anchor)(cmd.Reaches)})
+		if err != nil {
+			err = aboutTrail(name, err)
+			if len(files) > 1 {
+				return errors.Join(err, c.printf("%s: FAILED: %s\n", printable(name), strings.TrimPrefix(oneLine(err), name+": ")))
+			}
+			return err
+		}
+		for _, note := range found.Recoveries {
+			if err := c.printf("%s: entry %d: a process was killed while it wrote\n", printable(name), note.Seq); err != nil {
+				return err
+			}
+		}
+		return c.printf("%s: OK, %d records, up to %v\n", printable(name), found.Records, anchor(found.Last))
+	})
+}
+
+// trails are the files of trails that were given, or the one of a key service.
+func trails(files []string, dir string) ([]string, error) {
+	switch {
+	case len(files) > 0 && dir != "":
+		return nil, usagef("FILE and --kms: give one of them only")
+	case dir != "":
+		return []string{trailPath(dir)}, nil
+	case len(files) == 0:
+		return nil, usagef("no audit trail: give FILE or --kms")
+	}
+	return files, nil
+}
+
+// aboutTrail puts an error of an audit trail into words.
+func aboutTrail(name string, err error) error {
+	if errors.Is(err, context.Canceled) {
+		return about(name, err)
+	}
+	if broken := new(kms.ChainError); errors.As(err, &broken) {
+		return problemf(err, "%s", trailSays(err))
+	}
+	return problemf(err, "%s: %s", name, trailSays(err))
+}
+
+// trailSays is an error of an audit trail in words.
+func trailSays(err error) string {
+	var broken *kms.ChainError
+	switch {
+	case errors.As(err, &broken):
+		return fmt.Sprintf("%s: line %d: entry %d is %s: %s", broken.File, broken.Line, broken.Seq, broken.Kind, broken.Detail)
+	case errors.Is(err, kms.ErrSinkInUse):
+		return "another process holds the audit trail"
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(plain(err), strings.TrimPrefix(kms.ErrAudit.Error(), "kms: ")+": "), "audit file: ")
+}
