@@ -1,0 +1,39 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain lets the test binary be the program.
+func TestMain(m *testing.M) {
+	if os.Getenv("BLOBSEAL_TEST_PROGRAM") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestProgram runs the program, which checks what it shows.
+func TestProgram(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "BLOBSEAL_TEST_PROGRAM=1", "TMPDIR="+t.TempDir())
+	text, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", text)
+	for _, line := range []string{
+		`writer reads:  .*access denied: "role/writer" may not Decrypt with arn:`,
+		`reader reads:  "the figures of march"`,
+		`reader writes: .*access denied: "role/reader" may not GenerateDataKey with arn:`,
+		`disabled:      .*key is disabled: arn:`,
+		`\nLINE  TIME +PRINCIPAL +OPERATION +RESOURCE +OUTCOME\n`,
+		`\n6 .* role/writer +Decrypt +documents/march +failure: Denied\n`,
+		`\n11 .* role/reader +Decrypt +documents/march +failure: Disabled, cached\n`,
+		`verified: 13 records`,
+		`edited copy: line 8 is found: .*entry 8 is edited`,
+	} {
+		require.Regexp(t, line, string(text))
+	}
+}
