@@ -408,6 +408,20 @@ func TestInvalidateDuringCall(t *testing.T) {
 		require.Equal(t, keys[0].Plaintext(), keys[1].Plaintext())
 		require.NotEqual(t, keys[0].Plaintext(), keys[2].Plaintext())
 		require.False(t, keys[1].IsZero())
+		fake.Forget()
+		ask(0)
+		synctest.Wait()
+		cache.InvalidateAll()
+		wg.Wait()
+		require.Zero(t, fake.Count(), "answered before")
+		ask(0)
+		synctest.Wait()
+		cache.InvalidateAll() // while it is called
+		wg.Wait()
+		require.Equal(t, 1, fake.Count())
+		require.Empty(t, cache.Plaintexts())
+		ask(2)
+		wg.Wait()
 		k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
 		require.NoError(t, err)
 		require.Equal(t, keys[2].Plaintext(), k.Plaintext())
@@ -794,6 +808,32 @@ func TestGarbage(t *testing.T) {
 	require.NoError(t, err) // a lie that only opening can tell
 	_, err = cache.Decrypt(ctx, k.KeyID, k.Ciphertext, photo)
 	require.ErrorIs(t, err, kms.ErrCiphertext)
+}
+
+// TestCacheClears: what the client returned is cleared once it is copied, and what
+// is past its limits once the client was asked in vain.
+func TestCacheClears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		inner := &keeping{Client: fake}
+		cache := kms.NewCache(inner, nil)
+		k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		require.True(t, inner.key.IsZero())
+		_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+		require.NoError(t, err)
+		require.Equal(t, make([]byte, 32), inner.plaintext)
+		own := cache.Plaintexts()
+		time.Sleep(kms.DefaultMaxAge)
+		fake.Fail(kms.ErrUnavailable, -1)
+		_, err = cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.ErrorIs(t, err, kms.ErrUnavailable)
+		_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+		require.ErrorIs(t, err, kms.ErrUnavailable)
+		for _, p := range own {
+			require.Equal(t, make([]byte, 32), p)
+		}
+	})
 }
 
 // TestFlapping: every second call fails; nobody gets a key that does not open.

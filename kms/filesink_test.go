@@ -461,6 +461,9 @@ func TestKilledWhileSettingAside(t *testing.T) {
 			write(t, s, "c")
 			require.NoError(t, s.Close())
 			require.Equal(t, []string{"a", "b", "c"}, names(t, path))
+			if _, err := os.Stat(path + ".000001"); err == nil {
+				require.Contains(t, string(readFile(t, path)), `"note":{"type":"continue"`)
+			}
 		})
 	}
 }
@@ -477,9 +480,23 @@ func TestBrokenTrailIsNotOpened(t *testing.T) {
 	_, err := kms.OpenFileSink(path, nil)
 	require.ErrorIs(t, err, kms.ErrChain)
 	require.Equal(t, edited, readFile(t, path))
-	require.NoError(t, os.Rename(path, path+".000001"))
+	// A line longer than lines are is no torn one, if it has an end.
+	long := slices.Concat(whole, bytes.Repeat([]byte("x"), 2<<20), []byte("\nx"))
+	require.NoError(t, os.WriteFile(path, long, 0o600))
 	_, err = kms.OpenFileSink(path, nil)
 	require.ErrorIs(t, err, kms.ErrChain)
+	require.True(t, bytes.Equal(long, readFile(t, path)))
+	// Nor does a trail begin before its first entry.
+	line, _, _ := bytes.Cut(whole, []byte("\n"))
+	zeroth := rehash(bytes.Replace(line, []byte(`{"seq":1,`), []byte(`{"seq":0,`), 1))
+	require.NoError(t, os.WriteFile(path, zeroth, 0o600))
+	_, err = kms.OpenFileSink(path, nil)
+	require.ErrorIs(t, err, kms.ErrChain)
+
+	require.NoError(t, os.WriteFile(path+".000001", edited, 0o600))
+	_, err = kms.OpenFileSink(path, nil)
+	require.ErrorIs(t, err, kms.ErrChain)
+	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.WriteFile(path+".000001", nil, 0o600))
 	_, err = kms.OpenFileSink(path, nil)
 	require.ErrorIs(t, err, kms.ErrChain)
