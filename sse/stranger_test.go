@@ -104,14 +104,14 @@ func (f *strangerFields) take(n int) []byte {
 	return field
 }
 
-func (f *strangerFields) uint(size int) (n int) {
+func (f *strangerFields) uint(size int) (n uint64) {
 	for _, b := range f.take(size) {
-		n = n<<8 | int(b)
+		n = n<<8 | uint64(b)
 	}
 	return n
 }
 
-func (f *strangerFields) str16() string { return string(f.take(f.uint(2))) }
+func (f *strangerFields) str16() string { return string(f.take(int(f.uint(2)))) }
 
 func strangerStr16(s string) string { return string([]byte{byte(len(s) >> 8), byte(len(s))}) + s }
 
@@ -130,7 +130,7 @@ func (s stranger) open(object []byte, bucket, key string, stated map[string]stri
 	if version != 1 {
 		return nil, "version"
 	}
-	mode, size := f.take(1)[0], f.uint(4)
+	mode, size := f.take(1)[0], int(min(f.uint(4), 1<<20))
 	if f.bad || mode < 1 || mode > 3 || size > 65536 || size > len(object) || size < 14+56 {
 		return nil, "format"
 	}
@@ -233,8 +233,8 @@ func u24(s string) string { return string(binary.BigEndian.AppendUint32(nil, uin
 // ids: section 6, RING-1 to RING-3. root is a root's decryption.
 func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string) []byte) (map[string][]byte, error) {
 	f := strangerFields{data: doc}
-	magic, metadata := string(f.take(9)), string(f.take(f.uint(3)))
-	keyset, sum := f.take(f.uint(3)), f.take(32)
+	magic, metadata := string(f.take(9)), string(f.take(int(f.uint(3))))
+	keyset, sum := f.take(int(f.uint(3))), f.take(32)
 	if f.bad || len(f.data) > 0 || len(doc) > 1<<20 || magic != strangerRingMagic ||
 		sha256.Sum256(doc[:len(doc)-32]) != [32]byte(sum) {
 		return nil, fmt.Errorf("not a ring document, or a damaged one")
@@ -248,7 +248,7 @@ func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string
 
 	f = strangerFields{data: []byte(metadata)}
 	ring, generation, period := f.take(8), f.uint(8), f.uint(4)
-	if uint64(f.uint(4)) != primary || generation < 1 || period < 60 || period > 315360000 {
+	if f.uint(4) != primary || generation < 1 || period < 60 || period > 315360000 {
 		return nil, fmt.Errorf("another primary, or metadata out of bounds")
 	}
 	keks := map[string][]byte{}
@@ -265,7 +265,7 @@ func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string
 		keys = keys[1:]
 		_, data := strangerProto(keyTexts[1][0])
 		_, prf := strangerProto(data[2][0])
-		if keyInts[3] != uint64(id) || keyInts[2] != uint64(state) ||
+		if keyInts[3] != id || keyInts[2] != state ||
 			string(data[1][0]) != strangerTypeURL || len(prf[3][0]) != 32 {
 			return nil, fmt.Errorf("version %08x: metadata and keyset contradict each other", id)
 		}
