@@ -22,7 +22,7 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 		return deny("the key is another account's")
 	}
 	r := newRequest(c, p, op, k.entity, ec)
-	allowed := service == nil && k.account == c.account
+	allowed := false
 	if service != nil {
 		switch service.decide(r) {
 		case forbidden:
@@ -38,7 +38,7 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 		case permitted:
 			return nil
 		}
-		allowed = false // the key's own policy is the one that permits
+		allowed = false // the key's own policy permits in place of the service's
 	}
 	if allowed || k.granted(p, op, ec) {
 		return nil

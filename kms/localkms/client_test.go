@@ -103,6 +103,22 @@ func TestAliases(t *testing.T) {
 	isKind(t, kms.ErrPendingDeletion, s.CreateAlias(t.Context(), "alias/x", a))
 }
 
+func TestUpdateAliasNeedsThePermissionOfBothKeys(t *testing.T) {
+	s := open(t, nil, nil)
+	mine := func() string {
+		info, err := s.CreateKey(as(t, "me"), &localkms.CreateKeyInput{Policy: `permit (principal == Principal::"me", action, resource);`})
+		require.NoError(t, err)
+		return info.ID
+	}
+	a, b, open := mine(), mine(), s.key()
+	require.NoError(t, s.CreateAlias(as(t, "me"), "alias/x", a))
+	isKind(t, kms.ErrDenied, s.UpdateAlias(as(t, "other"), "alias/x", open)) // takes it from a
+	isKind(t, kms.ErrDenied, s.DeleteAlias(as(t, "other"), "alias/x"))
+	require.NoError(t, s.UpdateAlias(as(t, "me"), "alias/x", open))
+	isKind(t, kms.ErrDenied, s.UpdateAlias(as(t, "other"), "alias/x", b))
+	require.Equal(t, open, s.describe("alias/x").ID)
+}
+
 func TestMetadata(t *testing.T) {
 	s := open(t, nil, nil)
 	in := &localkms.CreateKeyInput{Description: "d", Tags: map[string]string{"a": "1"}}

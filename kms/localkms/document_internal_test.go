@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -341,6 +342,62 @@ func TestADocumentThatGrowsTooLargeIsRefusedWhole(t *testing.T) {
 	require.NoError(t, c.service.Refresh(t.Context()))
 	_, err = c.GenerateDataKey(t.Context(), k.ID, nil)
 	require.NoError(t, err)
+}
+
+// TestDraftsShareNothing: one that is given up leaves no trace in another.
+func TestDraftsShareNothing(t *testing.T) {
+	store := keyring.NewMemStore()
+	c := full(t, store)
+	snap := c.service.current.Load()
+	for id, original := range snap.keys {
+		k := original
+		for range 5 { // whatever room there is behind a slice
+			a, b := snap.draft(1), snap.draft(2)
+			first := a.rotate(k, OnDemandRotation)
+			want := first.current().key
+			b.rotate(k, OnDemandRotation)
+			require.True(t, want.Equal(first.current().key))
+			b.remove(k)
+			require.Contains(t, a.keys, id)
+			require.True(t, snap.keys[id] == original)
+			require.Equal(t, len(k.versions)+1, len(first.versions))
+			k = first
+		}
+	}
+	require.Len(t, snap.aliases, 4)
+}
+
+// TestFrozenFormats: what earlier releases stored is still read. Files are added
+// to testdata, and never changed.
+func TestFrozenFormats(t *testing.T) {
+	data, err := os.ReadFile("testdata/document-v1")
+	require.NoError(t, err)
+	ciphertext, err := os.ReadFile("testdata/ciphertext-v1")
+	require.NoError(t, err)
+	store := keyring.NewMemStore()
+	_, err = store.Swap(t.Context(), "", data)
+	require.NoError(t, err)
+	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	c := testClient(t, store, &now)
+	text := plaintext(t, store)
+	again, err := c.service.current.Load().contents.marshal()
+	require.NoError(t, err)
+	require.Equal(t, text, again)
+	k, err := c.DescribeKey(t.Context(), "alias/0")
+	require.NoError(t, err)
+	require.Equal(t, "key 0", k.Description)
+	require.Equal(t, Rotation{Days: 90, Next: time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC), Versions: 2}, k.Rotation)
+	require.Equal(t, map[string]string{"a": "b", "c": ""}, k.Tags)
+	require.True(t, k.HasPolicy)
+	grants, err := c.ListGrants(t.Context(), k.ID)
+	require.NoError(t, err)
+	require.Equal(t, kms.Context{"x": "y", "z": ""}, grants[0].ContextSubset)
+	got, err := c.Decrypt(t.Context(), "alias/0", ciphertext, kms.Context{"a": "b", "": "c"})
+	require.NoError(t, err)
+	require.Equal(t, "frozen", string(got))
+	pending, err := c.DescribeKey(t.Context(), "alias/1")
+	require.NoError(t, err)
+	require.Equal(t, PendingDeletion, pending.State)
 }
 
 // sealed returns the document with those contents, whatever they are.

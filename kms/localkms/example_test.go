@@ -107,7 +107,7 @@ func ExampleClient_PutKeyPolicy() {
 	// writer reads: false true
 	// reader reads: true
 	// admin locked out: true
-	// localkms: policy does not parse: line 1, column 36: "": exact got  want )
+	// localkms: policy does not parse: line 1, column 36: want ")", found the end
 }
 
 // A grant lets a principal use a key for one tenant's objects.

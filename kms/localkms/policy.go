@@ -103,9 +103,13 @@ func parsePolicy(text string) (policySet, error) {
 	return set, nil
 }
 
-// positionPattern is how the parser's errors begin: "parse error at <input>:2:7 "
-// or "<input>:2:7: ".
-var positionPattern = regexp.MustCompile(`^(?:parser error: )?(?:parse error at )?\S*?(\d+):(\d+):? `)
+// positionPattern is how the parser's errors begin: `parse error at <input>:2:7 "": `
+// or "<input>:2:7: ". The position is often that after the word in question, and
+// what is quoted comes next in the text: that is left out.
+var positionPattern = regexp.MustCompile(`^(?:parser error: )?(?:parse error at )?\S*?(\d+):(\d+):? (?:"(?:[^"\\]|\\.)*": )?`)
+
+// expectedPattern is its most frequent complaint.
+var expectedPattern = regexp.MustCompile(`^exact got (.*) want (.*)$`)
 
 // positioned makes a parser's error a PolicyError.
 func positioned(err error) error {
@@ -115,6 +119,13 @@ func positioned(err error) error {
 		e.Line, _ = strconv.Atoi(m[1])
 		e.Column, _ = strconv.Atoi(m[2])
 		text = text[len(m[0]):]
+	}
+	if m := expectedPattern.FindStringSubmatch(text); m != nil {
+		found := strconv.Quote(m[1])
+		if m[1] == "" {
+			found = "the end"
+		}
+		text = fmt.Sprintf("want %q, found %s", m[2], found)
 	}
 	e.Reason = shorten(text)
 	return e
