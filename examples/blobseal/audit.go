@@ -222,6 +222,9 @@ func aboutTrail(name string, err error) error {
 	if broken := new(kms.ChainError); errors.As(err, &broken) {
 		return problemf(err, "%s", trailSays(err))
 	}
+	if isDirectory(name) {
+		return problemf(err, "%s: %v; for that of a key service give --kms %[1]s", name, errIsDirectory)
+	}
 	return problemf(err, "%s: %s", name, trailSays(err))
 }
 

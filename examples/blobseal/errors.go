@@ -119,6 +119,8 @@ func aboutObject(o *object, k *keys, err error) error {
 		return nil
 	case errors.As(err, new(*problem)), errors.As(err, new(usageError)), errors.Is(err, context.Canceled):
 		return about(o.name, err)
+	case k != nil && k.service != nil && errors.Is(err, kms.ErrNotFound):
+		return says("%s has no key %q, under which it is sealed", k.service.dir, keyID)
 	case k != nil && k.service != nil && refusedByService(err):
 		return says("%s", k.service.says(kms.OpDecrypt, keyID, err))
 	case errors.Is(err, sse.ErrVersion):
@@ -153,7 +155,7 @@ func aboutObject(o *object, k *keys, err error) error {
 // refusedByService tells whether an error is the key service's decision, or its
 // failure.
 func refusedByService(err error) bool {
-	for _, kind := range []error{kms.ErrAudit, kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrUnavailable} {
+	for _, kind := range []error{kms.ErrAudit, kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrUnavailable} {
 		if errors.Is(err, kind) {
 			return true
 		}

@@ -101,6 +101,8 @@ func (cmd kmsInitCmd) Run(ctx context.Context, c *console) (err error) {
 	root, undo, err := newRoot(ctx, c, cmd.source(), cmd.GenerateRootKey, "key service", func() error {
 		if _, err := os.Lstat(keysPath(cmd.KMS)); err == nil {
 			return problemf(errServiceExists, "%s: %s", cmd.KMS, errServiceExists)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return about(cmd.KMS, err)
 		}
 		return nil
 	})

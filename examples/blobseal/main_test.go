@@ -72,15 +72,20 @@ func args(lists ...any) (all []string) {
 // The keys of workspace, as flags.
 var (
 	ring     = []string{"--ring", "my.ring", "--root-key-file", "root.key"}
+	service  = []string{"--kms", "my.kms", "--root-key-file", "root.key"}
+	photos   = args(service, "--kms-key", "alias/photos")
 	customer = []string{"--customer-key-file", "my.key"}
-	modes    = map[string][]string{"SSE-S3": ring, "SSE-C": customer}
+	modes    = map[string][]string{"SSE-S3": ring, "SSE-KMS": photos, "SSE-C": customer}
 )
 
-// workspace makes an empty directory the current one, and a ring and keys there.
+// workspace makes an empty directory the current one, and a ring, a key service
+// with a key, and customer keys there.
 func workspace(t *testing.T) {
 	t.Helper()
 	t.Chdir(t.TempDir())
 	ok(t, "ring", "create", "--ring", "my.ring", "--generate-root-key", "root.key")
+	ok(t, args("kms", "init", service)...)
+	ok(t, args("kms", "create-key", service, "--alias", "alias/photos")...)
 	ok(t, "keygen", "my.key")
 	ok(t, "keygen", "other.key")
 }
@@ -136,11 +141,18 @@ func TestHelp(t *testing.T) {
 	for _, cmd := range []string{
 		"keygen", "encrypt", "decrypt", "inspect", "rewrap", "verify", "ring create", "ring list",
 		"ring rotate", "ring disable", "ring enable", "ring destroy", "ring change-root",
+		"kms init", "kms create-key", "kms list", "kms describe", "kms enable", "kms disable", "kms schedule-deletion",
+		"kms cancel-deletion", "kms rotate", "kms rotation enable", "kms rotation disable", "kms rotation list",
+		"kms alias create", "kms alias update", "kms alias delete", "kms alias list", "kms policy get", "kms policy put",
+		"kms policy delete", "kms grant create", "kms grant list", "kms grant revoke", "kms grant retire", "kms tag",
+		"kms untag", "audit show", "audit verify",
 	} {
 		help := ok(t, args(strings.Fields(cmd), "--help")...)
 		require.Contains(t, help, "\n    blobseal "+cmd, "an example")
 	}
 	require.Contains(t, ok(t, "decrypt", "--help"), "END is included")
+	require.Contains(t, ok(t, "kms", "--help"), "\n    blobseal kms init --kms my.kms", "a session")
+	require.Contains(t, ok(t, "kms", "policy", "--help"), `permit (principal == Principal::"user:writer"`)
 	require.Regexp(t, `\Ablobseal \S+, go1\S+ \w+/\w+\n\z`, ok(t, "--version"))
 }
 
@@ -184,6 +196,40 @@ func TestUsage(t *testing.T) {
 		"rewrap, no to-ring":  {args("rewrap", customer, "--to-root-key-file", "root.key", "sealed"), "--to-root-key-file: give --to-ring or --to-kms with it"},
 		"rewrap of a stream":  {args("rewrap", ring, "-"), "rewrap changes files"},
 		"key to stdout":       {args("keygen", "-"), "not to standard output"},
+		"two modes, 2":        {args("encrypt", service, "--ring", "my.ring", "plain", "out"), "--ring and --kms: give one of them only"},
+		"three modes":         {args("encrypt", service, customer, "--ring", "my.ring", "plain", "out"), "--ring and --kms and --customer-key-file: give one"},
+		"service, no root":    {args("encrypt", "--kms", "my.kms", "plain", "out"), "the key service needs its root: give --root-key-file"},
+		"key of no service":   {args("encrypt", ring, "--kms-key", "alias/photos", "plain", "out"), "--kms-key: give --kms with it"},
+		"bucket key of none":  {args("encrypt", ring, "--bucket-key", "plain", "out"), "--bucket-key: give --kms with it"},
+		"principal of none":   {args("decrypt", customer, "--principal", "user:bob", "sealed", "out"), "--principal: give --kms with it"},
+		"to a key of none":    {args("rewrap", customer, "--to-kms-key", "alias/photos", "sealed"), "--to-kms-key: give --to-kms with it"},
+		"to bucket key, none": {args("rewrap", ring, "--to-bucket-key", "sealed"), "--to-bucket-key: give --to-kms with it"},
+		"to a ring's kms key": {args("rewrap", service, "--to-customer-key-file", "my.key", "--to-kms-key", "k", "sealed"), "--to-kms-key: give --to-kms with it"},
+		"to-kms, no to-root":  {args("rewrap", customer, "--to-kms", "my.kms", "sealed"), "the key service needs its root: give --to-root-key-file"},
+		"kms, no dir":         {args("kms", "list", "--root-key-file", "root.key"), "--kms"},
+		"kms, no root":        {args("kms", "list", "--kms", "my.kms"), "the key service needs its root"},
+		"init without root":   {args("kms", "init", "--kms", "new"), "or --generate-root-key"},
+		"init, two roots":     {args("kms", "init", "--kms", "new", "--root-key-file", "root.key", "--generate-root-key", "k"), "give one of them only"},
+		"no key to enable":    {args("kms", "enable", service), `expected "<key>"; see blobseal kms enable --help`},
+		"deletion too soon":   {args("kms", "schedule-deletion", service, "alias/photos", "--days", "6"), "--days 6: want 7 to 30"},
+		"deletion too late":   {args("kms", "schedule-deletion", service, "alias/photos", "--days", "31"), "--days 31: want 7 to 30"},
+		"deletion today":      {args("kms", "schedule-deletion", service, "alias/photos", "--days", "0"), "want 7 to 30"},
+		"rotation too often":  {args("kms", "rotation", "enable", service, "alias/photos", "--days", "89"), "--days 89: want 90 to 2560"},
+		"rotation of new key": {args("kms", "create-key", service, "--rotation-days", "1"), "--rotation-days 1: want 90 to 2560"},
+		"tag of new key":      {args("kms", "create-key", service, "--tag", "x"), `--tag "x": want NAME=VALUE`},
+		"tag":                 {args("kms", "tag", service, "alias/photos", "x"), `tag "x": want NAME=VALUE`},
+		"tag twice":           {args("kms", "tag", service, "alias/photos", "x=1", "x=2"), `tag: "x" is there twice`},
+		"grant to nobody":     {args("kms", "grant", "create", service, "alias/photos", "--operation", "Decrypt"), "--to"},
+		"grant of nothing":    {args("kms", "grant", "create", service, "alias/photos", "--to", "user:bob"), "--operation"},
+		"grant of what":       {args("kms", "grant", "create", service, "alias/photos", "--to", "user:bob", "--operation", "PutKeyPolicy"), `must be one of "GenerateDataKey"`},
+		"grant, two contexts": {args("kms", "grant", "create", service, "alias/photos", "--to", "user:bob", "--operation", "Decrypt", "--context-equals", "a=1", "--context-subset", "a=1"), "--context-equals and --context-subset: give one"},
+		"grant, no context":   {args("kms", "grant", "create", service, "alias/photos", "--to", "user:bob", "--operation", "Decrypt", "--context-equals", "a"), "want NAME=VALUE"},
+		"no policy file":      {args("kms", "policy", "put", service, "alias/photos"), "<file>"},
+		"audit of what":       {args("audit", "show"), "no audit trail: give FILE or --kms"},
+		"audit of two":        {args("audit", "verify", "--kms", "my.kms", "plain"), "FILE and --kms: give one"},
+		"anchor":              {args("audit", "verify", "--kms", "my.kms", "--reaches", "5"), "want SEQ:HASH"},
+		"anchor, short":       {args("audit", "verify", "--kms", "my.kms", "--from", "5:abc"), "want SEQ:HASH"},
+		"anchor of several":   {args("audit", "verify", "--reaches", "5:"+strings.Repeat("0", 64), "a", "b"), "give one FILE with them"},
 		"destroy in a script": {args("ring", "destroy", ring, "00000000"), "give --yes"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -42,6 +42,31 @@ func TestRewrap(t *testing.T) {
 			source: ring, seal: []string{"--object", "a/b"}, rewrap: []string{"--object", "a/b", "--to-object", "c/d", "--to-customer-key-file", "my.key"},
 			target: customer, open: []string{"--object", "c/d"},
 		},
+		"to a service": {
+			source: ring, rewrap: []string{"--to-kms", "my.kms", "--to-kms-key", "alias/photos", "--to-root-key-file", "root.key"}, target: photos,
+		},
+		"to a service's default key": {
+			source: customer, seal: []string{"--object", "a/b", "--context", "k=v"},
+			rewrap: []string{"--object", "a/b", "--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-bucket-key", "--principal", "user:bob"},
+			target: args(service, "--kms-key", "alias/blobseal/default"), open: []string{"--object", "a/b", "--context", "k=v"},
+		},
+		"service to a ring": {source: photos, rewrap: []string{"--to-ring", "my.ring", "--to-root-key-file", "root.key"}, target: ring},
+		"service to a customer": {
+			source: photos, seal: []string{"--object", "a/b"}, rewrap: []string{"--object", "a/b", "--to-customer-key-file", "my.key"},
+			target: customer, open: []string{"--object", "a/b"},
+		},
+		"service's other key": {
+			source: photos, seal: []string{"--object", "a/b"}, rewrap: []string{"--object", "a/b", "--to-kms-key", "alias/blobseal/default"},
+			target: args(service, "--kms-key", "alias/blobseal/default"), open: []string{"--object", "a/b"},
+		},
+		"another service": {
+			source: photos, rewrap: []string{"--to-kms", "other.kms", "--to-root-key-file", "other.key"},
+			target: []string{"--kms", "other.kms", "--root-key-file", "other.key"},
+		},
+		"name in a service": {
+			source: photos, seal: []string{"--object", "a/b"}, rewrap: []string{"--object", "a/b", "--to-object", "c/d"},
+			target: photos, open: []string{"--object", "c/d"},
+		},
 		"what does not fit": {
 			source: customer, seal: []string{"--context", "k=" + strings.Repeat("x", 830)},
 			rewrap: []string{"--to-ring", "my.ring", "--to-root-key-file", "root.key"},
@@ -51,6 +76,7 @@ func TestRewrap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			workspace(t)
 			ok(t, "ring", "create", "--ring", "other.ring", "--root-key-file", "other.key")
+			ok(t, "kms", "init", "--kms", "other.kms", "--root-key-file", "other.key")
 			plain := random(50_000)
 			write(t, "plain", plain)
 			ok(t, args("encrypt", test.source, test.seal, "plain", "sealed")...)

@@ -111,7 +111,7 @@ func main() {
 	_, err = kms.Verify(nil, bytes.NewReader(forged))
 	var broken *kms.ChainError
 	ensure(errors.As(err, &broken) && broken.Kind == kms.ChainEdited, "the edited line was not found: %v", err)
-	fmt.Printf("edited copy: line %d is found: %v\n", broken.Line, err)
+	fmt.Printf("edited copy: found: line %d is %s: %s\n", broken.Line, broken.Kind, broken.Detail)
 }
 
 // documents is the service: what it stores is encrypted.

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// used makes a service whose trail has some records.
+func used(t *testing.T) {
+	t.Helper()
+	workspace(t)
+	write(t, "plain", []byte("plain"))
+	ok(t, args("encrypt", photos, "--principal", "user:ann", "--object", "a/b", "plain", "sealed")...)
+	ok(t, args("decrypt", service, "--principal", "user:bob", "--object", "a/b", "sealed", "-")...)
+	ok(t, args("kms", "disable", service, "alias/photos")...)
+	blobseal(args("decrypt", service, "--principal", "user:bob", "--object", "a/b", "sealed", "-")...).fails(t, 1, "disabled")
+	blobseal(args("encrypt", service, "--kms-key", "alias/none", "plain", "out")...).fails(t, 1, "no such key")
+}
+
+func TestAuditShow(t *testing.T) {
+	used(t)
+	arn := records(t)[0].KeyID
+	id := shortKey(arn)
+	text := ok(t, "audit", "show", "--kms", "my.kms")
+	require.Regexp(t, `^TIME +PRINCIPAL +OPERATION +KEY +RESOURCE +OUTCOME
+\S+Z  user:\S+ +CreateKey +`+id+`  - +success
+\S+Z  user:\S+ +CreateAlias +`+id+`  arn:blobseal:kms:local:000000000000:alias/photos  success
+\S+Z  user:ann +GenerateDataKey +`+id+`  a/b +success
+\S+Z  user:bob +Decrypt +`+id+`  a/b +success
+\S+Z  user:\S+ +DisableKey +`+id+`  - +success
+\S+Z  user:bob +Decrypt +`+id+`  a/b +failure: Disabled
+\S+Z  user:\S+ +GenerateDataKey +alias/none +- +failure: NotFound
+$`, text)
+	require.Equal(t, text, ok(t, "audit", "show", "my.kms/audit.jsonl"))
+	for _, test := range []struct {
+		filter []string
+		lines  int
+	}{
+		{nil, 7}, {[]string{"--principal", "user:bob"}, 2}, {[]string{"--principal", "user:none"}, 0},
+		{[]string{"--key", id}, 6}, {[]string{"--key", arn}, 6}, {[]string{"--key", "alias/none"}, 1}, {[]string{"--key", "alias/photos"}, 2},
+		{[]string{"--key", id, "--principal", "user:ann"}, 1},
+	} {
+		require.Equal(t, test.lines+1, strings.Count(ok(t, args("audit", "show", "--kms", "my.kms", test.filter)...), "\n"), test.filter)
+		found := ok(t, args("audit", "show", "--kms", "my.kms", "--json", test.filter)...)
+		require.Equal(t, test.lines, strings.Count(found, "\n"), test.filter)
+	}
+	var line map[string]any
+	require.NoError(t, json.Unmarshal([]byte(ok(t, "audit", "show", "--kms", "my.kms", "--json", "--principal", "user:ann")), &line))
+	require.Equal(t, []any{3.0, "GenerateDataKey", arn, "a/b", "success", "1", map[string]any{"id": "user:ann"}, map[string]any{"blobseal:object": "a/b"}},
+		[]any{line["seq"], line["eventName"], line["keyId"], line["resource"], line["outcome"], line["keyMaterialId"], line["userIdentity"], line["encryptionContext"]})
+	require.NotContains(t, line, "note")
+	require.NotContains(t, ok(t, "kms", "list", "--kms", "my.kms", "--root-key-file", "root.key"), "user:")
+
+	t.Run("a name of several lines", func(t *testing.T) {
+		ok(t, args("encrypt", service, "--principal", "user:\nforged\tx", "--object", "a/\x1b[31m", "plain", "out")...)
+		text := ok(t, "audit", "show", "--kms", "my.kms")
+		require.Contains(t, text, "  user:?forged?x  ")
+		require.Contains(t, text, "  a/?[31m  ")
+	})
+}
+
+// TestAuditVerify edits copies of a trail.
+func TestAuditVerify(t *testing.T) {
+	used(t)
+	out := ok(t, "audit", "verify", "--kms", "my.kms")
+	require.Regexp(t, `^my.kms/audit.jsonl: OK, 7 records, up to 7:[0-9a-f]{64}\n$`, out)
+	anchor := strings.TrimSpace(out[strings.Index(out, "up to ")+6:])
+	require.Equal(t, out, ok(t, "audit", "verify", "--reaches", anchor, "my.kms/audit.jsonl"))
+
+	whole := read(t, "my.kms/audit.jsonl")
+	lines := bytes.SplitAfter(whole, []byte("\n"))[:7]
+	join := func(order ...int) []byte {
+		var text []byte
+		for _, i := range order {
+			text = append(text, lines[i-1]...)
+		}
+		return text
+	}
+	for name, test := range map[string]struct {
+		text []byte
+		says string
+	}{
+		"edited":          {bytes.Replace(whole, []byte("user:bob"), []byte("user:ann"), 1), "copy: line 4: entry 4 is edited"},
+		"edited last":     {bytes.Replace(whole, []byte("NotFound"), []byte("NotSound"), 1), "copy: line 7: entry 7 is edited"},
+		"missing":         {join(1, 2, 3, 5, 6, 7), "copy: line 4: entry 4 is missing"},
+		"missing first":   {join(2, 3, 4, 5, 6, 7), "copy: line 1: entry 1 is missing"},
+		"reordered":       {join(1, 2, 4, 3, 5, 6, 7), "copy: line 3: entry 3 is reordered"},
+		"twice":           {join(1, 2, 3, 3, 4, 5, 6, 7), "copy: line 4: entry 4 is reordered"},
+		"truncated":       {whole[:len(whole)-10], "copy: line 7: entry 7 is truncated"},
+		"nonsense":        {[]byte("nonsense\n"), "copy: line 1: entry 1 is edited"},
+		"of another kind": {bytes.Repeat([]byte{0}, 3<<20), "copy: line 1: entry 1 is "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			write(t, "copy", test.text)
+			res := blobseal("audit", "verify", "copy")
+			res.fails(t, 1, test.says)
+			require.Empty(t, res.out)
+			res = blobseal("audit", "show", "copy")
+			res.fails(t, 1, test.says)
+			require.Contains(t, res.out, "TIME", "what is good is shown")
+			res = blobseal("audit", "verify", "copy", "my.kms/audit.jsonl", "none")
+			res.fails(t, 1, test.says)
+			require.Contains(t, res.errout, "(and 1 more of 3 files failed)")
+			require.Contains(t, res.out, "copy: FAILED: line ")
+			require.Contains(t, res.out, out)
+			require.Contains(t, res.out, "none: FAILED: no such file or directory\n")
+		})
+	}
+	t.Run("entries cut off the end", func(t *testing.T) {
+		write(t, "copy", join(1, 2, 3, 4, 5))
+		ok(t, "audit", "verify", "copy")
+		blobseal("audit", "verify", "--reaches", anchor, "copy").fails(t, 1, "copy: line 6: entry 6 is truncated: the trail is known to reach entry 7")
+		write(t, "copy", nil)
+		ok(t, "audit", "verify", "copy")
+		blobseal("audit", "verify", "--reaches", anchor, "copy").fails(t, 1, "copy: line 1: entry 1 is truncated")
+	})
+	t.Run("files that were moved away", func(t *testing.T) {
+		write(t, "first", join(1, 2, 3))
+		said := ok(t, "audit", "verify", "first")
+		from := strings.TrimSpace(said[strings.Index(said, "up to ")+6:])
+		write(t, "rest", join(4, 5, 6, 7))
+		blobseal("audit", "verify", "rest").fails(t, 1, "rest: line 1: entry 1 is missing")
+		require.Equal(t, "rest: OK, 4 records, up to "+anchor+"\n", ok(t, "audit", "verify", "--from", from, "rest"))
+		require.Equal(t, 5, strings.Count(ok(t, "audit", "show", "--from", from, "rest"), "\n"))
+	})
+	t.Run("files", func(t *testing.T) {
+		blobseal("audit", "verify", "none").fails(t, 1, "none: no such file or directory")
+		blobseal("audit", "verify", "none/none").fails(t, 1, "none/none: no such file or directory")
+		blobseal("audit", "verify", "my.kms").fails(t, 1, "my.kms: is a directory; for that of a key service give --kms my.kms")
+		blobseal("audit", "show", "my.kms").fails(t, 1, "my.kms: is a directory; for that of a key service give --kms my.kms")
+		blobseal("audit", "show", "--kms", "none").fails(t, 1, "none/audit.jsonl: no such file or directory")
+	})
+}
+
+// TestAuditTorn goes on after a process was killed while it wrote.
+func TestAuditTorn(t *testing.T) {
+	used(t)
+	whole := read(t, "my.kms/audit.jsonl")
+	write(t, "my.kms/audit.jsonl", whole[:len(whole)-10])
+	ok(t, args("kms", "enable", service, "alias/photos")...)
+	require.Equal(t, "plain", ok(t, args("decrypt", service, "--object", "a/b", "sealed", "-")...))
+	require.Regexp(t, `^my.kms/audit.jsonl: entry 7: a process was killed while it wrote\nmy.kms/audit.jsonl: OK, 8 records, up to 9:`, ok(t, "audit", "verify", "--kms", "my.kms"))
+	require.Regexp(t, `(?m)^20\S+Z  - +- +- +- +a process was killed while it wrote entry 7$`, ok(t, "audit", "show", "--kms", "my.kms"))
+	require.Contains(t, ok(t, "audit", "show", "--kms", "my.kms", "--json"), `{"seq":7,"note":{"type":"recovery"`)
+}
+
+// TestNothingWithoutRecord: what cannot be recorded is not done.
+func TestNothingWithoutRecord(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(t *testing.T) (release func())
+		says  string
+	}{
+		"a broken trail": {func(t *testing.T) func() {
+			whole := read(t, "my.kms/audit.jsonl")
+			write(t, "my.kms/audit.jsonl", bytes.Replace(whole, []byte("CreateKey"), []byte("CreateNot"), 1))
+			return func() { write(t, "my.kms/audit.jsonl", whole) }
+		}, "my.kms/audit.jsonl: line 1: entry 1 is edited"},
+		"a trail that cannot be opened": {func(t *testing.T) func() {
+			require.NoError(t, os.Rename("my.kms/audit.jsonl", "moved"))
+			require.NoError(t, os.Mkdir("my.kms/audit.jsonl", 0o755))
+			return func() {
+				require.NoError(t, os.Remove("my.kms/audit.jsonl"))
+				require.NoError(t, os.Rename("moved", "my.kms/audit.jsonl"))
+			}
+		}, "is a directory"},
+		"a trail that another process holds": {func(t *testing.T) func() {
+			sink, err := kms.OpenFileSink("my.kms/audit.jsonl", nil)
+			require.NoError(t, err)
+			return func() { require.NoError(t, sink.Close()) }
+		}, "another process holds the audit trail"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			workspace(t)
+			write(t, "plain", []byte("plain"))
+			ok(t, args("encrypt", photos, "plain", "sealed")...)
+			ok(t, args("encrypt", customer, "plain", "customer")...)
+			sealed, mine, document := read(t, "sealed"), read(t, "customer"), read(t, "my.kms/keys")
+			release := test.spoil(t)
+			before := files(t)
+			for _, cmd := range [][]string{
+				args("encrypt", photos, "plain", "out"),
+				args("encrypt", photos, "plain", "-"),
+				args("decrypt", service, "sealed", "out"),
+				args("decrypt", service, "sealed", "-"),
+				args("rewrap", service, "--to-kms-key", "alias/blobseal/default", "sealed"),
+				args("rewrap", customer, "--to-kms", "my.kms", "--to-root-key-file", "root.key", "customer"),
+				args("kms", "create-key", service),
+				args("kms", "disable", service, "alias/photos"),
+				args("kms", "list", service),
+				args("kms", "policy", "get", service, "alias/photos"),
+			} {
+				var out, errout bytes.Buffer
+				c := newConsole(strings.NewReader(""), &out, &errout)
+				c.auditWait = 30 * time.Millisecond
+				res := result{c.run(t.Context(), cmd), out.String(), errout.String()}
+				res.fails(t, 1, "not recorded, and so not done: ")
+				require.Contains(t, res.errout, test.says)
+				require.Empty(t, res.out)
+				require.Equal(t, before, files(t))
+				require.Equal(t, document, read(t, "my.kms/keys"))
+				require.Equal(t, sealed, read(t, "sealed"))
+				require.Equal(t, mine, read(t, "customer"))
+			}
+			release()
+			require.Equal(t, "plain", ok(t, args("decrypt", service, "sealed", "-")...))
+		})
+	}
+}
+
+// TestAuditWait: a command waits for a process that writes the trail, and can be
+// interrupted meanwhile.
+func TestAuditWait(t *testing.T) {
+	workspace(t)
+	write(t, "plain", []byte("plain"))
+	sink, err := kms.OpenFileSink("my.kms/audit.jsonl", nil)
+	require.NoError(t, err)
+	t.Run("interrupted", func(t *testing.T) {
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, nil)
+		time.AfterFunc(50*time.Millisecond, cancel)
+		var errout bytes.Buffer
+		code := run(ctx, args("encrypt", photos, "plain", "out"), strings.NewReader(""), io.Discard, &errout)
+		result{code, "", errout.String()}.fails(t, 1, "interrupted")
+		require.NoFileExists(t, "out")
+	})
+	time.AfterFunc(100*time.Millisecond, func() { sink.Close() })
+	ok(t, args("encrypt", photos, "plain", "out")...)
+	ok(t, args("verify", photos, "out")...)
+}

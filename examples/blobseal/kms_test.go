@@ -1,0 +1,542 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+// by is service with another principal.
+func by(principal string) []string { return args(service, "--principal", principal) }
+
+// keyOf is what kms describe says of a key.
+func keyOf(t *testing.T, key string) (k keyShape) {
+	t.Helper()
+	var shape struct {
+		ID, ARN     string
+		Description string
+		Tags        map[string]string
+		State       localkms.State
+		HasPolicy   bool
+		Rotation    localkms.Rotation
+		Aliases     []string
+	}
+	require.NoError(t, json.Unmarshal([]byte(ok(t, args("kms", "describe", service, "--json", key)...)), &shape))
+	return keyShape{&localkms.Info{
+		ID: shape.ID, ARN: shape.ARN, Description: shape.Description, Tags: shape.Tags,
+		State: shape.State, HasPolicy: shape.HasPolicy, Rotation: shape.Rotation,
+	}, shape.Aliases}
+}
+
+// records are the trail of my.kms, which is whole.
+func records(t *testing.T) (all []kms.Record) {
+	t.Helper()
+	for e, err := range kms.ReadFile("my.kms/audit.jsonl", nil) {
+		require.NoError(t, err)
+		if e.Record != nil {
+			all = append(all, *e.Record)
+		}
+	}
+	return all
+}
+
+func TestKMSInit(t *testing.T) {
+	t.Chdir(t.TempDir())
+	out := ok(t, "kms", "init", "--kms", "my.kms", "--generate-root-key", "root.key")
+	require.Equal(t, "my.kms: created, without keys; make one with: blobseal kms create-key --kms my.kms\n", out)
+	for name, want := range map[string]os.FileMode{"my.kms": 0o700, "my.kms/keys": 0o600, "my.kms/audit.jsonl": 0o600} {
+		require.Equal(t, want, stat(t, name).Mode().Perm(), name)
+	}
+	require.Equal(t, "KEY  ALIASES  STATE  CREATED  NEXT ROTATION\n", ok(t, args("kms", "list", service)...))
+	before := read(t, "my.kms/keys")
+
+	t.Run("never over a service", func(t *testing.T) {
+		blobseal(args("kms", "init", service)...).fails(t, 1, "my.kms: already exists, and a key service is never overwritten")
+		blobseal("kms", "init", "--kms", "my.kms", "--generate-root-key", "new.key").fails(t, 1, "already exists")
+		require.NoFileExists(t, "new.key")
+		require.Equal(t, before, read(t, "my.kms/keys"))
+	})
+	t.Run("never over a key", func(t *testing.T) {
+		blobseal("kms", "init", "--kms", "other.kms", "--generate-root-key", "root.key").fails(t, 1, "root.key: already exists")
+		require.NoDirExists(t, "other.kms")
+	})
+	t.Run("a failure leaves nothing", func(t *testing.T) {
+		write(t, "file", []byte("x"))
+		here := files(t)
+		blobseal("kms", "init", "--kms", "none/my.kms", "--generate-root-key", "new.key").fails(t, 1, "none/my.kms: no such file or directory")
+		blobseal("kms", "init", "--kms", "file", "--generate-root-key", "new.key").fails(t, 1, "file: not a directory")
+		require.Equal(t, here, files(t))
+	})
+	t.Run("in a directory that is there", func(t *testing.T) {
+		require.NoError(t, os.Mkdir("there", 0o755))
+		ok(t, "kms", "init", "--kms", "there", "--root-key-file", "root.key")
+		ok(t, "kms", "create-key", "--kms", "there", "--root-key-file", "root.key")
+	})
+	t.Run("passphrase", func(t *testing.T) {
+		t.Setenv("BLOBSEAL_PASSPHRASE", "correct horse")
+		ok(t, "kms", "init", "--kms", "pass.kms")
+		require.Regexp(t, `^[0-9a-f-]{36}\n$`, ok(t, "kms", "create-key", "--kms", "pass.kms"))
+		t.Setenv("BLOBSEAL_PASSPHRASE", "battery staple")
+		blobseal("kms", "list", "--kms", "pass.kms").fails(t, 1, "pass.kms: the root does not open the key service")
+	})
+}
+
+// TestKMSKeys takes keys through all that can be done to them.
+func TestKMSKeys(t *testing.T) {
+	workspace(t)
+	write(t, "plain", []byte("plain"))
+	id := strings.TrimSpace(ok(t, args("kms", "create-key", service, "--alias", "alias/a", "--alias", "alias/b", "--description", "of cats",
+		"--tag", "team=blue,red", "--rotation-days", "90")...))
+	require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`, id)
+	key := keyOf(t, id)
+	require.Equal(t, []string{"alias/b"}, key.Aliases, "the last one")
+	require.Equal(t, []any{"of cats", map[string]string{"team": "blue,red"}, localkms.Enabled, false, 90, 1},
+		[]any{key.Description, key.Tags, key.State, key.HasPolicy, key.Rotation.Days, key.Rotation.Versions})
+	arn := "arn:blobseal:kms:local:000000000000:key/" + id
+	require.Equal(t, arn, key.ARN)
+	for _, name := range []string{id, arn, "alias/b", "arn:blobseal:kms:local:000000000000:alias/b"} {
+		require.Equal(t, id, keyOf(t, name).ID)
+	}
+	text := ok(t, args("kms", "describe", service, "alias/b")...)
+	for _, line := range []string{
+		`key +` + id, `arn +` + arn, `aliases +alias/b`, `state +Enabled`, `created +20\d\d-\S+Z`, `description +of cats`, `tags +team=blue,red`,
+		`policy +none: everyone may do everything`, `versions +1`, `rotation +every 90 days, next 20\d\d-\S+Z`,
+	} {
+		require.Regexp(t, `(?m)^`+line+`$`, text)
+	}
+	list := ok(t, args("kms", "list", service)...)
+	require.Regexp(t, `^KEY +ALIASES +STATE +CREATED +NEXT ROTATION\n`, list)
+	require.Regexp(t, `(?m)^`+id+`  alias/b +Enabled  20\d\d-\S+Z  20\d\d-\S+Z$`, list)
+	require.Regexp(t, `(?m)^[0-9a-f-]{36}  alias/photos  Enabled  20\d\d-\S+Z  -$`, list)
+	require.Equal(t, 3, strings.Count(list, "\n"))
+	var all struct{ Keys []struct{ ID, State string } }
+	require.NoError(t, json.Unmarshal([]byte(ok(t, args("kms", "list", "--json", service)...)), &all))
+	require.Len(t, all.Keys, 2)
+	require.Equal(t, "Enabled", all.Keys[0].State)
+
+	for _, step := range []struct {
+		args string
+		says string // on stdout; or, with the code 1, on stderr
+		code int
+		then string // state, tags and versions
+	}{
+		{"tag alias/b stage=live team=red", "alias/b is tagged", 0, "Enabled map[stage:live team:red] 1"},
+		{"untag alias/b stage none", "alias/b is untagged", 0, "Enabled map[team:red] 1"},
+		{"rotate alias/b", "alias/b is rotated, to version 2", 0, "Enabled map[team:red] 2"},
+		{"disable alias/b", "alias/b is disabled", 0, "Disabled map[team:red] 2"},
+		{"disable alias/b", "alias/b is disabled", 0, "Disabled map[team:red] 2"},
+		{"rotate alias/b", "may not RotateKeyOnDemand with " + arn + ": the key is disabled; enable it with: blobseal kms enable --kms my.kms " + id, 1, "Disabled map[team:red] 2"},
+		{"enable " + id, id + " is enabled", 0, "Enabled map[team:red] 2"},
+		{"cancel-deletion alias/b", arn + " is not pending deletion", 1, "Enabled map[team:red] 2"},
+		{"schedule-deletion alias/b --days 7", "alias/b is refused from now on, and deleted on 20", 0, "PendingDeletion map[team:red] 2"},
+		{"schedule-deletion alias/b", "the key waits to be deleted; take that back with: blobseal kms cancel-deletion --kms my.kms " + id, 1, "PendingDeletion map[team:red] 2"},
+		{"enable alias/b", "may not EnableKey with " + arn + ": the key waits to be deleted", 1, "PendingDeletion map[team:red] 2"},
+		{"tag alias/b x=y", "may not TagResource with " + arn, 1, "PendingDeletion map[team:red] 2"},
+		{"cancel-deletion alias/b", "alias/b is not deleted, but disabled", 0, "Disabled map[team:red] 2"},
+		{"rotation enable alias/b --days 100", "the key is disabled", 1, "Disabled map[team:red] 2"},
+		{"enable alias/b", "alias/b is enabled", 0, "Enabled map[team:red] 2"},
+		{"rotation enable alias/b --days 100", "alias/b is rotated every 100 days", 0, "Enabled map[team:red] 2"},
+		{"rotation disable alias/b", "alias/b is rotated on demand alone", 0, "Enabled map[team:red] 2"},
+		{"rotation list alias/b", "2        20", 0, "Enabled map[team:red] 2"},
+		{"describe alias/none", `my.kms: no such key: "alias/none"; see: blobseal kms list --kms my.kms`, 1, ""},
+		{"describe none", `no such key: "none" is no key id, key ARN, alias or alias ARN`, 1, ""},
+		{"schedule-deletion alias/blobseal/default", `no such key: "alias/blobseal/default"`, 1, ""},
+	} {
+		res := blobseal(args("kms", strings.Fields(step.args), service)...)
+		if step.code != 0 {
+			res.fails(t, step.code, step.says)
+			require.Empty(t, res.out)
+		} else {
+			require.Equal(t, 0, res.code, "%s: %s", step.args, res.errout)
+			require.Contains(t, res.out, step.says)
+		}
+		if step.then != "" {
+			k := keyOf(t, id)
+			require.Equal(t, step.then, fmt.Sprint(k.State, " ", k.Tags, " ", k.Rotation.Versions), step.args)
+		}
+	}
+	ok(t, args("kms", "schedule-deletion", service, "alias/b")...)
+	require.Regexp(t, `(?m)^`+id+`  alias/b +PendingDeletion, deleted 20\S+Z `, ok(t, args("kms", "list", service)...))
+
+	t.Run("the default key", func(t *testing.T) {
+		ok(t, args("encrypt", service, "plain", "sealed")...)
+		require.Contains(t, ok(t, args("kms", "alias", "list", service)...), "alias/blobseal/default")
+		blobseal(args("kms", "schedule-deletion", service, "alias/blobseal/default")...).fails(t, 1, "my.kms: default key arn:blobseal:kms:")
+		blobseal(args("kms", "alias", "delete", service, "alias/blobseal/default")...).fails(t, 1, "aliases that begin with alias/blobseal/ belong to the service itself")
+		ok(t, args("kms", "disable", service, "alias/blobseal/default")...)
+		blobseal(args("decrypt", service, "sealed", "-")...).fails(t, 1, "the key is disabled")
+	})
+	t.Run("a key without its alias", func(t *testing.T) {
+		res := blobseal(args("kms", "create-key", service, "--alias", "alias/photos")...)
+		res.fails(t, 1, "my.kms: alias/photos: already exists; the key is there, without the alias")
+		require.Equal(t, []string{}, keyOf(t, strings.TrimSpace(res.out)).Aliases)
+		blobseal(args("kms", "create-key", service, "--alias", "photos")...).fails(t, 1, "")
+	})
+	t.Run("limits", func(t *testing.T) {
+		blobseal(args("kms", "create-key", service, "--description", strings.Repeat("x", 9000))...).fails(t, 1, "my.kms: description of 9000 bytes")
+		blobseal(args("kms", "tag", service, "alias/photos", strings.Repeat("x", 200)+"=y")...).fails(t, 1, "my.kms: tag ")
+	})
+}
+
+// TestKMSRefusals: what a key service refuses is one line that names the
+// principal, the operation and the key, and leaves nothing behind but a record.
+func TestKMSRefusals(t *testing.T) {
+	workspace(t)
+	write(t, "plain", random(30_000))
+	write(t, "exists", []byte("precious"))
+	write(t, "policy", []byte(`permit (principal == Principal::"user:admin", action, resource);
+permit (principal == Principal::"user:writer", action == Action::"GenerateDataKey", resource);
+permit (principal == Principal::"user:reader", action == Action::"Decrypt", resource);
+`))
+	arn := keyOf(t, "alias/photos").ARN
+	ok(t, args("kms", "policy", "put", by("user:admin"), "alias/photos", "policy")...)
+	ok(t, args("encrypt", photos, "--principal", "user:writer", "plain", "sealed")...)
+	ok(t, args("encrypt", customer, "plain", "customer")...)
+	require.Equal(t, string(read(t, "plain")), ok(t, args("decrypt", photos, "--principal", "user:reader", "sealed", "-")...))
+	sealed, mine, before := read(t, "sealed"), read(t, "customer"), files(t)
+
+	refused := func(t *testing.T, principal, op, why string, rest ...any) {
+		t.Helper()
+		count := len(records(t))
+		res := blobseal(args(rest...)...)
+		res.fails(t, 1, fmt.Sprintf("%q may not %s with %s: %s", principal, op, arn, why))
+		require.Empty(t, res.out)
+		require.Equal(t, before, files(t))
+		require.Equal(t, "precious", string(read(t, "exists")))
+		require.Equal(t, sealed, read(t, "sealed"))
+		require.Equal(t, mine, read(t, "customer"))
+		all := records(t)
+		last := all[len(all)-1]
+		require.Greater(t, len(all), count)
+		require.Equal(t, []any{principal, kms.Operation(op), kms.OutcomeFailure, arn}, []any{last.Principal.ID, last.Operation, last.Outcome, last.KeyID})
+	}
+	everywhere := func(t *testing.T, who func(string) []string, generate, decrypt, why string) {
+		if generate != "" {
+			refused(t, generate, "GenerateDataKey", why, "encrypt", who(generate), "--kms-key", "alias/photos", "plain", "out")
+			refused(t, generate, "GenerateDataKey", why, "encrypt", who(generate), "--kms-key", "alias/photos", "plain", "-")
+			refused(t, generate, "GenerateDataKey", why, "encrypt", who(generate), "--kms-key", "alias/photos", "--force", "plain", "exists")
+			refused(t, generate, "GenerateDataKey", why, "rewrap", customer, "--principal", generate, "--to-kms", "my.kms", "--to-kms-key", arn, "--to-root-key-file", "root.key", "customer")
+		}
+		refused(t, decrypt, "Decrypt", why, "decrypt", who(decrypt), "sealed", "out")
+		refused(t, decrypt, "Decrypt", why, "decrypt", who(decrypt), "sealed", "-")
+		refused(t, decrypt, "Decrypt", why, "decrypt", who(decrypt), "--force", "--kms-key", "alias/photos", "sealed", "exists")
+		refused(t, decrypt, "Decrypt", why, "rewrap", who(decrypt), "sealed")
+		res := blobseal(args("verify", who(decrypt), "sealed")...)
+		res.fails(t, 1, "1 of 1 files failed verification")
+		require.Contains(t, res.out, fmt.Sprintf("sealed: FAILED: %q may not Decrypt with %s: %s", decrypt, arn, why))
+	}
+	t.Run("denied", func(t *testing.T) {
+		everywhere(t, by, "user:reader", "user:writer", "nothing permits it")
+		everywhere(t, by, "user:else", "user:else", "nothing permits it")
+		for _, cmd := range []struct{ args, op string }{
+			{"enable alias/photos", "EnableKey"}, {"disable alias/photos", "DisableKey"}, {"describe alias/photos", "DescribeKey"},
+			{"schedule-deletion alias/photos", "ScheduleKeyDeletion"}, {"cancel-deletion alias/photos", "CancelKeyDeletion"},
+			{"rotate alias/photos", "RotateKeyOnDemand"}, {"rotation enable alias/photos", "EnableKeyRotation"},
+			{"rotation disable alias/photos", "DisableKeyRotation"}, {"rotation list alias/photos", "ListKeyRotations"},
+			{"alias create alias/x alias/photos", "CreateAlias"}, {"alias delete alias/photos", "DeleteAlias"},
+			{"policy get alias/photos", "GetKeyPolicy"}, {"policy put alias/photos policy", "PutKeyPolicy"}, {"policy delete alias/photos", "DeleteKeyPolicy"},
+			{"grant create alias/photos --to user:writer --operation Decrypt", "CreateGrant"}, {"grant list alias/photos", "ListGrants"},
+			{"grant revoke alias/photos 00", "RevokeGrant"}, {"tag alias/photos a=b", "TagResource"}, {"untag alias/photos a", "UntagResource"},
+		} {
+			refused(t, "user:writer", cmd.op, "nothing permits it", "kms", strings.Fields(cmd.args), by("user:writer"))
+		}
+	})
+	t.Run("disabled", func(t *testing.T) {
+		ok(t, args("kms", "disable", by("user:admin"), "alias/photos")...)
+		everywhere(t, by, "user:writer", "user:reader", "the key is disabled; enable it with: blobseal kms enable --kms my.kms ")
+	})
+	t.Run("pending deletion", func(t *testing.T) {
+		ok(t, args("kms", "schedule-deletion", by("user:admin"), "alias/photos")...)
+		everywhere(t, by, "user:writer", "user:reader", "the key waits to be deleted; take that back with: blobseal kms cancel-deletion --kms my.kms ")
+	})
+	t.Run("and back", func(t *testing.T) {
+		ok(t, args("kms", "cancel-deletion", by("user:admin"), "alias/photos")...)
+		ok(t, args("kms", "enable", by("user:admin"), "alias/photos")...)
+		ok(t, args("verify", by("user:reader"), "sealed")...)
+	})
+}
+
+func TestKMSPolicy(t *testing.T) {
+	workspace(t)
+	const all = "permit (principal, action, resource);"
+	write(t, "all", []byte(all))
+	write(t, "bad", []byte("permit (principal, action, resource);\n\npermit (principal == User::\"a\", action, resource);\n"))
+	write(t, "nonsense", []byte("permit (principal\n  oops"))
+	write(t, "lockout", []byte(`permit (principal == Principal::"user:else", action, resource);`))
+	write(t, "large", bytes.Repeat([]byte(" "), 40_000))
+	write(t, "binary", []byte("\xff\xfe"))
+	put := func(rest ...any) []string {
+		return args("kms", "policy", "put", by("user:me"), "alias/photos", args(rest...))
+	}
+	get := args("kms", "policy", "get", service, "alias/photos")
+
+	blobseal(get...).fails(t, 1, "my.kms: alias/photos has no policy: everyone may do everything with it")
+	for file, says := range map[string]string{
+		"bad":      "bad: line 3, column 1: no such principal: User::\"a\"",
+		"nonsense": `nonsense: line 2, column 7: want ",", found "oops"`,
+		"lockout":  `lockout: under this policy "user:me" could not put another one; --force sets it all the same`,
+		"large":    "large: more than 32768 bytes, too long for a policy",
+		"binary":   "binary: line 1, column 1: not UTF-8",
+		"none":     "none: no such file or directory",
+		".":        ".: is a directory",
+	} {
+		blobseal(put(file)...).fails(t, 1, says)
+		res := blobseal(args("kms", "create-key", by("user:me"), "--policy", file)...)
+		res.fails(t, 1, says)
+		require.Empty(t, res.out)
+	}
+	piped("nonsense", put("-")...).fails(t, 1, "standard input: line 1, column 9: ")
+	require.False(t, keyOf(t, "alias/photos").HasPolicy)
+
+	require.Equal(t, "my.kms: alias/photos has the policy\n", ok(t, put("all")...))
+	require.Equal(t, all+"\n", ok(t, get...))
+	require.Regexp(t, `(?m)^policy +its own; see: blobseal kms policy get$`, ok(t, args("kms", "describe", service, "alias/photos")...))
+	res := piped(all+"// again\n", put("-")...)
+	require.Equal(t, 0, res.code, res.errout)
+	require.Equal(t, all+"// again\n", ok(t, get...), "put under itself")
+	require.Contains(t, ok(t, args("kms", "policy", "delete", service, "alias/photos")...), "alias/photos has no policy any more")
+	blobseal(get...).fails(t, 1, "has no policy")
+
+	t.Run("force", func(t *testing.T) {
+		ok(t, put("--force", "lockout")...)
+		blobseal(put("all")...).fails(t, 1, `"user:me" may not PutKeyPolicy with arn:`)
+		ok(t, args("kms", "policy", "delete", by("user:else"), "alias/photos")...)
+		id := strings.TrimSpace(ok(t, args("kms", "create-key", by("user:me"), "--policy", "lockout", "--force")...))
+		blobseal(args("kms", "describe", by("user:me"), id)...).fails(t, 1, `"user:me" may not DescribeKey with arn:`)
+	})
+	t.Run("conditions on the context", func(t *testing.T) {
+		write(t, "plain", []byte("plain"))
+		write(t, "blue", []byte(`permit (principal == Principal::"user:me", action, resource);
+permit (principal, action in Action::"Use", resource)
+when { context.encryptionContext has team && context.encryptionContext.team == "blue" && context.encryptionContext["blobseal:object"] == "a/b" };`))
+		ok(t, put("blue")...)
+		you := args(by("user:you"), "--kms-key", "alias/photos")
+		ok(t, args("encrypt", you, "--object", "a/b", "--context", "team=blue", "plain", "sealed")...)
+		require.Equal(t, "plain", ok(t, args("decrypt", you, "--object", "a/b", "sealed", "-")...))
+		blobseal(args("encrypt", you, "--object", "a/b", "--context", "team=red", "plain", "out")...).fails(t, 1, "nothing permits it")
+		blobseal(args("encrypt", you, "--object", "a/c", "--context", "team=blue", "plain", "out")...).fails(t, 1, "nothing permits it")
+		blobseal(args("encrypt", you, "--context", "blobseal:object=a/b", "plain", "out")...).fails(t, 1, "is reserved")
+		require.NoFileExists(t, "out")
+	})
+}
+
+func TestKMSGrants(t *testing.T) {
+	workspace(t)
+	write(t, "plain", []byte("plain"))
+	write(t, "policy", []byte(`permit (principal == Principal::"user:me", action, resource);`))
+	ok(t, args("kms", "policy", "put", by("user:me"), "alias/photos", "policy")...)
+	ok(t, args("encrypt", photos, "--principal", "user:me", "--context", "team=blue", "--object", "a/b", "plain", "sealed")...)
+	decrypt := func(who string) result {
+		return blobseal(args("decrypt", by(who), "--object", "a/b", "sealed", "-")...)
+	}
+	grant := func(rest ...string) []string {
+		return args("kms", "grant", "create", by("user:me"), "alias/photos", rest)
+	}
+	decrypt("user:bob").fails(t, 1, "nothing permits it")
+
+	id := strings.TrimSpace(ok(t, grant("--to", "user:bob", "--operation", "Decrypt,RetireGrant", "--context-subset", "Team=blue", "--retire-by", "user:ann", "--name", "n1")...))
+	require.Equal(t, id+"\n", ok(t, grant("--to", "user:bob", "--operation", "Decrypt", "--operation", "RetireGrant", "--context-subset", "Team=blue", "--retire-by", "user:ann", "--name", "n1")...), "a repetition")
+	blobseal(grant("--to", "user:bob", "--operation", "Encrypt", "--name", "n1")...).fails(t, 1, `my.kms: grant "n1" gives something else: already exists`)
+	require.Equal(t, result{0, "plain", ""}, decrypt("user:bob"))
+	decrypt("user:ann").fails(t, 1, "nothing permits it")
+
+	other := strings.TrimSpace(ok(t, grant("--to", "user:cid", "--operation", "Decrypt", "--context-equals", "team=blue")...))
+	decrypt("user:cid").fails(t, 1, "nothing permits it") // there is blobseal:object, too
+	list := ok(t, args("kms", "grant", "list", by("user:me"), "alias/photos")...)
+	require.Regexp(t, `^GRANT +NAME +TO +OPERATIONS +CONTEXT +RETIRED BY +CREATED\n`+
+		id+`  n1    user:bob  Decrypt RetireGrant  has Team=blue     user:ann    20\S+Z\n`+
+		other+`  -     user:cid  Decrypt              equals team=blue  -           20\S+Z\n$`, list)
+	var all struct{ Grants []localkms.Grant }
+	require.NoError(t, json.Unmarshal([]byte(ok(t, args("kms", "grant", "list", by("user:me"), "--json", "alias/photos")...)), &all))
+	require.Equal(t, []string{id, other}, []string{all.Grants[0].ID, all.Grants[1].ID})
+
+	require.Equal(t, "my.kms: grant "+other+" of alias/photos is revoked\n", ok(t, args("kms", "grant", "revoke", by("user:me"), "alias/photos", other)...))
+	blobseal(args("kms", "grant", "revoke", by("user:me"), "alias/photos", other)...).fails(t, 1, `my.kms: no such grant "`+other+`" of arn:`)
+	blobseal(args("kms", "grant", "retire", by("user:cid"), "alias/photos", id)...).fails(t, 1, `RetireGrant with alias/photos: "user:cid" may not retire that grant`)
+	require.Equal(t, "my.kms: grant "+id+" of alias/photos is retired\n", ok(t, args("kms", "grant", "retire", by("user:ann"), "alias/photos", id)...))
+	decrypt("user:bob").fails(t, 1, "nothing permits it")
+	require.Contains(t, ok(t, args("kms", "grant", "list", by("user:me"), "--json", "alias/photos")...), `"grants": []`)
+}
+
+func TestKMSAliases(t *testing.T) {
+	workspace(t)
+	write(t, "plain", []byte("plain"))
+	ok(t, args("encrypt", photos, "plain", "old")...)
+	first := keyOf(t, "alias/photos").ID
+	second := strings.TrimSpace(ok(t, args("kms", "create-key", service)...))
+	require.Equal(t, "my.kms: alias/cats is "+second+"\n", ok(t, args("kms", "alias", "create", service, "alias/cats", second)...))
+	require.Equal(t, "my.kms: alias/photos is "+second+"\n", ok(t, args("kms", "alias", "update", service, "alias/photos", second)...))
+	ok(t, args("encrypt", photos, "plain", "new")...)
+	require.Equal(t, first, shortKey(keyID(t, "old")))
+	require.Equal(t, second, shortKey(keyID(t, "new")))
+	require.Equal(t, "plain", ok(t, args("decrypt", service, "old", "-")...))
+	require.Regexp(t, `^ALIAS +KEY +CREATED +UPDATED\nalias/cats +`+second+`  20\S+Z  20\S+Z\nalias/photos  `+second+`  20\S+Z  20\S+Z\n$`, ok(t, args("kms", "alias", "list", service)...))
+	require.Equal(t, "ALIAS  KEY  CREATED  UPDATED\n", ok(t, args("kms", "alias", "list", service, first)...))
+	var all struct{ Aliases []localkms.Alias }
+	require.NoError(t, json.Unmarshal([]byte(ok(t, args("kms", "alias", "list", service, "--json", "alias/photos")...)), &all))
+	require.Equal(t, []string{"alias/cats", "alias/photos"}, []string{all.Aliases[0].Name, all.Aliases[1].Name})
+	require.Equal(t, "my.kms: alias/cats is deleted\n", ok(t, args("kms", "alias", "delete", service, "alias/cats")...))
+	for name, test := range map[string]struct {
+		args []string
+		says string
+	}{
+		"taken":        {args("create", "alias/photos", first), "my.kms: alias/photos: already exists"},
+		"not there":    {args("update", "alias/cats", first), `my.kms: no such key: "alias/cats"`},
+		"gone":         {args("delete", "alias/cats"), `my.kms: no such key: "alias/cats"`},
+		"reserved":     {args("create", "alias/blobseal/x", first), "my.kms: aliases that begin with alias/blobseal/ belong to the service itself"},
+		"not an alias": {args("create", "cats", first), `my.kms: alias "cats": want alias/ and 1 to `},
+		"of no key":    {args("create", "alias/x", "alias/none"), `my.kms: no such key: "alias/none"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			blobseal(args("kms", "alias", test.args, service)...).fails(t, 1, test.says)
+		})
+	}
+}
+
+// TestKMSRewrap moves files within a service.
+func TestKMSRewrap(t *testing.T) {
+	workspace(t)
+	write(t, "plain", random(30_000))
+	ok(t, args("encrypt", photos, "--object", "a/b", "plain", "sealed")...)
+	key := keyID(t, "sealed")
+	rewrap := args("rewrap", service, "--object", "a/b")
+	verify := args("verify", service, "--object", "a/b", "sealed")
+	already := "sealed: is under the newest key already, " + key + "\n"
+
+	before := read(t, "sealed")
+	require.Equal(t, already, ok(t, args(rewrap, "sealed")...))
+	require.Equal(t, already, ok(t, args(rewrap, "--kms-key", "alias/photos", "--to-kms-key", key, "sealed")...))
+	require.Equal(t, before, read(t, "sealed"))
+
+	ok(t, args("kms", "rotate", service, "alias/photos")...)
+	ok(t, verify...)
+	require.Equal(t, "sealed: rewrapped from key "+key+" version 1 to key "+key+" version 2, in place\n", ok(t, args(rewrap, "sealed")...))
+	require.Equal(t, already, ok(t, args(rewrap, "sealed")...))
+	ok(t, verify...)
+
+	require.Equal(t, "sealed: rewrapped from key "+key+" version 2 to key "+key+" version 2 (bucket key), in place\n", ok(t, args(rewrap, "--to-bucket-key", "sealed")...))
+	require.Contains(t, ok(t, "inspect", "sealed"), "bucket key  yes")
+	require.Contains(t, ok(t, "inspect", "--json", "sealed"), `"bucket_key":true`)
+	ok(t, verify...)
+	require.Equal(t, already, ok(t, args(rewrap, "sealed")...), "it stays as it is")
+	require.Contains(t, ok(t, args(rewrap, "--to-kms-key", "alias/blobseal/default", "sealed")...), "version 1 (bucket key), in place")
+	require.Contains(t, ok(t, args(rewrap, "--no-to-bucket-key", "sealed")...), "(bucket key) to key")
+	require.NotContains(t, ok(t, "inspect", "sealed"), "bucket key")
+	ok(t, verify...)
+	blobseal(args(rewrap, "--kms-key", "alias/photos", "sealed")...).fails(t, 1, "not under alias/photos")
+	blobseal(args(rewrap, "--to-kms-key", "alias/none", "sealed")...).fails(t, 1, `sealed: not changed: my.kms: no such key: "alias/none"`)
+
+	t.Run("one data key for many", func(t *testing.T) {
+		var names []string
+		for i := range 5 {
+			names = append(names, fmt.Sprintf("f%d", i))
+			ok(t, args("encrypt", customer, "plain", names[i])...)
+		}
+		before := len(records(t))
+		ok(t, args("rewrap", customer, "--to-kms", "my.kms", "--to-kms-key", "alias/photos", "--to-root-key-file", "root.key", "--to-bucket-key", names)...)
+		var cached, calls int
+		for _, r := range records(t)[before:] {
+			if r.Operation == kms.OpGenerateDataKey && r.Cached {
+				cached++
+			} else if r.Operation == kms.OpGenerateDataKey {
+				calls++
+			}
+		}
+		require.Equal(t, []int{1, 4}, []int{calls, cached})
+		ok(t, args("verify", photos, names)...)
+	})
+	t.Run("by who may write there and not read", func(t *testing.T) {
+		write(t, "policy", []byte(`permit (principal == Principal::"user:admin", action, resource);
+permit (principal == Principal::"user:hand", action == Action::"GenerateDataKey", resource);`))
+		archive := strings.TrimSpace(ok(t, args("kms", "create-key", by("user:admin"), "--policy", "policy")...))
+		ok(t, args("encrypt", photos, "plain", "mine")...)
+		before := len(records(t))
+		ok(t, args("rewrap", by("user:hand"), "--to-kms-key", archive, "mine")...)
+		for _, r := range records(t)[before:] {
+			require.Equal(t, kms.OutcomeSuccess, r.Outcome, "nothing was tried that is denied")
+		}
+		blobseal(args("decrypt", by("user:hand"), "mine", "-")...).fails(t, 1, `"user:hand" may not Decrypt`)
+		require.Equal(t, string(read(t, "plain")), ok(t, args("decrypt", by("user:admin"), "mine", "-")...))
+	})
+}
+
+func TestKMSInspect(t *testing.T) {
+	workspace(t)
+	write(t, "plain", random(20_000))
+	ok(t, args("encrypt", photos, "--bucket-key", "--object", "a/b", "--context", "k=v", "plain", "sealed")...)
+	key := keyOf(t, "alias/photos").ARN
+	require.Equal(t, `sealed
+  mode        SSE-KMS, a key service
+  key         `+key+`
+  bucket key  yes: the key service bound the bucket, not the whole name
+  context     k=v
+  envelope    1024 bytes
+  body        20032 bytes
+  plaintext   20000 bytes, by arithmetic; not authenticated
+`, ok(t, "inspect", "sealed"))
+	require.Contains(t, ok(t, "inspect", "--json", "sealed"), `"mode":"SSE-KMS","key_id":"`+key+`","bucket_key":true,"context":{"k":"v"}`)
+	require.Equal(t, string(read(t, "plain")), ok(t, args("decrypt", photos, "--object", "a/b", "sealed", "-")...))
+	blobseal(args("decrypt", photos, "--object", "a/c", "sealed", "-")...).fails(t, 1, "wrong key, object or context")
+	blobseal(args("decrypt", photos, "--object", "b/b", "sealed", "-")...).fails(t, 1, "wrong key, object or context")
+}
+
+// TestKMSBadService has services that cannot be used.
+func TestKMSBadService(t *testing.T) {
+	workspace(t)
+	write(t, "plain", []byte("plain"))
+	write(t, "file", []byte("x"))
+	ok(t, args("encrypt", photos, "plain", "sealed")...)
+	require.NoError(t, os.Mkdir("empty", 0o755))
+	require.NoError(t, os.MkdirAll("odd/keys", 0o755))
+	good := read(t, "my.kms/keys")
+	for name, data := range map[string][]byte{"bitrot": append(bytes.Clone(good[:len(good)-1]), good[len(good)-1]^1), "cut": good[:100], "text": []byte("nonsense")} {
+		require.NoError(t, os.Mkdir(name, 0o755))
+		write(t, name+"/keys", data)
+	}
+	before := files(t)
+	for dir, says := range map[string]string{
+		"none":   "none: no such key service; make one with: blobseal kms init --kms none",
+		"empty":  "empty: no such key service",
+		"file":   "file: not a directory",
+		"odd":    "odd: odd/keys is a directory",
+		"bitrot": "bitrot: bitrot/keys is not a key service's, or damaged: restore it from a backup",
+		"cut":    "cut: cut/keys is not a key service's, or damaged",
+		"text":   "text: text/keys is not a key service's, or damaged",
+	} {
+		t.Run(dir, func(t *testing.T) {
+			flags := []string{"--kms", dir, "--root-key-file", "root.key"}
+			for _, cmd := range [][]string{args("encrypt", flags, "plain", "out"), args("decrypt", flags, "sealed", "out"), args("kms", "list", flags), args("kms", "create-key", flags)} {
+				res := blobseal(cmd...)
+				res.fails(t, 1, says)
+				require.Empty(t, res.out)
+				require.Equal(t, before, files(t))
+			}
+		})
+	}
+	t.Run("root", func(t *testing.T) {
+		flags := []string{"--kms", "my.kms", "--root-key-file"}
+		blobseal(args("encrypt", flags, "other.key", "plain", "out")...).fails(t, 1, "my.kms: the root does not open the key service: another key or passphrase")
+		blobseal(args("kms", "list", flags, "plain")...).fails(t, 1, "plain: not a key")
+		blobseal(args("kms", "list", flags, "none.key")...).fails(t, 1, "none.key: no such file")
+		require.Equal(t, before, files(t))
+	})
+}
+
+func TestPrincipal(t *testing.T) {
+	workspace(t)
+	write(t, "plain", []byte("plain"))
+	ok(t, args("encrypt", photos, "plain", "a")...)
+	ok(t, args("encrypt", photos, "--principal", "user:bob", "plain", "b")...)
+	all := records(t)
+	require.Regexp(t, `^user:.+$`, all[len(all)-2].Principal.ID, "the user of this process")
+	require.NotEqual(t, "user:bob", all[len(all)-2].Principal.ID)
+	require.Equal(t, "user:bob", all[len(all)-1].Principal.ID)
+}
