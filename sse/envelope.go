@@ -41,7 +41,7 @@ type Envelope struct {
 	keyID   string
 	wrapped []byte // the key service's ciphertext of its data key
 	sealed  []byte // the object's data key, under the mode's key
-	context kms.Context
+	context pairs
 	head    [chunked.HeadSize]byte
 	padding int
 }
@@ -55,8 +55,8 @@ func (e *Envelope) KeyID() string { return e.keyID }
 
 // Context returns a copy of the caller's encryption context; it is never nil.
 func (e *Envelope) Context() kms.Context {
-	c := make(kms.Context, len(e.context))
-	for name, value := range e.context {
+	c := make(kms.Context)
+	for name, value := range e.context.each {
 		if !strings.HasPrefix(name, reservedPrefix) {
 			c[name] = value
 		}
@@ -66,7 +66,14 @@ func (e *Envelope) Context() kms.Context {
 
 // BucketKey reports whether the key service bound the object's bucket alone; see
 // [KMSOptions].
-func (e *Envelope) BucketKey() bool { return e.context[contextBucketKey] == "true" }
+func (e *Envelope) BucketKey() bool {
+	for name := range e.context.each {
+		if name == contextBucketKey { // whose value is "true", see pairs.check
+			return true
+		}
+	}
+	return false
+}
 
 // Size returns how many bytes the envelope takes, padding included. In the
 // self-contained form the body begins behind them.
@@ -75,7 +82,7 @@ func (e *Envelope) Size() int { return e.unpadded() + e.padding }
 // unpadded is the envelope's size without its padding.
 func (e *Envelope) unpadded() int {
 	return prefixSize + 2 + len(e.keyID) + 2 + len(e.wrapped) + sealedSize +
-		2 + contextSize(e.context) + chunked.HeadSize
+		2 + len(e.context) + chunked.HeadSize
 }
 
 // WithSize returns the same envelope padded to size bytes, so that a store can
@@ -114,16 +121,8 @@ func (e *Envelope) check() error {
 	if !utf8.ValidString(e.keyID) {
 		return fmt.Errorf("%w: key id %q is not UTF-8", ErrInvalid, e.keyID)
 	}
-	for name, value := range e.context {
-		if name == "" {
-			return fmt.Errorf("%w: empty name in the encryption context", ErrInvalid)
-		}
-		if strings.HasPrefix(name, reservedPrefix) && (e.mode != ModeKMS || name != contextBucketKey || value != "true") {
-			return fmt.Errorf("%w: %q in the encryption context is reserved", ErrInvalid, name)
-		}
-		if !utf8.ValidString(name) || !utf8.ValidString(value) {
-			return fmt.Errorf("%w: encryption context %q is not UTF-8", ErrInvalid, name)
-		}
+	if err := e.context.check(e.mode); err != nil {
+		return err
 	}
 	for _, part := range []struct {
 		name        string
@@ -131,7 +130,7 @@ func (e *Envelope) check() error {
 	}{
 		{"key id", len(e.keyID), maxKeyID},
 		{"wrapped data key", len(e.wrapped), maxWrapped},
-		{"encryption context", contextSize(e.context), maxContext},
+		{"encryption context", len(e.context), maxContext},
 		{"envelope", e.Size(), MaxEnvelopeSize},
 	} {
 		if part.size > part.limit {
@@ -159,7 +158,7 @@ func (e *Envelope) AppendBinary(dst []byte) ([]byte, error) {
 	addString(b, e.keyID)
 	addBytes(b, e.wrapped)
 	b.AddBytes(e.sealed)
-	addContext(b, e.context)
+	addString(b, string(e.context))
 	b.AddBytes(make([]byte, e.padding))
 	b.AddBytes(e.head[:])
 	return b.Bytes()
@@ -189,7 +188,7 @@ func (e *Envelope) UnmarshalBinary(data []byte) error {
 	}
 	parsed.keyID = string(keyID)
 	parsed.wrapped = bytes.Clone(wrapped)
-	if parsed.context, err = parseContext(context); err != nil {
+	if parsed.context, err = parsePairs(context); err != nil {
 		return err
 	}
 	parsed.padding = len(s) - chunked.HeadSize
@@ -287,44 +286,4 @@ func addString(b *cryptobyte.Builder, s string) { addBytes(b, []byte(s)) }
 func addBytes(b *cryptobyte.Builder, p []byte) {
 	b.AddUint16(uint16(len(p))) // bounded by check
 	b.AddBytes(p)
-}
-
-// addContext adds a context's pairs in ascending order, behind their length.
-func addContext(b *cryptobyte.Builder, c kms.Context) {
-	b.AddUint16(uint16(contextSize(c)))
-	for _, name := range c.Keys() {
-		addString(b, name)
-		addString(b, c[name])
-	}
-}
-
-// contextSize is how many bytes a context's pairs take, without their length.
-func contextSize(c kms.Context) (n int) {
-	for name, value := range c {
-		n += 2 + len(name) + 2 + len(value)
-	}
-	return n
-}
-
-// parseContext reads pairs whose names ascend strictly.
-func parseContext(s cryptobyte.String) (kms.Context, error) {
-	if s.Empty() {
-		return nil, nil
-	}
-	if len(s) > maxContext {
-		return nil, fmt.Errorf("%w: encryption context of %d bytes, at most %d", ErrFormat, len(s), maxContext)
-	}
-	c := make(kms.Context)
-	for last := ""; !s.Empty(); {
-		var name, value cryptobyte.String
-		if !s.ReadUint16LengthPrefixed(&name) || !s.ReadUint16LengthPrefixed(&value) {
-			return nil, fmt.Errorf("%w: a pair of the encryption context does not fit", ErrFormat)
-		}
-		if string(name) <= last {
-			return nil, fmt.Errorf("%w: encryption context is not in order", ErrFormat)
-		}
-		last = string(name)
-		c[last] = string(value)
-	}
-	return c, nil
 }

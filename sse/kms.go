@@ -145,15 +145,15 @@ func (k *KMS) generate(ctx context.Context, obj Object) (wrapping, error) {
 		return wrapping{}, fmt.Errorf("sse: %w", err)
 	}
 	if dk == nil {
-		return wrapping{}, fmt.Errorf("sse: %w: the key service returned no data key", kms.ErrInvalid)
+		return wrapping{}, fmt.Errorf("sse: %w: it returned no data key", kms.ErrUnavailable)
 	}
 	defer dk.Clear()
 	if dk.KeyID == "" || len(dk.Ciphertext) == 0 || dk.IsZero() {
-		return wrapping{}, fmt.Errorf("sse: %w: the key service returned half a data key", kms.ErrInvalid)
+		return wrapping{}, fmt.Errorf("sse: %w: it returned half a data key", kms.ErrUnavailable)
 	}
 	kek, err := secret.New(dk.Plaintext())
 	if err != nil {
-		return wrapping{}, fmt.Errorf("sse: %w: data %v", kms.ErrInvalid, err)
+		return wrapping{}, fmt.Errorf("sse: %w: it returned a data %v", kms.ErrUnavailable, err)
 	}
 	return wrapping{
 		mode: ModeKMS, keyID: dk.KeyID, wrapped: dk.Ciphertext,

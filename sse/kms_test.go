@@ -188,7 +188,7 @@ func TestKMSGarbage(t *testing.T) {
 	} {
 		fake.AnswerKey(answer)
 		_, err := k.Encrypt(t.Context(), object)
-		require.ErrorIs(t, err, kms.ErrInvalid, name)
+		require.ErrorIs(t, err, kms.ErrUnavailable, name)
 	}
 	fake.AnswerKey(func(k *kms.DataKey) *kms.DataKey { k.Ciphertext = make([]byte, 6145); return k })
 	_, err = k.Encrypt(t.Context(), object)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/blobseal/blobseal/internal/chunked"
 	"github.com/blobseal/blobseal/internal/secret"
-	"github.com/blobseal/blobseal/kms"
 )
 
 // Labels keep apart what one key could be asked to do. See SPEC.md.
@@ -51,19 +50,11 @@ func (w wrapping) encrypt(obj Object) (*Encryption, error) {
 
 // seal makes the envelope of a body that head begins.
 func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte) (*Envelope, error) {
-	if err := checkCallerContext(obj.Context); err != nil {
+	stored, err := w.context(obj)
+	if err != nil {
 		return nil, err
 	}
-	env := &Envelope{
-		mode: w.mode, keyID: w.keyID, wrapped: w.wrapped,
-		context: obj.Context.Clone(), head: head,
-	}
-	if w.bucketKey {
-		if env.context == nil {
-			env.context = make(kms.Context)
-		}
-		env.context[contextBucketKey] = "true"
-	}
+	env := &Envelope{mode: w.mode, keyID: w.keyID, wrapped: w.wrapped, context: stored, head: head}
 	context, err := env.sealContext(obj)
 	if err != nil {
 		return nil, err
@@ -73,6 +64,23 @@ func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte) 
 		return nil, fmt.Errorf("sse: sealing the data key: %w", err)
 	}
 	return env, nil
+}
+
+// context is what the envelope stores of obj's: the caller's pairs, and whether
+// the key service bound the bucket alone.
+func (w wrapping) context(obj Object) (pairs, error) {
+	if err := checkCallerContext(obj.Context); err != nil {
+		return "", err
+	}
+	switch {
+	case !w.bucketKey:
+		return encodePairs(obj.Context)
+	case len(obj.Context) == 0:
+		return bucketKeyPairs, nil
+	}
+	stored := obj.Context.Clone()
+	stored[contextBucketKey] = "true"
+	return encodePairs(stored)
 }
 
 // decrypt opens env's data key for obj.
@@ -137,7 +145,7 @@ func (e *Envelope) sealContext(obj Object) ([]byte, error) {
 	addBytes(b, e.wrapped)
 	addString(b, obj.Bucket)
 	addString(b, obj.Key)
-	addContext(b, e.context)
+	addString(b, string(e.context))
 	b.AddBytes(e.head[:])
 	return b.Bytes()
 }
