@@ -15,7 +15,7 @@ require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/gofrs/flock v0.13.2 // indirect
 	golang.org/x/sys v0.49.0 // indirect
-	google.golang.org/protobuf v1.36.11 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
 )
 
 replace github.com/blobseal/blobseal => ../../

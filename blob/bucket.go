@@ -1,0 +1,178 @@
+package blob
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/blob/driver"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/sse"
+)
+
+// DefaultEnvelopeSize is what envelopes are padded to where [Options] do not say.
+const DefaultEnvelopeSize = 1024
+
+// URLSigner makes signed URLs of a bucket's objects, whatever serves them. It is
+// safe for concurrent use.
+type URLSigner interface {
+	// SignedURL returns a URL for one method on key; opts are complete, as the
+	// driver package says. BeforeSign was called before.
+	SignedURL(ctx context.Context, key string, opts *driver.SignedURLOptions) (string, error)
+}
+
+// Options are for [NewBucket]. The zero value is right for most.
+type Options struct {
+	// EnvelopeSize is what every object's envelope is padded to, in bytes; 0
+	// means [DefaultEnvelopeSize]. It should stay the same for a bucket's life:
+	// objects with another size are read, at the price of one more request, but
+	// are listed with a wrong size unless LookWhenListing is set.
+	EnvelopeSize int
+
+	// Decrypters open objects of modes, or with keys, that the bucket's cipher is
+	// not for, such as those from before a change of mode. An envelope's mode
+	// chooses among them; the cipher is for modes that are not here.
+	Decrypters sse.ByMode
+
+	// Policy says what may be written.
+	Policy Policy
+
+	// AllowPlain lets objects that are not encrypted be read as they are, for
+	// buckets that were there before. Whoever can write to the store can then
+	// pass off an object of his own, which is why it is not the default.
+	AllowPlain bool
+
+	// LookWhenListing reads the envelope's first bytes of every object that is
+	// listed, to know its size. It is implied by AllowPlain.
+	LookWhenListing bool
+
+	// SkipLengthCheck saves a read of part of an object the request that proves
+	// how long the whole object is. What is read is authentic nevertheless.
+	SkipLengthCheck bool
+
+	// Signer makes signed URLs. Without it SignedURL is unimplemented.
+	Signer URLSigner
+
+	// IfUnchanged, if set, adds to a write the store's own condition that the
+	// object is still the one with these attributes, such as If-Match with its
+	// ETag. It is called as the BeforeWrite hook of writes that replace an object
+	// by itself, as rewraps do, and gets the inner bucket's types from as. Without
+	// it, only writers that use the same Bucket are safe from being overwritten by
+	// what was there before.
+	IfUnchanged func(as func(any) bool, attrs *gcblob.Attributes) error
+}
+
+// Bucket is a bucket that encrypts. The embedded bucket is what a service uses.
+type Bucket struct {
+	*gcblob.Bucket
+
+	inner      *gcblob.Bucket
+	name       string
+	cipher     sse.Cipher
+	decrypters sse.ByMode
+	opts       Options // with its defaults
+	locks      keyLocks
+}
+
+// NewBucket returns a bucket that keeps its objects encrypted in inner. name is
+// what they are bound to, beside their keys. cipher is the mode and the key of
+// new objects, and opens those of its mode. inner stays the caller's to close.
+func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Options) (*Bucket, error) {
+	if inner == nil || cipher == nil {
+		return nil, errors.New("blob: NewBucket needs a bucket and a cipher")
+	}
+	b := &Bucket{inner: inner, name: name, cipher: cipher}
+	if opts != nil {
+		b.opts = *opts
+	}
+	if b.opts.EnvelopeSize == 0 {
+		b.opts.EnvelopeSize = DefaultEnvelopeSize
+	}
+	if b.opts.EnvelopeSize < 0 || b.opts.EnvelopeSize > sse.MaxEnvelopeSize {
+		return nil, fmt.Errorf("%w: envelopes of %d bytes, at most %d", sse.ErrInvalid, b.opts.EnvelopeSize, sse.MaxEnvelopeSize)
+	}
+	b.Bucket = gcblob.NewBucket(&bucketDriver{b})
+	return b, nil
+}
+
+// Inner returns the bucket that holds the stored objects.
+func (b *Bucket) Inner() *gcblob.Bucket { return b.inner }
+
+// Name returns what the bucket's objects are bound to, beside their keys.
+func (b *Bucket) Name() string { return b.name }
+
+// object is the identity of the object at key, with its stored context.
+func (b *Bucket) object(key string) sse.Object { return sse.Object{Bucket: b.name, Key: key} }
+
+// Decrypt opens an envelope as the bucket's reads do. It implements
+// [sse.Decrypter].
+func (b *Bucket) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
+	if dec, ok := b.opts.Decrypters[env.Mode()]; ok {
+		return dec.Decrypt(ctx, obj, env)
+	}
+	return b.cipher.Decrypt(ctx, obj, env)
+}
+
+// replace runs publish, which writes over key what was made of the version of it
+// that began with the envelope seen. It does not, and returns [ErrChanged], where
+// the key is another version by now or is gone. w watches the key since before it
+// was read. What other processes do between the look and the publication is
+// guarded by [Options].IfUnchanged alone.
+func (b *Bucket) replace(ctx context.Context, w *watched, seen *sse.Envelope, publish func() error) error {
+	return w.change(ctx, func(changed bool) error {
+		if changed {
+			return ErrChanged
+		}
+		now, err := b.envelopeAt(ctx, w.key)
+		if gcerrors.Code(err) == gcerrors.NotFound {
+			return fmt.Errorf("%w: %w", ErrChanged, err)
+		}
+		if err != nil {
+			return err
+		}
+		same, err := sameEnvelope(seen, now)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return ErrChanged
+		}
+		return publish()
+	})
+}
+
+// sameEnvelope reports whether two envelopes are, byte for byte, the same. They
+// are not if they are of two versions of an object, since each has a random part.
+func sameEnvelope(x, y *sse.Envelope) (bool, error) {
+	xb, err := x.MarshalBinary()
+	if err != nil {
+		return false, err
+	}
+	yb, err := y.MarshalBinary()
+	return bytes.Equal(xb, yb), err
+}
+
+// envelopeAt reads the envelope that is stored at key, and nothing else.
+func (b *Bucket) envelopeAt(ctx context.Context, key string) (*sse.Envelope, error) {
+	r, err := b.inner.NewRangeReader(ctx, key, 0, int64(b.opts.EnvelopeSize), nil)
+	if err != nil {
+		return nil, openError(err)
+	}
+	defer r.Close()
+	env, _, err := readEnvelope(r, b.opts.EnvelopeSize)
+	if !errors.Is(err, io.ErrUnexpectedEOF) || r.Size() <= int64(b.opts.EnvelopeSize) {
+		return env, err
+	}
+	// An envelope of another size.
+	whole, err := b.inner.NewRangeReader(ctx, key, 0, sse.MaxEnvelopeSize, nil)
+	if err != nil {
+		return nil, openError(err)
+	}
+	defer whole.Close()
+	env, _, err = readEnvelope(whole, b.opts.EnvelopeSize)
+	return env, err
+}

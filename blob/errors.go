@@ -1,0 +1,123 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Errors, for [errors.Is]. Those of sse, kms, keyring, of ctx and of the inner
+// bucket stay visible beside them; see [Bucket] on the gocloud codes that they
+// have.
+var (
+	// ErrPlain: the object is not encrypted, and the bucket does not allow that.
+	// It is [sse.ErrFormat] too.
+	ErrPlain error = plain{}
+
+	// ErrPolicy: the bucket's policy does not allow what the request asks for.
+	ErrPolicy = errors.New("blob: refused by the bucket's policy")
+
+	// ErrReserved: the caller's metadata has a name that begins with
+	// [ReservedPrefix].
+	ErrReserved = errors.New("blob: metadata name is reserved")
+
+	// ErrChanged: the object was replaced or deleted while it was worked on.
+	ErrChanged = errors.New("blob: object changed meanwhile")
+
+	// ErrNoSigner: a signed URL was asked for, and [Options] has no Signer. The
+	// inner bucket's URL would serve ciphertext.
+	ErrNoSigner = errors.New("blob: bucket has no URL signer")
+)
+
+type plain struct{}
+
+func (plain) Error() string { return "blob: object is not encrypted" }
+func (plain) Unwrap() error { return sse.ErrFormat }
+
+// codes are gocloud's codes of our errors; the first that matches counts. None
+// is NotFound, which would deny the object: that is said by the inner bucket
+// alone. A key service that does not answer has no code in gocloud.
+var codes = []struct {
+	err  error
+	code gcerrors.ErrorCode
+}{
+	{ErrNoSigner, gcerrors.Unimplemented},
+	{ErrPolicy, gcerrors.PermissionDenied},
+	{ErrReserved, gcerrors.InvalidArgument},
+	{ErrChanged, gcerrors.FailedPrecondition},
+	{ErrPlain, gcerrors.FailedPrecondition},
+	{kms.ErrDenied, gcerrors.PermissionDenied},
+	{kms.ErrNotFound, gcerrors.FailedPrecondition},
+	{kms.ErrDisabled, gcerrors.FailedPrecondition},
+	{kms.ErrPendingDeletion, gcerrors.FailedPrecondition},
+	{kms.ErrInvalid, gcerrors.InvalidArgument},
+	{keyring.ErrDisabled, gcerrors.FailedPrecondition},
+	{keyring.ErrDestroyed, gcerrors.FailedPrecondition},
+	{keyring.ErrUnknownKey, gcerrors.FailedPrecondition},
+	{sse.ErrKey, gcerrors.PermissionDenied},
+	{sse.ErrMode, gcerrors.InvalidArgument},
+	{sse.ErrInvalid, gcerrors.InvalidArgument},
+	{sse.ErrTooLarge, gcerrors.InvalidArgument},
+	{sse.ErrVersion, gcerrors.Unimplemented},
+	{sse.ErrCorrupt, gcerrors.Internal},
+	{sse.ErrFormat, gcerrors.Internal},
+}
+
+func errorCode(err error) gcerrors.ErrorCode {
+	if code := gcerrors.Code(err); code != gcerrors.Unknown {
+		return code
+	}
+	for _, known := range codes {
+		if errors.Is(err, known.err) {
+			return known.code
+		}
+	}
+	return gcerrors.Unknown
+}
+
+// opaque hides the gocloud code that an error may have from a part of ours which
+// is not the inner bucket: a key service that keeps its keys in a bucket must not
+// make an object look deleted. [errors.Is] and [errors.As] see through it.
+type opaque struct{ err error }
+
+func (o opaque) Error() string        { return o.err.Error() }
+func (o opaque) Is(target error) bool { return errors.Is(o.err, target) && !isCode(target) }
+
+func (o opaque) As(target any) bool {
+	if t := reflect.TypeOf(target); t.Kind() == reflect.Pointer && strings.Contains(t.String(), "gcerr.") {
+		return false
+	}
+	return errors.As(o.err, target)
+}
+
+// isCode reports whether target is the sentinel of a gocloud code.
+func isCode(target error) bool {
+	return target == gcerrors.ErrNotFound || target == gcerrors.ErrAlreadyExists
+}
+
+// keyError is what a key operation returned. It may be anything, as ciphers come
+// from the caller.
+func keyError(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return opaque{err}
+}
+
+// openError is what opening something of the inner bucket returned. None of it
+// is the end of anything.
+func openError(err error) error {
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("blob: the inner bucket: %v: %w", err, io.ErrUnexpectedEOF)
+	}
+	return err
+}

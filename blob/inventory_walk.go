@@ -1,0 +1,152 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+
+	gcblob "gocloud.dev/blob"
+)
+
+// Pages of a listing grow from the first size to the largest: a walk begins
+// soon, and a store whose every page costs a pass over all its keys, as memblob,
+// is asked few times. A page takes some 200 bytes for each object.
+const (
+	firstPage   = 1000
+	largestPage = 16_000
+)
+
+// window is how many objects for each worker may be under way or wait for an
+// earlier one to finish, since results come in the order of the listing.
+const window = 32
+
+// defaultWorkers is how many objects a job has in hand at once: more than there
+// are cores, since most of the time goes to waiting for the store.
+const defaultWorkers = 8
+
+// listed is an object as the store's listing shows it.
+type listed struct {
+	key  string
+	size int64 // as stored; below zero if it is not known
+}
+
+// list calls visit for all objects whose keys begin with prefix, in the order in
+// which the store lists them, and ends with the first error.
+func list(ctx context.Context, store *gcblob.Bucket, prefix string, visit func(listed) error) error {
+	var directory fs.FileInfo
+	if store.As(&directory) {
+		return listTree(ctx, store, prefix, visit)
+	}
+	size := firstPage
+	for token := gcblob.FirstPageToken; len(token) > 0; {
+		page, next, err := store.ListPage(ctx, token, size, &gcblob.ListOptions{Prefix: prefix})
+		if err != nil {
+			return err
+		}
+		for _, object := range page {
+			if err := visit(listed{object.Key, object.Size}); err != nil {
+				return err
+			}
+		}
+		token, size = next, min(2*size, largestPage)
+	}
+	return nil
+}
+
+// listTree lists a store that is a directory. Package fileblob (of gocloud
+// v0.47.0) visits "a/1" before "a-1" but begins each page behind the last key of
+// the one before, in byte order: what sorts otherwise than it is visited is left
+// out of every page but the first. So a walk that must not miss an object takes
+// each directory in one page, and memory grows with the largest directory.
+func listTree(ctx context.Context, store *gcblob.Bucket, prefix string, visit func(listed) error) error {
+	var page []*gcblob.ListObject
+	for size := 4 * firstPage; ; size *= 4 {
+		var next []byte
+		var err error
+		page, next, err = store.ListPage(ctx, gcblob.FirstPageToken, size, &gcblob.ListOptions{Prefix: prefix, Delimiter: "/"})
+		if err != nil {
+			return err
+		}
+		if len(next) == 0 {
+			break
+		}
+	}
+	slices.SortFunc(page, func(a, b *gcblob.ListObject) int { return strings.Compare(a.Key, b.Key) })
+	for _, object := range page {
+		var err error
+		if object.IsDir {
+			err = listTree(ctx, store, object.Key, visit)
+		} else {
+			err = visit(listed{object.Key, object.Size})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inOrder has workers work on all that list visits, and hands their results to
+// collect, in the order of the listing and from the caller's goroutine. It ends
+// with the first error of list, of collect or of ctx, and no goroutine is left
+// when it returns. Results that are the work of an ended ctx are not collected.
+func inOrder[R any](
+	ctx context.Context,
+	workers int,
+	list func(ctx context.Context, visit func(listed) error) error,
+	work func(context.Context, listed) R,
+	collect func(listed, R) error,
+) error {
+	type task struct {
+		object listed
+		result chan R
+	}
+	parent := ctx
+	var group sync.WaitGroup
+	defer group.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	queue := make(chan task)
+	order := make(chan task, window*workers)
+	var listErr error
+	group.Go(func() {
+		defer close(order)
+		defer close(queue)
+		listErr = list(ctx, func(object listed) error {
+			t := task{object, make(chan R, 1)}
+			for _, to := range []chan task{order, queue} {
+				select {
+				case to <- t:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return nil
+		})
+	})
+	for range workers {
+		group.Go(func() {
+			for t := range queue {
+				t.result <- work(ctx, t.object)
+			}
+		})
+	}
+	for t := range order {
+		var result R
+		select {
+		case result = <-t.result:
+		case <-ctx.Done():
+		}
+		if err := parent.Err(); err != nil {
+			return err
+		}
+		if err := collect(t.object, result); err != nil {
+			return err
+		}
+	}
+	return errors.Join(parent.Err(), listErr) // listErr is settled: order is closed
+}
