@@ -32,8 +32,15 @@
 // # Stores
 //
 // A [Store] keeps the document where every process of the service sees it:
-// [FileStore] for the processes of one machine, [MemStore] for tests, and others
-// that package keyringtest can prove.
+//
+//   - [FileStore], for the processes of one machine;
+//   - package sqlstore, in a table of PostgreSQL or SQLite;
+//   - package etcdstore, under a key of etcd;
+//   - [MemStore], for tests;
+//   - others that package keyringtest can prove.
+//
+// A store that is a [Watcher] too tells [Ring.Run] at once what other processes
+// change.
 //
 // # Rotation
 //

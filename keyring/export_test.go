@@ -13,6 +13,7 @@ import (
 // What tests in the external package reach inside for.
 const (
 	KEKLabel        = kekLabel
+	RefreshTimeout  = refreshTimeout
 	RotationTimeout = rotationTimeout
 	RotationPause   = rotationPause
 	RotationWait    = rotationWait

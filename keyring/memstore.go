@@ -12,8 +12,11 @@ import (
 type MemStore struct {
 	mu    sync.Mutex
 	data  []byte
-	swaps uint64 // number of successful swaps; zero means that there is no document
+	swaps uint64        // number of successful swaps; zero means that there is no document
+	next  chan struct{} // closed by the next swap, if someone waits for it
 }
+
+var _ Watcher = (*MemStore)(nil)
 
 // NewMemStore returns an empty store.
 func NewMemStore() *MemStore { return new(MemStore) }
@@ -43,7 +46,29 @@ func (s *MemStore) Swap(ctx context.Context, version string, data []byte) (strin
 	}
 	s.data = bytes.Clone(data)
 	s.swaps++
+	if s.next != nil {
+		close(s.next)
+		s.next = nil
+	}
 	return s.version(), nil
+}
+
+// Watch implements [Watcher].
+func (s *MemStore) Watch(ctx context.Context, changed func()) error {
+	for {
+		s.mu.Lock()
+		if s.next == nil {
+			s.next = make(chan struct{})
+		}
+		next := s.next
+		s.mu.Unlock()
+		changed()
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // version is the current version, or "" if there is no document.

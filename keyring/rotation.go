@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -144,32 +143,4 @@ func (r *Ring) rotateByAge(ctx context.Context) (Info, error) {
 	return r.rotate(ctx, func(o, _ *opened) bool {
 		return o.snapshot.age(r.now()) >= r.rotateAge(o.snapshot)
 	})
-}
-
-// Run refreshes the ring every RefreshInterval and rotates it in time, until
-// ctx ends, and returns ctx's error. What fails goes to the Logger, and Run goes
-// on. One Run for each Ring is enough, and any number of processes may each have
-// theirs. Without it a ring still rotates and finds new versions when it is
-// used, but learns of disabled and destroyed ones only when told to refresh.
-func (r *Ring) Run(ctx context.Context) error {
-	for {
-		interval := r.opts.RefreshInterval
-		timer := time.NewTimer(interval - interval/5 + rand.N(2*(interval/5)+1))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-		if err := r.Refresh(ctx); err != nil && ctx.Err() == nil {
-			r.log.LogAttrs(ctx, slog.LevelError, "keyring: refresh failed, old document stays in use",
-				slog.String("ring", r.ID()), slog.Any("error", err))
-		}
-		if a, _, _ := r.beginRotation(ctx); a != nil {
-			select {
-			case <-a.done:
-			case <-ctx.Done():
-			}
-		}
-	}
 }

@@ -38,3 +38,18 @@ type Store interface {
 	// the new document's version.
 	Swap(ctx context.Context, version string, data []byte) (newVersion string, err error)
 }
+
+// Watcher is what a [Store] may implement beside it, so that [Ring.Run] learns of
+// a change when it happens, and not at its next interval. It is a matter of
+// speed alone: a ring that hears nothing finds out by loading.
+type Watcher interface {
+	// Watch calls changed once it has begun to watch, and from then on after
+	// every Swap that succeeds, through whichever process or handle. One call may
+	// stand for several Swaps, and another for none. changed returns at once, and
+	// may be called from any goroutine.
+	//
+	// Watch returns when ctx ends, with an error that is ctx's, or when it can no
+	// longer watch, with the reason. A store that never can returns
+	// [errors.ErrUnsupported]. Once it has returned, nothing of it goes on.
+	Watch(ctx context.Context, changed func()) error
+}

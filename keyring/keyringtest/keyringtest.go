@@ -40,6 +40,16 @@ type Capabilities struct {
 	// Break makes the document of s unreadable, but not absent: it takes
 	// permissions away, stops the server, or puts something else in its place.
 	Break func(t *testing.T, s keyring.Store)
+
+	// Watches says that the stores are [keyring.Watcher]s that can watch. Without
+	// it, a store that is one must say that it cannot.
+	Watches bool
+
+	// BreakWatch breaks the watches of s that are under way, as a server does that
+	// goes away. New ones can begin afterwards.
+	BreakWatch func(t *testing.T, s keyring.Store)
+
+	patience time.Duration // for what a watch does by itself; zero means ten seconds
 }
 
 // timeout ends a test whose store hangs.
@@ -48,6 +58,9 @@ const timeout = 30 * time.Second
 // Run tests the stores that newStore returns, each of which must be empty and
 // share nothing with the others.
 func Run(t *testing.T, newStore func(t *testing.T) keyring.Store, caps Capabilities) {
+	if caps.patience == 0 {
+		caps.patience = 10 * time.Second
+	}
 	c := contract{newStore: newStore, caps: caps}
 	for _, sentence := range []struct {
 		name string
@@ -72,11 +85,16 @@ func Run(t *testing.T, newStore func(t *testing.T) keyring.Store, caps Capabilit
 		{"Handles of one store exclude each other", c.anotherRace},
 		{"The document outlives the handle", c.reopen},
 		{"A document that cannot be read is not absent", c.unreadable},
+		{"A store that cannot watch says so", c.cannotWatch},
+		{"A watch begins, and ends with its ctx", c.watchEnds},
+		{"A watch hears of every change, through whichever handle", c.watchHears},
+		{"A watch that breaks says why, and another may follow", c.watchBreaks},
 	} {
 		t.Run(sentence.name, sentence.test)
 	}
 	if !t.Failed() { // it would say less clearly what already was said
 		t.Run("A ring lives in it", c.ring)
+		t.Run("A ring hears of a rotation", c.ringWatches)
 	}
 }
 

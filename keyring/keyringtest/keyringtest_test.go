@@ -21,7 +21,7 @@ import (
 )
 
 func TestMemStore(t *testing.T) {
-	keyringtest.Run(t, func(*testing.T) keyring.Store { return keyring.NewMemStore() }, keyringtest.Capabilities{})
+	keyringtest.Run(t, func(*testing.T) keyring.Store { return keyring.NewMemStore() }, keyringtest.Capabilities{Watches: true})
 }
 
 // fileStore knows its own path, for the capabilities.
@@ -72,8 +72,9 @@ func TestFileStore(t *testing.T) {
 // broken are stores that break the contract, each with the subtests that must
 // tell. Others may, since one breach entails another.
 var broken = map[string]struct {
-	store func() keyring.Store
-	fails []string
+	store  func() keyring.Store
+	cannot bool // watch, as its test says
+	fails  []string
 }{
 	"nothing wrong": {store: func() keyring.Store { return new(memory) }},
 	"missing is another error": {
@@ -201,6 +202,46 @@ var broken = map[string]struct {
 		store: func() keyring.Store { return &memory{volatile: true} },
 		fails: []string{"The document outlives the handle"},
 	},
+	"watch that does not say that it began": {
+		store: func() keyring.Store { return &memory{silent: true} },
+		fails: []string{"A watch begins, and ends with its ctx"},
+	},
+	"watch that hears nothing": {
+		store: func() keyring.Store { return &memory{numb: true} },
+		fails: []string{"A watch hears of every change, through whichever handle", "A watch that breaks says why, and another may follow"},
+	},
+	"watch that hears its own handle": {
+		store: func() keyring.Store { return &memory{selfish: true} },
+		fails: []string{"A watch hears of every change, through whichever handle"},
+	},
+	"watch that goes on": {
+		store: func() keyring.Store { return &memory{lingers: true} },
+		fails: []string{"A watch begins, and ends with its ctx"},
+	},
+	"watch that ends well": {
+		store: func() keyring.Store { return &memory{watchEnd: errNone} },
+		fails: []string{"A watch begins, and ends with its ctx"},
+	},
+	"watch that breaks in silence": {
+		store: func() keyring.Store { return &memory{unbreakable: true} },
+		fails: []string{"A watch that breaks says why, and another may follow"},
+	},
+	"watch that breaks well": {
+		store: func() keyring.Store { return &memory{watchBreak: errNone} },
+		fails: []string{"A watch that breaks says why, and another may follow"},
+	},
+	"watch that is none": {
+		store: func() keyring.Store { return &memory{watchless: true} },
+		fails: []string{
+			"A watch begins, and ends with its ctx", "A watch hears of every change, through whichever handle",
+			"A watch that breaks says why, and another may follow",
+		},
+	},
+	"watch that nobody promised": {
+		store:  func() keyring.Store { return new(memory) },
+		cannot: true,
+		fails:  []string{"A store that cannot watch says so"},
+	},
 }
 
 // childEnv names the broken store that a child process is to test.
@@ -215,10 +256,12 @@ func TestChild(t *testing.T) {
 	b, found := broken[name]
 	require.True(t, found)
 	keyringtest.Run(t, func(*testing.T) keyring.Store { return b.store() }, keyringtest.Capabilities{
-		Another: func(_ *testing.T, s keyring.Store) keyring.Store { return s.(*memory).another() },
-		Reopen:  func(_ *testing.T, s keyring.Store) keyring.Store { return s.(*memory).reopen() },
-		Break:   func(_ *testing.T, s keyring.Store) { s.(*memory).break_() },
-	})
+		Another:    func(_ *testing.T, s keyring.Store) keyring.Store { return s.(*memory).another() },
+		Reopen:     func(_ *testing.T, s keyring.Store) keyring.Store { return s.(*memory).reopen() },
+		Break:      func(_ *testing.T, s keyring.Store) { s.(*memory).break_() },
+		Watches:    !b.cannot,
+		BreakWatch: func(_ *testing.T, s keyring.Store) { s.(*memory).breakWatch() },
+	}.WithPatience(2*time.Second))
 }
 
 var failure = regexp.MustCompile(`(?m)^    --- FAIL: TestChild/(\S+)`)
@@ -259,6 +302,9 @@ type memory struct {
 	transform                                        func([]byte) []byte
 	torn, stale, deaf, late, cached, volatile        bool
 
+	silent, numb, selfish, lingers, unbreakable, watchless bool
+	watchEnd, watchBreak                                   error
+
 	shared *document // of all handles
 	once   sync.Once
 
@@ -272,6 +318,9 @@ type document struct {
 	version       string
 	swaps, loads  int
 	broken        bool
+	changed       chan struct{} // closed by the next write; nil if nobody waits
+	cut           chan struct{} // closed when the watches are to break; nil if there are none
+	writer        *memory       // the handle that wrote last
 }
 
 func (m *memory) document() *document {
@@ -302,6 +351,8 @@ func (m *memory) with(d *document) *memory {
 		forgetful: m.forgetful, loadVersion: m.loadVersion, name: m.name,
 		restless: m.restless, aliasesInput: m.aliasesInput, aliasesOutput: m.aliasesOutput, transform: m.transform,
 		torn: m.torn, stale: m.stale, deaf: m.deaf, late: m.late, cached: m.cached, volatile: m.volatile,
+		silent: m.silent, numb: m.numb, selfish: m.selfish, lingers: m.lingers, unbreakable: m.unbreakable, watchless: m.watchless,
+		watchEnd: m.watchEnd, watchBreak: m.watchBreak,
 		shared: d,
 	}
 }
@@ -431,6 +482,11 @@ func (m *memory) write(d *document, data []byte) string {
 		d.data = bytes.Clone(data)
 	}
 	d.swaps++
+	d.writer = m
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
+	}
 	d.version = fmt.Sprint("v", d.swaps)
 	if m.name != nil {
 		d.version = m.name(data, d.swaps)
@@ -440,3 +496,56 @@ func (m *memory) write(d *document, data []byte) string {
 
 // pause lets the others run between a comparison and the write that follows.
 func pause() { time.Sleep(time.Millisecond) }
+
+func (m *memory) breakWatch() {
+	d := m.document()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cut != nil && !m.unbreakable {
+		close(d.cut)
+		d.cut = nil
+	}
+}
+
+func (m *memory) Watch(ctx context.Context, changed func()) error {
+	if m.watchless {
+		return errors.ErrUnsupported
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d := m.document()
+	for first := true; ; first = false {
+		d.mu.Lock()
+		if d.changed == nil {
+			d.changed = make(chan struct{})
+		}
+		if d.cut == nil {
+			d.cut = make(chan struct{})
+		}
+		next, cut, mine := d.changed, d.cut, d.writer == m
+		d.mu.Unlock()
+		if first && !m.silent || !first && !m.numb && (mine || !m.selfish) {
+			changed()
+		}
+		select {
+		case <-next:
+		case <-cut:
+			if m.watchBreak == errNone {
+				return nil
+			}
+			return errors.New("connection reset")
+		case <-ctx.Done():
+			if m.lingers {
+				go func() {
+					<-next
+					changed()
+				}()
+			}
+			if m.watchEnd == errNone {
+				return nil
+			}
+			return ctx.Err()
+		}
+	}
+}
