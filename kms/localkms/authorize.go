@@ -28,7 +28,7 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 		case forbidden:
 			return deny("the service's policy forbids it")
 		case permitted:
-			allowed = true
+			allowed = k.account == c.account
 		}
 	}
 	if k.policy != nil {

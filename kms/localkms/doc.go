@@ -37,17 +37,18 @@
 //  1. What the service's policy (Options.Policy) or the key's policy
 //     ([Client.PutKeyPolicy]) forbids is denied.
 //  2. If the key has a policy, what that permits is allowed.
-//     Otherwise, if the service has one, what that permits is allowed.
-//     Otherwise, if neither has one, clients of the key's own account may do
-//     everything.
+//     Otherwise clients of the key's own account may do what the service's policy
+//     permits, and everything if the service has none.
 //  3. What a grant permits is allowed.
 //  4. Everything else is denied.
 //
 // So without any policy a program may use all its keys, one account's
 // apart from another's; a key with a policy denies what nobody permits; and an
-// explicit forbid beats everything. [OpCreateKey], [OpListKeys] and
-// [OpListAliases] have no key: the service's policy decides alone, and without
-// one they are allowed.
+// explicit forbid beats everything. Only a key's own policy and its grants let
+// other accounts in. They name principals by their ids, which are those of all
+// accounts: a policy that means one account alone says so, by context.account.
+// [OpCreateKey], [OpListKeys] and [OpListAliases] have no key: the service's
+// policy decides alone, and without one they are allowed.
 //
 // A service with keys of its own principals should bring a policy: keys without
 // one, such as default keys, are open to every principal of their account, the
@@ -88,9 +89,11 @@
 //
 // Each operation but the two of [kms.Client] leaves a record in Options.Audit:
 // those that change a key before they do, denied ones as well. [kms.NewAudited]
-// records the two. What the service does by itself, [OpRotateKey] and
-// [OpDeleteKey], is recorded in the name of the principal "localkms"; if several
-// processes find the same thing due at once, each leaves its record, and one does it.
+// records the two. A change that then does not come about leaves a second record,
+// of the same request id, that says why. What the service does by itself,
+// [OpRotateKey] and [OpDeleteKey], is recorded in the name of the principal
+// "localkms"; if several processes find the same thing due at once, each leaves
+// its record, and one does it.
 //
 // # Processes
 //

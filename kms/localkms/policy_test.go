@@ -251,6 +251,33 @@ func TestTheServicesPolicyGovernsAccountsAndKeysWithoutOne(t *testing.T) {
 	require.Len(t, aliases, 1)
 }
 
+func TestTheServicesPolicyLetsNoAccountAtTheKeysOfAnother(t *testing.T) {
+	s := open(t, nil, func(o *localkms.Options) {
+		o.Policy = permitAll + `forbid (principal == Principal::"fired", action, resource);`
+	})
+	other := s.client("other", "")
+	info, err := s.CreateKey(t.Context(), nil)
+	require.NoError(t, err)
+	for _, op := range []kms.Operation{kms.OpGenerateDataKey, kms.OpDecrypt, localkms.OpDescribeKey} {
+		require.NoError(t, s.Authorize(as(t, "app"), op, info.ID, nil))
+		isKind(t, kms.ErrDenied, other.Authorize(as(t, "app"), op, info.ARN, nil))
+	}
+	isKind(t, kms.ErrDenied, other.DisableKey(as(t, "app"), info.ARN))
+	isKind(t, kms.ErrDenied, other.PutKeyPolicy(as(t, "app"), info.ARN, permitAll, nil))
+
+	// The key's own policy and its grants do, and the service's still forbids.
+	for _, who := range []string{"app", "fired"} {
+		_, err = s.CreateGrant(t.Context(), info.ID, &localkms.CreateGrantInput{Grantee: who, Operations: []kms.Operation{kms.OpDecrypt}})
+		require.NoError(t, err)
+	}
+	require.NoError(t, other.Authorize(as(t, "app"), kms.OpDecrypt, info.ARN, nil))
+	isKind(t, kms.ErrDenied, other.Authorize(as(t, "app"), kms.OpGenerateDataKey, info.ARN, nil))
+	isKind(t, kms.ErrDenied, other.Authorize(as(t, "fired"), kms.OpDecrypt, info.ARN, nil))
+	require.NoError(t, s.PutKeyPolicy(t.Context(), info.ID, permitAll, nil))
+	require.NoError(t, other.Authorize(as(t, "app"), kms.OpGenerateDataKey, info.ARN, nil))
+	isKind(t, kms.ErrDenied, other.Authorize(as(t, "fired"), kms.OpDecrypt, info.ARN, nil))
+}
+
 // administration are all operations that change or show a key.
 func administration(t *testing.T, s *service, id string) map[kms.Operation]func(who string) error {
 	return map[kms.Operation]func(string) error{
