@@ -142,7 +142,8 @@ func (c *Client) ListAliases(ctx context.Context, keyID string, limit int, marke
 		}
 		var names []aliasName
 		for name, a := range snap.aliases {
-			if name.scope == c.scope && name.name > marker && (only == nil || a.key == only.id) {
+			if name.scope == c.scope && name.name > marker && (only == nil || a.key == only.id) &&
+				c.service.find(&snap.contents, target{scope: c.scope, id: a.key}) != nil { // not past its deadline
 				names = append(names, name)
 			}
 		}
@@ -181,7 +182,7 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 	full := aliasName{scope: c.scope, name: DefaultAlias}
 	found := false
 	var k *key
-	err = c.service.update(o.ctx, func(_ *snapshot, d *draft) error {
+	err = c.service.update(o.ctx, func(d *draft) error {
 		if k = d.find(target{scope: c.scope, alias: DefaultAlias}); k != nil {
 			found = true
 			return nil // made by someone else
@@ -193,22 +194,25 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 		d.putAlias(full, alias{key: k.id, created: d.now, updated: d.now})
 		o.on(k)
 		return c.authorize(o.ctx, op, k, ec)
-	}, func(d *draft) error {
-		if found && !d.changed {
+	}, func() error {
+		if found {
 			return nil
 		}
-		if found {
-			return c.service.recordMaintenance(o.ctx, d)
-		}
-		return o.commit(d)
+		return o.commit()
 	})
-	if found && err == nil {
+	switch {
+	case found && err == nil:
+		if o.recorded != nil { // as made, and then someone else was first
+			err = o.end(fmt.Errorf("%w: %s", ErrAlreadyExists, DefaultAlias))
+		}
+		if errors.Is(err, kms.ErrAudit) {
+			return nil, err
+		}
 		return k, nil
+	case o.recorded == nil && errors.Is(err, kms.ErrDenied): // the operation's own to record
+		return nil, err
 	}
-	if o.recorded || err != nil && !errors.Is(err, kms.ErrDenied) { // a denial is the operation's own
-		err = o.end(err)
-	}
-	if err != nil {
+	if err := o.end(err); err != nil {
 		return nil, err
 	}
 	return k, nil

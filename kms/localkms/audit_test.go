@@ -1,6 +1,7 @@
 package localkms_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
@@ -160,4 +162,87 @@ func TestAChangeThatTheStoreRefusesAfterItsRecordIsRecordedAsFailed(t *testing.T
 	require.Equal(t, records[0].RequestID, records[1].RequestID)
 	require.Equal(t, kms.OutcomeSuccess, records[0].Outcome)
 	require.Equal(t, "Unavailable", records[1].ErrorCode)
+}
+
+// meddled is a store in which something else happens before the next swap.
+type meddled struct {
+	keyring.Store
+	before func()
+}
+
+func (s *meddled) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	if before := s.before; before != nil {
+		s.before = nil
+		before()
+	}
+	return s.Store.Swap(ctx, version, data)
+}
+
+// TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween: a change is recorded
+// before it is stored, and may turn out to be another when it is tried again.
+func TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween(t *testing.T) {
+	sink := new(trail)
+	other := open(t, nil, nil)
+	store := &meddled{Store: other.store}
+	s := open(t, store, func(o *localkms.Options) { o.Audit = sink })
+
+	t.Run("the default key", func(t *testing.T) {
+		var others string
+		store.before = func() { others = other.describe(localkms.DefaultAlias).ARN }
+		dk, err := s.GenerateDataKey(as(t, "app"), localkms.DefaultAlias, nil)
+		require.NoError(t, err)
+		require.Equal(t, others, dk.KeyID)
+		records := sink.take()
+		require.Len(t, records, 2)
+		for _, r := range records {
+			require.Equal(t, localkms.OpCreateKey, r.Operation)
+			require.NotEqual(t, others, r.KeyID, "made by the other one")
+			require.Equal(t, records[0].KeyID, r.KeyID)
+			require.Equal(t, records[0].RequestID, r.RequestID)
+		}
+		require.Equal(t, kms.OutcomeSuccess, records[0].Outcome)
+		require.Equal(t, kms.OutcomeFailure, records[1].Outcome, "it was not made after all")
+		_, err = s.DescribeKey(t.Context(), records[0].KeyID)
+		isKind(t, kms.ErrNotFound, err)
+		sink.take()
+	})
+
+	t.Run("an alias", func(t *testing.T) {
+		a, b := other.describe(other.key()), other.describe(other.key())
+		require.NoError(t, other.CreateAlias(t.Context(), "alias/x", a.ID))
+		store.before = func() { require.NoError(t, other.UpdateAlias(t.Context(), "alias/x", b.ID)) }
+		require.NoError(t, s.DisableKey(as(t, "app"), "alias/x"))
+		require.Equal(t, localkms.Enabled, s.describe(a.ID).State)
+		require.Equal(t, localkms.Disabled, s.describe(b.ID).State)
+		records := sink.take()
+		require.Len(t, records, 4) // and those of describe
+		require.Equal(t, []string{a.ARN, b.ARN}, []string{records[0].KeyID, records[1].KeyID})
+		require.Equal(t, records[0].RequestID, records[1].RequestID)
+	})
+
+	t.Run("what is due", func(t *testing.T) {
+		id := s.key()
+		rotating, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{RotationDays: 90})
+		require.NoError(t, err)
+		sink.take()
+		store.before = func() { // becomes due while the first try is under way
+			s.clock.add(90 * day)
+			require.NoError(t, other.Tag(t.Context(), id, map[string]string{"a": "b"}))
+		}
+		require.NoError(t, s.DisableKey(as(t, "app"), id))
+		records := sink.take()
+		require.Len(t, records, 2)
+		require.Equal(t, localkms.OpDisableKey, records[0].Operation)
+		require.Equal(t, localkms.OpRotateKey, records[1].Operation)
+		require.Equal(t, rotating.ARN, records[1].KeyID)
+
+		s.clock.add(90 * day) // due at the first try and at the second
+		store.before = func() { require.NoError(t, other.Tag(t.Context(), id, map[string]string{"a": "c"})) }
+		require.NoError(t, s.EnableKey(as(t, "app"), id))
+		require.Equal(t, 3, s.describe(rotating.ID).Rotation.Versions)
+		records = sink.take()
+		require.Len(t, records, 3)
+		require.Equal(t, localkms.OpRotateKey, records[0].Operation)
+		require.Equal(t, localkms.OpEnableKey, records[1].Operation)
+	})
 }

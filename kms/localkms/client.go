@@ -123,7 +123,7 @@ type call struct {
 	op        kms.Operation
 	requested string
 	context   kms.Context
-	recorded  bool
+	recorded  *kms.Report // what the record says that was written before the change; nil if none was
 }
 
 // begin begins an operation. Its ctx has a report of its own, which end passes on.
@@ -140,24 +140,23 @@ func (o *call) on(k *key) { o.report.KeyID = k.arn }
 // end records an operation that is over, and returns the error to hand out.
 func (o *call) end(err error) error {
 	*o.outer = o.report
-	if o.recorded && err == nil || errors.Is(err, kms.ErrAudit) {
+	if o.recorded != nil && err == nil || errors.Is(err, kms.ErrAudit) {
 		return err
 	}
 	return o.service.record(o.ctx, o.record(err), err)
 }
 
-// commit records an operation that is about to change the store.
-func (o *call) commit(d *draft) error {
-	if o.recorded {
+// commit records an operation that is about to change the store: once, unless
+// someone else came between and it turned out to be about another key.
+func (o *call) commit() error {
+	if o.recorded != nil && *o.recorded == o.report {
 		return nil
-	}
-	if err := o.service.recordMaintenance(o.ctx, d); err != nil {
-		return err
 	}
 	if err := o.service.record(o.ctx, o.record(nil), nil); err != nil {
 		return err
 	}
-	o.recorded = true
+	report := o.report
+	o.recorded = &report
 	return nil
 }
 
@@ -192,27 +191,34 @@ func (s *Service) record(ctx context.Context, r kms.Record, err error) error {
 // servicePrincipal is who does what is due.
 var servicePrincipal = kms.Principal{ID: "localkms", Type: "Service"}
 
-// recordMaintenance records what maintenance is about to do.
-func (s *Service) recordMaintenance(ctx context.Context, d *draft) error {
-	if s.opts.Audit == nil {
-		return nil
-	}
-	one := func(op kms.Operation, k *key, version string) error {
-		report := &kms.Report{KeyID: k.arn, KeyVersion: version}
-		ctx := kms.WithResource(kms.WithReport(kms.WithPrincipal(ctx, servicePrincipal), report), "")
-		r := kms.NewRecord(ctx, op, "", nil, nil)
-		r.Time = date(d.now)
-		return s.record(ctx, r, nil)
-	}
+// deed is something that the service does by itself, for its record.
+type deed struct {
+	op           kms.Operation
+	arn, version string
+}
+
+// recordMaintenance records what maintenance is about to do, but for what is
+// recorded already, which it adds to.
+func (s *Service) recordMaintenance(ctx context.Context, d *draft, recorded map[deed]bool) error {
+	var deeds []deed
 	for _, k := range d.wiped {
-		if err := one(OpDeleteKey, k, ""); err != nil {
-			return err
-		}
+		deeds = append(deeds, deed{op: OpDeleteKey, arn: k.arn})
 	}
 	for _, k := range d.rotated {
-		if err := one(OpRotateKey, k, k.current().name()); err != nil {
+		deeds = append(deeds, deed{op: OpRotateKey, arn: k.arn, version: k.current().name()})
+	}
+	ctx = kms.WithResource(kms.WithPrincipal(ctx, servicePrincipal), "")
+	for _, one := range deeds {
+		if recorded[one] {
+			continue
+		}
+		report := &kms.Report{KeyID: one.arn, KeyVersion: one.version}
+		r := kms.NewRecord(kms.WithReport(ctx, report), one.op, "", nil, nil)
+		r.Time = date(d.now)
+		if err := s.record(ctx, r, nil); err != nil {
 			return err
 		}
+		recorded[one] = true
 	}
 	return nil
 }
@@ -225,7 +231,7 @@ func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit
 	if err != nil {
 		return o.end(err)
 	}
-	return o.end(c.service.update(o.ctx, func(_ *snapshot, d *draft) error {
+	return o.end(c.service.update(o.ctx, func(d *draft) error {
 		k := c.service.find(&d.contents, t)
 		if k == nil {
 			return notFound(name)
@@ -267,8 +273,7 @@ func (s *Service) maintain(ctx context.Context, patience time.Duration) {
 	defer s.maintaining.Store(false)
 	bounded, cancel := patient(ctx, patience)
 	defer cancel()
-	err := s.update(bounded, func(*snapshot, *draft) error { return nil },
-		func(d *draft) error { return s.recordMaintenance(ctx, d) })
+	err := s.update(bounded, func(*draft) error { return nil }, func() error { return nil })
 	if ctx.Err() != nil {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
@@ -124,6 +125,25 @@ func TestDeletingRemovesAliases(t *testing.T) {
 	require.NoError(t, s.CreateAlias(t.Context(), "alias/a", other))
 	s.restart()
 	require.Equal(t, other, s.describe("alias/a").ID)
+}
+
+func TestAliasesOfDeletedKeysAreNotListedThoughTheStoreRefuses(t *testing.T) {
+	store := &swapless{faultyStore: faultyStore{Store: keyring.NewMemStore()}}
+	s := open(t, store, nil)
+	id := s.key()
+	require.NoError(t, s.CreateAlias(t.Context(), "alias/a", id))
+	_, err := s.ScheduleKeyDeletion(t.Context(), id, 7)
+	require.NoError(t, err)
+	store.refuse.Store(true)
+	for _, want := range []int{1, 0} {
+		aliases, _, err := s.ListAliases(t.Context(), "", 0, "")
+		require.NoError(t, err)
+		require.Len(t, aliases, want)
+		keys, _, err := s.ListKeys(t.Context(), 0, "")
+		require.NoError(t, err)
+		require.Len(t, keys, want)
+		s.clock.add(7 * day)
+	}
 }
 
 func TestAfterTheWindowTheKeyIsGone(t *testing.T) {

@@ -252,7 +252,7 @@ func (c *Client) RetireGrant(ctx context.Context, keyID, grantID string) error {
 	if err != nil {
 		return o.end(err)
 	}
-	return o.end(c.service.update(o.ctx, func(_ *snapshot, d *draft) error {
+	return o.end(c.service.update(o.ctx, func(d *draft) error {
 		k := c.service.find(&d.contents, t)
 		if k == nil {
 			return notFound(keyID)

@@ -83,7 +83,7 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 	o := c.begin(ctx, OpCreateKey, "", nil)
 	k, err := c.newKey(in)
 	if err == nil {
-		err = c.service.update(o.ctx, func(_ *snapshot, d *draft) error {
+		err = c.service.update(o.ctx, func(d *draft) error {
 			if err := c.authorizeAccount(o.ctx, o.op); err != nil {
 				return err
 			}

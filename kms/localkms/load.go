@@ -253,9 +253,10 @@ func (s *Service) lockWriter(ctx context.Context) error {
 }
 
 // update loads the document, lets edit change it, and replaces it, again and
-// again until no one else came between. Before anything is stored, commit is
-// called, with what maintenance did besides; its error ends the call.
-func (s *Service) update(ctx context.Context, edit func(*snapshot, *draft) error, commit func(*draft) error) error {
+// again until no one else came between. It does what is due besides. Before
+// anything is stored, what is due is recorded and commit is called; an error of
+// either ends the call.
+func (s *Service) update(ctx context.Context, edit func(*draft) error, commit func() error) error {
 	if err := ended(ctx); err != nil {
 		return err
 	}
@@ -263,6 +264,7 @@ func (s *Service) update(ctx context.Context, edit func(*snapshot, *draft) error
 		return err
 	}
 	defer func() { <-s.writer }()
+	recorded := make(map[deed]bool)
 	for attempt := 0; ; attempt++ {
 		if err := s.reload(ctx, time.Now()); err != nil {
 			return err
@@ -270,10 +272,13 @@ func (s *Service) update(ctx context.Context, edit func(*snapshot, *draft) error
 		base := s.current.Load()
 		d := base.draft(s.now())
 		d.maintain(s.isLost)
-		if err := edit(base, d); err != nil {
+		if err := edit(d); err != nil {
 			return err
 		}
-		if err := commit(d); err != nil {
+		if err := s.recordMaintenance(ctx, d, recorded); err != nil {
+			return err
+		}
+		if err := commit(); err != nil {
 			return err
 		}
 		if !d.changed {
