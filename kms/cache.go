@@ -303,7 +303,7 @@ func (c *Cache) authorized(ctx context.Context, t *taken, e *entry, op Operation
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	here := c.entries[e.name] == e
-	stale := err != nil && errors.Is(err, ErrUnavailable) && op == OpDecrypt && c.outage.maxAge > 0
+	stale := errors.Is(err, ErrUnavailable) && c.serves(e, c.now())
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return false, err

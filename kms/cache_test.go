@@ -706,6 +706,28 @@ func TestOutage(t *testing.T) {
 
 // TestOutageAfterRefusal: what the client refused is not served later, and only
 // unavailability is an outage.
+// TestOutageShorterThanMaxAge: the policy's age bounds what is served without
+// permission also when that is young enough to be served with it.
+func TestOutageShorterThanMaxAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		cache := kms.NewCache(kmstest.Authorizing{Fake: fake}, &kms.CacheOptions{MaxAge: time.Hour, Outage: kms.ServeReads(time.Minute)})
+		k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		read := func() error { _, err := cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo); return err }
+		require.NoError(t, read())
+		fake.Hook(func(context.Context, kmstest.Call) error { return kms.ErrUnavailable })
+		time.Sleep(time.Minute)
+		require.NoError(t, read())
+		time.Sleep(time.Nanosecond)
+		require.ErrorIs(t, read(), kms.ErrUnavailable)
+		fake.Recover()
+		fake.Forget()
+		require.NoError(t, read())
+		require.Zero(t, fake.Count(), "it was kept")
+	})
+}
+
 func TestOutageAfterRefusal(t *testing.T) {
 	for _, kind := range []error{
 		kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrCiphertext, kms.ErrInvalid, errors.New("other"),
