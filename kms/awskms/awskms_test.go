@@ -1,0 +1,656 @@
+package awskms_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	sdk "github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/awskms"
+	"github.com/blobseal/blobseal/kms/awskms/awskmstest"
+	"github.com/blobseal/blobseal/kms/kmstest"
+)
+
+// prompt is how soon a call ends after its ctx; grace is more of it, for a loaded
+// machine.
+const (
+	prompt = 50 * time.Millisecond
+	grace  = 950 * time.Millisecond
+)
+
+func newServer(t testing.TB) *awskmstest.Server {
+	t.Helper()
+	s := awskmstest.NewServer()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// impatient has the SDK try three times as always, and hardly wait in between.
+func impatient(o *sdk.Options) {
+	o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
+		o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return time.Millisecond, nil })
+	})
+}
+
+func newClient(t testing.TB, s *awskmstest.Server, optFns ...func(*sdk.Options)) *awskms.Client {
+	t.Helper()
+	c, err := awskms.New(s.Client("AKIAWRITER", append([]func(*sdk.Options){impatient}, optFns...)...), nil)
+	require.NoError(t, err)
+	return c
+}
+
+// byPrincipal has for each principal a client with credentials of its own.
+type byPrincipal struct {
+	s       *awskmstest.Server
+	clients map[kms.Principal]*awskms.Client
+}
+
+func (b byPrincipal) client(ctx context.Context) *awskms.Client {
+	if c := b.clients[kms.PrincipalFrom(ctx)]; c != nil {
+		return c
+	}
+	return b.clients[kms.Principal{}]
+}
+
+func (b byPrincipal) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	return b.client(ctx).GenerateDataKey(ctx, keyID, ec)
+}
+
+func (b byPrincipal) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	return b.client(ctx).Decrypt(ctx, keyID, ciphertext, ec)
+}
+
+// drop ends the connection without an answer.
+func drop(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }
+
+// stall answers when the client has gone.
+func stall(_ http.ResponseWriter, r *http.Request) bool {
+	io.Copy(io.Discard, r.Body) // or the server does not see it go
+	<-r.Context().Done()
+	return true
+}
+
+// answer answers every request alike.
+func answer(status int, body string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+		return true
+	}
+}
+
+// refuse answers every request with an error of AWS's.
+func refuse(status int, code string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, _ *http.Request) bool {
+		awskmstest.WriteError(w, status, code, "a text of the service")
+		return true
+	}
+}
+
+func TestClient(t *testing.T) {
+	kmstest.Run(t, func(t *testing.T) kmstest.Subject {
+		s := newServer(t)
+		keyID := s.CreateKey()
+		s.SetAlias("alias/photos", keyID)
+		user := func(accessKeyID string) *awskms.Client {
+			c, err := awskms.New(s.Client(accessKeyID, impatient), nil)
+			require.NoError(t, err)
+			return c
+		}
+		return kmstest.Subject{
+			Client: byPrincipal{s, map[kms.Principal]*awskms.Client{
+				{}:                            user("AKIANOBODY"),
+				{ID: "kmstest", Type: "User"}: user("AKIAkmstest"),
+			}},
+			KeyID:            keyID,
+			Alias:            "alias/photos",
+			OtherKeyID:       s.CreateKey(),
+			UnknownKeyID:     "arn:aws:kms:us-east-1:111122223333:key/00000000-0000-0000-0000-000000000000",
+			Disable:          func(*testing.T) { s.SetState(keyID, awskmstest.Disabled) },
+			ScheduleDeletion: func(*testing.T) { s.SetState(keyID, awskmstest.PendingDeletion) },
+			Enable:           func(*testing.T) { s.SetState(keyID, awskmstest.Enabled) },
+			Deny:             func(_ *testing.T, p kms.Principal, op kms.Operation) { s.Deny("AKIA"+p.ID, string(op)) },
+			Break:            func(*testing.T) { s.Intercept(drop) },
+			Repair:           func(*testing.T) { s.Intercept(nil) },
+			Stall:            func(*testing.T) { s.Intercept(stall) },
+		}
+	})
+}
+
+// isKind fails the test unless err is of that kind and of no other; nil is none.
+func isKind(t *testing.T, err, kind error) {
+	t.Helper()
+	require.Error(t, err)
+	for _, k := range []error{
+		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid,
+		kms.ErrUnavailable, context.Canceled, context.DeadlineExceeded,
+	} {
+		require.Equal(t, k == kind, errors.Is(err, k), "%v is %v", err, k)
+	}
+}
+
+// TestFaults: what goes wrong at AWS KMS, or on the way there, and what it becomes.
+func TestFaults(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		fault             func(s *awskmstest.Server, keyID string)
+		generate, decrypt error
+		code              string // the SDK's own error stays visible
+	}{
+		{"key disabled", func(s *awskmstest.Server, id string) { s.SetState(id, awskmstest.Disabled) },
+			kms.ErrDisabled, kms.ErrDisabled, "DisabledException"},
+		{"key pending deletion", func(s *awskmstest.Server, id string) { s.SetState(id, awskmstest.PendingDeletion) },
+			kms.ErrPendingDeletion, kms.ErrPendingDeletion, "KMSInvalidStateException"},
+		{"key pending import", func(s *awskmstest.Server, id string) { s.SetState(id, awskmstest.PendingImport) },
+			kms.ErrPendingDeletion, kms.ErrPendingDeletion, "KMSInvalidStateException"},
+		{"key store disconnected", func(s *awskmstest.Server, id string) { s.SetState(id, awskmstest.Unavailable) },
+			kms.ErrPendingDeletion, kms.ErrPendingDeletion, "KMSInvalidStateException"},
+		{"key deleted", func(s *awskmstest.Server, id string) { s.Delete(id) },
+			kms.ErrNotFound, kms.ErrNotFound, "NotFoundException"},
+		{"writer denied", func(s *awskmstest.Server, _ string) { s.Deny("AKIAWRITER", "GenerateDataKey") },
+			kms.ErrDenied, nil, "AccessDeniedException"},
+		{"reader denied", func(s *awskmstest.Server, _ string) { s.Deny("AKIAWRITER", "Decrypt") },
+			nil, kms.ErrDenied, "AccessDeniedException"},
+		{"credentials expired", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(400, "ExpiredTokenException")) },
+			kms.ErrDenied, kms.ErrDenied, "ExpiredTokenException"},
+		{"throttled", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(400, "ThrottlingException")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, "ThrottlingException"},
+		{"throttled by status", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(429, "Unheard")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, "Unheard"},
+		{"internal error", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(500, "KMSInternalException")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, "KMSInternalException"},
+		{"dependency timeout", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(503, "DependencyTimeoutException")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, "DependencyTimeoutException"},
+		{"key unavailable", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(500, "KeyUnavailableException")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, "KeyUnavailableException"},
+		{"unknown error of the service", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(505, "Unheard")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, "Unheard"},
+		{"bad gateway in HTML", func(s *awskmstest.Server, _ string) { s.Intercept(answer(502, "<html>Bad Gateway</html>")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, ""},
+		{"garbage as an error", func(s *awskmstest.Server, _ string) { s.Intercept(answer(403, "<html>captive portal</html>")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, ""},
+		{"garbage", func(s *awskmstest.Server, _ string) { s.Intercept(answer(200, "<html>captive portal</html>")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, ""},
+		{"garbage of the right form", func(s *awskmstest.Server, _ string) { s.Intercept(answer(200, `{"Plaintext":17}`)) },
+			kms.ErrUnavailable, kms.ErrUnavailable, ""},
+		{"nothing", func(s *awskmstest.Server, _ string) { s.Intercept(answer(200, "")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, ""},
+		{"an empty answer", func(s *awskmstest.Server, _ string) { s.Intercept(answer(200, "{}")) },
+			kms.ErrUnavailable, kms.ErrUnavailable, ""},
+		{"connection dropped", func(s *awskmstest.Server, _ string) { s.Intercept(drop) },
+			kms.ErrUnavailable, kms.ErrUnavailable, ""},
+		{"answer cut", func(s *awskmstest.Server, _ string) {
+			s.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+				w.Header().Set("Content-Length", "100")
+				io.WriteString(w, `{"KeyId":"arn:aws`)
+				panic(http.ErrAbortHandler)
+			})
+		}, kms.ErrUnavailable, kms.ErrUnavailable, ""},
+		{"unreachable", func(s *awskmstest.Server, _ string) { s.Close() },
+			kms.ErrUnavailable, kms.ErrUnavailable, ""},
+		{"key of another use", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(400, "InvalidKeyUsageException")) },
+			kms.ErrInvalid, kms.ErrInvalid, "InvalidKeyUsageException"},
+		{"unknown refusal", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(400, "Unheard")) },
+			errNoKind, errNoKind, "Unheard"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newServer(t)
+			keyID := s.CreateKey()
+			client := newClient(t, s)
+			k, err := client.GenerateDataKey(t.Context(), keyID, nil)
+			require.NoError(t, err)
+			c.fault(s, keyID)
+			check := func(err, kind error) {
+				t.Helper()
+				switch kind {
+				case nil:
+					require.NoError(t, err)
+					return
+				case errNoKind:
+					isKind(t, err, nil)
+				default:
+					isKind(t, err, kind)
+				}
+				if c.code != "" {
+					api, ok := errors.AsType[smithy.APIError](err)
+					require.True(t, ok, "%v", err)
+					require.Equal(t, c.code, api.ErrorCode())
+				}
+			}
+			key, err := client.GenerateDataKey(t.Context(), keyID, nil)
+			check(err, c.generate)
+			require.Equal(t, err == nil, key != nil)
+			plaintext, err := client.Decrypt(t.Context(), keyID, k.Ciphertext, nil)
+			check(err, c.decrypt)
+			require.Equal(t, err == nil, plaintext != nil)
+		})
+	}
+}
+
+// errNoKind stands, in tests, for an error that is of none of the kinds.
+var errNoKind = errors.New("no kind")
+
+func TestCiphertextFaults(t *testing.T) {
+	s := newServer(t)
+	keyID, other := s.CreateKey(), s.CreateKey()
+	client := newClient(t, s)
+	ec := kms.Context{"blobseal:object": "photos/cat.jpg"}
+	k, err := client.GenerateDataKey(t.Context(), keyID, ec)
+	require.NoError(t, err)
+	s.Rotate(keyID)
+	plaintext, err := client.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
+	require.NoError(t, err, "under material that was rotated away")
+	require.Equal(t, k.Plaintext(), plaintext)
+	flipped := bytes.Clone(k.Ciphertext)
+	flipped[len(flipped)-1] ^= 1
+	for _, c := range []struct {
+		name       string
+		keyID      string
+		ciphertext []byte
+		ec         kms.Context
+	}{
+		{"wrong context", keyID, k.Ciphertext, kms.Context{"blobseal:object": "photos/dog.jpg"}},
+		{"no context", keyID, k.Ciphertext, nil},
+		{"a pair more", keyID, k.Ciphertext, kms.Context{"blobseal:object": "photos/cat.jpg", "a": ""}},
+		{"corrupted", keyID, flipped, ec},
+		{"cut", keyID, k.Ciphertext[:50], ec},
+		{"none", keyID, nil, ec},
+		{"too long for the service", keyID, make([]byte, 6145), ec},
+		{"of another key", other, k.Ciphertext, ec},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			plaintext, err := client.Decrypt(t.Context(), c.keyID, c.ciphertext, c.ec)
+			isKind(t, err, kms.ErrCiphertext)
+			require.Nil(t, plaintext)
+		})
+	}
+}
+
+// TestRetries: the SDK tries again, and the caller does not hear of it.
+func TestRetries(t *testing.T) {
+	s := newServer(t)
+	keyID := s.CreateKey()
+	client := newClient(t, s)
+	for name, fault := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"throttled":          refuse(400, "ThrottlingException"),
+		"internal error":     refuse(500, "KMSInternalException"),
+		"connection dropped": drop,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var requests atomic.Int64
+			s.Intercept(func(w http.ResponseWriter, r *http.Request) bool { return requests.Add(1) <= 2 && fault(w, r) })
+			_, err := client.GenerateDataKey(t.Context(), keyID, nil)
+			require.NoError(t, err)
+			require.EqualValues(t, 3, requests.Load())
+			requests.Store(-1000)
+			_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+			isKind(t, err, kms.ErrUnavailable)
+			require.EqualValues(t, -997, requests.Load(), "requests after three that failed")
+		})
+	}
+	t.Run("not after a refusal", func(t *testing.T) {
+		var requests atomic.Int64
+		s.Intercept(func(http.ResponseWriter, *http.Request) bool { requests.Add(1); return false })
+		s.SetState(keyID, awskmstest.Disabled)
+		_, err := client.GenerateDataKey(t.Context(), keyID, nil)
+		isKind(t, err, kms.ErrDisabled)
+		require.EqualValues(t, 1, requests.Load())
+	})
+	t.Run("until the quota of retries is spent", func(t *testing.T) {
+		var requests atomic.Int64
+		s.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+			requests.Add(1)
+			return refuse(500, "KMSInternalException")(w, r)
+		})
+		var last int64
+		for range 100 { // 500 tokens at 14 a retry
+			before := requests.Load()
+			_, err := client.GenerateDataKey(t.Context(), keyID, nil)
+			isKind(t, err, kms.ErrUnavailable)
+			if last = requests.Load() - before; last == 1 {
+				break
+			}
+		}
+		require.EqualValues(t, 1, last, "requests of a call once the quota is spent")
+	})
+}
+
+// TestSlow: a call ends with its ctx, wherever it is.
+func TestSlow(t *testing.T) {
+	for name, fault := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"the answer does not come": stall,
+		"nor its end": func(w http.ResponseWriter, r *http.Request) bool {
+			io.WriteString(w, `{"KeyId":`)
+			w.(http.Flusher).Flush()
+			return stall(w, r)
+		},
+		"between two attempts": refuse(400, "ThrottlingException"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			keyID := s.CreateKey()
+			client := newClient(t, s, func(o *sdk.Options) {
+				o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
+					o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return time.Minute, nil })
+				})
+			})
+			k, err := client.GenerateDataKey(t.Context(), keyID, nil)
+			require.NoError(t, err)
+			s.Intercept(fault)
+			for _, call := range []func(context.Context) error{
+				func(ctx context.Context) error { _, err := client.GenerateDataKey(ctx, keyID, nil); return err },
+				func(ctx context.Context) error {
+					_, err := client.Decrypt(ctx, keyID, k.Ciphertext, nil)
+					return err
+				},
+			} {
+				start := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), prompt)
+				isKind(t, call(ctx), context.DeadlineExceeded)
+				cancel()
+				ctx, cancel = context.WithCancel(t.Context())
+				time.AfterFunc(prompt, cancel)
+				isKind(t, call(ctx), context.Canceled)
+				require.Less(t, time.Since(start), 2*(2*prompt+grace))
+			}
+		})
+	}
+	t.Run("a limit of the SDK's client is an outage", func(t *testing.T) {
+		s := newServer(t)
+		keyID := s.CreateKey()
+		s.Intercept(stall)
+		client := newClient(t, s, func(o *sdk.Options) { o.HTTPClient = &http.Client{Timeout: prompt} })
+		_, err := client.GenerateDataKey(t.Context(), keyID, nil)
+		isKind(t, err, kms.ErrUnavailable)
+	})
+}
+
+// TestNames: all forms of a key's name, and the ARN that comes of each.
+func TestNames(t *testing.T) {
+	s := newServer(t)
+	keyID := s.CreateKey()
+	s.SetAlias("alias/photos", keyID)
+	client := newClient(t, s)
+	for _, name := range []string{
+		keyID, keyID[strings.Index(keyID, "key/")+len("key/"):], "alias/photos", "arn:aws:kms:us-east-1:111122223333:alias/photos",
+	} {
+		var r kms.Report
+		ctx := kms.WithReport(t.Context(), &r)
+		k, err := client.GenerateDataKey(ctx, name, nil)
+		require.NoError(t, err, name)
+		require.Equal(t, keyID, k.KeyID)
+		generation := r.KeyVersion
+		require.Equal(t, kms.Report{RequestID: r.RequestID, KeyID: keyID, KeyVersion: generation}, r)
+		require.NotEmpty(t, r.RequestID)
+		require.NotEmpty(t, generation)
+
+		r = kms.Report{}
+		plaintext, err := client.Decrypt(ctx, name, k.Ciphertext, nil)
+		require.NoError(t, err, name)
+		require.Equal(t, k.Plaintext(), plaintext)
+		require.Equal(t, kms.Report{RequestID: r.RequestID, KeyID: keyID, KeyVersion: generation}, r)
+		require.NotEmpty(t, r.RequestID)
+	}
+	for name, kind := range map[string]error{
+		"alias/unknown": kms.ErrNotFound,
+		"unknown":       kms.ErrNotFound,
+		"arn:aws:kms:eu-west-1:111122223333:key/00000000-0000-0000-0000-000000000000": kms.ErrNotFound,
+		"":                          kms.ErrInvalid,
+		"\xff":                      kms.ErrInvalid,
+		strings.Repeat("long", 600): kms.ErrInvalid,
+	} {
+		_, err := client.GenerateDataKey(t.Context(), name, nil)
+		isKind(t, err, kind)
+		_, err = client.Decrypt(t.Context(), name, []byte("x"), nil)
+		isKind(t, err, kind)
+	}
+	// A refusal names what is known, too.
+	s.SetState(keyID, awskmstest.Disabled)
+	var r kms.Report
+	_, err := client.GenerateDataKey(kms.WithReport(t.Context(), &r), keyID, nil)
+	isKind(t, err, kms.ErrDisabled)
+	require.Equal(t, keyID, r.KeyID)
+	require.NotEmpty(t, r.RequestID)
+}
+
+// TestContextOnTheWire: a context is AWS's own, and none is sent that JSON would change.
+func TestContextOnTheWire(t *testing.T) {
+	s := newServer(t)
+	keyID := s.CreateKey()
+	client := newClient(t, s)
+	var body []byte
+	s.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		body, _ = io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		return false
+	})
+	_, err := client.GenerateDataKey(t.Context(), keyID, kms.Context{"b": "2", "ключ": "\"\x00"})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"KeyId":"`+keyID+`","KeySpec":"AES_256","EncryptionContext":{"b":"2","ключ":"\"\u0000"}}`, string(body))
+	for _, ec := range []kms.Context{{"a\xff": ""}, {"a": "\xc3"}} {
+		body = nil
+		_, err := client.GenerateDataKey(t.Context(), keyID, ec)
+		isKind(t, err, kms.ErrInvalid)
+		_, err = client.Decrypt(t.Context(), keyID, []byte("x"), ec)
+		isKind(t, err, kms.ErrInvalid)
+		require.Nil(t, body, "a request was sent")
+	}
+}
+
+// stub answers as it is told, which no server does.
+type stub struct {
+	generate *sdk.GenerateDataKeyOutput
+	decrypt  *sdk.DecryptOutput
+	err      error
+	asked    string
+}
+
+func (s *stub) GenerateDataKey(_ context.Context, in *sdk.GenerateDataKeyInput, _ ...func(*sdk.Options)) (*sdk.GenerateDataKeyOutput, error) {
+	s.asked = *in.KeyId
+	return s.generate, s.err
+}
+
+func (s *stub) Decrypt(_ context.Context, in *sdk.DecryptInput, _ ...func(*sdk.Options)) (*sdk.DecryptOutput, error) {
+	s.asked = *in.KeyId
+	return s.decrypt, s.err
+}
+
+func newStubbed(t *testing.T, s *stub, opts *awskms.Options) *awskms.Client {
+	t.Helper()
+	c, err := awskms.New(s, opts)
+	require.NoError(t, err)
+	return c
+}
+
+const (
+	arnA     = "arn:aws:kms:us-east-1:111122223333:key/a"
+	arnB     = "arn:aws:kms:us-east-1:111122223333:key/b"
+	arnEast  = "arn:aws:kms:us-east-1:111122223333:key/mrk-1"
+	arnWest  = "arn:aws:kms:us-west-2:111122223333:key/mrk-1"
+	aliasARN = "arn:aws:kms:us-east-1:111122223333:alias/photos"
+)
+
+// TestAnswers: an answer by another key, or of another size, is none, and its
+// plaintext is cleared.
+func TestAnswers(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		asked             string
+		answered          *string
+		plaintext         int
+		ciphertext        int
+		generate, decrypt error
+	}{
+		{"by ARN", arnA, aws.String(arnA), 32, 100, nil, nil},
+		{"by id", "a", aws.String(arnA), 32, 100, nil, nil},
+		{"by alias", "alias/photos", aws.String(arnA), 32, 100, nil, nil},
+		{"by alias ARN", aliasARN, aws.String(arnA), 32, 100, nil, nil},
+		{"another key by ARN", arnA, aws.String(arnB), 32, 100, kms.ErrUnavailable, kms.ErrUnavailable},
+		{"another key by id", "a", aws.String(arnB), 32, 100, kms.ErrUnavailable, kms.ErrUnavailable},
+		{"a longer id", "a", aws.String(arnA + "a"), 32, 100, kms.ErrUnavailable, kms.ErrUnavailable},
+		{"another account", aliasARN, aws.String("arn:aws:kms:us-east-1:444455556666:key/a"), 32, 100, kms.ErrUnavailable, kms.ErrUnavailable},
+		{"another region", arnEast, aws.String(arnWest), 32, 100, kms.ErrUnavailable, kms.ErrUnavailable},
+		{"an alias", "alias/photos", aws.String("alias/photos"), 32, 100, kms.ErrUnavailable, kms.ErrUnavailable},
+		{"an alias ARN", aliasARN, aws.String(aliasARN), 32, 100, kms.ErrUnavailable, kms.ErrUnavailable},
+		{"a bare id", "a", aws.String("a"), 32, 100, kms.ErrUnavailable, kms.ErrUnavailable},
+		{"no key", arnA, nil, 32, 100, kms.ErrUnavailable, kms.ErrUnavailable},
+		{"128 bits", arnA, aws.String(arnA), 16, 100, kms.ErrUnavailable, kms.ErrCiphertext},
+		{"264 bits", arnA, aws.String(arnA), 33, 100, kms.ErrUnavailable, kms.ErrCiphertext},
+		{"no plaintext", arnA, aws.String(arnA), 0, 100, kms.ErrUnavailable, kms.ErrCiphertext},
+		{"no ciphertext", arnA, aws.String(arnA), 32, 0, kms.ErrUnavailable, nil},
+		{"a ciphertext that fits no envelope", arnA, aws.String(arnA), 32, 6145, kms.ErrUnavailable, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			generated, decrypted := bytes.Repeat([]byte{7}, c.plaintext), bytes.Repeat([]byte{7}, c.plaintext)
+			s := &stub{
+				generate: &sdk.GenerateDataKeyOutput{KeyId: c.answered, Plaintext: generated, CiphertextBlob: make([]byte, c.ciphertext)},
+				decrypt:  &sdk.DecryptOutput{KeyId: c.answered, Plaintext: decrypted},
+			}
+			client := newStubbed(t, s, nil)
+			k, err := client.GenerateDataKey(t.Context(), c.asked, nil)
+			require.Equal(t, make([]byte, c.plaintext), generated, "the SDK's copy is cleared")
+			if c.generate == nil {
+				require.NoError(t, err)
+				require.Equal(t, arnA, k.KeyID)
+				require.Equal(t, bytes.Repeat([]byte{7}, 32), k.Plaintext())
+			} else {
+				isKind(t, err, c.generate)
+				require.Nil(t, k)
+			}
+			plaintext, err := client.Decrypt(t.Context(), c.asked, []byte("x"), nil)
+			if c.decrypt == nil {
+				require.NoError(t, err)
+				require.Equal(t, bytes.Repeat([]byte{7}, 32), plaintext)
+			} else {
+				isKind(t, err, c.decrypt)
+				require.Nil(t, plaintext)
+				require.Equal(t, make([]byte, c.plaintext), decrypted)
+			}
+		})
+	}
+}
+
+// TestReplicaRegion: multi-Region keys, and they alone, are asked in another region.
+func TestReplicaRegion(t *testing.T) {
+	for asked, want := range map[string]string{
+		arnEast:    arnWest,
+		arnWest:    arnWest,
+		arnA:       arnA,
+		aliasARN:   aliasARN,
+		"mrk-1":    "mrk-1",
+		"alias/me": "alias/me",
+	} {
+		answered := want
+		if !strings.Contains(want, ":key/") {
+			answered = arnWest
+		}
+		if want == aliasARN {
+			answered = arnEast
+		}
+		s := &stub{
+			generate: &sdk.GenerateDataKeyOutput{KeyId: &answered, Plaintext: make([]byte, 32), CiphertextBlob: []byte("x")},
+			decrypt:  &sdk.DecryptOutput{KeyId: &answered, Plaintext: make([]byte, 32)},
+		}
+		client := newStubbed(t, s, &awskms.Options{ReplicaRegion: "us-west-2"})
+		k, err := client.GenerateDataKey(t.Context(), asked, nil)
+		require.NoError(t, err, asked)
+		require.Equal(t, want, s.asked)
+		require.Equal(t, answered, k.KeyID)
+		_, err = client.Decrypt(t.Context(), asked, []byte("x"), nil)
+		require.NoError(t, err, asked)
+		require.Equal(t, want, s.asked)
+	}
+}
+
+// TestErrors: what has no answer of the service behind it.
+func TestErrors(t *testing.T) {
+	_, err := awskms.New(nil, nil)
+	isKind(t, err, kms.ErrInvalid)
+	for _, c := range []struct {
+		name string
+		err  error
+		kind error
+	}{
+		{"a name that does not resolve", &net.DNSError{Err: "no such host", Name: "kms", IsNotFound: true}, kms.ErrUnavailable},
+		{"credentials that STS refuses", &smithy.GenericAPIError{Code: "AccessDenied"}, kms.ErrDenied},
+		{"the service's own type", &types.KMSInvalidStateException{}, kms.ErrPendingDeletion},
+		{"canceled by others", context.Canceled, kms.ErrUnavailable},
+		{"no credentials", errors.New("static credentials are empty"), nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newServer(t)
+			client := newClient(t, s, func(o *sdk.Options) {
+				o.Credentials = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return aws.Credentials{}, c.err })
+			})
+			_, err := client.GenerateDataKey(t.Context(), s.CreateKey(), nil)
+			isKind(t, err, c.kind)
+			require.ErrorContains(t, err, c.err.Error())
+		})
+	}
+	// An answer that comes as ctx ends: whatever it is, ctx has ended.
+	ctx, cancel := context.WithCancel(t.Context())
+	client, err := awskms.New(ending{client: &stub{err: &types.DisabledException{}}, end: cancel}, nil)
+	require.NoError(t, err)
+	_, err = client.GenerateDataKey(ctx, arnA, nil)
+	isKind(t, err, context.Canceled)
+	require.ErrorContains(t, err, "DisabledException")
+}
+
+// ending ends a ctx before it answers.
+type ending struct {
+	client *stub
+	end    func()
+}
+
+func (e ending) GenerateDataKey(ctx context.Context, in *sdk.GenerateDataKeyInput, optFns ...func(*sdk.Options)) (*sdk.GenerateDataKeyOutput, error) {
+	e.end()
+	return e.client.GenerateDataKey(ctx, in, optFns...)
+}
+
+func (e ending) Decrypt(ctx context.Context, in *sdk.DecryptInput, optFns ...func(*sdk.Options)) (*sdk.DecryptOutput, error) {
+	e.end()
+	return e.client.Decrypt(ctx, in, optFns...)
+}
+
+// TestNothingIsLogged: an SDK's client that logs everything does not log data keys.
+func TestNothingIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	s := newServer(t)
+	keyID := s.CreateKey()
+	api := s.Client("AKIAWRITER", func(o *sdk.Options) {
+		o.Logger = logging.NewStandardLogger(&log)
+		o.ClientLogMode = aws.LogSigning | aws.LogRetries | aws.LogRequestWithBody | aws.LogResponseWithBody
+	})
+	client, err := awskms.New(api, nil)
+	require.NoError(t, err)
+	k, err := client.GenerateDataKey(t.Context(), keyID, nil)
+	require.NoError(t, err)
+	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, nil)
+	require.NoError(t, err)
+	require.Contains(t, log.String(), "TrentService.Decrypt", "requests are logged")
+	require.Contains(t, log.String(), "200 OK", "and responses")
+	secret := base64.StdEncoding.EncodeToString(k.Plaintext())
+	require.False(t, strings.Contains(log.String(), secret), "a data key was logged")
+
+	// It would have been: the SDK's own calls show it.
+	out, err := api.Decrypt(t.Context(), &sdk.DecryptInput{CiphertextBlob: k.Ciphertext, KeyId: &keyID})
+	require.NoError(t, err)
+	require.Contains(t, log.String(), base64.StdEncoding.EncodeToString(out.Plaintext))
+}

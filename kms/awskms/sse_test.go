@@ -1,0 +1,141 @@
+package awskms_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/awskms/awskmstest"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// trail is a sink in memory.
+type trail struct {
+	mu      sync.Mutex
+	records []kms.Record
+}
+
+func (t *trail) Write(_ context.Context, r kms.Record) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.records = append(t.records, r)
+	return nil
+}
+
+func seal(t *testing.T, mode sse.Encrypter, obj sse.Object, text string) []byte {
+	t.Helper()
+	var stored bytes.Buffer
+	w, err := sse.NewWriter(t.Context(), &stored, mode, obj, nil)
+	require.NoError(t, err)
+	_, err = io.WriteString(w, text)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	return stored.Bytes()
+}
+
+func open(t *testing.T, mode sse.Decrypter, obj sse.Object, stored []byte) (string, error) {
+	t.Helper()
+	r, err := sse.NewReader(t.Context(), bytes.NewReader(stored), mode, obj)
+	if err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(r)
+	return string(text), err
+}
+
+func keyOf(t *testing.T, stored []byte) string {
+	t.Helper()
+	env, err := sse.ReadEnvelope(bytes.NewReader(stored))
+	require.NoError(t, err)
+	return env.KeyID()
+}
+
+// TestAliasMoved: objects stay with the key that the alias stood for; new ones and
+// rewrapped ones go under its new key.
+func TestAliasMoved(t *testing.T) {
+	s := newServer(t)
+	oldKey, newKey := s.CreateKey(), s.CreateKey()
+	s.SetAlias("alias/photos", oldKey)
+	client := newClient(t, s)
+	mode, err := sse.NewKMS(client, "alias/photos", nil)
+	require.NoError(t, err)
+	obj := sse.Object{Bucket: "photos", Key: "cat.jpg", Context: kms.Context{"tenant": "ü"}}
+	stored := seal(t, mode, obj, "meow")
+	require.Equal(t, oldKey, keyOf(t, stored), "the envelope has the ARN, not the alias")
+
+	s.SetAlias("alias/photos", newKey)
+	text, err := open(t, mode, obj, stored)
+	require.NoError(t, err)
+	require.Equal(t, "meow", text)
+	require.Equal(t, newKey, keyOf(t, seal(t, mode, obj, "purr")))
+
+	env, err := sse.ReadEnvelope(bytes.NewReader(stored))
+	require.NoError(t, err)
+	d, err := mode.Decrypt(t.Context(), obj, env)
+	require.NoError(t, err)
+	rewrapped, err := mode.Rewrap(t.Context(), obj, d)
+	require.NoError(t, err)
+	require.Equal(t, newKey, rewrapped.KeyID())
+
+	// By the alias itself the old key's ciphertext does not open.
+	k, err := client.GenerateDataKey(t.Context(), oldKey, nil)
+	require.NoError(t, err)
+	_, err = client.Decrypt(t.Context(), "alias/photos", k.Ciphertext, nil)
+	isKind(t, err, kms.ErrCiphertext)
+
+	// And where it is only denied or disabled, the object is not called broken.
+	s.SetState(oldKey, awskmstest.Disabled)
+	_, err = open(t, mode, obj, stored)
+	require.ErrorIs(t, err, kms.ErrDisabled)
+	require.NotErrorIs(t, err, sse.ErrKey)
+}
+
+// TestModeOverCacheAndAudit: SSE-KMS end to end, with a cache and an audit trail.
+func TestModeOverCacheAndAudit(t *testing.T) {
+	s := newServer(t)
+	keyID := s.CreateKey()
+	s.SetAlias("alias/photos", keyID)
+	var requests atomic.Int64
+	s.Intercept(func(http.ResponseWriter, *http.Request) bool { requests.Add(1); return false })
+	cache := kms.NewCache(newClient(t, s), nil)
+	defer cache.Close()
+	var sink trail
+	mode, err := sse.NewKMS(kms.NewAudited(cache, &sink, nil), "alias/photos", &sse.KMSOptions{BucketKey: true})
+	require.NoError(t, err)
+
+	for _, name := range []string{"a", "b", "c"} {
+		obj := sse.Object{Bucket: "photos", Key: name}
+		stored := seal(t, mode, obj, "text of "+name)
+		text, err := open(t, mode, obj, stored)
+		require.NoError(t, err)
+		require.Equal(t, "text of "+name, text)
+		_, err = open(t, mode, sse.Object{Bucket: "photos", Key: "another"}, stored)
+		require.ErrorIs(t, err, sse.ErrKey)
+	}
+	require.EqualValues(t, 2, requests.Load(), "requests for three objects that were written, and opened twice")
+	require.Len(t, sink.records, 9)
+	for i, r := range sink.records {
+		require.Equal(t, keyID, r.KeyID, "record %d", i)
+		require.NotEmpty(t, r.KeyVersion, "record %d", i)
+		require.Equal(t, kms.OutcomeSuccess, r.Outcome, "record %d", i)
+		require.Equal(t, kms.Context{sse.ContextObject: "photos"}, r.Context, "record %d", i)
+		require.Equal(t, i >= 2, r.Cached, "record %d", i)
+		require.Equal(t, i < 2, r.RequestID != "", "record %d", i)
+	}
+
+	// While the service is down, what the cache has still opens, and nothing else.
+	s.Close()
+	_, err = mode.Encrypt(t.Context(), sse.Object{Bucket: "videos", Key: "a"})
+	require.ErrorIs(t, err, kms.ErrUnavailable)
+	last := sink.records[len(sink.records)-1]
+	require.Equal(t, "Unavailable", last.ErrorCode)
+	_, err = mode.Encrypt(t.Context(), sse.Object{Bucket: "photos", Key: "d"})
+	require.NoError(t, err)
+}
