@@ -4,39 +4,124 @@ import (
 	"context"
 	"errors"
 
+	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
 )
 
-// bucketDriver implements gocloud's driver over the inner bucket.
+// bucketDriver implements gocloud's driver over the public API of the inner
+// bucket.
 type bucketDriver struct{ b *Bucket }
 
 var _ driver.Bucket = (*bucketDriver)(nil)
 
-var errTODO = errors.New("blob: not there yet")
-
 func (d *bucketDriver) ErrorCode(err error) gcerrors.ErrorCode { return errorCode(err) }
-func (d *bucketDriver) As(i any) bool                          { return false }
-func (d *bucketDriver) ErrorAs(err error, i any) bool          { return false }
+
+// As gives the *Bucket, and the types of the inner bucket.
+func (d *bucketDriver) As(i any) bool {
+	if p, ok := i.(**Bucket); ok {
+		*p = d.b
+		return true
+	}
+	return i != nil && d.b.inner.As(i)
+}
+
+// ErrorAs gives the types of the inner bucket's errors, however deep they are.
+func (d *bucketDriver) ErrorAs(err error, i any) bool {
+	if err == nil {
+		return false
+	}
+	if d.b.inner.ErrorAs(err, i) {
+		return true
+	}
+	switch wrapper := err.(type) {
+	case interface{ Unwrap() error }:
+		return d.ErrorAs(wrapper.Unwrap(), i)
+	case interface{ Unwrap() []error }:
+		for _, err := range wrapper.Unwrap() {
+			if d.ErrorAs(err, i) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Attributes implements [driver.Bucket], with one inner request where the object's
+// metadata has the hint.
 func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attributes, error) {
-	return nil, errTODO
+	a, err := d.b.inner.Attributes(ctx, key)
+	if err != nil {
+		return nil, openError(err)
+	}
+	hint, _ := parseHint(a.Metadata)
+	size, err := d.b.contentSize(ctx, key, a)
+	if err != nil {
+		return nil, err
+	}
+	return &driver.Attributes{
+		CacheControl:       a.CacheControl,
+		ContentDisposition: a.ContentDisposition,
+		ContentEncoding:    a.ContentEncoding,
+		ContentLanguage:    a.ContentLanguage,
+		ContentType:        a.ContentType,
+		Metadata:           withoutHint(a.Metadata),
+		CreateTime:         a.CreateTime,
+		ModTime:            a.ModTime,
+		Size:               size,
+		ETag:               a.ETag,
+		AsFunc: func(i any) bool {
+			if p, ok := i.(*Hint); ok && hint.EnvelopeSize > 0 {
+				*p = hint
+				return true
+			}
+			return i != nil && a.As(i)
+		},
+	}, nil
 }
-func (d *bucketDriver) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driver.ListPage, error) {
-	return nil, errTODO
+
+// contentSize is the size of what is in a stored object: by its hint, if that can
+// be right, or by a look at it.
+func (b *Bucket) contentSize(ctx context.Context, key string, a *gcblob.Attributes) (int64, error) {
+	hint, hinted := parseHint(a.Metadata)
+	if hint.EnvelopeSize > 0 {
+		if size, err := plainSize(a.Size, hint.EnvelopeSize); err == nil {
+			return size, nil
+		}
+	}
+	env, err := b.envelopeAt(ctx, key)
+	switch {
+	case err == nil:
+		return plainSize(a.Size, env.Size())
+	case !errors.Is(err, ErrPlain):
+		return 0, err
+	case !b.opts.AllowPlain:
+		return 0, ErrPlain
+	case hinted:
+		return 0, errDamaged
+	}
+	return a.Size, nil
 }
-func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, length int64, opts *driver.ReaderOptions) (driver.Reader, error) {
-	return nil, errTODO
-}
-func (d *bucketDriver) NewTypedWriter(ctx context.Context, key, contentType string, opts *driver.WriterOptions) (driver.Writer, error) {
-	return nil, errTODO
-}
-func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *driver.CopyOptions) error {
-	return errTODO
-}
+
+// Delete implements [driver.Bucket].
 func (d *bucketDriver) Delete(ctx context.Context, key string, opts *driver.DeleteOptions) error {
-	return errTODO
+	return d.b.locks.commit(ctx, key, func() error {
+		return openError(d.b.inner.DeleteWithOptions(ctx, key, &gcblob.DeleteOptions{BeforeDelete: opts.BeforeDelete}))
+	})
 }
+
+// SignedURL implements [driver.Bucket].
 func (d *bucketDriver) SignedURL(ctx context.Context, key string, opts *driver.SignedURLOptions) (string, error) {
-	return "", errTODO
+	if d.b.opts.Signer == nil {
+		return "", ErrNoSigner
+	}
+	if opts.BeforeSign != nil {
+		if err := opts.BeforeSign(func(any) bool { return false }); err != nil {
+			return "", err
+		}
+	}
+	return d.b.opts.Signer.SignedURL(ctx, key, opts)
 }
+
+// Close leaves the inner bucket open: who opened it closes it.
 func (d *bucketDriver) Close() error { return nil }

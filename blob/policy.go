@@ -1,19 +1,89 @@
 package blob
 
-import "github.com/blobseal/blobseal/sse"
+import (
+	"fmt"
+	"slices"
+
+	"github.com/blobseal/blobseal/sse"
+)
 
 // Policy says what may be written to a bucket. It does not bear on reads: what
 // was once allowed stays readable. The zero value allows SSE-S3 and SSE-KMS under
 // any key, and no customer keys. Nothing allows unencrypted writes.
 type Policy struct {
 	// Modes are the modes that writes may use. Empty means SSE-S3 and SSE-KMS.
-	// SSE-C must be named, or AllowCustomerKeys set.
 	Modes []sse.Mode
 
 	// KMSKeys are the key ids under which SSE-KMS writes may be, as the key
 	// service resolves them: an alias is none. Empty means any.
 	KMSKeys []string
 
-	// AllowCustomerKeys allows writes in SSE-C, whatever Modes says.
+	// AllowCustomerKeys allows writes in SSE-C, which a mode in Modes does too.
 	AllowCustomerKeys bool
+}
+
+// Rule names what decided about a request.
+type Rule string
+
+// The rules that decide about a request.
+const (
+	RuleModes        Rule = "Policy.Modes"
+	RuleKMSKeys      Rule = "Policy.KMSKeys"
+	RuleCustomerKeys Rule = "Policy.AllowCustomerKeys"
+	RulePlain        Rule = "Options.AllowPlain"
+	RuleDecrypters   Rule = "Options.Decrypters"
+	RuleCipher       Rule = "the bucket's cipher"
+	RuleRequest      Rule = "the request's cipher"
+	RuleStored       Rule = "the stored object"
+)
+
+// check returns the rule that decides about a new envelope, and [ErrPolicy] if
+// it refuses. An empty keyID is one that is not known yet.
+func (p *Policy) check(mode sse.Mode, keyID string) (Rule, error) {
+	named := slices.Contains(p.Modes, mode)
+	switch {
+	case mode == sse.ModeCustomer:
+		if !named && !p.AllowCustomerKeys {
+			return RuleCustomerKeys, fmt.Errorf("%w: %v is not allowed", ErrPolicy, mode)
+		}
+		return RuleCustomerKeys, nil
+	case !named && len(p.Modes) > 0:
+		return RuleModes, fmt.Errorf("%w: %v is not among the allowed modes", ErrPolicy, mode)
+	case mode == sse.ModeKMS && len(p.KMSKeys) > 0:
+		if keyID != "" && !slices.Contains(p.KMSKeys, keyID) {
+			return RuleKMSKeys, fmt.Errorf("%w: key %q is not among the allowed keys", ErrPolicy, keyID)
+		}
+		return RuleKMSKeys, nil
+	}
+	return RuleModes, nil
+}
+
+// precheck refuses what is known to be refused before the key is touched.
+func (p *Policy) precheck(enc sse.Encrypter) error {
+	mode, keyID := identify(enc)
+	if mode == 0 {
+		return nil // the envelope will tell
+	}
+	_, err := p.check(mode, keyID)
+	return err
+}
+
+// identify tells a cipher's mode, and its key id where that is fixed; zero where
+// the cipher does not say. Ciphers from elsewhere can have methods for it.
+func identify(cipher any) (mode sse.Mode, keyID string) {
+	switch cipher.(type) {
+	case *sse.Managed:
+		mode = sse.ModeManaged
+	case *sse.KMS:
+		mode = sse.ModeKMS
+	case *sse.Customer:
+		mode = sse.ModeCustomer
+	}
+	if c, ok := cipher.(interface{ Mode() sse.Mode }); ok {
+		mode = c.Mode()
+	}
+	if c, ok := cipher.(interface{ KeyID() string }); ok {
+		keyID = c.KeyID()
+	}
+	return mode, keyID
 }

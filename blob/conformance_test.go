@@ -1,0 +1,147 @@
+package blob_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"testing"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/blob/driver"
+	"gocloud.dev/blob/drivertest"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// harness is for gocloud's conformance suite.
+type harness struct {
+	inner  *gcblob.Bucket
+	cipher sse.Cipher
+	opts   *blob.Options
+}
+
+func (h *harness) MakeDriver(context.Context) (driver.Bucket, error) {
+	b, err := blob.NewBucket(h.inner, "photos", h.cipher, h.opts)
+	if err != nil {
+		return nil, err
+	}
+	return blob.Driver(b), nil
+}
+
+func (h *harness) MakeDriverForNonexistentBucket(context.Context) (driver.Bucket, error) {
+	return nil, nil
+}
+
+func (h *harness) HTTPClient() *http.Client         { return http.DefaultClient }
+func (h *harness) SupportsCopy() bool               { return true }
+func (h *harness) SupportsNonSlashDelimiters() bool { return true }
+func (h *harness) Close()                           {}
+
+// TestConformance: gocloud's own suite, over each store, in each mode, in buckets
+// that are all encrypted and in mixed ones.
+func TestConformance(t *testing.T) {
+	for _, store := range stores {
+		for _, mode := range modes {
+			for _, mixed := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%s/mixed=%v", store.name, mode.name, mixed), func(t *testing.T) {
+					drivertest.RunConformanceTests(t, func(_ context.Context, t *testing.T) (drivertest.Harness, error) {
+						return &harness{
+							inner:  store.open(t),
+							cipher: mode.cipher(t),
+							opts:   &blob.Options{Policy: mode.policy, AllowPlain: mixed},
+						}, nil
+					}, []drivertest.AsTest{ourTypes{}, innerTypes{file: store.name == "file"}})
+				})
+			}
+		}
+	}
+}
+
+// ourTypes checks what As gives of ours.
+type ourTypes struct{}
+
+func (ourTypes) Name() string { return "our types" }
+
+func wanted(ok bool, what string) error {
+	if !ok {
+		return errors.New("As does not give " + what)
+	}
+	return nil
+}
+
+func (ourTypes) BucketCheck(b *gcblob.Bucket) error {
+	var ours *blob.Bucket
+	return wanted(b.As(&ours) && ours.Name() == "photos", "the bucket")
+}
+
+func (ourTypes) ErrorCheck(*gcblob.Bucket, error) error { return nil }
+
+func (ourTypes) BeforeRead(as func(any) bool) error {
+	var req *blob.ReadRequest
+	return wanted(as(&req) && req != nil, "the ReadRequest")
+}
+
+func (ourTypes) BeforeWrite(as func(any) bool) error {
+	var req *blob.WriteRequest
+	return wanted(as(&req) && req != nil, "the WriteRequest")
+}
+
+func (ourTypes) BeforeCopy(as func(any) bool) error {
+	var req *blob.CopyRequest
+	return wanted(as(&req) && req != nil, "the CopyRequest")
+}
+
+func (ourTypes) BeforeDelete(func(any) bool) error { return nil }
+func (ourTypes) BeforeList(func(any) bool) error   { return nil }
+func (ourTypes) BeforeSign(func(any) bool) error   { return nil }
+
+func (ourTypes) AttributesCheck(attrs *gcblob.Attributes) error {
+	var hint blob.Hint
+	return wanted(attrs.As(&hint) && hint.EnvelopeSize == blob.DefaultEnvelopeSize, "the Hint")
+}
+
+func (ourTypes) ReaderCheck(r *gcblob.Reader) error {
+	var env *sse.Envelope
+	return wanted(r.As(&env) && env.Size() == blob.DefaultEnvelopeSize, "the envelope")
+}
+
+func (ourTypes) ListObjectCheck(*gcblob.ListObject) error { return nil }
+
+// innerTypes checks that the types of the inner bucket are still there, where it
+// has any.
+type innerTypes struct{ file bool }
+
+func (innerTypes) Name() string { return "types of the inner bucket" }
+
+func (s innerTypes) check(as func(any) bool, i any) error {
+	if as(i) != s.file {
+		return fmt.Errorf("As gives %T: %v, want %v", i, !s.file, s.file)
+	}
+	return nil
+}
+
+func (s innerTypes) BucketCheck(b *gcblob.Bucket) error { return s.check(b.As, new(os.FileInfo)) }
+
+func (s innerTypes) ErrorCheck(b *gcblob.Bucket, err error) error {
+	return s.check(func(i any) bool { return b.ErrorAs(err, i) }, new(*os.PathError))
+}
+
+func (s innerTypes) BeforeRead(as func(any) bool) error  { return s.check(as, new(*os.File)) }
+func (s innerTypes) BeforeWrite(as func(any) bool) error { return s.check(as, new(*os.File)) }
+func (s innerTypes) BeforeCopy(as func(any) bool) error  { return s.check(as, new(*os.File)) }
+func (innerTypes) BeforeDelete(func(any) bool) error     { return nil }
+func (innerTypes) BeforeList(func(any) bool) error       { return nil }
+func (innerTypes) BeforeSign(func(any) bool) error       { return nil }
+
+func (s innerTypes) AttributesCheck(attrs *gcblob.Attributes) error {
+	return s.check(attrs.As, new(os.FileInfo))
+}
+
+func (s innerTypes) ReaderCheck(r *gcblob.Reader) error { return nil }
+
+func (s innerTypes) ListObjectCheck(o *gcblob.ListObject) error {
+	return s.check(o.As, new(os.FileInfo))
+}

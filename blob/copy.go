@@ -1,0 +1,215 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/blob/driver"
+
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Copy implements [driver.Bucket]. The body is copied as it is, under an envelope
+// that is sealed anew for the copy.
+func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *driver.CopyOptions) error {
+	req := new(CopyRequest)
+	hook := callHook(opts.BeforeCopy, func(i any) bool {
+		p, ok := i.(**CopyRequest)
+		if ok {
+			*p = req
+		}
+		return ok
+	})
+	defer hook.stop()
+	if !hook.held && hook.err != nil {
+		return hook.err
+	}
+	c := &copying{b: d.b, dst: dstKey, src: srcKey, req: *req, hook: hook.inner()}
+	c.late = func() bool {
+		return !same(c.req.Cipher, req.Cipher) || !c.req.Context.Equal(req.Context) ||
+			!same(c.req.Source.Decrypter, req.Source.Decrypter) || !c.req.Source.Context.Equal(req.Source.Context)
+	}
+	for attempt := 1; ; attempt++ {
+		err := c.run(ctx)
+		// The hook cannot be called twice.
+		if !errors.Is(err, ErrChanged) || attempt == maxTries || c.hook != nil {
+			return err
+		}
+	}
+}
+
+// copying is one copy.
+type copying struct {
+	b        *Bucket
+	dst, src string
+	req      CopyRequest
+	hook     func(as func(any) bool) error // of the inner write
+	late     func() bool                   // whether the hook changed req when it was too late
+}
+
+// run copies what is at the source now. It returns [ErrChanged], and has written
+// nothing, if that was replaced meanwhile.
+func (c *copying) run(ctx context.Context) error {
+	b := c.b
+	watch := b.locks.watch(c.src)
+	defer watch.end()
+	attrs, err := b.inner.Attributes(ctx, c.src)
+	if err != nil {
+		return openError(err)
+	}
+	r, err := b.inner.NewReader(ctx, c.src, nil)
+	if err != nil {
+		return openError(err)
+	}
+	defer r.Close()
+	// What was there before and is there after is what is being read.
+	unchanged := func() error {
+		again, err := b.inner.Attributes(ctx, c.src)
+		if err != nil {
+			return openError(err)
+		}
+		if again.ETag != attrs.ETag || again.Size != attrs.Size || !again.ModTime.Equal(attrs.ModTime) || r.Size() != attrs.Size {
+			return ErrChanged
+		}
+		return nil
+	}
+	if err := unchanged(); err != nil {
+		return err
+	}
+	env, body, err := readEnvelope(r, b.opts.EnvelopeSize)
+	opts := &gcblob.WriterOptions{
+		CacheControl:       attrs.CacheControl,
+		ContentDisposition: attrs.ContentDisposition,
+		ContentEncoding:    attrs.ContentEncoding,
+		ContentLanguage:    attrs.ContentLanguage,
+		ContentType:        attrs.ContentType,
+		Metadata:           attrs.Metadata,
+		BeforeWrite:        c.before(attrs),
+	}
+	var s *stored
+	switch {
+	case errors.Is(err, ErrPlain):
+		s, err = c.encrypt(ctx, attrs, body, opts)
+	case err == nil:
+		s, err = c.reseal(ctx, attrs, env, body, opts)
+	}
+	if err != nil {
+		return err
+	}
+	if c.hook != nil && c.late() {
+		s.abort()
+		return errLate
+	}
+	if c.src != c.dst {
+		return s.commit(func(fn func() error) error { return b.locks.commit(ctx, c.dst, fn) })
+	}
+	return s.commit(func(fn func() error) error {
+		return watch.change(ctx, func(changed bool) error {
+			if changed {
+				return ErrChanged
+			}
+			if err := unchanged(); err != nil {
+				return err
+			}
+			return fn()
+		})
+	})
+}
+
+// before is the hook of the inner write. A copy of an object onto itself must
+// not replace a newer one.
+func (c *copying) before(attrs *gcblob.Attributes) func(func(any) bool) error {
+	condition := c.b.opts.IfUnchanged
+	if condition == nil || c.src != c.dst {
+		return c.hook
+	}
+	return func(as func(any) bool) error {
+		if err := condition(as, attrs); err != nil || c.hook == nil {
+			return err
+		}
+		return c.hook(as)
+	}
+}
+
+// reseal writes the copy of an encrypted object.
+func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse.Envelope, body io.Reader, opts *gcblob.WriterOptions) (*stored, error) {
+	b := c.b
+	if _, err := plainSize(attrs.Size, env.Size()); err != nil {
+		return nil, err
+	}
+	cipher := b.cipher
+	if c.req.Cipher != nil {
+		cipher = c.req.Cipher
+	}
+	if err := b.opts.Policy.precheck(cipher); err != nil {
+		return nil, err
+	}
+	d, err := b.decrypt(ctx, c.src, env, &c.req.Source)
+	if err != nil {
+		return nil, err
+	}
+	obj := b.object(c.dst)
+	obj.Context = c.req.Context
+	env2, err := cipher.Rewrap(ctx, obj, d)
+	if err != nil {
+		return nil, keyError(err)
+	}
+	if env2, err = b.fit(env2); err != nil {
+		return nil, err
+	}
+	s, err := b.create(ctx, c.dst, env2, opts)
+	if err != nil {
+		return nil, err
+	}
+	n, err := io.Copy(s, body)
+	if want := attrs.Size - int64(env.Size()); err == nil && n != want {
+		err = fmt.Errorf("%w: %d of %d bytes of the body came", sse.ErrTruncated, n, want)
+	}
+	if err != nil {
+		s.abort()
+		return nil, err
+	}
+	return s, nil
+}
+
+// encrypt writes the copy of a plain object, which is encrypted.
+func (c *copying) encrypt(ctx context.Context, attrs *gcblob.Attributes, content io.Reader, opts *gcblob.WriterOptions) (*stored, error) {
+	b := c.b
+	if !b.opts.AllowPlain {
+		return nil, ErrPlain
+	}
+	if _, hinted := parseHint(attrs.Metadata); hinted {
+		return nil, errDamaged
+	}
+	if c.req.Source.Decrypter != nil || len(c.req.Source.Context) > 0 {
+		return nil, fmt.Errorf("%w: the request brings a key or a context, and the source is not encrypted", sse.ErrMode)
+	}
+	req := WriteRequest{Context: c.req.Context}
+	if c.req.Cipher != nil {
+		req.Cipher = c.req.Cipher
+	}
+	enc, env, err := b.encrypt(ctx, c.dst, &req)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.create(ctx, c.dst, env, opts)
+	if err != nil {
+		return nil, err
+	}
+	w := enc.Writer(s)
+	n, err := io.Copy(w, content)
+	if err == nil && n != attrs.Size {
+		err = fmt.Errorf("blob: %d of %d bytes of the source came: %w", n, attrs.Size, io.ErrUnexpectedEOF)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		s.abort()
+		return nil, err
+	}
+	return s, nil
+}

@@ -1,0 +1,6 @@
+package blob
+
+import "gocloud.dev/blob/driver"
+
+// Driver is what the embedded bucket stands on, for gocloud's conformance suite.
+func Driver(b *Bucket) driver.Bucket { return &bucketDriver{b} }

@@ -1,0 +1,94 @@
+package blob
+
+import (
+	"context"
+	"sync"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/blob/driver"
+	"gocloud.dev/gcerrors"
+
+	"errors"
+
+	"github.com/blobseal/blobseal/sse"
+)
+
+const (
+	defaultPageSize = 1000
+	parallelLooks   = 16
+)
+
+// ListPaged implements [driver.Bucket].
+func (d *bucketDriver) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driver.ListPage, error) {
+	token, size := opts.PageToken, opts.PageSize
+	if len(token) == 0 {
+		token = gcblob.FirstPageToken
+	}
+	if size == 0 {
+		size = defaultPageSize
+	}
+	objects, next, err := d.b.inner.ListPage(ctx, token, size, &gcblob.ListOptions{
+		Prefix: opts.Prefix, Delimiter: opts.Delimiter, BeforeList: opts.BeforeList,
+	})
+	if err != nil {
+		return nil, openError(err)
+	}
+	page := &driver.ListPage{NextPageToken: next, Objects: make([]*driver.ListObject, len(objects))}
+	for i, o := range objects {
+		page.Objects[i] = &driver.ListObject{
+			Key: o.Key, ModTime: o.ModTime, Size: o.Size, IsDir: o.IsDir,
+			AsFunc: func(i any) bool { return i != nil && o.As(i) },
+		}
+	}
+	return page, d.b.listSizes(ctx, page.Objects)
+}
+
+// listSizes sets the objects' sizes to those of what is in them: by arithmetic, or
+// by looking at each.
+func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) error {
+	if !b.opts.AllowPlain && !b.opts.LookWhenListing {
+		for _, o := range objects {
+			if size, err := plainSize(o.Size, b.opts.EnvelopeSize); err == nil && !o.IsDir {
+				o.Size = size
+			}
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var looks sync.WaitGroup
+	slots := make(chan struct{}, parallelLooks)
+	for _, o := range objects {
+		if o.IsDir || o.Size < int64(len(magic)) {
+			continue
+		}
+		slots <- struct{}{}
+		looks.Go(func() {
+			defer func() { <-slots }()
+			if ctx.Err() != nil {
+				return
+			}
+			if err := b.look(ctx, o); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	looks.Wait()
+	return context.Cause(ctx)
+}
+
+// look sets one object's size by its envelope. What has none, or one that makes
+// no sense, keeps the size that it has.
+func (b *Bucket) look(ctx context.Context, o *driver.ListObject) error {
+	env, err := b.envelopeAt(ctx, o.Key)
+	if err != nil {
+		if errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrVersion) || gcerrors.Code(err) == gcerrors.NotFound {
+			return nil
+		}
+		return err
+	}
+	if size, err := plainSize(o.Size, env.Size()); err == nil {
+		o.Size = size
+	}
+	return nil
+}
