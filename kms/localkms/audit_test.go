@@ -54,6 +54,8 @@ func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.ReEncrypt(as(t, "app"), &localkms.ReEncryptInput{Ciphertext: ciphertext, SourceKeyID: id, KeyID: other})
 	isKind(t, kms.ErrCiphertext, err)
+	_, err = s.ReEncrypt(as(t, "app"), &localkms.ReEncryptInput{Ciphertext: ciphertext, SourceKeyID: id, SourceContext: ec, KeyID: "none"})
+	isKind(t, kms.ErrNotFound, err)
 	_, _, err = s.ListKeys(t.Context(), 0, "")
 	require.NoError(t, err)
 	_, _, err = s.ListAliases(t.Context(), "", 0, "")
@@ -65,13 +67,16 @@ func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 	for _, r := range records {
 		ops = append(ops, string(r.Operation)+" "+r.ErrorCode)
 	}
-	require.Equal(t, []string{"CreateKey ", "Encrypt ", "GenerateDataKeyWithoutPlaintext ", "ReEncrypt ",
-		"ReEncrypt InvalidCiphertext", "ListKeys ", "ListAliases ", "DescribeKey NotFound"}, ops)
+	require.Equal(t, []string{"CreateKey ", "Encrypt ", "GenerateDataKeyWithoutPlaintext ", "ReEncryptFrom ", "ReEncryptTo ",
+		"ReEncryptFrom InvalidCiphertext", "ReEncryptFrom ", "ReEncryptTo NotFound", "ListKeys ", "ListAliases ", "DescribeKey NotFound"}, ops)
 	require.Equal(t, ec, records[1].Context)
 	require.Equal(t, "1", records[1].KeyVersion)
-	require.Equal(t, out.KeyID, records[3].KeyID)
-	require.Equal(t, out.SourceKeyID, records[3].Resource)
-	require.Equal(t, kms.Context{"c": "d"}, records[3].Context)
+	from, to := records[3], records[4]
+	require.Equal(t, []string{out.SourceKeyID, out.KeyID}, []string{from.KeyID, to.KeyID})
+	require.Equal(t, []kms.Context{ec, {"c": "d"}}, []kms.Context{from.Context, to.Context})
+	require.Equal(t, []string{"1", "1"}, []string{from.KeyVersion, to.KeyVersion})
+	require.Equal(t, from.RequestID, to.RequestID)
+	require.NotEqual(t, from.EventID, to.EventID)
 	text, err := json.Marshal(records)
 	require.NoError(t, err)
 	require.NotContains(t, string(text), "the plaintext")

@@ -177,38 +177,31 @@ type ReEncrypted struct {
 // principal needs [OpReEncryptFrom] of the source and [OpReEncryptTo] of the
 // destination.
 //
-// It leaves one record, [OpReEncrypt] with the destination's key and context.
-// The source is the record's resource.
+// It leaves two records of one request id: one of each operation, with its own
+// key and context. If the first is not permitted or fails, there is no second.
 func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypted, error) {
 	if in == nil {
 		return nil, invalid("no input")
 	}
-	o := c.begin(ctx, OpReEncrypt, in.KeyID, in.Context)
-	out, err := func() (*ReEncrypted, error) {
-		plaintext, err := c.decrypt(o.ctx, OpReEncryptFrom, in.SourceKeyID, in.Ciphertext, in.SourceContext)
-		source := o.report.KeyID
-		if source != "" {
-			o.ctx = kms.WithResource(o.ctx, source)
-		}
-		o.report.KeyID, o.report.KeyVersion = "", ""
-		if err != nil {
-			return nil, err
-		}
-		defer clear(plaintext)
-		k, err := c.use(o.ctx, OpReEncryptTo, in.KeyID, in.Context, true)
-		if err != nil {
-			return nil, err
-		}
-		ciphertext, err := k.seal(o.ctx, plaintext, in.Context)
-		if err != nil {
-			return nil, err
-		}
-		return &ReEncrypted{Ciphertext: ciphertext, KeyID: k.arn, SourceKeyID: source}, nil
-	}()
-	if err := o.end(err); err != nil {
+	from := c.begin(ctx, OpReEncryptFrom, in.SourceKeyID, in.SourceContext)
+	plaintext, err := c.decrypt(from.ctx, from.op, in.SourceKeyID, in.Ciphertext, in.SourceContext)
+	defer clear(plaintext)
+	if err := from.end(err); err != nil {
 		return nil, err
 	}
-	return out, nil
+	to := c.begin(ctx, OpReEncryptTo, in.KeyID, in.Context)
+	to.report.RequestID = from.report.RequestID
+	ciphertext, err := func() ([]byte, error) {
+		k, err := c.use(to.ctx, to.op, in.KeyID, in.Context, true)
+		if err != nil {
+			return nil, err
+		}
+		return k.seal(to.ctx, plaintext, in.Context)
+	}()
+	if err := to.end(err); err != nil {
+		return nil, err
+	}
+	return &ReEncrypted{Ciphertext: ciphertext, KeyID: to.report.KeyID, SourceKeyID: from.report.KeyID}, nil
 }
 
 // Authorize implements [kms.Authorizer]: whether the principal in ctx may use

@@ -27,7 +27,7 @@ func uses(s *service, id string, ciphertext []byte) map[kms.Operation]func() err
 		},
 		localkms.OpEncrypt: func() error { _, err := s.Encrypt(ctx, id, []byte("x"), nil); return err },
 		kms.OpDecrypt:      func() error { _, err := s.Decrypt(ctx, id, ciphertext, nil); return err },
-		localkms.OpReEncrypt: func() error {
+		"ReEncrypt": func() error {
 			_, err := s.ReEncrypt(ctx, &localkms.ReEncryptInput{Ciphertext: ciphertext, SourceKeyID: id, KeyID: id})
 			return err
 		},

@@ -46,7 +46,6 @@ const (
 
 // What the service does by itself, in audit records. No policy is asked.
 const (
-	OpReEncrypt kms.Operation = "ReEncrypt" // the record of both its halves
 	OpRotateKey kms.Operation = "RotateKey" // by schedule
 	OpDeleteKey kms.Operation = "DeleteKey" // after its window
 )
