@@ -15,6 +15,7 @@ import (
 type contestant struct {
 	name    string
 	peer    bool // another library
+	misused bool // it is faster than its documentation allows
 	encrypt []way
 	decrypt []way
 	// decryptOnly: there is no such thing in the other direction.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -36,7 +37,7 @@ func peers() ([]*contestant, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []*contestant{newSio(), newMinIO(), sioGo, tink64, tink1, ageFile}
+	all := append(dares(), sioGo, tink64, tink1, ageFile)
 	for _, c := range all {
 		c.peer = true
 	}
@@ -53,35 +54,66 @@ func dareConfig(key []byte) dare.Config {
 	}
 }
 
-// newSio is minio/sio, with chunks of 64 KiB, under one key for all objects,
-// nothing of which can be prepared. Its DecryptBuffer is not for streams, but is
-// the fastest where the whole object is at hand, so it takes part too, with a
-// buffer that it keeps.
-func newSio() *contestant {
-	config := dareConfig(randomBytes(32))
+// dares are minio/sio, with chunks of 64 KiB, under the keys that three kinds of
+// callers give it. Its DARE.md asks for a key for each stream (2.2, appendix A):
+// under one key for all, whoever writes to the store can exchange packages
+// between objects.
+func dares() []*contestant {
+	key := randomBytes(32)
+	same := func() ([]byte, error) { return key, nil }
+	reused := newDare("minio/sio, one key (unsafe)", same, same)
+	reused.misused = true
+	return []*contestant{reused, newDerived(key), newMinIO(key)}
+}
+
+// newDare is minio/sio with keys as the two functions give them for an object.
+// Nothing can be prepared. DecryptBuffer is not for streams, but is the fastest
+// where the whole object is at hand, so it takes part too, with a buffer that it
+// keeps.
+func newDare(name string, encryptKey, decryptKey func() ([]byte, error)) *contestant {
 	var buf []byte
 	return &contestant{
-		name: "minio/sio, one key",
+		name: name,
 		encrypt: []way{
 			push("EncryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
-				return dare.EncryptWriter(dst, config)
+				key, err := encryptKey()
+				if err != nil {
+					return nil, err
+				}
+				return dare.EncryptWriter(dst, dareConfig(key))
 			}),
 			pull("EncryptReader", func(src io.Reader) (io.Reader, error) {
-				return dare.EncryptReader(src, config)
+				key, err := encryptKey()
+				if err != nil {
+					return nil, err
+				}
+				return dare.EncryptReader(src, dareConfig(key))
 			}),
 		},
 		decrypt: []way{
 			push("DecryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
-				return dare.DecryptWriter(dst, config)
+				key, err := decryptKey()
+				if err != nil {
+					return nil, err
+				}
+				return dare.DecryptWriter(dst, dareConfig(key))
 			}),
 			pull("DecryptReader", func(src io.Reader) (io.Reader, error) {
-				return dare.DecryptReader(src, config)
+				key, err := decryptKey()
+				if err != nil {
+					return nil, err
+				}
+				return dare.DecryptReader(src, dareConfig(key))
 			}),
 			{"DecryptBuffer", func(dst io.Writer, src []byte) error {
+				key, err := decryptKey()
+				if err != nil {
+					return err
+				}
 				if cap(buf) < len(src) {
 					buf = make([]byte, 0, len(src))
 				}
-				out, err := dare.DecryptBuffer(buf[:0], src, config)
+				out, err := dare.DecryptBuffer(buf[:0], src, dareConfig(key))
 				if err != nil {
 					return err
 				}
@@ -90,87 +122,63 @@ func newSio() *contestant {
 			}},
 		},
 		open: func(sealed []byte) (io.ReaderAt, error) {
-			return dare.DecryptReaderAt(bytes.NewReader(sealed), config)
+			key, err := decryptKey()
+			if err != nil {
+				return nil, err
+			}
+			return dare.DecryptReaderAt(bytes.NewReader(sealed), dareConfig(key))
 		},
 	}
 }
 
-// newMinIO is minio/sio with a key for each object, drawn and sealed as MinIO
-// does for SSE-C and SSE-S3: an HMAC over the caller's key and a nonce makes the
-// object's key, and DARE seals it under another HMAC, over the object's name.
-func newMinIO() *contestant {
-	key := randomBytes(32)
+// newDerived has each object's key from a master key and a random value by
+// HKDF-SHA-256, as the examples of minio/sio do. It is the least that keeps
+// objects apart: their keys cannot be rewrapped and are bound to no name.
+func newDerived(master []byte) *contestant {
+	nonce := make([]byte, 32) // which is kept beside the object
+	derive := func() ([]byte, error) { return hkdf.Key(sha256.New, master, nonce, "", 32) }
+	return newDare("minio/sio, HKDF per object", func() ([]byte, error) {
+		rand.Read(nonce)
+		return derive()
+	}, derive)
+}
+
+// newMinIO draws and seals a key for each object as MinIO does for SSE-C and
+// SSE-S3: an HMAC over the caller's key and a nonce makes the object's key, and
+// DARE seals it under another HMAC, over the object's name.
+func newMinIO(key []byte) *contestant {
 	var iv, sealedKey []byte // what MinIO keeps in the object's metadata
-	sealing := func() []byte {
+	sealing := func() dare.Config {
 		mac := hmac.New(sha256.New, key)
 		mac.Write(iv)
 		mac.Write([]byte("SSE-C"))
 		mac.Write([]byte("DAREv2-HMAC-SHA256"))
 		mac.Write([]byte(path.Join(objectBucket, objectKey)))
-		return mac.Sum(nil)
+		return dareConfig(mac.Sum(nil))
 	}
-	generate := func() (dare.Config, error) {
+	return newDare("minio/sio, as in MinIO", func() ([]byte, error) {
 		mac := hmac.New(sha256.New, key)
 		mac.Write([]byte("object-encryption-key generation"))
 		mac.Write(randomBytes(32))
 		objectKey := mac.Sum(nil)
 		iv = randomBytes(32)
 		var sealed bytes.Buffer
-		w, err := dare.EncryptWriter(&sealed, dareConfig(sealing())) // MinIO's dare.Encrypt allocates 64 KiB
+		w, err := dare.EncryptWriter(&sealed, sealing()) // MinIO's dare.Encrypt allocates 64 KiB
 		if err != nil {
-			return dare.Config{}, err
+			return nil, err
 		}
 		if _, err := w.Write(objectKey); err != nil {
-			return dare.Config{}, err
+			return nil, err
 		}
 		err = w.Close()
 		sealedKey = sealed.Bytes()
-		return dareConfig(objectKey), err
-	}
-	unseal := func() (dare.Config, error) {
-		objectKey, err := dare.DecryptBuffer(nil, sealedKey, dareConfig(sealing()))
-		return dareConfig(objectKey), err
-	}
-	return &contestant{
-		name: "minio/sio, key per object",
-		encrypt: []way{
-			push("EncryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
-				config, err := generate()
-				if err != nil {
-					return nil, err
-				}
-				return dare.EncryptWriter(dst, config)
-			}),
-			pull("EncryptReader", func(src io.Reader) (io.Reader, error) {
-				config, err := generate()
-				if err != nil {
-					return nil, err
-				}
-				return dare.EncryptReader(src, config)
-			}),
-		},
-		decrypt: []way{
-			push("DecryptWriter", func(dst io.Writer) (io.WriteCloser, error) {
-				config, err := unseal()
-				if err != nil {
-					return nil, err
-				}
-				return dare.DecryptWriter(dst, config)
-			}),
-			pull("DecryptReader", func(src io.Reader) (io.Reader, error) {
-				config, err := unseal()
-				if err != nil {
-					return nil, err
-				}
-				return dare.DecryptReader(src, config)
-			}),
-		},
-	}
+		return objectKey, err
+	}, func() ([]byte, error) { return dare.DecryptBuffer(nil, sealedKey, sealing()) })
 }
 
 // newSioGo is secure-io/sio-go with AES-256-GCM and its recommended chunks of
-// 16 KiB. Its Stream is made once for a key, and each object has a random nonce,
-// written in front of it.
+// 16 KiB. Its Stream is made once for a key, and each object has a random nonce
+// of 64 bits, written in front of it: all that its documentation asks for.
 func newSioGo() (*contestant, error) {
 	stream, err := siogo.AES_256_GCM.Stream(randomBytes(32))
 	if err != nil {

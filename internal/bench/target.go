@@ -16,7 +16,8 @@ type target struct {
 }
 
 // targets returns those for this machine. They compare whole objects, key phase
-// included, also with peers that use one key for all objects and so have none.
+// included, with all peers that are used as they ask to be, also where that is
+// one key for all objects and so no key phase.
 func targets() (list []target) {
 	against := func(race, ours, base string, least float64) {
 		list = append(list, target{race, fmt.Sprintf("%s against %s", ours, base), least, func(o *outcome) float64 {
@@ -42,11 +43,11 @@ func targets() (list []target) {
 	return list
 }
 
-// lead returns r's speed against the fastest peer.
+// lead returns r's speed against the fastest peer that is not misused.
 func (r *result) lead(o *outcome) float64 {
 	var all []float64
 	for i := range o.results {
-		if other := &o.results[i]; other.contestant.peer {
+		if other := &o.results[i]; other.contestant.peer && !other.contestant.misused {
 			all = append(all, r.speed(other))
 		}
 	}
