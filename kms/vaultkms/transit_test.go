@@ -1,0 +1,416 @@
+package vaultkms_test
+
+import (
+	"bufio"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	vault "github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms/vaultkms"
+)
+
+// Every test runs against a fake of Transit that speaks its wire, which is what
+// fakeTransit is, and against Transit itself, which internal/vaultbed serves.
+const (
+	bedEnv   = "BLOBSEAL_VAULTBED"
+	token    = "vaultbed" // the one token of both
+	howToBed = "no Transit: build it with (cd internal/vaultbed && GOWORK=off go build -mod=mod -o /tmp/vaultbed .) and set " + bedEnv + "=/tmp/vaultbed"
+)
+
+var bedURL string // of vaultbed, if it runs
+
+func TestMain(m *testing.M) {
+	program := os.Getenv(bedEnv)
+	if program == "" {
+		os.Exit(m.Run())
+	}
+	bed := exec.Command(program)
+	bed.Stderr = os.Stderr
+	in, err := bed.StdinPipe() // it ends with us
+	if err != nil {
+		log.Fatal(err)
+	}
+	out, err := bed.StdoutPipe()
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := bed.Start(); err != nil {
+		log.Fatalf("%s: %v", bedEnv, err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		log.Fatalf("%s: %v", bedEnv, err)
+	}
+	bedURL = strings.TrimSpace(line)
+	code := m.Run()
+	in.Close()
+	if err := bed.Wait(); err != nil {
+		log.Fatalf("%s: %v", bedEnv, err)
+	}
+	os.Exit(code)
+}
+
+// onEach runs test against the fake and against Transit.
+func onEach(t *testing.T, test func(t *testing.T, s *server)) {
+	t.Run("fake", func(t *testing.T) { test(t, newFake(t)) })
+	t.Run("transit", func(t *testing.T) { test(t, newTransit(t)) })
+}
+
+// server is an engine behind a gate, with a namespace of its own in which Transit
+// is mounted at "transit".
+type server struct {
+	*gate
+	vault     *vault.Client // may do everything
+	namespace string
+}
+
+var namespaces atomic.Int64
+
+func newFake(t testing.TB) *server {
+	return newServer(t, &fakeTransit{mounts: make(map[string]map[string]*fakeKey)})
+}
+
+func newTransit(t testing.TB) *server {
+	if bedURL == "" {
+		t.Skip(howToBed)
+	}
+	target, err := url.Parse(bedURL)
+	require.NoError(t, err)
+	return newServer(t, &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }})
+}
+
+func newServer(t testing.TB, engine http.Handler) *server {
+	t.Helper()
+	g := &gate{engine: engine, closing: make(chan struct{})}
+	h := httptest.NewServer(g)
+	t.Cleanup(func() { close(g.closing); h.Close() })
+	g.url = h.URL
+	s := &server{gate: g, namespace: fmt.Sprintf("test-%d", namespaces.Add(1))}
+	s.vault = s.newVault(t)
+	s.mount(t, "transit")
+	return s
+}
+
+// newVault returns a client as Vault makes it, but that it does not wait long
+// before it tries again.
+func (s *server) newVault(t testing.TB) *vault.Client {
+	t.Helper()
+	config := vault.DefaultConfig()
+	require.NoError(t, config.Error)
+	config.Address = s.url
+	config.MinRetryWait, config.MaxRetryWait = time.Millisecond, 2*time.Millisecond
+	client, err := vault.NewClient(config)
+	require.NoError(t, err)
+	client.SetToken(token)
+	client.SetNamespace(s.namespace)
+	return client
+}
+
+// client returns a client of the mount "transit", which forgets after each test.
+func (s *server) client(t testing.TB) *vaultkms.Client {
+	t.Helper()
+	c, err := vaultkms.New(s.newVault(t), nil)
+	require.NoError(t, err)
+	return c
+}
+
+// write has an administrator write.
+func (s *server) write(t testing.TB, path string, data map[string]any) {
+	t.Helper()
+	_, err := s.vault.Logical().Write(path, data)
+	require.NoError(t, err)
+}
+
+func (s *server) mount(t testing.TB, path string) {
+	s.write(t, "sys/mounts/"+path, map[string]any{"type": "transit"})
+}
+
+func (s *server) createKey(t testing.TB, name string) {
+	s.write(t, "transit/keys/"+name, map[string]any{"derived": true})
+}
+
+func (s *server) deleteKey(t testing.TB, name string) {
+	s.write(t, "transit/keys/"+name+"/config", map[string]any{"deletion_allowed": true})
+	_, err := s.vault.Logical().Delete("transit/keys/" + name)
+	require.NoError(t, err)
+}
+
+// gate stands before an engine: it records requests, and answers in its place.
+type gate struct {
+	engine  http.Handler
+	url     string
+	closing chan struct{}
+
+	mu       sync.Mutex
+	fault    http.HandlerFunc // of paths that contain faultAt
+	faultAt  string
+	requests []string // method, path and namespace
+}
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimPrefix(r.URL.Path, "/v1/")
+	g.mu.Lock()
+	g.requests = append(g.requests, r.Method+" "+path)
+	fault := g.fault
+	if !strings.Contains(path, g.faultAt) {
+		fault = nil
+	}
+	g.mu.Unlock()
+	if fault != nil {
+		fault(w, r)
+		return
+	}
+	g.engine.ServeHTTP(w, r)
+}
+
+// fail has requests whose paths contain at answered by fault; nil ends that.
+func (g *gate) fail(at string, fault http.HandlerFunc) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.faultAt, g.fault = at, fault
+}
+
+func (g *gate) repair() { g.fail("", nil) }
+
+// asked returns the requests since the last call of asked.
+func (g *gate) asked() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	requests := g.requests
+	g.requests = nil
+	return requests
+}
+
+// stall does not answer until the caller goes away.
+func (g *gate) stall(_ http.ResponseWriter, r *http.Request) {
+	io.Copy(io.Discard, r.Body) // or the server does not see it go
+	select {
+	case <-r.Context().Done():
+	case <-g.closing:
+	}
+}
+
+// answer returns a fault: that status and that body.
+func answer(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+	}
+}
+
+// vaultError returns a fault: an error as Vault words it.
+func vaultError(status int, text string) http.HandlerFunc {
+	body, _ := json.Marshal(map[string]any{"errors": []string{text}})
+	return answer(status, string(body))
+}
+
+// drop closes the connection in place of an answer, or after half of one.
+func drop(half bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		if half {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"data\":{\"derived\":true,\"ciph")
+		}
+		conn.Close()
+	}
+}
+
+// fakeTransit speaks as much of Transit as these tests need, and the soft deletion
+// of OpenBao. Its keys are derived as Transit derives them, or not at all.
+type fakeTransit struct {
+	mu     sync.Mutex
+	mounts map[string]map[string]*fakeKey
+}
+
+type fakeKey struct {
+	derived         bool
+	versions        [][]byte
+	minDecryption   int
+	deletionAllowed bool
+	softDeleted     bool
+}
+
+// aead is the cipher of a version and a context.
+func (k *fakeKey) aead(version int, context []byte) cipher.AEAD {
+	key := k.versions[version-1]
+	if k.derived {
+		var err error
+		if key, err = hkdf.Key(sha256.New, key, nil, string(context), 32); err != nil {
+			panic(err)
+		}
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err)
+	}
+	return aead
+}
+
+func (f *fakeTransit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	status, data, text := http.StatusForbidden, map[string]any(nil), "permission denied"
+	if r.Header.Get("X-Vault-Token") == token {
+		f.mu.Lock()
+		status, data, text = f.serve(r)
+		f.mu.Unlock()
+	}
+	var body any = map[string]any{"request_id": rand.Text(), "data": data}
+	if status >= 400 {
+		errs := []string{}
+		if text != "" {
+			errs = append(errs, text)
+		}
+		body = map[string]any{"errors": errs}
+	}
+	w.WriteHeader(status)
+	if status != http.StatusNoContent {
+		json.NewEncoder(w).Encode(body)
+	}
+}
+
+func (f *fakeTransit) serve(r *http.Request) (int, map[string]any, string) {
+	var in struct {
+		Derived              bool
+		Context, Ciphertext  string
+		MinDecryptionVersion int  `json:"min_decryption_version"`
+		DeletionAllowed      bool `json:"deletion_allowed"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil && err != io.EOF {
+		return http.StatusBadRequest, nil, "failed to parse JSON input"
+	}
+	context, err := base64.StdEncoding.DecodeString(in.Context)
+	if err != nil {
+		return http.StatusBadRequest, nil, "failed to base64-decode context"
+	}
+	path := strings.TrimPrefix(r.URL.Path, "/v1/")
+	namespace := strings.Trim(r.Header.Get("X-Vault-Namespace"), "/")
+	if mount, ok := strings.CutPrefix(path, "sys/mounts/"); ok {
+		f.mounts[strings.Trim(namespace+"/"+mount, "/")] = make(map[string]*fakeKey)
+		return http.StatusNoContent, nil, ""
+	}
+	path = strings.Trim(namespace+"/"+path, "/")
+	var keys map[string]*fakeKey
+	for _, mount := range slices.Sorted(maps.Keys(f.mounts)) {
+		if rest, ok := strings.CutPrefix(path, mount+"/"); ok {
+			path, keys = rest, f.mounts[mount]
+			break
+		}
+	}
+	if keys == nil {
+		return http.StatusNotFound, nil, fmt.Sprintf("no handler for route %q. route entry not found.", path)
+	}
+	parts := strings.Split(path, "/")
+	at := min(1, len(parts)-1)
+	if parts[0] == "datakey" {
+		at = len(parts) - 1
+	}
+	name := parts[at]
+	parts[at] = "NAME"
+	key := keys[name]
+	switch what := r.Method + " " + strings.Join(parts, "/"); {
+	case what == "PUT keys/NAME":
+		keys[name] = &fakeKey{derived: in.Derived, versions: [][]byte{random(32)}, minDecryption: 1}
+		return http.StatusNoContent, nil, ""
+	case what == "GET keys/NAME" && key == nil:
+		return http.StatusNotFound, nil, ""
+	case key == nil:
+		return http.StatusBadRequest, nil, "encryption key not found"
+	case what == "GET keys/NAME":
+		return http.StatusOK, map[string]any{
+			"name": name, "type": "aes256-gcm96", "derived": key.derived, "latest_version": len(key.versions), "soft_deleted": key.softDeleted,
+		}, ""
+	case what == "PUT keys/NAME/soft-delete":
+		key.softDeleted = true
+		return http.StatusNoContent, nil, ""
+	case key.softDeleted:
+		return http.StatusInternalServerError, nil, "refusing to use soft-deleted key"
+	case what == "PUT keys/NAME/rotate":
+		key.versions = append(key.versions, random(32))
+		return http.StatusNoContent, nil, ""
+	case what == "PUT keys/NAME/config":
+		key.deletionAllowed = in.DeletionAllowed
+		if in.MinDecryptionVersion > 0 {
+			key.minDecryption = in.MinDecryptionVersion
+		}
+		return http.StatusNoContent, nil, ""
+	case what == "DELETE keys/NAME" && key.deletionAllowed:
+		delete(keys, name)
+		return http.StatusNoContent, nil, ""
+	case what == "PUT datakey/plaintext/NAME" && key.derived && len(context) == 0, what == "PUT decrypt/NAME" && key.derived && len(context) == 0:
+		return http.StatusBadRequest, nil, "missing 'context' for key derivation"
+	case what == "PUT datakey/plaintext/NAME":
+		plaintext, version := random(32), len(key.versions)
+		ciphertext := key.aead(version, context).Seal(nil, nil, plaintext, nil)
+		return http.StatusOK, map[string]any{
+			"plaintext":   base64.StdEncoding.EncodeToString(plaintext),
+			"ciphertext":  fmt.Sprintf("vault:v%d:%s", version, base64.StdEncoding.EncodeToString(ciphertext)),
+			"key_version": version,
+		}, ""
+	case what == "PUT decrypt/NAME":
+		return key.decrypt(in.Ciphertext, context)
+	}
+	return http.StatusMethodNotAllowed, nil, "unsupported operation"
+}
+
+func (k *fakeKey) decrypt(ciphertext string, context []byte) (int, map[string]any, string) {
+	parts := strings.SplitN(ciphertext, ":", 3)
+	if len(parts) != 3 || parts[0] != "vault" {
+		return http.StatusBadRequest, nil, "invalid ciphertext: no prefix"
+	}
+	version, err := strconv.Atoi(strings.TrimPrefix(parts[1], "v"))
+	if err != nil || version < 1 {
+		return http.StatusBadRequest, nil, "invalid ciphertext: version number could not be decoded"
+	}
+	if version > len(k.versions) {
+		return http.StatusBadRequest, nil, "invalid ciphertext: version is too new"
+	}
+	if version < k.minDecryption {
+		return http.StatusBadRequest, nil, "ciphertext or signature version is disallowed by policy (too old)"
+	}
+	sealed, err := base64.StdEncoding.DecodeString(parts[2])
+	if err != nil {
+		return http.StatusBadRequest, nil, "invalid ciphertext: could not decode base64"
+	}
+	plaintext, err := k.aead(version, context).Open(nil, nil, sealed, nil)
+	if err != nil {
+		return http.StatusBadRequest, nil, "cipher: message authentication failed"
+	}
+	return http.StatusOK, map[string]any{"plaintext": base64.StdEncoding.EncodeToString(plaintext)}, ""
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}

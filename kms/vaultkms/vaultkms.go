@@ -1,0 +1,261 @@
+package vaultkms
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	vault "github.com/hashicorp/vault/api"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+const (
+	// checkAge is how long a key is taken for derived without a look at it.
+	checkAge = 5 * time.Minute
+	// maxCiphertext is more than any ciphertext of a data key has.
+	maxCiphertext = 1024
+	// maxResponse is more than any description of a key has.
+	maxResponse = 1 << 20
+)
+
+// Options are the options of [New].
+type Options struct {
+	// Mount is the path at which Transit is mounted, "transit" if it is empty. It
+	// may begin with a namespace, relative to the client's: "teams/photos/transit".
+	Mount string
+}
+
+// Client is a [kms.Client] over Transit. It is safe for concurrent use.
+type Client struct {
+	vault *vault.Client
+	mount string
+	now   func() time.Time
+
+	mu      sync.Mutex
+	derived map[string]time.Time // names of keys, and until when they count as derived
+}
+
+var _ kms.Client = (*Client)(nil)
+
+// New returns a client of the keys in one mount of Transit. It makes no request.
+// nil opts means the mount "transit" in the namespace of client, which stays in
+// use: what is set on it later, such as a token, counts from the next call on.
+func New(client *vault.Client, opts *Options) (*Client, error) {
+	if client == nil {
+		return nil, fmt.Errorf("vaultkms: %w: no client", kms.ErrInvalid)
+	}
+	mount := "transit"
+	if opts != nil && opts.Mount != "" {
+		mount = strings.Trim(opts.Mount, "/")
+	}
+	for _, part := range strings.Split(mount, "/") {
+		if !mountPart.MatchString(part) {
+			return nil, fmt.Errorf("vaultkms: %w: mount %q", kms.ErrInvalid, mount)
+		}
+	}
+	return &Client{vault: client, mount: mount, now: time.Now, derived: make(map[string]time.Time)}, nil
+}
+
+// The paths of requests are made of these, so that neither an option nor the id of
+// a key that comes out of an envelope can lead elsewhere.
+var (
+	mountPart = regexp.MustCompile(`^[\w-][\w .-]*$`)
+	keyName   = regexp.MustCompile(`^\w([\w.-]{0,254}\w)?$`) // as in Transit itself
+)
+
+// GenerateDataKey implements [kms.Client].
+func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (key *kms.DataKey, err error) {
+	name, err := c.begin(ctx, keyID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { c.doubt(name, err) }()
+	data, err := c.use(ctx, "datakey/plaintext", name, map[string]any{
+		"context": base64.StdEncoding.EncodeToString(encode(ec)),
+		"bits":    8 * kms.DataKeySize,
+	}, kms.ErrInvalid)
+	if err != nil {
+		return nil, err
+	}
+	ciphertext, _ := data["ciphertext"].(string)
+	version, ok := versionOf([]byte(ciphertext))
+	plaintext, decoded := plaintextOf(data)
+	defer clear(plaintext)
+	if !ok || !decoded || len(plaintext) != kms.DataKeySize {
+		return nil, fmt.Errorf("vaultkms: %w: Vault returned no data key", kms.ErrUnavailable)
+	}
+	kms.ReportFrom(ctx).KeyVersion = version
+	return kms.NewDataKey(c.id(name), plaintext, []byte(ciphertext))
+}
+
+// Decrypt implements [kms.Client].
+func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (plaintext []byte, err error) {
+	name, err := c.begin(ctx, keyID)
+	if err != nil {
+		return nil, err
+	}
+	version, ok := versionOf(ciphertext)
+	if !ok {
+		return nil, fmt.Errorf("vaultkms: %w: it is none of Transit's", kms.ErrCiphertext)
+	}
+	defer func() { c.doubt(name, err) }()
+	kms.ReportFrom(ctx).KeyVersion = version
+	// The request is well formed and its key is there, so that a refusal is of the
+	// ciphertext or of the context.
+	data, err := c.use(ctx, "decrypt", name, map[string]any{
+		"context":    base64.StdEncoding.EncodeToString(encode(ec)),
+		"ciphertext": string(ciphertext),
+	}, kms.ErrCiphertext)
+	if err != nil {
+		return nil, err
+	}
+	if plaintext, ok = plaintextOf(data); !ok {
+		return nil, fmt.Errorf("vaultkms: %w: Vault returned no plaintext", kms.ErrUnavailable)
+	}
+	if len(plaintext) != kms.DataKeySize {
+		clear(plaintext)
+		return nil, fmt.Errorf("vaultkms: %w: it holds %d bytes that are no data key", kms.ErrCiphertext, len(plaintext))
+	}
+	return plaintext, nil
+}
+
+// begin returns the name in the mount of the key that keyID means.
+func (c *Client) begin(ctx context.Context, keyID string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	name := strings.TrimPrefix(keyID, c.id(""))
+	if !keyName.MatchString(name) {
+		return "", fmt.Errorf("vaultkms: %w: %q is no key of the mount %q", kms.ErrNotFound, keyID, c.mount)
+	}
+	kms.ReportFrom(ctx).KeyID = c.id(name)
+	return name, nil
+}
+
+// id is the id of the key of that name.
+func (c *Client) id(name string) string { return c.mount + "/keys/" + name }
+
+// use has Transit do what with the key of that name, once it is known to be
+// derived, and returns the data of the answer. refused is the kind of a 400.
+func (c *Client) use(ctx context.Context, what, name string, input map[string]any, refused error) (map[string]any, error) {
+	if err := c.requireDerived(ctx, name); err != nil {
+		return nil, err
+	}
+	path := c.mount + "/" + what + "/" + name
+	secret, err := c.vault.Logical().WriteWithContext(ctx, path, input)
+	if err != nil {
+		return nil, classify(ctx, "write "+path, err, refused)
+	}
+	if secret == nil {
+		return nil, fmt.Errorf("vaultkms: %w: write %s: Vault's answer is empty", kms.ErrUnavailable, path)
+	}
+	kms.ReportFrom(ctx).RequestID = secret.RequestID
+	return secret.Data, nil
+}
+
+// requireDerived returns an error unless the key of that name is bound by context.
+// That cannot change while the key exists. It could be deleted, and another made
+// in its place, so that the answer ages.
+func (c *Client) requireDerived(ctx context.Context, name string) error {
+	c.mu.Lock()
+	until := c.derived[name]
+	c.mu.Unlock()
+	now := c.now()
+	if now.Before(until) {
+		return nil
+	}
+	key, err := c.describe(ctx, name)
+	if err != nil {
+		return err
+	}
+	derived, ok := key["derived"].(bool)
+	switch {
+	case !ok:
+		return fmt.Errorf("vaultkms: %w: Vault does not say whether %q is derived", kms.ErrUnavailable, name)
+	case key["soft_deleted"] == true: // OpenBao
+		return fmt.Errorf("vaultkms: %w: %q is soft-deleted", kms.ErrPendingDeletion, name)
+	case !derived:
+		return fmt.Errorf("vaultkms: %w: the key %q is not derived, and so would ignore the encryption context: make one with derived=true",
+			kms.ErrInvalid, name)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.derived[name] = now.Add(checkAge)
+	return nil
+}
+
+// doubt has the next use of a key look at it again if this one failed.
+func (c *Client) doubt(name string, err error) {
+	if err == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.derived, name)
+}
+
+// describe reads the key of that name. It does not use the client's Read, which
+// returns the same nothing for a key that is not there and for an empty answer.
+func (c *Client) describe(ctx context.Context, name string) (map[string]any, error) {
+	bounded := ctx
+	if timeout := c.vault.ClientTimeout(); timeout > 0 { // which Read would have applied
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	path := c.id(name)
+	response, err := c.vault.Logical().ReadRawWithContext(bounded, path)
+	if response != nil && response.Body != nil {
+		defer response.Body.Close()
+	}
+	if err != nil {
+		return nil, classify(ctx, "read "+path, err, kms.ErrInvalid)
+	}
+	secret, err := vault.ParseSecret(io.LimitReader(response.Body, maxResponse))
+	if err != nil {
+		return nil, classify(ctx, "read "+path, err, kms.ErrInvalid)
+	}
+	if secret == nil {
+		return nil, fmt.Errorf("vaultkms: %w: read %s: Vault's answer is empty", kms.ErrUnavailable, path)
+	}
+	return secret.Data, nil
+}
+
+// versionOf returns the version of the key that a ciphertext names, and false for
+// what Transit does not write. Transit reads more than it writes, such as v0 for v1
+// and base64 with line breaks; a data key has one ciphertext here.
+func versionOf(ciphertext []byte) (string, bool) {
+	if len(ciphertext) > maxCiphertext {
+		return "", false
+	}
+	parts := ciphertextForm.FindSubmatch(ciphertext)
+	if parts == nil {
+		return "", false
+	}
+	if _, err := base64.StdEncoding.Strict().Decode(make([]byte, len(parts[2])), parts[2]); err != nil {
+		return "", false
+	}
+	return string(parts[1]), true
+}
+
+var ciphertextForm = regexp.MustCompile(`^vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]+=*)$`)
+
+// plaintextOf returns the plaintext in an answer.
+func plaintextOf(data map[string]any) ([]byte, bool) {
+	text, ok := data["plaintext"].(string)
+	if !ok || len(text) > maxCiphertext {
+		return nil, false
+	}
+	plaintext, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		clear(plaintext)
+		return nil, false
+	}
+	return plaintext, true
+}
