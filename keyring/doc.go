@@ -22,12 +22,16 @@
 //   - [NewKeyRoot], a key of 32 bytes from wherever the service keeps secrets
 //     ([ParseKey] reads it);
 //   - [NewPassphraseRoot], for a passphrase that someone types;
-//   - a key service, through Tink's own integrations. Wrap it by
-//     aead.NewKMSEnvelopeAEADWithContext, since many services encrypt no more than
-//     4 KiB, which is some 35 versions.
+//   - [NewKMSRoot], a key in any key service that is a kms.Client: the vendors'
+//     (packages awskms, gcpkms, azurekms and vaultkms), Tink's integrations (package
+//     tinkkms) or the embedded one (package localkms);
+//   - a Tink AEAD of one's own. One that is a key service's needs
+//     aead.NewKMSEnvelopeAEADWithContext around it, since many services encrypt
+//     no more than 4 KiB, which is some 35 versions.
 //
 // The root is asked whenever the document has changed, and not in between: a
-// ring goes on while its key service is away. [Ring.ChangeRoot] replaces it.
+// ring goes on while its key service is away. [Ring.ChangeRoot] replaces it, also
+// by one of another kind.
 //
 // # Stores
 //

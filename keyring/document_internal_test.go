@@ -369,7 +369,7 @@ func TestFrozenDocuments(t *testing.T) {
 	passphrase, err := NewPassphraseRoot([]byte("correct horse battery staple"), nil)
 	require.NoError(t, err)
 	for name, root := range map[string]tink.AEADWithContext{
-		"v1-key-root": testRoot(t), "v1-passphrase-root": passphrase,
+		"v1-key-root": testRoot(t), "v1-passphrase-root": passphrase, "v1-kms-root": testKMSRoot(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join("testdata", name+".krg"))

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
 // A service opens its ring when it starts, and lets Run rotate it.
@@ -163,6 +165,48 @@ func ExampleNewPassphraseRoot() {
 	_, err = keyring.Open(ctx, store, typo, nil)
 	fmt.Println(errors.Is(err, keyring.ErrRoot))
 	// Output: true
+}
+
+// A ring's root is a key of a key service: here the fake one, else that of AWS,
+// Google, Azure or Vault, or the embedded one.
+func ExampleNewKMSRoot() {
+	ctx := context.Background()
+	client := kmstest.NewFake("arn:example:kms:key/1", "arn:example:kms:key/2")
+	root, err := keyring.NewKMSRoot(client, "arn:example:kms:key/1", &keyring.KMSRootOptions{
+		Context:   kms.Context{"service": "blobs"},
+		Principal: kms.Principal{ID: "blob service", Type: "Service"},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	store := keyring.NewMemStore()
+	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	// The ring moves to another key, and then the old one may go.
+	next, err := keyring.NewKMSRoot(client, "arn:example:kms:key/2", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := ring.ChangeRoot(ctx, next); err != nil {
+		log.Fatal(err)
+	}
+	client.Disable("arn:example:kms:key/1")
+	_, err = ring.Rotate(ctx)
+	fmt.Println("rotated:", err == nil)
+
+	// A service that is down is no wrong root, and the ring goes on without it.
+	client.Fail(kms.ErrUnavailable, 1)
+	_, err = keyring.Open(ctx, store, next, nil)
+	fmt.Println(errors.Is(err, keyring.ErrRoot), errors.Is(err, keyring.ErrRootUnavailable))
+	_, err = ring.Primary(ctx)
+	fmt.Println("primary:", err == nil)
+	// Output:
+	// rotated: true
+	// false true
+	// primary: true
 }
 
 func ExampleOptions() {

@@ -198,7 +198,8 @@ func (r *Ring) load(ctx context.Context) ([]byte, string, error) {
 	return data, version, nil
 }
 
-// open opens a document under whichever root does.
+// open opens a document under whichever root does. It also tries the next if one
+// cannot be asked: its key service may be what the ring moved away from.
 func open(ctx context.Context, roots []tink.AEADWithContext, data []byte, version string) (*opened, error) {
 	var first error
 	for i, root := range roots {
@@ -210,7 +211,7 @@ func open(ctx context.Context, roots []tink.AEADWithContext, data []byte, versio
 		if first == nil {
 			first = err
 		}
-		if !errors.Is(err, ErrRoot) {
+		if !errors.Is(err, ErrRoot) && !errors.Is(err, ErrRootUnavailable) {
 			break
 		}
 	}

@@ -1,0 +1,202 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/blobseal/blobseal/internal/secret"
+	"github.com/blobseal/blobseal/kms"
+)
+
+// KMSPurpose and its value are in the encryption context of every data key of a
+// root that [NewKMSRoot] made.
+const (
+	KMSPurpose     = "blobseal:purpose"
+	kmsPurposeRoot = "keyring root"
+)
+
+// KMSRootOptions are the options of [NewKMSRoot].
+type KMSRootOptions struct {
+	// Context is added to the encryption context, which is {KMSPurpose: "keyring
+	// root"}, so that a key policy can tell the roots of several services apart. A
+	// root with another Context does not open the document. A pair named KMSPurpose
+	// is refused.
+	Context kms.Context
+
+	// Principal is who asks the key service: the service that has the ring,
+	// whichever of its own callers is at the other end of the request.
+	Principal kms.Principal
+}
+
+// The ciphertext of a KMS root begins with a header, big-endian:
+//
+//	kind     uint8             2
+//	key id   opaque<1..2048>   the key that the service says it used, with its length as uint16
+//	wrapped  opaque<1..6144>   the service's ciphertext of the data key, likewise
+//
+// The rest is one Cobblestone-256 message under the data key. Its context is
+// kmsRootLabel, the header and the associated data.
+const (
+	kmsRootLabel   = "github.com/blobseal/blobseal/v1 KMS root\x00"
+	kmsRootKind    = 2 // a passphrase root's begins with 1
+	maxKMSKeyID    = 2048
+	maxKMSWrapped  = 6144
+	kmsRootAuditAs = "keyring" // resource of its uses in the audit trail
+)
+
+// kmsRoot is a root in a key service.
+type kmsRoot struct {
+	client kms.Client
+	keyID  string
+	ec     kms.Context
+	opts   KMSRootOptions
+}
+
+// NewKMSRoot returns a root that is the key keyID of a key service. Each document
+// is sealed under a new data key of the service, and the data key is bound to the
+// document: a keyset of any size takes one request to seal and one to open, of
+// some hundred bytes each. The service is asked as opts.Principal, under the
+// encryption context that opts describe, and about the resource "keyring".
+// nil opts means the zero KMSRootOptions.
+//
+// Only keyID is ever asked to open a document, and never the key that the
+// document names: who can write to the store could name one of their own. So
+// keyID should be an id; an alias must go on to stand for the key that sealed
+// the document. To move to another key, or to another service, make a root of it
+// and call [Ring.ChangeRoot], before an alias is moved and before the old key is
+// disabled.
+//
+// A document of another key, context or kind of root is [ErrRoot], and one that
+// was edited behind the message's head [ErrDamaged]. Whatever else the service
+// says, that it is unavailable or that its key is disabled, denied or gone, is
+// [ErrRootUnavailable]: the document is as good as before. The service's own
+// error is wrapped beside all of these. ctx bounds the requests.
+//
+// It is safe for concurrent use and keeps no data key.
+func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (tink.AEADWithContext, error) {
+	if client == nil {
+		return nil, errors.New("keyring: no key service")
+	}
+	if keyID == "" || len(keyID) > maxKMSKeyID {
+		return nil, fmt.Errorf("keyring: root key id of %d bytes, want 1 to %d", len(keyID), maxKMSKeyID)
+	}
+	r := &kmsRoot{client: client, keyID: keyID}
+	if opts != nil {
+		r.opts = *opts
+	}
+	if _, taken := r.opts.Context[KMSPurpose]; taken {
+		return nil, fmt.Errorf("keyring: root context has a %q of its own", KMSPurpose)
+	}
+	r.ec = kms.Context{KMSPurpose: kmsPurposeRoot}
+	maps.Copy(r.ec, r.opts.Context)
+	r.opts.Context = nil
+	return r, nil
+}
+
+// ask returns the ctx of a request to the service. It is the ring's own,
+// whatever request of whom made the ring ask.
+func (r *kmsRoot) ask(ctx context.Context) context.Context {
+	ctx = kms.WithPrincipal(ctx, r.opts.Principal)
+	ctx = kms.WithResource(ctx, kmsRootAuditAs)
+	return kms.WithReport(ctx, new(kms.Report))
+}
+
+// EncryptWithContext implements [tink.AEADWithContext].
+func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
+	dk, err := r.client.GenerateDataKey(r.ask(ctx), r.keyID, r.ec.Clone())
+	if err != nil {
+		return nil, r.unavailable(ctx, err)
+	}
+	if dk == nil || dk.IsZero() || len(dk.KeyID) == 0 || len(dk.KeyID) > maxKMSKeyID ||
+		len(dk.Ciphertext) == 0 || len(dk.Ciphertext) > maxKMSWrapped {
+		return nil, r.unavailable(ctx, fmt.Errorf("%w: no usable data key", kms.ErrUnavailable))
+	}
+	key, err := secret.New(dk.Plaintext())
+	if err != nil {
+		return nil, fmt.Errorf("keyring: data %w", err)
+	}
+	header, err := marshalKMSHeader(dk.KeyID, dk.Ciphertext)
+	if err != nil {
+		return nil, err
+	}
+	message, err := sealRootMessage(key, kmsRootContext(header, associatedData), plaintext)
+	if err != nil {
+		return nil, err
+	}
+	return append(header, message...), nil
+}
+
+// DecryptWithContext implements [tink.AEADWithContext].
+func (r *kmsRoot) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
+	keyID, wrapped, message, err := parseKMSHeader(ciphertext)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	plaintext, err := r.client.Decrypt(r.ask(ctx), r.keyID, wrapped, r.ec.Clone())
+	defer clear(plaintext)
+	switch {
+	case err == nil:
+	case errors.Is(err, kms.ErrCiphertext), errors.Is(err, kms.ErrInvalid):
+		return nil, fmt.Errorf("%w: it is under key %.256q, the root is %q: %w", ErrRoot, keyID, r.keyID, err)
+	default:
+		return nil, r.unavailable(ctx, err)
+	}
+	key, err := secret.New(plaintext)
+	if err != nil {
+		return nil, r.unavailable(ctx, fmt.Errorf("%w: data %v", kms.ErrUnavailable, err))
+	}
+	header := ciphertext[:len(ciphertext)-len(message)]
+	return openRootMessage(key, kmsRootContext(header, associatedData), message)
+}
+
+// unavailable is the error of a root that could not be asked.
+func (r *kmsRoot) unavailable(ctx context.Context, err error) error {
+	return fmt.Errorf("%w: key %q: %w", ErrRootUnavailable, r.keyID, withContext(ctx, err))
+}
+
+// Format implements [fmt.Formatter]: every verb shows what r is.
+func (r kmsRoot) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "KMS root %q", r.keyID) }
+
+// LogValue implements [slog.LogValuer].
+func (r kmsRoot) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(r)) }
+
+func kmsRootContext(header, associatedData []byte) []byte {
+	b := append([]byte(kmsRootLabel), header...)
+	return append(b, associatedData...)
+}
+
+func marshalKMSHeader(keyID string, wrapped []byte) ([]byte, error) {
+	var b cryptobyte.Builder
+	b.AddUint8(kmsRootKind)
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(keyID)) })
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(wrapped) })
+	header, err := b.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("keyring: %w", err)
+	}
+	return header, nil
+}
+
+// parseKMSHeader splits a ciphertext. What it returns is within bounds.
+func parseKMSHeader(ciphertext []byte) (keyID string, wrapped, message []byte, err error) {
+	s := cryptobyte.String(ciphertext)
+	var kind uint8
+	var id, w cryptobyte.String
+	if !s.ReadUint8(&kind) {
+		return "", nil, nil, errors.New("ciphertext is empty")
+	}
+	if kind != kmsRootKind {
+		return "", nil, nil, fmt.Errorf("its ciphertext is not of a KMS root (kind %d)", kind)
+	}
+	if !s.ReadUint16LengthPrefixed(&id) || !s.ReadUint16LengthPrefixed(&w) ||
+		len(id) == 0 || len(id) > maxKMSKeyID || len(w) == 0 || len(w) > maxKMSWrapped {
+		return "", nil, nil, errors.New("KMS header is cut short, or out of bounds")
+	}
+	return string(id), w, s, nil
+}
