@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -70,12 +69,11 @@ type Options struct {
 type Bucket struct {
 	*gcblob.Bucket
 
-	inner      *gcblob.Bucket
-	name       string
-	cipher     sse.Cipher
-	decrypters sse.ByMode
-	opts       Options // with its defaults
-	locks      keyLocks
+	inner  *gcblob.Bucket
+	name   string
+	cipher sse.Cipher
+	opts   Options // with its defaults
+	locks  keyLocks
 }
 
 // NewBucket returns a bucket that keeps its objects encrypted in inner. name is
@@ -95,6 +93,12 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	if b.opts.EnvelopeSize < 0 || b.opts.EnvelopeSize > sse.MaxEnvelopeSize {
 		return nil, fmt.Errorf("%w: envelopes of %d bytes, at most %d", sse.ErrInvalid, b.opts.EnvelopeSize, sse.MaxEnvelopeSize)
 	}
+	if err := b.opts.Policy.valid(); err != nil {
+		return nil, err
+	}
+	if _, err := b.opts.Policy.precheck(cipher); err != nil {
+		return nil, err
+	}
 	b.Bucket = gcblob.NewBucket(&bucketDriver{b})
 	return b, nil
 }
@@ -111,10 +115,8 @@ func (b *Bucket) object(key string) sse.Object { return sse.Object{Bucket: b.nam
 // Decrypt opens an envelope as the bucket's reads do. It implements
 // [sse.Decrypter].
 func (b *Bucket) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
-	if dec, ok := b.opts.Decrypters[env.Mode()]; ok {
-		return dec.Decrypt(ctx, obj, env)
-	}
-	return b.cipher.Decrypt(ctx, obj, env)
+	dec, _ := b.decrypter(env.Mode(), new(ReadRequest))
+	return dec.Decrypt(ctx, obj, env)
 }
 
 // replace runs publish, which writes over key what was made of the version of it
@@ -154,25 +156,4 @@ func sameEnvelope(x, y *sse.Envelope) (bool, error) {
 	}
 	yb, err := y.MarshalBinary()
 	return bytes.Equal(xb, yb), err
-}
-
-// envelopeAt reads the envelope that is stored at key, and nothing else.
-func (b *Bucket) envelopeAt(ctx context.Context, key string) (*sse.Envelope, error) {
-	r, err := b.inner.NewRangeReader(ctx, key, 0, int64(b.opts.EnvelopeSize), nil)
-	if err != nil {
-		return nil, openError(err)
-	}
-	defer r.Close()
-	env, _, err := readEnvelope(r, b.opts.EnvelopeSize)
-	if !errors.Is(err, io.ErrUnexpectedEOF) || r.Size() <= int64(b.opts.EnvelopeSize) {
-		return env, err
-	}
-	// An envelope of another size.
-	whole, err := b.inner.NewRangeReader(ctx, key, 0, sse.MaxEnvelopeSize, nil)
-	if err != nil {
-		return nil, openError(err)
-	}
-	defer whole.Close()
-	env, _, err = readEnvelope(whole, b.opts.EnvelopeSize)
-	return env, err
 }

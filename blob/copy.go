@@ -144,7 +144,7 @@ func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse
 	if c.req.Cipher != nil {
 		cipher = c.req.Cipher
 	}
-	if err := b.opts.Policy.precheck(cipher); err != nil {
+	if _, err := b.opts.Policy.precheck(cipher); err != nil {
 		return nil, err
 	}
 	d, err := b.decrypt(ctx, c.src, env, &c.req.Source)
@@ -184,14 +184,11 @@ func (c *copying) encrypt(ctx context.Context, attrs *gcblob.Attributes, content
 	if _, hinted := parseHint(attrs.Metadata); hinted {
 		return nil, errDamaged
 	}
-	if c.req.Source.Decrypter != nil || len(c.req.Source.Context) > 0 {
-		return nil, fmt.Errorf("%w: the request brings a key or a context, and the source is not encrypted", sse.ErrMode)
+	if c.req.Source.brings() {
+		return nil, errNotEncrypted
 	}
-	req := WriteRequest{Context: c.req.Context}
-	if c.req.Cipher != nil {
-		req.Cipher = c.req.Cipher
-	}
-	enc, env, err := b.encrypt(ctx, c.dst, &req)
+	req := &WriteRequest{Cipher: c.req.encrypter(), Context: c.req.Context}
+	enc, env, err := b.encrypt(ctx, c.dst, req)
 	if err != nil {
 		return nil, err
 	}

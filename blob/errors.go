@@ -3,10 +3,8 @@ package blob
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"reflect"
-	"strings"
 
 	"gocloud.dev/gcerrors"
 
@@ -84,24 +82,22 @@ func errorCode(err error) gcerrors.ErrorCode {
 	return gcerrors.Unknown
 }
 
-// opaque hides the gocloud code that an error may have from a part of ours which
-// is not the inner bucket: a key service that keeps its keys in a bucket must not
-// make an object look deleted. [errors.Is] and [errors.As] see through it.
+// opaque hides what a gocloud bucket would read into an error that is not for it:
+// a code, since a key service that keeps its keys in a bucket must not make an
+// object look deleted; and the end of a stream. Otherwise [errors.Is] and
+// [errors.As] see through it.
 type opaque struct{ err error }
 
-func (o opaque) Error() string        { return o.err.Error() }
-func (o opaque) Is(target error) bool { return errors.Is(o.err, target) && !isCode(target) }
+func (o opaque) Error() string { return o.err.Error() }
 
-func (o opaque) As(target any) bool {
-	if t := reflect.TypeOf(target); t.Kind() == reflect.Pointer && strings.Contains(t.String(), "gcerr.") {
-		return false
-	}
-	return errors.As(o.err, target)
+func (o opaque) Is(target error) bool {
+	return target != io.EOF && target != gcerrors.ErrNotFound && errors.Is(o.err, target)
 }
 
-// isCode reports whether target is the sentinel of a gocloud code.
-func isCode(target error) bool {
-	return target == gcerrors.ErrNotFound || target == gcerrors.ErrAlreadyExists
+func (o opaque) As(target any) bool {
+	// gocloud's error type is internal to it; this method of xerrors shows it.
+	_, coded := reflect.TypeOf(target).Elem().MethodByName("FormatError")
+	return !coded && errors.As(o.err, target)
 }
 
 // keyError is what a key operation returned. It may be anything, as ciphers come
@@ -113,11 +109,11 @@ func keyError(err error) error {
 	return opaque{err}
 }
 
-// openError is what opening something of the inner bucket returned. None of it
-// is the end of anything.
+// openError is what a request of the inner bucket returned. None of it is the end
+// of anything, although a store may say io.EOF when its own files end too early.
 func openError(err error) error {
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("blob: the inner bucket: %v: %w", err, io.ErrUnexpectedEOF)
+		return opaque{err}
 	}
 	return err
 }

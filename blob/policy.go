@@ -22,21 +22,6 @@ type Policy struct {
 	AllowCustomerKeys bool
 }
 
-// Rule names what decided about a request.
-type Rule string
-
-// The rules that decide about a request.
-const (
-	RuleModes        Rule = "Policy.Modes"
-	RuleKMSKeys      Rule = "Policy.KMSKeys"
-	RuleCustomerKeys Rule = "Policy.AllowCustomerKeys"
-	RulePlain        Rule = "Options.AllowPlain"
-	RuleDecrypters   Rule = "Options.Decrypters"
-	RuleCipher       Rule = "the bucket's cipher"
-	RuleRequest      Rule = "the request's cipher"
-	RuleStored       Rule = "the stored object"
-)
-
 // check returns the rule that decides about a new envelope, and [ErrPolicy] if
 // it refuses. An empty keyID is one that is not known yet.
 func (p *Policy) check(mode sse.Mode, keyID string) (Rule, error) {
@@ -58,14 +43,24 @@ func (p *Policy) check(mode sse.Mode, keyID string) (Rule, error) {
 	return RuleModes, nil
 }
 
-// precheck refuses what is known to be refused before the key is touched.
-func (p *Policy) precheck(enc sse.Encrypter) error {
+// precheck refuses what is known to be refused before the key is touched. Of a
+// cipher that does not say what it is, the envelope will tell.
+func (p *Policy) precheck(enc sse.Encrypter) (Rule, error) {
 	mode, keyID := identify(enc)
 	if mode == 0 {
-		return nil // the envelope will tell
+		return RuleModes, nil
 	}
-	_, err := p.check(mode, keyID)
-	return err
+	return p.check(mode, keyID)
+}
+
+// valid reports a policy that makes no sense.
+func (p *Policy) valid() error {
+	for _, mode := range p.Modes {
+		if _, err := mode.MarshalText(); err != nil {
+			return fmt.Errorf("blob: Policy.Modes: %w", err)
+		}
+	}
+	return nil
 }
 
 // identify tells a cipher's mode, and its key id where that is fixed; zero where

@@ -3,7 +3,6 @@ package blob
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"sync"
@@ -150,10 +149,7 @@ func (g *getter) decrypt(env *sse.Envelope) (*sse.Decryption, error) {
 
 // decrypt opens the envelope of the object at key for a request.
 func (b *Bucket) decrypt(ctx context.Context, key string, env *sse.Envelope, req *ReadRequest) (*sse.Decryption, error) {
-	var dec sse.Decrypter = b
-	if req.Decrypter != nil {
-		dec = req.Decrypter
-	}
+	dec, _ := b.decrypter(env.Mode(), req)
 	obj := b.object(key)
 	obj.Context = req.Context
 	d, err := dec.Decrypt(ctx, obj, env)
@@ -200,8 +196,8 @@ func (g *getter) checkPlain(r *gcblob.Reader) error {
 	if !g.b.opts.AllowPlain {
 		return ErrPlain
 	}
-	if g.req.Decrypter != nil || len(g.req.Context) > 0 {
-		return fmt.Errorf("%w: the request brings a key or a context, and the object is not encrypted", sse.ErrMode)
+	if g.req.brings() {
+		return errNotEncrypted
 	}
 	attrs, err := g.b.inner.Attributes(g.ctx, g.key)
 	if err != nil {
@@ -271,7 +267,7 @@ func (b *Bucket) readRange(ctx context.Context, key string, off, n int64, hook f
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) && head.Size() > envelopeSize {
 		// An envelope that is longer than the bucket's are.
-		env, err = b.envelopeAt(g.ctx, key)
+		env, err = g.envelope()
 	}
 	if err != nil {
 		return nil, nil, err
@@ -345,6 +341,32 @@ func (b *Bucket) readRange(ctx context.Context, key string, off, n int64, hook f
 		return nil, env, err
 	}
 	return g.reader(first, size, env, chunks), env, nil
+}
+
+// envelopeAt reads the envelope that is stored at key, and nothing else.
+func (b *Bucket) envelopeAt(ctx context.Context, key string) (*sse.Envelope, error) {
+	g := b.getter(ctx, key, nil)
+	defer g.close()
+	return g.envelope()
+}
+
+// envelope reads the object's envelope, whatever its size.
+func (g *getter) envelope() (*sse.Envelope, error) {
+	size := int64(g.b.opts.EnvelopeSize)
+	r, err := g.get(0, size)
+	if err != nil {
+		if attrs, e := g.b.inner.Attributes(g.ctx, g.key); e == nil && attrs.Size == 0 {
+			return nil, ErrPlain // some stores refuse a range of nothing
+		}
+		return nil, err
+	}
+	env, _, err := readEnvelope(r, g.b.opts.EnvelopeSize)
+	if errors.Is(err, io.ErrUnexpectedEOF) && r.Size() > size {
+		if r, err = g.get(0, sse.MaxEnvelopeSize); err == nil {
+			env, _, err = readEnvelope(r, g.b.opts.EnvelopeSize)
+		}
+	}
+	return env, err
 }
 
 // Sizes of a body's chunks, see package sse.

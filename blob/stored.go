@@ -127,17 +127,18 @@ func readEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, e
 	if !bytes.HasPrefix(head, magic) {
 		return nil, whole, ErrPlain
 	}
+	env = new(sse.Envelope)
+	if n == expect && env.UnmarshalBinary(head) == nil {
+		return env, r, nil
+	}
 	env, err = sse.ReadEnvelope(whole)
 	if err != nil {
 		return nil, nil, err
 	}
-	if rest.Len() == 0 {
-		return env, r, nil // for what r can do beside Read
-	}
 	return env, whole, nil
 }
 
-// damaged is the error of an object that does not begin with an envelope although
+// errDamaged is the error of an object that does not begin with an envelope although
 // its metadata says so.
 var errDamaged = fmt.Errorf("blob: its metadata says that the object is encrypted: %w", sse.ErrFormat)
 

@@ -71,11 +71,8 @@ func same(x, y any) bool {
 
 // encrypt starts the encryption of a new object, if the policy allows it.
 func (b *Bucket) encrypt(ctx context.Context, key string, req *WriteRequest) (*sse.Encryption, *sse.Envelope, error) {
-	var enc sse.Encrypter = b.cipher
-	if req.Cipher != nil {
-		enc = req.Cipher
-	}
-	if err := b.opts.Policy.precheck(enc); err != nil {
+	enc, _ := b.encrypter(req.Cipher)
+	if _, err := b.opts.Policy.precheck(enc); err != nil {
 		return nil, nil, err
 	}
 	obj := b.object(key)
@@ -110,7 +107,8 @@ type stored struct {
 // caller's; the hint comes on top. The content type is the caller's too: the inner
 // bucket must not look for one in the ciphertext.
 func (b *Bucket) create(ctx context.Context, key string, env *sse.Envelope, opts *gcblob.WriterOptions) (*stored, error) {
-	head, err := env.MarshalBinary()
+	const small = 2 << 10 // a body of that size is written together with its envelope
+	head, err := env.AppendBinary(make([]byte, 0, env.Size()+small))
 	if err != nil {
 		return nil, err
 	}
@@ -132,10 +130,9 @@ func (s *stored) Write(p []byte) (int, error) {
 	}
 	head := s.head
 	s.head = nil
-	if len(p) <= 2*sealedChunkSize {
-		head = append(head, p...)
-		n, err := s.inner.Write(head)
-		return max(0, n-(len(head)-len(p))), err
+	if len(p) <= cap(head)-len(head) {
+		n, err := s.inner.Write(append(head, p...))
+		return max(0, n-len(head)), err
 	}
 	if _, err := s.inner.Write(head); err != nil {
 		return 0, err
@@ -182,7 +179,19 @@ func (w *writer) Write(p []byte) (int, error) { return w.body.Write(p) }
 // are encrypted on several cores.
 func (w *writer) Upload(r io.Reader) error {
 	_, err := io.Copy(w.body, r)
+	if err != nil {
+		w.fail(err) // gocloud closes the writer next, which must not commit
+	}
 	return err
+}
+
+// fail ends the write with its first error.
+func (w *writer) fail(err error) error {
+	if !w.done {
+		w.done, w.err = true, err
+		w.stored.abort()
+	}
+	return w.err
 }
 
 // Close commits the object, if everything before succeeded and ctx still is.
@@ -190,14 +199,10 @@ func (w *writer) Close() error {
 	if w.done {
 		return w.err
 	}
+	if err := w.body.Close(); err != nil {
+		return w.fail(err)
+	}
 	w.done = true
-	if w.err = w.body.Close(); w.err == nil {
-		w.err = w.stored.ctx.Err()
-	}
-	if w.err != nil {
-		w.stored.abort()
-		return w.err
-	}
 	s := w.stored
 	w.err = s.commit(func(fn func() error) error { return s.b.locks.commit(s.ctx, s.key, fn) })
 	return w.err

@@ -1,0 +1,176 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Rule names what decides about a request.
+type Rule string
+
+// The rules that decide about a request.
+const (
+	RuleModes        Rule = "Policy.Modes"
+	RuleKMSKeys      Rule = "Policy.KMSKeys"
+	RuleCustomerKeys Rule = "Policy.AllowCustomerKeys"
+	RulePlain        Rule = "Options.AllowPlain"
+	RuleDecrypters   Rule = "Options.Decrypters"
+	RuleCipher       Rule = "the bucket's cipher"
+	RuleRequest      Rule = "the request's cipher"
+	RuleStored       Rule = "the stored object"
+)
+
+// Explanation says what a request would do. The key itself may still refuse: who
+// may use it, and whether it is the right one, shows only when it is used.
+type Explanation struct {
+	// Rule decided, and Err is why it refuses; nil if it does not.
+	Rule Rule
+	Err  error
+
+	// Cipher says whose cipher would be used: RuleRequest, RuleDecrypters or
+	// RuleCipher. It is empty where none would.
+	Cipher Rule
+
+	// Kind is what the stored object is, for a read.
+	Kind Kind
+
+	// Mode and KeyID are those of the stored object, for a read, and those of the
+	// object that would be written, for a write. They are zero where that shows
+	// only when the key is used, as does the id behind an alias.
+	Mode  sse.Mode
+	KeyID string
+}
+
+// String is the explanation in a sentence.
+func (e Explanation) String() string {
+	what := "no encryption"
+	switch {
+	case e.Mode != 0 && e.KeyID != "":
+		what = fmt.Sprintf("%v under key %q", e.Mode, e.KeyID)
+	case e.Mode != 0:
+		what = e.Mode.String()
+	case e.Kind != 0 && e.Kind != KindPlain:
+		what = e.Kind.String()
+	case e.Kind == 0:
+		what = "a mode that its key will tell"
+	}
+	if e.Cipher != "" {
+		what += " with " + string(e.Cipher)
+	}
+	if e.Err != nil {
+		return fmt.Sprintf("%s: refused by %s: %v", what, e.Rule, e.Err)
+	}
+	return fmt.Sprintf("%s: allowed by %s", what, e.Rule)
+}
+
+// ExplainWrite says what a write with this request, which may be nil, would do.
+func (b *Bucket) ExplainWrite(req *WriteRequest) Explanation {
+	if req == nil {
+		req = new(WriteRequest)
+	}
+	return b.explainCipher(req.Cipher)
+}
+
+func (b *Bucket) explainCipher(asked sse.Encrypter) Explanation {
+	var e Explanation
+	var enc sse.Encrypter
+	enc, e.Cipher = b.encrypter(asked)
+	e.Mode, e.KeyID = identify(enc)
+	e.Rule, e.Err = b.opts.Policy.precheck(enc)
+	return e
+}
+
+// ExplainRead says what a read of key with this request, which may be nil, would
+// do. It reads the object's envelope. Its error is that of the inner bucket.
+func (b *Bucket) ExplainRead(ctx context.Context, key string, req *ReadRequest) (Explanation, error) {
+	if req == nil {
+		req = new(ReadRequest)
+	}
+	attrs, err := b.inner.Attributes(ctx, key)
+	if err != nil {
+		return Explanation{}, openError(err)
+	}
+	env, err := b.envelopeAt(ctx, key)
+	_, hinted := parseHint(attrs.Metadata)
+	kind, ok := kindOf(err, hinted)
+	if !ok {
+		return Explanation{}, err
+	}
+	e := Explanation{Kind: kind, Err: err}
+	switch kind {
+	case KindPlain:
+		e.Rule, e.Err = RulePlain, nil
+		if !b.opts.AllowPlain {
+			e.Err = ErrPlain
+		} else if req.brings() {
+			e.Rule, e.Cipher, e.Err = RuleRequest, RuleRequest, errNotEncrypted
+		}
+		return e, nil
+	case KindEncrypted:
+	default:
+		e.Rule = RuleStored
+		if errors.Is(err, ErrPlain) {
+			e.Err = errDamaged
+		}
+		return e, nil
+	}
+	e.Mode, e.KeyID = env.Mode(), env.KeyID()
+	var dec sse.Decrypter
+	dec, e.Cipher = b.decrypter(env.Mode(), req)
+	e.Rule = e.Cipher
+	if mode, _ := identify(dec); mode != 0 && mode != env.Mode() {
+		e.Err = fmt.Errorf("%w: the object is %v, and %s is for %v", sse.ErrMode, env.Mode(), e.Cipher, mode)
+	}
+	if req.Context != nil && !req.Context.Equal(env.Context()) {
+		e.Rule, e.Err = RuleStored, fmt.Errorf("%w: its encryption context differs", sse.ErrKey)
+	}
+	return e, nil
+}
+
+// ExplainCopy says what a copy of srcKey with this request, which may be nil,
+// would do: the read of the source and the write of the copy.
+func (b *Bucket) ExplainCopy(ctx context.Context, srcKey string, req *CopyRequest) (source, copied Explanation, err error) {
+	if req == nil {
+		req = new(CopyRequest)
+	}
+	if source, err = b.ExplainRead(ctx, srcKey, &req.Source); err != nil {
+		return source, copied, err
+	}
+	return source, b.explainCipher(req.encrypter()), nil
+}
+
+// encrypter is the cipher that a write uses, and whose it is.
+func (b *Bucket) encrypter(asked sse.Encrypter) (sse.Encrypter, Rule) {
+	if asked != nil {
+		return asked, RuleRequest
+	}
+	return b.cipher, RuleCipher
+}
+
+// decrypter is what a read of an object of this mode uses, and whose it is.
+func (b *Bucket) decrypter(mode sse.Mode, req *ReadRequest) (sse.Decrypter, Rule) {
+	if req.Decrypter != nil {
+		return req.Decrypter, RuleRequest
+	}
+	if dec, ok := b.opts.Decrypters[mode]; ok {
+		return dec, RuleDecrypters
+	}
+	return b.cipher, RuleCipher
+}
+
+// brings reports whether the request has something that only encrypted objects
+// have.
+func (r *ReadRequest) brings() bool { return r.Decrypter != nil || len(r.Context) > 0 }
+
+var errNotEncrypted = fmt.Errorf("%w: the request brings a key or a context, and the object is not encrypted", sse.ErrMode)
+
+// encrypter is the request's cipher, or nil.
+func (r *CopyRequest) encrypter() sse.Encrypter {
+	if r.Cipher == nil {
+		return nil // and not an interface that holds a nil one
+	}
+	return r.Cipher
+}
