@@ -1,9 +1,11 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -29,8 +31,9 @@ const defaultWorkers = 8
 
 // listed is an object as the store's listing shows it.
 type listed struct {
-	key  string
-	size int64 // as stored; below zero if it is not known
+	key   string
+	size  int64 // as stored; below zero if it is not known
+	again bool  // it failed in an earlier run, and is not from the listing
 }
 
 // list calls visit for all objects whose keys begin with prefix, in the order in
@@ -47,7 +50,7 @@ func list(ctx context.Context, store *gcblob.Bucket, prefix string, visit func(l
 			return err
 		}
 		for _, object := range page {
-			if err := visit(listed{object.Key, object.Size}); err != nil {
+			if err := visit(listed{key: object.Key, size: object.Size}); err != nil {
 				return err
 			}
 		}
@@ -80,7 +83,7 @@ func listTree(ctx context.Context, store *gcblob.Bucket, prefix string, visit fu
 		if object.IsDir {
 			err = listTree(ctx, store, object.Key, visit)
 		} else {
-			err = visit(listed{object.Key, object.Size})
+			err = visit(listed{key: object.Key, size: object.Size})
 		}
 		if err != nil {
 			return err
@@ -148,5 +151,55 @@ func inOrder[R any](
 			return err
 		}
 	}
-	return errors.Join(parent.Err(), listErr) // listErr is settled: order is closed
+	if err := parent.Err(); err != nil {
+		return err // rather than what the store made of it
+	}
+	return listErr // settled, since order is closed
+}
+
+// sequence makes an iterator of run, whose yield fails when the loop was left.
+func sequence[T any](run func(yield func(T) error) error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		err := run(func(value T) error {
+			if !yield(value, nil) {
+				return errLeft
+			}
+			return nil
+		})
+		if err != nil && err != errLeft {
+			var none T
+			yield(none, err)
+		}
+	}
+}
+
+var errLeft = errors.New("blob: the loop was left")
+
+// valueOr returns *opts, and the zero options for nil.
+func valueOr[T any](opts *T) (value T) {
+	if opts != nil {
+		value = *opts
+	}
+	return value
+}
+
+// workers returns how many workers n asks for.
+func workers(n int) int {
+	if n <= 0 {
+		return defaultWorkers
+	}
+	return n
+}
+
+// wait waits for the limiter, if there is one.
+func wait(ctx context.Context, l Limiter) error {
+	if l == nil {
+		return nil
+	}
+	return l.Wait(ctx)
+}
+
+// compareKeys orders by mode and id.
+func compareKeys(x, y KeyRef) int {
+	return cmp.Or(cmp.Compare(x.Mode, y.Mode), strings.Compare(x.KeyID, y.KeyID))
 }

@@ -1,0 +1,215 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Verdict is what [Bucket.Check] finds an object to be.
+type Verdict uint8
+
+// What an object can be. The order is that of a summary.
+const (
+	VerdictGood           Verdict = iota + 1 // as far as it was looked at
+	VerdictPlain                             // not encrypted, and nothing says that it should be
+	VerdictWrongKey                          // the envelope is of another object, bucket, context or key, or was edited
+	VerdictNoKey                             // the key is not to be had: disabled, destroyed, denied, unreachable, or a customer's
+	VerdictTruncated                         // it ends where no object ends
+	VerdictDamaged                           // the envelope or the body is not what was written
+	VerdictUnknownVersion                    // the envelope is of a later version of the format
+	VerdictUnreadable                        // the store did not give it
+)
+
+var verdictNames = [...]string{
+	VerdictGood: "good", VerdictPlain: "plain", VerdictWrongKey: "wrong key", VerdictNoKey: "no key", VerdictTruncated: "truncated",
+	VerdictDamaged: "damaged", VerdictUnknownVersion: "unknown version", VerdictUnreadable: "unreadable",
+}
+
+// String names the verdict.
+func (v Verdict) String() string {
+	if int(v) < len(verdictNames) && v != 0 {
+		return verdictNames[v]
+	}
+	return fmt.Sprintf("Verdict(%d)", uint8(v))
+}
+
+// Depth is how far a check looks into objects.
+type Depth uint8
+
+// How far a check looks, and what each costs.
+const (
+	// CheckEnvelopes opens the envelope, and finds a size that no object has. It
+	// reads the head of each object.
+	CheckEnvelopes Depth = iota
+
+	// CheckLengths authenticates where the body ends as well, and so its size. It
+	// reads the last 16 KiB too.
+	CheckLengths
+
+	// CheckBodies authenticates all of the body. It reads everything.
+	CheckBodies
+)
+
+// Finding is what was found of one object.
+type Finding struct {
+	Entry
+	Verdict Verdict
+	Err     error // nil if it is good, or plain
+}
+
+// CheckOptions are for [Bucket.Check]. The zero value is right for most.
+type CheckOptions struct {
+	// Filter chooses objects. One with Modes or KeyIDs leaves out what has no
+	// envelope.
+	Filter Filter
+
+	// Depth is how far to look.
+	Depth Depth
+
+	// From opens the objects; nil means what the bucket opens them with.
+	From sse.Decrypter
+
+	// Workers is how many objects are looked at at once; 0 means 8.
+	Workers int
+
+	// Limit, if set, sets the pace, in objects.
+	Limit Limiter
+}
+
+// Check tells of every object whether it can be read, and if not, what is wrong
+// with it. Findings come in the order of the store's listing, and are nowhere
+// collected; bodies pass through in pieces. Where the object was replaced while
+// it was looked at, the new one counts; where it was deleted, there is no
+// finding. The sequence ends with an error if the listing fails or ctx ends, and
+// then is not the whole bucket.
+//
+// A good object is authentic as far as Depth says. That it is the latest that was
+// written under its key, and that no object is missing, nothing proves.
+func (b *Bucket) Check(ctx context.Context, opts *CheckOptions) iter.Seq2[Finding, error] {
+	o := valueOr(opts)
+	if o.From == nil {
+		o.From = b
+	}
+	return sequence(func(yield func(Finding) error) error {
+		return inOrder(ctx, workers(o.Workers), b.lister(o.Filter.Prefix), func(ctx context.Context, object listed) Finding {
+			if err := wait(ctx, o.Limit); err != nil {
+				return Finding{Entry: Entry{Key: object.key}, Verdict: VerdictUnreadable, Err: err}
+			}
+			return b.check(ctx, object, o)
+		}, func(_ listed, f Finding) error {
+			switch {
+			case gcerrors.Code(f.Err) == gcerrors.NotFound:
+				return nil
+			case o.Filter.narrow() && (f.Seal == KeyRef{} || !o.Filter.match(f.Seal)):
+				return nil
+			}
+			return yield(f)
+		})
+	})
+}
+
+// check looks at one object. A verdict that is not good may come of two looks at
+// two versions, so it has to last.
+func (b *Bucket) check(ctx context.Context, object listed, o CheckOptions) Finding {
+	for attempt := 1; ; attempt++ {
+		e, env := b.inspect(ctx, object)
+		f := Finding{Entry: e, Err: e.Err}
+		if env != nil && f.Err == nil && o.Filter.match(e.Seal) {
+			f.Err = b.open(ctx, e, env, o)
+		}
+		f.Verdict = verdict(e, f.Err)
+		if f.Err == nil || env == nil || attempt == maxPasses {
+			return f
+		}
+		now, err := b.envelopeAt(ctx, object.key)
+		if err != nil {
+			f.Err = err // most likely deleted
+			f.Verdict = verdict(e, err)
+			return f
+		}
+		if same, err := sameEnvelope(env, now); err != nil || same {
+			return f
+		}
+	}
+}
+
+// open opens an object as far as asked.
+func (b *Bucket) open(ctx context.Context, e Entry, env *sse.Envelope, o CheckOptions) error {
+	d, err := o.From.Decrypt(ctx, b.object(e.Key), env)
+	if err != nil {
+		return keyError(err)
+	}
+	switch o.Depth {
+	case CheckLengths:
+		body := &storedBody{ctx: ctx, b: b, key: e.Key, off: int64(e.EnvelopeSize)}
+		_, err = d.ReaderAt(body, e.Stored-int64(e.EnvelopeSize))
+	case CheckBodies:
+		r, openErr := b.inner.NewRangeReader(ctx, e.Key, int64(e.EnvelopeSize), -1, nil)
+		if openErr != nil {
+			return openError(openErr)
+		}
+		defer r.Close()
+		_, err = copyBody(io.Discard, d.Reader(r))
+	}
+	return err
+}
+
+// storedBody gives random access to the body of a stored object.
+type storedBody struct {
+	ctx context.Context // of the check that it serves
+	b   *Bucket
+	key string
+	off int64 // where the body begins
+}
+
+func (s *storedBody) ReadAt(p []byte, off int64) (int, error) {
+	r, err := s.b.inner.NewRangeReader(s.ctx, s.key, s.off+off, int64(len(p)), nil)
+	if err != nil {
+		return 0, openError(err)
+	}
+	defer r.Close()
+	n, err := io.ReadFull(r, p)
+	if err == io.ErrUnexpectedEOF {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// verdict tells what an error means.
+func verdict(e Entry, err error) Verdict {
+	switch {
+	case err == nil && e.Kind == KindPlain:
+		return VerdictPlain
+	case err == nil:
+		return VerdictGood
+	case e.Kind == KindUnknownVersion:
+		return VerdictUnknownVersion
+	case errors.Is(err, sse.ErrKey):
+		return VerdictWrongKey
+	case errors.Is(err, sse.ErrTruncated), e.Kind == KindDamaged && errors.Is(err, io.ErrUnexpectedEOF):
+		return VerdictTruncated
+	case errors.Is(err, sse.ErrCorrupt), e.Kind == KindDamaged:
+		return VerdictDamaged
+	}
+	for _, reason := range noKey {
+		if errors.Is(err, reason) {
+			return VerdictNoKey
+		}
+	}
+	return VerdictUnreadable
+}
+
+// noKey are the errors of keys that are not to be had.
+var noKey = []error{
+	sse.ErrMode, keyring.ErrDisabled, keyring.ErrDestroyed, keyring.ErrUnknownKey, keyring.ErrStore,
+	kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrUnavailable, kms.ErrInvalid, kms.ErrAudit,
+}

@@ -1,0 +1,252 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"time"
+
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/sse"
+)
+
+// KeyRef names a key that seals objects: a version of a ring's master key, a key
+// of a key service, or, without a KeyID, customer keys, which have no names.
+type KeyRef struct {
+	Mode  sse.Mode `json:"mode"`
+	KeyID string   `json:"keyId,omitempty"`
+}
+
+// String names the mode and the key.
+func (k KeyRef) String() string {
+	if k.KeyID == "" {
+		return k.Mode.String()
+	}
+	return k.Mode.String() + " " + k.KeyID
+}
+
+// keyOf names the key that opens an envelope.
+func keyOf(env *sse.Envelope) KeyRef { return KeyRef{env.Mode(), env.KeyID()} }
+
+// Filter chooses objects. The zero Filter chooses all.
+type Filter struct {
+	Prefix string     `json:"prefix,omitempty"` // of the keys
+	Modes  []sse.Mode `json:"modes,omitempty"`  // empty means all
+	KeyIDs []string   `json:"keyIds,omitempty"` // empty means all; "" is that of SSE-C
+}
+
+// narrow reports whether the filter leaves out objects by what seals them, and so
+// everything that is not encrypted.
+func (f Filter) narrow() bool { return len(f.Modes) > 0 || len(f.KeyIDs) > 0 }
+
+// match reports whether the filter chooses what k seals.
+func (f Filter) match(k KeyRef) bool {
+	return (len(f.Modes) == 0 || slices.Contains(f.Modes, k.Mode)) &&
+		(len(f.KeyIDs) == 0 || slices.Contains(f.KeyIDs, k.KeyID))
+}
+
+// Limiter sets the pace of a job, which waits before each object. A
+// *rate.Limiter of golang.org/x/time/rate is one.
+type Limiter interface {
+	Wait(ctx context.Context) error
+}
+
+// Entry is one object of an [Bucket.Inventory]. What it says is what the object's
+// envelope says, which is not authentic before a key has opened it: see
+// [Bucket.Check].
+type Entry struct {
+	Key          string
+	Kind         Kind      // zero for an object that could not be read
+	Seal         KeyRef    // what opens it; zero without an envelope
+	BucketKey    bool      // in SSE-KMS: see [sse.KMSOptions]
+	Stored       int64     // bytes in the store
+	Size         int64     // bytes of plaintext; -1 where that is not known
+	EnvelopeSize int       // bytes of Stored that are not the body
+	ModTime      time.Time // in the store
+
+	// Err says why an object is damaged, is of an unknown version, or could not
+	// be read.
+	Err error
+}
+
+// InventoryOptions are for [Bucket.Inventory]. The zero value is right for most.
+type InventoryOptions struct {
+	// Filter chooses objects. One with Modes or KeyIDs leaves out what is not
+	// encrypted or could not be read; see [Bucket.Retire] for why that is
+	// no proof that a key is without use.
+	Filter Filter
+
+	// Workers is how many objects are looked at at once; 0 means 8.
+	Workers int
+
+	// Limit, if set, sets the pace.
+	Limit Limiter
+}
+
+// Inventory tells of every object what kind it is, under which key, and how
+// large. It touches no key and reads no body: one request for the head of each
+// object, and a second where that is not an envelope. Entries come in the order
+// of the store's listing and are nowhere collected; an object that cannot be read
+// is an Entry with Err. The sequence ends with an error if the listing fails or
+// ctx ends, and then is not the whole bucket. Objects written or deleted meanwhile
+// are in it or not.
+//
+// A store that keeps older versions, or has backups, has objects that no listing
+// shows.
+func (b *Bucket) Inventory(ctx context.Context, opts *InventoryOptions) iter.Seq2[Entry, error] {
+	o := valueOr(opts)
+	return sequence(func(yield func(Entry) error) error {
+		return inOrder(ctx, workers(o.Workers), b.lister(o.Filter.Prefix), func(ctx context.Context, object listed) Entry {
+			if err := wait(ctx, o.Limit); err != nil {
+				return Entry{Key: object.key, Err: err}
+			}
+			e, _ := b.inspect(ctx, object)
+			return e
+		}, func(_ listed, e Entry) error {
+			switch {
+			case gcerrors.Code(e.Err) == gcerrors.NotFound: // deleted since it was listed
+				return nil
+			case o.Filter.narrow() && (e.Seal == KeyRef{} || !o.Filter.match(e.Seal)):
+				return nil
+			}
+			return yield(e)
+		})
+	})
+}
+
+// inspect reads the head of an object. The envelope is nil if it has none.
+func (b *Bucket) inspect(ctx context.Context, object listed) (Entry, *sse.Envelope) {
+	e := Entry{Key: object.key, Stored: object.size, Size: -1}
+	expect := b.opts.EnvelopeSize
+	env, err := b.readHead(ctx, &e, expect)
+	if errors.Is(err, io.ErrUnexpectedEOF) && e.Stored > int64(expect) {
+		env, err = b.readHead(ctx, &e, sse.MaxEnvelopeSize) // an envelope of another size
+	}
+	hinted := false
+	if errors.Is(err, ErrPlain) {
+		attrs, attrsErr := b.inner.Attributes(ctx, object.key)
+		if attrsErr != nil {
+			e.Err = attrsErr
+			return e, nil
+		}
+		_, hinted = parseHint(attrs.Metadata)
+	}
+	e.classify(env, err, hinted)
+	return e, env
+}
+
+// readHead reads up to n bytes of the object, and takes note of its size.
+func (b *Bucket) readHead(ctx context.Context, e *Entry, n int) (*sse.Envelope, error) {
+	length := int64(n)
+	if e.Stored <= 0 {
+		length = -1 // stores refuse ranges of what is empty
+	}
+	r, err := b.inner.NewRangeReader(ctx, e.Key, 0, length, nil)
+	if err != nil {
+		return nil, openError(err)
+	}
+	defer r.Close()
+	e.Stored, e.ModTime = r.Size(), r.ModTime()
+	env, _, err := readEnvelope(r, n)
+	return env, err
+}
+
+// classify enters into e what readEnvelope returned.
+func (e *Entry) classify(env *sse.Envelope, err error, hinted bool) {
+	e.Kind, _ = kindOf(err, hinted)
+	switch e.Kind {
+	case KindEncrypted:
+		e.Seal, e.BucketKey, e.EnvelopeSize = keyOf(env), env.BucketKey(), env.Size()
+		if e.Size, err = plainSize(e.Stored, e.EnvelopeSize); err != nil {
+			e.Kind, e.Size, e.Err = KindDamaged, -1, err
+		}
+	case KindPlain:
+		e.Size = e.Stored
+	case KindDamaged:
+		e.Err = err
+		if errors.Is(err, ErrPlain) {
+			e.Err = errDamaged
+		}
+	default:
+		e.Err = err
+	}
+}
+
+// Totals sums an inventory up. The zero Totals is ready.
+type Totals struct {
+	Objects, Stored, Size int64 // Size without the objects whose size is not known
+	Plain                 Count
+	UnknownVersion        Count
+	Damaged               Count
+	Unreadable            Count
+	Sealed                map[KeyRef]Count
+
+	// Other is of objects under further keys, once Sealed has maxKeys of them:
+	// objects say themselves what key they are under.
+	Other Count
+}
+
+// Count is of some of the objects.
+type Count struct {
+	Objects int64 `json:"objects"`
+	Stored  int64 `json:"stored"` // bytes in the store
+}
+
+// maxKeys bounds what a bucket of forged envelopes can do to [Totals].
+const maxKeys = 10_000
+
+// Add adds an entry.
+func (t *Totals) Add(e Entry) {
+	t.Objects++
+	t.Stored += max(e.Stored, 0)
+	t.Size += max(e.Size, 0)
+	switch {
+	case e.Seal != KeyRef{}: // also if the body is damaged: the key is needed still
+		count, known := t.Sealed[e.Seal]
+		if !known && len(t.Sealed) >= maxKeys {
+			t.Other.add(e)
+			break
+		}
+		if t.Sealed == nil {
+			t.Sealed = make(map[KeyRef]Count)
+		}
+		count.add(e)
+		t.Sealed[e.Seal] = count
+	case e.Kind == KindPlain:
+		t.Plain.add(e)
+	case e.Kind == KindUnknownVersion:
+		t.UnknownVersion.add(e)
+	case e.Kind == KindDamaged:
+		t.Damaged.add(e)
+	default:
+		t.Unreadable.add(e)
+	}
+}
+
+func (c *Count) add(e Entry) {
+	c.Objects++
+	c.Stored += max(e.Stored, 0)
+}
+
+// Keys returns the keys of Sealed, ordered by mode and id.
+func (t *Totals) Keys() []KeyRef {
+	keys := make([]KeyRef, 0, len(t.Sealed))
+	for k := range t.Sealed {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+func (b *Bucket) lister(prefix string) func(context.Context, func(listed) error) error {
+	return func(ctx context.Context, visit func(listed) error) error {
+		if err := list(ctx, b.inner, prefix, visit); err != nil {
+			return fmt.Errorf("blob: listing %q: %w", prefix, err)
+		}
+		return nil
+	}
+}
