@@ -1,0 +1,3 @@
+package gcpkms
+
+var AssociatedData = associatedData

@@ -1,0 +1,155 @@
+package gcpkms
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"unicode/utf8"
+
+	google "cloud.google.com/go/kms/apiv1"
+	"cloud.google.com/go/kms/apiv1/kmspb"
+	"github.com/googleapis/gax-go/v2"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// API is what is used of Google's client, which is *kms.KeyManagementClient of
+// cloud.google.com/go/kms/apiv1.
+type API interface {
+	Encrypt(ctx context.Context, in *kmspb.EncryptRequest, opts ...gax.CallOption) (*kmspb.EncryptResponse, error)
+	Decrypt(ctx context.Context, in *kmspb.DecryptRequest, opts ...gax.CallOption) (*kmspb.DecryptResponse, error)
+}
+
+var _ API = (*google.KeyManagementClient)(nil)
+
+// Client is a [kms.Client] of the keys of Google Cloud KMS. It is safe for
+// concurrent use.
+type Client struct{ api API }
+
+var _ kms.Client = (*Client)(nil)
+
+// New returns a client over Google's, which stays the caller's to close.
+func New(api API) (*Client, error) {
+	if api == nil {
+		return nil, fmt.Errorf("gcpkms: %w: a client of Google's is required", kms.ErrInvalid)
+	}
+	return &Client{api}, nil
+}
+
+// GenerateDataKey implements [kms.Client].
+func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	if err := begin(ctx, keyID); err != nil {
+		return nil, err
+	}
+	plaintext := make([]byte, kms.DataKeySize)
+	defer clear(plaintext)
+	rand.Read(plaintext) // never fails: it ends the program instead
+	ad := associatedData(ec)
+	out, err := c.api.Encrypt(ctx, &kmspb.EncryptRequest{
+		Name:                              keyID,
+		Plaintext:                         plaintext,
+		PlaintextCrc32C:                   checksum(plaintext),
+		AdditionalAuthenticatedData:       ad,
+		AdditionalAuthenticatedDataCrc32C: checksum(ad),
+	})
+	if err != nil {
+		return nil, fail(ctx, kms.OpGenerateDataKey, err)
+	}
+	version, ok := strings.CutPrefix(out.GetName(), keyID+"/cryptoKeyVersions/")
+	switch {
+	case !ok || version == "":
+		return nil, fmt.Errorf("gcpkms: %w: asked for key %q, it answered by %q", kms.ErrUnavailable, keyID, out.GetName())
+	case !out.GetVerifiedPlaintextCrc32C() || !out.GetVerifiedAdditionalAuthenticatedDataCrc32C():
+		return nil, fmt.Errorf("gcpkms: %w: it did not check what it received", kms.ErrUnavailable)
+	case !intact(out.GetCiphertext(), out.GetCiphertextCrc32C()):
+		return nil, fmt.Errorf("gcpkms: %w: the ciphertext was damaged on the way", kms.ErrUnavailable)
+	case len(out.GetCiphertext()) == 0:
+		return nil, fmt.Errorf("gcpkms: %w: it answered with no ciphertext", kms.ErrUnavailable)
+	}
+	kms.ReportFrom(ctx).KeyVersion = version
+	return kms.NewDataKey(keyID, plaintext, out.GetCiphertext())
+}
+
+// Decrypt implements [kms.Client].
+func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	if err := begin(ctx, keyID); err != nil {
+		return nil, err
+	}
+	if len(ciphertext) == 0 {
+		return nil, fmt.Errorf("gcpkms: %w: it is empty", kms.ErrCiphertext)
+	}
+	ad := associatedData(ec)
+	out, err := c.api.Decrypt(ctx, &kmspb.DecryptRequest{
+		Name:                              keyID,
+		Ciphertext:                        ciphertext,
+		CiphertextCrc32C:                  checksum(ciphertext),
+		AdditionalAuthenticatedData:       ad,
+		AdditionalAuthenticatedDataCrc32C: checksum(ad),
+	})
+	if err != nil {
+		return nil, fail(ctx, kms.OpDecrypt, err)
+	}
+	plaintext := out.GetPlaintext()
+	switch {
+	case !intact(plaintext, out.GetPlaintextCrc32C()):
+		err = fmt.Errorf("gcpkms: %w: the plaintext was damaged on the way", kms.ErrUnavailable)
+	case len(plaintext) != kms.DataKeySize:
+		err = fmt.Errorf("gcpkms: %w: it holds %d bytes that are no data key", kms.ErrCiphertext, len(plaintext))
+	default:
+		return plaintext, nil
+	}
+	clear(plaintext)
+	return nil, err
+}
+
+// begin checks what is asked, and reports it.
+func begin(ctx context.Context, keyID string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !isKey(keyID) {
+		return fmt.Errorf("gcpkms: %w: key id %q is not projects/*/locations/*/keyRings/*/cryptoKeys/*", kms.ErrInvalid, keyID)
+	}
+	kms.ReportFrom(ctx).KeyID = keyID
+	return nil
+}
+
+// isKey reports whether name has the form of a key's resource name.
+func isKey(name string) bool {
+	parts := strings.Split(name, "/")
+	for i, collection := range []string{"projects", "locations", "keyRings", "cryptoKeys"} {
+		if len(parts) != 8 || parts[2*i] != collection || parts[2*i+1] == "" {
+			return false
+		}
+	}
+	return utf8.ValidString(name) // else it fits no request
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(b []byte) *wrapperspb.Int64Value {
+	return wrapperspb.Int64(int64(crc32.Checksum(b, castagnoli)))
+}
+
+// intact reports whether b has the checksum that came with it.
+func intact(b []byte, sum *wrapperspb.Int64Value) bool {
+	return sum != nil && sum.GetValue() == checksum(b).GetValue()
+}
+
+const contextLabel = "blobseal kms context v1\x00"
+
+// associatedData is the one encoding of a context; see the package's documentation.
+func associatedData(ec kms.Context) []byte {
+	b := binary.BigEndian.AppendUint32([]byte(contextLabel), uint32(len(ec)))
+	for _, k := range ec.Keys() {
+		for _, s := range []string{k, ec[k]} {
+			b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+			b = append(b, s...)
+		}
+	}
+	return b
+}

@@ -1,0 +1,675 @@
+package gcpkms_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	google "cloud.google.com/go/kms/apiv1"
+	"cloud.google.com/go/kms/apiv1/kmspb"
+	"github.com/googleapis/gax-go/v2"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/gcpkms"
+	"github.com/blobseal/blobseal/kms/gcpkms/gcpkmstest"
+	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/kms/tinkkms"
+)
+
+// prompt is how soon a call ends after its ctx; grace is more of it, for a loaded
+// machine.
+const (
+	prompt = 50 * time.Millisecond
+	grace  = 950 * time.Millisecond
+)
+
+func newServer(t testing.TB) *gcpkmstest.Server {
+	t.Helper()
+	s, err := gcpkmstest.NewServer()
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// tries tries a call again while the service is unavailable, three times in all.
+type tries struct{ n int }
+
+func (r *tries) Retry(err error) (time.Duration, bool) {
+	r.n++
+	return time.Millisecond, r.n < 3 && status.Code(err) == codes.Unavailable
+}
+
+// newGoogle returns Google's client, which is told to be less patient than it is.
+func newGoogle(t testing.TB, s *gcpkmstest.Server, principal string, opts ...option.ClientOption) *google.KeyManagementClient {
+	t.Helper()
+	c, err := google.NewKeyManagementClient(t.Context(), append(s.ClientOptions(principal), opts...)...)
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	c.CallOptions.Encrypt = []gax.CallOption{gax.WithRetry(func() gax.Retryer { return new(tries) })}
+	c.CallOptions.Decrypt = c.CallOptions.Encrypt
+	return c
+}
+
+func newClient(t testing.TB, s *gcpkmstest.Server, opts ...option.ClientOption) *gcpkms.Client {
+	t.Helper()
+	c, err := gcpkms.New(newGoogle(t, s, "writer", opts...))
+	require.NoError(t, err)
+	return c
+}
+
+// byPrincipal has for each principal a client with credentials of its own.
+type byPrincipal map[kms.Principal]*gcpkms.Client
+
+func (b byPrincipal) client(ctx context.Context) *gcpkms.Client {
+	if c := b[kms.PrincipalFrom(ctx)]; c != nil {
+		return c
+	}
+	return b[kms.Principal{}]
+}
+
+func (b byPrincipal) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	return b.client(ctx).GenerateDataKey(ctx, keyID, ec)
+}
+
+func (b byPrincipal) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	return b.client(ctx).Decrypt(ctx, keyID, ciphertext, ec)
+}
+
+// refuse fails all calls with a status.
+func refuse(code codes.Code, message string) grpc.UnaryServerInterceptor {
+	return func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+		return nil, status.Error(code, message)
+	}
+}
+
+// stall answers when the client has gone.
+func stall(ctx context.Context, _ any, _ *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// rewrite changes what a call returns.
+func rewrite(encrypt func(*kmspb.EncryptResponse), decrypt func(*kmspb.DecryptResponse)) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		out, err := next(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		switch out := out.(type) {
+		case *kmspb.EncryptResponse:
+			encrypt(out)
+		case *kmspb.DecryptResponse:
+			decrypt(out)
+		}
+		return out, nil
+	}
+}
+
+func TestClient(t *testing.T) {
+	kmstest.Run(t, func(t *testing.T) kmstest.Subject {
+		s := newServer(t)
+		keyID := s.CreateKey("photos")
+		user := func(name string) *gcpkms.Client {
+			c, err := gcpkms.New(newGoogle(t, s, name))
+			require.NoError(t, err)
+			return c
+		}
+		return kmstest.Subject{
+			Client:           byPrincipal{{}: user("nobody"), {ID: "kmstest", Type: "User"}: user("kmstest")},
+			KeyID:            keyID,
+			OtherKeyID:       s.CreateKey("videos"),
+			UnknownKeyID:     gcpkmstest.KeyRing + "/cryptoKeys/unknown",
+			Disable:          func(*testing.T) { s.SetState(keyID, kmspb.CryptoKeyVersion_DISABLED) },
+			ScheduleDeletion: func(*testing.T) { s.SetState(keyID, kmspb.CryptoKeyVersion_DESTROY_SCHEDULED) },
+			Enable:           func(*testing.T) { s.SetState(keyID, kmspb.CryptoKeyVersion_ENABLED) },
+			Deny: func(_ *testing.T, p kms.Principal, op kms.Operation) {
+				s.Deny(p.ID, map[kms.Operation]string{kms.OpGenerateDataKey: "Encrypt", kms.OpDecrypt: "Decrypt"}[op])
+			},
+			Break:  func(*testing.T) { s.Intercept(refuse(codes.Unavailable, "The service is currently unavailable.")) },
+			Repair: func(*testing.T) { s.Intercept(nil) },
+			Stall:  func(*testing.T) { s.Intercept(stall) },
+		}
+	})
+}
+
+// isKind fails the test unless err is of that kind and of no other; nil is none.
+func isKind(t *testing.T, err, kind error) {
+	t.Helper()
+	require.Error(t, err)
+	for _, k := range []error{
+		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid,
+		kms.ErrUnavailable, context.Canceled, context.DeadlineExceeded,
+	} {
+		require.Equal(t, k == kind, errors.Is(err, k), "%v is %v", err, k)
+	}
+}
+
+// errNoKind stands, in tests, for an error that is of none of the kinds.
+var errNoKind = errors.New("no kind")
+
+// flip changes a bit of what was checked.
+func flip(b []byte) { b[len(b)-1] ^= 1 }
+
+// TestFaults: what goes wrong at Google, or on the way there, and what it becomes.
+func TestFaults(t *testing.T) {
+	state := func(state gcpkmstest.State) func(*gcpkmstest.Server, string) {
+		return func(s *gcpkmstest.Server, id string) { s.SetState(id, state) }
+	}
+	answer := func(code codes.Code, message string) func(*gcpkmstest.Server, string) {
+		return func(s *gcpkmstest.Server, _ string) { s.Intercept(refuse(code, message)) }
+	}
+	changed := func(encrypt func(*kmspb.EncryptResponse), decrypt func(*kmspb.DecryptResponse)) func(*gcpkmstest.Server, string) {
+		return func(s *gcpkmstest.Server, _ string) { s.Intercept(rewrite(encrypt, decrypt)) }
+	}
+	asked := func(change func(in any)) func(*gcpkmstest.Server, string) {
+		return func(s *gcpkmstest.Server, _ string) {
+			s.Intercept(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+				change(in)
+				return next(ctx, in)
+			})
+		}
+	}
+	for _, c := range []struct {
+		name              string
+		fault             func(s *gcpkmstest.Server, keyID string)
+		generate, decrypt error
+		code              codes.Code // Google's own error stays visible
+	}{
+		{"key disabled", state(kmspb.CryptoKeyVersion_DISABLED), kms.ErrDisabled, kms.ErrDisabled, codes.FailedPrecondition},
+		{"key disabled, without details", answer(codes.FailedPrecondition, "v is not enabled, current state is: DISABLED."),
+			kms.ErrDisabled, kms.ErrDisabled, codes.FailedPrecondition},
+		{"key scheduled for destruction", state(kmspb.CryptoKeyVersion_DESTROY_SCHEDULED),
+			kms.ErrPendingDeletion, kms.ErrPendingDeletion, codes.FailedPrecondition},
+		{"key destroyed", state(kmspb.CryptoKeyVersion_DESTROYED), kms.ErrPendingDeletion, kms.ErrPendingDeletion, codes.FailedPrecondition},
+		{"key pending import", state(kmspb.CryptoKeyVersion_PENDING_IMPORT),
+			kms.ErrPendingDeletion, kms.ErrPendingDeletion, codes.FailedPrecondition},
+		{"key deleted", func(s *gcpkmstest.Server, id string) { s.RemoveKey(id) }, kms.ErrNotFound, kms.ErrNotFound, codes.NotFound},
+		{"writer denied", func(s *gcpkmstest.Server, _ string) { s.Deny("writer", "Encrypt") }, kms.ErrDenied, nil, codes.PermissionDenied},
+		{"reader denied", func(s *gcpkmstest.Server, _ string) { s.Deny("writer", "Decrypt") }, nil, kms.ErrDenied, codes.PermissionDenied},
+		{"credentials refused", answer(codes.Unauthenticated, "Request had invalid authentication credentials."),
+			kms.ErrDenied, kms.ErrDenied, codes.Unauthenticated},
+		{"another precondition", answer(codes.FailedPrecondition, "Cloud KMS API has not been used in project 1 before or it is disabled."),
+			errNoKind, errNoKind, codes.FailedPrecondition},
+		{"throttled", answer(codes.ResourceExhausted, "Quota exceeded for quota metric 'Cryptographic requests'"),
+			kms.ErrUnavailable, kms.ErrUnavailable, codes.ResourceExhausted},
+		{"unavailable", answer(codes.Unavailable, "The service is currently unavailable."),
+			kms.ErrUnavailable, kms.ErrUnavailable, codes.Unavailable},
+		{"internal error", answer(codes.Internal, "Internal error encountered."), kms.ErrUnavailable, kms.ErrUnavailable, codes.Internal},
+		{"a deadline of the service's", answer(codes.DeadlineExceeded, "Deadline expired."),
+			kms.ErrUnavailable, kms.ErrUnavailable, codes.DeadlineExceeded},
+		{"canceled by the service", answer(codes.Canceled, "The operation was cancelled."), kms.ErrUnavailable, kms.ErrUnavailable, codes.Canceled},
+		{"a server of something else", answer(codes.Unimplemented, "unknown service"), kms.ErrUnavailable, kms.ErrUnavailable, codes.Unimplemented},
+		{"an error that makes no sense", answer(codes.AlreadyExists, "It exists."), errNoKind, errNoKind, codes.AlreadyExists},
+		{"connection dropped", func(s *gcpkmstest.Server, _ string) {
+			s.Intercept(func(ctx context.Context, _ any, _ *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {
+				s.Disconnect()
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+		}, kms.ErrUnavailable, kms.ErrUnavailable, codes.Unavailable},
+		{"unreachable", func(s *gcpkmstest.Server, _ string) { s.Close() }, kms.ErrUnavailable, kms.ErrUnavailable, codes.Unavailable},
+		{"an answer of another type", func(s *gcpkmstest.Server, _ string) {
+			s.Intercept(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+				return wrapperspb.Double(1), nil
+			})
+		}, kms.ErrUnavailable, kms.ErrUnavailable, codes.OK},
+		{"an empty answer", func(s *gcpkmstest.Server, _ string) {
+			s.Intercept(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+				return new(kmspb.EncryptResponse), nil
+			})
+		}, kms.ErrUnavailable, kms.ErrUnavailable, codes.OK},
+		{"request damaged on the way", asked(func(in any) {
+			switch in := in.(type) {
+			case *kmspb.EncryptRequest:
+				flip(in.Plaintext)
+			case *kmspb.DecryptRequest:
+				flip(in.Ciphertext)
+			}
+		}), kms.ErrUnavailable, kms.ErrUnavailable, codes.InvalidArgument},
+		{"context damaged on the way", asked(func(in any) {
+			switch in := in.(type) {
+			case *kmspb.EncryptRequest:
+				flip(in.AdditionalAuthenticatedData)
+			case *kmspb.DecryptRequest:
+				flip(in.AdditionalAuthenticatedData)
+			}
+		}), kms.ErrUnavailable, kms.ErrUnavailable, codes.InvalidArgument},
+		{"checksum of the data lost on the way", asked(func(in any) {
+			if in, ok := in.(*kmspb.EncryptRequest); ok {
+				in.PlaintextCrc32C = nil
+			}
+		}), kms.ErrUnavailable, nil, codes.OK},
+		{"checksum of the context lost on the way", asked(func(in any) {
+			if in, ok := in.(*kmspb.EncryptRequest); ok {
+				in.AdditionalAuthenticatedDataCrc32C = nil
+			}
+		}), kms.ErrUnavailable, nil, codes.OK},
+		{"answer damaged on the way", changed(
+			func(out *kmspb.EncryptResponse) { flip(out.Ciphertext) },
+			func(out *kmspb.DecryptResponse) { flip(out.Plaintext) },
+		), kms.ErrUnavailable, kms.ErrUnavailable, codes.OK},
+		{"answer without a checksum", changed(
+			func(out *kmspb.EncryptResponse) { out.CiphertextCrc32C = nil },
+			func(out *kmspb.DecryptResponse) { out.PlaintextCrc32C = nil },
+		), kms.ErrUnavailable, kms.ErrUnavailable, codes.OK},
+		{"answer by another key", changed(
+			func(out *kmspb.EncryptResponse) {
+				out.Name = strings.Replace(out.Name, "/photos/", "/photos2/", 1)
+			},
+			func(*kmspb.DecryptResponse) {},
+		), kms.ErrUnavailable, nil, codes.OK},
+		{"answer by no version", changed(
+			func(out *kmspb.EncryptResponse) { out.Name = strings.TrimSuffix(out.Name, "1") },
+			func(*kmspb.DecryptResponse) {},
+		), kms.ErrUnavailable, nil, codes.OK},
+		{"answer of no ciphertext", changed(
+			func(out *kmspb.EncryptResponse) { out.Ciphertext, out.CiphertextCrc32C = nil, wrapperspb.Int64(0) },
+			func(*kmspb.DecryptResponse) {},
+		), kms.ErrUnavailable, nil, codes.OK},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newServer(t)
+			keyID := s.CreateKey("photos")
+			client := newClient(t, s)
+			k, err := client.GenerateDataKey(t.Context(), keyID, nil)
+			require.NoError(t, err)
+			c.fault(s, keyID)
+			check := func(err, kind error) {
+				t.Helper()
+				switch kind {
+				case nil:
+					require.NoError(t, err)
+					return
+				case errNoKind:
+					isKind(t, err, nil)
+				default:
+					isKind(t, err, kind)
+				}
+				if c.code != codes.OK {
+					require.Equal(t, c.code, status.Code(err), "%v", err)
+				}
+			}
+			key, err := client.GenerateDataKey(t.Context(), keyID, nil)
+			check(err, c.generate)
+			require.Equal(t, err == nil, key != nil)
+			plaintext, err := client.Decrypt(t.Context(), keyID, k.Ciphertext, nil)
+			check(err, c.decrypt)
+			require.Equal(t, err == nil, plaintext != nil)
+		})
+	}
+}
+
+// TestGarbage: something listens that speaks no gRPC.
+func TestGarbage(t *testing.T) {
+	s := newServer(t)
+	keyID := s.CreateKey("photos")
+	web := httptest.NewServer(http.NotFoundHandler())
+	defer web.Close()
+	client := newClient(t, s, option.WithEndpoint(web.Listener.Addr().String()))
+	_, err := client.GenerateDataKey(t.Context(), keyID, nil)
+	isKind(t, err, kms.ErrUnavailable)
+}
+
+// failing are credentials that cannot be had.
+type failing struct{ error }
+
+func (f failing) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return nil, f.error
+}
+
+func (failing) RequireTransportSecurity() bool { return false }
+
+// TestNoCredentials: where credentials come from is down, and nobody was denied.
+func TestNoCredentials(t *testing.T) {
+	s := newServer(t)
+	client := newClient(t, s, option.WithGRPCDialOption(grpc.WithPerRPCCredentials(failing{errors.New("no answer of the metadata server")})))
+	_, err := client.GenerateDataKey(t.Context(), s.CreateKey("photos"), nil)
+	isKind(t, err, kms.ErrUnavailable)
+	require.ErrorContains(t, err, "no answer of the metadata server")
+}
+
+func TestCiphertextFaults(t *testing.T) {
+	s := newServer(t)
+	keyID, other := s.CreateKey("photos"), s.CreateKey("videos")
+	client := newClient(t, s)
+	ec := kms.Context{"blobseal:object": "photos/cat.jpg"}
+	var r kms.Report
+	k, err := client.GenerateDataKey(kms.WithReport(t.Context(), &r), keyID, ec)
+	require.NoError(t, err)
+	require.Equal(t, kms.Report{KeyID: keyID, KeyVersion: "1"}, r)
+	s.Rotate(keyID)
+	plaintext, err := client.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
+	require.NoError(t, err, "under a version that was rotated away")
+	require.Equal(t, k.Plaintext(), plaintext)
+	rotated, err := client.GenerateDataKey(kms.WithReport(t.Context(), &r), keyID, ec)
+	require.NoError(t, err)
+	require.Equal(t, keyID, rotated.KeyID, "the key, not its version")
+	require.Equal(t, kms.Report{KeyID: keyID, KeyVersion: "2"}, r)
+	short := encrypted(t, s, keyID, make([]byte, 31))
+	long := encrypted(t, s, keyID, make([]byte, 33))
+	flipped := bytes.Clone(k.Ciphertext)
+	flip(flipped)
+	for _, c := range []struct {
+		name       string
+		keyID      string
+		ciphertext []byte
+		ec         kms.Context
+	}{
+		{"wrong context", keyID, k.Ciphertext, kms.Context{"blobseal:object": "photos/dog.jpg"}},
+		{"no context", keyID, k.Ciphertext, nil},
+		{"a pair more", keyID, k.Ciphertext, kms.Context{"blobseal:object": "photos/cat.jpg", "a": ""}},
+		{"corrupted", keyID, flipped, ec},
+		{"cut", keyID, k.Ciphertext[:50], ec},
+		{"none", keyID, nil, ec},
+		{"of another key", other, k.Ciphertext, ec},
+		{"of 31 bytes", keyID, short, nil},
+		{"of 33 bytes", keyID, long, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			plaintext, err := client.Decrypt(t.Context(), c.keyID, c.ciphertext, c.ec)
+			isKind(t, err, kms.ErrCiphertext)
+			require.Nil(t, plaintext)
+		})
+	}
+	// A version is a key's generation: where one is disabled the others go on.
+	s.SetState(keyID+"/cryptoKeyVersions/1", kmspb.CryptoKeyVersion_DISABLED)
+	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
+	isKind(t, err, kms.ErrDisabled)
+	_, err = client.Decrypt(t.Context(), keyID, rotated.Ciphertext, ec)
+	require.NoError(t, err)
+}
+
+// encrypted is something else that was encrypted under the key, without a context.
+func encrypted(t *testing.T, s *gcpkmstest.Server, keyID string, plaintext []byte) []byte {
+	t.Helper()
+	out, err := newGoogle(t, s, "writer").Encrypt(t.Context(), &kmspb.EncryptRequest{
+		Name: keyID, Plaintext: plaintext, AdditionalAuthenticatedData: gcpkms.AssociatedData(nil),
+	})
+	require.NoError(t, err)
+	return out.GetCiphertext()
+}
+
+// TestCleared: a plaintext that is not handed out is cleared, and the one that was
+// sent is too.
+func TestCleared(t *testing.T) {
+	s := &stub{decrypt: &kmspb.DecryptResponse{Plaintext: bytes.Repeat([]byte{7}, 32), PlaintextCrc32C: wrapperspb.Int64(1)}}
+	client, err := gcpkms.New(s)
+	require.NoError(t, err)
+	_, err = client.Decrypt(t.Context(), gcpkmstest.KeyRing+"/cryptoKeys/a", []byte("x"), nil)
+	isKind(t, err, kms.ErrUnavailable)
+	require.Equal(t, make([]byte, 32), s.decrypt.Plaintext)
+	_, err = client.GenerateDataKey(t.Context(), gcpkmstest.KeyRing+"/cryptoKeys/a", nil)
+	isKind(t, err, kms.ErrUnavailable)
+	require.NotZero(t, s.copied)
+	require.Equal(t, make([]byte, 32), s.sent)
+}
+
+// stub answers as it is told.
+type stub struct {
+	decrypt *kmspb.DecryptResponse
+	sent    []byte
+	copied  [32]byte
+}
+
+func (s *stub) Encrypt(_ context.Context, in *kmspb.EncryptRequest, _ ...gax.CallOption) (*kmspb.EncryptResponse, error) {
+	s.sent = in.Plaintext
+	s.copied = [32]byte(in.Plaintext)
+	return nil, status.Error(codes.Unavailable, "down")
+}
+
+func (s *stub) Decrypt(context.Context, *kmspb.DecryptRequest, ...gax.CallOption) (*kmspb.DecryptResponse, error) {
+	return s.decrypt, nil
+}
+
+// TestRetries: Google's client tries again, and the caller does not hear of it.
+func TestRetries(t *testing.T) {
+	s := newServer(t)
+	keyID := s.CreateKey("photos")
+	c, err := google.NewKeyManagementClient(t.Context(), s.ClientOptions("writer")...) // as patient as Google makes it
+	require.NoError(t, err)
+	defer c.Close()
+	client, err := gcpkms.New(c)
+	require.NoError(t, err)
+	var calls atomic.Int64
+	s.Intercept(func(ctx context.Context, in any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		if calls.Add(1) <= 2 {
+			return nil, status.Error(codes.Unavailable, "The service is currently unavailable.")
+		}
+		return next(ctx, in)
+	})
+	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, calls.Load())
+	s.SetState(keyID, kmspb.CryptoKeyVersion_DISABLED)
+	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+	isKind(t, err, kms.ErrDisabled)
+	require.EqualValues(t, 4, calls.Load(), "a refusal is not tried again")
+}
+
+// TestSlow: a call ends with its ctx, wherever it is.
+func TestSlow(t *testing.T) {
+	for name, fault := range map[string]func(s *gcpkmstest.Server){
+		"the answer does not come": func(s *gcpkmstest.Server) { s.Intercept(stall) },
+		"between attempts":         func(s *gcpkmstest.Server) { s.Intercept(refuse(codes.Unavailable, "down")) },
+		"unreachable":              func(s *gcpkmstest.Server) { s.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			keyID := s.CreateKey("photos")
+			c, err := google.NewKeyManagementClient(t.Context(), s.ClientOptions("writer")...) // as patient as Google makes it
+			require.NoError(t, err)
+			defer c.Close()
+			client, err := gcpkms.New(c)
+			require.NoError(t, err)
+			k, err := client.GenerateDataKey(t.Context(), keyID, nil)
+			require.NoError(t, err)
+			fault(s)
+			for _, call := range []func(context.Context) error{
+				func(ctx context.Context) error { _, err := client.GenerateDataKey(ctx, keyID, nil); return err },
+				func(ctx context.Context) error {
+					_, err := client.Decrypt(ctx, keyID, k.Ciphertext, nil)
+					return err
+				},
+			} {
+				start := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), prompt)
+				isKind(t, call(ctx), context.DeadlineExceeded)
+				cancel()
+				ctx, cancel = context.WithCancel(t.Context())
+				time.AfterFunc(prompt, cancel)
+				isKind(t, call(ctx), context.Canceled)
+				require.Less(t, time.Since(start), 2*(2*prompt+grace))
+			}
+		})
+	}
+	t.Run("a limit of Google's client is an outage", func(t *testing.T) {
+		for _, fault := range []grpc.UnaryServerInterceptor{stall, refuse(codes.Unavailable, "down")} {
+			s := newServer(t)
+			s.Intercept(fault)
+			c := newGoogle(t, s, "writer")
+			c.CallOptions.Encrypt = []gax.CallOption{gax.WithTimeout(prompt), gax.WithRetry(func() gax.Retryer {
+				return gax.OnCodes([]codes.Code{codes.Unavailable}, gax.Backoff{Initial: time.Hour, Max: time.Hour})
+			})}
+			client, err := gcpkms.New(c)
+			require.NoError(t, err)
+			_, err = client.GenerateDataKey(t.Context(), s.CreateKey("photos"), nil)
+			isKind(t, err, kms.ErrUnavailable)
+		}
+	})
+}
+
+// TestNames: what is no key's name is not sent.
+func TestNames(t *testing.T) {
+	_, err := gcpkms.New(nil)
+	isKind(t, err, kms.ErrInvalid)
+	s := newServer(t)
+	keyID := s.CreateKey("photos")
+	client := newClient(t, s)
+	var calls atomic.Int64
+	s.Intercept(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		calls.Add(1)
+		return next(ctx, in)
+	})
+	for _, name := range []string{
+		"", "photos", gcpkmstest.KeyRing, gcpkmstest.KeyRing + "/cryptoKeys/", keyID + "/", keyID + "/cryptoKeyVersions/1",
+		"gcp-kms://" + keyID, "/" + keyID, strings.Replace(keyID, "global", "", 1), strings.ToLower(keyID), keyID + "\xff",
+	} {
+		_, err := client.GenerateDataKey(t.Context(), name, nil)
+		isKind(t, err, kms.ErrInvalid)
+		_, err = client.Decrypt(t.Context(), name, []byte("x"), nil)
+		isKind(t, err, kms.ErrInvalid)
+	}
+	require.Zero(t, calls.Load())
+	_, err = client.GenerateDataKey(t.Context(), keyID, kms.Context{"too long": strings.Repeat("x", 64<<10)})
+	isKind(t, err, kms.ErrInvalid)
+	k, err := client.GenerateDataKey(t.Context(), keyID, kms.Context{"not UTF-8": "\xff"})
+	require.NoError(t, err)
+	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, kms.Context{"not UTF-8": "\xfe"})
+	isKind(t, err, kms.ErrCiphertext)
+}
+
+// TestEncoding freezes the associated data, which stored data keys are bound to:
+// by itself, and as that of tinkkms.
+func TestEncoding(t *testing.T) {
+	for _, c := range []struct {
+		ec   kms.Context
+		want string
+	}{
+		{nil, "00000000"},
+		{kms.Context{}, "00000000"},
+		{kms.Context{"": ""}, "00000001" + "00000000" + "00000000"},
+		{kms.Context{"b": "2", "a": "1é"}, "00000002" + "00000001" + "61" + "00000003" + "31c3a9" + "00000001" + "62" + "00000001" + "32"},
+		{kms.Context{"a": "", "B": "\x00"}, "00000002" + "00000001" + "42" + "00000001" + "00" + "00000001" + "61" + "00000000"},
+	} {
+		ad := gcpkms.AssociatedData(c.ec)
+		require.Equal(t, hex.EncodeToString([]byte("blobseal kms context v1\x00"))+c.want, hex.EncodeToString(ad))
+		tink := new(recorder)
+		client, err := tinkkms.New(tink, "key", nil)
+		require.NoError(t, err)
+		_, err = client.GenerateDataKey(t.Context(), "key", c.ec)
+		require.NoError(t, err)
+		require.Equal(t, ad, tink.ad)
+	}
+}
+
+// recorder is an AEAD that keeps the associated data.
+type recorder struct{ ad []byte }
+
+func (r *recorder) EncryptWithContext(_ context.Context, _, ad []byte) ([]byte, error) {
+	r.ad = ad
+	return []byte("x"), nil
+}
+
+func (r *recorder) DecryptWithContext(context.Context, []byte, []byte) ([]byte, error) {
+	return nil, errors.New("not used")
+}
+
+// TestREST: Google's client over REST, whose errors are others.
+func TestREST(t *testing.T) {
+	s := newServer(t)
+	keyID := s.CreateKey("photos")
+	conn, err := grpc.NewClient(s.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(bearer{}))
+	require.NoError(t, err)
+	defer conn.Close()
+	// Google's JSON of the same service.
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		var in, out proto.Message = new(kmspb.EncryptRequest), new(kmspb.EncryptResponse)
+		method := kmspb.KeyManagementService_Encrypt_FullMethodName
+		if strings.HasSuffix(r.URL.Path, ":decrypt") {
+			in, out, method = new(kmspb.DecryptRequest), new(kmspb.DecryptResponse), kmspb.KeyManagementService_Decrypt_FullMethodName
+		}
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = protojson.Unmarshal(body, in)
+		}
+		if err == nil {
+			err = conn.Invoke(r.Context(), method, in, out)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err == nil {
+			answer, _ := protojson.Marshal(out)
+			w.Write(answer)
+			return
+		}
+		refusal := status.Convert(err)
+		code := map[codes.Code]int{codes.PermissionDenied: 403, codes.NotFound: 404}[refusal.Code()]
+		detailed := refusal.Proto()
+		detailed.Code = int32(max(code, 400))
+		answer, _ := protojson.Marshal(detailed)
+		w.WriteHeader(int(detailed.Code))
+		io.WriteString(w, `{"error":`+string(answer)+`}`)
+	}
+	var handler atomic.Value
+	handler.Store(http.HandlerFunc(serve))
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.Load().(http.HandlerFunc)(w, r) }))
+	defer web.Close()
+	c, err := google.NewKeyManagementRESTClient(t.Context(), option.WithEndpoint(web.URL), option.WithoutAuthentication())
+	require.NoError(t, err)
+	defer c.Close()
+	c.CallOptions.Encrypt, c.CallOptions.Decrypt = nil, nil
+	client, err := gcpkms.New(c)
+	require.NoError(t, err)
+
+	ec := kms.Context{"blobseal:object": "photos/cat.jpg"}
+	k, err := client.GenerateDataKey(t.Context(), keyID, ec)
+	require.NoError(t, err)
+	plaintext, err := client.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
+	require.NoError(t, err)
+	require.Equal(t, k.Plaintext(), plaintext)
+	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, nil)
+	isKind(t, err, kms.ErrCiphertext)
+	_, err = client.GenerateDataKey(t.Context(), gcpkmstest.KeyRing+"/cryptoKeys/unknown", nil)
+	isKind(t, err, kms.ErrNotFound)
+	for state, kind := range map[gcpkmstest.State]error{
+		kmspb.CryptoKeyVersion_DISABLED: kms.ErrDisabled, kmspb.CryptoKeyVersion_DESTROY_SCHEDULED: kms.ErrPendingDeletion,
+	} {
+		s.SetState(keyID, state)
+		_, err = client.GenerateDataKey(t.Context(), keyID, ec)
+		isKind(t, err, kind)
+		_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
+		isKind(t, err, kind)
+	}
+	s.Deny("rest", "Encrypt")
+	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+	isKind(t, err, kms.ErrDenied)
+	for code, kind := range map[int]error{429: kms.ErrUnavailable, 500: kms.ErrUnavailable, 502: kms.ErrUnavailable, 503: kms.ErrUnavailable, 401: kms.ErrDenied} {
+		handler.Store(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
+		_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+		isKind(t, err, kind)
+	}
+	handler.Store(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+	isKind(t, err, kms.ErrUnavailable)
+	web.Close()
+	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+	isKind(t, err, kms.ErrUnavailable)
+	_, network := errors.AsType[net.Error](err)
+	require.True(t, network, "%v", err)
+}
+
+// bearer is the token of a principal.
+type bearer struct{}
+
+func (bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer rest"}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool { return false }
