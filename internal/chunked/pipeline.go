@@ -21,13 +21,15 @@ type batch struct {
 	prompt bool   // the source gave less than was asked: hand over before asking again
 	err    error  // why op stopped early; out holds what came before
 
-	done   chan struct{} // capacity 1: op has run
+	done   chan struct{} // of the run, capacity 1: op has run
 	nonce  [nonceSize]byte
 	inBuf  []byte // see input
 	outBuf []byte // see output
 }
 
-var batches = sync.Pool{New: func() any { return &batch{done: make(chan struct{}, 1)} }}
+// batches holds memory alone: a channel that outlives its call would tie the
+// tests of whoever uses testing/synctest together.
+var batches = sync.Pool{New: func() any { return new(batch) }}
 
 // input is room for sealed chunks to transform.
 func (b *batch) input() []byte {
@@ -46,13 +48,13 @@ func (b *batch) output() []byte {
 }
 
 func (b *batch) release() {
-	b.in, b.out, b.err, b.prompt = nil, nil, nil, false // the caller's memory is not ours to keep
+	b.in, b.out, b.err, b.prompt, b.done = nil, nil, nil, false, nil // the caller's memory is not ours to keep
 	batches.Put(b)
 }
 
 // pipeline runs batches through op on up to GOMAXPROCS cores, the calling
 // goroutine among them, and emits them in order. fetch and emit run on the
-// calling goroutine alone. Its workers end before run returns.
+// calling goroutine alone. Its workers end before run returns or panics.
 type pipeline struct {
 	// fetch sets in, out, first and prompt; a batch without in is dropped.
 	// It returns false, or an error, when no batch follows this one.
@@ -73,9 +75,8 @@ func (p *pipeline) run() error {
 	if r.procs == 0 {
 		r.procs = runtime.GOMAXPROCS(0)
 	}
-	err := r.loop()
-	r.stop()
-	return err
+	defer r.stop()
+	return r.loop()
 }
 
 // running is the state of one run.
@@ -84,6 +85,8 @@ type running struct {
 	procs   int
 	pending []*batch    // submitted and not yet emitted, oldest first
 	work    chan *batch // submitted and not yet taken
+	done    [batchDepth]chan struct{}
+	turn    int // of done, for the next batch; whoever had it before is emitted
 	workers int
 	wg      sync.WaitGroup
 }
@@ -137,6 +140,11 @@ func (r *running) submit(b *batch) {
 			}
 		})
 	}
+	if r.done[r.turn] == nil {
+		r.done[r.turn] = make(chan struct{}, 1)
+	}
+	b.done = r.done[r.turn]
+	r.turn = (r.turn + 1) % batchDepth
 	r.pending = append(r.pending, b)
 	r.work <- b // never blocks: pending is no longer than its capacity
 }
@@ -190,10 +198,6 @@ func (r *running) stop() {
 	close(r.work)
 	r.wg.Wait()
 	for _, b := range r.pending {
-		select {
-		case <-b.done:
-		default:
-		}
 		b.release()
 	}
 }

@@ -30,8 +30,10 @@ func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*ReaderAt, error) {
 	if err := r.load(last, plain/ChunkSize, 1); err != nil {
 		return nil, err
 	}
-	c.openBatch(last)
-	return r, last.err
+	if c.openBatch(last); last.err != nil {
+		return nil, last.err
+	}
+	return r, nil
 }
 
 // Size returns the plaintext's size, which is authentic.

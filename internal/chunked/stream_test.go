@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -407,6 +408,43 @@ func TestFailingDestination(t *testing.T) {
 }
 
 // SPEC BODY-2 ERR-3
+// Calls inside and outside of a bubble of testing/synctest share nothing that it
+// watches.
+func TestBubbles(t *testing.T) {
+	c := newCipher(t)
+	plaintext := pattern(6 * batch)
+	for range 3 {
+		encrypt(t, c, plaintext, 3)
+		synctest.Test(t, func(t *testing.T) { encrypt(t, c, plaintext, 3) })
+	}
+}
+
+// A source or destination that panics takes no goroutine with it: the bubble
+// fails if one is left.
+func TestPanicLeavesNoWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCipher(t)
+		plaintext := pattern(6*batch + 5)
+		after := func(n int) func() {
+			return func() {
+				if n--; n < 0 {
+					panic("stop")
+				}
+			}
+		}
+		for n := range 6 {
+			tick := after(n)
+			dst := writerFunc(func(p []byte) (int, error) { tick(); return len(p), nil })
+			require.PanicsWithValue(t, "stop", func() { c.WriterFrom(dst, 0, 3).Write(plaintext) })
+			tick = after(n)
+			src := bytes.NewReader(plaintext)
+			require.PanicsWithValue(t, "stop", func() {
+				c.WriterFrom(io.Discard, 0, 3).ReadFrom(readerFunc(func(p []byte) (int, error) { tick(); return src.Read(p) }))
+			})
+		}
+	})
+}
+
 func TestFailingSource(t *testing.T) {
 	c := newCipher(t)
 	broken := errors.New("connection reset")
