@@ -251,7 +251,10 @@ func ReadEnvelope(r io.Reader) (*Envelope, error) {
 		return nil, fmt.Errorf("%w: it ends after %d of %d bytes: %w", ErrFormat, data.Len(), size, io.ErrUnexpectedEOF)
 	}
 	e := new(Envelope)
-	return e, e.UnmarshalBinary(data.Bytes())
+	if err := e.UnmarshalBinary(data.Bytes()); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // MarshalText returns the envelope's encoding in unpadded base64url, which fits

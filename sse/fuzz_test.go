@@ -22,6 +22,8 @@ func FuzzEnvelope(f *testing.F) {
 	l.mode, l.keyID, l.wrapped, l.padding = 2, []byte("key"), []byte("wrapped"), make([]byte, 9)
 	l.context = pairs("a", "", "b", "c")
 	f.Add(l.bytes())
+	l.context = pairs("a", "", "blobseal:bucket-key", "true", "c", "d")
+	f.Add(l.bytes())
 	stranger := newCustomer(f, pattern(32))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		src := bytes.NewReader(data)
@@ -36,6 +38,15 @@ func FuzzEnvelope(f *testing.F) {
 		var again sse.Envelope
 		require.NoError(t, again.UnmarshalText(text))
 		require.Equal(t, read, marshal(t, &again))
+		context := env.Context()
+		if env.BucketKey() {
+			context["blobseal:bucket-key"] = "true"
+		}
+		var kv []string
+		for _, name := range context.Keys() {
+			kv = append(kv, name, context[name])
+		}
+		require.True(t, bytes.Contains(read, str16(pairs(kv...))))
 		_, err = stranger.Decrypt(t.Context(), object, env)
 		require.Error(t, err) // the fuzzer does not know its key
 	})

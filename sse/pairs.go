@@ -23,9 +23,9 @@ func encodePairs(c kms.Context) (pairs, error) {
 	size := 0
 	for name, value := range c {
 		size += 2 + len(name) + 2 + len(value)
-	}
-	if size > maxContext {
-		return "", fmt.Errorf("%w: encryption context of %d bytes, at most %d", ErrTooLarge, size, maxContext)
+		if size > maxContext { // at once: the sum of them all may overflow
+			return "", fmt.Errorf("%w: encryption context of more than %d bytes", ErrTooLarge, maxContext)
+		}
 	}
 	b := cryptobyte.NewFixedBuilder(make([]byte, 0, size))
 	for _, name := range c.Keys() {

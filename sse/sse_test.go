@@ -595,6 +595,10 @@ func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
 // TestBadArguments: what the format cannot hold is refused, not cut. SPEC LIM-1 LIM-2
 func TestBadArguments(t *testing.T) {
 	c := newCustomer(t, customerKey)
+	huge := make(kms.Context) // 4 GiB and a little, which in 32 bits is a little
+	for value := strings.Repeat("v", 32<<20); len(huge) < 128; {
+		huge[fmt.Sprint(len(huge))] = value
+	}
 	for _, n := range []int{0, 16, 31, 33} {
 		_, err := sse.NewCustomer(make([]byte, n))
 		require.ErrorIs(t, err, sse.ErrInvalid)
@@ -607,6 +611,7 @@ func TestBadArguments(t *testing.T) {
 		"bucket":        {sse.Object{Bucket: strings.Repeat("b", 65536)}, sse.ErrTooLarge},
 		"key":           {sse.Object{Key: strings.Repeat("k", 65536)}, sse.ErrTooLarge},
 		"context":       {sse.Object{Context: kms.Context{"k": strings.Repeat("v", 8192)}}, sse.ErrTooLarge},
+		"huge context":  {sse.Object{Context: huge}, sse.ErrTooLarge},
 		"reserved":      {sse.Object{Context: kms.Context{"blobseal:object": "v"}}, sse.ErrInvalid},
 		"empty name":    {sse.Object{Context: kms.Context{"": "v"}}, sse.ErrInvalid},
 		"name not text": {sse.Object{Context: kms.Context{"\xff": "v"}}, sse.ErrInvalid},
