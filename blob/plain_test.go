@@ -1,0 +1,267 @@
+package blob_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// TestErrorsOfAPlainBucket: each bad request has the code that it has in a plain
+// bucket.
+func TestErrorsOfAPlainBucket(t *testing.T) {
+	ctx := context.Background()
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	type request struct {
+		name string
+		do   func(b *gcblob.Bucket) error
+	}
+	read := func(ctx context.Context, key string, off, n int64) func(*gcblob.Bucket) error {
+		return func(b *gcblob.Bucket) error {
+			r, err := b.NewRangeReader(ctx, key, off, n, nil)
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			_, err = r.Read(make([]byte, 100))
+			return err
+		}
+	}
+	write := func(ctx context.Context, key string, opts *gcblob.WriterOptions) func(*gcblob.Bucket) error {
+		return func(b *gcblob.Bucket) error { return b.WriteAll(ctx, key, []byte("p"), opts) }
+	}
+	invalid := "\xff"
+	require.False(t, utf8.ValidString(invalid))
+	requests := []request{
+		{"read what is not there", read(ctx, "none", 0, -1)},
+		{"range of what is not there", read(ctx, "none", 20000, 5)},
+		{"negative offset", read(ctx, "k", -1, 5)},
+		{"offset at the end", read(ctx, "k", 11, 5)},
+		{"offset beyond the end", read(ctx, "k", 12, -1)},
+		{"offset far beyond the end", read(ctx, "k", 1<<62, 5)},
+		{"nothing", read(ctx, "k", 3, 0)},
+		{"read an invalid key", read(ctx, invalid, 0, -1)},
+		{"read an empty key", read(ctx, "", 0, -1)},
+		{"read with a cancelled ctx", read(cancelled, "none", 0, -1)},
+		{"write an empty key", write(ctx, "", nil)},
+		{"write an invalid key", write(ctx, invalid, nil)},
+		{"write an empty key with a content type", write(ctx, "", &gcblob.WriterOptions{ContentType: "text/plain"})},
+		{"write with a cancelled ctx", write(cancelled, "k2", nil)},
+		{"write with an invalid content type", write(ctx, "k2", &gcblob.WriterOptions{ContentType: "a/b/c"})},
+		{"write with invalid metadata", write(ctx, "k2", &gcblob.WriterOptions{Metadata: map[string]string{"": "x"}})},
+		{"write what exists", write(ctx, "k", &gcblob.WriterOptions{IfNotExist: true})},
+		{"write with a wrong MD5", write(ctx, "k2", &gcblob.WriterOptions{ContentMD5: make([]byte, 16)})},
+		{"attributes of what is not there", func(b *gcblob.Bucket) error { _, err := b.Attributes(ctx, "none"); return err }},
+		{"attributes of an invalid key", func(b *gcblob.Bucket) error { _, err := b.Attributes(ctx, invalid); return err }},
+		{"delete what is not there", func(b *gcblob.Bucket) error { return b.Delete(ctx, "none") }},
+		{"delete an invalid key", func(b *gcblob.Bucket) error { return b.Delete(ctx, invalid) }},
+		{"copy what is not there", func(b *gcblob.Bucket) error { return b.Copy(ctx, "k2", "none", nil) }},
+		{"copy to an invalid key", func(b *gcblob.Bucket) error { return b.Copy(ctx, invalid, "k", nil) }},
+		{"a page of no objects", func(b *gcblob.Bucket) error { _, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 0, nil); return err }},
+		{"sign", func(b *gcblob.Bucket) error { _, err := b.SignedURL(ctx, "k", nil); return err }},
+	}
+	for _, store := range stores {
+		t.Run(store.name, func(t *testing.T) {
+			bare, encrypted := store.open(t), newBucket(t, store.open(t), nil).Bucket
+			for _, b := range []*gcblob.Bucket{bare, encrypted} {
+				require.NoError(t, b.WriteAll(ctx, "k", []byte("hello world"), nil))
+			}
+			for _, request := range requests {
+				t.Run(request.name, func(t *testing.T) {
+					want, got := request.do(bare), request.do(encrypted)
+					require.Equal(t, gcerrors.Code(want), gcerrors.Code(got), "%v and %v", want, got)
+					require.Equal(t, want == nil, got == nil)
+				})
+			}
+			require.NoError(t, bare.Close())
+			require.NoError(t, encrypted.Close())
+			for _, request := range requests {
+				if strings.HasPrefix(request.name, "sign") {
+					continue
+				}
+				t.Run("closed/"+request.name, func(t *testing.T) {
+					want, got := request.do(bare), request.do(encrypted)
+					require.Equal(t, gcerrors.Code(want), gcerrors.Code(got), "%v and %v", want, got)
+				})
+			}
+			require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(encrypted.Close()))
+		})
+	}
+}
+
+// TestErrorsOfTheStore: an error of the store keeps its code and itself, from
+// whichever request it comes.
+func TestErrorsOfTheStore(t *testing.T) {
+	ctx := context.Background()
+	mem := newMem(t)
+	codes := map[string]error{
+		"not found":         func() error { _, err := mem.Attributes(ctx, "none"); return err }(),
+		"invalid":           func() error { _, err := mem.NewRangeReader(ctx, "k", -1, 1, nil); return err }(),
+		"unimplemented":     func() error { _, err := mem.SignedURL(ctx, "k", nil); return err }(),
+		"cancelled":         context.Canceled,
+		"deadline":          context.DeadlineExceeded,
+		"unknown":           errBoom,
+		"failed":            func() error { b := newFile(t); b.Close(); return b.Delete(ctx, "k") }(),
+		"permission denied": nil,
+	}
+	delete(codes, "permission denied") // no bucket at hand gives it
+	for name, fault := range codes {
+		for _, when := range []string{"HEAD", "GET", "PUT", "LIST", "DELETE", "read", "write", "commit"} {
+			t.Run(name+"/"+when, func(t *testing.T) {
+				spy, inner := newSpy(t)
+				b := newBucket(t, inner, nil)
+				require.NoError(t, b.WriteAll(ctx, "k", content(3*chunk), nil))
+				spy.hook = func(_ context.Context, call string) error {
+					if strings.HasPrefix(call, when) {
+						return fault
+					}
+					return nil
+				}
+				failed := 0
+				for _, do := range []func() error{
+					func() error { _, err := b.Attributes(ctx, "k"); return err },
+					func() error { _, err := b.ReadAll(ctx, "k"); return err },
+					func() error { _, err := readRange(b.Bucket, "k", chunk, 5); return err },
+					func() error { return b.WriteAll(ctx, "k2", content(10), nil) },
+					func() error { return b.Copy(ctx, "k2", "k", nil) },
+					func() error { return b.Delete(ctx, "k3") },
+					func() error { _, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil); return err },
+				} {
+					if err := do(); errors.Is(err, fault) {
+						failed++
+						require.Equal(t, gcerrors.Code(fault), gcerrors.Code(err), "%v", err)
+					}
+				}
+				require.NotZero(t, failed)
+				reading, writing, _ := spy.state()
+				require.Zero(t, reading)
+				require.Zero(t, writing)
+			})
+		}
+	}
+}
+
+// TestMixedBucket: objects from before encryption are read as they are where the
+// bucket allows it, and refused where it does not; sizes are right in both.
+func TestMixedBucket(t *testing.T) {
+	ctx := context.Background()
+	for _, store := range stores {
+		t.Run(store.name, func(t *testing.T) {
+			inner := store.open(t)
+			cipher := sse.NewManaged(newRing(t))
+			mixed := newBucketWith(t, inner, cipher, &blob.Options{AllowPlain: true})
+			strict := newBucketWith(t, inner, cipher, nil)
+			sizes := map[string]int{"empty": 0, "tiny": 3, "small": 100, "sized": 1040, "large": 3*chunk + 5}
+			for name, size := range sizes {
+				require.NoError(t, inner.WriteAll(ctx, "plain/"+name, content(size), nil))
+				require.NoError(t, mixed.WriteAll(ctx, "sealed/"+name, content(size), nil))
+			}
+			for name, size := range sizes {
+				for _, folder := range []string{"plain/", "sealed/"} {
+					key := folder + name
+					require.Equal(t, content(size), readAll(t, mixed.Bucket, key))
+					attrs, err := mixed.Attributes(ctx, key)
+					require.NoError(t, err)
+					require.EqualValues(t, size, attrs.Size)
+					off := min(2, int64(size))
+					got, err := readRange(mixed.Bucket, key, off, 100000)
+					require.NoError(t, err)
+					require.Equal(t, content(size)[off:], got)
+				}
+				for _, err := range []error{
+					func() error { _, err := strict.ReadAll(ctx, "plain/"+name); return err }(),
+					func() error { _, err := readRange(strict.Bucket, "plain/"+name, 1, 1); return err }(),
+					func() error { _, err := strict.Attributes(ctx, "plain/"+name); return err }(),
+					strict.Copy(ctx, "copy", "plain/"+name, nil),
+				} {
+					require.ErrorIs(t, err, blob.ErrPlain)
+					require.ErrorIs(t, err, sse.ErrFormat)
+					require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(err))
+				}
+			}
+			listed := 0
+			objects, errs := mixed.List(nil).All(ctx)
+			for o := range objects {
+				_, name, _ := strings.Cut(o.Key, "/")
+				require.EqualValues(t, sizes[name], o.Size, o.Key)
+				listed++
+			}
+			require.NoError(t, errs())
+			require.Equal(t, 2*len(sizes), listed)
+
+			// A copy of a plain object is encrypted: nothing else can be written.
+			require.NoError(t, mixed.Copy(ctx, "copied", "plain/large", nil))
+			require.Equal(t, content(sizes["large"]), readAll(t, strict.Bucket, "copied"))
+			require.NoError(t, mixed.Copy(ctx, "plain/large", "plain/large", nil))
+			require.Equal(t, content(sizes["large"]), readAll(t, strict.Bucket, "plain/large"))
+
+			// A key for an object that has none is a mistake.
+			_, err := mixed.NewReader(ctx, "plain/small", &gcblob.ReaderOptions{
+				BeforeRead: setRead(blob.ReadRequest{Decrypter: newCustomer(t, 1)}),
+			})
+			require.ErrorIs(t, err, sse.ErrMode)
+		})
+	}
+}
+
+// TestWithoutHint: objects whose metadata was lost, as by a copy tool, are the
+// same but for one more request.
+func TestWithoutHint(t *testing.T) {
+	ctx := context.Background()
+	inner := newMem(t)
+	b := newBucket(t, inner, nil)
+	for _, size := range []int{0, 100, 2 * chunk} {
+		key := fmt.Sprint(size)
+		require.NoError(t, b.WriteAll(ctx, key, content(size), nil))
+		require.NoError(t, inner.WriteAll(ctx, key, readAll(t, inner, key), nil))
+		attrs, err := b.Attributes(ctx, key)
+		require.NoError(t, err)
+		require.EqualValues(t, size, attrs.Size)
+		require.Equal(t, content(size), readAll(t, b.Bucket, key))
+	}
+	// Nor does a hint that lies do harm.
+	require.NoError(t, inner.WriteAll(ctx, "100", readAll(t, inner, "100"), &gcblob.WriterOptions{
+		Metadata: map[string]string{"blobseal-mode": "SSE-C", "blobseal-envelope-size": "7777777"},
+	}))
+	attrs, err := b.Attributes(ctx, "100")
+	require.NoError(t, err)
+	require.EqualValues(t, 100, attrs.Size)
+	require.Equal(t, content(100), readAll(t, b.Bucket, "100"))
+}
+
+// TestMovedObject: a stored object that was moved to another name, or into a
+// bucket of another name, does not open.
+func TestMovedObject(t *testing.T) {
+	ctx := context.Background()
+	inner := newMem(t)
+	cipher := sse.NewManaged(newRing(t))
+	b := newBucketWith(t, inner, cipher, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+	require.NoError(t, inner.Copy(ctx, "k2", "k", nil))
+	_, err := b.ReadAll(ctx, "k2")
+	require.ErrorIs(t, err, sse.ErrKey)
+	other, err := blob.NewBucket(inner, "other", cipher, nil)
+	require.NoError(t, err)
+	_, err = other.ReadAll(ctx, "k")
+	require.ErrorIs(t, err, sse.ErrKey)
+}
+
+// TestSignedURLWithoutSigner: the store's own URL, which would serve ciphertext,
+// is never given out.
+func TestSignedURLWithoutSigner(t *testing.T) {
+	_, inner := newSpy(t)
+	url, err := newBucket(t, inner, nil).SignedURL(context.Background(), "k", nil)
+	require.ErrorIs(t, err, blob.ErrNoSigner)
+	require.Equal(t, gcerrors.Unimplemented, gcerrors.Code(err))
+	require.Empty(t, url)
+}

@@ -1,0 +1,426 @@
+package blob_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
+)
+
+const chunk, sealedChunk = 16384, 16400
+
+// TestRequests: what each operation asks of the store, and nothing else.
+func TestRequests(t *testing.T) {
+	const size = 5*chunk + 100
+	body := func(chunks int64) int64 { return blob.DefaultEnvelopeSize + chunks*sealedChunk }
+	get := func(off, n int64) string { return fmt.Sprintf("GET k %d %d", off, n) }
+	tail := get(body(5), -1)
+	envelope := get(0, blob.DefaultEnvelopeSize)
+	ctx := context.Background()
+	read := func(off, n int64) func(*gcblob.Bucket) error {
+		return func(b *gcblob.Bucket) error {
+			p, err := readRange(b, "k", off, n)
+			if err == nil && !bytes.Equal(p, content(size)[off:min(size, off+n)]) {
+				return errors.New("wrong content")
+			}
+			return err
+		}
+	}
+	for _, test := range []struct {
+		name string
+		do   func(*gcblob.Bucket) error
+		want []string
+		opts blob.Options
+	}{
+		{"write", func(b *gcblob.Bucket) error { return b.WriteAll(ctx, "k", content(size), nil) },
+			[]string{"PUT k"}, blob.Options{}},
+		{"read all", func(b *gcblob.Bucket) error { _, err := b.ReadAll(ctx, "k"); return err },
+			[]string{get(0, -1)}, blob.Options{}},
+		{"download", func(b *gcblob.Bucket) error { return b.Download(ctx, "k", io.Discard, nil) },
+			[]string{get(0, -1)}, blob.Options{}},
+		{"attributes", func(b *gcblob.Bucket) error { _, err := b.Attributes(ctx, "k"); return err },
+			[]string{"HEAD k"}, blob.Options{}},
+		{"delete", func(b *gcblob.Bucket) error { return b.Delete(ctx, "k") },
+			[]string{"DELETE k"}, blob.Options{}},
+		{"list", func(b *gcblob.Bucket) error { _, err := b.List(nil).Next(ctx); return err },
+			[]string{"LIST"}, blob.Options{}},
+		{"list with a look", func(b *gcblob.Bucket) error { _, err := b.List(nil).Next(ctx); return err },
+			[]string{envelope, "LIST"}, blob.Options{LookWhenListing: true}},
+		{"range in the middle", read(chunk+5, 10),
+			[]string{envelope, get(body(1), sealedChunk), tail}, blob.Options{}},
+		{"range over a boundary", read(2*chunk-1, 2),
+			[]string{envelope, get(body(1), 2*sealedChunk), tail}, blob.Options{}},
+		{"range that reaches the last chunk", read(4*chunk, chunk+1),
+			[]string{envelope, get(body(4), 2*sealedChunk)}, blob.Options{}},
+		{"range to the end", read(3*chunk+9, size-3*chunk-9),
+			[]string{envelope, get(body(3), 3*sealedChunk)}, blob.Options{}},
+		{"range at the start, envelope and chunk in one", read(10, 10),
+			[]string{get(0, body(1)), tail}, blob.Options{}},
+		{"range without the check of the length", read(chunk+5, 10),
+			[]string{envelope, get(body(1), sealedChunk)}, blob.Options{SkipLengthCheck: true}},
+		{"range at the start without the check of the length", read(0, 10),
+			[]string{get(0, body(1))}, blob.Options{SkipLengthCheck: true}},
+		{"copy", func(b *gcblob.Bucket) error { return b.Copy(ctx, "k2", "k", nil) },
+			[]string{get(0, -1), "HEAD k", "HEAD k", "PUT k2"}, blob.Options{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spy, inner := newSpy(t)
+			b := newBucket(t, inner, &test.opts)
+			require.NoError(t, b.WriteAll(ctx, "k", content(size), nil))
+			spy.take()
+			require.NoError(t, test.do(b.Bucket))
+			slices.Sort(test.want)
+			require.Equal(t, test.want, spy.take())
+			reading, writing, _ := spy.state()
+			require.Zero(t, reading)
+			require.Zero(t, writing)
+		})
+	}
+}
+
+// TestRangeSideBySide: neither of a range's first two requests waits for the other.
+func TestRangeSideBySide(t *testing.T) {
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, &blob.Options{SkipLengthCheck: true})
+	require.NoError(t, b.WriteAll(context.Background(), "k", content(3*chunk), nil))
+	arrived := make(chan struct{}, 2)
+	both := make(chan struct{})
+	go func() {
+		<-arrived
+		<-arrived
+		close(both)
+	}()
+	spy.hook = func(ctx context.Context, call string) error {
+		if call == "read k" {
+			return nil
+		}
+		arrived <- struct{}{}
+		select {
+		case <-both:
+			return nil
+		case <-time.After(10 * time.Second):
+			return errors.New("the other request does not come")
+		}
+	}
+	p, err := readRange(b.Bucket, "k", chunk, 5)
+	require.NoError(t, err)
+	require.Equal(t, content(3 * chunk)[chunk:chunk+5], p)
+}
+
+// TestRanges: every range around chunk boundaries, in buckets whose envelopes have
+// the size that is expected, or a smaller or larger one, or that do not check.
+func TestRanges(t *testing.T) {
+	ctx := context.Background()
+	edges := []int64{0, 1, chunk - 1, chunk, chunk + 1, 2*chunk - 1, 2 * chunk, 2*chunk + 1, 3*chunk + 7, 1 << 40}
+	for _, opts := range []blob.Options{{}, {SkipLengthCheck: true}, {EnvelopeSize: 400}, {EnvelopeSize: 5000}, {AllowPlain: true}} {
+		t.Run(fmt.Sprintf("%+v", opts), func(t *testing.T) {
+			inner := newMem(t)
+			cipher := sse.NewManaged(newRing(t))
+			writes := newBucketWith(t, inner, cipher, nil)
+			b := newBucketWith(t, inner, cipher, &opts)
+			for _, size := range []int{0, 1, 100, chunk - 1, chunk, chunk + 1, 2 * chunk, 2*chunk + 500} {
+				want := content(size)
+				key := fmt.Sprint(size)
+				require.NoError(t, writes.WriteAll(ctx, key, want, nil))
+				for _, off := range edges {
+					for _, n := range append(edges, -1) {
+						r, err := b.NewRangeReader(ctx, key, off, n, nil)
+						require.NoError(t, err, "%d+%d of %d", off, n, size)
+						got, err := io.ReadAll(r)
+						require.NoError(t, err)
+						from := min(off, int64(size))
+						to := int64(size)
+						if n >= 0 {
+							to = min(from+n, to)
+						}
+						require.True(t, bytes.Equal(want[from:to], got), "%d+%d of %d", off, n, size)
+						require.EqualValues(t, size, r.Size())
+						require.NoError(t, r.Close())
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestReaderManners: seeks, small steps, io/fs and iterators read what was written.
+func TestReaderManners(t *testing.T) {
+	ctx := context.Background()
+	for _, store := range stores {
+		t.Run(store.name, func(t *testing.T) {
+			b := newBucket(t, store.open(t), nil)
+			want := content(2*chunk + 77)
+			require.NoError(t, b.WriteAll(ctx, "dir/k", want, nil))
+
+			r, err := b.NewReader(ctx, "dir/k", nil)
+			require.NoError(t, err)
+			require.NoError(t, iotest.TestReader(r, want))
+			require.NoError(t, r.Close())
+
+			r, err = b.NewRangeReader(ctx, "dir/k", chunk+1, 1000, nil)
+			require.NoError(t, err)
+			require.NoError(t, iotest.TestReader(r, want[chunk+1:chunk+1001]))
+			require.NoError(t, r.Close())
+
+			p, err := fs.ReadFile(b, "dir/k")
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(want, p))
+			info, err := fs.Stat(b, "dir/k")
+			require.NoError(t, err)
+			require.EqualValues(t, len(want), info.Size())
+			var names []string
+			require.NoError(t, fs.WalkDir(b, ".", func(path string, _ fs.DirEntry, err error) error {
+				names = append(names, path)
+				return err
+			}))
+			require.Equal(t, []string{".", "dir", "dir/k"}, names)
+
+			objects, errs := b.List(nil).All(ctx)
+			for o, download := range objects {
+				var got bytes.Buffer
+				require.EqualValues(t, len(want), o.Size)
+				require.NoError(t, download(&got, nil))
+				require.True(t, bytes.Equal(want, got.Bytes()))
+			}
+			require.NoError(t, errs())
+		})
+	}
+}
+
+// TestHalfRead: a reader that is closed early leaves nothing behind.
+func TestHalfRead(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", content(100*chunk), nil))
+	before := runtime.NumGoroutine()
+	for _, off := range []int64{0, 1, 5 * chunk} {
+		for _, n := range []int64{-1, 50 * chunk} {
+			r, err := b.NewRangeReader(ctx, "k", off, n, nil)
+			require.NoError(t, err)
+			_, err = io.ReadFull(r, make([]byte, 3*chunk))
+			require.NoError(t, err)
+			require.NoError(t, r.Close())
+		}
+	}
+	reading, _, _ := spy.state()
+	require.Zero(t, reading)
+	for wait := time.Now(); runtime.NumGoroutine() > before; runtime.Gosched() {
+		require.Less(t, time.Since(wait), 10*time.Second, "goroutines are left")
+	}
+}
+
+// TestCancelRead: the caller's ctx ends all inner requests, whichever wait.
+func TestCancelRead(t *testing.T) {
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
+	ctx, cancel := context.WithCancel(context.Background())
+	waiting := make(chan struct{}, 2)
+	spy.hook = func(ctx context.Context, call string) error {
+		waiting <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	go func() {
+		<-waiting
+		<-waiting
+		cancel()
+	}()
+	_, err := b.NewRangeReader(ctx, "k", chunk, chunk, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	reading, _, _ := spy.state()
+	require.Zero(t, reading)
+
+	// And in the middle of a stream.
+	spy.hook = nil
+	ctx, cancel = context.WithCancel(context.Background())
+	r, err := b.NewReader(ctx, "k", nil)
+	require.NoError(t, err)
+	_, err = io.ReadFull(r, make([]byte, 10))
+	require.NoError(t, err)
+	cancel()
+	_, err = io.ReadAll(r)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, r.Close())
+}
+
+// TestOneFailingRequest: one failing request of a range ends the others, and its
+// error is what the caller gets.
+func TestOneFailingRequest(t *testing.T) {
+	boom := errors.New("boom")
+	for fail, name := range []string{"envelope", "chunks", "last chunk"} {
+		t.Run(name, func(t *testing.T) {
+			spy, inner := newSpy(t)
+			b := newBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
+			calls := []string{
+				fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize),
+				fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+sealedChunk, sealedChunk),
+				fmt.Sprintf("GET k %d -1", blob.DefaultEnvelopeSize+4*sealedChunk),
+			}
+			spy.hook = func(_ context.Context, call string) error {
+				if call == calls[fail] {
+					return boom
+				}
+				return nil
+			}
+			_, err := b.NewRangeReader(context.Background(), "k", chunk, 10, nil)
+			require.ErrorIs(t, err, boom)
+			reading, _, _ := spy.state()
+			require.Zero(t, reading)
+		})
+	}
+}
+
+// replaceStored puts a stored object in place as it is, with the metadata of another.
+func replaceStored(t testing.TB, inner *gcblob.Bucket, key string, p []byte) {
+	attrs, err := inner.Attributes(context.Background(), key)
+	require.NoError(t, err)
+	require.NoError(t, inner.WriteAll(context.Background(), key, p, &gcblob.WriterOptions{
+		ContentType: attrs.ContentType, Metadata: attrs.Metadata,
+	}))
+}
+
+// TestDamage: whatever bit of a stored object is flipped, wherever it is cut, no
+// read returns anything but what was written, and none of the whole succeeds. In a
+// mixed bucket too: damage never makes an encrypted object plain.
+func TestDamage(t *testing.T) {
+	ctx := context.Background()
+	for _, mixed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mixed=%v", mixed), func(t *testing.T) {
+			inner := newMem(t)
+			b := newBucket(t, inner, &blob.Options{EnvelopeSize: 320, AllowPlain: mixed})
+			want := content(50)
+			require.NoError(t, b.WriteAll(ctx, "k", want, nil))
+			good := readAll(t, inner, "k")
+			check := func(p []byte, what string, at int) {
+				replaceStored(t, inner, "k", p)
+				_, err := b.ReadAll(ctx, "k")
+				require.Error(t, err, "%s %d", what, at)
+				require.True(t, isOurs(err), "%s %d: %v", what, at, err)
+				got, err := readRange(b.Bucket, "k", 3, 7)
+				require.Error(t, err, "%s %d", what, at)
+				require.Empty(t, got)
+			}
+			for bit := range len(good) * 8 {
+				bad := bytes.Clone(good)
+				bad[bit/8] ^= 1 << (bit % 8)
+				check(bad, "bit", bit)
+			}
+			for n := range len(good) {
+				check(good[:n], "cut to", n)
+			}
+			check(append(bytes.Clone(good), 0), "longer by", 1)
+			replaceStored(t, inner, "k", good)
+			require.Equal(t, want, readAll(t, b.Bucket, "k"))
+		})
+	}
+}
+
+// isOurs reports whether an error has one of the kinds that damage can be.
+func isOurs(err error) bool {
+	for _, kind := range []error{sse.ErrFormat, sse.ErrVersion, sse.ErrKey, sse.ErrCorrupt, sse.ErrMode} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestDamagedChunks: a read returns what is before the damage, or nothing; a cut
+// or longer object shows in any range unless that check is waived.
+func TestDamagedChunks(t *testing.T) {
+	ctx := context.Background()
+	inner := newMem(t)
+	cipher := sse.NewManaged(newRing(t))
+	b := newBucketWith(t, inner, cipher, nil)
+	waived := newBucketWith(t, inner, cipher, &blob.Options{SkipLengthCheck: true})
+	want := content(3*chunk + 10)
+	require.NoError(t, b.WriteAll(ctx, "k", want, nil))
+	good := readAll(t, inner, "k")
+
+	flipped := bytes.Clone(good)
+	flipped[blob.DefaultEnvelopeSize+sealedChunk+5] ^= 1 // in chunk 1
+	replaceStored(t, inner, "k", flipped)
+	got, err := readRange(b.Bucket, "k", 0, -1)
+	require.ErrorIs(t, err, sse.ErrCorrupt)
+	require.Equal(t, gcerrors.Internal, gcerrors.Code(err))
+	require.True(t, bytes.Equal(want[:chunk], got))
+	_, err = readRange(b.Bucket, "k", chunk+3, 3)
+	var where *sse.ChunkError
+	require.ErrorAs(t, err, &where)
+	require.EqualValues(t, 1, where.Chunk)
+	got, err = readRange(b.Bucket, "k", 2*chunk, 3)
+	require.NoError(t, err, "another chunk")
+	require.Equal(t, want[2*chunk:2*chunk+3], got)
+
+	for name, stored := range map[string][]byte{
+		"cut between chunks": good[:blob.DefaultEnvelopeSize+2*sealedChunk],
+		"cut in a chunk":     good[:blob.DefaultEnvelopeSize+2*sealedChunk+100],
+		"longer":             append(bytes.Clone(good), make([]byte, 20)...),
+		"longer by a chunk":  append(bytes.Clone(good), make([]byte, 2*sealedChunk)...),
+		"only an envelope":   good[:blob.DefaultEnvelopeSize],
+	} {
+		t.Run(name, func(t *testing.T) {
+			replaceStored(t, inner, "k", stored)
+			_, err := b.ReadAll(ctx, "k")
+			require.ErrorIs(t, err, sse.ErrCorrupt)
+			_, err = readRange(b.Bucket, "k", 10, 10)
+			require.ErrorIs(t, err, sse.ErrCorrupt)
+			_, err = readRange(b.Bucket, "k", 1<<20, 10)
+			require.ErrorIs(t, err, sse.ErrCorrupt, "beyond the end")
+			if len(stored) > blob.DefaultEnvelopeSize+2*sealedChunk+16 {
+				got, err := readRange(waived.Bucket, "k", 10, 10)
+				require.NoError(t, err)
+				require.Equal(t, want[10:20], got)
+			}
+		})
+	}
+}
+
+// TestTornRead: a range whose requests met two versions is read again; what comes
+// is one version, and an object that changes all the time gives ErrChanged or one
+// of its versions.
+func TestTornRead(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, nil)
+	old, renewed := content(3*chunk), bytes.Repeat([]byte("new"), chunk)
+	require.NoError(t, b.WriteAll(ctx, "k", old, nil))
+	between := func(times int) {
+		spy.hook = func(_ context.Context, call string) error {
+			if call == fmt.Sprintf("GET k %d -1", blob.DefaultEnvelopeSize+3*sealedChunk) && times > 0 {
+				times--
+				hook := spy.hook
+				spy.hook = nil
+				defer func() { spy.hook = hook }()
+				return b.WriteAll(ctx, "k", renewed, nil)
+			}
+			return nil
+		}
+	}
+	between(1)
+	got, err := readRange(b.Bucket, "k", chunk, 10)
+	require.NoError(t, err)
+	require.Equal(t, renewed[chunk:chunk+10], got)
+
+	between(1000)
+	_, err = readRange(b.Bucket, "k", chunk, 10)
+	require.Error(t, err)
+	require.True(t, errors.Is(err, blob.ErrChanged) || errors.Is(err, sse.ErrCorrupt), err)
+}

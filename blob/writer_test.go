@@ -1,0 +1,363 @@
+package blob_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/sse"
+)
+
+var errBoom = errors.New("boom")
+
+// TestFailedWrites: whatever fails, and whenever, nothing is published, what was
+// there before stays, and the store's write was cancelled before it was closed.
+func TestFailedWrites(t *testing.T) {
+	background := context.Background()
+	old, p := []byte("what was there before"), content(3*chunk)
+	upload := func(ctx context.Context, b *gcblob.Bucket, r io.Reader) error {
+		return b.Upload(ctx, "k", r, &gcblob.WriterOptions{ContentType: "text/plain"})
+	}
+	for _, test := range []struct {
+		name string
+		hook string // the call of the store that fails
+		do   func(ctx context.Context, cancel func(), b *gcblob.Bucket) error
+		want error
+	}{
+		{"the store's write", "write k", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
+			return b.WriteAll(ctx, "k", p, nil)
+		}, errBoom},
+		{"opening the store's write", "PUT k", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
+			return b.WriteAll(ctx, "k", p, nil)
+		}, errBoom},
+		{"a source that is uploaded", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
+			return upload(ctx, b, io.MultiReader(bytes.NewReader(p), iotest.ErrReader(errBoom)))
+		}, errBoom},
+		{"a source that writes itself", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
+			return upload(ctx, b, writesItself{p})
+		}, errBoom},
+		{"cancelled before the end", "", func(ctx context.Context, cancel func(), b *gcblob.Bucket) error {
+			w, err := b.NewWriter(ctx, "k", &gcblob.WriterOptions{ContentType: "text/plain"})
+			if err != nil {
+				return err
+			}
+			w.Write(p)
+			cancel()
+			return w.Close()
+		}, context.Canceled},
+		{"cancelled before anything", "", func(ctx context.Context, cancel func(), b *gcblob.Bucket) error {
+			w, err := b.NewWriter(ctx, "k", &gcblob.WriterOptions{ContentType: "text/plain"})
+			if err != nil {
+				return err
+			}
+			cancel()
+			return w.Close()
+		}, context.Canceled},
+		{"a wrong MD5", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
+			sum := md5.Sum(old)
+			return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{ContentMD5: sum[:]})
+		}, gcerrors.ErrFailedPrecondition},
+		{"reserved metadata", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
+			return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{Metadata: map[string]string{"BlobSeal-Mode": "SSE-C"}})
+		}, blob.ErrReserved},
+		{"a hook", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
+			return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{BeforeWrite: func(func(any) bool) error { return errBoom }})
+		}, errBoom},
+		{"a hook after it asked for an inner type", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
+			return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{BeforeWrite: func(as func(any) bool) error {
+				as(new(int))
+				return errBoom
+			}})
+		}, errBoom},
+		{"a context that is too long", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
+			return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{
+				Context: kms.Context{"project": strings.Repeat("x", blob.DefaultEnvelopeSize)},
+			})})
+		}, sse.ErrTooLarge},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spy, inner := newSpy(t)
+			b := newBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(background, "k", old, nil))
+			_, _, before := spy.state()
+			ctx, cancel := context.WithCancel(background)
+			defer cancel()
+			if test.hook != "" {
+				spy.hook = func(_ context.Context, call string) error {
+					if call == test.hook {
+						return errBoom
+					}
+					return nil
+				}
+			}
+			require.ErrorIs(t, test.do(ctx, cancel, b.Bucket), test.want)
+			spy.hook = nil
+			reading, writing, commits := spy.state()
+			require.Zero(t, reading)
+			require.Zero(t, writing)
+			require.Equal(t, before, commits, "closed while its ctx was alive")
+			require.Equal(t, old, readAll(t, b.Bucket, "k"))
+		})
+	}
+}
+
+// writesItself is a source that writes itself, in part.
+type writesItself struct{ p []byte }
+
+func (w writesItself) Read([]byte) (int, error) { return 0, errBoom }
+
+func (w writesItself) WriteTo(dst io.Writer) (int64, error) {
+	n, _ := dst.Write(w.p)
+	return int64(n), errBoom
+}
+
+// TestFailedCommit: an error of the commit is the caller's.
+func TestFailedCommit(t *testing.T) {
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, nil)
+	spy.hook = func(_ context.Context, call string) error {
+		if call == "commit k" {
+			return errBoom
+		}
+		return nil
+	}
+	require.ErrorIs(t, b.WriteAll(context.Background(), "k", nil, nil), errBoom)
+}
+
+// TestWhatIsStored: the store sees no plaintext, no MD5 of it, and a content type
+// that was found in the plaintext; a reader sees the caller's metadata alone.
+func TestWhatIsStored(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	b := newBucketWith(t, inner, newKMS(t, "photos-key"), nil)
+	page := []byte("<!DOCTYPE html><html>" + strings.Repeat("a secret ", 100) + "</html>")
+	sum := md5.Sum(page)
+	require.NoError(t, b.WriteAll(ctx, "k", page, &gcblob.WriterOptions{
+		ContentMD5: sum[:], CacheControl: "no-cache", Metadata: map[string]string{"Owner": "me"},
+	}))
+	require.False(t, spy.md5, "an MD5 went down")
+	stored := readAll(t, inner, "k")
+	require.NotContains(t, string(stored), "secret")
+	require.Len(t, stored, blob.DefaultEnvelopeSize+len(page)+16)
+
+	raw, err := inner.Attributes(ctx, "k")
+	require.NoError(t, err)
+	require.Equal(t, "text/html; charset=utf-8", raw.ContentType)
+	require.Equal(t, map[string]string{
+		"owner": "me", "blobseal-mode": "SSE-KMS", "blobseal-key-id": "photos-key", "blobseal-envelope-size": "1024",
+	}, raw.Metadata)
+
+	attrs, err := b.Attributes(ctx, "k")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"owner": "me"}, attrs.Metadata)
+	require.Nil(t, attrs.MD5)
+	require.EqualValues(t, len(page), attrs.Size)
+	require.Equal(t, raw.ETag, attrs.ETag)
+	require.Equal(t, raw.ModTime, attrs.ModTime)
+	require.Equal(t, "no-cache", attrs.CacheControl)
+	var hint blob.Hint
+	require.True(t, attrs.As(&hint))
+	require.Equal(t, blob.Hint{Mode: sse.ModeKMS, KeyID: "photos-key", EnvelopeSize: 1024}, hint)
+
+	o, err := b.List(nil).Next(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, len(page), o.Size)
+	require.Nil(t, o.MD5)
+
+	// Without a content type nothing looks for one in the ciphertext.
+	require.NoError(t, b.WriteAll(ctx, "typeless", page, &gcblob.WriterOptions{DisableContentTypeDetection: true}))
+	raw, err = inner.Attributes(ctx, "typeless")
+	require.NoError(t, err)
+	require.Empty(t, raw.ContentType)
+}
+
+// TestIfNotExist: of many writers of one key, one wins, on stores that check and
+// publish in two steps too.
+func TestIfNotExist(t *testing.T) {
+	for _, store := range stores {
+		t.Run(store.name, func(t *testing.T) {
+			b := newBucket(t, store.open(t), nil)
+			var writers sync.WaitGroup
+			var mu sync.Mutex
+			won := ""
+			for i := range 8 {
+				writers.Go(func() {
+					p := fmt.Sprint("writer ", i)
+					err := b.WriteAll(context.Background(), "k", []byte(p), &gcblob.WriterOptions{IfNotExist: true})
+					mu.Lock()
+					defer mu.Unlock()
+					if err == nil {
+						require.Empty(t, won, "two won")
+						won = p
+					} else {
+						require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(err))
+					}
+				})
+			}
+			writers.Wait()
+			require.Equal(t, won, string(readAll(t, b.Bucket, "k")))
+		})
+	}
+}
+
+// setWrite, setRead and setCopy are hooks that set a request.
+
+func setWrite(to blob.WriteRequest) func(func(any) bool) error {
+	return func(as func(any) bool) error {
+		var req *blob.WriteRequest
+		if !as(&req) {
+			return errors.New("no WriteRequest")
+		}
+		*req = to
+		return nil
+	}
+}
+
+func setRead(to blob.ReadRequest) func(func(any) bool) error {
+	return func(as func(any) bool) error {
+		var req *blob.ReadRequest
+		if !as(&req) {
+			return errors.New("no ReadRequest")
+		}
+		*req = to
+		return nil
+	}
+}
+
+func setCopy(to blob.CopyRequest) func(func(any) bool) error {
+	return func(as func(any) bool) error {
+		var req *blob.CopyRequest
+		if !as(&req) {
+			return errors.New("no CopyRequest")
+		}
+		*req = to
+		return nil
+	}
+}
+
+// TestRequestsOfTheirOwn: a write and a read bring their own key and context.
+func TestRequestsOfTheirOwn(t *testing.T) {
+	ctx := context.Background()
+	b := newBucket(t, newMem(t), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+	mine, other := newCustomer(t, 1), newCustomer(t, 2)
+	calls := 0
+	require.NoError(t, b.WriteAll(ctx, "k", content(2*chunk), &gcblob.WriterOptions{BeforeWrite: func(as func(any) bool) error {
+		calls++
+		return setWrite(blob.WriteRequest{Cipher: mine, Context: kms.Context{"project": "p"}})(as)
+	}}))
+	require.Equal(t, 1, calls)
+	read := func(off, n int64, req blob.ReadRequest) error {
+		r, err := b.NewRangeReader(ctx, "k", off, n, &gcblob.ReaderOptions{BeforeRead: setRead(req)})
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		p, err := io.ReadAll(r)
+		if err == nil {
+			end := int64(2 * chunk)
+			if n >= 0 {
+				end = off + n
+			}
+			require.True(t, bytes.Equal(content(2 * chunk)[off:end], p))
+		}
+		return err
+	}
+	for _, part := range [][2]int64{{0, -1}, {0, 5}, {chunk, 5}} {
+		off, n := part[0], part[1]
+		require.NoError(t, read(off, n, blob.ReadRequest{Decrypter: mine}))
+		require.NoError(t, read(off, n, blob.ReadRequest{Decrypter: mine, Context: kms.Context{"project": "p"}}))
+		require.ErrorIs(t, read(off, n, blob.ReadRequest{Decrypter: mine, Context: kms.Context{"project": "q"}}), sse.ErrKey)
+		err := read(off, n, blob.ReadRequest{Decrypter: other})
+		require.ErrorIs(t, err, sse.ErrKey)
+		require.Equal(t, gcerrors.PermissionDenied, gcerrors.Code(err))
+		err = read(off, n, blob.ReadRequest{})
+		require.ErrorIs(t, err, sse.ErrMode)
+		require.Equal(t, gcerrors.InvalidArgument, gcerrors.Code(err))
+	}
+	require.NoError(t, b.WriteAll(ctx, "managed", nil, nil))
+	_, err := b.NewReader(ctx, "managed", &gcblob.ReaderOptions{BeforeRead: setRead(blob.ReadRequest{Decrypter: mine})})
+	require.ErrorIs(t, err, sse.ErrMode, "a customer's key for an object that has none")
+}
+
+// TestLateRequest: what a hook sets of ours after the inner request was made
+// cannot be honoured, which is an error.
+func TestLateRequest(t *testing.T) {
+	ctx := context.Background()
+	b := newBucket(t, newMem(t), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+	err := b.WriteAll(ctx, "k", nil, &gcblob.WriterOptions{BeforeWrite: func(as func(any) bool) error {
+		as(new(int))
+		return setWrite(blob.WriteRequest{Cipher: newCustomer(t, 1)})(as)
+	}})
+	require.ErrorIs(t, err, sse.ErrInvalid)
+	exists, err := b.Exists(ctx, "k")
+	require.NoError(t, err)
+	require.False(t, exists)
+
+	require.NoError(t, b.WriteAll(ctx, "k", nil, nil))
+	err = b.Copy(ctx, "k2", "k", &gcblob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
+		as(new(int))
+		return setCopy(blob.CopyRequest{Cipher: newCustomer(t, 1)})(as)
+	}})
+	require.ErrorIs(t, err, sse.ErrInvalid)
+	exists, err = b.Exists(ctx, "k2")
+	require.NoError(t, err)
+	require.False(t, exists)
+}
+
+// TestKeyErrors: what a key service says stays visible, and never makes an object
+// look as if it were not there, or a stream as if it had ended.
+func TestKeyErrors(t *testing.T) {
+	ctx := context.Background()
+	notFound := func() error { _, err := newMem(t).Attributes(ctx, "the service's own key"); return err }()
+	for _, test := range []struct {
+		err  error
+		code gcerrors.ErrorCode
+	}{
+		{kms.ErrDenied, gcerrors.PermissionDenied},
+		{kms.ErrDisabled, gcerrors.FailedPrecondition},
+		{kms.ErrPendingDeletion, gcerrors.FailedPrecondition},
+		{kms.ErrUnavailable, gcerrors.Unknown},
+		{io.EOF, gcerrors.Unknown},
+		{notFound, gcerrors.Unknown},
+		{errBoom, gcerrors.Unknown},
+		{context.DeadlineExceeded, gcerrors.DeadlineExceeded},
+	} {
+		t.Run(test.err.Error(), func(t *testing.T) {
+			fake := kmstest.NewFake("photos-key")
+			cipher, err := sse.NewKMS(fake, "photos-key", nil)
+			require.NoError(t, err)
+			b := newBucketWith(t, newMem(t), cipher, nil)
+			require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+			fake.Hook(func(context.Context, kmstest.Call) error { return test.err })
+			_, readErr := b.ReadAll(ctx, "k")
+			writeErr := b.WriteAll(ctx, "k2", nil, nil)
+			copyErr := b.Copy(ctx, "k2", "k", nil)
+			for _, err := range []error{readErr, writeErr, copyErr} {
+				require.Error(t, err)
+				require.Equal(t, test.code, gcerrors.Code(err), "%v", err)
+				if test.err != io.EOF && test.err != notFound {
+					require.ErrorIs(t, err, test.err)
+				}
+				require.False(t, errors.Is(err, io.EOF))
+			}
+			fake.Hook(nil)
+			exists, err := b.Exists(ctx, "k2")
+			require.NoError(t, err)
+			require.False(t, exists)
+		})
+	}
+}
