@@ -22,8 +22,13 @@ type Encryption struct {
 func (e *Encryption) Envelope() *Envelope { return e.envelope }
 
 // Writer returns a writer that encrypts to dst. Close seals the last chunk and
-// leaves dst open; a body that was not closed is truncated, and shows it. After
-// a failure, also of a source in ReadFrom, every call returns that error and
+// leaves dst open; a body that was not closed is truncated, and shows it.
+//
+// So Close says that the plaintext is whole. Call it once the last of that is
+// written, and never by defer, which would make a whole object of what came before
+// an error of yours or a panic; a writer that is not closed has nothing to release.
+//
+// After a failure, also of a source in ReadFrom, every call returns that error and
 // nothing more is written. The writer holds less than 20 KiB between calls. It
 // implements [io.ReaderFrom] and seals what it gets at one time on several cores.
 func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {

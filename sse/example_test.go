@@ -13,6 +13,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -190,6 +191,51 @@ func ExampleByMode() {
 	// Output:
 	// SSE-S3 hello
 	// SSE-C hello
+}
+
+// A key service keeps the keys and decides about each use. This one is embedded;
+// packages awskms, gcpkms, azurekms, vaultkms and tinkkms are others.
+func ExampleNewKMS() {
+	ctx := context.Background()
+	rootKey := make([]byte, 32)
+	rand.Read(rootKey)
+	root, err := keyring.NewKeyRoot(rootKey)
+	if err != nil {
+		log.Fatal(err)
+	}
+	service, err := localkms.Open(ctx, keyring.NewMemStore(), root, &localkms.Options{Create: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, err := service.Client("", "") // the default account and region
+	if err != nil {
+		log.Fatal(err)
+	}
+	cipher, err := sse.NewKMS(client, localkms.DefaultAlias, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	obj := sse.Object{Bucket: "photos", Key: "cat.jpg"}
+
+	alice := kms.WithPrincipal(ctx, kms.Principal{ID: "user:alice"}) // for its policies and records
+	var stored bytes.Buffer
+	w, err := sse.NewWriter(alice, &stored, cipher, obj, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	io.WriteString(w, "a picture of a cat")
+	w.Close()
+	env, _ := sse.ReadEnvelope(bytes.NewReader(stored.Bytes()))
+	fmt.Println(env.Mode())
+
+	if err := client.DisableKey(alice, env.KeyID()); err != nil {
+		log.Fatal(err)
+	}
+	_, err = sse.NewReader(alice, &stored, cipher, obj)
+	fmt.Println(errors.Is(err, kms.ErrDisabled))
+	// Output:
+	// SSE-KMS
+	// true
 }
 
 // Rotation touches the envelope alone.

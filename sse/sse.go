@@ -3,6 +3,8 @@
 // one of three mutually exclusive modes manages.
 //
 //   - SSE-S3, [NewManaged]: a key ring of yours, whose master key rotates.
+//   - SSE-KMS, [NewKMS]: a key service, which decides who may use which key and
+//     records each use.
 //   - SSE-C, [NewCustomer]: a key that the caller brings with every request.
 //
 // The shortest way to use it is the self-contained form, an envelope and then
