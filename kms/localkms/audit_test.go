@@ -169,6 +169,25 @@ func TestAChangeThatTheStoreRefusesAfterItsRecordIsRecordedAsFailed(t *testing.T
 	require.Equal(t, "Unavailable", records[1].ErrorCode)
 }
 
+func TestAnOperationThatItsCallerGaveUpIsRecordedToo(t *testing.T) {
+	sink := new(trail)
+	s := open(t, nil, func(o *localkms.Options) { o.Audit = sink })
+	id := s.key()
+	sink.take()
+	ctx, cancel := context.WithCancel(as(t, "app"))
+	cancel()
+	require.ErrorIs(t, s.DisableKey(ctx, id), context.Canceled)
+	_, err := s.Encrypt(ctx, id, []byte("x"), nil)
+	require.ErrorIs(t, err, context.Canceled)
+	records := sink.take()
+	require.Len(t, records, 2)
+	for _, r := range records {
+		require.Equal(t, "Canceled", r.ErrorCode)
+		require.Equal(t, "app", r.Principal.ID)
+	}
+	require.Equal(t, localkms.Enabled, s.describe(id).State)
+}
+
 // meddled is a store in which something else happens before the next swap.
 type meddled struct {
 	keyring.Store

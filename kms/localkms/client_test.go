@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -240,6 +241,49 @@ func TestADisabledKeyRefusesAtOnceThroughAWarmCache(t *testing.T) {
 	_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
 	require.NoError(t, err)
 	use(kms.ErrPendingDeletion)
+}
+
+func TestEveryDamageOfACiphertextIsRefused(t *testing.T) {
+	s := open(t, nil, nil)
+	id := s.key()
+	good := s.encrypt(id, "x", nil)
+	refused := func(ciphertext []byte, what string, i int) {
+		t.Helper()
+		plaintext, err := s.Decrypt(t.Context(), id, ciphertext, nil)
+		isKind(t, kms.ErrCiphertext, err)
+		require.Nil(t, plaintext, "%s %d", what, i)
+	}
+	for i := range len(good) * 8 {
+		if i/8 >= 17 && i/8 < 20 { // another version: asks the store, which is slow by intent
+			continue
+		}
+		bad := bytes.Clone(good)
+		bad[i/8] ^= 1 << (i % 8)
+		refused(bad, "bit", i)
+	}
+	for i := range good {
+		refused(good[:i], "cut to", i)
+		refused(good[i+1:], "without the first", i+1)
+	}
+	refused(append(bytes.Clone(good), 0), "longer", 1)
+	for i, version := range []uint32{0, 2, 1 << 31, 1<<32 - 1} {
+		bad := bytes.Clone(good)
+		binary.BigEndian.PutUint32(bad[17:], version)
+		refused(bad, "version", i)
+	}
+	_, err := localkms.KeyID(good[:10])
+	isKind(t, kms.ErrCiphertext, err)
+}
+
+func TestAuthorizeIsAboutUses(t *testing.T) {
+	s := open(t, nil, nil)
+	id := s.key()
+	for _, op := range []kms.Operation{kms.OpGenerateDataKey, kms.OpDecrypt, localkms.OpEncrypt, localkms.OpReEncryptTo, localkms.OpDescribeKey} {
+		require.NoError(t, s.Authorize(t.Context(), op, id, nil), op)
+	}
+	for _, op := range []kms.Operation{localkms.OpDisableKey, localkms.OpCreateKey, localkms.OpListKeys, "Else", ""} {
+		isKind(t, kms.ErrInvalid, s.Authorize(t.Context(), op, id, nil))
+	}
 }
 
 // TestUseAndAdministrationAtOnce: whatever happens in between, a use works or

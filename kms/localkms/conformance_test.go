@@ -174,6 +174,14 @@ func TestChangesOfAnotherProcessAreSeenWithinTheRefreshInterval(t *testing.T) {
 	newer := b.encrypt(id, "y", nil)
 	a.decrypts(ciphertext, "x", nil)
 	a.decrypts(newer, "y", nil)
+
+	// Nor is it decrypted by what was known before the store was asked.
+	_, err = b.RotateKey(t.Context(), id)
+	require.NoError(t, err)
+	newest := b.encrypt(id, "z", nil)
+	require.NoError(t, b.DisableKey(t.Context(), id))
+	_, err = a.Decrypt(t.Context(), id, newest, nil)
+	isKind(t, kms.ErrDisabled, err)
 }
 
 func TestMissesDoNotFloodTheStore(t *testing.T) {

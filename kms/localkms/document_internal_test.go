@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -196,6 +197,58 @@ func (s *stubborn) Swap(ctx context.Context, version string, data []byte) (strin
 	return s.Store.Swap(ctx, version, data)
 }
 
+// TestWhatIsDueAndFailsIsNotTriedByEachUse: uses go on, and do not wait.
+func TestWhatIsDueAndFailsIsNotTriedByEachUse(t *testing.T) {
+	for name, fail := range map[string]func(t *testing.T, c *Client, store *stubborn, id keyID){
+		"the store refuses": func(_ *testing.T, _ *Client, store *stubborn, _ keyID) { store.refuse = true },
+		"the key has all its versions": func(t *testing.T, c *Client, _ *stubborn, id keyID) {
+			require.NoError(t, c.service.update(t.Context(), func(d *draft) error {
+				for len(d.keys[id].versions) < MaxVersions {
+					d.rotate(d.keys[id], OnDemandRotation)
+				}
+				return nil
+			}, func() error { return nil }))
+			_, err := c.RotateKey(t.Context(), id.String())
+			require.ErrorIs(t, err, ErrLimit)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := &stubborn{Store: keyring.NewMemStore()}
+			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			c := testClient(t, store, &now)
+			k, err := c.CreateKey(t.Context(), &CreateKeyInput{RotationDays: 90})
+			require.NoError(t, err)
+			id, _ := parseKeyID(k.ID)
+			fail(t, c, store, id)
+			now = now.AddDate(0, 0, 90)
+			_, err = c.GenerateDataKey(t.Context(), k.ID, nil)
+			require.NoError(t, err)
+			began := c.service.loads.good.Load()
+			for range 10 {
+				_, err = c.GenerateDataKey(t.Context(), k.ID, nil)
+				require.NoError(t, err)
+			}
+			require.Equal(t, began, c.service.loads.good.Load(), "the store was asked again")
+			require.Equal(t, store.refuse, c.service.current.Load().keys[id].current().number == 1)
+		})
+	}
+}
+
+// closing is a root that does not open what it sealed.
+type closing struct{ tink.AEADWithContext }
+
+func (closing) DecryptWithContext(context.Context, []byte, []byte) ([]byte, error) {
+	return nil, errors.New("cannot")
+}
+
+func TestNothingIsStoredThatTheRootDoesNotOpen(t *testing.T) {
+	store := keyring.NewMemStore()
+	_, err := Open(t.Context(), store, closing{testRoot(t, 1)}, &Options{Create: true})
+	require.ErrorIs(t, err, keyring.ErrRoot)
+	_, _, err = store.Load(t.Context())
+	require.ErrorIs(t, err, keyring.ErrNotExist)
+}
+
 func TestContentsAreCanonical(t *testing.T) {
 	store := keyring.NewMemStore()
 	full(t, store)
@@ -282,6 +335,13 @@ func TestAnOlderOrAnotherDocumentIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	put(foreign)
 	require.ErrorIs(t, c.service.Refresh(t.Context()), keyring.ErrOtherRing)
+	put(old) // of which another process, that did not see the change, makes another one
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	fork := testClient(t, store, &now)
+	_, err = fork.CreateKey(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, c.service.Generation(), fork.service.Generation())
+	require.ErrorIs(t, c.service.Refresh(t.Context()), keyring.ErrRollback)
 	put(current) // as a new version of the store's
 	require.NoError(t, c.service.Refresh(t.Context()))
 	require.NoError(t, c.DisableKey(t.Context(), k.ID))

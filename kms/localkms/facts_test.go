@@ -70,6 +70,40 @@ func TestAPendingDeletionKeyRefusesEveryUse(t *testing.T) {
 	}
 }
 
+func TestAPendingDeletionKeyIsNotChanged(t *testing.T) {
+	// What can be done with a key that waits: to look at it, and to take names,
+	// grants and the deletion itself away.
+	outcomes := map[kms.Operation]error{
+		localkms.OpDescribeKey: nil, localkms.OpGetKeyPolicy: nil, localkms.OpListGrants: nil, localkms.OpListKeyRotations: nil,
+		localkms.OpCancelKeyDeletion: nil, localkms.OpDeleteAlias: nil,
+		localkms.OpRevokeGrant: kms.ErrNotFound, // of a grant that is not there
+	}
+	for op := range administration(t, open(t, nil, nil), "") {
+		s := open(t, nil, nil)
+		id, other := s.key(), s.key()
+		require.NoError(t, s.CreateAlias(t.Context(), "alias/old", other))
+		if op == localkms.OpDeleteAlias {
+			require.NoError(t, s.UpdateAlias(t.Context(), "alias/old", id))
+		}
+		deletion, err := s.ScheduleKeyDeletion(t.Context(), id, 7)
+		require.NoError(t, err)
+		s.clock.add(day)
+		want, listed := outcomes[op]
+		if !listed {
+			want = kms.ErrPendingDeletion
+		}
+		err = administration(t, s, id)[op]("anyone")
+		if want == nil {
+			require.NoError(t, err, op)
+		} else {
+			isKind(t, want, err)
+		}
+		if op != localkms.OpCancelKeyDeletion {
+			require.Equal(t, deletion, s.describe(id).Deletion, op)
+		}
+	}
+}
+
 func TestScheduleKeyDeletionWindowIs7To30Days(t *testing.T) {
 	for days, want := range map[int]int{0: 30, 7: 7, 30: 30, 8: 8} {
 		s := open(t, nil, nil)
@@ -188,6 +222,10 @@ func TestRotationIsEvery365DaysByDefaultAnd90To2560Settable(t *testing.T) {
 		require.NoError(t, s.EnableKeyRotation(t.Context(), id, days))
 		require.Equal(t, s.clock.now().AddDate(0, 0, days), s.describe(id).Rotation.Next)
 	}
+	next := s.describe(id).Rotation.Next
+	s.clock.add(day)
+	require.NoError(t, s.EnableKeyRotation(t.Context(), id, 2560))
+	require.Equal(t, next, s.describe(id).Rotation.Next, "the same period moves nothing")
 	for _, days := range []int{-1, 1, 89, 2561} {
 		isKind(t, kms.ErrInvalid, s.EnableKeyRotation(t.Context(), id, days))
 		_, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{RotationDays: days})

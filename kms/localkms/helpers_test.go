@@ -147,6 +147,9 @@ type trail struct {
 }
 
 func (s *trail) Write(ctx context.Context, r kms.Record) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
