@@ -1,0 +1,697 @@
+package azurekms_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/azurekms"
+	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/sse"
+)
+
+var ec = kms.Context{"blobseal:object": "photos/cat.jpg"}
+
+// algorithms are those of both kinds of keys.
+var algorithms = map[string]*azurekms.Options{
+	"RSA-OAEP-256": nil,
+	"A256KW":       {Algorithm: azkeys.EncryptionAlgorithmA256KW},
+}
+
+func symmetric(opts *azurekms.Options) bool { return opts != nil }
+
+func TestConformance(t *testing.T) {
+	for name, opts := range algorithms {
+		t.Run(name, func(t *testing.T) {
+			kmstest.Run(t, func(t *testing.T) kmstest.Subject {
+				v := newVault(t)
+				return kmstest.Subject{
+					Client: v.client(t, opts),
+					KeyID:  v.addVersion("photos", symmetric(opts)), Alias: "photos",
+					OtherKeyID:   v.addVersion("other", symmetric(opts)),
+					UnknownKeyID: v.id("none", "0123456789abcdef0123456789abcdef"),
+					Disable:      func(*testing.T) { v.set(func() { v.keys["photos"].disabled = true }) },
+					Enable:       func(*testing.T) { v.set(func() { v.keys["photos"].disabled = false }) },
+					Break: func(*testing.T) {
+						v.fail(azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", "try later"))
+					},
+					Repair: func(*testing.T) { v.fail(nil) },
+					Stall:  func(*testing.T) { v.fail(v.stall) },
+				}
+			})
+		})
+	}
+}
+
+// operations are both operations with the key photos, by the operation that Azure
+// gets.
+func operations(t testing.TB, c *azurekms.Client) map[string]func(ctx context.Context) error {
+	t.Helper()
+	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
+	require.NoError(t, err)
+	return map[string]func(ctx context.Context) error{
+		"wrapkey": func(ctx context.Context) error {
+			k, err := c.GenerateDataKey(ctx, "photos", ec)
+			if (k == nil) != (err != nil) {
+				return fmt.Errorf("data key %v beside the error %v", k, err)
+			}
+			return err
+		},
+		"unwrapkey": func(ctx context.Context) error {
+			p, err := c.Decrypt(ctx, k.KeyID, k.Ciphertext, ec)
+			if (p == nil) != (err != nil) {
+				return fmt.Errorf("plaintext beside the error %v", err)
+			}
+			return err
+		},
+	}
+}
+
+// only fails the test unless err is of that kind and of no other.
+func only(t *testing.T, err, kind error) {
+	t.Helper()
+	for _, k := range []error{
+		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid, kms.ErrUnavailable,
+		context.Canceled, context.DeadlineExceeded,
+	} {
+		if k == kind {
+			require.ErrorIs(t, err, k)
+		} else {
+			require.NotErrorIs(t, err, k)
+		}
+	}
+}
+
+func newPhotos(t testing.TB) *vault {
+	t.Helper()
+	v := newVault(t)
+	v.addVersion("photos", false)
+	return v
+}
+
+func TestVersions(t *testing.T) {
+	v := newVault(t)
+	first := v.addVersion("photos", false)
+	c := v.client(t, nil)
+	var report kms.Report
+	ctx := kms.WithReport(t.Context(), &report)
+	old, err := c.GenerateDataKey(ctx, "photos", ec)
+	require.NoError(t, err)
+	require.Equal(t, first, old.KeyID)
+	require.Equal(t, kms.Report{RequestID: "request-1", KeyID: first, KeyVersion: versionOf(first)}, report)
+
+	second := v.addVersion("photos", false)
+	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
+	require.NoError(t, err)
+	require.Equal(t, second, k.KeyID, "the name stands for the newest version")
+	v.asked()
+	for _, id := range []string{first, "photos", "https://" + host + "/keys/photos", "photos/" + versionOf(first), strings.Replace(first, host, strings.ToUpper(host), 1)} {
+		report = kms.Report{}
+		p, err := c.Decrypt(ctx, id, old.Ciphertext, ec)
+		require.NoError(t, err, id)
+		require.Equal(t, old.Plaintext(), p)
+		require.Equal(t, []string{"unwrapkey photos/" + versionOf(first)}, v.asked(), "an object's own version")
+		require.Equal(t, versionOf(first), report.KeyVersion)
+		require.True(t, strings.EqualFold(first, report.KeyID) || id == "https://"+host+"/keys/photos", report.KeyID)
+	}
+	for _, id := range []string{first, "photos/" + versionOf(first)} { // which hold on to a version
+		k, err := c.GenerateDataKey(t.Context(), id, ec)
+		require.NoError(t, err)
+		require.Equal(t, first, k.KeyID)
+	}
+	_, err = c.Decrypt(t.Context(), second, old.Ciphertext, ec)
+	only(t, err, kms.ErrCiphertext)
+}
+
+func versionOf(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
+
+func TestDisabledDeletedDenied(t *testing.T) {
+	for name, opts := range algorithms {
+		t.Run(name, func(t *testing.T) {
+			v := newVault(t)
+			v.addVersion("photos", symmetric(opts))
+			for op, call := range operations(t, v.client(t, opts)) {
+				k := v.keys["photos"]
+				for _, c := range []struct {
+					name   string
+					change func(bool)
+					kind   error
+				}{
+					{"disabled", func(on bool) { k.disabled = on }, kms.ErrDisabled},
+					{"deleted, and recovered", func(on bool) { k.deleted = on }, kms.ErrNotFound},
+					{"denied", func(on bool) { v.denied[op] = on }, kms.ErrDenied},
+				} {
+					require.NoError(t, call(t.Context()), "%s before", c.name)
+					v.set(func() { c.change(true) })
+					only(t, call(t.Context()), c.kind)
+					v.set(func() { c.change(false) })
+					require.NoError(t, call(t.Context()), "%s after", c.name)
+				}
+			}
+		})
+	}
+}
+
+// TestRefusals: answers that are Azure's last word.
+func TestRefusals(t *testing.T) {
+	v := newPhotos(t)
+	for op, call := range operations(t, v.client(t, nil)) {
+		for _, c := range []struct {
+			name                 string
+			status               int
+			code, inner, message string
+			wrap, unwrap         error
+		}{
+			{"access policy", 403, "Forbidden", "AccessDenied", "The user, group or application 'appid=1' does not have keys wrapKey permission on key vault 'photos'.", kms.ErrDenied, kms.ErrDenied},
+			{"firewall", 403, "Forbidden", "ForbiddenByFirewall", "Client address is not authorized.", kms.ErrDenied, kms.ErrDenied},
+			{"names that mislead", 403, "Forbidden", "ForbiddenByRbac", "Resource: '/keys/disabled-key', vault expired-keys", kms.ErrDenied, kms.ErrDenied},
+			{"key_ops", 403, "Forbidden", "", "Operation wrapKey is not permitted on this key.", kms.ErrDenied, kms.ErrDenied},
+			{"disabled, by message", 403, "Forbidden", "", "Operation wrapKey is not allowed on a disabled key.", kms.ErrDisabled, kms.ErrDisabled},
+			{"expired, by message", 403, "Forbidden", "", "Operation wrapKey is not allowed on an expired key.", kms.ErrDisabled, kms.ErrDisabled},
+			{"expired, by code", 403, "Forbidden", "KeyExpired", "", kms.ErrDisabled, kms.ErrDisabled},
+			{"not yet valid", 403, "Forbidden", "KeyNotYetValid", "", kms.ErrDisabled, kms.ErrDisabled},
+			{"bad parameter", 400, "BadParameter", "", "The parameter is incorrect.\r\n", kms.ErrInvalid, kms.ErrCiphertext},
+			{"being deleted", 409, "Conflict", "ObjectIsBeingDeleted", "", kms.ErrPendingDeletion, kms.ErrPendingDeletion},
+			{"deleted but recoverable", 409, "Conflict", "ObjectIsDeletedButRecoverable", "", kms.ErrPendingDeletion, kms.ErrPendingDeletion},
+			{"conflict", 409, "Conflict", "", "another operation is in progress", kms.ErrUnavailable, kms.ErrUnavailable},
+			{"method", 405, "MethodNotAllowed", "", "", kms.ErrInvalid, kms.ErrInvalid},
+			{"vault", 404, "VaultNotFound", "", "", kms.ErrNotFound, kms.ErrNotFound},
+		} {
+			t.Run(c.name+" at "+op, func(t *testing.T) {
+				v.fail(azureError(c.status, c.code, c.inner, c.message))
+				v.asked()
+				err := call(t.Context())
+				if op == "wrapkey" {
+					only(t, err, c.wrap)
+				} else {
+					only(t, err, c.unwrap)
+				}
+				response, ok := errors.AsType[*azcore.ResponseError](err)
+				require.True(t, ok, "Azure's own error is there")
+				require.Equal(t, c.status, response.StatusCode)
+				require.Len(t, v.asked(), 1, "no second attempt")
+				require.NotContains(t, err.Error(), "\n")
+				require.Contains(t, err.Error(), c.inner)
+				v.fail(nil)
+				require.NoError(t, call(t.Context()))
+			})
+		}
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	page := "<html><body>" + strings.Repeat("nginx ", 1000) + "</body></html>"
+	value := base64.RawURLEncoding.EncodeToString(random(32))
+	v := newPhotos(t)
+	id := v.id("photos", v.keys["photos"].versions[0].id)
+	answer := func(kid, value string) http.HandlerFunc {
+		return says(http.StatusOK, fmt.Sprintf(`{"kid":%q,"value":%q}`, kid, value))
+	}
+	for name, fault := range map[string]http.HandlerFunc{
+		"throttled": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", "3600") // longer than the SDK is told to wait
+			azureError(http.StatusTooManyRequests, "Throttled", "", "Request was not processed because too many requests were received.")(w, r)
+		},
+		"internal error":           azureError(http.StatusInternalServerError, "InternalServerError", "", ""),
+		"unavailable":              azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", ""),
+		"request timeout":          azureError(http.StatusRequestTimeout, "RequestTimeout", "", ""),
+		"gateway":                  says(http.StatusBadGateway, page),
+		"not found by a proxy":     says(http.StatusNotFound, page),
+		"bad request by a proxy":   says(http.StatusBadRequest, page),
+		"forbidden by a proxy":     says(http.StatusForbidden, page),
+		"redirected to a login":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", http.StatusSeeOther) },
+		"connection dropped":       drop(false),
+		"answer cut":               drop(true),
+		"garbage":                  says(http.StatusOK, page),
+		"no answer":                says(http.StatusOK, ""),
+		"no content":               says(http.StatusNoContent, ""),
+		"nothing":                  says(http.StatusOK, `{}`),
+		"null":                     says(http.StatusOK, `null`),
+		"no key":                   says(http.StatusOK, fmt.Sprintf(`{"value":%q}`, value)),
+		"a value not base64":       answer(id, "???"),
+		"a key without a version":  answer("https://"+host+"/keys/photos", value),
+		"a key without a vault":    answer("photos/1", value),
+		"another key":              answer(v.id("other", versionOf(id)), value),
+		"a key that is none":       answer("https://", value),
+		"a key with a query":       answer(id+"?x=1", value),
+		"an object without errors": says(http.StatusInternalServerError, `{}`),
+	} {
+		for op, call := range operations(t, v.client(t, nil)) {
+			t.Run(name+" at "+op, func(t *testing.T) {
+				v.fail(fault)
+				err := call(t.Context())
+				only(t, err, kms.ErrUnavailable)
+				require.NotContains(t, err.Error(), value)
+				v.fail(nil)
+				require.NoError(t, call(t.Context()), "after the fault")
+			})
+		}
+	}
+	t.Run("no wrapped key", func(t *testing.T) {
+		for _, value := range []string{"", base64.RawURLEncoding.EncodeToString(make([]byte, 1025))} {
+			v.fail(answer(id, value))
+			_, err := v.client(t, nil).GenerateDataKey(t.Context(), "photos", ec)
+			only(t, err, kms.ErrUnavailable)
+			v.fail(nil)
+		}
+	})
+	t.Run("another version", func(t *testing.T) {
+		call := operations(t, v.client(t, nil))["unwrapkey"]
+		v.fail(answer(v.id("photos", "0123456789abcdef0123456789abcdef"), value))
+		only(t, call(t.Context()), kms.ErrUnavailable)
+		v.fail(nil)
+	})
+}
+
+func TestUnreachable(t *testing.T) {
+	v := newPhotos(t)
+	c := v.client(t, nil)
+	v.server.Close()
+	_, err := c.GenerateDataKey(t.Context(), "photos", ec)
+	only(t, err, kms.ErrUnavailable)
+}
+
+// TestWrappedKeyOfAnotherLength: what holds no key is neither used nor shown.
+func TestWrappedKeyOfAnotherLength(t *testing.T) {
+	v := newPhotos(t)
+	call := operations(t, v.client(t, nil))["unwrapkey"]
+	id := v.id("photos", v.keys["photos"].versions[0].id)
+	for _, n := range []int{0, 1, 31, 32, 33, 64} { // 32 are a key, and another
+		value := base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte("s"), n))
+		v.fail(says(http.StatusOK, fmt.Sprintf(`{"kid":%q,"value":%q}`, id, value)))
+		err := call(t.Context())
+		only(t, err, kms.ErrCiphertext)
+		if n > 8 {
+			require.NotContains(t, err.Error(), value[:8])
+		}
+	}
+}
+
+// TestRetries: Azure's SDK tries again, as it is configured, and nobody else.
+func TestRetries(t *testing.T) {
+	v := newPhotos(t)
+	for _, retries := range []int32{-1, 2} {
+		opts := retry
+		opts.MaxRetries = retries
+		attempts := int64(1 + max(0, retries))
+		c, err := azurekms.New(v.azure(t, credential{v}, opts), nil)
+		require.NoError(t, err)
+		for op, call := range operations(t, c) {
+			busy := azureError(http.StatusTooManyRequests, "Throttled", "", "")
+			v.fail(busy)
+			v.asked()
+			only(t, call(t.Context()), kms.ErrUnavailable)
+			require.Len(t, v.asked(), int(attempts), op)
+			var failures atomic.Int64
+			v.fail(func(w http.ResponseWriter, r *http.Request) {
+				if failures.Add(1) == attempts {
+					v.fail(nil)
+				}
+				busy(w, r)
+			})
+			if attempts > 1 { // the fault passes with the last attempt but one
+				failures.Add(1)
+				require.NoError(t, call(t.Context()), op)
+			}
+			v.fail(nil)
+		}
+	}
+}
+
+// TestSlow: ctx ends a call wherever it is. The SDK's own timeout is no end of ctx.
+func TestSlow(t *testing.T) {
+	v := newPhotos(t)
+	patient := policy.RetryOptions{MaxRetries: 2, RetryDelay: time.Hour, MaxRetryDelay: 2 * time.Hour}
+	c, err := azurekms.New(v.azure(t, credential{v}, patient), nil)
+	require.NoError(t, err)
+	for op, call := range operations(t, c) {
+		for name, fault := range map[string]http.HandlerFunc{
+			"no answer":    v.stall,
+			"a long pause": azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", ""),
+			"half an answer": func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, `{"kid":`)
+				http.NewResponseController(w).Flush()
+				v.stall(w, r)
+			},
+		} {
+			t.Run(name+" at "+op, func(t *testing.T) {
+				v.fail(fault)
+				endsWith(t, call)
+				v.fail(nil)
+				require.NoError(t, call(t.Context()))
+			})
+		}
+	}
+	hasty := policy.RetryOptions{MaxRetries: -1, TryTimeout: 30 * time.Millisecond}
+	c, err = azurekms.New(v.azure(t, credential{v}, hasty), nil)
+	require.NoError(t, err)
+	for op, call := range operations(t, c) {
+		v.fail(v.stall)
+		t.Run("a timeout of the SDK at "+op, func(t *testing.T) { only(t, call(t.Context()), kms.ErrUnavailable) })
+		v.fail(nil)
+	}
+}
+
+// endsWith fails the test unless call ends when its ctx does.
+func endsWith(t *testing.T, call func(ctx context.Context) error) {
+	t.Helper()
+	for _, end := range []error{context.DeadlineExceeded, context.Canceled} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if end == context.Canceled {
+			ctx, cancel = context.WithCancel(t.Context())
+			time.AfterFunc(50*time.Millisecond, cancel)
+		}
+		start := time.Now()
+		err := call(ctx)
+		took := time.Since(start)
+		cancel()
+		only(t, err, end)
+		require.Less(t, took, time.Second)
+	}
+}
+
+// slowCredential gives no token until release.
+type slowCredential struct {
+	credential
+	asked, release chan struct{}
+}
+
+func (s slowCredential) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	close(s.asked)
+	<-s.release
+	return s.credential.GetToken(ctx, o)
+}
+
+// TestSlowCredential: the SDK has all callers wait for the token that the first one
+// fetches, whatever their ctx; calls do not.
+func TestSlowCredential(t *testing.T) {
+	v := newPhotos(t)
+	slow := slowCredential{credential{v}, make(chan struct{}), make(chan struct{})}
+	c, err := azurekms.New(v.azure(t, slow, retry), nil)
+	require.NoError(t, err)
+	generate := func(ctx context.Context) error { _, err := c.GenerateDataKey(ctx, "photos", ec); return err }
+	first := make(chan error, 1)
+	go func() { first <- generate(context.Background()) }()
+	<-slow.asked
+	endsWith(t, generate)
+	close(slow.release)
+	require.NoError(t, <-first)
+	require.NoError(t, generate(t.Context()))
+}
+
+// failingCredential is what azidentity's are without a way to a token.
+type failingCredential struct{ err error }
+
+func (f failingCredential) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return azcore.AccessToken{}, f.err
+}
+
+func TestCredentials(t *testing.T) {
+	v := newPhotos(t)
+	failed := errors.New("no managed identity here")
+	c, err := azurekms.New(v.azure(t, failingCredential{failed}, retry), nil)
+	require.NoError(t, err)
+	_, err = c.GenerateDataKey(t.Context(), "photos", ec)
+	only(t, err, kms.ErrUnavailable)
+	require.ErrorIs(t, err, failed)
+
+	// A token that Azure does not take, and then one that it does.
+	c = v.client(t, nil)
+	for op, call := range operations(t, c) {
+		stale := staleCredential{v, new(atomic.Bool)}
+		c, err := azurekms.New(v.azure(t, stale, retry), nil)
+		require.NoError(t, err)
+		stale.on.Store(true)
+		_, err = c.GenerateDataKey(t.Context(), "photos", ec)
+		only(t, err, kms.ErrDenied)
+		require.NotContains(t, fmt.Sprintf("%v %+v", err, err), "the stale token")
+		stale.on.Store(false)
+		_, err = c.GenerateDataKey(t.Context(), "photos", ec)
+		require.NoError(t, err)
+		require.NoError(t, call(t.Context()), op)
+	}
+}
+
+type staleCredential struct {
+	v  *vault
+	on *atomic.Bool
+}
+
+func (s staleCredential) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	if s.on.Load() {
+		return azcore.AccessToken{Token: "the stale token", ExpiresOn: time.Now().Add(time.Hour)}, nil
+	}
+	return credential{s.v}.GetToken(ctx, o)
+}
+
+// TestKeyIDs: an id comes out of an envelope, and leads to no other path or host.
+func TestKeyIDs(t *testing.T) {
+	v := newPhotos(t)
+	c := v.client(t, nil)
+	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
+	require.NoError(t, err)
+	v.asked()
+	for _, id := range []string{
+		"", "/", "photos/", "/photos", "photos//1", "photos/1/unwrapkey", "..", "../secrets/x", "photos/..", "photos/../x", "photos?x=1", "photos#",
+		"photos%2f1", "photos 1", "photos\n", "фото", "photos_1", strings.Repeat("x", 128), "photos/" + strings.Repeat("x", 65),
+		"http://" + host + "/keys/photos", "https://" + host, "https://" + host + "/", "https://" + host + "/keys/", "https://" + host + "/secrets/photos",
+		"https://user@" + host + "/keys/photos", "https:///keys/photos", "https://" + host + "/keys/photos/1/2", k.KeyID + "?x", k.KeyID + "/", " " + k.KeyID,
+		"transit/keys/photos", "arn:aws:kms:us-east-1:111122223333:key/1234abcd",
+	} {
+		_, err := c.GenerateDataKey(t.Context(), id, ec)
+		only(t, err, kms.ErrNotFound)
+		_, err = c.Decrypt(t.Context(), id, k.Ciphertext, ec)
+		only(t, err, kms.ErrNotFound)
+	}
+	require.Empty(t, v.asked())
+}
+
+// TestVaults: the same name and version in two vaults, as after a restore.
+func TestVaults(t *testing.T) {
+	old := newPhotos(t)
+	k, err := old.client(t, nil).GenerateDataKey(t.Context(), "photos", ec)
+	require.NoError(t, err)
+	restored := newVault(t)
+	restored.host = "photos-2.vault.azure.net"
+	restored.keys = old.keys
+
+	c := restored.client(t, nil)
+	_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
+	only(t, err, kms.ErrNotFound)
+	require.Contains(t, err.Error(), host)
+	_, err = c.GenerateDataKey(t.Context(), k.KeyID, ec)
+	only(t, err, kms.ErrNotFound)
+
+	c = restored.client(t, &azurekms.Options{FormerVaults: []string{"https://" + strings.ToUpper(host) + "/"}})
+	p, err := c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
+	require.NoError(t, err)
+	require.Equal(t, k.Plaintext(), p)
+	fresh, err := c.GenerateDataKey(t.Context(), k.KeyID, ec)
+	require.NoError(t, err)
+	require.Equal(t, restored.id("photos", versionOf(k.KeyID)), fresh.KeyID, "new objects name the new vault")
+	_, err = c.Decrypt(t.Context(), strings.Replace(k.KeyID, host, "third.vault.azure.net", 1), k.Ciphertext, ec)
+	only(t, err, kms.ErrNotFound)
+}
+
+func TestArguments(t *testing.T) {
+	_, err := azurekms.New(nil, nil)
+	require.ErrorIs(t, err, kms.ErrInvalid)
+	for _, opts := range []azurekms.Options{
+		{Algorithm: azkeys.EncryptionAlgorithmRSA15}, {Algorithm: azkeys.EncryptionAlgorithmRSAOAEP}, {Algorithm: "none"},
+		{FormerVaults: []string{""}}, {FormerVaults: []string{host}}, {FormerVaults: []string{"http://" + host}}, {FormerVaults: []string{"https://" + host + "/keys"}},
+	} {
+		_, err := azurekms.New(new(azkeys.Client), &opts)
+		require.ErrorIs(t, err, kms.ErrInvalid, "%+v", opts)
+	}
+	// An algorithm that the key is not for.
+	v := newPhotos(t)
+	_, err = v.client(t, algorithms["A256KW"]).GenerateDataKey(t.Context(), "photos", ec)
+	only(t, err, kms.ErrInvalid)
+}
+
+// TestBothAlgorithms: data keys of one are decrypted by a client for the other, as
+// in a move from a vault to an HSM.
+func TestBothAlgorithms(t *testing.T) {
+	v := newVault(t)
+	v.addVersion("rsa", false)
+	v.addVersion("oct", true)
+	for name, opts := range map[string]*azurekms.Options{"rsa": nil, "oct": algorithms["A256KW"]} {
+		k, err := v.client(t, opts).GenerateDataKey(t.Context(), name, ec)
+		require.NoError(t, err)
+		require.Less(t, len(k.Ciphertext), 512)
+		for _, reader := range []*azurekms.Options{nil, algorithms["A256KW"]} {
+			p, err := v.client(t, reader).Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
+			require.NoError(t, err)
+			require.Equal(t, k.Plaintext(), p)
+		}
+	}
+}
+
+// TestCiphertext: its form, of which the suite changes every part.
+func TestCiphertext(t *testing.T) {
+	v := newPhotos(t)
+	c := v.client(t, nil)
+	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
+	require.NoError(t, err)
+	version := versionOf(k.KeyID)
+	require.Equal(t, append([]byte{1, 1, 32}, version...), k.Ciphertext[:35])
+	require.Equal(t, []byte{1, 0}, k.Ciphertext[35:37], "an RSA key of 2048 bits")
+	require.Len(t, k.Ciphertext, 37+256+104)
+	wrapped, sealed := k.Ciphertext[37:37+256], k.Ciphertext[37+256:]
+	part := func(form, algorithm byte, version string, wrapped, sealed []byte) []byte {
+		return slices.Concat([]byte{form, algorithm, byte(len(version))}, []byte(version), []byte{byte(len(wrapped) >> 8), byte(len(wrapped))}, wrapped, sealed)
+	}
+	require.Equal(t, k.Ciphertext, part(1, 1, version, wrapped, sealed))
+	v.asked()
+	for name, data := range map[string][]byte{
+		"another format":        part(2, 1, version, wrapped, sealed),
+		"no algorithm":          part(1, 0, version, wrapped, sealed),
+		"an unknown algorithm":  part(1, 3, version, wrapped, sealed),
+		"no version":            part(1, 1, "", wrapped, sealed),
+		"a version with a path": part(1, 1, "../x", wrapped, sealed),
+		"no wrapped key":        part(1, 1, version, nil, sealed),
+		"a long wrapped key":    part(1, 1, version, make([]byte, 1025), sealed),
+		"more behind":           part(1, 1, version, wrapped, append(slices.Clone(sealed), 0)),
+	} {
+		_, err := c.Decrypt(t.Context(), k.KeyID, data, ec)
+		only(t, err, kms.ErrCiphertext)
+		require.Empty(t, v.asked(), name)
+	}
+	// What is asked of Azure, and refused there.
+	for name, data := range map[string][]byte{
+		"another algorithm": part(1, 2, version, wrapped, sealed),
+		"another version":   part(1, 1, "0123456789abcdef0123456789abcdef", wrapped, sealed),
+	} {
+		id := "photos"
+		kind := kms.ErrNotFound // of a version that is not there
+		if name == "another algorithm" {
+			id, kind = k.KeyID, kms.ErrCiphertext
+		}
+		_, err := c.Decrypt(t.Context(), id, data, ec)
+		only(t, err, kind)
+	}
+	// Two data keys, and their halves exchanged.
+	other, err := c.GenerateDataKey(t.Context(), "photos", ec)
+	require.NoError(t, err)
+	_, err = c.Decrypt(t.Context(), k.KeyID, part(1, 1, version, wrapped, other.Ciphertext[37+256:]), ec)
+	only(t, err, kms.ErrCiphertext)
+}
+
+// TestRoles: the client asks for what the documentation's roles allow.
+func TestRoles(t *testing.T) {
+	v := newPhotos(t)
+	c := v.client(t, nil)
+	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
+	require.NoError(t, err)
+	require.Equal(t, []string{"wrapkey photos"}, v.asked())
+	_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
+	require.NoError(t, err)
+	require.Equal(t, []string{"unwrapkey photos/" + versionOf(k.KeyID)}, v.asked())
+}
+
+// TestEncoding freezes what data keys are sealed with. It is the encoding of
+// package tinkkms.
+func TestEncoding(t *testing.T) {
+	for _, c := range []struct {
+		ec   kms.Context
+		want string
+	}{
+		{nil, "00000000"},
+		{kms.Context{}, "00000000"},
+		{kms.Context{"": ""}, "00000001" + "00000000" + "00000000"},
+		{kms.Context{"b": "2", "a": "1é"}, "00000002" + "00000001" + "61" + "00000003" + "31c3a9" + "00000001" + "62" + "00000001" + "32"},
+		{kms.Context{"a": "", "B": "\x00"}, "00000002" + "00000001" + "42" + "00000001" + "00" + "00000001" + "61" + "00000000"},
+	} {
+		require.Equal(t, hex.EncodeToString([]byte("blobseal kms context v1\x00"))+c.want, hex.EncodeToString(azurekms.Encode(c.ec)))
+	}
+}
+
+// TestSSE: objects from end to end.
+func TestSSE(t *testing.T) {
+	for name, opts := range algorithms {
+		t.Run(name, func(t *testing.T) {
+			v := newVault(t)
+			first := v.addVersion("photos", symmetric(opts))
+			mode, err := sse.NewKMS(v.client(t, opts), "photos", nil)
+			require.NoError(t, err)
+			obj := sse.Object{Bucket: "photos", Key: "2026/cat.jpg", Context: kms.Context{"tenant": "7"}}
+			plaintext := bytes.Repeat([]byte("a cat "), 10_000)
+			var sealed bytes.Buffer
+			w, err := sse.NewWriter(t.Context(), &sealed, mode, obj, nil)
+			require.NoError(t, err)
+			_, err = w.Write(plaintext)
+			require.NoError(t, err)
+			require.NoError(t, w.Close())
+			read := func(obj sse.Object) error {
+				r, err := sse.NewReader(t.Context(), bytes.NewReader(sealed.Bytes()), mode, obj)
+				if err != nil {
+					return err
+				}
+				got, err := io.ReadAll(r)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(plaintext, got), "another plaintext")
+				return nil
+			}
+			require.NoError(t, read(obj))
+			env, err := sse.ReadEnvelope(bytes.NewReader(sealed.Bytes()))
+			require.NoError(t, err)
+			require.Equal(t, first, env.KeyID(), "objects store the version")
+			for name, other := range map[string]sse.Object{
+				"object":  {Bucket: "photos", Key: "2026/dog.jpg"},
+				"bucket":  {Bucket: "phots", Key: "2026/cat.jpg"},
+				"context": {Bucket: "photos", Key: "2026/cat.jpg", Context: kms.Context{"tenant": "8"}},
+			} {
+				require.ErrorIs(t, read(other), sse.ErrKey, name)
+			}
+
+			second := v.addVersion("photos", symmetric(opts))
+			require.NoError(t, read(obj), "after a rotation")
+			d, err := mode.Decrypt(t.Context(), obj, env)
+			require.NoError(t, err)
+			moved, err := mode.Rewrap(t.Context(), obj, d)
+			require.NoError(t, err)
+			require.Equal(t, second, moved.KeyID())
+			_, err = mode.Decrypt(t.Context(), obj, moved)
+			require.NoError(t, err)
+
+			for _, c := range []struct {
+				change func(bool)
+				kind   error
+			}{
+				{func(on bool) { v.keys["photos"].disabled = on }, kms.ErrDisabled},
+				{func(on bool) { v.denied["unwrapkey"] = on }, kms.ErrDenied},
+				{func(on bool) {
+					v.fault = nil
+					if on {
+						v.fault = azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", "")
+					}
+				}, kms.ErrUnavailable},
+			} {
+				v.set(func() { c.change(true) })
+				err := read(obj)
+				require.ErrorIs(t, err, c.kind)
+				require.NotErrorIs(t, err, sse.ErrKey)
+				v.set(func() { c.change(false) })
+				require.NoError(t, read(obj))
+			}
+			v.set(func() { v.keys["photos"].deleted = true })
+			require.ErrorIs(t, read(obj), kms.ErrNotFound)
+		})
+	}
+}

@@ -1,0 +1,3 @@
+package azurekms
+
+var Encode = encode
