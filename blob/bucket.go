@@ -3,7 +3,6 @@ package blob
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	gcblob "gocloud.dev/blob"
@@ -81,7 +80,7 @@ type Bucket struct {
 // new objects, and opens those of its mode. inner stays the caller's to close.
 func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Options) (*Bucket, error) {
 	if inner == nil || cipher == nil {
-		return nil, errors.New("blob: NewBucket needs a bucket and a cipher")
+		return nil, fmt.Errorf("%w: NewBucket needs a bucket and a cipher", sse.ErrInvalid)
 	}
 	b := &Bucket{inner: inner, name: name, cipher: cipher}
 	if opts != nil {

@@ -156,9 +156,10 @@ func (r *spyReader) Close() error {
 
 type spyWriter struct {
 	*gcblob.Writer
-	s   *spy
-	ctx context.Context
-	key string
+	s      *spy
+	ctx    context.Context
+	cancel context.CancelFunc
+	key    string
 }
 
 func (s *spy) NewTypedWriter(ctx context.Context, key, contentType string, opts *driver.WriterOptions) (driver.Writer, error) {
@@ -170,6 +171,7 @@ func (s *spy) NewTypedWriter(ctx context.Context, key, contentType string, opts 
 		s.md5 = true
 		s.mu.Unlock()
 	}
+	ctx, cancel := context.WithCancel(ctx)
 	w, err := s.bucket.NewWriter(ctx, key, &gcblob.WriterOptions{
 		CacheControl: opts.CacheControl, ContentDisposition: opts.ContentDisposition,
 		ContentEncoding: opts.ContentEncoding, ContentLanguage: opts.ContentLanguage,
@@ -177,10 +179,11 @@ func (s *spy) NewTypedWriter(ctx context.Context, key, contentType string, opts 
 		Metadata: opts.Metadata, BeforeWrite: opts.BeforeWrite, IfNotExist: opts.IfNotExist,
 	})
 	if err != nil {
+		cancel()
 		return nil, err
 	}
 	s.count(&s.writing, 1)
-	return &spyWriter{Writer: w, s: s, ctx: ctx, key: key}, nil
+	return &spyWriter{Writer: w, s: s, ctx: ctx, cancel: cancel, key: key}, nil
 }
 
 func (w *spyWriter) Write(p []byte) (int, error) {
@@ -193,11 +196,14 @@ func (w *spyWriter) Write(p []byte) (int, error) {
 }
 
 func (w *spyWriter) Close() error {
+	defer w.cancel()
 	w.s.count(&w.s.writing, -1)
 	if w.ctx.Err() == nil {
 		w.s.count(&w.s.commits, 1)
 		if hook := w.s.hook; hook != nil {
 			if err := hook(w.ctx, "commit "+w.key); err != nil {
+				w.cancel()
+				w.Writer.Close()
 				return err
 			}
 		}

@@ -1,0 +1,133 @@
+package blob_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+)
+
+// TestConcurrent: writers, readers of wholes and of parts, copies and deletes of
+// the same few keys. What a read returns is one version, whole; what fails says
+// why. BLOBSEAL_STRESS, a duration, makes it longer than a second.
+func TestConcurrent(t *testing.T) {
+	duration := time.Second
+	if text := os.Getenv("BLOBSEAL_STRESS"); text != "" {
+		var err error
+		duration, err = time.ParseDuration(text)
+		require.NoError(t, err)
+	}
+	// A file bucket keeps metadata in a second file and replaces the two one after
+	// the other, so that only the memory one can be held to all that is checked.
+	b := newBucket(t, newMem(t), nil)
+	ctx, cancel := context.WithTimeout(context.Background(), duration)
+	defer cancel()
+	keys := []string{"a", "b", "c"}
+	version := func(n int) []byte { return bytes.Repeat([]byte{byte(n)}, n*997%(3*chunk)+1) }
+	var reads, writes, torn atomic.Int64
+	fine := func(err error) bool {
+		code := gcerrors.Code(err)
+		return err == nil || ctx.Err() != nil || code == gcerrors.NotFound
+	}
+	workers := []func(key string) error{
+		func(key string) error {
+			writes.Add(1)
+			return b.WriteAll(ctx, key, version(rand.IntN(255)+1), nil)
+		},
+		func(key string) error {
+			p, err := b.ReadAll(ctx, key)
+			if err == nil {
+				reads.Add(1)
+				if !bytes.Equal(version(int(p[0])), p) {
+					return fmt.Errorf("a whole read of %d bytes is no version", len(p))
+				}
+			}
+			return err
+		},
+		func(key string) error {
+			off := int64(rand.IntN(2 * chunk))
+			r, err := b.NewRangeReader(ctx, key, off, 100, nil)
+			if err != nil {
+				if gcerrors.Code(err) == gcerrors.FailedPrecondition { // ErrChanged
+					torn.Add(1)
+					return nil
+				}
+				return err
+			}
+			defer r.Close()
+			p, err := io.ReadAll(r)
+			if err == nil && len(p) > 0 {
+				reads.Add(1)
+				if whole := version(int(p[0])); int64(len(whole)) != r.Size() || !bytes.Equal(whole[off:min(int64(len(whole)), off+100)], p) {
+					return fmt.Errorf("a part is of no version")
+				}
+			}
+			return err
+		},
+		func(key string) error {
+			err := b.Copy(ctx, key, keys[rand.IntN(len(keys))], nil)
+			if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+				torn.Add(1)
+				return nil
+			}
+			return err
+		},
+		func(key string) error {
+			if rand.IntN(10) > 0 {
+				return nil
+			}
+			return b.Delete(ctx, key)
+		},
+		func(string) error {
+			_, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
+			return err
+		},
+	}
+	var running sync.WaitGroup
+	failures := make(chan error, 2*len(workers))
+	for i := range 2 * len(workers) {
+		running.Go(func() {
+			for ctx.Err() == nil {
+				if err := workers[i%len(workers)](keys[rand.IntN(len(keys))]); !fine(err) {
+					failures <- fmt.Errorf("worker %d: %w", i%len(workers), err)
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	close(failures)
+	for err := range failures {
+		require.NoError(t, err)
+	}
+	require.NotZero(t, reads.Load())
+	t.Logf("%d reads, %d writes, %d gave up on an object that changed", reads.Load(), writes.Load(), torn.Load())
+}
+
+// TestPrefixedAndSingleKey: gocloud's own wrappers go on top.
+func TestPrefixedAndSingleKey(t *testing.T) {
+	ctx := context.Background()
+	inner := newMem(t)
+	b := newBucket(t, inner, nil)
+	var ours *blob.Bucket
+	prefixed := gcblob.PrefixedBucket(b.Bucket, "dir/")
+	require.True(t, prefixed.As(&ours))
+	require.Same(t, b, ours)
+	require.NoError(t, prefixed.WriteAll(ctx, "k", []byte("p"), nil))
+	require.Equal(t, "p", string(readAll(t, prefixed, "k")))
+	exists, err := inner.Exists(ctx, "dir/k")
+	require.NoError(t, err)
+	require.True(t, exists)
+}

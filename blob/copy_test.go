@@ -1,0 +1,139 @@
+package blob_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// TestCopy: from each mode to each, to another name and onto itself. The body's
+// bytes stay as they are, and so does the metadata.
+func TestCopy(t *testing.T) {
+	ctx := context.Background()
+	ciphers := map[string]sse.Cipher{
+		"managed": sse.NewManaged(newRing(t)), "kms": newKMS(t, "photos-key"), "kms2": newKMS(t, "other-key"),
+		"customer": newCustomer(t, 1), "customer2": newCustomer(t, 2),
+	}
+	for from, source := range ciphers {
+		for to, target := range ciphers {
+			for _, dst := range []string{"dir/copy", "k"} {
+				t.Run(fmt.Sprintf("%s to %s at %s", from, to, dst), func(t *testing.T) {
+					inner := newMem(t)
+					b := newBucket(t, inner, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+					p := content(2*chunk + 9)
+					require.NoError(t, b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{
+						BeforeWrite:  setWrite(blob.WriteRequest{Cipher: source, Context: kms.Context{"a": "b"}}),
+						CacheControl: "no-cache", ContentDisposition: "inline", ContentEncoding: "identity",
+						ContentLanguage: "en", ContentType: "image/x-test", Metadata: map[string]string{"owner": "me"},
+					}))
+					before := readAll(t, inner, "k")
+					calls := 0
+					require.NoError(t, b.Copy(ctx, dst, "k", &gcblob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
+						calls++
+						return setCopy(blob.CopyRequest{Source: blob.ReadRequest{Decrypter: source}, Cipher: target})(as)
+					}}))
+					require.Equal(t, 1, calls)
+					after := readAll(t, inner, dst)
+					require.Equal(t, len(before), len(after))
+					const body = blob.DefaultEnvelopeSize - 56 // from the body's head on
+					require.Equal(t, before[body:], after[body:])
+					require.NotEqual(t, before[:body], after[:body])
+
+					r, err := b.NewReader(ctx, dst, &gcblob.ReaderOptions{BeforeRead: setRead(blob.ReadRequest{
+						Decrypter: target, Context: kms.Context{"a": "b"},
+					})})
+					require.NoError(t, err)
+					var env *sse.Envelope
+					require.True(t, r.As(&env))
+					require.NoError(t, r.Close())
+					attrs, err := b.Attributes(ctx, dst)
+					require.NoError(t, err)
+					require.Equal(t, []any{"no-cache", "inline", "identity", "en", "image/x-test", map[string]string{"owner": "me"}, int64(len(p))},
+						[]any{attrs.CacheControl, attrs.ContentDisposition, attrs.ContentEncoding, attrs.ContentLanguage, attrs.ContentType, attrs.Metadata, attrs.Size})
+					var hint blob.Hint
+					require.True(t, attrs.As(&hint))
+					require.Equal(t, blob.Hint{Mode: env.Mode(), KeyID: env.KeyID(), EnvelopeSize: blob.DefaultEnvelopeSize}, hint)
+				})
+			}
+		}
+	}
+}
+
+// TestCopyContext: a copy's context is what it asks for, or the source's.
+func TestCopyContext(t *testing.T) {
+	ctx := context.Background()
+	b := newBucket(t, newMem(t), nil)
+	require.NoError(t, b.WriteAll(ctx, "k", nil, &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{Context: kms.Context{"a": "b"}})}))
+	require.NoError(t, b.Copy(ctx, "k2", "k", &gcblob.CopyOptions{BeforeCopy: setCopy(blob.CopyRequest{Context: kms.Context{"c": "d"}})}))
+	for key, want := range map[string]kms.Context{"k": {"a": "b"}, "k2": {"c": "d"}} {
+		r, err := b.NewReader(ctx, key, &gcblob.ReaderOptions{BeforeRead: setRead(blob.ReadRequest{Context: want})})
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+	}
+	err := b.Copy(ctx, "k3", "k", &gcblob.CopyOptions{BeforeCopy: setCopy(blob.CopyRequest{Source: blob.ReadRequest{Context: kms.Context{"a": "x"}}})})
+	require.ErrorIs(t, err, sse.ErrKey)
+}
+
+// TestCopyOfWhatChanges: a copy is of one version. Onto itself, it never puts an
+// old version over a new one.
+func TestCopyOfWhatChanges(t *testing.T) {
+	ctx := context.Background()
+	for _, dst := range []string{"k2", "k"} {
+		for _, when := range []string{"GET k ", "PUT " + dst, "write " + dst} {
+			t.Run(when+"/"+dst, func(t *testing.T) {
+				spy, inner := newSpy(t)
+				b := newBucket(t, inner, nil)
+				write := func(n int) error {
+					p := []byte(strings.Repeat(fmt.Sprint(n), 100))
+					return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{Metadata: map[string]string{"version": fmt.Sprint(n)}})
+				}
+				require.NoError(t, write(1))
+				times := 1
+				spy.hook = func(_ context.Context, call string) error {
+					if strings.HasPrefix(call, when) && times > 0 {
+						times--
+						return write(2)
+					}
+					return nil
+				}
+				require.NoError(t, b.Copy(ctx, dst, "k", nil))
+				attrs, err := b.Attributes(ctx, dst)
+				require.NoError(t, err)
+				require.Equal(t, strings.Repeat(attrs.Metadata["version"], 100), string(readAll(t, b.Bucket, dst)))
+				require.Equal(t, strings.Repeat("2", 100), string(readAll(t, b.Bucket, "k")))
+			})
+		}
+	}
+}
+
+// TestCopyOfDamage: damage is refused where it shows, and else copied as it is,
+// never healed.
+func TestCopyOfDamage(t *testing.T) {
+	ctx := context.Background()
+	inner := newMem(t)
+	b := newBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", content(2*chunk), nil))
+	good := readAll(t, inner, "k")
+
+	replaceStored(t, inner, "k", good[:len(good)-10])
+	require.ErrorIs(t, b.Copy(ctx, "k2", "k", nil), sse.ErrTruncated)
+	replaceStored(t, inner, "k", good[:10])
+	require.ErrorIs(t, b.Copy(ctx, "k2", "k", nil), sse.ErrFormat)
+	for _, bad := range [][]byte{
+		good[:len(good)-sealedChunk], // which has the size of a shorter object
+		append(good[:len(good)-1:len(good)-1], good[len(good)-1]^1),
+	} {
+		replaceStored(t, inner, "k", bad)
+		require.NoError(t, b.Copy(ctx, "k2", "k", nil))
+		_, err := b.ReadAll(ctx, "k2")
+		require.ErrorIs(t, err, sse.ErrCorrupt)
+	}
+}

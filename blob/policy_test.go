@@ -1,0 +1,219 @@
+package blob_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// named is a cipher that says which key it has.
+type named struct {
+	*sse.KMS
+	id string
+}
+
+func (n named) KeyID() string  { return n.id }
+func (n named) Mode() sse.Mode { return sse.ModeKMS }
+
+// foreign is a cipher that says nothing of itself.
+type foreign struct{ sse.Cipher }
+
+// TestPolicy: what a bucket's policy allows, is explained so and written; what it
+// refuses is explained with the rule, and leaves no trace.
+func TestPolicy(t *testing.T) {
+	ctx := context.Background()
+	fake := kmstest.NewFake("a", "b")
+	fake.SetAlias("alias/b", "b")
+	newKey := func(id string) *sse.KMS {
+		cipher, err := sse.NewKMS(fake, id, nil)
+		require.NoError(t, err)
+		return cipher
+	}
+	for _, test := range []struct {
+		name    string
+		policy  blob.Policy
+		cipher  sse.Encrypter
+		rule    blob.Rule
+		refused bool
+		late    bool // only the key tells
+	}{
+		{"default", blob.Policy{}, nil, blob.RuleModes, false, false},
+		{"another mode", blob.Policy{}, newKey("a"), blob.RuleModes, false, false},
+		{"a mode that is named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeKMS}}, newKey("a"), blob.RuleModes, false, false},
+		{"a mode that is not named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, newKey("a"), blob.RuleModes, true, false},
+		{"a foreign cipher of that mode", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, foreign{newKey("a")}, blob.RuleModes, true, true},
+		{"customer", blob.Policy{}, newCustomer(t, 1), blob.RuleCustomerKeys, true, false},
+		{"customer, foreign", blob.Policy{}, foreign{newCustomer(t, 1)}, blob.RuleModes, true, true},
+		{"customer, allowed", blob.Policy{AllowCustomerKeys: true}, newCustomer(t, 1), blob.RuleCustomerKeys, false, false},
+		{"customer, named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeCustomer}}, newCustomer(t, 1), blob.RuleCustomerKeys, false, false},
+		{"customer, only others named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, newCustomer(t, 1), blob.RuleCustomerKeys, true, false},
+		{"a key that is named", blob.Policy{KMSKeys: []string{"a"}}, named{newKey("a"), "a"}, blob.RuleKMSKeys, false, false},
+		{"a key that is not named", blob.Policy{KMSKeys: []string{"a"}}, named{newKey("b"), "b"}, blob.RuleKMSKeys, true, false},
+		{"a key behind an alias", blob.Policy{KMSKeys: []string{"a"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
+		{"a named key behind an alias", blob.Policy{KMSKeys: []string{"b"}}, newKey("alias/b"), blob.RuleKMSKeys, false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spy, inner := newSpy(t)
+			b := newBucketWith(t, inner, sse.NewManaged(newRing(t)), &blob.Options{Policy: test.policy})
+			require.NoError(t, b.WriteAll(ctx, "source", nil, nil))
+			spy.take()
+			fake.Forget()
+			req := blob.WriteRequest{Cipher: test.cipher}
+			e := b.ExplainWrite(&req)
+			require.Empty(t, fake.Calls(), "a key was touched")
+			require.Empty(t, spy.take())
+			require.Equal(t, test.rule, e.Rule, e)
+			if test.refused && !test.late {
+				require.ErrorIs(t, e.Err, blob.ErrPolicy)
+			} else {
+				require.NoError(t, e.Err)
+			}
+			err := b.WriteAll(ctx, "k", content(10), &gcblob.WriterOptions{BeforeWrite: setWrite(req)})
+			if !test.refused {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, blob.ErrPolicy)
+			require.Equal(t, gcerrors.PermissionDenied, gcerrors.Code(err))
+			if !test.late {
+				require.Empty(t, fake.Calls(), "a key was touched")
+			}
+			if cipher, ok := test.cipher.(sse.Cipher); ok {
+				err := b.Copy(ctx, "k", "source", &gcblob.CopyOptions{BeforeCopy: setCopy(blob.CopyRequest{Cipher: cipher})})
+				require.ErrorIs(t, err, blob.ErrPolicy)
+			}
+			require.NotContains(t, spy.take(), "PUT k", "the store was asked")
+		})
+	}
+}
+
+// TestPolicyOfTheBucketsOwn: a bucket whose own cipher its policy refuses, or whose
+// policy makes no sense, is refused.
+func TestPolicyOfTheBucketsOwn(t *testing.T) {
+	_, err := blob.NewBucket(newMem(t), "photos", newCustomer(t, 1), nil)
+	require.ErrorIs(t, err, blob.ErrPolicy)
+	_, err = blob.NewBucket(newMem(t), "photos", newKMS(t, "a"), &blob.Options{Policy: blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}})
+	require.ErrorIs(t, err, blob.ErrPolicy)
+	_, err = blob.NewBucket(newMem(t), "photos", newKMS(t, "a"), &blob.Options{Policy: blob.Policy{Modes: []sse.Mode{9}}})
+	require.ErrorIs(t, err, sse.ErrInvalid)
+	_, err = blob.NewBucket(newMem(t), "photos", newKMS(t, "a"), &blob.Options{EnvelopeSize: sse.MaxEnvelopeSize + 1})
+	require.ErrorIs(t, err, sse.ErrInvalid)
+	_, err = blob.NewBucket(nil, "photos", newKMS(t, "a"), nil)
+	require.ErrorIs(t, err, sse.ErrInvalid)
+}
+
+// TestOldObjects: what the policy no longer allows stays readable.
+func TestOldObjects(t *testing.T) {
+	ctx := context.Background()
+	inner := newMem(t)
+	managed, kms1, customer := sse.NewManaged(newRing(t)), newKMS(t, "a"), newCustomer(t, 1)
+	then := newBucketWith(t, inner, managed, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+	for key, cipher := range map[string]sse.Cipher{"managed": managed, "kms": kms1, "customer": customer} {
+		require.NoError(t, then.WriteAll(ctx, key, []byte(key), &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{Cipher: cipher})}))
+	}
+	now := newBucketWith(t, inner, kms1, &blob.Options{
+		Policy:     blob.Policy{Modes: []sse.Mode{sse.ModeKMS}},
+		Decrypters: sse.ByMode{sse.ModeManaged: managed, sse.ModeCustomer: customer},
+	})
+	for _, key := range []string{"managed", "kms", "customer"} {
+		require.Equal(t, key, string(readAll(t, now.Bucket, key)))
+		got, err := readRange(now.Bucket, key, 1, 2)
+		require.NoError(t, err)
+		require.Equal(t, key[1:3], string(got))
+	}
+}
+
+// TestExplainRead: what a read would meet, without a key.
+func TestExplainRead(t *testing.T) {
+	ctx := context.Background()
+	inner := newMem(t)
+	fake := kmstest.NewFake("a")
+	cipher, err := sse.NewKMS(fake, "a", nil)
+	require.NoError(t, err)
+	managed := sse.NewManaged(newRing(t))
+	b := newBucketWith(t, inner, cipher, &blob.Options{
+		Decrypters: sse.ByMode{sse.ModeManaged: managed}, Policy: blob.Policy{AllowCustomerKeys: true}, AllowPlain: true,
+	})
+	strict := newBucketWith(t, inner, cipher, nil)
+	customer := newCustomer(t, 1)
+	write := func(key string, cipher sse.Encrypter) {
+		require.NoError(t, b.WriteAll(ctx, key, nil, &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{
+			Cipher: cipher, Context: kms.Context{"a": "b"},
+		})}))
+	}
+	write("kms", nil)
+	write("managed", managed)
+	write("customer", customer)
+	write("damaged", nil)
+	write("later", nil)
+	require.NoError(t, inner.WriteAll(ctx, "plain", []byte("plain"), nil))
+	replaceStored(t, inner, "damaged", []byte("damaged"))
+	later := readAll(t, inner, "later")
+	later[8] = 2
+	replaceStored(t, inner, "later", later)
+
+	fake.Forget()
+	for _, test := range []struct {
+		name string
+		b    *blob.Bucket
+		key  string
+		req  *blob.ReadRequest
+		kind blob.Kind
+		mode sse.Mode
+		rule blob.Rule
+		err  error
+		text string
+	}{
+		{"own mode", b, "kms", nil, blob.KindEncrypted, sse.ModeKMS, blob.RuleCipher, nil, `SSE-KMS under key "a" with the bucket's cipher: allowed by the bucket's cipher`},
+		{"old mode", b, "managed", nil, blob.KindEncrypted, sse.ModeManaged, blob.RuleDecrypters, nil, ""},
+		{"customer without a key", b, "customer", nil, blob.KindEncrypted, sse.ModeCustomer, blob.RuleCipher, sse.ErrMode, ""},
+		{"customer with a key", b, "customer", &blob.ReadRequest{Decrypter: customer}, blob.KindEncrypted, sse.ModeCustomer, blob.RuleRequest, nil, ""},
+		{"customer's key where none is due", b, "kms", &blob.ReadRequest{Decrypter: customer}, blob.KindEncrypted, sse.ModeKMS, blob.RuleRequest, sse.ErrMode, ""},
+		{"another context", b, "kms", &blob.ReadRequest{Context: kms.Context{}}, blob.KindEncrypted, sse.ModeKMS, blob.RuleStored, sse.ErrKey, ""},
+		{"plain", b, "plain", nil, blob.KindPlain, 0, blob.RulePlain, nil, "no encryption: allowed by Options.AllowPlain"},
+		{"plain with a key", b, "plain", &blob.ReadRequest{Decrypter: customer}, blob.KindPlain, 0, blob.RuleRequest, sse.ErrMode, ""},
+		{"plain where it is not allowed", strict, "plain", nil, blob.KindPlain, 0, blob.RulePlain, blob.ErrPlain, ""},
+		{"damaged", b, "damaged", nil, blob.KindDamaged, 0, blob.RuleStored, sse.ErrFormat, ""},
+		{"of a later version", b, "later", nil, blob.KindUnknownVersion, 0, blob.RuleStored, sse.ErrVersion, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e, err := test.b.ExplainRead(ctx, test.key, test.req)
+			require.NoError(t, err)
+			require.Equal(t, []any{test.kind, test.mode, test.rule}, []any{e.Kind, e.Mode, e.Rule}, e)
+			require.ErrorIs(t, e.Err, test.err)
+			if test.text != "" {
+				require.Equal(t, test.text, e.String())
+			}
+			source, copied, err := test.b.ExplainCopy(ctx, test.key, nil)
+			require.NoError(t, err)
+			require.Equal(t, sse.ModeKMS, copied.Mode)
+			require.Equal(t, test.kind, source.Kind)
+			require.Empty(t, fake.Calls(), "a key was touched")
+
+			// And so it is.
+			r, err := test.b.NewReader(ctx, test.key, &gcblob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
+				if test.req == nil {
+					return nil
+				}
+				return setRead(*test.req)(as)
+			}})
+			require.Equal(t, test.err == nil, err == nil, err)
+			if test.err == nil {
+				require.NoError(t, r.Close())
+			} else {
+				require.ErrorIs(t, err, test.err)
+			}
+			fake.Forget()
+		})
+	}
+	_, err = b.ExplainRead(ctx, "none", nil)
+	require.Equal(t, gcerrors.NotFound, gcerrors.Code(err))
+}
