@@ -106,6 +106,9 @@ func (b *Bucket) Check(ctx context.Context, opts *CheckOptions) iter.Seq2[Findin
 			}
 			return b.check(ctx, object, o)
 		}, func(_ listed, f Finding) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			switch {
 			case gcerrors.Code(f.Err) == gcerrors.NotFound:
 				return nil

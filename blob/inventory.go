@@ -107,6 +107,9 @@ func (b *Bucket) Inventory(ctx context.Context, opts *InventoryOptions) iter.Seq
 			e, _ := b.inspect(ctx, object)
 			return e
 		}, func(_ listed, e Entry) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			switch {
 			case gcerrors.Code(e.Err) == gcerrors.NotFound: // deleted since it was listed
 				return nil

@@ -95,7 +95,8 @@ func listTree(ctx context.Context, store *gcblob.Bucket, prefix string, visit fu
 // inOrder has workers work on all that list visits, and hands their results to
 // collect, in the order of the listing and from the caller's goroutine. It ends
 // with the first error of list, of collect or of ctx, and no goroutine is left
-// when it returns. Results that are the work of an ended ctx are not collected.
+// when it returns. When ctx has ended, collect still gets what was under way,
+// which may have failed for that reason: it ends the walk by returning ctx's error.
 func inOrder[R any](
 	ctx context.Context,
 	workers int,
@@ -121,12 +122,16 @@ func inOrder[R any](
 		defer close(queue)
 		listErr = list(ctx, func(object listed) error {
 			t := task{object, make(chan R, 1)}
-			for _, to := range []chan task{order, queue} {
-				select {
-				case to <- t:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
+			select {
+			case order <- t:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			select {
+			case queue <- t:
+			case <-ctx.Done():
+				close(t.result)
+				return ctx.Err()
 			}
 			return nil
 		})
@@ -139,13 +144,9 @@ func inOrder[R any](
 		})
 	}
 	for t := range order {
-		var result R
-		select {
-		case result = <-t.result:
-		case <-ctx.Done():
-		}
-		if err := parent.Err(); err != nil {
-			return err
+		result, worked := <-t.result
+		if !worked {
+			break
 		}
 		if err := collect(t.object, result); err != nil {
 			return err

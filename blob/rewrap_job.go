@@ -110,6 +110,9 @@ type job struct {
 func (j *job) pass(ctx context.Context) (moved bool, err error) {
 	list := j.c.rest(j.b.lister(j.c.Job.Filter.Prefix))
 	err = inOrder(ctx, workers(j.Workers), list, j.one, func(object listed, r Result) error {
+		if err := ctx.Err(); err != nil && r.Outcome == OutcomeFailed {
+			return err
+		}
 		switch r.Outcome {
 		case OutcomeDone:
 			j.c.Counts.Done++
@@ -136,7 +139,7 @@ func (j *job) pass(ctx context.Context) (moved bool, err error) {
 		if j.Progress != nil {
 			j.Progress(j.report)
 		}
-		return errors.Join(stop, j.c.save(ctx, false))
+		return errors.Join(stop, j.c.save(context.WithoutCancel(ctx), false))
 	})
 	return moved, err
 }

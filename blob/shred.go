@@ -190,6 +190,9 @@ func (b *Bucket) ShredPrefix(ctx context.Context, prefix string, record io.Write
 		e, env := b.inspect(ctx, object)
 		return found{e, env}
 	}, func(_ listed, f found) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if gcerrors.Code(f.Err) == gcerrors.NotFound {
 			return nil
 		}

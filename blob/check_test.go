@@ -1,0 +1,186 @@
+package blob_test
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+func metadata(md map[string]string) *gcblob.WriterOptions { return &gcblob.WriterOptions{Metadata: md} }
+
+func withPrefix(keys []string, prefix string) (some []string) {
+	for _, key := range keys {
+		if strings.HasPrefix(key, prefix) {
+			some = append(some, key)
+		}
+	}
+	return some
+}
+
+// verdicts checks a bucket.
+func (w *world) verdicts(t testing.TB, opts *blob.CheckOptions) map[string]blob.Verdict {
+	all := map[string]blob.Verdict{}
+	for f, err := range w.Check(ctx, opts) {
+		require.NoError(t, err)
+		require.Equal(t, f.Verdict == blob.VerdictGood || f.Verdict == blob.VerdictPlain, f.Err == nil, "%s: %v", f.Key, f.Err)
+		all[f.Key] = f.Verdict
+	}
+	return all
+}
+
+func TestCheck(t *testing.T) {
+	const size = 40_000 // three chunks
+	for _, store := range stores {
+		for _, depth := range []blob.Depth{blob.CheckEnvelopes, blob.CheckLengths, blob.CheckBodies} {
+			t.Run(fmt.Sprintf("%s/depth %d", store.name, depth), func(t *testing.T) {
+				w := newWorld(t, store.open(t))
+				inner := w.Inner()
+				w.put(t, "in a disabled version", size, nil)
+				disabled := primary(t, w.ring)
+				w.rotate(t)
+				w.put(t, "under an unknown key of the service", size, w.kms)
+				for i, n := range sizes {
+					w.put(t, fmt.Sprintf("good %d", i), n, []sse.Encrypter{nil, w.kmsKey(t, "k2"), w.ssec}[i%3])
+				}
+				w.put(t, "customer's", size, newCustomer(t, 9))
+				require.NoError(t, inner.WriteAll(ctx, "plain", content(5), nil))
+				require.NoError(t, inner.WriteAll(ctx, "later", []byte(later), nil))
+				w.put(t, "x", size, nil)
+				stored := readAll(t, inner, "x")
+				attrs, err := inner.Attributes(ctx, "x")
+				require.NoError(t, err)
+				require.NoError(t, inner.Delete(ctx, "x"))
+				damage := func(key string, p []byte) {
+					require.NoError(t, inner.WriteAll(ctx, key, p, metadata(attrs.Metadata)))
+				}
+				flip := func(at int) []byte {
+					p := bytes.Clone(stored)
+					p[at] ^= 1
+					return p
+				}
+				w.put(t, "x", size, nil)
+				damage("moved", stored)
+				damage("x", flip(20))   // in the key id
+				damage("x2", flip(0))   // in the magic
+				damage("x3", flip(900)) // in the padding
+				damage("x4", stored[:500])
+				damage("x5", stored[:1024])
+				damage("x6", stored[:1024+16400])
+				// Of the object's own name, from here on.
+				own := func(key string, edit func(p []byte) []byte) {
+					w.put(t, key, size, nil)
+					p := readAll(t, inner, key)
+					require.NoError(t, inner.WriteAll(ctx, key, edit(p), metadata(attrs.Metadata)))
+				}
+				own("cut in a chunk", func(p []byte) []byte { return p[:len(p)-100] })
+				own("cut at a chunk", func(p []byte) []byte { return p[:1024+2*16400] })
+				own("flip in the first chunk", func(p []byte) []byte { p[1024+5] ^= 1; return p })
+				own("flip in the last chunk", func(p []byte) []byte { p[len(p)-1] ^= 1; return p })
+				own("longer", func(p []byte) []byte { return append(p, 0) })
+				_, err = w.ring.SetState(ctx, disabled, keyring.Disabled)
+				require.NoError(t, err)
+				w.fake.RemoveKey("k1")
+
+				want := map[string]blob.Verdict{
+					"in a disabled version":               blob.VerdictNoKey,
+					"under an unknown key of the service": blob.VerdictWrongKey,
+					"customer's":                          blob.VerdictWrongKey,
+					"plain":                               blob.VerdictPlain,
+					"later":                               blob.VerdictUnknownVersion,
+					"moved":                               blob.VerdictWrongKey,
+					"x":                                   blob.VerdictWrongKey,
+					"x2":                                  blob.VerdictDamaged,
+					"x3":                                  blob.VerdictDamaged,
+					"x4":                                  blob.VerdictTruncated,
+					"x5":                                  blob.VerdictTruncated,
+					"x6":                                  blob.VerdictTruncated,
+					"cut in a chunk":                      blob.VerdictGood,
+					"cut at a chunk":                      blob.VerdictTruncated,
+					"flip in the first chunk":             blob.VerdictGood,
+					"flip in the last chunk":              blob.VerdictGood,
+					"longer":                              blob.VerdictGood,
+				}
+				for i := range sizes {
+					want[fmt.Sprintf("good %d", i)] = blob.VerdictGood
+				}
+				if depth >= blob.CheckLengths {
+					want["cut in a chunk"], want["flip in the last chunk"], want["longer"] = blob.VerdictDamaged, blob.VerdictDamaged, blob.VerdictDamaged
+				}
+				if depth == blob.CheckBodies {
+					want["flip in the first chunk"] = blob.VerdictDamaged
+				}
+				require.Equal(t, want, w.verdicts(t, &blob.CheckOptions{Depth: depth}))
+
+				some := w.verdicts(t, &blob.CheckOptions{Depth: depth, Filter: blob.Filter{Modes: []sse.Mode{sse.ModeCustomer}}})
+				require.Equal(t, []string{"customer's", "good 2", "good 5"}, slices.Sorted(maps.Keys(some)))
+			})
+		}
+	}
+}
+
+// Without the customer's key there is no verdict on customers' objects.
+func TestCheckWithoutTheKey(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, w.ssec)
+	require.Equal(t, blob.VerdictNoKey, w.verdicts(t, &blob.CheckOptions{From: sse.NewManaged(w.ring)})["a"])
+	require.Equal(t, blob.VerdictGood, w.verdicts(t, &blob.CheckOptions{From: w.ssec})["a"])
+}
+
+func TestCheckFaults(t *testing.T) {
+	for _, op := range []string{"open", "read"} {
+		for nth := 1; nth <= 3; nth++ {
+			t.Run(fmt.Sprint(op, nth), func(t *testing.T) {
+				w := newWorld(t, newMem(t))
+				w.put(t, "a", 40_000, nil)
+				w.put(t, "b", 10, nil)
+				n := 0
+				w.store.set(func(o, key string) error {
+					if o == op && key == "a" {
+						if n++; n >= nth {
+							return errRigged
+						}
+					}
+					return nil
+				})
+				got := w.verdicts(t, &blob.CheckOptions{Depth: blob.CheckBodies})
+				want := blob.VerdictUnreadable
+				if n < nth {
+					want = blob.VerdictGood
+				}
+				require.Equal(t, map[string]blob.Verdict{"a": want, "b": blob.VerdictGood}, got)
+			})
+		}
+	}
+}
+
+// An object that is replaced between two looks is good, and one that is deleted is
+// not there: neither is damaged.
+func TestCheckOfWhatChanges(t *testing.T) {
+	for _, depth := range []blob.Depth{blob.CheckLengths, blob.CheckBodies} {
+		w := newWorld(t, newMem(t))
+		w.put(t, "a", 40_000, nil)
+		w.put(t, "b", 40_000, nil)
+		opened := 0
+		w.store.set(func(op, key string) error {
+			if op == "open" {
+				if opened++; opened == 2 { // the body's
+					require.NoError(t, w.store.inner.Delete(ctx, "b"))
+					w.put(t, "a", 20_000, nil)
+				}
+			}
+			return nil
+		})
+		got := w.verdicts(t, &blob.CheckOptions{Depth: depth, Workers: 1})
+		require.Equal(t, map[string]blob.Verdict{"a": blob.VerdictGood}, got)
+	}
+}

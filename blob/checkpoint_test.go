@@ -1,0 +1,278 @@
+package blob_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// outcomes runs a rewrap and returns what it did to which key.
+func (w *world) outcomes(ctx context.Context, opts blob.RewrapOptions) (map[string]blob.Outcome, *blob.Report, error) {
+	all := map[string]blob.Outcome{}
+	opts.Object = func(r blob.Result) { all[r.Key] = r.Outcome }
+	report, err := w.Rewrap(ctx, &opts)
+	return all, report, err
+}
+
+// stopAfter is a limiter that ends a job before its nth object.
+type stopAfter struct {
+	n      int
+	cancel context.CancelFunc
+}
+
+func (s *stopAfter) Wait(ctx context.Context) error {
+	if s.n--; s.n < 0 {
+		s.cancel()
+	}
+	return ctx.Err()
+}
+
+// A job that was stopped goes on where it was, and does nothing again, also where
+// nothing in the objects tells that they are done.
+func TestCheckpointResumes(t *testing.T) {
+	for _, store := range stores {
+		t.Run(store.name, func(t *testing.T) {
+			w := newWorld(t, store.open(t))
+			const n = 30
+			for i := range n {
+				w.put(t, fmt.Sprintf("d%d/%02d", i%3, i), 10, nil)
+			}
+			ckpt := keyring.NewMemStore()
+			done := map[string]int{}
+			runs := 0
+			for {
+				runs++
+				require.Less(t, runs, 50)
+				stopped, cancel := context.WithCancel(ctx)
+				limit := &stopAfter{7, cancel}
+				got, report, err := w.outcomes(stopped, blob.RewrapOptions{Force: true, Job: blob.Job{Checkpoint: ckpt, Workers: 1, Limit: limit}})
+				cancel()
+				require.Equal(t, runs > 1, report.Resumed)
+				for key, outcome := range got {
+					require.Equal(t, blob.OutcomeDone, outcome)
+					done[key]++
+				}
+				require.EqualValues(t, len(done), report.Done, "the report is of all runs")
+				if err == nil {
+					break
+				}
+				require.ErrorIs(t, err, context.Canceled)
+			}
+			require.Greater(t, runs, 3)
+			require.Len(t, done, n)
+			for key, times := range done {
+				require.Equal(t, 1, times, key)
+				w.stays(t, key, 10)
+			}
+
+			// It is complete, and the next one begins anew.
+			got, report, err := w.outcomes(ctx, blob.RewrapOptions{Force: true, Job: blob.Job{Checkpoint: ckpt}})
+			require.NoError(t, err)
+			require.False(t, report.Resumed)
+			require.Len(t, got, n)
+		})
+	}
+}
+
+// What failed is tried again, and only that.
+func TestCheckpointKeepsWhatFailed(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	for _, key := range []string{"a", "b", "c", "d"} {
+		w.put(t, key, 10, nil)
+	}
+	w.rotate(t)
+	ckpt := keyring.NewMemStore()
+	fail := map[string]bool{"b": true, "d": true}
+	w.store.set(func(op, key string) error {
+		if op == "open" && fail[key] {
+			return errRigged
+		}
+		return nil
+	})
+	run := func() (map[string]blob.Outcome, *blob.Report, error) {
+		return w.outcomes(ctx, blob.RewrapOptions{Job: blob.Job{Checkpoint: ckpt}})
+	}
+	_, report, err := run()
+	require.ErrorIs(t, err, blob.ErrIncomplete)
+	require.EqualValues(t, 2, report.Failed)
+
+	delete(fail, "d")
+	got, report, err := run()
+	require.ErrorIs(t, err, blob.ErrIncomplete)
+	require.Equal(t, map[string]blob.Outcome{"b": blob.OutcomeFailed, "d": blob.OutcomeDone}, got)
+	require.EqualValues(t, 1, report.Failed)
+	require.EqualValues(t, 3, report.Done)
+	require.Len(t, report.Failures, 1)
+
+	delete(fail, "b")
+	require.NoError(t, w.Delete(ctx, "b"))
+	got, report, err = run()
+	require.NoError(t, err)
+	require.Equal(t, map[string]blob.Outcome{"b": blob.OutcomeChanged}, got, "it was deleted since")
+	require.EqualValues(t, 3, report.Done)
+}
+
+func TestCheckpointOfAnotherJob(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	for _, key := range []string{"a", "b", "c"} {
+		w.put(t, key, 10, nil)
+	}
+	ckpt := keyring.NewMemStore()
+	stopped, cancel := context.WithCancel(ctx)
+	_, err := w.Rewrap(stopped, &blob.RewrapOptions{To: w.kms, Job: blob.Job{Checkpoint: ckpt, Workers: 1, Limit: &stopAfter{1, cancel}}})
+	require.ErrorIs(t, err, context.Canceled)
+	other := newBucketWith(t, w.Inner(), sse.NewManaged(w.ring), nil)
+	_ = other
+	for name, opts := range map[string]*blob.RewrapOptions{
+		"mode":   {},
+		"filter": {To: w.kms, Filter: blob.Filter{Prefix: "a"}},
+		"force":  {To: w.kms, Force: true},
+	} {
+		opts.Checkpoint = ckpt
+		_, err := w.Rewrap(ctx, opts)
+		require.ErrorIs(t, err, blob.ErrCheckpoint, name)
+	}
+	_, err = w.EncryptExisting(ctx, &blob.EncryptOptions{To: w.kms, Job: blob.Job{Checkpoint: ckpt}})
+	require.ErrorIs(t, err, blob.ErrCheckpoint)
+
+	data, version, err := ckpt.Load(ctx)
+	require.NoError(t, err)
+	for name, edit := range map[string]func(map[string]any){
+		"bucket": func(doc map[string]any) { doc["job"].(map[string]any)["bucket"] = "others" },
+		"format": func(doc map[string]any) { doc["format"] = 2 },
+	} {
+		var doc map[string]any
+		require.NoError(t, json.Unmarshal(data, &doc))
+		edit(doc)
+		edited, err := json.Marshal(doc)
+		require.NoError(t, err)
+		version, err = ckpt.Swap(ctx, version, edited)
+		require.NoError(t, err)
+		_, err = w.Rewrap(ctx, &blob.RewrapOptions{To: w.kms, Job: blob.Job{Checkpoint: ckpt}})
+		require.ErrorIs(t, err, blob.ErrCheckpoint, name)
+	}
+	_, err = ckpt.Swap(ctx, version, []byte("nonsense"))
+	require.NoError(t, err)
+	_, err = w.Rewrap(ctx, &blob.RewrapOptions{To: w.kms, Job: blob.Job{Checkpoint: ckpt}})
+	require.ErrorIs(t, err, blob.ErrCheckpoint)
+}
+
+// A target that is another by now makes the job begin anew: what is behind the
+// checkpoint is not under it.
+func TestCheckpointOfAnotherTarget(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		to   func(t *testing.T, w *world, run int) sse.Cipher
+	}{
+		{"a version of the ring", func(t *testing.T, w *world, run int) sse.Cipher { w.rotate(t); return nil }},
+		{"a key of the service", func(t *testing.T, w *world, run int) sse.Cipher { return w.kmsKey(t, fmt.Sprint("k", run)) }},
+		{"a customer's key", func(t *testing.T, w *world, run int) sse.Cipher { return newCustomer(t, byte(10*run)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, newMem(t))
+			for _, key := range []string{"a", "b", "c"} {
+				w.put(t, key, 10, nil)
+			}
+			ckpt := keyring.NewMemStore()
+			stopped, cancel := context.WithCancel(ctx)
+			got, _, err := w.outcomes(stopped, blob.RewrapOptions{To: c.to(t, w, 1), Job: blob.Job{Checkpoint: ckpt, Workers: 1, Limit: &stopAfter{2, cancel}}})
+			require.ErrorIs(t, err, context.Canceled)
+			require.NotEmpty(t, got)
+			from := sse.ByMode{sse.ModeManaged: sse.NewManaged(w.ring), sse.ModeKMS: w.kms, sse.ModeCustomer: newCustomer(t, 10)}
+			to := c.to(t, w, 2)
+			got, report, err := w.outcomes(ctx, blob.RewrapOptions{To: to, From: from, Job: blob.Job{Checkpoint: ckpt}})
+			require.NoError(t, err)
+			require.Len(t, got, 3)
+			require.EqualValues(t, 3, report.Done)
+			opts := &blob.CheckOptions{}
+			if to != nil {
+				opts.From = to
+			}
+			for key, v := range w.verdicts(t, opts) {
+				require.Equal(t, blob.VerdictGood, v, key)
+			}
+		})
+	}
+}
+
+// A ring that rotates while a job runs makes it go through once more.
+func TestRewrapFollowsTheRing(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	for i := range 10 {
+		w.put(t, fmt.Sprint(i), 10, nil)
+	}
+	w.rotate(t)
+	rotated := ""
+	w.store.set(func(op, key string) error {
+		if op == "create" && key == "5" && rotated == "" {
+			info, err := w.ring.Rotate(ctx)
+			rotated = info.ID
+			return err
+		}
+		return nil
+	})
+	report, err := w.Rewrap(ctx, &blob.RewrapOptions{Job: blob.Job{Workers: 1}})
+	require.NoError(t, err)
+	require.Equal(t, rotated, report.Target.KeyID)
+	for i := range 10 {
+		require.Equal(t, rotated, w.entry(t, fmt.Sprint(i)).Seal.KeyID)
+	}
+}
+
+// Two processes cannot work from one checkpoint.
+func TestCheckpointIsForOne(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, nil)
+	ckpt := keyring.NewMemStore()
+	w.store.set(func(op, key string) error {
+		if op == "list" {
+			w.store.set(nil)
+			_, err := w.Rewrap(ctx, &blob.RewrapOptions{Job: blob.Job{Checkpoint: ckpt}})
+			require.NoError(t, err)
+		}
+		return nil
+	})
+	_, err := w.Rewrap(ctx, &blob.RewrapOptions{Job: blob.Job{Checkpoint: ckpt}})
+	require.ErrorIs(t, err, keyring.ErrConflict)
+}
+
+func TestJobGivesUp(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	for i := range 20 {
+		w.put(t, fmt.Sprintf("%02d", i), 10, nil)
+	}
+	w.rotate(t)
+	w.store.set(func(op, _ string) error {
+		if op == "open" {
+			return errRigged
+		}
+		return nil
+	})
+	report, err := w.Rewrap(ctx, &blob.RewrapOptions{Job: blob.Job{MaxFailures: 5}})
+	require.ErrorIs(t, err, blob.ErrTooManyFailures)
+	require.EqualValues(t, 5, report.Failed)
+}
+
+// A checkpoint that cannot be written ends the job, with what it did.
+func TestJobWithoutItsCheckpoint(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, nil)
+	w.rotate(t)
+	_, err := w.Rewrap(ctx, &blob.RewrapOptions{Job: blob.Job{Checkpoint: brokenStore{}}})
+	require.ErrorIs(t, err, errRigged)
+	w.stays(t, "a", 10)
+}
+
+type brokenStore struct{}
+
+func (brokenStore) Load(context.Context) ([]byte, string, error) {
+	return nil, "", keyring.ErrNotExist
+}
+func (brokenStore) Swap(context.Context, string, []byte) (string, error) { return "", errRigged }

@@ -1,0 +1,225 @@
+package blob_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// later is the begin of an envelope of a version to come.
+const later = "\x89SSE\r\n\x1a\n\x02 and what nobody knows yet"
+
+func TestInventory(t *testing.T) {
+	for _, store := range stores {
+		t.Run(store.name, func(t *testing.T) {
+			w := newWorld(t, store.open(t))
+			first := primary(t, w.ring)
+			w.put(t, "a/managed", 100, nil)
+			second := w.rotate(t)
+			w.put(t, "b/managed", 20_000, nil)
+			w.put(t, "c/kms", 0, w.kms)
+			w.put(t, "d/ssec", 1, w.ssec)
+			inner := w.Inner()
+			require.NoError(t, inner.WriteAll(ctx, "e/empty", nil, nil))
+			require.NoError(t, inner.WriteAll(ctx, "e/plain", content(12), nil))
+			require.NoError(t, inner.WriteAll(ctx, "f/later", []byte(later), nil))
+			stored := readAll(t, inner, "a/managed")
+			require.NoError(t, inner.WriteAll(ctx, "g/body cut", stored[:1030], nil))
+			require.NoError(t, inner.WriteAll(ctx, "g/head cut", stored[:100], nil))
+			attrs, err := inner.Attributes(ctx, "a/managed")
+			require.NoError(t, err)
+			overwritten := append([]byte("garbage!"), stored[8:]...)
+			require.NoError(t, inner.WriteAll(ctx, "h/magic gone", overwritten, metadata(attrs.Metadata)))
+			wide := newBucketWith(t, inner, sse.NewManaged(w.ring), &blob.Options{EnvelopeSize: 3000})
+			require.NoError(t, wide.WriteAll(ctx, "i/wide", content(7), nil))
+
+			managed := func(id string) blob.KeyRef { return blob.KeyRef{Mode: sse.ModeManaged, KeyID: id} }
+			want := []blob.Entry{
+				{Key: "a/managed", Kind: blob.KindEncrypted, Seal: managed(first), Stored: 1024 + 116, Size: 100, EnvelopeSize: 1024},
+				{Key: "b/managed", Kind: blob.KindEncrypted, Seal: managed(second), Stored: 1024 + 20_032, Size: 20_000, EnvelopeSize: 1024},
+				{Key: "c/kms", Kind: blob.KindEncrypted, Seal: blob.KeyRef{Mode: sse.ModeKMS, KeyID: "k1"}, Stored: 1024 + 16, EnvelopeSize: 1024},
+				{Key: "d/ssec", Kind: blob.KindEncrypted, Seal: blob.KeyRef{Mode: sse.ModeCustomer}, Stored: 1024 + 17, Size: 1, EnvelopeSize: 1024},
+				{Key: "e/empty", Kind: blob.KindPlain},
+				{Key: "e/plain", Kind: blob.KindPlain, Stored: 12, Size: 12},
+				{Key: "f/later", Kind: blob.KindUnknownVersion, Stored: int64(len(later)), Size: -1, Err: sse.ErrVersion},
+				{Key: "g/body cut", Kind: blob.KindDamaged, Seal: managed(first), Stored: 1030, Size: -1, EnvelopeSize: 1024, Err: sse.ErrTruncated},
+				{Key: "g/head cut", Kind: blob.KindDamaged, Stored: 100, Size: -1, Err: sse.ErrFormat},
+				{Key: "h/magic gone", Kind: blob.KindDamaged, Stored: 1140, Size: -1, Err: sse.ErrFormat},
+				{Key: "i/wide", Kind: blob.KindEncrypted, Seal: managed(second), Stored: 3000 + 23, Size: 7, EnvelopeSize: 3000},
+			}
+			var got []blob.Entry
+			var totals blob.Totals
+			w.store.set(nil)
+			for e, err := range w.Inventory(ctx, nil) {
+				require.NoError(t, err)
+				totals.Add(e)
+				require.WithinDuration(t, time.Now(), e.ModTime, time.Hour)
+				e.ModTime = time.Time{}
+				if want := want[len(got)].Err; want != nil {
+					require.ErrorIs(t, e.Err, want, e.Key)
+					e.Err = want
+				}
+				got = append(got, e)
+			}
+			require.Equal(t, want, got)
+			require.Equal(t, len(want)+1, w.store.count("open"), "one request for each head, but for a wide one")
+			require.Equal(t, 3, w.store.count("attributes"), "of what does not begin as an envelope")
+
+			require.EqualValues(t, len(want), totals.Objects)
+			require.EqualValues(t, 100+20_000+1+12+7, totals.Size)
+			require.Equal(t, []blob.KeyRef{managed(first), managed(second), {Mode: sse.ModeKMS, KeyID: "k1"}, {Mode: sse.ModeCustomer}}, sorted(totals.Keys(), first))
+			require.Equal(t, blob.Count{Objects: 2, Stored: 1140 + 1030}, totals.Sealed[managed(first)])
+			require.Equal(t, blob.Count{Objects: 2, Stored: 12}, totals.Plain)
+			require.EqualValues(t, 1, totals.UnknownVersion.Objects)
+			require.EqualValues(t, 2, totals.Damaged.Objects)
+
+			var keys []string
+			for e, err := range w.Inventory(ctx, &blob.InventoryOptions{Filter: blob.Filter{KeyIDs: []string{first}}}) {
+				require.NoError(t, err)
+				keys = append(keys, e.Key)
+			}
+			require.Equal(t, []string{"a/managed", "g/body cut"}, keys)
+		})
+	}
+}
+
+// sorted puts first before the other versions, whose ids are random.
+func sorted(keys []blob.KeyRef, first string) []blob.KeyRef {
+	slices.SortStableFunc(keys, func(a, b blob.KeyRef) int {
+		switch {
+		case a.KeyID == first:
+			return -1
+		case b.KeyID == first:
+			return 1
+		}
+		return 0
+	})
+	return keys
+}
+
+// TestInventoryMissesNothing: package fileblob lists "a-1" behind "a/1", and a
+// plain walk through its pages leaves out half of these.
+func TestInventoryMissesNothing(t *testing.T) {
+	for _, store := range stores {
+		t.Run(store.name, func(t *testing.T) {
+			inner := store.open(t)
+			var want []string
+			for i := range 220 {
+				for _, form := range []string{"a/%04d", "a-%04d", "a/b/%04d", "a-b-c/%04d", "a-b/%04d"} {
+					key := fmt.Sprintf(form, i)
+					want = append(want, key)
+					require.NoError(t, inner.WriteAll(ctx, key, []byte("x"), nil))
+				}
+			}
+			slices.Sort(want)
+			b := newBucket(t, inner, nil)
+			for _, prefix := range []string{"", "a-b", "a/b/1"} {
+				var got []string
+				for e, err := range b.Inventory(ctx, &blob.InventoryOptions{Filter: blob.Filter{Prefix: prefix}}) {
+					require.NoError(t, err)
+					got = append(got, e.Key)
+				}
+				require.Equal(t, withPrefix(want, prefix), got)
+			}
+		})
+	}
+}
+
+// A listing that fails, at whichever page, is an error, and so is an ended ctx.
+func TestInventoryTellsThatItIsNotAll(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	for i := range 1500 {
+		require.NoError(t, w.Inner().WriteAll(ctx, fmt.Sprintf("%04d", i), nil, nil))
+	}
+	for page := 1; page <= 2; page++ {
+		w.store.set(func(op, _ string) error {
+			if op == "list" && w.store.count("list") == page {
+				return errRigged
+			}
+			return nil
+		})
+		n, last := 0, error(nil)
+		for _, err := range w.Inventory(ctx, nil) {
+			if last = err; err == nil {
+				n++
+			}
+		}
+		require.ErrorIs(t, last, errRigged)
+		require.Equal(t, (page-1)*1000, n)
+	}
+	w.store.set(nil)
+	ended, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n, last := 0, error(nil)
+	for _, err := range w.Inventory(ended, nil) {
+		if last = err; err == nil {
+			n++
+		}
+		if n == 10 {
+			cancel()
+		}
+	}
+	require.ErrorIs(t, last, context.Canceled)
+	require.Less(t, n, 1500)
+}
+
+// An object that cannot be read is an entry; one that is gone is none.
+func TestInventoryOfWhatCannotBeRead(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	for _, key := range []string{"a", "b", "c"} {
+		w.put(t, key, 10, nil)
+	}
+	w.store.set(func(op, key string) error {
+		switch {
+		case op == "open" && key == "a":
+			return errRigged
+		case op == "open" && key == "b":
+			return w.store.inner.Delete(ctx, "b")
+		}
+		return nil
+	})
+	var got []blob.Entry
+	var totals blob.Totals
+	for e, err := range w.Inventory(ctx, nil) {
+		require.NoError(t, err)
+		got = append(got, e)
+		totals.Add(e)
+	}
+	require.Len(t, got, 2)
+	require.Equal(t, "a", got[0].Key)
+	require.ErrorIs(t, got[0].Err, errRigged)
+	require.EqualValues(t, 1, totals.Unreadable.Objects)
+}
+
+// Who leaves the loop leaves no goroutine behind.
+func TestInventoryCanBeLeft(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	for i := range 100 {
+		w.put(t, fmt.Sprint(i), 1, nil)
+	}
+	before := runtime.NumGoroutine()
+	for range 50 {
+		for range w.Inventory(ctx, nil) {
+			break
+		}
+	}
+	require.LessOrEqual(t, runtime.NumGoroutine(), before)
+}
+
+// Forged envelopes do not make totals grow without end.
+func TestTotalsAreBounded(t *testing.T) {
+	var totals blob.Totals
+	for i := range 10_100 {
+		totals.Add(blob.Entry{Kind: blob.KindEncrypted, Seal: blob.KeyRef{Mode: sse.ModeKMS, KeyID: fmt.Sprint(i)}, Stored: 1})
+	}
+	require.Len(t, totals.Sealed, 10_000)
+	require.Equal(t, blob.Count{Objects: 100, Stored: 100}, totals.Other)
+}

@@ -1,0 +1,212 @@
+package blob_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+func (w *world) state(id string) keyring.State {
+	for _, k := range w.ring.Keys() {
+		if k.ID == id {
+			return k.State
+		}
+	}
+	return 0
+}
+
+func TestRetire(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	old := primary(t, w.ring)
+	for i := range 25 {
+		w.put(t, fmt.Sprintf("%02d", i), 10, nil)
+	}
+	require.NoError(t, w.Inner().WriteAll(ctx, "plain", content(3), nil))
+
+	_, err := blob.Retire(ctx, w.ring, old, nil, w.Bucket)
+	require.ErrorIs(t, err, keyring.ErrPrimary)
+	_, err = blob.Retire(ctx, w.ring, "no.such", nil, w.Bucket)
+	require.ErrorIs(t, err, keyring.ErrUnknownKey)
+	w.rotate(t)
+	_, err = blob.Retire(ctx, w.ring, old, nil)
+	require.ErrorIs(t, err, sse.ErrInvalid, "nothing proves nothing")
+
+	_, err = blob.Retire(ctx, w.ring, old, nil, w.Bucket)
+	var inUse *blob.InUseError
+	require.ErrorAs(t, err, &inUse)
+	require.ErrorIs(t, err, blob.ErrInUse)
+	require.EqualValues(t, 25, inUse.Objects)
+	require.Len(t, inUse.Names, 20)
+	require.Equal(t, blob.ObjectName{Bucket: "photos", Key: "00"}, inUse.Names[0])
+	require.ErrorContains(t, err, `"photos/00"`)
+	require.Equal(t, keyring.Enabled, w.state(old))
+
+	_, err = w.Rewrap(ctx, nil)
+	require.NoError(t, err)
+	info, err := blob.Retire(ctx, w.ring, old, nil, w.Bucket)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Disabled, info.State)
+	for i := range 25 {
+		w.stays(t, fmt.Sprintf("%02d", i), 10)
+	}
+	info, err = blob.Retire(ctx, w.ring, old, nil, w.Bucket)
+	require.NoError(t, err, "it is no change")
+	require.Equal(t, keyring.Disabled, info.State)
+	info, err = blob.Retire(ctx, w.ring, old, &blob.RetireOptions{Destroy: true, Quarantine: blob.NoQuarantine}, w.Bucket)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Destroyed, info.State)
+	_, err = blob.Retire(ctx, w.ring, old, nil, w.Bucket)
+	require.ErrorIs(t, err, keyring.ErrDestroyed)
+	for i := range 25 {
+		w.stays(t, fmt.Sprintf("%02d", i), 10)
+	}
+}
+
+// All buckets of a ring count.
+func TestRetireLooksIntoEveryBucket(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	old := primary(t, w.ring)
+	second, err := blob.NewBucket(newMem(t), "films", sse.NewManaged(w.ring), nil)
+	require.NoError(t, err)
+	defer second.Close()
+	require.NoError(t, second.WriteAll(ctx, "a", nil, nil))
+	w.rotate(t)
+	_, err = blob.Retire(ctx, w.ring, old, nil, w.Bucket, second)
+	var inUse *blob.InUseError
+	require.ErrorAs(t, err, &inUse)
+	require.Equal(t, []blob.ObjectName{{Bucket: "films", Key: "a"}}, inUse.Names)
+}
+
+// What does not tell its key stands in the way.
+func TestRetireWithoutProof(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, w *world, stored []byte){
+		"later version": func(t *testing.T, w *world, _ []byte) {
+			require.NoError(t, w.Inner().WriteAll(ctx, "x", []byte(later), nil))
+		},
+		"damaged": func(t *testing.T, w *world, stored []byte) {
+			require.NoError(t, w.Inner().WriteAll(ctx, "x", stored[:200], nil))
+		},
+		"magic gone": func(t *testing.T, w *world, stored []byte) {
+			md := map[string]string{"blobseal-mode": "SSE-S3"}
+			require.NoError(t, w.Inner().WriteAll(ctx, "x", stored[8:], metadata(md)))
+		},
+		"unreadable": func(t *testing.T, w *world, stored []byte) {
+			w.store.set(func(op, key string) error {
+				if op == "open" && key == "x" {
+					return errRigged
+				}
+				return nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, newMem(t))
+			old := primary(t, w.ring)
+			w.put(t, "x", 10, nil)
+			stored := readAll(t, w.Inner(), "x")
+			w.rotate(t)
+			w.put(t, "x", 10, nil)
+			spoil(t, w, stored)
+			_, err := blob.Retire(ctx, w.ring, old, nil, w.Bucket)
+			var inUse *blob.InUseError
+			require.ErrorAs(t, err, &inUse)
+			require.Zero(t, inUse.Objects)
+			require.Equal(t, []blob.ObjectName{{Bucket: "photos", Key: "x"}}, inUse.UnclearNames)
+			require.Equal(t, keyring.Enabled, w.state(old))
+		})
+	}
+	t.Run("listing fails", func(t *testing.T) {
+		w := newWorld(t, newMem(t))
+		old := primary(t, w.ring)
+		w.rotate(t)
+		w.store.set(func(op, _ string) error {
+			if op == "list" {
+				return errRigged
+			}
+			return nil
+		})
+		_, err := blob.Retire(ctx, w.ring, old, nil, w.Bucket)
+		require.ErrorIs(t, err, errRigged)
+		require.Equal(t, keyring.Enabled, w.state(old))
+	})
+}
+
+// An upload that began under the version and is published between the inventory
+// and the disabling: the version is enabled again, and the object named.
+func TestRetireMeetsALateUpload(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	old := primary(t, w.ring)
+	late, err := w.NewWriter(ctx, "late", nil)
+	require.NoError(t, err)
+	_, err = late.Write(content(100_000))
+	require.NoError(t, err)
+	w.rotate(t)
+	lists := 0
+	w.store.set(func(op, _ string) error {
+		if op == "list" {
+			if lists++; lists == 2 { // of the second inventory
+				require.Equal(t, keyring.Disabled, w.state(old))
+				return late.Close()
+			}
+		}
+		return nil
+	})
+	info, err := blob.Retire(ctx, w.ring, old, nil, w.Bucket)
+	var inUse *blob.InUseError
+	require.ErrorAs(t, err, &inUse)
+	require.Equal(t, []blob.ObjectName{{Bucket: "photos", Key: "late"}}, inUse.Names)
+	require.Equal(t, keyring.Enabled, info.State)
+	require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "late"))
+
+	// And one that ends in the quarantine loses nothing either.
+	w.store.set(nil)
+	_, err = w.Rewrap(ctx, nil)
+	require.NoError(t, err)
+}
+
+// An upload that ends during the quarantine keeps the version from being
+// destroyed; after that, and a rewrap, its time comes.
+func TestRetireQuarantine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newMem(t))
+		old := primary(t, w.ring)
+		late, err := w.NewWriter(ctx, "late", nil)
+		require.NoError(t, err)
+		_, err = late.Write(content(100_000))
+		require.NoError(t, err)
+		w.rotate(t)
+		destroy := &blob.RetireOptions{Destroy: true}
+		info, err := blob.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.ErrorIs(t, err, blob.ErrQuarantine)
+		require.Equal(t, keyring.Disabled, info.State)
+
+		require.NoError(t, late.Close())
+		_, err = w.ReadAll(ctx, "late")
+		require.ErrorIs(t, err, keyring.ErrDisabled)
+		time.Sleep(blob.DefaultQuarantine)
+		_, err = blob.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.ErrorIs(t, err, blob.ErrInUse)
+
+		_, err = w.ring.SetState(ctx, old, keyring.Enabled)
+		require.NoError(t, err)
+		_, err = w.Rewrap(ctx, nil)
+		require.NoError(t, err)
+		_, err = blob.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.ErrorIs(t, err, blob.ErrQuarantine, "it counts from the last disabling")
+		time.Sleep(blob.DefaultQuarantine - time.Second)
+		_, err = blob.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.ErrorIs(t, err, blob.ErrQuarantine)
+		time.Sleep(time.Second)
+		info, err = blob.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.NoError(t, err)
+		require.Equal(t, keyring.Destroyed, info.State)
+		require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "late"))
+	})
+}
