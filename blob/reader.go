@@ -80,10 +80,11 @@ type getter struct {
 	cancel context.CancelFunc
 	key    string
 	hook   func(as func(any) bool) error
-	req    ReadRequest
+	req    ReadRequest // what the hook's first call set; written before any request is answered
 
-	mu   sync.Mutex // guards what follows, and calls of hook
-	open []*gcblob.Reader
+	mu    sync.Mutex // guards what follows, and calls of hook
+	asked bool
+	open  []*gcblob.Reader
 }
 
 func (b *Bucket) getter(ctx context.Context, key string, hook func(as func(any) bool) error) *getter {
@@ -112,13 +113,18 @@ func (g *getter) get(off, n int64) (*gcblob.Reader, error) {
 func (g *getter) before(as func(any) bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.hook(func(i any) bool {
+	req := new(ReadRequest)
+	err := g.hook(func(i any) bool {
 		if p, ok := i.(**ReadRequest); ok {
-			*p = &g.req
+			*p = req
 			return true
 		}
 		return i != nil && as(i)
 	})
+	if !g.asked {
+		g.asked, g.req = true, *req
+	}
+	return err
 }
 
 // close ends all requests.
