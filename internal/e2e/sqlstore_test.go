@@ -1,0 +1,378 @@
+package e2e_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	_ "modernc.org/sqlite"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
+	"github.com/blobseal/blobseal/keyring/sqlstore"
+)
+
+// store is a sqlstore that knows where it is, for the suite's capabilities.
+type store struct {
+	*sqlstore.Store
+	db         *sql.DB
+	name, path string // path: of a SQLite file
+	listener   string // application name of the connection that listens
+}
+
+var stores atomic.Int64 // numbers the documents of this process
+
+func openStore(t testing.TB, db *sql.DB, d sqlstore.Dialect, name string, opts *sqlstore.Options) *sqlstore.Store {
+	t.Helper()
+	s, err := sqlstore.Open(t.Context(), db, d, name, opts)
+	require.NoError(t, err)
+	return s
+}
+
+func TestPostgreSQL(t *testing.T) {
+	p := startPostgres(t)
+	for name, params := range map[string]string{
+		"default":         "",
+		"serializable":    "&default_transaction_isolation=serializable",
+		"repeatable read": "&default_transaction_isolation=repeatable%20read",
+		"no statements":   "&default_query_exec_mode=simple_protocol", // as through a pooler
+	} {
+		t.Run(name, func(t *testing.T) {
+			open := func(t *testing.T, document string) keyring.Store {
+				s := store{db: openPostgres(t, p.url()+params), name: document, listener: fmt.Sprint("listener-", stores.Add(1))}
+				s.Store = openStore(t, s.db, sqlstore.PostgreSQL, document, &sqlstore.Options{
+					Listen: listen(p.url() + "&application_name=" + s.listener),
+				})
+				return s
+			}
+			keyringtest.Run(t, func(t *testing.T) keyring.Store {
+				return open(t, fmt.Sprint("ring-", stores.Add(1)))
+			}, keyringtest.Capabilities{
+				Another: func(t *testing.T, s keyring.Store) keyring.Store { return open(t, s.(store).name) },
+				Reopen: func(t *testing.T, s keyring.Store) keyring.Store {
+					require.NoError(t, s.(store).db.Close())
+					return open(t, s.(store).name)
+				},
+				Break:   func(t *testing.T, s keyring.Store) { require.NoError(t, s.(store).db.Close()) },
+				Watches: true,
+				BreakWatch: func(t *testing.T, s keyring.Store) {
+					n, err := p.terminate(t.Context(), "application_name = '"+s.(store).listener+"'")
+					require.NoError(t, err)
+					require.Equal(t, 1, n)
+				},
+			})
+		})
+	}
+}
+
+// sqliteURL is how a service opens a file. busy is how long the driver itself
+// waits for others, in milliseconds.
+func sqliteURL(path string, busy int, pragmas ...string) string {
+	v := url.Values{"_pragma": append(pragmas, fmt.Sprintf("busy_timeout(%d)", busy))}
+	return "file:" + path + "?" + v.Encode()
+}
+
+func openSQLite(t testing.TB, url string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", url)
+	require.NoError(t, err)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func TestSQLite(t *testing.T) {
+	for name, c := range map[string]struct {
+		dsn    func(path string) string
+		damage func(t *testing.T, s store)
+	}{
+		"rollback journal": {
+			func(path string) string { return sqliteURL(path, 1000) },
+			func(t *testing.T, s store) { require.NoError(t, s.db.Close()) },
+		},
+		"WAL": {
+			func(path string) string { return sqliteURL(path, 1000, "journal_mode(WAL)", "synchronous(FULL)") },
+			func(t *testing.T, s store) {
+				s.db.SetMaxIdleConns(0) // no page is remembered
+				require.NoError(t, os.WriteFile(s.path, []byte(strings.Repeat("no database", 1000)), 0o600))
+			},
+		},
+		"impatient": { // the driver does not wait for others: the store does
+			func(path string) string { return sqliteURL(path, 0) },
+			func(t *testing.T, s store) { execute(t, s.db, "DROP TABLE blobseal_documents") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			open := func(t *testing.T, path string) keyring.Store {
+				db := openSQLite(t, c.dsn(path))
+				return store{Store: openStore(t, db, sqlstore.SQLite, "ring", nil), db: db, path: path}
+			}
+			keyringtest.Run(t, func(t *testing.T) keyring.Store {
+				return open(t, filepath.Join(t.TempDir(), "service.db"))
+			}, keyringtest.Capabilities{
+				Another: func(t *testing.T, s keyring.Store) keyring.Store { return open(t, s.(store).path) },
+				Reopen: func(t *testing.T, s keyring.Store) keyring.Store {
+					require.NoError(t, s.(store).db.Close())
+					return open(t, s.(store).path)
+				},
+				Break: func(t *testing.T, s keyring.Store) { c.damage(t, s.(store)) },
+			})
+		})
+	}
+}
+
+func execute(t testing.TB, db *sql.DB, statements ...string) {
+	t.Helper()
+	for _, s := range statements {
+		_, err := db.ExecContext(t.Context(), s)
+		require.NoError(t, err, s)
+	}
+}
+
+// TestDatabases runs what is to be seen on either kind of database, each in an
+// empty one.
+func TestDatabases(t *testing.T) {
+	tests := map[string]func(t *testing.T, db *sql.DB, d sqlstore.Dialect){
+		"documents share a table":            documentsShareATable,
+		"versions after a restore":           versionsAfterARestore,
+		"schema":                             schema,
+		"open at once":                       openAtOnce,
+		"foreign rows":                       foreignRows,
+		"ctx while others hold the document": ctxWhileOthersHoldTheDocument,
+	}
+	t.Run("PostgreSQL", func(t *testing.T) {
+		p := startPostgres(t)
+		databases := 0
+		for name, test := range tests {
+			t.Run(name, func(t *testing.T) {
+				databases++
+				p.exec(t, fmt.Sprintf("CREATE DATABASE test_%d", databases))
+				test(t, openPostgres(t, fmt.Sprintf("%s&dbname=test_%d", p.url(), databases)), sqlstore.PostgreSQL)
+			})
+		}
+	})
+	t.Run("SQLite", func(t *testing.T) {
+		for name, test := range tests {
+			t.Run(name, func(t *testing.T) {
+				test(t, openSQLite(t, sqliteURL(filepath.Join(t.TempDir(), "db"), 1000)), sqlstore.SQLite)
+			})
+		}
+	})
+}
+
+// Documents in one table know nothing of each other.
+func documentsShareATable(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+	ctx := t.Context()
+	names := []string{"a", "A", "a/b", "a.b", "a-b", "a_b", "-", ".."}
+	for _, name := range names {
+		_, err := openStore(t, db, d, name, nil).Swap(ctx, "", []byte(name))
+		require.NoError(t, err)
+	}
+	other := openStore(t, db, d, "a", &sqlstore.Options{Table: "other_documents"})
+	_, _, err := other.Load(ctx)
+	require.ErrorIs(t, err, keyring.ErrNotExist)
+	reserved := openStore(t, db, d, "a", &sqlstore.Options{Table: "select"})
+	_, err = reserved.Swap(ctx, "", []byte("in a table with a reserved word's name"))
+	require.NoError(t, err)
+	for _, name := range names {
+		data, _, err := openStore(t, db, d, name, nil).Load(ctx)
+		require.NoError(t, err)
+		require.Equal(t, name, string(data))
+	}
+}
+
+// A version does not come back with a document that does: after a restore from a
+// backup, say, or when a row was deleted.
+func versionsAfterARestore(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+	ctx := t.Context()
+	s := openStore(t, db, d, "ring", nil)
+	v1, err := s.Swap(ctx, "", []byte("one"))
+	require.NoError(t, err)
+	execute(t, db, "DELETE FROM blobseal_documents")
+	again, err := s.Swap(ctx, "", []byte("another one"))
+	require.NoError(t, err)
+	require.NotEqual(t, v1, again)
+	_, err = s.Swap(ctx, v1, []byte("two"))
+	require.ErrorIs(t, err, keyring.ErrConflict)
+}
+
+func schema(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+	blob := map[sqlstore.Dialect]string{sqlstore.PostgreSQL: "bytea", sqlstore.SQLite: "BLOB"}[d]
+	for name, c := range map[string]struct {
+		columns string
+		ok      bool
+	}{
+		"ours":           {"name text NOT NULL PRIMARY KEY, version text NOT NULL, data " + blob + " NOT NULL", true},
+		"and more":       {"seen int, name text NOT NULL PRIMARY KEY, version text NOT NULL, data " + blob + " NOT NULL, note text DEFAULT 'x'", true},
+		"other columns":  {"id text NOT NULL PRIMARY KEY", false},
+		"no data":        {"name text NOT NULL PRIMARY KEY, version text NOT NULL", false},
+		"data is text":   {"name text NOT NULL PRIMARY KEY, version text NOT NULL, data text NOT NULL", false},
+		"version counts": {"name text NOT NULL PRIMARY KEY, version int NOT NULL, data " + blob + " NOT NULL", false},
+		"no key":         {"name text NOT NULL, version text NOT NULL, data " + blob + " NOT NULL", false},
+		"two keys":       {"name text NOT NULL, version text NOT NULL, data " + blob + " NOT NULL, PRIMARY KEY (name, version)", false},
+		"nullable data":  {"name text NOT NULL PRIMARY KEY, version text NOT NULL, data " + blob, false},
+		"nullable":       {"name text NOT NULL PRIMARY KEY, version text, data " + blob + " NOT NULL", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			execute(t, db, "DROP TABLE IF EXISTS t", "CREATE TABLE t ("+c.columns+")")
+			s, err := sqlstore.Open(t.Context(), db, d, "ring", &sqlstore.Options{Table: "t"})
+			if !c.ok {
+				require.ErrorIs(t, err, sqlstore.ErrSchema)
+				require.NotErrorIs(t, err, keyring.ErrStore)
+				return
+			}
+			require.NoError(t, err)
+			_, err = s.Swap(t.Context(), "", []byte("one"))
+			require.NoError(t, err)
+		})
+	}
+	execute(t, db, "DROP TABLE t", "CREATE VIEW t AS SELECT 'a' AS name, 'b' AS version, 'c' AS data")
+	_, err := sqlstore.Open(t.Context(), db, d, "ring", &sqlstore.Options{Table: "t"})
+	require.ErrorIs(t, err, sqlstore.ErrSchema)
+}
+
+// The table is made once, by however many at once.
+func openAtOnce(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+	for round := range 5 {
+		table := fmt.Sprintf("documents_%d", round)
+		var wg sync.WaitGroup
+		errs := make([]error, 8)
+		for i := range errs {
+			wg.Go(func() {
+				_, errs[i] = sqlstore.Open(t.Context(), db, d, fmt.Sprint(i), &sqlstore.Options{Table: table})
+			})
+		}
+		wg.Wait()
+		require.NoError(t, errors.Join(errs...))
+	}
+}
+
+// A document too large, or one that something else wrote, is damage.
+func foreignRows(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+	s := openStore(t, db, d, "ring", nil)
+	huge := map[sqlstore.Dialect]string{sqlstore.PostgreSQL: "convert_to(repeat('x', %d), 'UTF8')", sqlstore.SQLite: "zeroblob(%d)"}[d]
+	execute(t, db, "INSERT INTO blobseal_documents (name, version, data) VALUES ('ring', 'v', "+fmt.Sprintf(huge, sqlstore.MaxSize+1)+")")
+	_, _, err := s.Load(t.Context())
+	require.ErrorIs(t, err, keyring.ErrDamaged)
+	execute(t, db, "UPDATE blobseal_documents SET version = '', data = "+fmt.Sprintf(huge, 1))
+	_, _, err = s.Load(t.Context())
+	require.ErrorIs(t, err, keyring.ErrDamaged)
+
+	for _, n := range []int{0, sqlstore.MaxSize + 1} {
+		_, err := s.Swap(t.Context(), "", make([]byte, n))
+		require.Error(t, err)
+		require.NotErrorIs(t, err, keyring.ErrConflict)
+	}
+}
+
+// A service that may not create tables, or in a schema of its own.
+func TestPostgreSQLPrivileges(t *testing.T) {
+	p := startPostgres(t)
+	p.exec(t, "CREATE ROLE service LOGIN", "CREATE ROLE reader LOGIN", "CREATE SCHEMA blobs",
+		"REVOKE CREATE ON SCHEMA public FROM PUBLIC", "GRANT USAGE ON SCHEMA blobs TO service")
+	as := func(role string) *sql.DB {
+		return openPostgres(t, fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres?sslmode=disable", role, p.port))
+	}
+	opts := &sqlstore.Options{Table: "blobs.documents"}
+	_, err := sqlstore.Open(t.Context(), as("service"), sqlstore.PostgreSQL, "ring", opts)
+	require.ErrorIs(t, err, keyring.ErrStore)
+	require.ErrorContains(t, err, "permission denied")
+
+	openStore(t, p.open(t), sqlstore.PostgreSQL, "ring", opts)
+	p.exec(t, "GRANT SELECT, INSERT, UPDATE ON blobs.documents TO service", "GRANT USAGE ON SCHEMA blobs TO reader", "GRANT SELECT ON blobs.documents TO reader")
+	s := openStore(t, as("service"), sqlstore.PostgreSQL, "ring", opts)
+	v1, err := s.Swap(t.Context(), "", []byte("one"))
+	require.NoError(t, err)
+	_, err = s.Swap(t.Context(), v1, []byte("two"))
+	require.NoError(t, err)
+
+	reader := openStore(t, as("reader"), sqlstore.PostgreSQL, "ring", opts)
+	data, version, err := reader.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "two", string(data))
+	_, err = reader.Swap(t.Context(), version, []byte("three"))
+	require.ErrorContains(t, err, "permission denied")
+	require.NotErrorIs(t, err, keyring.ErrConflict)
+
+	p.exec(t, "REVOKE SELECT ON blobs.documents FROM service")
+	_, _, err = s.Load(t.Context())
+	require.ErrorContains(t, err, "permission denied")
+	require.NotErrorIs(t, err, keyring.ErrNotExist)
+	p.exec(t, "DROP TABLE blobs.documents")
+	_, _, err = s.Load(t.Context())
+	require.Error(t, err)
+	require.NotErrorIs(t, err, keyring.ErrNotExist)
+}
+
+// What was acknowledged survives the server's crash, though the database does not
+// wait for its disk otherwise.
+func TestPostgreSQLDurability(t *testing.T) {
+	p := startPostgres(t, "synchronous_commit=off", "wal_writer_delay=10s", "wal_writer_flush_after=0", "bgwriter_delay=10s")
+	db := p.open(t)
+	s := openStore(t, db, sqlstore.PostgreSQL, "ring", nil)
+	execute(t, db, "CREATE TABLE others (n int)")
+	v1, err := s.Swap(t.Context(), "", []byte("one"))
+	require.NoError(t, err)
+	_, err = s.Swap(t.Context(), v1, []byte("two"))
+	require.NoError(t, err)
+	execute(t, db, "INSERT INTO others VALUES (1)") // after the last flush
+	p.stop(syscall.SIGQUIT)
+	p.start()
+	data, _, err := openStore(t, p.open(t), sqlstore.PostgreSQL, "ring", nil).Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "two", string(data))
+	var n int
+	require.NoError(t, p.open(t).QueryRowContext(t.Context(), "SELECT count(*) FROM others").Scan(&n))
+	require.Zero(t, n, "the server lost what it had acknowledged to others: else this test proves nothing")
+}
+
+func TestSQLiteDurability(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	for pragma, ok := range map[string]bool{"OFF": false, "NORMAL": false, "FULL": true, "EXTRA": true} {
+		_, err := sqlstore.Open(t.Context(), openSQLite(t, sqliteURL(path, 1000, "synchronous("+pragma+")")), sqlstore.SQLite, "ring", nil)
+		if ok {
+			require.NoError(t, err, pragma)
+		} else {
+			require.ErrorIs(t, err, sqlstore.ErrDurability, pragma)
+		}
+	}
+}
+
+// ctx bounds an operation that waits for someone else's transaction.
+func ctxWhileOthersHoldTheDocument(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
+	s := openStore(t, db, d, "ring", nil)
+	v1, err := s.Swap(t.Context(), "", []byte("one"))
+	require.NoError(t, err)
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = tx.ExecContext(t.Context(), "UPDATE blobseal_documents SET data = data")
+	require.NoError(t, err)
+	for _, end := range []error{context.DeadlineExceeded, context.Canceled} {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if end == context.Canceled {
+			var stop context.CancelFunc
+			ctx, stop = context.WithCancel(t.Context())
+			time.AfterFunc(200*time.Millisecond, stop)
+		}
+		start := time.Now()
+		_, err = s.Swap(ctx, v1, []byte("two"))
+		require.ErrorIs(t, err, end)
+		require.Less(t, time.Since(start), 5*time.Second)
+	}
+	require.NoError(t, tx.Rollback())
+	data, version, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "one", string(data))
+	require.Equal(t, v1, version)
+}

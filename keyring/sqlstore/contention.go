@@ -1,0 +1,59 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// again does op until it does something else than to collide with another
+// statement, which leaves nothing done, or ctx ends.
+func again(ctx context.Context, op func() error) error {
+	for attempt := 0; ; attempt++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := op()
+		if err == nil || !collided(err) {
+			return err
+		}
+		limit := min(5*time.Millisecond<<min(attempt, 10), 100*time.Millisecond)
+		timer := time.NewTimer(limit/2 + rand.N(limit/2))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+	}
+}
+
+// collided reports whether a statement failed, with nothing done, because of
+// another one at the same time. No driver is imported to find that out.
+func collided(err error) bool {
+	var state interface { // pgx, lib/pq
+		error
+		SQLState() string
+	}
+	if errors.As(err, &state) {
+		switch state.SQLState() {
+		case "40001", "40P01": // serialization_failure, deadlock_detected
+			return true
+		}
+		return false
+	}
+	var code interface { // modernc.org/sqlite
+		error
+		Code() int
+	}
+	if errors.As(err, &code) {
+		const busy, locked = 5, 6
+		primary := code.Code() & 0xff
+		return primary == busy || primary == locked
+	}
+	return strings.Contains(err.Error(), "database is locked") || // mattn/go-sqlite3, ncruces/go-sqlite3
+		strings.Contains(err.Error(), "database table is locked")
+}

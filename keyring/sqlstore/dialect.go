@@ -1,0 +1,173 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Dialect is which kind of SQL a database speaks.
+type Dialect uint8
+
+// The dialects.
+const (
+	PostgreSQL Dialect = iota + 1
+	SQLite
+)
+
+// String returns the dialect's name.
+func (d Dialect) String() string {
+	if x := d.dialect(); x != nil {
+		return x.name
+	}
+	return fmt.Sprintf("dialect %d", uint8(d))
+}
+
+func (d Dialect) dialect() *dialect {
+	switch d {
+	case PostgreSQL:
+		return &postgreSQL
+	case SQLite:
+		return &sqlite
+	}
+	return nil
+}
+
+// dialect is what differs among databases.
+type dialect struct {
+	name     string
+	schemas  bool // tables may be qualified
+	notifies bool
+	types    map[string]string // of the columns, by name
+
+	statements      func(table string) statements
+	checkDurability func(ctx context.Context, db *sql.DB) error
+}
+
+// statements are those of one table. Their parameters are, in this order:
+type statements struct {
+	columns string // the table as a string: name, type, whether it is not null and whether it is unique, of each column
+	table   string // none: make the table
+	load    string // maximal size, document's name
+	create  string // document's name, new version, data
+	swap    string // new version, data, document's name, old version
+}
+
+var postgreSQL = dialect{
+	name:     "PostgreSQL",
+	schemas:  true,
+	notifies: true,
+	types:    map[string]string{"name": "text", "version": "text", "data": "bytea"},
+	statements: func(table string) statements {
+		// durable is a row that makes the commit of the statement's transaction wait
+		// for the disk, if it would not anyway.
+		const durable = `set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+			WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)`
+		const notify = `pg_notify('` + Channel + `', d.name)`
+		return statements{
+			columns: `SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, EXISTS (
+					SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid AND i.indimmediate
+					AND i.indpred IS NULL AND i.indexprs IS NULL AND array_length(i.indkey::int2[], 1) = 1 AND i.indkey[0] = a.attnum)
+				FROM pg_attribute a
+				WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped`,
+			table: `CREATE TABLE ` + table + ` (name text NOT NULL PRIMARY KEY, version text NOT NULL, data bytea NOT NULL)`,
+			load:  `SELECT version, length(data), CASE WHEN length(data) <= $1 THEN data END FROM ` + table + ` WHERE name = $2`,
+			create: `INSERT INTO ` + table + ` AS d (name, version, data) SELECT $1, $2, $3 FROM ` + durable + `
+				ON CONFLICT (name) DO NOTHING RETURNING ` + notify,
+			swap: `UPDATE ` + table + ` AS d SET version = $1, data = $2 FROM ` + durable + `
+				WHERE d.name = $3 AND d.version = $4 RETURNING ` + notify,
+		}
+	},
+	checkDurability: func(context.Context, *sql.DB) error { return nil }, // each write sees to it
+}
+
+var sqlite = dialect{
+	name:  "SQLite",
+	types: map[string]string{"name": "text", "version": "text", "data": "blob"},
+	statements: func(table string) statements {
+		return statements{
+			columns: `SELECT name, lower(type), "notnull", pk = 1 AND (SELECT max(pk) FROM pragma_table_info(?1)) = 1 FROM pragma_table_info(?1)`,
+			table:   `CREATE TABLE ` + table + ` (name TEXT NOT NULL PRIMARY KEY, version TEXT NOT NULL, data BLOB NOT NULL)`,
+			load:    `SELECT version, length(data), CASE WHEN length(data) <= ? THEN data END FROM ` + table + ` WHERE name = ?`,
+			create:  `INSERT INTO ` + table + ` (name, version, data) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING`,
+			swap:    `UPDATE ` + table + ` SET version = ?, data = ? WHERE name = ? AND version = ?`,
+		}
+	},
+	checkDurability: func(ctx context.Context, db *sql.DB) error {
+		const full = 2
+		var synchronous int
+		if err := db.QueryRowContext(ctx, `PRAGMA synchronous`).Scan(&synchronous); err != nil {
+			return err
+		}
+		if synchronous < full {
+			return fmt.Errorf("%w: PRAGMA synchronous is %d, want FULL (%d) or EXTRA", ErrDurability, synchronous, full)
+		}
+		return nil
+	},
+}
+
+// quote returns a valid table name for a statement.
+func quote(table string) string { return `"` + strings.ReplaceAll(table, ".", `"."`) + `"` }
+
+// ensureTable makes the table unless it is there, and checks it.
+func ensureTable(ctx context.Context, db *sql.DB, d *dialect, table string) error {
+	found, err := checkTable(ctx, db, d, table)
+	if found || err != nil {
+		return err
+	}
+	// CREATE TABLE IF NOT EXISTS would do no better: in PostgreSQL two at once can
+	// fail, and so does one without the right to create.
+	_, createErr := db.ExecContext(ctx, d.statements(quote(table)).table)
+	found, err = checkTable(ctx, db, d, table)
+	switch {
+	case found || err != nil:
+		return err
+	case createErr != nil:
+		return fmt.Errorf("create: %w", createErr)
+	default:
+		return errors.New("created, and still not there")
+	}
+}
+
+// checkTable reports whether the table is there. If it is not as it should be,
+// the error is [ErrSchema].
+func checkTable(ctx context.Context, db *sql.DB, d *dialect, table string) (found bool, err error) {
+	argument := table
+	if d.schemas {
+		argument = quote(table) // it is parsed
+	}
+	rows, err := db.QueryContext(ctx, d.statements(quote(table)).columns, argument)
+	if err != nil {
+		return false, err
+	}
+	defer rows.Close()
+	missing := make(map[string]bool)
+	for name := range d.types {
+		missing[name] = true
+	}
+	for rows.Next() {
+		var name, kind string
+		var notNull, unique bool
+		if err := rows.Scan(&name, &kind, &notNull, &unique); err != nil {
+			return false, err
+		}
+		found = true
+		want, ours := d.types[name]
+		if !ours {
+			continue
+		}
+		delete(missing, name)
+		if kind != want || !notNull || name == "name" && !unique {
+			return true, fmt.Errorf("%w: column %s of %s is %s, not null %t, unique %t", ErrSchema, name, table, kind, notNull, unique)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return false, err
+	}
+	if found && len(missing) > 0 {
+		return true, fmt.Errorf("%w: %s lacks columns of name, version and data", ErrSchema, table)
+	}
+	return found, nil
+}

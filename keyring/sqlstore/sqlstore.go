@@ -1,0 +1,272 @@
+// Package sqlstore keeps rings, and the documents of package localkms, in a table
+// of a PostgreSQL or SQLite database, for services whose replicas share one
+// anyway. It uses database/sql, and so whichever driver the service has.
+//
+//	db, err := sql.Open("pgx", "postgres://service@db.internal/blobs")
+//	...
+//	store, err := sqlstore.Open(ctx, db, sqlstore.PostgreSQL, "blobs/ring", nil)
+//	...
+//	ring, err := keyring.Open(ctx, store, root, nil)
+//
+// # Table
+//
+// The table is made when the first store is opened, and checked ever after:
+//
+//	CREATE TABLE blobseal_documents (
+//		name    text  NOT NULL PRIMARY KEY,
+//		version text  NOT NULL,
+//		data    bytea NOT NULL -- BLOB in SQLite
+//	)
+//
+// Each document is a row. Its version is drawn at random by whoever writes it, so
+// that it names no other document, not even after the database was restored from
+// a backup. A service that may not create tables has someone else run the above,
+// and needs SELECT, INSERT and UPDATE. Whoever may write to the table can delete
+// a ring or put an old document back, but not read or forge its keys.
+//
+// # PostgreSQL
+//
+// Version 9.6 or later. Load must see what Swap wrote, so all replicas connect to
+// the primary server, directly or through a pooler. Whatever the database's
+// synchronous_commit says, a write is flushed to the server's disk before it is
+// acknowledged. A failover to a standby that had not received it yet loses it
+// nevertheless, and with it what was sealed under the version that it added: use
+// synchronous replication where there is failover.
+//
+// Each write notifies [Channel]. With [Options.Listen] the store is a
+// [keyring.Watcher], and a ring's Run hears of other replicas' changes at once.
+//
+// # SQLite
+//
+// Version 3.24 or later, for processes of one machine on a local disk. Writers
+// wait for each other for as long as ctx lets them. The file must be opened with
+// synchronous=FULL or EXTRA, which is SQLite's default and is checked on one
+// connection; all must have it. An in-memory database is one for each connection,
+// so its pool must have one connection only.
+package sqlstore
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// DefaultTable is the table's name if [Options] name none.
+const DefaultTable = "blobseal_documents"
+
+// Channel is the PostgreSQL channel that each write notifies, with the document's
+// name as payload.
+const Channel = "blobseal_documents"
+
+// MaxSize is the largest document in bytes: that of a [keyring.FileStore].
+const MaxSize = keyring.MaxFileSize
+
+var (
+	// ErrSchema: the table is there and is not one of this package.
+	ErrSchema = errors.New("sqlstore: table is of another kind")
+
+	// ErrDurability: the database may lose what it has acknowledged.
+	ErrDurability = errors.New("sqlstore: database does not keep what it acknowledges")
+)
+
+// Options change what [Open] does. The zero Options, and nil, are right for most
+// services.
+type Options struct {
+	// Table is the name of the table: a lower-case letter or underscore, and up to
+	// 62 more of these and digits. In PostgreSQL the name of a schema and a dot may
+	// precede it; otherwise the search path says where it is. Empty means
+	// DefaultTable.
+	Table string
+
+	// Listen makes the store a keyring.Watcher. database/sql has no notifications,
+	// so it is written for the driver, on a connection that is not pooled. It
+	// listens on channel, calls heard with "" once it does, and then with the
+	// payload of each notification. It returns when ctx ends or the connection
+	// breaks, with the reason, and closes the connection. With pgx:
+	//
+	//	func(ctx context.Context, channel string, heard func(document string)) error {
+	//		conn, err := pgx.Connect(ctx, url)
+	//		if err != nil {
+	//			return err
+	//		}
+	//		defer conn.Close(context.WithoutCancel(ctx))
+	//		if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
+	//			return err
+	//		}
+	//		heard("")
+	//		for {
+	//			n, err := conn.WaitForNotification(ctx)
+	//			if err != nil {
+	//				return err
+	//			}
+	//			heard(n.Payload)
+	//		}
+	//	}
+	//
+	// A pooler in transaction mode, such as PgBouncer's, passes no notifications
+	// on: url is the server's own. SQLite has none, and Listen is refused there.
+	Listen func(ctx context.Context, channel string, heard func(document string)) error
+}
+
+// Store is one document in the table. It is safe for concurrent use, and holds
+// nothing open but what db does.
+type Store struct {
+	db     *sql.DB
+	name   string
+	sql    statements
+	listen func(ctx context.Context, channel string, heard func(document string)) error
+}
+
+var _ interface {
+	keyring.Store
+	keyring.Watcher
+} = (*Store)(nil)
+
+var (
+	validName  = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,200}$`)
+	validTable = regexp.MustCompile(`^([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}$`)
+)
+
+// Open returns the store of the document name in db. It makes the table if there
+// is none, but no document. The name is 1 to 200 letters, digits, dots, slashes,
+// dashes and underscores; stores of any names share a table. db is the caller's,
+// who closes it when the store is no longer used. ctx bounds the call.
+//
+// A table that is not as this package makes it is [ErrSchema], a SQLite database
+// that may lose what it acknowledged [ErrDurability]. Other errors of the
+// database are wrapped in [keyring.ErrStore]: opening may work later.
+func Open(ctx context.Context, db *sql.DB, d Dialect, name string, opts *Options) (*Store, error) {
+	if db == nil {
+		return nil, errors.New("sqlstore: no database")
+	}
+	dialect := d.dialect()
+	if dialect == nil {
+		return nil, fmt.Errorf("sqlstore: no such dialect: %d", uint8(d))
+	}
+	if !validName.MatchString(name) {
+		return nil, fmt.Errorf("sqlstore: unsuitable name of a document: %.200q", name)
+	}
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.Table == "" {
+		o.Table = DefaultTable
+	}
+	if !validTable.MatchString(o.Table) || strings.Contains(o.Table, ".") && !dialect.schemas {
+		return nil, fmt.Errorf("sqlstore: unsuitable name of a table: %.200q", o.Table)
+	}
+	if o.Listen != nil && !dialect.notifies {
+		return nil, fmt.Errorf("sqlstore: %v has no notifications to listen for", d)
+	}
+	if err := ensureTable(ctx, db, dialect, o.Table); err != nil {
+		return nil, openError(ctx, o.Table, err)
+	}
+	if err := dialect.checkDurability(ctx, db); err != nil {
+		return nil, openError(ctx, o.Table, err)
+	}
+	return &Store{db: db, name: name, sql: dialect.statements(quote(o.Table)), listen: o.Listen}, nil
+}
+
+// openError is the error of Open for what went wrong with the table.
+func openError(ctx context.Context, table string, err error) error {
+	if errors.Is(err, ErrSchema) || errors.Is(err, ErrDurability) {
+		return err
+	}
+	return fmt.Errorf("%w: sqlstore: open table %s: %w", keyring.ErrStore, table, withContext(ctx, err))
+}
+
+// Load implements [keyring.Store]. A document beyond [MaxSize] is
+// [keyring.ErrDamaged], unread.
+func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
+	var (
+		version string
+		size    int64
+		data    []byte
+	)
+	err := again(ctx, func() error {
+		return s.db.QueryRowContext(ctx, s.sql.load, MaxSize, s.name).Scan(&version, &size, &data)
+	})
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, "", keyring.ErrNotExist
+	case err != nil:
+		return nil, "", s.failed(ctx, "load", err)
+	case size > MaxSize:
+		return nil, "", fmt.Errorf("%w: sqlstore: %s is %d bytes, at most %d", keyring.ErrDamaged, s.name, size, MaxSize)
+	case version == "":
+		return nil, "", fmt.Errorf("%w: sqlstore: %s has no version", keyring.ErrDamaged, s.name)
+	}
+	return data, version, nil
+}
+
+// Swap implements [keyring.Store], in one statement.
+func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	if len(data) == 0 || len(data) > MaxSize {
+		return "", fmt.Errorf("sqlstore: document of %d bytes, want 1 to %d", len(data), MaxSize)
+	}
+	next := rand.Text()
+	statement, args := s.sql.create, []any{s.name, next, data}
+	if version != "" {
+		statement, args = s.sql.swap, []any{next, data, s.name, version}
+	}
+	var written int64
+	err := again(ctx, func() error {
+		if !utf8.ValidString(version) || strings.Contains(version, "\x00") {
+			return nil // a database may refuse to compare it; it is no version
+		}
+		result, err := s.db.ExecContext(ctx, statement, args...)
+		if err != nil {
+			return err
+		}
+		written, err = result.RowsAffected()
+		return err
+	})
+	switch {
+	case err != nil:
+		return "", s.failed(ctx, "swap", err)
+	case written == 0:
+		return "", keyring.ErrConflict
+	}
+	return next, nil
+}
+
+// Watch implements [keyring.Watcher] with [Options.Listen]. Without that it
+// returns [errors.ErrUnsupported].
+func (s *Store) Watch(ctx context.Context, changed func()) error {
+	if s.listen == nil {
+		return fmt.Errorf("sqlstore: no Options.Listen: %w", errors.ErrUnsupported)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := s.listen(ctx, Channel, func(document string) {
+		if document == "" || document == s.name {
+			changed()
+		}
+	})
+	if err == nil {
+		err = errors.New("listening ended")
+	}
+	return s.failed(ctx, "watch", err)
+}
+
+// failed is the error of an operation.
+func (s *Store) failed(ctx context.Context, op string, err error) error {
+	return fmt.Errorf("sqlstore: %s %s: %w", op, s.name, withContext(ctx, err))
+}
+
+// withContext adds the end of ctx to an error that hides it.
+func withContext(ctx context.Context, err error) error {
+	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
