@@ -1,13 +1,17 @@
 package blob_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/blob/drivertest"
@@ -20,11 +24,25 @@ import (
 type harness struct {
 	inner  *gcblob.Bucket
 	cipher sse.Cipher
-	opts   *blob.Options
+	opts   blob.Options
+	server *httptest.Server
+}
+
+func newHarness(t *testing.T, inner *gcblob.Bucket, cipher sse.Cipher, opts blob.Options) *harness {
+	h := &harness{inner: inner, cipher: cipher, opts: opts}
+	var handler http.Handler
+	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
+	base, err := url.Parse(h.server.URL + "/shared")
+	require.NoError(t, err)
+	signer, err := blob.NewSigner(base, bytes.Repeat([]byte{9}, 32), nil)
+	require.NoError(t, err)
+	h.opts.Signer = signer
+	handler = blob.NewHandler(newBucketWith(t, inner, cipher, &h.opts).Bucket, signer, nil)
+	return h
 }
 
 func (h *harness) MakeDriver(context.Context) (driver.Bucket, error) {
-	b, err := blob.NewBucket(h.inner, "photos", h.cipher, h.opts)
+	b, err := blob.NewBucket(h.inner, "photos", h.cipher, &h.opts)
 	if err != nil {
 		return nil, err
 	}
@@ -35,10 +53,10 @@ func (h *harness) MakeDriverForNonexistentBucket(context.Context) (driver.Bucket
 	return nil, nil
 }
 
-func (h *harness) HTTPClient() *http.Client         { return http.DefaultClient }
+func (h *harness) HTTPClient() *http.Client         { return h.server.Client() }
 func (h *harness) SupportsCopy() bool               { return true }
 func (h *harness) SupportsNonSlashDelimiters() bool { return true }
-func (h *harness) Close()                           {}
+func (h *harness) Close()                           { h.server.Close() }
 
 // TestConformance: gocloud's own suite, over each store, in each mode, in buckets
 // that are all encrypted and in mixed ones.
@@ -48,11 +66,7 @@ func TestConformance(t *testing.T) {
 			for _, mixed := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/mixed=%v", store.name, mode.name, mixed), func(t *testing.T) {
 					drivertest.RunConformanceTests(t, func(_ context.Context, t *testing.T) (drivertest.Harness, error) {
-						return &harness{
-							inner:  store.open(t),
-							cipher: mode.cipher(t),
-							opts:   &blob.Options{Policy: mode.policy, AllowPlain: mixed},
-						}, nil
+						return newHarness(t, store.open(t), mode.cipher(t), blob.Options{Policy: mode.policy, AllowPlain: mixed}), nil
 					}, []drivertest.AsTest{ourTypes{}, innerTypes{file: store.name == "file"}})
 				})
 			}
