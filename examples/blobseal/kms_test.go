@@ -281,7 +281,7 @@ func TestKMSPolicy(t *testing.T) {
 	blobseal(get...).fails(t, 1, "my.kms: alias/photos has no policy: everyone may do everything with it")
 	for file, says := range map[string]string{
 		"bad":      "bad: line 3, column 1: no such principal: User::\"a\"",
-		"nonsense": `nonsense: line 2, column 7: want ",", found "oops"`,
+		"nonsense": `nonsense: line 2, column 3: want ",", found "oops"`,
 		"lockout":  `lockout: under this policy "user:me" could not put another one; --force sets it all the same`,
 		"large":    "large: more than 32768 bytes, too long for a policy",
 		"binary":   "binary: line 1, column 1: not UTF-8",
@@ -293,7 +293,7 @@ func TestKMSPolicy(t *testing.T) {
 		res.fails(t, 1, says)
 		require.Empty(t, res.out)
 	}
-	piped("nonsense", put("-")...).fails(t, 1, "standard input: line 1, column 9: ")
+	piped("nonsense", put("-")...).fails(t, 1, "standard input: line 1, column 1: ")
 	require.False(t, keyOf(t, "alias/photos").HasPolicy)
 
 	require.Equal(t, "my.kms: alias/photos has the policy\n", ok(t, put("all")...))

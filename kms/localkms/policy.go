@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go"
@@ -90,7 +91,7 @@ func parsePolicy(text string) (policySet, error) {
 	}
 	list, err := cedar.NewPolicyListFromBytes("", []byte(text))
 	if err != nil {
-		return nil, positioned(err)
+		return nil, positioned(text, err)
 	}
 	set := make(policySet, len(list))
 	for i, p := range list {
@@ -104,31 +105,68 @@ func parsePolicy(text string) (policySet, error) {
 }
 
 // positionPattern is how the parser's errors begin: `parse error at <input>:2:7 "": `
-// or "<input>:2:7: ". The position is often that after the word in question, and
-// what is quoted comes next in the text: that is left out.
+// or "<input>:2:7: ". What is quoted comes next in the text, and is left out.
 var positionPattern = regexp.MustCompile(`^(?:parser error: )?(?:parse error at )?\S*?(\d+):(\d+):? (?:"(?:[^"\\]|\\.)*": )?`)
 
-// expectedPattern is its most frequent complaint.
-var expectedPattern = regexp.MustCompile(`^exact got (.*) want (.*)$`)
+// Its complaints about a word that it has read already, so that the position is
+// that of the word after it.
+var (
+	expectedPattern = regexp.MustCompile(`^exact got (.*) want (.*)$`)
+	effectPattern   = regexp.MustCompile(`^unexpected effect: (.*)$`)
+)
 
-// positioned makes a parser's error a PolicyError.
-func positioned(err error) error {
-	text := err.Error()
+// positioned makes an error of parsing text a PolicyError.
+func positioned(text string, err error) error {
+	reason := err.Error()
 	e := &PolicyError{Line: 1, Column: 1}
-	if m := positionPattern.FindStringSubmatch(text); m != nil {
+	if m := positionPattern.FindStringSubmatch(reason); m != nil {
 		e.Line, _ = strconv.Atoi(m[1])
 		e.Column, _ = strconv.Atoi(m[2])
-		text = text[len(m[0]):]
+		reason = reason[len(m[0]):]
 	}
-	if m := expectedPattern.FindStringSubmatch(text); m != nil {
-		found := strconv.Quote(m[1])
-		if m[1] == "" {
-			found = "the end"
+	want, found := "", ""
+	if m := expectedPattern.FindStringSubmatch(reason); m != nil {
+		found, want = m[1], strconv.Quote(m[2])
+	} else if m := effectPattern.FindStringSubmatch(reason); m != nil {
+		found, want = m[1], "permit or forbid"
+	}
+	if want != "" {
+		e.back(text, found)
+		reason = fmt.Sprintf("want %s, found %q", want, found)
+		if found == "" {
+			reason = fmt.Sprintf("want %s, found the end", want)
 		}
-		text = fmt.Sprintf("want %q, found %s", m[2], found)
 	}
-	e.Reason = shorten(text)
+	e.Reason = shorten(reason)
 	return e
+}
+
+// back moves the position to the word before it, if that is there.
+func (e *PolicyError) back(text, word string) {
+	lines := strings.Split(text, "\n")
+	if word == "" || e.Line < 1 || e.Line > len(lines) {
+		return
+	}
+	rest := []rune(lines[e.Line-1])
+	rest = rest[:min(max(e.Column-1, 0), len(rest))]
+	for line := e.Line; ; {
+		whole := strings.TrimRightFunc(string(rest), unicode.IsSpace)
+		code, _, _ := strings.Cut(whole, "//")
+		code = strings.TrimRightFunc(code, unicode.IsSpace)
+		for _, c := range []string{code, whole} { // the slashes may be in a string
+			if before, ok := strings.CutSuffix(c, word); ok && c != "" {
+				e.Line, e.Column = line, utf8.RuneCountInString(before)+1
+				return
+			}
+		}
+		if code != "" {
+			return
+		}
+		if line--; line < 1 {
+			return
+		}
+		rest = []rune(lines[line-1])
+	}
 }
 
 // checkNesting refuses what is not text, and brackets that are nested too deep.

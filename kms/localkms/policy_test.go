@@ -99,16 +99,20 @@ func TestAPolicyThatDoesNotParseIsRefusedWithItsPosition(t *testing.T) {
 	s := open(t, nil, nil)
 	id := s.key()
 	for text, at := range map[string][2]int{
-		"nonsense": {1, 9},
-		permitAll + "\n  permit (principal, action, resource":                     {2, 38},
-		permitAll + "\npermit (principal, action, resource) when { ä };":          {2, 47},
-		permitAll + "\n\n" + `permit (principal == User::"a", action, resource);`: {3, 1},
-		`permit (principal, action == Action::"Decrpyt", resource);`:              {1, 1},
-		`permit (principal, action == Action::"kms:Decrypt", resource);`:          {1, 1},
-		`permit (principal, action in Action::"Everything", resource);`:           {1, 1},
-		`permit (principal is User, action, resource);`:                           {1, 1},
-		`permit (principal, action, resource == Bucket::"b");`:                    {1, 1},
-		permitAll + strings.Repeat(" ", localkms.MaxPolicy):                       {1, 1},
+		"nonsense": {1, 1},
+		permitAll + "\n  // x\n nonsense // y\n\n": {3, 2},
+		permitAll + "\npermit (principal, action, resource)\nwhen { true }\n permit (principal, action, resource);": {4, 2},
+		permitAll + "\npermit (principal, äction, resource);":                                                       {2, 20},
+		`permit (principal, action, resource) when { "//" } x;` + "\n\n":                                            {1, 52},
+		permitAll + "\n  permit (principal, action, resource":                                                       {2, 38},
+		permitAll + "\npermit (principal, action, resource) when { ä };":                                            {2, 47},
+		permitAll + "\n\n" + `permit (principal == User::"a", action, resource);`:                                   {3, 1},
+		`permit (principal, action == Action::"Decrpyt", resource);`:                                                {1, 1},
+		`permit (principal, action == Action::"kms:Decrypt", resource);`:                                            {1, 1},
+		`permit (principal, action in Action::"Everything", resource);`:                                             {1, 1},
+		`permit (principal is User, action, resource);`:                                                             {1, 1},
+		`permit (principal, action, resource == Bucket::"b");`:                                                      {1, 1},
+		permitAll + strings.Repeat(" ", localkms.MaxPolicy):                                                         {1, 1},
 		permitAll + "// \xff": {1, 41},
 		"permit (principal, action, resource) when { " + strings.Repeat("(", 2000) + "true" + strings.Repeat(")", 2000) + " };": {1, 108},
 	} {
@@ -121,7 +125,7 @@ func TestAPolicyThatDoesNotParseIsRefusedWithItsPosition(t *testing.T) {
 			}(),
 		} {
 			isKind(t, kms.ErrInvalid, err)
-			require.ErrorIs(t, err, localkms.ErrPolicy)
+			require.ErrorIs(t, err, localkms.ErrPolicy, text)
 			var e *localkms.PolicyError
 			require.ErrorAs(t, err, &e)
 			require.Equal(t, at, [2]int{e.Line, e.Column}, "%.80q: %v", text, err)
