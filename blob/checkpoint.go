@@ -19,9 +19,9 @@ var ErrCheckpoint = errors.New("blob: checkpoint is not of this job")
 const (
 	checkpointFormat = 1
 
-	// saveEvery is how often a job saves how far it got. What was done since is,
-	// after a crash, looked at again.
-	saveEvery = time.Second
+	// defaultSaveEvery is how often a job saves how far it got. What was done since
+	// is, after a crash, looked at again.
+	defaultSaveEvery = time.Second
 
 	// maxFailedBytes bounds the keys of failed objects in a checkpoint, which has
 	// to fit into a [keyring.Store].
@@ -113,10 +113,18 @@ func (c *checkpoint) restart() {
 	c.After, c.Unordered, c.Failed, c.Counts = "", false, nil, Counts{}
 }
 
-// save saves, at most every so often unless it must. Another process that works
-// with the same checkpoint is [keyring.ErrConflict].
-func (c *checkpoint) save(ctx context.Context, must bool) error {
-	if c.store == nil || !must && time.Since(c.saved) < saveEvery {
+// saveIfDue saves if the last time was long enough ago.
+func (c *checkpoint) saveIfDue(ctx context.Context, every time.Duration) error {
+	if time.Since(c.saved) < every {
+		return nil
+	}
+	return c.save(ctx)
+}
+
+// save saves. Another process that works with the same checkpoint is
+// [keyring.ErrConflict].
+func (c *checkpoint) save(ctx context.Context) error {
+	if c.store == nil {
 		return nil
 	}
 	data, err := json.Marshal(c)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
@@ -75,6 +76,8 @@ type Job struct {
 	// MaxFailures is how many objects may fail before the job gives up, with
 	// ErrTooManyFailures; 0 means 1000.
 	MaxFailures int
+
+	saveEvery time.Duration // of the checkpoint; 0 means a second
 }
 
 // Outcome is what became of an object in a job.

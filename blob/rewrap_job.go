@@ -53,6 +53,9 @@ func (b *Bucket) run(ctx context.Context, o Job, op operation, spec jobSpec) (*R
 	if o.MaxFailures <= 0 {
 		o.MaxFailures = defaultMaxFailures
 	}
+	if o.saveEvery == 0 {
+		o.saveEvery = defaultSaveEvery
+	}
 	probe, err := op.probe(ctx)
 	if err != nil {
 		return report, fmt.Errorf("blob: the target's key: %w", err)
@@ -70,7 +73,7 @@ func (b *Bucket) run(ctx context.Context, o Job, op operation, spec jobSpec) (*R
 	}
 	report.Resumed = resumed
 	c.Target, c.Probe = keyOf(probe), probe
-	if err := c.save(ctx, true); err != nil {
+	if err := c.save(ctx); err != nil {
 		return report, err
 	}
 	j := &job{b: b, Job: o, op: op, c: c, report: report}
@@ -79,7 +82,7 @@ func (b *Bucket) run(ctx context.Context, o Job, op operation, spec jobSpec) (*R
 		moved, err := j.pass(ctx)
 		if err != nil {
 			// What is done is kept, also when ctx has ended.
-			return report, errors.Join(err, c.save(context.WithoutCancel(ctx), true))
+			return report, errors.Join(err, c.save(context.WithoutCancel(ctx)))
 		}
 		if !moved || pass == maxPasses {
 			break
@@ -87,7 +90,7 @@ func (b *Bucket) run(ctx context.Context, o Job, op operation, spec jobSpec) (*R
 		c.restart()
 	}
 	c.Done = len(c.Failed) == 0
-	if err := c.save(ctx, true); err != nil {
+	if err := c.save(ctx); err != nil {
 		return report, err
 	}
 	if !c.Done {
@@ -139,7 +142,7 @@ func (j *job) pass(ctx context.Context) (moved bool, err error) {
 		if j.Progress != nil {
 			j.Progress(j.report)
 		}
-		return errors.Join(stop, j.c.save(context.WithoutCancel(ctx), false))
+		return errors.Join(stop, j.c.saveIfDue(context.WithoutCancel(ctx), j.saveEvery))
 	})
 	return moved, err
 }

@@ -1,0 +1,149 @@
+package blob_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+func (w *world) putPlain(t testing.TB, key string, size int) {
+	require.NoError(t, w.store.inner.WriteAll(ctx, key, content(size), &gcblob.WriterOptions{
+		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de",
+		Metadata: map[string]string{"owner": "ann"},
+	}))
+}
+
+func TestEncryptExisting(t *testing.T) {
+	for _, store := range stores {
+		for _, mode := range []sse.Mode{sse.ModeManaged, sse.ModeKMS, sse.ModeCustomer} {
+			t.Run(fmt.Sprint(store.name, " ", mode), func(t *testing.T) {
+				w := newWorld(t, store.open(t))
+				for _, size := range sizes {
+					w.putPlain(t, fmt.Sprintf("plain/%d", size), size)
+				}
+				w.putPlain(t, "elsewhere", 10)
+				w.put(t, "plain/sealed", 10, nil)
+				to := map[sse.Mode]sse.Encrypter{sse.ModeKMS: w.kms, sse.ModeCustomer: w.ssec}[mode]
+				dry, err := w.EncryptExisting(ctx, &blob.EncryptOptions{To: to, Prefix: "plain/", Job: blob.Job{DryRun: true}})
+				require.NoError(t, err)
+				report, err := w.EncryptExisting(ctx, &blob.EncryptOptions{To: to, Prefix: "plain/"})
+				require.NoError(t, err)
+				require.EqualValues(t, len(sizes), report.Done)
+				require.EqualValues(t, 1, report.Unmatched)
+				require.Equal(t, dry.Counts, report.Counts)
+				for _, size := range sizes {
+					key := fmt.Sprintf("plain/%d", size)
+					require.Equal(t, mode, w.entry(t, key).Seal.Mode)
+					w.stays(t, key, size)
+				}
+				require.Equal(t, blob.KindPlain, w.entry(t, "elsewhere").Kind)
+				report, err = w.EncryptExisting(ctx, nil)
+				require.NoError(t, err)
+				require.EqualValues(t, 1, report.Done)
+			})
+		}
+	}
+}
+
+// What was encrypted once and is damaged is not wrapped up as if it were plain.
+func TestEncryptExistingSparesDamage(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, nil)
+	stored := readAll(t, w.Inner(), "a")
+	attrs, err := w.Inner().Attributes(ctx, "a")
+	require.NoError(t, err)
+	require.NoError(t, w.Inner().WriteAll(ctx, "a", stored[8:], metadata(attrs.Metadata)))
+	require.NoError(t, w.Inner().WriteAll(ctx, "b", stored[:100], nil))
+	require.NoError(t, w.Inner().WriteAll(ctx, "c", []byte(later), nil))
+	report, err := w.EncryptExisting(ctx, nil)
+	require.ErrorIs(t, err, blob.ErrIncomplete)
+	require.EqualValues(t, 3, report.Failed)
+	require.Equal(t, stored[8:], readAll(t, w.Inner(), "a"))
+}
+
+func TestEncryptExistingFaults(t *testing.T) {
+	for _, op := range []string{"attributes", "open", "read", "create", "write", "close"} {
+		for nth := 1; nth <= 3; nth++ {
+			t.Run(fmt.Sprint(op, " ", nth), func(t *testing.T) {
+				w := newWorld(t, newMem(t))
+				for _, key := range []string{"a", "b", "c"} {
+					w.putPlain(t, key, 50_000)
+				}
+				n := 0
+				w.store.set(func(o, key string) error {
+					if o == op && key == "b" {
+						if n++; n == nth {
+							return errRigged
+						}
+					}
+					return nil
+				})
+				ckpt := keyring.NewMemStore()
+				_, err := w.EncryptExisting(ctx, &blob.EncryptOptions{Job: blob.Job{Checkpoint: ckpt}})
+				w.store.set(nil)
+				if n >= nth {
+					require.ErrorIs(t, err, blob.ErrIncomplete)
+					require.Equal(t, content(50_000), readAll(t, w.Inner(), "b"))
+				}
+				report, err := w.EncryptExisting(ctx, &blob.EncryptOptions{Job: blob.Job{Checkpoint: ckpt}})
+				require.NoError(t, err)
+				require.Equal(t, n >= nth, report.Resumed)
+				for _, key := range []string{"a", "b", "c"} {
+					w.stays(t, key, 50_000)
+				}
+			})
+		}
+	}
+}
+
+func TestEncryptExistingGivesWay(t *testing.T) {
+	for _, step := range []string{"open", "read", "create", "write"} {
+		for what, does := range map[string]func(t *testing.T, w *world){
+			"written":        func(t *testing.T, w *world) { w.put(t, "b", 33, nil) },
+			"written behind": func(t *testing.T, w *world) { w.putPlain(t, "b", 33) },
+			"deleted behind": func(t *testing.T, w *world) { require.NoError(t, w.store.inner.Delete(ctx, "b")) },
+		} {
+			t.Run(what+" before "+step, func(t *testing.T) {
+				w := newWorld(t, newMem(t))
+				w.putPlain(t, "b", 5000)
+				fired := false
+				w.store.set(func(op, key string) error {
+					if op == step && !fired {
+						fired = true
+						does(t, w)
+					}
+					return nil
+				})
+				report, err := w.EncryptExisting(ctx, nil)
+				require.NoError(t, err)
+				require.True(t, fired)
+				require.Zero(t, report.Done)
+				w.store.set(nil)
+				if what == "deleted behind" {
+					_, err := w.ReadAll(ctx, "b")
+					require.Equal(t, gcerrors.NotFound, gcerrors.Code(err))
+					return
+				}
+				require.Equal(t, content(33), readAll(t, w.Bucket.Bucket, "b"))
+			})
+		}
+	}
+}
+
+func TestEncryptExistingStops(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.putPlain(t, "a", 10)
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err := w.EncryptExisting(ended, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, content(10), readAll(t, w.Inner(), "a"))
+}
