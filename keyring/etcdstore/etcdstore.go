@@ -1,0 +1,151 @@
+// Package etcdstore keeps a ring, or the document of package localkms, under a
+// key of etcd, for services whose replicas share a cluster. It takes the official
+// client, configured by the service.
+//
+//	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: tls})
+//	...
+//	store, err := etcdstore.New(client, "/blobs/ring")
+//	...
+//	ring, err := keyring.Open(ctx, store, root, nil)
+//
+// The value of the key is the document. A write is a transaction on the key's
+// revision, and reads are linearizable: both need a majority of the cluster. The
+// store is a [keyring.Watcher], so that a ring's Run hears of other replicas'
+// changes at once.
+//
+// etcd takes requests of up to 1.5 MiB by default, which any ring fits in; the
+// document of a key service with very many keys may not.
+//
+// Whoever may write to the key can delete the ring or put an old document back,
+// but not read or forge its keys.
+package etcdstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// Store is the document under one key. It is safe for concurrent use, and holds
+// nothing open but what the client does.
+type Store struct {
+	client *clientv3.Client
+	key    string
+}
+
+var _ interface {
+	keyring.Store
+	keyring.Watcher
+} = (*Store)(nil)
+
+// New returns the store under key, and asks nothing of the cluster. The client is
+// the caller's, who closes it when the store is no longer used.
+func New(client *clientv3.Client, key string) (*Store, error) {
+	if client == nil || key == "" {
+		return nil, errors.New("etcdstore: no client or no key")
+	}
+	return &Store{client: client, key: key}, nil
+}
+
+// Load implements [keyring.Store].
+func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	response, err := s.client.Get(ctx, s.key)
+	if err != nil {
+		return nil, "", s.failed(ctx, "load", err)
+	}
+	if len(response.Kvs) == 0 {
+		return nil, "", keyring.ErrNotExist
+	}
+	kv := response.Kvs[0]
+	return kv.Value, version(kv.ModRevision, kv.Value), nil
+}
+
+// Swap implements [keyring.Store], in one transaction.
+func (s *Store) Swap(ctx context.Context, old string, data []byte) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	if len(data) == 0 {
+		return "", errors.New("etcdstore: empty document")
+	}
+	var revision int64 // of a key that does not exist
+	if old != "" {
+		var ok bool
+		if revision, ok = parseVersion(old); !ok {
+			return "", keyring.ErrConflict
+		}
+	}
+	response, err := s.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(s.key), "=", revision)).
+		Then(clientv3.OpPut(s.key, string(data))).
+		Commit()
+	switch {
+	case err != nil:
+		return "", s.failed(ctx, "swap", err)
+	case !response.Succeeded:
+		return "", keyring.ErrConflict
+	}
+	return version(response.Header.Revision, data), nil
+}
+
+// Watch implements [keyring.Watcher]. The client itself sees to it that the watch
+// goes on, on another member or later, when a member goes away; Watch fails when
+// the cluster ends it.
+func (s *Store) Watch(ctx context.Context, changed func()) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// The channel is closed when this ctx ends, and what is behind it goes away.
+	watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	for response := range s.client.Watch(watching, s.key, clientv3.WithCreatedNotify()) {
+		if err := response.Err(); err != nil {
+			return s.failed(ctx, "watch", err)
+		}
+		if response.Created || len(response.Events) > 0 {
+			changed()
+		}
+	}
+	return s.failed(ctx, "watch", errors.New("ended"))
+}
+
+// failed is the error of an operation. It shows the end of ctx.
+func (s *Store) failed(ctx context.Context, op string, err error) error {
+	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	return fmt.Errorf("etcdstore: %s %q: %w", op, s.key, err)
+}
+
+// version names a document: by the revision of the cluster that wrote it, and by
+// a hash, since a cluster that is restored from a backup counts revisions anew.
+func version(revision int64, data []byte) string {
+	sum := sha256.Sum256(data)
+	return strconv.FormatInt(revision, 10) + "-" + hex.EncodeToString(sum[:sumSize])
+}
+
+const sumSize = 16
+
+// parseVersion returns the revision in a version. It takes no other spelling.
+func parseVersion(v string) (revision int64, ok bool) {
+	split := len(v) - 2*sumSize - 1
+	if split < 1 || v[split] != '-' {
+		return 0, false
+	}
+	revision, err := strconv.ParseInt(v[:split], 10, 64)
+	if err != nil || revision <= 0 || strconv.FormatInt(revision, 10) != v[:split] {
+		return 0, false
+	}
+	sum, err := hex.DecodeString(v[split+1:])
+	return revision, err == nil && hex.EncodeToString(sum) == v[split+1:]
+}
