@@ -86,7 +86,6 @@ func notFound(name string) error { return fmt.Errorf("%w: %q", kms.ErrNotFound, 
 // lookup returns the key that name names, from a snapshot that is fresh; one
 // that is not known may be in the store.
 func (c *Client) lookup(ctx context.Context, name string) (*key, error) {
-	began := time.Now()
 	snap, err := c.service.fresh(ctx)
 	if err != nil {
 		return nil, err
@@ -98,7 +97,7 @@ func (c *Client) lookup(ctx context.Context, name string) (*key, error) {
 	if k := c.service.find(&snap.contents, t); k != nil {
 		return k, nil
 	}
-	if err := c.service.reloadAfterMiss(ctx, began); err != nil {
+	if err := c.service.reloadAfterMiss(ctx); err != nil {
 		return nil, err
 	}
 	if k := c.service.find(&c.service.current.Load().contents, t); k != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"time"
 
 	"github.com/blobseal/blobseal/kms"
 )
@@ -122,7 +121,6 @@ func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ci
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
 	k, err := c.use(ctx, op, keyID, ec, false)
 	if err != nil {
 		return nil, err
@@ -131,7 +129,7 @@ func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ci
 		return nil, fmt.Errorf("%w: it names another key than %s", kms.ErrCiphertext, k.arn)
 	}
 	if b.version > k.current().number { // of a rotation elsewhere, perhaps
-		if err := c.service.reloadAfterMiss(ctx, began); err != nil {
+		if err := c.service.reloadAfterMiss(ctx); err != nil {
 			return nil, err
 		}
 		if k, err = c.use(ctx, op, k.arn, ec, false); err != nil {

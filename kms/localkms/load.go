@@ -79,8 +79,8 @@ func (s *Service) install(snap *snapshot, began time.Time) {
 }
 
 // age is how old the knowledge of the store is, by the monotonic clock.
-func (s *Service) age() time.Duration {
-	return time.Since(s.start) - time.Duration(s.loads.good.Load())
+func (s *Service) age(now time.Time) time.Duration {
+	return now.Sub(s.start) - time.Duration(s.loads.good.Load())
 }
 
 // fresh returns a snapshot that is young enough to use a key by, and does first
@@ -89,12 +89,13 @@ func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
 	if err := ended(ctx); err != nil {
 		return nil, err
 	}
-	if s.age() >= s.opts.RefreshInterval {
-		if err := s.refreshAged(ctx); err != nil {
+	now := time.Now() // once: it is a good part of what a cached use costs
+	if s.age(now) >= s.opts.RefreshInterval {
+		if err := s.refreshAged(ctx, now); err != nil {
 			return nil, err
 		}
 	}
-	if snap := s.current.Load(); s.now() < snap.due {
+	if snap := s.current.Load(); s.wall(now) < snap.due {
 		return snap, nil
 	}
 	s.maintain(ctx, usePatience)
@@ -117,10 +118,9 @@ func patient(ctx context.Context, wait time.Duration) (context.Context, context.
 // refreshAged loads the document because of its age. While one call does, others
 // go on with what there is, and so does that call if the store fails or takes
 // its time. Once the document is too stale all wait, and a failure is one.
-func (s *Service) refreshAged(ctx context.Context) error {
-	now := time.Now()
+func (s *Service) refreshAged(ctx context.Context, now time.Time) error {
 	since := now.Add(-s.opts.RefreshInterval)
-	if s.age() >= s.opts.MaxStaleness {
+	if s.age(now) >= s.opts.MaxStaleness {
 		if err := s.lockLoads(ctx); err != nil {
 			return err
 		}
@@ -171,7 +171,8 @@ func (s *Service) reload(ctx context.Context, since time.Time) error {
 
 // reloadAfterMiss is reload for a caller that did not find what was asked for.
 // Of those loads there are not many in a second, and callers wait for their turn.
-func (s *Service) reloadAfterMiss(ctx context.Context, since time.Time) error {
+func (s *Service) reloadAfterMiss(ctx context.Context) error {
+	since := time.Now()
 	if err := s.lockLoads(ctx); err != nil {
 		return err
 	}

@@ -48,13 +48,24 @@ func (id keyID) String() string {
 
 // parseKeyID is the inverse of String, for that one form.
 func parseKeyID(text string) (id keyID, ok bool) {
-	if len(text) != 36 || strings.ToLower(text) != text ||
-		text[8] != '-' || text[13] != '-' || text[18] != '-' || text[23] != '-' {
+	if len(text) != 36 {
 		return keyID{}, false
 	}
-	digits := text[0:8] + text[9:13] + text[14:18] + text[19:23] + text[24:36]
-	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
-		return keyID{}, false
+	digits := 0
+	for i := range len(text) {
+		c := text[i]
+		switch dash := i == 8 || i == 13 || i == 18 || i == 23; {
+		case dash && c == '-':
+			continue
+		case !dash && c >= '0' && c <= '9':
+			c -= '0'
+		case !dash && c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		default:
+			return keyID{}, false
+		}
+		id[digits/2] = id[digits/2]<<4 | c
+		digits++
 	}
 	return id, true
 }

@@ -147,9 +147,6 @@ func (o *Options) check() error {
 	if o.MaxStaleness < o.RefreshInterval {
 		return invalid("MaxStaleness %v is less than RefreshInterval %v", o.MaxStaleness, o.RefreshInterval)
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -181,7 +178,15 @@ func (s *Service) first(ctx context.Context) (*snapshot, error) {
 }
 
 // now is the wall clock's time, in Unix milliseconds.
-func (s *Service) now() int64 { return millis(s.opts.Now()) }
+func (s *Service) now() int64 { return s.wall(time.Now()) }
+
+// wall is now for a caller that has the time already.
+func (s *Service) wall(now time.Time) int64 {
+	if s.opts.Now != nil {
+		now = s.opts.Now()
+	}
+	return millis(now)
+}
 
 // Refresh loads the document at once. Calls do so by themselves, see
 // Options.RefreshInterval. ctx bounds the call.
