@@ -109,11 +109,8 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, data []byte, ec kms.
 		return nil, err
 	}
 	defer clear(a.value)
-	if len(a.value) != chunked.KeySize {
-		return nil, fmt.Errorf("azurekms: %w: it holds %d bytes that are no key", kms.ErrCiphertext, len(a.value))
-	}
 	plaintext, err := chunked.OpenMessage(a.value, encode(ec), ct.sealed)
-	if err != nil {
+	if err != nil { // also where what was wrapped is no key
 		return nil, fmt.Errorf("azurekms: %w", kms.ErrCiphertext)
 	}
 	return plaintext, nil

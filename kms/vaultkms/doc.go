@@ -84,5 +84,6 @@
 //
 // The client tries again as it is configured: by default twice, after about a
 // second each, and gives up after 60 seconds. This package adds no attempts. ctx
-// bounds all of them and the pauses between.
+// bounds all of them and the pauses between, but not a look-up of SRV records, if
+// the client is told to make them.
 package vaultkms

@@ -204,7 +204,7 @@ func (c *Client) doubt(name string, err error) {
 // returns the same nothing for a key that is not there and for an empty answer.
 func (c *Client) describe(ctx context.Context, name string) (map[string]any, error) {
 	bounded := ctx
-	if timeout := c.vault.ClientTimeout(); timeout > 0 { // which Read would have applied
+	if timeout := c.vault.ClientTimeout(); timeout > 0 { // which Read applies, and ReadRaw does not promise to
 		var cancel context.CancelFunc
 		bounded, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()

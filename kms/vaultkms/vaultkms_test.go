@@ -213,6 +213,19 @@ func TestDeleted(t *testing.T) {
 	})
 }
 
+// TestSoftDeleted: a state of OpenBao's keys, known before their use.
+func TestSoftDeleted(t *testing.T) {
+	s := newFake(t)
+	ops := operations(t, mustCreate(t, s))
+	s.write(t, photos+"/soft-delete", nil)
+	for path, op := range ops {
+		only(t, op(t.Context()), kms.ErrPendingDeletion)
+		s.asked()
+		only(t, op(t.Context()), kms.ErrPendingDeletion)
+		require.Equal(t, []string{"GET " + photos}, s.asked(), path)
+	}
+}
+
 // mustCreate makes the key photos, and returns a client.
 func mustCreate(t testing.TB, s *server) *vaultkms.Client {
 	t.Helper()
@@ -505,7 +518,7 @@ func TestForms(t *testing.T) {
 			"vault:v0:" + encoded, "vault:v01:" + encoded, "vault:v+1:" + encoded, "vault:v-1:" + encoded, "vault:1:" + encoded,
 			"vault:v1:" + encoded[:4] + "\n" + encoded[4:], "vault:v1:" + encoded + "\n", "vault:v1:" + encoded + "=",
 			"\nvault:v1:" + encoded, "Vault:v1:" + encoded, "vault:v1:" + encoded + ":", "vault:v9999999999:" + encoded,
-			"vault:v1:" + strings.Repeat("AAAA", 1000),
+			"vault:v1:" + strings.Repeat("AAAA", 1000), "vault:v1:AB==", // where AA== is the same byte
 		} {
 			_, err := c.Decrypt(t.Context(), photos, []byte(ciphertext), ec)
 			only(t, err, kms.ErrCiphertext)
