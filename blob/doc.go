@@ -1,2 +1,111 @@
-// Package blob makes a bucket of gocloud.dev/blob that encrypts at rest.
+// Package blob makes a bucket of gocloud.dev/blob that encrypts at rest: a bucket
+// of S3, Google, Azure, files or memory in, a bucket of the same kind out, and no
+// change to the code that reads, writes, lists and shares what is in it.
+//
+//	inner, err := gcblob.OpenBucket(ctx, "s3://photos?region=eu-west-1")
+//	bucket, err := blob.NewBucket(inner, "photos", sse.NewManaged(ring), nil)
+//
+//	err = bucket.WriteAll(ctx, "2026/cat.jpg", picture, nil)
+//	service := gallery.New(bucket.Bucket) // which wants a *gcblob.Bucket
+//
+// # What is stored
+//
+// An object is stored as its envelope, padded to one size for the whole bucket
+// (1 KiB unless [Options] say otherwise), and its body behind it: the
+// self-contained form of package sse. Nothing else is needed to read it, so that
+// it survives any copy tool that keeps bytes. It opens under its own key and in a
+// bucket of its own name only. A [Hint] of what the envelope says stands in the
+// object's metadata, for whoever sees a HEAD, and nothing trusts it.
+//
+// # What is asked of the store
+//
+// A write is one request, and so are a read of a whole object, its attributes
+// and a page of a list. A read of a part asks for the envelope and for the chunks
+// that hold the part side by side, or for both at once where they are neighbours,
+// and with a third, of at most 16,400 bytes, for the last chunk, which proves how
+// long the object is; [Options].SkipLengthCheck waives that. A copy reads the
+// source once, asks twice for its attributes, so that it is a copy of one version,
+// and writes once: the body goes through as ciphertext.
+//
+// Sizes are arithmetic. Only where a bucket may have plain objects, or envelopes
+// of several sizes, does a list look at each object that it shows, and at no more
+// than sixteen of them at a time.
+//
+// # What a reader and a writer can rely on
+//
+// No byte is returned before it is authenticated, and io.EOF only when the object
+// is whole. A read of a part is of one version of the object, also while others
+// replace it; where they do that all the time it is [ErrChanged]. Sizes in
+// attributes and lists are as authentic as the store; that of a reader is proved
+// at the latest by io.EOF.
+//
+// Nothing is published before Close has returned nil, and nothing at all once a
+// write, an upload's source or ctx has failed: the store's own write is cancelled
+// before it is closed. What a caller sees is the plaintext's: its size, the content
+// type that was found in it, a ContentMD5 that is checked against it and goes no
+// further. MD5 is absent from attributes, since stores know only the ciphertext's.
+// ETag and ModTime are the store's, and change when an object is rewrapped.
+//
+// Commits, deletes and rewraps of one key through one Bucket take turns, so that
+// of several writers with IfNotExist one wins, and a rewrap never puts an old
+// version over a new one. Between processes that is for the store to decide: see
+// [Options].IfUnchanged.
+//
+// # A request with its own key
+//
+// gocloud's hooks carry what a request has of its own: a [WriteRequest], a
+// [ReadRequest] or a [CopyRequest], with the key of a customer, another key of a
+// key service, an encryption context. The types of the inner bucket are reached
+// through the same hooks.
+//
+//	r, err := bucket.NewReader(ctx, key, &gcblob.ReaderOptions{
+//		BeforeRead: func(as func(any) bool) error {
+//			var req *blob.ReadRequest
+//			if as(&req) {
+//				req.Decrypter = customer
+//			}
+//			return nil
+//		},
+//	})
+//
+// A BeforeRead hook is called for each request to the store, one call at a time,
+// and what its first call sets of ours counts; the others are called once. As of a
+// bucket gives the [*Bucket], of a reader the [*sse.Envelope], of attributes the
+// [Hint], and of all of them what the inner bucket gives. A copy is a write to the
+// inner bucket, and its hook gets the types of one.
+//
+// # What is allowed
+//
+// [Policy] says in which modes and under which keys a bucket may be written;
+// customer keys are refused unless it allows them, and what was once written stays
+// readable. Nothing is ever written unencrypted. Objects that are not encrypted
+// are refused, as forged ones must be, unless [Options].AllowPlain says that the
+// bucket was there before its encryption: then they are read as they are, at the
+// price of a look at their metadata, which tells a plain object from one whose
+// envelope was damaged. [Bucket.ExplainWrite], ExplainRead and ExplainCopy tell
+// which rule decides about a request, without touching a key.
+//
+// # Errors
+//
+// Errors of the inner bucket keep their codes. Ours have gocloud codes too, and
+// are visible to [errors.Is] beside the sentinels of sse, kms and keyring:
+// PermissionDenied for [sse.ErrKey], [kms.ErrDenied] and [ErrPolicy];
+// InvalidArgument for [sse.ErrMode], as of a customer's object without its key,
+// [sse.ErrInvalid], [sse.ErrTooLarge] and [ErrReserved]; FailedPrecondition for
+// [ErrPlain], [ErrChanged] and keys that are disabled, destroyed or missing;
+// Internal for damage, [sse.ErrCorrupt] and [sse.ErrFormat]; Unimplemented for
+// [sse.ErrVersion] and [ErrNoSigner]. NotFound is an object that is not there, and
+// never a key.
+//
+// # Signed URLs
+//
+// A store's own signed URL would serve ciphertext. [Signer] makes URLs of the
+// service's own, and [Handler] serves them.
+//
+// # Rotation
+//
+// Rotating a ring changes the key of new objects. The jobs of a Bucket carry the
+// old ones along: an inventory of what is under which key, a rewrap to the newest,
+// which seals 104 bytes of each object anew, and [Retire], which disables or
+// destroys a key only when nothing refers to it any more.
 package blob
