@@ -6,8 +6,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -56,16 +59,13 @@ func newClient(t testing.TB, s *awskmstest.Server, optFns ...func(*sdk.Options))
 }
 
 // byPrincipal has for each principal a client with credentials of its own.
-type byPrincipal struct {
-	s       *awskmstest.Server
-	clients map[kms.Principal]*awskms.Client
-}
+type byPrincipal map[kms.Principal]*awskms.Client
 
 func (b byPrincipal) client(ctx context.Context) *awskms.Client {
-	if c := b.clients[kms.PrincipalFrom(ctx)]; c != nil {
+	if c := b[kms.PrincipalFrom(ctx)]; c != nil {
 		return c
 	}
-	return b.clients[kms.Principal{}]
+	return b[kms.Principal{}]
 }
 
 func (b byPrincipal) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
@@ -115,10 +115,7 @@ func TestClient(t *testing.T) {
 			return c
 		}
 		return kmstest.Subject{
-			Client: byPrincipal{s, map[kms.Principal]*awskms.Client{
-				{}:                            user("AKIANOBODY"),
-				{ID: "kmstest", Type: "User"}: user("AKIAkmstest"),
-			}},
+			Client:           byPrincipal{{}: user("AKIANOBODY"), {ID: "kmstest", Type: "User"}: user("AKIAkmstest")},
 			KeyID:            keyID,
 			Alias:            "alias/photos",
 			OtherKeyID:       s.CreateKey(),
@@ -162,7 +159,7 @@ func TestFaults(t *testing.T) {
 			kms.ErrPendingDeletion, kms.ErrPendingDeletion, "KMSInvalidStateException"},
 		{"key store disconnected", func(s *awskmstest.Server, id string) { s.SetState(id, awskmstest.Unavailable) },
 			kms.ErrPendingDeletion, kms.ErrPendingDeletion, "KMSInvalidStateException"},
-		{"key deleted", func(s *awskmstest.Server, id string) { s.Delete(id) },
+		{"key deleted", func(s *awskmstest.Server, id string) { s.RemoveKey(id) },
 			kms.ErrNotFound, kms.ErrNotFound, "NotFoundException"},
 		{"writer denied", func(s *awskmstest.Server, _ string) { s.Deny("AKIAWRITER", "GenerateDataKey") },
 			kms.ErrDenied, nil, "AccessDeniedException"},
@@ -408,12 +405,19 @@ func TestNames(t *testing.T) {
 		require.Equal(t, kms.Report{RequestID: r.RequestID, KeyID: keyID, KeyVersion: generation}, r)
 		require.NotEmpty(t, r.RequestID)
 	}
+	var requests atomic.Int64
+	s.Intercept(func(http.ResponseWriter, *http.Request) bool { requests.Add(1); return false })
+	for _, name := range []string{"", "\xff"} {
+		_, err := client.GenerateDataKey(t.Context(), name, nil)
+		isKind(t, err, kms.ErrInvalid)
+		_, err = client.Decrypt(t.Context(), name, []byte("x"), nil)
+		isKind(t, err, kms.ErrInvalid)
+	}
+	require.Zero(t, requests.Load())
 	for name, kind := range map[string]error{
 		"alias/unknown": kms.ErrNotFound,
 		"unknown":       kms.ErrNotFound,
 		"arn:aws:kms:eu-west-1:111122223333:key/00000000-0000-0000-0000-000000000000": kms.ErrNotFound,
-		"":                          kms.ErrInvalid,
-		"\xff":                      kms.ErrInvalid,
 		strings.Repeat("long", 600): kms.ErrInvalid,
 	} {
 		_, err := client.GenerateDataKey(t.Context(), name, nil)
@@ -604,13 +608,47 @@ func TestErrors(t *testing.T) {
 			require.ErrorContains(t, err, c.err.Error())
 		})
 	}
-	// An answer that comes as ctx ends: whatever it is, ctx has ended.
+	t.Run("a certificate that nobody knows", func(t *testing.T) {
+		web := httptest.NewUnstartedServer(nil)
+		web.Config.ErrorLog = log.New(io.Discard, "", 0)
+		web.StartTLS()
+		defer web.Close()
+		client := newClient(t, newServer(t), func(o *sdk.Options) { o.BaseEndpoint = &web.URL })
+		_, err := client.GenerateDataKey(t.Context(), arnA, nil)
+		isKind(t, err, kms.ErrUnavailable)
+	})
+}
+
+// late is a ctx that is about to end: its deadline has passed.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Unix(1, 0), true }
+
+// TestEndOfContext: whatever was answered meanwhile, ctx has ended.
+func TestEndOfContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	client, err := awskms.New(ending{client: &stub{err: &types.DisabledException{}}, end: cancel}, nil)
 	require.NoError(t, err)
 	_, err = client.GenerateDataKey(ctx, arnA, nil)
 	isKind(t, err, context.Canceled)
 	require.ErrorContains(t, err, "DisabledException")
+
+	s := &stub{err: errors.New("not asked")}
+	client = newStubbed(t, s, nil)
+	_, err = client.GenerateDataKey(ctx, arnA, nil)
+	isKind(t, err, context.Canceled)
+	_, err = client.Decrypt(ctx, arnA, []byte("x"), nil)
+	isKind(t, err, context.Canceled)
+	require.Empty(t, s.asked, "nothing is asked after the end of ctx")
+
+	client = newStubbed(t, &stub{err: os.ErrDeadlineExceeded}, nil) // as a connection says it
+	_, err = client.GenerateDataKey(late{t.Context()}, arnA, nil)
+	isKind(t, err, context.DeadlineExceeded)
+	client = newStubbed(t, &stub{err: &smithy.CanceledError{Err: context.DeadlineExceeded}}, nil)
+	_, err = client.GenerateDataKey(late{t.Context()}, arnA, nil)
+	isKind(t, err, context.DeadlineExceeded)
+	_, ok := errors.AsType[*smithy.CanceledError](err)
+	require.True(t, ok, "what the SDK said stays visible")
 }
 
 // ending ends a ctx before it answers.
@@ -631,11 +669,11 @@ func (e ending) Decrypt(ctx context.Context, in *sdk.DecryptInput, optFns ...fun
 
 // TestNothingIsLogged: an SDK's client that logs everything does not log data keys.
 func TestNothingIsLogged(t *testing.T) {
-	var log bytes.Buffer
+	var logged bytes.Buffer
 	s := newServer(t)
 	keyID := s.CreateKey()
 	api := s.Client("AKIAWRITER", func(o *sdk.Options) {
-		o.Logger = logging.NewStandardLogger(&log)
+		o.Logger = logging.NewStandardLogger(&logged)
 		o.ClientLogMode = aws.LogSigning | aws.LogRetries | aws.LogRequestWithBody | aws.LogResponseWithBody
 	})
 	client, err := awskms.New(api, nil)
@@ -644,13 +682,13 @@ func TestNothingIsLogged(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, nil)
 	require.NoError(t, err)
-	require.Contains(t, log.String(), "TrentService.Decrypt", "requests are logged")
-	require.Contains(t, log.String(), "200 OK", "and responses")
+	require.Contains(t, logged.String(), "TrentService.Decrypt", "requests are logged")
+	require.Contains(t, logged.String(), "200 OK", "and responses")
 	secret := base64.StdEncoding.EncodeToString(k.Plaintext())
-	require.False(t, strings.Contains(log.String(), secret), "a data key was logged")
+	require.False(t, strings.Contains(logged.String(), secret), "a data key was logged")
 
 	// It would have been: the SDK's own calls show it.
 	out, err := api.Decrypt(t.Context(), &sdk.DecryptInput{CiphertextBlob: k.Ciphertext, KeyId: &keyID})
 	require.NoError(t, err)
-	require.Contains(t, log.String(), base64.StdEncoding.EncodeToString(out.Plaintext))
+	require.Contains(t, logged.String(), base64.StdEncoding.EncodeToString(out.Plaintext))
 }

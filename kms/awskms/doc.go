@@ -41,9 +41,13 @@
 //	  "Condition": {"StringEquals": {"kms:EncryptionContext:blobseal:object": "photos"}}
 //	}
 //
-// Permissions on a key do not come with permissions on its alias. A change of a
+// The permission is that on the key, also where an alias named it. A change of a
 // policy or of a key's state takes AWS a while, seconds as a rule, to be seen
 // everywhere.
+//
+// An envelope names its key, and so does whoever can write envelopes: a key of
+// their own account, say, which they share. Where credentials may use more keys
+// than those of the objects, have sse.KMSOptions.Accept say which these are.
 //
 // # Errors, retries and time limits
 //

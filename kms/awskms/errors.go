@@ -83,10 +83,13 @@ func fail(ctx context.Context, err error) error {
 // ended is ctx.Err, also in the moment when a connection has run into ctx's
 // deadline and ctx has not.
 func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
 		return context.DeadlineExceeded
 	}
-	return ctx.Err()
+	return nil
 }
 
 // kindOf returns the kind of an error, or nil for one that nothing is known about.
@@ -102,8 +105,8 @@ func kindOf(err error) error {
 	return nil
 }
 
-// unavailable reports whether the service did not answer, with nonsense, or asked
-// to wait: what the SDK tries again, and what cannot be an answer of AWS KMS.
+// unavailable reports whether the service did not answer, or with nonsense, or asked
+// to wait: what the SDK tries again, and more that is no answer of AWS KMS.
 func unavailable(err error) bool {
 	if retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary {
 		return true
@@ -111,8 +114,7 @@ func unavailable(err error) bool {
 	if response, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && response.HTTPStatusCode() >= http.StatusInternalServerError {
 		return true
 	}
-	_, unsent := errors.AsType[*smithyhttp.RequestSendError](err)
 	_, unread := errors.AsType[*smithy.DeserializationError](err)
-	_, network := errors.AsType[net.Error](err)                            // on the way to credentials
-	return unsent || unread || network || errors.Is(err, context.Canceled) // not by ctx
+	_, network := errors.AsType[net.Error](err)                  // also on the way to credentials
+	return unread || network || errors.Is(err, context.Canceled) // not by ctx
 }

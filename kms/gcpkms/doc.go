@@ -31,9 +31,9 @@
 //	then for each pair, ascending by the bytes of its name:
 //	length (4 bytes), name, length (4 bytes), value
 //
-// Numbers are big endian. It is that of package tinkkms, whose data keys under the
-// same key open here. Google takes 64 KiB of it, and 8 KiB for keys in an HSM,
-// where the data key counts too. Audit logs do not show it.
+// Numbers are big endian. It is that of package tinkkms, whose data keys open here
+// by the key's resource name. Google takes 64 KiB of it, and 8 KiB for keys in an
+// HSM, where the data key counts too.
 //
 // Every request has the CRC32C of what it carries, which Google checks and says
 // so; every answer is checked against its own. What does not match, or was not
@@ -47,6 +47,10 @@
 // cloudkms.cryptoKeyVersions.useToDecrypt, of roles/cloudkms.cryptoKeyDecrypter.
 // No condition can be put on the context. A change of a permission takes seconds
 // to be seen everywhere, and a version that was disabled may work for hours.
+//
+// An envelope names its key, and so does whoever can write envelopes: a key of
+// their own project, say, which they share. Where credentials may use more keys
+// than those of the objects, have sse.KMSOptions.Accept say which these are.
 //
 // # Errors, retries and time limits
 //

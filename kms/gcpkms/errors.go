@@ -37,10 +37,13 @@ func fail(ctx context.Context, op kms.Operation, err error) error {
 // ended is ctx.Err, also in the moment when the service has seen ctx's deadline,
 // which gRPC tells it, and ctx has not.
 func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
 		return context.DeadlineExceeded
 	}
-	return ctx.Err()
+	return nil
 }
 
 func timedOut(err error) bool {

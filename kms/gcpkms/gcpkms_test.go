@@ -19,6 +19,7 @@ import (
 	"github.com/googleapis/gax-go/v2"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/api/option"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -196,6 +197,16 @@ func TestFaults(t *testing.T) {
 		{"key disabled", state(kmspb.CryptoKeyVersion_DISABLED), kms.ErrDisabled, kms.ErrDisabled, codes.FailedPrecondition},
 		{"key disabled, without details", answer(codes.FailedPrecondition, "v is not enabled, current state is: DISABLED."),
 			kms.ErrDisabled, kms.ErrDisabled, codes.FailedPrecondition},
+		{"key disabled, by details alone", func(s *gcpkmstest.Server, _ string) {
+			s.Intercept(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+				refusal, err := status.New(codes.FailedPrecondition, "It is disabled.").WithDetails(
+					&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{{Type: "KEY_DISABLED"}}})
+				if err != nil {
+					return nil, err
+				}
+				return nil, refusal.Err()
+			})
+		}, kms.ErrDisabled, kms.ErrDisabled, codes.FailedPrecondition},
 		{"key scheduled for destruction", state(kmspb.CryptoKeyVersion_DESTROY_SCHEDULED),
 			kms.ErrPendingDeletion, kms.ErrPendingDeletion, codes.FailedPrecondition},
 		{"key destroyed", state(kmspb.CryptoKeyVersion_DESTROYED), kms.ErrPendingDeletion, kms.ErrPendingDeletion, codes.FailedPrecondition},
@@ -410,7 +421,10 @@ func encrypted(t *testing.T, s *gcpkmstest.Server, keyID string, plaintext []byt
 // TestCleared: a plaintext that is not handed out is cleared, and the one that was
 // sent is too.
 func TestCleared(t *testing.T) {
-	s := &stub{decrypt: &kmspb.DecryptResponse{Plaintext: bytes.Repeat([]byte{7}, 32), PlaintextCrc32C: wrapperspb.Int64(1)}}
+	s := &stub{
+		decrypt: &kmspb.DecryptResponse{Plaintext: bytes.Repeat([]byte{7}, 32), PlaintextCrc32C: wrapperspb.Int64(1)},
+		err:     status.Error(codes.Unavailable, "down"),
+	}
 	client, err := gcpkms.New(s)
 	require.NoError(t, err)
 	_, err = client.Decrypt(t.Context(), gcpkmstest.KeyRing+"/cryptoKeys/a", []byte("x"), nil)
@@ -425,18 +439,64 @@ func TestCleared(t *testing.T) {
 // stub answers as it is told.
 type stub struct {
 	decrypt *kmspb.DecryptResponse
+	err     error
+	end     func() // before it answers
+	calls   int
 	sent    []byte
 	copied  [32]byte
 }
 
 func (s *stub) Encrypt(_ context.Context, in *kmspb.EncryptRequest, _ ...gax.CallOption) (*kmspb.EncryptResponse, error) {
+	s.calls++
 	s.sent = in.Plaintext
 	s.copied = [32]byte(in.Plaintext)
-	return nil, status.Error(codes.Unavailable, "down")
+	if s.end != nil {
+		s.end()
+	}
+	return nil, s.err
 }
 
 func (s *stub) Decrypt(context.Context, *kmspb.DecryptRequest, ...gax.CallOption) (*kmspb.DecryptResponse, error) {
+	s.calls++
 	return s.decrypt, nil
+}
+
+// late is a ctx that is about to end: its deadline has passed.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Unix(1, 0), true }
+
+// TestEndOfContext: whatever was answered meanwhile, ctx has ended; and where it has
+// not, no error says so.
+func TestEndOfContext(t *testing.T) {
+	const keyID = gcpkmstest.KeyRing + "/cryptoKeys/a"
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &stub{err: status.Error(codes.PermissionDenied, "no"), end: cancel}
+	client, err := gcpkms.New(s)
+	require.NoError(t, err)
+	_, err = client.GenerateDataKey(ctx, keyID, nil)
+	isKind(t, err, context.Canceled)
+	require.ErrorContains(t, err, "PermissionDenied")
+	_, err = client.GenerateDataKey(ctx, keyID, nil)
+	isKind(t, err, context.Canceled)
+	_, err = client.Decrypt(ctx, keyID, []byte("x"), nil)
+	isKind(t, err, context.Canceled)
+	require.Equal(t, 1, s.calls, "nothing is asked after the end of ctx")
+
+	_, err = client.GenerateDataKey(late{t.Context()}, keyID, nil)
+	isKind(t, err, context.DeadlineExceeded)
+	s.err = context.Canceled
+	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+	isKind(t, err, kms.ErrUnavailable)
+	s.err = errors.New("unheard")
+	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+	isKind(t, err, nil)
+	require.ErrorIs(t, err, s.err)
+
+	calls := s.calls
+	_, err = client.Decrypt(t.Context(), keyID, nil, nil)
+	isKind(t, err, kms.ErrCiphertext)
+	require.Equal(t, calls, s.calls, "an empty ciphertext is not sent")
 }
 
 // TestRetries: Google's client tries again, and the caller does not hear of it.

@@ -115,8 +115,8 @@ func (s *Server) Rotate(arn string) {
 	s.change(arn, func(k *key) { k.material = append(k.material, newMaterial()) })
 }
 
-// Delete takes a key away, as the end of its waiting period does, with its aliases.
-func (s *Server) Delete(arn string) {
+// RemoveKey takes a key away, as the end of its waiting period does, with its aliases.
+func (s *Server) RemoveKey(arn string) {
 	s.change(arn, func(k *key) {
 		delete(s.keys, k.id)
 		for alias, id := range s.aliases {
