@@ -59,7 +59,7 @@ func (c *Client) ownAlias(name string) (aliasName, error) {
 func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID string, edit func(*draft, aliasName, *key) error) error {
 	full, err := c.ownAlias(name)
 	if err != nil {
-		return c.begin(kms.WithResource(ctx, shorten(name)), op, keyID, nil).end(err)
+		return c.begin(kms.WithResource(ctx, cut(name, maxName)), op, keyID, nil).end(err)
 	}
 	ctx = kms.WithResource(ctx, full.arn(full.name))
 	return c.change(ctx, op, keyID, func(d *draft, k *key) error {

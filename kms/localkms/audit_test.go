@@ -94,6 +94,36 @@ func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 	require.Equal(t, localkms.DefaultAlias, records[0].RequestedKeyID)
 }
 
+// TestRecordsHoldNamesWhole: every name that a key can have, and of what is none
+// no more than that.
+func TestRecordsHoldNamesWhole(t *testing.T) {
+	sink := new(trail)
+	s := open(t, nil, func(o *localkms.Options) { o.Audit = sink })
+	c := s.client(strings.Repeat("a", 64), strings.Repeat("r", 64))
+	info, err := c.CreateKey(t.Context(), nil)
+	require.NoError(t, err)
+	alias := "alias/" + strings.Repeat("x", 250)
+	require.NoError(t, c.CreateAlias(t.Context(), alias, info.ID))
+	arn := strings.TrimSuffix(info.ARN, "key/"+info.ID) + alias
+	for _, name := range []string{alias, arn, info.ARN, info.ID} {
+		sink.take()
+		_, err := c.DescribeKey(t.Context(), name)
+		require.NoError(t, err)
+		require.Equal(t, name, sink.take()[0].RequestedKeyID)
+	}
+	_, err = c.DescribeKey(t.Context(), arn[:len(arn)-1])
+	isKind(t, kms.ErrNotFound, err)
+	require.Equal(t, arn[:len(arn)-1], sink.take()[0].RequestedKeyID)
+	isKind(t, kms.ErrInvalid, c.DeleteAlias(t.Context(), arn+"x"))
+	require.Less(t, len(sink.take()[0].RequestedKeyID), len(arn)+4)
+	_, err = c.Encrypt(t.Context(), alias, []byte("x"), kms.Context{"a": strings.Repeat("x", 1<<20)})
+	isKind(t, kms.ErrInvalid, err)
+	text, err := json.Marshal(sink.take())
+	require.NoError(t, err)
+	require.Less(t, len(text), 4096)
+	require.Contains(t, string(text), "encryption context is 1048585 bytes")
+}
+
 func TestWhatIsDueLeavesARecord(t *testing.T) {
 	sink := new(trail)
 	s := open(t, nil, func(o *localkms.Options) { o.Audit = sink })

@@ -159,8 +159,14 @@ func (o *call) commit() error {
 	return nil
 }
 
+// record is the operation's, within what a sink takes: a name or a context that
+// is longer than any can be was refused, and shows in part or in the error alone.
 func (o *call) record(err error) kms.Record {
-	r := kms.NewRecord(o.ctx, o.op, shorten(o.requested), o.context, err)
+	ec := o.context
+	if checkContext(ec) != nil {
+		ec = nil
+	}
+	r := kms.NewRecord(o.ctx, o.op, cut(o.requested, maxName), ec, err)
 	r.Time = date(o.service.now())
 	return r
 }

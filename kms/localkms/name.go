@@ -19,8 +19,9 @@ const (
 	arnPrefix   = "arn:blobseal:kms:"
 	aliasPrefix = "alias/"
 
-	maxScopeName = 64  // bytes of an account or a region
-	maxAliasName = 256 // bytes of an alias, with its prefix
+	maxScopeName = 64                                                 // bytes of an account or a region
+	maxAliasName = 256                                                // bytes of an alias, with its prefix
+	maxName      = len(arnPrefix) + 2*(maxScopeName+1) + maxAliasName // of whatever names a key
 )
 
 // keyID is a key's own id, a random (version 4) UUID.
@@ -156,9 +157,11 @@ func parseTarget(s scope, name string) (target, error) {
 }
 
 // shorten bounds what an error repeats of a request.
-func shorten(s string) string {
-	if len(s) > 100 {
-		return strings.ToValidUTF8(s[:100], "") + "..."
+func shorten(s string) string { return cut(s, 100) }
+
+func cut(s string, limit int) string {
+	if len(s) > limit {
+		return strings.ToValidUTF8(s[:limit], "") + "..."
 	}
 	return s
 }
