@@ -105,6 +105,9 @@ func NewFromKMSClient(client KMSClient, opts *Options) (*Client, error) {
 		if err != nil {
 			return nil, err
 		}
+		if aead == nil {
+			return nil, fmt.Errorf("tinkkms: %w: %q has no AEAD", kms.ErrNotFound, keyURI)
+		}
 		if a, ok := aead.(tink.AEADWithContext); ok {
 			return a, nil
 		}

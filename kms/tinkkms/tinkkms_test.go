@@ -268,6 +268,23 @@ func TestGarbage(t *testing.T) {
 }
 
 // TestEncoding freezes the associated data: stored data keys are bound to it.
+// empty is a KMS client that has no AEADs, and does not say so.
+type empty struct{}
+
+func (empty) Supported(string) bool             { return true }
+func (empty) GetAEAD(string) (tink.AEAD, error) { return nil, nil }
+
+func TestNoAEAD(t *testing.T) {
+	client, err := tinkkms.NewFromKMSClient(empty{}, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err = client.GenerateDataKey(ctx, "key", nil)
+	require.ErrorIs(t, err, kms.ErrNotFound)
+	_, err = client.Decrypt(ctx, "key", []byte("x"), nil)
+	require.ErrorIs(t, err, kms.ErrNotFound)
+}
+
 func TestEncoding(t *testing.T) {
 	for _, c := range []struct {
 		ec   kms.Context
