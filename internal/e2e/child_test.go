@@ -1,0 +1,74 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// The tests run this test binary again, as other processes of a service.
+const (
+	childEnv  = "BLOBSEAL_E2E_CHILD" // what the process does
+	configEnv = "BLOBSEAL_E2E_CONFIG"
+)
+
+// children are what such a process may do with its configuration.
+var children = map[string]func(config []byte) error{
+	"fleet":    fleetChild,
+	"localkms": localkmsChild,
+}
+
+func TestMain(m *testing.M) {
+	kind, isChild := os.LookupEnv(childEnv)
+	if !isChild {
+		os.Exit(m.Run())
+	}
+	if err := children[kind]([]byte(os.Getenv(configEnv))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0) // not by m, which would print
+}
+
+// childCommand returns a process that does kind, and ends when we do.
+func childCommand(kind string, config any) *exec.Cmd {
+	c, err := json.Marshal(config)
+	if err != nil {
+		panic(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+kind, configEnv+"="+string(c))
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// fleetProcess is a process with several replicas.
+type fleetProcess struct {
+	Fleet    *fleet
+	Replicas []string
+}
+
+func fleetChild(config []byte) error {
+	var p fleetProcess
+	if err := json.Unmarshal(config, &p); err != nil {
+		return err
+	}
+	runReplicas(p.Fleet, p.Replicas)
+	return nil
+}
+
+// runReplicas runs replicas as goroutines.
+func runReplicas(f *fleet, names []string) {
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() { runReplica(f, name) })
+	}
+	wg.Wait()
+}

@@ -1,0 +1,281 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/sqlstore"
+	"github.com/blobseal/blobseal/sse"
+)
+
+const (
+	goroutines  = 16 // replicas in the test's process
+	processes   = 4
+	perProcess  = 4   // replicas in each of these
+	maxRotation = 600 // of a run: what a ring holds is loaded by all replicas after each
+)
+
+// stress is how long a fleet runs.
+func stress(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("BLOBSEAL_STRESS")
+	if text == "" {
+		return 4 * time.Second
+	}
+	d, err := time.ParseDuration(text)
+	require.NoError(t, err, "BLOBSEAL_STRESS")
+	return d
+}
+
+// Of replicas that rotate at random, over one database, one wins each rotation;
+// each object is readable by all; no version is lost; and all know of each.
+func TestFleet(t *testing.T) {
+	runFleet(t, startPostgres(t), false, func(ctx context.Context, _ *members) { <-ctx.Done() })
+}
+
+// The same while the server breaks connections, in the middle of whatever they do.
+func TestFleetWithoutConnections(t *testing.T) {
+	p := startPostgres(t)
+	killed := 0
+	runFleet(t, p, true, func(ctx context.Context, _ *members) {
+		for sleep(ctx, 50*time.Millisecond+rand.N(200*time.Millisecond)) {
+			n, err := p.terminate(ctx, "random() < 0.7")
+			if ctx.Err() == nil {
+				require.NoError(t, err)
+			}
+			killed += n
+		}
+	})
+	t.Logf("%d connections were killed", killed)
+	require.Greater(t, killed, 50)
+}
+
+// The same while the server is stopped and started, in order and by crashes.
+func TestFleetWithoutServer(t *testing.T) {
+	p := startPostgres(t)
+	restarts := 0
+	runFleet(t, p, true, func(ctx context.Context, _ *members) {
+		for sleep(ctx, time.Second) {
+			p.stop([]syscall.Signal{syscall.SIGINT, syscall.SIGQUIT}[restarts%2])
+			sleep(ctx, rand.N(500*time.Millisecond))
+			p.start()
+			restarts++
+		}
+	})
+	t.Logf("%d restarts of the server", restarts)
+	require.Positive(t, restarts)
+}
+
+// The same while processes of the fleet are killed and others take their place.
+func TestFleetOfMortals(t *testing.T) {
+	killed := 0
+	runFleet(t, startPostgres(t), true, func(ctx context.Context, m *members) {
+		for sleep(ctx, 500*time.Millisecond+rand.N(500*time.Millisecond)) {
+			m.replaceOne()
+			killed++
+		}
+	})
+	t.Logf("%d processes were killed", killed)
+	require.Greater(t, killed, 2)
+}
+
+// sleep waits, and reports whether ctx goes on.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// members are the processes of a fleet.
+type members struct {
+	t     *testing.T
+	fleet *fleet
+	cmds  []*exec.Cmd
+	born  int
+}
+
+func (m *members) spawn() *exec.Cmd {
+	p := fleetProcess{Fleet: m.fleet}
+	for i := range perProcess {
+		p.Replicas = append(p.Replicas, fmt.Sprintf("process%d.%d", m.born, i))
+	}
+	m.born++
+	cmd := childCommand("fleet", p)
+	require.NoError(m.t, cmd.Start())
+	return cmd
+}
+
+// replaceOne kills a process and starts another.
+func (m *members) replaceOne() {
+	i := rand.N(len(m.cmds))
+	m.cmds[i].Process.Kill()
+	m.cmds[i].Wait()
+	m.cmds[i] = m.spawn()
+}
+
+// runFleet runs a fleet while chaos does what it does, and then holds it to what
+// must be.
+func runFleet(t *testing.T, p *postgres, faulty bool, chaos func(context.Context, *members)) {
+	d := stress(t)
+	replicas := goroutines + processes*perProcess
+	f := &fleet{
+		URL: p.url(), Dir: t.TempDir(), Faulty: faulty,
+		Until:   time.Now().Add(d),
+		Every:   time.Duration(float64(replicas) / min(6, maxRotation/d.Seconds()) * float64(time.Second)),
+		Refresh: time.Hour, // what is known is known by the watch
+	}
+	if faulty {
+		f.Refresh = time.Second
+	}
+	require.NoError(t, os.Mkdir(f.objects(), 0o700))
+	m := &members{t: t, fleet: f}
+	var own sync.WaitGroup
+	own.Go(func() {
+		var names []string
+		for i := range goroutines {
+			names = append(names, fmt.Sprintf("goroutine%d", i))
+		}
+		runReplicas(f, names)
+	})
+	for range processes {
+		m.cmds = append(m.cmds, m.spawn())
+	}
+	ctx, cancel := context.WithDeadline(t.Context(), f.Until)
+	defer cancel()
+	chaos(ctx, m)
+	own.Wait()
+	for _, cmd := range m.cmds {
+		require.NoError(t, cmd.Wait())
+	}
+	checkFleet(t, p, f)
+}
+
+// checkFleet compares what replicas recorded with what the store holds.
+func checkFleet(t *testing.T, p *postgres, f *fleet) {
+	s, err := sqlstore.Open(t.Context(), p.open(t), sqlstore.PostgreSQL, "fleet/ring", nil)
+	require.NoError(t, err)
+	ring, err := keyring.Open(t.Context(), s, fleetRoot(), nil)
+	require.NoError(t, err)
+	versions := make(map[string]bool)
+	for _, info := range ring.Keys() {
+		versions[info.ID] = true
+	}
+
+	count := make(map[string]int)
+	winners := make(map[string]string) // of each version of the document: who replaced it
+	swapTimes := make(map[string]time.Time)
+	generations := make(map[string][]event) // what each replica saw, and when
+	for replica, events := range readEvents(t, f.Dir) {
+		for _, e := range events {
+			count[e.Kind]++
+			switch e.Kind {
+			case bug:
+				t.Errorf("%s: %s", replica, e.Err)
+			case swapped:
+				require.Empty(t, winners[e.From], "%s and %s both replaced document %q", winners[e.From], replica, e.From)
+				winners[e.From] = replica
+				swapTimes[e.From] = e.At
+			case rotated:
+				require.True(t, versions[e.ID], "version %s, which a rotation of %s returned, is lost", e.ID, replica)
+			case sawDocument:
+				generations[replica] = append(generations[replica], e)
+			case finished:
+				if !f.Faulty {
+					require.Equal(t, ring.Generation(), e.Gen, "%s does not know of the last rotation", replica)
+				}
+			}
+		}
+	}
+	// Each change of this ring is a version, so generations count them.
+	require.EqualValues(t, len(versions), ring.Generation())
+	if f.Faulty {
+		require.LessOrEqual(t, count[swapped], len(versions), "acknowledged writes that are not there")
+	} else {
+		require.Equal(t, len(versions), count[swapped], "one write for each version")
+		require.Zero(t, count[swapUnsure]+count[notRotated]+count[notYetRead])
+		require.Equal(t, goroutines+processes*perProcess, count[finished])
+	}
+	require.Greater(t, count[rotated], 3)
+	require.Greater(t, count[read], 100)
+
+	names, err := listObjects(f.objects())
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(names), count[wrote])
+	mode := sse.NewManaged(ring)
+	for _, name := range names {
+		require.NoError(t, readObject(t.Context(), f.objects(), name, mode))
+	}
+	t.Logf("%d versions; %d rotations returned, of which %d failed; %d objects written and read back; %d reads by replicas, of which %d had to wait",
+		len(versions), count[rotated]+count[notRotated], count[notRotated], len(names), count[read]+count[notYetRead], count[notYetRead])
+	if !f.Faulty {
+		logSpread(t, swapTimes, generations)
+	}
+}
+
+// logSpread logs how long it took until all replicas knew of a rotation.
+func logSpread(t *testing.T, swapTimes map[string]time.Time, generations map[string][]event) {
+	var times []time.Time // of each generation, in order
+	for _, at := range swapTimes {
+		times = append(times, at)
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	var delays []time.Duration
+	for i, at := range times {
+		slowest := time.Duration(0)
+		for _, seen := range generations {
+			if seen[0].At.After(at) { // it was not there yet
+				continue
+			}
+			j := slices.IndexFunc(seen, func(e event) bool { return e.Gen >= uint64(i+1) })
+			if j >= 0 {
+				slowest = max(slowest, seen[j].At.Sub(at))
+			}
+		}
+		delays = append(delays, slowest)
+	}
+	slices.Sort(delays)
+	t.Logf("until all replicas knew of a rotation: median %v, at most %v",
+		delays[len(delays)/2].Round(time.Millisecond), delays[len(delays)-1].Round(time.Millisecond))
+}
+
+// readEvents returns what each replica recorded.
+func readEvents(t *testing.T, dir string) map[string][]event {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.events"))
+	require.NoError(t, err)
+	all := make(map[string][]event)
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		name := strings.TrimSuffix(filepath.Base(path), ".events")
+		lines := bufio.NewScanner(bytes.NewReader(data))
+		for lines.Scan() {
+			var e event
+			if json.Unmarshal(lines.Bytes(), &e) == nil { // or else a killed process wrote half of it
+				all[name] = append(all[name], e)
+			}
+		}
+		require.NoError(t, lines.Err())
+	}
+	return all
+}
