@@ -147,6 +147,11 @@ func TestWhatIsDueLeavesARecord(t *testing.T) {
 		require.Equal(t, want.KeyVersion, records[i].KeyVersion)
 		require.Equal(t, "localkms", records[i].Principal.ID)
 	}
+	_, err = s.RotateKey(as(t, "app"), rotating.ID) // not due, but a rotation as well
+	require.NoError(t, err)
+	records = sink.take()
+	require.Len(t, records, 1)
+	require.Equal(t, "3", records[0].KeyVersion)
 }
 
 func TestAnOperationThatCannotBeRecordedFailsAndChangesNothing(t *testing.T) {

@@ -245,7 +245,13 @@ func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit
 		if err := c.authorize(o.ctx, op, k, nil); err != nil {
 			return err
 		}
-		return edit(d, k)
+		if err := edit(d, k); err != nil {
+			return err
+		}
+		if next := d.keys[k.id]; len(next.versions) > len(k.versions) {
+			o.report.KeyVersion = next.current().name() // that a rotation made
+		}
+		return nil
 	}, o.commit))
 }
 

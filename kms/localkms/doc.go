@@ -115,7 +115,9 @@
 // Keys are deleted and rotated by the wall clock of the process that finds it due.
 // A clock that goes back delays what is to come and undoes nothing: what was
 // deleted, or was seen past its deadline, stays so. A clock that is far ahead
-// deletes early what was scheduled to be deleted, and cannot be undone.
+// deletes early what was scheduled to be deleted, and cannot be undone; so is the
+// window shorter that begins by a clock which is behind. On machines that start
+// without the time, wait for it before a service is opened.
 //
 // # What to keep
 //

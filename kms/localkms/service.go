@@ -32,8 +32,8 @@ type Options struct {
 
 	// Policy is the policy of the service itself, in Cedar; see the package
 	// documentation. It is not stored: each process brings its own. Empty means
-	// that every principal may do everything within the account and region of
-	// its [Client], except where a key's policy says otherwise.
+	// that every principal may do everything within the account of its [Client],
+	// except where a key's policy says otherwise.
 	Policy string
 
 	// Audit takes a record of each operation that is not a [kms.Client]'s own:
