@@ -80,7 +80,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	if len(a.value) == 0 || len(a.value) > maxWrapped {
 		return nil, fmt.Errorf("azurekms: %w: Azure returned no wrapped key", kms.ErrUnavailable)
 	}
-	sealed, err := chunked.Seal(wrapping, encode(ec), plaintext)
+	sealed, err := chunked.Seal(wrapping, ec.AssociatedData(), plaintext)
 	if err != nil {
 		return nil, fmt.Errorf("azurekms: %w: %w", kms.ErrInvalid, err)
 	}
@@ -109,7 +109,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, data []byte, ec kms.
 		return nil, err
 	}
 	defer clear(a.value)
-	plaintext, err := chunked.OpenMessage(a.value, encode(ec), ct.sealed)
+	plaintext, err := chunked.OpenMessage(a.value, ec.AssociatedData(), ct.sealed)
 	if err != nil { // also where what was wrapped is no key
 		return nil, fmt.Errorf("azurekms: %w", kms.ErrCiphertext)
 	}

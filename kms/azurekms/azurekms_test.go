@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -603,23 +602,6 @@ func TestRoles(t *testing.T) {
 	_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
 	require.NoError(t, err)
 	require.Equal(t, []string{"unwrapkey photos/" + versionOf(k.KeyID)}, v.asked())
-}
-
-// TestEncoding freezes what data keys are sealed with. It is the encoding of
-// package tinkkms.
-func TestEncoding(t *testing.T) {
-	for _, c := range []struct {
-		ec   kms.Context
-		want string
-	}{
-		{nil, "00000000"},
-		{kms.Context{}, "00000000"},
-		{kms.Context{"": ""}, "00000001" + "00000000" + "00000000"},
-		{kms.Context{"b": "2", "a": "1é"}, "00000002" + "00000001" + "61" + "00000003" + "31c3a9" + "00000001" + "62" + "00000001" + "32"},
-		{kms.Context{"a": "", "B": "\x00"}, "00000002" + "00000001" + "42" + "00000001" + "00" + "00000001" + "61" + "00000000"},
-	} {
-		require.Equal(t, hex.EncodeToString([]byte("blobseal kms context v1\x00"))+c.want, hex.EncodeToString(azurekms.Encode(c.ec)))
-	}
 }
 
 // TestSSE: objects from end to end.

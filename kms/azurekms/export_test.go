@@ -1,7 +1,5 @@
 package azurekms
 
-var Encode = encode
-
 // Reparse returns what is written for what data is read as, and false for what is
 // no ciphertext.
 func Reparse(data []byte) ([]byte, bool) {

@@ -25,14 +25,9 @@
 //
 // # What is bound
 //
-// The encryption context is the additional authenticated data, in one encoding:
-//
-//	"blobseal kms context v1" 0x00, count (4 bytes),
-//	then for each pair, ascending by the bytes of its name:
-//	length (4 bytes), name, length (4 bytes), value
-//
-// Numbers are big endian. It is that of package tinkkms, whose data keys open here
-// by the key's resource name. Google takes 64 KiB of it, and 8 KiB for keys in an
+// The encryption context is the additional authenticated data, as
+// [kms.Context.AssociatedData] encodes it. So it is in package tinkkms, whose data
+// keys open here by the key's resource name. Google takes 64 KiB of it, and 8 KiB for keys in an
 // HSM, where the data key counts too.
 //
 // Every request has the CRC32C of what it carries, which Google checks and says

@@ -3,7 +3,6 @@ package gcpkms
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -48,7 +47,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	plaintext := make([]byte, kms.DataKeySize)
 	defer clear(plaintext)
 	rand.Read(plaintext) // never fails: it ends the program instead
-	ad := associatedData(ec)
+	ad := ec.AssociatedData()
 	out, err := c.api.Encrypt(ctx, &kmspb.EncryptRequest{
 		Name:                              keyID,
 		Plaintext:                         plaintext,
@@ -82,7 +81,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 	if len(ciphertext) == 0 {
 		return nil, fmt.Errorf("gcpkms: %w: it is empty", kms.ErrCiphertext)
 	}
-	ad := associatedData(ec)
+	ad := ec.AssociatedData()
 	out, err := c.api.Decrypt(ctx, &kmspb.DecryptRequest{
 		Name:                              keyID,
 		Ciphertext:                        ciphertext,
@@ -138,18 +137,4 @@ func checksum(b []byte) *wrapperspb.Int64Value {
 // intact reports whether b has the checksum that came with it.
 func intact(b []byte, sum *wrapperspb.Int64Value) bool {
 	return sum != nil && sum.GetValue() == checksum(b).GetValue()
-}
-
-const contextLabel = "blobseal kms context v1\x00"
-
-// associatedData is the one encoding of a context; see the package's documentation.
-func associatedData(ec kms.Context) []byte {
-	b := binary.BigEndian.AppendUint32([]byte(contextLabel), uint32(len(ec)))
-	for _, k := range ec.Keys() {
-		for _, s := range []string{k, ec[k]} {
-			b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
-			b = append(b, s...)
-		}
-	}
-	return b
 }

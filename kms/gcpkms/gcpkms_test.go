@@ -3,7 +3,6 @@ package gcpkms_test
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"io"
 	"net"
@@ -32,7 +31,6 @@ import (
 	"github.com/blobseal/blobseal/kms/gcpkms"
 	"github.com/blobseal/blobseal/kms/gcpkms/gcpkmstest"
 	"github.com/blobseal/blobseal/kms/kmstest"
-	"github.com/blobseal/blobseal/kms/tinkkms"
 )
 
 // prompt is how soon a call ends after its ctx; grace is more of it, for a loaded
@@ -412,7 +410,7 @@ func TestCiphertextFaults(t *testing.T) {
 func encrypted(t *testing.T, s *gcpkmstest.Server, keyID string, plaintext []byte) []byte {
 	t.Helper()
 	out, err := newGoogle(t, s, "writer").Encrypt(t.Context(), &kmspb.EncryptRequest{
-		Name: keyID, Plaintext: plaintext, AdditionalAuthenticatedData: gcpkms.AssociatedData(nil),
+		Name: keyID, Plaintext: plaintext, AdditionalAuthenticatedData: kms.Context(nil).AssociatedData(),
 	})
 	require.NoError(t, err)
 	return out.GetCiphertext()
@@ -604,42 +602,6 @@ func TestNames(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, kms.Context{"not UTF-8": "\xfe"})
 	isKind(t, err, kms.ErrCiphertext)
-}
-
-// TestEncoding freezes the associated data, which stored data keys are bound to:
-// by itself, and as that of tinkkms.
-func TestEncoding(t *testing.T) {
-	for _, c := range []struct {
-		ec   kms.Context
-		want string
-	}{
-		{nil, "00000000"},
-		{kms.Context{}, "00000000"},
-		{kms.Context{"": ""}, "00000001" + "00000000" + "00000000"},
-		{kms.Context{"b": "2", "a": "1é"}, "00000002" + "00000001" + "61" + "00000003" + "31c3a9" + "00000001" + "62" + "00000001" + "32"},
-		{kms.Context{"a": "", "B": "\x00"}, "00000002" + "00000001" + "42" + "00000001" + "00" + "00000001" + "61" + "00000000"},
-	} {
-		ad := gcpkms.AssociatedData(c.ec)
-		require.Equal(t, hex.EncodeToString([]byte("blobseal kms context v1\x00"))+c.want, hex.EncodeToString(ad))
-		tink := new(recorder)
-		client, err := tinkkms.New(tink, "key", nil)
-		require.NoError(t, err)
-		_, err = client.GenerateDataKey(t.Context(), "key", c.ec)
-		require.NoError(t, err)
-		require.Equal(t, ad, tink.ad)
-	}
-}
-
-// recorder is an AEAD that keeps the associated data.
-type recorder struct{ ad []byte }
-
-func (r *recorder) EncryptWithContext(_ context.Context, _, ad []byte) ([]byte, error) {
-	r.ad = ad
-	return []byte("x"), nil
-}
-
-func (r *recorder) DecryptWithContext(context.Context, []byte, []byte) ([]byte, error) {
-	return nil, errors.New("not used")
 }
 
 // TestREST: Google's client over REST, whose errors are others.

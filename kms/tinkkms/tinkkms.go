@@ -3,16 +3,9 @@
 // such as tink-go-awskms, tink-go-gcpkms and tink-go-hcvault.
 //
 // A data key is 32 random bytes, made here and encrypted by the AEAD. Its
-// encryption context is the associated data, in one encoding:
-//
-//	"blobseal kms context v1" 0x00, count (4 bytes),
-//	then for each pair, ascending by the bytes of its name:
-//	length (4 bytes), name, length (4 bytes), value
-//
-// Numbers are big endian. The context of no pairs is a label and a zero, so that
-// the associated data is never empty, and a data key is no other ciphertext under
-// the same key. Remote services bound associated data: AWS KMS to about 4000
-// bytes here, Google's to 64 KiB.
+// encryption context is the associated data, as [kms.Context.AssociatedData] encodes
+// it. Remote services bound associated data: AWS KMS to about 4000 bytes here,
+// Google's to 64 KiB.
 //
 // # Errors
 //
@@ -29,7 +22,6 @@ package tinkkms
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -132,7 +124,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	plaintext := make([]byte, kms.DataKeySize)
 	defer clear(plaintext)
 	rand.Read(plaintext) // never fails: it ends the program instead
-	ciphertext, err := aead.EncryptWithContext(ctx, plaintext, associatedData(ec))
+	ciphertext, err := aead.EncryptWithContext(ctx, plaintext, ec.AssociatedData())
 	if err != nil {
 		return nil, c.kind(ctx, kms.OpGenerateDataKey, err, kms.ErrUnavailable)
 	}
@@ -151,7 +143,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 	if len(ciphertext) == 0 {
 		return nil, fmt.Errorf("tinkkms: %w: it is empty", kms.ErrCiphertext)
 	}
-	plaintext, err := aead.DecryptWithContext(ctx, ciphertext, associatedData(ec))
+	plaintext, err := aead.DecryptWithContext(ctx, ciphertext, ec.AssociatedData())
 	if err != nil {
 		clear(plaintext)
 		return nil, c.kind(ctx, kms.OpDecrypt, err, kms.ErrCiphertext)
@@ -227,20 +219,6 @@ func transient(err error) bool {
 		Temporary() bool
 	}](err)
 	return ok && temporary.Temporary()
-}
-
-const contextLabel = "blobseal kms context v1\x00"
-
-// associatedData is the one encoding of a context; see the package's documentation.
-func associatedData(ec kms.Context) []byte {
-	b := binary.BigEndian.AppendUint32([]byte(contextLabel), uint32(len(ec)))
-	for _, k := range ec.Keys() {
-		for _, s := range []string{k, ec[k]} {
-			b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
-			b = append(b, s...)
-		}
-	}
-	return b
 }
 
 // abandonable gives up an AEAD that has no ctx when the caller's ends. The

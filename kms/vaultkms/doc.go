@@ -26,11 +26,7 @@
 // data, would not do: the request for a data key has none and ignores one, and
 // Transit's rewrap drops it.
 //
-// What Vault gets is the encoding that package tinkkms documents:
-//
-//	"blobseal kms context v1" 0x00, count (4 bytes),
-//	then for each pair, ascending by the bytes of its name:
-//	length (4 bytes), name, length (4 bytes), value
+// What Vault gets is what [kms.Context.AssociatedData] returns.
 //
 // The id of a key is its path, "transit/keys/photos". Its name alone, "photos",
 // stands for the key in this client's mount. Objects store the path, and a client

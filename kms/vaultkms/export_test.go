@@ -2,7 +2,5 @@ package vaultkms
 
 import "time"
 
-var Encode = encode
-
 // SetClock has c take the time from now.
 func (c *Client) SetClock(now func() time.Time) { c.now = now }

@@ -77,7 +77,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	}
 	defer func() { c.doubt(name, err) }()
 	data, err := c.use(ctx, "datakey/plaintext", name, map[string]any{
-		"context": base64.StdEncoding.EncodeToString(encode(ec)),
+		"context": base64.StdEncoding.EncodeToString(ec.AssociatedData()),
 		"bits":    8 * kms.DataKeySize,
 	}, kms.ErrInvalid)
 	if err != nil {
@@ -109,7 +109,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 	// The request is well formed and its key is there, so that a refusal is of the
 	// ciphertext or of the context.
 	data, err := c.use(ctx, "decrypt", name, map[string]any{
-		"context":    base64.StdEncoding.EncodeToString(encode(ec)),
+		"context":    base64.StdEncoding.EncodeToString(ec.AssociatedData()),
 		"ciphertext": string(ciphertext),
 	}, kms.ErrCiphertext)
 	if err != nil {

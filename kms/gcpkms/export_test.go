@@ -1,3 +1,0 @@
-package gcpkms
-
-var AssociatedData = associatedData

@@ -1,3 +1,0 @@
-package tinkkms
-
-var AssociatedData = associatedData
