@@ -265,7 +265,6 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// TestEncoding freezes the associated data: stored data keys are bound to it.
 // empty is a KMS client that has no AEADs, and does not say so.
 type empty struct{}
 
