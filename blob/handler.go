@@ -86,10 +86,10 @@ type HandlerOptions struct {
 // panics with [http.ErrAbortHandler] before the last byte is sent, so that the
 // client sees a broken answer and not a short object.
 //
-// Errors have the status that S3 has for them: 400 for a missing customer key and
-// for a key of a key service that is unknown, disabled or to be deleted, 403 for
-// one that may not be used or does not open the object, 503 for a key service that
-// is down.
+// Errors have the status that S3 has for them: 400 for a key of a key service that
+// is unknown, disabled or to be deleted, 403 for one that may not be used or does
+// not open the object, 503 for a key service that is down. Customer keys do not come
+// with a signed URL: an object of SSE-C is 400.
 func NewHandler(bucket *gcblob.Bucket, signer *Signer, opts *HandlerOptions) *Handler {
 	h := &Handler{bucket: bucket, signer: signer}
 	if opts != nil {

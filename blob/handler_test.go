@@ -183,6 +183,9 @@ func TestEveryBucketAnswersAlike(t *testing.T) {
 		{name: "get much in parts", method: "GET", key: "big", header: []string{"Range", "bytes=-1,16383-16384,0-19999"}, status: 206,
 			want: "[bytes 39999-39999/40000 a/b]" + big[39999:] + "[bytes 16383-16384/40000 a/b]" + big[16383:16385] + "[bytes 0-19999/40000 a/b]" + big[:20000]},
 
+		{name: "as many ranges as may be", method: "GET", key: "big", header: []string{"Range", "bytes=0-0" + strings.Repeat(",0-0", 15)}, status: 206, want: strings.Repeat("[bytes 0-0/40000 a/b]"+big[:1], 16)},
+		{name: "one range more", method: "GET", key: "big", header: []string{"Range", "bytes=0-0" + strings.Repeat(",0-0", 16)}, status: 200, want: big},
+
 		{name: "a strange key", method: "PUT", key: "../a b/ü?&#%", body: "strange", status: 200},
 		{name: "is found by it", method: "GET", key: "../a b/ü?&#%", status: 200, want: "strange"},
 	}
@@ -599,6 +602,61 @@ func TestDisconnectWhileReading(t *testing.T) {
 			_, _, readers := s.state()
 			require.Zero(t, readers)
 			require.NotContains(t, b.log.String(), "level=ERROR")
+		})
+	}
+}
+
+// failingConn is a connection that fails: at once, or after some writes.
+type failingConn struct {
+	http.ResponseWriter
+	good int
+}
+
+func (w *failingConn) Write(p []byte) (int, error) {
+	if w.good--; w.good < 0 {
+		return 0, errors.New("write: i/o timeout")
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// TestHandlerAborts: an answer that was begun ends with http.ErrAbortHandler, be it
+// the object or the connection that fails; also while the store hangs.
+func TestHandlerAborts(t *testing.T) {
+	for _, ranges := range []string{"", "bytes=0-4999", "bytes=0-4999,7000-7001"} {
+		for good := range 3 {
+			t.Run(fmt.Sprintf("connection/%s/%d", ranges, good), func(t *testing.T) {
+				s := newScript(pattern(10_000))
+				s.read = func(ctx context.Context, pos int64) error {
+					if pos < 4000 {
+						return nil
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				b := newBed(t, "script", s.bucket(), nil)
+				r := httptest.NewRequestWithContext(t.Context(), "GET", b.url(t, "k", "GET", ""), nil)
+				r.Header.Set("Range", ranges)
+				require.PanicsWithValue(t, http.ErrAbortHandler, func() {
+					blob.NewHandler(s.bucket(), b.signer, nil).ServeHTTP(&failingConn{httptest.NewRecorder(), good}, r)
+				})
+				_, _, readers := s.state()
+				require.Zero(t, readers)
+			})
+		}
+		t.Run("object/"+ranges, func(t *testing.T) {
+			s := newScript(pattern(10_000))
+			s.read = func(_ context.Context, pos int64) error {
+				if pos >= 4000 {
+					return errors.New("disk on fire")
+				}
+				return nil
+			}
+			b := newBed(t, "script", s.bucket(), nil)
+			r := httptest.NewRequestWithContext(t.Context(), "GET", b.url(t, "k", "GET", ""), nil)
+			r.Header.Set("Range", ranges)
+			require.PanicsWithValue(t, http.ErrAbortHandler, func() {
+				blob.NewHandler(s.bucket(), b.signer, nil).ServeHTTP(httptest.NewRecorder(), r)
+			})
 		})
 	}
 }
