@@ -4,6 +4,7 @@ package layers
 import (
 	"bytes"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -34,9 +35,11 @@ func row(t *testing.T, pkg string) (string, int) {
 }
 
 // goList runs go list in the root module.
-func goList(t *testing.T, args ...string) []string {
+func goList(t *testing.T, args ...string) []string { return goListIn(t, "../..", args...) }
+
+func goListIn(t *testing.T, dir string, args ...string) []string {
 	cmd := exec.Command("go", append([]string{"list"}, args...)...)
-	cmd.Dir = "../.."
+	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -47,8 +50,17 @@ func goList(t *testing.T, args ...string) []string {
 // TestImportsGoDown: imports follow the order of the design, and adapters under
 // one folder do not import each other.
 func TestImportsGoDown(t *testing.T) {
-	lines := goList(t, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...")
+	const format = "{{.ImportPath}} {{join .Imports \" \"}}"
+	lines := goList(t, "-f", format, "./...")
 	require.Greater(t, len(lines), 5)
+	nested, err := filepath.Glob("../../*/*/go.mod")
+	require.NoError(t, err)
+	for _, mod := range nested {
+		dir := filepath.Dir(mod)
+		if top := filepath.Base(filepath.Dir(dir)); top == "kms" || top == "keyring" {
+			lines = append(lines, goListIn(t, dir, "-f", format, "./...")...)
+		}
+	}
 	for _, line := range lines {
 		fields := strings.Fields(line)
 		pkg := strings.TrimPrefix(fields[0], module+"/")
