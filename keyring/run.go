@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	refreshTimeout = 30 * time.Second       // of one refresh in the background
+	refreshTimeout = 10 * time.Second       // of one refresh in the background
 	refreshSpread  = 250 * time.Millisecond // over which the replicas that hear of a change load it
 	retryPause     = time.Second            // after a refresh or a watch that failed; then twice that, and so on
 	retryLimit     = time.Minute            // the longest pause before a watch is tried again

@@ -2,4 +2,205 @@
 
 package e2e_test
 
-func localkmsChild([]byte) error { return nil }
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/keyring/sqlstore"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+// kmsProcess is a process that has a key service open in a database, and uses a
+// key whenever it is told to.
+type kmsProcess struct {
+	Driver, URL string
+	Dialect     sqlstore.Dialect
+}
+
+// kmsRequest and kmsReply are lines of its input and output.
+type (
+	kmsRequest struct {
+		KeyID      string
+		Ciphertext []byte // to decrypt, or else a data key is made
+	}
+	kmsReply struct {
+		KeyID                 string
+		Plaintext, Ciphertext []byte
+		Err                   string
+	}
+)
+
+var kmsContext = kms.Context{"bucket": "photos"}
+
+func openKMS(ctx context.Context, db *sql.DB, d sqlstore.Dialect, create bool) (*localkms.Client, error) {
+	s, err := sqlstore.Open(ctx, db, d, "kms", nil)
+	if err != nil {
+		return nil, err
+	}
+	service, err := localkms.Open(ctx, s, fleetRoot(), &localkms.Options{Create: create, RefreshInterval: 100 * time.Millisecond})
+	if err != nil {
+		return nil, err
+	}
+	return service.Client("", "")
+}
+
+func localkmsChild(config []byte) error {
+	var p kmsProcess
+	if err := json.Unmarshal(config, &p); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	db, err := sql.Open(p.Driver, p.URL)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	client, err := openKMS(ctx, db, p.Dialect, false)
+	if err != nil {
+		return err
+	}
+	requests, replies := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	for {
+		var request kmsRequest
+		if err := requests.Decode(&request); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		var reply kmsReply
+		if request.Ciphertext == nil {
+			var dk *kms.DataKey
+			if dk, err = client.GenerateDataKey(ctx, request.KeyID, kmsContext); err == nil {
+				reply = kmsReply{KeyID: dk.KeyID, Plaintext: dk.Plaintext(), Ciphertext: dk.Ciphertext}
+			}
+		} else {
+			reply.Plaintext, err = client.Decrypt(ctx, request.KeyID, request.Ciphertext, kmsContext)
+		}
+		if err != nil {
+			reply.Err = err.Error()
+		}
+		if err := replies.Encode(reply); err != nil {
+			return err
+		}
+	}
+}
+
+// remote is such a process, from outside.
+type remote struct {
+	t   *testing.T
+	in  *json.Encoder
+	out *json.Decoder
+}
+
+func startKMS(t *testing.T, p kmsProcess) *remote {
+	t.Helper()
+	cmd := childCommand("localkms", p)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { closeKMS(t, cmd, in) })
+	return &remote{t: t, in: json.NewEncoder(in), out: json.NewDecoder(bufio.NewReader(out))}
+}
+
+func closeKMS(t *testing.T, cmd *exec.Cmd, in io.Closer) {
+	in.Close()
+	require.NoError(t, cmd.Wait())
+}
+
+func (r *remote) ask(request kmsRequest) kmsReply {
+	r.t.Helper()
+	require.NoError(r.t, r.in.Encode(request))
+	var reply kmsReply
+	require.NoError(r.t, r.out.Decode(&reply))
+	return reply
+}
+
+// One key service of two processes in one database: keys, aliases, rotations and
+// states of either hold for the other.
+func TestLocalKMSInADatabase(t *testing.T) {
+	databases := map[string]func(t *testing.T) kmsProcess{
+		"PostgreSQL": func(t *testing.T) kmsProcess {
+			return kmsProcess{Driver: "pgx", URL: startPostgres(t).url(), Dialect: sqlstore.PostgreSQL}
+		},
+		"SQLite": func(t *testing.T) kmsProcess {
+			return kmsProcess{Driver: "sqlite", URL: sqliteURL(filepath.Join(t.TempDir(), "db"), 1000), Dialect: sqlstore.SQLite}
+		},
+	}
+	for name, start := range databases {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			p := start(t)
+			db, err := sql.Open(p.Driver, p.URL)
+			require.NoError(t, err)
+			defer db.Close()
+			client, err := openKMS(ctx, db, p.Dialect, true)
+			require.NoError(t, err)
+			other := startKMS(t, p)
+
+			key, err := client.CreateKey(ctx, &localkms.CreateKeyInput{Description: "photos"})
+			require.NoError(t, err)
+			require.NoError(t, client.CreateAlias(ctx, "alias/photos", key.ID))
+			made := other.ask(kmsRequest{KeyID: "alias/photos"}) // not known there yet: it looks
+			require.Empty(t, made.Err)
+			require.Equal(t, key.ARN, made.KeyID)
+			plaintext, err := client.Decrypt(ctx, made.KeyID, made.Ciphertext, kmsContext)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(made.Plaintext, plaintext))
+
+			_, err = client.RotateKey(ctx, key.ID)
+			require.NoError(t, err)
+			dk, err := client.GenerateDataKey(ctx, key.ID, kmsContext)
+			require.NoError(t, err)
+			opened := other.ask(kmsRequest{KeyID: dk.KeyID, Ciphertext: dk.Ciphertext}) // by a version that it has yet to load
+			require.Empty(t, opened.Err)
+			require.True(t, bytes.Equal(dk.Plaintext(), opened.Plaintext))
+
+			require.NoError(t, client.DisableKey(ctx, key.ID))
+			require.Eventually(t, func() bool {
+				return other.ask(kmsRequest{KeyID: key.ID}).Err != ""
+			}, 10*time.Second, 20*time.Millisecond)
+			require.Contains(t, other.ask(kmsRequest{KeyID: key.ID}).Err, kms.ErrDisabled.Error())
+
+			// Changes by both at once are all there.
+			require.NoError(t, client.EnableKey(ctx, key.ID))
+			second, err := openKMS(ctx, db, p.Dialect, false)
+			require.NoError(t, err)
+			var wg sync.WaitGroup
+			errs := make([]error, 2)
+			for i, c := range []*localkms.Client{client, second} {
+				wg.Go(func() {
+					for n := range 10 {
+						if err := c.CreateAlias(ctx, fmt.Sprintf("alias/%d-%d", i, n), key.ID); err != nil {
+							errs[i] = err
+						}
+					}
+				})
+			}
+			wg.Wait()
+			require.NoError(t, errs[0])
+			require.NoError(t, errs[1])
+			third, err := openKMS(ctx, db, p.Dialect, false)
+			require.NoError(t, err)
+			aliases, _, err := third.ListAliases(ctx, key.ID, 100, "")
+			require.NoError(t, err)
+			require.Len(t, aliases, 21)
+		})
+	}
+}

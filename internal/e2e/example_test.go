@@ -1,0 +1,89 @@
+package e2e_test
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	_ "modernc.org/sqlite"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/sqlstore"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+// A service keeps its ring, and its key service, in the SQLite database that it
+// has anyway. Here two replicas open them.
+func Example() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "service")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	key := make([]byte, 32) // a real service reads it from where it keeps secrets
+	rand.Read(key)
+
+	replica := func() (*keyring.Ring, *localkms.Client) {
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "service.db")+"?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
+		if err != nil {
+			log.Fatal(err)
+		}
+		root, err := keyring.NewKeyRoot(key)
+		if err != nil {
+			log.Fatal(err)
+		}
+		forRing, err := sqlstore.Open(ctx, db, sqlstore.SQLite, "ring", nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		ring, err := keyring.Open(ctx, forRing, root, &keyring.Options{Create: true})
+		if err != nil {
+			log.Fatal(err)
+		}
+		forKMS, err := sqlstore.Open(ctx, db, sqlstore.SQLite, "kms", nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		service, err := localkms.Open(ctx, forKMS, root, &localkms.Options{Create: true})
+		if err != nil {
+			log.Fatal(err)
+		}
+		client, err := service.Client("", "")
+		if err != nil {
+			log.Fatal(err)
+		}
+		return ring, client
+	}
+	ring, client := replica()
+	otherRing, otherClient := replica()
+	fmt.Println("one ring:", ring.ID() == otherRing.ID())
+
+	info, err := ring.Rotate(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	version, err := otherRing.Key(ctx, info.ID) // not known here yet: it loads
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("one version:", version.ID() == info.ID)
+
+	made, err := client.CreateKey(ctx, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	dk, err := otherClient.GenerateDataKey(ctx, made.ID, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("one key service:", dk.KeyID == made.ARN)
+	// Output:
+	// one ring: true
+	// one version: true
+	// one key service: true
+}

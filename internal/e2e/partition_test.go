@@ -1,0 +1,172 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/sqlstore"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// lines is a log that is read while it is written.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) contains(text string) func() bool {
+	return func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return bytes.Contains(l.buf.Bytes(), []byte(text))
+	}
+}
+
+// peer is a replica whose network can fail.
+type peer struct {
+	ring *keyring.Ring
+	mode *sse.Managed
+	log  *lines
+}
+
+// newPeer returns a replica that reaches the server through a port, and runs.
+func newPeer(t *testing.T, port int, opts keyring.Options) *peer {
+	t.Helper()
+	url := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=5", port)
+	s := openStore(t, openPostgres(t, url), sqlstore.PostgreSQL, "ring", &sqlstore.Options{Listen: listen(url)})
+	p := &peer{log: new(lines)}
+	opts.RefreshInterval = time.Second
+	opts.Logger = slog.New(slog.NewTextHandler(p.log, nil))
+	var err error
+	p.ring, err = keyring.Open(t.Context(), s, fleetRoot(), &opts)
+	require.NoError(t, err)
+	p.mode = sse.NewManaged(p.ring)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.ring.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.ErrorIs(t, <-ended, context.Canceled)
+	})
+	return p
+}
+
+const patience = 30 * time.Second
+
+// A replica that is cut off goes on with what it has, says so, names what it does
+// not know, and finds back by itself.
+func TestPartition(t *testing.T) {
+	p := startPostgres(t)
+	for name, failure := range map[string]network{"cut": cut, "silent": silent} {
+		t.Run(name, func(t *testing.T) {
+			p.exec(t, "DROP TABLE IF EXISTS blobseal_documents")
+			way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.port))
+			far := newPeer(t, way.port(), keyring.Options{Create: true})
+			near := newPeer(t, p.port, keyring.Options{})
+			dir := t.TempDir()
+			require.NoError(t, writeObject(t.Context(), dir, "before", far.mode))
+			require.NoError(t, readObject(t.Context(), dir, "before", near.mode))
+
+			way.set(failure)
+			info, err := near.ring.Rotate(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, writeObject(t.Context(), dir, "unknown", near.mode))
+
+			start := time.Now()
+			require.NoError(t, writeObject(t.Context(), dir, "alone", far.mode))
+			require.NoError(t, readObject(t.Context(), dir, "before", far.mode))
+			require.NoError(t, readObject(t.Context(), dir, "alone", far.mode))
+			require.Less(t, time.Since(start), 2*time.Second, "what it has needs no store")
+			require.NoError(t, readObject(t.Context(), dir, "alone", near.mode))
+
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			err = readObject(ctx, dir, "unknown", far.mode)
+			require.ErrorIs(t, err, keyring.ErrUnknownKey)
+			require.ErrorIs(t, err, keyring.ErrStore)
+			require.ErrorContains(t, err, info.ID)
+			require.Less(t, time.Since(start), 10*time.Second)
+			require.Eventually(t, far.log.contains("refresh failed, old document stays in use"), patience, 10*time.Millisecond)
+
+			way.set(whole)
+			require.Eventually(t, func() bool { return far.ring.Generation() == near.ring.Generation() }, patience, 10*time.Millisecond)
+			require.Eventually(t, far.log.contains("refresh works again"), patience, 10*time.Millisecond)
+			require.NoError(t, readObject(t.Context(), dir, "unknown", far.mode))
+			require.NoError(t, writeObject(t.Context(), dir, "after", far.mode))
+			require.NoError(t, readObject(t.Context(), dir, "after", near.mode))
+
+			// Also by the watch: soon, and not by interval alone.
+			_, err = far.ring.Rotate(t.Context())
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return far.ring.Generation() == near.ring.Generation() }, patience, 10*time.Millisecond)
+		})
+	}
+}
+
+// agedRing returns the document of a ring whose primary was made then.
+func agedRing(t *testing.T, period time.Duration, made time.Time) []byte {
+	t.Helper()
+	made = made.Round(0) // by the wall clock
+	var data []byte
+	synctest.Test(t, func(t *testing.T) { // where it is the year 2000
+		time.Sleep(made.Sub(time.Now().Round(0)))
+		store := keyring.NewMemStore()
+		_, err := keyring.Open(t.Context(), store, fleetRoot(), &keyring.Options{Create: true, Period: period})
+		require.NoError(t, err)
+		data, _, err = store.Load(t.Context())
+		require.NoError(t, err)
+	})
+	return data
+}
+
+// A replica that is cut off refuses to encrypt once its primary is past the hard
+// age, still decrypts, and encrypts again once it hears of another's rotation.
+func TestPartitionPastHardAge(t *testing.T) {
+	p := startPostgres(t)
+	const period = keyring.MinPeriod
+	ripe := time.Now().Add(5 * time.Second) // when the primary becomes too old
+	document := agedRing(t, period, ripe.Add(-period))
+	_, err := openStore(t, p.open(t), sqlstore.PostgreSQL, "ring", nil).Swap(t.Context(), "", document)
+	require.NoError(t, err)
+
+	way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.port))
+	far := newPeer(t, way.port(), keyring.Options{HardAge: period})
+	way.set(cut)
+	old := far.ring.Keys()[0].ID
+	dir := t.TempDir()
+	require.NoError(t, writeObject(t.Context(), dir, "young", far.mode), "the test's machine took more than five seconds to begin")
+
+	require.Eventually(t, func() bool { return time.Now().After(ripe) }, patience, 10*time.Millisecond)
+	err = writeObject(t.Context(), dir, "old", far.mode)
+	require.ErrorIs(t, err, keyring.ErrTooOld)
+	require.ErrorIs(t, err, keyring.ErrStore)
+	require.ErrorContains(t, err, old)
+	require.NoError(t, readObject(t.Context(), dir, "young", far.mode), "it still opens")
+	require.True(t, far.log.contains("rotation failed, old primary stays in use")())
+
+	near := newPeer(t, p.port, keyring.Options{HardAge: period})
+	require.NoError(t, writeObject(t.Context(), dir, "elsewhere", near.mode), "others rotate")
+	way.set(whole)
+	require.Eventually(t, func() bool {
+		return writeObject(t.Context(), dir, "again", far.mode) == nil
+	}, patience, 100*time.Millisecond)
+	require.NoError(t, readObject(t.Context(), dir, "elsewhere", far.mode))
+	require.Len(t, far.ring.Keys(), 2, "one rotation")
+}

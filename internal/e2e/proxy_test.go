@@ -1,0 +1,116 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// network is the state of a proxy.
+type network int
+
+const (
+	whole  network = iota
+	cut            // connections are refused and reset
+	silent         // nothing arrives, and nobody says so
+)
+
+// proxy is a network between a replica and a server.
+type proxy struct {
+	listener net.Listener
+	server   string
+
+	mu      sync.Mutex
+	changed sync.Cond
+	state   network
+	closed  bool
+	conns   map[net.Conn]bool
+}
+
+func newProxy(t testing.TB, server string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &proxy{listener: l, server: server, conns: make(map[net.Conn]bool)}
+	p.changed.L = &p.mu
+	var serving sync.WaitGroup
+	serving.Go(func() { p.serve(&serving) })
+	t.Cleanup(func() {
+		l.Close()
+		p.mu.Lock()
+		p.closed = true
+		p.mu.Unlock()
+		p.set(cut)
+		serving.Wait()
+	})
+	return p
+}
+
+func (p *proxy) port() int { return p.listener.Addr().(*net.TCPAddr).Port }
+
+// set makes the network be in that state.
+func (p *proxy) set(state network) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = state
+	p.changed.Broadcast()
+	if state == cut {
+		for c := range p.conns {
+			c.Close()
+		}
+		clear(p.conns)
+	}
+}
+
+func (p *proxy) serve(serving *sync.WaitGroup) {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.server)
+		if err != nil || !p.add(client, server) {
+			client.Close()
+			if server != nil {
+				server.Close()
+			}
+			continue
+		}
+		serving.Go(func() { p.copy(client, server) })
+		serving.Go(func() { p.copy(server, client) })
+	}
+}
+
+func (p *proxy) add(conns ...net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == cut {
+		return false
+	}
+	for _, c := range conns {
+		p.conns[c] = true
+	}
+	return true
+}
+
+// copy forwards what arrives while the network is not silent.
+func (p *proxy) copy(dst, src net.Conn) {
+	defer dst.Close()
+	defer src.Close()
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := src.Read(buf)
+		p.mu.Lock()
+		for p.state == silent && !p.closed {
+			p.changed.Wait()
+		}
+		p.mu.Unlock()
+		if _, werr := dst.Write(buf[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
