@@ -35,9 +35,9 @@ type KMSOptions struct {
 	// without are read side by side, whatever is set here.
 	BucketKey bool
 
-	// Accept, if it is set, says which keys of the service may open objects.
-	// An envelope names its key; without Accept, any key that the service lets
-	// the principal use is good. Set it where others could give that principal
+	// Accept, if it is set, says which keys of the service may open objects, and
+	// seal new ones. An envelope names its key; without Accept, any key that the
+	// service lets the principal use is good. Set it where others could give that principal
 	// access to keys of theirs, with which they could make objects of their own.
 	Accept func(keyID string) bool
 }
@@ -95,11 +95,12 @@ func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decrypti
 		return nil, errContext
 	}
 	obj.Context = stored
-	ec, err := keyContext(obj, env.BucketKey())
+	name := resource(obj)
+	ec, err := keyContext(obj, name, env.BucketKey())
 	if err != nil {
 		return nil, err
 	}
-	ctx = kms.WithResource(ctx, resource(obj))
+	ctx = kms.WithResource(ctx, name)
 	plaintext, err := k.client.Decrypt(ctx, env.keyID, env.wrapped, ec)
 	switch {
 	case errors.Is(err, kms.ErrCiphertext), errors.Is(err, kms.ErrNotFound), errors.Is(err, kms.ErrInvalid):
@@ -135,11 +136,12 @@ func (k *KMS) generate(ctx context.Context, obj Object) (wrapping, error) {
 	if err := checkCallerContext(obj.Context); err != nil {
 		return wrapping{}, err
 	}
-	ec, err := keyContext(obj, k.opts.BucketKey)
+	name := resource(obj)
+	ec, err := keyContext(obj, name, k.opts.BucketKey)
 	if err != nil {
 		return wrapping{}, err
 	}
-	ctx = kms.WithResource(ctx, resource(obj))
+	ctx = kms.WithResource(ctx, name)
 	dk, err := k.client.GenerateDataKey(ctx, k.keyID, ec)
 	if err != nil {
 		return wrapping{}, fmt.Errorf("sse: %w", err)
@@ -150,6 +152,9 @@ func (k *KMS) generate(ctx context.Context, obj Object) (wrapping, error) {
 	defer dk.Clear()
 	if dk.KeyID == "" || len(dk.Ciphertext) == 0 || dk.IsZero() {
 		return wrapping{}, fmt.Errorf("sse: %w: it returned half a data key", kms.ErrUnavailable)
+	}
+	if k.opts.Accept != nil && !k.opts.Accept(dk.KeyID) {
+		return wrapping{}, fmt.Errorf("%w: the key service answered with key %q, which is not accepted", ErrKey, dk.KeyID)
 	}
 	kek, err := secret.New(dk.Plaintext())
 	if err != nil {
@@ -165,9 +170,8 @@ func (k *KMS) generate(ctx context.Context, obj Object) (wrapping, error) {
 func resource(obj Object) string { return obj.Bucket + "/" + obj.Key }
 
 // keyContext is the encryption context that the key service binds: the object's
-// name and the caller's pairs.
-func keyContext(obj Object, bucketKey bool) (kms.Context, error) {
-	name := resource(obj)
+// name, or with a bucket key the bucket's, and the caller's pairs.
+func keyContext(obj Object, name string, bucketKey bool) (kms.Context, error) {
 	if bucketKey {
 		name = obj.Bucket
 	}

@@ -94,6 +94,15 @@ func TestKMSAccept(t *testing.T) {
 	_, err = open(newKMS(t, fake, kmsKey, &sse.KMSOptions{Accept: func(id string) bool { return id == kmsKey }}), object, data)
 	require.ErrorIs(t, err, sse.ErrKey)
 	require.Equal(t, before, fake.Count(), "refused before the key service was asked")
+
+	// A service that answers with another key's data key.
+	picky := newKMS(t, fake, kmsKey, &sse.KMSOptions{Accept: func(id string) bool { return id == kmsKey }})
+	other, err := fake.GenerateDataKey(t.Context(), "attacker", nil)
+	require.NoError(t, err)
+	fake.AnswerKey(func(*kms.DataKey) *kms.DataKey { return other })
+	_, err = picky.Encrypt(t.Context(), object)
+	require.ErrorIs(t, err, sse.ErrKey)
+	require.ErrorContains(t, err, `"attacker"`)
 }
 
 // TestKMSRefusals: each kind of refusal stays visible, writes nothing, and is
