@@ -271,6 +271,13 @@ func TestParsingAllocatesWithItsInput(t *testing.T) {
 	}
 	runtime.ReadMemStats(&after)
 	require.Less(t, (after.TotalAlloc-before.TotalAlloc)/100, uint64(8<<10))
+
+	// A size beyond the bound is refused for what it says. SPEC ENV-5
+	binary.BigEndian.PutUint32(data[10:], sse.MaxEnvelopeSize+1)
+	src := bytes.NewReader(append(data, make([]byte, 2*sse.MaxEnvelopeSize)...))
+	_, err := sse.ReadEnvelope(src)
+	require.ErrorIs(t, err, sse.ErrFormat)
+	require.Equal(t, 2*sse.MaxEnvelopeSize, src.Len())
 }
 
 func TestModeNames(t *testing.T) {

@@ -35,11 +35,9 @@ func encodePairs(c kms.Context) (pairs, error) {
 	return pairs(b.BytesOrPanic()), nil
 }
 
-// parsePairs checks that s is what encodePairs returns.
+// parsePairs checks that s is pairs in their order. What they may be is for the
+// envelope's check, as it is for those of encodePairs.
 func parsePairs(s cryptobyte.String) (pairs, error) {
-	if len(s) > maxContext {
-		return "", fmt.Errorf("%w: encryption context of %d bytes, at most %d", ErrFormat, len(s), maxContext)
-	}
 	p := pairs(s)
 	for last := ""; !s.Empty(); {
 		var name, value cryptobyte.String

@@ -311,20 +311,25 @@ func TestDamage(t *testing.T) {
 func TestNothingBehindABadChunk(t *testing.T) {
 	c := newCipher(t)
 	plaintext := bytes.Repeat([]byte{0xAA}, 6*batch)
-	body := encrypt(t, c, plaintext, 1)
-	body[2*chunked.SealedChunkSize+7] ^= 1
-	at, err := c.ReaderAt(bytes.NewReader(body), int64(len(body)))
-	require.NoError(t, err)
-	for name, read := range map[string]func(p []byte) (int, error){
-		"Read":   c.Reader(bytes.NewReader(body)).OnProcs(4).Read,
-		"ReadAt": func(p []byte) (int, error) { return at.OnProcs(4).ReadAt(p, 0) },
-	} {
-		p := make([]byte, 6*batch)
-		n, err := read(p)
-		require.ErrorIs(t, err, chunked.ErrCorrupt, name)
-		require.Equal(t, 2*chunk, n, name)
-		require.Equal(t, plaintext[:n], p[:n], name)
-		require.Equal(t, make([]byte, len(p)-n), p[n:], name)
+	whole := encrypt(t, c, plaintext, 1)
+	for _, bad := range []int{2, 2 * chunked.BatchChunks} { // behind the latter, workers open others
+		body := bytes.Clone(whole)
+		body[bad*chunked.SealedChunkSize+7] ^= 1
+		at, err := c.ReaderAt(bytes.NewReader(body), int64(len(body)))
+		require.NoError(t, err)
+		for range 10 {
+			for name, read := range map[string]func(p []byte) (int, error){
+				"Read":   c.Reader(bytes.NewReader(body)).OnProcs(4).Read,
+				"ReadAt": func(p []byte) (int, error) { return at.OnProcs(4).ReadAt(p, 0) },
+			} {
+				p := make([]byte, 6*batch)
+				n, err := read(p)
+				require.ErrorIs(t, err, chunked.ErrCorrupt, name)
+				require.Equal(t, bad*chunk, n, name)
+				require.True(t, bytes.Equal(plaintext[:n], p[:n]), name)
+				require.True(t, bytes.Equal(make([]byte, len(p)-n), p[n:]), name)
+			}
+		}
 	}
 }
 
@@ -525,12 +530,89 @@ func TestClosedWriter(t *testing.T) {
 	require.Equal(t, chunked.TagSize, dst.Len())
 }
 
+// Each call goes on where the one before left off.
+func TestWritesAndReadFromsInTurns(t *testing.T) {
+	c := newCipher(t)
+	plaintext := pattern(9*batch + 77)
+	var body bytes.Buffer
+	w := c.Writer(&body)
+	for i, rest := 0, plaintext; len(rest) > 0; i++ {
+		part := rest[:min(2*batch+5001, len(rest))]
+		rest = rest[len(part):]
+		if i%3 == 2 {
+			_, err := w.Write(part)
+			require.NoError(t, err)
+			continue
+		}
+		n, err := w.ReadFrom(bytes.NewReader(part))
+		require.NoError(t, err)
+		require.EqualValues(t, len(part), n)
+	}
+	require.NoError(t, w.Close())
+	require.True(t, bytes.Equal(encrypt(t, c, plaintext, 1), body.Bytes()))
+}
+
+// deafSource is an io.WriterTo that does not look at errors.
+type deafSource struct{ p []byte }
+
+func (deafSource) Read([]byte) (int, error) { panic("unused") }
+
+func (s deafSource) WriteTo(w io.Writer) (int64, error) {
+	w.Write(s.p)
+	return int64(len(s.p)), nil
+}
+
+func TestSourceThatHidesErrors(t *testing.T) {
+	c := newCipher(t)
+	plaintext := pattern(batch)
+	full := errors.New("disk full")
+	writes := 0
+	_, err := c.EncryptingReader(deafSource{plaintext}).WriteTo(writerFunc(func(p []byte) (int, error) {
+		if writes++; writes == 1 {
+			return 0, full
+		}
+		return len(p), nil
+	}))
+	require.ErrorIs(t, err, full)
+	require.Equal(t, 1, writes, "nothing is written after a failure")
+	body := encrypt(t, c, plaintext, 1)
+	body[chunk] ^= 1
+	r := c.Reader(deafSource{body})
+	_, err = r.WriteTo(io.Discard)
+	require.Equal(t, &chunked.ChunkError{Chunk: 0}, err)
+	_, err = r.Read(make([]byte, 1))
+	require.Equal(t, &chunked.ChunkError{Chunk: 0}, err)
+}
+
+// eagerReaderAt reports the end with the last bytes, as an io.ReaderAt may.
+type eagerReaderAt struct{ *bytes.Reader }
+
+func (r eagerReaderAt) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.Reader.ReadAt(p, off)
+	if err == nil && off+int64(n) == r.Size() {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func TestReaderAtWithEagerEnd(t *testing.T) {
+	c := newCipher(t)
+	plaintext := pattern(3*chunk + 5)
+	body := encrypt(t, c, plaintext, 1)
+	r, err := c.ReaderAt(eagerReaderAt{bytes.NewReader(body)}, int64(len(body)))
+	require.NoError(t, err)
+	p := make([]byte, len(plaintext))
+	n, err := r.ReadAt(p, 0)
+	require.NoError(t, err)
+	require.Equal(t, plaintext, p[:n])
+}
+
 // TestPromptness: what a slow source has given is handed on before the source
 // is asked for more.
 func TestPromptness(t *testing.T) {
 	c := newCipher(t)
 	body := encrypt(t, c, pattern(2*chunk+10), 1)
-	seen := 0
+	var seen int
 	src := &stepReader{body, chunked.SealedChunkSize}
 	checked := readerFunc(func(p []byte) (int, error) {
 		if read := (len(body) - len(src.rest)) / chunked.SealedChunkSize; seen < read*chunk {
@@ -544,6 +626,33 @@ func TestPromptness(t *testing.T) {
 	}))
 	require.NoError(t, err)
 	require.EqualValues(t, 2*chunk+10, n)
+
+	// Also behind batches that are still under way.
+	plaintext := pattern(3*batch + 2*chunk)
+	body = encrypt(t, c, plaintext, 1)
+	rest, given := body, 0
+	seen = 0
+	burst := readerFunc(func(p []byte) (int, error) {
+		if given == 4 && seen < 3*batch+chunk {
+			return 0, fmt.Errorf("asked for more while %d bytes were handed on", seen)
+		}
+		n := copy(p, rest[:min(len(rest), len(p))])
+		if given == 3 {
+			n = chunked.SealedChunkSize
+		}
+		given++
+		rest = rest[n:]
+		if len(rest) == 0 {
+			return n, io.EOF
+		}
+		return n, nil
+	})
+	n, err = c.Reader(burst).OnProcs(4).WriteTo(writerFunc(func(p []byte) (int, error) {
+		seen += len(p)
+		return len(p), nil
+	}))
+	require.NoError(t, err)
+	require.EqualValues(t, len(plaintext), n)
 }
 
 type writerFunc func(p []byte) (int, error)
@@ -656,6 +765,8 @@ func TestSizes(t *testing.T) {
 		require.ErrorIs(t, err, chunked.ErrTooLarge)
 	}
 	_, err := chunked.CiphertextSize(chunked.MaxPlaintextSize + 1)
+	require.ErrorIs(t, err, chunked.ErrTooLarge)
+	_, err = chunked.PlaintextSize(chunked.MaxPlaintextSize + 16<<38 + 1)
 	require.ErrorIs(t, err, chunked.ErrTooLarge)
 	// Every body size is either invalid or the size of one plaintext.
 	for body := int64(0); body < 3*chunked.SealedChunkSize; body++ {
