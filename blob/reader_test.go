@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -287,6 +288,27 @@ func TestOneFailingRequest(t *testing.T) {
 	}
 }
 
+// TestFailureEndsTheOther: when one of two requests fails, the other is not waited
+// for.
+func TestFailureEndsTheOther(t *testing.T) {
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
+	spy.hook = func(ctx context.Context, call string) error {
+		if call == fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize) {
+			return errBoom
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Second):
+			return errors.New("the request was not cancelled")
+		}
+	}
+	_, err := b.NewRangeReader(context.Background(), "k", chunk, 10, nil)
+	require.ErrorIs(t, err, errBoom)
+}
+
 // replaceStored puts a stored object in place as it is, with the metadata of another.
 func replaceStored(t testing.TB, inner *gcblob.Bucket, key string, p []byte) {
 	attrs, err := inner.Attributes(context.Background(), key)
@@ -416,6 +438,20 @@ func TestTornRead(t *testing.T) {
 	}
 	between(1)
 	got, err := readRange(b.Bucket, "k", chunk, 10)
+	require.NoError(t, err)
+	require.Equal(t, renewed[chunk:chunk+10], got)
+
+	// Between the two requests that are made side by side, too.
+	spy.hook = nil
+	require.NoError(t, b.WriteAll(ctx, "k", old, nil))
+	var once sync.Once
+	spy.hook = func(_ context.Context, call string) (err error) {
+		if call == fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+sealedChunk, sealedChunk) {
+			once.Do(func() { err = b.WriteAll(ctx, "k", renewed, nil) })
+		}
+		return err
+	}
+	got, err = readRange(b.Bucket, "k", chunk, 10)
 	require.NoError(t, err)
 	require.Equal(t, renewed[chunk:chunk+10], got)
 
