@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/blobseal/blobseal/internal/chunked"
 	"github.com/blobseal/blobseal/internal/secret"
 	"github.com/blobseal/blobseal/kms"
 )
@@ -72,11 +73,12 @@ func NewKMS(client kms.Client, keyID string, opts *KMSOptions) (*KMS, error) {
 // visible; nothing is written when the service refuses or does not answer, and
 // there is no other key to fall back to.
 func (k *KMS) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
-	w, err := k.generate(ctx, obj)
+	dk, err := k.generate(ctx, obj)
 	if err != nil {
 		return nil, err
 	}
-	return w.encrypt(obj)
+	defer dk.Clear()
+	return k.wrapping(dk).encrypt(obj)
 }
 
 // Decrypt implements [Decrypter]. A ciphertext that the service refuses, as for
@@ -121,49 +123,71 @@ func (k *KMS) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope,
 	if obj.Context == nil {
 		obj.Context = d.envelope.Context()
 	}
-	w, err := k.generate(ctx, obj)
+	dk, err := k.generate(ctx, obj)
 	if err != nil {
 		return nil, err
 	}
-	return w.rewrap(obj, d)
+	defer dk.Clear()
+	return k.wrapping(dk).rewrap(obj, d)
 }
 
-// generate asks for a data key for obj.
-func (k *KMS) generate(ctx context.Context, obj Object) (wrapping, error) {
+// wrapping seals under a data key, until that is cleared.
+func (k *KMS) wrapping(dk *kms.DataKey) wrapping {
+	return wrapping{
+		mode: ModeKMS, keyID: dk.KeyID, wrapped: dk.Ciphertext,
+		bucketKey: k.opts.BucketKey, kek: dataKeySealer{dk},
+	}
+}
+
+// dataKeySealer is a key-encryption key that a key service made.
+type dataKeySealer struct{ dk *kms.DataKey }
+
+func (k dataKeySealer) Seal(dek, context []byte) ([]byte, error) {
+	return chunked.Seal(k.dk.Plaintext(), context, dek)
+}
+
+func (k dataKeySealer) Open(sealed, context []byte) ([]byte, error) {
+	return chunked.OpenMessage(k.dk.Plaintext(), context, sealed)
+}
+
+// generate asks for a data key for obj. The caller clears it.
+func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
 	if k.keyID == "" {
-		return wrapping{}, fmt.Errorf("%w: no key id to encrypt under", ErrInvalid)
+		return nil, fmt.Errorf("%w: no key id to encrypt under", ErrInvalid)
 	}
 	if err := checkCallerContext(obj.Context); err != nil {
-		return wrapping{}, err
+		return nil, err
 	}
 	name := resource(obj)
 	ec, err := keyContext(obj, name, k.opts.BucketKey)
 	if err != nil {
-		return wrapping{}, err
+		return nil, err
 	}
 	ctx = kms.WithResource(ctx, name)
 	dk, err := k.client.GenerateDataKey(ctx, k.keyID, ec)
 	if err != nil {
-		return wrapping{}, fmt.Errorf("sse: %w", err)
+		return nil, fmt.Errorf("sse: %w", err)
 	}
-	if dk == nil {
-		return wrapping{}, fmt.Errorf("sse: %w: it returned no data key", kms.ErrUnavailable)
+	if err := k.usable(dk); err != nil {
+		return nil, err
 	}
-	defer dk.Clear()
-	if dk.KeyID == "" || len(dk.Ciphertext) == 0 || dk.IsZero() {
-		return wrapping{}, fmt.Errorf("sse: %w: it returned half a data key", kms.ErrUnavailable)
+	return dk, nil
+}
+
+// usable refuses what a broken service returns, and clears it.
+func (k *KMS) usable(dk *kms.DataKey) (err error) {
+	switch {
+	case dk == nil:
+		return fmt.Errorf("sse: %w: it returned no data key", kms.ErrUnavailable)
+	case dk.KeyID == "", len(dk.Ciphertext) == 0, dk.IsZero():
+		err = fmt.Errorf("sse: %w: it returned half a data key", kms.ErrUnavailable)
+	case k.opts.Accept != nil && !k.opts.Accept(dk.KeyID):
+		err = fmt.Errorf("%w: the key service answered with key %q, which is not accepted", ErrKey, dk.KeyID)
+	default:
+		return nil
 	}
-	if k.opts.Accept != nil && !k.opts.Accept(dk.KeyID) {
-		return wrapping{}, fmt.Errorf("%w: the key service answered with key %q, which is not accepted", ErrKey, dk.KeyID)
-	}
-	kek, err := secret.New(dk.Plaintext())
-	if err != nil {
-		return wrapping{}, fmt.Errorf("sse: %w: it returned a data %v", kms.ErrUnavailable, err)
-	}
-	return wrapping{
-		mode: ModeKMS, keyID: dk.KeyID, wrapped: dk.Ciphertext,
-		bucketKey: k.opts.BucketKey, kek: keySealer{kek},
-	}, nil
+	dk.Clear()
+	return err
 }
 
 // resource is how records of use name an object, also one under a bucket key.
