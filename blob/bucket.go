@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -64,7 +65,9 @@ type Options struct {
 	IfUnchanged func(as func(any) bool, attrs *gcblob.Attributes) error
 }
 
-// Bucket is a bucket that encrypts. The embedded bucket is what a service uses.
+// Bucket is a bucket that encrypts. The embedded bucket is what a service uses,
+// as any of gocloud; beside it are the jobs that keep its keys. It is safe for
+// concurrent use.
 type Bucket struct {
 	*gcblob.Bucket
 
@@ -76,8 +79,10 @@ type Bucket struct {
 }
 
 // NewBucket returns a bucket that keeps its objects encrypted in inner. name is
-// what they are bound to, beside their keys. cipher is the mode and the key of
-// new objects, and opens those of its mode. inner stays the caller's to close.
+// what they are bound to, beside their keys: it must stay the same, whatever inner
+// is called. cipher is the mode and the key of new objects, and opens those of its
+// mode. Closing the bucket leaves inner open, which stays the caller's to close. A
+// policy that refuses the bucket's own cipher is [ErrPolicy].
 func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Options) (*Bucket, error) {
 	if inner == nil || cipher == nil {
 		return nil, fmt.Errorf("%w: NewBucket needs a bucket and a cipher", sse.ErrInvalid)
@@ -85,6 +90,8 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	b := &Bucket{inner: inner, name: name, cipher: cipher}
 	if opts != nil {
 		b.opts = *opts
+		b.opts.Policy.Modes = slices.Clone(opts.Policy.Modes)
+		b.opts.Policy.KMSKeys = slices.Clone(opts.Policy.KMSKeys)
 	}
 	if b.opts.EnvelopeSize == 0 {
 		b.opts.EnvelopeSize = DefaultEnvelopeSize

@@ -14,8 +14,7 @@ import (
 )
 
 // Errors, for [errors.Is]. Those of sse, kms, keyring, of ctx and of the inner
-// bucket stay visible beside them; see [Bucket] on the gocloud codes that they
-// have.
+// bucket stay visible beside them; the package's doc lists their gocloud codes.
 var (
 	// ErrPlain: the object is not encrypted, and the bucket does not allow that.
 	// It is [sse.ErrFormat] too.

@@ -141,36 +141,3 @@ func (b *Bucket) ExplainCopy(ctx context.Context, srcKey string, req *CopyReques
 	}
 	return source, b.explainCipher(req.encrypter()), nil
 }
-
-// encrypter is the cipher that a write uses, and whose it is.
-func (b *Bucket) encrypter(asked sse.Encrypter) (sse.Encrypter, Rule) {
-	if asked != nil {
-		return asked, RuleRequest
-	}
-	return b.cipher, RuleCipher
-}
-
-// decrypter is what a read of an object of this mode uses, and whose it is.
-func (b *Bucket) decrypter(mode sse.Mode, req *ReadRequest) (sse.Decrypter, Rule) {
-	if req.Decrypter != nil {
-		return req.Decrypter, RuleRequest
-	}
-	if dec, ok := b.opts.Decrypters[mode]; ok {
-		return dec, RuleDecrypters
-	}
-	return b.cipher, RuleCipher
-}
-
-// brings reports whether the request has something that only encrypted objects
-// have.
-func (r *ReadRequest) brings() bool { return r.Decrypter != nil || len(r.Context) > 0 }
-
-var errNotEncrypted = fmt.Errorf("%w: the request brings a key or a context, and the object is not encrypted", sse.ErrMode)
-
-// encrypter is the request's cipher, or nil.
-func (r *CopyRequest) encrypter() sse.Encrypter {
-	if r.Cipher == nil {
-		return nil // and not an interface that holds a nil one
-	}
-	return r.Cipher
-}

@@ -2,13 +2,12 @@ package blob
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
-
-	"errors"
 
 	"github.com/blobseal/blobseal/sse"
 )

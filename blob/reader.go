@@ -45,25 +45,31 @@ func (r *reader) Close() error { return r.get.close() }
 
 // NewRangeReader implements [driver.Bucket].
 func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, length int64, opts *driver.ReaderOptions) (driver.Reader, error) {
-	if offset == 0 && length < 0 {
-		return d.b.read(ctx, key, opts.BeforeRead)
-	}
 	var before *sse.Envelope
 	for attempt := 1; ; attempt++ {
-		r, env, err := d.b.readRange(ctx, key, offset, length, opts.BeforeRead)
+		var r *reader
+		var env *sse.Envelope
+		var err error
+		if offset == 0 && length < 0 {
+			r, err = d.b.read(ctx, key, opts.BeforeRead)
+		} else {
+			r, env, err = d.b.readRange(ctx, key, offset, length, opts.BeforeRead)
+		}
 		if err == nil {
 			return r, nil
 		}
 		// Requests that met two versions of the object look like damage. It is
 		// damage if the object is the same when one looks again.
-		torn := errors.Is(err, ErrChanged) || errors.Is(err, sse.ErrCorrupt)
-		if !torn || attempt == maxTries {
-			return nil, err
-		}
-		if before != nil && env != nil {
-			if same, _ := sameEnvelope(before, env); same && !errors.Is(err, ErrChanged) {
-				return nil, err
+		again := errors.Is(err, ErrChanged)
+		if !again && env != nil && errors.Is(err, sse.ErrCorrupt) {
+			again = before == nil
+			if !again {
+				same, _ := sameEnvelope(before, env)
+				again = !same
 			}
+		}
+		if !again || attempt == maxTries {
+			return nil, err
 		}
 		before = env
 	}
@@ -224,129 +230,177 @@ func sameSecond(x, y time.Time) bool {
 	return x.Truncate(time.Second).Equal(y.Truncate(time.Second))
 }
 
-// readRange opens part of the object. The envelope and the chunks are requested
-// side by side, or together where they are neighbours. It returns the envelope
-// also with an error, where it got so far.
-func (b *Bucket) readRange(ctx context.Context, key string, off, n int64, hook func(func(any) bool) error) (_ *reader, env *sse.Envelope, err error) {
-	g := b.getter(ctx, key, hook)
+// rangeOf is a read of n bytes from off, under way.
+type rangeOf struct {
+	*getter
+	off, n           int64
+	bodyOff, bodyLen int64 // of the chunks that hold them
+
+	head      *gcblob.Reader // gives the envelope
+	env       *sse.Envelope
+	size      int64          // of the plaintext
+	chunks    *gcblob.Reader // gives the chunks
+	body      io.Reader      // what of chunks is chunks
+	chunksErr error
+}
+
+// readRange opens part of the object. It returns the envelope also with an error,
+// where it got so far.
+func (b *Bucket) readRange(ctx context.Context, key string, off, n int64, hook func(func(any) bool) error) (_ *reader, _ *sse.Envelope, err error) {
+	r := &rangeOf{getter: b.getter(ctx, key, hook), off: off, n: n}
 	defer func() {
 		if err != nil {
-			g.close()
+			r.close()
 		}
 	}()
-	bodyOff, bodyLen, err := sse.CiphertextRange(off, n)
+	if r.bodyOff, r.bodyLen, err = sse.CiphertextRange(off, n); err != nil {
+		r.bodyOff, r.bodyLen = 0, 0 // beyond any object's end
+	}
+	if err := r.request(); errors.Is(err, ErrPlain) {
+		plain, err := r.plain()
+		return plain, nil, err
+	} else if err != nil {
+		return nil, r.env, err
+	}
+	if err := r.locate(); err != nil {
+		return nil, r.env, err
+	}
+	d, err := r.open()
 	if err != nil {
-		bodyOff, bodyLen = 0, 0 // beyond any object's end
+		return nil, r.env, err
 	}
-	envelopeSize := int64(b.opts.EnvelopeSize)
-
-	var head, chunks *gcblob.Reader
-	var body io.Reader
-	var chunksErr error
-	if bodyOff == 0 {
-		want := int64(-1)
-		if bodyLen >= 0 {
-			want = envelopeSize + bodyLen
-		}
-		if head, err = g.get(0, want); err == nil {
-			env, body, err = readEnvelope(head, b.opts.EnvelopeSize)
-		}
-		chunks = head
-	} else {
-		var other sync.WaitGroup
-		other.Go(func() { chunks, chunksErr = g.get(envelopeSize+bodyOff, bodyLen) })
-		if head, err = g.get(0, envelopeSize); err == nil {
-			env, _, err = readEnvelope(head, b.opts.EnvelopeSize)
-		}
-		if err != nil {
-			g.cancel()
-		}
-		other.Wait()
-		body = chunks
+	switch {
+	case r.beyond():
+		err = r.askBeyond()
+		return r.reader(eof{}, r.size, r.env, r.head), r.env, err
+	case n == 0:
+		return r.reader(eof{}, r.size, r.env, r.head), r.env, nil
 	}
-	if head == nil {
-		return nil, nil, err
-	}
-	if errors.Is(err, ErrPlain) {
-		r, err := b.readPlainRange(ctx, g, head, off, n)
-		return r, nil, err
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) && head.Size() > envelopeSize {
-		// An envelope that is longer than the bucket's are.
-		env, err = g.envelope()
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	size, err := plainSize(head.Size(), env.Size())
-	if err != nil {
-		return nil, env, err
-	}
-	beyond := off >= size
-	if chunksErr != nil && !beyond {
-		return nil, env, chunksErr
-	}
-	if chunksErr == nil && (chunks.Size() != head.Size() || !chunks.ModTime().Equal(head.ModTime())) {
-		return nil, env, ErrChanged
-	}
-	if int64(env.Size()) != envelopeSize && !beyond {
-		if chunks, err = g.get(int64(env.Size())+bodyOff, bodyLen); err != nil {
-			return nil, env, err
-		}
-		if chunks.Size() != head.Size() {
-			return nil, env, ErrChanged
-		}
-		body = chunks
-	}
-
-	// The last chunk proves how long the object is.
-	var tail *gcblob.Reader
-	var tailErr error
-	var request sync.WaitGroup
-	last := size / chunkSize
-	reached := !beyond && (bodyLen < 0 || bodyOff+bodyLen > last*sealedChunkSize)
-	if !reached && !b.opts.SkipLengthCheck {
-		request.Go(func() { tail, tailErr = g.get(int64(env.Size())+last*sealedChunkSize, -1) })
-	}
-	d, err := g.decrypt(env)
-	if err != nil {
-		g.cancel()
-	}
-	request.Wait()
-	if err == nil {
-		err = tailErr
-	}
-	if err == nil && tail != nil {
-		_, err = io.Copy(io.Discard, d.RangeReader(tail, last*chunkSize, -1))
-	}
-	if err != nil {
-		return nil, env, err
-	}
-
-	if beyond {
-		// The inner bucket says what it says of an offset beyond an object's end.
-		at := int64(math.MaxInt64)
-		if off-size <= math.MaxInt64-head.Size() {
-			at = head.Size() + off - size
-		}
-		if n >= 0 || off > 0 {
-			if _, err := g.get(at, n); err != nil {
-				return nil, env, err
-			}
-		}
-		return g.reader(eof{}, size, env, head), env, nil
-	}
-	if n == 0 {
-		return g.reader(eof{}, size, env, head), env, nil
-	}
-	first := &prefixed{rest: d.RangeReader(body, off, n)}
-	if _, err := io.ReadFull(first.rest, first.byte[:]); err != nil {
+	// The first chunk is opened here, since it is what shows that the requests met
+	// two versions of the object.
+	plaintext := &prefixed{rest: d.RangeReader(r.body, off, n)}
+	if _, err := io.ReadFull(plaintext.rest, plaintext.byte[:]); err != nil {
 		if err == io.EOF { // authentic, and shorter than its size
 			err = ErrChanged
 		}
-		return nil, env, err
+		return nil, r.env, err
 	}
-	return g.reader(first, size, env, chunks), env, nil
+	return r.reader(plaintext, r.size, r.env, r.chunks), r.env, nil
+}
+
+// beyond reports whether the range begins behind the object's end.
+func (r *rangeOf) beyond() bool { return r.off >= r.size }
+
+// request asks for the envelope and the chunks, side by side, or together where
+// they are neighbours, and reads the envelope.
+func (r *rangeOf) request() (err error) {
+	expect := r.b.opts.EnvelopeSize
+	if r.bodyOff == 0 {
+		want := int64(-1)
+		if r.bodyLen >= 0 {
+			want = int64(expect) + r.bodyLen
+		}
+		if r.head, err = r.get(0, want); err != nil {
+			return err
+		}
+		r.env, r.body, err = readEnvelope(r.head, expect)
+		r.chunks = r.head
+	} else {
+		var other sync.WaitGroup
+		other.Go(func() { r.chunks, r.chunksErr = r.get(int64(expect)+r.bodyOff, r.bodyLen) })
+		if r.head, err = r.get(0, int64(expect)); err != nil {
+			r.cancel()
+		} else {
+			r.env, _, err = readEnvelope(r.head, expect)
+		}
+		other.Wait()
+		r.body = r.chunks
+	}
+	if r.head != nil && errors.Is(err, io.ErrUnexpectedEOF) && r.head.Size() > int64(expect) {
+		r.env, err = r.envelope() // it is longer than the bucket's are
+	}
+	return err
+}
+
+// locate finds the object's size, and asks again for the chunks if they are not
+// where they should be.
+func (r *rangeOf) locate() (err error) {
+	if r.size, err = plainSize(r.head.Size(), r.env.Size()); err != nil {
+		return err
+	}
+	if r.chunksErr != nil {
+		if r.beyond() {
+			return nil // as it had to be, in some stores
+		}
+		return r.chunksErr
+	}
+	if r.chunks.Size() != r.head.Size() || !r.chunks.ModTime().Equal(r.head.ModTime()) {
+		return ErrChanged
+	}
+	if r.env.Size() == r.b.opts.EnvelopeSize || r.beyond() {
+		return nil
+	}
+	if r.chunks, err = r.get(int64(r.env.Size())+r.bodyOff, r.bodyLen); err != nil {
+		return err
+	}
+	r.body = r.chunks
+	if r.chunks.Size() != r.head.Size() {
+		return ErrChanged
+	}
+	return nil
+}
+
+// open opens the envelope and, unless the range reaches it or that is waived, the
+// last chunk, which proves how long the object is.
+func (r *rangeOf) open() (*sse.Decryption, error) {
+	last := r.size / chunkSize
+	reached := !r.beyond() && (r.bodyLen < 0 || r.bodyOff+r.bodyLen > last*sealedChunkSize)
+	if reached || r.b.opts.SkipLengthCheck {
+		return r.decrypt(r.env)
+	}
+	var tail *gcblob.Reader
+	var tailErr error
+	var other sync.WaitGroup
+	other.Go(func() { tail, tailErr = r.get(int64(r.env.Size())+last*sealedChunkSize, -1) })
+	d, err := r.decrypt(r.env)
+	if err != nil {
+		r.cancel()
+	}
+	other.Wait()
+	if err != nil {
+		return nil, err
+	}
+	if tailErr != nil {
+		return nil, tailErr
+	}
+	_, err = io.Copy(io.Discard, d.RangeReader(tail, last*chunkSize, -1))
+	return d, err
+}
+
+// askBeyond asks the inner bucket what it says of an offset behind an object's
+// end: some return nothing, and some an error.
+func (r *rangeOf) askBeyond() error {
+	at := int64(math.MaxInt64)
+	if past := r.off - r.size; past <= math.MaxInt64-r.head.Size() {
+		at = r.head.Size() + past
+	}
+	_, err := r.get(at, r.n)
+	return err
+}
+
+// plain opens part of a plain object.
+func (r *rangeOf) plain() (*reader, error) {
+	if err := r.checkPlain(r.head); err != nil {
+		return nil, err
+	}
+	part, err := r.get(r.off, r.n)
+	if err != nil {
+		return nil, err
+	}
+	if part.Size() != r.head.Size() || !part.ModTime().Equal(r.head.ModTime()) {
+		return nil, ErrChanged
+	}
+	return r.reader(part, part.Size(), nil, part), nil
 }
 
 // envelopeAt reads the envelope that is stored at key, and nothing else.
@@ -380,21 +434,6 @@ const (
 	chunkSize       = 16384
 	sealedChunkSize = chunkSize + 16
 )
-
-// readPlainRange opens part of a plain object.
-func (b *Bucket) readPlainRange(ctx context.Context, g *getter, head *gcblob.Reader, off, n int64) (*reader, error) {
-	if err := g.checkPlain(head); err != nil {
-		return nil, err
-	}
-	r, err := g.get(off, n)
-	if err != nil {
-		return nil, err
-	}
-	if r.Size() != head.Size() || !r.ModTime().Equal(head.ModTime()) {
-		return nil, ErrChanged
-	}
-	return g.reader(r, r.Size(), nil, r), nil
-}
 
 // prefixed reads a byte that was read ahead, and then the rest.
 type prefixed struct {

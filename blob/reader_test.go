@@ -129,7 +129,7 @@ func TestRanges(t *testing.T) {
 	edges := []int64{0, 1, chunk - 1, chunk, chunk + 1, 2*chunk - 1, 2 * chunk, 2*chunk + 1, 3*chunk + 7, 1 << 40}
 	for _, opts := range []blob.Options{{}, {SkipLengthCheck: true}, {EnvelopeSize: 400}, {EnvelopeSize: 5000}, {AllowPlain: true}} {
 		t.Run(fmt.Sprintf("%+v", opts), func(t *testing.T) {
-			inner := newMem(t)
+			_, inner := newSpy(t)
 			cipher := sse.NewManaged(newRing(t))
 			writes := newBucketWith(t, inner, cipher, nil)
 			b := newBucketWith(t, inner, cipher, &opts)

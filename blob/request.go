@@ -1,6 +1,8 @@
 package blob
 
 import (
+	"fmt"
+
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -11,8 +13,9 @@ import (
 //	var req *blob.WriteRequest
 //	if as(&req) { req.Cipher = customer }
 //
-// and may also ask for the types of the inner bucket, after it has set this one:
-// the object's metadata, which depends on it, is then part of them.
+// and may ask for types of the inner bucket after it has set this one. What it
+// sets later cannot be honoured, since the inner request was made of it, and fails
+// the write with [sse.ErrInvalid].
 type WriteRequest struct {
 	// Cipher, if set, takes the place of the bucket's own. The bucket's policy
 	// decides whether it may.
@@ -44,4 +47,37 @@ type CopyRequest struct {
 	// Context, if it is not nil, is the copy's encryption context. A nil one
 	// keeps that of the source.
 	Context kms.Context
+}
+
+// encrypter is the cipher that a write uses, and whose it is.
+func (b *Bucket) encrypter(asked sse.Encrypter) (sse.Encrypter, Rule) {
+	if asked != nil {
+		return asked, RuleRequest
+	}
+	return b.cipher, RuleCipher
+}
+
+// decrypter is what a read of an object of this mode uses, and whose it is.
+func (b *Bucket) decrypter(mode sse.Mode, req *ReadRequest) (sse.Decrypter, Rule) {
+	if req.Decrypter != nil {
+		return req.Decrypter, RuleRequest
+	}
+	if dec, ok := b.opts.Decrypters[mode]; ok {
+		return dec, RuleDecrypters
+	}
+	return b.cipher, RuleCipher
+}
+
+// brings reports whether the request has something that only encrypted objects
+// have.
+func (r *ReadRequest) brings() bool { return r.Decrypter != nil || len(r.Context) > 0 }
+
+var errNotEncrypted = fmt.Errorf("%w: the request brings a key or a context, and the object is not encrypted", sse.ErrMode)
+
+// encrypter is the request's cipher, or nil.
+func (r *CopyRequest) encrypter() sse.Encrypter {
+	if r.Cipher == nil {
+		return nil // and not an interface that holds a nil one
+	}
+	return r.Cipher
 }

@@ -44,7 +44,7 @@ func (s *spy) note(ctx context.Context, format string, args ...any) error {
 	if hook != nil {
 		return hook(ctx, call)
 	}
-	return nil
+	return ctx.Err() // as a store over a network, and not the one behind it, does
 }
 
 // take returns the calls since the last take, in order of their text, since some
