@@ -63,10 +63,8 @@ type HandlerOptions struct {
 }
 
 // NewHandler returns a handler of the URLs that signer makes, for any gocloud
-// bucket, one that encrypts or a plain one. If that is a prefixed view of another,
-// the signer's keys are those of the view: give the handler the bucket that
-// SignedURL is called on, if the signer is used directly, and the one below if it
-// is the option of that.
+// bucket, one that encrypts or a plain one. Give it the bucket that has the signer
+// among its options: a gocloud.dev/blob.PrefixedBucket of that signs whole keys.
 //
 // GET and HEAD serve ranges and conditional requests; HEAD reads attributes only.
 // PUT stores the body, with its Content-Type, Content-Encoding, Content-Language,
@@ -107,13 +105,15 @@ func NewHandler(bucket *gcblob.Bucket, signer *Signer, opts *HandlerOptions) *Ha
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	serve := map[string]func(http.ResponseWriter, *http.Request, string) error{
-		http.MethodGet:    h.get,
-		http.MethodHead:   h.get,
-		http.MethodPut:    h.put,
-		http.MethodDelete: h.delete,
-	}[r.Method]
-	if serve == nil {
+	var serve func(w http.ResponseWriter, r *http.Request, key string) error
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		serve = h.get
+	case http.MethodPut:
+		serve = h.put
+	case http.MethodDelete:
+		serve = h.delete
+	default:
 		w.Header().Set("Allow", "GET, HEAD, PUT, DELETE")
 		h.fail(w, r, "", &statusError{http.StatusMethodNotAllowed, errors.New("blob: method not allowed")})
 		return
