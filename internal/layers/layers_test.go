@@ -92,6 +92,11 @@ func TestCoreStaysSmall(t *testing.T) {
 			}
 		}
 	}
+	for _, dep := range goList(t, "-deps", "./blob") { // gocloud.dev alone, whose drivers are the caller's
+		for _, banned := range []string{"github.com/aws", "cloud.google.com", "github.com/Azure", "github.com/cedar-policy"} {
+			require.False(t, strings.HasPrefix(dep, banned+"/"), "blob depends on %s", dep)
+		}
+	}
 	for _, dep := range goList(t, "-deps", "./internal/...") {
 		require.False(t, strings.HasPrefix(dep, "github.com/") && !strings.HasPrefix(dep, module),
 			"internal depends on %s", dep)
