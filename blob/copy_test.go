@@ -137,3 +137,36 @@ func TestCopyOfDamage(t *testing.T) {
 		require.ErrorIs(t, err, sse.ErrCorrupt)
 	}
 }
+
+// TestIfUnchanged: a copy of an object onto itself carries the store's own
+// condition, beside the caller's hook; a copy to elsewhere does not.
+func TestIfUnchanged(t *testing.T) {
+	ctx := context.Background()
+	var etags []string
+	refuse := false
+	b := newBucket(t, newMem(t), &blob.Options{IfUnchanged: func(as func(any) bool, attrs *gcblob.Attributes) error {
+		etags = append(etags, attrs.ETag)
+		if refuse {
+			return errBoom
+		}
+		return nil
+	}})
+	require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+	attrs, err := b.Attributes(ctx, "k")
+	require.NoError(t, err)
+	calls := 0
+	require.NoError(t, b.Copy(ctx, "k", "k", &gcblob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
+		calls++
+		as(new(int))
+		return nil
+	}}))
+	require.Equal(t, 1, calls)
+	require.Equal(t, []string{attrs.ETag}, etags)
+	require.NoError(t, b.Copy(ctx, "k2", "k", nil))
+	require.Len(t, etags, 1)
+
+	refuse = true
+	stored := readAll(t, b.Inner(), "k")
+	require.ErrorIs(t, b.Copy(ctx, "k", "k", nil), errBoom)
+	require.Equal(t, stored, readAll(t, b.Inner(), "k"))
+}
