@@ -19,6 +19,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/kms/tinkkms"
 )
 
@@ -51,18 +52,33 @@ func tinkClient(t testing.TB, keyID string) kms.Client {
 	return client
 }
 
+// embeddedClient is a key service of our own, with one key.
+func embeddedClient(t testing.TB) (client kms.Client, keyID string) {
+	t.Helper()
+	service, err := localkms.Open(t.Context(), keyring.NewMemStore(), keyRoot(t, 9), &localkms.Options{Create: true})
+	require.NoError(t, err)
+	c, err := service.Client("", "")
+	require.NoError(t, err)
+	key, err := c.CreateKey(t.Context(), nil)
+	require.NoError(t, err)
+	return c, key.ARN
+}
+
 func TestKMSRoot(t *testing.T) {
-	for name, client := range map[string]func() kms.Client{
-		"fake": func() kms.Client { return kmstest.NewFake("root") },
-		"tink": func() kms.Client { return tinkClient(t, "root") },
+	for name, service := range map[string]func() (kms.Client, string){
+		"fake":     func() (kms.Client, string) { return kmstest.NewFake("root"), "root" },
+		"tink":     func() (kms.Client, string) { return tinkClient(t, "root"), "root" },
+		"embedded": func() (kms.Client, string) { return embeddedClient(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := kmsRoot(t, client(), "root", nil)
+			client, keyID := service()
+			root := kmsRoot(t, client, keyID, nil)
 			sealed, err := root.EncryptWithContext(t.Context(), []byte("x"), []byte("ad"))
 			require.NoError(t, err)
 			id, _, header := kmsHeader(t, sealed)
-			require.Equal(t, "root", id)
-			testRoot(t, root, kmsRoot(t, client(), "root", nil), header)
+			require.Equal(t, keyID, id)
+			otherClient, otherID := service()
+			testRoot(t, root, kmsRoot(t, otherClient, otherID, nil), header)
 
 			for n := range header {
 				_, err := root.DecryptWithContext(t.Context(), sealed[:n], []byte("ad"))
@@ -252,9 +268,9 @@ func TestKMSRootByAlias(t *testing.T) {
 	fake.SetAlias("alias/root", "k1")
 	root := kmsRoot(t, fake, "alias/root", nil)
 	store := keyring.NewMemStore()
-	ring, err := keyring.Open(t.Context(), store, root, &keyring.Options{Create: true})
+	_, err := keyring.Open(t.Context(), store, root, &keyring.Options{Create: true})
 	require.NoError(t, err)
-	_, err = keyring.Open(t.Context(), store, kmsRoot(t, fake, "k1", nil), nil)
+	ring, err := keyring.Open(t.Context(), store, kmsRoot(t, fake, "k1", nil), nil)
 	require.NoError(t, err, "the alias and what it stands for are one root")
 
 	fake.SetAlias("alias/root", "k2")
@@ -263,8 +279,6 @@ func TestKMSRootByAlias(t *testing.T) {
 	require.ErrorContains(t, err, `under key "k1", the root is "alias/root"`)
 
 	// The key itself still opens it, and moves it to where the alias now points.
-	ring, err = keyring.Open(t.Context(), store, kmsRoot(t, fake, "k1", nil), nil)
-	require.NoError(t, err)
 	require.NoError(t, ring.ChangeRoot(t.Context(), root))
 	again, err := keyring.Open(t.Context(), store, root, nil)
 	require.NoError(t, err)
@@ -276,6 +290,7 @@ func TestKMSRootByAlias(t *testing.T) {
 func TestChangeRootAmongServices(t *testing.T) {
 	passphrase, err := keyring.NewPassphraseRoot([]byte("correct horse battery staple"), &keyring.PassphraseParams{Time: 2, Memory: 19 << 10})
 	require.NoError(t, err)
+	embedded, embeddedKey := embeddedClient(t)
 	roots := []struct {
 		name string
 		tink.AEADWithContext
@@ -283,6 +298,7 @@ func TestChangeRootAmongServices(t *testing.T) {
 		{"fake", kmsRoot(t, kmstest.NewFake("root"), "root", nil)},
 		{"another fake", kmsRoot(t, kmstest.NewFake("root"), "root", nil)},
 		{"tink", kmsRoot(t, tinkClient(t, "root"), "root", nil)},
+		{"embedded", kmsRoot(t, embedded, embeddedKey, nil)},
 		{"key", keyRoot(t, 1)},
 		{"passphrase", passphrase},
 	}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -377,4 +378,29 @@ func ctxWhileOthersHoldTheDocument(t *testing.T, db *sql.DB, d sqlstore.Dialect)
 	require.NoError(t, err)
 	require.Equal(t, "one", string(data))
 	require.Equal(t, v1, version)
+}
+
+// A ring that ran leaves no connection, and nothing that would make one.
+func TestListenersLeaveNothing(t *testing.T) {
+	p := startPostgres(t)
+	db := p.open(t)
+	s := openStore(t, db, sqlstore.PostgreSQL, "ring", &sqlstore.Options{Listen: listen(p.url() + "&application_name=listener")})
+	listeners := func() int {
+		var n int
+		require.NoError(t, db.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'listener'").Scan(&n))
+		return n
+	}
+	before := runtime.NumGoroutine()
+	for range 10 {
+		ctx, cancel := context.WithCancel(t.Context())
+		begun := make(chan struct{})
+		ended := make(chan error, 1)
+		go func() { ended <- s.Watch(ctx, sync.OnceFunc(func() { close(begun) })) }()
+		<-begun
+		require.Equal(t, 1, listeners())
+		cancel()
+		require.ErrorIs(t, <-ended, context.Canceled)
+		require.Eventually(t, func() bool { return listeners() == 0 }, patience, 10*time.Millisecond)
+	}
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, patience, 10*time.Millisecond)
 }

@@ -16,6 +16,10 @@
 // etcd takes requests of up to 1.5 MiB by default, which any ring fits in; the
 // document of a key service with very many keys may not.
 //
+// A snapshot of the cluster is a backup of the ring. One that is restored lacks the
+// versions that were made after it, and what they sealed cannot be read any more:
+// keep a copy of the document apart, after each rotation.
+//
 // Whoever may write to the key can delete the ring or put an old document back,
 // but not read or forge its keys.
 package etcdstore

@@ -24,6 +24,10 @@
 // and needs SELECT, INSERT and UPDATE. Whoever may write to the table can delete
 // a ring or put an old document back, but not read or forge its keys.
 //
+// A backup of the database is one of the ring. One that is restored lacks the
+// versions that were made after it, and what they sealed cannot be read any more:
+// keep a copy of the document apart, after each rotation.
+//
 // # PostgreSQL
 //
 // Version 9.6 or later. Load must see what Swap wrote, so all replicas connect to
