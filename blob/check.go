@@ -120,6 +120,9 @@ func (b *Bucket) Check(ctx context.Context, opts *CheckOptions) iter.Seq2[Findin
 	})
 }
 
+// maxLooks bounds how often an object that keeps changing is looked at.
+const maxLooks = 3
+
 // check looks at one object. A verdict that is not good may come of two looks at
 // two versions, so it has to last.
 func (b *Bucket) check(ctx context.Context, object listed, o CheckOptions) Finding {
@@ -130,7 +133,7 @@ func (b *Bucket) check(ctx context.Context, object listed, o CheckOptions) Findi
 			f.Err = b.open(ctx, e, env, o)
 		}
 		f.Verdict = verdict(e, f.Err)
-		if f.Err == nil || env == nil || attempt == maxPasses {
+		if f.Err == nil || env == nil || attempt == maxLooks {
 			return f
 		}
 		now, err := b.envelopeAt(ctx, object.key)

@@ -81,6 +81,28 @@ func TestCheckpointResumes(t *testing.T) {
 	}
 }
 
+// A store that does not list in order, as some do not, has no place to go on from:
+// everything is done, if not once.
+func TestCheckpointOfAStoreWithoutOrder(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.store.reversed = true
+	const n = 10
+	for i := range n {
+		w.put(t, fmt.Sprint(i), 10, nil)
+	}
+	ckpt := keyring.NewMemStore()
+	stopped, cancel := context.WithCancel(ctx)
+	first, _, err := w.outcomes(stopped, blob.RewrapOptions{Force: true, Job: blob.Job{Checkpoint: ckpt, Workers: 1, Limit: &stopAfter{5, cancel}}})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Less(t, len(first), n)
+	// What the first run had not come to sorts before what it had.
+	w.store.reversed = false
+	second, report, err := w.outcomes(ctx, blob.RewrapOptions{Force: true, Job: blob.Job{Checkpoint: ckpt}})
+	require.NoError(t, err)
+	require.Len(t, second, n)
+	require.EqualValues(t, n, report.Done)
+}
+
 // What failed is tried again, and only that.
 func TestCheckpointKeepsWhatFailed(t *testing.T) {
 	w := newWorld(t, newMem(t))
@@ -128,8 +150,6 @@ func TestCheckpointOfAnotherJob(t *testing.T) {
 	stopped, cancel := context.WithCancel(ctx)
 	_, err := w.Rewrap(stopped, &blob.RewrapOptions{To: w.kms, Job: blob.Job{Checkpoint: ckpt, Workers: 1, Limit: &stopAfter{1, cancel}}})
 	require.ErrorIs(t, err, context.Canceled)
-	other := newBucketWith(t, w.Inner(), sse.NewManaged(w.ring), nil)
-	_ = other
 	for name, opts := range map[string]*blob.RewrapOptions{
 		"mode":   {},
 		"filter": {To: w.kms, Filter: blob.Filter{Prefix: "a"}},
@@ -241,6 +261,35 @@ func TestCheckpointIsForOne(t *testing.T) {
 	})
 	_, err := w.Rewrap(ctx, &blob.RewrapOptions{Job: blob.Job{Checkpoint: ckpt}})
 	require.ErrorIs(t, err, keyring.ErrConflict)
+}
+
+// waits is a limiter that nobody passes.
+type waits struct{}
+
+func (waits) Wait(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// A job ends with ctx, also while all of its workers wait and more is listed.
+func TestJobEndsWhileItWaits(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	for i := range 100 {
+		w.put(t, fmt.Sprint(i), 10, nil)
+	}
+	listed := make(chan struct{})
+	stopped, cancel := context.WithCancel(ctx)
+	w.store.set(func(op, _ string) error {
+		if op == "list" {
+			w.store.set(nil)
+			close(listed)
+		}
+		return nil
+	})
+	go func() { <-listed; cancel() }()
+	_, err := w.Rewrap(stopped, &blob.RewrapOptions{Job: blob.Job{Workers: 1, Limit: waits{}}})
+	require.ErrorIs(t, err, context.Canceled)
+	for _, err = range w.Inventory(stopped, &blob.InventoryOptions{Workers: 1, Limit: waits{}}) {
+		require.Error(t, err)
+	}
+	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestJobGivesUp(t *testing.T) {

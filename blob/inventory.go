@@ -55,7 +55,7 @@ type Limiter interface {
 	Wait(ctx context.Context) error
 }
 
-// Entry is one object of an [Bucket.Inventory]. What it says is what the object's
+// Entry is one object of a [Bucket.Inventory]. What it says is what the object's
 // envelope says, which is not authentic before a key has opened it: see
 // [Bucket.Check].
 type Entry struct {
@@ -75,9 +75,9 @@ type Entry struct {
 
 // InventoryOptions are for [Bucket.Inventory]. The zero value is right for most.
 type InventoryOptions struct {
-	// Filter chooses objects. One with Modes or KeyIDs leaves out what is not
-	// encrypted or could not be read; see [Bucket.Retire] for why that is
-	// no proof that a key is without use.
+	// Filter chooses objects. One with Modes or KeyIDs leaves out what has no
+	// envelope, and so what could not be read: that no object is in it is no
+	// proof that a key is without use. See [Unused].
 	Filter Filter
 
 	// Workers is how many objects are looked at at once; 0 means 8.

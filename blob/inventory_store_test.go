@@ -3,8 +3,10 @@ package blob_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -16,6 +18,9 @@ import (
 // create, write, close and delete.
 type rigged struct {
 	inner *gcblob.Bucket
+
+	coarse   bool // attributes do not tell one version from another of its size
+	reversed bool // pages are in descending order
 
 	mu   sync.Mutex
 	hook func(op, key string) error
@@ -74,6 +79,9 @@ func (r *rigged) Attributes(ctx context.Context, key string) (*driver.Attributes
 	if err != nil {
 		return nil, err
 	}
+	if r.coarse {
+		a.ETag, a.ModTime = "", time.Time{}
+	}
 	return &driver.Attributes{
 		CacheControl: a.CacheControl, ContentDisposition: a.ContentDisposition, ContentEncoding: a.ContentEncoding,
 		ContentLanguage: a.ContentLanguage, ContentType: a.ContentType, Metadata: a.Metadata,
@@ -101,6 +109,9 @@ func (r *rigged) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driv
 	for _, o := range objects {
 		page.Objects = append(page.Objects, &driver.ListObject{Key: o.Key, ModTime: o.ModTime, Size: o.Size, MD5: o.MD5, IsDir: o.IsDir})
 	}
+	if r.reversed {
+		slices.Reverse(page.Objects)
+	}
 	return page, nil
 }
 
@@ -118,11 +129,19 @@ func (r *rigged) NewRangeReader(ctx context.Context, key string, offset, length 
 	if err != nil {
 		return nil, err
 	}
+	if inner.Size() == 0 && length > 0 {
+		inner.Close()
+		return nil, errors.New("InvalidRange") // as S3 says
+	}
 	return &riggedReader{inner, r, key}, nil
 }
 
 func (r *riggedReader) Attributes() *driver.ReaderAttributes {
-	return &driver.ReaderAttributes{ContentType: r.ContentType(), ModTime: r.ModTime(), Size: r.Size()}
+	attrs := &driver.ReaderAttributes{ContentType: r.ContentType(), ModTime: r.ModTime(), Size: r.Size()}
+	if r.r.coarse {
+		attrs.ModTime = time.Time{}
+	}
+	return attrs
 }
 
 // Read gives little at a time, so that there is a middle for a hook to be in.

@@ -36,7 +36,9 @@ var (
 // bucket that keeps attributes writes them, before the object, into a file that
 // it truncates first: a kill between loses the attributes of the object being
 // written, and fileblob then refuses to read it. One that is opened with
-// fileblob.MetadataDontWrite has no such moment.) What gocloud does not know,
+// fileblob.MetadataDontWrite has no such moment. With fileblob's NoTempDir, what a
+// killed process was writing stays, and is listed, as an object that no key
+// opens.) What gocloud does not know,
 // such as tags, access lists and storage class, becomes the bucket's default, if
 // [Options].IfUnchanged does not carry it over. The time of modification and the
 // ETag are new.

@@ -70,6 +70,7 @@ func (b *Bucket) run(ctx context.Context, o Job, op operation, spec jobSpec) (*R
 	}
 	if resumed && (c.Target != keyOf(probe) || c.Probe == nil || !op.same(ctx, c.Probe)) {
 		c.restart()
+		resumed = false
 	}
 	report.Resumed = resumed
 	c.Target, c.Probe = keyOf(probe), probe

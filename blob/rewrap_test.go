@@ -400,10 +400,13 @@ func TestRewrapGivesWay(t *testing.T) {
 	}
 	// The object's own look-ups: attributes, open and reads, create, and all of the
 	// writes; then attributes again. Behind the last look, only IfUnchanged helps.
-	for _, step := range []string{"attributes 1", "open 1", "read 1", "read 3", "create 1", "write 1", "attributes 2", "open 2"} {
+	steps := []string{"attributes 1", "open 1", "read 1", "read 3", "create 1", "write 1", "attributes 2", "open 2"}
+	for i := range 2 * len(steps) {
+		step, coarse := steps[i/2], i%2 == 1
 		for _, what := range slices.Sorted(maps.Keys(does)) {
-			t.Run(what+" before "+step, func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s before %s, coarse=%v", what, step, coarse), func(t *testing.T) {
 				w := newWorld(t, newMem(t))
+				w.store.coarse = coarse
 				w.put(t, "b", 77, nil)
 				stale := readAll(t, w.Inner(), "b") // a whole object, of another time
 				for _, key := range []string{"a", "b", "c"} {
@@ -448,6 +451,31 @@ func TestRewrapGivesWay(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Where the store's condition guards against others, and its attributes tell
+// nothing, this bucket's own writes are still not overwritten.
+func TestRewrapGivesWayToItsOwnBucket(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.store.coarse = true
+	w.Bucket = newBucketWith(t, w.Inner(), sse.NewManaged(w.ring), &blob.Options{
+		IfUnchanged: func(func(any) bool, *gcblob.Attributes) error { return nil },
+	})
+	w.put(t, "a", 10, nil)
+	w.rotate(t)
+	var written []byte
+	w.store.set(func(op, _ string) error {
+		if op == "write" && written == nil {
+			written = []byte("0123456789")
+			return w.WriteAll(ctx, "a", written, nil)
+		}
+		return nil
+	})
+	report, err := w.Rewrap(ctx, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, report.Changed)
+	w.store.set(nil)
+	require.Equal(t, written, readAll(t, w.Bucket.Bucket, "a"))
 }
 
 // What a store's own condition refuses was changed meanwhile.

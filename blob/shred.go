@@ -18,9 +18,11 @@ import (
 // ShredEvent is what a [ShredRecord] tells.
 type ShredEvent string
 
-// The events of a record. Each "shred" is followed, later, by a "shredded" or a
-// "failed" of the same object or key; where one is missing, the process ended
-// between, and whether it happened has to be looked up.
+// The events of a record. Each "shred" of an object that is deleted, or of a key
+// that is destroyed, is followed, later, by a "shredded" or a "failed" of the
+// same; where one is missing, the process ended between, and whether it happened
+// has to be looked up. Objects whose key is destroyed share what follows that of
+// the key.
 const (
 	ShredBegins ShredEvent = "shred"    // it is about to be unreadable
 	ShredDone   ShredEvent = "shredded" // it is unreadable
