@@ -109,39 +109,25 @@ func aboutObject(o *object, k *keys, err error) error {
 	says := func(format string, args ...any) error {
 		return problemf(err, "%s: %s", o.name, fmt.Sprintf(format, args...))
 	}
-	keyID := ""
-	if o.env != nil {
-		keyID = o.env.KeyID()
-	}
 	var chunk *sse.ChunkError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, new(*problem)), errors.As(err, new(usageError)), errors.Is(err, context.Canceled):
 		return about(o.name, err)
-	case k != nil && k.service != nil && errors.Is(err, kms.ErrNotFound):
-		return says("%s has no key %q, under which it is sealed", k.service.dir, keyID)
-	case k != nil && k.service != nil && refusedByService(err):
-		return says("%s", k.service.says(kms.OpDecrypt, keyID, err))
+	}
+	if o.env != nil {
+		if text := aboutKey(k, o.env.Mode(), o.env.KeyID(), err); text != "" {
+			return says("%s", text)
+		}
+	}
+	switch {
 	case errors.Is(err, sse.ErrVersion):
 		return says("sealed by another version of blobseal: %s", plain(err))
 	case errors.Is(err, sse.ErrFormat) && errors.Is(err, io.ErrUnexpectedEOF):
 		return says("not a sealed file, or cut short within its envelope")
 	case errors.Is(err, sse.ErrFormat):
 		return says("not a sealed file, or its envelope is damaged: %s", strings.TrimPrefix(plain(err), "not an envelope: "))
-	case errors.Is(err, sse.ErrMode) && o.env != nil:
-		return says("%s", wantMode(o.env.Mode()))
-	case errors.Is(err, keyring.ErrDisabled):
-		return says("sealed under key %s, which is disabled; enable it with: blobseal ring enable %[1]s", keyID)
-	case errors.Is(err, keyring.ErrDestroyed):
-		return says("sealed under key %s, which was destroyed: nothing opens it any more", keyID)
-	case errors.Is(err, keyring.ErrStore):
-		return says("%s", plain(err))
-	case errors.Is(err, keyring.ErrUnknownKey) && k != nil && k.ring != nil:
-		if !strings.HasPrefix(keyID, k.ring.ID()+".") {
-			return says("sealed under key %s of another ring; %s is ring %s", keyID, k.ringPath, k.ring.ID())
-		}
-		return says("sealed under key %s, which ring %s does not hold: is the ring an old copy?", keyID, k.ringPath)
 	case errors.Is(err, sse.ErrKey):
 		return says("wrong key, object or context, or edited envelope")
 	case errors.Is(err, sse.ErrTruncated):
@@ -150,6 +136,31 @@ func aboutObject(o *object, k *keys, err error) error {
 		return says("%s", o.badChunk(chunk.Chunk))
 	}
 	return about(o.name, err)
+}
+
+// aboutKey is an error of a key that should have opened something, in words; it is
+// empty if the error is not about the key. k may be nil.
+func aboutKey(k *keys, mode sse.Mode, keyID string, err error) string {
+	switch {
+	case k != nil && k.service != nil && errors.Is(err, kms.ErrNotFound):
+		return fmt.Sprintf("%s has no key %q, under which it is sealed", k.service.dir, keyID)
+	case k != nil && k.service != nil && refusedByService(err):
+		return k.service.says(kms.OpDecrypt, keyID, err)
+	case errors.Is(err, sse.ErrMode) && mode != 0:
+		return wantMode(mode)
+	case errors.Is(err, keyring.ErrDisabled):
+		return fmt.Sprintf("sealed under key %s, which is disabled; enable it with: blobseal ring enable %[1]s", keyID)
+	case errors.Is(err, keyring.ErrDestroyed):
+		return fmt.Sprintf("sealed under key %s, which was destroyed: nothing opens it any more", keyID)
+	case errors.Is(err, keyring.ErrStore):
+		return plain(err)
+	case errors.Is(err, keyring.ErrUnknownKey) && k != nil && k.ring != nil:
+		if !strings.HasPrefix(keyID, k.ring.ID()+".") {
+			return fmt.Sprintf("sealed under key %s of another ring; %s is ring %s", keyID, k.ringPath, k.ring.ID())
+		}
+		return fmt.Sprintf("sealed under key %s, which ring %s does not hold: is the ring an old copy?", keyID, k.ringPath)
+	}
+	return ""
 }
 
 // refusedByService tells whether an error is the key service's decision, or its

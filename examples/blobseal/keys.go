@@ -280,17 +280,17 @@ func (s *keyService) keys(key string, bucketKey bool) (*keys, error) {
 	return &keys{Cipher: cipher, service: s, serviceKey: key}, err
 }
 
-// accept refuses a file that is under another key of the service than was asked for.
-func (k *keys) accept(ctx context.Context, o *object) error {
-	if k.service == nil || k.serviceKey == "" || o.env.Mode() != sse.ModeKMS {
+// accept refuses what is under another key of the service than was asked for.
+func (k *keys) accept(ctx context.Context, name string, mode sse.Mode, keyID string) error {
+	if k.service == nil || k.serviceKey == "" || mode != sse.ModeKMS {
 		return nil
 	}
 	want, err := k.service.resolve(ctx, k.serviceKey)
 	switch {
 	case err != nil:
 		return k.service.about(kms.OpDecrypt, k.serviceKey, err)
-	case want != o.env.KeyID():
-		return problemf(nil, "%s: sealed under key %s, not under %s", o.name, o.env.KeyID(), k.serviceKey)
+	case want != keyID:
+		return problemf(nil, "%s: sealed under key %s, not under %s", name, keyID, k.serviceKey)
 	}
 	return nil
 }

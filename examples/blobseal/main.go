@@ -50,6 +50,7 @@ type cli struct {
 	Inspect inspectCmd `cmd:"" help:"Show what sealed files say about themselves; needs no key."`
 	Rewrap  rewrapCmd  `cmd:"" help:"Seal a file's data key under another key or name; the body stays as it is."`
 	Verify  verifyCmd  `cmd:"" help:"Authenticate sealed files whole, and write nothing."`
+	Bucket  bucketCmd  `cmd:"" help:"Use, rewrap, check and serve buckets of encrypted objects."`
 
 	Version kong.VersionFlag `help:"Show the version."`
 }
@@ -65,7 +66,7 @@ A first session:
     blobseal ring rotate --ring my.ring --root-key-file root.key
     blobseal rewrap --ring my.ring --root-key-file root.key photo.enc
 
-One with a key service is in: blobseal kms --help.
+One with a key service is in: blobseal kms --help; one with a bucket: blobseal bucket --help.
 
 Exit codes: 0 done; 1 refused, failed or not authentic; 2 usage.`
 
@@ -102,6 +103,8 @@ func (c *console) execute(ctx context.Context, args []string) (err error) {
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "keys", Title: "Keys: a ring or a key service with one source of its root, or a customer key"},
 			{Key: "root", Title: "The keys, and the root that opens them: exactly one source"},
+			{Key: "bucket", Title: "The bucket"},
+			{Key: "urls", Title: "Signed URLs"},
 			{Key: "target", Title: "What to seal it under: by default the newest key of the same ring or service"},
 		}),
 		kong.Bind(c))

@@ -145,7 +145,8 @@ func TestHelp(t *testing.T) {
 		"kms cancel-deletion", "kms rotate", "kms rotation enable", "kms rotation disable", "kms rotation list",
 		"kms alias create", "kms alias update", "kms alias delete", "kms alias list", "kms policy get", "kms policy put",
 		"kms policy delete", "kms grant create", "kms grant list", "kms grant revoke", "kms grant retire", "kms tag",
-		"kms untag", "audit show", "audit verify",
+		"kms untag", "audit show", "audit verify", "bucket put", "bucket get", "bucket inventory", "bucket check",
+		"bucket rewrap", "bucket encrypt-existing", "bucket retire", "bucket shred", "bucket sign", "bucket serve",
 	} {
 		help := ok(t, args(strings.Fields(cmd), "--help")...)
 		require.Contains(t, help, "\n    blobseal "+cmd, "an example")

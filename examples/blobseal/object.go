@@ -125,7 +125,7 @@ func (o *object) bodyAt() *io.SectionReader {
 // read at random, so that a file which was cut short is refused before a byte of
 // it is used.
 func (o *object) decrypt(ctx context.Context, k *keys, obj sse.Object) (*sse.Decryption, error) {
-	if err := k.accept(ctx, o); err != nil {
+	if err := k.accept(ctx, o.name, o.env.Mode(), o.env.KeyID()); err != nil {
 		return nil, err
 	}
 	d, err := k.Decrypt(ctx, obj, o.env)

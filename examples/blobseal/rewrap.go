@@ -14,18 +14,39 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
+// targetFlags name what to seal under instead.
+type targetFlags struct {
+	ToRing            string `group:"target" placeholder:"FILE" help:"The newest key of another ring."`
+	ToKMS             string `name:"to-kms" group:"target" placeholder:"DIR" help:"Another key service."`
+	ToKMSKey          string `name:"to-kms-key" group:"target" placeholder:"KEY" help:"Another key of the service, as its id, ARN or alias; of another service by default alias/blobseal/default."`
+	ToRootKeyFile     string `group:"target" placeholder:"FILE" help:"Root key of the other ring or service."`
+	ToPassphraseFile  string `group:"target" placeholder:"FILE" help:"Passphrase of the other ring or service. Or set BLOBSEAL_TO_PASSPHRASE."`
+	ToCustomerKeyFile string `group:"target" placeholder:"FILE" help:"A customer key."`
+}
+
+// target is what to seal under, for files that are under source now; same tells
+// that it is the same ring or service.
+func (f targetFlags) target(source keySource, bucketKey bool) (to keySource, same bool) {
+	to = keySource{
+		ring:      f.ToRing,
+		kms:       f.ToKMS,
+		kmsKey:    f.ToKMSKey,
+		bucketKey: bucketKey,
+		root:      rootSource{f.ToRootKeyFile, f.ToPassphraseFile, "to-", "BLOBSEAL_TO_PASSPHRASE"},
+		customer:  f.ToCustomerKeyFile,
+	}
+	same = to.ring == "" && to.kms == "" && to.customer == "" && to.root.keyFile == "" && to.root.passphraseFile == "" &&
+		(source.kms != "" || to.kmsKey == "" && !to.bucketKey)
+	return to, same
+}
+
 type rewrapCmd struct {
 	keyFlags
 	objectFlags
 
-	ToRing            string  `group:"target" placeholder:"FILE" help:"The newest key of another ring."`
-	ToKMS             string  `name:"to-kms" group:"target" placeholder:"DIR" help:"Another key service."`
-	ToKMSKey          string  `name:"to-kms-key" group:"target" placeholder:"KEY" help:"Another key of the service, as its id, ARN or alias; of another service by default alias/blobseal/default."`
-	ToBucketKey       *bool   `negatable:"" group:"target" help:"Bind the service's data key to the bucket, or not; see encrypt. By default a file stays as it is."`
-	ToRootKeyFile     string  `group:"target" placeholder:"FILE" help:"Root key of the other ring or service."`
-	ToPassphraseFile  string  `group:"target" placeholder:"FILE" help:"Passphrase of the other ring or service. Or set BLOBSEAL_TO_PASSPHRASE."`
-	ToCustomerKeyFile string  `group:"target" placeholder:"FILE" help:"A customer key."`
-	ToObject          *string `group:"target" placeholder:"BUCKET/KEY" help:"Bind the file to another name; an empty one frees it."`
+	targetFlags
+	ToBucketKey *bool   `negatable:"" group:"target" help:"Bind the service's data key to the bucket, or not; see encrypt. By default a file stays as it is."`
+	ToObject    *string `group:"target" placeholder:"BUCKET/KEY" help:"Bind the file to another name; an empty one frees it."`
 
 	Files []string `arg:"" name:"file" help:"Sealed file."`
 }
@@ -41,24 +62,9 @@ It is safe to interrupt or crash: the file opens under the old key or the new on
     blobseal rewrap --ring my.ring --root-key-file root.key --to-customer-key-file my.key photo.enc`
 }
 
-// target is what to seal under; same tells that it is where the files are now.
-func (cmd rewrapCmd) target() (to keySource, same bool) {
-	to = keySource{
-		ring:      cmd.ToRing,
-		kms:       cmd.ToKMS,
-		kmsKey:    cmd.ToKMSKey,
-		bucketKey: cmd.ToBucketKey != nil,
-		root:      rootSource{cmd.ToRootKeyFile, cmd.ToPassphraseFile, "to-", "BLOBSEAL_TO_PASSPHRASE"},
-		customer:  cmd.ToCustomerKeyFile,
-	}
-	same = to.ring == "" && to.kms == "" && to.customer == "" && to.root.keyFile == "" && to.root.passphraseFile == "" &&
-		(cmd.KMS != "" || to.kmsKey == "" && !to.bucketKey)
-	return to, same
-}
-
 func (cmd rewrapCmd) Run(ctx context.Context, c *console) (err error) {
-	to, same := cmd.target()
 	source := cmd.source()
+	to, same := cmd.target(source, cmd.ToBucketKey != nil)
 	if cmd.ToKMS != "" && source.kms == "" {
 		source.principal = "" // it is the target's
 	}

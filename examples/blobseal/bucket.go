@@ -1,0 +1,368 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"path"
+	"strings"
+	"syscall"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	"github.com/aws/smithy-go"
+	gcblob "gocloud.dev/blob"
+	_ "gocloud.dev/blob/fileblob" // file://
+	_ "gocloud.dev/blob/memblob"  // mem://
+	_ "gocloud.dev/blob/s3blob"   // s3://
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// bucketCmd are the commands on encrypted buckets.
+type bucketCmd struct {
+	Put             bucketPutCmd       `cmd:"" help:"Encrypt IN and store it in a bucket."`
+	Get             bucketGetCmd       `cmd:"" help:"Read an object of a bucket, or a range of it, to OUT."`
+	Inventory       bucketInventoryCmd `cmd:"" help:"Count a bucket's objects by the key that they are under; needs no key."`
+	Check           bucketCheckCmd     `cmd:"" help:"Find the objects of a bucket that cannot be read, and say why."`
+	Rewrap          bucketRewrapCmd    `cmd:"" help:"Move a bucket's objects to the newest key, or to another key or mode."`
+	EncryptExisting bucketEncryptCmd   `cmd:"" help:"Encrypt what was in a bucket before its encryption."`
+	Retire          bucketRetireCmd    `cmd:"" help:"Disable or destroy a key of a ring, once no object needs it."`
+	Shred           bucketShredCmd     `cmd:"" help:"Make objects, or all that a key sealed, unreadable for ever."`
+	Sign            bucketSignCmd      `cmd:"" help:"Make a URL that lets whoever has it read, write or delete one object."`
+	Serve           bucketServeCmd     `cmd:"" help:"Serve the URLs that sign makes."`
+}
+
+func (bucketCmd) Help() string {
+	return `A bucket is a store of objects: a directory, S3 or a server with its API. Each object is encrypted as a file is by encrypt, bound to the bucket's name and its own, and read by a service that uses package blob. The commands change objects in place, while services use them.
+
+    file:///srv/photos                                   a directory; file://./photos from here
+    s3://photos?region=eu-west-1                         a bucket of S3, with the credentials of the AWS SDK
+    s3://photos?endpoint=http://10.0.0.5:9000&use_path_style=true&region=us-east-1
+    mem://                                               nothing that lasts, to try a command
+
+--name is the name that objects are bound to, by default that of the URL: the last part of a directory's path, or the bucket of S3. It must be what the service calls the bucket.
+
+On S3, what replaces an object says If-Match, so that it never takes the place of one that a service has written meanwhile. A directory has no such condition: there the commands look immediately before they replace an object, and lose a write that comes between. A directory keeps each object's attributes in a file beside it, NAME.attrs, which is written first: a process that is killed between leaves an object without attributes. ?metadata=skip does without them. New files come from TMPDIR, which must be on the directory's file system; ?no_tmp_dir=true makes them beside the object.
+
+A key's life:
+
+    blobseal bucket put --bucket file:///srv/photos --ring my.ring --root-key-file root.key cat.jpg 2026/cat.jpg
+    blobseal ring rotate --ring my.ring --root-key-file root.key
+    blobseal bucket rewrap --bucket file:///srv/photos --ring my.ring --root-key-file root.key
+    blobseal bucket inventory --bucket file:///srv/photos
+    blobseal bucket retire --bucket file:///srv/photos --ring my.ring --root-key-file root.key 5b2c8e01`
+}
+
+// bucketFlags name a bucket.
+type bucketFlags struct {
+	Bucket string `required:"" group:"bucket" placeholder:"URL" help:"Bucket: file:///DIR, s3://NAME?region=REGION or mem://; see bucket."`
+	Name   string `group:"bucket" placeholder:"NAME" help:"What its objects are bound to; by default the URL's last name."`
+}
+
+// bucket is an open bucket, for one command.
+type bucket struct {
+	*blob.Bucket
+	shown    string // its URL, without parameters
+	pageSize int    // that suits the store
+	keys     map[sse.Mode]*keys
+}
+
+// open opens the bucket with its keys, of which the first seals. Without keys, only
+// what needs none can be done. The caller closes it.
+func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys) (*bucket, error) {
+	u, err := url.Parse(f.Bucket)
+	if err != nil || u.Scheme == "" {
+		return nil, usagef("--bucket %q: want a URL: file:///DIR, s3://NAME or mem://", f.Bucket)
+	}
+	b := &bucket{shown: u.Scheme + "://" + u.Host + u.Path, pageSize: 1000, keys: map[sse.Mode]*keys{}}
+	name := f.Name
+	switch u.Scheme {
+	case "file":
+		if u.Host != "" && u.Host != "." && u.Host != "localhost" {
+			return nil, usagef("--bucket %q: the directory begins with a third slash, file:///DIR, or with a dot, file://./DIR", f.Bucket)
+		}
+		b.pageSize = 100_000 // each page walks the directory
+		if name == "" {
+			name = strings.Trim(path.Base(u.Path), "/.")
+		}
+	case "s3":
+		opts.IfUnchanged = ifMatch
+		if name == "" {
+			name = u.Host
+		}
+	case "mem":
+		if name == "" {
+			name = "mem"
+		}
+	default:
+		return nil, usagef("--bucket: %s:// is unknown; want file://, s3:// or mem://", u.Scheme)
+	}
+	if name == "" {
+		return nil, usagef("--bucket %q has no name in it: give --name", f.Bucket)
+	}
+	inner, err := gcblob.OpenBucket(ctx, f.Bucket)
+	if err != nil {
+		return nil, b.aboutOpening(err)
+	}
+	var cipher sse.Cipher = noKey{}
+	opts.Policy.AllowCustomerKeys = true // the operator brings it
+	opts.Decrypters = sse.ByMode{}
+	for i, k := range with {
+		if i == 0 {
+			cipher = k
+		}
+		opts.Decrypters[k.mode()] = k
+		b.keys[k.mode()] = k
+	}
+	if b.Bucket, err = blob.NewBucket(inner, name, cipher, &opts); err != nil {
+		inner.Close()
+		return nil, about(b.shown, err)
+	}
+	return b, nil
+}
+
+// Close closes the bucket, and the one that holds the stored objects.
+func (b *bucket) Close() {
+	b.Bucket.Close()
+	b.Inner().Close()
+}
+
+// ifMatch has S3 replace an object only if it is still the one that was read.
+func ifMatch(as func(any) bool, attrs *gcblob.Attributes) error {
+	var in *transfermanager.UploadObjectInput
+	if !as(&in) {
+		return errors.New("the S3 client takes no condition")
+	}
+	in.IfMatch = aws.String(attrs.ETag)
+	return nil
+}
+
+// noKey stands for the key of a bucket where none was given.
+type noKey struct{}
+
+var errNoKey = fmt.Errorf("%w: no key was given", sse.ErrMode)
+
+func (noKey) Encrypt(context.Context, sse.Object) (*sse.Encryption, error) { return nil, errNoKey }
+func (noKey) Decrypt(context.Context, sse.Object, *sse.Envelope) (*sse.Decryption, error) {
+	return nil, errNoKey
+}
+func (noKey) Rewrap(context.Context, sse.Object, *sse.Decryption) (*sse.Envelope, error) {
+	return nil, errNoKey
+}
+
+// mode is that of what the keys seal.
+func (k *keys) mode() sse.Mode {
+	switch {
+	case k.ring != nil:
+		return sse.ModeManaged
+	case k.service != nil:
+		return sse.ModeKMS
+	}
+	return sse.ModeCustomer
+}
+
+// sources are the keys of a bucket with objects of several modes, the first of
+// which seals. A ring and a service then have the same root.
+func (f keyFlags) sources() (all []keySource) {
+	root := f.source().root
+	if f.Ring != "" {
+		all = append(all, keySource{ring: f.Ring, root: root})
+	}
+	if f.KMS != "" {
+		all = append(all, keySource{kms: f.KMS, kmsKey: f.KMSKey, principal: f.Principal, root: root})
+	}
+	if f.CustomerKeyFile != "" {
+		all = append(all, keySource{customer: f.CustomerKeyFile})
+	}
+	switch {
+	case len(all) == 0:
+		return []keySource{f.source()} // which fails its check
+	case f.KMS == "":
+		all[0].kmsKey, all[0].principal = f.KMSKey, f.Principal
+	}
+	return all
+}
+
+// openAll opens the keys of all sources. The caller closes them.
+func openAll(ctx context.Context, c *console, sources []keySource) (all []*keys, err error) {
+	for _, s := range sources {
+		k, err := s.open(ctx, c)
+		if err != nil {
+			closeAll(all)
+			return nil, err
+		}
+		all = append(all, k)
+	}
+	return all, nil
+}
+
+func checkAll(sources []keySource) error {
+	for _, s := range sources {
+		if err := s.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func closeAll(all []*keys) {
+	for _, k := range all {
+		k.Close()
+	}
+}
+
+// filterFlags choose objects by what they are under.
+type filterFlags struct {
+	Prefix string   `placeholder:"PREFIX" help:"Only objects whose keys begin so."`
+	Mode   []string `placeholder:"MODE" enum:"SSE-S3,SSE-KMS,SSE-C" help:"Only objects of this mode: SSE-S3, SSE-KMS or SSE-C; may be repeated."`
+	KeyID  []string `name:"key-id" placeholder:"ID" sep:"none" help:"Only objects under this key, as inventory shows it; may be repeated."`
+}
+
+// filter is that of the flags, and the one of --kms-key where it says what objects
+// must be under.
+func (f filterFlags) filter(ctx context.Context, k *keys) (blob.Filter, error) {
+	filter := blob.Filter{Prefix: f.Prefix, KeyIDs: f.KeyID}
+	for _, text := range f.Mode {
+		var mode sse.Mode
+		if err := mode.UnmarshalText([]byte(text)); err != nil {
+			return filter, usagef("--mode %q: want SSE-S3, SSE-KMS or SSE-C", text)
+		}
+		filter.Modes = append(filter.Modes, mode)
+	}
+	if k == nil || k.service == nil || k.serviceKey == "" {
+		return filter, nil
+	}
+	if len(f.KeyID) > 0 {
+		return filter, usagef("--kms-key and --key-id: give one of them only")
+	}
+	arn, err := k.service.resolve(ctx, k.serviceKey)
+	if err != nil {
+		return filter, k.service.about(kms.OpDecrypt, k.serviceKey, err)
+	}
+	filter.KeyIDs = []string{arn}
+	return filter, nil
+}
+
+// aboutOpening puts an error of a bucket's URL into words.
+func (b *bucket) aboutOpening(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		return problemf(err, "%s: no such directory; ?create_dir=true makes it", b.shown)
+	case errors.Is(err, context.Canceled):
+		return about(b.shown, err)
+	}
+	text := strings.TrimPrefix(b.storeSays(err), "open bucket ")
+	if _, detail, found := strings.Cut(text, b.shown); found { // gocloud shows the URL with its parameters
+		_, text, _ = strings.Cut(detail, ": ")
+	}
+	return problemf(err, "%s: %s", b.shown, text)
+}
+
+// about puts an error of the whole bucket into words.
+func (b *bucket) about(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*problem)) || errors.As(err, new(usageError)) {
+		return about(b.shown, err)
+	}
+	return problemf(err, "%s: %s", b.shown, b.storeSays(err))
+}
+
+// aboutObject puts an error of one object into words. Its seal may be unknown.
+func (b *bucket) aboutObject(key string, seal blob.KeyRef, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*problem)) || errors.As(err, new(usageError)) {
+		return about(key, err)
+	}
+	return problemf(err, "%s: %s", key, b.says(seal, err))
+}
+
+// says is an error of one object in words.
+func (b *bucket) says(seal blob.KeyRef, err error) string {
+	if text := aboutKey(b.keys[seal.Mode], seal.Mode, seal.KeyID, err); text != "" {
+		return text
+	}
+	var chunk *sse.ChunkError
+	switch {
+	case errors.Is(err, blob.ErrPlain):
+		return "not encrypted; --allow-plain reads it, and encrypt-existing encrypts it"
+	case errors.Is(err, blob.ErrChanged):
+		return "replaced or deleted meanwhile"
+	case errors.Is(err, sse.ErrVersion):
+		return "sealed by another version of blobseal: " + plain(err)
+	case errors.Is(err, sse.ErrKey):
+		return fmt.Sprintf("wrong key, or sealed for another object or for a bucket of another name than %s, or edited envelope", b.Name())
+	case errors.Is(err, sse.ErrTruncated):
+		return "truncated: it ends where no object ends"
+	case errors.As(err, &chunk):
+		return fmt.Sprintf("damaged: chunk %d is not authentic, at byte %d of the plaintext", chunk.Chunk, chunk.Chunk*chunkSize)
+	case errors.Is(err, sse.ErrFormat) && errors.Is(err, io.ErrUnexpectedEOF):
+		return "truncated, within its envelope"
+	case errors.Is(err, sse.ErrFormat), errors.Is(err, sse.ErrCorrupt):
+		return "damaged: " + strings.TrimPrefix(plain(err), "not an envelope: ")
+	}
+	return b.storeSays(err)
+}
+
+// storeSays is an error of the store in words.
+func (b *bucket) storeSays(err error) string {
+	var api smithy.APIError
+	var dial *net.OpError
+	switch {
+	case errors.As(err, &api) && api.ErrorCode() == "NoSuchBucket":
+		return "no such bucket"
+	case errors.As(err, &api) && api.ErrorMessage() != "":
+		return fmt.Sprintf("the store refuses: %s: %s", api.ErrorCode(), api.ErrorMessage())
+	case errors.As(err, &api):
+		return "the store refuses: " + api.ErrorCode()
+	case errors.As(err, &dial):
+		return "the store does not answer: " + dial.Error()
+	case errors.Is(err, syscall.EXDEV):
+		return "the temporary directory is on another file system: add no_tmp_dir=true to the URL, or set TMPDIR"
+	case gcerrors.Code(err) == gcerrors.NotFound:
+		return "no such object"
+	}
+	return strings.TrimPrefix(plain(err), "blob: ")
+}
+
+// keyShape is a key in JSON, and part of that of objects.
+type sealShape struct {
+	Mode  string `json:"mode"`   // empty if it is not known
+	KeyID string `json:"key_id"` // empty for SSE-C
+}
+
+func shapeOf(k blob.KeyRef) sealShape {
+	if k.Mode == 0 {
+		return sealShape{}
+	}
+	return sealShape{k.Mode.String(), k.KeyID}
+}
+
+// sealName is a key's name for people.
+func sealName(k blob.KeyRef) string {
+	switch {
+	case k.Mode == 0:
+		return "an unknown key"
+	case k.KeyID == "":
+		return fmt.Sprintf("%v, a customer key", k.Mode)
+	}
+	return fmt.Sprintf("%v key %s", k.Mode, printable(k.KeyID))
+}
+
+// writeLine writes one line.
+func (c *console) writeLine(line any) error {
+	return about("standard output", json.NewEncoder(c.stdout).Encode(line))
+}
+
+// objects is a number of objects, in words.
+func objects(n int64) string {
+	if n == 1 {
+		return "1 object"
+	}
+	return fmt.Sprintf("%d objects", n)
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+)
+
+// s3Server is a server with the API of S3, in this process, with a bucket, photos.
+// Before it writes, it calls beforePut, if that is set.
+type s3Server struct {
+	url []string
+
+	mu         sync.Mutex
+	beforePut  func(*http.Request)
+	conditions []string // the If-Match of each PUT
+}
+
+func newS3(t *testing.T) *s3Server {
+	t.Setenv("AWS_ACCESS_KEY_ID", "id")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	t.Setenv("AWS_MAX_ATTEMPTS", "1")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	backend := s3mem.New()
+	require.NoError(t, backend.CreateBucket("photos"))
+	api := gofakes3.New(backend, gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
+	s := new(s3Server)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			s.mu.Lock()
+			s.conditions = append(s.conditions, r.Header.Get("If-Match"))
+			before := s.beforePut
+			s.beforePut = nil
+			s.mu.Unlock()
+			if before != nil {
+				before(r)
+			}
+		}
+		api.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	s.url = []string{"--bucket", "s3://photos?region=us-east-1&use_path_style=true&response_checksum_validation=when_required&endpoint=" + server.URL}
+	return s
+}
+
+// takeConditions returns the If-Match of each PUT since it was called last.
+func (s *s3Server) takeConditions() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := s.conditions
+	s.conditions = nil
+	return taken
+}
+
+// TestBucketS3 has a key's life on S3. What is replaced there says If-Match.
+func TestBucketS3(t *testing.T) {
+	s3 := newS3(t)
+	workspace(t)
+	old := ringKeys(t).Keys[0].ID
+	plain := random(50_000)
+	write(t, "cat.jpg", plain)
+	for _, name := range []string{"a", "2026/b"} {
+		require.Empty(t, ok(t, args("bucket", "put", s3.url, ring, "cat.jpg", name)...))
+	}
+	blobseal(args("bucket", "put", s3.url, ring, "cat.jpg", "a")...).fails(t, 1, "a: already exists; --force replaces it")
+	require.Equal(t, string(plain[20_000:20_100]), ok(t, args("bucket", "get", s3.url, ring, "--range", "20000-20099", "a", "-")...))
+	blobseal(args("bucket", "get", s3.url, ring, "none", "-")...).fails(t, 1, "none: ")
+	ok(t, args("ring", "rotate", ring)...)
+
+	s3.takeConditions()
+	require.Contains(t, ok(t, args("bucket", "rewrap", s3.url, ring)...), "s3://photos: 2 objects rewrapped to SSE-S3 key ")
+	conditions := s3.takeConditions()
+	require.Len(t, conditions, 2)
+	for _, etag := range conditions {
+		require.Regexp(t, `^"[0-9a-f]{32}"$`, etag)
+	}
+	require.Contains(t, ok(t, args("bucket", "inventory", s3.url)...), "s3://photos: 2 objects, ")
+	require.Contains(t, ok(t, args("bucket", "check", s3.url, ring, "--depth", "bodies")...), ", 2 good (")
+	ok(t, args("bucket", "retire", s3.url, ring, old)...)
+	require.Equal(t, string(plain), ok(t, args("bucket", "get", s3.url, ring, "2026/b", "-")...))
+
+	blobseal("bucket", "inventory", "--bucket", s3.url[1][:5]+"none"+s3.url[1][len("s3://photos"):]).fails(t, 1, "s3://none: no such bucket")
+}
+
+// Another process writes an object when the rewrap has looked at it for the last
+// time: its write stays.
+func TestBucketS3Race(t *testing.T) {
+	s3 := newS3(t)
+	workspace(t)
+	write(t, "old", []byte("old"))
+	ok(t, args("bucket", "put", s3.url, ring, "old", "a")...)
+	ok(t, args("ring", "rotate", ring)...)
+	store, err := gcblob.OpenBucket(t.Context(), s3.url[1])
+	require.NoError(t, err)
+	defer store.Close()
+	s3.beforePut = func(*http.Request) { require.NoError(t, store.WriteAll(t.Context(), "a", []byte("newer"), nil)) }
+	out := ok(t, args("bucket", "rewrap", s3.url, ring)...)
+	require.Contains(t, out, "a: left alone: replaced or deleted meanwhile\n")
+	require.Contains(t, out, " 1 changed meanwhile, 0 failed")
+	data, err := store.ReadAll(t.Context(), "a")
+	require.NoError(t, err)
+	require.Equal(t, "newer", string(data))
+}

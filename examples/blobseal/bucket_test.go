@@ -1,0 +1,549 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+)
+
+var (
+	bucketURL  = []string{"--bucket", "file://./photos"}
+	toOther    = []string{"--to-ring", "other.ring", "--to-root-key-file", "root.key"}
+	otherRing  = []string{"--ring", "other.ring", "--root-key-file", "root.key"}
+	toCustomer = []string{"--to-customer-key-file", "my.key"}
+)
+
+// album makes a workspace with a bucket, photos, and objects in it.
+func album(t *testing.T, key []string, names ...string) {
+	t.Helper()
+	workspace(t)
+	require.NoError(t, os.Mkdir("photos", 0o755))
+	for _, name := range names {
+		put(t, key, name, "picture of "+name)
+	}
+}
+
+func put(t *testing.T, key []string, name, text string, flags ...string) {
+	t.Helper()
+	res := piped(text, args("bucket", "put", bucketURL, key, flags, "-", name)...)
+	require.Equal(t, result{}, res)
+}
+
+// plainly stores an object that is not encrypted.
+func plainly(t *testing.T, name, text string) {
+	t.Helper()
+	store, err := gcblob.OpenBucket(t.Context(), "file://./photos")
+	require.NoError(t, err)
+	require.NoError(t, store.WriteAll(t.Context(), name, []byte(text), &gcblob.WriterOptions{ContentType: "text/x-poem"}))
+	require.NoError(t, store.Close())
+}
+
+func get(t *testing.T, key []string, name string, flags ...string) string {
+	t.Helper()
+	return ok(t, args("bucket", "get", bucketURL, key, flags, name, "-")...)
+}
+
+// lines parses JSON Lines.
+func lines(t *testing.T, text string) (all []map[string]any) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		var value map[string]any
+		require.NoError(t, json.Unmarshal([]byte(line), &value), "%s", line)
+		all = append(all, value)
+	}
+	return all
+}
+
+// summary is the last of JSON Lines.
+func summary(t *testing.T, text string) map[string]any {
+	t.Helper()
+	all := lines(t, text)
+	require.NotEmpty(t, all)
+	return all[len(all)-1]["summary"].(map[string]any)
+}
+
+// TestBucketLife is what the help of bucket shows: put, rotate, rewrap, retire.
+func TestBucketLife(t *testing.T) {
+	album(t, ring, "a.jpg", "2026/b.jpg", "2026/c.jpg")
+	old := ringKeys(t).Keys[0].ID
+	require.NotContains(t, string(read(t, "photos/2026/b.jpg")), "picture")
+
+	inventory := ok(t, args("bucket", "inventory", bucketURL, "--list")...)
+	require.Regexp(t, `(?m)^2026/b.jpg: 21 bytes, SSE-S3 key `+old+`$`, inventory)
+	require.Regexp(t, `(?m)^3 +3\d+ +SSE-S3 key `+old+`$`, inventory)
+	require.Contains(t, inventory, "file://./photos: 3 objects, ")
+
+	retire := args("bucket", "retire", bucketURL, ring, old)
+	blobseal(retire...).fails(t, 1, "my.ring: the key is the newest one, which seals new files: rotate first")
+	ok(t, args("ring", "rotate", ring)...)
+	newest := ringKeys(t).Keys[1].ID
+	res := blobseal(retire...)
+	res.fails(t, 1, "my.ring: key "+old+" stays as it is: 3 objects under it, which rewrap moves")
+	require.Equal(t, "photos/2026/b.jpg: is under the key\nphotos/2026/c.jpg: is under the key\nphotos/a.jpg: is under the key\n", res.out)
+
+	before := read(t, "photos/a.jpg")
+	rewrap := args("bucket", "rewrap", bucketURL, ring)
+	require.Regexp(t, `^file://./photos: dry run: 3 objects rewrapped to SSE-S3 key `+newest+` \(\d+ bytes\), 0 there already, 0 not asked for, 0 changed meanwhile, 0 failed\n$`,
+		ok(t, args(rewrap, "--dry-run")...))
+	require.Equal(t, before, read(t, "photos/a.jpg"))
+	require.Equal(t, "2026/b.jpg: rewrapped to SSE-S3 key "+newest+"\n2026/c.jpg: rewrapped to SSE-S3 key "+newest+"\n",
+		strings.SplitAfter(ok(t, args(rewrap, "--prefix", "2026/", "--list")...), "file")[0][:2*len("2026/b.jpg: rewrapped to SSE-S3 key "+newest+"\n")])
+	all := lines(t, ok(t, args(rewrap, "--json", "--list")...))
+	require.Equal(t, map[string]any{"key": "a.jpg", "outcome": "done", "stored": float64(len(before)),
+		"from": map[string]any{"mode": "SSE-S3", "key_id": old}, "to": map[string]any{"mode": "SSE-S3", "key_id": newest}}, all[0])
+	require.Equal(t, map[string]any{"bucket": "file://./photos", "target": map[string]any{"mode": "SSE-S3", "key_id": newest}, "resumed": false, "dry_run": false,
+		"done": 1.0, "current": 2.0, "unmatched": 0.0, "changed": 0.0, "failed": 0.0, "bytes": float64(len(before))}, all[1]["summary"])
+	require.Equal(t, before[len(before)-16:], read(t, "photos/a.jpg")[len(before)-16:], "the body is as it was")
+
+	require.Equal(t, "my.ring: key "+old+" is disabled: no object needs it\n", ok(t, retire...))
+	blobseal(args(retire, "--destroy")...).fails(t, 2, "give --yes")
+	res = blobseal(args(retire, "--destroy", "--yes")...)
+	res.fails(t, 1, "my.ring: key "+old+" is not destroyed yet: it is disabled since ")
+	require.Contains(t, res.errout, "repeat the command from ")
+	require.Equal(t, "my.ring: key "+old+" is destroyed: no object needs it\n", ok(t, args(retire, "--destroy", "--yes", "--quarantine", "0")...))
+	blobseal(retire...).fails(t, 1, "the key was destroyed")
+
+	for _, name := range []string{"a.jpg", "2026/b.jpg", "2026/c.jpg"} {
+		require.Equal(t, "picture of "+name, get(t, ring, name))
+	}
+	require.Equal(t, "file://./photos: 3 objects, 3 good (bodies authenticated)\n", ok(t, args("bucket", "check", bucketURL, ring, "--depth", "bodies")...))
+}
+
+func TestBucketPutAndGet(t *testing.T) {
+	for mode, key := range modes {
+		t.Run(mode, func(t *testing.T) {
+			album(t, key)
+			plain := random(100_000)
+			write(t, "cat.jpg", plain)
+			flags := []string{}
+			if mode == "SSE-KMS" {
+				flags = []string{"--bucket-key"}
+			}
+			require.Empty(t, ok(t, args("bucket", "put", bucketURL, key, flags, "--context", "owner=me", "--content-type", "image/x-cat", "cat.jpg", "2026/cat")...))
+			require.Contains(t, string(read(t, "photos/2026/cat.attrs")), "image/x-cat")
+			require.Equal(t, string(plain), get(t, key, "2026/cat"))
+			require.Equal(t, string(plain[20_000:20_010]), get(t, key, "2026/cat", "--range", "20000-20009"))
+			require.Equal(t, string(plain[99_990:]), get(t, key, "2026/cat", "--range", "99990-"))
+			require.Empty(t, ok(t, args("bucket", "get", bucketURL, key, "2026/cat", "copy")...))
+			require.Equal(t, plain, read(t, "copy"))
+			info, err := os.Stat("copy")
+			require.NoError(t, err)
+			require.Equal(t, os.FileMode(0o600), info.Mode())
+
+			stored := read(t, "photos/2026/cat")
+			blobseal(args("bucket", "put", bucketURL, key, "cat.jpg", "2026/cat")...).fails(t, 1, "2026/cat: already exists; --force replaces it")
+			require.Equal(t, stored, read(t, "photos/2026/cat"))
+			ok(t, args("bucket", "put", bucketURL, key, "--force", "my.key", "2026/cat")...)
+			require.Equal(t, read(t, "my.key"), []byte(get(t, key, "2026/cat")))
+		})
+	}
+}
+
+func TestBucketRewrapTo(t *testing.T) {
+	for name, test := range map[string]struct {
+		source, rewrap, target []string
+		to                     string
+	}{
+		"another ring":    {ring, toOther, otherRing, "SSE-S3 key "},
+		"key service":     {ring, []string{"--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-kms-key", "alias/photos"}, photos, "SSE-KMS key arn:"},
+		"customer key":    {ring, toCustomer, customer, "SSE-C, a customer key"},
+		"customer's new":  {customer, []string{"--to-customer-key-file", "other.key"}, []string{"--customer-key-file", "other.key"}, "SSE-C, a customer key"},
+		"another key":     {service, []string{"--to-kms-key", "alias/photos"}, photos, "SSE-KMS key arn:"},
+		"a bucket key":    {photos, []string{"--to-kms-key", "alias/photos", "--to-bucket-key"}, photos, "SSE-KMS key arn:"},
+		"new material":    {photos, []string{"--to-kms-key", "alias/photos", "--force"}, photos, "SSE-KMS key arn:"},
+		"ring to itself":  {ring, []string{"--force"}, ring, "SSE-S3 key "},
+		"from a customer": {customer, []string{"--to-ring", "my.ring", "--to-root-key-file", "root.key"}, ring, "SSE-S3 key "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			album(t, test.source, "a", "b/c")
+			ok(t, args("ring", "create", otherRing)...)
+			out := ok(t, args("bucket", "rewrap", bucketURL, test.source, test.rewrap)...)
+			require.Contains(t, out, "file://./photos: 2 objects rewrapped to "+test.to)
+			require.Equal(t, "picture of b/c", get(t, test.target, "b/c"))
+			if !strings.Contains(strings.Join(test.rewrap, " "), "--force") {
+				again := ok(t, args("bucket", "rewrap", bucketURL, test.source, test.rewrap)...)
+				require.Contains(t, again, ": 0 objects rewrapped")
+				require.Contains(t, again, " 2 there already")
+			}
+			ok(t, args("bucket", "check", bucketURL, test.target, "--depth", "bodies")...)
+		})
+	}
+	t.Run("what the filter says", func(t *testing.T) {
+		album(t, ring, "a")
+		put(t, photos, "b", "x")
+		put(t, service, "c", "x")
+		keys := lines(t, ok(t, args("bucket", "inventory", bucketURL, "--list", "--json")...))
+		out := ok(t, args("bucket", "rewrap", bucketURL, service, toCustomer, "--key-id", keys[1]["key_id"].(string))...)
+		require.Contains(t, out, ": 1 object rewrapped")
+		require.Contains(t, out, " 2 not asked for")
+		out = ok(t, args("bucket", "rewrap", bucketURL, photos, toCustomer)...)
+		require.Contains(t, out, ": 0 objects rewrapped", "--kms-key is what objects must be under")
+		out = ok(t, args("bucket", "rewrap", bucketURL, ring, toCustomer, "--mode", "SSE-S3", "--mode", "SSE-C")...)
+		require.Contains(t, out, ": 1 object rewrapped")
+		require.Contains(t, out, " 1 there already, 1 not asked for")
+	})
+}
+
+func TestBucketFailures(t *testing.T) {
+	album(t, ring, "a", "b", "c")
+	require.NoError(t, os.WriteFile("photos/b", read(t, "photos/a"), 0o644)) // an object under another's name
+	ok(t, args("ring", "rotate", ring)...)
+
+	res := blobseal(args("bucket", "rewrap", bucketURL, ring)...)
+	res.fails(t, 1, "file://./photos: 1 object failed, and stayed as they were; the same command tries again")
+	require.Contains(t, res.out, "b: FAILED: wrong key, or sealed for another object or for a bucket of another name than photos, or edited envelope\n")
+	require.Contains(t, res.out, ": 2 objects rewrapped to ")
+	require.Contains(t, res.out, " 1 failed\n")
+
+	res = blobseal(args("bucket", "rewrap", bucketURL, ring, "--json")...)
+	res.fails(t, 1, "1 object failed")
+	all := lines(t, res.out)
+	require.Equal(t, "b", all[0]["key"])
+	require.Equal(t, "failed", all[0]["outcome"])
+	require.Contains(t, all[0]["error"], "wrong key")
+	require.Equal(t, 1.0, summary(t, res.out)["failed"])
+
+	res = blobseal(args("bucket", "rewrap", bucketURL, ring, "--name", "pictures", "--force", "--max-failures", "1")...)
+	res.fails(t, 1, "gave up when 1 object had failed; the same command leaves alone what is done")
+
+	require.NoError(t, os.Remove("photos/b"))
+	require.Contains(t, ok(t, args("bucket", "rewrap", bucketURL, ring)...), " 2 there already")
+}
+
+func TestBucketCheckpoint(t *testing.T) {
+	album(t, ring, "a", "b")
+	rewrap := args("bucket", "rewrap", bucketURL, ring, "--force")
+	checkpoint := []string{"--checkpoint", "photos.cp"}
+	bad := read(t, "photos/b")
+	require.NoError(t, os.WriteFile("photos/b", read(t, "photos/a"), 0o644))
+	blobseal(args(rewrap, checkpoint)...).fails(t, 1, "1 object failed")
+	require.NoError(t, os.WriteFile("photos/b", bad, 0o644))
+	out := ok(t, args(rewrap, checkpoint, "--json", "--list")...)
+	require.Equal(t, "b", lines(t, out)[0]["key"], "what is done is not done again")
+	require.Equal(t, true, summary(t, out)["resumed"])
+	require.Equal(t, 2.0, summary(t, out)["done"])
+
+	require.NoError(t, os.WriteFile("photos/b", read(t, "photos/a"), 0o644))
+	blobseal(args(rewrap, checkpoint)...).fails(t, 1, "1 object failed")
+	blobseal(args(rewrap, checkpoint, "--prefix", "a")...).fails(t, 1, "photos.cp: is the checkpoint of another job, or none")
+	write(t, "photos.cp", []byte("to do: rewrap"))
+	blobseal(args(rewrap, checkpoint)...).fails(t, 1, "photos.cp: is the checkpoint of another job, or none")
+	blobseal(args(rewrap, "--checkpoint", "no/photos.cp")...).fails(t, 1, "no/photos.cp: no such file or directory")
+	blobseal(args(rewrap, "--checkpoint", "photos")...).fails(t, 1, "photos: is a directory")
+}
+
+func TestBucketCheck(t *testing.T) {
+	album(t, ring, "good", "foreign", "short", "flipped", "head", "gone")
+	big := string(random(40_000))
+	put(t, ring, "flipped", big, "--force")
+	put(t, ring, "short", big, "--force")
+	put(t, customer, "customers", "x")
+	put(t, photos, "kms", "x")
+	plainly(t, "plain", "x")
+	edit := func(name string, change func([]byte) []byte) {
+		require.NoError(t, os.WriteFile("photos/"+name, change(read(t, "photos/"+name)), 0o644))
+	}
+	edit("foreign", func([]byte) []byte { return read(t, "photos/good") })
+	edit("short", func(data []byte) []byte { return data[:len(data)-100] })
+	edit("flipped", func(data []byte) []byte { data[20_000] ^= 1; return data })
+	edit("head", func(data []byte) []byte { data[0] ^= 1; return data })
+	before := ringKeys(t).Keys[0].ID
+	ok(t, args("ring", "rotate", ring)...)
+	edit("gone", func([]byte) []byte { return nil })
+	require.NoError(t, os.Remove("photos/gone"))
+	put(t, ring, "new", "x")
+
+	check := func(want []string, says string, flags ...any) {
+		t.Helper()
+		res := blobseal(args(append([]any{"bucket", "check", bucketURL, ring}, flags...)...)...)
+		if says != "" {
+			res.fails(t, 1, says)
+		} else {
+			require.Equal(t, 0, res.code, res.errout)
+		}
+		all := strings.SplitAfter(res.out, "\n")
+		for i, line := range want {
+			require.Regexp(t, "^"+line+"$", strings.TrimSuffix(all[i], "\n"))
+		}
+		require.Len(t, all, len(want)+2, "%s", res.out)
+	}
+	head := "head: DAMAGED: .+"
+	foreign := "foreign: WRONG KEY: wrong key, or sealed for another object .*"
+	unencrypted := "plain: PLAIN: it is not encrypted; --allow-plain lets that be"
+	noCustomer := `customers: NO KEY: sealed under a customer key \(SSE-C\): give --customer-key-file`
+	noKMS := `kms: NO KEY: sealed under a key service's key \(SSE-KMS\): give --kms and its root`
+	check([]string{noCustomer, foreign, head, noKMS, unencrypted}, "file://./photos: 5 of 9 objects cannot be read")
+	check([]string{noCustomer, "flipped: DAMAGED: damaged: chunk 1 is not authentic, at byte 16384 of the plaintext", foreign, head, noKMS, unencrypted,
+		"short: .*"}, "7 of 9 objects", "--depth", "bodies")
+	check([]string{noCustomer, foreign, head, noKMS, unencrypted, "short: .*"}, "6 of 9", "--depth", "lengths")
+	check([]string{foreign, head}, "2 of 9", "--allow-plain", "--kms", "my.kms", customer)
+	check([]string{foreign}, "1 of 4 objects", "--key-id", before)
+	check([]string{"new: GOOD, 1 bytes"}, "", "--prefix", "new", "--list")
+
+	res := blobseal(args("bucket", "check", bucketURL, ring, "--depth", "bodies", "--json")...)
+	res.fails(t, 1, "7 of 9")
+	all := lines(t, res.out)
+	require.Len(t, all, 8)
+	require.Equal(t, "flipped", all[1]["key"])
+	require.Equal(t, "damaged", all[1]["verdict"])
+	require.Equal(t, before, all[1]["key_id"])
+	require.Equal(t, 40_000.0, all[1]["size"])
+	verdicts := summary(t, res.out)["verdicts"].(map[string]any)
+	require.Equal(t, 2.0, verdicts["good"])
+	require.Equal(t, 2.0, verdicts["no key"])
+
+	ok(t, args("ring", "disable", ring, before)...)
+	res = blobseal(args("bucket", "check", bucketURL, ring, "--prefix", "good")...)
+	res.fails(t, 1, "1 of 1 object")
+	require.Contains(t, res.out, "good: NO KEY: sealed under key "+before+", which is disabled; enable it with: blobseal ring enable "+before)
+}
+
+func TestBucketEncryptExisting(t *testing.T) {
+	album(t, ring, "sealed")
+	plainly(t, "poem", "roses are red")
+	blobseal(args("bucket", "get", bucketURL, ring, "poem", "-")...).fails(t, 1, "poem: not encrypted; --allow-plain reads it, and encrypt-existing encrypts it")
+	require.Equal(t, "roses are red", get(t, ring, "poem", "--allow-plain"))
+	encrypt := args("bucket", "encrypt-existing", bucketURL, ring)
+	require.Contains(t, ok(t, args(encrypt, "--dry-run")...), "dry run: 1 object encrypted to SSE-S3 key ")
+	require.Equal(t, "roses are red", string(read(t, "photos/poem")))
+	require.Contains(t, ok(t, args("bucket", "inventory", bucketURL)...), "nothing: not encrypted")
+	require.Regexp(t, `: 1 object encrypted to SSE-S3 key .* 1 not asked for, .* 0 failed\n$`, ok(t, encrypt...))
+	require.NotContains(t, string(read(t, "photos/poem")), "roses")
+	require.Equal(t, "roses are red", get(t, ring, "poem"))
+	require.Contains(t, string(read(t, "photos/poem.attrs")), "text/x-poem")
+	require.NotContains(t, ok(t, args("bucket", "inventory", bucketURL)...), "not encrypted")
+}
+
+func TestBucketShred(t *testing.T) {
+	album(t, ring, "a", "u7/a", "u7/b", "u8/a")
+	record := []string{"--record", "shredded.jsonl"}
+	events := func() (all []string) {
+		for _, line := range lines(t, string(read(t, "shredded.jsonl"))) {
+			all = append(all, fmt.Sprint(line["event"], " ", line["key"]))
+		}
+		require.NoError(t, os.Remove("shredded.jsonl"))
+		return all
+	}
+	shred := args("bucket", "shred", bucketURL, record)
+	require.Equal(t, "a: shredded\n", ok(t, args(shred, "--yes", "a")...))
+	require.Equal(t, []string{"shred a", "shredded a"}, events())
+	require.NoFileExists(t, "photos/a")
+	blobseal(args(shred, "--yes", "a")...).fails(t, 1, "a: no such object")
+
+	plainly(t, "u7/plain", "x")
+	res := blobseal(args(shred, "--yes", "--prefix", "u7/")...)
+	res.fails(t, 1, "file://./photos: 1 object not shredded; see shredded.jsonl")
+	require.Equal(t, "file://./photos: 2 objects shredded\n", res.out)
+	require.FileExists(t, "photos/u7/plain")
+	require.Equal(t, []string{"shred u7/a", "shred u7/b", "shred u7/plain", "shredded u7/a", "shredded u7/b", "failed u7/plain"}, events())
+	blobseal(args(shred, "--yes", "u7/plain")...).fails(t, 1, "u7/plain: not encrypted, so that deleting it shreds nothing")
+	events()
+	require.NoError(t, os.Remove("photos/u7/plain"))
+
+	t.Run("a ring's key", func(t *testing.T) {
+		old := ringKeys(t).Keys[0].ID
+		blobseal(args(shred, ring, "--yes", "--key-id", old)...).fails(t, 1, "rotate first")
+		ok(t, args("ring", "rotate", ring)...)
+		require.Equal(t, "file://./photos: SSE-S3 key "+old+" sealed 1 object here; the key is destroyed\n", ok(t, args(shred, ring, "--yes", "--key-id", old)...))
+		require.Equal(t, []string{"shred u8/a", "shred <nil>", "shredded <nil>"}, events())
+		blobseal(args("bucket", "get", bucketURL, ring, "u8/a", "-")...).fails(t, 1, "u8/a: sealed under key "+old+", which was destroyed")
+	})
+	t.Run("a service's key", func(t *testing.T) {
+		put(t, photos, "k", "x")
+		require.Contains(t, ok(t, args(shred, service, "--yes", "--key-id", "alias/photos", "--days", "7")...), " sealed 1 object here; the key is disabled, and is deleted after some days")
+		blobseal(args("bucket", "get", bucketURL, service, "k", "-")...).fails(t, 1, "waits to be deleted")
+		blobseal(args(shred, service, "--yes", "--key-id", "alias/photos")...).fails(t, 1, "waits to be deleted")
+	})
+}
+
+func TestBucketRetireKeepsWhatIsUnclear(t *testing.T) {
+	album(t, ring, "a", "b")
+	old := ringKeys(t).Keys[0].ID
+	ok(t, args("ring", "rotate", ring)...)
+	ok(t, args("bucket", "rewrap", bucketURL, ring)...)
+	data := read(t, "photos/b")
+	data[0] ^= 1
+	require.NoError(t, os.WriteFile("photos/b", data, 0o644))
+	res := blobseal(args("bucket", "retire", bucketURL, ring, old)...)
+	res.fails(t, 1, "stays as it is: 1 object that may be, which check explains")
+	require.Equal(t, "photos/b: does not tell what key it is under\n", res.out)
+	res = blobseal(args("bucket", "retire", bucketURL, ring, old, "--json")...)
+	res.fails(t, 1, "stays as it is")
+	var got retirement
+	require.NoError(t, json.Unmarshal([]byte(res.out), &got))
+	require.Equal(t, "enabled", got.State)
+	require.EqualValues(t, 1, got.Unclear)
+	require.Empty(t, got.Names)
+	require.Equal(t, "b", got.UnclearNames[0].Key)
+	require.Equal(t, "enabled", ringKeys(t).Keys[0].State.String())
+}
+
+// TestBucketRefuses has what is refused for what the files, the store or the keys
+// say. Nothing changes.
+func TestBucketRefuses(t *testing.T) {
+	album(t, ring, "a")
+	put(t, photos, "k", "x")
+	write(t, "plain", []byte("x"))
+	ok(t, args("ring", "create", otherRing)...)
+	write(t, "policy", []byte(`permit (principal == Principal::"user:admin", action, resource);`))
+	ok(t, args("kms", "policy", "put", service, "--force", "alias/photos", "policy")...)
+	before := tree(t)
+	none := []string{"--bucket", "file://./none"}
+	for name, test := range map[string]struct {
+		args []string
+		says string
+	}{
+		"no directory":         {args("bucket", "check", none, ring), "file://./none: no such directory; ?create_dir=true makes it"},
+		"a file":               {args("bucket", "check", "--bucket", "file://./plain", ring), "is not a directory"},
+		"parameter":            {args("bucket", "inventory", "--bucket", "file://./photos?frob=1"), `file://./photos: invalid query parameter "frob"`},
+		"s3 parameter":         {args("bucket", "inventory", "--bucket", "s3://photos?frob=1"), `s3://photos: unknown query parameter "frob"`},
+		"no object":            {args("bucket", "get", bucketURL, ring, "none", "-"), "none: no such object"},
+		"range":                {args("bucket", "get", bucketURL, ring, "--range", "5-100", "a", "-"), "a: --range is beyond the end: the last byte is 11"},
+		"output exists":        {args("bucket", "get", bucketURL, ring, "a", "plain"), "plain: already exists; --force replaces it"},
+		"another ring":         {args("bucket", "get", bucketURL, otherRing, "a", "out"), "a: sealed under key "},
+		"another name":         {args("bucket", "get", bucketURL, ring, "--name", "pictures", "a", "out"), "a bucket of another name than pictures"},
+		"another mode":         {args("bucket", "get", bucketURL, customer, "a", "out"), "a: sealed under a ring's key (SSE-S3): give --ring and its root"},
+		"another service key":  {args("bucket", "get", bucketURL, service, "--kms-key", "alias/none", "k", "out"), `no such key: "alias/none"`},
+		"not permitted":        {args("bucket", "get", bucketURL, service, "--principal", "user:bob", "k", "out"), `"user:bob" may not Decrypt`},
+		"put, not permitted":   {args("bucket", "put", bucketURL, photos, "--principal", "user:bob", "plain", "new"), `"user:bob" may not GenerateDataKey`},
+		"put, no file":         {args("bucket", "put", bucketURL, ring, "none", "new"), "none: no such file or directory"},
+		"put, bad name":        {args("bucket", "put", bucketURL, ring, "plain", "x.attrs"), "x.attrs: "},
+		"rewrap of the denied": {args("bucket", "rewrap", bucketURL, ring, "--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-kms-key", "alias/photos", "--principal", "user:bob"), `"user:bob" may not GenerateDataKey`},
+		"rewrap, no ring":      {args("bucket", "rewrap", bucketURL, "--ring", "none", "--root-key-file", "root.key"), "none: no such ring"},
+		"retire, unknown key":  {args("bucket", "retire", bucketURL, ring, "00000000"), "my.ring: the ring has no such key"},
+		"retire, no directory": {args("bucket", "retire", none, ring, ringKeys(t).Keys[0].ID), "rotate first"},
+		"store down":           {args("bucket", "inventory", "--bucket", "s3://photos?endpoint=http://127.0.0.1:1&use_path_style=true&region=us-east-1"), "s3://photos: the store does not answer: dial tcp 127.0.0.1:1"},
+		"bad secret":           {args("bucket", "sign", "--secret-file", "plain", "--base-url", "http://localhost/", "a"), "plain: not a key"},
+		"no address":           {args("bucket", "serve", bucketURL, ring, "--secret-file", "my.key", "--listen", "256.0.0.1:0"), "--listen 256.0.0.1:0: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("AWS_ACCESS_KEY_ID", "x")
+			t.Setenv("AWS_SECRET_ACCESS_KEY", "x")
+			t.Setenv("AWS_MAX_ATTEMPTS", "1")
+			res := blobseal(test.args...)
+			res.fails(t, 1, test.says)
+			require.Empty(t, res.out)
+			require.Equal(t, before, tree(t))
+		})
+	}
+	t.Run("rewrap with another ring", func(t *testing.T) {
+		res := blobseal(args("bucket", "rewrap", bucketURL, otherRing)...)
+		res.fails(t, 1, "2 objects failed")
+		require.Regexp(t, `(?m)^a: FAILED: sealed under key \S+ of another ring; other.ring is ring `, res.out)
+		require.Equal(t, before, tree(t))
+	})
+}
+
+// tree lists all files below the current directory, but for an audit trail.
+func tree(t *testing.T) (names []string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(".", func(path string, _ os.DirEntry, err error) error {
+		if !strings.Contains(path, "my.kms") {
+			names = append(names, path)
+		}
+		return err
+	}))
+	return names
+}
+
+func TestBucketUsage(t *testing.T) {
+	album(t, ring, "a")
+	before := tree(t)
+	serve := args("bucket", "serve", bucketURL, ring, "--secret-file", "my.key")
+	sign := args("bucket", "sign", "--secret-file", "my.key")
+	shred := args("bucket", "shred", bucketURL, "--record", "r", "--yes")
+	for name, test := range map[string]struct {
+		args []string
+		says string
+	}{
+		"no bucket":             {args("bucket", "inventory"), "--bucket"},
+		"a path":                {args("bucket", "inventory", "--bucket", "photos"), `--bucket "photos": want a URL: file:///DIR, s3://NAME or mem://`},
+		"scheme":                {args("bucket", "inventory", "--bucket", "gs://photos"), "--bucket: gs:// is unknown; want file://, s3:// or mem://"},
+		"two slashes":           {args("bucket", "inventory", "--bucket", "file://photos/x"), "the directory begins with a third slash"},
+		"no name":               {args("bucket", "inventory", "--bucket", "file:///"), "has no name in it: give --name"},
+		"no key":                {args("bucket", "check", bucketURL), "no key: give --ring or --kms and its root"},
+		"no root":               {args("bucket", "check", bucketURL, "--ring", "my.ring"), "the ring needs its root"},
+		"put, two keys":         {args("bucket", "put", bucketURL, ring, customer, "my.key", "b"), "--ring and --customer-key-file: give one"},
+		"put, context":          {args("bucket", "put", bucketURL, ring, "--context", "a", "my.key", "b"), "want NAME=VALUE"},
+		"get, two keys":         {args("bucket", "get", bucketURL, ring, customer, "a", "-"), "--ring and --customer-key-file: give one"},
+		"get, range":            {args("bucket", "get", bucketURL, ring, "--range", "x", "a", "-"), "want OFF-END"},
+		"principal of none":     {args("bucket", "check", bucketURL, ring, "--principal", "user:bob"), "--principal: give --kms with it"},
+		"mode":                  {args("bucket", "inventory", bucketURL, "--mode", "SSE-X"), "--mode"},
+		"depth":                 {args("bucket", "check", bucketURL, ring, "--depth", "abyss"), "--depth"},
+		"workers":               {args("bucket", "inventory", bucketURL, "--workers=-1"), "--workers -1: want 1 or more"},
+		"rate":                  {args("bucket", "check", bucketURL, ring, "--rate=-1"), "--rate -1: want more than 0"},
+		"max failures":          {args("bucket", "rewrap", bucketURL, ring, "--max-failures", "0"), "--max-failures 0: want 1 or more"},
+		"nothing to change":     {args("bucket", "rewrap", bucketURL, customer), "nothing to change: give --to-ring, --to-kms or --to-customer-key-file"},
+		"no newest":             {args("bucket", "rewrap", bucketURL, service), "the keys of a key service have no newest one: give --to-kms-key"},
+		"no to-root":            {args("bucket", "rewrap", bucketURL, ring, "--to-ring", "other.ring"), "give --to-root-key-file"},
+		"to a key of none":      {args("bucket", "rewrap", bucketURL, ring, "--to-kms-key", "alias/photos"), "--to-kms-key: give --to-kms with it"},
+		"two filters":           {args("bucket", "check", bucketURL, photos, "--key-id", "x"), "--kms-key and --key-id: give one"},
+		"encrypt, bucket key":   {args("bucket", "encrypt-existing", bucketURL, ring, "--bucket-key"), "--bucket-key: give --kms with it"},
+		"retire, no key":        {args("bucket", "retire", bucketURL, ring), "<key>"},
+		"retire, quarantine":    {args("bucket", "retire", bucketURL, ring, "00000000", "--quarantine=-1h"), "--quarantine -1h0m0s: want 0 or more"},
+		"destroy in a script":   {args("bucket", "retire", bucketURL, ring, "--destroy", "00000000"), "give --yes"},
+		"shred in a script":     {args("bucket", "shred", bucketURL, "--record", "r", "a"), "give --yes"},
+		"shred without record":  {args("bucket", "shred", bucketURL, "a"), "--record"},
+		"shred nothing":         {shred, "give one of these: keys of objects, --prefix, or --key-id"},
+		"shred two":             {args(shred, "--prefix", "u", "a"), "give one of these"},
+		"shred with a key":      {args(shred, ring, "a"), "objects are shredded without a key"},
+		"shred a customer's":    {args(shred, customer, "--key-id", "x"), "--key-id names a key of --ring or of --kms"},
+		"shred a key of none":   {args(shred, "--key-id", "x"), "no key: give --ring or --kms"},
+		"shred, days":           {args(shred, ring, "--key-id", "x", "--days", "7"), "--days: give --kms with it"},
+		"shred, too soon":       {args(shred, service, "--key-id", "x", "--days", "1"), "--days 1: want 7 to 30"},
+		"sign, base":            {args(sign, "--base-url", "photos.example.com", "a"), "want an http or https URL without a query"},
+		"sign, base with query": {args(sign, "--base-url", "http://localhost/?a=b", "a"), "want an http or https URL without a query"},
+		"sign, too long":        {args(sign, "--base-url", "http://localhost/", "--expiry", "169h", "a"), "--expiry 169h0m0s: want more than 0, and at most 168h0m0s"},
+		"sign, never":           {args(sign, "--base-url", "http://localhost/", "--expiry", "0s", "a"), "want more than 0"},
+		"sign, method":          {args(sign, "--base-url", "http://localhost/", "--method", "POST", "a"), "--method"},
+		"sign, type of a GET":   {args(sign, "--base-url", "http://localhost/", "--content-type", "a/b", "a"), "--content-type: give --method PUT with it"},
+		"serve without secret":  {args("bucket", "serve", bucketURL, ring), "--secret-file"},
+		"serve a customer's":    {args("bucket", "serve", bucketURL, customer, "--secret-file", "my.key"), "customer keys do not come with a URL"},
+		"serve where":           {args(serve, "--listen", "8080"), `--listen "8080": want HOST:PORT`},
+		"serve what size":       {args(serve, "--max-size", "0"), "--max-size 0: want 1 or more"},
+		"serve what base":       {args(serve, "--listen", "127.0.0.1:0", "--base-url", "ftp://x/"), "want an http or https URL"},
+		"serve, bucket key":     {args(serve, "--bucket-key"), "--bucket-key: give --kms with it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res := blobseal(test.args...)
+			res.fails(t, 2, test.says)
+			require.Empty(t, res.out)
+			require.Equal(t, before, tree(t))
+		})
+	}
+}
+
+// An empty bucket in memory serves to try a command.
+func TestBucketInMemory(t *testing.T) {
+	workspace(t)
+	require.Equal(t, "mem://: 0 objects, 0 bytes stored, 0 of plaintext\n", ok(t, "bucket", "inventory", "--bucket", "mem://"))
+	require.Contains(t, ok(t, args("bucket", "rewrap", "--bucket", "mem://", ring)...), ": 0 objects rewrapped")
+	require.Empty(t, ok(t, args("bucket", "put", "--bucket", "mem://", ring, "my.key", "k")...))
+}
+
+func TestBucketInventoryJSON(t *testing.T) {
+	album(t, ring, "a")
+	plainly(t, "b", "12345")
+	all := lines(t, ok(t, args("bucket", "inventory", bucketURL, "--list", "--json")...))
+	require.Len(t, all, 3)
+	id := ringKeys(t).Keys[0].ID
+	require.NotEmpty(t, all[0]["mod_time"])
+	delete(all[0], "mod_time")
+	require.Equal(t, map[string]any{"key": "a", "kind": "encrypted", "mode": "SSE-S3", "key_id": id, "stored": float64(len(read(t, "photos/a"))), "size": 12.0}, all[0])
+	require.Equal(t, "plain", all[1]["kind"])
+	sum := all[2]["summary"].(map[string]any)
+	require.Equal(t, 2.0, sum["objects"])
+	require.Equal(t, 17.0, sum["size"])
+	require.Equal(t, []any{
+		map[string]any{"kind": "encrypted", "mode": "SSE-S3", "key_id": id, "objects": 1.0, "stored": float64(len(read(t, "photos/a")))},
+		map[string]any{"kind": "plain", "mode": "", "key_id": "", "objects": 1.0, "stored": 5.0},
+	}, sum["groups"])
+	require.True(t, bytes.HasPrefix([]byte(ok(t, args("bucket", "inventory", bucketURL, "--json")...)), []byte(`{"summary":`)))
+}
