@@ -163,5 +163,15 @@ func TestStrongerPassphraseRoot(t *testing.T) {
 	require.NoError(t, err, "costs are read from the document")
 	_, err = keyring.Open(ctx, store, passphraseRoot(t, "two").AEADWithContext, nil)
 	require.ErrorIs(t, err, keyring.ErrRoot)
-	require.True(t, bytes.Contains(document(t, store), []byte{1, 0, 0, 0, 3, 0, 0, 20 * 1024 >> 8, 0, 2}))
+	strong := []byte{1, 0, 0, 0, 3, 0, 0, 20 * 1024 >> 8, 0, 2}
+	require.True(t, bytes.Contains(document(t, store), strong))
+
+	// A ring that is opened with other costs takes them up when it next writes.
+	store = keyring.NewMemStore()
+	_, err = keyring.Open(ctx, store, passphraseRoot(t, "one").AEADWithContext, &keyring.Options{Create: true})
+	require.NoError(t, err)
+	ring, err = keyring.Open(ctx, store, stronger, nil)
+	require.NoError(t, err)
+	rotate(t, ring)
+	require.True(t, bytes.Contains(document(t, store), strong))
 }
