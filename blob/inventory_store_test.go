@@ -125,7 +125,7 @@ func (r *rigged) NewRangeReader(ctx context.Context, key string, offset, length 
 	if err := r.before("open", key); err != nil {
 		return nil, err
 	}
-	inner, err := r.inner.NewRangeReader(ctx, key, offset, length, nil)
+	inner, err := r.inner.NewRangeReader(ctx, key, offset, length, &gcblob.ReaderOptions{BeforeRead: opts.BeforeRead})
 	if err != nil {
 		return nil, err
 	}
@@ -163,16 +163,11 @@ func (r *rigged) NewTypedWriter(ctx context.Context, key, contentType string, op
 	if err := r.before("create", key); err != nil {
 		return nil, err
 	}
-	if opts.BeforeWrite != nil {
-		if err := opts.BeforeWrite(func(any) bool { return false }); err != nil {
-			return nil, err
-		}
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	inner, err := r.inner.NewWriter(ctx, key, &gcblob.WriterOptions{
 		CacheControl: opts.CacheControl, ContentDisposition: opts.ContentDisposition, ContentEncoding: opts.ContentEncoding,
 		ContentLanguage: opts.ContentLanguage, ContentType: contentType, Metadata: opts.Metadata,
-		DisableContentTypeDetection: true, IfNotExist: opts.IfNotExist,
+		DisableContentTypeDetection: true, IfNotExist: opts.IfNotExist, BeforeWrite: opts.BeforeWrite,
 	})
 	if err != nil {
 		cancel()

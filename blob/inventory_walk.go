@@ -39,8 +39,7 @@ type listed struct {
 // list calls visit for all objects whose keys begin with prefix, in the order in
 // which the store lists them, and ends with the first error.
 func list(ctx context.Context, store *gcblob.Bucket, prefix string, visit func(listed) error) error {
-	var directory fs.FileInfo
-	if store.As(&directory) {
+	if isDirectory(store) {
 		return listTree(ctx, store, prefix, visit)
 	}
 	size := firstPage
@@ -57,6 +56,12 @@ func list(ctx context.Context, store *gcblob.Bucket, prefix string, visit func(l
 		token, size = next, min(2*size, largestPage)
 	}
 	return nil
+}
+
+// isDirectory reports whether a store is a fileblob bucket.
+func isDirectory(store *gcblob.Bucket) bool {
+	var info fs.FileInfo
+	return store.As(&info) && info.IsDir()
 }
 
 // listTree lists a store that is a directory. Package fileblob (of gocloud

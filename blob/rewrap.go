@@ -32,16 +32,16 @@ var (
 // publishes it by the store's own atomic replacement, with all that gocloud knows
 // of the object: content type, metadata, cache control, content encoding,
 // disposition and language. The hint in the metadata is made anew. So a process
-// that is killed leaves each object as it was or as it is to be. (A fileblob
-// bucket that keeps attributes writes them, before the object, into a file that
-// it truncates first: a kill between loses the attributes of the object being
-// written, and fileblob then refuses to read it. One that is opened with
-// fileblob.MetadataDontWrite has no such moment. With fileblob's NoTempDir, what a
-// killed process was writing stays, and is listed, as an object that no key
-// opens.) What gocloud does not know,
-// such as tags, access lists and storage class, becomes the bucket's default, if
-// [Options].IfUnchanged does not carry it over. The time of modification and the
-// ETag are new.
+// that is killed leaves each object as it was or as it is to be. What gocloud does
+// not know, such as tags, access lists and storage class, becomes the bucket's
+// default, if [Options].IfUnchanged does not carry it over. The time of
+// modification and the ETag are new.
+//
+// In a fileblob bucket that keeps attributes, the job replaces their file by
+// itself, since fileblob truncates it first, and refuses to read the object if it
+// is killed then. (That can still happen on Windows, and to an object that had no
+// such file when it was encrypted.) With fileblob's NoTempDir, what a killed process
+// was writing stays, and is listed as an object, which no key opens.
 //
 // It does not replace an object that was written or deleted since the job read
 // it. Through the same [Bucket] that cannot happen. Of other processes' writes it

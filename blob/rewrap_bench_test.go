@@ -84,15 +84,15 @@ func BenchmarkInventory(b *testing.B) {
 }
 
 // TestJobsAreBounded: what jobs hold does not grow with the bucket. The number of
-// objects is BLOBSEAL_OBJECTS, or 10,000.
+// objects is BLOBSEAL_OBJECTS, or 5,000.
 func TestJobsAreBounded(t *testing.T) {
-	n := 10_000
+	n := 5_000
 	if text := os.Getenv("BLOBSEAL_OBJECTS"); text != "" {
 		var err error
 		n, err = strconv.Atoi(text)
 		require.NoError(t, err)
 	}
-	const bound = 4 << 20
+	const bound = 3 << 20
 	b, ring := fill(t, n)
 	rotate := func() {
 		_, err := ring.Rotate(ctx)

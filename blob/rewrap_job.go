@@ -215,7 +215,8 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 	if err != nil {
 		return err
 	}
-	src, err := b.inner.NewReader(ctx, r.Key, nil)
+	var f files
+	src, err := b.inner.NewReader(ctx, r.Key, f.reading())
 	if err != nil {
 		return openError(err)
 	}
@@ -249,6 +250,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 		ContentType:        attrs.ContentType,
 		Metadata:           attrs.Metadata,
 		BeforeWrite: func(as func(any) bool) error {
+			f.writing(as)
 			if b.opts.IfUnchanged == nil {
 				return nil
 			}
@@ -258,7 +260,8 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 	if err != nil {
 		return err
 	}
-	n, err := copyBody(s, body)
+	f.Write(s.head)
+	n, err := copyBody(io.MultiWriter(s, &f), body)
 	r.Stored = int64(sealed.Size()) + n
 	if err != nil {
 		s.abort()
@@ -270,6 +273,12 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 				return ErrChanged
 			}
 			if err := b.unchanged(ctx, r.Key, attrs, env); err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if done, err := f.publish(b.inner, hintOf(sealed).metadata(attrs.Metadata)); done {
 				return err
 			}
 			err := publish()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
@@ -20,10 +21,15 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-const killDir = "BLOBSEAL_TEST_REWRAP_DIR"
+// What tells a process that it is to be killed.
+const (
+	killDir  = "BLOBSEAL_TEST_REWRAP_DIR"
+	killBare = "BLOBSEAL_TEST_REWRAP_BARE"
+)
 
 // openKillBucket opens the bucket and the ring in dir, which processes share.
-func openKillBucket(dir string) (*blob.Bucket, *keyring.Ring, error) {
+// bare says that the bucket keeps no attributes.
+func openKillBucket(dir string, bare bool) (*blob.Bucket, *keyring.Ring, error) {
 	store, err := keyring.NewFileStore(filepath.Join(dir, "ring"))
 	if err != nil {
 		return nil, nil, err
@@ -36,8 +42,11 @@ func openKillBucket(dir string) (*blob.Bucket, *keyring.Ring, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// Without attributes: fileblob truncates their file before it writes it.
-	inner, err := fileblob.OpenBucket(filepath.Join(dir, "bucket"), &fileblob.Options{CreateDir: true, Metadata: fileblob.MetadataDontWrite})
+	opts := &fileblob.Options{CreateDir: true}
+	if bare {
+		opts.Metadata = fileblob.MetadataDontWrite
+	}
+	inner, err := fileblob.OpenBucket(filepath.Join(dir, "bucket"), opts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -47,7 +56,7 @@ func openKillBucket(dir string) (*blob.Bucket, *keyring.Ring, error) {
 
 // rewrapUntilKilled is the process that is killed. It says what it has done.
 func rewrapUntilKilled(dir string) error {
-	b, _, err := openKillBucket(dir)
+	b, _, err := openKillBucket(dir, os.Getenv(killBare) != "")
 	if err != nil {
 		return err
 	}
@@ -68,8 +77,8 @@ func rewrapUntilKilled(dir string) error {
 }
 
 // TestRewrapKilled: a process that rewraps a bucket of files is killed 100 times,
-// each time somewhere else, and goes on each time. Nothing is lost, nothing is
-// damaged, and nothing that was done is done again.
+// each time somewhere else, and another goes on each time. Nothing is lost, with
+// its attributes, nothing is damaged, and nothing that was done is done again.
 func TestRewrapKilled(t *testing.T) {
 	if dir := os.Getenv(killDir); dir != "" {
 		if err := rewrapUntilKilled(dir); err != nil {
@@ -78,17 +87,24 @@ func TestRewrapKilled(t *testing.T) {
 		}
 		os.Exit(0)
 	}
-	const objects, kills = 150, 100
+	t.Run("attributes", func(t *testing.T) { killRewraps(t, false, 100) })
+	t.Run("bare", func(t *testing.T) { killRewraps(t, true, 30) })
+}
+
+func killRewraps(t *testing.T, bare bool, kills int) {
+	const objects = 100
 	dir := t.TempDir()
 	tmp := filepath.Join(dir, "tmp")
 	require.NoError(t, os.Mkdir(tmp, 0o700))
-	b, ring, err := openKillBucket(dir)
+	b, ring, err := openKillBucket(dir, bare)
 	require.NoError(t, err)
 	defer b.Inner().Close()
 	defer b.Close()
-	size := func(i int) int { return i * 997 % 60_000 }
+	size := func(i int) int { return i * 997 % 40_000 }
 	for i := range objects {
-		require.NoError(t, b.WriteAll(ctx, fmt.Sprintf("%d/%03d", i%3, i), content(size(i)), nil))
+		require.NoError(t, b.WriteAll(ctx, fmt.Sprintf("%d/%03d", i%3, i), content(size(i)), &gcblob.WriterOptions{
+			ContentType: "image/png", Metadata: map[string]string{"owner": fmt.Sprint(i)},
+		}))
 	}
 
 	var target string
@@ -118,6 +134,9 @@ func TestRewrapKilled(t *testing.T) {
 	for killed < kills {
 		child := exec.Command(os.Args[0], "-test.run=^TestRewrapKilled$")
 		child.Env = append(os.Environ(), killDir+"="+dir, "TMPDIR="+tmp)
+		if bare {
+			child.Env = append(child.Env, killBare+"=1")
+		}
 		out, err := child.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, child.Start())
@@ -139,7 +158,14 @@ func TestRewrapKilled(t *testing.T) {
 		}
 	}
 	for i := range objects {
-		require.Equal(t, content(size(i)), readAll(t, b.Bucket, fmt.Sprintf("%d/%03d", i%3, i)))
+		key := fmt.Sprintf("%d/%03d", i%3, i)
+		require.Equal(t, content(size(i)), readAll(t, b.Bucket, key))
+		if !bare {
+			attrs, err := b.Attributes(ctx, key)
+			require.NoError(t, err)
+			require.Equal(t, "image/png", attrs.ContentType)
+			require.Equal(t, map[string]string{"owner": fmt.Sprint(i)}, attrs.Metadata)
+		}
 	}
 	require.Positive(t, rounds)
 	t.Logf("%d kills, %d rewraps completed", killed, rounds)

@@ -2,6 +2,7 @@ package blob_test
 
 import (
 	"context"
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
@@ -102,6 +103,8 @@ func (w *world) stays(t testing.TB, key string, size int) {
 	require.NoError(t, err)
 	require.Equal(t, e.Seal.Mode.String(), inner.Metadata["blobseal-mode"])
 	require.Equal(t, e.Seal.KeyID, inner.Metadata["blobseal-key-id"])
+	sum := md5.Sum(readAll(t, w.Inner(), key))
+	require.Equal(t, sum[:], inner.MD5, "the store's sum is of what is stored")
 }
 
 // body is the stored body of an object.
