@@ -1,0 +1,117 @@
+package s3test
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// wire is a transport that takes down the requests that go through it.
+type wire struct {
+	base http.RoundTripper
+
+	mu       sync.Mutex
+	requests []*request
+	before   func(*request) // called before each request is sent
+}
+
+// request is one that went through a wire.
+type request struct {
+	op       string // as S3 names it
+	key      string
+	rng      string // Range, without its unit
+	ifMatch  string
+	status   int // 0 until there is an answer
+	sent     atomic.Int64
+	received atomic.Int64 // of the answer's body
+}
+
+func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
+	_, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	noted := &request{
+		op: operation(r, key), key: key,
+		rng: strings.TrimPrefix(r.Header.Get("Range"), "bytes="), ifMatch: r.Header.Get("If-Match"),
+	}
+	w.mu.Lock()
+	w.requests = append(w.requests, noted)
+	before := w.before
+	w.mu.Unlock()
+	if before != nil {
+		before(noted)
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.Clone(r.Context())
+		r.Body = counted{r.Body, &noted.sent}
+	}
+	response, err := w.base.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	noted.status = response.StatusCode
+	w.mu.Unlock()
+	response.Body = counted{response.Body, &noted.received}
+	return response, nil
+}
+
+// operation names what a request asks for.
+func operation(r *http.Request, key string) string {
+	q := r.URL.Query()
+	switch {
+	case r.Method == http.MethodGet && key == "":
+		return "ListObjectsV2"
+	case q.Has("partNumber"):
+		return "UploadPart"
+	case q.Has("uploads"):
+		return "CreateMultipartUpload"
+	case q.Has("uploadId") && r.Method == http.MethodPost:
+		return "CompleteMultipartUpload"
+	case q.Has("uploadId") && r.Method == http.MethodDelete:
+		return "AbortMultipartUpload"
+	}
+	return map[string]string{
+		http.MethodGet: "GetObject", http.MethodHead: "HeadObject", http.MethodPut: "PutObject", http.MethodDelete: "DeleteObject",
+	}[r.Method]
+}
+
+// on has fn called before each request from now on.
+func (w *wire) on(fn func(*request)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.before = fn
+}
+
+// take returns the requests since the last call.
+func (w *wire) take() []*request {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	taken := w.requests
+	w.requests = nil
+	return taken
+}
+
+// ops lists what requests ask for, with their ranges, in alphabetical order: those
+// side by side come in any.
+func ops(requests []*request) []string {
+	var names []string
+	for _, r := range requests {
+		names = append(names, strings.TrimSpace(r.op+" "+r.rng))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// counted counts the bytes that are read.
+type counted struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
