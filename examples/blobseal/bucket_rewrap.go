@@ -48,17 +48,19 @@ type jobSummary struct {
 }
 
 // run runs a job over b; do is the job, and done says what it does to an object.
-func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, prefix, done string, do func(blob.Job) (*blob.Report, error)) error {
+func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, prefix, done string, do func(context.Context, blob.Job) (*blob.Report, error)) error {
 	p := c.count(ctx, b, prefix)
 	defer p.done()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var unwritten error // of a line, which ends the job
 	job := blob.Job{
 		Workers: f.Workers, DryRun: f.DryRun, Limit: f.limit(), MaxFailures: f.MaxFailures,
 		Progress: func(r *blob.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Changed + r.Failed) },
 		Object: func(r blob.Result) {
 			if err := f.show(p, b, r, done); err != nil {
-				cancel(err)
+				unwritten = err
+				cancel()
 			}
 		},
 	}
@@ -69,10 +71,10 @@ func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, 
 		}
 		job.Checkpoint = checkpointStore{store, f.Checkpoint}
 	}
-	report, err := do(job)
+	report, err := do(ctx, job)
 	p.done()
 	switch {
-	case err == nil, errors.Is(err, blob.ErrIncomplete):
+	case unwritten == nil && (err == nil || errors.Is(err, blob.ErrIncomplete)):
 		if err := f.summary(c, b, report, done); err != nil {
 			return err
 		}
@@ -80,8 +82,8 @@ func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, 
 			return problemf(err, "%s: %s failed, and stayed as they were; the same command tries again", b.shown, objects(report.Failed))
 		}
 		return nil
-	case errors.Is(err, context.Canceled) && context.Cause(ctx) != context.Canceled && context.Cause(ctx) != nil:
-		return context.Cause(ctx) // standard output is gone
+	case unwritten != nil:
+		return unwritten
 	case errors.Is(err, context.Canceled):
 		return problemf(err, "interrupted %s; the same command %s", p.before(), f.resumes())
 	case errors.Is(err, blob.ErrTooManyFailures):
@@ -259,7 +261,7 @@ func (cmd bucketRewrapCmd) Run(ctx context.Context, c *console) (err error) {
 		return err
 	}
 	defer b.Close()
-	return cmd.run(ctx, c, b, target, filter.Prefix, "rewrapped", func(job blob.Job) (*blob.Report, error) {
+	return cmd.run(ctx, c, b, target, filter.Prefix, "rewrapped", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
 		return b.Rewrap(ctx, &blob.RewrapOptions{Job: job, Filter: filter, To: target, Force: cmd.Force})
 	})
 }
@@ -296,7 +298,7 @@ func (cmd bucketEncryptCmd) Run(ctx context.Context, c *console) error {
 		return err
 	}
 	defer b.Close()
-	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted", func(job blob.Job) (*blob.Report, error) {
+	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
 		return b.EncryptExisting(ctx, &blob.EncryptOptions{Job: job, Prefix: cmd.Prefix})
 	})
 }

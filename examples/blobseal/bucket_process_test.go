@@ -1,0 +1,144 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestBucketInterrupt interrupts a rewrap; the same command goes on from there.
+func TestBucketInterrupt(t *testing.T) {
+	for name, test := range map[string]struct {
+		flags []string
+		says  string
+		again int // objects that the next run is through with, of its own
+	}{
+		"with a checkpoint": {[]string{"--checkpoint", "photos.cp"}, "; the same command goes on from there\n", 0},
+		"without":           {nil, "; the same command leaves alone what is done\n", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			album(t, ring, "a", "b", "c", "d", "e")
+			ok(t, args("ring", "rotate", ring)...)
+			rewrap := args("bucket", "rewrap", bucketURL, ring, "--list", test.flags)
+			cmd := command(t, "1", args(rewrap, "--rate", "0.5", "--workers", "1")...) // the second object takes two seconds
+			stdout, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			var errout bytes.Buffer
+			cmd.Stderr = &errout
+			require.NoError(t, cmd.Start())
+			line, err := bufio.NewReader(stdout).ReadString('\n')
+			require.NoError(t, err)
+			require.Contains(t, line, "a: rewrapped to ")
+			require.NoError(t, cmd.Process.Signal(os.Interrupt))
+			cmd.Wait()
+			result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted after ")
+			require.True(t, strings.HasSuffix(errout.String(), test.says), errout.String())
+
+			out := ok(t, rewrap...)
+			require.NotContains(t, out, "a: rewrapped")
+			require.Contains(t, out, "e: rewrapped")
+			require.Equal(t, test.flags != nil, strings.Contains(out, "with the runs before: 5 objects rewrapped"))
+			require.Contains(t, ok(t, args("bucket", "check", bucketURL, ring)...), ", 5 good ")
+		})
+	}
+	t.Run("check", func(t *testing.T) {
+		album(t, ring, "a", "b", "c")
+		cmd := command(t, "1", args("bucket", "check", bucketURL, ring, "--list", "--rate", "0.5")...)
+		stdout, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		var errout bytes.Buffer
+		cmd.Stderr = &errout
+		require.NoError(t, cmd.Start())
+		_, err = bufio.NewReader(stdout).ReadString('\n')
+		require.NoError(t, err)
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		cmd.Wait()
+		result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
+	})
+	t.Run("put", func(t *testing.T) {
+		album(t, ring)
+		before := tree(t)
+		cmd := command(t, "1", args("bucket", "put", bucketURL, ring, "-", "a")...)
+		stdin, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		var errout bytes.Buffer
+		cmd.Stderr = &errout
+		require.NoError(t, cmd.Start())
+		_, err = stdin.Write(random(300_000))
+		require.NoError(t, err)
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		cmd.Wait()
+		result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
+		require.Equal(t, before, tree(t))
+	})
+}
+
+// TestBucketProgress has a bar with rate and time left on a terminal, which is taken
+// away for each line.
+func TestBucketProgress(t *testing.T) {
+	names := []string{}
+	for i := range 30 {
+		names = append(names, fmt.Sprintf("%02d", i))
+	}
+	album(t, ring, names...)
+	ok(t, args("ring", "rotate", ring)...)
+	for name, command := range map[string][]string{
+		"rewrap":    args("bucket", "rewrap", bucketURL, ring),
+		"inventory": args("bucket", "inventory", bucketURL),
+		"check":     args("bucket", "check", bucketURL, ring, "--depth", "bodies"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			tty, screen := terminal(t)
+			var out bytes.Buffer
+			c := newConsole(strings.NewReader(""), &out, tty)
+			c.patience = 0
+			require.Equal(t, 0, c.run(t.Context(), args(command, "--rate", "50")))
+			fmt.Fprint(tty, "the end")
+			text := show(t, screen, "the end")
+			require.Regexp(t, `photos +\d+% .*\(\d+/30, \d+ objects/s\) \[`, text)
+			require.Regexp(t, `\r +\rthe end$`, text, "it is taken away")
+			require.Contains(t, out.String(), "30 objects")
+		})
+	}
+	t.Run("with lines on the same terminal", func(t *testing.T) {
+		tty, screen := terminal(t)
+		c := newConsole(strings.NewReader(""), tty, tty)
+		c.patience = 0
+		require.Equal(t, 0, c.run(t.Context(), args("bucket", "inventory", bucketURL, "--list", "--rate", "100")))
+		text := show(t, screen, "bytes stored, ")
+		require.Regexp(t, `\r( +\r)?29: 13 bytes, SSE-S3 key `, text, "a line is alone on its line")
+	})
+	t.Run("not in a pipe", func(t *testing.T) {
+		c := newConsole(strings.NewReader(""), io.Discard, new(bytes.Buffer))
+		c.patience = 0
+		require.Equal(t, 0, c.run(t.Context(), args("bucket", "check", bucketURL, ring)))
+		require.Empty(t, c.stderr.(*bytes.Buffer).String())
+	})
+}
+
+func TestBucketShredAsks(t *testing.T) {
+	for answer, code := range map[string]int{"no\n": 1, "yes\n": 0} {
+		album(t, ring, "u7/a")
+		tty, screen := terminal(t)
+		c := newConsole(tty, new(bytes.Buffer), tty)
+		done := make(chan int)
+		go func() {
+			done <- c.run(t.Context(), args("bucket", "shred", bucketURL, "--record", "r", "--prefix", "u7/"))
+		}()
+		text := show(t, screen, "Type yes to shred it: ")
+		require.Contains(t, text, `Shred all objects of file://./photos whose keys begin with "u7/"?`)
+		_, err := screen.WriteString(answer)
+		require.NoError(t, err)
+		require.Equal(t, code, <-done)
+		_, err = os.Stat("photos/u7/a")
+		require.Equal(t, code == 0, os.IsNotExist(err))
+	}
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// lockedBuffer is an output that is read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// serving is a server that runs until stop.
+type serving struct {
+	base string
+	log  *lockedBuffer
+	stop context.CancelFunc
+	code chan int
+	says *lockedBuffer
+}
+
+func serve(t *testing.T, flags ...string) *serving {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	s := &serving{log: new(lockedBuffer), says: new(lockedBuffer), stop: stop, code: make(chan int, 1)}
+	command := args("bucket", "serve", bucketURL, "--secret-file", "my.key", "--listen", "127.0.0.1:0", "--json", flags)
+	go func() { s.code <- run(ctx, command, strings.NewReader(""), s.log, s.says) }()
+	require.Eventually(t, func() bool {
+		return strings.Contains(s.log.String(), "\n") || strings.Contains(s.says.String(), "\n")
+	}, 10*time.Second, time.Millisecond, "the server says where it is")
+	var first struct {
+		BaseURL string `json:"base_url"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(strings.SplitAfter(s.log.String(), "\n")[0]), &first), "%s", s.says)
+	s.base = first.BaseURL
+	t.Cleanup(stop)
+	return s
+}
+
+// ends stops the server and returns what it logged of requests.
+func (s *serving) ends(t *testing.T) (requests []map[string]any) {
+	t.Helper()
+	s.stop()
+	require.Equal(t, 0, <-s.code, s.says)
+	require.Empty(t, s.says.String())
+	for _, line := range lines(t, s.log.String()) {
+		if line["msg"] == "request" {
+			requests = append(requests, line)
+		}
+	}
+	return requests
+}
+
+// sign returns a URL of the server.
+func (s *serving) sign(t *testing.T, flags ...string) string {
+	t.Helper()
+	return strings.TrimSuffix(ok(t, args("bucket", "sign", "--secret-file", "my.key", "--base-url", s.base, flags)...), "\n")
+}
+
+// send makes a request and returns the answer's status and body.
+func send(t *testing.T, method, url string, body io.Reader, headers ...string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, body)
+	require.NoError(t, err)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res.StatusCode, string(text)
+}
+
+func TestBucketServe(t *testing.T) {
+	album(t, ring, "2026/cat.jpg")
+	put(t, photos, "kms.jpg", "under a service's key")
+	s := serve(t, args(ring, "--kms", "my.kms")...)
+	cat := s.sign(t, "2026/cat.jpg")
+
+	status, body := send(t, http.MethodGet, cat, nil)
+	require.Equal(t, 200, status)
+	require.Equal(t, "picture of 2026/cat.jpg", body)
+	status, body = send(t, http.MethodGet, cat, nil, "Range", "bytes=11-13")
+	require.Equal(t, 206, status)
+	require.Equal(t, "202", body[:3])
+	status, body = send(t, http.MethodGet, s.sign(t, "kms.jpg"), nil)
+	require.Equal(t, 200, status)
+	require.Equal(t, "under a service's key", body)
+
+	upload := s.sign(t, "--method", "PUT", "--content-type", "image/x-dog", "--expiry", "10m", "dog.jpg")
+	status, _ = send(t, http.MethodPut, upload, strings.NewReader("a dog"), "Content-Type", "image/x-cat")
+	require.Equal(t, 403, status)
+	status, _ = send(t, http.MethodPut, upload, strings.NewReader("a dog"), "Content-Type", "image/x-dog")
+	require.Equal(t, 200, status)
+	require.Equal(t, "a dog", get(t, ring, "dog.jpg"), "sealed under the ring")
+	status, _ = send(t, http.MethodDelete, s.sign(t, "--method", "DELETE", "dog.jpg"), nil)
+	require.Equal(t, 204, status)
+	require.NoFileExists(t, "photos/dog.jpg")
+
+	status, _ = send(t, http.MethodDelete, cat, nil)
+	require.Equal(t, 403, status, "it is for reading")
+	status, _ = send(t, http.MethodGet, strings.Replace(cat, "cat", "dog", 1), nil)
+	require.Equal(t, 403, status, "it is for another object")
+	status, _ = send(t, http.MethodGet, s.sign(t, "none.jpg"), nil)
+	require.Equal(t, 404, status)
+
+	requests := s.ends(t)
+	require.Len(t, requests, 9)
+	require.Equal(t, "2026/cat.jpg", requests[0]["key"])
+	require.Equal(t, 200.0, requests[0]["status"])
+	require.Equal(t, float64(len("picture of 2026/cat.jpg")), requests[0]["bytes"])
+	require.Equal(t, "", requests[7]["key"], "of what is not signed nothing is said")
+	query, err := url.Parse(cat)
+	require.NoError(t, err)
+	for name, values := range query.Query() {
+		if value := values[0]; len(value) >= 16 && value != "2026/cat.jpg" {
+			require.NotContains(t, s.log.String(), value, name)
+		}
+	}
+	require.NotContains(t, s.log.String(), "signature")
+}
+
+// What was damaged in the store breaks the answer, and is logged.
+func TestBucketServeDamaged(t *testing.T) {
+	album(t, ring)
+	put(t, ring, "big", strings.Repeat("x", 4_000_000))
+	data := read(t, "photos/big")
+	data[3_500_000] ^= 1
+	write(t, "photos/big", data)
+	s := serve(t, ring...)
+	res, err := http.Get(s.sign(t, "big"))
+	require.NoError(t, err)
+	_, err = io.Copy(io.Discard, res.Body)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.NoError(t, res.Body.Close())
+	requests := s.ends(t)
+	require.Equal(t, true, requests[0]["cut"])
+	require.Less(t, requests[0]["bytes"], 3_500_000.0)
+	require.Contains(t, s.log.String(), "chunk")
+}
+
+// A request that is under way when the server is interrupted ends well; after the
+// grace, it is cut off.
+func TestBucketServeStops(t *testing.T) {
+	for name, test := range map[string]struct {
+		grace string
+		code  int
+	}{"gracefully": {"30s", 0}, "not for ever": {"10ms", 1}} {
+		t.Run(name, func(t *testing.T) {
+			album(t, ring)
+			uploads := t.TempDir()
+			t.Setenv("TMPDIR", uploads)
+			s := serve(t, args(ring, "--grace", test.grace)...)
+			body, w := io.Pipe()
+			type outcome struct {
+				status int
+				err    error
+			}
+			answered := make(chan outcome)
+			req, err := http.NewRequest(http.MethodPut, s.sign(t, "--method", "PUT", "slow"), body)
+			require.NoError(t, err)
+			go func() {
+				res, err := http.DefaultClient.Do(req)
+				if err != nil {
+					answered <- outcome{err: err}
+					return
+				}
+				res.Body.Close()
+				answered <- outcome{status: res.StatusCode}
+			}()
+			_, err = w.Write(bytes.Repeat([]byte("x"), 100_000)) // which the server reads
+			require.NoError(t, err)
+			require.Eventually(t, func() bool {
+				began, err := os.ReadDir(uploads)
+				return err == nil && len(began) > 0
+			}, 10*time.Second, time.Millisecond, "the server writes")
+			s.stop()
+			if test.code != 0 {
+				require.Equal(t, test.code, <-s.code)
+				require.Regexp(t, `\Ablobseal: requests did not end within 10ms, and were cut off\n\z`, s.says.String())
+				w.CloseWithError(io.ErrUnexpectedEOF)
+				require.Error(t, (<-answered).err)
+				require.NoFileExists(t, "photos/slow")
+				return
+			}
+			_, err = w.Write([]byte("end"))
+			require.NoError(t, err)
+			require.NoError(t, w.Close())
+			require.Equal(t, outcome{status: 200}, <-answered)
+			require.Equal(t, 0, <-s.code, s.says)
+			require.Equal(t, 100_003, len(get(t, ring, "slow")))
+		})
+	}
+}
+
+func TestBucketServeOldSecret(t *testing.T) {
+	album(t, ring, "a")
+	s := serve(t, args(ring, "--accept-secret-file", "other.key", "--base-url", "http://photos.example.com/p/")...)
+	old := ok(t, "bucket", "sign", "--secret-file", "other.key", "--base-url", "http://photos.example.com/p/", "a")
+	u, err := url.Parse(strings.TrimSpace(old))
+	require.NoError(t, err)
+	listen := lines(t, s.log.String())[0]["listen"].(string)
+	status, body := send(t, http.MethodGet, "http://"+listen+"/p/?"+u.RawQuery, nil)
+	require.Equal(t, 200, status)
+	require.Equal(t, "picture of a", body)
+	s.ends(t)
+}
