@@ -1,0 +1,185 @@
+// Bucket is a photo service over an encrypted bucket, which is a directory here. Its
+// photos are under a key ring, those of a team under a key service, and those of a
+// customer under the customer's own key, which comes with each request. It shares
+// a photo by a link, rotates its master key, carries all photos along, and retires
+// the old key. It needs nothing but Go, and fails if anything is not as it says:
+//
+//	go run ./examples/bucket
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/blob/fileblob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms/localkms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+func main() {
+	log.SetFlags(0)
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "blobseal-bucket-")
+	check(err)
+	defer os.RemoveAll(dir)
+
+	// The service's own keys: a ring, and a key service with a key for the team. In
+	// production their roots come from a secret store, and their stores are shared.
+	ring, err := keyring.Open(ctx, keyring.NewMemStore(), newRoot(), &keyring.Options{Create: true})
+	check(err)
+	keys, err := localkms.Open(ctx, keyring.NewMemStore(), newRoot(), &localkms.Options{Create: true})
+	check(err)
+	client, err := keys.Client("", "")
+	check(err)
+	team, err := sse.NewKMS(client, localkms.DefaultAlias, nil)
+	check(err)
+
+	// The bucket: a directory below, and what the service sees above. A link to a
+	// photo is served by the service itself, since the directory holds ciphertext.
+	store, err := fileblob.OpenBucket(filepath.Join(dir, "photos"), &fileblob.Options{CreateDir: true})
+	check(err)
+	defer store.Close()
+	server := httptest.NewUnstartedServer(nil)
+	defer server.Close()
+	base := url.URL{Scheme: "http", Host: server.Listener.Addr().String(), Path: "/photos"}
+	signer, err := blob.NewSigner(&base, randomKey(), nil)
+	check(err)
+	bucket, err := blob.NewBucket(store, "photos", sse.NewManaged(ring), &blob.Options{
+		Decrypters: sse.ByMode{sse.ModeKMS: team},
+		Policy:     blob.Policy{AllowCustomerKeys: true},
+		Signer:     signer,
+	})
+	check(err)
+	defer bucket.Close()
+	server.Config.Handler = blob.NewHandler(bucket.Bucket, signer, nil)
+	server.Start()
+
+	// Three photos, in three modes. The service is written against *blob.Bucket of
+	// gocloud; what a request has of its own comes through gocloud's hooks.
+	customer, err := sse.NewCustomer(randomKey())
+	check(err)
+	photos := &service{bucket.Bucket}
+	photos.put(ctx, "holiday.jpg", "a beach", nil)
+	photos.put(ctx, "team/roadmap.jpg", "a whiteboard", team)
+	photos.put(ctx, "customers/7/passport.jpg", "a passport", customer)
+	show(ctx, bucket)
+	for name, picture := range map[string]string{"holiday.jpg": "a beach", "team/roadmap.jpg": "a whiteboard"} {
+		ensure(photos.get(ctx, name, nil) == picture, "%s reads otherwise", name)
+		stored, err := os.ReadFile(filepath.Join(dir, "photos", name))
+		check(err)
+		ensure(!bytes.Contains(stored, []byte(picture)), "%s is in the directory in the clear", name)
+	}
+	ensure(photos.get(ctx, "customers/7/passport.jpg", customer) == "a passport", "the passport reads otherwise")
+	_, err = bucket.ReadAll(ctx, "customers/7/passport.jpg")
+	ensure(errors.Is(err, sse.ErrMode), "read without the customer's key: %v", err)
+	fmt.Printf("without the customer's key: %v\n\n", err)
+
+	// A link is good for one photo, for a while, for whoever has it.
+	link, err := bucket.SignedURL(ctx, "holiday.jpg", &gcblob.SignedURLOptions{Expiry: 10 * time.Minute})
+	check(err)
+	status, body := fetch(link)
+	ensure(status == http.StatusOK && body == "a beach", "the link gives %d: %s", status, body)
+	fmt.Printf("shared link: %d, %q\n", status, body)
+	status, _ = fetch(strings.Replace(link, "holiday", "team%2Froadmap", 1))
+	ensure(status == http.StatusForbidden, "a forged link gives %d", status)
+	fmt.Printf("forged link: %d\n\n", status)
+
+	// The master key rotates. The old one is still needed, until the photos are
+	// rewrapped: that seals their data keys anew, and copies the bodies as they are.
+	old, err := ring.Primary(ctx)
+	check(err)
+	_, err = ring.Rotate(ctx)
+	check(err)
+	_, err = blob.Retire(ctx, ring, old.ID(), nil, bucket)
+	var used *blob.InUseError
+	ensure(errors.As(err, &used) && used.Objects == 1, "the old key was retired while it was needed: %v", err)
+	fmt.Printf("retire: refused, %v needs the key\n", used.Names[0])
+	report, err := bucket.Rewrap(ctx, &blob.RewrapOptions{Filter: blob.Filter{Modes: []sse.Mode{sse.ModeManaged}}})
+	check(err)
+	ensure(report.Done == 1 && report.Unmatched == 2, "the rewrap did otherwise: %v", report)
+	fmt.Printf("rewrap: %v\n", report)
+	info, err := blob.Retire(ctx, ring, old.ID(), &blob.RetireOptions{Destroy: true, Quarantine: blob.NoQuarantine}, bucket)
+	check(err)
+	ensure(info.State == keyring.Destroyed, "the old key is %v", info.State)
+	fmt.Printf("retire: the old key is %v\n\n", info.State)
+
+	// All photos open, the link too, and nothing is under the old key.
+	show(ctx, bucket)
+	for finding, err := range bucket.Check(ctx, &blob.CheckOptions{Depth: blob.CheckBodies}) {
+		check(err)
+		want := blob.VerdictGood
+		if finding.Seal.Mode == sse.ModeCustomer {
+			want = blob.VerdictNoKey // which the service does not have
+		}
+		ensure(finding.Verdict == want, "%s is %v: %v", finding.Key, finding.Verdict, finding.Err)
+	}
+	ensure(photos.get(ctx, "customers/7/passport.jpg", customer) == "a passport", "the passport reads otherwise")
+	status, body = fetch(link)
+	ensure(status == http.StatusOK && body == "a beach", "the link gives %d: %s", status, body)
+	fmt.Println("all photos open, and so does the link")
+}
+
+// service keeps photos, and knows nothing of encryption but the key of a request.
+type service struct{ bucket *gcblob.Bucket }
+
+// put stores a photo, under the request's key or, if that is nil, as the bucket does.
+func (s *service) put(ctx context.Context, name, picture string, key sse.Cipher) {
+	check(s.bucket.WriteAll(ctx, name, []byte(picture), &gcblob.WriterOptions{
+		ContentType: "image/jpeg",
+		BeforeWrite: func(as func(any) bool) error {
+			var req *blob.WriteRequest
+			if as(&req) && key != nil {
+				req.Cipher = key
+			}
+			return nil
+		},
+	}))
+}
+
+// get returns a photo, which the request's key opens, if there is one.
+func (s *service) get(ctx context.Context, name string, key sse.Cipher) string {
+	var picture bytes.Buffer
+	check(s.bucket.Download(ctx, name, &picture, &gcblob.ReaderOptions{
+		BeforeRead: func(as func(any) bool) error {
+			var req *blob.ReadRequest
+			if as(&req) && key != nil {
+				req.Decrypter = key
+			}
+			return nil
+		},
+	}))
+	return picture.String()
+}
+
+// show lists what is in the bucket, under which key.
+func show(ctx context.Context, bucket *blob.Bucket) {
+	for entry, err := range bucket.Inventory(ctx, nil) {
+		check(err)
+		fmt.Printf("%-25s %2d bytes, %v\n", entry.Key, entry.Size, entry.Seal)
+	}
+}
+
+// fetch is a client of the link.
+func fetch(link string) (int, string) {
+	res, err := http.Get(link)
+	check(err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	check(err)
+	return res.StatusCode, string(body)
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain lets the test binary be the program.
+func TestMain(m *testing.M) {
+	if os.Getenv("BLOBSEAL_TEST_PROGRAM") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestProgram runs the program, which checks what it shows.
+func TestProgram(t *testing.T) {
+	temp := t.TempDir()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "BLOBSEAL_TEST_PROGRAM=1", "TMPDIR="+temp)
+	text, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", text)
+	for _, line := range []string{
+		`(?m)^customers/7/passport.jpg  10 bytes, SSE-C`,
+		`(?m)^holiday.jpg                7 bytes, SSE-S3 `,
+		`(?m)^team/roadmap.jpg          12 bytes, SSE-KMS `,
+		`without the customer's key: .*SSE-C`,
+		`shared link: 200, "a beach"\nforged link: 403\n`,
+		`retire: refused, photos/holiday.jpg needs the key\n`,
+		`rewrap: 1 done .* 2 unmatched, 0 changed meanwhile, 0 failed\n`,
+		`retire: the old key is destroyed\n`,
+		`all photos open, and so does the link\n\z`,
+	} {
+		require.Regexp(t, line, string(text))
+	}
+	left, err := os.ReadDir(temp)
+	require.NoError(t, err)
+	require.Empty(t, left, "nothing is left behind")
+}
