@@ -57,6 +57,10 @@ type checkpoint struct {
 	Target KeyRef        `json:"target"`
 	Probe  *sse.Envelope `json:"probe,omitempty"`
 
+	// Moved: the ring was rotated during the job, and what was done before that is
+	// to be done again.
+	Moved bool `json:"moved,omitempty"`
+
 	// Done: nothing is left to do, and the next job begins anew.
 	Done bool `json:"done"`
 
@@ -110,7 +114,7 @@ func openCheckpoint(ctx context.Context, store keyring.Store, job jobSpec) (c *c
 
 // restart begins anew.
 func (c *checkpoint) restart() {
-	c.After, c.Unordered, c.Failed, c.Counts = "", false, nil, Counts{}
+	c.Moved, c.After, c.Unordered, c.Failed, c.Counts = false, "", false, nil, Counts{}
 }
 
 // saveIfDue saves if the last time was long enough ago.

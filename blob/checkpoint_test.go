@@ -222,28 +222,61 @@ func TestCheckpointOfAnotherTarget(t *testing.T) {
 	}
 }
 
-// A ring that rotates while a job runs makes it go through once more.
+// A ring that rotates while a job runs makes it go through once more, also if it
+// was stopped between.
 func TestRewrapFollowsTheRing(t *testing.T) {
-	w := newWorld(t, newMem(t))
-	for i := range 10 {
-		w.put(t, fmt.Sprint(i), 10, nil)
+	for _, stop := range []bool{false, true} {
+		t.Run(fmt.Sprint("stopped=", stop), func(t *testing.T) {
+			w := newWorld(t, newMem(t))
+			for i := range 10 {
+				w.put(t, fmt.Sprint(i), 10, nil)
+			}
+			w.rotate(t)
+			rotated := ""
+			w.store.set(func(op, key string) error {
+				if op == "create" && key == "5" && rotated == "" {
+					info, err := w.ring.Rotate(ctx)
+					rotated = info.ID
+					return err
+				}
+				return nil
+			})
+			job := blob.Job{Workers: 1, Checkpoint: keyring.NewMemStore()}
+			if stop {
+				stopped, cancel := context.WithCancel(ctx)
+				first := job
+				first.Limit = &stopAfter{8, cancel}
+				_, err := w.Rewrap(stopped, &blob.RewrapOptions{Job: first})
+				require.ErrorIs(t, err, context.Canceled)
+				require.NotEmpty(t, rotated)
+			}
+			report, err := w.Rewrap(ctx, &blob.RewrapOptions{Job: job})
+			require.NoError(t, err)
+			require.Equal(t, rotated, report.Target.KeyID)
+			for i := range 10 {
+				require.Equal(t, rotated, w.entry(t, fmt.Sprint(i)).Seal.KeyID)
+			}
+			if !stop {
+				require.EqualValues(t, 10+6, report.Done, "0 to 5 were done twice")
+			}
+		})
 	}
+}
+
+// A ring that does not stop rotating is not followed for ever.
+func TestRewrapGivesUpOnTheRing(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, nil)
+	w.put(t, "b", 10, nil)
 	w.rotate(t)
-	rotated := ""
 	w.store.set(func(op, key string) error {
-		if op == "create" && key == "5" && rotated == "" {
-			info, err := w.ring.Rotate(ctx)
-			rotated = info.ID
-			return err
+		if op == "create" {
+			w.rotate(t)
 		}
 		return nil
 	})
-	report, err := w.Rewrap(ctx, &blob.RewrapOptions{Job: blob.Job{Workers: 1}})
-	require.NoError(t, err)
-	require.Equal(t, rotated, report.Target.KeyID)
-	for i := range 10 {
-		require.Equal(t, rotated, w.entry(t, fmt.Sprint(i)).Seal.KeyID)
-	}
+	_, err := w.Rewrap(ctx, &blob.RewrapOptions{Job: blob.Job{Workers: 1}})
+	require.ErrorIs(t, err, blob.ErrIncomplete)
 }
 
 // Two processes cannot work from one checkpoint.

@@ -184,7 +184,7 @@ type RewrapOptions struct {
 // To begin, it seals one data key that it then forgets, for an object with the
 // name of Filter.Prefix: that tells which key is the newest, and shows in the
 // records of a key service. If the ring rotates while Rewrap runs, it goes through
-// the bucket once more.
+// the bucket once more, and counts what it does twice as done twice.
 func (b *Bucket) Rewrap(ctx context.Context, opts *RewrapOptions) (*Report, error) {
 	o := valueOr(opts)
 	if o.To == nil {
@@ -215,6 +215,8 @@ func (r *rewrap) probe(ctx context.Context) (*sse.Envelope, error) {
 	r.target.Store(e.Envelope())
 	return e.Envelope(), nil
 }
+
+func (r *rewrap) follows() bool { return true }
 
 func (r *rewrap) same(ctx context.Context, probe *sse.Envelope) bool {
 	_, err := r.to.Decrypt(ctx, r.b.object(r.filter.Prefix), probe)

@@ -19,6 +19,10 @@ type operation interface {
 	// probe makes an envelope of nothing, which shows what objects will be under.
 	probe(ctx context.Context) (*sse.Envelope, error)
 
+	// follows reports whether all objects have to be under the key that is the
+	// newest when the job ends.
+	follows() bool
+
 	// same reports whether an earlier probe is under what objects now are.
 	same(ctx context.Context, probe *sse.Envelope) bool
 
@@ -68,7 +72,7 @@ func (b *Bucket) run(ctx context.Context, o Job, op operation, spec jobSpec) (*R
 	if err != nil {
 		return report, err
 	}
-	if resumed && (c.Target != keyOf(probe) || c.Probe == nil || !op.same(ctx, c.Probe)) {
+	if resumed && (c.Moved || op.follows() && c.Target != keyOf(probe) || c.Probe == nil || !op.same(ctx, c.Probe)) {
 		c.restart()
 		resumed = false
 	}
@@ -80,15 +84,19 @@ func (b *Bucket) run(ctx context.Context, o Job, op operation, spec jobSpec) (*R
 	j := &job{b: b, Job: o, op: op, c: c, report: report}
 	j.sum()
 	for pass := 1; ; pass++ {
-		moved, err := j.pass(ctx)
-		if err != nil {
+		if err := j.pass(ctx); err != nil {
 			// What is done is kept, also when ctx has ended.
 			return report, errors.Join(err, c.save(context.WithoutCancel(ctx)))
 		}
-		if !moved || pass == maxPasses {
+		if !c.Moved {
 			break
 		}
+		if pass == maxPasses {
+			return report, errors.Join(fmt.Errorf("%w: the target's key changed %d times", ErrIncomplete, pass), c.save(ctx))
+		}
+		before := c.Counts
 		c.restart()
+		c.Counts.Done, c.Counts.Bytes = before.Done, before.Bytes
 	}
 	c.Done = len(c.Failed) == 0
 	if err := c.save(ctx); err != nil {
@@ -109,11 +117,10 @@ type job struct {
 	report *Report
 }
 
-// pass goes through the bucket once. moved reports that objects were sealed under
-// another key than the first of them.
-func (j *job) pass(ctx context.Context) (moved bool, err error) {
+// pass goes through the bucket once.
+func (j *job) pass(ctx context.Context) error {
 	list := j.c.rest(j.b.lister(j.c.Job.Filter.Prefix))
-	err = inOrder(ctx, workers(j.Workers), list, j.one, func(object listed, r Result) error {
+	return inOrder(ctx, workers(j.Workers), list, j.one, func(object listed, r Result) error {
 		if err := ctx.Err(); err != nil && r.Outcome == OutcomeFailed {
 			return err
 		}
@@ -122,7 +129,7 @@ func (j *job) pass(ctx context.Context) (moved bool, err error) {
 			j.c.Counts.Done++
 			j.c.Counts.Bytes += r.Stored
 			if r.To != j.c.Target {
-				j.c.Target, moved = r.To, true
+				j.c.Target, j.c.Moved = r.To, j.op.follows()
 			}
 		case OutcomeCurrent:
 			j.c.Counts.Current++
@@ -145,7 +152,6 @@ func (j *job) pass(ctx context.Context) (moved bool, err error) {
 		}
 		return errors.Join(stop, j.c.saveIfDue(context.WithoutCancel(ctx), j.saveEvery))
 	})
-	return moved, err
 }
 
 // sum brings the report up to date.

@@ -51,6 +51,9 @@ func (e *encryptPlain) probe(ctx context.Context) (*sse.Envelope, error) {
 	return probe.Envelope(), nil
 }
 
+// follows is false: another job moves what is encrypted to newer keys.
+func (e *encryptPlain) follows() bool { return false }
+
 // same is true: what is encrypted is out of the job's sight, whatever the key.
 func (e *encryptPlain) same(context.Context, *sse.Envelope) bool { return true }
 
