@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -92,7 +93,9 @@ func TestJobsAreBounded(t *testing.T) {
 		n, err = strconv.Atoi(text)
 		require.NoError(t, err)
 	}
-	const bound = 3 << 20
+	// What awaits its finalizer counts as in use, and may be much on a busy machine:
+	// so the peak may be higher than what there is at some time in each second half.
+	const bound, peak = 3 << 20, 32 << 20
 	b, ring := fill(t, n)
 	rotate := func() {
 		_, err := ring.Rotate(ctx)
@@ -103,25 +106,32 @@ func TestJobsAreBounded(t *testing.T) {
 	require.NoError(t, err)
 	rotate()
 	before := liveHeap()
-	var most int64
+	var samples []int64
 	sample := func(i int64) {
 		if i%(int64(n)/10) == 1 {
-			most = max(most, liveHeap()-before)
+			samples = append(samples, liveHeap()-before)
 		}
 	}
-	seen := int64(0)
+	judge := func(job string) {
+		t.Logf("%s of %d objects: %d KiB at most", job, n, slices.Max(samples)>>10)
+		require.Less(t, slices.Max(samples), int64(peak))
+		require.Less(t, slices.Min(samples[len(samples)/2:]), int64(bound))
+		samples = nil
+	}
+	done := int64(0)
 	report, err := b.Rewrap(ctx, &blob.RewrapOptions{Job: blob.Job{
 		Checkpoint: keyring.NewMemStore(),
-		Progress:   func(*blob.Report) { seen++; sample(seen) },
+		Progress:   func(*blob.Report) { done++; sample(done) },
 	}})
 	require.NoError(t, err)
 	require.EqualValues(t, n, report.Done)
+	judge("rewrap")
+	done = 0
 	for f, err := range b.Check(ctx, &blob.CheckOptions{Depth: blob.CheckBodies}) {
 		require.NoError(t, err)
 		require.Equal(t, blob.VerdictGood, f.Verdict)
-		seen++
-		sample(seen)
+		done++
+		sample(done)
 	}
-	t.Logf("%d objects, %d KiB at most", n, most>>10)
-	require.Less(t, most, int64(bound))
+	judge("check")
 }
