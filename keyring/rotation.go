@@ -18,7 +18,7 @@ const (
 //
 // Once it is older than the ring's period, Primary rotates in the background:
 // one attempt at a time, each of at most 30 seconds, and none for a minute after
-// one that failed. The call that begins an attempt waits for it, but at most a
+// one that failed, unless Run finds that the store works again. The call that begins an attempt waits for it, but at most a
 // quarter of a second and ctx, and then goes on with the old primary; others do
 // not wait. Failures go to the Logger.
 //
@@ -81,6 +81,13 @@ type rotation struct {
 	running *attempt
 	resume  time.Time // no attempt before, after one that failed
 	err     error     // of the last attempt
+}
+
+// retryNow ends the pause after an attempt that failed.
+func (r *rotation) retryNow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resume = time.Time{}
 }
 
 // attempt is one try to rotate.

@@ -24,7 +24,8 @@ const (
 //
 // What fails goes to the Logger, and Run goes on: a refresh that failed is tried
 // again sooner than after an interval, and so is a watch, each after a pause that
-// grows from about a second.
+// grows from about a second. Once a refresh works again, a rotation that is due is
+// tried at once.
 //
 // One Run for each Ring is enough, and any number of processes may each have
 // theirs. Without it a ring still rotates and finds new versions when it is
@@ -93,6 +94,7 @@ func (r *Ring) refreshInBackground(ctx context.Context, failures int) int {
 	case failures > 0:
 		r.log.LogAttrs(ctx, slog.LevelInfo, "keyring: refresh works again",
 			slog.String("ring", r.ID()), slog.Int("failures", failures), slog.Uint64("generation", r.Generation()))
+		r.rotation.retryNow()
 	}
 	return 0
 }

@@ -243,3 +243,25 @@ func TestRunWithLoadThatHangs(t *testing.T) {
 		stop()
 	})
 }
+
+// A ring that refuses to seal since the store is away seals again as soon as Run
+// finds it back, and not a minute after its last attempt to rotate.
+func TestRunEndsARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHooked()
+		ring := create(t, store, &keyring.Options{Period: time.Minute, HardAge: 2 * time.Minute, RefreshInterval: time.Second})
+		stop := running(t, ring)
+		for i := range 10 {
+			time.Sleep(10 * time.Second)
+			store.down()
+			time.Sleep(2*time.Minute + time.Duration(i)*7*time.Second) // at various distances from the last attempt
+			_, err := ring.Primary(t.Context())
+			require.ErrorIs(t, err, keyring.ErrTooOld)
+			store.up()
+			time.Sleep(1500 * time.Millisecond)
+			_, err = ring.Primary(t.Context())
+			require.NoError(t, err)
+		}
+		stop()
+	})
+}

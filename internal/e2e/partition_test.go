@@ -47,10 +47,10 @@ type peer struct {
 }
 
 // newPeer returns a replica that reaches the server through a port, and runs.
-func newPeer(t *testing.T, port int, opts keyring.Options) *peer {
+func newPeer(t *testing.T, port int, document string, opts keyring.Options) *peer {
 	t.Helper()
 	url := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=5", port)
-	s := openStore(t, openPostgres(t, url), sqlstore.PostgreSQL, "ring", &sqlstore.Options{Listen: listen(url)})
+	s := openStore(t, openPostgres(t, url), sqlstore.PostgreSQL, document, &sqlstore.Options{Listen: listen(url)})
 	p := &peer{log: new(lines)}
 	opts.RefreshInterval = time.Second
 	opts.Logger = slog.New(slog.NewTextHandler(p.log, nil))
@@ -73,13 +73,14 @@ const patience = 30 * time.Second
 // A replica that is cut off goes on with what it has, says so, names what it does
 // not know, and finds back by itself.
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	p := startPostgres(t)
 	for name, failure := range map[string]network{"cut": cut, "silent": silent} {
 		t.Run(name, func(t *testing.T) {
-			p.exec(t, "DROP TABLE IF EXISTS blobseal_documents")
+			t.Parallel() // they mostly wait
 			way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.port))
-			far := newPeer(t, way.port(), keyring.Options{Create: true})
-			near := newPeer(t, p.port, keyring.Options{})
+			far := newPeer(t, way.port(), name, keyring.Options{Create: true})
+			near := newPeer(t, p.port, name, keyring.Options{})
 			dir := t.TempDir()
 			require.NoError(t, writeObject(t.Context(), dir, "before", far.mode))
 			require.NoError(t, readObject(t.Context(), dir, "before", near.mode))
@@ -139,6 +140,7 @@ func agedRing(t *testing.T, period time.Duration, made time.Time) []byte {
 // A replica that is cut off refuses to encrypt once its primary is past the hard
 // age, still decrypts, and encrypts again once it hears of another's rotation.
 func TestPartitionPastHardAge(t *testing.T) {
+	t.Parallel()
 	p := startPostgres(t)
 	const period = keyring.MinPeriod
 	ripe := time.Now().Add(5 * time.Second) // when the primary becomes too old
@@ -147,7 +149,7 @@ func TestPartitionPastHardAge(t *testing.T) {
 	require.NoError(t, err)
 
 	way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.port))
-	far := newPeer(t, way.port(), keyring.Options{HardAge: period})
+	far := newPeer(t, way.port(), "ring", keyring.Options{HardAge: period})
 	way.set(cut)
 	old := far.ring.Keys()[0].ID
 	dir := t.TempDir()
@@ -161,7 +163,7 @@ func TestPartitionPastHardAge(t *testing.T) {
 	require.NoError(t, readObject(t.Context(), dir, "young", far.mode), "it still opens")
 	require.True(t, far.log.contains("rotation failed, old primary stays in use")())
 
-	near := newPeer(t, p.port, keyring.Options{HardAge: period})
+	near := newPeer(t, p.port, "ring", keyring.Options{HardAge: period})
 	require.NoError(t, writeObject(t.Context(), dir, "elsewhere", near.mode), "others rotate")
 	way.set(whole)
 	require.Eventually(t, func() bool {
