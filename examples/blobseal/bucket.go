@@ -48,9 +48,13 @@ func (bucketCmd) Help() string {
     s3://photos?endpoint=http://10.0.0.5:9000&use_path_style=true&region=us-east-1
     mem://                                               nothing that lasts, to try a command
 
+A server with the API of S3 that does not know its checksums needs request_checksum_calculation=when_required and response_checksum_validation=when_required, too.
+
 --name is the name that objects are bound to, by default that of the URL: the last part of a directory's path, or the bucket of S3. It must be what the service calls the bucket.
 
-On S3, what replaces an object says If-Match, so that it never takes the place of one that a service has written meanwhile. A directory has no such condition: there the commands look immediately before they replace an object, and lose a write that comes between. A directory keeps each object's attributes in a file beside it, NAME.attrs, which is written first: a process that is killed between leaves an object without attributes. ?metadata=skip does without them. New files come from TMPDIR, which must be on the directory's file system; ?no_tmp_dir=true makes them beside the object.
+On S3, rewrap and encrypt-existing say If-Match, and so never take the place of an object that a service has written meanwhile. A directory has no such condition, and neither has a server that ignores it: there the commands look immediately before they replace an object, and lose a write that comes between. A directory keeps each object's attributes in a file beside it, NAME.attrs, which is written first: a process that is killed between leaves an object without attributes. ?metadata=skip does without them. New files come from TMPDIR, which must be on the directory's file system; ?no_tmp_dir=true makes them beside the object.
+
+On a terminal, a bar shows how far a command is; to know how much is left, it lists the bucket once more.
 
 A key's life:
 
@@ -271,7 +275,11 @@ func (b *bucket) about(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*problem)) || errors.As(err, new(usageError)) {
 		return about(b.shown, err)
 	}
-	return problemf(err, "%s: %s", b.shown, b.storeSays(err))
+	text := b.storeSays(err)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		text = "no such bucket"
+	}
+	return problemf(err, "%s: %s", b.shown, text)
 }
 
 // aboutObject puts an error of one object into words. Its seal may be unknown.
@@ -316,6 +324,8 @@ func (b *bucket) storeSays(err error) string {
 	switch {
 	case errors.As(err, &api) && api.ErrorCode() == "NoSuchBucket":
 		return "no such bucket"
+	case gcerrors.Code(err) == gcerrors.NotFound:
+		return "no such object"
 	case errors.As(err, &api) && api.ErrorMessage() != "":
 		return fmt.Sprintf("the store refuses: %s: %s", api.ErrorCode(), api.ErrorMessage())
 	case errors.As(err, &api):
@@ -324,13 +334,11 @@ func (b *bucket) storeSays(err error) string {
 		return "the store does not answer: " + dial.Error()
 	case errors.Is(err, syscall.EXDEV):
 		return "the temporary directory is on another file system: add no_tmp_dir=true to the URL, or set TMPDIR"
-	case gcerrors.Code(err) == gcerrors.NotFound:
-		return "no such object"
 	}
 	return strings.TrimPrefix(plain(err), "blob: ")
 }
 
-// keyShape is a key in JSON, and part of that of objects.
+// sealShape is what an object is under, in JSON.
 type sealShape struct {
 	Mode  string `json:"mode"`   // empty if it is not known
 	KeyID string `json:"key_id"` // empty for SSE-C

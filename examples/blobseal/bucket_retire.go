@@ -247,7 +247,10 @@ func (cmd bucketShredCmd) Run(ctx context.Context, c *console) error {
 	case cmd.KeyID != "":
 		report, err := blob.ShredKey(ctx, key, destroyer, recordFile{record, cmd.Record}, opts, b.Bucket)
 		if err != nil {
-			if k.fails(err) || ringError(err) {
+			switch {
+			case errors.Is(err, context.Canceled):
+				return problemf(err, "interrupted before key %s was destroyed; it is disabled, unless it had not come to that: repeat the command, or enable the key", key.KeyID)
+			case k.fails(err) || ringError(err):
 				return k.aboutSealing(err)
 			}
 			return b.about(err)

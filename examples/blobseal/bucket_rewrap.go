@@ -47,7 +47,8 @@ type jobSummary struct {
 	Failed int64 `json:"failed"`
 }
 
-// run runs a job over b; do is the job, and done says what it does to an object.
+// run runs a job over b; do is the job, and done says what it did to an object, as in:
+// rewrapped to KEY.
 func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, prefix, done string, do func(context.Context, blob.Job) (*blob.Report, error)) error {
 	p := c.count(ctx, b, prefix)
 	defer p.done()
@@ -79,7 +80,7 @@ func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, 
 			return err
 		}
 		if err != nil {
-			return problemf(err, "%s: %s failed, and stayed as they were; the same command tries again", b.shown, objects(report.Failed))
+			return problemf(err, "%s: %s failed, unchanged; the same command tries again", b.shown, objects(report.Failed))
 		}
 		return nil
 	case unwritten != nil:
@@ -124,7 +125,7 @@ func (f jobFlags) show(p *counter, b *bucket, r blob.Result, done string) error 
 		if f.DryRun {
 			done = "would be " + done
 		}
-		return p.printf("%s: %s to %s\n", printable(r.Key), done, sealName(r.To))
+		return p.printf("%s: %s %s\n", printable(r.Key), done, sealName(r.To))
 	case r.Outcome == blob.OutcomeChanged:
 		return p.printf("%s: left alone: replaced or deleted meanwhile\n", printable(r.Key))
 	}
@@ -143,7 +144,7 @@ func (f jobFlags) summary(c *console, b *bucket, r *blob.Report, done string) er
 	case r.Resumed:
 		how = "with the runs before: "
 	}
-	return c.printf("%s: %s%s %s to %s (%d bytes), %d there already, %d not asked for, %d changed meanwhile, %d failed\n",
+	return c.printf("%s: %s%s %s %s (%d bytes), %d there already, %d not asked for, %d changed meanwhile, %d failed\n",
 		b.shown, how, objects(r.Done), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, r.Changed, r.Failed)
 }
 
@@ -261,7 +262,7 @@ func (cmd bucketRewrapCmd) Run(ctx context.Context, c *console) (err error) {
 		return err
 	}
 	defer b.Close()
-	return cmd.run(ctx, c, b, target, filter.Prefix, "rewrapped", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
+	return cmd.run(ctx, c, b, target, filter.Prefix, "rewrapped to", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
 		return b.Rewrap(ctx, &blob.RewrapOptions{Job: job, Filter: filter, To: target, Force: cmd.Force})
 	})
 }
@@ -298,7 +299,7 @@ func (cmd bucketEncryptCmd) Run(ctx context.Context, c *console) error {
 		return err
 	}
 	defer b.Close()
-	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
+	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted under", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
 		return b.EncryptExisting(ctx, &blob.EncryptOptions{Job: job, Prefix: cmd.Prefix})
 	})
 }

@@ -70,7 +70,7 @@ func TestBucketS3(t *testing.T) {
 	}
 	blobseal(args("bucket", "put", s3.url, ring, "cat.jpg", "a")...).fails(t, 1, "a: already exists; --force replaces it")
 	require.Equal(t, string(plain[20_000:20_100]), ok(t, args("bucket", "get", s3.url, ring, "--range", "20000-20099", "a", "-")...))
-	blobseal(args("bucket", "get", s3.url, ring, "none", "-")...).fails(t, 1, "none: ")
+	blobseal(args("bucket", "get", s3.url, ring, "none", "-")...).fails(t, 1, "none: no such object")
 	ok(t, args("ring", "rotate", ring)...)
 
 	s3.takeConditions()

@@ -139,7 +139,11 @@ func (cmd bucketServeCmd) Run(ctx context.Context, c *console) error {
 	defer b.Close()
 	listener, err := net.Listen("tcp", cmd.Listen)
 	if err != nil {
-		return problemf(err, "--listen %s: %s", cmd.Listen, plain(errors.Unwrap(err)))
+		reason := err
+		if op := new(net.OpError); errors.As(err, &op) {
+			reason = op.Err
+		}
+		return problemf(err, "--listen %s: %s", cmd.Listen, plain(reason))
 	}
 	defer listener.Close()
 	base := cmd.BaseURL
