@@ -29,9 +29,15 @@
 //     aead.NewKMSEnvelopeAEADWithContext around it, since many services encrypt
 //     no more than 4 KiB, which is some 35 versions.
 //
+// Where there is a key service, a key in it is the best root: no process has it,
+// and who may open the ring is decided, and can be recorded, there. Where there
+// is not, take a key. A passphrase is for rings that a person opens.
+//
 // The root is asked whenever the document has changed, and not in between: a
 // ring goes on while its key service is away. [Ring.ChangeRoot] replaces it, also
-// by one of another kind.
+// by one of another kind. While several processes run, each calls it: the first
+// writes, and the others are told. One that was left out goes on with what it had,
+// and logs [ErrRoot] whenever it refreshes. Leave a root before its key is disabled.
 //
 // # Stores
 //
@@ -84,6 +90,11 @@
 //     copy apart from the document: who has both can open every object that they
 //     can read.
 //   - Neither is needed to read objects in the other modes, SSE-KMS and SSE-C.
+//
+// A process that runs is a rescue, so do not restart it in haste. It has all the
+// versions in memory that it knew: if a document was lost or an old one restored,
+// it still opens what they sealed, and can rewrap that under another ring. And it
+// has its root: if nobody else has it any more, ChangeRoot moves to one that is kept.
 //
 // Whoever may write to the store cannot read or forge keys, but can delete the
 // ring or put an old document back.
