@@ -94,7 +94,8 @@
 // A process that runs is a rescue, so do not restart it in haste. It has all the
 // versions in memory that it knew: if a document was lost or an old one restored,
 // it still opens what they sealed, and can rewrap that under another ring. And it
-// has its root: if nobody else has it any more, ChangeRoot moves to one that is kept.
+// has its root, if that is a key or a passphrase: where that was lost, ChangeRoot
+// moves to one that is kept.
 //
 // Whoever may write to the store cannot read or forge keys, but can delete the
 // ring or put an old document back.
