@@ -35,8 +35,11 @@ func TestRequests(t *testing.T) {
 		cipher := modes[0].cipher(t)
 		b := encrypted(t, inner, cipher, nil)
 		waived := encrypted(t, inner, cipher, &blob.Options{SkipLengthCheck: true})
+		looking := encrypted(t, inner, cipher, &blob.Options{LookWhenListing: true})
+		conditional := encrypted(t, inner, cipher, &blob.Options{IfUnchanged: ifMatch})
 		data := content(5*chunk + 100)
 		require.NoError(t, b.WriteAll(ctx, "o", data, nil))
+		require.NoError(t, b.WriteAll(ctx, "small", []byte("small"), nil))
 
 		read := func(b *blob.Bucket, off, n int64) func(*testing.T) {
 			return func(t *testing.T) {
@@ -50,6 +53,13 @@ func TestRequests(t *testing.T) {
 					want = want[:n]
 				}
 				require.True(t, bytes.Equal(want, got))
+			}
+		}
+		rewrap := func(b *blob.Bucket, key string) func(*testing.T) {
+			return func(t *testing.T) {
+				report, err := b.Rewrap(ctx, &blob.RewrapOptions{Force: true, Filter: blob.Filter{Prefix: key}})
+				require.NoError(t, err)
+				require.Equal(t, int64(1), report.Done)
 			}
 		}
 		// chunks is a request for chunks of the stored object, from one to before
@@ -112,12 +122,21 @@ func TestRequests(t *testing.T) {
 				require.Equal(t, int64(len(data)), page[0].Size) // "first"
 				require.Equal(t, int64(len(data)), page[1].Size) // "new"
 			}, []string{"ListObjectsV2"}},
-			{"inventory of three", func(t *testing.T) {
+			{"a page of a list, with a look at each object", func(t *testing.T) {
+				page, _, err := looking.ListPage(ctx, gcblob.FirstPageToken, 2, nil)
+				require.NoError(t, err)
+				require.Len(t, page, 2)
+			}, []string{head, head, "ListObjectsV2"}},
+			{"inventory of four", func(t *testing.T) {
 				for e, err := range b.Inventory(ctx, nil) {
 					require.NoError(t, err)
-					require.Equal(t, int64(len(data)), e.Size)
+					require.Equal(t, blob.KindEncrypted, e.Kind)
 				}
-			}, []string{head, head, head, "ListObjectsV2"}},
+			}, []string{head, head, head, head, "ListObjectsV2"}},
+			{"rewrap", rewrap(b, "small"), []string{"GetObject", head, "HeadObject", "HeadObject", "ListObjectsV2", "PutObject"}},
+			{"rewrap, on condition", rewrap(conditional, "small"), []string{"GetObject", "HeadObject", "HeadObject", "ListObjectsV2", "PutObject"}},
+			// The head of a larger object is looked at by itself.
+			{"rewrap of a larger one", rewrap(b, "first"), []string{"GetObject", head, head, "HeadObject", "HeadObject", "ListObjectsV2", "PutObject"}},
 			{"copy", func(t *testing.T) { require.NoError(t, b.Copy(ctx, "copy", "o", nil)) },
 				[]string{"GetObject", "HeadObject", "HeadObject", "PutObject"}},
 			// s3blob looks first whether the object is there, which S3 does not tell.
@@ -163,6 +182,39 @@ func TestRangeSideBySide(t *testing.T) {
 	r, err := b.NewRangeReader(ctx, "o", chunk, 10, nil)
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
+}
+
+// TestReadAcrossAReplacement: an object that is replaced, by one of the same size
+// and in the same second, between the requests of a read, is read anew.
+func TestReadAcrossAReplacement(t *testing.T) {
+	ctx := context.Background()
+	eachServer(t, func(t *testing.T, s *server) {
+		for nth := range 3 { // the one before which it is replaced
+			t.Run(fmt.Sprint(nth), func(t *testing.T) {
+				w := new(wire)
+				name := s.newBucket(t)
+				cipher := modes[0].cipher(t)
+				ours, theirs := encrypted(t, s.open(t, name, w), cipher, nil), encrypted(t, s.open(t, name, nil), cipher, nil)
+				before, after := content(4*chunk), text(4*chunk)
+				require.NoError(t, ours.WriteAll(ctx, "o", before, nil))
+				var mu sync.Mutex
+				left := nth
+				w.on(func(*request) {
+					mu.Lock()
+					defer mu.Unlock()
+					if left--; left == -1 {
+						if err := theirs.WriteAll(ctx, "o", after, nil); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+				got, err := readPart(ours, "o", chunk, 50)
+				require.NoError(t, err)
+				require.Negative(t, left, "it was not replaced")
+				require.Equal(t, after[chunk:][:50], got)
+			})
+		}
+	})
 }
 
 // TestLargeWrites: from 16 MiB, s3blob writes parts of 8 MiB.

@@ -126,7 +126,7 @@ func (m meter) Write(p []byte) (int, error) {
 
 // client returns a client whose requests w sees, if it is not nil. It tries
 // everything once, so that counts are of what was asked for.
-func (s *server) client(w *wire) *s3.Client {
+func (s *server) client(w *wire, tune ...func(*s3.Options)) *s3.Client {
 	transport := s.base
 	if w != nil {
 		w.base = s.base
@@ -139,7 +139,11 @@ func (s *server) client(w *wire) *s3.Client {
 		Credentials:  credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
 		HTTPClient:   &http.Client{Transport: transport},
 		Retryer:      aws.NopRetryer{},
-	})
+
+		// As config.LoadDefaultConfig has them, and so a bucket of an s3:// URL.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenSupported,
+	}, tune...)
 }
 
 // newBucket makes an empty bucket on the server and returns its name.
@@ -151,8 +155,10 @@ func (s *server) newBucket(t testing.TB) string {
 }
 
 // open opens a bucket of the server.
-func (s *server) open(t testing.TB, name string, w *wire) *gcblob.Bucket {
-	b, err := s3blob.OpenBucket(context.Background(), s.client(w), name, nil)
+func (s *server) open(t testing.TB, name string, w *wire, tune ...func(*s3.Options)) *gcblob.Bucket {
+	b, err := s3blob.OpenBucket(context.Background(), s.client(w, tune...), name, &s3blob.Options{
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+	})
 	require.NoError(t, err)
 	t.Cleanup(func() { b.Close() })
 	return b

@@ -1,0 +1,249 @@
+package s3test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// ifMatch is for [blob.Options].IfUnchanged on S3. The transfer manager hands the
+// condition to PutObject, and in a multipart upload to CompleteMultipartUpload.
+func ifMatch(as func(any) bool, attrs *gcblob.Attributes) error {
+	var in *transfermanager.UploadObjectInput
+	if !as(&in) {
+		return errors.New("not a bucket of s3blob")
+	}
+	in.IfMatch = aws.String(attrs.ETag)
+	return nil
+}
+
+// race is a rewrap of one object, or a copy of it onto itself, which another
+// process forestalls at the last moment: when the request that publishes is on its
+// way to the server.
+type race struct {
+	*testing.T
+	ours, theirs *blob.Bucket // of two processes: nothing in memory is shared
+	wire         *wire        // of ours
+}
+
+func newRace(t *testing.T, s *server, condition func(func(any) bool, *gcblob.Attributes) error, size int, forestall func(theirs *blob.Bucket) error) *race {
+	w := new(wire)
+	name := s.newBucket(t)
+	cipher := modes[0].cipher(t)
+	r := &race{T: t, wire: w,
+		ours:   encrypted(t, s.open(t, name, w), cipher, &blob.Options{IfUnchanged: condition}),
+		theirs: encrypted(t, s.open(t, name, nil), cipher, nil),
+	}
+	require.NoError(t, r.ours.WriteAll(context.Background(), "o", content(size), nil))
+	var once sync.Once
+	w.take()
+	w.on(func(q *request) {
+		if q.op == "PutObject" || q.op == "CompleteMultipartUpload" {
+			once.Do(func() {
+				if err := forestall(r.theirs); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
+	return r
+}
+
+// publication is the request that publishes.
+func (r *race) publication() *request {
+	for _, q := range r.wire.take() {
+		if q.op == "PutObject" || q.op == "CompleteMultipartUpload" {
+			return q
+		}
+	}
+	require.FailNow(r, "nothing was published")
+	return nil
+}
+
+// TestIfMatch: with the store's own condition, a job never puts an old version over
+// what another process wrote or deleted.
+func TestIfMatch(t *testing.T) {
+	ctx := context.Background()
+	write := func(theirs *blob.Bucket) error { return theirs.WriteAll(ctx, "o", []byte("theirs"), nil) }
+	remove := func(theirs *blob.Bucket) error { return theirs.Delete(ctx, "o") }
+	force := &blob.RewrapOptions{Force: true}
+
+	eachServer(t, func(t *testing.T, s *server) {
+		sizes := map[string]int{"small": 100, "large": 17 << 20}
+		if s.name == "gofakes3" {
+			delete(sizes, "large") // it ignores conditions of multipart uploads
+		}
+		for name, size := range sizes {
+			t.Run(name+"/rewrap against a write", func(t *testing.T) {
+				r := newRace(t, s, ifMatch, size, write)
+				report, err := r.ours.Rewrap(ctx, force)
+				require.NoError(t, err)
+				require.Equal(t, blob.Counts{Changed: 1}, report.Counts)
+				q := r.publication()
+				require.Equal(t, 412, q.status)
+				require.NotEmpty(t, q.ifMatch)
+				got, err := r.ours.ReadAll(ctx, "o")
+				require.NoError(t, err)
+				require.Equal(t, "theirs", string(got))
+			})
+			t.Run(name+"/rewrap against a delete", func(t *testing.T) {
+				r := newRace(t, s, ifMatch, size, remove)
+				report, err := r.ours.Rewrap(ctx, force)
+				require.NoError(t, err)
+				require.Equal(t, blob.Counts{Changed: 1}, report.Counts)
+				there, err := r.ours.Exists(ctx, "o")
+				require.NoError(t, err)
+				require.False(t, there)
+			})
+			t.Run(name+"/copy onto itself against a write", func(t *testing.T) {
+				r := newRace(t, s, ifMatch, size, write)
+				err := r.ours.Copy(ctx, "o", "o", nil)
+				require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(err), "%v", err)
+				got, err := r.ours.ReadAll(ctx, "o")
+				require.NoError(t, err)
+				require.Equal(t, "theirs", string(got))
+			})
+			t.Run(name+"/without a condition a write is lost", func(t *testing.T) {
+				r := newRace(t, s, nil, size, write)
+				report, err := r.ours.Rewrap(ctx, force)
+				require.NoError(t, err)
+				require.Equal(t, int64(1), report.Done)
+				require.Empty(t, r.publication().ifMatch)
+				got, err := r.ours.ReadAll(ctx, "o")
+				require.NoError(t, err)
+				require.Equal(t, content(size), got)
+			})
+			t.Run(name+"/nobody between", func(t *testing.T) {
+				r := newRace(t, s, ifMatch, size, func(*blob.Bucket) error { return nil })
+				report, err := r.ours.Rewrap(ctx, force)
+				require.NoError(t, err)
+				require.Equal(t, int64(1), report.Done)
+				require.NotEmpty(t, r.publication().ifMatch)
+				require.NoError(t, r.ours.Copy(ctx, "o", "o", nil))
+				got, err := r.ours.ReadAll(ctx, "o")
+				require.NoError(t, err)
+				require.Equal(t, content(size), got)
+			})
+		}
+	})
+}
+
+// TestIfMatchWithoutPause: one process rewraps, all the time, to one key and back,
+// while others write. Whoever wrote last reads what it wrote.
+func TestIfMatchWithoutPause(t *testing.T) {
+	ctx := context.Background()
+	const writers, rounds = 4, 40
+	eachServer(t, func(t *testing.T, s *server) {
+		name := s.newBucket(t)
+		first, second := newKMS(t, "first"), newKMS(t, "second")
+		both := routes{"first": first, "second": second}
+		opts := &blob.Options{IfUnchanged: ifMatch, Decrypters: sse.ByMode{sse.ModeKMS: both}}
+
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		var done, changed int64
+		go func() {
+			defer close(stopped)
+			b := encrypted(t, s.open(t, name, nil), first, opts)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				to := []*sse.KMS{second, first}[i%2]
+				report, err := b.Rewrap(ctx, &blob.RewrapOptions{To: to, Job: blob.Job{Workers: writers}})
+				if err != nil {
+					t.Errorf("%v: %v", err, report.Failures)
+					return
+				}
+				done, changed = done+report.Done, changed+report.Changed
+			}
+		}()
+		var group sync.WaitGroup
+		for i := range writers {
+			group.Go(func() {
+				b := encrypted(t, s.open(t, name, nil), first, opts)
+				key := fmt.Sprintf("o%d", i)
+				for round := range rounds {
+					version := fmt.Sprintf("version %d", round)
+					if err := b.WriteAll(ctx, key, []byte(version), nil); err != nil {
+						t.Error(err)
+						return
+					}
+					for range 3 {
+						got, err := b.ReadAll(ctx, key)
+						if err != nil || string(got) != version {
+							t.Errorf("%s: read %q, %v, want %s", key, got, err, version)
+							return
+						}
+					}
+				}
+			})
+		}
+		group.Wait()
+		close(stop)
+		<-stopped
+		t.Logf("%d rewrapped, %d changed meanwhile", done, changed)
+		require.Positive(t, done)
+		require.Positive(t, changed)
+	})
+}
+
+// TestIfNotExist: of several processes that write an object that is not to exist,
+// one wins, and it is what it wrote that is there.
+func TestIfNotExist(t *testing.T) {
+	ctx := context.Background()
+	eachServer(t, func(t *testing.T, s *server) {
+		sizes := map[string]int{"small": 100, "large": 17 << 20}
+		if s.name == "gofakes3" {
+			delete(sizes, "large") // it ignores conditions of multipart uploads
+		}
+		for name, size := range sizes {
+			t.Run(name, func(t *testing.T) {
+				const writers = 4
+				bucket := s.newBucket(t)
+				cipher := modes[0].cipher(t)
+				var group sync.WaitGroup
+				var errs [writers]error
+				for i := range writers {
+					group.Go(func() {
+						b := encrypted(t, s.open(t, bucket, nil, abortAnyway), cipher, nil)
+						errs[i] = b.WriteAll(ctx, "o", bytes.Repeat([]byte{byte(i)}, size), &gcblob.WriterOptions{IfNotExist: true})
+					})
+				}
+				group.Wait()
+				winner := slices.Index(errs[:], nil)
+				require.NotEqual(t, -1, winner, "%v", errs)
+				for i, err := range errs {
+					if i != winner {
+						require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(err), "%v", errs)
+					}
+				}
+				got, err := encrypted(t, s.open(t, bucket, nil), cipher, nil).ReadAll(ctx, "o")
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(bytes.Repeat([]byte{byte(winner)}, size), got))
+				require.Zero(t, unfinished(t, s, bucket))
+			})
+		}
+	})
+}
+
+// routes opens an envelope with the key that it names.
+type routes map[string]*sse.KMS
+
+func (r routes) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
+	return r[env.KeyID()].Decrypt(ctx, obj, env)
+}

@@ -1,0 +1,243 @@
+package s3test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// text is n bytes that any compressor makes little of, with the marker in every
+// line.
+func text(n int) []byte {
+	var p []byte
+	for i := 0; len(p) < n; i++ {
+		p = fmt.Appendf(p, "2026-11-25 INFO MARKER-7f3a customer=%04d card=4111 1111 1111 1111 ok\n", i%100)
+	}
+	return p[:n]
+}
+
+// windows are all pieces of 16 bytes of p.
+func windows(p []byte) map[[16]byte]bool {
+	all := make(map[[16]byte]bool)
+	for i := 0; i+16 <= len(p); i++ {
+		all[[16]byte(p[i:])] = true
+	}
+	return all
+}
+
+// TestNoPlaintextOnDisk: of what is written, rewrapped, copied and given up, the
+// server's files hold no 16 bytes, in whatever mode and however large it is.
+func TestNoPlaintextOnDisk(t *testing.T) {
+	ctx := context.Background()
+	s := startVersity(t)
+	inner := s.open(t, s.newBucket(t), nil)
+	small, large := text(3*chunk+100), text(17<<20)
+	for _, mode := range modes {
+		b := encrypted(t, inner, mode.cipher(t), &blob.Options{Policy: mode.policy})
+		require.NoError(t, b.WriteAll(ctx, mode.name+"/small", small, nil))
+		require.NoError(t, b.WriteAll(ctx, mode.name+"/large", large, nil))
+		require.NoError(t, b.Copy(ctx, mode.name+"/copy", mode.name+"/small", nil))
+		report, err := b.Rewrap(ctx, &blob.RewrapOptions{Force: true, Filter: blob.Filter{Prefix: mode.name}})
+		require.NoError(t, err)
+		require.Equal(t, int64(3), report.Done)
+
+		// An upload that is given up when parts of it are there already.
+		source := io.MultiReader(bytes.NewReader(large), broken{})
+		require.ErrorIs(t, b.Upload(ctx, mode.name+"/broken", source, &gcblob.WriterOptions{ContentType: "text/plain"}), errBroken)
+	}
+	// That the search finds what is there:
+	require.NoError(t, inner.WriteAll(ctx, "plain", small[1000:1100], nil))
+
+	secret := windows(small)
+	var found []string
+	var searched int64
+	require.NoError(t, filepath.WalkDir(s.dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		p, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		searched += int64(len(p))
+		for i := 0; i+16 <= len(p); i++ {
+			if secret[[16]byte(p[i:])] {
+				found = append(found, entry.Name())
+				break
+			}
+		}
+		return nil
+	}))
+	require.Equal(t, []string{"plain"}, found)
+	require.Greater(t, searched, int64(3*len(large)))
+	t.Logf("%d bytes searched", searched)
+}
+
+var errBroken = errors.New("the source is broken")
+
+// broken is a reader that fails.
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, errBroken }
+
+// TestDamageOnDisk: whatever is done to a file, no read returns a byte that was not
+// written, a read of the whole fails with an error of package sse (or with the
+// SDK's, where S3's checksum does not match), and a check names the damage, while
+// the object beside it stays good.
+func TestDamageOnDisk(t *testing.T) {
+	ctx := context.Background()
+	const size = 3*chunk + 100
+	s := startVersity(t)
+	at := func(chunk, byte int) int { return envelope + chunk*sealedChunk + byte }
+	flip := func(at int) func(x, y []byte) ([]byte, []byte) {
+		return func(x, y []byte) ([]byte, []byte) {
+			x[at] ^= 4
+			return x, y
+		}
+	}
+	cut := func(at int) func(x, y []byte) ([]byte, []byte) {
+		return func(x, y []byte) ([]byte, []byte) { return x[:at], y }
+	}
+	for _, c := range []struct {
+		name    string
+		damage  func(x, y []byte) ([]byte, []byte) // of the files of "x" and "y"
+		want    error
+		verdict blob.Verdict
+		shallow blob.Verdict // of a check that reads envelopes alone
+		both    bool         // y is damaged too
+	}{
+		{name: "a bit of the magic", damage: flip(0), want: blob.ErrPlain, verdict: blob.VerdictDamaged, shallow: blob.VerdictDamaged},
+		{name: "a bit of the version", damage: flip(8), want: sse.ErrVersion, verdict: blob.VerdictUnknownVersion, shallow: blob.VerdictUnknownVersion},
+		{name: "a bit of the padding", damage: flip(envelope - 56 - 200), want: sse.ErrFormat, verdict: blob.VerdictDamaged, shallow: blob.VerdictDamaged},
+		{name: "a bit of the head", damage: flip(envelope - 10), want: sse.ErrKey, verdict: blob.VerdictWrongKey, shallow: blob.VerdictWrongKey},
+		{name: "a bit of the first chunk", damage: flip(at(0, 0)), want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+		{name: "a bit in the middle", damage: flip(at(1, 5000)), want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+		{name: "the last bit", damage: flip(at(3, 100+15)), want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+		{name: "cut at a chunk's end", damage: cut(at(3, 0)), want: sse.ErrTruncated, verdict: blob.VerdictTruncated, shallow: blob.VerdictTruncated},
+		{name: "cut at an earlier chunk's end", damage: cut(at(2, 0)), want: sse.ErrTruncated, verdict: blob.VerdictTruncated, shallow: blob.VerdictTruncated},
+		{name: "cut in a chunk", damage: cut(at(2, 5000)), want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+		{name: "cut behind the envelope", damage: cut(envelope), want: sse.ErrTruncated, verdict: blob.VerdictTruncated, shallow: blob.VerdictTruncated},
+		{name: "cut in the envelope", damage: cut(300), want: io.ErrUnexpectedEOF, verdict: blob.VerdictTruncated, shallow: blob.VerdictTruncated},
+		{name: "cut to nothing", damage: cut(0), want: blob.ErrPlain, verdict: blob.VerdictDamaged, shallow: blob.VerdictDamaged},
+		{name: "a byte more", damage: func(x, y []byte) ([]byte, []byte) { return append(x, 0), y },
+			want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+		{name: "the last chunk twice", damage: func(x, y []byte) ([]byte, []byte) { return append(x, x[at(3, 0):]...), y },
+			want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+		{name: "chunks change places", damage: func(x, y []byte) ([]byte, []byte) {
+			first := bytes.Clone(x[at(0, 0):at(1, 0)])
+			copy(x[at(0, 0):], x[at(1, 0):at(2, 0)])
+			copy(x[at(1, 0):], first)
+			return x, y
+		}, want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+		{name: "files change places", damage: func(x, y []byte) ([]byte, []byte) { return y, x }, both: true,
+			want: sse.ErrKey, verdict: blob.VerdictWrongKey, shallow: blob.VerdictWrongKey},
+		{name: "the other's envelope", damage: func(x, y []byte) ([]byte, []byte) { copy(x, y[:envelope]); return x, y },
+			want: sse.ErrKey, verdict: blob.VerdictWrongKey, shallow: blob.VerdictWrongKey},
+		{name: "the other's body", damage: func(x, y []byte) ([]byte, []byte) { copy(x[envelope:], y[envelope:]); return x, y },
+			want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+		{name: "plaintext instead", damage: func(x, y []byte) ([]byte, []byte) { return []byte("free money"), y },
+			want: blob.ErrPlain, verdict: blob.VerdictDamaged, shallow: blob.VerdictDamaged},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			name := s.newBucket(t)
+			cipher := modes[0].cipher(t)
+			b := encrypted(t, s.open(t, name, nil), cipher, nil)
+			plaintext := map[string][]byte{"x": text(size), "y": content(size)}
+			var files [2][]byte
+			for i, key := range []string{"x", "y"} {
+				require.NoError(t, b.WriteAll(ctx, key, plaintext[key], nil))
+				p, err := os.ReadFile(filepath.Join(s.dir, name, key))
+				require.NoError(t, err)
+				require.Len(t, p, at(3, 100+16))
+				files[i] = p
+			}
+			x, y := c.damage(files[0], bytes.Clone(files[1]))
+			// Written into the same file, whose metadata is in its attributes.
+			require.NoError(t, os.WriteFile(filepath.Join(s.dir, name, "x"), x, 0))
+			require.NoError(t, os.WriteFile(filepath.Join(s.dir, name, "y"), y, 0))
+
+			// Whoever can write to the store can make its checksums right.
+			unchecked := func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired }
+			for _, r := range []struct {
+				name     string
+				b        *blob.Bucket
+				checksum bool // S3's own, which may find the damage first
+			}{
+				{"with S3's checksum", b, true},
+				{"without", encrypted(t, s.open(t, name, nil, unchecked), cipher, nil), false},
+				// This one must not take the object for a plain one.
+				{"plain objects allowed", encrypted(t, s.open(t, name, nil, unchecked), cipher, &blob.Options{AllowPlain: true}), false},
+			} {
+				p, err := r.b.ReadAll(ctx, "x")
+				require.Error(t, err, r.name)
+				require.True(t, bytes.HasPrefix(plaintext["x"], p), "%s: wrong plaintext", r.name)
+				if !r.checksum {
+					want := c.want
+					if want == blob.ErrPlain {
+						want = sse.ErrFormat // which it is, and an envelope that is gone too
+					}
+					require.ErrorIs(t, err, want, r.name)
+				}
+				for _, off := range []int64{0, 10, chunk, 2*chunk - 1, 3 * chunk, size - 1} {
+					p, err := readPart(r.b, "x", off, 50)
+					require.True(t, bytes.HasPrefix(plaintext["x"][off:], p), "%s: wrong plaintext at %d", r.name, off)
+					if err == nil { // the damage is elsewhere
+						require.Len(t, p, int(min(50, size-off)))
+						require.Equal(t, blob.VerdictGood, c.shallow)
+					}
+				}
+			}
+
+			for _, r := range []struct {
+				b     *blob.Bucket
+				empty blob.Verdict // of what is empty, which is read as a whole, with S3's checksum
+			}{
+				{b, blob.VerdictUnreadable},
+				{encrypted(t, s.open(t, name, nil, unchecked), cipher, nil), c.verdict},
+			} {
+				for _, depth := range []blob.Depth{blob.CheckBodies, blob.CheckEnvelopes} {
+					want := map[string]blob.Verdict{"x": c.verdict, "y": blob.VerdictGood}
+					if depth == blob.CheckEnvelopes {
+						want["x"] = c.shallow
+					}
+					if len(x) == 0 {
+						want["x"] = r.empty
+					}
+					if c.both {
+						want["y"] = c.verdict
+					}
+					got := make(map[string]blob.Verdict)
+					for f, err := range r.b.Check(ctx, &blob.CheckOptions{Depth: depth}) {
+						require.NoError(t, err)
+						require.Equal(t, f.Verdict == blob.VerdictGood, f.Err == nil, "%v", f.Err)
+						got[f.Key] = f.Verdict
+					}
+					require.Equal(t, want, got)
+				}
+			}
+		})
+	}
+}
+
+func readPart(b *blob.Bucket, key string, off, n int64) ([]byte, error) {
+	r, err := b.NewRangeReader(context.Background(), key, off, n, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}

@@ -1,0 +1,155 @@
+package s3test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// contents are objects in a bucket, by their keys: of none, one, some and many
+// chunks, and of parts.
+var contents = map[string][]byte{
+	"empty":            {},
+	"one":              []byte("one chunk"),
+	"some/chunks":      content(2*chunk + 1),
+	"some/ünicode ☺ +": content(chunk),
+	"parts":            content(17 << 20),
+}
+
+// attributes are what an object has beside its content.
+var attributes = gcblob.WriterOptions{
+	ContentType: "text/x-blobseal", ContentDisposition: `attachment; filename="x y.txt"`, ContentEncoding: "identity",
+	CacheControl: "max-age=60", ContentLanguage: "de",
+	Metadata: map[string]string{"author": "Zoë ☺", "with space": "a=b; c", "empty": ""},
+}
+
+// fill writes contents, with attributes, into a bucket.
+func fill(t *testing.T, b *gcblob.Bucket) {
+	for key, content := range contents {
+		opts := attributes
+		require.NoError(t, b.WriteAll(context.Background(), key, content, &opts))
+	}
+}
+
+// requireFilled checks that everything is as fill wrote it.
+func requireFilled(t *testing.T, s *server, b *gcblob.Bucket) {
+	ctx := context.Background()
+	for key, content := range contents {
+		got, err := b.ReadAll(ctx, key)
+		require.NoError(t, err, key)
+		require.True(t, bytes.Equal(content, got), key)
+		a, err := b.Attributes(ctx, key)
+		require.NoError(t, err, key)
+		require.Equal(t, int64(len(content)), a.Size, key)
+		require.Equal(t, attributes.Metadata, a.Metadata, key)
+		require.Equal(t, attributes.ContentType, a.ContentType, key)
+		require.Equal(t, attributes.ContentDisposition, a.ContentDisposition, key)
+		require.Equal(t, attributes.ContentEncoding, a.ContentEncoding, key)
+		if s.name != "gofakes3" { // see limits
+			require.Equal(t, attributes.CacheControl, a.CacheControl, key)
+			require.Equal(t, attributes.ContentLanguage, a.ContentLanguage, key)
+		}
+	}
+}
+
+// totals sums a bucket's inventory up.
+func totals(t *testing.T, b *blob.Bucket) *blob.Totals {
+	all := new(blob.Totals)
+	for e, err := range b.Inventory(context.Background(), nil) {
+		require.NoError(t, err)
+		require.NoError(t, e.Err)
+		all.Add(e)
+	}
+	return all
+}
+
+// TestJobs: a bucket from before its encryption is encrypted in place, moved from
+// master key to master key and from mode to mode, and at each step everything is
+// under the key that it should be, readable, with all its attributes.
+func TestJobs(t *testing.T) {
+	ctx := context.Background()
+	n := int64(len(contents))
+	eachServer(t, func(t *testing.T, s *server) {
+		inner := s.open(t, s.newBucket(t), nil)
+		fill(t, inner)
+		ring := newRing(t)
+		managed, byKMS, customer := sse.NewManaged(ring), newKMS(t, "photos-key"), newCustomer(t, 7)
+		open := func(cipher sse.Cipher, plain bool) *blob.Bucket {
+			return encrypted(t, inner, cipher, &blob.Options{
+				Policy: blob.Policy{AllowCustomerKeys: true}, IfUnchanged: ifMatch, AllowPlain: plain,
+				Decrypters: sse.ByMode{sse.ModeManaged: managed, sse.ModeKMS: byKMS, sse.ModeCustomer: customer},
+			})
+		}
+		b := open(managed, false)
+		requireUnder := func(key blob.KeyRef) {
+			all := totals(t, b)
+			require.Equal(t, n, all.Objects)
+			require.Equal(t, []blob.KeyRef{key}, all.Keys())
+			require.Equal(t, n, all.Sealed[key].Objects)
+			requireFilled(t, s, b.Bucket)
+		}
+		newest := func() blob.KeyRef { return blob.KeyRef{Mode: sse.ModeManaged, KeyID: primary(t, ring)} }
+
+		require.Equal(t, n, totals(t, b).Plain.Objects)
+		mixed := open(managed, true)
+		requireFilled(t, s, mixed.Bucket)
+		report, err := mixed.EncryptExisting(ctx, nil)
+		require.NoError(t, err, "%v", report.Failures)
+		require.Equal(t, n, report.Done)
+		first := newest()
+		requireUnder(first)
+
+		_, err = ring.Rotate(ctx)
+		require.NoError(t, err)
+		require.NotEqual(t, first, newest())
+		report, err = b.Rewrap(ctx, nil)
+		require.NoError(t, err, "%v", report.Failures)
+		require.Equal(t, n, report.Done)
+		requireUnder(newest())
+
+		_, err = blob.Retire(ctx, ring, first.KeyID, &blob.RetireOptions{Destroy: true, Quarantine: blob.NoQuarantine}, b)
+		require.NoError(t, err)
+		requireUnder(newest())
+
+		for _, to := range []struct {
+			cipher sse.Cipher
+			key    blob.KeyRef
+		}{
+			{byKMS, blob.KeyRef{Mode: sse.ModeKMS, KeyID: "photos-key"}},
+			{customer, blob.KeyRef{Mode: sse.ModeCustomer}},
+			{managed, newest()},
+		} {
+			checkpoint := keyring.NewMemStore()
+			report, err = b.Rewrap(ctx, &blob.RewrapOptions{To: to.cipher, Job: blob.Job{Checkpoint: checkpoint}})
+			require.NoError(t, err, "%v", report.Failures)
+			require.Equal(t, n, report.Done)
+			requireUnder(to.key)
+
+			report, err = b.Rewrap(ctx, &blob.RewrapOptions{To: to.cipher})
+			require.NoError(t, err)
+			require.Equal(t, blob.Counts{Current: n}, report.Counts)
+		}
+		for f, err := range b.Check(ctx, &blob.CheckOptions{Depth: blob.CheckBodies}) {
+			require.NoError(t, err)
+			require.Equal(t, blob.VerdictGood, f.Verdict, "%s: %v", f.Key, f.Err)
+		}
+	})
+}
+
+// primary is the id of the ring's primary.
+func primary(t *testing.T, ring *keyring.Ring) string {
+	for _, info := range ring.Keys() {
+		if info.Primary {
+			return info.ID
+		}
+	}
+	require.FailNow(t, "no primary")
+	return ""
+}
