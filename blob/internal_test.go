@@ -36,6 +36,13 @@ func TestKeyLocks(t *testing.T) {
 		return nil
 	}))
 	w.end()
+
+	// What need not wait is for fn to decide, and not left to chance.
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	for range 50 {
+		require.ErrorIs(t, locks.commit(cancelled, "k", func() error { return boom }), boom)
+	}
 	require.Empty(t, locks.keys)
 }
 

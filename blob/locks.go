@@ -54,12 +54,17 @@ func (w *watched) end() {
 
 // change runs fn, which may change the key, while nobody else of this Bucket
 // does. changed tells fn whether somebody did since the watch began. Waiting ends
-// with ctx, whose error is returned without fn having run.
+// with ctx, whose error is returned without fn having run; where there is nothing
+// to wait for, fn runs, whatever ctx is.
 func (w *watched) change(ctx context.Context, fn func(changed bool) error) error {
 	select {
 	case w.lock.token <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	default:
+		select {
+		case w.lock.token <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	defer func() { <-w.lock.token }()
 	w.locks.mu.Lock()
