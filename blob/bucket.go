@@ -155,7 +155,11 @@ func (b *Bucket) replace(ctx context.Context, w *watched, seen *sse.Envelope, pu
 
 // sameEnvelope reports whether two envelopes are, byte for byte, the same. They
 // are not if they are of two versions of an object, since each has a random part.
+// A nil one is like no other.
 func sameEnvelope(x, y *sse.Envelope) (bool, error) {
+	if x == nil || y == nil {
+		return false, nil
+	}
 	xb, err := x.MarshalBinary()
 	if err != nil {
 		return false, err

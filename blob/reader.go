@@ -3,6 +3,7 @@ package blob
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"sync"
@@ -45,33 +46,38 @@ func (r *reader) Close() error { return r.get.close() }
 
 // NewRangeReader implements [driver.Bucket].
 func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, length int64, opts *driver.ReaderOptions) (driver.Reader, error) {
+	open := func() (*reader, *sse.Envelope, error) {
+		return d.b.readRange(ctx, key, offset, length, opts.BeforeRead)
+	}
+	if offset == 0 && length < 0 {
+		open = func() (*reader, *sse.Envelope, error) { return d.b.read(ctx, key, opts.BeforeRead) }
+	}
 	var before *sse.Envelope
+	alike := 0 // attempts in a row that met the same envelope
 	for attempt := 1; ; attempt++ {
-		var r *reader
-		var env *sse.Envelope
-		var err error
-		if offset == 0 && length < 0 {
-			r, err = d.b.read(ctx, key, opts.BeforeRead)
-		} else {
-			r, env, err = d.b.readRange(ctx, key, offset, length, opts.BeforeRead)
-		}
+		r, env, err := open()
 		if err == nil {
 			return r, nil
 		}
 		// Requests that met two versions of the object look like damage. It is
-		// damage if the object is the same when one looks again.
-		again := errors.Is(err, ErrChanged)
-		if !again && env != nil && errors.Is(err, sse.ErrCorrupt) {
-			again = before == nil
-			if !again {
-				same, _ := sameEnvelope(before, env)
-				again = !same
-			}
-		}
-		if !again || attempt == maxTries {
-			return nil, err
+		// damage if the second of three attempts fails, and the first and the third
+		// met the same envelope, between which nothing was replaced. Stores that
+		// publish metadata before content, as that of files, also look so.
+		alike++
+		if same, _ := sameEnvelope(before, env); !same {
+			alike = 1
 		}
 		before = env
+		torn := env != nil && errors.Is(err, sse.ErrCorrupt)
+		again := errors.Is(err, ErrChanged) || errors.Is(err, errDamaged) || torn && alike < 3
+		switch {
+		case !again:
+			return nil, err
+		case attempt == maxTries && torn:
+			return nil, fmt.Errorf("%w: %v", ErrChanged, err)
+		case attempt == maxTries:
+			return nil, err
+		}
 	}
 }
 
@@ -168,8 +174,9 @@ func (b *Bucket) decrypt(ctx context.Context, key string, env *sse.Envelope, req
 	return d, keyError(err)
 }
 
-// read opens the whole object with one inner request.
-func (b *Bucket) read(ctx context.Context, key string, hook func(func(any) bool) error) (_ *reader, err error) {
+// read opens the whole object with one inner request. It returns the envelope
+// also with an error, where it got so far.
+func (b *Bucket) read(ctx context.Context, key string, hook func(func(any) bool) error) (_ *reader, _ *sse.Envelope, err error) {
 	g := b.getter(ctx, key, hook)
 	defer func() {
 		if err != nil {
@@ -178,27 +185,27 @@ func (b *Bucket) read(ctx context.Context, key string, hook func(func(any) bool)
 	}()
 	inner, err := g.get(0, -1)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	env, body, err := readEnvelope(inner, b.opts.EnvelopeSize)
 	if errors.Is(err, ErrPlain) {
 		if err := g.checkPlain(inner); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return g.reader(body, inner.Size(), nil, inner), nil
+		return g.reader(body, inner.Size(), nil, inner), nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	size, err := plainSize(inner.Size(), env.Size())
 	if err != nil {
-		return nil, err
+		return nil, env, err
 	}
 	d, err := g.decrypt(env)
 	if err != nil {
-		return nil, err
+		return nil, env, err
 	}
-	return g.reader(d.Reader(body), size, env, inner), nil
+	return g.reader(d.Reader(body), size, env, inner), env, nil
 }
 
 // checkPlain returns nil if the object, which does not begin with an envelope,

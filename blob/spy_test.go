@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -17,6 +18,7 @@ import (
 type spy struct {
 	bucket *gcblob.Bucket // what is behind it
 	hook   func(ctx context.Context, call string) error
+	coarse time.Duration // what times of readers are rounded to
 
 	mu      sync.Mutex
 	calls   []string
@@ -134,7 +136,7 @@ func (s *spy) NewRangeReader(ctx context.Context, key string, offset, length int
 }
 
 func (r *spyReader) Attributes() *driver.ReaderAttributes {
-	return &driver.ReaderAttributes{ContentType: r.ContentType(), ModTime: r.ModTime(), Size: r.Size()}
+	return &driver.ReaderAttributes{ContentType: r.ContentType(), ModTime: r.ModTime().Truncate(r.s.coarse), Size: r.Size()}
 }
 
 func (r *spyReader) Read(p []byte) (int, error) {
