@@ -58,6 +58,9 @@ func TestCopy(t *testing.T) {
 					require.NoError(t, err)
 					require.Equal(t, []any{"no-cache", "inline", "identity", "en", "image/x-test", map[string]string{"owner": "me"}, int64(len(p))},
 						[]any{attrs.CacheControl, attrs.ContentDisposition, attrs.ContentEncoding, attrs.ContentLanguage, attrs.ContentType, attrs.Metadata, attrs.Size})
+					raw, err := inner.Attributes(ctx, dst)
+					require.NoError(t, err)
+					require.Empty(t, raw.ContentEncoding)
 					var hint blob.Hint
 					require.True(t, attrs.As(&hint))
 					require.Equal(t, blob.Hint{Mode: env.Mode(), KeyID: env.KeyID(), EnvelopeSize: blob.DefaultEnvelopeSize}, hint)

@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -62,7 +63,7 @@ func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attr
 	return &driver.Attributes{
 		CacheControl:       a.CacheControl,
 		ContentDisposition: a.ContentDisposition,
-		ContentEncoding:    a.ContentEncoding,
+		ContentEncoding:    cmp.Or(a.Metadata[contentEncoding], a.ContentEncoding),
 		ContentLanguage:    a.ContentLanguage,
 		ContentType:        a.ContentType,
 		Metadata:           withoutHint(a.Metadata),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -66,9 +67,28 @@ func TestErrorsOfAPlainBucket(t *testing.T) {
 		{"delete what is not there", func(b *gcblob.Bucket) error { return b.Delete(ctx, "none") }},
 		{"delete an invalid key", func(b *gcblob.Bucket) error { return b.Delete(ctx, invalid) }},
 		{"copy what is not there", func(b *gcblob.Bucket) error { return b.Copy(ctx, "k2", "none", nil) }},
+		{"attributes with a cancelled ctx", func(b *gcblob.Bucket) error { _, err := b.Attributes(cancelled, "k"); return err }},
+		{"write a name of the store's own", write(ctx, "k.attrs", nil)},
+		{"write outside", write(ctx, "../../k", nil)},
+		{"copy outside", func(b *gcblob.Bucket) error { return b.Copy(ctx, "../../k", "k", nil) }},
+		{"copy what is not there onto itself", func(b *gcblob.Bucket) error { return b.Copy(ctx, "none", "none", nil) }},
+		{"copy from an invalid key", func(b *gcblob.Bucket) error { return b.Copy(ctx, "k2", invalid, nil) }},
+		{"a page of an empty token", func(b *gcblob.Bucket) error { _, _, err := b.ListPage(ctx, nil, 10, nil); return err }},
+		{"upload without a content type", func(b *gcblob.Bucket) error { return b.Upload(ctx, "k2", strings.NewReader("p"), nil) }},
 		{"copy to an invalid key", func(b *gcblob.Bucket) error { return b.Copy(ctx, invalid, "k", nil) }},
 		{"a page of no objects", func(b *gcblob.Bucket) error { _, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 0, nil); return err }},
 		{"sign", func(b *gcblob.Bucket) error { _, err := b.SignedURL(ctx, "k", nil); return err }},
+	}
+	for _, off := range []int64{0, 10, chunk, 1 << 52, math.MaxInt64} { // the largest object is of less than 1 << 52 bytes
+		for _, n := range []int64{math.MinInt64, 0, 1, 1 << 52, math.MaxInt64} {
+			requests = append(requests, request{fmt.Sprintf("range %d+%d", off, n), read(ctx, "k", off, n)})
+		}
+	}
+	// Stores that do not look at ctx delete; whether we do is not left to chance.
+	for i := range 10 {
+		key := fmt.Sprint("delete me ", i)
+		requests = append(requests, request{"write " + key, write(ctx, key, nil)},
+			request{"delete with a cancelled ctx " + key, func(b *gcblob.Bucket) error { return b.Delete(cancelled, key) }})
 	}
 	for _, store := range stores {
 		t.Run(store.name, func(t *testing.T) {
@@ -163,8 +183,9 @@ func TestMixedBucket(t *testing.T) {
 			strict := newBucketWith(t, inner, cipher, nil)
 			sizes := map[string]int{"empty": 0, "tiny": 3, "small": 100, "sized": 1040, "large": 3*chunk + 5}
 			for name, size := range sizes {
-				require.NoError(t, inner.WriteAll(ctx, "plain/"+name, content(size), nil))
-				require.NoError(t, mixed.WriteAll(ctx, "sealed/"+name, content(size), nil))
+				packed := &gcblob.WriterOptions{ContentEncoding: "gzip"}
+				require.NoError(t, inner.WriteAll(ctx, "plain/"+name, content(size), packed))
+				require.NoError(t, mixed.WriteAll(ctx, "sealed/"+name, content(size), packed))
 			}
 			for name, size := range sizes {
 				for _, folder := range []string{"plain/", "sealed/"} {
@@ -173,6 +194,7 @@ func TestMixedBucket(t *testing.T) {
 					attrs, err := mixed.Attributes(ctx, key)
 					require.NoError(t, err)
 					require.EqualValues(t, size, attrs.Size)
+					require.Equal(t, "gzip", attrs.ContentEncoding)
 					for _, off := range []int64{2, chunk + 3} {
 						off = min(off, int64(size))
 						got, err := readRange(mixed.Bucket, key, off, 100000)
@@ -206,6 +228,14 @@ func TestMixedBucket(t *testing.T) {
 			require.Equal(t, content(sizes["large"]), readAll(t, strict.Bucket, "copied"))
 			require.NoError(t, mixed.Copy(ctx, "plain/large", "plain/large", nil))
 			require.Equal(t, content(sizes["large"]), readAll(t, strict.Bucket, "plain/large"))
+			for _, key := range []string{"copied", "plain/large"} {
+				attrs, err := strict.Attributes(ctx, key)
+				require.NoError(t, err)
+				require.Equal(t, "gzip", attrs.ContentEncoding)
+				raw, err := inner.Attributes(ctx, key)
+				require.NoError(t, err)
+				require.Empty(t, raw.ContentEncoding)
+			}
 
 			// A key for an object that has none is a mistake.
 			_, err := mixed.NewReader(ctx, "plain/small", &gcblob.ReaderOptions{

@@ -26,6 +26,11 @@ const (
 	hintKeyID        = ReservedPrefix + "key-id"
 	hintEnvelopeSize = ReservedPrefix + "envelope-size"
 
+	// The plaintext's Content-Encoding stands here, and not in the store's own
+	// field: ciphertext is no gzip, and stores and HTTP clients that believe it is
+	// one fail to unpack it.
+	contentEncoding = ReservedPrefix + "content-encoding"
+
 	// A longer key id is left out, since stores bound what metadata may take.
 	maxHintKeyID = 512
 )
@@ -51,7 +56,10 @@ func hintOf(env *sse.Envelope) Hint {
 func (h Hint) metadata(md map[string]string) map[string]string {
 	all := withoutHint(md)
 	if all == nil {
-		all = make(map[string]string, 3)
+		all = make(map[string]string, 4)
+	}
+	if encoding := md[contentEncoding]; encoding != "" {
+		all[contentEncoding] = encoding
 	}
 	all[hintMode] = h.Mode.String()
 	all[hintEnvelopeSize] = strconv.Itoa(h.EnvelopeSize)
@@ -90,7 +98,7 @@ func withoutHint(md map[string]string) map[string]string {
 			continue
 		}
 		if rest == nil {
-			rest = make(map[string]string, len(md)+3)
+			rest = make(map[string]string, len(md)+4)
 		}
 		rest[name] = value
 	}

@@ -104,8 +104,9 @@ type stored struct {
 }
 
 // create begins to write a stored object with the envelope env. opts are the
-// caller's; the hint comes on top. The content type is the caller's too: the inner
-// bucket must not look for one in the ciphertext.
+// caller's, or those of the stored object that this one replaces; the hint comes on
+// top. The content type is the caller's too: the inner bucket must not look for one
+// in the ciphertext.
 func (b *Bucket) create(ctx context.Context, key string, env *sse.Envelope, opts *gcblob.WriterOptions) (*stored, error) {
 	const small = 2 << 10 // a body of that size is written together with its envelope
 	head, err := env.AppendBinary(make([]byte, 0, env.Size()+small))
@@ -113,6 +114,9 @@ func (b *Bucket) create(ctx context.Context, key string, env *sse.Envelope, opts
 		return nil, err
 	}
 	opts.Metadata = hintOf(env).metadata(opts.Metadata)
+	if opts.ContentEncoding != "" {
+		opts.Metadata[contentEncoding], opts.ContentEncoding = opts.ContentEncoding, ""
+	}
 	opts.DisableContentTypeDetection = true
 	s := &stored{b: b, key: key, head: head}
 	s.ctx, s.cancel = context.WithCancel(ctx)

@@ -147,7 +147,7 @@ func TestWhatIsStored(t *testing.T) {
 	page := []byte("<!DOCTYPE html><html>" + strings.Repeat("a secret ", 100) + "</html>")
 	sum := md5.Sum(page)
 	require.NoError(t, b.WriteAll(ctx, "k", page, &gcblob.WriterOptions{
-		ContentMD5: sum[:], CacheControl: "no-cache", Metadata: map[string]string{"Owner": "me"},
+		ContentMD5: sum[:], CacheControl: "no-cache", ContentEncoding: "gzip", Metadata: map[string]string{"Owner": "me"},
 	}))
 	require.False(t, spy.md5, "an MD5 went down")
 	stored := readAll(t, inner, "k")
@@ -159,7 +159,9 @@ func TestWhatIsStored(t *testing.T) {
 	require.Equal(t, "text/html; charset=utf-8", raw.ContentType)
 	require.Equal(t, map[string]string{
 		"owner": "me", "blobseal-mode": "SSE-KMS", "blobseal-key-id": "photos-key", "blobseal-envelope-size": "1024",
+		"blobseal-content-encoding": "gzip",
 	}, raw.Metadata)
+	require.Empty(t, raw.ContentEncoding, "a store or a client would unpack what is no gzip")
 
 	attrs, err := b.Attributes(ctx, "k")
 	require.NoError(t, err)
@@ -169,6 +171,7 @@ func TestWhatIsStored(t *testing.T) {
 	require.Equal(t, raw.ETag, attrs.ETag)
 	require.Equal(t, raw.ModTime, attrs.ModTime)
 	require.Equal(t, "no-cache", attrs.CacheControl)
+	require.Equal(t, "gzip", attrs.ContentEncoding)
 	var hint blob.Hint
 	require.True(t, attrs.As(&hint))
 	require.Equal(t, blob.Hint{Mode: sse.ModeKMS, KeyID: "photos-key", EnvelopeSize: 1024}, hint)
