@@ -191,6 +191,7 @@ cd %[1]q
 read end || true
 kill -INT $!
 wait
+rm -rf data log
 `, home, programs, port)
 	cmd := exec.Command("sh", "-c", script)
 	if os.Geteuid() == 0 { // as whom PostgreSQL refuses to run

@@ -139,6 +139,12 @@ func (r *replica) stop() {
 	}
 }
 
+// kill ends the replica, if it has not ended.
+func (r *replica) kill() {
+	r.cmd.Process.Kill()
+	r.cmd.Wait()
+}
+
 // put writes an object and returns whether that was acknowledged.
 func (r *replica) put(object string, kms bool) bool {
 	rep, err := r.do(request{Do: "put", Object: object, Data: content(object), KMS: kms})
@@ -209,16 +215,16 @@ func (f *fleet) rotator(ctx context.Context, every time.Duration) {
 	for sleep(ctx, every) {
 		var wg sync.WaitGroup
 		for range 2 {
-			wg.Go(func() { f.rotate("rotate") })
+			wg.Go(func() { f.rotate(ctx, "rotate") })
 		}
 		wg.Wait()
-		f.rotate("rotate key")
+		f.rotate(ctx, "rotate key")
 	}
 }
 
 // rotate has a replica rotate, or another one if it is killed.
-func (f *fleet) rotate(what string) {
-	for !f.any().rotate(what) {
+func (f *fleet) rotate(ctx context.Context, what string) {
+	for ctx.Err() == nil && !f.any().rotate(what) {
 	}
 }
 
@@ -253,13 +259,16 @@ func (f *fleet) partition(ctx context.Context, d time.Duration) partition {
 	far.isCut.Store(true)
 
 	// Others rotate, and write under the new versions, which the first does not know.
+	// They do so twice, since the first time may yield a version that one of them
+	// made before, and this one had not heard of.
 	var unknown []string
-	for n := 0; len(unknown) < 2; n++ {
+	for n := 0; len(unknown) < 2 && ctx.Err() == nil; n++ {
 		what, kms := "rotate", len(unknown) > 0
 		if kms {
 			what = "rotate key"
 		}
 		other, object := f.any(), fmt.Sprintf("meanwhile/%d", n)
+		other.rotate(what)
 		if other.rotate(what) && other.put(object, kms) {
 			unknown = append(unknown, object)
 		}
