@@ -18,7 +18,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -203,4 +205,52 @@ func TestLocalKMSInADatabase(t *testing.T) {
 			require.Len(t, aliases, 21)
 		})
 	}
+}
+
+// A ring whose root is a key of a key service, both in one database: a rotation of
+// the key changes nothing, a disabled key leaves replicas with what they have, and
+// the ring moves to another key.
+func TestRingUnderLocalKMS(t *testing.T) {
+	ctx := t.Context()
+	db := openSQLite(t, sqliteURL(filepath.Join(t.TempDir(), "db"), 1000))
+	client, err := openKMS(ctx, db, sqlstore.SQLite, true)
+	require.NoError(t, err)
+	root := func() (tink.AEADWithContext, string) {
+		key, err := client.CreateKey(ctx, nil)
+		require.NoError(t, err)
+		root, err := keyring.NewKMSRoot(client, key.ARN, &keyring.KMSRootOptions{Principal: kms.Principal{ID: "blob service"}})
+		require.NoError(t, err)
+		return root, key.ID
+	}
+	old, oldKey := root()
+	s := openStore(t, db, sqlstore.SQLite, "ring", nil)
+	ring, err := keyring.Open(ctx, s, old, &keyring.Options{Create: true})
+	require.NoError(t, err)
+	_, err = client.RotateKey(ctx, oldKey)
+	require.NoError(t, err)
+	_, err = keyring.Open(ctx, s, old, nil)
+	require.NoError(t, err, "by the key's older version")
+
+	require.NoError(t, client.DisableKey(ctx, oldKey))
+	_, err = keyring.Open(ctx, s, old, nil)
+	require.ErrorIs(t, err, keyring.ErrRootUnavailable)
+	require.ErrorIs(t, err, kms.ErrDisabled)
+	_, err = ring.Rotate(ctx)
+	require.ErrorIs(t, err, kms.ErrDisabled)
+	_, err = ring.Primary(ctx)
+	require.NoError(t, err)
+
+	require.NoError(t, client.EnableKey(ctx, oldKey))
+	next, _ := root()
+	_, err = keyring.Open(ctx, s, next, nil)
+	require.ErrorIs(t, err, keyring.ErrRoot)
+	require.NoError(t, ring.ChangeRoot(ctx, next))
+	_, err = client.ScheduleKeyDeletion(ctx, oldKey, 7)
+	require.NoError(t, err)
+	_, err = ring.Rotate(ctx)
+	require.NoError(t, err)
+	_, err = keyring.Open(ctx, s, next, nil)
+	require.NoError(t, err)
+	_, err = keyring.Open(ctx, s, old, nil)
+	require.ErrorIs(t, err, kms.ErrPendingDeletion)
 }
