@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	gcblob "gocloud.dev/blob"
@@ -92,6 +93,7 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 		b.opts = *opts
 		b.opts.Policy.Modes = slices.Clone(opts.Policy.Modes)
 		b.opts.Policy.KMSKeys = slices.Clone(opts.Policy.KMSKeys)
+		b.opts.Decrypters = maps.Clone(opts.Decrypters)
 	}
 	if b.opts.EnvelopeSize == 0 {
 		b.opts.EnvelopeSize = DefaultEnvelopeSize

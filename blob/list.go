@@ -76,17 +76,26 @@ func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) er
 	return context.Cause(ctx)
 }
 
-// look sets one object's size by its envelope. What has none, or one that makes
-// no sense, keeps the size that it has.
+// look sets one object's size by its envelope, or by its hint if it cannot be read,
+// as when it is archived. What has neither, or one that makes no sense, keeps the
+// size that it has.
 func (b *Bucket) look(ctx context.Context, o *driver.ListObject) error {
+	var envelope int
 	env, err := b.envelopeAt(ctx, o.Key)
-	if err != nil {
-		if errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrVersion) || gcerrors.Code(err) == gcerrors.NotFound {
-			return nil
+	switch {
+	case err == nil:
+		envelope = env.Size()
+	case errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrVersion) || gcerrors.Code(err) == gcerrors.NotFound:
+		return nil
+	default:
+		attrs, headErr := b.inner.Attributes(ctx, o.Key)
+		if headErr != nil {
+			return err
 		}
-		return err
+		hint, _ := parseHint(attrs.Metadata)
+		envelope = hint.EnvelopeSize
 	}
-	if size, err := plainSize(o.Size, env.Size()); err == nil {
+	if size, err := plainSize(o.Size, envelope); err == nil && envelope > 0 {
 		o.Size = size
 	}
 	return nil

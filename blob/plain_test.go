@@ -246,6 +246,52 @@ func TestMixedBucket(t *testing.T) {
 	}
 }
 
+// TestUnpackedObject: a plain object that the store unpacks on its way is read as
+// from a plain bucket.
+func TestUnpackedObject(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	spy.unpack = true
+	require.NoError(t, inner.WriteAll(ctx, "k", content(100), nil))
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.Equal(t, content(100), readAll(t, b.Bucket, "k"))
+	got, err := readRange(b.Bucket, "k", 5, 10)
+	require.NoError(t, err)
+	require.Equal(t, content(100)[5:15], got)
+}
+
+// TestListOfArchived: an object that cannot be read now, since it is archived, does
+// not hide the others; its size is that of its metadata.
+func TestListOfArchived(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	for key, write := range map[string]*gcblob.Bucket{"plain": inner, "sealed": b.Bucket} {
+		require.NoError(t, write.WriteAll(ctx, key, content(2*chunk), nil))
+		require.NoError(t, write.WriteAll(ctx, "archived "+key, content(2*chunk), nil))
+	}
+	spy.hook = func(_ context.Context, call string) error {
+		if strings.HasPrefix(call, "GET archived") {
+			return errBoom
+		}
+		return nil
+	}
+	page, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
+	require.NoError(t, err)
+	require.Len(t, page, 4)
+	for _, o := range page {
+		require.EqualValues(t, 2*chunk, o.Size, o.Key)
+	}
+	spy.hook = func(_ context.Context, call string) error {
+		if strings.HasSuffix(call, "archived sealed") || strings.HasPrefix(call, "GET archived") {
+			return errBoom
+		}
+		return nil
+	}
+	_, _, err = b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
+	require.ErrorIs(t, err, errBoom, "nothing tells its size")
+}
+
 // TestWithoutHint: objects whose metadata was lost, as by a copy tool, are the
 // same but for one more request.
 func TestWithoutHint(t *testing.T) {

@@ -19,6 +19,7 @@ type spy struct {
 	bucket *gcblob.Bucket // what is behind it
 	hook   func(ctx context.Context, call string) error
 	coarse time.Duration // what times of readers are rounded to
+	unpack bool          // readers do not know the size, as of what is unpacked on its way
 
 	mu      sync.Mutex
 	calls   []string
@@ -136,7 +137,11 @@ func (s *spy) NewRangeReader(ctx context.Context, key string, offset, length int
 }
 
 func (r *spyReader) Attributes() *driver.ReaderAttributes {
-	return &driver.ReaderAttributes{ContentType: r.ContentType(), ModTime: r.ModTime().Truncate(r.s.coarse), Size: r.Size()}
+	size := r.Size()
+	if r.s.unpack {
+		size = -1
+	}
+	return &driver.ReaderAttributes{ContentType: r.ContentType(), ModTime: r.ModTime().Truncate(r.s.coarse), Size: size}
 }
 
 func (r *spyReader) Read(p []byte) (int, error) {
