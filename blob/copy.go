@@ -81,6 +81,7 @@ func (c *copying) run(ctx context.Context) error {
 	}
 	env, body, err := readEnvelope(r, b.opts.EnvelopeSize)
 	opts := &gcblob.WriterOptions{
+		BufferSize:         partSize(attrs.Size),
 		CacheControl:       attrs.CacheControl,
 		ContentDisposition: attrs.ContentDisposition,
 		ContentEncoding:    attrs.ContentEncoding,

@@ -249,6 +249,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 	}
 	r.To = keyOf(sealed)
 	s, err := b.create(ctx, r.Key, sealed, &gcblob.WriterOptions{
+		BufferSize:         partSize(attrs.Size),
 		CacheControl:       attrs.CacheControl,
 		ContentDisposition: attrs.ContentDisposition,
 		ContentEncoding:    attrs.ContentEncoding,

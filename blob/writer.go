@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 
 	gcblob "gocloud.dev/blob"
@@ -101,6 +102,18 @@ type stored struct {
 	key    string
 	inner  *gcblob.Writer
 	head   []byte // the envelope, until it is written
+}
+
+// partSize is a [gcblob.WriterOptions].BufferSize for a copy of a stored object of
+// size bytes, which s3blob and azureblob take for the size of parts; 0 is their
+// default, 8 MiB. S3 takes 10,000 parts: with the default, what was written in
+// larger ones could not be copied. The copy may be a little larger.
+func partSize(size int64) int {
+	const parts, usual = 9_000, 8 << 20
+	if size <= parts*usual {
+		return 0
+	}
+	return int(min(size/parts+1, math.MaxInt32))
 }
 
 // create begins to write a stored object with the envelope env. opts are the
