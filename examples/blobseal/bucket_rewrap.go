@@ -52,6 +52,9 @@ type jobSummary struct {
 func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, prefix, done string, do func(context.Context, blob.Job) (*blob.Report, error)) error {
 	p := c.count(ctx, b, prefix)
 	defer p.done()
+	if f.DryRun {
+		done = "would be " + done
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var unwritten error // of a line, which ends the job
@@ -122,9 +125,6 @@ func (f jobFlags) show(p *counter, b *bucket, r blob.Result, done string) error 
 		}
 		return p.writeLine(line)
 	case r.Outcome == blob.OutcomeDone:
-		if f.DryRun {
-			done = "would be " + done
-		}
 		return p.printf("%s: %s %s\n", printable(r.Key), done, sealName(r.To))
 	case r.Outcome == blob.OutcomeChanged:
 		return p.printf("%s: left alone: replaced or deleted meanwhile\n", printable(r.Key))
@@ -138,10 +138,7 @@ func (f jobFlags) summary(c *console, b *bucket, r *blob.Report, done string) er
 		return c.writeLine(map[string]jobSummary{"summary": {b.shown, shapeOf(r.Target), r.Resumed, r.DryRun, r.Counts, r.Failed}})
 	}
 	how := ""
-	switch {
-	case r.DryRun:
-		how = "dry run: "
-	case r.Resumed:
+	if r.Resumed {
 		how = "with the runs before: "
 	}
 	return c.printf("%s: %s%s %s %s (%d bytes), %d there already, %d not asked for, %d changed meanwhile, %d failed\n",

@@ -91,7 +91,7 @@ func TestBucketLife(t *testing.T) {
 
 	before := read(t, "photos/a.jpg")
 	rewrap := args("bucket", "rewrap", bucketURL, ring)
-	require.Regexp(t, `^file://./photos: dry run: 3 objects rewrapped to SSE-S3 key `+newest+` \(\d+ bytes\), 0 there already, 0 not asked for, 0 changed meanwhile, 0 failed\n$`,
+	require.Regexp(t, `^file://./photos: 3 objects would be rewrapped to SSE-S3 key `+newest+` \(\d+ bytes\), 0 there already, 0 not asked for, 0 changed meanwhile, 0 failed\n$`,
 		ok(t, args(rewrap, "--dry-run")...))
 	require.Equal(t, before, read(t, "photos/a.jpg"))
 	listed := ok(t, args(rewrap, "--prefix", "2026/", "--list")...)
@@ -312,7 +312,7 @@ func TestBucketEncryptExisting(t *testing.T) {
 	blobseal(args("bucket", "get", bucketURL, ring, "poem", "-")...).fails(t, 1, "poem: not encrypted; --allow-plain reads it, and encrypt-existing encrypts it")
 	require.Equal(t, "roses are red", get(t, ring, "poem", "--allow-plain"))
 	encrypt := args("bucket", "encrypt-existing", bucketURL, ring)
-	require.Contains(t, ok(t, args(encrypt, "--dry-run")...), "dry run: 1 object encrypted under SSE-S3 key ")
+	require.Contains(t, ok(t, args(encrypt, "--dry-run")...), ": 1 object would be encrypted under SSE-S3 key ")
 	require.Equal(t, "roses are red", string(read(t, "photos/poem")))
 	require.Contains(t, ok(t, args("bucket", "inventory", bucketURL)...), "nothing: not encrypted")
 	require.Regexp(t, `: 1 object encrypted under SSE-S3 key .* 1 not asked for, .* 0 failed\n$`, ok(t, encrypt...))
