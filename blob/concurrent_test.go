@@ -140,4 +140,8 @@ func TestPrefixedAndSingleKey(t *testing.T) {
 	exists, err := inner.Exists(ctx, "dir/k")
 	require.NoError(t, err)
 	require.True(t, exists)
+
+	single := gcblob.SingleKeyBucket(b.Bucket, "dir/k")
+	require.True(t, single.As(&ours))
+	require.Equal(t, "p", string(readAll(t, single, "whatever")))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/kms"
@@ -114,6 +115,54 @@ func TestCopyOfWhatChanges(t *testing.T) {
 				require.Equal(t, strings.Repeat("2", 100), string(readAll(t, b.Bucket, "k")))
 			})
 		}
+	}
+}
+
+// TestCopyOfWhatIsDeleted: a copy of what was deleted meanwhile is of what was there,
+// or is not. Onto itself, it never brings an object back.
+func TestCopyOfWhatIsDeleted(t *testing.T) {
+	ctx := context.Background()
+	for _, test := range []struct {
+		dst, when string
+		behind    bool // the store's own delete, as of another process
+		copied    bool
+	}{
+		{"k2", "GET k", false, false},
+		{"k2", "PUT k2", false, true},
+		{"k", "GET k", false, false},
+		{"k", "PUT k", false, false},
+		{"k", "PUT k", true, false},
+		{"k", "write k", true, false},
+	} {
+		t.Run(fmt.Sprintf("%+v", test), func(t *testing.T) {
+			spy, inner := newSpy(t)
+			b := newBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+			remove := b.Delete
+			if test.behind {
+				remove = spy.bucket.Delete
+			}
+			spy.hook = func(_ context.Context, call string) error {
+				if strings.HasPrefix(call, test.when) {
+					spy.hook = nil
+					return remove(ctx, "k")
+				}
+				return nil
+			}
+			err := b.Copy(ctx, test.dst, "k", nil)
+			require.Nil(t, spy.hook)
+			exists, existsErr := b.Exists(ctx, test.dst)
+			require.NoError(t, existsErr)
+			require.Equal(t, test.copied, exists)
+			if test.copied {
+				require.NoError(t, err)
+				require.Equal(t, content(10), readAll(t, b.Bucket, test.dst))
+				return
+			}
+			require.Equal(t, gcerrors.NotFound, gcerrors.Code(err), "%v", err)
+			_, writing, _ := spy.state()
+			require.Zero(t, writing)
+		})
 	}
 }
 

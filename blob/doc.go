@@ -15,7 +15,8 @@
 // self-contained form of package sse. Nothing else is needed to read it, so that
 // it survives any copy tool that keeps bytes. It opens under its own key and in a
 // bucket of its own name only. A [Hint] of what the envelope says stands in the
-// object's metadata, for whoever sees a HEAD, and nothing trusts it.
+// object's metadata, for whoever sees a HEAD, and nothing trusts it. The caller's
+// Content-Encoding stands there too, since no store may unpack ciphertext.
 //
 // # What is asked of the store
 //
@@ -48,7 +49,8 @@
 //
 // Commits, deletes and rewraps of one key through one Bucket take turns, so that
 // of several writers with IfNotExist one wins, and a rewrap never puts an old
-// version over a new one. Between processes that is for the store to decide: see
+// version over a new one. A BeforeDelete hook runs in its delete's turn, and so must
+// not write its own key. Between processes that is for the store to decide: see
 // [Options].IfUnchanged.
 //
 // # A request with its own key

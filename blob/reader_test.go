@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"testing/iotest"
 	"time"
 
@@ -202,6 +203,7 @@ func TestReaderManners(t *testing.T) {
 				require.True(t, bytes.Equal(want, got.Bytes()))
 			}
 			require.NoError(t, errs())
+			require.NoError(t, fstest.TestFS(b, "dir/k")) // closes the bucket: it opens and closes "."
 		})
 	}
 }

@@ -23,10 +23,10 @@ type spy struct {
 
 	mu      sync.Mutex
 	calls   []string
-	reading int // readers that are open
-	writing int // writers that are open
-	commits int // writers that were closed while their ctx was alive
-	md5     bool
+	reading int                  // readers that are open
+	writing int                  // writers that are open
+	commits int                  // writers that were closed while their ctx was alive
+	wrote   driver.WriterOptions // of the last write
 }
 
 // newSpy returns a spy and the bucket that it makes.
@@ -173,11 +173,9 @@ func (s *spy) NewTypedWriter(ctx context.Context, key, contentType string, opts 
 	if err := s.note(ctx, "PUT %s", key); err != nil {
 		return nil, err
 	}
-	if len(opts.ContentMD5) > 0 {
-		s.mu.Lock()
-		s.md5 = true
-		s.mu.Unlock()
-	}
+	s.mu.Lock()
+	s.wrote = *opts
+	s.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	w, err := s.bucket.NewWriter(ctx, key, &gcblob.WriterOptions{
 		CacheControl: opts.CacheControl, ContentDisposition: opts.ContentDisposition,

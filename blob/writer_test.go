@@ -147,9 +147,11 @@ func TestWhatIsStored(t *testing.T) {
 	page := []byte("<!DOCTYPE html><html>" + strings.Repeat("a secret ", 100) + "</html>")
 	sum := md5.Sum(page)
 	require.NoError(t, b.WriteAll(ctx, "k", page, &gcblob.WriterOptions{
-		ContentMD5: sum[:], CacheControl: "no-cache", ContentEncoding: "gzip", Metadata: map[string]string{"Owner": "me"},
+		BufferSize: 123, MaxConcurrency: 4, ContentMD5: sum[:], CacheControl: "no-cache", ContentEncoding: "gzip", Metadata: map[string]string{"Owner": "me"},
 	}))
-	require.False(t, spy.md5, "an MD5 went down")
+	require.Empty(t, spy.wrote.ContentMD5)
+	require.Equal(t, 123, spy.wrote.BufferSize)
+	require.Equal(t, 4, spy.wrote.MaxConcurrency)
 	stored := readAll(t, inner, "k")
 	require.NotContains(t, string(stored), "secret")
 	require.Len(t, stored, blob.DefaultEnvelopeSize+len(page)+16)
