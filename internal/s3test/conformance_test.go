@@ -74,17 +74,25 @@ func bare(t *testing.T, s *server) *harness {
 func sealed(t *testing.T, s *server, cipher sse.Cipher, opts blob.Options) *harness {
 	h := bare(t, s)
 	openInner := h.open
+	shared := share(t, func(signer *blob.Signer) *gcblob.Bucket {
+		opts.Signer = signer
+		return encrypted(t, openInner(false), cipher, &opts).Bucket
+	})
+	h.open = func(missing bool) *gcblob.Bucket { return encrypted(t, openInner(missing), cipher, &opts).Bucket }
+	h.client, h.close = shared.Client(), shared.Close
+	return h
+}
+
+// share serves the signed URLs of the bucket that open makes with a signer.
+func share(t *testing.T, open func(*blob.Signer) *gcblob.Bucket) *httptest.Server {
 	var handler http.Handler
 	shared := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	base, err := url.Parse(shared.URL + "/shared")
 	require.NoError(t, err)
 	signer, err := blob.NewSigner(base, bytes.Repeat([]byte{9}, 32), nil)
 	require.NoError(t, err)
-	opts.Signer = signer
-	h.open = func(missing bool) *gcblob.Bucket { return encrypted(t, openInner(missing), cipher, &opts).Bucket }
-	handler = blob.NewHandler(h.open(false), signer, nil)
-	h.client, h.close = shared.Client(), shared.Close
-	return h
+	handler = blob.NewHandler(open(signer), signer, nil)
+	return shared
 }
 
 // subjects are the buckets that gocloud's suite is run on: s3blob's own, to tell

@@ -25,7 +25,7 @@ var contents = map[string][]byte{
 
 // attributes are what an object has beside its content.
 var attributes = gcblob.WriterOptions{
-	ContentType: "text/x-blobseal", ContentDisposition: `attachment; filename="x y.txt"`, ContentEncoding: "identity",
+	ContentType: "text/x-blobseal", ContentDisposition: `attachment; filename="x y.txt"`, ContentEncoding: "gzip",
 	CacheControl: "max-age=60", ContentLanguage: "de",
 	Metadata: map[string]string{"author": "Zoë ☺", "with space": "a=b; c", "empty": ""},
 }
