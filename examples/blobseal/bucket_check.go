@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -213,7 +213,7 @@ const lastVerdict = blob.VerdictUnreadable
 
 func (cmd bucketCheckCmd) Run(ctx context.Context, c *console) error {
 	sources := cmd.sources()
-	if err := errors.Join(checkAll(sources), cmd.paceFlags.check()); err != nil {
+	if err := cmp.Or(checkAll(sources), cmd.paceFlags.check()); err != nil {
 		return err
 	}
 	ctx = asPrincipal(ctx, cmd.Principal)

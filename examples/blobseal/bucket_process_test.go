@@ -19,10 +19,9 @@ func TestBucketInterrupt(t *testing.T) {
 	for name, test := range map[string]struct {
 		flags []string
 		says  string
-		again int // objects that the next run is through with, of its own
 	}{
-		"with a checkpoint": {[]string{"--checkpoint", "photos.cp"}, "; the same command goes on from there\n", 0},
-		"without":           {nil, "; the same command leaves alone what is done\n", 0},
+		"with a checkpoint": {[]string{"--checkpoint", "photos.cp"}, "; the same command goes on from there\n"},
+		"without":           {nil, "; the same command leaves alone what is done\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			album(t, ring, "a", "b", "c", "d", "e")
@@ -79,6 +78,14 @@ func TestBucketInterrupt(t *testing.T) {
 		result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
 		require.Equal(t, before, tree(t))
 	})
+}
+
+// A source that fails is no end: nothing is stored.
+func TestBucketPutFails(t *testing.T) {
+	album(t, ring)
+	before := tree(t)
+	blobseal(args("bucket", "put", bucketURL, ring, "/proc/self/mem", "a")...).fails(t, 1, "/proc/self/mem: input/output error")
+	require.Equal(t, before, tree(t))
 }
 
 // TestBucketProgress has a bar with rate and time left on a terminal, which is taken

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -282,7 +283,7 @@ func (bucketEncryptCmd) Help() string {
 func (cmd bucketEncryptCmd) Run(ctx context.Context, c *console) error {
 	source := cmd.source()
 	source.bucketKey = cmd.BucketKey
-	if err := errors.Join(source.check(), cmd.check()); err != nil {
+	if err := cmp.Or(source.check(), cmd.check()); err != nil {
 		return err
 	}
 	ctx = asPrincipal(ctx, cmd.Principal)

@@ -456,6 +456,8 @@ func tree(t *testing.T) (names []string) {
 
 func TestBucketUsage(t *testing.T) {
 	album(t, ring, "a")
+	old := ringKeys(t).Keys[0].ID
+	ok(t, args("ring", "rotate", ring)...)
 	before := tree(t)
 	serve := args("bucket", "serve", bucketURL, ring, "--secret-file", "my.key")
 	sign := args("bucket", "sign", "--secret-file", "my.key")
@@ -488,6 +490,7 @@ func TestBucketUsage(t *testing.T) {
 		"two filters":           {args("bucket", "check", bucketURL, photos, "--key-id", "x"), "--kms-key and --key-id: give one"},
 		"encrypt, bucket key":   {args("bucket", "encrypt-existing", bucketURL, ring, "--bucket-key"), "--bucket-key: give --kms with it"},
 		"retire, no key":        {args("bucket", "retire", bucketURL, ring), "<key>"},
+		"retire, what bucket":   {args("bucket", "retire", "--bucket", "mem://", ring, old), "it is always empty, which proves nothing"},
 		"retire, quarantine":    {args("bucket", "retire", bucketURL, ring, "00000000", "--quarantine=-1h"), "--quarantine -1h0m0s: want 0 or more"},
 		"destroy in a script":   {args("bucket", "retire", bucketURL, ring, "--destroy", "00000000"), "give --yes"},
 		"shred in a script":     {args("bucket", "shred", bucketURL, "--record", "r", "a"), "give --yes"},
