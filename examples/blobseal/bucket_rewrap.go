@@ -79,7 +79,9 @@ func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, 
 	report, err := do(ctx, job)
 	p.done()
 	switch {
-	case unwritten == nil && (err == nil || errors.Is(err, blob.ErrIncomplete)):
+	case unwritten != nil:
+		return unwritten
+	case err == nil, errors.Is(err, blob.ErrIncomplete):
 		if err := f.summary(c, b, report, done); err != nil {
 			return err
 		}
@@ -87,8 +89,6 @@ func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, 
 			return problemf(err, "%s: %s failed, unchanged; the same command tries again", b.shown, objects(report.Failed))
 		}
 		return nil
-	case unwritten != nil:
-		return unwritten
 	case errors.Is(err, context.Canceled):
 		return problemf(err, "interrupted %s; the same command %s", p.before(), f.resumes())
 	case errors.Is(err, blob.ErrTooManyFailures):
