@@ -38,7 +38,7 @@
 // is whole. A read of a part is of one version of the object, also while others
 // replace it; where they do that all the time it is [ErrChanged]. Sizes in
 // attributes and lists are as authentic as the store; that of a reader is proved
-// at the latest by io.EOF.
+// at the latest by io.EOF, unless [Options].SkipLengthCheck waives that.
 //
 // Nothing is published before Close has returned nil, and nothing at all once a
 // write, an upload's source or ctx has failed: the store's own write is cancelled

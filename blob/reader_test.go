@@ -214,6 +214,14 @@ func TestHalfRead(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, nil)
 	require.NoError(t, b.WriteAll(ctx, "k", content(100*chunk), nil))
+	var asked []context.Context
+	var mu sync.Mutex
+	spy.hook = func(ctx context.Context, _ string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, ctx)
+		return nil
+	}
 	before := runtime.NumGoroutine()
 	for _, off := range []int64{0, 1, 5 * chunk} {
 		for _, n := range []int64{-1, 50 * chunk} {
@@ -226,6 +234,9 @@ func TestHalfRead(t *testing.T) {
 	}
 	reading, _, _ := spy.state()
 	require.Zero(t, reading)
+	for _, ctx := range asked {
+		require.Error(t, ctx.Err(), "the caller's ctx would hold on to it")
+	}
 	for wait := time.Now(); runtime.NumGoroutine() > before; runtime.Gosched() {
 		require.Less(t, time.Since(wait), 10*time.Second, "goroutines are left")
 	}
@@ -294,25 +305,42 @@ func TestOneFailingRequest(t *testing.T) {
 	}
 }
 
-// TestFailureEndsTheOther: when one of two requests fails, the other is not waited
-// for.
+// TestFailureEndsTheOther: when one of two requests fails, or the key does, the
+// other request is not waited for.
 func TestFailureEndsTheOther(t *testing.T) {
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, nil)
-	require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
-	spy.hook = func(ctx context.Context, call string) error {
-		if call == fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize) {
-			return errBoom
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(10 * time.Second):
-			return errors.New("the request was not cancelled")
-		}
+	body := func(chunks int64) int64 { return blob.DefaultEnvelopeSize + chunks*sealedChunk }
+	for _, test := range []struct {
+		name, fails, waits string
+		req                blob.ReadRequest
+		want               error
+	}{
+		{"the envelope", fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize), fmt.Sprintf("GET k %d %d", body(1), sealedChunk), blob.ReadRequest{}, errBoom},
+		{"the key", "", fmt.Sprintf("GET k %d -1", body(4)), blob.ReadRequest{Decrypter: newCustomer(t, 1)}, sse.ErrMode},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spy, inner := newSpy(t)
+			b := newBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
+			var ended atomic.Bool
+			spy.hook = func(ctx context.Context, call string) error {
+				switch call {
+				case test.fails:
+					return errBoom
+				case test.waits:
+					select {
+					case <-ctx.Done():
+						ended.Store(true)
+						return ctx.Err()
+					case <-time.After(10 * time.Second):
+					}
+				}
+				return nil
+			}
+			_, err := b.NewRangeReader(context.Background(), "k", chunk, 10, &gcblob.ReaderOptions{BeforeRead: setRead(test.req)})
+			require.ErrorIs(t, err, test.want)
+			require.True(t, ended.Load(), "the other request was not cancelled")
+		})
 	}
-	_, err := b.NewRangeReader(context.Background(), "k", chunk, 10, nil)
-	require.ErrorIs(t, err, errBoom)
 }
 
 // replaceStored puts a stored object in place as it is, with the metadata of another.
