@@ -93,6 +93,14 @@ func (w *wire) take() []*request {
 	return taken
 }
 
+// has reports whether a request for this was answered with this status since the
+// last take.
+func (w *wire) has(op string, status int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.requests, func(r *request) bool { return r.op == op && r.status == status })
+}
+
 // ops lists what requests ask for, with their ranges, in alphabetical order: those
 // side by side come in any.
 func ops(requests []*request) []string {
