@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	gcblob "gocloud.dev/blob"
@@ -115,6 +116,29 @@ func TestCopyOfWhatChanges(t *testing.T) {
 				require.Equal(t, strings.Repeat("2", 100), string(readAll(t, b.Bucket, "k")))
 			})
 		}
+	}
+}
+
+// TestCopyOverAChange: on a store where nothing tells two versions apart, a copy
+// onto itself does not bring back one that this Bucket replaced meanwhile.
+func TestCopyOverAChange(t *testing.T) {
+	ctx := context.Background()
+	for _, when := range []string{"GET k", "PUT k", "write k"} {
+		t.Run(when, func(t *testing.T) {
+			spy, inner := newSpy(t)
+			spy.coarse = 1000 * time.Hour
+			b := newBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(ctx, "k", []byte("old"), nil))
+			spy.hook = func(_ context.Context, call string) error {
+				if strings.HasPrefix(call, when) {
+					spy.hook = nil
+					return b.WriteAll(ctx, "k", []byte("new"), nil)
+				}
+				return nil
+			}
+			require.NoError(t, b.Copy(ctx, "k", "k", nil))
+			require.Equal(t, "new", string(readAll(t, b.Bucket, "k")))
+		})
 	}
 }
 

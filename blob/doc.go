@@ -74,7 +74,8 @@
 // and what its first call sets of ours counts; the others are called once. As of a
 // bucket gives the [*Bucket], of a reader the [*sse.Envelope], of attributes the
 // [Hint], and of all of them what the inner bucket gives. A copy is a write to the
-// inner bucket, and its hook gets the types of one.
+// inner bucket, and its hook gets the types of one; what the store keeps that gocloud
+// does not know, such as tags, is not copied.
 //
 // # What is allowed
 //

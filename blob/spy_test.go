@@ -18,7 +18,7 @@ import (
 type spy struct {
 	bucket *gcblob.Bucket // what is behind it
 	hook   func(ctx context.Context, call string) error
-	coarse time.Duration // what times of readers are rounded to
+	coarse time.Duration // what times are rounded to, and then nothing else tells versions apart
 	unpack bool          // readers do not know the size, as of what is unpacked on its way
 
 	mu      sync.Mutex
@@ -89,6 +89,9 @@ func (s *spy) Attributes(ctx context.Context, key string) (*driver.Attributes, e
 	a, err := s.bucket.Attributes(ctx, key)
 	if err != nil {
 		return nil, err
+	}
+	if s.coarse > 0 {
+		a.ModTime, a.ETag = a.ModTime.Truncate(s.coarse), ""
 	}
 	return &driver.Attributes{
 		CacheControl: a.CacheControl, ContentDisposition: a.ContentDisposition,
