@@ -3,6 +3,7 @@ package blob_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -212,6 +213,62 @@ func TestCopyOfDamage(t *testing.T) {
 		_, err := b.ReadAll(ctx, "k2")
 		require.ErrorIs(t, err, sse.ErrCorrupt)
 	}
+}
+
+// TestCopyOfMixed: of what a mixed bucket may not hold, and of a source that ends too
+// early without an error, there is no copy.
+func TestCopyOfMixed(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	for _, key := range []string{"sealed", "damaged"} {
+		require.NoError(t, b.WriteAll(ctx, key, content(2*chunk), nil))
+	}
+	require.NoError(t, inner.WriteAll(ctx, "plain", content(2*chunk), nil))
+	replaceStored(t, inner, "damaged", content(2*chunk))
+	brings := &gcblob.CopyOptions{BeforeCopy: setCopy(blob.CopyRequest{Source: blob.ReadRequest{Decrypter: newCustomer(t, 1)}})}
+
+	err := b.Copy(ctx, "copy", "damaged", nil)
+	require.ErrorIs(t, err, sse.ErrFormat)
+	require.Equal(t, gcerrors.Internal, gcerrors.Code(err))
+	require.ErrorIs(t, b.Copy(ctx, "copy", "plain", brings), sse.ErrMode)
+	for _, key := range []string{"sealed", "plain"} {
+		reads := 0
+		spy.hook = func(_ context.Context, call string) error {
+			if call == "read "+key {
+				if reads++; reads > 1 { // after the envelope
+					return io.EOF
+				}
+			}
+			return nil
+		}
+		require.ErrorIs(t, b.Copy(ctx, "copy", key, nil), io.ErrUnexpectedEOF)
+	}
+	exists, err := b.Exists(ctx, "copy")
+	require.NoError(t, err)
+	require.False(t, exists)
+}
+
+// TestCopyHookOnce: a hook that changed the inner request cannot be asked again, so
+// that a copy that would have to begin anew fails.
+func TestCopyHookOnce(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", []byte("old"), nil))
+	spy.hook = func(_ context.Context, call string) error {
+		if call == "write k" {
+			spy.hook = nil
+			return b.WriteAll(ctx, "k", []byte("new"), nil)
+		}
+		return nil
+	}
+	err := b.Copy(ctx, "k", "k", &gcblob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
+		as(new(int))
+		return nil
+	}})
+	require.ErrorIs(t, err, blob.ErrChanged)
+	require.Equal(t, "new", string(readAll(t, b.Bucket, "k")))
 }
 
 // TestIfUnchanged: a copy of an object onto itself carries the store's own

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strings"
 	"testing"
@@ -171,6 +172,34 @@ func TestErrorsOfTheStore(t *testing.T) {
 	}
 }
 
+// TestStoreThatEnds: a store's io.EOF, as where its own files end too early, ends
+// nothing for the caller.
+func TestStoreThatEnds(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", content(3*chunk), nil))
+	spy.hook = func(_ context.Context, call string) error {
+		for _, request := range []string{"HEAD", "GET", "PUT", "LIST", "DELETE"} {
+			if strings.HasPrefix(call, request) {
+				return io.EOF
+			}
+		}
+		return nil
+	}
+	_, attrsErr := b.Attributes(ctx, "k")
+	_, readErr := b.ReadAll(ctx, "k")
+	_, rangeErr := readRange(b.Bucket, "k", chunk, 5)
+	_, _, listErr := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
+	for _, err := range []error{
+		attrsErr, readErr, rangeErr, listErr,
+		b.WriteAll(ctx, "k2", nil, nil), b.Copy(ctx, "k2", "k", nil), b.Delete(ctx, "k"),
+	} {
+		require.Error(t, err)
+		require.NotErrorIs(t, err, io.EOF)
+	}
+}
+
 // TestMixedBucket: objects from before encryption are read as they are where the
 // bucket allows it, and refused where it does not; sizes are right in both.
 func TestMixedBucket(t *testing.T) {
@@ -314,6 +343,7 @@ func TestWithoutHint(t *testing.T) {
 	attrs, err := b.Attributes(ctx, "100")
 	require.NoError(t, err)
 	require.EqualValues(t, 100, attrs.Size)
+	require.False(t, attrs.As(new(blob.Hint)))
 	require.Equal(t, content(100), readAll(t, b.Bucket, "100"))
 }
 

@@ -72,6 +72,8 @@ func TestRequests(t *testing.T) {
 			[]string{envelope, get(body(1), 2*sealedChunk), tail}, blob.Options{}},
 		{"range that reaches the last chunk", read(4*chunk, chunk+1),
 			[]string{envelope, get(body(4), 2*sealedChunk)}, blob.Options{}},
+		{"range that ends where the last chunk begins", read(4*chunk, chunk),
+			[]string{envelope, get(body(4), sealedChunk), tail}, blob.Options{}},
 		{"range to the end", read(3*chunk+9, size-3*chunk-9),
 			[]string{envelope, get(body(3), 3*sealedChunk)}, blob.Options{}},
 		{"range at the start, envelope and chunk in one", read(10, 10),

@@ -183,6 +183,14 @@ func TestWhatIsStored(t *testing.T) {
 	require.EqualValues(t, len(page), o.Size)
 	require.Nil(t, o.MD5)
 
+	// A key id that is too long for metadata is left out.
+	long := strings.Repeat("k", 600)
+	require.NoError(t, newBucketWith(t, inner, newKMS(t, long), nil).WriteAll(ctx, "long", page, nil))
+	attrs, err = b.Attributes(ctx, "long")
+	require.NoError(t, err)
+	require.True(t, attrs.As(&hint))
+	require.Equal(t, blob.Hint{Mode: sse.ModeKMS, EnvelopeSize: 1024}, hint)
+
 	// Without a content type nothing looks for one in the ciphertext.
 	require.NoError(t, b.WriteAll(ctx, "typeless", page, &gcblob.WriterOptions{DisableContentTypeDetection: true}))
 	raw, err = inner.Attributes(ctx, "typeless")
@@ -312,15 +320,69 @@ func TestLateRequest(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, exists)
 
-	require.NoError(t, b.WriteAll(ctx, "k", nil, nil))
-	err = b.Copy(ctx, "k2", "k", &gcblob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
+	err = b.WriteAll(ctx, "k", nil, &gcblob.WriterOptions{BeforeWrite: func(as func(any) bool) error {
 		as(new(int))
-		return setCopy(blob.CopyRequest{Cipher: newCustomer(t, 1)})(as)
+		return setWrite(blob.WriteRequest{Context: kms.Context{"a": "b"}})(as)
 	}})
 	require.ErrorIs(t, err, sse.ErrInvalid)
-	exists, err = b.Exists(ctx, "k2")
+
+	require.NoError(t, b.WriteAll(ctx, "k", nil, nil))
+	for _, late := range []blob.CopyRequest{
+		{Cipher: newCustomer(t, 1)}, {Context: kms.Context{"a": "b"}},
+		{Source: blob.ReadRequest{Decrypter: newCustomer(t, 1)}}, {Source: blob.ReadRequest{Context: kms.Context{"a": "b"}}},
+	} {
+		err = b.Copy(ctx, "k2", "k", &gcblob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
+			as(new(int))
+			return setCopy(late)(as)
+		}})
+		require.ErrorIs(t, err, sse.ErrInvalid)
+		exists, err = b.Exists(ctx, "k2")
+		require.NoError(t, err)
+		require.False(t, exists)
+	}
+}
+
+// TestHookOfARefusedRequest: a hook that waits for types of the inner bucket is run
+// to its end, without them, when there will be no inner request.
+func TestHookOfARefusedRequest(t *testing.T) {
+	ctx := context.Background()
+	b := newBucket(t, newMem(t), nil)
+	require.NoError(t, b.WriteAll(ctx, "k", nil, nil))
+	ended := 0
+	ask := func(set func(func(any) bool) error) func(func(any) bool) error {
+		return func(as func(any) bool) error {
+			err := set(as)
+			if as(new(int)) {
+				err = errBoom
+			}
+			ended++
+			return err
+		}
+	}
+	customer := newCustomer(t, 1)
+	require.ErrorIs(t, b.WriteAll(ctx, "k2", nil, &gcblob.WriterOptions{BeforeWrite: ask(setWrite(blob.WriteRequest{Cipher: customer}))}), blob.ErrPolicy)
+	require.Equal(t, 1, ended)
+	require.ErrorIs(t, b.Copy(ctx, "k2", "k", &gcblob.CopyOptions{BeforeCopy: ask(setCopy(blob.CopyRequest{Cipher: customer}))}), blob.ErrPolicy)
+	require.Equal(t, 2, ended)
+}
+
+// TestFirstCallOfAHook: of the calls for each inner request, what the first one sets
+// counts.
+func TestFirstCallOfAHook(t *testing.T) {
+	ctx := context.Background()
+	b := newBucket(t, newMem(t), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+	mine := newCustomer(t, 1)
+	require.NoError(t, b.WriteAll(ctx, "k", content(4*chunk), &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{Cipher: mine})}))
+	calls := 0
+	r, err := b.NewRangeReader(ctx, "k", chunk, 5, &gcblob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
+		if calls++; calls > 1 {
+			return setRead(blob.ReadRequest{Decrypter: newCustomer(t, 2)})(as)
+		}
+		return setRead(blob.ReadRequest{Decrypter: mine})(as)
+	}})
 	require.NoError(t, err)
-	require.False(t, exists)
+	require.NoError(t, r.Close())
+	require.Equal(t, 3, calls)
 }
 
 // TestKeyErrors: what a key service says stays visible, and never makes an object
