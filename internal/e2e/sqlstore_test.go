@@ -363,7 +363,9 @@ func TestSQLiteDurability(t *testing.T) {
 	}
 }
 
-// ctx bounds an operation that waits for someone else's transaction.
+// ctx bounds an operation that waits for someone else's transaction. PostgreSQL
+// may still carry out a statement that was given up, before it hears of that: the
+// document is then the new one, whole, which a ring is ready for.
 func ctxWhileOthersHoldTheDocument(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 	s := openStore(t, db, d, "ring", nil)
 	v1, err := s.Swap(t.Context(), "", []byte("one"))
@@ -388,6 +390,10 @@ func ctxWhileOthersHoldTheDocument(t *testing.T, db *sql.DB, d sqlstore.Dialect)
 	require.NoError(t, tx.Rollback())
 	data, version, err := s.Load(t.Context())
 	require.NoError(t, err)
+	if string(data) == "two" && d == sqlstore.PostgreSQL {
+		require.NotEqual(t, v1, version)
+		return
+	}
 	require.Equal(t, "one", string(data))
 	require.Equal(t, v1, version)
 }
