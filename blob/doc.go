@@ -26,7 +26,11 @@
 // and with a third, of at most 16,400 bytes, for the last chunk, which proves how
 // long the object is; [Options].SkipLengthCheck waives that. A copy reads the
 // source once, asks twice for its attributes, so that it is a copy of one version,
-// and writes once: the body goes through as ciphertext.
+// and writes once: the body goes through as ciphertext. Where the store's gocloud
+// driver uploads in parts, a write is as many requests as it makes: on S3 from 16
+// MiB on. Parts of an upload that failed or was cancelled may stay in the store
+// until a lifecycle rule ends them (s3blob of v0.47.0 aborts in the ctx that has
+// ended); nothing of them is ever published.
 //
 // Sizes are arithmetic. Only where a bucket may have plain objects, or envelopes
 // of several sizes, does a list look at each object that it shows, and at no more
