@@ -49,8 +49,8 @@ func TestBucketInterrupt(t *testing.T) {
 		})
 	}
 	t.Run("check", func(t *testing.T) {
-		album(t, ring, "a", "b", "c")
-		cmd := command(t, "1", args("bucket", "check", bucketURL, ring, "--list", "--rate", "0.5")...)
+		album(t, ring, "a", "b", "c", "d", "e", "f")
+		cmd := command(t, "1", args("bucket", "check", bucketURL, ring, "--list", "--rate", "0.5", "--workers", "1")...)
 		stdout, err := cmd.StdoutPipe()
 		require.NoError(t, err)
 		var errout bytes.Buffer

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	gcblob "gocloud.dev/blob"
+
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/keyring"
 )
@@ -19,6 +21,7 @@ type bucketRetireCmd struct {
 	Destroy    bool          `help:"Destroy the key, once it has been disabled for --quarantine."`
 	Quarantine time.Duration `default:"168h" placeholder:"DURATION" help:"How long it must be disabled before it is destroyed, as 72h; by default a week. Longer than the longest upload, and than any service goes on without having read the ring anew. 0 is for where nobody else writes."`
 	Yes        bool          `help:"Do not ask before it is destroyed."`
+	AllowEmpty bool          `help:"Take a bucket without objects for what it says; without this it is refused, since it may be another than you mean."`
 	paceFlags
 	JSON bool `name:"json" help:"Write JSON: one object."`
 }
@@ -72,6 +75,15 @@ func (cmd bucketRetireCmd) Run(ctx context.Context, c *console) error {
 			return err
 		}
 		defer b.Close()
+		if !cmd.AllowEmpty {
+			some, _, err := b.Inner().ListPage(ctx, gcblob.FirstPageToken, 1, nil)
+			if err != nil {
+				return b.about(err)
+			}
+			if len(some) == 0 {
+				return problemf(nil, "%s: no object is in it: is it the bucket that you mean? --allow-empty goes on", b.shown)
+			}
+		}
 		all, shown, last = append(all, b.Bucket), append(shown, b.shown), b
 	}
 	if cmd.Destroy && !cmd.Yes {

@@ -386,6 +386,19 @@ func TestBucketRetireKeepsWhatIsUnclear(t *testing.T) {
 	require.Equal(t, "enabled", ringKeys(t).Keys[0].State.String())
 }
 
+// TestBucketRetireOfAnEmptyBucket: one that was mistyped proves nothing.
+func TestBucketRetireOfAnEmptyBucket(t *testing.T) {
+	album(t, ring, "a")
+	old := ringKeys(t).Keys[0].ID
+	ok(t, args("ring", "rotate", ring)...)
+	require.NoError(t, os.Mkdir("fotos", 0o755))
+	retire := args("bucket", "retire", "--bucket", "file://./fotos", ring, old)
+	blobseal(retire...).fails(t, 1, "file://./fotos: no object is in it: is it the bucket that you mean?")
+	require.Equal(t, "enabled", ringKeys(t).Keys[0].State.String())
+	ok(t, args(retire, "--allow-empty")...)
+	require.Equal(t, "disabled", ringKeys(t).Keys[0].State.String())
+}
+
 // TestBucketRefuses has what is refused for what the files, the store or the keys
 // say. Nothing changes.
 func TestBucketRefuses(t *testing.T) {
