@@ -113,7 +113,11 @@ func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedD
 	if err != nil {
 		return nil, r.unavailable(ctx, err)
 	}
-	if dk == nil || dk.IsZero() || len(dk.KeyID) == 0 || len(dk.KeyID) > maxKMSKeyID ||
+	if dk == nil {
+		return nil, r.unavailable(ctx, fmt.Errorf("%w: no data key", kms.ErrUnavailable))
+	}
+	defer dk.Clear()
+	if dk.IsZero() || len(dk.KeyID) == 0 || len(dk.KeyID) > maxKMSKeyID ||
 		len(dk.Ciphertext) == 0 || len(dk.Ciphertext) > maxKMSWrapped {
 		return nil, r.unavailable(ctx, fmt.Errorf("%w: no usable data key", kms.ErrUnavailable))
 	}
