@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -14,6 +13,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/blobseal/blobseal/internal/deadline"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -63,7 +63,7 @@ func fail(ctx context.Context, err error) error {
 	if response, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		kms.ReportFrom(ctx).RequestID = response.ServiceRequestID()
 	}
-	if ended := ended(ctx); ended != nil {
+	if ended := deadline.Ended(ctx); ended != nil {
 		if errors.Is(err, ended) {
 			return fmt.Errorf("awskms: %w", err)
 		}
@@ -78,18 +78,6 @@ func fail(ctx context.Context, err error) error {
 	default:
 		return fmt.Errorf("awskms: %w: %w", kind, err)
 	}
-}
-
-// ended is ctx.Err, also in the moment when a connection has run into ctx's
-// deadline and ctx has not.
-func ended(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
 }
 
 // kindOf returns the kind of an error, or nil for one that nothing is known about.

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 
+	"github.com/blobseal/blobseal/internal/deadline"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -65,7 +65,7 @@ func (r reason) disabled() bool {
 
 // classify gives err, which the SDK returned for op with the key id in ctx, its kind.
 func classify(ctx context.Context, op kms.Operation, id keyID, err error) error {
-	if ended := ended(ctx); ended != nil {
+	if ended := deadline.Ended(ctx); ended != nil {
 		return fmt.Errorf("azurekms: %s: %w", id, ended)
 	}
 	if response, ok := errors.AsType[*azcore.ResponseError](err); ok {
@@ -82,18 +82,6 @@ func classify(ctx context.Context, op kms.Operation, id keyID, err error) error 
 		return fmt.Errorf("azurekms: %w: %s: %v", kms.ErrUnavailable, id, err)
 	}
 	return fmt.Errorf("azurekms: %w: %s: %w", kms.ErrUnavailable, id, err)
-}
-
-// ended returns ctx's error if it has one, or is to have one at this moment: the
-// network meets a deadline of ctx a little earlier than ctx itself.
-func ended(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
 }
 
 // kindOf returns the kind of an answer that is no success. Azure says much under

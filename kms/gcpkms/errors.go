@@ -6,18 +6,18 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/googleapis/gax-go/v2/apierror"
 	"google.golang.org/grpc/codes"
 
+	"github.com/blobseal/blobseal/internal/deadline"
 	"github.com/blobseal/blobseal/kms"
 )
 
 // fail makes err, which Google's client returned for op, one of the errors of
 // package kms.
 func fail(ctx context.Context, op kms.Operation, err error) error {
-	if ended := ended(ctx); ended != nil {
+	if ended := deadline.Ended(ctx); ended != nil {
 		if errors.Is(err, ended) {
 			return fmt.Errorf("gcpkms: %w", err)
 		}
@@ -32,18 +32,6 @@ func fail(ctx context.Context, op kms.Operation, err error) error {
 	default:
 		return fmt.Errorf("gcpkms: %w: %w", kind, err)
 	}
-}
-
-// ended is ctx.Err, also in the moment when the service has seen ctx's deadline,
-// which gRPC tells it, and ctx has not.
-func ended(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
 }
 
 func timedOut(err error) bool {

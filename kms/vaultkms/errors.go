@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	vault "github.com/hashicorp/vault/api"
 
+	"github.com/blobseal/blobseal/internal/deadline"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -30,7 +30,7 @@ func (f *failure) Unwrap() []error { return []error{f.kind, f.err} }
 // classify gives err, which the client returned for a request in ctx, its kind;
 // refused is that of a 400 that has no kind of its own.
 func classify(ctx context.Context, request string, err, refused error) error {
-	if ended := ended(ctx); ended != nil {
+	if ended := deadline.Ended(ctx); ended != nil {
 		return fmt.Errorf("vaultkms: %s: %w", request, ended)
 	}
 	if answer, ok := errors.AsType[*vault.ResponseError](err); ok {
@@ -40,18 +40,6 @@ func classify(ctx context.Context, request string, err, refused error) error {
 		return fmt.Errorf("vaultkms: %w: %s: %v", kms.ErrUnavailable, request, err)
 	}
 	return fmt.Errorf("vaultkms: %w: %s: %w", kms.ErrUnavailable, request, err)
-}
-
-// ended returns ctx's error if it has one, or is to have one at this moment: the
-// network meets a deadline of ctx a little earlier than ctx itself.
-func ended(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
 }
 
 // kindOf returns the kind of an answer that is no success. Where a status has more
