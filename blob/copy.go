@@ -80,16 +80,8 @@ func (c *copying) run(ctx context.Context) error {
 		return err
 	}
 	env, body, err := readEnvelope(r, b.opts.EnvelopeSize)
-	opts := &gcblob.WriterOptions{
-		BufferSize:         partSize(attrs.Size),
-		CacheControl:       attrs.CacheControl,
-		ContentDisposition: attrs.ContentDisposition,
-		ContentEncoding:    attrs.ContentEncoding,
-		ContentLanguage:    attrs.ContentLanguage,
-		ContentType:        attrs.ContentType,
-		Metadata:           attrs.Metadata,
-		BeforeWrite:        c.before(attrs),
-	}
+	opts := optionsLike(attrs)
+	opts.BeforeWrite = c.before(attrs)
 	var s *stored
 	switch {
 	case errors.Is(err, ErrPlain):

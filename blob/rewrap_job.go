@@ -248,22 +248,15 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 		return err
 	}
 	r.To = keyOf(sealed)
-	s, err := b.create(ctx, r.Key, sealed, &gcblob.WriterOptions{
-		BufferSize:         partSize(attrs.Size),
-		CacheControl:       attrs.CacheControl,
-		ContentDisposition: attrs.ContentDisposition,
-		ContentEncoding:    attrs.ContentEncoding,
-		ContentLanguage:    attrs.ContentLanguage,
-		ContentType:        attrs.ContentType,
-		Metadata:           attrs.Metadata,
-		BeforeWrite: func(as func(any) bool) error {
-			f.writing(as)
-			if b.opts.IfUnchanged == nil {
-				return nil
-			}
-			return b.opts.IfUnchanged(as, attrs)
-		},
-	})
+	opts := optionsLike(attrs)
+	opts.BeforeWrite = func(as func(any) bool) error {
+		f.writing(as)
+		if b.opts.IfUnchanged == nil {
+			return nil
+		}
+		return b.opts.IfUnchanged(as, attrs)
+	}
+	s, err := b.create(ctx, r.Key, sealed, opts)
 	if err != nil {
 		return err
 	}

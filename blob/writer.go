@@ -116,6 +116,20 @@ func partSize(size int64) int {
 	return int(min(size/parts+1, math.MaxInt32))
 }
 
+// optionsLike are for writing what is made of the stored object with these
+// attributes: all that gocloud knows of it is kept.
+func optionsLike(attrs *gcblob.Attributes) *gcblob.WriterOptions {
+	return &gcblob.WriterOptions{
+		BufferSize:         partSize(attrs.Size),
+		CacheControl:       attrs.CacheControl,
+		ContentDisposition: attrs.ContentDisposition,
+		ContentEncoding:    attrs.ContentEncoding,
+		ContentLanguage:    attrs.ContentLanguage,
+		ContentType:        attrs.ContentType,
+		Metadata:           attrs.Metadata,
+	}
+}
+
 // create begins to write a stored object with the envelope env. opts are the
 // caller's, or those of the stored object that this one replaces; the hint comes on
 // top. The content type is the caller's too: the inner bucket must not look for one
