@@ -33,7 +33,7 @@ func (c *Customer) Decrypt(_ context.Context, obj Object, env *Envelope) (*Decry
 	if err := env.require(ModeCustomer); err != nil {
 		return nil, err
 	}
-	return c.wrapping().decrypt(obj, env)
+	return decrypt(keySealer{c.key}, obj, env)
 }
 
 // Rewrap implements [Cipher]. It needs no ctx.

@@ -34,9 +34,9 @@ func (k WithKEK) Decrypt(_ context.Context, obj Object, env *Envelope) (*Decrypt
 	if err := env.require(k.Mode); err != nil {
 		return nil, err
 	}
-	w, err := k.wrapping()
+	key, err := secret.New(k.KEK)
 	if err != nil {
 		return nil, err
 	}
-	return w.decrypt(obj, env)
+	return decrypt(keySealer{key}, obj, env)
 }

@@ -115,7 +115,7 @@ func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decrypti
 	if err != nil {
 		return nil, fmt.Errorf("%w: the key service's data %v", ErrKey, err)
 	}
-	return wrapping{kek: keySealer{kek}}.decrypt(obj, env)
+	return decrypt(keySealer{kek}, obj, env)
 }
 
 // Rewrap implements [Cipher], under a new data key of the service's key.
@@ -144,10 +144,6 @@ type dataKeySealer struct{ dk *kms.DataKey }
 
 func (k dataKeySealer) Seal(dek, context []byte) ([]byte, error) {
 	return chunked.Seal(k.dk.Plaintext(), context, dek)
-}
-
-func (k dataKeySealer) Open(sealed, context []byte) ([]byte, error) {
-	return chunked.OpenMessage(k.dk.Plaintext(), context, sealed)
 }
 
 // generate asks for a data key for obj. The caller clears it.

@@ -38,7 +38,7 @@ func (m *Managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decr
 	key, err := m.ring.Key(ctx, env.keyID)
 	switch {
 	case err == nil:
-		return wrapping{kek: key}.decrypt(obj, env)
+		return decrypt(key, obj, env)
 	case errors.Is(err, keyring.ErrUnknownKey) && !errors.Is(err, keyring.ErrStore):
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}

@@ -16,12 +16,16 @@ const (
 	sealLabel = "github.com/blobseal/blobseal/v1 sealed data key"
 )
 
-// sealer seals data keys; it is a key-encryption key. Open fails with
-// [chunked.ErrKey] or [chunked.ErrCorrupt].
-type sealer interface {
-	Seal(dek, context []byte) ([]byte, error)
-	Open(sealed, context []byte) ([]byte, error)
-}
+// sealer and opener are what a key-encryption key does to data keys. Open fails
+// with [chunked.ErrKey] or [chunked.ErrCorrupt].
+type (
+	sealer interface {
+		Seal(dek, context []byte) ([]byte, error)
+	}
+	opener interface {
+		Open(sealed, context []byte) ([]byte, error)
+	}
+)
 
 // wrapping is one mode with the key that it has chosen for one object. The three
 // modes differ in how they come by it and in nothing else.
@@ -83,8 +87,8 @@ func (w wrapping) context(obj Object) (pairs, error) {
 	return encodePairs(stored)
 }
 
-// decrypt opens env's data key for obj.
-func (w wrapping) decrypt(obj Object, env *Envelope) (*Decryption, error) {
+// decrypt opens env's data key for obj with the key that sealed it.
+func decrypt(kek opener, obj Object, env *Envelope) (*Decryption, error) {
 	if obj.Context != nil && !obj.Context.Equal(env.Context()) {
 		return nil, errContext
 	}
@@ -92,7 +96,7 @@ func (w wrapping) decrypt(obj Object, env *Envelope) (*Decryption, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened, err := w.kek.Open(env.sealed, context)
+	opened, err := kek.Open(env.sealed, context)
 	if errors.Is(err, chunked.ErrKey) || errors.Is(err, chunked.ErrCorrupt) {
 		return nil, ErrKey // an envelope, whatever part of it, is no body
 	}
