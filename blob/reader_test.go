@@ -239,6 +239,14 @@ func TestHalfRead(t *testing.T) {
 	for _, ctx := range asked {
 		require.Error(t, ctx.Err(), "the caller's ctx would hold on to it")
 	}
+	noneLeft(t, before)
+}
+
+// noneLeft waits until there are no more goroutines than before. Those that are
+// done may still be there for a moment: what waits for them is told by their last
+// statement, not by their end.
+func noneLeft(t *testing.T, before int) {
+	t.Helper()
 	for wait := time.Now(); runtime.NumGoroutine() > before; runtime.Gosched() {
 		require.Less(t, time.Since(wait), 10*time.Second, "goroutines are left")
 	}
