@@ -74,7 +74,8 @@ func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
 	return kv.Value, version(kv.ModRevision, kv.Value), nil
 }
 
-// Swap implements [keyring.Store], in one transaction.
+// Swap implements [keyring.Store], in one transaction. It looks first whether the
+// document is the one that old names, and not merely of the same revision.
 func (s *Store) Swap(ctx context.Context, old string, data []byte) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
@@ -86,6 +87,13 @@ func (s *Store) Swap(ctx context.Context, old string, data []byte) (string, erro
 	if old != "" {
 		var ok bool
 		if revision, ok = parseVersion(old); !ok {
+			return "", keyring.ErrConflict
+		}
+		_, current, err := s.Load(ctx)
+		if err != nil && !errors.Is(err, keyring.ErrNotExist) {
+			return "", err
+		}
+		if current != old {
 			return "", keyring.ErrConflict
 		}
 	}

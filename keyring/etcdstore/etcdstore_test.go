@@ -89,6 +89,7 @@ func TestForeignVersions(t *testing.T) {
 	require.True(t, found)
 	for _, version := range []string{
 		revision, revision + "-", "-" + sum, revision + sum, "0" + v1, "+" + v1, " " + v1, "-" + v1, v1 + "0", "x-" + sum,
+		revision + "-" + strings.Repeat("0", len(sum)), // of another document, in a cluster that was restored since
 		revision + "-" + strings.Repeat("g", len(sum)), revision + "-" + strings.ToUpper(sum) + "A", "99999999999999999999-" + sum, "0-" + sum,
 	} {
 		_, err := s.Swap(t.Context(), version, []byte("two"))
