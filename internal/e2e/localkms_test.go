@@ -8,8 +8,10 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -205,6 +207,90 @@ func TestLocalKMSInADatabase(t *testing.T) {
 			require.Len(t, aliases, 21)
 		})
 	}
+}
+
+// What a process learns from the database's notifications holds there well before
+// it would ask by itself; and when its listening connection is cut, what it has
+// missed is there once it listens again.
+func TestLocalKMSHearsOfChanges(t *testing.T) {
+	ctx := t.Context()
+	p := startPostgres(t)
+	admin, err := openKMS(ctx, p.open(t), sqlstore.PostgreSQL, true)
+	require.NoError(t, err)
+	key, err := admin.CreateKey(ctx, nil)
+	require.NoError(t, err)
+
+	const replicas = 4
+	var clients []*localkms.Client
+	running, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for range replicas {
+		s := openStore(t, p.open(t), sqlstore.PostgreSQL, "kms", &sqlstore.Options{
+			Listen: listen(p.url() + "&application_name=listener"),
+		})
+		service, err := localkms.Open(ctx, s, fleetRoot(), &localkms.Options{
+			RefreshInterval: time.Hour, Logger: slog.New(slog.DiscardHandler),
+		})
+		require.NoError(t, err)
+		client, err := service.Client("", "")
+		require.NoError(t, err)
+		clients = append(clients, client)
+		wg.Go(func() { service.Run(running) })
+	}
+	everywhere := func(want error) {
+		t.Helper()
+		for _, c := range clients {
+			require.Eventually(t, func() bool {
+				_, err := c.GenerateDataKey(ctx, key.ID, kmsContext)
+				return want == nil && err == nil || want != nil && errors.Is(err, want)
+			}, time.Minute, 5*time.Millisecond, "%v", want)
+		}
+	}
+	db := p.open(t)
+	listeners := func(want int) { // that many connections listen
+		t.Helper()
+		require.Eventually(t, func() bool {
+			var all, listening int
+			err := db.QueryRow(`SELECT count(*), count(*) FILTER (WHERE query LIKE 'LISTEN%')
+				FROM pg_stat_activity WHERE application_name = 'listener'`).Scan(&all, &listening)
+			return err == nil && all == want && listening == want
+		}, time.Minute, 20*time.Millisecond)
+	}
+	listeners(replicas)
+
+	var slowest time.Duration
+	for range 5 {
+		for _, step := range []struct {
+			change func() error
+			want   error
+		}{
+			{func() error { return admin.DisableKey(ctx, key.ID) }, kms.ErrDisabled},
+			{func() error { return admin.EnableKey(ctx, key.ID) }, nil},
+			{func() error {
+				return admin.PutKeyPolicy(ctx, key.ID, `permit (principal, action in [Action::"View", Action::"Administer"], resource);`, nil)
+			}, kms.ErrDenied},
+			{func() error { return admin.DeleteKeyPolicy(ctx, key.ID) }, nil},
+		} {
+			require.NoError(t, step.change())
+			began := time.Now()
+			everywhere(step.want)
+			slowest = max(slowest, time.Since(began))
+		}
+	}
+	t.Logf("20 changes reached %d replicas, the slowest in %v", replicas, slowest)
+
+	n, err := p.terminate(ctx, "application_name = 'listener'")
+	require.NoError(t, err)
+	require.Equal(t, replicas, n)
+	require.NoError(t, admin.DisableKey(ctx, key.ID))
+	everywhere(kms.ErrDisabled)
+	listeners(replicas)
+	require.NoError(t, admin.EnableKey(ctx, key.ID))
+	everywhere(nil)
+
+	stop()
+	wg.Wait()
+	listeners(0)
 }
 
 // A ring whose root is a key of a key service, both in one database: a rotation of

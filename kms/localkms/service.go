@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/blobseal/blobseal/internal/follow"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 )
@@ -53,8 +53,10 @@ type Options struct {
 	// RefreshInterval is how old the service's knowledge of the store may be when
 	// a key is used: a call that finds it older loads the document first, while
 	// others go on. So it is also how long a key that another process disabled goes
-	// on serving here, but for the time that a load takes. Zero means
-	// DefaultRefreshInterval. A process that has its store to itself may set it high.
+	// on serving here, but for the time that a load takes; in [Service.Run], with a
+	// store that is a [keyring.Watcher], it serves for a tenth of a second at most,
+	// unless the watch is broken. Zero means DefaultRefreshInterval. A process that has
+	// its store to itself may set it high.
 	RefreshInterval time.Duration
 
 	// MaxStaleness is how long the service goes on with what it knows while the
@@ -201,27 +203,60 @@ func (s *Service) Refresh(ctx context.Context) error { return s.reload(ctx, time
 // grows: by one with each change.
 func (s *Service) Generation() uint64 { return s.current.Load().generation }
 
+// Of what Run does by itself.
+const (
+	refreshTimeout = 10 * time.Second       // of one load
+	refreshSpread  = 100 * time.Millisecond // over which the processes that hear of a change load it
+)
+
 // Run refreshes the service in time, rotates and deletes what is due, until ctx
-// ends, and returns ctx's error. What fails goes to the Logger, and Run goes on.
+// ends, and returns ctx's error. If the store is a [keyring.Watcher], Run also
+// refreshes within a tenth of a second of hearing of a change; the processes that
+// hear of it spread their loads over that time.
+//
+// What fails goes to the Logger, and Run goes on: a load that failed is tried again
+// after RefreshInterval at the latest, and a watch that broke after a pause, which
+// grows from about a second to a minute.
+//
 // Any number of processes may each have theirs. Without it, the same happens
-// when the service is used or opened, and the call that finds it due waits for it.
+// when the service is used or opened, and the call that finds it due waits for
+// it; but nothing is heard of.
 func (s *Service) Run(ctx context.Context) error {
-	for {
-		interval := s.opts.RefreshInterval * 4 / 5 // before callers have to
-		timer := time.NewTimer(interval - interval/5 + rand.N(interval/5+1))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-		if err := s.reload(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			s.log.LogAttrs(ctx, slog.LevelError, "localkms: refresh failed, old document stays in use", slog.Any("error", err))
-		}
+	o := follow.Options{
+		Interval: s.opts.RefreshInterval / 3 * 2, // before callers have to
+		Spread:   refreshSpread,
+		Broken: func(failures int, err error) {
+			s.log.LogAttrs(ctx, slog.LevelWarn, "localkms: watch of the store broke, changes are seen by interval until it is back",
+				slog.Int("failures", failures), slog.Any("error", err))
+		},
+	}
+	if w, ok := s.store.(keyring.Watcher); ok {
+		o.Watch = w.Watch
+	}
+	return follow.Run(ctx, o, func(ctx context.Context, failures int) error {
+		err := s.refreshInBackground(ctx, failures)
 		if s.now() >= s.current.Load().due {
 			s.maintain(ctx, ownPatience)
 		}
+		return err
+	})
+}
+
+// refreshInBackground is one load of Run, after so many that failed in a row.
+func (s *Service) refreshInBackground(ctx context.Context, failures int) error {
+	bounded, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	err := s.reload(bounded, time.Now())
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		s.log.LogAttrs(ctx, slog.LevelError, "localkms: refresh failed, old document stays in use",
+			slog.Int("failures", failures+1), slog.Any("error", err))
+	case failures > 0:
+		s.log.LogAttrs(ctx, slog.LevelInfo, "localkms: refresh works again",
+			slog.Int("failures", failures), slog.Uint64("generation", s.Generation()))
 	}
+	return err
 }
 
 // Format implements [fmt.Formatter]: every verb shows the service's id alone.
