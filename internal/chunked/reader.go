@@ -55,7 +55,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for r.err == nil && len(r.out) == 0 {
+	for r.failed() == nil && len(r.out) == 0 {
 		unit := r.outUnit()
 		direct := int(min(int64(len(p)), r.left)) / unit * unit
 		if direct > 0 && r.skip == 0 && !r.src.eof && r.next != r.end {
@@ -130,21 +130,19 @@ func (r *Reader) readOne() error {
 // a time, and without a copy if the source can write itself, as a
 // [bytes.Reader] can. After an error, of dst also, the reader has failed.
 func (r *Reader) WriteTo(dst io.Writer) (int64, error) {
+	failed, out := r.failed(), r.out
+	r.out, r.src.away = nil, true
 	w := &Writer{dst: dst}
-	if err := w.write(r.out); err != nil {
-		r.out = nil
-		return w.written, r.fail(err)
-	}
-	r.out = nil
-	if r.err == nil {
+	err := w.write(out)
+	if err == nil && failed == nil {
 		src := r.src.r
 		w.stream = r.stream
-		err := error(nil)
+		w.src.away = false
 		if !w.src.eof && w.left > 0 && w.next != w.end {
 			_, err = io.Copy(w, src)
 		}
-		if w.err != nil {
-			err = w.err // whatever the source made of it
+		if first := w.failed(); first != nil {
+			err = first // whatever the source made of it
 		}
 		if err == nil && w.left > 0 && w.next != w.end {
 			err = w.flush()
@@ -153,6 +151,9 @@ func (r *Reader) WriteTo(dst io.Writer) (int64, error) {
 			err = io.EOF
 		}
 		r.stream = w.stream
+	}
+	r.src.away = false
+	if err != nil {
 		r.fail(err)
 	}
 	if r.err == io.EOF {

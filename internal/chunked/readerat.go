@@ -60,7 +60,7 @@ func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 	}
 	chunk := off / ChunkSize
 	skip := int(off % ChunkSize)
-	chunks := (int64(skip+len(p)) + ChunkSize - 1) / ChunkSize
+	chunks := (int64(skip) + int64(len(p)) + ChunkSize - 1) / ChunkSize
 	free := p // not yet assigned to a batch
 	run := pipeline{op: r.c.openBatch, procs: r.procs}
 	run.fetch = func(b *batch) (bool, error) {

@@ -18,6 +18,7 @@ type source struct {
 	buf  *[SealedChunkSize]byte // carry; nil when it holds none
 	n    int                    // bytes carried, fewer than unit
 	eof  bool                   // r has ended: what is carried is the last, short unit
+	away bool                   // the caller's code runs, and may not come back: see stream.failed
 }
 
 // hold makes sure that there is a buffer.
@@ -49,7 +50,9 @@ func (s *source) fill(dst []byte) (n int, full bool, err error) {
 	for empty := 0; n < len(dst) && err == nil; {
 		asked := len(dst) - n
 		var m int
+		s.away = true
 		m, err = s.r.Read(dst[n:])
+		s.away = false
 		if m < 0 || m > asked {
 			n, err = 0, errors.New("sse: source returned an invalid count from Read")
 			break

@@ -10,6 +10,8 @@ import (
 // ErrClosed: a write after Close.
 var ErrClosed = errors.New("sse: write to closed writer")
 
+var errPanicked = errors.New("sse: source or destination panicked")
+
 // stream is where a stream stands in its message. It turns units of one kind
 // into units of the other: plaintext chunks into sealed ones, or, if decrypt is
 // set, the reverse.
@@ -100,6 +102,16 @@ func (s *stream) trim(out []byte) []byte {
 	s.skip -= skip
 	s.left -= int64(len(out))
 	return out
+}
+
+// failed returns what the stream has failed with, if it has. It has, too, if a
+// source or destination panicked: what that had given or taken is not known.
+func (s *stream) failed() error {
+	if s.src.away {
+		s.src.away = false
+		s.fail(errPanicked)
+	}
+	return s.err
 }
 
 // fail ends the stream with its first error.

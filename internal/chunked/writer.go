@@ -12,7 +12,8 @@ type Writer struct {
 // Writer returns a writer that encrypts to dst, as a body that begins with
 // chunk 0. Close seals the last chunk and leaves dst open; without it the body
 // is truncated, and shows it. After any failure, also of a source in ReadFrom,
-// every call returns that first error and nothing more is sealed or written.
+// and after a panic of either, every call returns that first error and nothing
+// more is sealed or written.
 // It implements [io.ReaderFrom]. It is not safe for concurrent use.
 func (c *Cipher) Writer(dst io.Writer) *Writer {
 	return &Writer{stream: newStream(c, false, nil), dst: dst}
@@ -20,8 +21,8 @@ func (c *Cipher) Writer(dst io.Writer) *Writer {
 
 // Write encrypts p. A large p is encrypted on several cores.
 func (w *Writer) Write(p []byte) (int, error) {
-	if w.err != nil {
-		return 0, w.err
+	if err := w.failed(); err != nil {
+		return 0, err
 	}
 	unit, total := w.src.unit, len(p)
 	for len(p) > 0 && (w.src.n > 0 || len(p) < unit) {
@@ -56,8 +57,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 // time. It does not close the writer. An error of src fails the writer, so that
 // a Close that follows cannot make a short object pass for a whole one.
 func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
-	if w.err != nil {
-		return 0, w.err
+	if err := w.failed(); err != nil {
+		return 0, err
 	}
 	w.src.r, w.src.eof = src, false
 	total := -int64(w.src.n)
@@ -79,7 +80,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 // Close seals the last chunk. After a failure it returns that failure; a Close
 // that succeeded may be repeated.
 func (w *Writer) Close() error {
-	if w.err == nil {
+	if w.failed() == nil {
 		if err := w.flush(); err != nil {
 			return w.fail(err)
 		}
@@ -107,7 +108,9 @@ func (w *Writer) write(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
+	w.src.away = true
 	n, err := w.dst.Write(p)
+	w.src.away = false
 	w.written += int64(max(0, min(n, len(p))))
 	if err == nil && n != len(p) {
 		err = io.ErrShortWrite
