@@ -39,9 +39,16 @@ type Explanation struct {
 
 	// Mode and KeyID are those of the stored object, for a read, and those of the
 	// object that would be written, for a write. They are zero where that shows
-	// only when the key is used, as does the id behind an alias.
+	// only when the key is used. The policy then has its say once more, before
+	// anything is written: a nil Err is not its last word.
 	Mode  sse.Mode
 	KeyID string
+
+	// RequestedKey is, for a write in SSE-KMS, the key that the key service will be
+	// asked for, as the cipher names it: an id, an ARN or an alias. It is not what
+	// the policy decides by: that is the id of the key with which the service
+	// answers.
+	RequestedKey string
 }
 
 // String is the explanation in a sentence.
@@ -50,6 +57,8 @@ func (e Explanation) String() string {
 	switch {
 	case e.Mode != 0 && e.KeyID != "":
 		what = fmt.Sprintf("%v under key %q", e.Mode, e.KeyID)
+	case e.RequestedKey != "":
+		what = fmt.Sprintf("%v under what the key service has for %q", e.Mode, e.RequestedKey)
 	case e.Mode != 0:
 		what = e.Mode.String()
 	case e.Kind != 0 && e.Kind != KindPlain:
@@ -62,6 +71,9 @@ func (e Explanation) String() string {
 	}
 	if e.Err != nil {
 		return fmt.Sprintf("%s: refused by %s: %v", what, e.Rule, e.Err)
+	}
+	if e.Kind == 0 && e.Mode == 0 || e.Rule == RuleKMSKeys && e.KeyID == "" { // nothing to decide by yet
+		return fmt.Sprintf("%s: left to %s, when the key is used", what, e.Rule)
 	}
 	return fmt.Sprintf("%s: allowed by %s", what, e.Rule)
 }
@@ -79,6 +91,7 @@ func (b *Bucket) explainCipher(asked sse.Encrypter) Explanation {
 	var enc sse.Encrypter
 	enc, e.Cipher = b.encrypter(asked)
 	e.Mode, e.KeyID = identify(enc)
+	e.RequestedKey = requestedKey(enc)
 	e.Rule, e.Err = b.opts.Policy.precheck(enc)
 	return e
 }

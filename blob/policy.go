@@ -82,3 +82,12 @@ func identify(cipher any) (mode sse.Mode, keyID string) {
 	}
 	return mode, keyID
 }
+
+// requestedKey tells the name by which a cipher asks a key service for its key,
+// which is nothing that a policy could decide by; empty where it does not say.
+func requestedKey(cipher any) string {
+	if c, ok := cipher.(interface{ RequestedKey() string }); ok {
+		return c.RequestedKey()
+	}
+	return ""
+}

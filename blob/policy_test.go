@@ -60,6 +60,7 @@ func TestPolicy(t *testing.T) {
 		{"a key that is not named", blob.Policy{KMSKeys: []string{"a"}}, named{newKey("b"), "b"}, blob.RuleKMSKeys, true, false},
 		{"a key behind an alias", blob.Policy{KMSKeys: []string{"a"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
 		{"a named key behind an alias", blob.Policy{KMSKeys: []string{"b"}}, newKey("alias/b"), blob.RuleKMSKeys, false, false},
+		{"an alias that is named", blob.Policy{KMSKeys: []string{"alias/b"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			spy, inner := newSpy(t)
@@ -94,6 +95,51 @@ func TestPolicy(t *testing.T) {
 			require.NotContains(t, spy.take(), "PUT k", "the store was asked")
 		})
 	}
+}
+
+// TestExplainRequestedKey: the key is shown as the request names it, and is not
+// what the policy decides by.
+func TestExplainRequestedKey(t *testing.T) {
+	fake := kmstest.NewFake("b")
+	fake.SetAlias("alias/b", "b")
+	behind, err := sse.NewKMS(fake, "alias/b", nil)
+	require.NoError(t, err)
+	inner := newMem(t)
+	require.NoError(t, inner.WriteAll(context.Background(), "plain", nil, nil))
+	open := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	listed := newBucket(t, inner, &blob.Options{AllowPlain: true, Policy: blob.Policy{KMSKeys: []string{"b", "alias/b"}}})
+	for _, test := range []struct {
+		name   string
+		b      *blob.Bucket
+		cipher sse.Cipher
+		want   blob.Explanation
+		text   string
+	}{
+		{"SSE-S3", open, nil, blob.Explanation{Rule: blob.RuleModes, Cipher: blob.RuleCipher, Mode: sse.ModeManaged},
+			`SSE-S3 with the bucket's cipher: allowed by Policy.Modes`},
+		{"an alias", open, behind, blob.Explanation{Rule: blob.RuleModes, Cipher: blob.RuleRequest, Mode: sse.ModeKMS, RequestedKey: "alias/b"},
+			`SSE-KMS under what the key service has for "alias/b" with the request's cipher: allowed by Policy.Modes`},
+		{"an alias that may be any key", listed, behind, blob.Explanation{Rule: blob.RuleKMSKeys, Cipher: blob.RuleRequest, Mode: sse.ModeKMS, RequestedKey: "alias/b"},
+			`SSE-KMS under what the key service has for "alias/b" with the request's cipher: left to Policy.KMSKeys, when the key is used`},
+		{"a cipher that says which key it has", listed, named{behind, "b"}, blob.Explanation{Rule: blob.RuleKMSKeys, Cipher: blob.RuleRequest, Mode: sse.ModeKMS, KeyID: "b", RequestedKey: "alias/b"},
+			`SSE-KMS under key "b" with the request's cipher: allowed by Policy.KMSKeys`},
+		{"a cipher that says nothing", open, foreign{behind}, blob.Explanation{Rule: blob.RuleModes, Cipher: blob.RuleRequest},
+			`a mode that its key will tell with the request's cipher: left to Policy.Modes, when the key is used`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			req := blob.CopyRequest{Cipher: test.cipher}
+			_, copied, err := test.b.ExplainCopy(context.Background(), "plain", &req)
+			require.NoError(t, err)
+			require.Equal(t, test.want, copied)
+			require.Equal(t, test.text, copied.String())
+			write := blob.WriteRequest{}
+			if test.cipher != nil {
+				write.Cipher = test.cipher
+			}
+			require.Equal(t, test.want, test.b.ExplainWrite(&write))
+		})
+	}
+	require.Empty(t, fake.Calls(), "a key was touched")
 }
 
 // TestPolicyOfTheBucketsOwn: a bucket whose own cipher its policy refuses, or whose

@@ -68,6 +68,11 @@ func NewKMS(client kms.Client, keyID string, opts *KMSOptions) (*KMS, error) {
 	return k, nil
 }
 
+// RequestedKey returns the key of new objects as NewKMS was given it. It may be an
+// alias: which key that stands for is for the service to say, at each use, and
+// [Envelope.KeyID] tells it afterwards.
+func (k *KMS) RequestedKey() string { return k.keyID }
+
 // Encrypt implements [Encrypter]. ctx bounds the call of the key service and
 // carries the principal, see [kms.WithPrincipal]. The errors of package kms are
 // visible; nothing is written when the service refuses or does not answer, and
