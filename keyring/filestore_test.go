@@ -156,15 +156,21 @@ func TestFileStoreRemovesStaleFiles(t *testing.T) {
 
 func TestFileStoreWaitsForTheLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ring")
-	store := fileStore(t, path)
+	store := newHooked()
+	store.Store = fileStore(t, path)
 	ring := create(t, store, nil)
 	lock := flock.New(path + ".lock")
 	require.NoError(t, lock.Lock())
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	store.set(nil, func(_ context.Context, swap func() error) error {
+		time.AfterFunc(50*time.Millisecond, cancel) // while it waits
+		return swap()
+	})
 	_, err := ring.Rotate(ctx)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, keyring.ErrStore)
+	store.up()
 	require.NoError(t, ring.Refresh(t.Context()), "readers take no lock")
 	time.AfterFunc(20*time.Millisecond, func() { lock.Unlock() })
 	rotate(t, ring)

@@ -163,8 +163,14 @@ func (r *Ring) refreshAfterMiss(ctx context.Context, ticket uint64) (done bool, 
 	m.begun++
 	load = m.begun
 	m.mu.Unlock()
-	return true, r.Refresh(ctx)
+	err = errPanicked // unless Refresh returns
+	err = r.Refresh(ctx)
+	return true, err
 }
+
+// errPanicked is how a load ended that never did: those who share it must not
+// take what they know for all that there is.
+var errPanicked = fmt.Errorf("%w: it panicked", ErrStore)
 
 // Refresh loads the document. If the store has none but the one that is known,
 // that is all. ctx bounds the call.

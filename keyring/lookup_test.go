@@ -191,6 +191,35 @@ func TestMissWhileTheStoreFails(t *testing.T) {
 	})
 }
 
+// A store that panics under one caller proves nothing to those who share its load.
+func TestMissWhileTheStorePanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHooked()
+		ring := create(t, store, nil)
+		for i := range keyring.MissBurst { // so that the next has to wait
+			_, err := ring.Key(t.Context(), fmt.Sprintf("%s.%08x", ring.ID(), i))
+			require.ErrorIs(t, err, keyring.ErrUnknownKey)
+		}
+		id := rotate(t, reopen(t, store.Store))
+		store.set(func(context.Context) error { panic("driver") }, nil)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			require.PanicsWithValue(t, "driver", func() { ring.Key(t.Context(), id) })
+		})
+		synctest.Wait()
+		wg.Go(func() {
+			_, err := ring.Key(t.Context(), id)
+			require.ErrorIs(t, err, keyring.ErrUnknownKey)
+			require.ErrorIs(t, err, keyring.ErrStore)
+		})
+		wg.Wait()
+		store.up()
+		time.Sleep(time.Second)
+		_, err := ring.Key(t.Context(), id)
+		require.NoError(t, err)
+	})
+}
+
 // A document that does not open is no proof that the key is not there.
 func TestMissWhileTheDocumentIsDamaged(t *testing.T) {
 	store := newHooked()

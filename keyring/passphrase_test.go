@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/argon2"
@@ -90,13 +89,11 @@ func TestPassphraseCosts(t *testing.T) {
 			if p.Threads != 0 {
 				bad[9] = p.Threads
 			}
-			start := time.Now()
 			root := passphraseRoot(t, "one")
 			_, err = root.DecryptWithContext(t.Context(), bad, nil)
 			require.ErrorIs(t, err, keyring.ErrRoot)
 			require.ErrorContains(t, err, "argon2id")
-			require.Less(t, time.Since(start), time.Second, "nothing was derived")
-			require.Zero(t, root.derived())
+			require.Zero(t, root.derived(), "nothing was derived")
 		})
 	}
 	for name, at := range map[string]int{"kdf": 0, "threads": 9} {
