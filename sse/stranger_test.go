@@ -31,6 +31,8 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -344,6 +346,55 @@ func TestStrangerReadsTheVectors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// SPEC RING-1 RING-2 RING-3 ROOT-4 KEK-1 KEK-2
+func TestStrangerReadsAKMSRing(t *testing.T) {
+	ctx, service := t.Context(), kmstest.NewFake("root/1", "attacker/1")
+	service.SetAlias("root", "root/1")
+	root, err := keyring.NewKMSRoot(service, "root", &keyring.KMSRootOptions{Context: kms.Context{"service": "photos"}})
+	require.NoError(t, err)
+	context := kms.Context{"blobseal:purpose": "keyring root", "service": "photos"}
+	store := keyring.NewMemStore()
+	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	require.NoError(t, err)
+	doc, _, err := store.Load(ctx)
+	require.NoError(t, err)
+	primary := ring.Keys()[0].ID
+
+	var header, associated string
+	keks, err := strangerRing(doc, func(ciphertext []byte, associatedData string) []byte {
+		f := strangerFields{data: ciphertext}
+		kind, keyID, wrapped := f.uint(1), f.str16(), f.str16()
+		require.EqualValues(t, 2, kind)
+		require.Equal(t, "root/1", keyID)
+		dk, err := service.Decrypt(ctx, "root", []byte(wrapped), context)
+		require.NoError(t, err)
+		header, associated = "\x02"+strangerStr16(keyID)+strangerStr16(wrapped), associatedData
+		keyset, result := strangerOpen(dk, f.data, strangerV1+"KMS root\x00"+header+associatedData)
+		require.Equal(t, "valid", result)
+		return keyset
+	})
+	require.NoError(t, err)
+	require.Len(t, keks, 1)
+	key, err := ring.Primary(ctx)
+	require.NoError(t, err)
+	sealed, err := key.Seal([]byte("data key"), []byte("context"))
+	require.NoError(t, err)
+	dek, result := strangerOpen(keks[primary], sealed, "context")
+	require.Equal(t, "valid", result)
+	require.Equal(t, "data key", string(dek))
+
+	// Who may write to the store, and has a key of their own in the service, cannot
+	// put a ring of theirs under it in place of this one.
+	dk, err := service.GenerateDataKey(ctx, "attacker/1", context)
+	require.NoError(t, err)
+	theirs := "\x02" + strangerStr16(dk.KeyID) + strangerStr16(string(dk.Ciphertext))
+	message := strangerSeal(dk.Plaintext(), []byte("their keyset"), strangerV1+"KMS root\x00"+theirs+associated)
+	service.Forget()
+	_, err = root.DecryptWithContext(ctx, append([]byte(theirs), message...), []byte(associated))
+	require.ErrorIs(t, err, keyring.ErrRoot)
+	require.Equal(t, "root", service.Calls()[0].KeyID)
 }
 
 // SPEC RING-1 RING-2 RING-3 ROOT-2 ROOT-3 KEK-1 KEK-2 SEAL-1 BODY-1
