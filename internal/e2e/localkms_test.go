@@ -67,7 +67,7 @@ func localkmsChild(config []byte) error {
 	if err := json.Unmarshal(config, &p); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // or else the test's end
 	defer cancel()
 	db, err := sql.Open(p.Driver, p.URL)
 	if err != nil {

@@ -27,6 +27,9 @@ import (
 
 var ec = kms.Context{"blobseal:object": "photos/cat.jpg"}
 
+// soon is until a call ends after its ctx: less than it would take otherwise.
+const soon = 20 * time.Second
+
 // algorithms are those of both kinds of keys.
 var algorithms = map[string]*azurekms.Options{
 	"RSA-OAEP-256": nil,
@@ -357,14 +360,18 @@ func TestSlow(t *testing.T) {
 			})
 		}
 	}
+	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
+	require.NoError(t, err)
 	hasty := policy.RetryOptions{MaxRetries: -1, TryTimeout: 30 * time.Millisecond}
 	c, err = azurekms.New(v.azure(t, credential{v}, hasty), nil)
 	require.NoError(t, err)
-	for op, call := range operations(t, c) {
-		v.fail(v.stall)
-		t.Run("a timeout of the SDK at "+op, func(t *testing.T) { only(t, call(t.Context()), kms.ErrUnavailable) })
-		v.fail(nil)
-	}
+	v.fail(v.stall)
+	t.Run("a timeout of the SDK", func(t *testing.T) {
+		_, err := c.GenerateDataKey(t.Context(), "photos", ec)
+		only(t, err, kms.ErrUnavailable)
+		_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
+		only(t, err, kms.ErrUnavailable)
+	})
 }
 
 // endsWith fails the test unless call ends when its ctx does.
@@ -381,7 +388,7 @@ func endsWith(t *testing.T, call func(ctx context.Context) error) {
 		took := time.Since(start)
 		cancel()
 		only(t, err, end)
-		require.Less(t, took, time.Second)
+		require.Less(t, took, soon)
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -76,7 +77,7 @@ type Subject struct {
 }
 
 const (
-	timeout = 30 * time.Second       // ends a test whose client hangs
+	timeout = 2 * time.Minute        // ends a test whose client hangs
 	prompt  = 50 * time.Millisecond  // how soon a call ends after its ctx
 	grace   = 950 * time.Millisecond // more of it, for a loaded machine
 )
@@ -469,13 +470,19 @@ func stalled(ctx context.Context, t *testing.T, s Subject) {
 			return err
 		},
 	} {
-		short, cancel := context.WithTimeout(ctx, prompt)
-		start := time.Now()
-		err := call(short)
-		took := time.Since(start)
-		cancel()
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Less(t, took, 2*prompt+grace, "time until a call whose ctx ended after %v returned", prompt)
+		late := time.Duration(math.MaxInt64)
+		for range 5 { // a busy machine is late now and then, a client that waits is so each time
+			short, cancel := context.WithTimeout(ctx, prompt)
+			start := time.Now()
+			err := call(short)
+			late = min(late, time.Since(start)-prompt)
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			if late < prompt+grace {
+				break
+			}
+		}
+		require.Less(t, late, prompt+grace, "time from the end of a call's ctx until it returned")
 	}
 }
 

@@ -361,10 +361,16 @@ func TestLargePoliciesStayCheap(t *testing.T) {
 		wrap("principal.id like \"" + repeat("*a") + "\""), wrap("[" + repeat("1,") + "1].contains(1)"),
 		repeat(permitAll), permitAll + repeat("@"), permitAll + repeat("permit"),
 	} {
-		began := time.Now()
-		if s.PutKeyPolicy(t.Context(), id, text, nil) == nil {
-			require.NoError(t, s.Authorize(as(t, repeat("a")), kms.OpDecrypt, id, nil))
+		soonest := time.Hour
+		for range 10 { // a busy machine is slow now and then, what blows up is so each time
+			began := time.Now()
+			if s.PutKeyPolicy(t.Context(), id, text, nil) == nil {
+				require.NoError(t, s.Authorize(as(t, repeat("a")), kms.OpDecrypt, id, nil))
+			}
+			if soonest = min(soonest, time.Since(began)); soonest < 2*time.Second {
+				break
+			}
 		}
-		require.Less(t, time.Since(began), 2*time.Second, "%.100s", text)
+		require.Less(t, soonest, 2*time.Second, "%.100s", text)
 	}
 }

@@ -150,7 +150,7 @@ func TestWithoutContext(t *testing.T) {
 		require.NoError(t, err)
 		return kmstest.Subject{
 			Client: c, KeyID: "test-kms://mine/key", UnknownKeyID: "test-kms://other/key",
-			Stall: func(*testing.T) { s.delay = time.Second },
+			Stall: func(*testing.T) { s.delay = 10 * time.Second },
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {

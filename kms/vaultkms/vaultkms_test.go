@@ -27,6 +27,9 @@ const photos = "transit/keys/photos"
 
 var ec = kms.Context{"blobseal:object": "photos/cat.jpg"}
 
+// soon is until a call ends after its ctx: less than it would take otherwise.
+const soon = 20 * time.Second
+
 func TestConformance(t *testing.T) {
 	onEach := func(t *testing.T, newServer func(testing.TB) *server) {
 		kmstest.Run(t, func(t *testing.T) kmstest.Subject {
@@ -484,7 +487,7 @@ func TestSlow(t *testing.T) {
 						took := time.Since(start)
 						cancel()
 						only(t, err, end)
-						require.Less(t, took, time.Second)
+						require.Less(t, took, soon)
 					}
 					v.SetMinRetryWait(time.Millisecond)
 					v.SetMaxRetryWait(time.Millisecond)
