@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -68,8 +69,6 @@ func newPeer(t *testing.T, port int, document string, opts keyring.Options) *pee
 	return p
 }
 
-const patience = 30 * time.Second
-
 // A replica that is cut off goes on with what it has, says so, names what it does
 // not know, and finds back by itself.
 func TestPartition(t *testing.T) {
@@ -90,11 +89,11 @@ func TestPartition(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, writeObject(t.Context(), dir, "unknown", near.mode))
 
-			start := time.Now()
-			require.NoError(t, writeObject(t.Context(), dir, "alone", far.mode))
-			require.NoError(t, readObject(t.Context(), dir, "before", far.mode))
-			require.NoError(t, readObject(t.Context(), dir, "alone", far.mode))
-			require.Less(t, time.Since(start), 2*time.Second, "what it has needs no store")
+			waitless, cancel := context.WithCancel(t.Context())
+			cancel() // what it has needs no store
+			require.NoError(t, writeObject(waitless, dir, "alone", far.mode))
+			require.NoError(t, readObject(waitless, dir, "before", far.mode))
+			require.NoError(t, readObject(waitless, dir, "alone", far.mode))
 			require.NoError(t, readObject(t.Context(), dir, "alone", near.mode))
 
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -103,7 +102,6 @@ func TestPartition(t *testing.T) {
 			require.ErrorIs(t, err, keyring.ErrUnknownKey)
 			require.ErrorIs(t, err, keyring.ErrStore)
 			require.ErrorContains(t, err, info.ID)
-			require.Less(t, time.Since(start), 10*time.Second)
 			require.Eventually(t, far.log.contains("refresh failed, old document stays in use"), patience, 10*time.Millisecond)
 
 			way.set(whole)
@@ -143,27 +141,38 @@ func TestPartitionPastHardAge(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)
 	const period = keyring.MinPeriod
-	ripe := time.Now().Add(5 * time.Second) // when the primary becomes too old
-	document := agedRing(t, period, ripe.Add(-period))
-	_, err := openStore(t, p.open(t), sqlstore.PostgreSQL, "ring", nil).Swap(t.Context(), "", document)
-	require.NoError(t, err)
-
 	way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.port))
-	far := newPeer(t, way.port(), "ring", keyring.Options{HardAge: period})
-	way.set(cut)
-	old := far.ring.Keys()[0].ID
 	dir := t.TempDir()
-	require.NoError(t, writeObject(t.Context(), dir, "young", far.mode), "the test's machine took more than five seconds to begin")
+	var (
+		far      *peer
+		document string
+		ripe     time.Time // when the primary becomes too old
+	)
+	for youth := 5 * time.Second; ; youth *= 2 {
+		way.set(whole)
+		document, ripe = fmt.Sprint("ring", youth), time.Now().Add(youth)
+		_, err := openStore(t, p.open(t), sqlstore.PostgreSQL, document, nil).Swap(t.Context(), "", agedRing(t, period, ripe.Add(-period)))
+		require.NoError(t, err)
+		far = newPeer(t, way.port(), document, keyring.Options{HardAge: period})
+		way.set(cut)
+		err = writeObject(t.Context(), dir, "young", far.mode)
+		if errors.Is(err, keyring.ErrTooOld) && youth < period/2 {
+			continue // the machine took so long to begin
+		}
+		require.NoError(t, err)
+		break
+	}
+	old := far.ring.Keys()[0].ID
 
-	require.Eventually(t, func() bool { return time.Now().After(ripe) }, patience, 10*time.Millisecond)
-	err = writeObject(t.Context(), dir, "old", far.mode)
+	time.Sleep(time.Until(ripe))
+	err := writeObject(t.Context(), dir, "old", far.mode)
 	require.ErrorIs(t, err, keyring.ErrTooOld)
 	require.ErrorIs(t, err, keyring.ErrStore)
 	require.ErrorContains(t, err, old)
 	require.NoError(t, readObject(t.Context(), dir, "young", far.mode), "it still opens")
 	require.True(t, far.log.contains("rotation failed, old primary stays in use")())
 
-	near := newPeer(t, p.port, "ring", keyring.Options{HardAge: period})
+	near := newPeer(t, p.port, document, keyring.Options{HardAge: period})
 	require.NoError(t, writeObject(t.Context(), dir, "elsewhere", near.mode), "others rotate")
 	way.set(whole)
 	require.Eventually(t, func() bool {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -115,9 +116,9 @@ func (p *postgres) start() {
 	p.cmd = p.command("postgres", args...)
 	p.cmd.Stderr = p.log
 	require.NoError(p.t, p.cmd.Start())
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		conn, err := pgx.Connect(ctx, p.url())
 		if err == nil {
 			conn.Close(ctx)
@@ -209,10 +210,17 @@ func listen(url string) func(ctx context.Context, channel string, heard func(str
 	}
 }
 
+// freePort returns a port for a server that takes it later, and perhaps again: one
+// of those that the system does not give, meanwhile, to who asks for any.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000) // Linux begins at 32,768
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	require.FailNow(t, "no free port")
+	return 0
 }

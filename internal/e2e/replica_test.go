@@ -29,14 +29,37 @@ import (
 // fleet is what all replicas of one service have in common.
 type fleet struct {
 	URL     string        // of the database
-	Dir     string        // objects, and each replica's record of events
-	Until   time.Time     // when replicas end
+	Dir     string        // objects, each replica's record of events, and what all are told
 	Every   time.Duration // how often each one rotates, on average
 	Refresh time.Duration // RefreshInterval
 	Faulty  bool          // the database may fail
 }
 
 func (f *fleet) objects() string { return filepath.Join(f.Dir, "objects") }
+
+// What all replicas are told, in a file.
+const (
+	isOver = "over" // write, read and rotate no more
+	isLast = "last" // the generation of the ring, once all have heard that
+)
+
+func (f *fleet) tell(what, text string) error {
+	temp := filepath.Join(f.Dir, "."+what)
+	if err := os.WriteFile(temp, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temp, filepath.Join(f.Dir, what))
+}
+
+func (f *fleet) told(what string) (text string, ok bool) {
+	b, err := os.ReadFile(filepath.Join(f.Dir, what))
+	return string(b), err == nil
+}
+
+func (f *fleet) over() bool {
+	_, ok := f.told(isOver)
+	return ok
+}
 
 // event is a line in a replica's record.
 type event struct {
@@ -59,6 +82,7 @@ const (
 	wrote       = "wrote"        // ID
 	read        = "read"         // ID
 	notYetRead  = "not yet read" // ID, Err: the version is not known here, and the store cannot be asked
+	idle        = "idle"         // it writes, reads and rotates no more
 	finished    = "finished"     // Gen
 	bug         = "bug"          // Err
 )
@@ -173,8 +197,6 @@ func runReplica(f *fleet, name string) {
 	rec := &record{f: file}
 	failed := func(doing string, err error) { rec.add(event{Kind: bug, Err: doing + ": " + err.Error()}) }
 
-	ctx, cancel := context.WithDeadline(context.Background(), f.Until)
-	defer cancel()
 	db, err := sql.Open("pgx", f.URL)
 	if err != nil {
 		failed("open database", err)
@@ -184,17 +206,19 @@ func runReplica(f *fleet, name string) {
 	db.SetMaxOpenConns(2)
 	var ring *keyring.Ring
 	for ring == nil {
-		if ring, err = openRing(ctx, f, rec, db); err == nil {
-			break
-		}
-		if !f.Faulty || !errors.Is(err, keyring.ErrStore) {
+		bounded, cancel := context.WithTimeout(context.Background(), patience)
+		ring, err = openRing(bounded, f, rec, db)
+		cancel()
+		switch {
+		case err == nil:
+		case !f.Faulty || !errors.Is(err, keyring.ErrStore):
 			failed("open ring", err)
 			return
-		}
-		if ctx.Err() != nil {
+		case f.over():
 			return
+		default:
+			time.Sleep(50 * time.Millisecond)
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	run, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -212,12 +236,12 @@ func runReplica(f *fleet, name string) {
 	}
 	nextRotation := time.Now().Add(time.Duration(rand.ExpFloat64() * float64(f.Every)))
 	var known []string
-	for n := 0; ctx.Err() == nil; n++ {
+	for n := 0; !f.over(); n++ {
 		saw()
 		switch {
 		case time.Now().After(nextRotation):
 			nextRotation = time.Now().Add(time.Duration(rand.ExpFloat64() * float64(f.Every)))
-			bounded, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			bounded, cancel := context.WithTimeout(context.Background(), patience)
 			info, err := ring.Rotate(bounded)
 			cancel()
 			switch {
@@ -245,7 +269,7 @@ func runReplica(f *fleet, name string) {
 				break
 			}
 			object := known[rand.N(len(known))]
-			bounded, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			bounded, cancel := context.WithTimeout(context.Background(), patience)
 			err := readObject(bounded, f.objects(), object, mode)
 			cancel()
 			switch {
@@ -260,9 +284,13 @@ func runReplica(f *fleet, name string) {
 		time.Sleep(rand.N(20 * time.Millisecond))
 	}
 
-	// What others did last is known soon, with nothing asked for it.
-	for settled := f.Until.Add(2 * time.Second); !f.Faulty && time.Now().Before(settled); saw() {
-		time.Sleep(10 * time.Millisecond)
+	// What others did last becomes known, with nothing asked for it.
+	rec.add(event{Kind: idle})
+	for end := time.Now().Add(patience); !f.Faulty && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		saw()
+		if last, ok := f.told(isLast); ok && last == fmt.Sprint(generation) {
+			break
+		}
 	}
 	rec.add(event{Kind: finished, Gen: ring.Generation()})
 }

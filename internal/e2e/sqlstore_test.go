@@ -382,10 +382,8 @@ func ctxWhileOthersHoldTheDocument(t *testing.T, db *sql.DB, d sqlstore.Dialect)
 			ctx, stop = context.WithCancel(t.Context())
 			time.AfterFunc(200*time.Millisecond, stop)
 		}
-		start := time.Now()
 		_, err = s.Swap(ctx, v1, []byte("two"))
-		require.ErrorIs(t, err, end)
-		require.Less(t, time.Since(start), 5*time.Second)
+		require.ErrorIs(t, err, end) // while the other's transaction goes on
 	}
 	require.NoError(t, tx.Rollback())
 	data, version, err := s.Load(t.Context())

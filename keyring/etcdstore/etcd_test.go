@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -49,9 +50,9 @@ func (e *etcd) start() {
 	e.cmd.Stderr = e.log
 	require.NoError(e.t, e.cmd.Start())
 	c := e.connect(e.t, e.address())
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		_, err := c.Get(ctx, "x")
 		cancel()
 		if err == nil {
@@ -80,12 +81,19 @@ func (e *etcd) connect(t testing.TB, address string) *clientv3.Client {
 	return c
 }
 
+// freePort returns a port for a server that takes it later, and perhaps again: one
+// of those that the system does not give, meanwhile, to who asks for any.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000) // Linux begins at 32,768
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	require.FailNow(t, "no free port")
+	return 0
 }
 
 // proxy is a network between a client and a server that can be cut.
