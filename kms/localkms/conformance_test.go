@@ -223,6 +223,45 @@ func missesDoNotFlood(t *testing.T) {
 	require.EqualValues(t, 20+10, store.loads.Load()-before, "a burst, and one in each second")
 }
 
+// Who asks for what is not there waits for a turn. Nobody waits for them: whoever
+// disables a key does so at once.
+func TestMissesHoldNobodyUp(t *testing.T) {
+	synctest.Test(t, missesHoldNobodyUp)
+}
+
+func missesHoldNobodyUp(t *testing.T) {
+	s := open(t, nil, func(o *localkms.Options) { o.RefreshInterval = time.Hour })
+	other := open(t, s.store, func(o *localkms.Options) { o.RefreshInterval = time.Hour })
+	id := s.key()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				s.GenerateDataKey(ctx, "alias/unknown", nil)
+			}
+		})
+	}
+	time.Sleep(5300 * time.Millisecond) // in the middle of a pause
+	synctest.Wait()
+	for _, change := range []func() error{
+		func() error { return s.DisableKey(t.Context(), id) },
+		func() error { return s.Refresh(t.Context()) },
+		func() error { return s.EnableKey(t.Context(), id) },
+	} {
+		began := time.Now()
+		require.NoError(t, change())
+		require.Zero(t, time.Since(began))
+	}
+	made := other.key() // and who has a turn finds what is there
+	began := time.Now()
+	_, err := s.GenerateDataKey(t.Context(), made, nil)
+	require.NoError(t, err)
+	require.LessOrEqual(t, time.Since(began), 2*time.Second)
+	wg.Wait()
+}
+
 func TestRunRefreshesRotatesAndDeletes(t *testing.T) {
 	synctest.Test(t, runRefreshesRotatesAndDeletes)
 }
@@ -305,4 +344,29 @@ func TestListsArePaged(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, aliases, 1)
 	require.Equal(t, want[3], aliases[0].KeyID)
+}
+
+// Those who miss something while the store is down learn it together, and not one
+// after the other.
+func TestMissesShareAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &faultyStore{Store: keyring.NewMemStore()}
+		s := open(t, store, func(o *localkms.Options) { o.RefreshInterval = time.Hour })
+		for range 20 { // the burst is over
+			_, err := s.GenerateDataKey(t.Context(), "alias/unknown", nil)
+			isKind(t, kms.ErrNotFound, err)
+		}
+		store.down.Store(true)
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if _, err := s.GenerateDataKey(t.Context(), "alias/unknown", nil); !errors.Is(err, errDown) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, time.Second, time.Since(began))
+	})
 }

@@ -21,17 +21,22 @@ const (
 
 // loads is what a service knows of its loads of the document.
 type loads struct {
-	lock chan struct{} // held by the one call that loads
-	good atomic.Int64  // when the last load that succeeded began; since start
-	next atomic.Int64  // no load because of age before, after one that failed
+	lock   chan struct{} // held by the one call that loads
+	good   atomic.Int64  // when the last load that succeeded began; since start
+	failed atomic.Pointer[failedLoad]
+	next   atomic.Int64 // no load because of age before, after one that failed
 
-	// Guarded by lock.
-	failed time.Time // when the last load that failed began
-	err    error     // how
-	free   time.Time // when the next load after a miss would be if there were no burst
+	turn chan struct{} // held by the one call that may load after a miss
+	free time.Time     // when the next such load would be if there were no burst; guarded by turn
 }
 
-func (l *loads) init() { l.lock = make(chan struct{}, 1) }
+// failedLoad is the last load that failed.
+type failedLoad struct {
+	began time.Time
+	err   error
+}
+
+func (l *loads) init() { l.lock, l.turn = make(chan struct{}, 1), make(chan struct{}, 1) }
 
 // load gets the document from the store and opens it.
 func (s *Service) load(ctx context.Context) (*snapshot, error) {
@@ -121,11 +126,7 @@ func patient(ctx context.Context, wait time.Duration) (context.Context, context.
 func (s *Service) refreshAged(ctx context.Context, now time.Time) error {
 	since := now.Add(-s.opts.RefreshInterval)
 	if s.age(now) >= s.opts.MaxStaleness {
-		if err := s.lockLoads(ctx); err != nil {
-			return err
-		}
-		defer func() { <-s.loads.lock }()
-		return s.reloadLocked(ctx, since, now, false)
+		return s.reloadSince(ctx, since, now)
 	}
 	if now.Sub(s.start) < time.Duration(s.loads.next.Load()) {
 		return nil // the store failed a moment ago
@@ -138,7 +139,7 @@ func (s *Service) refreshAged(ctx context.Context, now time.Time) error {
 	defer func() { <-s.loads.lock }()
 	bounded, cancel := patient(ctx, usePatience)
 	defer cancel()
-	err := s.reloadLocked(bounded, since, now, false)
+	err := s.reloadLocked(bounded, since, now)
 	if err == nil {
 		return nil
 	}
@@ -162,49 +163,65 @@ func (s *Service) lockLoads(ctx context.Context) error {
 // reload sees to it that the snapshot is one that was loaded after since. Calls
 // that wait for the same share one load. Failures are kms.ErrUnavailable.
 func (s *Service) reload(ctx context.Context, since time.Time) error {
-	if err := s.lockLoads(ctx); err != nil {
-		return err
-	}
-	defer func() { <-s.loads.lock }()
-	return s.reloadLocked(ctx, since, since, false)
+	return s.reloadSince(ctx, since, since)
 }
 
 // reloadAfterMiss is reload for a caller that did not find what was asked for.
-// Of those loads there are not many in a second, and callers wait for their turn.
+// Of those loads there are not many in a second, and callers wait for their turn;
+// other loads do not wait for them.
 func (s *Service) reloadAfterMiss(ctx context.Context) error {
 	since := time.Now()
+	l := &s.loads
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return unavailable(ctx, "load", ctx.Err())
+	}
+	defer func() { <-l.turn }()
+	if known, err := s.loaded(since, since); known {
+		return err
+	}
+	now := time.Now()
+	if l.free.Before(now) {
+		l.free = now
+	}
+	if wait := l.free.Sub(now) - (missBurst-1)*missInterval; wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return unavailable(ctx, "load", ctx.Err())
+		}
+	}
+	l.free = l.free.Add(missInterval)
+	return s.reloadSince(ctx, since, since)
+}
+
+func (s *Service) reloadSince(ctx context.Context, since, asked time.Time) error {
 	if err := s.lockLoads(ctx); err != nil {
 		return err
 	}
 	defer func() { <-s.loads.lock }()
-	return s.reloadLocked(ctx, since, since, true)
+	return s.reloadLocked(ctx, since, asked)
 }
 
-// reloadLocked loads the document unless a load that began after since succeeded,
-// or one that began after asked failed.
-func (s *Service) reloadLocked(ctx context.Context, since, asked time.Time, paced bool) error {
-	l := &s.loads
-	if time.Duration(l.good.Load()) > since.Sub(s.start) {
-		return nil
+// loaded reports whether a load that began after since succeeded, or one that
+// began after asked failed, and how.
+func (s *Service) loaded(since, asked time.Time) (known bool, err error) {
+	if time.Duration(s.loads.good.Load()) > since.Sub(s.start) {
+		return true, nil
 	}
-	if l.failed.After(asked) {
-		return l.err
+	if f := s.loads.failed.Load(); f != nil && f.began.After(asked) {
+		return true, f.err
 	}
-	if paced {
-		now := time.Now()
-		if l.free.Before(now) {
-			l.free = now
-		}
-		if wait := l.free.Sub(now) - (missBurst-1)*missInterval; wait > 0 {
-			timer := time.NewTimer(wait)
-			defer timer.Stop()
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				return unavailable(ctx, "load", ctx.Err())
-			}
-		}
-		l.free = l.free.Add(missInterval)
+	return false, nil
+}
+
+// reloadLocked loads the document unless that is known already.
+func (s *Service) reloadLocked(ctx context.Context, since, asked time.Time) error {
+	if known, err := s.loaded(since, asked); known {
+		return err
 	}
 	began := time.Now()
 	snap, err := s.load(ctx)
@@ -213,7 +230,7 @@ func (s *Service) reloadLocked(ctx context.Context, since, asked time.Time, pace
 			err = unavailable(ctx, "load", err)
 		}
 		if ctx.Err() == nil { // or else it is this caller's failure alone
-			l.failed, l.err = began, err
+			s.loads.failed.Store(&failedLoad{began, err})
 		}
 		return err
 	}
