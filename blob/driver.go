@@ -51,15 +51,11 @@ func (d *bucketDriver) ErrorAs(err error, i any) bool {
 // Attributes implements [driver.Bucket], with one inner request where the object's
 // metadata has the hint.
 func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attributes, error) {
-	a, err := d.b.inner.Attributes(ctx, key)
-	if err != nil {
-		return nil, openError(err)
-	}
-	hint, _ := parseHint(a.Metadata)
-	size, err := d.b.contentSize(ctx, key, a)
+	a, size, err := d.b.attributes(ctx, key)
 	if err != nil {
 		return nil, err
 	}
+	hint, _ := parseHint(a.Metadata)
 	return &driver.Attributes{
 		CacheControl:       a.CacheControl,
 		ContentDisposition: a.ContentDisposition,
@@ -81,8 +77,23 @@ func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attr
 	}, nil
 }
 
+// attributes returns a stored object's attributes and the size of what is in it,
+// of one version.
+func (b *Bucket) attributes(ctx context.Context, key string) (*gcblob.Attributes, int64, error) {
+	for attempt := 1; ; attempt++ {
+		a, err := b.inner.Attributes(ctx, key)
+		if err != nil {
+			return nil, 0, openError(err)
+		}
+		size, err := b.contentSize(ctx, key, a)
+		if !errors.Is(err, ErrChanged) || attempt == maxTries {
+			return a, size, err
+		}
+	}
+}
+
 // contentSize is the size of what is in a stored object: by its hint, if that can
-// be right, or by a look at it.
+// be right, or by a look at it, which may be [ErrChanged].
 func (b *Bucket) contentSize(ctx context.Context, key string, a *gcblob.Attributes) (int64, error) {
 	hint, hinted := parseHint(a.Metadata)
 	if hint.EnvelopeSize > 0 {
@@ -90,12 +101,14 @@ func (b *Bucket) contentSize(ctx context.Context, key string, a *gcblob.Attribut
 			return size, nil
 		}
 	}
-	env, err := b.envelopeAt(ctx, key)
+	e, env, err := b.head(ctx, listed{key: key, size: a.Size})
 	switch {
+	case err != nil && !errors.Is(err, ErrPlain):
+		return 0, err
+	case e.Stored >= 0 && e.Stored != a.Size || !sameSecond(e.ModTime, a.ModTime):
+		return 0, ErrChanged
 	case err == nil:
 		return plainSize(a.Size, env.Size())
-	case !errors.Is(err, ErrPlain):
-		return 0, err
 	case !b.opts.AllowPlain:
 		return 0, ErrPlain
 	case hinted:

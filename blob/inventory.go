@@ -89,7 +89,8 @@ type InventoryOptions struct {
 
 // Inventory tells of every object what kind it is, under which key, and how
 // large. It touches no key and reads no body: one request for the head of each
-// object, and a second where that is not an envelope. Entries come in the order
+// object, and a second where that is not an envelope, which is looked at again if
+// it should be one. Entries come in the order
 // of the store's listing and are nowhere collected; an object that cannot be read
 // is an Entry with Err. The sequence ends with an error if the listing fails or
 // ctx ends, and then is not the whole bucket. Objects written or deleted meanwhile
@@ -123,23 +124,34 @@ func (b *Bucket) Inventory(ctx context.Context, opts *InventoryOptions) iter.Seq
 
 // inspect reads the head of an object. The envelope is nil if it has none.
 func (b *Bucket) inspect(ctx context.Context, object listed) (Entry, *sse.Envelope) {
-	e := Entry{Key: object.key, Stored: object.size, Size: -1}
+	for look := 1; ; look++ {
+		e, env, err := b.head(ctx, object)
+		hinted := false
+		if errors.Is(err, ErrPlain) {
+			attrs, attrsErr := b.inner.Attributes(ctx, object.key)
+			if attrsErr != nil {
+				e.Err = attrsErr
+				return e, nil
+			}
+			if _, hinted = parseHint(attrs.Metadata); hinted && look < maxLooks {
+				continue // it may have been encrypted since
+			}
+		}
+		e.classify(env, err, hinted)
+		return e, env
+	}
+}
+
+// head reads the head of an object, and enters its size and time into e, as they
+// were then. Its errors are those of readEnvelope and of the store.
+func (b *Bucket) head(ctx context.Context, object listed) (e Entry, env *sse.Envelope, err error) {
+	e = Entry{Key: object.key, Stored: object.size, Size: -1}
 	expect := b.opts.EnvelopeSize
-	env, err := b.readHead(ctx, &e, expect)
+	env, err = b.readHead(ctx, &e, expect)
 	if errors.Is(err, io.ErrUnexpectedEOF) && e.Stored > int64(expect) {
 		env, err = b.readHead(ctx, &e, sse.MaxEnvelopeSize) // an envelope of another size
 	}
-	hinted := false
-	if errors.Is(err, ErrPlain) {
-		attrs, attrsErr := b.inner.Attributes(ctx, object.key)
-		if attrsErr != nil {
-			e.Err = attrsErr
-			return e, nil
-		}
-		_, hinted = parseHint(attrs.Metadata)
-	}
-	e.classify(env, err, hinted)
-	return e, env
+	return e, env, err
 }
 
 // readHead reads up to n bytes of the object, and takes note of its size.

@@ -53,6 +53,7 @@ func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) er
 		}
 		return nil
 	}
+	parent := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var looks sync.WaitGroup
@@ -73,6 +74,9 @@ func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) er
 		})
 	}
 	looks.Wait()
+	if err := parent.Err(); err != nil {
+		return err // and not its cause, which gocloud would not know
+	}
 	return context.Cause(ctx)
 }
 
@@ -81,10 +85,13 @@ func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) er
 // size that it has.
 func (b *Bucket) look(ctx context.Context, o *driver.ListObject) error {
 	var envelope int
-	env, err := b.envelopeAt(ctx, o.Key)
+	e, env, err := b.head(ctx, listed{key: o.Key, size: o.Size})
 	switch {
-	case err == nil:
-		envelope = env.Size()
+	case err == nil: // and of this version, if the listing is of an older one
+		o.Size, envelope = e.Stored, env.Size()
+	case errors.Is(err, ErrPlain) && e.Stored >= 0:
+		o.Size = e.Stored
+		return nil
 	case errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrVersion) || gcerrors.Code(err) == gcerrors.NotFound:
 		return nil
 	default:

@@ -289,6 +289,63 @@ func TestUnpackedObject(t *testing.T) {
 	require.Equal(t, content(100)[5:15], got)
 }
 
+// TestReplacedBetweenLooks: what takes two looks at an object, and meets two
+// versions of it, tells of one of them, and calls neither damaged.
+func TestReplacedBetweenLooks(t *testing.T) {
+	ctx := context.Background()
+	const was, is = 5000, 7000 // bytes
+	for _, test := range []struct {
+		name, before string // the second look
+		size         func(b *blob.Bucket) (int64, error)
+	}{
+		{"attributes", "GET k", func(b *blob.Bucket) (int64, error) {
+			attrs, err := b.Attributes(ctx, "k")
+			return attrs.Size, err
+		}},
+		{"list", "GET k", func(b *blob.Bucket) (int64, error) {
+			page, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
+			return page[0].Size, err
+		}},
+		{"inventory", "HEAD k", func(b *blob.Bucket) (int64, error) {
+			for e, err := range b.Inventory(ctx, nil) {
+				return e.Size, errors.Join(err, e.Err)
+			}
+			return 0, nil
+		}},
+		{"check", "HEAD k", func(b *blob.Bucket) (int64, error) {
+			for f, err := range b.Check(ctx, nil) {
+				return f.Size, errors.Join(err, f.Err)
+			}
+			return 0, nil
+		}},
+	} {
+		for _, sealed := range []bool{false, true} { // before
+			t.Run(fmt.Sprintf("%s/sealed=%v", test.name, sealed), func(t *testing.T) {
+				spy, inner := newSpy(t)
+				b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+				old, renew := inner, b.Bucket
+				if sealed {
+					old, renew = renew, old
+				}
+				require.NoError(t, old.WriteAll(ctx, "k", content(was), nil))
+				if sealed { // without the hint, to be looked at
+					require.NoError(t, inner.WriteAll(ctx, "k", readAll(t, inner, "k"), nil))
+				}
+				spy.hook = func(_ context.Context, call string) error {
+					if !strings.HasPrefix(call, test.before) {
+						return nil
+					}
+					spy.hook = nil
+					return renew.WriteAll(ctx, "k", content(is), nil)
+				}
+				size, err := test.size(b)
+				require.NoError(t, err)
+				require.Contains(t, []int64{was, is}, size)
+			})
+		}
+	}
+}
+
 // TestListOfArchived: an object that cannot be read now, since it is archived, does
 // not hide the others; its size is that of its metadata.
 func TestListOfArchived(t *testing.T) {
@@ -319,6 +376,24 @@ func TestListOfArchived(t *testing.T) {
 	}
 	_, _, err = b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
 	require.ErrorIs(t, err, errBoom, "nothing tells its size")
+}
+
+// TestCancelList: a listing that ctx ended says so, and not why ctx ended, which
+// has no code.
+func TestCancelList(t *testing.T) {
+	spy, inner := newSpy(t)
+	require.NoError(t, inner.WriteAll(context.Background(), "k", content(100), nil))
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	ctx, cancel := context.WithCancelCause(context.Background())
+	spy.hook = func(ctx context.Context, call string) error {
+		if strings.HasPrefix(call, "GET") {
+			cancel(errBoom)
+		}
+		return ctx.Err()
+	}
+	_, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, gcerrors.Canceled, gcerrors.Code(err))
 }
 
 // TestWithoutHint: objects whose metadata was lost, as by a copy tool, are the
