@@ -83,10 +83,15 @@ type Bucket struct {
 // what they are bound to, beside their keys: it must stay the same, whatever inner
 // is called. cipher is the mode and the key of new objects, and opens those of its
 // mode. Closing the bucket leaves inner open, which stays the caller's to close. A
-// policy that refuses the bucket's own cipher is [ErrPolicy].
+// policy that refuses the bucket's own cipher is [ErrPolicy], and an inner bucket
+// that encrypts already is [sse.ErrInvalid].
 func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Options) (*Bucket, error) {
 	if inner == nil || cipher == nil {
 		return nil, fmt.Errorf("%w: NewBucket needs a bucket and a cipher", sse.ErrInvalid)
+	}
+	var nested *Bucket
+	if inner.As(&nested) { // which refuses our metadata
+		return nil, fmt.Errorf("%w: the inner bucket is bucket %q, which encrypts already", sse.ErrInvalid, nested.name)
 	}
 	b := &Bucket{inner: inner, name: name, cipher: cipher}
 	if opts != nil {

@@ -17,6 +17,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
 )
 
 // TestConcurrent: writers, readers of wholes and of parts, copies and deletes of
@@ -140,6 +141,16 @@ func TestPrefixedAndSingleKey(t *testing.T) {
 	exists, err := inner.Exists(ctx, "dir/k")
 	require.NoError(t, err)
 	require.True(t, exists)
+
+	// A store may be one of them, but not a bucket that encrypts: it would refuse
+	// every write, whose metadata is reserved.
+	below := newBucket(t, gcblob.PrefixedBucket(newMem(t), "below/"), nil)
+	require.NoError(t, below.WriteAll(ctx, "k", []byte("q"), nil))
+	require.Equal(t, "q", string(readAll(t, below.Bucket, "k")))
+	for _, store := range []*gcblob.Bucket{b.Bucket, prefixed} {
+		_, err := blob.NewBucket(store, "outer", sse.NewManaged(newRing(t)), nil)
+		require.ErrorIs(t, err, sse.ErrInvalid)
+	}
 
 	single := gcblob.SingleKeyBucket(b.Bucket, "dir/k")
 	require.True(t, single.As(&ours))
