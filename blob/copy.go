@@ -65,6 +65,9 @@ func (c *copying) run(ctx context.Context) error {
 		return openError(err)
 	}
 	defer r.Close()
+	if r.Size() < 0 {
+		return errUnpacked
+	}
 	// What was there before and is there after is what is being read.
 	unchanged := func() error {
 		again, err := b.inner.Attributes(ctx, c.src)

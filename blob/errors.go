@@ -35,6 +35,10 @@ var (
 	ErrNoSigner = errors.New("blob: bucket has no URL signer")
 )
 
+// errUnpacked: the store unpacks an object on its way, by its Content-Encoding, as
+// Google's does with gzip, so that what it has cannot be read as it is.
+var errUnpacked = errors.New("blob: the store gives another content than it has, by its Content-Encoding")
+
 type plain struct{}
 
 func (plain) Error() string { return "blob: object is not encrypted" }
@@ -52,6 +56,7 @@ var codes = []struct {
 	{ErrReserved, gcerrors.InvalidArgument},
 	{ErrChanged, gcerrors.FailedPrecondition},
 	{ErrPlain, gcerrors.FailedPrecondition},
+	{errUnpacked, gcerrors.FailedPrecondition},
 	{kms.ErrDenied, gcerrors.PermissionDenied},
 	{kms.ErrNotFound, gcerrors.FailedPrecondition},
 	{kms.ErrDisabled, gcerrors.FailedPrecondition},

@@ -3,6 +3,7 @@ package blob
 import (
 	"crypto/md5"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"os"
@@ -20,7 +21,11 @@ const attrsSuffix = ".attrs"
 // itself truncates their file and writes it anew, and refuses to read the object
 // while, or if, it is not whole: of 100 processes that were killed in rewraps, 44
 // left such an object behind. So the file with the attributes is replaced by
-// renaming another one, and then the object, as fileblob does it.
+// renaming another one.
+//
+// The attributes go first, as fileblob does it, but for an object that was plain:
+// with metadata that says otherwise it would be damaged, whereas what is encrypted
+// needs no metadata. So whatever comes between, the object is readable.
 //
 // Of any other store it notes nothing, and publishes nothing.
 type files struct {
@@ -56,9 +61,10 @@ func (f *files) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// publish puts the new object in the place of the old one, with metadata for its
-// own. done is false, and nothing has happened, where that is the store's to do.
-func (f *files) publish(store *gcblob.Bucket, metadata map[string]string) (done bool, err error) {
+// publish puts the new object in the place of the old one, which was plain or not,
+// with the attributes that opts, of its write, has for it. done is false, and nothing
+// has happened, where that is the store's to do.
+func (f *files) publish(store *gcblob.Bucket, opts *gcblob.WriterOptions, plain bool) (done bool, err error) {
 	if f.path == "" || f.temp == "" || !isDirectory(store) {
 		return false, nil
 	}
@@ -69,31 +75,55 @@ func (f *files) publish(store *gcblob.Bucket, metadata map[string]string) (done 
 	if err != nil || !info.Mode().IsRegular() {
 		return false, nil // fileblob keeps no attributes, or has none yet
 	}
-	if err := f.replaceAttributes(info.Mode().Perm(), metadata); err != nil {
+	old, err := os.ReadFile(f.path + attrsSuffix)
+	if err != nil {
 		return true, fmt.Errorf("blob: attributes of %s: %w", f.path, err)
 	}
-	return true, os.Rename(f.temp, f.path)
+	attributes := func(data []byte) error {
+		if err := replaceFile(f.path+attrsSuffix, data, info.Mode().Perm()); err != nil {
+			return fmt.Errorf("blob: attributes of %s: %w", f.path, err)
+		}
+		return nil
+	}
+	changed, err := f.attributes(old, opts)
+	if err != nil {
+		return true, fmt.Errorf("blob: attributes of %s: %w", f.path, err)
+	}
+	if plain {
+		if err := os.Rename(f.temp, f.path); err != nil {
+			return true, err
+		}
+		return true, attributes(changed)
+	}
+	if err := attributes(changed); err != nil {
+		return true, err
+	}
+	if err := os.Rename(f.temp, f.path); err != nil {
+		return true, errors.Join(err, attributes(old))
+	}
+	return true, nil
 }
 
-// replaceAttributes replaces what changes in the file with the attributes.
-func (f *files) replaceAttributes(mode os.FileMode, metadata map[string]string) error {
-	data, err := os.ReadFile(f.path + attrsSuffix)
-	if err != nil {
-		return err
-	}
+// attributes returns fileblob's document of the attributes with what changes.
+func (f *files) attributes(data []byte, opts *gcblob.WriterOptions) ([]byte, error) {
 	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(data, &doc); err != nil {
-		return err
+	err := json.Unmarshal(data, &doc)
+	if err != nil {
+		return nil, err
 	}
-	for name, value := range map[string]any{"user.metadata": metadata, "md5": f.sum.Sum(nil)} {
+	for name, value := range map[string]any{
+		"user.metadata": opts.Metadata, "user.content_encoding": opts.ContentEncoding, "md5": f.sum.Sum(nil),
+	} {
 		if doc[name], err = json.Marshal(value); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if data, err = json.Marshal(doc); err != nil {
-		return err
-	}
-	temp, err := os.CreateTemp(filepath.Dir(f.path), ".blobseal-*"+attrsSuffix)
+	return json.Marshal(doc)
+}
+
+// replaceFile replaces a file with attributes at once.
+func replaceFile(name string, data []byte, mode os.FileMode) error {
+	temp, err := os.CreateTemp(filepath.Dir(name), ".blobseal-*"+attrsSuffix)
 	if err != nil {
 		return err
 	}
@@ -108,5 +138,5 @@ func (f *files) replaceAttributes(mode os.FileMode, metadata map[string]string) 
 	if err != nil {
 		return err
 	}
-	return os.Rename(temp.Name(), f.path+attrsSuffix)
+	return os.Rename(temp.Name(), name)
 }

@@ -227,6 +227,9 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 		return openError(err)
 	}
 	defer src.Close()
+	if src.Size() < 0 {
+		return errUnpacked
+	}
 	if src.Size() != attrs.Size || !src.ModTime().Equal(attrs.ModTime) {
 		return ErrChanged
 	}
@@ -278,7 +281,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if done, err := f.publish(b.inner, hintOf(sealed).metadata(attrs.Metadata)); done {
+			if done, err := f.publish(b.inner, opts, env == nil); done {
 				return err
 			}
 			err := publish()

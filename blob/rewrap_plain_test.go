@@ -3,6 +3,7 @@ package blob_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,7 +17,7 @@ import (
 
 func (w *world) putPlain(t testing.TB, key string, size int) {
 	require.NoError(t, w.store.inner.WriteAll(ctx, key, content(size), &gcblob.WriterOptions{
-		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de",
+		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de", ContentEncoding: "br",
 		Metadata: map[string]string{"owner": "ann"},
 	}))
 }
@@ -67,6 +68,51 @@ func TestEncryptExistingSparesDamage(t *testing.T) {
 	require.ErrorIs(t, err, blob.ErrIncomplete)
 	require.EqualValues(t, 3, report.Failed)
 	require.Equal(t, stored[8:], readAll(t, w.Inner(), "a"))
+}
+
+// What the store would unpack cannot be encrypted as it is. It is not called
+// changed, which the next run would be thought to do.
+func TestEncryptExistingUnpacked(t *testing.T) {
+	spy, inner := newSpy(t)
+	spy.unpack = true
+	require.NoError(t, inner.WriteAll(ctx, "k", content(100), nil))
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	report, err := b.EncryptExisting(ctx, nil)
+	require.ErrorIs(t, err, blob.ErrIncomplete)
+	require.EqualValues(t, 1, report.Failed)
+	require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(b.Copy(ctx, "copy", "k", nil)))
+	require.NotErrorIs(t, b.Copy(ctx, "copy", "k", nil), blob.ErrChanged)
+	require.Equal(t, content(100), readAll(t, inner, "k"))
+}
+
+// A file that cannot be put in its place leaves the object and its attributes as
+// they were.
+func TestFileNotReplaced(t *testing.T) {
+	inner := newFile(t)
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true, IfUnchanged: func(as func(any) bool, _ *gcblob.Attributes) error {
+		var f *os.File
+		require.True(t, as(&f))
+		return os.Remove(f.Name())
+	}})
+	require.NoError(t, inner.WriteAll(ctx, "plain", content(100), nil))
+	require.NoError(t, b.WriteAll(ctx, "sealed", content(100), nil))
+	all := func() (attrs []*gcblob.Attributes) {
+		for _, key := range []string{"plain", "sealed"} {
+			require.Equal(t, content(100), readAll(t, b.Bucket, key))
+			a, err := inner.Attributes(ctx, key)
+			require.NoError(t, err)
+			attrs = append(attrs, &gcblob.Attributes{Metadata: a.Metadata, MD5: a.MD5, ContentType: a.ContentType})
+		}
+		return attrs
+	}
+	before := all()
+	report, err := b.EncryptExisting(ctx, nil)
+	require.ErrorIs(t, err, blob.ErrIncomplete)
+	require.ErrorIs(t, report.Failures[0].Err, os.ErrNotExist)
+	report, err = b.Rewrap(ctx, &blob.RewrapOptions{To: newKMS(t, "a")})
+	require.ErrorIs(t, err, blob.ErrIncomplete)
+	require.ErrorIs(t, report.Failures[0].Err, os.ErrNotExist)
+	require.Equal(t, before, all())
 }
 
 func TestEncryptExistingFaults(t *testing.T) {

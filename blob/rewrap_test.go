@@ -59,7 +59,7 @@ func (w *world) kmsKey(t testing.TB, id string) *sse.KMS {
 // put writes an object, with another cipher than the bucket's if one is given.
 func (w *world) put(t testing.TB, key string, size int, cipher sse.Encrypter) {
 	opts := &gcblob.WriterOptions{
-		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de",
+		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de", ContentEncoding: "br",
 		Metadata: map[string]string{"owner": "ann"},
 	}
 	if cipher != nil {
@@ -95,6 +95,7 @@ func (w *world) stays(t testing.TB, key string, size int) {
 	require.Equal(t, "image/png", attrs.ContentType)
 	require.Equal(t, "no-cache", attrs.CacheControl)
 	require.Equal(t, "de", attrs.ContentLanguage)
+	require.Equal(t, "br", attrs.ContentEncoding)
 	require.Equal(t, map[string]string{"owner": "ann"}, attrs.Metadata)
 	require.EqualValues(t, size, attrs.Size)
 
@@ -104,6 +105,7 @@ func (w *world) stays(t testing.TB, key string, size int) {
 	require.NoError(t, err)
 	require.Equal(t, e.Seal.Mode.String(), inner.Metadata["blobseal-mode"])
 	require.Equal(t, e.Seal.KeyID, inner.Metadata["blobseal-key-id"])
+	require.Empty(t, inner.ContentEncoding, "ciphertext is not packed")
 	sum := md5.Sum(readAll(t, w.Inner(), key))
 	require.Equal(t, sum[:], inner.MD5, "the store's sum is of what is stored")
 }
