@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/blobseal/blobseal/internal/secret"
 )
 
 // The defaults of [CacheOptions].
@@ -90,8 +92,8 @@ type entry struct {
 	keyID      string
 	keyVersion string
 	made       time.Time
-	plaintext  [DataKeySize]byte
-	ciphertext []byte // of a data key
+	plaintext  secret.Key // whose bytes are cleared with the last reference
+	ciphertext []byte     // of a data key
 
 	uses       int64
 	refs       int // the cache's own, and those of waiters that have not taken it yet
@@ -383,13 +385,14 @@ func (c *Cache) lead(ctx context.Context, t *taken, f *flight, name string, begi
 // keep makes an entry of what a call returned, with a reference for each waiter,
 // and puts it into the cache unless that was invalidated since.
 func (c *Cache) keep(t *taken, f *flight, name string, begin time.Time, keyID string) *entry {
+	plaintext, _ := secret.New(t.plaintext[:]) // the length is right
 	e := &entry{
 		name: name, requested: keyID, keyID: t.report.KeyID, keyVersion: t.report.KeyVersion, made: begin,
-		plaintext: t.plaintext, ciphertext: slices.Clone(t.ciphertext), uses: 1, refs: f.waiters,
+		plaintext: plaintext, ciphertext: slices.Clone(t.ciphertext), uses: 1, refs: f.waiters,
 	}
 	if c.off || f.epoch != c.epoch {
 		if e.refs == 0 {
-			clear(e.plaintext[:])
+			clear(e.plaintext.Bytes())
 		}
 		return e
 	}
@@ -486,7 +489,7 @@ func (c *Cache) call(ctx context.Context, t *taken, op Operation, keyID string, 
 // take copies what e holds into t and counts the use. c.mu is held.
 func (c *Cache) take(t *taken, e *entry) {
 	e.uses++
-	t.plaintext = e.plaintext
+	copy(t.plaintext[:], e.plaintext.Bytes())
 	t.ciphertext = slices.Clone(e.ciphertext)
 	t.report = Report{KeyID: e.keyID, KeyVersion: e.keyVersion, Cached: true}
 	if e.next != nil && c.recent.next != e {
@@ -526,7 +529,7 @@ func (c *Cache) drop(e *entry) {
 // release gives up one reference to e, and with the last one its plaintext.
 func (c *Cache) release(e *entry) {
 	if e.refs--; e.refs == 0 {
-		clear(e.plaintext[:])
+		clear(e.plaintext.Bytes())
 	}
 }
 

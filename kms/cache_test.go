@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -831,6 +832,30 @@ func TestGarbage(t *testing.T) {
 	require.NoError(t, err) // a lie that only opening can tell
 	_, err = cache.Decrypt(ctx, k.KeyID, k.Ciphertext, photo)
 	require.ErrorIs(t, err, kms.ErrCiphertext)
+}
+
+// TestCachePrintsNoKey: fmt follows a pointer further than it says, for a verb that
+// is none of pointers.
+func TestCachePrintsNoKey(t *testing.T) {
+	cache := kms.NewCache(kmstest.NewFake("key"), nil)
+	k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+	require.NoError(t, err)
+	_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+	require.NoError(t, err)
+	require.Len(t, cache.Plaintexts(), 2)
+	audited := kms.NewAudited(cache, new(memorySink), nil)
+	numbers := strings.Trim(fmt.Sprint(k.Plaintext()), "[]")
+	for name, v := range map[string]any{
+		"cache": cache, "audited": audited, "data key": k, "its value": *k,
+		"within": struct{ c *kms.Cache }{cache}, "as a client": struct{ c kms.Client }{cache}, "key within": struct{ k *kms.DataKey }{k},
+	} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%c", "%U", "%e", "%b", "%o", "%p"} {
+			text := fmt.Sprintf(verb, v)
+			for _, form := range []string{numbers, string(k.Plaintext()), fmt.Sprintf("%x", k.Plaintext()), fmt.Sprintf("%X", k.Plaintext())} {
+				require.NotContains(t, text, form, "%s as %s", name, verb)
+			}
+		}
+	}
 }
 
 // TestCacheClears: what the client returned is cleared once it is copied, and what

@@ -14,7 +14,7 @@ func (c *Cache) Plaintexts() [][]byte {
 	defer c.mu.Unlock()
 	var out [][]byte
 	for _, e := range c.entries {
-		out = append(out, e.plaintext[:])
+		out = append(out, e.plaintext.Bytes())
 	}
 	return out
 }
