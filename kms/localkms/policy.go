@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,7 +90,7 @@ func parsePolicy(text string) (policySet, error) {
 	if err := checkNesting(text); err != nil {
 		return nil, err
 	}
-	list, err := cedar.NewPolicyListFromBytes("", []byte(text))
+	list, err := parse(text)
 	if err != nil {
 		return nil, positioned(text, err)
 	}
@@ -102,6 +103,10 @@ func parsePolicy(text string) (policySet, error) {
 		}
 	}
 	return set, nil
+}
+
+func parse(text string) (cedar.PolicyList, error) {
+	return cedar.NewPolicyListFromBytes("", []byte(text))
 }
 
 // positionPattern is how the parser's errors begin: `parse error at <input>:2:7 "": `
@@ -123,6 +128,9 @@ func positioned(text string, err error) error {
 		e.Line, _ = strconv.Atoi(m[1])
 		e.Column, _ = strconv.Atoi(m[2])
 		reason = reason[len(m[0]):]
+	} else { // of a number that is too large, or of an escape that is none
+		e.at(text, badLiteral(text))
+		reason = strings.TrimPrefix(reason, "parser error: ")
 	}
 	want, found := "", ""
 	if m := expectedPattern.FindStringSubmatch(reason); m != nil {
@@ -139,6 +147,23 @@ func positioned(text string, err error) error {
 	}
 	e.Reason = shorten(reason)
 	return e
+}
+
+// badLiteral returns where in text a literal ends, or goes beyond what it may be,
+// at which the parser fails without saying where: it does so once it has that much
+// of the text.
+func badLiteral(text string) int {
+	return sort.Search(len(text)-1, func(i int) bool {
+		_, err := parse(text[:i+1])
+		return err != nil && !positionPattern.MatchString(err.Error())
+	})
+}
+
+// at sets the position to that of the character that text[i] is in.
+func (e *PolicyError) at(text string, i int) {
+	before := text[:i]
+	e.Line = strings.Count(before, "\n") + 1
+	e.Column = utf8.RuneCountInString(before[strings.LastIndex(before, "\n")+1:]) + 1
 }
 
 // back moves the position to the word before it, if that is there.

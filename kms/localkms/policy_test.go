@@ -114,6 +114,12 @@ func TestAPolicyThatDoesNotParseIsRefusedWithItsPosition(t *testing.T) {
 		`permit (principal, action, resource == Bucket::"b");`:                                                      {1, 1},
 		permitAll + strings.Repeat(" ", localkms.MaxPolicy):                                                         {1, 1},
 		permitAll + "// \xff": {1, 41},
+		permitAll + "\n" + `permit (principal, action, resource) when { 1 < 9223372036854775808 };`:                             {2, 67},
+		permitAll + "\n" + `permit (principal, action, resource) when { 1 > -9223372036854775809 };`:                            {2, 68},
+		permitAll + "\nä" + `permit (principal, action, resource);`:                                                             {2, 1},
+		"// ä\n" + `permit (principal, action, resource) when { "ä" == "a\q" && "b\q" == "" };`:                                 {2, 52},
+		permitAll + "\n" + `permit (principal == Principal::"\u{110000}", action, resource);` + permitAll:                       {2, 44},
+		permitAll + "\n\n" + `permit (principal, action, resource) when { principal.id like "*\x" };`:                           {3, 63},
 		"permit (principal, action, resource) when { " + strings.Repeat("(", 2000) + "true" + strings.Repeat(")", 2000) + " };": {1, 108},
 	} {
 		for _, err := range []error{
