@@ -246,8 +246,18 @@ func TestKilledProcesses(t *testing.T) {
 			clear(states)
 		}
 		cmd, _, stdout, stderr := startChild(t, "churn", path)
-		timer := time.AfterFunc(rand.N(60*time.Millisecond), func() { cmd.Process.Kill() })
-		for stdout.Scan() {
+		// The first process of a ring, at a random moment, in which it may make it; the
+		// others after some operations, in the middle of the next.
+		timer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+		after := rand.IntN(20)
+		if kill%perRing == 0 {
+			timer.Reset(rand.N(60 * time.Millisecond))
+			after = -1
+		}
+		for ; stdout.Scan(); after-- {
+			if after == 0 {
+				timer.Reset(rand.N(5 * time.Millisecond))
+			}
 			var what, arg string
 			var n int
 			fmt.Sscan(stdout.Text(), &what, &arg, &n)
@@ -296,5 +306,6 @@ func TestKilledProcesses(t *testing.T) {
 		rotate(t, ring)
 		require.ElementsMatch(t, []string{"ring", "ring.lock"}, names(t, filepath.Dir(path)), "nothing is left behind")
 	}
+	require.Greater(t, operations, kills, "some were done")
 	t.Logf("%d kills among %d operations, %d of them with a temporary file, in %v", kills, operations, leftOver, time.Since(begin).Round(time.Millisecond))
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -165,6 +166,21 @@ func postgresPrograms() string {
 	return filepath.Dir(paths[len(paths)-1])
 }
 
+// freePort returns a port for a server that takes it later: one of those that the
+// system does not give, meanwhile, to who asks for any.
+func freePort() (int, error) {
+	for attempt := 0; ; attempt++ {
+		port := 10_000 + rand.N(20_000)
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return port, listener.Close()
+		}
+		if attempt == 100 {
+			return 0, err
+		}
+	}
+}
+
 // startDatabase starts a PostgreSQL server of our own, which ends with this
 // process, or makes a SQLite database where there is no PostgreSQL.
 func startDatabase(ctx context.Context, dir string) (dsn string, stop func(), err error) {
@@ -176,12 +192,10 @@ func startDatabase(ctx context.Context, dir string) (dsn string, stop func(), er
 	if err != nil {
 		return "", nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freePort()
 	if err != nil {
 		return "", nil, err
 	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	listener.Close()
 	// The server has no reason to end when we are killed, but for the end of its
 	// shell's input.
 	script := fmt.Sprintf(`set -e
@@ -214,7 +228,7 @@ rm -rf data log
 		os.RemoveAll(home)
 	}
 	dsn = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port)
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		conn, err := pgx.Connect(ctx, dsn)

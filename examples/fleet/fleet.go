@@ -10,10 +10,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
+
+// patience is what a slow machine may need: whatever works takes less.
+const patience = time.Minute
 
 // fleet is the replicas, and what their clients know.
 type fleet struct {
@@ -30,6 +34,18 @@ func (f *fleet) count(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.counts[what]++
+}
+
+// until waits until all of these were counted, on a machine that is slow, but not
+// for ever.
+func (f *fleet) until(ctx context.Context, all ...string) {
+	seen := func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return !slices.ContainsFunc(all, func(what string) bool { return f.counts[what] == 0 })
+	}
+	for began := time.Now(); !seen() && time.Since(began) < patience && sleep(ctx, 10*time.Millisecond); {
+	}
 }
 
 // problem notes what must not happen.
@@ -282,6 +298,7 @@ func (f *fleet) partition(ctx context.Context, d time.Duration) partition {
 	}
 
 	sleep(ctx, d-time.Since(p.at))
+	f.until(ctx, "writes while cut off", "reads while cut off")
 	far.isCut.Store(false)
 	p.mended = time.Now()
 	far.do(request{Do: "mend"})
@@ -291,7 +308,7 @@ func (f *fleet) partition(ctx context.Context, d time.Duration) partition {
 			if kind == "" {
 				break
 			}
-			if time.Since(p.mended) > 30*time.Second {
+			if time.Since(p.mended) > patience {
 				f.problem("%s does not recover: %s", far.name, text)
 				break
 			}

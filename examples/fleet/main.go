@@ -54,7 +54,7 @@ func run() error {
 		return replicate(c)
 	}
 	replicas := flag.Int("replicas", 6, "number of processes, at least 2")
-	seconds := flag.Int("seconds", 10, "how long they run, at least 2")
+	seconds := flag.Int("seconds", 10, "how long they run, at least 2; longer if there is not enough to see")
 	dsn := flag.String("dsn", "", "PostgreSQL, or file:PATH for SQLite; without it a database of our own")
 	flag.Parse()
 	if *replicas < 2 || *seconds < 2 || flag.NArg() > 0 {
@@ -111,8 +111,8 @@ func (f *fleet) run(ctx context.Context, replicas int, d time.Duration) error {
 		r.do(request{Do: "status"}) // until it is there
 	}
 	began := time.Now()
-	running, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
+	running, end := context.WithCancel(ctx)
+	defer end()
 	var wg sync.WaitGroup
 	for _, r := range f.replicas {
 		wg.Go(func() { r.client(running) })
@@ -121,6 +121,10 @@ func (f *fleet) run(ctx context.Context, replicas int, d time.Duration) error {
 	wg.Go(func() { f.rotator(running, d/12) })
 	sleep(running, d/4)
 	cut := f.partition(running, min(d/4, 20*time.Second)) // the key service goes on for a minute
+	f.rotate(running, "rotate")                           // of which the one that was cut off hears like all others
+	sleep(running, d-time.Since(began))
+	f.until(running, "kills", "reads")
+	end()
 	wg.Wait()
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -176,7 +180,7 @@ func (f *fleet) settle(ctx context.Context) ([]map[string]time.Time, error) {
 	defer s.db.close()
 	var learned []map[string]time.Time
 	for _, r := range f.replicas {
-		for patience := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 			rep, err := r.do(request{Do: "status"})
 			if err != nil {
 				return nil, err
@@ -185,7 +189,7 @@ func (f *fleet) settle(ctx context.Context) ([]map[string]time.Time, error) {
 				learned = append(learned, rep.Learned)
 				break
 			}
-			if time.Now().After(patience) {
+			if time.Since(began) > patience {
 				return nil, fmt.Errorf("%s has not learned of all versions", r.name)
 			}
 		}

@@ -175,7 +175,7 @@ func replicate(c config) error {
 		if err := in.Decode(&req); err != nil {
 			return nil // our parent has ended, or wants us to
 		}
-		bounded, cancel := context.WithTimeout(ctx, 10*time.Second)
+		bounded, cancel := context.WithTimeout(ctx, patience)
 		rep, err := s.serve(bounded, req)
 		cancel()
 		switch {
