@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // ErrAudit: the operation's record could not be written, and so its result was
@@ -17,6 +18,9 @@ var ErrAudit = errors.New("kms: use of a key could not be recorded")
 // Record is one use of a key, tried or done. Its names in JSON are those of AWS
 // CloudTrail where it has one. It never holds a key, a plaintext or a
 // ciphertext; the encryption context is in it, and so is no place for secrets.
+//
+// Text that is not UTF-8 is in it with a backslash doubled and any other byte as
+// \x and two digits: JSON cannot hold it, and would make one name of several.
 type Record struct {
 	// Time is when the operation ended, in UTC, by the clock of this host. Clocks
 	// move backwards: the order of records is the sink's.
@@ -67,24 +71,30 @@ const maxErrorMessage = 1024
 // or well if err is nil. It takes the principal, the resource and the report
 // from ctx. Without a resource in ctx it is the pair "blobseal:object" of ec.
 func NewRecord(ctx context.Context, op Operation, keyID string, ec Context, err error) Record {
-	report := ReportFrom(ctx)
+	report, p := ReportFrom(ctx), PrincipalFrom(ctx)
 	r := Record{
 		Time:           time.Now().Round(0).UTC(),
 		EventID:        newEventID(),
-		RequestID:      report.RequestID,
-		Principal:      PrincipalFrom(ctx),
+		RequestID:      visible(report.RequestID),
+		Principal:      Principal{ID: visible(p.ID), Type: visible(p.Type)},
 		Operation:      op,
-		RequestedKeyID: keyID,
-		KeyID:          report.KeyID,
-		KeyVersion:     report.KeyVersion,
+		RequestedKeyID: visible(keyID),
+		KeyID:          visible(report.KeyID),
+		KeyVersion:     visible(report.KeyVersion),
 		Context:        ec.Clone(), // sinks may keep it
-		Resource:       ResourceFrom(ctx),
+		Resource:       visible(ResourceFrom(ctx)),
 		Outcome:        OutcomeSuccess,
 		Cached:         report.Cached,
 		Stale:          report.Stale,
 	}
+	for name, value := range ec {
+		if n, v := visible(name), visible(value); n != name || v != value {
+			delete(r.Context, name)
+			r.Context[n] = v
+		}
+	}
 	if r.Resource == "" {
-		r.Resource = ec["blobseal:object"]
+		r.Resource = visible(ec["blobseal:object"])
 	}
 	if err != nil {
 		r.Outcome = OutcomeFailure
@@ -95,6 +105,27 @@ func NewRecord(ctx context.Context, op Operation, keyID string, ec Context, err 
 		}
 	}
 	return r
+}
+
+// visible returns s as a [Record] has it.
+func visible(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		c, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case c == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case c == '\\':
+			b.WriteString(`\\`)
+		default:
+			b.WriteString(s[i : i+size])
+		}
+		i += size
+	}
+	return b.String()
 }
 
 // newEventID returns a random UUID, version 4.

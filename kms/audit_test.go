@@ -147,6 +147,31 @@ func TestRecords(t *testing.T) {
 	require.Less(t, len(sink.take()[0].ErrorMessage), 1100)
 }
 
+// TestRecordsOfOtherBytes: names that are not UTF-8, which JSON would make one, stay
+// apart in a trail.
+func TestRecordsOfOtherBytes(t *testing.T) {
+	path := auditPath(t)
+	s := openSink(t, path, nil)
+	client := kms.NewAudited(kmstest.NewFake("key"), s, nil)
+	for _, p := range []string{"a\xff", "a\xfe", "ä\\\xff", `ä\`} {
+		ctx := kms.WithResource(as(t, kms.Principal{ID: p, Type: p}), p)
+		_, err := client.GenerateDataKey(ctx, "no "+p, kms.Context{p: p, p + "'": "x"})
+		require.ErrorIs(t, err, kms.ErrNotFound)
+	}
+	require.NoError(t, s.Close())
+	var got []string
+	for e, err := range kms.ReadFile(path, nil) {
+		require.NoError(t, err)
+		p := e.Record.Principal.ID
+		require.Equal(t, kms.Principal{ID: p, Type: p}, e.Record.Principal)
+		require.Equal(t, p, e.Record.Resource)
+		require.Equal(t, "no "+p, e.Record.RequestedKeyID)
+		require.Equal(t, kms.Context{p: p, p + "'": "x"}, e.Record.Context)
+		got = append(got, p)
+	}
+	require.Equal(t, []string{`a\xff`, `a\xfe`, `ä\\\xff`, `ä\`}, got)
+}
+
 func TestRecordsAreUnique(t *testing.T) {
 	sink := new(memorySink)
 	client := kms.NewAudited(kmstest.NewFake("key"), sink, nil)

@@ -78,7 +78,12 @@ func (g *grant) check() error {
 }
 
 // fold maps names that differ in case alone to one.
-func fold(name string) string { return strings.ToLower(strings.ToUpper(name)) }
+func fold(name string) string {
+	if !utf8.ValidString(name) {
+		return name // it would become one with all that differ in bytes that are no text
+	}
+	return strings.ToLower(strings.ToUpper(name))
+}
 
 // matches reports whether the constraint holds for ec: names without regard to
 // case, values with it.

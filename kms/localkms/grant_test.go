@@ -103,6 +103,42 @@ func TestGrantConstraintsIgnoreTheCaseOfNamesAndNotOfValues(t *testing.T) {
 	}
 }
 
+// Names that are not UTF-8 are compared as they are: with regard to case they would
+// be one with all that differ in such bytes.
+func TestGrantConstraintsOfOtherBytes(t *testing.T) {
+	s := open(t, nil, nil)
+	for name, in := range map[string]localkms.CreateGrantInput{
+		"equals": {ContextEquals: kms.Context{"team\xff": "red"}},
+		"subset": {ContextSubset: kms.Context{"team\xff": "red"}},
+	} {
+		in.Grantee, in.Operations = "app", []kms.Operation{kms.OpDecrypt}
+		id := s.locked()
+		s.grant(id, in)
+		for range 2 {
+			require.NoError(t, s.Authorize(as(t, "app"), kms.OpDecrypt, id, kms.Context{"team\xff": "red"}), name)
+			isKind(t, kms.ErrDenied, s.Authorize(as(t, "app"), kms.OpDecrypt, id, kms.Context{"team\xfe": "red"}))
+			s.restart()
+		}
+	}
+}
+
+func TestGrantsMayBeAsLongAsTheySay(t *testing.T) {
+	s := open(t, nil, nil)
+	id := s.locked()
+	want := s.grant(id, localkms.CreateGrantInput{
+		Name: strings.Repeat("n", localkms.MaxGrantName), Grantee: strings.Repeat("g", localkms.MaxPrincipal),
+		RetiringPrincipal: strings.Repeat("r", localkms.MaxPrincipal), Operations: []kms.Operation{kms.OpDecrypt},
+		ContextEquals: kms.Context{"a": strings.Repeat("x", 4096-8-1)},
+	})
+	s.restart()
+	grants, err := s.ListGrants(as(t, "admin"), id)
+	require.NoError(t, err)
+	require.Equal(t, []*localkms.Grant{want}, grants)
+	_, err = s.CreateGrant(as(t, "admin"), id, &localkms.CreateGrantInput{
+		Grantee: "app", Operations: []kms.Operation{kms.OpDecrypt}, ContextEquals: kms.Context{"a": strings.Repeat("x", 4096-8)}})
+	isKind(t, kms.ErrInvalid, err)
+}
+
 func TestGrantsAreCheckedWhenCreated(t *testing.T) {
 	s := open(t, nil, nil)
 	id := s.locked()
