@@ -174,14 +174,19 @@ func (k *keys) mode() sse.Mode {
 }
 
 // sources are the keys of a bucket with objects of several modes, the first of
-// which seals. A ring and a service then have the same root.
+// which seals. A ring and a service then have the same root, but a ring may also be
+// under a key of a service in a directory: then that has the service's root.
 func (f keyFlags) sources() (all []keySource) {
 	root := f.source().root
+	service := root
+	if f.Ring != "" && root.local() {
+		service = root.own()
+	}
 	if f.Ring != "" {
 		all = append(all, keySource{ring: f.Ring, root: root})
 	}
 	if f.KMS != "" {
-		all = append(all, keySource{kms: f.KMS, kmsKey: f.KMSKey, principal: f.Principal, root: root})
+		all = append(all, keySource{kms: f.KMS, kmsKey: f.KMSKey, principal: f.Principal, root: service})
 	}
 	if f.CustomerKeyFile != "" {
 		all = append(all, keySource{customer: f.CustomerKeyFile})

@@ -185,7 +185,7 @@ type bucketCheckCmd struct {
 func (bucketCheckCmd) Help() string {
 	return `Each object that cannot be read gets a line that says why: wrong key, no key, truncated, damaged, plain, unknown version, or unreadable. The exit code is 0 if all are good. It changes nothing.
 
-A bucket with objects of several modes takes several keys: a ring, a key service and a customer key; ring and service must have the same root. Otherwise check one after the other, with --mode.
+A bucket with objects of several modes takes several keys: a ring, a key service and a customer key; ring and service must have the same root, or the ring one in a service with the root that is given (localkms). Otherwise check one after the other, with --mode.
 
 That a good object is the latest that was written, and that none is missing, nothing proves.
 

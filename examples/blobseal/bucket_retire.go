@@ -46,7 +46,7 @@ type retirement struct {
 }
 
 func (cmd bucketRetireCmd) Run(ctx context.Context, c *console) error {
-	if err := cmp.Or(cmd.source().check("ring"), cmd.paceFlags.check()); err != nil {
+	if err := cmp.Or(cmd.ringFlags.check(), cmd.paceFlags.check()); err != nil {
 		return err
 	}
 	switch {
@@ -55,7 +55,7 @@ func (cmd bucketRetireCmd) Run(ctx context.Context, c *console) error {
 	case cmd.Destroy && !cmd.Yes && !c.isTerminal(c.stdin):
 		return usagef("destroying a key cannot be undone: give --yes, or ask on a terminal")
 	}
-	ring, err := cmd.open(ctx)
+	ring, err := cmd.open(ctx, c)
 	if err != nil {
 		return err
 	}

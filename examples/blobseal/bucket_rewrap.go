@@ -214,7 +214,7 @@ The service may go on meanwhile. Each object is replaced as a whole, unless it w
 func (cmd bucketRewrapCmd) Run(ctx context.Context, c *console) (err error) {
 	source := cmd.source()
 	to, same := cmd.target(source, cmd.ToBucketKey)
-	if cmd.ToKMS != "" && source.kms == "" {
+	if (to.kms != "" || to.root.local()) && source.kms == "" {
 		source.principal = "" // it is the target's
 	}
 	if err := source.check(); err != nil {

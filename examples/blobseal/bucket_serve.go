@@ -96,7 +96,7 @@ type bucketServeCmd struct {
 func (bucketServeCmd) Help() string {
 	return `Clients read with GET and HEAD, with ranges and conditions, write with PUT and remove with DELETE: what each URL allows, and nothing else. What they get and send is plaintext, so put a server with TLS in front, and give its address as --base-url. Objects under customer keys are not served.
 
-A bucket with objects of several modes takes a ring and a key service, with the same root; new objects are sealed under the ring.
+A bucket with objects of several modes takes a ring and a key service, as check does; new objects are sealed under the ring.
 
 The log goes to standard output, a line for each request; it never holds a URL's signature. An interrupt ends the server when the requests under way are through, with exit code 0.
 

@@ -7,7 +7,11 @@ import (
 	"os"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 	"golang.org/x/term"
+	"google.golang.org/api/option"
 )
 
 // console is what a command talks to.
@@ -18,11 +22,26 @@ type console struct {
 	isTerminal func(stream any) bool
 	patience   time.Duration // before a progress bar shows
 	auditWait  time.Duration // for an audit trail that another process writes
+	rootWait   time.Duration // for the key service of a root
+
+	// How the clients of vendors' key services are made.
+	google          []option.ClientOption
+	azure           *azkeys.ClientOptions
+	azureCredential func() (azcore.TokenCredential, error)
+
+	ends []func() // of what the command has opened
 }
 
 func newConsole(stdin io.Reader, stdout, stderr io.Writer) *console {
-	return &console{stdin: stdin, stdout: stdout, stderr: stderr, isTerminal: isTerminal, patience: time.Second, auditWait: auditWait}
+	return &console{
+		stdin: stdin, stdout: stdout, stderr: stderr,
+		isTerminal: isTerminal, patience: time.Second, auditWait: auditWait, rootWait: rootWait,
+		azureCredential: func() (azcore.TokenCredential, error) { return azidentity.NewDefaultAzureCredential(nil) },
+	}
 }
+
+// atEnd has a function called when the command is done.
+func (c *console) atEnd(end func()) { c.ends = append(c.ends, end) }
 
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)

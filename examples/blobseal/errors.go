@@ -80,11 +80,12 @@ func aboutRing(path string, err error) error {
 	says := func(format string, args ...any) error {
 		return problemf(err, "%s: %s", path, fmt.Sprintf(format, args...))
 	}
+	if text := aboutRoot("ring", err); text != "" {
+		return says("%s", text)
+	}
 	switch {
 	case errors.Is(err, keyring.ErrNotExist):
 		return says("no such ring; make one with: blobseal ring create --ring %s", path)
-	case errors.Is(err, keyring.ErrRoot):
-		return says("the root does not open the ring: another key or passphrase than it was made with")
 	case errors.Is(err, keyring.ErrVersion):
 		return says("the ring was written by another version of blobseal: %s", plain(err))
 	case errors.Is(err, keyring.ErrDamaged):

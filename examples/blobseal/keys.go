@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -56,16 +54,6 @@ func generateKey(ctx context.Context, c *console, name string) error {
 	return out.commit()
 }
 
-// rootFlags name the source of a root: of a ring, or of a key service.
-type rootFlags struct {
-	RootKeyFile    string `group:"root" placeholder:"FILE" help:"Root key: 32 bytes, as they are or in hex or base64."`
-	PassphraseFile string `group:"root" placeholder:"FILE" help:"Passphrase, without its line end. Or set BLOBSEAL_PASSPHRASE."`
-}
-
-func (f rootFlags) source() rootSource {
-	return rootSource{f.RootKeyFile, f.PassphraseFile, "", "BLOBSEAL_PASSPHRASE"}
-}
-
 // keyFlags name the keys of a file: a ring, a key service, or a customer key.
 type keyFlags struct {
 	Ring            string `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
@@ -74,6 +62,7 @@ type keyFlags struct {
 	Principal       string `group:"keys" placeholder:"ID" help:"Who asks the service, for its policies and its audit trail; by default user:NAME, the user that you are."`
 	RootKeyFile     string `group:"keys" placeholder:"FILE" help:"Root key of the ring or the service: 32 bytes, as they are or in hex or base64."`
 	PassphraseFile  string `group:"keys" placeholder:"FILE" help:"Passphrase of the ring or the service, without its line end. Or set BLOBSEAL_PASSPHRASE."`
+	RootKMSKey      string `name:"root-kms-key" group:"keys" placeholder:"URL" help:"Root key of the ring or the service in a key service, such as awskms:///alias/rings; see ring."`
 	CustomerKeyFile string `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C): 32 bytes, as they are or in hex or base64."`
 }
 
@@ -83,69 +72,9 @@ func (f keyFlags) source() keySource {
 		kms:       f.KMS,
 		kmsKey:    f.KMSKey,
 		principal: f.Principal,
-		root:      rootSource{f.RootKeyFile, f.PassphraseFile, "", "BLOBSEAL_PASSPHRASE"},
+		root:      rootSource{f.RootKeyFile, f.PassphraseFile, f.RootKMSKey, "", "BLOBSEAL_PASSPHRASE"},
 		customer:  f.CustomerKeyFile,
 	}
-}
-
-// rootSource is where a root comes from. Prefix begins the names of the
-// flags, after the dashes.
-type rootSource struct{ keyFile, passphraseFile, prefix, variable string }
-
-func (s rootSource) flags() string {
-	return fmt.Sprintf("--%sroot-key-file, --%[1]spassphrase-file or %s", s.prefix, s.variable)
-}
-
-// given lists the sources that were given.
-func (s rootSource) given() (names []string) {
-	if s.keyFile != "" {
-		names = append(names, "--"+s.prefix+"root-key-file")
-	}
-	if s.passphraseFile != "" {
-		names = append(names, "--"+s.prefix+"passphrase-file")
-	}
-	if os.Getenv(s.variable) != "" {
-		names = append(names, s.variable)
-	}
-	return names
-}
-
-// check is a usage error unless there is exactly one source of the root of what.
-func (s rootSource) check(what string) error {
-	switch given := s.given(); len(given) {
-	case 1:
-		return nil
-	case 0:
-		return usagef("the %s needs its root: give %s", what, s.flags())
-	default:
-		return usagef("%s: give one of them only", strings.Join(given, " and "))
-	}
-}
-
-// open reads the root. Errors show no part of it.
-func (s rootSource) open() (tink.AEADWithContext, error) {
-	if s.keyFile != "" {
-		key, err := readKey(s.keyFile)
-		if err != nil {
-			return nil, err
-		}
-		defer clear(key)
-		return keyring.NewKeyRoot(key)
-	}
-	passphrase := []byte(os.Getenv(s.variable))
-	if s.passphraseFile != "" {
-		text, err := readSmall(s.passphraseFile)
-		if err != nil {
-			return nil, err
-		}
-		passphrase = bytes.TrimSuffix(text, []byte("\n"))
-		passphrase = bytes.TrimSuffix(passphrase, []byte("\r"))
-		if len(passphrase) == 0 {
-			return nil, problemf(nil, "%s: the passphrase is empty", s.passphraseFile)
-		}
-	}
-	defer clear(passphrase)
-	return keyring.NewPassphraseRoot(passphrase, nil)
 }
 
 // readSmall reads a file that holds one key or passphrase.
@@ -208,13 +137,13 @@ func (s keySource) check() error {
 		return usagef("--%skms-key: give --%[1]skms with it", prefix)
 	case s.kms == "" && s.bucketKey:
 		return usagef("--%sbucket-key: give --%[1]skms with it", prefix)
-	case s.kms == "" && s.principal != "":
+	case s.kms == "" && !s.root.local() && s.principal != "":
 		return usagef("--principal: give --kms with it")
 	case s.ring != "":
 		return s.root.check("ring")
 	case s.kms != "":
 		return s.root.check("key service")
-	case s.root.keyFile != "" || s.root.passphraseFile != "":
+	case s.root.keyFile != "" || s.root.passphraseFile != "" || s.root.kmsKey != "":
 		return usagef("%s: give --%sring or --%[2]skms with it", s.root.given()[0], prefix)
 	case s.customer == "":
 		return usagef("no key: give --%sring or --%[1]skms and its root, or --%[1]scustomer-key-file", prefix)
@@ -255,7 +184,7 @@ func (s keySource) open(ctx context.Context, c *console) (*keys, error) {
 		}
 		return service.keys(s.kmsKey, s.bucketKey)
 	}
-	root, err := s.root.open()
+	root, err := s.root.open(ctx, c)
 	if err != nil {
 		return nil, err
 	}

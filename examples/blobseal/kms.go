@@ -92,7 +92,7 @@ type kmsInitCmd struct {
 }
 
 func (kmsInitCmd) Help() string {
-	return `Its document DIR/keys is encrypted under its root, a key file or a passphrase, which is kept elsewhere: without either, nothing opens what its keys encrypt. DIR/audit.jsonl is the audit trail. A key service that exists is refused.
+	return `Its document DIR/keys is encrypted under its root, which is kept elsewhere: a key file, a passphrase or a key in another key service, see ring. Without either, nothing opens what its keys encrypt. DIR/audit.jsonl is the audit trail. A key service that exists is refused.
 
     blobseal kms init --kms my.kms --generate-root-key root.key`
 }

@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -78,6 +79,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 func (c *console) run(ctx context.Context, args []string) int {
 	err := c.execute(ctx, args)
+	for _, end := range slices.Backward(c.ends) {
+		end()
+	}
+	c.ends = nil
 	if err == nil {
 		return exitDone
 	}

@@ -26,13 +26,19 @@ type result struct {
 	out, errout string
 }
 
+// adjustments are made to the console of each command that a test runs.
+var adjustments []func(*console)
+
 // blobseal runs a command with nothing on standard input.
 func blobseal(args ...string) result { return piped("", args...) }
 
 func piped(stdin string, args ...string) result {
 	var out, errout bytes.Buffer
-	code := run(context.Background(), args, strings.NewReader(stdin), &out, &errout)
-	return result{code, out.String(), errout.String()}
+	c := newConsole(strings.NewReader(stdin), &out, &errout)
+	for _, adjust := range adjustments {
+		adjust(c)
+	}
+	return result{c.run(context.Background(), args), out.String(), errout.String()}
 }
 
 // ok runs a command that must succeed and say nothing on stderr. It returns what
@@ -153,6 +159,7 @@ func TestHelp(t *testing.T) {
 	}
 	require.Contains(t, ok(t, "decrypt", "--help"), "END is included")
 	require.Contains(t, ok(t, "kms", "--help"), "\n    blobseal kms init --kms my.kms", "a session")
+	require.Contains(t, ok(t, "ring", "--help"), "\n    awskms:///alias/rings?region=eu-west-1 ", "the URLs of roots")
 	require.Contains(t, ok(t, "kms", "policy", "--help"), `permit (principal == Principal::"user:writer"`)
 	require.Regexp(t, `\Ablobseal \S+, go1\S+ \w+/\w+\n\z`, ok(t, "--version"))
 }
@@ -171,7 +178,7 @@ func TestUsage(t *testing.T) {
 		"flag":                {args("encrypt", "--frob", "a", "b"), "--frob; see blobseal encrypt --help"},
 		"missing OUT":         {args("encrypt", customer, "plain"), "<out>"},
 		"no key":              {args("encrypt", "plain", "out"), "no key: give --ring or --kms and its root, or --customer-key-file"},
-		"no root":             {args("encrypt", "--ring", "my.ring", "plain", "out"), "the ring needs its root: give --root-key-file, --passphrase-file or BLOBSEAL_PASSPHRASE"},
+		"no root":             {args("encrypt", "--ring", "my.ring", "plain", "out"), "the ring needs its root: give --root-key-file, --passphrase-file, --root-kms-key or BLOBSEAL_PASSPHRASE"},
 		"two roots":           {args("decrypt", ring, "--passphrase-file", "pass", "sealed", "out"), "--root-key-file and --passphrase-file: give one"},
 		"two modes":           {args("verify", ring, customer, "sealed"), "--ring and --customer-key-file: give one"},
 		"root without ring":   {args("encrypt", "--root-key-file", "root.key", "plain", "out"), "--root-key-file: give --ring or --kms with it"},
@@ -179,7 +186,7 @@ func TestUsage(t *testing.T) {
 		"ring without root":   {args("ring", "list", "--ring", "my.ring"), "the ring needs its root"},
 		"create without root": {args("ring", "create", "--ring", "new"), "or --generate-root-key"},
 		"create, two roots":   {args("ring", "create", "--ring", "new", "--root-key-file", "root.key", "--generate-root-key", "k"), "give one of them only"},
-		"no new root":         {args("ring", "change-root", ring), "--new-root-key-file, --new-passphrase-file or BLOBSEAL_NEW_PASSPHRASE"},
+		"no new root":         {args("ring", "change-root", ring), "--new-root-key-file, --new-passphrase-file, --new-root-kms-key or BLOBSEAL_NEW_PASSPHRASE"},
 		"two new roots":       {args("ring", "change-root", ring, "--new-root-key-file", "my.key", "--new-passphrase-file", "pass"), "give one of them only"},
 		"object":              {args("encrypt", customer, "--object", "nobucket", "plain", "out"), "want BUCKET/KEY"},
 		"context":             {args("encrypt", customer, "--context", "novalue", "plain", "out"), "want NAME=VALUE"},
@@ -193,7 +200,7 @@ func TestUsage(t *testing.T) {
 		"encrypt to itself":   {args("encrypt", customer, "--force", "plain", "./plain"), "same file"},
 		"decrypt to itself":   {args("decrypt", customer, "--force", "sealed", "sealed"), "same file"},
 		"rewrap to nothing":   {args("rewrap", customer, "sealed"), "nothing to change"},
-		"rewrap, no to-root":  {args("rewrap", customer, "--to-ring", "my.ring", "sealed"), "give --to-root-key-file, --to-passphrase-file or BLOBSEAL_TO_PASSPHRASE"},
+		"rewrap, no to-root":  {args("rewrap", customer, "--to-ring", "my.ring", "sealed"), "give --to-root-key-file, --to-passphrase-file, --to-root-kms-key or BLOBSEAL_TO_PASSPHRASE"},
 		"rewrap, no to-ring":  {args("rewrap", customer, "--to-root-key-file", "root.key", "sealed"), "--to-root-key-file: give --to-ring or --to-kms with it"},
 		"rewrap of a stream":  {args("rewrap", ring, "-"), "rewrap changes files"},
 		"key to stdout":       {args("keygen", "-"), "not to standard output"},

@@ -21,6 +21,7 @@ type targetFlags struct {
 	ToKMSKey          string `name:"to-kms-key" group:"target" placeholder:"KEY" help:"Another key of the service, as its id, ARN or alias; of another service by default alias/blobseal/default."`
 	ToRootKeyFile     string `group:"target" placeholder:"FILE" help:"Root key of the other ring or service."`
 	ToPassphraseFile  string `group:"target" placeholder:"FILE" help:"Passphrase of the other ring or service. Or set BLOBSEAL_TO_PASSPHRASE."`
+	ToRootKMSKey      string `name:"to-root-kms-key" group:"target" placeholder:"URL" help:"Root key of the other ring or service in a key service."`
 	ToCustomerKeyFile string `group:"target" placeholder:"FILE" help:"A customer key."`
 }
 
@@ -32,10 +33,10 @@ func (f targetFlags) target(source keySource, bucketKey bool) (to keySource, sam
 		kms:       f.ToKMS,
 		kmsKey:    f.ToKMSKey,
 		bucketKey: bucketKey,
-		root:      rootSource{f.ToRootKeyFile, f.ToPassphraseFile, "to-", "BLOBSEAL_TO_PASSPHRASE"},
+		root:      rootSource{f.ToRootKeyFile, f.ToPassphraseFile, f.ToRootKMSKey, "to-", "BLOBSEAL_TO_PASSPHRASE"},
 		customer:  f.ToCustomerKeyFile,
 	}
-	same = to.ring == "" && to.kms == "" && to.customer == "" && to.root.keyFile == "" && to.root.passphraseFile == "" &&
+	same = to.ring == "" && to.kms == "" && to.customer == "" && to.root.keyFile == "" && to.root.passphraseFile == "" && to.root.kmsKey == "" &&
 		(source.kms != "" || to.kmsKey == "" && !to.bucketKey)
 	return to, same
 }
@@ -65,7 +66,7 @@ It is safe to interrupt or crash: the file opens under the old key or the new on
 func (cmd rewrapCmd) Run(ctx context.Context, c *console) (err error) {
 	source := cmd.source()
 	to, same := cmd.target(source, cmd.ToBucketKey != nil)
-	if cmd.ToKMS != "" && source.kms == "" {
+	if (to.kms != "" || to.root.local()) && source.kms == "" {
 		source.principal = "" // it is the target's
 	}
 	if err := source.check(); err != nil {

@@ -25,23 +25,54 @@ type ringCmd struct {
 	Disable    ringDisableCmd    `cmd:"" help:"Refuse what a key sealed, until it is enabled again."`
 	Enable     ringEnableCmd     `cmd:"" help:"Let a disabled key open again."`
 	Destroy    ringDestroyCmd    `cmd:"" help:"Destroy a key, and with it all that it sealed, for ever."`
-	ChangeRoot ringChangeRootCmd `cmd:"" help:"Encrypt the ring under another root key or passphrase."`
+	ChangeRoot ringChangeRootCmd `cmd:"" help:"Encrypt the ring under another root: a key file, a passphrase or a key service's key."`
+}
+
+func (ringCmd) Help() string {
+	return `A ring is a file of keys, encrypted under its root, which is one of three: a key file (--root-key-file), a passphrase (--passphrase-file or BLOBSEAL_PASSPHRASE), or a key in a key service (--root-kms-key), whose permissions then open and close the ring. The service is asked when a command opens or changes the ring. A ring does not say where its root is, or whoever can write the file could have you ask a key of theirs: each command needs the same root.
+
+    awskms:///alias/rings?region=eu-west-1               AWS KMS: an id, an ARN (which says the region), an alias or its ARN; ?profile=NAME
+    gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/KEY
+    azurekeyvault://NAME.vault.azure.net/keys/KEY        or NAME.managedhsm.azure.net, there with ?algorithm=A256KW for a symmetric key
+    hashivault://KEY, hashivault://MOUNT/keys/KEY        Transit of Vault or OpenBao; the key is made with derived=true
+    localkms://DIR?key=alias/rings                       a key service made by kms init; by default alias/blobseal/default
+
+Address and credentials are those that each vendor's own tools use: AWS_PROFILE, AWS_ACCESS_KEY_ID and the rest of the AWS SDK's; Google's application default credentials; Azure's default credential (AZURE_CLIENT_ID, az login, a managed identity); VAULT_ADDR, VAULT_NAMESPACE, VAULT_TOKEN or what vault login left. A service in a directory has a root of its own, --root-key-file or a passphrase, which is given beside --root-kms-key; it is asked by --principal.
+
+    blobseal ring create --ring my.ring --root-kms-key 'awskms:///alias/rings?region=eu-west-1'
+    blobseal encrypt --ring my.ring --root-kms-key 'awskms:///alias/rings?region=eu-west-1' photo.jpg photo.enc
+    blobseal ring change-root --ring my.ring --root-key-file root.key --new-root-kms-key hashivault://rings
+    blobseal ring change-root --ring my.ring --root-kms-key hashivault://rings --new-root-kms-key 'localkms://my.kms?key=alias/rings' --new-root-key-file kms.key`
 }
 
 // ringFlags name a ring and its root.
 type ringFlags struct {
 	Ring string `required:"" group:"root" placeholder:"FILE" help:"Key ring."`
 	rootFlags
+	Principal string `group:"root" placeholder:"ID" help:"Who asks a localkms:// service; by default user:NAME, the user that you are."`
 }
 
-func (f ringFlags) open(ctx context.Context) (*keyring.Ring, error) {
-	if err := f.source().check("ring"); err != nil {
+var errNoLocalRoot = usagef("--principal: give --root-kms-key localkms://DIR with it")
+
+func (f ringFlags) check() error {
+	if f.Principal != "" && !f.source().local() {
+		return errNoLocalRoot
+	}
+	return f.source().check("ring")
+}
+
+func (f ringFlags) open(ctx context.Context, c *console) (*keyring.Ring, error) {
+	if err := f.check(); err != nil {
 		return nil, err
 	}
+	return f.openRing(ctx, c)
+}
+
+func (f ringFlags) openRing(ctx context.Context, c *console) (*keyring.Ring, error) {
 	if _, err := os.Stat(f.Ring); errors.Is(err, os.ErrNotExist) { // before the root, which costs
 		return nil, aboutRing(f.Ring, keyring.ErrNotExist)
 	}
-	root, err := f.source().open()
+	root, err := f.source().open(asPrincipal(ctx, f.Principal), c)
 	if err != nil {
 		return nil, err
 	}
@@ -54,13 +85,17 @@ type ringCreateCmd struct {
 }
 
 func (ringCreateCmd) Help() string {
-	return `The ring is a file, encrypted under its root: a key file or a passphrase. Keep copies of both, apart from each other: without either, nothing opens what the ring seals. A ring that exists is refused.
+	return `The ring is a file, encrypted under its root: a key file, a passphrase or a key in a key service; see ring. Keep copies of both, apart from each other: without either, nothing opens what the ring seals. A ring that exists is refused.
 
-    blobseal ring create --ring my.ring --generate-root-key root.key`
+    blobseal ring create --ring my.ring --generate-root-key root.key
+    blobseal ring create --ring my.ring --root-kms-key 'awskms:///alias/rings?region=eu-west-1'`
 }
 
 func (cmd ringCreateCmd) Run(ctx context.Context, c *console) (err error) {
-	root, undo, err := newRoot(ctx, c, cmd.source(), cmd.GenerateRootKey, "ring", func() error {
+	if cmd.Principal != "" && !cmd.source().local() {
+		return errNoLocalRoot
+	}
+	root, undo, err := newRoot(asPrincipal(ctx, cmd.Principal), c, cmd.source(), cmd.GenerateRootKey, "ring", func() error {
 		if _, err := os.Lstat(cmd.Ring); err == nil {
 			return aboutRing(cmd.Ring, errRingExists)
 		}
@@ -104,7 +139,7 @@ func newRoot(ctx context.Context, c *console, source rootSource, file, what stri
 		}
 		undo = func() { os.Remove(file) }
 	}
-	if root, err = source.open(); err != nil {
+	if root, err = source.open(ctx, c); err != nil {
 		undo()
 	}
 	return root, undo, err
@@ -154,7 +189,7 @@ type listing struct {
 }
 
 func (cmd ringListCmd) Run(ctx context.Context, c *console) error {
-	ring, err := cmd.open(ctx)
+	ring, err := cmd.open(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -199,7 +234,7 @@ func (ringRotateCmd) Help() string {
 }
 
 func (cmd ringRotateCmd) Run(ctx context.Context, c *console) error {
-	ring, err := cmd.open(ctx)
+	ring, err := cmd.open(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -254,7 +289,7 @@ func (cmd ringEnableCmd) Run(ctx context.Context, c *console) error {
 }
 
 func (f ringFlags) set(ctx context.Context, c *console, key keyArg, state keyring.State, done string) error {
-	ring, err := f.open(ctx)
+	ring, err := f.open(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -282,13 +317,13 @@ func (ringDestroyCmd) Help() string {
 }
 
 func (cmd ringDestroyCmd) Run(ctx context.Context, c *console) error {
-	if err := cmd.source().check("ring"); err != nil {
+	if err := cmd.check(); err != nil {
 		return err
 	}
 	if !cmd.Yes && !c.isTerminal(c.stdin) {
 		return usagef("destroying a key cannot be undone: give --yes, or ask on a terminal")
 	}
-	ring, err := cmd.open(ctx)
+	ring, err := cmd.open(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -338,32 +373,36 @@ type ringChangeRootCmd struct {
 	ringFlags
 	NewRootKeyFile    string `placeholder:"FILE" help:"New root key."`
 	NewPassphraseFile string `placeholder:"FILE" help:"New passphrase, without its line end. Or set BLOBSEAL_NEW_PASSPHRASE."`
+	NewRootKMSKey     string `name:"new-root-kms-key" placeholder:"URL" help:"New root key in a key service, such as awskms:///alias/rings; see ring."`
 }
 
 func (ringChangeRootCmd) Help() string {
 	return `The keys stay as they are, and so does every file. Copies of the ring from before still open with the old root: remove them, or rotate too if the old root is known to others. It may be repeated after a crash.
 
     blobseal keygen new.key
-    blobseal ring change-root --ring my.ring --root-key-file root.key --new-root-key-file new.key`
+    blobseal ring change-root --ring my.ring --root-key-file root.key --new-root-key-file new.key
+    blobseal ring change-root --ring my.ring --root-key-file new.key --new-root-kms-key 'awskms:///alias/rings?region=eu-west-1'`
 }
 
 func (cmd ringChangeRootCmd) Run(ctx context.Context, c *console) error {
-	next := rootSource{cmd.NewRootKeyFile, cmd.NewPassphraseFile, "new-", "BLOBSEAL_NEW_PASSPHRASE"}
+	next := rootSource{cmd.NewRootKeyFile, cmd.NewPassphraseFile, cmd.NewRootKMSKey, "new-", "BLOBSEAL_NEW_PASSPHRASE"}
 	if err := cmd.source().check("ring"); err != nil {
 		return err
 	}
-	switch given := next.given(); len(given) {
-	case 0:
+	if len(next.given()) == 0 {
 		return usagef("the ring needs a new root: give %s", next.flags())
-	case 1:
-	default:
-		return usagef("%s: give one of them only", strings.Join(given, " and "))
 	}
-	newRoot, err := next.open()
+	if err := next.check("ring"); err != nil {
+		return err
+	}
+	if cmd.Principal != "" && !cmd.source().local() && !next.local() {
+		return usagef("--principal: give --root-kms-key or --new-root-kms-key localkms://DIR with it")
+	}
+	newRoot, err := next.open(asPrincipal(ctx, cmd.Principal), c)
 	if err != nil {
 		return err
 	}
-	ring, err := cmd.open(ctx)
+	ring, err := cmd.openRing(ctx, c)
 	if err != nil {
 		return err
 	}

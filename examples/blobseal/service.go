@@ -42,7 +42,7 @@ func (c *console) openService(ctx context.Context, dir string, root rootSource) 
 	} else if err != nil {
 		return nil, about(dir, err)
 	}
-	key, err := root.open()
+	key, err := root.open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (s *keyService) about(op kms.Operation, key string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.As(err, new(*problem)) || errors.As(err, new(usageError)) || errors.Is(err, context.Canceled) {
+	if aboutRoot("", err) == "" && (errors.As(err, new(*problem)) || errors.As(err, new(usageError)) || errors.Is(err, context.Canceled)) {
 		return about(s.dir, err)
 	}
 	return problemf(err, "%s: %s", s.dir, s.says(op, key, err))
@@ -149,14 +149,15 @@ func (s *keyService) says(op kms.Operation, key string, err error) string {
 		}
 		return fmt.Sprintf("%q may not %s with %s: %s: blobseal kms %s --kms %s %s", s.principal.ID, op, key, why, command, s.dir, shortKey(key))
 	}
+	if text := aboutRoot("key service", err); text != "" {
+		return text
+	}
 	var policy *localkms.PolicyError
 	switch {
 	case errors.Is(err, kms.ErrAudit):
 		return "not recorded, and so not done: " + trailSays(err)
 	case errors.Is(err, keyring.ErrNotExist):
 		return "no such key service; make one with: blobseal kms init --kms " + s.dir
-	case errors.Is(err, keyring.ErrRoot):
-		return "the root does not open the key service: another key or passphrase than it was made with"
 	case errors.Is(err, keyring.ErrVersion):
 		return "the key service was written by another version of blobseal: " + after(keyring.ErrVersion)
 	case errors.Is(err, keyring.ErrDamaged):
