@@ -101,10 +101,11 @@
 // processes may have the service open, and one that is killed leaves the old
 // document or the new one. Keys are used from memory, without a lock. A change
 // holds at once within its Service, and in other processes after
-// Options.RefreshInterval, a second. In those that are in [Service.Run] it holds
-// after a tenth of a second, if the store tells of changes, as [keyring.Watcher]
-// has it. A key or a version that was made elsewhere is found at once. While the store cannot be read, keys are used for
-// Options.MaxStaleness more, a minute; changes fail.
+// Options.RefreshInterval, a second. If the store tells of changes, as
+// [keyring.Watcher] has it, a change holds after a tenth of a second in those that
+// are in [Service.Run]. A key or a version that was made elsewhere is found at
+// once. While the store cannot be read, keys are used for Options.MaxStaleness
+// more, a minute; changes fail.
 //
 // Ten thousand keys take some 2.5 MiB and open in a few hundredths of a second.
 // Each change writes them all, in some 50 ms: this is not a service for keys that

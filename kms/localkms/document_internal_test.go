@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -275,6 +276,81 @@ func TestContentsAreCanonical(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What a document could say and this service never does is refused, as it could only
+// be a mistake: the document is authentic.
+func TestContentsThatCannotBe(t *testing.T) {
+	store := keyring.NewMemStore()
+	whole := full(t, store).service.current.Load().contents
+	var first *key
+	for _, k := range whole.sortedKeys(nil) {
+		if len(k.grants) > 0 && k.state == Enabled {
+			first = k
+			break
+		}
+	}
+	granted := func(edit func(*grant)) func(*contents, *key) {
+		return func(_ *contents, k *key) {
+			g := *k.grants[0]
+			edit(&g)
+			k.grants = append(slices.Clone(k.grants), &g)
+			k.grants[0], k.grants = k.grants[len(k.grants)-1], k.grants[:len(k.grants)-1]
+		}
+	}
+	for name, edit := range map[string]func(*contents, *key){
+		"a grant of no operations":        granted(func(g *grant) { g.operations = 0 }),
+		"a grant of other operations":     granted(func(g *grant) { g.operations = 1 << len(grantable) }),
+		"a grant of another constraint":   granted(func(g *grant) { g.constraint = contextSubset + 1 }),
+		"a grant without its context":     granted(func(g *grant) { g.context = nil }),
+		"a grant with a context too many": granted(func(g *grant) { g.constraint = unconstrained }),
+		"a grant to nobody":               granted(func(g *grant) { g.grantee = "" }),
+		"a grant to bytes":                granted(func(g *grant) { g.grantee = "\xff" }),
+		"a grant of a strange name":       granted(func(g *grant) { g.name = "a b" }),
+		"a grant twice":                   func(_ *contents, k *key) { k.grants = append(slices.Clone(k.grants), k.grants[0]) },
+		"a grant's name twice": func(_ *contents, k *key) {
+			g := *k.grants[0]
+			g.id[0]++
+			k.grants = append(slices.Clone(k.grants), &g)
+		},
+		"too many grants": func(_ *contents, k *key) {
+			k.grants = nil
+			for i := range MaxGrants + 1 {
+				k.grants = append(k.grants, &grant{id: [16]byte{byte(i), byte(i >> 8)}, grantee: "g", operations: 1})
+			}
+		},
+		"a state that is none":           func(_ *contents, k *key) { k.state = PendingDeletion + 1 },
+		"a deadline of an enabled key":   func(_ *contents, k *key) { k.deadline = 1 },
+		"a deletion without a deadline":  func(_ *contents, k *key) { k.state = PendingDeletion },
+		"a rotation that is too fast":    func(_ *contents, k *key) { k.rotation.days = MinRotationDays - 1 },
+		"a rotation without its date":    func(_ *contents, k *key) { k.rotation.next = 0 },
+		"the date of no rotation":        func(_ *contents, k *key) { k.rotation.days = 0 },
+		"a time beyond all":              func(_ *contents, k *key) { k.created = maxMillis + 1 },
+		"no material":                    func(_ *contents, k *key) { k.versions = nil },
+		"a first version of a rotation":  func(_ *contents, k *key) { k.versions = k.versions[1:] },
+		"a second version of a creation": func(_ *contents, k *key) { k.versions = append(slices.Clone(k.versions[:1]), k.versions[0]) },
+		"too many versions": func(_ *contents, k *key) {
+			k.versions = slices.Clone(k.versions)
+			for len(k.versions) <= MaxVersions {
+				k.versions = append(k.versions, k.versions[1])
+			}
+		},
+		"an account of no name":      func(_ *contents, k *key) { k.account = "a b" },
+		"an alias of another region": func(_ *contents, k *key) { k.region = "elsewhere" },
+		"an alias of no name":        func(c *contents, k *key) { c.aliases[aliasName{k.scope, "alias/"}] = alias{key: k.id} },
+		"an alias without a key":     func(c *contents, k *key) { c.aliases[aliasName{k.scope, "alias/x"}] = alias{} },
+	} {
+		c := contents{keys: maps.Clone(whole.keys), aliases: maps.Clone(whole.aliases)}
+		k := *first
+		edit(&c, &k)
+		c.keys[k.id] = &k
+		text, err := c.marshal()
+		require.NoError(t, err, name)
+		require.Error(t, new(contents).parse(text, nil), name)
+	}
+	text, err := whole.marshal()
+	require.NoError(t, err)
+	require.NoError(t, new(contents).parse(text, nil))
 }
 
 func TestEveryDamageOfADocumentIsFound(t *testing.T) {

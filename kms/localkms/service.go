@@ -53,10 +53,11 @@ type Options struct {
 	// RefreshInterval is how old the service's knowledge of the store may be when
 	// a key is used: a call that finds it older loads the document first, while
 	// others go on. So it is also how long a key that another process disabled goes
-	// on serving here, but for the time that a load takes; in [Service.Run], with a
-	// store that is a [keyring.Watcher], it serves for a tenth of a second at most,
-	// unless the watch is broken. Zero means DefaultRefreshInterval. A process that has
-	// its store to itself may set it high.
+	// on serving here, but for the time that a load takes. In [Service.Run], with a
+	// store that is a [keyring.Watcher], that is a tenth of a second as a rule, but a
+	// connection can be gone for a while before anyone notices, and what is promised
+	// is the interval. Zero means DefaultRefreshInterval. A process that has its store
+	// to itself may set it high.
 	RefreshInterval time.Duration
 
 	// MaxStaleness is how long the service goes on with what it knows while the
