@@ -572,6 +572,19 @@ func TestHandlerStartsAnewIfReplaced(t *testing.T) {
 	}
 }
 
+// TestHandlerOfWhatIsUnpacked: an object that the store unpacks on its way has no
+// size that a client could be told. To try again does not help.
+func TestHandlerOfWhatIsUnpacked(t *testing.T) {
+	s := newScript([]byte("secret content"))
+	s.opened = func(_ int, r *scriptReader) { r.attrs.Size = -1 }
+	b := newBed(t, "script", s.bucket(), nil)
+	require.Equal(t, 500, b.do(t, "GET", b.url(t, "k", "GET", ""), nil).status)
+	opens, _, readers := s.state()
+	require.Len(t, opens, 1)
+	require.Zero(t, readers)
+	require.Contains(t, b.log.String(), "Content-Encoding")
+}
+
 // TestDisconnectWhileReading: when the client goes, the bucket's reader is
 // cancelled and closed.
 func TestDisconnectWhileReading(t *testing.T) {
