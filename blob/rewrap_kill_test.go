@@ -131,7 +131,7 @@ func killRewraps(t *testing.T, bare bool, kills int) {
 	}
 	rotate()
 	killed, rounds := 0, 0
-	for killed < kills {
+	for killed < kills || rounds == 0 {
 		child := exec.Command(os.Args[0], "-test.run=^TestRewrapKilled$")
 		child.Env = append(os.Environ(), killDir+"="+dir, "TMPDIR="+tmp)
 		if bare {
@@ -167,6 +167,5 @@ func killRewraps(t *testing.T, bare bool, kills int) {
 			require.Equal(t, map[string]string{"owner": fmt.Sprint(i)}, attrs.Metadata)
 		}
 	}
-	require.Positive(t, rounds)
 	t.Logf("%d kills, %d rewraps completed", killed, rounds)
 }

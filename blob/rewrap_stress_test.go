@@ -2,7 +2,6 @@ package blob_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -56,24 +55,22 @@ func numberOf(p []byte) (uint64, error) {
 
 // TestRewrapAmongOthers: writers, readers, deleters, rotations, rewraps, checks and
 // inventories on the same keys. A key that has one owner always has what that one
-// did last; of the others every read gives one whole version.
+// did last; of the others every read gives one whole version. It takes as long as
+// stressFor says, and until something was read and something rewrapped.
 func TestRewrapAmongOthers(t *testing.T) {
 	for _, store := range stores[:1] {
 		t.Run(store.name, func(t *testing.T) {
 			w := newWorld(t, store.open(t))
-			until, cancel := context.WithTimeout(ctx, stressFor(t))
-			defer cancel()
+			until := time.Now().Add(stressFor(t))
 			var group sync.WaitGroup
 			var failed atomic.Pointer[error]
 			var numbers, reads, rewraps, done atomic.Int64
 			each := func(do func(r *rand.Rand) error) {
 				group.Go(func() {
 					r := rand.New(rand.NewPCG(rand.Uint64(), 1))
-					for until.Err() == nil {
+					for failed.Load() == nil && (time.Now().Before(until) || reads.Load() == 0 || done.Load() == 0) {
 						if err := do(r); err != nil {
 							failed.CompareAndSwap(nil, &err)
-							cancel()
-							return
 						}
 					}
 				})
@@ -195,8 +192,6 @@ func TestRewrapAmongOthers(t *testing.T) {
 			if err := failed.Load(); err != nil {
 				require.NoError(t, *err)
 			}
-			require.Positive(t, reads.Load())
-			require.Positive(t, done.Load())
 			t.Logf("%d writes, %d reads, %d rewraps of %d objects", numbers.Load(), reads.Load(), rewraps.Load(), done.Load())
 		})
 	}
