@@ -18,6 +18,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -351,8 +352,11 @@ func (c *contract) whole(t *testing.T) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	errs := make([]error, 3)
+	var loads, reading atomic.Int64
 	for r := range errs {
+		reading.Add(1)
 		wg.Go(func() {
+			defer reading.Add(-1)
 			last := -1
 			for {
 				select {
@@ -361,6 +365,7 @@ func (c *contract) whole(t *testing.T) {
 				default:
 				}
 				data, _, err := s.Load(ctx)
+				loads.Add(1)
 				switch {
 				case err != nil:
 					errs[r] = err
@@ -378,6 +383,9 @@ func (c *contract) whole(t *testing.T) {
 	}
 	for i := 1; i <= 30 && err == nil; i++ {
 		version, err = s.Swap(ctx, version, document(i))
+		for loads.Load() < int64(i) && reading.Load() > 0 { // whoever is faster, they take turns
+			time.Sleep(100 * time.Microsecond)
+		}
 	}
 	close(done)
 	wg.Wait()
