@@ -153,6 +153,8 @@ func aboutKey(k *keys, mode sse.Mode, keyID string, err error) string {
 		return fmt.Sprintf("sealed under key %s, which is disabled; enable it with: blobseal ring enable %[1]s", keyID)
 	case errors.Is(err, keyring.ErrDestroyed):
 		return fmt.Sprintf("sealed under key %s, which was destroyed: nothing opens it any more", keyID)
+	case errors.Is(err, keyring.ErrRootUnavailable) && k != nil && k.ring != nil:
+		return fmt.Sprintf("sealed under key %s, which ring %s may hold since it was opened: %s", keyID, k.ringPath, aboutRoot("ring", err))
 	case errors.Is(err, keyring.ErrStore):
 		return plain(err)
 	case errors.Is(err, keyring.ErrUnknownKey) && k != nil && k.ring != nil:

@@ -29,7 +29,7 @@ type ringCmd struct {
 }
 
 func (ringCmd) Help() string {
-	return `A ring is a file of keys, encrypted under its root, which is one of three: a key file (--root-key-file), a passphrase (--passphrase-file or BLOBSEAL_PASSPHRASE), or a key in a key service (--root-kms-key), whose permissions then open and close the ring. The service is asked when a command opens or changes the ring. A ring does not say where its root is, or whoever can write the file could have you ask a key of theirs: each command needs the same root.
+	return `A ring is a file of keys, encrypted under its root, which is one of three: a key file (--root-key-file), a passphrase (--passphrase-file or BLOBSEAL_PASSPHRASE), or a key in a key service (--root-kms-key), whose permissions then open and close the ring. The service is asked when a command opens or changes the ring. A ring does not say where its root is, or whoever can write the file could have you ask a key of theirs: each command needs the same root. An alias must go on to stand for the same key; after a move, name the old key by its id, and change-root to the alias.
 
     awskms:///alias/rings?region=eu-west-1               AWS KMS: an id, an ARN (which says the region), an alias or its ARN; ?profile=NAME
     gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/KEY

@@ -131,8 +131,8 @@ func aboutRoot(what string, err error) string {
 		return fmt.Sprintf("the root does not open the %s: %s", what, why)
 	case errors.Is(err, keyring.ErrRootUnavailable):
 		text := plain(err)
-		if p := new(problem); errors.As(err, &p) {
-			text = p.text
+		if r := new(refusal); errors.As(err, &r) {
+			text = r.text
 		}
 		return "its root cannot be used: " + text
 	}

@@ -28,8 +28,11 @@ import (
 	"github.com/mitchellh/go-homedir"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/awskms/awskmstest"
 	"github.com/blobseal/blobseal/kms/gcpkms/gcpkmstest"
+	"github.com/blobseal/blobseal/sse"
 )
 
 // rootBed is a key service with two keys, either of which can be a root. It is
@@ -127,15 +130,20 @@ func newLocalBed(t *testing.T) *rootBed {
 	}
 }
 
-func newAWSBed(t *testing.T) *rootBed {
-	s := awskmstest.NewServer()
-	t.Cleanup(s.Close)
+// useAWS has the SDK find the server, as an operator would.
+func useAWS(t *testing.T, s *awskmstest.Server) {
 	for name, value := range map[string]string{
 		"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": awskmstest.Region,
 		"AWS_ENDPOINT_URL_KMS": s.URL, "AWS_MAX_ATTEMPTS": "1",
 	} {
 		t.Setenv(name, value)
 	}
+}
+
+func newAWSBed(t *testing.T) *rootBed {
+	s := awskmstest.NewServer()
+	t.Cleanup(s.Close)
+	useAWS(t, s)
 	s.Deny("denied", "GenerateDataKey", "Decrypt")
 	s.Deny("writer", "Decrypt")
 	key, other := s.CreateKey(), s.CreateKey()
@@ -441,6 +449,13 @@ func TestKMSRootRefuses(t *testing.T) {
 	})
 }
 
+func workingDirectory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	return dir
+}
+
 func rootOf(prefix, file string) []string { return []string{"--" + prefix + "root-key-file", file} }
 
 // TestChangeRootBetweenServices moves a ring from one key service to the next.
@@ -560,6 +575,52 @@ func TestKMSRootOfService(t *testing.T) {
 	require.Equal(t, here, files(t))
 }
 
+// TestKMSRootAlias moves an alias away from the key that a ring is under.
+func TestKMSRootAlias(t *testing.T) {
+	workspace(t)
+	nobody(t)
+	s := awskmstest.NewServer()
+	t.Cleanup(s.Close)
+	useAWS(t, s)
+	before, after := s.CreateKey(), s.CreateKey()
+	s.SetAlias("alias/rings", before)
+	alias := []string{"--ring", "kms.ring", "--root-kms-key", "awskms:///alias/rings"}
+	ok(t, args("ring", "create", alias)...)
+	s.SetAlias("alias/rings", after)
+	blobseal(args("ring", "list", alias)...).fails(t, 1, fmt.Sprintf("kms.ring: the root does not open the ring: it is under key %q\n", before))
+	ok(t, "ring", "change-root", "--ring", "kms.ring", "--root-kms-key", "awskms:///"+before, "--new-root-kms-key", "awskms:///alias/rings")
+	ok(t, args("ring", "list", alias)...)
+}
+
+// TestKMSRootGoesAway: a command that runs for long may meet a key that the ring has
+// got meanwhile, and cannot read the ring any more.
+func TestKMSRootGoesAway(t *testing.T) {
+	workspace(t)
+	nobody(t)
+	bed := newAWSBed(t)
+	write(t, "plain", []byte("plain"))
+	kmsRing := args("--ring", "kms.ring", bed.flags("", bed.key))
+	ok(t, args("ring", "create", kmsRing)...)
+	k, err := keySource{ring: "kms.ring", root: rootSource{kmsKey: bed.key}}.open(t.Context(), newConsole(nil, nil, nil))
+	require.NoError(t, err)
+	ok(t, args("ring", "rotate", kmsRing)...)
+	ok(t, args("encrypt", kmsRing, "plain", "sealed")...)
+	for _, state := range bed.states {
+		if state.name == "disabled" {
+			state.enter()
+		}
+	}
+	c := newConsole(nil, nil, nil)
+	o, err := c.openObject(t.Context(), "sealed")
+	require.NoError(t, err)
+	defer o.Close()
+	_, err = o.decrypt(t.Context(), k, sse.Object{})
+	require.ErrorIs(t, err, keyring.ErrUnknownKey)
+	require.ErrorIs(t, err, kms.ErrDisabled)
+	require.Contains(t, err.Error(), "sealed: sealed under key "+keyID(t, "sealed")+", which ring kms.ring may hold since it was opened: "+
+		"its root cannot be used: awskms:///alias/rings: the key is disabled: ")
+}
+
 // TestKMSRootConfiguration: what a vendor's client lacks is said, and what the
 // environment and the URL say is heeded.
 func TestKMSRootConfiguration(t *testing.T) {
@@ -600,6 +661,11 @@ func TestKMSRootConfiguration(t *testing.T) {
 	})
 	require.Equal(t, here, files(t))
 
+	t.Run("a directory whose name is no URL", func(t *testing.T) {
+		require.NoError(t, os.Rename("my.kms", "my kms?"))
+		ok(t, "ring", "create", "--ring", "local", "--root-kms-key", "localkms://my%20kms%3F", "--root-key-file", "root.key")
+		ok(t, "ring", "list", "--ring", "local", "--root-kms-key", "localkms://"+filepath.Join(workingDirectory(t), "my kms%3f")+"?key=alias/blobseal/default", "--root-key-file", "root.key")
+	})
 	t.Run("an ARN says the region", func(t *testing.T) {
 		s := awskmstest.NewServer()
 		t.Cleanup(s.Close)
@@ -608,9 +674,7 @@ func TestKMSRootConfiguration(t *testing.T) {
 			asked = append(asked, strings.Split(r.Header.Get("Authorization"), "/")[2])
 			return false
 		})
-		t.Setenv("AWS_ENDPOINT_URL", s.URL)
-		t.Setenv("AWS_ACCESS_KEY_ID", "AKID")
-		t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+		useAWS(t, s)
 		t.Setenv("AWS_REGION", "eu-west-1")
 		key := s.CreateKey()
 		ok(t, "ring", "create", "--ring", "a", "--root-kms-key", "awskms:///"+key)

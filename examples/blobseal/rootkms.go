@@ -244,19 +244,20 @@ func (c *console) localKey(ctx context.Context, u *rootURL, root rootSource) (km
 	if keyID == "" {
 		keyID = localkms.DefaultAlias
 	}
-	client := &rootKey{client: s.uses}
-	client.about = func(op kms.Operation, err error) error { return s.about(op, keyID, err) }
+	client := &rootKey{client: s.uses, says: func(op kms.Operation, err error) string {
+		return s.dir + ": " + s.says(op, keyID, err)
+	}}
 	return client, keyID, nil
 }
 
 // remote is a client of a vendor's service. Hint is why that may refuse.
 func (c *console) remote(u *rootURL, client kms.Client, hint string) kms.Client {
-	return &rootKey{client: client, wait: c.rootWait, about: func(_ kms.Operation, err error) error {
-		text := remoteSays(err)
+	return &rootKey{client: client, wait: c.rootWait, says: func(_ kms.Operation, err error) string {
+		text := fmt.Sprintf("%s: %s", u, remoteSays(err))
 		if hint != "" && errors.Is(err, kms.ErrDenied) {
 			text += "; " + hint
 		}
-		return problemf(err, "%s: %s", u, text)
+		return text
 	}}
 }
 
@@ -264,8 +265,18 @@ func (c *console) remote(u *rootURL, client kms.Client, hint string) kms.Client 
 type rootKey struct {
 	client kms.Client
 	wait   time.Duration // zero is for ever
-	about  func(kms.Operation, error) error
+	says   func(kms.Operation, error) string
 }
+
+// refusal is an error of the key service of a root, in words that name the
+// service. Unlike a problem it is not all that there is to say: the ring is missing.
+type refusal struct {
+	text string
+	err  error
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.err }
 
 // GenerateDataKey implements [kms.Client].
 func (k *rootKey) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
@@ -297,7 +308,7 @@ func (k *rootKey) failed(ctx context.Context, op kms.Operation, err error) error
 	if errors.Is(err, context.DeadlineExceeded) { // of wait
 		err = fmt.Errorf("%w: no answer within %v", kms.ErrUnavailable, k.wait)
 	}
-	return k.about(op, err)
+	return &refusal{k.says(op, err), err}
 }
 
 // remoteSays is an error of a vendor's service in words, without its subject.

@@ -128,7 +128,7 @@ func (s *keyService) about(op kms.Operation, key string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if aboutRoot("", err) == "" && (errors.As(err, new(*problem)) || errors.As(err, new(usageError)) || errors.Is(err, context.Canceled)) {
+	if errors.As(err, new(*problem)) || errors.As(err, new(usageError)) || errors.Is(err, context.Canceled) {
 		return about(s.dir, err)
 	}
 	return problemf(err, "%s: %s", s.dir, s.says(op, key, err))
