@@ -1,6 +1,7 @@
 package localkms_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -117,6 +118,10 @@ func goesOnAndThenRefuses(t *testing.T) {
 	isKind(t, kms.ErrUnavailable, err)
 	require.ErrorIs(t, err, errDown)
 	_, err = s.GenerateDataKey(t.Context(), localkms.DefaultAlias, nil)
+	isKind(t, kms.ErrUnavailable, err)
+	newer := bytes.Clone(dk.Ciphertext) // by a version that may have been made elsewhere
+	newer[20]++
+	_, err = s.Decrypt(t.Context(), id, newer, nil)
 	isKind(t, kms.ErrUnavailable, err)
 	time.Sleep(300 * time.Millisecond)
 	_, err = s.Decrypt(t.Context(), id, dk.Ciphertext, nil)
