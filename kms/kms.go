@@ -15,9 +15,9 @@ import (
 //
 // ctx bounds each call and may carry the principal that asks, see
 // [WithPrincipal]. After the end of ctx a call returns soon, with ctx's error.
-// Other errors are of the kinds of this package: a caller may try again on
-// [ErrUnavailable] and on no other. With an error comes no data key and no
-// plaintext, and no error's text holds a key.
+// Other errors are of the kinds of this package, but for what a service says that
+// is none of them. A caller may try again on [ErrUnavailable] and on no other. With
+// an error comes no data key and no plaintext, and no error's text holds a key.
 //
 // A Client keeps nothing that it was given, and the caller may change what it
 // got. Package kmstest tests all of this, sentence by sentence.
