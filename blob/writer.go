@@ -14,8 +14,22 @@ import (
 )
 
 // NewTypedWriter implements [driver.Bucket].
+//
+// A Write that sniffed the content type and met an error here is not the end for
+// gocloud (v0.47.0): the Close that follows asks again, with the same opts, and if
+// that succeeds, as when a key service is back, publishes an object without what the
+// Write had. So the first error stays.
 func (d *bucketDriver) NewTypedWriter(ctx context.Context, key, contentType string, opts *driver.WriterOptions) (driver.Writer, error) {
-	b := d.b
+	w, err := d.b.newWriter(ctx, key, contentType, opts)
+	if err != nil {
+		opts.BeforeWrite = func(func(any) bool) error { return err }
+		return nil, err
+	}
+	return w, nil
+}
+
+// newWriter begins to write an object.
+func (b *Bucket) newWriter(ctx context.Context, key, contentType string, opts *driver.WriterOptions) (*writer, error) {
 	if err := checkMetadata(opts.Metadata); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -136,6 +137,68 @@ func TestFailedCommit(t *testing.T) {
 		return nil
 	}
 	require.ErrorIs(t, b.WriteAll(context.Background(), "k", nil, nil), errBoom)
+}
+
+// TestFailedOpen: a write that could not begin, because the key or the store was
+// not to be had for a moment, is not begun again by its Close, which would publish
+// what was not written.
+func TestFailedOpen(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	fake := kmstest.NewFake("a")
+	cipher, err := sse.NewKMS(fake, "a", nil)
+	require.NoError(t, err)
+	b := newBucketWith(t, inner, cipher, nil)
+	require.NoError(t, b.WriteAll(ctx, "old", []byte("old"), nil))
+	for _, test := range []struct {
+		name string
+		fail func() *gcblob.WriterOptions // the first of what a write asks for
+	}{
+		{"key", func() *gcblob.WriterOptions { fake.Fail(errBoom, 1); return nil }},
+		{"store", func() *gcblob.WriterOptions {
+			spy.hook = func(_ context.Context, call string) error {
+				if strings.HasPrefix(call, "PUT") {
+					spy.hook = nil
+					return errBoom
+				}
+				return nil
+			}
+			return nil
+		}},
+		{"hook", func() *gcblob.WriterOptions {
+			calls := 0
+			return &gcblob.WriterOptions{BeforeWrite: func(func(any) bool) error {
+				if calls++; calls == 1 {
+					return errBoom
+				}
+				return nil
+			}}
+		}},
+	} {
+		for _, size := range []int{0, 100, 600, 3 * chunk} {
+			for _, step := range []int{300, 1 << 20} {
+				t.Run(fmt.Sprintf("%s/%d/%d", test.name, size, step), func(t *testing.T) {
+					for _, key := range []string{"old", "new"} {
+						w, err := b.NewWriter(ctx, key, test.fail())
+						require.NoError(t, err)
+						for part := range slices.Chunk(content(size), step) {
+							if _, err = w.Write(part); err != nil {
+								require.ErrorIs(t, err, errBoom)
+								break
+							}
+						}
+						require.ErrorIs(t, w.Close(), errBoom)
+					}
+					require.Equal(t, "old", string(readAll(t, b.Bucket, "old")))
+					there, err := b.Exists(ctx, "new")
+					require.NoError(t, err)
+					require.False(t, there)
+					reading, writing, _ := spy.state()
+					require.Zero(t, reading+writing)
+				})
+			}
+		}
+	}
 }
 
 // TestWhatIsStored: the store sees no plaintext, no MD5 of it, and a content type
