@@ -214,6 +214,55 @@ func TestCacheReports(t *testing.T) {
 	}
 }
 
+// TestCacheOff: a field below zero means that nothing is cached, each by itself.
+func TestCacheOff(t *testing.T) {
+	for _, opts := range []kms.CacheOptions{{MaxAge: -1}, {MaxUses: -1}, {MaxEntries: -1}} {
+		fake := kmstest.NewFake("key")
+		cache := kms.NewCache(fake, &opts)
+		first, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		second, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		require.NotEqual(t, first.Plaintext(), second.Plaintext())
+		for range 2 {
+			_, err = cache.Decrypt(as(t, alice), "key", first.Ciphertext, photo)
+			require.NoError(t, err)
+		}
+		require.Equal(t, 4, fake.Count(), "%+v", opts)
+		require.Empty(t, cache.Plaintexts())
+	}
+}
+
+// TestCacheUseLimitOfMany: nor do those who ask at once, or wait for one call, use
+// a result more often.
+func TestCacheUseLimitOfMany(t *testing.T) {
+	for _, client := range []kms.Client{kmstest.NewFake("key"), kmstest.Authorizing{Fake: kmstest.NewFake("key")}} {
+		cache := kms.NewCache(client, &kms.CacheOptions{MaxUses: 3})
+		var mu sync.Mutex
+		uses := make(map[string]int)
+		var wg sync.WaitGroup
+		for range 32 {
+			wg.Go(func() {
+				for range 50 {
+					k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					uses[string(k.Plaintext())]++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		for _, n := range uses {
+			require.LessOrEqual(t, n, 3)
+		}
+		require.GreaterOrEqual(t, len(uses), 32*50/3)
+	}
+}
+
 func TestCacheUseLimit(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	cache := kms.NewCache(fake, &kms.CacheOptions{MaxUses: 10})
