@@ -31,7 +31,8 @@ const lockRetry = 5 * time.Millisecond
 // and then renamed over the old one, and the directory is synced: whenever the
 // process is killed or the disk is full, the file holds the old document or the
 // new one. What a killed process left behind, the next writer removes. Writers
-// hold an advisory lock on NAME.lock, which stays there, empty.
+// hold an advisory lock on NAME.lock, which stays there, empty: who removes it
+// while they write lets two of them write at once.
 //
 // The file is made with mode 0600. A file that others may read is not refused,
 // since the document is encrypted, but the next write makes it 0600 again. If the path
@@ -80,9 +81,9 @@ func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (stri
 	if err != nil {
 		return "", err
 	}
-	lock := flock.New(target + ".lock")
-	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
-		return "", fmt.Errorf("lock %s.lock: %w", target, err)
+	lock, err := lockFile(ctx, target+".lock")
+	if err != nil {
+		return "", err
 	}
 	defer lock.Close()
 
@@ -100,6 +101,19 @@ func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (stri
 	return contentVersion(data), nil
 }
 
+// lockFile returns the lock on the file at path, which the caller closes.
+func lockFile(ctx context.Context, path string) (*flock.Flock, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // opening a pipe would wait
+		return nil, fmt.Errorf("lock %s is not a regular file", path)
+	}
+	lock := flock.New(path)
+	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return lock, nil
+}
+
 // target is the path of the file itself, without symbolic links.
 func (s *FileStore) target() (string, error) {
 	target, err := filepath.EvalSymlinks(s.path)
@@ -107,7 +121,7 @@ func (s *FileStore) target() (string, error) {
 		return target, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+		return "", fmt.Errorf("%s: %w", s.path, err)
 	}
 	if info, err := os.Lstat(s.path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return "", fmt.Errorf("%s is a symbolic link to nothing", s.path)

@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -98,6 +99,9 @@ func TestFileStoreThatIsNotMissing(t *testing.T) {
 			require.NotErrorIs(t, err, keyring.ErrNotExist)
 			_, err = store.Swap(ctx, "", []byte("x"))
 			require.Error(t, err)
+			if !errors.Is(err, keyring.ErrConflict) {
+				require.ErrorContains(t, err, dir, "it says which")
+			}
 			after, _ := os.Lstat(path)
 			require.Equal(t, before == nil, after == nil)
 			if before != nil {
