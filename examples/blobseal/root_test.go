@@ -269,13 +269,21 @@ func (v *azureVault) serve(w http.ResponseWriter, r *http.Request) {
 	reply(200, map[string]string{"kid": "https://" + r.URL.Host + "/keys/" + name + "/0123", "value": base64.RawURLEncoding.EncodeToString(value)})
 }
 
-func newAzureBed(t *testing.T) *rootBed {
-	v := &azureVault{keys: map[string]*rsa.PrivateKey{}}
+// rsaKeys are made once: that takes longer than all else here.
+var rsaKeys = sync.OnceValue(func() map[string]*rsa.PrivateKey {
+	keys := map[string]*rsa.PrivateKey{}
 	for _, name := range []string{"rings", "other"} {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
-		require.NoError(t, err)
-		v.keys[name] = key
+		if err != nil {
+			panic(err)
+		}
+		keys[name] = key
 	}
+	return keys
+})
+
+func newAzureBed(t *testing.T) *rootBed {
+	v := &azureVault{keys: rsaKeys()}
 	adjust(t, func(c *console) {
 		c.azureCredential = func() (azcore.TokenCredential, error) { return v, nil }
 		c.azure = &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: v, Retry: policy.RetryOptions{MaxRetries: -1}}}
@@ -508,7 +516,7 @@ func TestKMSRootWaits(t *testing.T) {
 	t.Cleanup(func() { close(closing); stalls.Close() })
 	t.Setenv("VAULT_ADDR", stalls.URL)
 	t.Setenv("VAULT_TOKEN", "token")
-	adjust(t, func(c *console) { c.rootWait = 50 * time.Millisecond })
+	adjust(t, func(c *console) { c.rootWait = 50 * time.Millisecond }) // less than Vault's client waits by itself
 	here := files(t)
 	blobseal("ring", "create", "--ring", "new.ring", "--root-kms-key", "hashivault://rings").
 		fails(t, 1, "new.ring: its root cannot be used: hashivault://rings: the service is unavailable: no answer within 50ms")
