@@ -20,7 +20,9 @@ const (
 // The process that first opens or uses the service after that, or that is in
 // [Service.Run], writes a document without them; whether that has happened or
 // not, the key is not found. What it encrypted cannot be read any more, by
-// anyone, once copies of older documents, or their roots, are gone as well.
+// anyone, once copies of older documents, or their roots, are gone as well. A
+// database makes such copies by itself: etcd keeps what was replaced until it is
+// compacted, PostgreSQL until it is vacuumed and its log is recycled.
 //
 // A key that waits already is kms.ErrPendingDeletion, a default key [ErrManaged].
 func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (deletion time.Time, err error) {
