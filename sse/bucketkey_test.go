@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -16,6 +17,10 @@ import (
 // two calls of the key service, and have 100,000 data keys, none of zeros. The
 // data keys are those of the envelopes, opened by what SPEC.md says alone.
 func TestBucketKeyDataKeys(t *testing.T) {
+	synctest.Test(t, testBucketKeyDataKeys) // where no data key gets old meanwhile
+}
+
+func testBucketKeyDataKeys(t *testing.T) {
 	writes := 100_000
 	if testing.Short() {
 		writes = 5_000

@@ -80,8 +80,19 @@ func TestKMSArguments(t *testing.T) {
 	fake := kmstest.NewFake(kmsKey)
 	_, err = newKMS(t, fake, "", nil).Encrypt(t.Context(), object)
 	require.ErrorIs(t, err, sse.ErrInvalid)
-	_, err = newKMS(t, fake, kmsKey, nil).Encrypt(t.Context(), sse.Object{Bucket: "\xff"})
+
+	// What names the object to the service is text. SPEC KEK-3
+	bucketKey := newKMS(t, fake, kmsKey, &sse.KMSOptions{BucketKey: true})
+	for _, k := range []*sse.KMS{newKMS(t, fake, kmsKey, nil), bucketKey} {
+		_, err = k.Encrypt(t.Context(), sse.Object{Bucket: "\xff"})
+		require.ErrorIs(t, err, sse.ErrInvalid)
+	}
+	obj := sse.Object{Bucket: "b", Key: "\xff"}
+	_, err = newKMS(t, fake, kmsKey, nil).Encrypt(t.Context(), obj)
 	require.ErrorIs(t, err, sse.ErrInvalid)
+	got, err := open(bucketKey, obj, seal(t, bucketKey, obj, []byte("secret"), nil))
+	require.NoError(t, err)
+	require.Equal(t, "secret", string(got))
 	_, err = newKMS(t, fake, kmsKey, nil).Encrypt(t.Context(), sse.Object{Context: kms.Context{"": ""}})
 	require.ErrorIs(t, err, sse.ErrInvalid)
 }
