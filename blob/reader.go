@@ -248,7 +248,7 @@ type rangeOf struct {
 	env       *sse.Envelope
 	size      int64          // of the plaintext
 	chunks    *gcblob.Reader // gives the chunks
-	body      io.Reader      // what of chunks is chunks
+	body      io.Reader      // what of chunks is chunks; nil if that is not known
 	chunksErr error
 }
 
@@ -325,7 +325,7 @@ func (r *rangeOf) request() (err error) {
 		r.body = r.chunks
 	}
 	if r.head != nil && errors.Is(err, io.ErrUnexpectedEOF) && r.head.Size() > int64(expect) {
-		r.env, err = r.envelope() // it is longer than the bucket's are
+		r.env, err = r.envelope() // it is longer than the bucket's are, or the answer broke off
 	}
 	return err
 }
@@ -345,7 +345,7 @@ func (r *rangeOf) locate() (err error) {
 	if r.chunks.Size() != r.head.Size() || !r.chunks.ModTime().Equal(r.head.ModTime()) {
 		return ErrChanged
 	}
-	if r.env.Size() == r.b.opts.EnvelopeSize || r.beyond() {
+	if r.beyond() || r.body != nil && r.env.Size() == r.b.opts.EnvelopeSize {
 		return nil
 	}
 	if r.chunks, err = r.get(int64(r.env.Size())+r.bodyOff, r.bodyLen); err != nil {

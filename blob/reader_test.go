@@ -315,6 +315,48 @@ func TestOneFailingRequest(t *testing.T) {
 	}
 }
 
+// TestBrokenAnswer: an answer that breaks off, as a connection that is cut ends with
+// io.ErrUnexpectedEOF, is an error, or asked for again, wherever it is.
+func TestBrokenAnswer(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	cipher := sse.NewManaged(newRing(t))
+	b := newBucketWith(t, inner, cipher, nil)
+	want := content(3*chunk + 5)
+	require.NoError(t, b.WriteAll(ctx, "k", want, nil))
+	for _, envelope := range []int{500, blob.DefaultEnvelopeSize, 3000} {
+		b := newBucketWith(t, inner, cipher, &blob.Options{EnvelopeSize: envelope})
+		for _, off := range []int64{0, 10, chunk, 3 * chunk, 5 * chunk} {
+			for _, n := range []int64{-1, 0, 7, 2 * chunk} {
+				for nth := 1; nth < 6; nth++ {
+					var reads atomic.Int32
+					spy.hook = func(_ context.Context, call string) error {
+						if call == "read k" && reads.Add(1) == int32(nth) {
+							return io.ErrUnexpectedEOF
+						}
+						return nil
+					}
+					got, err := readRange(b.Bucket, "k", off, n)
+					spy.hook = nil
+					from := min(off, int64(len(want)))
+					to := int64(len(want))
+					if n >= 0 {
+						to = min(from+n, to)
+					}
+					if err == nil {
+						require.True(t, bytes.Equal(want[from:to], got), "%d+%d", off, n)
+					} else {
+						require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+						require.True(t, bytes.HasPrefix(want[from:to], got), "%d+%d", off, n)
+					}
+					reading, _, _ := spy.state()
+					require.Zero(t, reading)
+				}
+			}
+		}
+	}
+}
+
 // TestFailureEndsTheOther: when one of two requests fails, or the key does, the
 // other request is not waited for.
 func TestFailureEndsTheOther(t *testing.T) {
