@@ -907,6 +907,82 @@ func TestCachePrintsNoKey(t *testing.T) {
 	}
 }
 
+// TestCacheZeroesWhatWasWaitedFor: those who wait for a result hold it no longer than
+// they take it, whether they do or give up.
+func TestCacheZeroesWhatWasWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		fake.SetLatency(time.Second)
+		cache := kms.NewCache(fake, nil)
+		var wg sync.WaitGroup
+		for i, timeout := range []time.Duration{time.Minute, time.Minute, 100 * time.Millisecond} {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(as(t, alice), timeout)
+				defer cancel()
+				if _, err := cache.GenerateDataKey(ctx, "key", photo); (err == nil) != (timeout == time.Minute) {
+					t.Errorf("caller %d: %v", i, err)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		require.Equal(t, 1, fake.Count())
+		own := cache.Plaintexts()
+		require.Len(t, own, 1)
+		require.NotEqual(t, make([]byte, 32), own[0])
+		cache.InvalidateAll()
+		require.Equal(t, make([]byte, 32), own[0])
+	})
+}
+
+// TestCacheZeroesWhatIsReplaced: a result that was kept for an outage goes when
+// the client answers anew.
+func TestCacheZeroesWhatIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		cache := kms.NewCache(fake, &kms.CacheOptions{Outage: kms.ServeReads(time.Hour)})
+		k, err := fake.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		var own [][]byte
+		for range 2 {
+			_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+			require.NoError(t, err)
+			own = append(own, cache.Plaintexts()...)
+			time.Sleep(kms.DefaultMaxAge)
+		}
+		require.Len(t, own, 2)
+		require.Equal(t, make([]byte, 32), own[0])
+		require.Equal(t, k.Plaintext(), own[1])
+	})
+}
+
+// TestCacheKeepsWhatIsFresh: results past their limits go together, now and then,
+// and the others stay.
+func TestCacheKeepsWhatIsFresh(t *testing.T) {
+	for name, outage := range map[string]kms.OutagePolicy{"closed": {}, "reads": kms.ServeReads(2 * kms.DefaultMaxAge)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := kmstest.NewFake("key")
+				cache := kms.NewCache(fake, &kms.CacheOptions{Outage: outage})
+				ask := func(bucket string) {
+					_, err := cache.GenerateDataKey(as(t, alice), "key", kms.Context{"bucket": bucket})
+					require.NoError(t, err)
+				}
+				for i := range 20 {
+					ask(fmt.Sprint(i))
+					time.Sleep(kms.DefaultMaxAge / 4)
+				}
+				require.LessOrEqual(t, len(cache.Plaintexts()), 5, "of the last five minutes, and since they were looked at last")
+				fake.Forget()
+				for _, i := range []int{17, 18, 19} {
+					ask(fmt.Sprint(i))
+				}
+				require.Zero(t, fake.Count())
+			})
+		})
+	}
+}
+
 // TestCacheClears: what the client returned is cleared once it is copied, and what
 // is past its limits once the client was asked in vain.
 func TestCacheClears(t *testing.T) {

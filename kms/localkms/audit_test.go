@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -92,6 +93,34 @@ func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 	require.Equal(t, localkms.OpCreateKey, records[0].Operation)
 	require.Equal(t, "first", records[0].Principal.ID)
 	require.Equal(t, localkms.DefaultAlias, records[0].RequestedKeyID)
+}
+
+// TestADefaultKeyThatIsNotMadeLeavesNoRecordOfIt: who may not use it is refused by
+// the operation, and whoever finds it made by someone else has made none.
+func TestADefaultKeyThatIsNotMadeLeavesNoRecordOfIt(t *testing.T) {
+	sink := new(trail)
+	store := &meddled{Store: keyring.NewMemStore()}
+	s := open(t, store, func(o *localkms.Options) {
+		o.Audit, o.RefreshInterval = sink, time.Hour
+		o.Policy = `permit (principal == Principal::"app", action in Action::"Use", resource);`
+	})
+	other := open(t, store.Store, nil)
+	_, err := s.Encrypt(as(t, "guest"), localkms.DefaultAlias, []byte("x"), nil)
+	isKind(t, kms.ErrDenied, err)
+	_, err = s.GenerateDataKey(as(t, "guest"), localkms.DefaultAlias, nil)
+	isKind(t, kms.ErrDenied, err)
+	records := sink.take()
+	require.Len(t, records, 1)
+	require.Equal(t, localkms.OpEncrypt, records[0].Operation)
+	require.Equal(t, "Denied", records[0].ErrorCode)
+
+	var made *localkms.Info // between the load that does not find it and the one before it would be made
+	store.load = 2
+	store.before = func() { made = other.describe(localkms.DefaultAlias) }
+	dk, err := s.GenerateDataKey(as(t, "app"), localkms.DefaultAlias, nil)
+	require.NoError(t, err)
+	require.Equal(t, made.ARN, dk.KeyID)
+	require.Empty(t, sink.take())
 }
 
 // TestRecordsHoldNamesWhole: every name that a key can have, and of what is none
@@ -223,17 +252,32 @@ func TestAnOperationThatItsCallerGaveUpIsRecordedToo(t *testing.T) {
 	require.Equal(t, localkms.Enabled, s.describe(id).State)
 }
 
-// meddled is a store in which something else happens before the next swap.
+// meddled is a store in which something else happens before the next swap, or
+// before that load if it is set.
 type meddled struct {
 	keyring.Store
+	load   int // from 1
 	before func()
 }
 
-func (s *meddled) Swap(ctx context.Context, version string, data []byte) (string, error) {
+func (s *meddled) meddle() {
 	if before := s.before; before != nil {
 		s.before = nil
 		before()
 	}
+}
+
+func (s *meddled) Load(ctx context.Context) ([]byte, string, error) {
+	if s.load > 0 {
+		if s.load--; s.load == 0 {
+			s.meddle()
+		}
+	}
+	return s.Store.Load(ctx)
+}
+
+func (s *meddled) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	s.meddle()
 	return s.Store.Swap(ctx, version, data)
 }
 

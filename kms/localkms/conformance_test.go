@@ -297,6 +297,13 @@ func runRefreshesRotatesAndDeletes(t *testing.T) {
 	require.Len(t, keys, 1)
 }
 
+func pageSize(limit int) int {
+	if limit == 0 {
+		return localkms.DefaultPage
+	}
+	return limit
+}
+
 func TestListsArePaged(t *testing.T) {
 	s := open(t, nil, nil)
 	other := s.client("other", "")
@@ -314,6 +321,7 @@ func TestListsArePaged(t *testing.T) {
 		for marker := ""; ; {
 			page, next, err := s.ListKeys(t.Context(), limit, marker)
 			require.NoError(t, err)
+			require.LessOrEqual(t, len(page), pageSize(limit))
 			for _, k := range page {
 				keys = append(keys, k.ID)
 			}
@@ -326,6 +334,7 @@ func TestListsArePaged(t *testing.T) {
 		for marker := ""; ; {
 			page, next, err := s.ListAliases(t.Context(), "", limit, marker)
 			require.NoError(t, err)
+			require.LessOrEqual(t, len(page), pageSize(limit))
 			for _, a := range page {
 				aliases = append(aliases, a.Name)
 			}
@@ -345,6 +354,8 @@ func TestListsArePaged(t *testing.T) {
 	}
 	_, _, err := s.ListKeys(t.Context(), 0, "x")
 	isKind(t, kms.ErrInvalid, err)
+	_, _, err = s.ListAliases(t.Context(), "alias/none", 0, "")
+	isKind(t, kms.ErrNotFound, err)
 	aliases, _, err := s.ListAliases(t.Context(), want[3], 0, "")
 	require.NoError(t, err)
 	require.Len(t, aliases, 1)

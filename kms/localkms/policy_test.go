@@ -225,6 +225,12 @@ func TestTheServicesPolicyGovernsAccountsAndKeysWithoutOne(t *testing.T) {
 	isKind(t, kms.ErrDenied, err)
 	_, _, err = s.ListKeys(as(t, "admin"), 0, "")
 	require.NoError(t, err)
+	for _, keyID := range []string{"", info.ID} {
+		_, _, err = s.ListAliases(as(t, "app"), keyID, 0, "")
+		isKind(t, kms.ErrDenied, err)
+		_, _, err = s.ListAliases(as(t, "admin"), keyID, 0, "")
+		require.NoError(t, err)
+	}
 
 	require.NoError(t, s.Authorize(as(t, "app"), kms.OpDecrypt, info.ID, nil))
 	isKind(t, kms.ErrDenied, s.Authorize(as(t, "other"), kms.OpDecrypt, info.ID, nil))
