@@ -907,6 +907,40 @@ func TestCachePrintsNoKey(t *testing.T) {
 	}
 }
 
+// silent is a client that reports nothing.
+type silent struct{ fake *kmstest.Fake }
+
+func (s silent) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	return s.fake.GenerateDataKey(kms.WithReport(ctx, new(kms.Report)), keyID, ec)
+}
+
+func (s silent) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	return s.fake.Decrypt(kms.WithReport(ctx, new(kms.Report)), keyID, ciphertext, ec)
+}
+
+func (s silent) Authorize(_ context.Context, _ kms.Operation, keyID string, _ kms.Context) error {
+	if keyID != "key" {
+		return kms.ErrNotFound
+	}
+	return nil
+}
+
+// TestCacheOfASilentClient: a result is of the key that was asked for if the client
+// does not say which it is of.
+func TestCacheOfASilentClient(t *testing.T) {
+	fake := kmstest.NewFake("key")
+	cache := kms.NewCache(silent{fake}, nil)
+	k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+	require.NoError(t, err)
+	for i := range 2 {
+		var r kms.Report
+		_, err = cache.Decrypt(kms.WithReport(as(t, alice), &r), "key", k.Ciphertext, photo)
+		require.NoError(t, err)
+		require.Equal(t, kms.Report{KeyID: "key", Cached: i == 1}, r)
+	}
+	require.Equal(t, 1, fake.Count(kms.OpDecrypt))
+}
+
 // TestCacheZeroesWhatWasWaitedFor: those who wait for a result hold it no longer than
 // they take it, whether they do or give up.
 func TestCacheZeroesWhatWasWaitedFor(t *testing.T) {

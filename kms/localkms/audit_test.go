@@ -203,6 +203,10 @@ func TestAnOperationThatCannotBeRecordedFailsAndChangesNothing(t *testing.T) {
 		require.Nil(t, ciphertext)
 		_, err = s.GenerateDataKey(t.Context(), localkms.DefaultAlias, nil)
 		require.ErrorIs(t, err, kms.ErrAudit)
+		_, err = s.DescribeKey(t.Context(), "alias/none")
+		require.ErrorIs(t, err, kms.ErrAudit)
+		require.ErrorIs(t, err, full)
+		require.ErrorIs(t, err, kms.ErrNotFound, "why it failed is there as well")
 		require.Equal(t, before, s.Generation(), op)
 	}
 
