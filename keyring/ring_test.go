@@ -21,6 +21,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/internal/chunked"
 	"github.com/blobseal/blobseal/keyring"
 )
@@ -696,7 +697,7 @@ func TestConflicts(t *testing.T) {
 }
 
 func TestRotationsOfOneRingThatMeetMakeOneVersion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		entered, release := make(chan struct{}), make(chan struct{})

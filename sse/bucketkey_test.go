@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -17,7 +17,7 @@ import (
 // two calls of the key service, and have 100,000 data keys, none of zeros. The
 // data keys are those of the envelopes, opened by what SPEC.md says alone.
 func TestBucketKeyDataKeys(t *testing.T) {
-	synctest.Test(t, testBucketKeyDataKeys) // where no data key gets old meanwhile
+	bubble.Test(t, testBucketKeyDataKeys) // where no data key gets old meanwhile
 }
 
 func testBucketKeyDataKeys(t *testing.T) {

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -157,7 +157,7 @@ func TestKMSRefusals(t *testing.T) {
 
 // TestKMSSlow: ctx ends a call that hangs.
 func TestKMSSlow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake(kmsKey)
 		k := newKMS(t, fake, kmsKey, nil)
 		data := seal(t, k, object, nil, nil)

@@ -12,10 +12,10 @@ import (
 	"runtime"
 	"testing"
 	"testing/iotest"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/internal/chunked"
 )
 
@@ -419,14 +419,14 @@ func TestBubbles(t *testing.T) {
 	plaintext := pattern(6 * batch)
 	for range 3 {
 		encrypt(t, c, plaintext, 3)
-		synctest.Test(t, func(t *testing.T) { encrypt(t, c, plaintext, 3) })
+		bubble.Test(t, func(t *testing.T) { encrypt(t, c, plaintext, 3) })
 	}
 }
 
 // A source or destination that panics takes no goroutine with it: the bubble
 // fails if one is left.
 func TestPanicLeavesNoWorkers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCipher(t)
 		plaintext := pattern(6*batch + 5)
 		after := func(n int) func() {

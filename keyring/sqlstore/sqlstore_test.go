@@ -2,7 +2,6 @@ package sqlstore_test
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -10,21 +9,17 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 
 // These tests need no database: they show what the store makes of a driver's
 // answers. Package internal/e2e runs it on real ones.
-
-// In FIPS mode, Go's random source has to be seeded where time passes, which it
-// does not do in a synctest bubble.
-var _ = rand.Text()
 
 // scripted is a driver that has a table of the right kind and otherwise answers
 // what it is told to.
@@ -200,7 +195,7 @@ func TestCollisions(t *testing.T) {
 		"reset":                 {errors.New("connection reset by peer"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				s, script := open(t, sqlstore.SQLite, nil)
 				script.answer(answer{err: c.err}, answer{err: c.err}, answer{affected: 1, row: []driver.Value{"v", int64(1), []byte("x")}})
 				version, err := s.Swap(t.Context(), "", []byte("x"))
@@ -238,7 +233,7 @@ func TestCollisions(t *testing.T) {
 
 // A driver that hides the end of ctx does not hide it here.
 func TestEndOfCtxShows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, script := open(t, sqlstore.PostgreSQL, nil)
 		hidden := errors.New("interrupted")
 		script.answer(answer{hang: true, err: hidden})
