@@ -183,6 +183,36 @@ func TestWhatIsDueLeavesARecord(t *testing.T) {
 	require.Equal(t, "3", records[0].KeyVersion)
 }
 
+// What is due is not done either if it cannot be recorded: a key goes on with the
+// version that it has, and one that is to be deleted is refused all the same.
+func TestWhatIsDueAndCannotBeRecordedIsNotDone(t *testing.T) {
+	sink := new(trail)
+	s := open(t, nil, func(o *localkms.Options) { o.Audit = sink })
+	id := s.key()
+	rotating, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{RotationDays: 90})
+	require.NoError(t, err)
+	_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
+	require.NoError(t, err)
+	before := s.Generation()
+	s.clock.add(90 * day)
+	sink.fail(errors.New("audit disk is full"))
+	var report kms.Report
+	_, err = s.GenerateDataKey(kms.WithReport(t.Context(), &report), rotating.ID, nil)
+	require.NoError(t, err)
+	require.Equal(t, "1", report.KeyVersion)
+	_, err = s.GenerateDataKey(t.Context(), id, nil)
+	isKind(t, kms.ErrNotFound, err)
+	s.restart()
+	require.Equal(t, before, s.Generation())
+
+	sink.fail(nil)
+	s.restart()
+	require.Equal(t, before+1, s.Generation())
+	_, err = s.GenerateDataKey(kms.WithReport(t.Context(), &report), rotating.ID, nil)
+	require.NoError(t, err)
+	require.Equal(t, "2", report.KeyVersion)
+}
+
 func TestAnOperationThatCannotBeRecordedFailsAndChangesNothing(t *testing.T) {
 	full := errors.New("audit disk is full")
 	for op := range administration(t, open(t, nil, nil), "") {

@@ -60,6 +60,10 @@ func TestPolicies(t *testing.T) {
 			`permit (principal, action, resource) when { context.encryptionContext.team == "red" };`,
 			[]request{{"a", kms.OpDecrypt, nil, false}, {"a", kms.OpDecrypt, kms.Context{"team": "red"}, true}},
 		},
+		"a permit that cannot be evaluated forbids nothing": {
+			`permit (principal, action, resource) when { context.encryptionContext.team == "red" };` + permitAll,
+			[]request{{"a", kms.OpDecrypt, nil, true}},
+		},
 		"a forbid that cannot be evaluated forbids": {
 			permitAll + `forbid (principal, action, resource) unless { context.encryptionContext.team == "red" };`,
 			[]request{{"a", kms.OpDecrypt, nil, false}, {"a", kms.OpDecrypt, kms.Context{"team": "red"}, true}, {"a", kms.OpDecrypt, kms.Context{"team": "x"}, false}},
@@ -354,6 +358,26 @@ func TestAdministrationIsGovernedOperationByOperation(t *testing.T) {
 			require.NoError(t, err, op)
 		}
 	}
+}
+
+func TestAdministrationOfWhatIsNotThere(t *testing.T) {
+	s := open(t, nil, nil)
+	require.NoError(t, s.CreateAlias(t.Context(), "alias/old", s.key()))
+	generation := s.Generation()
+	for name, kind := range map[string]error{
+		"00000000-0000-4000-8000-000000000000": kms.ErrNotFound, "alias/none": kms.ErrNotFound,
+		"": kms.ErrInvalid, "arn:blobseal:kms:local:000000000000:x": kms.ErrInvalid,
+	} {
+		for op, do := range administration(t, s, name) {
+			if op == localkms.OpDeleteAlias { // of a name of its own
+				continue
+			}
+			isKind(t, kind, do("anyone"))
+		}
+		isKind(t, kind, s.RetireGrant(as(t, "anyone"), name, "x"))
+	}
+	isKind(t, kms.ErrNotFound, s.DeleteAlias(t.Context(), "alias/none"))
+	require.Equal(t, generation, s.Generation())
 }
 
 // TestLargePoliciesStayCheap: whatever recursion there is has an end.
