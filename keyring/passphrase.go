@@ -67,7 +67,8 @@ type passphraseRoot struct {
 
 type derivedKey struct {
 	passphraseHeader
-	key secret.Key
+	key    secret.Key
+	proved bool // it has sealed or opened a message; else its salt is of anyone's choice
 }
 
 // NewPassphraseRoot returns a root that derives its key from a passphrase, by
@@ -122,8 +123,8 @@ func (p PassphraseParams) check() error {
 }
 
 // EncryptWithContext implements [tink.AEADWithContext]. It uses the salt of the
-// latest key with its own costs, so that a ring keeps its salt; each message has
-// its own salt besides.
+// latest key with its own costs that proved right, so that a ring keeps its salt;
+// each message has its own salt besides.
 func (r *passphraseRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
 	if err := r.enter(ctx); err != nil {
 		return nil, err
@@ -131,12 +132,15 @@ func (r *passphraseRoot) EncryptWithContext(ctx context.Context, plaintext, asso
 	header := passphraseHeader{params: r.params}
 	rand.Read(header.salt[:]) // never fails: it ends the program instead
 	for _, d := range r.derived {
-		if d.params == r.params {
+		if d.proved && d.params == r.params {
 			header = d.passphraseHeader
 			break
 		}
 	}
 	key, err := r.derive(header)
+	if err == nil {
+		r.derived[0].proved = true
+	}
 	<-r.turn
 	if err != nil {
 		return nil, err
@@ -158,12 +162,17 @@ func (r *passphraseRoot) DecryptWithContext(ctx context.Context, ciphertext, ass
 	if err := r.enter(ctx); err != nil {
 		return nil, err
 	}
+	defer func() { <-r.turn }()
 	key, err := r.derive(header)
-	<-r.turn
 	if err != nil {
 		return nil, err
 	}
-	return openRootMessage(key, passphraseContext(header.marshal(), associatedData), message)
+	plaintext, err := openRootMessage(key, passphraseContext(header.marshal(), associatedData), message)
+	if err != nil {
+		return nil, err
+	}
+	r.derived[0].proved = true
+	return plaintext, nil
 }
 
 // enter waits for its turn. Who enters leaves by receiving from turn.
@@ -179,7 +188,8 @@ func (r *passphraseRoot) enter(ctx context.Context) error {
 	}
 }
 
-// derive returns the key that a header names. The caller has entered.
+// derive returns the key that a header names, which then is the first of derived.
+// The caller has entered.
 func (r *passphraseRoot) derive(h passphraseHeader) (secret.Key, error) {
 	for i, d := range r.derived {
 		if d.passphraseHeader == h {
@@ -195,7 +205,7 @@ func (r *passphraseRoot) derive(h passphraseHeader) (secret.Key, error) {
 		return key, fmt.Errorf("keyring: %w", err)
 	}
 	kept := r.derived[:min(len(r.derived), derivedKeysKept-1)]
-	r.derived = append([]derivedKey{{h, key}}, kept...)
+	r.derived = append([]derivedKey{{passphraseHeader: h, key: key}}, kept...)
 	return key, nil
 }
 

@@ -112,6 +112,31 @@ func TestPassphraseCosts(t *testing.T) {
 	}
 }
 
+// Who writes a document that does not open chooses no salt of one that is made
+// later: they might have tables for it.
+func TestPassphraseSaltIsNobodysChoice(t *testing.T) {
+	ctx := t.Context()
+	planted, err := passphraseRoot(t, "another's").EncryptWithContext(ctx, []byte("x"), nil)
+	require.NoError(t, err)
+	root := passphraseRoot(t, "one")
+	_, err = root.DecryptWithContext(ctx, planted, nil)
+	require.ErrorIs(t, err, keyring.ErrRoot)
+	sealed, err := root.EncryptWithContext(ctx, []byte("x"), nil)
+	require.NoError(t, err)
+	require.Equal(t, planted[:10], sealed[:10], "the same costs")
+	require.NotEqual(t, planted[10:passphraseHeader], sealed[10:passphraseHeader])
+
+	// A salt that was in use stays so, whatever comes between.
+	reader := passphraseRoot(t, "one")
+	_, err = reader.DecryptWithContext(ctx, sealed, nil)
+	require.NoError(t, err)
+	_, err = reader.DecryptWithContext(ctx, planted, nil)
+	require.ErrorIs(t, err, keyring.ErrRoot)
+	again, err := reader.EncryptWithContext(ctx, []byte("x"), nil)
+	require.NoError(t, err)
+	require.Equal(t, sealed[:passphraseHeader], again[:passphraseHeader])
+}
+
 func TestPassphraseKeysAreKept(t *testing.T) {
 	ctx := t.Context()
 	root := passphraseRoot(t, "one")
