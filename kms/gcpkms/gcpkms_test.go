@@ -307,6 +307,7 @@ func TestFaults(t *testing.T) {
 					return
 				case errNoKind:
 					isKind(t, err, nil)
+					require.NotContains(t, err.Error(), "%!", "its text")
 				default:
 					isKind(t, err, kind)
 				}

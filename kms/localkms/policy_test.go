@@ -115,6 +115,10 @@ func TestAPolicyThatDoesNotParseIsRefusedWithItsPosition(t *testing.T) {
 		`permit (principal, action == Action::"kms:Decrypt", resource);`:                                            {1, 1},
 		`permit (principal, action in Action::"Everything", resource);`:                                             {1, 1},
 		`permit (principal is User, action, resource);`:                                                             {1, 1},
+		permitAll + "\n" + `forbid (principal is Principal in Group::"g", action, resource);`:                       {2, 1},
+		permitAll + "\n" + `forbid (principal, action, resource in Bucket::"b");`:                                   {2, 1},
+		permitAll + "\n" + `forbid (principal, action in [Action::"Decrypt", Action::"Read"], resource);`:           {2, 1},
+		permitAll + "\n\n // ä\n" + strings.Repeat("[", 65):                                                         {4, 65},
 		`permit (principal, action, resource == Bucket::"b");`:                                                      {1, 1},
 		permitAll + strings.Repeat(" ", localkms.MaxPolicy):                                                         {1, 1},
 		permitAll + "// \xff": {1, 41},
@@ -378,6 +382,26 @@ func TestAdministrationOfWhatIsNotThere(t *testing.T) {
 	}
 	isKind(t, kms.ErrNotFound, s.DeleteAlias(t.Context(), "alias/none"))
 	require.Equal(t, generation, s.Generation())
+}
+
+// Brackets in text and in comments are not nested ones.
+func TestBracketsInPolicies(t *testing.T) {
+	s := open(t, nil, nil)
+	many := strings.Repeat("([{", 100)
+	for _, text := range []string{
+		"// " + many + "\n" + permitAll,
+		"//" + many + "\"" + many + "\n" + permitAll,
+		permitAll + `forbid (principal, action, resource) when { principal.id == "` + many + `" };`,
+		permitAll + `forbid (principal, action, resource) when { principal.id == "\"` + many + `" };`,
+		permitAll + `forbid (principal, action, resource) when { principal.id == "//` + `" && principal.id == "` + many + `" };`,
+		permitAll + `forbid (principal, action, resource) when { principal.id == "\\" };` + "// " + many,
+		permitAll + "forbid (principal, action, resource) when { " + strings.Repeat("(", 60) + "false" + strings.Repeat(")", 60) + " };",
+		strings.Repeat(permitAll+"\n", 100),
+	} {
+		require.NoError(t, s.PutKeyPolicy(t.Context(), s.key(), text, nil), "%.80s", text)
+	}
+	isKind(t, kms.ErrInvalid, s.PutKeyPolicy(t.Context(), s.key(),
+		`permit (principal, action, resource) when { "//" == "`+`" || `+strings.Repeat("(", 100)+"true"+strings.Repeat(")", 100)+" };", nil))
 }
 
 // TestLargePoliciesStayCheap: whatever recursion there is has an end.
