@@ -3,6 +3,7 @@ package blob_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"testing"
@@ -197,6 +198,45 @@ func TestInventoryOfWhatCannotBeRead(t *testing.T) {
 	require.Equal(t, "a", got[0].Key)
 	require.ErrorIs(t, got[0].Err, errRigged)
 	require.EqualValues(t, 1, totals.Unreadable.Objects)
+}
+
+// An answer that breaks off, which Go's HTTP client tells with io.ErrUnexpectedEOF,
+// says nothing of the object: it is neither plain, without use for any key, nor
+// damaged.
+func TestInventoryOfABrokenAnswer(t *testing.T) {
+	for _, size := range []int{blob.DefaultEnvelopeSize, 3000} {
+		for nth := 1; nth <= 2; nth++ { // of the reads, each of less than an envelope
+			t.Run(fmt.Sprintf("%d/%d", size, nth), func(t *testing.T) {
+				w := newWorld(t, newMem(t))
+				b := newBucketWith(t, w.store.inner, sse.NewManaged(w.ring), &blob.Options{EnvelopeSize: size})
+				require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+				// Without its hint.
+				require.NoError(t, w.store.inner.WriteAll(ctx, "k", readAll(t, w.store.inner, "k"), nil))
+				reads := 0
+				w.store.set(func(op, _ string) error {
+					if op == "open" {
+						reads = 0
+					}
+					if op == "read" {
+						if reads++; reads >= nth {
+							return io.ErrUnexpectedEOF
+						}
+					}
+					return nil
+				})
+				e := w.entry(t, "k")
+				require.Zero(t, e.Kind, e)
+				require.ErrorIs(t, e.Err, io.ErrUnexpectedEOF)
+				require.Equal(t, blob.VerdictUnreadable, w.verdicts(t, nil)["k"])
+				require.ErrorIs(t, blob.Unused(ctx, blob.KeyRef{}, nil, w.Bucket), blob.ErrInUse)
+				_, err := w.Attributes(ctx, "k")
+				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				_, err = w.ReadAll(ctx, "k")
+				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				require.NotErrorIs(t, err, sse.ErrFormat)
+			})
+		}
+	}
 }
 
 // Who leaves the loop leaves no goroutine behind.
