@@ -66,8 +66,9 @@
 // clock that is ahead does not age until the others reach its time of creation.
 //
 // A ring is rolled back when someone puts an older document in its place. An
-// open Ring refuses that, with [ErrRollback]. A process that starts cannot know,
-// and opens what it finds.
+// open Ring refuses that, with [ErrRollback], also once others have opened the old
+// document and changed it: it keeps the versions that this lacks. A process that
+// starts cannot know, and opens what it finds.
 //
 // # States
 //

@@ -41,7 +41,7 @@ var (
 	ErrRootUnavailable = errors.New("keyring: root is unavailable")
 
 	// ErrRollback: the store holds an older document than this ring has
-	// already seen, or another one of the same age.
+	// already seen, another one of the same age, or what became of such a one.
 	ErrRollback = errors.New("keyring: store went back to an older document")
 
 	// ErrOtherRing: the store now holds another ring's document.

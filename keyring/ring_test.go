@@ -527,11 +527,21 @@ func TestRollbackIsRefused(t *testing.T) {
 	ring := create(t, store, nil)
 	old := document(t, store)
 	id := rotate(t, ring)
+	before := document(t, store)
+	info, err := ring.SetState(ctx, ring.Keys()[0].ID, keyring.Destroyed)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Destroyed, info.State)
 	keys := ring.Keys()
 
-	// A fork: another document of the same age.
-	fork := stored(t, old)
+	// A fork: another document of the same age, or what became of it. Nobody who saw
+	// the versions that it lacks may forget them: they may be all that is left.
+	fork, longFork, revived := stored(t, old), stored(t, old), stored(t, before)
 	rotate(t, reopen(t, fork))
+	rotate(t, reopen(t, fork))
+	for range 5 {
+		rotate(t, reopen(t, longFork))
+		rotate(t, reopen(t, revived)) // it also holds what was destroyed
+	}
 	other := keyring.NewMemStore()
 	rotate(t, create(t, other, nil))
 
@@ -541,6 +551,8 @@ func TestRollbackIsRefused(t *testing.T) {
 	}{
 		"older":      {old, keyring.ErrRollback},
 		"fork":       {document(t, fork), keyring.ErrRollback},
+		"older fork": {document(t, longFork), keyring.ErrRollback},
+		"revived":    {document(t, revived), keyring.ErrRollback},
 		"other ring": {document(t, other), keyring.ErrOtherRing},
 		"damaged":    {old[:99], keyring.ErrDamaged},
 	} {

@@ -48,7 +48,9 @@ func (s *snapshot) primaryInfo() Info {
 	return info
 }
 
-// accept refuses a document that is not a later one of the same ring.
+// accept refuses a document that is not a later one of the same ring, or comes from
+// an earlier one by another way: no change of a ring takes a version out of it, or
+// brings one back that was destroyed.
 func (s *snapshot) accept(next *snapshot) error {
 	switch {
 	case next.ring != s.ring:
@@ -57,6 +59,14 @@ func (s *snapshot) accept(next *snapshot) error {
 		return fmt.Errorf("%w: generation %d, after %d", ErrRollback, next.generation, s.generation)
 	case next.generation == s.generation && next.sum != s.sum:
 		return fmt.Errorf("%w: generation %d is there twice", ErrRollback, next.generation)
+	}
+	for i, v := range s.versions {
+		if i >= len(next.versions) || next.versions[i].id != v.id {
+			return fmt.Errorf("%w: generation %d lacks %s, which generation %d had", ErrRollback, next.generation, keyID(s.ring, v.id), s.generation)
+		}
+		if v.state == Destroyed && next.versions[i].state != Destroyed {
+			return fmt.Errorf("%w: generation %d holds %s, which generation %d had destroyed", ErrRollback, next.generation, keyID(s.ring, v.id), s.generation)
+		}
 	}
 	return nil
 }

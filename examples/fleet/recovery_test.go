@@ -116,6 +116,11 @@ func TestRestoredRing(t *testing.T) {
 	require.ErrorIs(t, err, keyring.ErrUnknownKey)
 	require.ErrorIs(t, err, sse.ErrKey)
 	require.NotErrorIs(t, err, keyring.ErrStore)
+	for range 3 { // and goes on from there
+		require.ErrorIs(t, running.Refresh(t.Context()), keyring.ErrRollback)
+		_, err = restarted.Rotate(t.Context())
+		require.NoError(t, err)
+	}
 	require.ErrorIs(t, running.Refresh(t.Context()), keyring.ErrRollback)
 	read(t, b, 2)
 	_, err = b.Rewrap(t.Context(), &blob.RewrapOptions{To: sse.NewManaged(restarted)})
