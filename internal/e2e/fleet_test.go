@@ -162,7 +162,7 @@ func runFleet(t *testing.T, p *postgres, h *harm) {
 	}
 	// For so long, and until there is something to prove.
 	done := 0
-	for begin := time.Now(); time.Since(begin) < patience; {
+	for begin := time.Now(); time.Since(begin) < d+patience; {
 		time.Sleep(h.pause())
 		done += h.do(m)
 		if time.Since(begin) >= d && done >= h.least {
