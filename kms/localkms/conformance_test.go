@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -384,5 +385,36 @@ func TestMissesShareAFailure(t *testing.T) {
 		}
 		wg.Wait()
 		require.Equal(t, time.Second, time.Since(began))
+	})
+}
+
+// A store that fails is asked again once in a while, and not by each use; and one
+// that works is not said to fail.
+func TestUsesSpareAStoreThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said lines
+		store := &faultyStore{Store: keyring.NewMemStore()}
+		s := open(t, store, func(o *localkms.Options) {
+			o.RefreshInterval, o.Logger = time.Second, textLogger(&said)
+		})
+		id := s.key()
+		use := func(seconds int) (loads int64) {
+			before := store.loads.Load()
+			for range seconds * 100 {
+				time.Sleep(10 * time.Millisecond)
+				_, err := s.GenerateDataKey(t.Context(), id, nil)
+				require.NoError(t, err)
+			}
+			return store.loads.Load() - before
+		}
+		require.InDelta(t, 20, use(20), 1)
+		require.Empty(t, said.String())
+		store.down.Store(true)
+		require.InDelta(t, 20, use(20), 1)
+		require.InDelta(t, 20, strings.Count(said.String(), "refresh failed"), 1)
+		store.down.Store(false)
+		said.reset()
+		require.InDelta(t, 20, use(20), 1)
+		require.Empty(t, said.String())
 	})
 }
