@@ -184,3 +184,24 @@ func TestCheckOfWhatChanges(t *testing.T) {
 		require.Equal(t, map[string]blob.Verdict{"a": blob.VerdictGood}, got)
 	}
 }
+
+// A store that tells, once, the size that another version had, as one of files does
+// that looks at a file and then opens it, makes no object a truncated one. What it
+// tells always is believed.
+func TestCheckOfAStaleSize(t *testing.T) {
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", content(100), nil))
+	for times, want := range map[int]blob.Verdict{1: blob.VerdictGood, 1000: blob.VerdictTruncated} {
+		spy.stale = func() int64 {
+			if times--; times < 0 {
+				return 0
+			}
+			return 50
+		}
+		for f, err := range b.Check(ctx, nil) {
+			require.NoError(t, err)
+			require.Equal(t, want, f.Verdict, f.Err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package blob_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -20,6 +21,7 @@ type spy struct {
 	hook   func(ctx context.Context, call string) error
 	coarse time.Duration // what times are rounded to, and then nothing else tells versions apart
 	unpack bool          // readers do not know the size, as of what is unpacked on its way
+	stale  func() int64  // the size that a reader tells, if it is set and not zero
 
 	mu      sync.Mutex
 	calls   []string
@@ -141,6 +143,9 @@ func (s *spy) NewRangeReader(ctx context.Context, key string, offset, length int
 
 func (r *spyReader) Attributes() *driver.ReaderAttributes {
 	size := r.Size()
+	if r.s.stale != nil {
+		size = cmp.Or(r.s.stale(), size)
+	}
 	if r.s.unpack {
 		size = -1
 	}
