@@ -99,7 +99,8 @@
 // PermissionDenied for [sse.ErrKey], [kms.ErrDenied] and [ErrPolicy];
 // InvalidArgument for [sse.ErrMode], as of a customer's object without its key,
 // [sse.ErrInvalid], [sse.ErrTooLarge] and [ErrReserved]; FailedPrecondition for
-// [ErrPlain], [ErrChanged] and keys that are disabled, destroyed or missing;
+// [ErrPlain], [ErrChanged], keys that are disabled, destroyed or missing, and copies
+// of plain objects that the store unpacks on their way, by their Content-Encoding;
 // Internal for damage, [sse.ErrCorrupt] and [sse.ErrFormat]; Unimplemented for
 // [sse.ErrVersion] and [ErrNoSigner]. NotFound is an object that is not there, and
 // never a key.

@@ -77,8 +77,8 @@ func (c *content) Read(p []byte) (int, error) {
 	return c.read(p)
 }
 
-// copyN copies the next n bytes to w, with reads as large as can be. Errors of w are returned alone and those
-// of the object are kept too.
+// copyN copies the next n bytes to w, with reads as large as can be. Errors of w are
+// returned alone and those of the object are kept too.
 func (c *content) copyN(w io.Writer, n int64) (written int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -90,11 +90,10 @@ type InventoryOptions struct {
 // Inventory tells of every object what kind it is, under which key, and how
 // large. It touches no key and reads no body: one request for the head of each
 // object, and a second where that is not an envelope, which is looked at again if
-// it should be one. Entries come in the order
-// of the store's listing and are nowhere collected; an object that cannot be read
-// is an Entry with Err. The sequence ends with an error if the listing fails or
-// ctx ends, and then is not the whole bucket. Objects written or deleted meanwhile
-// are in it or not.
+// it should be one. Entries come in the order of the store's listing and are nowhere
+// collected; an object that cannot be read is an Entry with Err. The sequence ends
+// with an error if the listing fails or ctx ends, and then is not the whole bucket.
+// Objects written or deleted meanwhile are in it or not.
 //
 // A store that keeps older versions, or has backups, has objects that no listing
 // shows.
