@@ -127,5 +127,6 @@
 // everything that the keys encrypted is lost. A copy of the document from before a
 // deletion still holds the key that was deleted. Whoever can write to the store
 // can put an old document back: an open Service refuses it, with
-// [keyring.ErrRollback], and one that starts cannot know.
+// [keyring.ErrRollback], and also what others made of it, if that lacks a key or a
+// version that the Service knows; one that starts cannot know.
 package localkms

@@ -423,6 +423,75 @@ func TestAnOlderOrAnotherDocumentIsRefused(t *testing.T) {
 	require.NoError(t, c.DisableKey(t.Context(), k.ID))
 }
 
+// What others make of an older document lacks what that lacked, for as many
+// changes as they like.
+func TestWhatBecameOfAnOlderDocumentIsRefused(t *testing.T) {
+	create := func(c *Client, _ string) error { _, err := c.CreateKey(t.Context(), nil); return err }
+	rotate := func(c *Client, id string) error { _, err := c.RotateKey(t.Context(), id); return err }
+	for name, test := range map[string]struct {
+		lost  func(c *Client, id string) error
+		again bool // it is done anew, and so with other material
+	}{
+		"key":           {lost: create},
+		"version":       {lost: rotate},
+		"other key":     {lost: create, again: true},
+		"other version": {lost: rotate, again: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := keyring.NewMemStore()
+			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			c := testClient(t, store, &now)
+			k, err := c.CreateKey(t.Context(), nil)
+			require.NoError(t, err)
+			old, _, err := store.Load(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, test.lost(c, k.ID))
+			before := c.service.current.Load()
+			_, version, err := store.Load(t.Context())
+			require.NoError(t, err)
+			_, err = store.Swap(t.Context(), version, old)
+			require.NoError(t, err)
+
+			restored := testClient(t, store, &now)
+			for i := range 3 {
+				require.NoError(t, restored.UpdateDescription(t.Context(), k.ID, fmt.Sprint(i)))
+			}
+			if test.again {
+				require.NoError(t, test.lost(restored, k.ID))
+			}
+			require.Greater(t, restored.service.Generation(), c.service.Generation())
+			err = c.service.Refresh(t.Context())
+			require.ErrorIs(t, err, keyring.ErrRollback)
+			require.ErrorIs(t, err, kms.ErrUnavailable)
+			require.ErrorContains(t, err, "lacks a version of arn:")
+			require.Same(t, before, c.service.current.Load())
+		})
+	}
+}
+
+// Keys that were deleted are no sign of an older document: whoever has seen them
+// wait for it, or did not look for as long as that takes, lets them go.
+func TestDeletedKeysAreLetGo(t *testing.T) {
+	for _, looked := range []bool{true, false} {
+		store := keyring.NewMemStore()
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		c, other := testClient(t, store, &now), testClient(t, store, &now)
+		k, err := c.CreateKey(t.Context(), nil)
+		require.NoError(t, err)
+		_, err = other.ScheduleKeyDeletion(t.Context(), k.ID, MinDeletionDays)
+		require.NoError(t, err)
+		if looked {
+			require.NoError(t, c.service.Refresh(t.Context()))
+		}
+		now = now.Add(MinDeletionDays * 24 * time.Hour)
+		_, err = other.CreateKey(t.Context(), nil)
+		require.NoError(t, err)
+		require.NoError(t, c.service.Refresh(t.Context()))
+		_, err = c.DescribeKey(t.Context(), k.ID)
+		require.ErrorIs(t, err, kms.ErrNotFound)
+	}
+}
+
 // TestTheRootIsAskedOnce: it may be slow, and away.
 func TestTheRootIsAskedOnce(t *testing.T) {
 	store := keyring.NewMemStore()

@@ -23,6 +23,7 @@ const (
 type loads struct {
 	lock   chan struct{} // held by the one call that loads
 	good   atomic.Int64  // when the last load that succeeded began; since start
+	seen   atomic.Int64  // when one ended last, in Unix milliseconds of the wall clock
 	failed atomic.Pointer[failedLoad]
 	next   atomic.Int64 // no load because of age before, after one that failed
 
@@ -57,7 +58,8 @@ func (s *Service) load(ctx context.Context) (*snapshot, error) {
 		return nil, err
 	}
 	if known != nil {
-		if err := known.accept(snap); err != nil {
+		outdated := s.now() >= s.loads.seen.Load()+MinDeletionDays*day
+		if err := known.accept(snap, outdated); err != nil {
 			return nil, err
 		}
 	}
@@ -74,6 +76,7 @@ func (s *Service) install(snap *snapshot, began time.Time) {
 			break
 		}
 	}
+	s.loads.seen.Store(s.now())
 	good := int64(began.Sub(s.start))
 	for {
 		old := s.loads.good.Load()

@@ -146,8 +146,11 @@ func (s *snapshot) list(of scope) []*key {
 	return keys
 }
 
-// accept refuses a document that is not a later one of the same service.
-func (s *snapshot) accept(next *snapshot) error {
+// accept refuses a document that is not a later one of the same service, or comes
+// from an earlier one by another way: no change takes a version from a key, and a
+// key is not deleted before it has been PendingDeletion for MinDeletionDays, which is
+// longer than the snapshot is old, unless that is outdated.
+func (s *snapshot) accept(next *snapshot, outdated bool) error {
 	switch {
 	case next.service != s.service:
 		return fmt.Errorf("%w: another key service's", keyring.ErrOtherRing)
@@ -156,7 +159,22 @@ func (s *snapshot) accept(next *snapshot) error {
 	case next.generation == s.generation && next.sum != s.sum:
 		return fmt.Errorf("%w: generation %d is there twice", keyring.ErrRollback, next.generation)
 	}
+	for id, k := range s.keys {
+		n := next.keys[id]
+		if n == k || n == nil && (outdated || k.state == PendingDeletion) {
+			continue
+		}
+		if n == nil || !n.continues(k) {
+			return fmt.Errorf("%w: generation %d lacks a version of %s, which generation %d had", keyring.ErrRollback, next.generation, k.arn, s.generation)
+		}
+	}
 	return nil
+}
+
+// continues reports whether k has all versions that it had as old.
+func (k *key) continues(old *key) bool {
+	return len(k.versions) >= len(old.versions) &&
+		slices.EqualFunc(k.versions[:len(old.versions)], old.versions, func(a, b material) bool { return a.key.Equal(b.key) })
 }
 
 // draft is the next document in the making. It shares with the snapshot that it
