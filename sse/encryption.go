@@ -29,8 +29,9 @@ func (e *Encryption) Envelope() *Envelope { return e.envelope }
 // an error of yours or a panic; a writer that is not closed has nothing to release.
 //
 // After a failure, also of a source in ReadFrom, every call returns that error and
-// nothing more is written; a panic of dst or of a source is one. The writer holds less than 20 KiB between calls. It
-// implements [io.ReaderFrom] and seals what it gets at one time on several cores.
+// nothing more is written; a panic of dst or of a source is one. The writer holds
+// less than 20 KiB between calls. It implements [io.ReaderFrom] and seals what it
+// gets at one time on several cores.
 func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
