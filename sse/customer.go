@@ -14,7 +14,8 @@ import (
 type Customer struct{ key secret.Key }
 
 // NewCustomer returns the mode for one customer key of 32 bytes, which is
-// copied. The key must be uniformly random; for passwords, derive one first.
+// copied; another length is [ErrInvalid]. The key must be uniformly random; for
+// passwords, derive one first. The example reads it from S3's headers.
 func NewCustomer(key []byte) (*Customer, error) {
 	k, err := secret.New(key)
 	if err != nil {

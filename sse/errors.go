@@ -17,12 +17,19 @@ var (
 	// No key was touched.
 	ErrVersion = errors.New("sse: unknown envelope version")
 
-	// ErrMode: the envelope is of a mode that the Decrypter is not for, which is
-	// a matter of wiring. No key was touched.
+	// ErrMode: the envelope is of a mode that the Decrypter is not for. That is a
+	// matter of wiring or, where requests bring customer keys, of one that brought
+	// none, or one too many. No key was touched.
 	ErrMode = errors.New("sse: wrong mode")
 
 	// ErrKey: the key, the object's name or its context is another, or the
-	// envelope was edited. Which of them cannot be told.
+	// envelope was edited. Which of them cannot be told. In SSE-C it is, as a
+	// rule, the caller's key. In the other modes the caller brought none: it is
+	// harm to what is stored, or wiring, and for the service to look into.
+	//
+	// Where a key is not there at all, or a key service refused a ciphertext, the
+	// error is also [keyring.ErrUnknownKey], [kms.ErrNotFound] or
+	// [kms.ErrCiphertext]: ask for those first.
 	ErrKey = chunked.ErrKey
 
 	// ErrCorrupt: the body is not authentic. A [*ChunkError] says from where on.

@@ -3,16 +3,21 @@ package sse_test
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -165,6 +170,118 @@ func ExampleCustomer() {
 	_, err = another.Decrypt(ctx, obj, e.Envelope())
 	fmt.Println(errors.Is(err, sse.ErrKey))
 	// Output: true
+}
+
+// customerFrom reads the key that a request brings in S3's headers; it is nil if
+// the request brings none. Every error is the caller's fault, and shows no key.
+func customerFrom(h http.Header) (*sse.Customer, error) {
+	const prefix = "X-Amz-Server-Side-Encryption-Customer-"
+	algorithm, key, sum := h.Get(prefix+"Algorithm"), h.Get(prefix+"Key"), h.Get(prefix+"Key-Md5")
+	if algorithm == "" && key == "" && sum == "" {
+		return nil, nil
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(key)
+	defer clear(raw)
+	digest := md5.Sum(raw) // against accidents
+	switch {
+	case algorithm != "AES256":
+		return nil, fmt.Errorf("%w: customer algorithm %q", sse.ErrInvalid, algorithm)
+	case err != nil:
+		return nil, fmt.Errorf("%w: customer key is not base64", sse.ErrInvalid)
+	case sum != base64.StdEncoding.EncodeToString(digest[:]):
+		return nil, fmt.Errorf("%w: customer key has another MD5", sse.ErrInvalid)
+	}
+	return sse.NewCustomer(raw) // refuses all but 32 bytes
+}
+
+// A service that takes customer keys as S3 does. Answers repeat the algorithm and
+// the MD5, and never the key.
+func ExampleNewCustomer() {
+	h := http.Header{}
+	h.Set("x-amz-server-side-encryption-customer-algorithm", "AES256")
+	h.Set("x-amz-server-side-encryption-customer-key", "pO3upElrwuEXSoFwCfnZPdSsmt/xWeFa0N9KgDijwVs=")
+	h.Set("x-amz-server-side-encryption-customer-key-MD5", "DWygnHRtgiJ77HCm+1rvHw==")
+	customer, err := customerFrom(h)
+	fmt.Println(customer, err)
+
+	h.Set("x-amz-server-side-encryption-customer-key", "qO3upElrwuEXSoFwCfnZPdSsmt/xWeFa0N9KgDijwVs=")
+	_, err = customerFrom(h)
+	fmt.Println(err)
+	// Output:
+	// SSE-C <nil>
+	// sse: invalid argument: customer key has another MD5
+}
+
+// statusOf is the HTTP status of an error, as S3 has it. The order counts, since an
+// error may be of several kinds. byCustomer says that the request brought a key.
+func statusOf(err error, byCustomer bool) int {
+	is := func(kinds ...error) bool {
+		return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
+	}
+	switch {
+	case err == nil:
+		return http.StatusOK
+	case is(kms.ErrUnavailable, kms.ErrAudit, keyring.ErrStore, keyring.ErrRootUnavailable, context.DeadlineExceeded):
+		return http.StatusServiceUnavailable // may work later
+	case is(kms.ErrDenied):
+		return http.StatusForbidden
+	case is(kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion):
+		return http.StatusBadRequest // the caller named the key, or owns the object's
+	case is(sse.ErrKey) && byCustomer:
+		return http.StatusForbidden
+	case is(sse.ErrKey, sse.ErrCorrupt, sse.ErrFormat):
+		return http.StatusInternalServerError // not the caller's doing: for an alarm
+	case is(sse.ErrMode, sse.ErrInvalid, sse.ErrTooLarge, kms.ErrInvalid):
+		return http.StatusBadRequest
+	}
+	return http.StatusInternalServerError
+}
+
+// Errors are told apart with errors.Is, and most concern the service, not its
+// callers.
+func Example_errors() {
+	ctx := context.Background()
+	fake := kmstest.NewFake("photos") // a key service for tests
+	byKMS, err := sse.NewKMS(fake, "photos", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	customer, _ := sse.NewCustomer(bytes.Repeat([]byte{1}, 32))
+	another, _ := sse.NewCustomer(bytes.Repeat([]byte{2}, 32))
+	managed := sse.NewManaged(exampleRing())
+	own := sse.ByMode{sse.ModeManaged: managed, sse.ModeKMS: byKMS}
+
+	cat := sse.Object{Bucket: "photos", Key: "cat.jpg"}
+	stored := make(map[sse.Mode]*sse.Envelope)
+	for _, cipher := range []sse.Cipher{managed, byKMS, customer} {
+		e, err := cipher.Encrypt(ctx, cat)
+		if err != nil {
+			log.Fatal(err)
+		}
+		stored[e.Envelope().Mode()] = e.Envelope()
+	}
+
+	_, err = own.Decrypt(ctx, cat, stored[sse.ModeCustomer])
+	fmt.Println("without the customer's key:", statusOf(err, false))
+	_, err = another.Decrypt(ctx, cat, stored[sse.ModeCustomer])
+	fmt.Println("with another:", statusOf(err, true))
+	_, err = own.Decrypt(ctx, sse.Object{Bucket: "photos", Key: "dog.jpg"}, stored[sse.ModeManaged])
+	fmt.Println("put under another name:", statusOf(err, false))
+	fake.Fail(kms.ErrUnavailable, 1)
+	_, err = own.Decrypt(ctx, cat, stored[sse.ModeKMS])
+	fmt.Println("key service down:", statusOf(err, false))
+	fake.RemoveKey("photos")
+	_, err = own.Decrypt(ctx, cat, stored[sse.ModeKMS])
+	fmt.Println("its key is gone:", statusOf(err, false))
+	_, err = sse.NewManaged(exampleRing()).Decrypt(ctx, cat, stored[sse.ModeManaged])
+	fmt.Println("another ring:", statusOf(err, false), errors.Is(err, keyring.ErrUnknownKey))
+	// Output:
+	// without the customer's key: 400
+	// with another: 403
+	// put under another name: 500
+	// key service down: 503
+	// its key is gone: 400
+	// another ring: 500 true
 }
 
 // The envelope's mode chooses who decrypts.

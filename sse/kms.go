@@ -12,7 +12,7 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// Names that begin with reservedPrefix are not for callers, neither in what an
+// Names that begin with "blobseal:" are not for callers, neither in what an
 // envelope stores nor in what a key service is asked.
 const (
 	reservedPrefix = "blobseal:"
@@ -38,8 +38,9 @@ type KMSOptions struct {
 
 	// Accept, if it is set, says which keys of the service may open objects, and
 	// seal new ones. An envelope names its key; without Accept, any key that the
-	// service lets the principal use is good. Set it where others could give that principal
-	// access to keys of theirs, with which they could make objects of their own.
+	// service lets the principal use is good. Set it where others could give that
+	// principal access to keys of theirs, with which they could make objects of
+	// their own. A key that is not accepted is [ErrKey].
 	Accept func(keyID string) bool
 }
 
@@ -56,7 +57,10 @@ type KMS struct {
 
 // NewKMS returns the mode for a key service and the key of new objects: an id,
 // or an alias where the service has them. Objects store the id that an alias
-// stood for. An empty keyID makes a mode that only decrypts.
+// stood for. An empty keyID makes a mode that only decrypts, objects of any key.
+//
+// It asks nothing of the service and costs nothing: where a request names the key,
+// make one for each, with the same client.
 func NewKMS(client kms.Client, keyID string, opts *KMSOptions) (*KMS, error) {
 	if client == nil {
 		return nil, fmt.Errorf("%w: no client", ErrInvalid)

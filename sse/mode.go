@@ -14,7 +14,8 @@ const (
 
 var modeNames = map[Mode]string{ModeManaged: "SSE-S3", ModeKMS: "SSE-KMS", ModeCustomer: "SSE-C"}
 
-// String returns S3's name of the mode.
+// String returns "SSE-S3", "SSE-KMS" or "SSE-C". These are not the values of S3's
+// headers, where the first two are "AES256" and "aws:kms".
 func (m Mode) String() string {
 	if name, ok := modeNames[m]; ok {
 		return name
@@ -22,7 +23,8 @@ func (m Mode) String() string {
 	return fmt.Sprintf("Mode(%d)", uint8(m))
 }
 
-// MarshalText returns S3's name of the mode, and fails for one that is unknown.
+// MarshalText returns what [Mode.String] does, and is [ErrInvalid] for a mode that
+// is unknown.
 func (m Mode) MarshalText() ([]byte, error) {
 	if name, ok := modeNames[m]; ok {
 		return []byte(name), nil
@@ -30,7 +32,7 @@ func (m Mode) MarshalText() ([]byte, error) {
 	return nil, fmt.Errorf("%w: mode %d", ErrInvalid, uint8(m))
 }
 
-// UnmarshalText accepts what MarshalText returns.
+// UnmarshalText accepts what MarshalText returns; anything else is [ErrInvalid].
 func (m *Mode) UnmarshalText(text []byte) error {
 	for mode, name := range modeNames {
 		if name == string(text) {

@@ -61,7 +61,8 @@ import (
 // Context holds the caller's own pairs. They are bound like the name, stored in
 // the envelope in the clear, and at most 8,192 bytes long in its encoding. When
 // an object is opened or rewrapped, a nil Context stands for the stored pairs,
-// and one that is not nil must equal them, or replaces them.
+// and one that is not nil must equal them, or replaces them. Names that begin with
+// "blobseal:" are [ErrInvalid].
 type Object struct {
 	Bucket, Key string
 	Context     kms.Context
