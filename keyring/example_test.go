@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/blobseal/blobseal/keyring"
@@ -118,6 +122,100 @@ func ExampleRing_SetState() {
 	// Output:
 	// the old version is disabled
 	// true
+}
+
+// A service has its ring run from its start until the last request is served.
+func ExampleRing_Run() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	ring := exampleRing(ctx)
+
+	background, end := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() {
+		_ = ring.Run(background) // the end of its ctx; what fails it logs
+	})
+	server := &http.Server{Addr: "localhost:0"} // whose handlers seal and open with ring
+	failed := make(chan error, 1)
+	go func() { failed <- server.ListenAndServe() }()
+
+	stop() // as an interrupt does
+	select {
+	case err := <-failed:
+		log.Fatal(err)
+	case <-ctx.Done():
+	}
+	patience, cancel := context.WithTimeout(background, 10*time.Second)
+	defer cancel()
+	err := server.Shutdown(patience)
+	end()
+	running.Wait()
+	fmt.Println("shut down:", err)
+	// Output: shut down: <nil>
+}
+
+// cutOff is a store that cannot be reached while down is set.
+type cutOff struct {
+	*keyring.MemStore
+	down atomic.Bool
+}
+
+func (s *cutOff) Load(ctx context.Context) ([]byte, string, error) {
+	if s.down.Load() {
+		return nil, "", errors.New("no route to the store")
+	}
+	return s.MemStore.Load(ctx)
+}
+
+func (s *cutOff) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	if s.down.Load() {
+		return "", errors.New("no route to the store")
+	}
+	return s.MemStore.Swap(ctx, version, data)
+}
+
+// How a service tests what becomes of a replica that is cut off from the store: it
+// goes on with the versions that it has, and tells one that it has not heard of
+// from one that is not there.
+func ExampleMemStore() {
+	ctx := context.Background()
+	key := make([]byte, 32)
+	rand.Read(key)
+	root, err := keyring.NewKeyRoot(key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	shared := keyring.NewMemStore()
+	ring, err := keyring.Open(ctx, shared, root, &keyring.Options{Create: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	store := &cutOff{MemStore: shared}
+	replica, err := keyring.Open(ctx, store, root, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	store.down.Store(true)
+	newer, err := ring.Rotate(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = replica.Primary(ctx)
+	fmt.Println("what it knows:", err)
+	_, err = replica.Key(ctx, newer.ID)
+	fmt.Println("what it does not:", errors.Is(err, keyring.ErrUnknownKey), errors.Is(err, keyring.ErrStore))
+
+	store.down.Store(false)
+	if err := replica.Refresh(ctx); err != nil { // or Run, or the next look-up after a second
+		log.Fatal(err)
+	}
+	_, err = replica.Key(ctx, newer.ID)
+	fmt.Println("and then:", err)
+	// Output:
+	// what it knows: <nil>
+	// what it does not: true true
+	// and then: <nil>
 }
 
 // A ring moves from a passphrase to a key.

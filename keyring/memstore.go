@@ -9,6 +9,9 @@ import (
 
 // MemStore is a [Store] in memory, for tests and examples: the ring is lost
 // with the process. The zero MemStore is empty and ready.
+//
+// A test that wants a store which fails embeds it. In a bubble of testing/synctest
+// a ring ages, rotates and refreshes by the bubble's clock.
 type MemStore struct {
 	mu    sync.Mutex
 	data  []byte

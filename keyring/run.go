@@ -23,6 +23,9 @@ const (
 // grows from about a second. Once a refresh works again, a rotation that is due is
 // tried at once.
 //
+// It returns for no other reason than the end of ctx, and what is still at work
+// then goes on: a ring needs no Run to seal and to open.
+//
 // One Run for each Ring is enough, and any number of processes may each have
 // theirs. Without it a ring still rotates and finds new versions when it is
 // used, but learns of disabled and destroyed ones only when told to refresh.
