@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,38 @@ import (
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
+
+// A service says in each request's ctx who asks, out of its own authentication. A
+// request without one asks as nobody: key policies should not let nobody in.
+func ExampleWithPrincipal() {
+	service := kmstest.NewFake("photos-key")             // stands for a real one
+	service.Deny(kms.Principal{})                        // nobody
+	service.Deny(kms.Principal{ID: "bob", Type: "User"}) // and bob
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		if user, _, ok := r.BasicAuth(); ok { // and if the password is right
+			ctx = kms.WithPrincipal(ctx, kms.Principal{ID: user, Type: "User"})
+		}
+		_, err := service.GenerateDataKey(ctx, "photos-key", nil) // as sse.KMS does
+		if errors.Is(err, kms.ErrDenied) {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	})
+
+	for _, user := range []string{"alice", "bob", ""} {
+		r := httptest.NewRequest(http.MethodPut, "/cat.jpg", nil)
+		if user != "" {
+			r.SetBasicAuth(user, "secret")
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		fmt.Printf("%q: %d\n", user, w.Code)
+	}
+	// Output:
+	// "alice": 200
+	// "bob": 403
+	// "": 403
+}
 
 // One call to the key service for many objects of a bucket, and a key that is
 // disabled at once.

@@ -46,8 +46,8 @@ type DataKey struct {
 	plaintext secret.Key
 }
 
-// NewDataKey returns a data key; plaintext must be [DataKeySize] bytes long and
-// is copied.
+// NewDataKey returns a data key. plaintext must be [DataKeySize] bytes long, or it
+// is [ErrInvalid], and is copied.
 func NewDataKey(keyID string, plaintext, ciphertext []byte) (*DataKey, error) {
 	p, err := secret.New(plaintext)
 	if err != nil {

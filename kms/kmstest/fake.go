@@ -17,7 +17,8 @@ import (
 // Fake is a key service in memory, for unit tests: its cryptography is real, its
 // faults are programmable, and it remembers what it was asked. It is safe for
 // concurrent use. Faults may be set while calls are under way; they take effect
-// with the next call.
+// with the next call. [NewFake] makes one; to set the state of a key that it does
+// not have panics.
 //
 // A Fake is no [kms.Authorizer], as remote services are not. [Authorizing] makes
 // it one.
@@ -112,7 +113,9 @@ func (f *Fake) setState(id string, state error) {
 	k.state = state
 }
 
-// Deny makes ops of p fail with [kms.ErrDenied]; no ops means every one.
+// Deny makes ops of p fail with [kms.ErrDenied]; no ops means every one. p is
+// compared whole: with a Type, if the service under test sets one. The zero
+// Principal denies whoever comes without one.
 func (f *Fake) Deny(p kms.Principal, ops ...kms.Operation) { f.setDenied(p, ops, true) }
 
 // Allow takes back what [Fake.Deny] did.
