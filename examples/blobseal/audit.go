@@ -104,7 +104,7 @@ func (cmd auditShowCmd) Run(ctx context.Context, c *console) error {
 		if cmd.JSON {
 			err = about("standard output", json.NewEncoder(c.stdout).Encode(auditLine{entry.Seq, entry.Record, entry.Note}))
 		} else if r := entry.Record; r != nil {
-			err = write("%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), orNone(r.Principal.ID), r.Operation, keyShown(r), resourceShown(r), outcomeShown(r))
+			err = write("%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), orNone(r.Principal.ID), printable(string(r.Operation)), keyShown(r), resourceShown(r), outcomeShown(r))
 		} else {
 			err = write("%s\t-\t-\t-\t-\ta process was killed while it wrote entry %d\n", entry.Note.Time.Format(time.RFC3339), entry.Seq)
 		}
@@ -188,7 +188,7 @@ func (cmd auditVerifyCmd) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			err = aboutTrail(name, err)
 			if len(files) > 1 {
-				return errors.Join(err, c.printf("%s: FAILED: %s\n", printable(name), strings.TrimPrefix(oneLine(err), name+": ")))
+				return errors.Join(err, c.printf("%s: FAILED: %s\n", printable(name), strings.TrimPrefix(oneLine(err), printable(name)+": ")))
 			}
 			return err
 		}

@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
+	"os"
 	"path"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -75,6 +79,7 @@ type bucketFlags struct {
 type bucket struct {
 	*blob.Bucket
 	shown    string // its URL, without parameters
+	dir      string // where it is, if it is a directory
 	pageSize int    // that suits the store
 	keys     map[sse.Mode]*keys
 }
@@ -86,7 +91,8 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys)
 	if err != nil || u.Scheme == "" {
 		return nil, usagef("--bucket %q: want a URL: file:///DIR, s3://NAME or mem://", f.Bucket)
 	}
-	b := &bucket{shown: u.Scheme + "://" + u.Host + u.Path, pageSize: 1000, keys: map[sse.Mode]*keys{}}
+	store := *u
+	b := &bucket{shown: printable(u.Scheme + "://" + u.Host + u.Path), pageSize: 1000, keys: map[sse.Mode]*keys{}}
 	name := f.Name
 	switch u.Scheme {
 	case "file":
@@ -94,8 +100,18 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys)
 			return nil, usagef("--bucket %q: the directory begins with a third slash, file:///DIR, or with a dot, file://./DIR", f.Bucket)
 		}
 		b.pageSize = 100_000 // each page walks the directory
-		if name == "" {
-			name = strings.Trim(path.Base(u.Path), "/.")
+		b.dir = filepath.FromSlash(u.Path)
+		if u.Host == "." {
+			b.dir = "." + b.dir
+		}
+		if real, err := filepath.EvalSymlinks(b.dir); err == nil && real != filepath.Clean(b.dir) { // package fileblob lists nothing behind a link
+			if b.dir, err = filepath.Abs(real); err != nil {
+				return nil, about(b.shown, err)
+			}
+			store.Host, store.Path, store.RawPath = "", path.Join("/", filepath.ToSlash(b.dir)), ""
+		}
+		if last := path.Base(u.Path); name == "" && last != "/" && last != "." && last != ".." {
+			name = last
 		}
 	case "s3":
 		opts.IfUnchanged = ifMatch
@@ -112,7 +128,7 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys)
 	if name == "" {
 		return nil, usagef("--bucket %q has no name in it: give --name", f.Bucket)
 	}
-	inner, err := gcblob.OpenBucket(ctx, f.Bucket)
+	inner, err := gcblob.OpenBucket(ctx, store.String())
 	if err != nil {
 		return nil, b.aboutOpening(err)
 	}
@@ -131,6 +147,72 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys)
 		return nil, about(b.shown, err)
 	}
 	return b, nil
+}
+
+// openWhole is open for a command on all objects. It fails if a listing would leave
+// some out: package fileblob passes over directories that it may not read, and over
+// those that are links. What is no file, such as a pipe, would be waited for.
+func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*keys) (*bucket, error) {
+	b, err := f.open(ctx, opts, with...)
+	if err != nil || b.dir == "" {
+		return b, err
+	}
+	err = filepath.WalkDir(b.dir, func(path string, entry fs.DirEntry, err error) error {
+		mode := fs.ModeDir
+		if err == nil {
+			mode = entry.Type()
+		}
+		if linked, there := os.Stat(path); mode&fs.ModeSymlink != 0 && there == nil {
+			mode = linked.Mode().Type()
+			if mode.IsDir() {
+				err = errors.New("is a link to a directory")
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case path == filepath.Join(b.dir, "lost+found") && mode.IsDir(): // the file system's
+			return fs.SkipDir
+		case err == nil && mode&^(fs.ModeDir|fs.ModeSymlink) != 0:
+			err = errors.New("is not a regular file")
+		case err == nil, errors.Is(err, fs.ErrNotExist): // it went meanwhile
+			return nil
+		}
+		return problemf(err, "%s: %s: %s: not all that is there would be seen", b.shown, path, plain(err))
+	})
+	if err != nil {
+		b.Close()
+		return nil, about(b.shown, err)
+	}
+	return b, nil
+}
+
+// holds tells whether a file is in the bucket, as far as it can be found.
+func (b *bucket) holds(file string) bool {
+	resolve := func(path string) (string, error) {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return "", err
+		}
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			return real, nil
+		}
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path)) // it is not there yet
+		return filepath.Join(dir, filepath.Base(path)), err
+	}
+	if b.dir == "" || file == "" {
+		return false
+	}
+	dir, err := resolve(b.dir)
+	if err != nil {
+		return false
+	}
+	path, err := resolve(file)
+	if err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // Close closes the bucket, and the one that holds the stored objects.
@@ -322,6 +404,9 @@ func (b *bucket) says(seal blob.KeyRef, err error) string {
 	return b.storeSays(err)
 }
 
+// storePrefixes are what package gocloud.dev/blob puts before an error.
+var storePrefixes = regexp.MustCompile(`\bblob (\(key "([^"\\]|\\.)*"\) )?\(code=\w+\): `)
+
 // storeSays is an error of the store in words.
 func (b *bucket) storeSays(err error) string {
 	var api smithy.APIError
@@ -340,7 +425,7 @@ func (b *bucket) storeSays(err error) string {
 	case errors.Is(err, syscall.EXDEV):
 		return "the temporary directory is on another file system: add no_tmp_dir=true to the URL, or set TMPDIR"
 	}
-	return strings.TrimPrefix(plain(err), "blob: ")
+	return storePrefixes.ReplaceAllString(strings.TrimPrefix(plain(err), "blob: "), "")
 }
 
 // sealShape is what an object is under, in JSON.

@@ -75,7 +75,7 @@ func (cmd bucketInventoryCmd) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	b, err := cmd.bucketFlags.open(ctx, blob.Options{})
+	b, err := cmd.openWhole(ctx, blob.Options{})
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func (cmd bucketCheckCmd) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	b, err := cmd.bucketFlags.open(ctx, blob.Options{AllowPlain: cmd.AllowPlain}, all...)
+	b, err := cmd.openWhole(ctx, blob.Options{AllowPlain: cmd.AllowPlain}, all...)
 	if err != nil {
 		return err
 	}

@@ -16,15 +16,15 @@ import (
 
 // paceFlags say how hard to work on a bucket.
 type paceFlags struct {
-	Workers int     `placeholder:"N" help:"How many objects are in hand at once; by default 8."`
+	Workers int     `placeholder:"N" help:"How many objects are in hand at once, at most 1000; by default 8."`
 	Rate    float64 `placeholder:"N" help:"At most so many objects a second."`
 }
 
 func (f paceFlags) check() error {
 	switch {
-	case f.Workers < 0:
-		return usagef("--workers %d: want 1 or more", f.Workers)
-	case f.Rate < 0:
+	case f.Workers < 0 || f.Workers > 1000: // each takes memory
+		return usagef("--workers %d: want 1 to 1000", f.Workers)
+	case !(f.Rate >= 0): // NaN, too
 		return usagef("--rate %v: want more than 0", f.Rate)
 	}
 	return nil

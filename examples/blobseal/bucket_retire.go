@@ -70,7 +70,7 @@ func (cmd bucketRetireCmd) Run(ctx context.Context, c *console) error {
 		if strings.HasPrefix(url, "mem:") {
 			return usagef("--bucket %s: it is always empty, which proves nothing", url)
 		}
-		b, err := bucketFlags{Bucket: url}.open(ctx, blob.Options{})
+		b, err := bucketFlags{Bucket: url}.openWhole(ctx, blob.Options{})
 		if err != nil {
 			return err
 		}
@@ -86,6 +86,7 @@ func (cmd bucketRetireCmd) Run(ctx context.Context, c *console) error {
 		}
 		all, shown, last = append(all, b.Bucket), append(shown, b.shown), b
 	}
+	last.shown = strings.Join(shown, ", ") // an error of an inventory does not say whose it is
 	if cmd.Destroy && !cmd.Yes {
 		if err := c.confirm(ctx, fmt.Sprintf("Destroy key %s of %s, if nothing in %s needs it?\nWhatever else it sealed can never be opened again.\nType yes to destroy it: ", id, printable(cmd.Ring), printable(strings.Join(shown, ", ")))); err != nil {
 			return err
@@ -121,7 +122,7 @@ func (cmd bucketRetireCmd) Run(ctx context.Context, c *console) error {
 
 // ringError tells whether an error is one of a ring.
 func ringError(err error) bool {
-	for _, kind := range []error{keyring.ErrStore, keyring.ErrRoot, keyring.ErrDamaged, keyring.ErrVersion, keyring.ErrNotExist, keyring.ErrUnknownKey, keyring.ErrPrimary, keyring.ErrDestroyed, keyring.ErrConflict} {
+	for _, kind := range []error{keyring.ErrStore, keyring.ErrRoot, keyring.ErrRootUnavailable, keyring.ErrDamaged, keyring.ErrVersion, keyring.ErrNotExist, keyring.ErrUnknownKey, keyring.ErrPrimary, keyring.ErrDestroyed, keyring.ErrConflict} {
 		if errors.Is(err, kind) {
 			return true
 		}

@@ -255,7 +255,7 @@ func (cmd bucketRewrapCmd) Run(ctx context.Context, c *console) (err error) {
 	if err != nil {
 		return err
 	}
-	b, err := cmd.bucketFlags.open(ctx, blob.Options{}, from)
+	b, err := cmd.openWhole(ctx, blob.Options{}, from)
 	if err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ type bucketEncryptCmd struct {
 }
 
 func (bucketEncryptCmd) Help() string {
-	return `For a bucket that was there before its encryption: each object that is not encrypted is encrypted in place, with its attributes. Until that is done, the service reads both (Options.AllowPlain of package blob); afterwards it refuses what is not encrypted. Versions of objects that the store keeps, and backups, stay plaintext.
+	return `For a bucket that was there before its encryption: each object that is not encrypted is encrypted in place, with its attributes. Until that is done, the service reads both (Options.AllowPlain of package blob); afterwards it refuses what is not encrypted. In a directory, every file is an object: keep rings and keys elsewhere. Versions of objects that the store keeps, and backups, stay plaintext.
 
     blobseal bucket encrypt-existing --bucket file:///srv/photos --ring my.ring --root-key-file root.key --dry-run
     blobseal bucket encrypt-existing --bucket file:///srv/photos --ring my.ring --root-key-file root.key --checkpoint photos.cp`
@@ -292,11 +292,16 @@ func (cmd bucketEncryptCmd) Run(ctx context.Context, c *console) error {
 		return err
 	}
 	defer k.Close()
-	b, err := cmd.bucketFlags.open(ctx, blob.Options{}, k)
+	b, err := cmd.openWhole(ctx, blob.Options{}, k)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	for _, file := range []string{cmd.Ring, cmd.KMS, cmd.RootKeyFile, cmd.PassphraseFile, cmd.CustomerKeyFile, source.root.directory(), cmd.Checkpoint} {
+		if b.holds(file) {
+			return problemf(nil, "%s: is in the bucket, and would be encrypted, too: keep it elsewhere", file)
+		}
+	}
 	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted under", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
 		return b.EncryptExisting(ctx, &blob.EncryptOptions{Job: job, Prefix: cmd.Prefix})
 	})

@@ -19,19 +19,19 @@ type signerFlags struct {
 	SecretFile string `required:"" group:"urls" placeholder:"FILE" help:"Secret that signs URLs, 32 random bytes; keygen makes one. Whoever has it can sign."`
 }
 
-func (f signerFlags) signer(base string, accept []string) (*blob.Signer, error) {
+func (f signerFlags) signer(ctx context.Context, base string, accept []string) (*blob.Signer, error) {
 	u, err := url.Parse(base)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, usagef("--base-url %q: want an http or https URL without a query", base)
 	}
-	secret, err := readKey(f.SecretFile)
+	secret, err := readKey(ctx, f.SecretFile)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(secret)
 	opts := new(blob.SignerOptions)
 	for _, name := range accept {
-		old, err := readKey(name)
+		old, err := readKey(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +68,7 @@ func (cmd bucketSignCmd) Run(ctx context.Context, c *console) error {
 	case cmd.ContentType != "" && cmd.Method != http.MethodPut:
 		return usagef("--content-type: give --method PUT with it")
 	}
-	signer, err := cmd.signer(cmd.BaseURL, nil)
+	signer, err := cmd.signer(ctx, cmd.BaseURL, nil)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (cmd bucketServeCmd) Run(ctx context.Context, c *console) error {
 	if base == "" {
 		base = "http://" + listener.Addr().String() + "/"
 	}
-	signer, err := cmd.signer(base, cmd.AcceptSecretFile)
+	signer, err := cmd.signer(ctx, base, cmd.AcceptSecretFile)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,11 @@ func (cmd bucketShredCmd) Run(ctx context.Context, c *console) error {
 			return err
 		}
 	}
-	b, err := cmd.bucketFlags.open(ctx, blob.Options{})
+	open := cmd.openWhole
+	if len(cmd.Keys) > 0 {
+		open = cmd.open
+	}
+	b, err := open(ctx, blob.Options{})
 	if err != nil {
 		return err
 	}
@@ -199,7 +203,10 @@ func (d serviceKeyDestroyer) Disable(ctx context.Context) error {
 
 func (d serviceKeyDestroyer) Destroy(ctx context.Context) error {
 	_, err := d.service.ScheduleKeyDeletion(ctx, d.arn, d.days)
-	return d.service.about(localkms.OpScheduleKeyDeletion, d.arn, err)
+	if err = d.service.about(localkms.OpScheduleKeyDeletion, d.arn, err); err != nil {
+		return problemf(err, "%s; the key is disabled", oneLine(err))
+	}
+	return nil
 }
 
 // recordFile is the record of shredding.

@@ -364,6 +364,41 @@ func TestBucketShred(t *testing.T) {
 	})
 }
 
+// TestBucketHalfShredded: a key that may be disabled, but not deleted.
+func TestBucketHalfShredded(t *testing.T) {
+	album(t, photos, "a")
+	write(t, "policy", []byte(`permit (principal, action, resource) unless { action == Action::"ScheduleKeyDeletion" };`))
+	ok(t, args("kms", "policy", "put", service, "alias/photos", "policy")...)
+	res := blobseal(args("bucket", "shred", bucketURL, "--record", "r", "--yes", service, "--key-id", "alias/photos")...)
+	res.fails(t, 1, "may not ScheduleKeyDeletion")
+	require.Contains(t, res.errout, "; the key is disabled\n")
+}
+
+// TestBucketRetireNeedsTheRoot: what the ring's root has against it is not the
+// bucket's.
+func TestBucketRetireNeedsTheRoot(t *testing.T) {
+	album(t, ring)
+	local := []string{"--ring", "kms.ring", "--root-kms-key", "localkms://my.kms?key=alias/photos", "--root-key-file", "root.key"}
+	ok(t, args("ring", "create", local)...)
+	put(t, local, "a", "x")
+	old, _, _ := strings.Cut(strings.SplitAfter(ok(t, args("ring", "list", local)...), "CHANGED\n")[1], " ")
+	ok(t, args("ring", "rotate", local)...)
+	ok(t, args("bucket", "rewrap", bucketURL, local)...)
+	write(t, "policy", []byte(`permit (principal, action, resource) unless { action == Action::"GenerateDataKey" };`))
+	ok(t, args("kms", "policy", "put", service, "alias/photos", "policy")...)
+	blobseal(args("bucket", "retire", bucketURL, local, old)...).fails(t, 1, "blobseal: kms.ring: its root cannot be used: my.kms: ")
+}
+
+// A bucket is called as its directory is.
+func TestBucketName(t *testing.T) {
+	album(t, ring)
+	for _, name := range []string{".photos", "photos.", "..photos"} {
+		url := []string{"--bucket", "file://./" + name + "?create_dir=true"}
+		ok(t, args("bucket", "put", url, ring, "my.key", "k")...)
+		ok(t, args("verify", ring, "--object", name+"/k", name+"/k")...)
+	}
+}
+
 func TestBucketRetireKeepsWhatIsUnclear(t *testing.T) {
 	album(t, ring, "a", "b")
 	old := ringKeys(t).Keys[0].ID
@@ -428,7 +463,7 @@ func TestBucketRefuses(t *testing.T) {
 		"not permitted":        {args("bucket", "get", bucketURL, service, "--principal", "user:bob", "k", "out"), `"user:bob" may not Decrypt`},
 		"put, not permitted":   {args("bucket", "put", bucketURL, photos, "--principal", "user:bob", "plain", "new"), `"user:bob" may not GenerateDataKey`},
 		"put, no file":         {args("bucket", "put", bucketURL, ring, "none", "new"), "none: no such file or directory"},
-		"put, bad name":        {args("bucket", "put", bucketURL, ring, "plain", "x.attrs"), "x.attrs: "},
+		"put, bad name":        {args("bucket", "put", bucketURL, ring, "plain", "x.attrs"), `x.attrs: file extension ".attrs" is reserved`},
 		"rewrap of the denied": {args("bucket", "rewrap", bucketURL, ring, "--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-kms-key", "alias/photos", "--principal", "user:bob"), `"user:bob" may not GenerateDataKey`},
 		"rewrap, no ring":      {args("bucket", "rewrap", bucketURL, "--ring", "none", "--root-key-file", "root.key"), "none: no such ring"},
 		"retire, unknown key":  {args("bucket", "retire", bucketURL, ring, "00000000"), "my.ring: the ring has no such key"},
@@ -493,8 +528,10 @@ func TestBucketUsage(t *testing.T) {
 		"principal of none":     {args("bucket", "check", bucketURL, ring, "--principal", "user:bob"), "--principal: give --kms with it"},
 		"mode":                  {args("bucket", "inventory", bucketURL, "--mode", "SSE-X"), "--mode"},
 		"depth":                 {args("bucket", "check", bucketURL, ring, "--depth", "abyss"), "--depth"},
-		"workers":               {args("bucket", "inventory", bucketURL, "--workers=-1"), "--workers -1: want 1 or more"},
+		"workers":               {args("bucket", "inventory", bucketURL, "--workers=-1"), "--workers -1: want 1 to 1000"},
 		"rate":                  {args("bucket", "check", bucketURL, ring, "--rate=-1"), "--rate -1: want more than 0"},
+		"too many workers":      {args("bucket", "inventory", bucketURL, "--workers=1001"), "--workers 1001: want 1 to 1000"},
+		"no rate":               {args("bucket", "check", bucketURL, ring, "--rate=NaN"), "--rate NaN: want more than 0"},
 		"max failures":          {args("bucket", "rewrap", bucketURL, ring, "--max-failures", "0"), "--max-failures 0: want 1 or more"},
 		"nothing to change":     {args("bucket", "rewrap", bucketURL, customer), "nothing to change: give --to-ring, --to-kms or --to-customer-key-file"},
 		"no newest":             {args("bucket", "rewrap", bucketURL, service), "the keys of a key service have no newest one: give --to-kms-key"},

@@ -56,7 +56,7 @@ func (c *console) open(ctx context.Context, name string) (*input, error) {
 		in.r = &abandoningReader{ctx: ctx, src: c.stdin}
 		return in, nil
 	}
-	f, err := os.Open(name)
+	f, err := abandon(ctx, func() (*os.File, error) { return os.Open(name) })
 	if err != nil {
 		return nil, about(name, err)
 	}
@@ -92,17 +92,31 @@ func (in *input) Close() {
 	}
 }
 
-// abandoningReader reads from a source that may block for ever, such as a pipe.
-// When ctx ends it returns, and leaves a read behind for the process to end.
+// abandon calls f, which may block for ever, as pipes do. When ctx ends it returns,
+// and leaves the call behind for the process to end.
+func abandon[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := f()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return *new(T), ctx.Err()
+	}
+}
+
+// abandoningReader reads from a source that may block for ever.
 type abandoningReader struct {
 	ctx context.Context
 	src io.Reader
 	buf []byte
-}
-
-type ioResult struct {
-	n   int
-	err error
 }
 
 func (r *abandoningReader) Read(p []byte) (int, error) {
@@ -110,17 +124,8 @@ func (r *abandoningReader) Read(p []byte) (int, error) {
 		r.buf = make([]byte, len(p))
 	}
 	buf := r.buf[:len(p)] // p is the caller's again once we return
-	done := make(chan ioResult, 1)
-	go func() {
-		n, err := r.src.Read(buf)
-		done <- ioResult{n, err}
-	}()
-	select {
-	case res := <-done:
-		return copy(p, buf[:res.n]), res.err
-	case <-r.ctx.Done():
-		return 0, r.ctx.Err()
-	}
+	n, err := abandon(r.ctx, func() (int, error) { return r.src.Read(buf) })
+	return copy(p, buf[:n]), err
 }
 
 // abandoningWriter is the same for a destination.
@@ -136,15 +141,5 @@ func (w *abandoningWriter) Write(p []byte) (int, error) {
 	}
 	w.buf = append(w.buf[:0], p...)
 	buf := w.buf
-	done := make(chan ioResult, 1)
-	go func() {
-		n, err := w.dst.Write(buf)
-		done <- ioResult{n, err}
-	}()
-	select {
-	case res := <-done:
-		return res.n, res.err
-	case <-w.ctx.Done():
-		return 0, w.ctx.Err()
-	}
+	return abandon(w.ctx, func() (int, error) { return w.dst.Write(buf) })
 }

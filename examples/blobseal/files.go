@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // forEach calls f with each name, goes on after a failure, and returns one error
@@ -28,14 +29,19 @@ func forEach(ctx context.Context, names []string, f func(name string) error) err
 	return first
 }
 
-// printable is a name that keeps to its line.
-func printable(name string) string {
+// printable is a text on one line that shows as it is: white space is a space, and
+// whatever else does not print, such as what a terminal obeys or what turns the
+// order of letters about, is a question mark.
+func printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
+		switch {
+		case unicode.IsGraphic(r):
+			return r
+		case unicode.IsSpace(r):
+			return ' '
 		}
-		return r
-	}, name)
+		return '?'
+	}, text)
 }
 
 // printf writes to standard output. An error of that shows.

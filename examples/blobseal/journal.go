@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/blobseal/blobseal/sse"
 )
@@ -57,10 +58,7 @@ type journal struct {
 }
 
 // journalPath is where the journal of a file is; the path is without links.
-func journalPath(path string) string {
-	dir, base := filepath.Split(path)
-	return dir + "." + base + ".blobseal-rewrap"
-}
+func journalPath(path string) string { return hidden(path, ".blobseal-rewrap") }
 
 // findJournal looks for the journal of an open file.
 func findJournal(name string, f io.ReaderAt) (*journal, error) {
@@ -70,7 +68,7 @@ func findJournal(name string, f io.ReaderAt) (*journal, error) {
 	}
 	j := &journal{path: journalPath(path)}
 	text, err := readJournal(j.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG) { // there is none with such a name
 		return j, nil
 	}
 	if err != nil { // it may count: go no further

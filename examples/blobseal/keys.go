@@ -78,14 +78,16 @@ func (f keyFlags) source() keySource {
 }
 
 // readSmall reads a file that holds one key or passphrase.
-func readSmall(name string) ([]byte, error) {
+func readSmall(ctx context.Context, name string) ([]byte, error) {
 	const limit = 4096
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, about(name, err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	text, err := abandon(ctx, func() ([]byte, error) {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return io.ReadAll(io.LimitReader(f, limit+1))
+	})
 	if err != nil {
 		return nil, about(name, err)
 	}
@@ -96,8 +98,8 @@ func readSmall(name string) ([]byte, error) {
 }
 
 // readKey reads a key file.
-func readKey(name string) ([]byte, error) {
-	text, err := readSmall(name)
+func readKey(ctx context.Context, name string) ([]byte, error) {
+	text, err := readSmall(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +169,7 @@ func (k *keys) Close() { k.service.Close() }
 func (s keySource) open(ctx context.Context, c *console) (*keys, error) {
 	switch {
 	case s.customer != "":
-		key, err := readKey(s.customer)
+		key, err := readKey(ctx, s.customer)
 		if err != nil {
 			return nil, err
 		}

@@ -115,7 +115,7 @@ func (cmd kmsInitCmd) Run(ctx context.Context, c *console) (err error) {
 		return about(cmd.KMS, made)
 	}
 	s := &keyService{dir: cmd.KMS}
-	if err := s.open(ctx, c, root, func(store keyring.Store) keyring.Store { return newStore{store, errServiceExists} }); err != nil {
+	if err := s.open(ctx, c, root, func(store keyring.Store) keyring.Store { return newStore{store, cmd.KMS, errServiceExists} }); err != nil {
 		undo()
 		if _, there := os.Lstat(keysPath(cmd.KMS)); made == nil && errors.Is(there, os.ErrNotExist) {
 			os.Remove(keysPath(cmd.KMS) + ".lock")

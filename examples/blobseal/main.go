@@ -12,12 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -36,7 +36,8 @@ func main() {
 		signals = append(signals, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop)   // a second signal ends the process at once
+	signal.Ignore(syscall.SIGPIPE) // the write fails, and the command cleans up
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -125,6 +126,9 @@ func (c *console) execute(ctx context.Context, args []string) (err error) {
 		args = []string{"--help"}
 	}
 	parsed, err := parser.Parse(args)
+	if errors.As(err, new(*fs.PathError)) { // of writing help
+		return about("standard output", err)
+	}
 	if err != nil {
 		hint := "blobseal --help"
 		var failed *kong.ParseError
@@ -151,10 +155,5 @@ func oneLine(err error) string {
 	if p := new(problem); errors.As(err, &p) {
 		text = p.Error()
 	}
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\r' || r == '\x1b' {
-			return ' '
-		}
-		return r
-	}, text)
+	return printable(text)
 }

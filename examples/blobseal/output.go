@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -35,9 +37,11 @@ func (c *console) create(ctx context.Context, name string, perm fs.FileMode, for
 	o := &output{ctx: ctx, name: name, target: name, force: force}
 	info, err := os.Lstat(name)
 	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		if o.target, err = filepath.EvalSymlinks(name); err == nil {
-			info, err = os.Stat(o.target)
-		} else if errors.Is(err, fs.ErrNotExist) {
+		info, err = os.Stat(name)
+		if err == nil && info.Mode().IsRegular() { // /dev/stdout may lead to a pipe, which has no path
+			o.target, err = filepath.EvalSymlinks(name)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil, problemf(err, "%s: is a symbolic link to nothing", name)
 		}
 	}
@@ -48,7 +52,7 @@ func (c *console) create(ctx context.Context, name string, perm fs.FileMode, for
 	case info.IsDir():
 		return nil, about(name, errIsDirectory)
 	case !info.Mode().IsRegular():
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		f, err := abandon(ctx, func() (*os.File, error) { return os.OpenFile(name, os.O_WRONLY, 0) })
 		if err != nil {
 			return nil, about(name, err)
 		}
@@ -79,14 +83,25 @@ func replacement(ctx context.Context, name, path string, info fs.FileInfo) (*out
 }
 
 func (o *output) createTemp(perm fs.FileMode) error {
-	dir, base := filepath.Split(o.target)
-	temp := dir + "." + base + ".blobseal-" + rand.Text()[:10] + ".tmp"
+	temp := hidden(o.target, ".blobseal-"+rand.Text()[:10]+".tmp")
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
 	}
 	o.file, o.w, o.temp = f, f, temp
 	return nil
+}
+
+// hidden is the path of a hidden file beside another one, for which it is. A name
+// that would be too long with that is hashed.
+func hidden(path, suffix string) string {
+	const longest = 255
+	dir, base := filepath.Split(path)
+	if len(".")+len(base)+len(suffix) > longest {
+		sum := sha256.Sum256([]byte(base))
+		base = hex.EncodeToString(sum[:])
+	}
+	return dir + "." + base + suffix
 }
 
 // atomic tells whether the output appears as a whole or not at all.

@@ -23,7 +23,7 @@ import (
 )
 
 // asCommand makes the test binary the command: "1" as it is, "fsize=N" with a
-// limit of N bytes on every file, "rewraps" as rewraps without end.
+// limit of N bytes on every file, "nobody" as another user than root, "rewraps" as rewraps without end.
 const asCommand = "BLOBSEAL_TEST_COMMAND"
 
 // TestMain lets the test binary be the command, for tests of signals and kills.
@@ -40,6 +40,11 @@ func beCommand() {
 		n, _ := strconv.ParseUint(limit, 10, 64)
 		signal.Ignore(syscall.SIGXFSZ)
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+			panic(err)
+		}
+	}
+	if how == "nobody" && os.Geteuid() == 0 {
+		if err := syscall.Setuid(65534); err != nil {
 			panic(err)
 		}
 	}

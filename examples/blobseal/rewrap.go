@@ -288,6 +288,9 @@ func (r *rewrap) replace(ctx context.Context, path string, o *object, envelope [
 		return about(o.name, err)
 	}
 	src.done()
+	if now, err := os.Stat(path); err != nil || !os.SameFile(now, o.info) {
+		return problemf(err, "%s: not changed: the file was replaced meanwhile", o.name)
+	}
 	return out.commit()
 }
 

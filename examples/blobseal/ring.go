@@ -104,7 +104,7 @@ func (cmd ringCreateCmd) Run(ctx context.Context, c *console) (err error) {
 	if err != nil {
 		return err
 	}
-	ring, err := openRing(ctx, cmd.Ring, root, func(s keyring.Store) keyring.Store { return newStore{s, errRingExists} })
+	ring, err := openRing(ctx, cmd.Ring, root, func(s keyring.Store) keyring.Store { return newStore{s, cmd.Ring, errRingExists} })
 	if err != nil {
 		undo()
 		return err
@@ -148,13 +148,14 @@ func newRoot(ctx context.Context, c *console, source rootSource, file, what stri
 // newStore is a store that must hold no document yet.
 type newStore struct {
 	keyring.Store
+	name   string
 	exists error
 }
 
 func (s newStore) Load(ctx context.Context) ([]byte, string, error) {
 	data, version, err := s.Store.Load(ctx)
 	if err == nil {
-		return nil, "", problemf(s.exists, "%s", s.exists)
+		return nil, "", problemf(s.exists, "%s: %s", s.name, s.exists)
 	}
 	return data, version, err
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/keyring"
 )
 
 func ringKeys(t *testing.T) (l listing) {
@@ -81,6 +83,16 @@ func TestRingCreate(t *testing.T) {
 		blobseal("ring", "create", "--ring", "none/my.ring", "--generate-root-key", "new.key").fails(t, 1, "none/my.ring: no such file or directory")
 		require.NoFileExists(t, "new.key")
 	})
+}
+
+// Who is a moment late to make a ring learns which one it is about.
+func TestRingCreateRace(t *testing.T) {
+	workspace(t)
+	root, err := rootSource{keyFile: "root.key"}.open(t.Context(), newConsole(nil, nil, nil))
+	require.NoError(t, err)
+	_, err = openRing(t.Context(), "my.ring", root, func(s keyring.Store) keyring.Store { return newStore{s, "my.ring", errRingExists} })
+	require.Error(t, err)
+	require.Equal(t, "my.ring: already exists, and a ring is never overwritten", oneLine(err))
 }
 
 func TestPassphrase(t *testing.T) {

@@ -38,6 +38,15 @@ func (s rootSource) own() rootSource {
 // local tells whether the root is a key of a service in a directory.
 func (s rootSource) local() bool { return strings.HasPrefix(s.kmsKey, localScheme+"://") }
 
+// directory is that of the service of a local root; it is empty for others.
+func (s rootSource) directory() string {
+	u, err := parseRootURL(s.kmsFlag(), s.kmsKey)
+	if err != nil || u.scheme != localScheme {
+		return ""
+	}
+	return u.key
+}
+
 func (s rootSource) kmsFlag() string { return "--" + s.prefix + "root-kms-key" }
 
 func (s rootSource) flags() string {
@@ -93,7 +102,7 @@ func (s rootSource) open(ctx context.Context, c *console) (tink.AEADWithContext,
 		return c.openRootKey(ctx, s)
 	}
 	if s.keyFile != "" {
-		key, err := readKey(s.keyFile)
+		key, err := readKey(ctx, s.keyFile)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +111,7 @@ func (s rootSource) open(ctx context.Context, c *console) (tink.AEADWithContext,
 	}
 	passphrase := []byte(os.Getenv(s.variable))
 	if s.passphraseFile != "" {
-		text, err := readSmall(s.passphraseFile)
+		text, err := readSmall(ctx, s.passphraseFile)
 		if err != nil {
 			return nil, err
 		}

@@ -43,8 +43,8 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console) error {
 		}
 		if err != nil {
 			bad++
-			reason := strings.TrimPrefix(oneLine(err), name+": ")
-			err = c.printf("%s: FAILED: %s\n", printable(name), printable(reason))
+			reason := strings.TrimPrefix(oneLine(err), printable(name)+": ")
+			err = c.printf("%s: FAILED: %s\n", printable(name), reason)
 		} else {
 			err = c.printf("%s: OK, %d bytes\n", printable(name), n)
 		}
