@@ -88,7 +88,7 @@ func (d *Decryption) RangeReader(src io.Reader, off, n int64) io.Reader {
 // size bytes long. It reads the last chunk to authenticate that length. A read
 // touches only the chunks that it needs, 16,400 bytes each: many small reads in
 // a row are better buffered. The result's ReadAt is safe for concurrent use if
-// that of src is.
+// that of src is. [net/http.ServeContent] takes it, and serves ranges of it.
 func (d *Decryption) ReaderAt(src io.ReaderAt, size int64) (*io.SectionReader, error) {
 	r, err := d.body.ReaderAt(src, size)
 	if err != nil {

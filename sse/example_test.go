@@ -11,9 +11,11 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
@@ -64,6 +66,40 @@ func Example() {
 		log.Fatal(err)
 	}
 	// Output: a picture of a cat
+}
+
+// A server streams an object. What it has sent is authentic, but when an error comes
+// the object has not proved to be whole: the answer is broken off, since one that
+// ends cleanly would be taken for all of it.
+func ExampleNewReader() {
+	cipher := sse.NewManaged(exampleRing())
+	obj := sse.Object{Bucket: "logs", Key: "2026-11-24"}
+	var stored bytes.Buffer
+	w, _ := sse.NewWriter(context.Background(), &stored, cipher, obj, nil)
+	io.WriteString(w, strings.Repeat("0123456789", 10_000))
+	w.Close()
+	stored.Truncate(50_000) // by some accident
+
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r, err := sse.NewReader(req.Context(), &stored, cipher, obj)
+		if err != nil {
+			http.Error(w, "cannot be read", http.StatusInternalServerError)
+			return
+		}
+		if _, err := io.Copy(w, r); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer server.Close()
+
+	answer, err := http.Get(server.URL)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(io.Discard, answer.Body)
+	fmt.Println("the client sees it:", err)
+	// Output: the client sees it: unexpected EOF
 }
 
 // Random access authenticates the object's length when it is opened.
@@ -282,6 +318,53 @@ func Example_errors() {
 	// key service down: 503
 	// its key is gone: 400
 	// another ring: 500 true
+}
+
+// A service with a table of metadata keeps the envelope in a column, and the body in
+// a file. Its objects are served with ranges and conditional requests.
+func ExampleDecryption_ReaderAt() {
+	ctx := context.Background()
+	cipher := sse.NewManaged(exampleRing())
+	obj := sse.Object{Bucket: "logs", Key: "2026-11-24"}
+	e, err := cipher.Encrypt(ctx, obj)
+	if err != nil {
+		log.Fatal(err)
+	}
+	body, err := io.ReadAll(e.Reader(strings.NewReader(strings.Repeat("0123456789", 10_000))))
+	if err != nil {
+		log.Fatal(err)
+	}
+	column, err := e.Envelope().MarshalBinary()
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	open := func(ctx context.Context) (*io.SectionReader, error) {
+		var env sse.Envelope
+		if err := env.UnmarshalBinary(column); err != nil {
+			return nil, err
+		}
+		d, err := cipher.Decrypt(ctx, obj, &env)
+		if err != nil {
+			return nil, err
+		}
+		return d.ReaderAt(bytes.NewReader(body), int64(len(body)))
+	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r, err := open(req.Context())
+		if err != nil {
+			http.Error(w, "cannot be read", http.StatusInternalServerError)
+			return
+		}
+		http.ServeContent(w, req, "log.txt", time.Time{}, r)
+	})
+
+	req := httptest.NewRequest(http.MethodGet, "/", nil)
+	req.Header.Set("Range", "bytes=50005-50016")
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, req)
+	fmt.Println(w.Code, w.Header().Get("Content-Range"), w.Body)
+	// Output: 206 bytes 50005-50016/100000 567890123456
 }
 
 // The envelope's mode chooses who decrypts.

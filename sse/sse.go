@@ -34,7 +34,9 @@
 //
 // No byte of plaintext is released before it is authenticated, in the stream, in
 // a range and at random. A reader returns [io.EOF] only after it has proved that
-// the body is whole: data is tentative until then. An envelope opens only for
+// the body is whole: data is tentative until then, and a server that meets an
+// error when it has sent some breaks its answer off, as in the example of
+// [NewReader], rather than end a short object cleanly. An envelope opens only for
 // its own object (bucket, key and encryption context), only in its own mode and
 // only with its own body. See SPEC.md beside this package for the format, which
 // version 1 fixes for good, and for what an attacker can and cannot do.
