@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+	"unicode/utf8"
 
 	"gocloud.dev/blob/driver"
 
@@ -63,6 +64,8 @@ func (bucketSignCmd) Help() string {
 
 func (cmd bucketSignCmd) Run(ctx context.Context, c *console) error {
 	switch {
+	case cmd.Key == "" || !utf8.ValidString(cmd.Key):
+		return usagef("%q is no object's key", cmd.Key)
 	case cmd.Expiry <= 0 || cmd.Expiry > blob.DefaultMaxExpiry:
 		return usagef("--expiry %v: want more than 0, and at most %v", cmd.Expiry, blob.DefaultMaxExpiry)
 	case cmd.ContentType != "" && cmd.Method != http.MethodPut:
@@ -154,9 +157,10 @@ func (cmd bucketServeCmd) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	var logs slog.Handler = slog.NewTextHandler(c.stdout, nil)
+	opts := &slog.HandlerOptions{ReplaceAttr: errorText}
+	var logs slog.Handler = slog.NewTextHandler(c.stdout, opts)
 	if cmd.JSON {
-		logs = slog.NewJSONHandler(c.stdout, nil)
+		logs = slog.NewJSONHandler(c.stdout, opts)
 	}
 	logger := slog.New(logs)
 	server := &http.Server{
@@ -182,6 +186,15 @@ func (cmd bucketServeCmd) Run(ctx context.Context, c *console) error {
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// errorText makes an error its text, as it would be for %v: slog would use %+v, for
+// which gocloud's errors list calls and source files.
+func errorText(_ []string, a slog.Attr) slog.Attr {
+	if err, is := a.Value.Any().(error); is {
+		a.Value = slog.StringValue(err.Error())
+	}
+	return a
 }
 
 // accessLog logs each request, without its URL: whoever has that may use it.

@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 	"google.golang.org/api/option"
 )
@@ -19,6 +20,7 @@ type console struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
+	parser     *kong.Kong // of command lines; nil for one of its own
 	isTerminal func(stream any) bool
 	patience   time.Duration // before a progress bar shows
 	auditWait  time.Duration // for an audit trail that another process writes

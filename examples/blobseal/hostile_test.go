@@ -25,6 +25,23 @@ const evilName = "a\x1b[31m\u009b31m\b\a\u202e\u2066b\nc\xff"
 
 const tamedName = "a?[31m?31m????b c\ufffd"
 
+// What is not UTF-8 is a name of its own all the same.
+func TestNamesAreBytes(t *testing.T) {
+	workspace(t)
+	for _, name := range []string{"x\xfe", "x\xff"} {
+		write(t, name+".plain", []byte(name))
+		ok(t, args("encrypt", customer, name+".plain", name)...)
+	}
+	for _, name := range []string{"x\xfe", "x\xff"} {
+		require.Equal(t, name, ok(t, args("decrypt", customer, name, "-")...))
+	}
+	require.Subset(t, files(t), []string{"x\xfe", "x\xff"})
+	album(t, ring)
+	blobseal(args("bucket", "put", bucketURL, ring, "my.key", "x\xff")...).fails(t, 1, "must be a valid UTF-8 string")
+	blobseal("bucket", "sign", "--secret-file", "my.key", "--base-url", "http://localhost/", "x\xff").fails(t, 2, `"x\xff" is no object's key`)
+	blobseal("bucket", "sign", "--secret-file", "my.key", "--base-url", "http://localhost/", "").fails(t, 2, `"" is no object's key`)
+}
+
 func TestNamesTellATerminalNothing(t *testing.T) {
 	workspace(t)
 	write(t, "plain", []byte("x"))

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -97,26 +98,44 @@ func (c *console) run(ctx context.Context, args []string) int {
 // finished is thrown by kong's Exit, after --help and --version.
 type finished struct{}
 
-func (c *console) execute(ctx context.Context, args []string) (err error) {
+// newParser makes a parser of command lines.
+func newParser() *kong.Kong {
 	parser, err := kong.New(&cli{},
 		kong.Name("blobseal"),
 		kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Vars{"version": version()},
-		kong.Writers(c.stdout, c.stderr),
 		kong.Exit(func(int) { panic(finished{}) }),
-		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.KindMapper(reflect.String, kong.MapperFunc(asItIs)),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "keys", Title: "Keys: a ring or a key service with one source of its root, or a customer key"},
 			{Key: "root", Title: "The keys, and the root that opens them: exactly one source"},
 			{Key: "bucket", Title: "The bucket"},
 			{Key: "urls", Title: "Signed URLs"},
 			{Key: "target", Title: "What to seal it under: by default the newest key of the same ring or service"},
-		}),
-		kong.Bind(c))
+		}))
 	if err != nil {
 		panic(err) // the struct tags are wrong
 	}
+	return parser
+}
+
+// asItIs takes a text as it is. Kong's own way changes what is not UTF-8, as names
+// of files may be.
+func asItIs(from *kong.DecodeContext, to reflect.Value) error {
+	token, err := from.Scan.PopValue("string")
+	if err == nil {
+		to.SetString(token.String())
+	}
+	return err
+}
+
+func (c *console) execute(ctx context.Context, args []string) error {
+	parser := c.parser
+	if parser == nil {
+		parser = newParser()
+	}
+	parser.Stdout, parser.Stderr = c.stdout, c.stderr
 	defer func() {
 		if thrown := recover(); thrown != nil && thrown != (any)(finished{}) {
 			panic(thrown)
@@ -137,7 +156,8 @@ func (c *console) execute(ctx context.Context, args []string) (err error) {
 		}
 		return usagef("%v; see %s", err, hint)
 	}
-	return parsed.Run()
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(c)
 }
 
 // version describes this build.

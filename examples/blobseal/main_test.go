@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,6 +28,24 @@ type result struct {
 	out, errout string
 }
 
+// parsers that are not in use: to make one is much of the work of a command.
+var parsers = sync.Pool{New: func() any { return newParser() }}
+
+// forget has a parser forget which flags and arguments it has seen.
+func forget(parser *kong.Kong) {
+	_ = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		switch node := node.(type) {
+		case *kong.Node:
+			node.Active = false
+		case *kong.Flag:
+			node.Set, node.Active = false, false
+		case *kong.Value:
+			node.Set = false
+		}
+		return next(nil)
+	})
+}
+
 // adjustments are made to the console of each command that a test runs.
 var adjustments []func(*console)
 
@@ -35,6 +55,11 @@ func blobseal(args ...string) result { return piped("", args...) }
 func piped(stdin string, args ...string) result {
 	var out, errout bytes.Buffer
 	c := newConsole(strings.NewReader(stdin), &out, &errout)
+	c.parser = parsers.Get().(*kong.Kong)
+	defer func() {
+		forget(c.parser)
+		parsers.Put(c.parser)
+	}()
 	for _, adjust := range adjustments {
 		adjust(c)
 	}
