@@ -3,7 +3,6 @@ package keyring
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -62,10 +61,11 @@ func (r *Ring) rotate(ctx context.Context, wanted func(o, first *opened) bool) (
 // Other processes learn of it when they next refresh. Destroying removes the key
 // bytes from the document and cannot be taken back, but copies of older
 // documents still hold them. The errors of the ring's own are [ErrUnknownKey],
-// [ErrDestroyed] for a version that already is, and [ErrPrimary].
+// [ErrDestroyed] for a version that already is, [ErrPrimary], and [ErrInvalid] for
+// another state.
 func (r *Ring) SetState(ctx context.Context, id string, state State) (Info, error) {
 	if !state.valid() {
-		return Info{}, fmt.Errorf("keyring: no such state: %d", uint8(state))
+		return Info{}, invalid("no such state: %d", uint8(state))
 	}
 	version, err := r.parseKeyID(id)
 	if err != nil {
@@ -118,7 +118,7 @@ func (r *Ring) SetPeriod(ctx context.Context, period time.Duration) error {
 // its root, can still open what they sealed.
 func (r *Ring) ChangeRoot(ctx context.Context, newRoot tink.AEADWithContext) error {
 	if newRoot == nil {
-		return errors.New("keyring: no root")
+		return invalid("no root")
 	}
 	if err := r.lock(ctx); err != nil {
 		return err

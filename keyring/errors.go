@@ -6,6 +6,20 @@ import (
 	"fmt"
 )
 
+// ErrInvalid: an argument that is wrong in itself, such as a root key of another
+// length than 32 bytes. Nothing was read or written.
+var ErrInvalid = errors.New("keyring: invalid argument")
+
+// argumentError is an ErrInvalid, in words that need no such heading.
+type argumentError string
+
+func (e argumentError) Error() string        { return "keyring: " + string(e) }
+func (e argumentError) Is(target error) bool { return target == ErrInvalid }
+
+func invalid(format string, args ...any) error {
+	return argumentError(fmt.Sprintf(format, args...))
+}
+
 // Errors of a [Store], which the ring passes on.
 var (
 	// ErrNotExist: the store holds no document. It is never the answer of a

@@ -43,10 +43,11 @@ const lockRetry = 5 * time.Millisecond
 type FileStore struct{ path string }
 
 // NewFileStore returns the store in the file at path. It does not touch the
-// file: that need not exist, but its directory must when the store is used.
+// file: that need not exist, but its directory must when the store is used. An empty
+// path is [ErrInvalid].
 func NewFileStore(path string) (*FileStore, error) {
 	if path == "" {
-		return nil, errors.New("keyring: empty path")
+		return nil, invalid("empty path")
 	}
 	abs, err := filepath.Abs(path) // whatever the working directory becomes
 	if err != nil {

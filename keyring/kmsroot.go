@@ -63,7 +63,8 @@ type kmsRoot struct {
 // document: a keyset of any size takes one request to seal and one to open, of
 // some hundred bytes each. The service is asked as opts.Principal, under the
 // encryption context that opts describe, and about the resource "keyring".
-// nil opts means the zero KMSRootOptions.
+// nil opts means the zero KMSRootOptions. Without a client or a key id, and with a
+// context that has the pair [KMSPurpose] already, it fails with [ErrInvalid].
 //
 // Only keyID is ever asked to open a document, and never the key that the
 // document names: who can write to the store could name one of their own. So
@@ -81,17 +82,17 @@ type kmsRoot struct {
 // It is safe for concurrent use and keeps no data key.
 func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (tink.AEADWithContext, error) {
 	if client == nil {
-		return nil, errors.New("keyring: no key service")
+		return nil, invalid("no key service")
 	}
 	if keyID == "" || len(keyID) > maxKMSKeyID {
-		return nil, fmt.Errorf("keyring: root key id of %d bytes, want 1 to %d", len(keyID), maxKMSKeyID)
+		return nil, invalid("root key id of %d bytes, want 1 to %d", len(keyID), maxKMSKeyID)
 	}
 	r := &kmsRoot{client: client, keyID: keyID}
 	if opts != nil {
 		r.opts = *opts
 	}
 	if _, taken := r.opts.Context[KMSPurpose]; taken {
-		return nil, fmt.Errorf("keyring: root context has a %q of its own", KMSPurpose)
+		return nil, invalid("root context has a %q of its own", KMSPurpose)
 	}
 	r.ec = kms.Context{KMSPurpose: kmsPurposeRoot}
 	maps.Copy(r.ec, r.opts.Context)

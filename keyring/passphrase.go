@@ -72,9 +72,10 @@ type derivedKey struct {
 }
 
 // NewPassphraseRoot returns a root that derives its key from a passphrase, by
-// Argon2id. It copies the passphrase, which must not be empty and should not be
-// short: everyone who sees the document can try passphrases on it, at their
-// leisure. Where a key can be kept, [NewKeyRoot] is the better root.
+// Argon2id. It copies the passphrase, which should not be short: everyone who sees
+// the document can try passphrases on it, at their leisure. Where a key can be
+// kept, [NewKeyRoot] is the better root. An empty passphrase, and params out of
+// bounds, are [ErrInvalid].
 //
 // The ciphertext carries the costs and the salt. Another passphrase, other
 // associated data or costs out of bounds are [ErrRoot], a message that was
@@ -84,7 +85,7 @@ type derivedKey struct {
 // ring. It is safe for concurrent use and does not print its passphrase.
 func NewPassphraseRoot(passphrase []byte, params *PassphraseParams) (tink.AEADWithContext, error) {
 	if len(passphrase) == 0 {
-		return nil, errors.New("keyring: empty passphrase")
+		return nil, invalid("empty passphrase")
 	}
 	var p PassphraseParams
 	if params != nil {
@@ -100,7 +101,7 @@ func NewPassphraseRoot(passphrase []byte, params *PassphraseParams) (tink.AEADWi
 		p.Threads = defaultThreads
 	}
 	if err := p.check(); err != nil {
-		return nil, fmt.Errorf("keyring: %w", err)
+		return nil, invalid("%v", err)
 	}
 	own := bytes.Clone(passphrase)
 	return &passphraseRoot{

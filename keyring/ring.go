@@ -75,11 +75,12 @@ type Ring struct {
 // Ring is. ctx bounds the call.
 //
 // Its errors are [ErrNotExist], those of the document ([ErrDamaged],
-// [ErrVersion], [ErrRoot], [ErrRootUnavailable]), [ErrStore], and [ErrPeriod].
-// Those of the store, of the root and of ctx are visible to [errors.Is].
+// [ErrVersion], [ErrRoot], [ErrRootUnavailable]), [ErrStore], [ErrPeriod] and
+// [ErrInvalid]. Those of the store, of the root and of ctx are visible to
+// [errors.Is].
 func Open(ctx context.Context, store Store, root tink.AEADWithContext, opts *Options) (*Ring, error) {
 	if store == nil || root == nil {
-		return nil, errors.New("keyring: no store or no root")
+		return nil, invalid("no store or no root")
 	}
 	r := &Ring{store: store, now: time.Now, writer: make(chan struct{}, 1)}
 	r.roots.Store(&[]tink.AEADWithContext{root})
@@ -114,13 +115,13 @@ func (o *Options) check() error {
 		}
 	}
 	if o.HardAge < 0 {
-		return fmt.Errorf("keyring: hard age of %v", o.HardAge)
+		return invalid("hard age of %v", o.HardAge)
 	}
 	if o.RefreshInterval == 0 {
 		o.RefreshInterval = DefaultRefreshInterval
 	}
 	if o.RefreshInterval < time.Second {
-		return fmt.Errorf("keyring: refresh interval of %v, want at least a second", o.RefreshInterval)
+		return invalid("refresh interval of %v, want at least a second", o.RefreshInterval)
 	}
 	return nil
 }

@@ -22,7 +22,8 @@ const keyRootLabel = "github.com/blobseal/blobseal/v1 key root\x00"
 type keyRoot struct{ key secret.Key }
 
 // NewKeyRoot returns a root that is a key of exactly 32 random bytes, which it
-// copies. [ParseKey] reads one from a file or a variable.
+// copies; another length is [ErrInvalid]. [ParseKey] reads one from a file or a
+// variable.
 //
 // Its ciphertext is one Cobblestone-256 message. Another key or other associated
 // data is [ErrRoot], a message that was edited behind its head [ErrDamaged]. It
@@ -30,7 +31,7 @@ type keyRoot struct{ key secret.Key }
 func NewKeyRoot(key []byte) (tink.AEADWithContext, error) {
 	k, err := secret.New(key)
 	if err != nil {
-		return nil, fmt.Errorf("keyring: root %w", err)
+		return nil, invalid("root %v", err)
 	}
 	return &keyRoot{key: k}, nil
 }
@@ -82,8 +83,8 @@ func openRootMessage(key secret.Key, context, message []byte) ([]byte, error) {
 
 // ParseKey reads a root key from the contents of a file or a variable: exactly
 // 32 bytes, or text that encodes 32 bytes in hexadecimal or in standard base64
-// with padding, with or without a line end behind it. The result shares no
-// memory with text, and no error shows any of it.
+// with padding, with or without a line end behind it. All else is [ErrInvalid], and
+// the error shows nothing of it. The result shares no memory with text.
 //
 // 32 bytes that are all printable characters are refused: they are text of some
 // other kind, such as the hexadecimal form of 16 bytes, and too easy to guess.
@@ -94,7 +95,7 @@ func ParseKey(text []byte) ([]byte, error) {
 				return append([]byte(nil), text...), nil
 			}
 		}
-		return nil, fmt.Errorf("keyring: root key is text of %d characters, not %d random bytes", len(text), len(text))
+		return nil, invalid("root key is text of %d characters, not %d random bytes", len(text), len(text))
 	}
 	line := text
 	if n := len(line); n > 0 && line[n-1] == '\n' {
@@ -115,7 +116,7 @@ func ParseKey(text []byte) ([]byte, error) {
 			return decoded, nil
 		}
 	}
-	return nil, fmt.Errorf("keyring: root key is neither %d bytes nor these in hexadecimal or base64 (%d bytes given)", len(key), len(text))
+	return nil, invalid("root key is neither %d bytes nor these in hexadecimal or base64 (%d bytes given)", len(key), len(text))
 }
 
 // recorder is a root for one call. It remembers the root's own error, which

@@ -32,7 +32,7 @@ func (s State) String() string {
 // than the three states.
 func (s State) MarshalText() ([]byte, error) {
 	if !s.valid() {
-		return nil, fmt.Errorf("keyring: no such state: %d", uint8(s))
+		return nil, invalid("no such state: %d", uint8(s))
 	}
 	return []byte(stateNames[s]), nil
 }
@@ -45,7 +45,7 @@ func (s *State) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("keyring: no such state: %q", shorten(string(text)))
+	return invalid("no such state: %q", shorten(string(text)))
 }
 
 // Info describes one version of a ring. It holds nothing secret.
