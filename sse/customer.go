@@ -2,6 +2,8 @@ package sse
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/base64"
 	"fmt"
 
 	"github.com/blobseal/blobseal/internal/secret"
@@ -15,13 +17,35 @@ type Customer struct{ key secret.Key }
 
 // NewCustomer returns the mode for one customer key of 32 bytes, which is
 // copied; another length is [ErrInvalid]. The key must be uniformly random; for
-// passwords, derive one first. The example reads it from S3's headers.
+// passwords, derive one first. [ParseCustomerKey] reads one from S3's headers.
 func NewCustomer(key []byte) (*Customer, error) {
 	k, err := secret.New(key)
 	if err != nil {
 		return nil, fmt.Errorf("%w: customer %v", ErrInvalid, err)
 	}
 	return &Customer{key: k}, nil
+}
+
+// ParseCustomerKey returns the mode for a customer key as S3's headers bring it,
+// x-amz-server-side-encryption-customer-algorithm, -key and -key-MD5: "AES256", a
+// key of 32 bytes, and the key's MD5, both in standard base64. All else is
+// [ErrInvalid], and the error shows none of the three. Whether a request brings a
+// customer key at all is for the caller to ask first.
+//
+// The MD5 guards against accidents on the way and proves nothing else.
+func ParseCustomerKey(algorithm, key, keyMD5 string) (*Customer, error) {
+	if algorithm != "AES256" {
+		return nil, fmt.Errorf("%w: customer algorithm is not AES256", ErrInvalid)
+	}
+	raw, err := base64.StdEncoding.DecodeString(key)
+	defer clear(raw)
+	if err != nil || base64.StdEncoding.EncodeToString(raw) != key { // which does without line ends
+		return nil, fmt.Errorf("%w: customer key is not in base64", ErrInvalid)
+	}
+	if sum := md5.Sum(raw); keyMD5 != base64.StdEncoding.EncodeToString(sum[:]) {
+		return nil, fmt.Errorf("%w: customer key does not have the MD5 that comes with it", ErrInvalid)
+	}
+	return NewCustomer(raw)
 }
 
 // Encrypt implements [Encrypter]. It needs no ctx.

@@ -9,8 +9,8 @@ import (
 // Errors, for [errors.Is]. Errors of the key ring, of a key service, of ctx and
 // of the caller's own readers and writers stay visible beside them.
 var (
-	// ErrFormat: the bytes are not an envelope. No key was touched. An envelope
-	// that ends early is [io.ErrUnexpectedEOF] too.
+	// ErrFormat: the bytes are not an envelope, or there is none. No key was
+	// touched. An envelope that ends early is [io.ErrUnexpectedEOF] too.
 	ErrFormat = errors.New("sse: not an envelope")
 
 	// ErrVersion: the envelope is of a version that this package does not know.

@@ -3,9 +3,7 @@ package sse_test
 import (
 	"bytes"
 	"context"
-	"crypto/md5"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -216,23 +214,12 @@ func customerFrom(h http.Header) (*sse.Customer, error) {
 	if algorithm == "" && key == "" && sum == "" {
 		return nil, nil
 	}
-	raw, err := base64.StdEncoding.Strict().DecodeString(key)
-	defer clear(raw)
-	digest := md5.Sum(raw) // against accidents
-	switch {
-	case algorithm != "AES256":
-		return nil, fmt.Errorf("%w: customer algorithm %q", sse.ErrInvalid, algorithm)
-	case err != nil:
-		return nil, fmt.Errorf("%w: customer key is not base64", sse.ErrInvalid)
-	case sum != base64.StdEncoding.EncodeToString(digest[:]):
-		return nil, fmt.Errorf("%w: customer key has another MD5", sse.ErrInvalid)
-	}
-	return sse.NewCustomer(raw) // refuses all but 32 bytes
+	return sse.ParseCustomerKey(algorithm, key, sum)
 }
 
 // A service that takes customer keys as S3 does. Answers repeat the algorithm and
 // the MD5, and never the key.
-func ExampleNewCustomer() {
+func ExampleParseCustomerKey() {
 	h := http.Header{}
 	h.Set("x-amz-server-side-encryption-customer-algorithm", "AES256")
 	h.Set("x-amz-server-side-encryption-customer-key", "pO3upElrwuEXSoFwCfnZPdSsmt/xWeFa0N9KgDijwVs=")
@@ -245,7 +232,7 @@ func ExampleNewCustomer() {
 	fmt.Println(err)
 	// Output:
 	// SSE-C <nil>
-	// sse: invalid argument: customer key has another MD5
+	// sse: invalid argument: customer key does not have the MD5 that comes with it
 }
 
 // statusOf is the HTTP status of an error, as S3 has it. The order counts, since an
