@@ -1,0 +1,62 @@
+package keyring_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
+)
+
+// Arguments that are wrong in themselves are ErrInvalid, and nothing else happens.
+func TestInvalidArguments(t *testing.T) {
+	ctx := t.Context()
+	key := bytes.Repeat([]byte("\x81secret\x9e"), 4)
+	root, err := keyring.NewKeyRoot(key)
+	require.NoError(t, err)
+	ring, err := keyring.Open(ctx, keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	require.NoError(t, err)
+	fake := kmstest.NewFake("key")
+
+	open := func(opts keyring.Options) error {
+		store := keyring.NewMemStore()
+		opts.Create = true
+		_, err := keyring.Open(ctx, store, root, &opts)
+		_, _, absent := store.Load(ctx)
+		require.ErrorIs(t, absent, keyring.ErrNotExist)
+		return err
+	}
+	second := func(_ any, err error) error { return err }
+	for name, err := range map[string]error{
+		"no store":             second(keyring.Open(ctx, nil, root, nil)),
+		"no root":              second(keyring.Open(ctx, keyring.NewMemStore(), nil, nil)),
+		"hard age":             open(keyring.Options{HardAge: -1}),
+		"refresh interval":     open(keyring.Options{RefreshInterval: time.Second - 1}),
+		"no new root":          ring.ChangeRoot(ctx, nil),
+		"state":                second(ring.SetState(ctx, ring.Keys()[0].ID, 9)),
+		"no path":              second(keyring.NewFileStore("")),
+		"no key":               second(keyring.NewKeyRoot(nil)),
+		"short key":            second(keyring.NewKeyRoot(key[1:])),
+		"key as text":          second(keyring.ParseKey(bytes.Repeat([]byte("secret78"), 4))),
+		"key in no encoding":   second(keyring.ParseKey([]byte("secret"))),
+		"no passphrase":        second(keyring.NewPassphraseRoot(nil, nil)),
+		"costs":                second(keyring.NewPassphraseRoot([]byte("secret"), &keyring.PassphraseParams{Memory: 1})),
+		"no key service":       second(keyring.NewKMSRoot(nil, "key", nil)),
+		"no id":                second(keyring.NewKMSRoot(fake, "", nil)),
+		"long id":              second(keyring.NewKMSRoot(fake, strings.Repeat("k", 2049), nil)),
+		"context":              second(keyring.NewKMSRoot(fake, "key", &keyring.KMSRootOptions{Context: kms.Context{keyring.KMSPurpose: "x"}})),
+		"text of no state":     new(keyring.State).UnmarshalText([]byte("enabled ")),
+		"state without a text": second(keyring.State(9).MarshalText()),
+	} {
+		require.ErrorIs(t, err, keyring.ErrInvalid, name)
+		require.ErrorContains(t, err, "keyring: ", name)
+		require.NotContains(t, err.Error(), "secret", name)
+	}
+	require.EqualValues(t, 1, ring.Generation())
+	require.Empty(t, fake.Calls())
+}
