@@ -16,7 +16,7 @@ var (
 	// ErrInUse is what an [*InUseError] is, for errors.Is.
 	ErrInUse = errors.New("blob: key is in use")
 
-	// ErrQuarantine: the version is disabled, and not for long enough to be
+	// ErrQuarantine: the version has not been disabled for long enough to be
 	// destroyed.
 	ErrQuarantine = errors.New("blob: key version is in quarantine")
 )
@@ -158,8 +158,8 @@ type RetireOptions struct {
 // that does not know of the rotation yet. Its object cannot be read while the
 // version is disabled, and can when it is enabled again: nothing is lost. That is
 // why Destroy waits. Retire with Destroy disables, returns [ErrQuarantine], and
-// destroys when it is called again after the quarantine and one more inventory
-// still finds nothing.
+// destroys when it is called again after the quarantine, if one more inventory still
+// finds nothing and nobody has enabled the version meanwhile.
 //
 // The version as it is afterwards is returned, also with an error if it is known.
 func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOptions, buckets ...*Bucket) (keyring.Info, error) {
@@ -174,7 +174,9 @@ func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOpti
 	if err != nil {
 		return info, fmt.Errorf("blob: retiring %s: %w", id, err)
 	}
+	var looked time.Time // when the last inventory began
 	unused := func() error {
+		looked = time.Now()
 		return Unused(ctx, KeyRef{sse.ModeManaged, id}, &InventoryOptions{Workers: o.Workers, Limit: o.Limit}, buckets...)
 	}
 	if err := unused(); err != nil {
@@ -197,8 +199,20 @@ func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOpti
 	if !o.Destroy {
 		return info, nil
 	}
-	if end := info.Changed.Add(o.Quarantine); o.Quarantine > 0 && time.Now().Before(end) {
+	// What was published in the quarantine is in an inventory that begins after it.
+	if end := info.Changed.Add(o.Quarantine); o.Quarantine > 0 && looked.Before(end) {
 		return info, fmt.Errorf("%w: %s may be destroyed from %s on", ErrQuarantine, id, end.Format(time.RFC3339))
+	}
+	// An inventory takes its time, in which somebody may have enabled the version.
+	if err := ring.Refresh(ctx); err != nil {
+		return info, fmt.Errorf("blob: retiring %s: %w", id, err)
+	}
+	now, err := versionOf(ring, id)
+	if err != nil {
+		return now, fmt.Errorf("blob: retiring %s: %w", id, err)
+	}
+	if now.State != info.State || !now.Changed.Equal(info.Changed) {
+		return now, fmt.Errorf("%w: %s was enabled meanwhile", ErrQuarantine, id)
 	}
 	destroyed, err := ring.SetState(ctx, id, keyring.Destroyed)
 	if err != nil {

@@ -210,3 +210,119 @@ func TestRetireQuarantine(t *testing.T) {
 		require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "late"))
 	})
 }
+
+// An inventory that began in the quarantine may have gone by where an upload ended
+// later, still in it: it does not destroy the version, however long it takes.
+func TestRetireLooksAfterTheQuarantine(t *testing.T) {
+	for _, quarantine := range []time.Duration{0, time.Nanosecond} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newMem(t))
+			old := primary(t, w.ring)
+			late, err := w.NewWriter(ctx, "a", nil)
+			require.NoError(t, err)
+			_, err = late.Write(content(100_000))
+			require.NoError(t, err)
+			w.rotate(t)
+			w.put(t, "b", 10, nil)
+			destroy := &blob.RetireOptions{Destroy: true, Quarantine: quarantine}
+			if quarantine == 0 {
+				_, err = blob.Retire(ctx, w.ring, old, destroy, w.Bucket)
+				require.ErrorIs(t, err, blob.ErrQuarantine)
+				time.Sleep(blob.DefaultQuarantine - time.Second)
+			}
+			opened := 0
+			w.store.set(func(op, key string) error {
+				if op == "open" {
+					if opened++; key == "b" && w.state(old) == keyring.Disabled && late != nil {
+						require.NoError(t, late.Close()) // where the inventory has been
+						late = nil
+						time.Sleep(time.Hour)
+					}
+				}
+				return nil
+			})
+			info, err := blob.Retire(ctx, w.ring, old, destroy, w.Bucket)
+			require.Nil(t, late)
+			require.ErrorIs(t, err, blob.ErrQuarantine)
+			require.Equal(t, keyring.Disabled, info.State)
+			_, err = blob.Retire(ctx, w.ring, old, destroy, w.Bucket)
+			require.ErrorIs(t, err, blob.ErrInUse)
+			_, err = w.ring.SetState(ctx, old, keyring.Enabled)
+			require.NoError(t, err)
+			require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "a"))
+		})
+	}
+}
+
+// Somebody enables the version, to read what it sealed, while Retire looks for what
+// it may have sealed.
+func TestRetireOfWhatIsEnabledMeanwhile(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	old := primary(t, w.ring)
+	w.rotate(t)
+	w.put(t, "a", 10, nil)
+	_, err := w.ring.SetState(ctx, old, keyring.Disabled)
+	require.NoError(t, err)
+	for _, again := range []bool{false, true} { // disabled
+		w.store.set(func(op, _ string) error {
+			if op != "list" {
+				return nil
+			}
+			time.Sleep(2 * time.Millisecond) // what Changed is counted in
+			_, err := w.ring.SetState(ctx, old, keyring.Enabled)
+			if again {
+				_, err = w.ring.SetState(ctx, old, keyring.Disabled)
+			}
+			return err
+		})
+		info, err := blob.Retire(ctx, w.ring, old, &blob.RetireOptions{Destroy: true, Quarantine: time.Nanosecond}, w.Bucket)
+		require.ErrorIs(t, err, blob.ErrQuarantine)
+		require.Equal(t, w.state(old), info.State)
+		require.NotEqual(t, keyring.Destroyed, info.State)
+		w.store.set(nil)
+		_, err = w.ring.SetState(ctx, old, keyring.Disabled)
+		require.NoError(t, err)
+	}
+}
+
+// A replica that has not heard of the rotation seals under a version that is
+// retired already, and nobody can know. What it wrote is not lost: it keeps the
+// version from being destroyed, and opens when that is enabled again.
+func TestRetireAndAReplicaOfYesterday(t *testing.T) {
+	store := keyring.NewMemStore()
+	root, err := keyring.NewKeyRoot(make([]byte, 32))
+	require.NoError(t, err)
+	inner := newMem(t)
+	replica := func() (*keyring.Ring, *blob.Bucket) {
+		ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+		require.NoError(t, err)
+		return ring, newBucketWith(t, inner, sse.NewManaged(ring), nil)
+	}
+	ring, b := replica()
+	stale, yesterday := replica()
+	old := primary(t, ring)
+	_, err = ring.Rotate(ctx)
+	require.NoError(t, err)
+	info, err := blob.Retire(ctx, ring, old, nil, b)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Disabled, info.State)
+
+	require.Equal(t, old, primary(t, stale))
+	require.NoError(t, yesterday.WriteAll(ctx, "a", content(50_000), nil))
+	_, err = b.ReadAll(ctx, "a")
+	require.ErrorIs(t, err, keyring.ErrDisabled)
+	_, err = blob.Retire(ctx, ring, old, &blob.RetireOptions{Destroy: true, Quarantine: blob.NoQuarantine}, b)
+	require.ErrorIs(t, err, blob.ErrInUse)
+
+	require.NoError(t, stale.Refresh(ctx))
+	require.NoError(t, yesterday.WriteAll(ctx, "b", content(10), nil))
+	_, err = ring.SetState(ctx, old, keyring.Enabled)
+	require.NoError(t, err)
+	_, err = b.Rewrap(ctx, nil)
+	require.NoError(t, err)
+	info, err = blob.Retire(ctx, ring, old, &blob.RetireOptions{Destroy: true, Quarantine: blob.NoQuarantine}, b)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Destroyed, info.State)
+	require.Equal(t, content(50_000), readAll(t, b.Bucket, "a"))
+	require.Equal(t, content(10), readAll(t, b.Bucket, "b"))
+}
