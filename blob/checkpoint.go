@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
@@ -66,7 +67,8 @@ type checkpoint struct {
 
 	// After is the last key, in the order of the listing, that the job is through
 	// with, and Failed those of them that failed, to be tried again. Unordered:
-	// the store does not list in the order of keys, so that After says nothing.
+	// the store does not list in the order of keys, or has keys that are not UTF-8,
+	// so that After and Failed say nothing.
 	After     string   `json:"after"`
 	Unordered bool     `json:"unordered,omitempty"`
 	Failed    []string `json:"failed,omitempty"`
@@ -151,7 +153,7 @@ func (c *checkpoint) through(key string, failed, again bool, maxFailures int) er
 		}
 		return nil
 	}
-	if key <= c.After {
+	if key <= c.After || !utf8.ValidString(key) { // which JSON would not keep
 		c.Unordered = true
 	}
 	c.After = key

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/keyring"
@@ -358,3 +361,61 @@ func (brokenStore) Load(context.Context) ([]byte, string, error) {
 	return nil, "", keyring.ErrNotExist
 }
 func (brokenStore) Swap(context.Context, string, []byte) (string, error) { return "", errRigged }
+
+// A directory from before UTF-8 has names that JSON does not keep: as a checkpoint
+// would have them, they are other objects, behind others that are still to be done.
+func TestCheckpointOfNamesThatAreNotUTF8(t *testing.T) {
+	dir := t.TempDir()
+	inner, err := fileblob.OpenBucket(dir, nil)
+	require.NoError(t, err)
+	defer inner.Close()
+	store, outer := rig(t, inner)
+	b := newBucket(t, outer, &blob.Options{AllowPlain: true})
+	const latin1 = "\x80t\xe9.jpg" // "\uFFFDt…" in a checkpoint
+	for _, name := range []string{"a", latin1, "\u00e9", "\u65e5"} {
+		if err := os.WriteFile(filepath.Join(dir, name), content(100), 0o600); err != nil {
+			t.Skip("the file system wants UTF-8 names:", err)
+		}
+	}
+	job := blob.Job{Checkpoint: keyring.NewMemStore(), Workers: 1}
+	encrypt := func(ctx context.Context) (*blob.Report, error) {
+		return b.EncryptExisting(ctx, &blob.EncryptOptions{Job: job})
+	}
+	stopped, stop := context.WithCancel(ctx)
+	job.Object = func(r blob.Result) {
+		if r.Key == latin1 {
+			stop()
+		}
+	}
+	store.set(func(op, key string) error {
+		if key == "\u00e9" {
+			return context.Cause(stopped)
+		}
+		return nil
+	})
+	_, err = encrypt(stopped)
+	require.ErrorIs(t, err, context.Canceled)
+	store.set(nil)
+	job.Object = nil
+	for range 2 {
+		report, err := encrypt(ctx)
+		require.ErrorIs(t, err, blob.ErrIncomplete, "gocloud reads nothing by such a name")
+		require.EqualValues(t, 1, report.Failed)
+		require.Equal(t, latin1, report.Failures[0].Key)
+		for _, name := range []string{"a", "\u00e9", "\u65e5"} {
+			require.Equal(t, blob.KindEncrypted, kindOf(t, b, name), name)
+		}
+	}
+	require.NoError(t, os.Rename(filepath.Join(dir, latin1), filepath.Join(dir, "renamed")))
+	_, err = encrypt(ctx)
+	require.NoError(t, err)
+	require.Equal(t, blob.KindEncrypted, kindOf(t, b, "renamed"))
+}
+
+func kindOf(t testing.TB, b *blob.Bucket, key string) blob.Kind {
+	for e, err := range b.Inventory(ctx, &blob.InventoryOptions{Filter: blob.Filter{Prefix: key}}) {
+		require.NoError(t, err)
+		return e.Kind
+	}
+	return 0
+}
