@@ -217,6 +217,9 @@ func (h *Handler) setHeader(header http.Header, attrs *gcblob.Attributes) {
 // errDigest: the body is not the one that its Content-MD5 is of.
 var errDigest = errors.New("blob: body does not match its Content-MD5")
 
+// errLength: the body is not as long as its Content-Length.
+var errLength = errors.New("blob: body does not match its Content-Length")
+
 // put stores the request's body.
 func (h *Handler) put(w http.ResponseWriter, r *http.Request, key string) error {
 	opts, err := writerOptions(r)
@@ -239,10 +242,12 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, key string) error 
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(dst, src)
+	n, err := io.Copy(dst, src)
 	switch {
 	case src.err != nil:
 		err = src.err // which the bucket may have wrapped
+	case err == nil && r.ContentLength >= 0 && n != r.ContentLength: // as net/http sees to, but others may not
+		err = &statusError{http.StatusBadRequest, errLength}
 	case err == nil && src.md5 != nil && !bytes.Equal(src.md5.Sum(nil), opts.ContentMD5):
 		err = &statusError{http.StatusBadRequest, errDigest}
 	}

@@ -763,6 +763,20 @@ func TestPutCommitsOnce(t *testing.T) {
 		require.Equal(t, 413, b.do(t, "PUT", b.url(t, "k", "PUT", ""), bytes.NewReader(make([]byte, 1001))).status)
 		require.Empty(t, s.writes)
 	})
+	// A server, or what stands before the handler, that hands a body on as it comes.
+	for name, body := range map[string]string{"shorter than it says": "bod", "longer than it says": "body and more"} {
+		t.Run(name, func(t *testing.T) {
+			mem := newMem(t)
+			b := newBed(t, "plain", mem, nil)
+			r := httptest.NewRequest("PUT", b.url(t, "k", "PUT", ""), strings.NewReader(body))
+			r.ContentLength = 4
+			rec := httptest.NewRecorder()
+			blob.NewHandler(mem, b.signer, nil).ServeHTTP(rec, r)
+			require.Equal(t, 400, rec.Code)
+			_, err := mem.ReadAll(t.Context(), "k")
+			require.ErrorIs(t, err, gcerrors.ErrNotFound)
+		})
+	}
 	t.Run("without a limit", func(t *testing.T) {
 		s := newScript(nil)
 		b := newBed(t, "script", s.bucket(), &blob.HandlerOptions{MaxSize: -1})

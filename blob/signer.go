@@ -245,7 +245,7 @@ func (s *Signer) permit(ctx context.Context, key string, opts *driver.SignedURLO
 		return nil, fmt.Errorf("a signed URL cannot be valid for %v, but for %v at most", expiry, s.maxExpiry)
 	}
 	// Up to whole seconds.
-	p.Expires = time.Unix(s.now().Add(expiry+time.Second-1).Unix(), 0)
+	p.Expires = time.Unix(s.now().Add(expiry).Add(time.Second-1).Unix(), 0)
 	if s.principal {
 		p.Principal = kms.PrincipalFrom(ctx)
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -339,11 +340,16 @@ func TestSignedURLExpires(t *testing.T) {
 		{"at the end of a second", time.Second - 1, time.Minute, time.Minute + time.Second - 1, time.Minute + time.Second},
 		{"shorter than a second", 0, 1, time.Second - 1, time.Second},
 		{"default", 0, 0, time.Hour - 1, time.Hour},
+		{"as long as can be said", 1, math.MaxInt64 / 2, math.MaxInt64 / 2, math.MaxInt64/2 + time.Second},
 		{"longest", 0, blob.DefaultMaxExpiry, blob.DefaultMaxExpiry - 1, blob.DefaultMaxExpiry},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := &clock{start.Add(tc.signed)}
-			s := newSigner(t, signerBase, secretOf(1), &blob.SignerOptions{Now: c.now})
+			opts := &blob.SignerOptions{Now: c.now}
+			if tc.expiry > blob.DefaultMaxExpiry {
+				opts.MaxExpiry = math.MaxInt64
+			}
+			s := newSigner(t, signerBase, secretOf(1), opts)
 			signed, err := s.SignedURL(t.Context(), "k", &driver.SignedURLOptions{Expiry: tc.expiry})
 			require.NoError(t, err)
 			r := request("GET", queryOf(t, signed))
