@@ -80,6 +80,7 @@ type bucket struct {
 	*blob.Bucket
 	shown    string // its URL, without parameters
 	dir      string // where it is, if it is a directory
+	place    string // what tells it from others of its name
 	pageSize int    // that suits the store
 	keys     map[sse.Mode]*keys
 }
@@ -100,16 +101,17 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys)
 			return nil, usagef("--bucket %q: the directory begins with a third slash, file:///DIR, or with a dot, file://./DIR", f.Bucket)
 		}
 		b.pageSize = 100_000 // each page walks the directory
-		b.dir = filepath.FromSlash(u.Path)
+		dir := filepath.FromSlash(u.Path)
 		if u.Host == "." {
-			b.dir = "." + b.dir
+			dir = "." + dir
 		}
-		if real, err := filepath.EvalSymlinks(b.dir); err == nil && real != filepath.Clean(b.dir) { // package fileblob lists nothing behind a link
-			if b.dir, err = filepath.Abs(real); err != nil {
-				return nil, about(b.shown, err)
-			}
-			store.Host, store.Path, store.RawPath = "", path.Join("/", filepath.ToSlash(b.dir)), ""
+		if b.dir, err = filepath.Abs(dir); err != nil {
+			return nil, about(b.shown, err)
 		}
+		if real, err := filepath.EvalSymlinks(b.dir); err == nil { // package fileblob lists nothing behind a link
+			b.dir = real
+		}
+		store.Host, store.Path, store.RawPath = "", path.Join("/", filepath.ToSlash(b.dir)), ""
 		if last := path.Base(u.Path); name == "" && last != "/" && last != "." && last != ".." {
 			name = last
 		}
@@ -128,6 +130,8 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys)
 	if name == "" {
 		return nil, usagef("--bucket %q has no name in it: give --name", f.Bucket)
 	}
+	query := u.Query()
+	b.place = fmt.Sprintf("%s://%s%s?%s", u.Scheme, store.Host, store.Path, url.Values{"endpoint": query["endpoint"], "prefix": query["prefix"]}.Encode())
 	inner, err := gcblob.OpenBucket(ctx, store.String())
 	if err != nil {
 		return nil, b.aboutOpening(err)
@@ -178,7 +182,8 @@ func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*
 		case err == nil, errors.Is(err, fs.ErrNotExist): // it went meanwhile
 			return nil
 		}
-		return problemf(err, "%s: %s: %s: not all that is there would be seen", b.shown, path, plain(err))
+		rel, _ := filepath.Rel(b.dir, path)
+		return problemf(err, "%s: %s: %s: not all that is there would be seen", b.shown, rel, plain(err))
 	})
 	if err != nil {
 		b.Close()
@@ -189,29 +194,16 @@ func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*
 
 // holds tells whether a file is in the bucket, as far as it can be found.
 func (b *bucket) holds(file string) bool {
-	resolve := func(path string) (string, error) {
-		path, err := filepath.Abs(path)
-		if err != nil {
-			return "", err
-		}
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			return real, nil
-		}
-		dir, err := filepath.EvalSymlinks(filepath.Dir(path)) // it is not there yet
-		return filepath.Join(dir, filepath.Base(path)), err
-	}
-	if b.dir == "" || file == "" {
+	path, err := filepath.Abs(file)
+	if b.dir == "" || file == "" || err != nil {
 		return false
 	}
-	dir, err := resolve(b.dir)
-	if err != nil {
-		return false
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil { // it is not there yet
+		path = filepath.Join(dir, filepath.Base(path))
 	}
-	path, err := resolve(file)
-	if err != nil {
-		return false
-	}
-	rel, err := filepath.Rel(dir, path)
+	rel, err := filepath.Rel(b.dir, path)
 	return err == nil && filepath.IsLocal(rel)
 }
 
@@ -350,9 +342,9 @@ func (b *bucket) aboutOpening(err error) error {
 	case errors.Is(err, context.Canceled):
 		return about(b.shown, err)
 	}
-	text := strings.TrimPrefix(b.storeSays(err), "open bucket ")
-	if _, detail, found := strings.Cut(text, b.shown); found { // gocloud shows the URL with its parameters
-		_, text, _ = strings.Cut(detail, ": ")
+	text := b.storeSays(err)
+	if rest, found := strings.CutPrefix(text, "open bucket "); found { // gocloud shows the URL with its parameters
+		_, text, _ = strings.Cut(rest, ": ")
 	}
 	return problemf(err, "%s: %s", b.shown, text)
 }

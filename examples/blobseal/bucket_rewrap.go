@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/keyring"
@@ -74,7 +76,7 @@ func (f jobFlags) run(ctx context.Context, c *console, b *bucket, target *keys, 
 		if err != nil {
 			return about(f.Checkpoint, err)
 		}
-		job.Checkpoint = checkpointStore{store, f.Checkpoint}
+		job.Checkpoint = checkpointStore{store, f.Checkpoint, fmt.Sprintf("blobseal checkpoint of %q\n", b.place)}
 	}
 	report, err := do(ctx, job)
 	p.done()
@@ -146,10 +148,12 @@ func (f jobFlags) summary(c *console, b *bucket, r *blob.Report, done string) er
 		b.shown, how, objects(r.Done), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, r.Changed, r.Failed)
 }
 
-// checkpointStore keeps a checkpoint, and puts its errors into words.
+// checkpointStore keeps a checkpoint, and puts its errors into words. It knows where
+// the bucket is, since another one of its name may be at another place.
 type checkpointStore struct {
 	keyring.Store
 	path string
+	head string // line that a checkpoint of this bucket begins with
 }
 
 func (s checkpointStore) about(err error) error {
@@ -168,11 +172,18 @@ func (s checkpointStore) about(err error) error {
 
 func (s checkpointStore) Load(ctx context.Context) ([]byte, string, error) {
 	data, version, err := s.Store.Load(ctx)
-	return data, version, s.about(err)
+	if err != nil {
+		return nil, "", s.about(err)
+	}
+	data, found := bytes.CutPrefix(data, []byte(s.head))
+	if !found {
+		return nil, "", blob.ErrCheckpoint
+	}
+	return data, version, nil
 }
 
 func (s checkpointStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
-	version, err := s.Store.Swap(ctx, version, data)
+	version, err := s.Store.Swap(ctx, version, append([]byte(s.head), data...))
 	return version, s.about(err)
 }
 

@@ -234,6 +234,9 @@ func TestBucketCheckpoint(t *testing.T) {
 	require.NoError(t, os.WriteFile("photos/b", read(t, "photos/a"), 0o644))
 	blobseal(args(rewrap, checkpoint)...).fails(t, 1, "1 object failed")
 	blobseal(args(rewrap, checkpoint, "--prefix", "a")...).fails(t, 1, "photos.cp: is the checkpoint of another job, or none")
+	require.NoError(t, os.CopyFS("elsewhere/photos", os.DirFS("photos")))
+	blobseal(args("bucket", "rewrap", "--bucket", "file://./elsewhere/photos", ring, "--force", checkpoint)...).
+		fails(t, 1, "photos.cp: is the checkpoint of another job, or none")
 	write(t, "photos.cp", []byte("to do: rewrap"))
 	blobseal(args(rewrap, checkpoint)...).fails(t, 1, "photos.cp: is the checkpoint of another job, or none")
 	blobseal(args(rewrap, "--checkpoint", "no/photos.cp")...).fails(t, 1, "no/photos.cp: no such file or directory")
