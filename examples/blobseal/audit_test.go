@@ -236,3 +236,29 @@ func TestAuditWait(t *testing.T) {
 	ok(t, args("encrypt", photos, "plain", "out")...)
 	ok(t, args("verify", photos, "out")...)
 }
+
+// A trail is read over all its files; what was moved away is missed.
+func TestAuditRotated(t *testing.T) {
+	workspace(t)
+	sink, err := kms.OpenFileSink("my.kms/audit.jsonl", &kms.FileSinkOptions{MaxSize: 2000})
+	require.NoError(t, err)
+	for range 20 {
+		require.NoError(t, sink.Write(t.Context(), kms.Record{Time: time.Now(), EventID: "e", Operation: kms.OpDecrypt, Outcome: kms.OutcomeSuccess}))
+	}
+	require.NoError(t, sink.Close())
+	require.FileExists(t, "my.kms/audit.jsonl.000002")
+	write(t, "plain", []byte("plain"))
+	ok(t, args("encrypt", photos, "plain", "sealed")...)
+	before := len(records(t))
+	require.Equal(t, 2+20+1, before, "CreateKey and CreateAlias, those, and the use")
+	require.Contains(t, ok(t, "audit", "verify", "--kms", "my.kms"), ": OK, 23 records, up to 2")
+	require.Equal(t, 1+before, strings.Count(ok(t, "audit", "show", "--kms", "my.kms"), "\n"))
+
+	first := ok(t, "audit", "verify", "my.kms/audit.jsonl.000001")
+	require.NoError(t, os.Rename("my.kms/audit.jsonl.000001", "moved"))
+	blobseal("audit", "verify", "--kms", "my.kms").fails(t, 1, "is missing")
+	_, anchor, found := strings.Cut(strings.TrimSpace(first), ", up to ")
+	require.True(t, found)
+	require.Contains(t, ok(t, "audit", "verify", "--kms", "my.kms", "--from", anchor), ": OK, ")
+	ok(t, args("decrypt", service, "sealed", "-")...)
+}

@@ -70,12 +70,11 @@ func (cmd bucketShredCmd) Run(ctx context.Context, c *console) error {
 			return err
 		}
 	}
-	file, err := os.OpenFile(cmd.Record, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	record, err := openRecord(cmd.Record)
 	if err != nil {
 		return about(cmd.Record, err)
 	}
-	defer file.Close()
-	record := recordFile{file, cmd.Record}
+	defer record.Close()
 	switch {
 	case k != nil:
 		return cmd.shredKey(ctx, c, b, k, victim, destroyer, record)
@@ -213,6 +212,30 @@ func (d serviceKeyDestroyer) Destroy(ctx context.Context) error {
 type recordFile struct {
 	*os.File
 	name string
+}
+
+// openRecord opens a record to add to it. It spares files of other kinds, and ends a
+// line that was torn off.
+func openRecord(name string) (recordFile, error) {
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return recordFile{}, err
+	}
+	var first, last [1]byte
+	if info, statErr := file.Stat(); statErr == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		file.ReadAt(first[:], 0)
+		file.ReadAt(last[:], info.Size()-1)
+		switch {
+		case first[0] != '{':
+			err = errors.New("is not a record of what was shredded")
+		case last[0] != '\n':
+			_, err = file.WriteString("\n")
+		}
+	}
+	if err != nil {
+		file.Close()
+	}
+	return recordFile{file, name}, err
 }
 
 func (f recordFile) Write(p []byte) (int, error) {

@@ -351,6 +351,18 @@ func TestBucketShred(t *testing.T) {
 	events()
 	require.NoError(t, os.Remove("photos/u7/plain"))
 
+	t.Run("a record that is none", func(t *testing.T) {
+		before := read(t, "my.ring")
+		blobseal("bucket", "shred", bucketURL[0], bucketURL[1], "--record", "my.ring", "--yes", "u8/a").fails(t, 1, "my.ring: is not a record of what was shredded")
+		require.Equal(t, before, read(t, "my.ring"))
+		require.FileExists(t, "photos/u8/a")
+	})
+	t.Run("a record that was torn", func(t *testing.T) {
+		write(t, "shredded.jsonl", []byte("{\"event\":\"shr"))
+		blobseal(args(shred, "--yes", "none")...).fails(t, 1, "none: no such object")
+		require.Equal(t, "{\"event\":\"shr\n", string(read(t, "shredded.jsonl")))
+		require.NoError(t, os.Remove("shredded.jsonl"))
+	})
 	t.Run("a ring's key", func(t *testing.T) {
 		old := ringKeys(t).Keys[0].ID
 		blobseal(args(shred, ring, "--yes", "--key-id", old)...).fails(t, 1, "rotate first")

@@ -45,6 +45,9 @@ func about(name string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return &problem{"interrupted", err}
 	}
+	if name == "" { // as of a variable of the shell that is not set
+		name = `""`
+	}
 	return problemf(err, "%s: %s", name, plain(err))
 }
 
