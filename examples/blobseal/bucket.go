@@ -56,7 +56,7 @@ A server with the API of S3 that does not know its checksums needs request_check
 
 --name is the name that objects are bound to, by default that of the URL: the last part of a directory's path, or the bucket of S3. It must be what the service calls the bucket.
 
-On S3, rewrap and encrypt-existing say If-Match, and so never take the place of an object that a service has written meanwhile. A directory has no such condition, and neither has a server that ignores it: there the commands look immediately before they replace an object, and lose a write that comes between. A directory keeps each object's attributes in a file beside it, NAME.attrs, which is written first: a process that is killed between leaves an object without attributes. ?metadata=skip does without them. New files come from TMPDIR, which must be on the directory's file system; ?no_tmp_dir=true makes them beside the object.
+On S3, rewrap and encrypt-existing say If-Match, and so never take the place of an object that a service has written meanwhile. A directory has no such condition, and neither has a server that ignores it: there the commands look immediately before they replace an object, and lose a write that comes between. A directory keeps each object's attributes in a file beside it, NAME.attrs, which is written first: a process that is killed between leaves an object without attributes. ?metadata=skip does without them. New files come from TMPDIR, which must be on the directory's file system; ?no_tmp_dir=true makes them beside the object. Commands on all objects refuse a directory with another one in it that may not be read or is a link: what is there would not show.
 
 On a terminal, a bar shows how far a command is; to know how much is left, it lists the bucket once more.
 
@@ -162,24 +162,16 @@ func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*
 		return b, err
 	}
 	err = filepath.WalkDir(b.dir, func(path string, entry fs.DirEntry, err error) error {
-		mode := fs.ModeDir
-		if err == nil {
-			mode = entry.Type()
-		}
-		if linked, there := os.Stat(path); mode&fs.ModeSymlink != 0 && there == nil {
-			mode = linked.Mode().Type()
-			if mode.IsDir() {
-				err = errors.New("is a link to a directory")
-			}
-		}
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return ctx.Err()
-		case path == filepath.Join(b.dir, "lost+found") && mode.IsDir(): // the file system's
-			return fs.SkipDir
-		case err == nil && mode&^(fs.ModeDir|fs.ModeSymlink) != 0:
-			err = errors.New("is not a regular file")
-		case err == nil, errors.Is(err, fs.ErrNotExist): // it went meanwhile
+		}
+		if err == nil {
+			if path == filepath.Join(b.dir, "lost+found") && entry.IsDir() { // the file system's
+				return fs.SkipDir
+			}
+			err = listable(path, entry.Type())
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) { // it went meanwhile
 			return nil
 		}
 		rel, _ := filepath.Rel(b.dir, path)
@@ -190,6 +182,24 @@ func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*
 		return nil, about(b.shown, err)
 	}
 	return b, nil
+}
+
+// listable says why something in a directory is neither an object nor leads to some.
+func listable(path string, mode fs.FileMode) error {
+	if mode&fs.ModeSymlink != 0 {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			return err
+		case info.IsDir():
+			return errors.New("is a link to a directory")
+		}
+		mode = info.Mode()
+	}
+	if !mode.IsDir() && !mode.IsRegular() {
+		return errors.New("is not a regular file")
+	}
+	return nil
 }
 
 // holds tells whether a file is in the bucket, as far as it can be found.
