@@ -5,7 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"fmt"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -132,45 +132,34 @@ func TestReaderLeaves(t *testing.T) {
 	result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "standard output: no space left on device")
 }
 
-// One interrupt is enough where a pipe has nobody at its other end.
+// An interrupt ends a command that waits for the other end of a pipe.
 func TestInterruptOfAPipe(t *testing.T) {
 	workspace(t)
 	write(t, "plain", []byte("x"))
 	ok(t, args("encrypt", customer, "plain", "sealed")...)
-	require.NoError(t, syscall.Mkfifo("pipe", 0o600))
+	for _, name := range []string{"in", "out", "key", "passphrase"} {
+		require.NoError(t, syscall.Mkfifo("pipe-"+name, 0o600))
+	}
 	before := files(t)
 	for name, args := range map[string][]string{
-		"in":         args("encrypt", customer, "pipe", "out"),
-		"out":        args("decrypt", customer, "sealed", "pipe"),
-		"key":        args("verify", "--customer-key-file", "pipe", "sealed"),
-		"passphrase": args("ring", "list", "--ring", "my.ring", "--passphrase-file", "pipe"),
+		"in":         args("encrypt", customer, "pipe-in", "out"),
+		"out":        args("decrypt", customer, "sealed", "pipe-out"),
+		"key":        args("verify", "--customer-key-file", "pipe-key", "sealed"),
+		"passphrase": args("ring", "list", "--ring", "my.ring", "--passphrase-file", "pipe-passphrase"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := command(t, "1", args...)
+			ctx, interrupt := context.WithCancel(t.Context())
+			time.AfterFunc(50*time.Millisecond, interrupt)
 			var errout bytes.Buffer
-			cmd.Stderr = &errout
-			require.NoError(t, cmd.Start())
-			require.Eventually(t, func() bool { return sleeps(t, cmd.Process.Pid) }, 10*time.Second, 5*time.Millisecond)
-			require.NoError(t, cmd.Process.Signal(os.Interrupt))
-			cmd.Wait()
-			result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
+			code := run(ctx, args, strings.NewReader(""), io.Discard, &errout)
+			result{code, "", errout.String()}.fails(t, 1, "interrupted")
 			require.Equal(t, before, files(t))
+
+			both, err := os.OpenFile("pipe-"+name, os.O_RDWR, 0) // what was left behind ends, too
+			require.NoError(t, err)
+			require.NoError(t, both.Close())
 		})
 	}
-}
-
-// sleeps tells whether a thread of a process waits for the other end of a pipe.
-func sleeps(t *testing.T, pid int) bool {
-	t.Helper()
-	calls, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
-	require.NoError(t, err)
-	for _, name := range calls {
-		call, err := os.ReadFile(name)
-		if err == nil && strings.HasPrefix(string(call), fmt.Sprint(syscall.SYS_OPENAT, " ")) {
-			return true
-		}
-	}
-	return false
 }
 
 // What has come under a file's name while a rewrap wrote its successor stays.
