@@ -26,7 +26,7 @@ const (
 	VerdictTruncated                         // it ends where no object ends
 	VerdictDamaged                           // the envelope or the body is not what was written
 	VerdictUnknownVersion                    // the envelope is of a later version of the format
-	VerdictUnreadable                        // the store did not give it
+	VerdictUnreadable                        // the store did not give it, or another version of it each time
 )
 
 var verdictNames = [...]string{
@@ -120,14 +120,16 @@ func (b *Bucket) Check(ctx context.Context, opts *CheckOptions) iter.Seq2[Findin
 	})
 }
 
-// maxLooks bounds how often an object that keeps changing is looked at.
-const maxLooks = 3
+// maxLooks bounds how often the head of an object that keeps changing is looked at,
+// and maxChecks how often all of it is.
+const maxLooks, maxChecks = 3, 8
 
 // check looks at one object. A verdict that is not good may come of two versions,
 // in one look even where the store tells the size of another than it gives, as that
-// of files may. So it has to last.
+// of files may. So it has to last for two looks, at one version.
 func (b *Bucket) check(ctx context.Context, object listed, o CheckOptions) Finding {
 	var before *sse.Envelope
+	var found Verdict // then
 	for attempt := 1; ; attempt++ {
 		e, env := b.inspect(ctx, object)
 		f := Finding{Entry: e, Err: e.Err}
@@ -135,13 +137,18 @@ func (b *Bucket) check(ctx context.Context, object listed, o CheckOptions) Findi
 			f.Err = b.open(ctx, e, env, o)
 		}
 		f.Verdict = verdict(e, f.Err)
-		if f.Err == nil || env == nil || attempt == maxLooks {
+		if f.Err == nil || env == nil {
 			return f
 		}
-		if same, err := sameEnvelope(before, env); err != nil || same {
+		if same, err := sameEnvelope(before, env); err != nil || same && f.Verdict == found {
 			return f
 		}
-		before = env
+		if attempt == maxChecks {
+			f.Err = fmt.Errorf("%w: %v", ErrChanged, f.Err)
+			f.Verdict = VerdictUnreadable
+			return f
+		}
+		before, found = env, f.Verdict
 	}
 }
 
@@ -156,12 +163,15 @@ func (b *Bucket) open(ctx context.Context, e Entry, env *sse.Envelope, o CheckOp
 		body := &storedBody{ctx: ctx, b: b, key: e.Key, off: int64(e.EnvelopeSize)}
 		_, err = d.ReaderAt(body, e.Stored-int64(e.EnvelopeSize))
 	case CheckBodies:
-		r, openErr := b.inner.NewRangeReader(ctx, e.Key, int64(e.EnvelopeSize), -1, nil)
+		r, openErr := b.openStored(ctx, e.Key, int64(e.EnvelopeSize), -1, nil)
 		if openErr != nil {
-			return openError(openErr)
+			return openErr
 		}
 		defer r.Close()
-		_, err = copyBody(io.Discard, d.Reader(r))
+		var n int64
+		if n, err = copyBody(io.Discard, d.Reader(r)); err == nil && n != e.Size {
+			err = fmt.Errorf("%w: its size is not the one that the store said", ErrChanged)
+		}
 	}
 	return err
 }
@@ -175,9 +185,9 @@ type storedBody struct {
 }
 
 func (s *storedBody) ReadAt(p []byte, off int64) (int, error) {
-	r, err := s.b.inner.NewRangeReader(s.ctx, s.key, s.off+off, int64(len(p)), nil)
+	r, err := s.b.openStored(s.ctx, s.key, s.off+off, int64(len(p)), nil)
 	if err != nil {
-		return 0, openError(err)
+		return 0, err
 	}
 	defer r.Close()
 	n, err := io.ReadFull(r, p)

@@ -205,3 +205,45 @@ func TestCheckOfAStaleSize(t *testing.T) {
 		}
 	}
 }
+
+// An object that is another one whenever its body is asked for is not damaged.
+func TestCheckOfWhatNeverRests(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 40_000, nil)
+	opened := 0
+	w.store.set(func(op, key string) error {
+		if op == "open" {
+			if opened++; opened%2 == 0 { // the body's
+				w.put(t, "a", 40_000, nil)
+			}
+		}
+		return nil
+	})
+	for f, err := range w.Check(ctx, &blob.CheckOptions{Depth: blob.CheckBodies}) {
+		require.NoError(t, err)
+		require.Equal(t, blob.VerdictUnreadable, f.Verdict)
+		require.ErrorIs(t, f.Err, blob.ErrChanged)
+	}
+}
+
+// A look that failed is no look at the version that was there.
+func TestCheckAfterAFault(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 40_000, nil)
+	opened := 0
+	w.store.set(func(op, key string) error {
+		if op == "open" {
+			switch opened++; opened {
+			case 2: // the first look at the body
+				return errRigged
+			case 4: // the second
+				w.put(t, "a", 40_000, nil)
+			}
+		}
+		return nil
+	})
+	for f, err := range w.Check(ctx, &blob.CheckOptions{Depth: blob.CheckBodies}) {
+		require.NoError(t, err)
+		require.Equal(t, blob.VerdictGood, f.Verdict, f.Err)
+	}
+}

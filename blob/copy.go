@@ -34,8 +34,10 @@ func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *dr
 	}
 	for attempt := 1; ; attempt++ {
 		err := c.run(ctx)
-		// The hook cannot be called twice.
-		if !errors.Is(err, ErrChanged) || attempt == maxTries || c.hook != nil {
+		switch {
+		case errors.Is(err, errDamaged) && attempt < maxTries: // nothing was written
+			pause(ctx, attempt)
+		case !errors.Is(err, ErrChanged) || attempt == maxTries || c.hook != nil: // which cannot be called twice
 			return err
 		}
 	}
@@ -60,9 +62,9 @@ func (c *copying) run(ctx context.Context) error {
 	if err != nil {
 		return openError(err)
 	}
-	r, err := b.inner.NewReader(ctx, c.src, nil)
+	r, err := b.openStored(ctx, c.src, 0, -1, nil)
 	if err != nil {
-		return openError(err)
+		return err
 	}
 	defer r.Close()
 	if r.Size() < 0 {

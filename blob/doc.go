@@ -41,8 +41,10 @@
 // No byte is returned before it is authenticated, and io.EOF only when the object
 // is whole. A read of a part is of one version of the object, also while others
 // replace it; where they do that all the time it is [ErrChanged]. Sizes in
-// attributes and lists are as authentic as the store; that of a reader is proved
-// at the latest by io.EOF, unless [Options].SkipLengthCheck waives that.
+// attributes and lists are as authentic as the store, and so are those of readers
+// of plain objects. That of a reader of an encrypted one is proved at the latest by
+// io.EOF, unless [Options].SkipLengthCheck waives that: where it is another, the
+// reader ends with [ErrChanged].
 //
 // Nothing is published before Close has returned nil, and nothing at all once a
 // write, an upload's source or ctx has failed: the store's own write is cancelled

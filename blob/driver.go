@@ -8,6 +8,8 @@ import (
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/sse"
 )
 
 // bucketDriver implements gocloud's driver over the public API of the inner
@@ -86,8 +88,12 @@ func (b *Bucket) attributes(ctx context.Context, key string) (*gcblob.Attributes
 			return nil, 0, openError(err)
 		}
 		size, err := b.contentSize(ctx, key, a)
-		if !errors.Is(err, ErrChanged) || attempt == maxTries {
+		looksDamaged := errors.Is(err, errDamaged) || errors.Is(err, sse.ErrTruncated)
+		if !errors.Is(err, ErrChanged) && !looksDamaged || attempt == maxTries {
 			return a, size, err
+		}
+		if looksDamaged {
+			pause(ctx, attempt)
 		}
 	}
 }

@@ -133,7 +133,8 @@ func (b *Bucket) inspect(ctx context.Context, object listed) (Entry, *sse.Envelo
 				return e, nil
 			}
 			if _, hinted = parseHint(attrs.Metadata); hinted && look < maxLooks {
-				continue // it may have been encrypted since
+				pause(ctx, look)
+				continue // it may have been encrypted since, or be about to be
 			}
 		}
 		e.classify(env, err, hinted)
@@ -159,9 +160,9 @@ func (b *Bucket) readHead(ctx context.Context, e *Entry, n int) (*sse.Envelope, 
 	if e.Stored <= 0 {
 		length = -1 // stores refuse ranges of what is empty
 	}
-	r, err := b.inner.NewRangeReader(ctx, e.Key, 0, length, nil)
+	r, err := b.openStored(ctx, e.Key, 0, length, nil)
 	if err != nil {
-		return nil, openError(err)
+		return nil, err
 	}
 	defer r.Close()
 	e.Stored, e.ModTime = r.Size(), r.ModTime()

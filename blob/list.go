@@ -100,7 +100,7 @@ func (b *Bucket) look(ctx context.Context, o *driver.ListObject) error {
 			return err
 		}
 		hint, _ := parseHint(attrs.Metadata)
-		envelope = hint.EnvelopeSize
+		o.Size, envelope = attrs.Size, hint.EnvelopeSize // of one version
 	}
 	if size, err := plainSize(o.Size, envelope); err == nil && envelope > 0 {
 		o.Size = size

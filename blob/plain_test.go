@@ -8,6 +8,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
@@ -447,4 +449,85 @@ func TestSignedURLWithoutSigner(t *testing.T) {
 	require.ErrorIs(t, err, blob.ErrNoSigner)
 	require.Equal(t, gcerrors.Unimplemented, gcerrors.Code(err))
 	require.Empty(t, url)
+}
+
+// TestMetadataComesFirst: in a store that publishes metadata and then, a moment
+// later, what it is of, a plain object that is being replaced is not damaged.
+func TestMetadataComesFirst(t *testing.T) {
+	for name, do := range map[string]func(b *blob.Bucket) error{
+		"read":       func(b *blob.Bucket) error { _, err := b.ReadAll(ctx, "k"); return err },
+		"part":       func(b *blob.Bucket) error { _, err := readRange(b.Bucket, "k", 3, 5); return err },
+		"attributes": func(b *blob.Bucket) error { _, err := b.Attributes(ctx, "k"); return err },
+		"copy":       func(b *blob.Bucket) error { return b.Copy(ctx, "k2", "k", nil) },
+		"inventory": func(b *blob.Bucket) error {
+			for e, err := range b.Inventory(ctx, nil) {
+				return errors.Join(err, e.Err)
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				spy, inner := newSpy(t)
+				b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+				require.NoError(t, b.WriteAll(ctx, "k", content(100), nil))
+				sealed, err := inner.Attributes(ctx, "k")
+				require.NoError(t, err)
+				p := readAll(t, inner, "k")
+				require.NoError(t, inner.WriteAll(ctx, "k", content(50), &gcblob.WriterOptions{Metadata: sealed.Metadata}))
+				published := time.AfterFunc(5*time.Millisecond, func() {
+					require.NoError(t, spy.bucket.WriteAll(context.Background(), "k", p, &gcblob.WriterOptions{Metadata: sealed.Metadata}))
+				})
+				defer published.Stop()
+				require.NoError(t, do(b))
+			})
+		})
+	}
+}
+
+// TestListOfWhatWasSealedMeanwhile: the size in a list is arithmetic with two
+// numbers of one version.
+func TestListOfWhatWasSealedMeanwhile(t *testing.T) {
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.NoError(t, inner.WriteAll(ctx, "k", content(5000), nil))
+	spy.hook = func(_ context.Context, call string) error {
+		if call != "read k" {
+			return nil
+		}
+		spy.hook = nil
+		require.NoError(t, b.WriteAll(ctx, "k", content(7000), nil))
+		return errBoom
+	}
+	page, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 7000, page[0].Size)
+}
+
+// TestAttributesOfAStaleSize: attributes and a look at the content that both tell
+// the size of what was there before make nothing of it truncated.
+func TestAttributesOfAStaleSize(t *testing.T) {
+	spy, inner := newSpy(t)
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.NoError(t, b.WriteAll(ctx, "k", content(100), nil))
+	sealed := readAll(t, inner, "k")
+	require.NoError(t, inner.WriteAll(ctx, "k", content(1), nil))
+	looks := 0
+	spy.hook = func(_ context.Context, call string) error {
+		if strings.HasPrefix(call, "GET k") {
+			if looks++; looks == 1 {
+				return spy.bucket.WriteAll(ctx, "k", sealed, nil)
+			}
+		}
+		return nil
+	}
+	spy.stale = func() int64 {
+		if looks == 1 {
+			return 1
+		}
+		return 0
+	}
+	attrs, err := b.Attributes(ctx, "k")
+	require.NoError(t, err)
+	require.EqualValues(t, 100, attrs.Size)
 }

@@ -53,22 +53,26 @@ func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, l
 		open = func() (*reader, *sse.Envelope, error) { return d.b.read(ctx, key, opts.BeforeRead) }
 	}
 	var before *sse.Envelope
-	alike := 0 // attempts in a row that met the same envelope
+	alike := 0 // attempts in a row that failed so with the same envelope
 	for attempt := 1; ; attempt++ {
 		r, env, err := open()
 		if err == nil {
 			return r, nil
 		}
 		// Requests that met two versions of the object look like damage. It is
-		// damage if the second of three attempts fails, and the first and the third
-		// met the same envelope, between which nothing was replaced. Stores that
-		// publish metadata before content, as that of files, also look so.
-		alike++
-		if same, _ := sameEnvelope(before, env); !same {
-			alike = 1
-		}
-		before = env
+		// damage if three attempts look so and met the same envelope: nothing was
+		// replaced in the second of them. Stores that publish metadata before
+		// content, as that of files, also look so.
 		torn := env != nil && errors.Is(err, sse.ErrCorrupt)
+		same, _ := sameEnvelope(before, env)
+		switch before = env; {
+		case !torn:
+			alike = 0
+		case !same:
+			alike = 1
+		default:
+			alike++
+		}
 		again := errors.Is(err, ErrChanged) || errors.Is(err, errDamaged) || torn && alike < 3
 		switch {
 		case !again:
@@ -78,6 +82,21 @@ func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, l
 		case attempt == maxTries:
 			return nil, err
 		}
+		if errors.Is(err, errDamaged) {
+			pause(ctx, attempt)
+		}
+	}
+}
+
+// pause waits before another attempt at an object whose metadata may be that of a
+// version that is about to be published, as in a store of files: with the writer
+// between two calls, all attempts would else be over before the second.
+func pause(ctx context.Context, attempt int) {
+	timer := time.NewTimer(time.Millisecond << attempt)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -111,9 +130,9 @@ func (g *getter) get(off, n int64) (*gcblob.Reader, error) {
 	if g.hook != nil {
 		opts = &gcblob.ReaderOptions{BeforeRead: g.before}
 	}
-	r, err := g.b.inner.NewRangeReader(g.ctx, g.key, off, n, opts)
+	r, err := g.b.openStored(g.ctx, g.key, off, n, opts)
 	if err != nil {
-		return nil, openError(err)
+		return nil, err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -205,7 +224,12 @@ func (b *Bucket) read(ctx context.Context, key string, hook func(func(any) bool)
 	if err != nil {
 		return nil, env, err
 	}
-	return g.reader(d.Reader(body), size, env, inner), env, nil
+	length, err := sse.CiphertextSize(size)
+	if err != nil {
+		return nil, env, err
+	}
+	count := &counter{r: body}
+	return g.reader(&proved{rest: d.Reader(count), body: count, length: length}, size, env, inner), env, nil
 }
 
 // checkPlain returns nil if the object, which does not begin with an envelope,
@@ -286,18 +310,35 @@ func (b *Bucket) readRange(ctx context.Context, key string, off, n int64, hook f
 	}
 	// The first chunk is opened here, since it is what shows that the requests met
 	// two versions of the object.
-	plaintext := &prefixed{rest: d.RangeReader(r.body, off, n)}
+	count := &counter{r: r.body}
+	plaintext := &prefixed{rest: d.RangeReader(count, off, n)}
 	if _, err := io.ReadFull(plaintext.rest, plaintext.byte[:]); err != nil {
 		if err == io.EOF { // authentic, and shorter than its size
 			err = ErrChanged
 		}
 		return nil, r.env, err
 	}
-	return r.reader(plaintext, r.size, r.env, r.chunks), r.env, nil
+	if !r.reachesEnd() {
+		return r.reader(plaintext, r.size, r.env, r.chunks), r.env, nil
+	}
+	length, err := sse.CiphertextSize(r.size)
+	if err != nil {
+		return nil, r.env, err
+	}
+	p := &proved{rest: plaintext, body: count, length: length - r.bodyOff}
+	if count.n%sealedChunkSize != 0 { // which was the last chunk
+		err = p.prove()
+	}
+	return r.reader(p, r.size, r.env, r.chunks), r.env, err
 }
 
 // beyond reports whether the range begins behind the object's end.
 func (r *rangeOf) beyond() bool { return r.off >= r.size }
+
+// reachesEnd reports whether the last chunk is among those of the range.
+func (r *rangeOf) reachesEnd() bool {
+	return !r.beyond() && (r.bodyLen < 0 || r.bodyOff+r.bodyLen > r.size/chunkSize*sealedChunkSize)
+}
 
 // request asks for the envelope and the chunks, side by side, or together where
 // they are neighbours, and reads the envelope.
@@ -361,11 +402,10 @@ func (r *rangeOf) locate() (err error) {
 // open opens the envelope and, unless the range reaches it or that is waived, the
 // last chunk, which proves how long the object is.
 func (r *rangeOf) open() (*sse.Decryption, error) {
-	last := r.size / chunkSize
-	reached := !r.beyond() && (r.bodyLen < 0 || r.bodyOff+r.bodyLen > last*sealedChunkSize)
-	if reached || r.b.opts.SkipLengthCheck {
+	if r.reachesEnd() || r.b.opts.SkipLengthCheck {
 		return r.decrypt(r.env)
 	}
+	last := r.size / chunkSize
 	var tail *gcblob.Reader
 	var tailErr error
 	var other sync.WaitGroup
@@ -381,7 +421,10 @@ func (r *rangeOf) open() (*sse.Decryption, error) {
 	if tailErr != nil {
 		return nil, tailErr
 	}
-	_, err = io.Copy(io.Discard, d.RangeReader(tail, last*chunkSize, -1))
+	n, err := io.Copy(io.Discard, d.RangeReader(tail, last*chunkSize, -1))
+	if err == nil && last*chunkSize+n != r.size {
+		err = ErrChanged
+	}
 	return d, err
 }
 
@@ -460,6 +503,53 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	}
 	n, _ := p.rest.Read(b[1:]) // an error stays, and is returned next
 	return 1 + n, nil
+}
+
+// counter counts what is read of a body.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// proved reads a plaintext to the object's end, and ends well only if that is where
+// the store said it to be: a store of files looks at a file and then opens it, and
+// so may tell the size of a version and give the next one.
+type proved struct {
+	rest   io.Reader
+	body   *counter
+	length int64 // that body must have
+}
+
+func (p *proved) prove() error {
+	if p.body.n != p.length {
+		return fmt.Errorf("%w: its size is not the one that the store said", ErrChanged)
+	}
+	return nil
+}
+
+func (p *proved) Read(b []byte) (int, error) {
+	n, err := p.rest.Read(b)
+	if err == io.EOF {
+		if proof := p.prove(); proof != nil {
+			err = proof
+		}
+	}
+	return n, err
+}
+
+// WriteTo implements [io.WriterTo].
+func (p *proved) WriteTo(w io.Writer) (int64, error) {
+	n, err := io.Copy(w, p.rest)
+	if err == nil {
+		err = p.prove()
+	}
+	return n, err
 }
 
 // eof is an empty reader.

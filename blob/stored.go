@@ -2,11 +2,15 @@ package blob
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
+
+	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/sse"
 )
@@ -144,6 +148,46 @@ func readEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, e
 		return nil, nil, err
 	}
 	return env, whole, nil
+}
+
+// openStored begins to read n bytes of the stored object, which has the size that
+// the reader tells: package fileblob (of gocloud v0.47.0) looks at a file and then
+// opens it, so that both can be of two versions, and what of the new one is asked for
+// by the size of the old would be taken for it.
+func (b *Bucket) openStored(ctx context.Context, key string, off, n int64, opts *gcblob.ReaderOptions) (*gcblob.Reader, error) {
+	for attempt := 1; ; attempt++ {
+		r, err := b.inner.NewRangeReader(ctx, key, off, n, opts)
+		if err != nil {
+			return nil, openError(err)
+		}
+		if size, ok := fileSize(r); !ok || size == r.Size() {
+			return r, nil
+		}
+		r.Close()
+		if attempt == maxTries {
+			return nil, ErrChanged
+		}
+	}
+}
+
+// fileSize is the size of the file that r reads, if it reads one.
+func fileSize(r *gcblob.Reader) (size int64, ok bool) {
+	var from io.Reader
+	if !r.As(&from) {
+		return 0, false
+	}
+	if part, ok := from.(*io.LimitedReader); ok {
+		from = part.R
+	}
+	file, ok := from.(*os.File)
+	if !ok {
+		return 0, false
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return 0, false
+	}
+	return info.Size(), true
 }
 
 // errDamaged is the error of an object that does not begin with an envelope although
