@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
 )
 
 // Pages of a listing grow from the first size to the largest: a walk begins
@@ -20,6 +21,9 @@ const (
 	firstPage   = 1000
 	largestPage = 16_000
 )
+
+// listAttempts bounds how often a directory is read whose files come and go.
+const listAttempts = 10
 
 // window is how many objects for each worker may be under way or wait for an
 // earlier one to finish, since results come in the order of the listing.
@@ -69,18 +73,26 @@ func isDirectory(store *gcblob.Bucket) bool {
 // the one before, in byte order: what sorts otherwise than it is visited is left
 // out of every page but the first. So a walk that must not miss an object takes
 // each directory in one page, and memory grows with the largest directory.
+//
+// fileblob also fails, with NotFound, if a file goes between its reading the
+// directory and its looking at the file: in a busy bucket it is asked again.
 func listTree(ctx context.Context, store *gcblob.Bucket, prefix string, visit func(listed) error) error {
 	var page []*gcblob.ListObject
-	for size := 4 * firstPage; ; size *= 4 {
+	for size, attempt := 4*firstPage, 1; ; {
 		var next []byte
 		var err error
 		page, next, err = store.ListPage(ctx, gcblob.FirstPageToken, size, &gcblob.ListOptions{Prefix: prefix, Delimiter: "/"})
-		if err != nil {
+		switch {
+		case gcerrors.Code(err) == gcerrors.NotFound && attempt < listAttempts:
+			attempt++
+			continue
+		case err != nil:
 			return err
 		}
 		if len(next) == 0 {
 			break
 		}
+		size *= 4
 	}
 	slices.SortFunc(page, func(a, b *gcblob.ListObject) int { return strings.Compare(a.Key, b.Key) })
 	for _, object := range page {

@@ -40,8 +40,10 @@ var (
 // In a fileblob bucket that keeps attributes, the job replaces their file by
 // itself, since fileblob truncates it first, and refuses to read the object if it
 // is killed then. (That can still happen on Windows, and to an object that had no
-// such file when it was encrypted.) With fileblob's NoTempDir, what a killed process
-// was writing stays, and is listed as an object, which no key opens.
+// such file when it was encrypted.) With fileblob's NoTempDir, what a process is
+// writing, or was when it was killed, is listed as an object, which no key opens.
+// EncryptExisting leaves it alone, as failed, if it is plain: its writer would else
+// publish the job's object in the place of its own.
 //
 // It does not replace an object that was written or deleted since the job read
 // it. Through the same [Bucket] that cannot happen. Of other processes' writes it

@@ -8,6 +8,7 @@ import (
 	"hash"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 
 	gcblob "gocloud.dev/blob"
@@ -16,6 +17,21 @@ import (
 // attrsSuffix ends the names of the files in which package fileblob keeps
 // objects' attributes. It lists nothing whose name ends so.
 const attrsSuffix = ".attrs"
+
+// underWay is the end of the names of files in which package fileblob (of gocloud
+// v0.47.0) has what it is writing. With its NoTempDir they lie beside the objects,
+// and are listed as some.
+var underWay = regexp.MustCompile(`\.[0-9a-f]{16}\.tmp$`)
+
+// errUnderWay: what was replaced by itself would be published in the place of what
+// its writer has written.
+var errUnderWay = errors.New("blob: by its name, the file is what a writer has under way, or left behind")
+
+// isUnderWay reports whether a key is the name of a file that a fileblob bucket has
+// not yet published under its own.
+func isUnderWay(store *gcblob.Bucket, key string) bool {
+	return underWay.MatchString(key) && isDirectory(store)
+}
 
 // files publishes an object of a fileblob bucket that keeps attributes. fileblob
 // itself truncates their file and writes it anew, and refuses to read the object

@@ -23,9 +23,55 @@ import (
 
 // What tells a process that it is to be killed.
 const (
-	killDir  = "BLOBSEAL_TEST_REWRAP_DIR"
-	killBare = "BLOBSEAL_TEST_REWRAP_BARE"
+	killDir  = "BLOBSEAL_TEST_KILL_DIR"
+	killBare = "BLOBSEAL_TEST_KILL_BARE"
 )
+
+// killedJob is a job that a process runs until it is killed.
+type killedJob struct {
+	run func(b *blob.Bucket, job blob.Job) error
+
+	// begin gives the job something to do in a bucket of objects, of which nothing,
+	// or all, was done. It returns a test of what is done.
+	begin func(t *testing.T, b *blob.Bucket, ring *keyring.Ring, objects []killedObject) func(blob.Finding) bool
+}
+
+// killedObject is an object in the bucket.
+type killedObject struct {
+	key  string
+	size int
+	opts gcblob.WriterOptions
+}
+
+var killedRewrap = killedJob{
+	run: func(b *blob.Bucket, job blob.Job) error {
+		_, err := b.Rewrap(ctx, &blob.RewrapOptions{Job: job})
+		return err
+	},
+	begin: func(t *testing.T, b *blob.Bucket, ring *keyring.Ring, objects []killedObject) func(blob.Finding) bool {
+		if ok, err := b.Exists(ctx, objects[0].key); err == nil && !ok {
+			for _, o := range objects {
+				require.NoError(t, b.WriteAll(ctx, o.key, content(o.size), &o.opts))
+			}
+		}
+		info, err := ring.Rotate(ctx)
+		require.NoError(t, err)
+		return func(f blob.Finding) bool { return f.Seal.KeyID == info.ID }
+	},
+}
+
+var killedEncryption = killedJob{
+	run: func(b *blob.Bucket, job blob.Job) error {
+		_, err := b.EncryptExisting(ctx, &blob.EncryptOptions{Job: job})
+		return err
+	},
+	begin: func(t *testing.T, b *blob.Bucket, _ *keyring.Ring, objects []killedObject) func(blob.Finding) bool {
+		for _, o := range objects {
+			require.NoError(t, b.Inner().WriteAll(ctx, o.key, content(o.size), &o.opts))
+		}
+		return func(f blob.Finding) bool { return f.Verdict == blob.VerdictGood }
+	},
+}
 
 // openKillBucket opens the bucket and the ring in dir, which processes share.
 // bare says that the bucket keeps no attributes.
@@ -50,12 +96,12 @@ func openKillBucket(dir string, bare bool) (*blob.Bucket, *keyring.Ring, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := blob.NewBucket(inner, "photos", sse.NewManaged(ring), nil)
+	b, err := blob.NewBucket(inner, "photos", sse.NewManaged(ring), &blob.Options{AllowPlain: true})
 	return b, ring, err
 }
 
-// rewrapUntilKilled is the process that is killed. It says what it has done.
-func rewrapUntilKilled(dir string) error {
+// untilKilled is the process that is killed. It says what it has done.
+func (k killedJob) untilKilled(dir string) error {
 	b, _, err := openKillBucket(dir, os.Getenv(killBare) != "")
 	if err != nil {
 		return err
@@ -69,30 +115,33 @@ func rewrapUntilKilled(dir string) error {
 		Object: func(r blob.Result) { fmt.Printf("object %s %v\n", r.Key, r.Outcome) },
 	}
 	job.SaveEvery(3 * time.Millisecond)
-	_, err = b.Rewrap(context.Background(), &blob.RewrapOptions{Job: job})
-	if err == nil {
+	if err = k.run(b, job); err == nil {
 		fmt.Println("complete")
 	}
 	return err
 }
 
-// TestRewrapKilled: a process that rewraps a bucket of files is killed 100 times,
-// each time somewhere else, and another goes on each time. Nothing is lost, with
-// its attributes, nothing is damaged, and nothing that was done is done again.
-func TestRewrapKilled(t *testing.T) {
+// test has a process do the job in a bucket of files, kills it, each time somewhere
+// else, and has another go on, until as many as kills were killed and the job was
+// completed. Nothing is lost, with its attributes, nothing is damaged, and nothing
+// that was done is done again. bare buckets keep no attributes.
+func (k killedJob) test(t *testing.T, kills, bareKills int) {
 	if dir := os.Getenv(killDir); dir != "" {
-		if err := rewrapUntilKilled(dir); err != nil {
+		if err := k.untilKilled(dir); err != nil {
 			fmt.Println("error:", err)
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
-	t.Run("attributes", func(t *testing.T) { killRewraps(t, false, 100) })
-	t.Run("bare", func(t *testing.T) { killRewraps(t, true, 30) })
+	test := "^" + t.Name() + "$"
+	t.Run("attributes", func(t *testing.T) { k.kill(t, test, false, kills) })
+	t.Run("bare", func(t *testing.T) { k.kill(t, test, true, bareKills) })
 }
 
-func killRewraps(t *testing.T, bare bool, kills int) {
-	const objects = 100
+func TestRewrapKilled(t *testing.T)          { killedRewrap.test(t, 100, 30) }
+func TestEncryptExistingKilled(t *testing.T) { killedEncryption.test(t, 60, 20) }
+
+func (k killedJob) kill(t *testing.T, test string, bare bool, kills int) {
 	dir := t.TempDir()
 	tmp := filepath.Join(dir, "tmp")
 	require.NoError(t, os.Mkdir(tmp, 0o700))
@@ -100,39 +149,44 @@ func killRewraps(t *testing.T, bare bool, kills int) {
 	require.NoError(t, err)
 	defer b.Inner().Close()
 	defer b.Close()
-	size := func(i int) int { return i * 997 % 40_000 }
+	objects := make([]killedObject, 100)
 	for i := range objects {
-		require.NoError(t, b.WriteAll(ctx, fmt.Sprintf("%d/%03d", i%3, i), content(size(i)), &gcblob.WriterOptions{
-			ContentType: "image/png", Metadata: map[string]string{"owner": fmt.Sprint(i)},
-		}))
+		objects[i] = killedObject{fmt.Sprintf("%d/%03d", i%3, i), i * 997 % 40_000, gcblob.WriterOptions{
+			ContentType: "image/png", ContentEncoding: "br", Metadata: map[string]string{"owner": fmt.Sprint(i)},
+		}}
 	}
-
-	var target string
-	var sealed map[string]time.Time // what is under target, and since when
-	rotate := func() {
-		info, err := ring.Rotate(ctx)
-		require.NoError(t, err)
-		target, sealed = info.ID, map[string]time.Time{}
-	}
+	done := k.begin(t, b, ring, objects)
+	since := map[string]time.Time{} // what is done, and since when
 	look := func() {
 		n := 0
 		for f, err := range b.Check(ctx, &blob.CheckOptions{Depth: blob.CheckBodies}) {
 			require.NoError(t, err)
-			require.Equal(t, blob.VerdictGood, f.Verdict, "%s: %v", f.Key, f.Err)
+			require.NoError(t, f.Err, f.Key)
 			n++
-			if since, ok := sealed[f.Key]; ok {
-				require.Equal(t, target, f.Seal.KeyID)
-				require.Equal(t, since, f.ModTime, "%s was done again", f.Key)
-			} else if f.Seal.KeyID == target {
-				sealed[f.Key] = f.ModTime
+			if was, ok := since[f.Key]; ok {
+				require.True(t, done(f), f.Key)
+				require.Equal(t, was, f.ModTime, "%s was done again", f.Key)
+			} else if done(f) {
+				since[f.Key] = f.ModTime
 			}
 		}
-		require.Equal(t, objects, n)
+		require.Equal(t, len(objects), n)
 	}
-	rotate()
+	whole := func() {
+		for _, o := range objects {
+			require.Equal(t, content(o.size), readAll(t, b.Bucket, o.key))
+			if !bare {
+				attrs, err := b.Attributes(ctx, o.key)
+				require.NoError(t, err)
+				require.Equal(t, o.opts.ContentType, attrs.ContentType)
+				require.Equal(t, o.opts.ContentEncoding, attrs.ContentEncoding)
+				require.Equal(t, o.opts.Metadata, attrs.Metadata)
+			}
+		}
+	}
 	killed, rounds := 0, 0
 	for killed < kills || rounds == 0 {
-		child := exec.Command(os.Args[0], "-test.run=^TestRewrapKilled$")
+		child := exec.Command(os.Args[0], "-test.run="+test)
 		child.Env = append(os.Environ(), killDir+"="+dir, "TMPDIR="+tmp)
 		if bare {
 			child.Env = append(child.Env, killBare+"=1")
@@ -152,20 +206,13 @@ func killRewraps(t *testing.T, bare bool, kills int) {
 		}
 		child.Wait() // it was killed
 		look()
-		if len(sealed) == objects {
+		if len(since) == len(objects) {
+			whole()
 			rounds++
-			rotate()
+			since = map[string]time.Time{}
+			done = k.begin(t, b, ring, objects)
 		}
 	}
-	for i := range objects {
-		key := fmt.Sprintf("%d/%03d", i%3, i)
-		require.Equal(t, content(size(i)), readAll(t, b.Bucket, key))
-		if !bare {
-			attrs, err := b.Attributes(ctx, key)
-			require.NoError(t, err)
-			require.Equal(t, "image/png", attrs.ContentType)
-			require.Equal(t, map[string]string{"owner": fmt.Sprint(i)}, attrs.Metadata)
-		}
-	}
-	t.Logf("%d kills, %d rewraps completed", killed, rounds)
+	whole()
+	t.Logf("%d kills, %d jobs completed", killed, rounds)
 }

@@ -59,6 +59,8 @@ func (e *encryptPlain) same(context.Context, *sse.Envelope) bool { return true }
 
 func (e *encryptPlain) look(_ context.Context, entry Entry, _ *sse.Envelope) (Outcome, error) {
 	switch {
+	case entry.Kind == KindPlain && isUnderWay(e.b.inner, entry.Key):
+		return OutcomeFailed, errUnderWay
 	case entry.Kind == KindPlain:
 		return OutcomeDone, nil
 	case entry.Kind == KindEncrypted:

@@ -193,3 +193,65 @@ func TestEncryptExistingStops(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, content(10), readAll(t, w.Inner(), "a"))
 }
+
+// What a writer of a file bucket has under way may look like an object, and a plain
+// one. A job that put another in its place would have the writer publish that.
+func TestEncryptExistingSparesWhatIsUnderWay(t *testing.T) {
+	inner := newFile(t) // with its temporary files among the objects
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.NoError(t, inner.WriteAll(ctx, "old", content(100), nil))
+	for name, store := range map[string]*gcblob.Bucket{"plain": inner, "sealed": b.Bucket} {
+		w, err := store.NewWriter(ctx, "dir/new", &gcblob.WriterOptions{ContentType: "a/b"})
+		require.NoError(t, err)
+		for _, part := range []int{0, 5000} {
+			_, err = w.Write(content(part))
+			require.NoError(t, err)
+			_, err = b.EncryptExisting(ctx, nil)
+			if err != nil {
+				require.ErrorIs(t, err, blob.ErrIncomplete)
+			}
+		}
+		require.NoError(t, w.Close())
+		require.Equal(t, content(5000), readAll(t, b.Bucket, "dir/new"), name)
+	}
+	_, err := b.EncryptExisting(ctx, nil)
+	require.NoError(t, err)
+	for key, size := range map[string]int{"old": 100, "dir/new": 5000} {
+		require.Equal(t, content(size), readAll(t, b.Bucket, key))
+		require.Len(t, readAll(t, inner, key), size+blob.DefaultEnvelopeSize+16)
+	}
+
+	// In another store it is a name as any.
+	mem := newMem(t)
+	b = newBucket(t, mem, nil)
+	require.NoError(t, mem.WriteAll(ctx, "a.18eb7914f4314d38.tmp", content(100), nil))
+	report, err := b.EncryptExisting(ctx, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, report.Done)
+}
+
+// A file bucket's listing fails where a file goes in the middle of it.
+func TestListingOfABusyDirectory(t *testing.T) {
+	gone := func() error { _, err := newMem(t).Attributes(ctx, "gone"); return err }()
+	for times, want := range map[int]error{1: nil, 9: nil, 10: gcerrors.ErrNotFound} {
+		w := newWorld(t, newFile(t))
+		w.put(t, "dir/a", 10, nil)
+		w.store.set(func(op, _ string) error {
+			if op == "list" {
+				if times--; times >= 0 {
+					return gone
+				}
+			}
+			return nil
+		})
+		n := 0
+		for e, err := range w.Inventory(ctx, nil) {
+			require.ErrorIs(t, err, want)
+			if err == nil {
+				require.NoError(t, e.Err)
+				n++
+			}
+		}
+		require.Equal(t, want == nil, n == 1)
+	}
+}
