@@ -169,6 +169,7 @@ func (j *job) one(ctx context.Context, object listed) Result {
 		e, env := j.b.inspect(ctx, object)
 		r.From = e.Seal
 		if r.Outcome, r.Err = j.op.look(ctx, e, env); r.Outcome != OutcomeDone {
+			r.Err = gone(r.Err)
 			return r.settled()
 		}
 		if j.DryRun {
@@ -184,7 +185,7 @@ func (j *job) one(ctx context.Context, object listed) Result {
 func (r Result) settled() Result {
 	switch {
 	case r.Err == nil:
-	case errors.Is(r.Err, ErrChanged), gcerrors.Code(r.Err) == gcerrors.NotFound:
+	case errors.Is(r.Err, ErrChanged):
 		r.Outcome = OutcomeChanged
 	default:
 		r.Outcome = OutcomeFailed
@@ -193,6 +194,15 @@ func (r Result) settled() Result {
 		r.To, r.Stored = KeyRef{}, 0
 	}
 	return r
+}
+
+// gone is [ErrChanged] too if err, of a look at an object, says that it is not there.
+// An error of a write says something else by that, as that the bucket is gone.
+func gone(err error) error {
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return fmt.Errorf("%w: %w", ErrChanged, err)
+	}
+	return err
 }
 
 // rehearse does what replace does, but for the body and the store.
@@ -219,12 +229,12 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 	defer w.end()
 	attrs, err := b.inner.Attributes(ctx, r.Key)
 	if err != nil {
-		return err
+		return gone(err)
 	}
 	var f files
-	src, err := b.inner.NewReader(ctx, r.Key, f.reading())
+	src, err := b.openStored(ctx, r.Key, 0, -1, f.reading())
 	if err != nil {
-		return openError(err)
+		return gone(err)
 	}
 	defer src.Close()
 	if src.Size() < 0 {
@@ -276,7 +286,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 				return ErrChanged
 			}
 			if err := b.unchanged(ctx, r.Key, attrs, env); err != nil {
-				return err
+				return gone(err)
 			}
 			if err := ctx.Err(); err != nil {
 				return err
@@ -285,10 +295,13 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 				return err
 			}
 			err := publish()
-			if b.opts.IfUnchanged != nil && gcerrors.Code(err) == gcerrors.FailedPrecondition {
+			if b.opts.IfUnchanged == nil {
+				return err
+			}
+			if gcerrors.Code(err) == gcerrors.FailedPrecondition {
 				return fmt.Errorf("%w: %w", ErrChanged, err)
 			}
-			return err
+			return gone(err) // which S3 says of an If-Match
 		})
 	})
 }

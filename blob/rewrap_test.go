@@ -506,3 +506,36 @@ func TestRewrapHeedsTheStoresCondition(t *testing.T) {
 	require.EqualValues(t, 1, report.Changed)
 	require.Equal(t, stored.ETag, etag)
 }
+
+// A store that does not find where to write has not found the object changed: it
+// stays undone, and the job says so. Of a condition it may say just that.
+func TestRewrapWithNowhereToWrite(t *testing.T) {
+	gone := func() error { _, err := newMem(t).Attributes(ctx, "gone"); return err }()
+	require.Equal(t, gcerrors.NotFound, gcerrors.Code(gone))
+	for _, op := range []string{"create", "write", "close"} {
+		for _, condition := range []bool{false, true} {
+			store, outer := rig(t, newMem(t))
+			opts := &blob.Options{}
+			if condition {
+				opts.IfUnchanged = func(func(any) bool, *gcblob.Attributes) error { return nil }
+			}
+			b := newBucket(t, outer, opts)
+			require.NoError(t, b.WriteAll(ctx, "a", content(100), nil))
+			store.set(func(o, _ string) error {
+				if o == op {
+					return gone
+				}
+				return nil
+			})
+			report, err := b.Rewrap(ctx, &blob.RewrapOptions{Force: true})
+			if condition && op == "close" {
+				require.NoError(t, err)
+				require.EqualValues(t, 1, report.Changed)
+				continue
+			}
+			require.ErrorIs(t, err, blob.ErrIncomplete, op)
+			require.EqualValues(t, 1, report.Failed)
+			require.Zero(t, report.Changed)
+		}
+	}
+}
