@@ -47,8 +47,10 @@ type ShredRecord struct {
 
 // ShredReport counts what was made unreadable.
 type ShredReport struct {
-	Objects int64 // that are unreadable now, or will be once a key service deletes the key
-	Failed  int64 // that are as they were
+	// Objects are unreadable now, or will be once a key service deletes the key; of
+	// a ShredKey that failed, they are those that it recorded.
+	Objects int64
+	Failed  int64 // these are as they were, or do not tell their key
 }
 
 // ShredOptions are for [Bucket.ShredPrefix] and [ShredKey]. The zero value is
@@ -229,7 +231,16 @@ func (b *Bucket) shred(ctx context.Context, e Entry, env *sse.Envelope) error {
 	if env != nil {
 		return b.replace(ctx, w, env, remove)
 	}
-	return w.change(ctx, func(bool) error { return remove() })
+	return w.change(ctx, func(bool) error {
+		now, _ := b.inspect(ctx, listed{key: e.Key, size: -1})
+		switch {
+		case now.Kind == 0:
+			return now.Err
+		case now.Kind != e.Kind, now.Stored != e.Stored, !now.ModTime.Equal(e.ModTime):
+			return ErrChanged
+		}
+		return remove()
+	})
 }
 
 // each calls do for 0 to n-1, from several goroutines.
@@ -287,6 +298,10 @@ func (v version) Destroy(ctx context.Context) error {
 // key, so that no more is sealed under it, records every object in buckets that is
 // under it, syncs the record if it can, and only then destroys. If it fails before
 // that, the key stays disabled, and nothing is lost yet.
+//
+// A process that does not know yet that the key is disabled, as one whose ring has
+// not been refreshed, seals on: what it writes after the record is not in it, and
+// lost all the same.
 //
 // Objects that do not tell what key they are under are recorded as failed. To
 // destroy a key that nothing needs, use [Retire].

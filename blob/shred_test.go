@@ -202,3 +202,27 @@ type serviceKey struct{ disable, destroy func() error }
 
 func (s *serviceKey) Disable(context.Context) error { return s.disable() }
 func (s *serviceKey) Destroy(context.Context) error { return s.destroy() }
+
+// The same for an object that was damaged when it was recorded, and of which
+// somebody has written a good one since.
+func TestShredOfWhatWasMended(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a/1", 10, nil)
+	mended := readAll(t, w.Inner(), "a/1")
+	require.NoError(t, w.Inner().WriteAll(ctx, "a/1", []byte(later), nil))
+	record := new(journal)
+	opened := 0
+	w.store.set(func(op, _ string) error {
+		if op == "open" {
+			if opened++; opened == 2 { // the look before the deletion
+				require.NoError(t, w.store.inner.WriteAll(ctx, "a/1", mended, nil))
+			}
+		}
+		return nil
+	})
+	_, err := w.ShredPrefix(ctx, "a/", record, nil)
+	require.ErrorIs(t, err, blob.ErrIncomplete)
+	require.Equal(t, []string{"shred a/1", "failed a/1"}, record.lines(t))
+	require.Equal(t, content(10), readAll(t, w.Bucket.Bucket, "a/1"))
+	require.NoError(t, w.ShredObject(ctx, "a/1", record))
+}
