@@ -203,7 +203,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 				c := newConsole(strings.NewReader(""), &out, &errout)
 				c.auditWait = 30 * time.Millisecond
 				res := result{c.run(t.Context(), cmd), out.String(), errout.String()}
-				res.fails(t, 1, "not recorded, and so not done: ")
+				res.fails(t, 1, "not recorded in the audit trail, and so not done: ")
 				require.Contains(t, res.errout, test.says)
 				require.Empty(t, res.out)
 				require.Equal(t, before, files(t))

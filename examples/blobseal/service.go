@@ -155,7 +155,7 @@ func (s *keyService) says(op kms.Operation, key string, err error) string {
 	var policy *localkms.PolicyError
 	switch {
 	case errors.Is(err, kms.ErrAudit):
-		return "not recorded, and so not done: " + trailSays(err)
+		return "not recorded in the audit trail, and so not done: " + trailSays(err)
 	case errors.Is(err, keyring.ErrNotExist):
 		return "no such key service; make one with: blobseal kms init --kms " + s.dir
 	case errors.Is(err, keyring.ErrVersion):
