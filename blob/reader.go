@@ -517,6 +517,13 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// WriteTo implements [io.WriterTo], for what r has of its own.
+func (c *counter) WriteTo(w io.Writer) (int64, error) {
+	n, err := io.Copy(w, c.r)
+	c.n += n
+	return n, err
+}
+
 // proved reads a plaintext to the object's end, and ends well only if that is where
 // the store said it to be: a store of files looks at a file and then opens it, and
 // so may tell the size of a version and give the next one.
