@@ -48,10 +48,14 @@
 //
 // Nothing is published before Close has returned nil, and nothing at all once a
 // write, an upload's source or ctx has failed: the store's own write is cancelled
-// before it is closed. What a caller sees is the plaintext's: its size, the content
-// type that was found in it, a ContentMD5 that is checked against it and goes no
-// further. MD5 is absent from attributes, since stores know only the ciphertext's.
-// ETag and ModTime are the store's, and change when an object is rewrapped.
+// before it is closed. Close publishes what was written, and cannot know that the
+// source of an io.Copy failed: store the body of a request with Upload, or cancel ctx
+// first.
+//
+// What a caller sees is the plaintext's: its size, the content type that was found in
+// it, a ContentMD5 that is checked against it and goes no further. MD5 is absent from
+// attributes, since stores know only the ciphertext's. ETag and ModTime are the
+// store's, and change when an object is rewrapped.
 //
 // Commits, deletes and rewraps of one key through one Bucket take turns, so that
 // of several writers with IfNotExist one wins, and a rewrap never puts an old

@@ -85,9 +85,10 @@ type HandlerOptions struct {
 // client sees a broken answer and not a short object.
 //
 // Errors have the status that S3 has for them: 400 for a key of a key service that
-// is unknown, disabled or to be deleted, 403 for one that may not be used or does
-// not open the object, 503 for a key service that is down. Customer keys do not come
-// with a signed URL: an object of SSE-C is 400.
+// is unknown, disabled or to be deleted, 403 for one that may not be used, 503 for a
+// key service that is down. Customer keys do not come with a signed URL: an object of
+// SSE-C is 400, and one that its key does not open is no fault of a request, but
+// harm to what is stored: 500, as damage is, which is logged as an error.
 func NewHandler(bucket *gcblob.Bucket, signer *Signer, opts *HandlerOptions) *Handler {
 	h := &Handler{bucket: bucket, signer: signer}
 	if opts != nil {
@@ -399,10 +400,10 @@ func statusOf(err error) int {
 		{kms.ErrInvalid, http.StatusBadRequest},
 		{keyring.ErrDisabled, http.StatusForbidden},
 		{keyring.ErrDestroyed, http.StatusForbidden},
-		{keyring.ErrUnknownKey, http.StatusForbidden},
+		{keyring.ErrUnknownKey, http.StatusInternalServerError},
 		// Objects that do not open.
 		{sse.ErrMode, http.StatusBadRequest},
-		{sse.ErrKey, http.StatusForbidden},
+		{sse.ErrKey, http.StatusInternalServerError}, // no request brought a key
 		{sse.ErrCorrupt, http.StatusInternalServerError},
 		{sse.ErrFormat, http.StatusInternalServerError},
 		{sse.ErrVersion, http.StatusInternalServerError},

@@ -78,7 +78,8 @@ type Job struct {
 	Object func(Result)
 
 	// MaxFailures is how many objects may fail before the job gives up, with
-	// ErrTooManyFailures; 0 means 1000.
+	// ErrTooManyFailures; 0 means 1000. What was under way then may be done and is
+	// not counted: the next run finds it so.
 	MaxFailures int
 
 	saveEvery time.Duration // of the checkpoint; 0 means a second
@@ -149,12 +150,14 @@ func (r *Report) String() string {
 	return s
 }
 
-// RewrapOptions are for [Bucket.Rewrap]. The zero value seals all encrypted
-// objects that are not under the bucket's newest key under that.
+// RewrapOptions are for [Bucket.Rewrap]. The zero value seals all objects of the
+// mode of the bucket's cipher that are not under its newest key under that.
 type RewrapOptions struct {
 	Job
 
-	// Filter chooses objects by what they are under now.
+	// Filter chooses objects by what they are under now. Without Modes, KeyIDs, To
+	// and From, it chooses those of the mode of the bucket's cipher: that an object
+	// leaves its key service, or its customer's key, has to be asked for.
 	Filter Filter
 
 	// To is what to seal under: the newest master key of a ring, a key of a key
@@ -189,13 +192,14 @@ type RewrapOptions struct {
 // the bucket once more, and counts what it does twice as done twice.
 func (b *Bucket) Rewrap(ctx context.Context, opts *RewrapOptions) (*Report, error) {
 	o := valueOr(opts)
+	stays := o.To == nil && o.From == nil && !o.Filter.narrow()
 	if o.To == nil {
 		o.To = b.cipher
 	}
 	if o.From == nil {
 		o.From = b
 	}
-	r := &rewrap{b: b, to: o.To, from: o.From, filter: o.Filter, force: o.Force}
+	r := &rewrap{b: b, to: o.To, from: o.From, filter: o.Filter, force: o.Force, stays: stays}
 	return b.run(ctx, o.Job, r, jobSpec{Operation: "rewrap", Filter: o.Filter, Force: o.Force})
 }
 
@@ -206,6 +210,7 @@ type rewrap struct {
 	from   sse.Decrypter
 	filter Filter
 	force  bool
+	stays  bool                         // whether objects of other modes are left alone
 	target atomic.Pointer[sse.Envelope] // one that was made last
 }
 
@@ -228,6 +233,8 @@ func (r *rewrap) same(ctx context.Context, probe *sse.Envelope) bool {
 func (r *rewrap) look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome, error) {
 	switch {
 	case e.Seal != KeyRef{} && !r.filter.match(e.Seal), env == nil && r.filter.narrow(), e.Kind == KindPlain:
+		return OutcomeUnmatched, nil
+	case r.stays && e.Seal != KeyRef{} && e.Seal.Mode != r.target.Load().Mode():
 		return OutcomeUnmatched, nil
 	case e.Err != nil:
 		return OutcomeFailed, e.Err

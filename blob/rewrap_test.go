@@ -144,7 +144,7 @@ func TestRewrapMovesEveryModeToEveryMode(t *testing.T) {
 					}
 					newID := w.rotate(t)
 					second := newCustomer(t, 2)
-					target := map[string]sse.Cipher{"managed": nil, "kms": w.kmsKey(t, "k2"), "customer": second}[to]
+					target := map[string]sse.Cipher{"managed": sse.NewManaged(w.ring), "kms": w.kmsKey(t, "k2"), "customer": second}[to]
 					want := map[string]blob.KeyRef{
 						"managed": {sse.ModeManaged, newID}, "kms": {sse.ModeKMS, "k2"}, "customer": {sse.ModeCustomer, ""},
 					}[to]
@@ -181,7 +181,8 @@ func TestRewrapChooses(t *testing.T) {
 		done   []string
 		failed []string
 	}{
-		{"all", blob.Filter{}, []string{"a/kms", "a/kms2", "a/old", "b/old", "c/ssec"}, []string{"d/damaged", "d/later"}},
+		{"all of the bucket's mode", blob.Filter{}, []string{"a/old", "b/old"}, []string{"d/damaged", "d/later"}},
+		{"all", blob.Filter{Modes: []sse.Mode{sse.ModeManaged, sse.ModeKMS, sse.ModeCustomer}}, []string{"a/kms", "a/kms2", "a/old", "b/old", "c/ssec"}, nil},
 		{"prefix", blob.Filter{Prefix: "b/"}, []string{"b/old"}, nil},
 		{"mode", blob.Filter{Modes: []sse.Mode{sse.ModeKMS}}, []string{"a/kms", "a/kms2"}, nil},
 		{"key", blob.Filter{KeyIDs: []string{"k2"}}, []string{"a/kms2"}, nil},
@@ -225,6 +226,56 @@ func TestRewrapChooses(t *testing.T) {
 					require.Equal(t, len(done), w.store.count("close"))
 				}
 			})
+		}
+	}
+}
+
+// What has to be asked for, in any of four ways, is that objects change their mode.
+func TestRewrapLeavesModesAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		opts func(w *world) *blob.RewrapOptions
+		left map[string]sse.Mode
+	}{
+		"nothing": {func(*world) *blob.RewrapOptions { return nil }, map[string]sse.Mode{"kms": sse.ModeKMS, "ssec": sse.ModeCustomer}},
+		"prefix": {func(*world) *blob.RewrapOptions {
+			return &blob.RewrapOptions{Filter: blob.Filter{Prefix: "k"}, Force: true}
+		},
+			map[string]sse.Mode{"kms": sse.ModeKMS, "ssec": sse.ModeCustomer}},
+		"modes": {func(*world) *blob.RewrapOptions {
+			return &blob.RewrapOptions{Filter: blob.Filter{Modes: []sse.Mode{sse.ModeKMS}}}
+		}, map[string]sse.Mode{"kms": sse.ModeManaged, "ssec": sse.ModeCustomer}},
+		"key": {func(*world) *blob.RewrapOptions {
+			return &blob.RewrapOptions{Filter: blob.Filter{KeyIDs: []string{""}}}
+		},
+			map[string]sse.Mode{"kms": sse.ModeKMS, "ssec": sse.ModeManaged}},
+		"target": {func(w *world) *blob.RewrapOptions { return &blob.RewrapOptions{To: sse.NewManaged(w.ring)} },
+			map[string]sse.Mode{"kms": sse.ModeManaged, "ssec": sse.ModeManaged}},
+		"source": {func(w *world) *blob.RewrapOptions {
+			return &blob.RewrapOptions{From: sse.ByMode{sse.ModeManaged: sse.NewManaged(w.ring), sse.ModeKMS: w.kms, sse.ModeCustomer: w.ssec}}
+		}, map[string]sse.Mode{"kms": sse.ModeManaged, "ssec": sse.ModeManaged}},
+	} {
+		for _, dry := range []bool{true, false} {
+			w := newWorld(t, newMem(t))
+			w.put(t, "managed", 10, nil)
+			w.put(t, "kms", 10, w.kms)
+			w.put(t, "ssec", 10, w.ssec)
+			w.rotate(t)
+			opts := c.opts(w)
+			if dry {
+				if opts == nil {
+					opts = new(blob.RewrapOptions)
+				}
+				opts.DryRun = true
+			}
+			_, err := w.Rewrap(ctx, opts)
+			require.NoError(t, err, name)
+			for key, mode := range c.left {
+				if seal := w.entry(t, key).Seal; dry {
+					require.NotEqual(t, sse.ModeManaged, seal.Mode, name)
+				} else {
+					require.Equal(t, mode, seal.Mode, "%s: %s", name, key)
+				}
+			}
 		}
 	}
 }
@@ -312,7 +363,7 @@ func TestRewrapReportsWhatItCannotDo(t *testing.T) {
 	require.NoError(t, w.Inner().Copy(ctx, "d", "a", nil)) // under a name that is not its own
 	before := [][]byte{readAll(t, w.Inner(), "b"), readAll(t, w.Inner(), "d")}
 	w.rotate(t)
-	report, err := w.Rewrap(ctx, nil)
+	report, err := w.Rewrap(ctx, &blob.RewrapOptions{To: sse.NewManaged(w.ring)})
 	require.ErrorIs(t, err, blob.ErrIncomplete)
 	require.EqualValues(t, 2, report.Done)
 	require.EqualValues(t, 2, report.Failed)
