@@ -96,7 +96,9 @@ type InventoryOptions struct {
 // Objects written or deleted meanwhile are in it or not.
 //
 // A store that keeps older versions, or has backups, has objects that no listing
-// shows.
+// shows. In a directory, fileblob (of gocloud v0.47.0) shows nothing of subdirectories
+// that are links or that it may not read, and nothing at all if the bucket's own
+// directory is a link.
 func (b *Bucket) Inventory(ctx context.Context, opts *InventoryOptions) iter.Seq2[Entry, error] {
 	o := valueOr(opts)
 	return sequence(func(yield func(Entry) error) error {
