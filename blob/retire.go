@@ -143,8 +143,9 @@ type RetireOptions struct {
 
 // Retire disables or destroys a version of a ring's master key if no object needs
 // it. buckets are all that the ring seals for: what is not in them, such as older
-// versions in the store, backups, and envelopes that are kept elsewhere, Retire
-// does not see, and it is unreadable afterwards.
+// versions in the store, backups, what a store does not list (see
+// [Bucket.Inventory]), and envelopes that are kept elsewhere, Retire does not see,
+// and it is unreadable afterwards.
 //
 // It refuses the primary ([keyring.ErrPrimary]): rotate, and rewrap, first. Then
 // it takes an inventory of every bucket, and fails with an [*InUseError] that names
