@@ -7,8 +7,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -23,6 +21,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/internal/freeport"
 )
 
 // postgres is a PostgreSQL server of a test's own.
@@ -49,7 +49,7 @@ func startPostgres(t testing.TB, conf ...string) *postgres {
 	dir, err := os.MkdirTemp("", "blobseal-postgres-") // t.TempDir's parent is closed to other users
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	p := &postgres{t: t, bin: bin, data: filepath.Join(dir, "data"), port: freePort(t), conf: conf}
+	p := &postgres{t: t, bin: bin, data: filepath.Join(dir, "data"), port: freeport.Get(t), conf: conf}
 	if attr := p.attr(); attr.Credential != nil {
 		require.NoError(t, os.Chown(dir, int(attr.Credential.Uid), int(attr.Credential.Gid)))
 	}
@@ -208,19 +208,4 @@ func listen(url string) func(ctx context.Context, channel string, heard func(str
 			heard(n.Payload)
 		}
 	}
-}
-
-// freePort returns a port for a server that takes it later, and perhaps again: one
-// of those that the system does not give, meanwhile, to who asks for any.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		port := 10_000 + rand.IntN(20_000) // Linux begins at 32,768
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	require.FailNow(t, "no free port")
-	return 0
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/blobseal/blobseal/internal/freeport"
 )
 
 // etcd is a server of a test's own: a cluster of one.
@@ -34,7 +35,7 @@ func startEtcd(t testing.TB) *etcd {
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("no etcd: apt-get install etcd-server")
 	}
-	e := &etcd{t: t, dir: t.TempDir(), client: freePort(t), peers: freePort(t)}
+	e := &etcd{t: t, dir: t.TempDir(), client: freeport.Get(t), peers: freeport.Get(t)}
 	e.start()
 	t.Cleanup(e.kill)
 	return e
@@ -79,21 +80,6 @@ func (e *etcd) connect(t testing.TB, address string) *clientv3.Client {
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
 	return c
-}
-
-// freePort returns a port for a server that takes it later, and perhaps again: one
-// of those that the system does not give, meanwhile, to who asks for any.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		port := 10_000 + rand.IntN(20_000) // Linux begins at 32,768
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	require.FailNow(t, "no free port")
-	return 0
 }
 
 // proxy is a network between a client and a server that can be cut.

@@ -1,0 +1,24 @@
+// Package freeport finds ports for the servers of tests.
+package freeport
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"testing"
+)
+
+// Get returns a port of 127.0.0.1 for a server that takes it later, and perhaps
+// again: one of those that the system does not give, meanwhile, to who asks for any.
+func Get(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000) // Linux begins at 32,768
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
