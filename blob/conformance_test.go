@@ -17,6 +17,7 @@ import (
 	"gocloud.dev/blob/drivertest"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -34,10 +35,10 @@ func newHarness(t *testing.T, inner *gcblob.Bucket, cipher sse.Cipher, opts blob
 	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	base, err := url.Parse(h.server.URL + "/shared")
 	require.NoError(t, err)
-	signer, err := blob.NewSigner(base, bytes.Repeat([]byte{9}, 32), nil)
+	signer, err := signedurl.NewSigner(base, bytes.Repeat([]byte{9}, 32), nil)
 	require.NoError(t, err)
 	h.opts.Signer = signer
-	handler = blob.NewHandler(newBucketWith(t, inner, cipher, &h.opts).Bucket, signer, nil)
+	handler = signedurl.NewHandler(newBucketWith(t, inner, cipher, &h.opts).Bucket, signer, nil)
 	return h
 }
 

@@ -113,8 +113,8 @@
 //
 // # Signed URLs
 //
-// A store's own signed URL would serve ciphertext. [Signer] makes URLs of the
-// service's own, and [Handler] serves them.
+// A store's own signed URL would serve ciphertext. Package signedurl makes URLs of
+// your service instead and serves them; pass its Signer in [Options].
 //
 // # Rotation
 //

@@ -13,6 +13,7 @@ import (
 	"gocloud.dev/blob/driver"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 )
 
 // signerFlags are what a signer and its server agree on.
@@ -20,7 +21,7 @@ type signerFlags struct {
 	SecretFile string `required:"" group:"urls" placeholder:"FILE" help:"Secret that signs URLs, 32 random bytes; keygen makes one. Whoever has it can sign."`
 }
 
-func (f signerFlags) signer(ctx context.Context, base string, accept []string) (*blob.Signer, error) {
+func (f signerFlags) signer(ctx context.Context, base string, accept []string) (*signedurl.Signer, error) {
 	u, err := url.Parse(base)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, usagef("--base-url %q: want an http or https URL without a query", base)
@@ -30,7 +31,7 @@ func (f signerFlags) signer(ctx context.Context, base string, accept []string) (
 		return nil, err
 	}
 	defer clear(secret)
-	opts := new(blob.SignerOptions)
+	opts := new(signedurl.SignerOptions)
 	for _, name := range accept {
 		old, err := readKey(ctx, name)
 		if err != nil {
@@ -39,7 +40,7 @@ func (f signerFlags) signer(ctx context.Context, base string, accept []string) (
 		defer clear(old)
 		opts.Accept = append(opts.Accept, old)
 	}
-	signer, err := blob.NewSigner(u, secret, opts)
+	signer, err := signedurl.NewSigner(u, secret, opts)
 	if err != nil {
 		return nil, usagef("--base-url %q: %s", base, plain(err))
 	}
@@ -66,8 +67,8 @@ func (cmd bucketSignCmd) Run(ctx context.Context, c *console) error {
 	switch {
 	case cmd.Key == "" || !utf8.ValidString(cmd.Key):
 		return usagef("%q is no object's key", cmd.Key)
-	case cmd.Expiry <= 0 || cmd.Expiry > blob.DefaultMaxExpiry:
-		return usagef("--expiry %v: want more than 0, and at most %v", cmd.Expiry, blob.DefaultMaxExpiry)
+	case cmd.Expiry <= 0 || cmd.Expiry > signedurl.DefaultMaxExpiry:
+		return usagef("--expiry %v: want more than 0, and at most %v", cmd.Expiry, signedurl.DefaultMaxExpiry)
 	case cmd.ContentType != "" && cmd.Method != http.MethodPut:
 		return usagef("--content-type: give --method PUT with it")
 	}
@@ -164,7 +165,7 @@ func (cmd bucketServeCmd) Run(ctx context.Context, c *console) error {
 	}
 	logger := slog.New(logs)
 	server := &http.Server{
-		Handler:           accessLog(logger, signer, blob.NewHandler(b.Bucket.Bucket, signer, &blob.HandlerOptions{MaxSize: cmd.MaxSize, Logger: logger})),
+		Handler:           accessLog(logger, signer, signedurl.NewHandler(b.Bucket.Bucket, signer, &signedurl.HandlerOptions{MaxSize: cmd.MaxSize, Logger: logger})),
 		BaseContext:       func(net.Listener) context.Context { return serving },
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -198,7 +199,7 @@ func errorText(_ []string, a slog.Attr) slog.Attr {
 }
 
 // accessLog logs each request, without its URL: whoever has that may use it.
-func accessLog(logger *slog.Logger, signer *blob.Signer, next http.Handler) http.Handler {
+func accessLog(logger *slog.Logger, signer *signedurl.Signer, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
 		seen := &answer{ResponseWriter: w}

@@ -26,6 +26,7 @@ import (
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
@@ -57,7 +58,7 @@ func main() {
 	server := httptest.NewUnstartedServer(nil)
 	defer server.Close()
 	base := url.URL{Scheme: "http", Host: server.Listener.Addr().String(), Path: "/photos"}
-	signer, err := blob.NewSigner(&base, randomKey(), nil)
+	signer, err := signedurl.NewSigner(&base, randomKey(), nil)
 	check(err)
 	bucket, err := blob.NewBucket(store, "photos", sse.NewManaged(ring), &blob.Options{
 		Decrypters: sse.ByMode{sse.ModeKMS: team},
@@ -66,7 +67,7 @@ func main() {
 	})
 	check(err)
 	defer bucket.Close()
-	server.Config.Handler = blob.NewHandler(bucket.Bucket, signer, nil)
+	server.Config.Handler = signedurl.NewHandler(bucket.Bucket, signer, nil)
 	server.Start()
 
 	// Three photos, in three modes. The service is written against *blob.Bucket of

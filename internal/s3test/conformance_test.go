@@ -25,6 +25,7 @@ import (
 	"gocloud.dev/blob/drivertest"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -74,7 +75,7 @@ func bare(t *testing.T, s *server) *harness {
 func sealed(t *testing.T, s *server, cipher sse.Cipher, opts blob.Options) *harness {
 	h := bare(t, s)
 	openInner := h.open
-	shared := share(t, func(signer *blob.Signer) *gcblob.Bucket {
+	shared := share(t, func(signer *signedurl.Signer) *gcblob.Bucket {
 		opts.Signer = signer
 		return encrypted(t, openInner(false), cipher, &opts).Bucket
 	})
@@ -84,14 +85,14 @@ func sealed(t *testing.T, s *server, cipher sse.Cipher, opts blob.Options) *harn
 }
 
 // share serves the signed URLs of the bucket that open makes with a signer.
-func share(t *testing.T, open func(*blob.Signer) *gcblob.Bucket) *httptest.Server {
+func share(t *testing.T, open func(*signedurl.Signer) *gcblob.Bucket) *httptest.Server {
 	var handler http.Handler
 	shared := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	base, err := url.Parse(shared.URL + "/shared")
 	require.NoError(t, err)
-	signer, err := blob.NewSigner(base, bytes.Repeat([]byte{9}, 32), nil)
+	signer, err := signedurl.NewSigner(base, bytes.Repeat([]byte{9}, 32), nil)
 	require.NoError(t, err)
-	handler = blob.NewHandler(open(signer), signer, nil)
+	handler = signedurl.NewHandler(open(signer), signer, nil)
 	return shared
 }
 

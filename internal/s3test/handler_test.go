@@ -11,6 +11,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 )
 
 // TestSignedURLs: what a signed URL allows, over S3: an object that comes in as a
@@ -22,7 +23,7 @@ func TestSignedURLs(t *testing.T) {
 		w := new(wire)
 		inner := s.open(t, s.newBucket(t), w)
 		var b *blob.Bucket
-		shared := share(t, func(signer *blob.Signer) *gcblob.Bucket {
+		shared := share(t, func(signer *signedurl.Signer) *gcblob.Bucket {
 			b = encrypted(t, inner, nil, &blob.Options{Signer: signer})
 			return b.Bucket
 		})

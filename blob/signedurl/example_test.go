@@ -1,4 +1,4 @@
-package blob_test
+package signedurl_test
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"gocloud.dev/blob/memblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -39,7 +40,7 @@ func ExampleNewHandler() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	signer, err := blob.NewSigner(base, make([]byte, 32), nil) // from your secret store
+	signer, err := signedurl.NewSigner(base, make([]byte, 32), nil) // from your secret store
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func ExampleNewHandler() {
 		log.Fatal(err)
 	}
 	defer bucket.Close()
-	mux.Handle("/shared", blob.NewHandler(bucket.Bucket, signer, nil))
+	mux.Handle("/shared", signedurl.NewHandler(bucket.Bucket, signer, nil))
 
 	if err := bucket.WriteAll(ctx, "2026/cat.txt", []byte("a picture of a cat"), nil); err != nil {
 		log.Fatal(err)
@@ -92,7 +93,7 @@ func ExampleSigner() {
 		log.Fatal(err)
 	}
 	now, before := make([]byte, 32), []byte("the secret of the last quarter..")
-	signer, err := blob.NewSigner(base, now, &blob.SignerOptions{
+	signer, err := signedurl.NewSigner(base, now, &signedurl.SignerOptions{
 		Accept: [][]byte{before}, // its URLs are good until they expire
 		Now:    func() time.Time { return time.Unix(1_800_000_000, 0) },
 	})
@@ -127,5 +128,5 @@ func ExampleSigner() {
 	// obj=notes%2Ftoday
 	// signature=9OCDBMkiAqppPCMAwMMqLg0jrbh3_gT1mzmfOw2d5gM
 	// notes/today <nil>
-	// blob: not allowed by a signed URL: it is for another content type
+	// signedurl: not allowed by a signed URL: it is for another content type
 }

@@ -1,4 +1,4 @@
-package blob_test
+package signedurl_test
 
 import (
 	"bytes"
@@ -24,7 +24,7 @@ import (
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
 
-	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -33,7 +33,7 @@ type bed struct {
 	name   string
 	bucket *gcblob.Bucket
 	inner  *gcblob.Bucket // what stores the bytes; bucket itself if that is plain
-	signer *blob.Signer
+	signer *signedurl.Signer
 	clock  *clock
 	server *httptest.Server
 	log    *logBuffer
@@ -59,18 +59,18 @@ func (l *logBuffer) String() string {
 }
 
 // newBed serves bucket at /shared.
-func newBed(t testing.TB, name string, bucket *gcblob.Bucket, opts *blob.HandlerOptions) *bed {
+func newBed(t testing.TB, name string, bucket *gcblob.Bucket, opts *signedurl.HandlerOptions) *bed {
 	b := &bed{name: name, bucket: bucket, inner: bucket, clock: newClock(), log: &logBuffer{}, done: make(chan struct{}, 10000)}
 	if opts == nil {
-		opts = new(blob.HandlerOptions)
+		opts = new(signedurl.HandlerOptions)
 	}
 	opts.Logger = slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	mux := http.NewServeMux()
 	b.server = httptest.NewServer(mux)
 	b.server.Client().Transport.(*http.Transport).DisableCompression = true
 	t.Cleanup(b.server.Close)
-	b.signer = newSigner(t, b.server.URL+"/shared", secretOf(1), &blob.SignerOptions{Now: b.clock.now, BindPrincipal: true})
-	handler := blob.NewHandler(bucket, b.signer, opts)
+	b.signer = newSigner(t, b.server.URL+"/shared", secretOf(1), &signedurl.SignerOptions{Now: b.clock.now, BindPrincipal: true})
+	handler := signedurl.NewHandler(bucket, b.signer, opts)
 	mux.HandleFunc("/shared", func(w http.ResponseWriter, r *http.Request) {
 		defer func() { b.done <- struct{}{} }()
 		handler.ServeHTTP(w, r)
@@ -79,15 +79,15 @@ func newBed(t testing.TB, name string, bucket *gcblob.Bucket, opts *blob.Handler
 }
 
 // newEncrypted serves a bucket that encrypts into inner.
-func newEncrypted(t testing.TB, name string, inner *gcblob.Bucket, cipher sse.Cipher, opts *blob.HandlerOptions) *bed {
+func newEncrypted(t testing.TB, name string, inner *gcblob.Bucket, cipher sse.Cipher, opts *signedurl.HandlerOptions) *bed {
 	b := newBed(t, name, newBucketWith(t, inner, cipher, nil).Bucket, opts)
 	b.inner = inner
 	return b
 }
 
 // newBeds returns a bed for each kind of bucket; the first is plain.
-func newBeds(t testing.TB, opts *blob.HandlerOptions) []*bed {
-	copied := func() *blob.HandlerOptions {
+func newBeds(t testing.TB, opts *signedurl.HandlerOptions) []*bed {
+	copied := func() *signedurl.HandlerOptions {
 		if opts == nil {
 			return nil
 		}

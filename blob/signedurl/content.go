@@ -1,4 +1,4 @@
-package blob
+package signedurl
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 
 	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
 )
 
 // copySize is the length in bytes of a buffer through which an object is sent, and
@@ -57,7 +59,7 @@ func (c *content) Seek(offset int64, whence int) (int64, error) {
 		offset += c.attrs.Size
 	}
 	if offset < 0 {
-		return 0, errors.New("blob: seek before the object")
+		return 0, errors.New("signedurl: seek before the object")
 	}
 	c.closeReader() // even at the same place: the next range ends elsewhere
 	c.pos = offset
@@ -125,7 +127,7 @@ func (c *content) open(n int64) {
 	}
 	r, err := c.bucket.NewRangeReader(c.ctx, c.key, c.pos, length, nil)
 	if errors.Is(err, io.EOF) { // which would look like an end
-		err = fmt.Errorf("blob: open %q: %v: %w", c.key, err, io.ErrUnexpectedEOF)
+		err = fmt.Errorf("signedurl: open %q: %v: %w", c.key, err, io.ErrUnexpectedEOF)
 	}
 	if err != nil {
 		c.err = err
@@ -134,10 +136,10 @@ func (c *content) open(n int64) {
 	c.r, c.left = r, n
 	switch {
 	case r.Size() < 0:
-		c.err = errUnpacked
+		c.err = fmt.Errorf("signedurl: store decompresses object: %q (remove its Content-Encoding)", c.key)
 	// Services keep times more or less precisely, in one call and the other.
 	case r.Size() != c.attrs.Size || r.ModTime().Unix() != c.attrs.ModTime.Unix():
-		c.err = fmt.Errorf("%w: %q", ErrChanged, c.key)
+		c.err = fmt.Errorf("%w: %q", blob.ErrChanged, c.key)
 	}
 }
 
@@ -152,7 +154,7 @@ func (c *content) read(p []byte) (int, error) {
 		case err != nil && err != io.EOF:
 			c.err = err
 		case err == io.EOF && c.left > 0:
-			c.err = fmt.Errorf("blob: %q ends %d bytes too early: %w", c.key, c.left, io.ErrUnexpectedEOF)
+			c.err = fmt.Errorf("signedurl: %q ends %d bytes too early: %w", c.key, c.left, io.ErrUnexpectedEOF)
 		case err == nil && c.left == 0:
 			c.end()
 		}
@@ -177,7 +179,7 @@ func (c *content) end() {
 	switch _, err := io.ReadFull(c.r, one[:]); err {
 	case io.EOF:
 	case nil:
-		c.err = fmt.Errorf("blob: %q does not end where it should", c.key)
+		c.err = fmt.Errorf("signedurl: %q does not end where it should", c.key)
 	default:
 		c.err = err
 	}
@@ -203,7 +205,7 @@ func (c *content) close() {
 	defer c.mu.Unlock()
 	c.closeReader()
 	if c.err == nil {
-		c.err = errors.New("blob: object is closed")
+		c.err = errors.New("signedurl: object is closed")
 	}
 }
 

@@ -1,6 +1,7 @@
-package blob
+package signedurl
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -18,18 +19,20 @@ import (
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
 
-	"github.com/blobseal/blobseal/internal/secret"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
 
-// ErrSignedURL: the request is not one that a signed URL allows. Its text says
+// ErrForbidden: the request is not one that a signed URL allows. Its text says
 // why, for a log; a client is told nothing but that.
-var ErrSignedURL = errors.New("blob: not allowed by a signed URL")
+var ErrForbidden = errors.New("signedurl: not allowed by a signed URL")
 
 // DefaultMaxExpiry is how long a signed URL may be valid unless
 // [SignerOptions] says otherwise: seven days, as on S3.
 const DefaultMaxExpiry = 7 * 24 * time.Hour
+
+// secretSize is the length of a secret in bytes.
+const secretSize = 32
 
 // The parameters of a signed URL, of which the first five are named as those of
 // gocloud's own signer.
@@ -86,7 +89,7 @@ type Signer struct {
 // signingSecret is a secret and its name in URLs, which is a PRF of it.
 type signingSecret struct {
 	id  string
-	key secret.Key
+	mac func(msg []byte) []byte // a closure, so that fmt and reflect find no key
 }
 
 // SignerOptions are for [NewSigner]. The zero value is right for most.
@@ -119,10 +122,10 @@ func NewSigner(base *url.URL, secret []byte, opts *SignerOptions) (*Signer, erro
 	}
 	if base == nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.User != nil ||
 		base.RawQuery != "" || base.ForceQuery || base.Fragment != "" {
-		return nil, fmt.Errorf("blob: %w: the base of signed URLs must be an absolute http or https URL without a query", sse.ErrInvalid)
+		return nil, fmt.Errorf("signedurl: %w: the base of signed URLs must be an absolute http or https URL without a query", sse.ErrInvalid)
 	}
 	if opts.MaxExpiry < 0 {
-		return nil, fmt.Errorf("blob: %w: negative MaxExpiry of signed URLs", sse.ErrInvalid)
+		return nil, fmt.Errorf("signedurl: %w: negative MaxExpiry of signed URLs", sse.ErrInvalid)
 	}
 	s := &Signer{
 		base:      *base,
@@ -150,12 +153,17 @@ func NewSigner(base *url.URL, secret []byte, opts *SignerOptions) (*Signer, erro
 }
 
 func newSigningSecret(b []byte) (signingSecret, error) {
-	key, err := secret.New(b)
-	if err != nil {
-		return signingSecret{}, fmt.Errorf("blob: %w: secret of signed URLs: %w", sse.ErrInvalid, err)
+	if len(b) != secretSize {
+		return signingSecret{}, fmt.Errorf("signedurl: %w: secret has %d bytes, want %d", sse.ErrInvalid, len(b), secretSize)
 	}
-	id := hmacSHA256(key, []byte(labelSecretID))
-	return signingSecret{id: base64.RawURLEncoding.EncodeToString(id[:6]), key: key}, nil
+	key := bytes.Clone(b)
+	mac := func(msg []byte) []byte {
+		h := hmac.New(sha256.New, key)
+		h.Write(msg)
+		return h.Sum(nil)
+	}
+	id := mac([]byte(labelSecretID))
+	return signingSecret{id: base64.RawURLEncoding.EncodeToString(id[:6]), mac: mac}, nil
 }
 
 // secret returns the secret that a URL names, or nil.
@@ -201,7 +209,7 @@ func (s *Signer) SignedURL(ctx context.Context, key string, opts *driver.SignedU
 func (s *Signer) URLFromKey(ctx context.Context, key string, opts *driver.SignedURLOptions) (*url.URL, error) {
 	p, err := s.permit(ctx, key, opts)
 	if err != nil {
-		return nil, fmt.Errorf("blob: %w: %w", sse.ErrInvalid, err)
+		return nil, fmt.Errorf("signedurl: %w: %w", sse.ErrInvalid, err)
 	}
 	u := s.base
 	u.RawQuery = s.query(p, &s.secrets[0])
@@ -253,20 +261,20 @@ func (s *Signer) permit(ctx context.Context, key string, opts *driver.SignedURLO
 }
 
 // Verify returns what the request's signed URL allows, which covers the request's
-// method and content type. Any other request is [ErrSignedURL].
+// method and content type. Any other request is [ErrForbidden].
 func (s *Signer) Verify(r *http.Request) (*Permit, error) {
 	p, err := s.verify(r.URL)
 	if err != nil {
 		return nil, err
 	}
 	if p.Method != r.Method && !(p.Method == http.MethodGet && r.Method == http.MethodHead) {
-		return nil, fmt.Errorf("%w: it is for %s", ErrSignedURL, p.Method)
+		return nil, fmt.Errorf("%w: it is for %s", ErrForbidden, p.Method)
 	}
 	types := r.Header["Content-Type"]
 	switch {
 	case p.EnforceAbsentContentType && len(types) != 0,
 		p.ContentType != "" && (len(types) != 1 || types[0] != p.ContentType):
-		return nil, fmt.Errorf("%w: it is for another content type", ErrSignedURL)
+		return nil, fmt.Errorf("%w: it is for another content type", ErrForbidden)
 	}
 	return p, nil
 }
@@ -287,15 +295,15 @@ func (s *Signer) KeyFromURL(_ context.Context, u *url.URL) (string, error) {
 func (s *Signer) verify(u *url.URL) (*Permit, error) {
 	q, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return nil, fmt.Errorf("%w: malformed query", ErrSignedURL)
+		return nil, fmt.Errorf("%w: malformed query", ErrForbidden)
 	}
 	sec := s.secret(q.Get(paramSecret))
 	if sec == nil {
-		return nil, fmt.Errorf("%w: no signature, or one of an unknown secret", ErrSignedURL)
+		return nil, fmt.Errorf("%w: no signature, or one of an unknown secret", ErrForbidden)
 	}
 	expiry, err := strconv.ParseInt(q.Get(paramExpiry), 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("%w: malformed expiry", ErrSignedURL)
+		return nil, fmt.Errorf("%w: malformed expiry", ErrForbidden)
 	}
 	p := &Permit{
 		Key:                      q.Get(paramKey),
@@ -306,10 +314,10 @@ func (s *Signer) verify(u *url.URL) (*Permit, error) {
 		Principal:                kms.Principal{ID: q.Get(paramPrincipal), Type: q.Get(paramPrincipalType)},
 	}
 	if !hmac.Equal([]byte(s.query(p, sec)), []byte(u.RawQuery)) {
-		return nil, fmt.Errorf("%w: wrong signature", ErrSignedURL)
+		return nil, fmt.Errorf("%w: wrong signature", ErrForbidden)
 	}
 	if !s.now().Before(p.Expires) {
-		return nil, fmt.Errorf("%w: it expired at %v", ErrSignedURL, p.Expires.UTC())
+		return nil, fmt.Errorf("%w: it expired at %v", ErrForbidden, p.Expires.UTC())
 	}
 	return p, nil
 }
@@ -343,18 +351,12 @@ func (s *Signer) query(p *Permit, sec *signingSecret) string {
 		msg = binary.BigEndian.AppendUint64(msg, uint64(len(field)))
 		msg = append(msg, field...)
 	}
-	q.Set(paramSignature, base64.RawURLEncoding.EncodeToString(hmacSHA256(sec.key, msg)))
+	q.Set(paramSignature, base64.RawURLEncoding.EncodeToString(sec.mac(msg)))
 	return q.Encode()
-}
-
-func hmacSHA256(key secret.Key, msg []byte) []byte {
-	h := hmac.New(sha256.New, key.Bytes())
-	h.Write(msg)
-	return h.Sum(nil)
 }
 
 // String does not show the secrets.
 func (s *Signer) String() string { return "signer of URLs at " + s.scope }
 
 // GoString does not show the secrets.
-func (s *Signer) GoString() string { return "blob.Signer(" + s.scope + ")" }
+func (s *Signer) GoString() string { return "signedurl.Signer(" + s.scope + ")" }

@@ -1,4 +1,4 @@
-package blob
+package signedurl
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
+	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
@@ -116,7 +117,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		serve = h.delete
 	default:
 		w.Header().Set("Allow", "GET, HEAD, PUT, DELETE")
-		h.fail(w, r, "", &statusError{http.StatusMethodNotAllowed, errors.New("blob: method not allowed")})
+		h.fail(w, r, "", &statusError{http.StatusMethodNotAllowed, errors.New("signedurl: method not allowed")})
 		return
 	}
 	p, err := h.signer.Verify(r)
@@ -149,7 +150,7 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, key string) error 
 	}
 	for attempt := 1; ; attempt++ {
 		err := h.getOnce(w, r, key)
-		if !errors.Is(err, ErrChanged) || errors.Is(err, http.ErrAbortHandler) || attempt == maxAttempts {
+		if !errors.Is(err, blob.ErrChanged) || errors.Is(err, http.ErrAbortHandler) || attempt == maxAttempts {
 			return err
 		}
 	}
@@ -216,10 +217,10 @@ func (h *Handler) setHeader(header http.Header, attrs *gcblob.Attributes) {
 }
 
 // errDigest: the body is not the one that its Content-MD5 is of.
-var errDigest = errors.New("blob: body does not match its Content-MD5")
+var errDigest = errors.New("signedurl: body does not match its Content-MD5")
 
 // errLength: the body is not as long as its Content-Length.
-var errLength = errors.New("blob: body does not match its Content-Length")
+var errLength = errors.New("signedurl: body does not match its Content-Length")
 
 // put stores the request's body.
 func (h *Handler) put(w http.ResponseWriter, r *http.Request, key string) error {
@@ -280,7 +281,7 @@ func (u *upload) Read(p []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		u.err = err
 		if tooLarge := (*http.MaxBytesError)(nil); !errors.As(err, &tooLarge) {
-			u.err = &statusError{http.StatusBadRequest, fmt.Errorf("blob: body of the request: %w", err)}
+			u.err = &statusError{http.StatusBadRequest, fmt.Errorf("signedurl: body of the request: %w", err)}
 		}
 		return n, u.err
 	}
@@ -303,20 +304,20 @@ func writerOptions(r *http.Request) (*gcblob.WriterOptions, error) {
 	case len(values) == 1 && strings.TrimSpace(values[0]) == "*":
 		opts.IfNotExist = true
 	case len(values) != 0:
-		return nil, &statusError{http.StatusNotImplemented, errors.New("blob: If-None-Match of a PUT must be *")}
+		return nil, &statusError{http.StatusNotImplemented, errors.New("signedurl: If-None-Match of a PUT must be *")}
 	}
 	if r.Header.Get("Content-Range") != "" {
-		return nil, &statusError{http.StatusBadRequest, errors.New("blob: PUT of a part of an object")}
+		return nil, &statusError{http.StatusBadRequest, errors.New("signedurl: PUT of a part of an object")}
 	}
 	if opts.ContentType != "" {
 		if _, _, err := mime.ParseMediaType(opts.ContentType); err != nil {
-			return nil, &statusError{http.StatusBadRequest, fmt.Errorf("blob: Content-Type of the request: %w", err)}
+			return nil, &statusError{http.StatusBadRequest, fmt.Errorf("signedurl: Content-Type of the request: %w", err)}
 		}
 	}
 	if digest, ok := r.Header["Content-Md5"]; ok {
 		sum, err := base64.StdEncoding.Strict().DecodeString(digest[0])
 		if err != nil || len(sum) != md5.Size || len(digest) != 1 {
-			return nil, &statusError{http.StatusBadRequest, errors.New("blob: Content-MD5 of the request is malformed")}
+			return nil, &statusError{http.StatusBadRequest, errors.New("signedurl: Content-MD5 of the request is malformed")}
 		}
 		opts.ContentMD5 = sum
 	}
@@ -340,7 +341,7 @@ func (h *Handler) delete(w http.ResponseWriter, r *http.Request, key string) err
 func noConditions(r *http.Request, except string) error {
 	for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
 		if _, ok := r.Header[name]; ok && name != except {
-			return &statusError{http.StatusNotImplemented, fmt.Errorf("blob: %s of a %s is not supported", name, r.Method)}
+			return &statusError{http.StatusNotImplemented, fmt.Errorf("signedurl: %s of a %s is not supported", name, r.Method)}
 		}
 	}
 	return nil
@@ -384,14 +385,14 @@ func statusOf(err error) int {
 		target error
 		status int
 	}{
-		{ErrSignedURL, http.StatusForbidden},
-		{ErrPolicy, http.StatusForbidden},
+		{ErrForbidden, http.StatusForbidden},
+		{blob.ErrPolicy, http.StatusForbidden},
 		// What may work later.
 		{kms.ErrUnavailable, http.StatusServiceUnavailable},
 		{kms.ErrAudit, http.StatusServiceUnavailable},
 		{keyring.ErrStore, http.StatusServiceUnavailable},
 		{keyring.ErrRootUnavailable, http.StatusServiceUnavailable},
-		{ErrChanged, http.StatusServiceUnavailable},
+		{blob.ErrChanged, http.StatusServiceUnavailable},
 		// Keys that are not to be used.
 		{kms.ErrDenied, http.StatusForbidden},
 		{kms.ErrNotFound, http.StatusBadRequest},

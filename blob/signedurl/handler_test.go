@@ -1,4 +1,4 @@
-package blob_test
+package signedurl_test
 
 import (
 	"bufio"
@@ -28,6 +28,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -189,7 +190,7 @@ func TestEveryBucketAnswersAlike(t *testing.T) {
 		{name: "a strange key", method: "PUT", key: "../a b/ü?&#%", body: "strange", status: 200},
 		{name: "is found by it", method: "GET", key: "../a b/ü?&#%", status: 200, want: "strange"},
 	}
-	beds := newBeds(t, &blob.HandlerOptions{MaxSize: 50_000})
+	beds := newBeds(t, &signedurl.HandlerOptions{MaxSize: 50_000})
 	plain := map[string]answer{}
 	for i, b := range beds {
 		t.Run(b.name, func(t *testing.T) {
@@ -263,8 +264,8 @@ func TestRefusalsAreAllTheSame(t *testing.T) {
 			good := b.url(t, "there", "GET", "")
 			parsed, err := url.Parse(good)
 			require.NoError(t, err)
-			other := newSigner(t, b.server.URL+"/shared", secretOf(9), &blob.SignerOptions{Now: b.clock.now})
-			elsewhere := newSigner(t, b.server.URL+"/docs", secretOf(1), &blob.SignerOptions{Now: b.clock.now})
+			other := newSigner(t, b.server.URL+"/shared", secretOf(9), &signedurl.SignerOptions{Now: b.clock.now})
+			elsewhere := newSigner(t, b.server.URL+"/docs", secretOf(1), &signedurl.SignerOptions{Now: b.clock.now})
 			onPath := func(signed string) string { return strings.Replace(signed, "/docs?", "/shared?", 1) }
 			urls := map[string]string{
 				"tampered":        good + "A",
@@ -664,7 +665,7 @@ func TestHandlerAborts(t *testing.T) {
 					}
 				}}
 				require.PanicsWithValue(t, http.ErrAbortHandler, func() {
-					blob.NewHandler(s.bucket(), b.signer, nil).ServeHTTP(conn, r)
+					signedurl.NewHandler(s.bucket(), b.signer, nil).ServeHTTP(conn, r)
 				})
 				_, _, readers := s.state()
 				require.Zero(t, readers)
@@ -682,7 +683,7 @@ func TestHandlerAborts(t *testing.T) {
 			r := httptest.NewRequestWithContext(t.Context(), "GET", b.url(t, "k", "GET", ""), nil)
 			r.Header.Set("Range", ranges)
 			require.PanicsWithValue(t, http.ErrAbortHandler, func() {
-				blob.NewHandler(s.bucket(), b.signer, nil).ServeHTTP(httptest.NewRecorder(), r)
+				signedurl.NewHandler(s.bucket(), b.signer, nil).ServeHTTP(httptest.NewRecorder(), r)
 			})
 		})
 	}
@@ -748,7 +749,7 @@ func TestPutCommitsOnce(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newScript(nil)
-			b := newBed(t, "script", s.bucket(), &blob.HandlerOptions{MaxSize: 1000})
+			b := newBed(t, "script", s.bucket(), &signedurl.HandlerOptions{MaxSize: 1000})
 			got := b.do(t, "PUT", b.url(t, "k", "PUT", ""), tc.body, append(tc.header, "Content-Type", "a/b")...)
 			require.Equal(t, tc.status, got.status)
 			<-b.done
@@ -760,7 +761,7 @@ func TestPutCommitsOnce(t *testing.T) {
 	}
 	t.Run("too long is refused at once", func(t *testing.T) {
 		s := newScript(nil)
-		b := newBed(t, "script", s.bucket(), &blob.HandlerOptions{MaxSize: 1000})
+		b := newBed(t, "script", s.bucket(), &signedurl.HandlerOptions{MaxSize: 1000})
 		require.Equal(t, 413, b.do(t, "PUT", b.url(t, "k", "PUT", ""), bytes.NewReader(make([]byte, 1001))).status)
 		require.Empty(t, s.writes)
 	})
@@ -772,7 +773,7 @@ func TestPutCommitsOnce(t *testing.T) {
 			r := httptest.NewRequest("PUT", b.url(t, "k", "PUT", ""), strings.NewReader(body))
 			r.ContentLength = 4
 			rec := httptest.NewRecorder()
-			blob.NewHandler(mem, b.signer, nil).ServeHTTP(rec, r)
+			signedurl.NewHandler(mem, b.signer, nil).ServeHTTP(rec, r)
 			require.Equal(t, 400, rec.Code)
 			_, err := mem.ReadAll(t.Context(), "k")
 			require.ErrorIs(t, err, gcerrors.ErrNotFound)
@@ -780,7 +781,7 @@ func TestPutCommitsOnce(t *testing.T) {
 	}
 	t.Run("without a limit", func(t *testing.T) {
 		s := newScript(nil)
-		b := newBed(t, "script", s.bucket(), &blob.HandlerOptions{MaxSize: -1})
+		b := newBed(t, "script", s.bucket(), &signedurl.HandlerOptions{MaxSize: -1})
 		require.Equal(t, 200, b.do(t, "PUT", b.url(t, "k", "PUT", ""), bytes.NewReader(make([]byte, 1001))).status)
 	})
 	t.Run("the bucket refuses", func(t *testing.T) {
@@ -943,7 +944,7 @@ func TestHandlerPrincipal(t *testing.T) {
 			fake := kmstest.NewFake("key")
 			cipher, err := sse.NewKMS(fake, "key", nil)
 			require.NoError(t, err)
-			b := newEncrypted(t, "encrypted", newMem(t), cipher, &blob.HandlerOptions{Principal: tc.option})
+			b := newEncrypted(t, "encrypted", newMem(t), cipher, &signedurl.HandlerOptions{Principal: tc.option})
 			var mu sync.Mutex
 			var asked []kms.Principal
 			fake.Hook(func(ctx context.Context, _ kmstest.Call) error {
@@ -967,7 +968,7 @@ func TestHandlerPrincipal(t *testing.T) {
 }
 
 func TestHandlerHeaders(t *testing.T) {
-	b := newBed(t, "plain", newMem(t), &blob.HandlerOptions{Header: http.Header{
+	b := newBed(t, "plain", newMem(t), &signedurl.HandlerOptions{Header: http.Header{
 		"Cache-Control":           {"no-store"},
 		"Content-Security-Policy": nil,
 		"x-more":                  {"1", "2"},
@@ -982,7 +983,7 @@ func TestHandlerHeaders(t *testing.T) {
 	// What stands in front of the handler keeps its headers.
 	rec := httptest.NewRecorder()
 	rec.Header().Set("Access-Control-Allow-Origin", "*")
-	h := blob.NewHandler(b.bucket, b.signer, nil)
+	h := signedurl.NewHandler(b.bucket, b.signer, nil)
 	h.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), "GET", b.url(t, "k", "GET", ""), nil))
 	require.Equal(t, "*", rec.Header().Get("Access-Control-Allow-Origin"))
 	require.Equal(t, "content", rec.Body.String())

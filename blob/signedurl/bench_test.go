@@ -1,4 +1,4 @@
-package blob_test
+package signedurl_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -92,4 +93,4 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-var _ blob.URLSigner = (*blob.Signer)(nil)
+var _ blob.URLSigner = (*signedurl.Signer)(nil)

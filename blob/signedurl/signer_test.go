@@ -1,4 +1,4 @@
-package blob_test
+package signedurl_test
 
 import (
 	"bytes"
@@ -19,12 +19,12 @@ import (
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/blob/fileblob"
 
-	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
 
-var _ fileblob.URLSigner = (*blob.Signer)(nil)
+var _ fileblob.URLSigner = (*signedurl.Signer)(nil)
 
 // secretOf returns the secret number n.
 func secretOf(n byte) []byte { return bytes.Repeat([]byte{'s', n, '!', 0xf0}, 8) }
@@ -39,16 +39,16 @@ func (c *clock) advance(d time.Duration) { c.t = c.t.Add(d) }
 
 const signerBase = "https://photos.example/shared"
 
-func newSigner(t testing.TB, base string, secret []byte, opts *blob.SignerOptions) *blob.Signer {
+func newSigner(t testing.TB, base string, secret []byte, opts *signedurl.SignerOptions) *signedurl.Signer {
 	u, err := url.Parse(base)
 	require.NoError(t, err)
-	s, err := blob.NewSigner(u, secret, opts)
+	s, err := signedurl.NewSigner(u, secret, opts)
 	require.NoError(t, err)
 	return s
 }
 
 // sign returns the signed URL, with a method and a content type that may be empty.
-func sign(t testing.TB, s *blob.Signer, key, method, contentType string) string {
+func sign(t testing.TB, s *signedurl.Signer, key, method, contentType string) string {
 	u, err := s.SignedURL(context.Background(), key, &driver.SignedURLOptions{Method: method, ContentType: contentType})
 	require.NoError(t, err)
 	return u
@@ -71,7 +71,7 @@ func queryOf(t testing.TB, signed string) string {
 
 func TestSignedURLAllows(t *testing.T) {
 	c := newClock()
-	s := newSigner(t, signerBase, secretOf(1), &blob.SignerOptions{Now: c.now})
+	s := newSigner(t, signerBase, secretOf(1), &signedurl.SignerOptions{Now: c.now})
 	keys := []string{
 		"cat.jpg", "a/b/c", "/lead", "a//b/../c/.", "sp ace+plus%25&x=y;z#f?q", "ünï\u2028cödé\x00\n", strings.Repeat("k", 4000), "obj=x&signature=y",
 	}
@@ -99,7 +99,7 @@ func TestSignedURLAllows(t *testing.T) {
 				}
 				p, err := s.Verify(r)
 				require.NoError(t, err)
-				require.Equal(t, &blob.Permit{
+				require.Equal(t, &signedurl.Permit{
 					Key: key, Method: method, ContentType: o.ContentType, EnforceAbsentContentType: o.EnforceAbsentContentType,
 					Expires: time.Date(2026, 3, 4, 6, 6, 8, 0, time.UTC).Local(),
 				}, p)
@@ -162,7 +162,7 @@ func TestSignedURLIsForOneMethodAndType(t *testing.T) {
 			if tc.ok {
 				require.NoError(t, err)
 			} else {
-				require.ErrorIs(t, err, blob.ErrSignedURL)
+				require.ErrorIs(t, err, signedurl.ErrForbidden)
 			}
 		})
 	}
@@ -171,7 +171,7 @@ func TestSignedURLIsForOneMethodAndType(t *testing.T) {
 // TestSignedURLEveryEdit: no URL at a distance of one edit is accepted.
 func TestSignedURLEveryEdit(t *testing.T) {
 	c := newClock()
-	s := newSigner(t, signerBase, secretOf(1), &blob.SignerOptions{Now: c.now, BindPrincipal: true})
+	s := newSigner(t, signerBase, secretOf(1), &signedurl.SignerOptions{Now: c.now, BindPrincipal: true})
 	ctx := kms.WithPrincipal(t.Context(), kms.Principal{ID: "al", Type: "User"})
 	for _, opts := range []driver.SignedURLOptions{
 		{},
@@ -194,7 +194,7 @@ func TestSignedURLEveryEdit(t *testing.T) {
 			if err == nil {
 				t.Fatalf("accepted %q for %q", edited, q)
 			}
-			require.ErrorIs(t, err, blob.ErrSignedURL)
+			require.ErrorIs(t, err, signedurl.ErrForbidden)
 			refused++
 		}
 		for i := range len(q) {
@@ -247,7 +247,7 @@ func TestSignedURLHasOneSpelling(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			require.NotEqual(t, q, edited)
 			_, err := s.Verify(request("PUT", edited, "text/plain"))
-			require.ErrorIs(t, err, blob.ErrSignedURL)
+			require.ErrorIs(t, err, signedurl.ErrForbidden)
 		})
 	}
 }
@@ -261,7 +261,7 @@ func toStdBase64(t *testing.T, s string) string {
 // TestSignedURLPartsDoNotSwap: no mix of two good URLs is good.
 func TestSignedURLPartsDoNotSwap(t *testing.T) {
 	c := newClock()
-	s := newSigner(t, signerBase, secretOf(1), &blob.SignerOptions{Now: c.now, BindPrincipal: true})
+	s := newSigner(t, signerBase, secretOf(1), &signedurl.SignerOptions{Now: c.now, BindPrincipal: true})
 	var queries []url.Values
 	for _, who := range []string{"alice", "bob"} {
 		ctx := kms.WithPrincipal(t.Context(), kms.Principal{ID: who})
@@ -301,7 +301,7 @@ func TestSignedURLPartsDoNotSwap(t *testing.T) {
 				}
 				u := &url.URL{RawQuery: q}
 				_, err := s.KeyFromURL(t.Context(), u)
-				require.ErrorIs(t, err, blob.ErrSignedURL, q)
+				require.ErrorIs(t, err, signedurl.ErrForbidden, q)
 				tried++
 			}
 		}
@@ -314,7 +314,7 @@ func TestSignedURLPartsDoNotSwap(t *testing.T) {
 func TestSignedURLFieldsAreFramed(t *testing.T) {
 	seen := map[string]string{}
 	for _, base := range []string{"https://h/a", "https://h/aPUT"} {
-		s := newSigner(t, base, secretOf(1), &blob.SignerOptions{Now: newClock().now})
+		s := newSigner(t, base, secretOf(1), &signedurl.SignerOptions{Now: newClock().now})
 		for _, key := range []string{"k", "kt", "kt/x", "PUTk"} {
 			for _, contentType := range []string{"", "t/x", "t/xk"} {
 				u := sign(t, s, key, "PUT", contentType)
@@ -340,11 +340,11 @@ func TestSignedURLExpires(t *testing.T) {
 		{"at the end of a second", time.Second - 1, time.Minute, time.Minute + time.Second - 1, time.Minute + time.Second},
 		{"shorter than a second", 0, 1, time.Second - 1, time.Second},
 		{"default", 0, 0, time.Hour - 1, time.Hour},
-		{"longest", 0, blob.DefaultMaxExpiry, blob.DefaultMaxExpiry - 1, blob.DefaultMaxExpiry},
+		{"longest", 0, signedurl.DefaultMaxExpiry, signedurl.DefaultMaxExpiry - 1, signedurl.DefaultMaxExpiry},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := &clock{start.Add(tc.signed)}
-			s := newSigner(t, signerBase, secretOf(1), &blob.SignerOptions{Now: c.now})
+			s := newSigner(t, signerBase, secretOf(1), &signedurl.SignerOptions{Now: c.now})
 			signed, err := s.SignedURL(t.Context(), "k", &driver.SignedURLOptions{Expiry: tc.expiry})
 			require.NoError(t, err)
 			r := request("GET", queryOf(t, signed))
@@ -355,14 +355,14 @@ func TestSignedURLExpires(t *testing.T) {
 			require.NoError(t, err)
 			c.t = start.Add(tc.firstPast)
 			_, err = s.Verify(r)
-			require.ErrorIs(t, err, blob.ErrSignedURL)
+			require.ErrorIs(t, err, signedurl.ErrForbidden)
 		})
 	}
 }
 
 // The longest time there is does not end before it begins.
 func TestSignedURLForever(t *testing.T) {
-	s := newSigner(t, signerBase, secretOf(1), &blob.SignerOptions{MaxExpiry: math.MaxInt64})
+	s := newSigner(t, signerBase, secretOf(1), &signedurl.SignerOptions{MaxExpiry: math.MaxInt64})
 	signed, err := s.SignedURL(t.Context(), "k", &driver.SignedURLOptions{Expiry: math.MaxInt64})
 	require.NoError(t, err)
 	_, err = s.Verify(request("GET", queryOf(t, signed)))
@@ -370,7 +370,7 @@ func TestSignedURLForever(t *testing.T) {
 }
 
 func TestSignerRefusesWhatItCannotKeep(t *testing.T) {
-	s := newSigner(t, signerBase, secretOf(1), &blob.SignerOptions{MaxExpiry: time.Hour})
+	s := newSigner(t, signerBase, secretOf(1), &signedurl.SignerOptions{MaxExpiry: time.Hour})
 	for name, tc := range map[string]struct {
 		key  string
 		opts driver.SignedURLOptions
@@ -399,31 +399,31 @@ func TestNewSignerRefuses(t *testing.T) {
 	} {
 		u, err := url.Parse(base)
 		require.NoError(t, err)
-		_, err = blob.NewSigner(u, secretOf(1), nil)
+		_, err = signedurl.NewSigner(u, secretOf(1), nil)
 		require.ErrorIs(t, err, sse.ErrInvalid, base)
 	}
-	_, err := blob.NewSigner(nil, secretOf(1), nil)
+	_, err := signedurl.NewSigner(nil, secretOf(1), nil)
 	require.ErrorIs(t, err, sse.ErrInvalid)
 	u, err := url.Parse(signerBase)
 	require.NoError(t, err)
 	for _, n := range []int{0, 1, 31, 33, 64} {
-		_, err := blob.NewSigner(u, make([]byte, n), nil)
+		_, err := signedurl.NewSigner(u, make([]byte, n), nil)
 		require.ErrorIs(t, err, sse.ErrInvalid)
-		_, err = blob.NewSigner(u, secretOf(1), &blob.SignerOptions{Accept: [][]byte{make([]byte, n)}})
+		_, err = signedurl.NewSigner(u, secretOf(1), &signedurl.SignerOptions{Accept: [][]byte{make([]byte, n)}})
 		require.ErrorIs(t, err, sse.ErrInvalid)
 	}
-	_, err = blob.NewSigner(u, secretOf(1), &blob.SignerOptions{MaxExpiry: -1})
+	_, err = signedurl.NewSigner(u, secretOf(1), &signedurl.SignerOptions{MaxExpiry: -1})
 	require.ErrorIs(t, err, sse.ErrInvalid)
 }
 
 func TestSignerSecretsRotate(t *testing.T) {
-	accepts := func(s *blob.Signer, signed string) bool {
+	accepts := func(s *signedurl.Signer, signed string) bool {
 		_, err := s.Verify(request("GET", queryOf(t, signed)))
 		return err == nil
 	}
 	old := newSigner(t, signerBase, secretOf(1), nil)
-	prepared := newSigner(t, signerBase, secretOf(1), &blob.SignerOptions{Accept: [][]byte{secretOf(2)}})
-	rotated := newSigner(t, signerBase, secretOf(2), &blob.SignerOptions{Accept: [][]byte{secretOf(1), secretOf(2)}})
+	prepared := newSigner(t, signerBase, secretOf(1), &signedurl.SignerOptions{Accept: [][]byte{secretOf(2)}})
+	rotated := newSigner(t, signerBase, secretOf(2), &signedurl.SignerOptions{Accept: [][]byte{secretOf(1), secretOf(2)}})
 	done := newSigner(t, signerBase, secretOf(2), nil)
 
 	byOld := sign(t, old, "k", "GET", "")
@@ -431,7 +431,7 @@ func TestSignerSecretsRotate(t *testing.T) {
 	byRotated := sign(t, rotated, "k", "GET", "")
 	for _, tc := range []struct {
 		name   string
-		signer *blob.Signer
+		signer *signedurl.Signer
 		want   [3]bool
 	}{
 		{"old", old, [3]bool{true, true, false}},
@@ -449,13 +449,13 @@ func TestSignerOfAnotherBucketRefuses(t *testing.T) {
 		signerBase + "/", signerBase + "2", "http://photos.example/shared", "https://docs.example/shared", "https://photos.example:443/shared", "https://photos.example/Shared",
 	} {
 		_, err := newSigner(t, base, secretOf(1), nil).Verify(request("GET", signed))
-		require.ErrorIs(t, err, blob.ErrSignedURL, base)
+		require.ErrorIs(t, err, signedurl.ErrForbidden, base)
 	}
 }
 
 func TestSignerCopiesItsSecrets(t *testing.T) {
 	secret, accept := secretOf(1), secretOf(2)
-	s := newSigner(t, signerBase, secret, &blob.SignerOptions{Accept: [][]byte{accept}})
+	s := newSigner(t, signerBase, secret, &signedurl.SignerOptions{Accept: [][]byte{accept}})
 	signed := sign(t, s, "k", "GET", "")
 	clear(secret)
 	clear(accept)
@@ -469,7 +469,7 @@ func TestSignerBindsThePrincipal(t *testing.T) {
 	alice := kms.Principal{ID: "arn:example:user/alice", Type: "User"}
 	ctx := kms.WithPrincipal(t.Context(), alice)
 	for _, bind := range []bool{false, true} {
-		s := newSigner(t, signerBase, secretOf(1), &blob.SignerOptions{BindPrincipal: bind})
+		s := newSigner(t, signerBase, secretOf(1), &signedurl.SignerOptions{BindPrincipal: bind})
 		signed, err := s.SignedURL(ctx, "k", nil)
 		require.NoError(t, err)
 		p, err := s.Verify(request("GET", queryOf(t, signed)))
@@ -485,12 +485,12 @@ func TestSignerBindsThePrincipal(t *testing.T) {
 
 func TestSignerNeverPrintsItsSecrets(t *testing.T) {
 	secret := bytes.Repeat([]byte("kEy!"), 8)
-	s := newSigner(t, signerBase, secret, &blob.SignerOptions{Accept: [][]byte{secretOf(1)}})
+	s := newSigner(t, signerBase, secret, &signedurl.SignerOptions{Accept: [][]byte{secretOf(1)}})
 	signed := sign(t, s, "k", "GET", "")
 	_, refused := s.Verify(request("GET", queryOf(t, signed)+"x"))
 	require.Error(t, refused)
 	var out bytes.Buffer
-	for _, v := range []any{s, *s, struct{ s *blob.Signer }{s}, []*blob.Signer{s}, refused} {
+	for _, v := range []any{s, *s, struct{ s *signedurl.Signer }{s}, []*signedurl.Signer{s}, refused} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}
@@ -537,7 +537,7 @@ func TestWhyNotTheOtherSigner(t *testing.T) {
 // FuzzVerify: only what was signed is accepted.
 func FuzzVerify(f *testing.F) {
 	c := newClock()
-	s := newSigner(f, signerBase, secretOf(1), &blob.SignerOptions{Now: c.now, Accept: [][]byte{secretOf(2)}})
+	s := newSigner(f, signerBase, secretOf(1), &signedurl.SignerOptions{Now: c.now, Accept: [][]byte{secretOf(2)}})
 	signed := map[string]bool{}
 	for _, opts := range []driver.SignedURLOptions{
 		{}, {Method: "DELETE"}, {Method: "PUT"}, {Method: "PUT", ContentType: "text/plain"}, {Method: "PUT", EnforceAbsentContentType: true},
@@ -558,7 +558,7 @@ func FuzzVerify(f *testing.F) {
 		}
 		p, err := s.Verify(r)
 		if err != nil {
-			require.ErrorIs(t, err, blob.ErrSignedURL)
+			require.ErrorIs(t, err, signedurl.ErrForbidden)
 			require.Nil(t, p)
 			return
 		}
