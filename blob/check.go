@@ -11,6 +11,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -224,5 +225,5 @@ func verdict(e Entry, err error) Verdict {
 // noKey are the errors of keys that are not to be had.
 var noKey = []error{
 	sse.ErrMode, keyring.ErrDisabled, keyring.ErrDestroyed, keyring.ErrUnknownKey, keyring.ErrStore,
-	kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrUnavailable, kms.ErrInvalid, kms.ErrAudit,
+	kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrUnavailable, kms.ErrInvalid, audit.ErrNotRecorded,
 }

@@ -148,14 +148,14 @@ type taken struct {
 // starts no goroutine, so that a result past its limits is dropped by the next
 // call that has to ask c: an idle cache keeps what it has until it is closed.
 //
-// To audit cached uses, put [NewAudited] in front of the cache.
+// To audit cached uses, put a client of package audit in front of the cache.
 func NewCache(c Client, opts *CacheOptions) *Cache {
 	if opts == nil {
 		opts = new(CacheOptions)
 	}
 	cache := &Cache{
 		client:     c,
-		authorizer: authorizerOf(c),
+		authorizer: AuthorizerOf(c),
 		maxAge:     opts.MaxAge,
 		maxUses:    opts.MaxUses,
 		maxEntries: opts.MaxEntries,

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
@@ -569,7 +570,7 @@ func TestClientPanics(t *testing.T) {
 func TestWarmCacheRefuses(t *testing.T) {
 	for name, wrap := range map[string]func(kms.Client) kms.Client{
 		"direct":       func(c kms.Client) kms.Client { return c },
-		"audited":      func(c kms.Client) kms.Client { return kms.NewAudited(c, new(memorySink), nil) },
+		"audited":      func(c kms.Client) kms.Client { return audit.NewClient(c, discardSink{}) },
 		"cached twice": func(c kms.Client) kms.Client { return kms.NewCache(c, nil) },
 		"wrapped":      func(c kms.Client) kms.Client { return wrapper{c} },
 	} {
@@ -616,6 +617,10 @@ func TestWarmCacheRefuses(t *testing.T) {
 		})
 	}
 }
+
+type discardSink struct{}
+
+func (discardSink) Write(context.Context, audit.Record) error { return nil }
 
 // wrapper forwards no Authorize, but says what it wraps.
 type wrapper struct{ kms.Client }
@@ -817,7 +822,7 @@ func TestSlowService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
 		cache := kms.NewCache(fake, nil)
-		audited := kms.NewAudited(cache, new(memorySink), nil)
+		audited := audit.NewClient(cache, discardSink{})
 		fake.SetLatency(time.Minute)
 		var wg sync.WaitGroup
 		for range 4 {
@@ -892,7 +897,7 @@ func TestCachePrintsNoKey(t *testing.T) {
 	_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
 	require.NoError(t, err)
 	require.Len(t, cache.Plaintexts(), 2)
-	audited := kms.NewAudited(cache, new(memorySink), nil)
+	audited := audit.NewClient(cache, discardSink{})
 	numbers := strings.Trim(fmt.Sprint(k.Plaintext()), "[]")
 	for name, v := range map[string]any{
 		"cache": cache, "audited": audited, "data key": k, "its value": *k,
@@ -1015,6 +1020,25 @@ func TestCacheKeepsWhatIsFresh(t *testing.T) {
 			})
 		})
 	}
+}
+
+// keeping keeps what a client returned, to see whether it is cleared.
+type keeping struct {
+	kms.Client
+	key       *kms.DataKey
+	plaintext []byte
+}
+
+func (c *keeping) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (k *kms.DataKey, err error) {
+	k, err = c.Client.GenerateDataKey(ctx, keyID, ec)
+	c.key = k
+	return k, err
+}
+
+func (c *keeping) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (p []byte, err error) {
+	p, err = c.Client.Decrypt(ctx, keyID, ciphertext, ec)
+	c.plaintext = p
+	return p, err
 }
 
 // TestCacheClears: what the client returned is cleared once it is copied, and what

@@ -5,12 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/blobseal/blobseal/kms"
@@ -74,117 +70,4 @@ func ExampleNewCache() {
 	// Output:
 	// calls: 1
 	// true
-}
-
-// Every use leaves a record, also those that a cache answers and those that are
-// refused.
-func ExampleNewAudited() {
-	dir, err := os.MkdirTemp("", "audit")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "audit.jsonl")
-	sink, err := kms.OpenFileSink(path, nil)
-	if err != nil {
-		log.Fatal(err)
-	}
-
-	service := kmstest.NewFake("photos-key") // stands for a real one
-	writer, reader := kms.Principal{ID: "writer"}, kms.Principal{ID: "reader"}
-	service.Deny(writer, kms.OpDecrypt)
-	client := kms.NewAudited(kms.NewCache(service, nil), sink, nil)
-
-	bucket := kms.Context{"blobseal:object": "photos"}
-	ctx := kms.WithPrincipal(context.Background(), writer)
-	var key *kms.DataKey
-	for _, object := range []string{"photos/cat.jpg", "photos/dog.jpg"} {
-		key, err = client.GenerateDataKey(kms.WithResource(ctx, object), "photos-key", bucket)
-		if err != nil {
-			log.Fatal(err)
-		}
-	}
-	for _, p := range []kms.Principal{writer, reader} {
-		ctx := kms.WithResource(kms.WithPrincipal(ctx, p), "photos/cat.jpg")
-		_, err := client.Decrypt(ctx, key.KeyID, key.Ciphertext, bucket)
-		fmt.Printf("%s reads: %v\n", p.ID, err)
-	}
-	if err := sink.Close(); err != nil {
-		log.Fatal(err)
-	}
-
-	for e, err := range kms.ReadFile(path, nil) {
-		if err != nil {
-			log.Fatal(err)
-		}
-		r := e.Record
-		fmt.Printf("%d %s %s %s: %s, cached: %v\n",
-			e.Seq, r.Principal.ID, r.Operation, r.Resource, strings.TrimSpace(string(r.Outcome)+" "+r.ErrorCode), r.Cached)
-	}
-	// Output:
-	// writer reads: kms: access denied: "writer" may not Decrypt
-	// reader reads: <nil>
-	// 1 writer GenerateDataKey photos/cat.jpg: success, cached: false
-	// 2 writer GenerateDataKey photos/dog.jpg: success, cached: true
-	// 3 writer Decrypt photos/cat.jpg: failure Denied, cached: false
-	// 4 reader Decrypt photos/cat.jpg: success, cached: false
-}
-
-// An edited line is found, and named.
-func ExampleVerifyFile() {
-	dir, err := os.MkdirTemp("", "audit")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "audit.jsonl")
-	sink, err := kms.OpenFileSink(path, nil)
-	if err != nil {
-		log.Fatal(err)
-	}
-	client := kms.NewAudited(kmstest.NewFake("key"), sink, nil)
-	for _, who := range []string{"alice", "mallory", "bob"} {
-		ctx := kms.WithPrincipal(context.Background(), kms.Principal{ID: who})
-		if _, err := client.GenerateDataKey(ctx, "key", nil); err != nil {
-			log.Fatal(err)
-		}
-	}
-	anchor := sink.Last() // to keep where the file's writer cannot reach it
-	if err := sink.Close(); err != nil {
-		log.Fatal(err)
-	}
-
-	found, err := kms.VerifyFile(path, &kms.VerifyOptions{Last: &anchor})
-	fmt.Println(found.Records, "records,", err)
-
-	if err := replaceInFile(path, "mallory", "alice"); err != nil {
-		log.Fatal(err)
-	}
-	_, err = kms.VerifyFile(path, nil)
-	if broken, ok := errors.AsType[*kms.ChainError](err); ok {
-		fmt.Printf("entry %d is %s: %s, line %d\n", broken.Seq, broken.Kind, filepath.Base(broken.File), broken.Line)
-	}
-	// Output:
-	// 3 records, <nil>
-	// entry 2 is edited: audit.jsonl, line 2
-}
-
-// Records in the service's own log.
-func ExampleNewSlogSink() {
-	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
-		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { // for an output that stays the same
-			switch a.Key {
-			case "time", "eventTime", "eventID", "requestID":
-				return slog.Attr{}
-			}
-			return a
-		},
-	}))
-	client := kms.NewAudited(kmstest.NewFake("key"), kms.NewSlogSink(logger), nil)
-	ctx := kms.WithPrincipal(context.Background(), kms.Principal{ID: "alice", Type: "User"})
-	if _, err := client.GenerateDataKey(ctx, "key", kms.Context{"blobseal:object": "photos/cat.jpg"}); err != nil {
-		log.Fatal(err)
-	}
-	// Output:
-	// level=INFO msg="kms audit" userIdentity.id=alice userIdentity.type=User eventName=GenerateDataKey requestedKeyId=key keyId=key keyMaterialId=1 encryptionContext.blobseal:object=photos/cat.jpg resource=photos/cat.jpg outcome=success cached=false
 }

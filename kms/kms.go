@@ -148,17 +148,32 @@ const (
 	OpDecrypt         Operation = "Decrypt"
 )
 
-// Authorizer is what a [Client] may implement to be asked, without a key
-// operation, whether the principal in ctx may do op now. A cache in front of it
-// asks on every hit, so that a key that was disabled, or a permission that was
-// taken away, refuses at once. The errors are those of the operation itself; nil
-// says that nothing is known to be against it.
+// Authorizer is a [Client] that can say, without a key operation, whether the
+// principal in ctx may perform op now. A cache asks it before every answer, so
+// that a disabled key or a revoked permission takes effect at once. Authorize
+// returns the error that the operation would return, or nil if nothing is known
+// to forbid it.
 //
-// A wrapper around a Client either forwards Authorize or has a method
-// Unwrap() Client, through which it is found. One that does neither takes the
-// cache's checks away.
+// A client that wraps another must implement Authorize or have a method
+// Unwrap() Client. Otherwise caches in front of it cannot ask.
 type Authorizer interface {
 	Authorize(ctx context.Context, op Operation, keyID string, ec Context) error
+}
+
+// AuthorizerOf returns the Authorizer that is c itself or a client that c wraps,
+// or nil if there is none.
+func AuthorizerOf(c Client) Authorizer {
+	for c != nil {
+		if a, ok := c.(Authorizer); ok {
+			return a
+		}
+		w, ok := c.(interface{ Unwrap() Client })
+		if !ok {
+			return nil
+		}
+		c = w.Unwrap()
+	}
+	return nil
 }
 
 // Report is what a [Client] tells, beside its result, about one call: for the

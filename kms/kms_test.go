@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"log/slog"
-	"os"
 	"slices"
 	"testing"
 
@@ -12,15 +11,6 @@ import (
 
 	"github.com/blobseal/blobseal/kms"
 )
-
-// replaceInFile edits a file, as someone with an editor would.
-func replaceInFile(name, old, with string) error {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(name, bytes.ReplaceAll(b, []byte(old), []byte(with)), 0o600)
-}
 
 func TestDataKey(t *testing.T) {
 	plaintext := bytes.Repeat([]byte{0xab}, kms.DataKeySize)

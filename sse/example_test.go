@@ -17,6 +17,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
@@ -244,7 +245,7 @@ func statusOf(err error, byCustomer bool) int {
 	switch {
 	case err == nil:
 		return http.StatusOK
-	case is(kms.ErrUnavailable, kms.ErrAudit, keyring.ErrStore, keyring.ErrRootUnavailable, context.DeadlineExceeded):
+	case is(kms.ErrUnavailable, audit.ErrNotRecorded, keyring.ErrStore, keyring.ErrRootUnavailable, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable // may work later
 	case is(kms.ErrDenied):
 		return http.StatusForbidden

@@ -20,6 +20,7 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -389,7 +390,7 @@ func statusOf(err error) int {
 		{blob.ErrPolicy, http.StatusForbidden},
 		// What may work later.
 		{kms.ErrUnavailable, http.StatusServiceUnavailable},
-		{kms.ErrAudit, http.StatusServiceUnavailable},
+		{audit.ErrNotRecorded, http.StatusServiceUnavailable},
 		{keyring.ErrStore, http.StatusServiceUnavailable},
 		{keyring.ErrRootUnavailable, http.StatusServiceUnavailable},
 		{blob.ErrChanged, http.StatusServiceUnavailable},

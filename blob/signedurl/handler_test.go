@@ -31,6 +31,7 @@ import (
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -402,7 +403,7 @@ func TestHandlerErrorsBeforeTheFirstByte(t *testing.T) {
 		status int
 	}{
 		{kms.ErrUnavailable, 503},
-		{kms.ErrAudit, 503},
+		{audit.ErrNotRecorded, 503},
 		{keyring.ErrStore, 503},
 		{fmt.Errorf("%w: %w: %w", sse.ErrKey, keyring.ErrUnknownKey, keyring.ErrStore), 503},
 		{kms.ErrDenied, 403},

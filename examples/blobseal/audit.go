@@ -10,7 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // auditCmd are the commands on audit trails.
@@ -32,7 +32,7 @@ type trailFlags struct {
 }
 
 // anchor is a place in a trail, as SEQ:HASH.
-type anchor kms.Anchor
+type anchor audit.Anchor
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (a *anchor) UnmarshalText(text []byte) error {
@@ -66,8 +66,8 @@ func (auditShowCmd) Help() string {
 // auditLine is a record, or a note on the trail. Its JSON is a contract.
 type auditLine struct {
 	Seq uint64 `json:"seq"`
-	*kms.Record
-	Note *kms.Note `json:"note,omitempty"`
+	*audit.Record
+	Note *audit.Note `json:"note,omitempty"`
 }
 
 func (cmd auditShowCmd) Run(ctx context.Context, c *console) error {
@@ -90,7 +90,7 @@ func (cmd auditShowCmd) Run(ctx context.Context, c *console) error {
 		}
 	}
 	var broken error
-	for entry, err := range kms.ReadFile(files[0], &kms.VerifyOptions{First: (*kms.Anchor)(cmd.From)}) {
+	for entry, err := range audit.Read(files[0], &audit.VerifyOptions{First: (*audit.Anchor)(cmd.From)}) {
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -118,9 +118,9 @@ func (cmd auditShowCmd) Run(ctx context.Context, c *console) error {
 	return broken
 }
 
-func (cmd auditShowCmd) selects(e kms.Entry) bool {
+func (cmd auditShowCmd) selects(e audit.Entry) bool {
 	if e.Record == nil {
-		return cmd.Principal == "" && cmd.Key == "" && e.Note.Type == kms.NoteRecovery
+		return cmd.Principal == "" && cmd.Key == "" && e.Note.Type == audit.NoteRecovery
 	}
 	return (cmd.Principal == "" || cmd.Principal == e.Record.Principal.ID) &&
 		(cmd.Key == "" || cmd.Key == e.Record.RequestedKeyID || cmd.Key == e.Record.KeyID || cmd.Key == shortKey(e.Record.KeyID))
@@ -134,21 +134,21 @@ func orNone(text string) string {
 }
 
 // keyShown is the key's id; if it never became known, what was asked for.
-func keyShown(r *kms.Record) string {
+func keyShown(r *audit.Record) string {
 	if r.KeyID != "" {
 		return printable(shortKey(r.KeyID))
 	}
 	return orNone(r.RequestedKeyID)
 }
 
-func resourceShown(r *kms.Record) string {
+func resourceShown(r *audit.Record) string {
 	if r.Resource == "/" { // a file without a name
 		return "-"
 	}
 	return orNone(r.Resource)
 }
 
-func outcomeShown(r *kms.Record) string {
+func outcomeShown(r *audit.Record) string {
 	text := string(r.Outcome)
 	if r.ErrorCode != "" {
 		text += ": " + r.ErrorCode
@@ -184,7 +184,7 @@ func (cmd auditVerifyCmd) Run(ctx context.Context, c *console) error {
 		return usagef("--from and --reaches are about one trail: give one FILE with them")
 	}
 	return forEach(ctx, files, func(name string) error {
-		found, err := kms.VerifyFile(name, &kms.VerifyOptions{First: (*kms.Anchor)(cmd.From), Last: (*kms.Anchor)(cmd.Reaches)})
+		found, err := audit.Verify(name, &audit.VerifyOptions{First: (*audit.Anchor)(cmd.From), Last: (*audit.Anchor)(cmd.Reaches)})
 		if err != nil {
 			err = aboutTrail(name, err)
 			if len(files) > 1 {
@@ -219,7 +219,7 @@ func aboutTrail(name string, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return about(name, err)
 	}
-	if broken := new(kms.ChainError); errors.As(err, &broken) {
+	if broken := new(audit.ChainError); errors.As(err, &broken) {
 		return problemf(err, "%s", trailSays(err))
 	}
 	if isDirectory(name) {
@@ -230,12 +230,16 @@ func aboutTrail(name string, err error) error {
 
 // trailSays is an error of an audit trail in words.
 func trailSays(err error) string {
-	var broken *kms.ChainError
+	var broken *audit.ChainError
 	switch {
 	case errors.As(err, &broken):
 		return fmt.Sprintf("%s: line %d: entry %d is %s: %s", broken.File, broken.Line, broken.Seq, broken.Kind, broken.Detail)
-	case errors.Is(err, kms.ErrSinkInUse):
+	case errors.Is(err, audit.ErrInUse):
 		return "another process holds the audit trail"
 	}
-	return strings.TrimPrefix(strings.TrimPrefix(plain(err), strings.TrimPrefix(kms.ErrAudit.Error(), "kms: ")+": "), "audit file: ")
+	text := strings.TrimPrefix(err.Error(), audit.ErrNotRecorded.Error()+": ")
+	if text == err.Error() {
+		text = plain(err)
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(text, "audit: "), "file: ")
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // used makes a service whose trail has some records.
@@ -174,7 +175,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 			}
 		}, "is a directory"},
 		"a trail that another process holds": {func(t *testing.T) func() {
-			sink, err := kms.OpenFileSink("my.kms/audit.jsonl", nil)
+			sink, err := audit.OpenFileSink("my.kms/audit.jsonl", nil)
 			require.NoError(t, err)
 			return func() { require.NoError(t, sink.Close()) }
 		}, "another process holds the audit trail"},
@@ -222,7 +223,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 func TestAuditWait(t *testing.T) {
 	workspace(t)
 	write(t, "plain", []byte("plain"))
-	sink, err := kms.OpenFileSink("my.kms/audit.jsonl", nil)
+	sink, err := audit.OpenFileSink("my.kms/audit.jsonl", nil)
 	require.NoError(t, err)
 	t.Run("interrupted", func(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, nil)
@@ -240,10 +241,10 @@ func TestAuditWait(t *testing.T) {
 // A trail is read over all its files; what was moved away is missed.
 func TestAuditRotated(t *testing.T) {
 	workspace(t)
-	sink, err := kms.OpenFileSink("my.kms/audit.jsonl", &kms.FileSinkOptions{MaxSize: 2000})
+	sink, err := audit.OpenFileSink("my.kms/audit.jsonl", &audit.FileSinkOptions{MaxSize: 2000})
 	require.NoError(t, err)
 	for range 20 {
-		require.NoError(t, sink.Write(t.Context(), kms.Record{Time: time.Now(), EventID: "e", Operation: kms.OpDecrypt, Outcome: kms.OutcomeSuccess}))
+		require.NoError(t, sink.Write(t.Context(), audit.Record{Time: time.Now(), EventID: "e", Operation: kms.OpDecrypt, Outcome: audit.OutcomeSuccess}))
 	}
 	require.NoError(t, sink.Close())
 	require.FileExists(t, "my.kms/audit.jsonl.000002")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -72,7 +73,7 @@ func plain(err error) string {
 		err = call.Err
 	}
 	text := err.Error()
-	for _, prefix := range []string{"sse: ", "kms: ", "keyring: ", "store failed: ", "load: ", "swap: "} {
+	for _, prefix := range []string{"sse: ", "kms: ", "audit: ", "keyring: ", "store failed: ", "load: ", "swap: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
 	return text
@@ -172,7 +173,7 @@ func aboutKey(k *keys, mode sse.Mode, keyID string, err error) string {
 // refusedByService tells whether an error is the key service's decision, or its
 // failure.
 func refusedByService(err error) bool {
-	for _, kind := range []error{kms.ErrAudit, kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrUnavailable} {
+	for _, kind := range []error{audit.ErrNotRecorded, kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrUnavailable} {
 		if errors.Is(err, kind) {
 			return true
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // A name that a terminal would obey: as a control sequence (in its two forms), going
@@ -55,9 +56,9 @@ func TestNamesTellATerminalNothing(t *testing.T) {
 	require.Equal(t, tamedName+": FAILED: sealed under a customer key (SSE-C): give --customer-key-file\n", res.out)
 
 	// A trail that someone made, with hashes that are right.
-	sink, err := kms.OpenFileSink("forged.jsonl", nil)
+	sink, err := audit.OpenFileSink("forged.jsonl", nil)
 	require.NoError(t, err)
-	require.NoError(t, sink.Write(t.Context(), kms.Record{Time: time.Now(), EventID: "1", Operation: kms.Operation(strings.TrimSuffix(evilName, "\xff")), Outcome: kms.OutcomeSuccess}))
+	require.NoError(t, sink.Write(t.Context(), audit.Record{Time: time.Now(), EventID: "1", Operation: kms.Operation(strings.TrimSuffix(evilName, "\xff")), Outcome: audit.OutcomeSuccess}))
 	require.NoError(t, sink.Close())
 	require.Contains(t, ok(t, "audit", "show", "forged.jsonl"), "  a?[31m?31m????b c  ")
 

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
@@ -37,9 +38,9 @@ func keyOf(t *testing.T, key string) (k keyShape) {
 }
 
 // records are the trail of my.kms, which is whole.
-func records(t *testing.T) (all []kms.Record) {
+func records(t *testing.T) (all []audit.Record) {
 	t.Helper()
-	for e, err := range kms.ReadFile("my.kms/audit.jsonl", nil) {
+	for e, err := range audit.Read("my.kms/audit.jsonl", nil) {
 		require.NoError(t, err)
 		if e.Record != nil {
 			all = append(all, *e.Record)
@@ -216,7 +217,7 @@ permit (principal == Principal::"user:reader", action == Action::"Decrypt", reso
 		all := records(t)
 		last := all[len(all)-1]
 		require.Greater(t, len(all), count)
-		require.Equal(t, []any{principal, kms.Operation(op), kms.OutcomeFailure, arn}, []any{last.Principal.ID, last.Operation, last.Outcome, last.KeyID})
+		require.Equal(t, []any{principal, kms.Operation(op), audit.OutcomeFailure, arn}, []any{last.Principal.ID, last.Operation, last.Outcome, last.KeyID})
 	}
 	everywhere := func(t *testing.T, who func(string) []string, generate, decrypt, why string) {
 		if generate != "" {
@@ -461,7 +462,7 @@ permit (principal == Principal::"user:hand", action == Action::"GenerateDataKey"
 		before := len(records(t))
 		ok(t, args("rewrap", by("user:hand"), "--to-kms-key", archive, "mine")...)
 		for _, r := range records(t)[before:] {
-			require.Equal(t, kms.OutcomeSuccess, r.Outcome, "nothing was tried that is denied")
+			require.Equal(t, audit.OutcomeSuccess, r.Outcome, "nothing was tried that is denied")
 		}
 		blobseal(args("decrypt", by("user:hand"), "mine", "-")...).fails(t, 1, `"user:hand" may not Decrypt`)
 		require.Equal(t, string(read(t, "plain")), ok(t, args("decrypt", by("user:admin"), "mine", "-")...))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -71,8 +72,8 @@ func (s *keyService) open(ctx context.Context, c *console, root tink.AEADWithCon
 		s.Close()
 		return s.about("", "", err)
 	}
-	s.uses = kms.NewAudited(s.Client, s.trail, nil)
-	s.cached = kms.NewAudited(kms.NewCache(s.Client, nil), s.trail, nil)
+	s.uses = audit.NewClient(s.Client, s.trail)
+	s.cached = audit.NewClient(kms.NewCache(s.Client, nil), s.trail)
 	return nil
 }
 
@@ -154,7 +155,7 @@ func (s *keyService) says(op kms.Operation, key string, err error) string {
 	}
 	var policy *localkms.PolicyError
 	switch {
-	case errors.Is(err, kms.ErrAudit):
+	case errors.Is(err, audit.ErrNotRecorded):
 		return "not recorded in the audit trail, and so not done: " + trailSays(err)
 	case errors.Is(err, keyring.ErrNotExist):
 		return "no such key service; make one with: blobseal kms init --kms " + s.dir

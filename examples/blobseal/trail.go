@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // A trail is written by one process at a time. These make it serve many, each of
@@ -32,13 +32,13 @@ type trail struct {
 	wait time.Duration
 
 	mu     sync.Mutex
-	sink   *kms.FileSink // nil while others may have it
+	sink   *audit.FileSink // nil while others may have it
 	opened time.Time
 	used   time.Time
 }
 
-// Write implements [kms.Sink].
-func (t *trail) Write(ctx context.Context, r kms.Record) error {
+// Write implements [audit.Sink].
+func (t *trail) Write(ctx context.Context, r audit.Record) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sink != nil && time.Since(t.opened) > auditTurn {
@@ -62,12 +62,12 @@ func (t *trail) Write(ctx context.Context, r kms.Record) error {
 // open opens the trail once no other process has it.
 func (t *trail) open() error {
 	for end := time.Now().Add(t.wait); ; {
-		sink, err := kms.OpenFileSink(t.path, &kms.FileSinkOptions{MaxSize: auditSize})
+		sink, err := audit.OpenFileSink(t.path, &audit.FileSinkOptions{MaxSize: auditSize})
 		switch {
 		case err == nil:
 			t.sink, t.opened = sink, time.Now()
 			return nil
-		case !errors.Is(err, kms.ErrSinkInUse) || time.Now().After(end):
+		case !errors.Is(err, audit.ErrInUse) || time.Now().After(end):
 			return err
 		}
 		select {

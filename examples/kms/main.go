@@ -20,6 +20,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -40,7 +41,7 @@ func main() {
 	// The key service keeps its keys in one file, encrypted under a root. Whatever
 	// it is asked, and whatever it refuses, goes to a trail whose lines are chained.
 	trail := filepath.Join(dir, "audit.jsonl")
-	sink, err := kms.OpenFileSink(trail, nil)
+	sink, err := audit.OpenFileSink(trail, nil)
 	check(err)
 	rootKey := make([]byte, 32)
 	rand.Read(rootKey)
@@ -63,7 +64,7 @@ func main() {
 	// once for each document. The trail is in front of it, and so shows every use.
 	cache := kms.NewCache(client, nil)
 	defer cache.Close()
-	cipher, err := sse.NewKMS(kms.NewAudited(cache, sink, nil), "alias/documents", &sse.KMSOptions{BucketKey: true})
+	cipher, err := sse.NewKMS(audit.NewClient(cache, sink), "alias/documents", &sse.KMSOptions{BucketKey: true})
 	check(err)
 	docs := &documents{cipher: cipher, stored: map[string][]byte{}}
 
@@ -98,7 +99,7 @@ func main() {
 	fmt.Println()
 	cached := show(trail)
 	ensure(cached == 2, "%d uses were answered by the cache, want the writer's second and third", cached)
-	verified, err := kms.VerifyFile(trail, nil)
+	verified, err := audit.Verify(trail, nil)
 	check(err)
 	fmt.Printf("\nverified: %d records, the last with hash %.16s…\n", verified.Records, verified.Last.Hash)
 
@@ -108,9 +109,10 @@ func main() {
 	const forger, scapegoat = `"role/reader","type":"Role"},"eventName":"GenerateDataKey"`, `"role/writer","type":"Role"},"eventName":"GenerateDataKey"`
 	forged := bytes.Replace(lines, []byte(forger), []byte(scapegoat), 1)
 	ensure(!bytes.Equal(lines, forged), "there was nothing to edit")
-	_, err = kms.Verify(nil, bytes.NewReader(forged))
-	var broken *kms.ChainError
-	ensure(errors.As(err, &broken) && broken.Kind == kms.ChainEdited, "the edited line was not found: %v", err)
+	check(os.WriteFile(trail+".forged", forged, 0o600))
+	_, err = audit.Verify(trail+".forged", nil)
+	var broken *audit.ChainError
+	ensure(errors.As(err, &broken) && broken.Kind == audit.ChainEdited, "the edited line was not found: %v", err)
 	fmt.Printf("edited copy: found: line %d is %s: %s\n", broken.Line, broken.Kind, broken.Detail)
 }
 
@@ -159,7 +161,7 @@ func as(role string) context.Context {
 func show(trail string) (cached int) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "LINE\tTIME\tPRINCIPAL\tOPERATION\tRESOURCE\tOUTCOME")
-	for entry, err := range kms.ReadFile(trail, nil) { // which verifies it, too
+	for entry, err := range audit.Read(trail, nil) { // which verifies it, too
 		check(err)
 		r := entry.Record
 		outcome := string(r.Outcome)
@@ -169,7 +171,7 @@ func show(trail string) (cached int) {
 		if r.Cached {
 			outcome += ", cached"
 		}
-		if r.Cached && r.Outcome == kms.OutcomeSuccess {
+		if r.Cached && r.Outcome == audit.OutcomeSuccess {
 			cached++
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", entry.Line, r.Time.Format("15:04:05.000"), r.Principal.ID, r.Operation, r.Resource, outcome)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/awskms/awskmstest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -19,10 +20,10 @@ import (
 // trail is a sink in memory.
 type trail struct {
 	mu      sync.Mutex
-	records []kms.Record
+	records []audit.Record
 }
 
-func (t *trail) Write(_ context.Context, r kms.Record) error {
+func (t *trail) Write(_ context.Context, r audit.Record) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.records = append(t.records, r)
@@ -107,7 +108,7 @@ func TestModeOverCacheAndAudit(t *testing.T) {
 	cache := kms.NewCache(newClient(t, s), nil)
 	defer cache.Close()
 	var sink trail
-	mode, err := sse.NewKMS(kms.NewAudited(cache, &sink, nil), "alias/photos", &sse.KMSOptions{BucketKey: true})
+	mode, err := sse.NewKMS(audit.NewClient(cache, &sink), "alias/photos", &sse.KMSOptions{BucketKey: true})
 	require.NoError(t, err)
 
 	for _, name := range []string{"a", "b", "c"} {
@@ -124,7 +125,7 @@ func TestModeOverCacheAndAudit(t *testing.T) {
 	for i, r := range sink.records {
 		require.Equal(t, keyID, r.KeyID, "record %d", i)
 		require.NotEmpty(t, r.KeyVersion, "record %d", i)
-		require.Equal(t, kms.OutcomeSuccess, r.Outcome, "record %d", i)
+		require.Equal(t, audit.OutcomeSuccess, r.Outcome, "record %d", i)
 		require.Equal(t, kms.Context{sse.ContextObject: "photos"}, r.Context, "record %d", i)
 		require.Equal(t, i >= 2, r.Cached, "record %d", i)
 		require.Equal(t, i < 2, r.RequestID != "", "record %d", i)

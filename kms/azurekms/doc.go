@@ -24,7 +24,7 @@
 //
 // What Key Vault does not see, it can neither decide by nor write down: its roles
 // and logs know the key, the caller and the operation, and no context. Put
-// [kms.NewAudited] in front to have contexts in a trail.
+// [audit.NewClient] in front to have contexts in a trail.
 //
 // With an RSA key, who may read the public key can wrap without asking: Azure
 // says so of its own roles. Then whoever has it and can also write to the object

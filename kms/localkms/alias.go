@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 )
 
 const (
@@ -205,7 +206,7 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 		if o.recorded != nil { // as made, and then someone else was first
 			err = o.end(fmt.Errorf("%w: %s", ErrAlreadyExists, DefaultAlias))
 		}
-		if errors.Is(err, kms.ErrAudit) {
+		if errors.Is(err, audit.ErrNotRecorded) {
 			return nil, err
 		}
 		return k, nil

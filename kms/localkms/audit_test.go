@@ -12,6 +12,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
@@ -39,8 +40,8 @@ func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 			require.Equal(t, s.clock.now(), r.Time)
 			require.NotEmpty(t, r.RequestID)
 			require.NotEmpty(t, r.EventID)
-			require.Equal(t, kms.ErrorCode(err), r.ErrorCode)
-			require.Equal(t, err == nil, r.Outcome == kms.OutcomeSuccess)
+			require.Equal(t, audit.ErrorCode(err), r.ErrorCode)
+			require.Equal(t, err == nil, r.Outcome == audit.OutcomeSuccess)
 			require.Equal(t, who == "bad", errors.Is(err, kms.ErrDenied), op)
 		}
 	}
@@ -82,7 +83,7 @@ func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(text), "the plaintext")
 
-	// The service's own clients are kms.NewAudited's to record.
+	// The service's own clients are audit.NewClient's to record.
 	_, err = s.GenerateDataKey(t.Context(), id, nil)
 	require.NoError(t, err)
 	require.Empty(t, sink.take())
@@ -168,7 +169,7 @@ func TestWhatIsDueLeavesARecord(t *testing.T) {
 	require.NoError(t, err)
 	records := sink.take()
 	require.Len(t, records, 2)
-	for i, want := range []kms.Record{
+	for i, want := range []audit.Record{
 		{Operation: localkms.OpDeleteKey, KeyID: deleted.ARN}, {Operation: localkms.OpRotateKey, KeyID: rotating.ARN, KeyVersion: "2"},
 	} {
 		require.Equal(t, want.Operation, records[i].Operation)
@@ -223,18 +224,18 @@ func TestAnOperationThatCannotBeRecordedFailsAndChangesNothing(t *testing.T) {
 		before := s.Generation()
 		sink.fail(full)
 		err := administration(t, s, id)[op]("anyone")
-		require.ErrorIs(t, err, kms.ErrAudit, op)
+		require.ErrorIs(t, err, audit.ErrNotRecorded, op)
 		require.ErrorIs(t, err, full)
 		require.Equal(t, before, s.Generation(), op)
 		_, err = s.CreateKey(t.Context(), nil)
-		require.ErrorIs(t, err, kms.ErrAudit)
+		require.ErrorIs(t, err, audit.ErrNotRecorded)
 		ciphertext, err := s.Encrypt(t.Context(), id, []byte("x"), nil)
-		require.ErrorIs(t, err, kms.ErrAudit)
+		require.ErrorIs(t, err, audit.ErrNotRecorded)
 		require.Nil(t, ciphertext)
 		_, err = s.GenerateDataKey(t.Context(), localkms.DefaultAlias, nil)
-		require.ErrorIs(t, err, kms.ErrAudit)
+		require.ErrorIs(t, err, audit.ErrNotRecorded)
 		_, err = s.DescribeKey(t.Context(), "alias/none")
-		require.ErrorIs(t, err, kms.ErrAudit)
+		require.ErrorIs(t, err, audit.ErrNotRecorded)
 		require.ErrorIs(t, err, full)
 		require.ErrorIs(t, err, kms.ErrNotFound, "why it failed is there as well")
 		require.Equal(t, before, s.Generation(), op)
@@ -263,7 +264,7 @@ func TestAChangeThatTheStoreRefusesAfterItsRecordIsRecordedAsFailed(t *testing.T
 	records := sink.take()
 	require.Len(t, records, 2)
 	require.Equal(t, records[0].RequestID, records[1].RequestID)
-	require.Equal(t, kms.OutcomeSuccess, records[0].Outcome)
+	require.Equal(t, audit.OutcomeSuccess, records[0].Outcome)
 	require.Equal(t, "Unavailable", records[1].ErrorCode)
 }
 
@@ -337,8 +338,8 @@ func TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween(t *testing.T) {
 			require.Equal(t, records[0].KeyID, r.KeyID)
 			require.Equal(t, records[0].RequestID, r.RequestID)
 		}
-		require.Equal(t, kms.OutcomeSuccess, records[0].Outcome)
-		require.Equal(t, kms.OutcomeFailure, records[1].Outcome, "it was not made after all")
+		require.Equal(t, audit.OutcomeSuccess, records[0].Outcome)
+		require.Equal(t, audit.OutcomeFailure, records[1].Outcome, "it was not made after all")
 		_, err = s.DescribeKey(t.Context(), records[0].KeyID)
 		isKind(t, kms.ErrNotFound, err)
 		sink.take()

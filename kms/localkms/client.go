@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // Client is a [Service] as one account sees it in one region. It is a
@@ -139,7 +140,7 @@ func (o *call) on(k *key) { o.report.KeyID = k.arn }
 // end records an operation that is over, and returns the error to hand out.
 func (o *call) end(err error) error {
 	*o.outer = o.report
-	if o.recorded != nil && err == nil || errors.Is(err, kms.ErrAudit) {
+	if o.recorded != nil && err == nil || errors.Is(err, audit.ErrNotRecorded) {
 		return err
 	}
 	return o.service.record(o.ctx, o.record(err), err)
@@ -161,19 +162,19 @@ func (o *call) commit() error {
 
 // record is the operation's, within what a sink takes: a name or a context that
 // is longer than any can be was refused, and shows in part or in the error alone.
-func (o *call) record(err error) kms.Record {
+func (o *call) record(err error) audit.Record {
 	ec := o.context
 	if checkContext(ec) != nil {
 		ec = nil
 	}
-	r := kms.NewRecord(o.ctx, o.op, cut(o.requested, maxName), ec, err)
+	r := audit.NewRecord(o.ctx, o.op, cut(o.requested, maxName), ec, err)
 	r.Time = date(o.service.now())
 	return r
 }
 
 // record writes a record of an operation that ended with err, and returns the
 // error to hand out.
-func (s *Service) record(ctx context.Context, r kms.Record, err error) error {
+func (s *Service) record(ctx context.Context, r audit.Record, err error) error {
 	if s.opts.Audit == nil {
 		return err
 	}
@@ -187,9 +188,9 @@ func (s *Service) record(ctx context.Context, r kms.Record, err error) error {
 			slog.Any("record", r), slog.Any("error", failure))
 		return err
 	case err != nil:
-		return fmt.Errorf("%w: %w; the operation had failed: %w", kms.ErrAudit, failure, err)
+		return fmt.Errorf("%w: %w; the operation had failed: %w", audit.ErrNotRecorded, failure, err)
 	default:
-		return fmt.Errorf("%w: %w", kms.ErrAudit, failure)
+		return fmt.Errorf("%w: %w", audit.ErrNotRecorded, failure)
 	}
 }
 
@@ -218,7 +219,7 @@ func (s *Service) recordMaintenance(ctx context.Context, d *draft, recorded map[
 			continue
 		}
 		report := &kms.Report{KeyID: one.arn, KeyVersion: one.version}
-		r := kms.NewRecord(kms.WithReport(ctx, report), one.op, "", nil, nil)
+		r := audit.NewRecord(kms.WithReport(ctx, report), one.op, "", nil, nil)
 		r.Time = date(d.now)
 		if err := s.record(ctx, r, nil); err != nil {
 			return err

@@ -4,7 +4,7 @@
 // [Open] opens a service in a [keyring.Store], such as a file, under a root key
 // or passphrase as package keyring has them. [Service.Client] is the service as
 // an account sees it in a region. A [Client] is a [kms.Client], so it goes
-// wherever another key service goes, behind [kms.NewCache] and [kms.NewAudited]
+// wherever another key service goes, behind [kms.NewCache] and [audit.NewClient]
 // as well; its other methods make and administer keys.
 //
 //	store, err := keyring.NewFileStore("kms.blobseal")
@@ -88,7 +88,7 @@
 // # Audit
 //
 // Each operation but the two of [kms.Client] leaves a record in Options.Audit:
-// those that change a key before they do, denied ones as well. [kms.NewAudited]
+// those that change a key before they do, denied ones as well. [audit.NewClient]
 // records the two. A change that then does not come about leaves a second record,
 // of the same request id, that says why. What the service does by itself,
 // [OpRotateKey] and [OpDeleteKey], is recorded in the name of the principal

@@ -16,6 +16,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
@@ -142,11 +143,11 @@ func isKind(t testing.TB, kind, err error) {
 // trail is a sink that remembers, and fails when told to.
 type trail struct {
 	mu      sync.Mutex
-	records []kms.Record
+	records []audit.Record
 	err     error
 }
 
-func (s *trail) Write(ctx context.Context, r kms.Record) error {
+func (s *trail) Write(ctx context.Context, r audit.Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -166,7 +167,7 @@ func (s *trail) fail(err error) {
 }
 
 // take returns the records since the last call.
-func (s *trail) take() []kms.Record {
+func (s *trail) take() []audit.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	records := s.records

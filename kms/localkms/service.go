@@ -13,7 +13,7 @@ import (
 
 	"github.com/blobseal/blobseal/internal/follow"
 	"github.com/blobseal/blobseal/keyring"
-	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // What an [Options] field means that is zero.
@@ -37,14 +37,14 @@ type Options struct {
 	Policy string
 
 	// Audit takes a record of each operation that is not a [kms.Client]'s own:
-	// those are recorded by [kms.NewAudited], which also sees the uses that a
+	// those are recorded by [audit.NewClient], which also sees the uses that a
 	// cache answers. Nil means that nothing is recorded.
 	//
 	// A change of a key is recorded before it is stored, any other operation
 	// before its result is handed out, and one that cannot be recorded fails with
-	// [kms.ErrAudit] and changes nothing. Should the store then refuse the change,
+	// [audit.ErrNotRecorded] and changes nothing. Should the store then refuse the change,
 	// a second record with the same request id says so.
-	Audit kms.Sink
+	Audit audit.Sink
 
 	// ContinueWithoutRecord lets operations go on whose record could not be
 	// written. The record goes to Logger instead, as an error.

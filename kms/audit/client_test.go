@@ -1,4 +1,4 @@
-package kms_test
+package audit_test
 
 import (
 	"bytes"
@@ -16,17 +16,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
 // memorySink keeps records; err is what Write says.
 type memorySink struct {
 	mu      sync.Mutex
-	records []kms.Record
+	records []audit.Record
 	err     error
 }
 
-func (s *memorySink) Write(ctx context.Context, r kms.Record) error {
+func (s *memorySink) Write(ctx context.Context, r audit.Record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -40,7 +41,7 @@ func (s *memorySink) Write(ctx context.Context, r kms.Record) error {
 }
 
 // take returns the records so far, without what differs from run to run.
-func (s *memorySink) take() []kms.Record {
+func (s *memorySink) take() []audit.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.records
@@ -51,16 +52,37 @@ func (s *memorySink) take() []kms.Record {
 	return out
 }
 
-func TestAuditedIsAClient(t *testing.T) {
+var (
+	alice = kms.Principal{ID: "alice", Type: "User"}
+	bob   = kms.Principal{ID: "bob", Type: "User"}
+	photo = kms.Context{"blobseal:object": "photos"}
+)
+
+func as(t testing.TB, p kms.Principal) context.Context { return kms.WithPrincipal(t.Context(), p) }
+
+func TestClientIsAClient(t *testing.T) {
 	for _, authorizing := range []bool{false, true} {
 		t.Run(fmt.Sprint(authorizing), func(t *testing.T) {
 			kmstest.Run(t, func(t *testing.T) kmstest.Subject {
-				return fakeSubject(kmstest.NewFake(), func(c kms.Client) kms.Client {
-					audited := kms.NewAudited(c, new(memorySink), nil)
-					_, ok := audited.(kms.Authorizer)
-					require.Equal(t, authorizing, ok)
-					return audited
-				}, authorizing)
+				f := kmstest.NewFake("key-1", "key-2")
+				f.SetAlias("alias/one", "key-1")
+				var service kms.Client = f
+				if authorizing {
+					service = kmstest.Authorizing{Fake: f}
+				}
+				audited := audit.NewClient(service, new(memorySink))
+				_, ok := audited.(kms.Authorizer)
+				require.Equal(t, authorizing, ok)
+				return kmstest.Subject{
+					Client: audited, KeyID: "key-1", Alias: "alias/one", OtherKeyID: "key-2", UnknownKeyID: "key-3",
+					Disable:          func(*testing.T) { f.Disable("key-1") },
+					ScheduleDeletion: func(*testing.T) { f.ScheduleDeletion("key-1") },
+					Enable:           func(*testing.T) { f.Enable("key-1") },
+					Deny:             func(_ *testing.T, p kms.Principal, op kms.Operation) { f.Deny(p, op) },
+					Break:            func(*testing.T) { f.Fail(kms.ErrUnavailable, -1) },
+					Repair:           func(*testing.T) { f.Recover() },
+					Stall:            func(*testing.T) { f.SetLatency(10 * time.Second) },
+				}
 			})
 		})
 	}
@@ -71,22 +93,22 @@ func TestRecords(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	fake.SetAlias("alias", "key")
 	sink := new(memorySink)
-	client := kms.NewAudited(kms.NewCache(fake, &kms.CacheOptions{Outage: kms.ServeReads(time.Hour), MaxUses: 2}), sink, nil)
+	client := audit.NewClient(kms.NewCache(fake, &kms.CacheOptions{Outage: kms.ServeReads(time.Hour), MaxUses: 2}), sink)
 	var r kms.Report
 	ctx := kms.WithReport(kms.WithResource(as(t, alice), "photos/cat.jpg"), &r)
 	k, err := client.GenerateDataKey(ctx, "alias", photo)
 	require.NoError(t, err)
 	require.Equal(t, kms.Report{RequestID: "fake-1", KeyID: "key", KeyVersion: "1"}, r)
-	want := kms.Record{
+	want := audit.Record{
 		RequestID: "fake-1", Principal: alice, Operation: "GenerateDataKey", RequestedKeyID: "alias", KeyID: "key", KeyVersion: "1",
-		Context: photo, Resource: "photos/cat.jpg", Outcome: kms.OutcomeSuccess,
+		Context: photo, Resource: "photos/cat.jpg", Outcome: audit.OutcomeSuccess,
 	}
-	require.Equal(t, []kms.Record{want}, sink.take())
+	require.Equal(t, []audit.Record{want}, sink.take())
 
 	_, err = client.GenerateDataKey(as(t, alice), "alias", photo)
 	require.NoError(t, err)
 	want.RequestID, want.Cached, want.Resource = "", true, "photos" // of the context's pair
-	require.Equal(t, []kms.Record{want}, sink.take())
+	require.Equal(t, []audit.Record{want}, sink.take())
 
 	for range 2 {
 		_, err = client.Decrypt(as(t, bob), "key", k.Ciphertext, photo)
@@ -95,15 +117,15 @@ func TestRecords(t *testing.T) {
 	fake.Fail(kms.ErrUnavailable, 1)
 	_, err = client.Decrypt(as(t, bob), "key", k.Ciphertext, photo)
 	require.NoError(t, err)
-	want = kms.Record{
+	want = audit.Record{
 		RequestID: "fake-2", Principal: bob, Operation: "Decrypt", RequestedKeyID: "key", KeyID: "key", KeyVersion: "1",
-		Context: photo, Resource: "photos", Outcome: kms.OutcomeSuccess,
+		Context: photo, Resource: "photos", Outcome: audit.OutcomeSuccess,
 	}
 	cached := want
 	cached.RequestID, cached.Cached = "", true
 	stale := cached
 	stale.Stale = true
-	require.Equal(t, []kms.Record{want, cached, stale}, sink.take())
+	require.Equal(t, []audit.Record{want, cached, stale}, sink.take())
 
 	// Failures, each under the name of its kind.
 	for _, kind := range []struct {
@@ -126,12 +148,12 @@ func TestRecords(t *testing.T) {
 		require.ErrorIs(t, err, kind.err)
 		got := sink.take()
 		require.Len(t, got, 1)
-		require.Equal(t, kms.OutcomeFailure, got[0].Outcome)
+		require.Equal(t, audit.OutcomeFailure, got[0].Outcome)
 		require.Equal(t, kind.code, got[0].ErrorCode)
 		require.Equal(t, "service: "+kind.err.Error(), got[0].ErrorMessage)
-		require.Equal(t, kind.code, kms.ErrorCode(err))
+		require.Equal(t, kind.code, audit.ErrorCode(err))
 	}
-	require.Empty(t, kms.ErrorCode(nil))
+	require.Empty(t, audit.ErrorCode(nil))
 
 	// A use whose caller went away is recorded all the same.
 	ended, cancel := context.WithCancel(as(t, bob))
@@ -152,7 +174,7 @@ func TestRecords(t *testing.T) {
 func TestRecordsOfOtherBytes(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
-	client := kms.NewAudited(kmstest.NewFake("key"), s, nil)
+	client := audit.NewClient(kmstest.NewFake("key"), s)
 	for _, p := range []string{"a\xff", "a\xfe", "ä\\\xff", `ä\`} {
 		ctx := kms.WithResource(as(t, kms.Principal{ID: p, Type: p}), p)
 		_, err := client.GenerateDataKey(ctx, "no "+p, kms.Context{p: p, p + "'": "x"})
@@ -160,7 +182,7 @@ func TestRecordsOfOtherBytes(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 	var got []string
-	for e, err := range kms.ReadFile(path, nil) {
+	for e, err := range audit.Read(path, nil) {
 		require.NoError(t, err)
 		p := e.Record.Principal.ID
 		require.Equal(t, kms.Principal{ID: p, Type: p}, e.Record.Principal)
@@ -174,7 +196,7 @@ func TestRecordsOfOtherBytes(t *testing.T) {
 
 func TestRecordsAreUnique(t *testing.T) {
 	sink := new(memorySink)
-	client := kms.NewAudited(kmstest.NewFake("key"), sink, nil)
+	client := audit.NewClient(kmstest.NewFake("key"), sink)
 	for range 100 {
 		_, err := client.GenerateDataKey(as(t, alice), "key", nil)
 		require.NoError(t, err)
@@ -197,9 +219,9 @@ func TestRefusedHit(t *testing.T) {
 		sink := new(memorySink)
 		var client kms.Client
 		if outside {
-			client = kms.NewAudited(kms.NewCache(kmstest.Authorizing{Fake: fake}, nil), sink, nil)
+			client = audit.NewClient(kms.NewCache(kmstest.Authorizing{Fake: fake}, nil), sink)
 		} else {
-			client = kms.NewCache(kms.NewAudited(kmstest.Authorizing{Fake: fake}, sink, nil), nil)
+			client = kms.NewCache(audit.NewClient(kmstest.Authorizing{Fake: fake}, sink), nil)
 		}
 		for range 3 {
 			_, err := client.GenerateDataKey(as(t, alice), "key", photo)
@@ -242,50 +264,29 @@ func TestUnrecordedUseFails(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	sink := new(memorySink)
 	inner := &keeping{Client: fake}
-	client := kms.NewAudited(inner, sink, nil)
+	client := audit.NewClient(inner, sink)
 	good, err := client.GenerateDataKey(as(t, alice), "key", photo)
 	require.NoError(t, err)
 	sink.err = full
 	k, err := client.GenerateDataKey(as(t, alice), "key", photo)
-	require.ErrorIs(t, err, kms.ErrAudit)
+	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.ErrorIs(t, err, full)
 	require.Nil(t, k)
 	require.True(t, inner.key.IsZero(), "data key of a use that was not recorded")
 	p, err := client.Decrypt(as(t, alice), "key", good.Ciphertext, photo)
-	require.ErrorIs(t, err, kms.ErrAudit)
+	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.Nil(t, p)
 	require.Equal(t, make([]byte, 32), inner.plaintext)
 	_, err = client.Decrypt(as(t, alice), "none", good.Ciphertext, photo)
-	require.ErrorIs(t, err, kms.ErrAudit)
+	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.ErrorIs(t, err, full)
 	require.ErrorIs(t, err, kms.ErrNotFound)
-
-	// To go on is explicit, and then the record is in the log.
-	var log bytes.Buffer
-	client = kms.NewAudited(fake, sink, &kms.AuditOptions{
-		ContinueWithoutRecord: true, Logger: slog.New(slog.NewJSONHandler(&log, nil)),
-	})
-	k, err = client.GenerateDataKey(as(t, alice), "key", photo)
-	require.NoError(t, err)
-	require.False(t, k.IsZero())
-	var line struct {
-		Level, Error string
-		Record       kms.Record
-	}
-	require.NoError(t, json.Unmarshal(log.Bytes(), &line))
-	require.Equal(t, "ERROR", line.Level)
-	require.Equal(t, full.Error(), line.Error)
-	require.Equal(t, alice, line.Record.Principal)
-	require.Equal(t, "key", line.Record.KeyID)
-	_, err = client.Decrypt(as(t, alice), "none", good.Ciphertext, photo)
-	require.ErrorIs(t, err, kms.ErrNotFound)
-	require.NotErrorIs(t, err, kms.ErrAudit)
 }
 
 func TestSlogSink(t *testing.T) {
 	var log bytes.Buffer
 	fake := kmstest.NewFake("key")
-	client := kms.NewAudited(fake, kms.NewSlogSink(slog.New(slog.NewJSONHandler(&log, nil)).With("service", "photos")), nil)
+	client := audit.NewClient(fake, audit.NewSlogSink(slog.New(slog.NewJSONHandler(&log, nil)).With("service", "photos")))
 	k, err := client.GenerateDataKey(as(t, alice), "key", photo)
 	require.NoError(t, err)
 	_, err = client.Decrypt(as(t, bob), "other", k.Ciphertext, photo)
@@ -293,14 +294,14 @@ func TestSlogSink(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 	require.Len(t, lines, 2)
 	var got struct {
-		kms.Record
+		audit.Record
 		Level, Msg, Service string
 	}
 	require.NoError(t, json.Unmarshal([]byte(lines[0]), &got))
 	require.Equal(t, "INFO kms audit photos", got.Level+" "+got.Msg+" "+got.Service)
 	require.Equal(t, alice, got.Principal)
 	require.Equal(t, photo, got.Context)
-	require.Equal(t, kms.OutcomeSuccess, got.Outcome)
+	require.Equal(t, audit.OutcomeSuccess, got.Outcome)
 	require.NoError(t, json.Unmarshal([]byte(lines[1]), &got))
 	require.Equal(t, "WARN", got.Level)
 	require.Equal(t, "NotFound", got.ErrorCode)
@@ -310,12 +311,12 @@ func TestSlogSink(t *testing.T) {
 
 	// A logger that drops records, or fails, is an error.
 	log.Reset()
-	quiet := kms.NewAudited(fake, kms.NewSlogSink(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))), nil)
+	quiet := audit.NewClient(fake, audit.NewSlogSink(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))))
 	_, err = quiet.GenerateDataKey(as(t, alice), "key", photo)
-	require.ErrorIs(t, err, kms.ErrAudit)
-	failing := kms.NewAudited(fake, kms.NewSlogSink(slog.New(slog.NewJSONHandler(failingWriter{}, nil))), nil)
+	require.ErrorIs(t, err, audit.ErrNotRecorded)
+	failing := audit.NewClient(fake, audit.NewSlogSink(slog.New(slog.NewJSONHandler(failingWriter{}, nil))))
 	_, err = failing.GenerateDataKey(as(t, alice), "key", photo)
-	require.ErrorIs(t, err, kms.ErrAudit)
+	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.ErrorIs(t, err, errWriter)
 }
 

@@ -1,4 +1,4 @@
-package kms
+package audit
 
 import (
 	"bytes"
@@ -17,49 +17,24 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/gofrs/flock"
 )
 
 var (
-	// ErrSinkInUse: another sink, of this process or another, writes the file.
-	ErrSinkInUse = errors.New("kms: audit file is in use")
-	// ErrSinkClosed: the sink was closed.
-	ErrSinkClosed = errors.New("kms: audit sink is closed")
+	// ErrInUse: another sink, of this process or another, writes the file.
+	ErrInUse = errors.New("audit: file is in use")
+	// ErrClosed: the sink was closed.
+	ErrClosed = errors.New("audit: sink is closed")
 )
 
 // FileSinkOptions are the options of [OpenFileSink].
 type FileSinkOptions struct {
-	// Sync says when records are flushed to the disk. The zero policy is before
-	// Write returns.
-	Sync SyncPolicy
-
 	// MaxSize is the size in bytes at which a file is set aside and a new one
 	// begun; zero means 64 MiB. Records that are written together stay together,
 	// so that a file may be larger by one batch. Below zero, files never end.
 	MaxSize int64
 }
-
-// SyncPolicy says when a [FileSink] flushes records to the disk.
-type SyncPolicy struct {
-	never    bool
-	interval time.Duration // zero: always
-}
-
-// SyncAlways is the zero policy: Write returns once its record is on the disk.
-// Writers who come while one flush is under way share the next.
-func SyncAlways() SyncPolicy { return SyncPolicy{} }
-
-// SyncEvery flushes with the first write after d since the last flush. After a
-// crash of the machine, not of the process, the records since then may be gone.
-// A sink has no clockwork of its own: the last records before a pause stay as
-// they are until the next write, [FileSink.Sync] or [FileSink.Close].
-func SyncEvery(d time.Duration) SyncPolicy { return SyncPolicy{interval: max(0, d)} }
-
-// SyncNever leaves flushing to the operating system, except at the end of a file
-// and at Close.
-func SyncNever() SyncPolicy { return SyncPolicy{never: true} }
 
 const defaultMaxSize = 64 << 20
 
@@ -76,7 +51,6 @@ type FileSink struct {
 	file    sinkFile
 	size    int64 // of what is whole
 	dirty   bool  // something may follow it
-	synced  time.Time
 	last    Anchor
 	failure error // the sink is over
 
@@ -101,7 +75,7 @@ type batch struct {
 // OpenFileSink opens or creates an audit trail in files of JSON Lines: path, and
 // those that were set aside, path.000001 and so on, the latest with the highest
 // number. It holds path.lock until Close: a second sink on the same path, in any
-// process, is [ErrSinkInUse].
+// process, is [ErrInUse].
 //
 // Each line is
 //
@@ -117,8 +91,7 @@ type batch struct {
 //
 // The first stands at the begin of each file but the first. The second says that
 // the process before was killed while it wrote: the file ended within a line.
-// No Write had returned for that record, unless the policy lets Write return
-// before the flush. What there was of it is in the note, up to 64 KiB in base64,
+// No Write had returned for that record. What there was of it is in the note, up to 64 KiB in base64,
 // and is not in the file any more. Nothing else is ever taken out of a file; a
 // trail that is broken elsewhere is not opened, but reported as a [ChainError]:
 // move its files away to begin another.
@@ -129,7 +102,7 @@ type batch struct {
 // someone else, nobody knows what is on the disk, and the sink fails until it is
 // opened again.
 //
-// See [VerifyFile] for what the hashes prove, and what they cannot.
+// See [Verify] for what the hashes prove, and what they cannot.
 func OpenFileSink(path string, opts *FileSinkOptions) (*FileSink, error) {
 	s := &FileSink{path: path, batch: new(batch), lock: flock.New(path + ".lock")}
 	if opts != nil {
@@ -140,10 +113,10 @@ func OpenFileSink(path string, opts *FileSinkOptions) (*FileSink, error) {
 	}
 	locked, err := s.lock.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("kms: audit file: %w", err)
+		return nil, fmt.Errorf("audit: file: %w", err)
 	}
 	if !locked {
-		return nil, fmt.Errorf("%w: %s", ErrSinkInUse, path)
+		return nil, fmt.Errorf("%w: %s", ErrInUse, path)
 	}
 	if err := s.open(); err != nil {
 		if s.file != nil {
@@ -184,9 +157,8 @@ func (s *FileSink) open() error {
 	}
 	// What the process before left to the operating system.
 	if err := errors.Join(s.file.Sync(), syncDir(s.path)); err != nil {
-		return fmt.Errorf("kms: audit file: %w", err)
+		return fmt.Errorf("audit: file: %w", err)
 	}
-	s.synced = time.Now()
 	return nil
 }
 
@@ -194,7 +166,7 @@ func (s *FileSink) open() error {
 func (s *FileSink) openFile() error {
 	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("kms: audit file: %w", err)
+		return fmt.Errorf("audit: file: %w", err)
 	}
 	s.file = f
 	if s.wrap != nil {
@@ -213,7 +185,7 @@ func lastAside(path string) (last Anchor, follows bool, err error) {
 	name := aside[len(aside)-1]
 	f, err := os.Open(name)
 	if err != nil {
-		return start, false, fmt.Errorf("kms: audit file: %w", err)
+		return start, false, fmt.Errorf("audit: file: %w", err)
 	}
 	defer f.Close()
 	v := verifier{anyStart: true}
@@ -237,7 +209,7 @@ func (s *FileSink) scan(follows bool) (torn *Note, err error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("kms: audit file: %w", err)
+		return nil, fmt.Errorf("audit: file: %w", err)
 	}
 	defer f.Close()
 	v := verifier{at: s.last, anyStart: !follows}
@@ -257,17 +229,17 @@ func (s *FileSink) scan(follows bool) (torn *Note, err error) {
 // tornNote describes what f holds from off on.
 func tornNote(f *os.File, off int64) (*Note, error) {
 	if _, err := f.Seek(off, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("kms: audit file: %w", err)
+		return nil, fmt.Errorf("audit: file: %w", err)
 	}
 	kept, sum := make([]byte, maxTorn), sha256.New()
 	n, err := io.ReadFull(f, kept)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("kms: audit file: %w", err)
+		return nil, fmt.Errorf("audit: file: %w", err)
 	}
 	sum.Write(kept[:n])
 	more, err := io.Copy(sum, f)
 	if err != nil {
-		return nil, fmt.Errorf("kms: audit file: %w", err)
+		return nil, fmt.Errorf("audit: file: %w", err)
 	}
 	return &Note{Type: NoteRecovery, Size: int64(n) + more, SHA256: hex.EncodeToString(sum.Sum(nil)), Torn: kept[:n]}, nil
 }
@@ -284,7 +256,7 @@ func (s *FileSink) repair(notes []Note) error {
 	if s.size > 0 {
 		f, err := os.Open(s.path)
 		if err != nil {
-			return fmt.Errorf("kms: audit file: %w", err)
+			return fmt.Errorf("audit: file: %w", err)
 		}
 		defer f.Close()
 		whole = io.LimitReader(f, s.size)
@@ -294,7 +266,7 @@ func (s *FileSink) repair(notes []Note) error {
 		return err
 	}
 	if err := errors.Join(os.Rename(next, s.path), syncDir(s.path)); err != nil {
-		return fmt.Errorf("kms: audit file: %w", err)
+		return fmt.Errorf("audit: file: %w", err)
 	}
 	s.size += int64(len(lines))
 	s.last = last
@@ -353,13 +325,11 @@ func (s *FileSink) commit(records [][]byte) error {
 	if err != nil {
 		s.dirty = true
 		_ = s.settle() // or before the next write
-		return fmt.Errorf("kms: audit file: %w", err)
+		return fmt.Errorf("audit: file: %w", err)
 	}
-	if !s.opts.Sync.never && time.Since(s.synced) >= s.opts.Sync.interval {
-		if err := s.sync(); err != nil {
-			_ = s.file.Truncate(s.size)
-			return err
-		}
+	if err := s.sync(); err != nil {
+		_ = s.file.Truncate(s.size)
+		return err
 	}
 	s.size += int64(len(lines))
 	s.last = last
@@ -371,7 +341,7 @@ func (s *FileSink) commit(records [][]byte) error {
 func (s *FileSink) settle() error {
 	if s.dirty {
 		if err := s.file.Truncate(s.size); err != nil {
-			return fmt.Errorf("kms: audit file: after a failed write: %w", err)
+			return fmt.Errorf("audit: file: after a failed write: %w", err)
 		}
 		s.dirty = false
 	}
@@ -394,7 +364,7 @@ func (s *FileSink) settle() error {
 
 // fail ends the sink.
 func (s *FileSink) fail(err error) error {
-	s.failure = fmt.Errorf("kms: audit file %s, to be opened again: %w", s.path, err)
+	s.failure = fmt.Errorf("audit: file %s, to be opened again: %w", s.path, err)
 	return s.failure
 }
 
@@ -402,7 +372,6 @@ func (s *FileSink) sync() error {
 	if err := s.file.Sync(); err != nil {
 		return s.fail(err)
 	}
-	s.synced = time.Now()
 	return nil
 }
 
@@ -439,16 +408,6 @@ func (s *FileSink) setAside() error {
 	return nil
 }
 
-// Sync flushes to the disk what was written.
-func (s *FileSink) Sync() error {
-	s.io.Lock()
-	defer s.io.Unlock()
-	if s.failure != nil {
-		return s.failure
-	}
-	return s.sync()
-}
-
 // Last returns the place of the last record: an [Anchor] to keep elsewhere.
 func (s *FileSink) Last() Anchor {
 	s.io.Lock()
@@ -457,11 +416,11 @@ func (s *FileSink) Last() Anchor {
 }
 
 // Close flushes and closes the file and gives up its lock. Writes that come
-// later are [ErrSinkClosed]. A second Close does nothing.
+// later are [ErrClosed]. A second Close does nothing.
 func (s *FileSink) Close() error {
 	s.io.Lock()
 	defer s.io.Unlock()
-	if errors.Is(s.failure, ErrSinkClosed) {
+	if errors.Is(s.failure, ErrClosed) {
 		return nil
 	}
 	var err error
@@ -471,7 +430,7 @@ func (s *FileSink) Close() error {
 		}
 		err = errors.Join(err, s.file.Sync())
 	}
-	s.failure = ErrSinkClosed
+	s.failure = ErrClosed
 	if closing := s.file.Close(); !errors.Is(closing, os.ErrClosed) {
 		err = errors.Join(err, closing)
 	}
@@ -482,7 +441,7 @@ func (s *FileSink) Close() error {
 func writeFile(name string, r io.Reader) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("kms: audit file: %w", err)
+		return fmt.Errorf("audit: file: %w", err)
 	}
 	_, err = io.Copy(f, r)
 	if err == nil {
@@ -490,7 +449,7 @@ func writeFile(name string, r io.Reader) error {
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		_ = os.Remove(name)
-		return fmt.Errorf("kms: audit file: %w", err)
+		return fmt.Errorf("audit: file: %w", err)
 	}
 	return nil
 }
@@ -512,7 +471,7 @@ func syncDir(path string) error {
 func asideFiles(path string) ([]string, error) {
 	dir, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
-		return nil, fmt.Errorf("kms: audit file: %w", err)
+		return nil, fmt.Errorf("audit: file: %w", err)
 	}
 	var names []string
 	for _, e := range dir {

@@ -1,4 +1,4 @@
-package kms
+package audit
 
 import (
 	"bufio"
@@ -14,6 +14,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/blobseal/blobseal/kms"
 )
 
 // Bounds of a trail, in bytes.
@@ -70,10 +72,10 @@ const (
 func recordBody(r Record) ([]byte, error) {
 	b, err := json.Marshal(r)
 	if err != nil {
-		return nil, fmt.Errorf("kms: audit record: %w", err)
+		return nil, fmt.Errorf("audit: record: %w", err)
 	}
 	if len(b) > maxRecord {
-		return nil, fmt.Errorf("%w: audit record of %d bytes, at most %d", ErrInvalid, len(b), maxRecord)
+		return nil, fmt.Errorf("%w: audit record of %d bytes, at most %d", kms.ErrInvalid, len(b), maxRecord)
 	}
 	return append([]byte(recordPart), b...), nil
 }
@@ -155,9 +157,6 @@ func parseLine(line []byte) (Entry, error) {
 	return e, nil
 }
 
-// ErrChain is what every [ChainError] is, for [errors.Is].
-var ErrChain = errors.New("kms: audit trail is broken")
-
 // ChainError names the first place where an audit trail is not what was written.
 type ChainError struct {
 	Kind   ChainKind
@@ -181,12 +180,10 @@ const (
 )
 
 func (e *ChainError) Error() string {
-	return fmt.Sprintf("%v: entry %d is %s: %s:%d: %s", ErrChain, e.Seq, e.Kind, e.File, e.Line, e.Detail)
+	return fmt.Sprintf("audit: trail is broken: entry %d is %s: %s:%d: %s", e.Seq, e.Kind, e.File, e.Line, e.Detail)
 }
 
-func (e *ChainError) Unwrap() error { return ErrChain }
-
-// VerifyOptions are the options of [VerifyFile] and the like.
+// VerifyOptions are the options of [Verify] and [Read].
 type VerifyOptions struct {
 	// First is the place before the first entry: what an earlier verification
 	// returned as Last, if the files up to there were moved away since. nil means
@@ -198,14 +195,14 @@ type VerifyOptions struct {
 	Last *Anchor
 }
 
-// Verified is what [VerifyFile] found.
-type Verified struct {
+// VerifyResult is what [Verify] found.
+type VerifyResult struct {
 	Last       Anchor  // place of the last entry
 	Records    int     // number of records
 	Recoveries []Entry // notes on lines that a crash tore: where a crash is unknown, look into them
 }
 
-// VerifyFile reads the trail that a [FileSink] with this path wrote, in all its
+// Verify reads the trail that a [FileSink] with this path wrote, in all its
 // files, and checks that each entry is there, in order, and unchanged. If not, the
 // error is a [ChainError] that names the first entry of which that is not so.
 //
@@ -219,18 +216,12 @@ type Verified struct {
 // nil opts means a trail from its begin, and no demand on its end. A trail that
 // is being written can be verified meanwhile; a line that is just being written
 // may show as truncated.
-func VerifyFile(path string, opts *VerifyOptions) (Verified, error) {
-	return verified(ReadFile(path, opts))
+func Verify(path string, opts *VerifyOptions) (VerifyResult, error) {
+	return verify(Read(path, opts))
 }
 
-// Verify is [VerifyFile] for the files of a trail as readers, in their order.
-// Errors name them "1", "2" and so on.
-func Verify(opts *VerifyOptions, files ...io.Reader) (Verified, error) {
-	return verified(Read(opts, files...))
-}
-
-func verified(entries iter.Seq2[Entry, error]) (Verified, error) {
-	v := Verified{Last: start}
+func verify(entries iter.Seq2[Entry, error]) (VerifyResult, error) {
+	v := VerifyResult{Last: start}
 	for e, err := range entries {
 		if err != nil {
 			return v, err
@@ -246,9 +237,9 @@ func verified(entries iter.Seq2[Entry, error]) (Verified, error) {
 	return v, nil
 }
 
-// ReadFile returns the entries of a trail, each verified as by [VerifyFile] before
+// Read returns the entries of a trail, each verified as by [Verify] before
 // it is returned. The sequence ends with the first error.
-func ReadFile(path string, opts *VerifyOptions) iter.Seq2[Entry, error] {
+func Read(path string, opts *VerifyOptions) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		names, err := asideFiles(path)
 		if err != nil {
@@ -261,17 +252,6 @@ func ReadFile(path string, opts *VerifyOptions) iter.Seq2[Entry, error] {
 		var sources []source
 		for _, name := range names {
 			sources = append(sources, source{name, func() (io.ReadCloser, error) { return os.Open(name) }})
-		}
-		readAll(opts, sources, yield)
-	}
-}
-
-// Read is [ReadFile] for the files of a trail as readers, in their order.
-func Read(opts *VerifyOptions, files ...io.Reader) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		var sources []source
-		for i, r := range files {
-			sources = append(sources, source{strconv.Itoa(i + 1), func() (io.ReadCloser, error) { return io.NopCloser(r), nil }})
 		}
 		readAll(opts, sources, yield)
 	}
@@ -294,7 +274,7 @@ func readAll(opts *VerifyOptions, sources []source, yield func(Entry, error) boo
 	for i, s := range sources {
 		r, err := s.open()
 		if err != nil {
-			yield(Entry{}, fmt.Errorf("kms: audit file: %w", err))
+			yield(Entry{}, fmt.Errorf("audit: file: %w", err))
 			return
 		}
 		goesOn := true
@@ -407,7 +387,7 @@ func (v *verifier) read(name string, r io.Reader) iter.Seq2[Entry, error] {
 				yield(Entry{}, e)
 				return
 			case err != nil:
-				yield(Entry{}, fmt.Errorf("kms: audit file: %w", err))
+				yield(Entry{}, fmt.Errorf("audit: file: %w", err))
 				return
 			}
 			e, err := parseLine(line)

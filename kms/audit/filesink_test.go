@@ -1,4 +1,4 @@
-package kms_test
+package audit_test
 
 import (
 	"bufio"
@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -25,12 +24,22 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-func openSink(t testing.TB, path string, opts *kms.FileSinkOptions) *kms.FileSink {
+// replaceInFile edits a file, as someone with an editor would.
+func replaceInFile(name, old, with string) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, bytes.ReplaceAll(b, []byte(old), []byte(with)), 0o600)
+}
+
+func openSink(t testing.TB, path string, opts *audit.FileSinkOptions) *audit.FileSink {
 	t.Helper()
-	s, err := kms.OpenFileSink(path, opts)
+	s, err := audit.OpenFileSink(path, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
@@ -39,12 +48,12 @@ func openSink(t testing.TB, path string, opts *kms.FileSinkOptions) *kms.FileSin
 func auditPath(t testing.TB) string { return filepath.Join(t.TempDir(), "audit.jsonl") }
 
 // record returns a record that says name.
-func record(name string) kms.Record {
+func record(name string) audit.Record {
 	ctx := kms.WithPrincipal(context.Background(), kms.Principal{ID: name})
-	return kms.NewRecord(ctx, kms.OpDecrypt, "key", kms.Context{"blobseal:object": "photos/" + name}, nil)
+	return audit.NewRecord(ctx, kms.OpDecrypt, "key", kms.Context{"blobseal:object": "photos/" + name}, nil)
 }
 
-func write(t testing.TB, s *kms.FileSink, names ...string) {
+func write(t testing.TB, s *audit.FileSink, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		require.NoError(t, s.Write(t.Context(), record(name)))
@@ -55,7 +64,7 @@ func write(t testing.TB, s *kms.FileSink, names ...string) {
 func names(t testing.TB, path string) []string {
 	t.Helper()
 	var out []string
-	for e, err := range kms.ReadFile(path, nil) {
+	for e, err := range audit.Read(path, nil) {
 		require.NoError(t, err)
 		if e.Record != nil {
 			out = append(out, e.Record.Principal.ID)
@@ -64,9 +73,9 @@ func names(t testing.TB, path string) []string {
 	return out
 }
 
-func mustVerify(t testing.TB, path string) kms.Verified {
+func mustVerify(t testing.TB, path string) audit.VerifyResult {
 	t.Helper()
-	v, err := kms.VerifyFile(path, nil)
+	v, err := audit.Verify(path, nil)
 	require.NoError(t, err)
 	return v
 }
@@ -82,7 +91,7 @@ func TestFileSink(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
 	require.EqualValues(t, 0, s.Last().Seq)
-	client := kms.NewAudited(kmstest.NewFake("key"), s, nil)
+	client := audit.NewClient(kmstest.NewFake("key"), s)
 	k, err := client.GenerateDataKey(as(t, alice), "key", photo)
 	require.NoError(t, err)
 	_, err = client.Decrypt(as(t, bob), "key", k.Ciphertext, kms.Context{"wrong": "<&>\n\"\u2028"})
@@ -90,11 +99,10 @@ func TestFileSink(t *testing.T) {
 	last := s.Last()
 	require.NoError(t, s.Close())
 	require.NoError(t, s.Close())
-	require.ErrorIs(t, s.Write(t.Context(), record("late")), kms.ErrSinkClosed)
-	require.ErrorIs(t, s.Sync(), kms.ErrSinkClosed)
+	require.ErrorIs(t, s.Write(t.Context(), record("late")), audit.ErrClosed)
 
-	var got []kms.Record
-	for e, err := range kms.ReadFile(path, nil) {
+	var got []audit.Record
+	for e, err := range audit.Read(path, nil) {
 		require.NoError(t, err)
 		require.Equal(t, path, e.File)
 		require.EqualValues(t, e.Line, e.Seq)
@@ -107,7 +115,7 @@ func TestFileSink(t *testing.T) {
 	require.Equal(t, kms.Context{"wrong": "<&>\n\"\u2028"}, got[1].Context)
 	require.Equal(t, "InvalidCiphertext", got[1].ErrorCode)
 	v := mustVerify(t, path)
-	require.Equal(t, kms.Verified{Last: last, Records: 2}, v)
+	require.Equal(t, audit.VerifyResult{Last: last, Records: 2}, v)
 
 	// Each line is JSON to others, and its hash is what the documentation says.
 	prev := strings.Repeat("0", 64)
@@ -136,8 +144,8 @@ func TestFileSink(t *testing.T) {
 func TestFileSinkRefuses(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
-	_, err := kms.OpenFileSink(path, nil)
-	require.ErrorIs(t, err, kms.ErrSinkInUse)
+	_, err := audit.OpenFileSink(path, nil)
+	require.ErrorIs(t, err, audit.ErrInUse)
 	big := record("big")
 	big.Context = kms.Context{"x": strings.Repeat("x", 300<<10)}
 	require.ErrorIs(t, s.Write(t.Context(), big), kms.ErrInvalid)
@@ -151,9 +159,9 @@ func TestFileSinkRefuses(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.Equal(t, []string{"a"}, names(t, path))
 	require.NoError(t, openSink(t, path, nil).Close())
-	_, err = kms.OpenFileSink(filepath.Join(path, "below"), nil)
+	_, err = audit.OpenFileSink(filepath.Join(path, "below"), nil)
 	require.Error(t, err)
-	_, err = kms.OpenFileSink(filepath.Join(t.TempDir(), "missing", "audit"), nil)
+	_, err = audit.OpenFileSink(filepath.Join(t.TempDir(), "missing", "audit"), nil)
 	require.Error(t, err)
 }
 
@@ -163,7 +171,7 @@ func TestSetAside(t *testing.T) {
 	path := auditPath(t)
 	var want []string
 	for restart := range 4 {
-		s := openSink(t, path, &kms.FileSinkOptions{MaxSize: 1500, Sync: kms.SyncNever()})
+		s := openSink(t, path, &audit.FileSinkOptions{MaxSize: 1500})
 		for i := range 10 {
 			name := fmt.Sprintf("%d-%d", restart, i)
 			write(t, s, name)
@@ -182,31 +190,22 @@ func TestSetAside(t *testing.T) {
 	v := mustVerify(t, path)
 	require.Equal(t, 40, v.Records)
 
-	// Readers of the same files find the same.
-	var readers []io.Reader
-	for _, name := range append(files, path) {
-		readers = append(readers, bytes.NewReader(readFile(t, name)))
-	}
-	same, err := kms.Verify(nil, readers...)
-	require.NoError(t, err)
-	require.Equal(t, v, same)
-
 	// A trail whose first files were archived goes on from its anchor.
-	half, err := kms.Verify(nil, bytes.NewReader(readFile(t, files[0])), bytes.NewReader(readFile(t, files[1])))
+	half, err := audit.VerifyFiles(nil, readFile(t, files[0]), readFile(t, files[1]))
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(files[0]))
 	require.NoError(t, os.Remove(files[1]))
-	var broken *kms.ChainError
-	_, err = kms.VerifyFile(path, nil)
+	var broken *audit.ChainError
+	_, err = audit.Verify(path, nil)
 	require.ErrorAs(t, err, &broken)
-	require.Equal(t, kms.ChainMissing, broken.Kind)
-	rest, err := kms.VerifyFile(path, &kms.VerifyOptions{First: &half.Last, Last: &v.Last})
+	require.Equal(t, audit.ChainMissing, broken.Kind)
+	rest, err := audit.Verify(path, &audit.VerifyOptions{First: &half.Last, Last: &v.Last})
 	require.NoError(t, err)
 	require.Equal(t, 40, half.Records+rest.Records)
 	require.Equal(t, v.Last, rest.Last)
 	wrong := half.Last
 	wrong.Hash = strings.Repeat("a", 64)
-	_, err = kms.VerifyFile(path, &kms.VerifyOptions{First: &wrong})
+	_, err = audit.Verify(path, &audit.VerifyOptions{First: &wrong})
 	require.ErrorAs(t, err, &broken)
 
 	// And so does the sink, with no aside file left at all.
@@ -223,7 +222,7 @@ func TestSetAside(t *testing.T) {
 // and named by file, line and number.
 func TestEveryEdit(t *testing.T) {
 	path := auditPath(t)
-	s := openSink(t, path, &kms.FileSinkOptions{MaxSize: 1600})
+	s := openSink(t, path, &audit.FileSinkOptions{MaxSize: 1600})
 	for i := range 7 {
 		write(t, s, fmt.Sprint(i))
 	}
@@ -244,21 +243,20 @@ func TestEveryEdit(t *testing.T) {
 		}
 	}
 	require.Equal(t, last.Seq, seq)
-	opts := &kms.VerifyOptions{Last: &last}
-	_, err = kms.VerifyFile(path, opts)
+	opts := &audit.VerifyOptions{Last: &last}
+	_, err = audit.Verify(path, opts)
 	require.NoError(t, err)
 	edits := 0
 	// found edits a file, and expects the error to be one of these.
-	found := func(what, name string, lines [][]byte, want ...kms.ChainError) {
+	found := func(what, name string, lines [][]byte, want ...audit.ChainError) {
 		t.Helper()
 		edits++
 		require.NoError(t, os.WriteFile(name, bytes.Join(lines, nil), 0o600))
-		_, err := kms.VerifyFile(path, opts)
-		var got *kms.ChainError
+		_, err := audit.Verify(path, opts)
+		var got *audit.ChainError
 		require.ErrorAs(t, err, &got, "%s of %s", what, name)
-		require.ErrorIs(t, err, kms.ErrChain)
 		got.Detail = ""
-		ok := slices.ContainsFunc(want, func(w kms.ChainError) bool {
+		ok := slices.ContainsFunc(want, func(w audit.ChainError) bool {
 			return w.Kind == got.Kind && w.File == got.File && w.Line == got.Line && w.Seq == got.Seq
 		})
 		require.True(t, ok, "%s of %s: got %+v, want of %+v", what, name, *got, want)
@@ -267,8 +265,8 @@ func TestEveryEdit(t *testing.T) {
 	for f, name := range files {
 		lines := whole[name]
 		for i, line := range lines {
-			at := func(kind kms.ChainKind, line int, seq uint64) kms.ChainError {
-				return kms.ChainError{Kind: kind, File: name, Line: line, Seq: seq}
+			at := func(kind audit.ChainKind, line int, seq uint64) audit.ChainError {
+				return audit.ChainError{Kind: kind, File: name, Line: line, Seq: seq}
 			}
 			seq := seqs[name][i]
 			isLast := seq == last.Seq
@@ -278,9 +276,9 @@ func TestEveryEdit(t *testing.T) {
 				changed[j] ^= 0x01
 				edited := slices.Clone(lines)
 				edited[i] = changed
-				want := []kms.ChainError{at(kms.ChainEdited, i+1, seq)}
+				want := []audit.ChainError{at(audit.ChainEdited, i+1, seq)}
 				if j == len(line)-1 { // the newline: two lines are one, or the file ends within
-					want = append(want, at(kms.ChainTruncated, i+1, seq))
+					want = append(want, at(audit.ChainTruncated, i+1, seq))
 				}
 				found("a byte", name, edited, want...)
 			}
@@ -288,53 +286,53 @@ func TestEveryEdit(t *testing.T) {
 			removed := slices.Delete(slices.Clone(lines), i, i+1)
 			switch {
 			case isLast:
-				found("removal", name, removed, at(kms.ChainTruncated, i+1, seq))
+				found("removal", name, removed, at(audit.ChainTruncated, i+1, seq))
 			case i == len(lines)-1:
-				found("removal", name, removed, kms.ChainError{Kind: kms.ChainMissing, File: files[f+1], Line: 1, Seq: seq})
+				found("removal", name, removed, audit.ChainError{Kind: audit.ChainMissing, File: files[f+1], Line: 1, Seq: seq})
 			default:
-				found("removal", name, removed, at(kms.ChainMissing, i+1, seq))
+				found("removal", name, removed, at(audit.ChainMissing, i+1, seq))
 			}
 			// It twice.
 			twice := slices.Insert(slices.Clone(lines), i, line)
 			if isLast {
-				found("repeat", name, twice, at(kms.ChainReordered, i+2, seq+1))
+				found("repeat", name, twice, at(audit.ChainReordered, i+2, seq+1))
 			} else {
-				found("repeat", name, twice, at(kms.ChainReordered, i+2, seq+1))
+				found("repeat", name, twice, at(audit.ChainReordered, i+2, seq+1))
 			}
 			// It moved.
 			if i > 0 {
 				swapped := slices.Clone(lines)
 				swapped[i-1], swapped[i] = swapped[i], swapped[i-1]
-				found("swap", name, swapped, at(kms.ChainReordered, i, seq-1))
+				found("swap", name, swapped, at(audit.ChainReordered, i, seq-1))
 			}
 			// It cut, at each length, with what follows and without it.
 			for n := 1; n < len(line); n++ {
 				cut := append(slices.Clone(lines[:i]), line[:n])
-				found("cut", name, cut, at(kms.ChainTruncated, i+1, seq))
+				found("cut", name, cut, at(audit.ChainTruncated, i+1, seq))
 			}
 			// All from it on removed.
 			switch {
 			case f == len(files)-1:
-				found("end", name, lines[:i], at(kms.ChainTruncated, i+1, seq))
+				found("end", name, lines[:i], at(audit.ChainTruncated, i+1, seq))
 			case true:
-				found("end", name, lines[:i], kms.ChainError{Kind: kms.ChainMissing, File: files[f+1], Line: 1, Seq: seq})
+				found("end", name, lines[:i], audit.ChainError{Kind: audit.ChainMissing, File: files[f+1], Line: 1, Seq: seq})
 			}
 			// Rubbish before it.
-			found("insertion", name, slices.Insert(slices.Clone(lines), i, []byte("{}\n")), at(kms.ChainEdited, i+1, seq))
-			found("empty line", name, slices.Insert(slices.Clone(lines), i, []byte("\n")), at(kms.ChainEdited, i+1, seq))
+			found("insertion", name, slices.Insert(slices.Clone(lines), i, []byte("{}\n")), at(audit.ChainEdited, i+1, seq))
+			found("empty line", name, slices.Insert(slices.Clone(lines), i, []byte("\n")), at(audit.ChainEdited, i+1, seq))
 		}
 	}
 	// Whole files.
 	for f, name := range files {
 		require.NoError(t, os.Rename(name, name+"-away"))
-		_, err := kms.VerifyFile(path, opts)
-		var got *kms.ChainError
+		_, err := audit.Verify(path, opts)
+		var got *audit.ChainError
 		require.ErrorAs(t, err, &got)
 		require.Equal(t, seqs[name][0], got.Seq)
 		if f < len(files)-1 {
-			require.Equal(t, kms.ChainMissing, got.Kind)
+			require.Equal(t, audit.ChainMissing, got.Kind)
 		} else {
-			require.Equal(t, kms.ChainTruncated, got.Kind)
+			require.Equal(t, audit.ChainTruncated, got.Kind)
 		}
 		require.NoError(t, os.Rename(name+"-away", name))
 	}
@@ -344,13 +342,13 @@ func TestEveryEdit(t *testing.T) {
 		require.NoError(t, os.Rename(files[0]+"-away", files[1]))
 	}
 	swap()
-	var got *kms.ChainError
-	_, err = kms.VerifyFile(path, opts)
+	var got *audit.ChainError
+	_, err = audit.Verify(path, opts)
 	require.ErrorAs(t, err, &got)
-	require.Equal(t, kms.ChainReordered, got.Kind)
+	require.Equal(t, audit.ChainReordered, got.Kind)
 	require.EqualValues(t, 1, got.Seq)
 	swap()
-	_, err = kms.VerifyFile(path, opts)
+	_, err = audit.Verify(path, opts)
 	require.NoError(t, err)
 	t.Logf("%d edits, each found", edits)
 }
@@ -373,10 +371,10 @@ func TestRehashedEdit(t *testing.T) {
 	lines := bytes.SplitAfter(readFile(t, path), []byte("\n"))
 	lines[1] = rehash(bytes.Replace(lines[1], []byte("mallory"), []byte("alice"), 1))
 	require.NoError(t, os.WriteFile(path, bytes.Join(lines, nil), 0o600))
-	var got *kms.ChainError
-	_, err := kms.VerifyFile(path, nil)
+	var got *audit.ChainError
+	_, err := audit.Verify(path, nil)
 	require.ErrorAs(t, err, &got)
-	require.Equal(t, kms.ChainEdited, got.Kind)
+	require.Equal(t, audit.ChainEdited, got.Kind)
 	require.EqualValues(t, 2, got.Seq)
 	require.Equal(t, 2, got.Line)
 
@@ -388,11 +386,11 @@ func TestRehashedEdit(t *testing.T) {
 		lines[i] = rehash(lines[i])
 	}
 	require.NoError(t, os.WriteFile(path, bytes.Join(lines, nil), 0o600))
-	_, err = kms.VerifyFile(path, nil)
+	_, err = audit.Verify(path, nil)
 	require.NoError(t, err, "the limit of a chain without a key, which the documentation admits")
-	_, err = kms.VerifyFile(path, &kms.VerifyOptions{Last: &last})
+	_, err = audit.Verify(path, &audit.VerifyOptions{Last: &last})
 	require.ErrorAs(t, err, &got)
-	require.Equal(t, kms.ChainEdited, got.Kind)
+	require.Equal(t, audit.ChainEdited, got.Kind)
 	require.EqualValues(t, 4, got.Seq)
 }
 
@@ -412,8 +410,8 @@ func TestTornTail(t *testing.T) {
 	tails = append(tails, make([]byte, 100), make([]byte, 4<<20), bytes.Repeat([]byte("x"), 3<<20), []byte("\xff\x00{"))
 	for _, tail := range tails {
 		require.NoError(t, os.WriteFile(path, slices.Concat(whole[:begin], tail), 0o600))
-		var got *kms.ChainError
-		_, err := kms.VerifyFile(path, nil)
+		var got *audit.ChainError
+		_, err := audit.Verify(path, nil)
 		require.ErrorAs(t, err, &got, "%d bytes", len(tail))
 		require.EqualValues(t, 3, got.Seq)
 		s := openSink(t, path, nil)
@@ -477,29 +475,29 @@ func TestBrokenTrailIsNotOpened(t *testing.T) {
 	whole := readFile(t, path)
 	edited := bytes.Replace(whole, []byte(`"id":"b"`), []byte(`"id":"x"`), 1)
 	require.NoError(t, os.WriteFile(path, edited, 0o600))
-	_, err := kms.OpenFileSink(path, nil)
-	require.ErrorIs(t, err, kms.ErrChain)
+	_, err := audit.OpenFileSink(path, nil)
+	require.ErrorAs(t, err, new(*audit.ChainError))
 	require.Equal(t, edited, readFile(t, path))
 	// A line longer than lines are is no torn one, if it has an end.
 	long := slices.Concat(whole, bytes.Repeat([]byte("x"), 2<<20), []byte("\nx"))
 	require.NoError(t, os.WriteFile(path, long, 0o600))
-	_, err = kms.OpenFileSink(path, nil)
-	require.ErrorIs(t, err, kms.ErrChain)
+	_, err = audit.OpenFileSink(path, nil)
+	require.ErrorAs(t, err, new(*audit.ChainError))
 	require.True(t, bytes.Equal(long, readFile(t, path)))
 	// Nor does a trail begin before its first entry.
 	line, _, _ := bytes.Cut(whole, []byte("\n"))
 	zeroth := rehash(bytes.Replace(line, []byte(`{"seq":1,`), []byte(`{"seq":0,`), 1))
 	require.NoError(t, os.WriteFile(path, zeroth, 0o600))
-	_, err = kms.OpenFileSink(path, nil)
-	require.ErrorIs(t, err, kms.ErrChain)
+	_, err = audit.OpenFileSink(path, nil)
+	require.ErrorAs(t, err, new(*audit.ChainError))
 
 	require.NoError(t, os.WriteFile(path+".000001", edited, 0o600))
-	_, err = kms.OpenFileSink(path, nil)
-	require.ErrorIs(t, err, kms.ErrChain)
+	_, err = audit.OpenFileSink(path, nil)
+	require.ErrorAs(t, err, new(*audit.ChainError))
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.WriteFile(path+".000001", nil, 0o600))
-	_, err = kms.OpenFileSink(path, nil)
-	require.ErrorIs(t, err, kms.ErrChain)
+	_, err = audit.OpenFileSink(path, nil)
+	require.ErrorAs(t, err, new(*audit.ChainError))
 	require.NoError(t, os.WriteFile(path+".000001", whole, 0o600))
 	s = openSink(t, path, nil)
 	write(t, s, "d")
@@ -509,7 +507,7 @@ func TestBrokenTrailIsNotOpened(t *testing.T) {
 
 // faultyFile fails as it is told.
 type faultyFile struct {
-	kms.SinkFile
+	audit.SinkFile
 	mu       sync.Mutex
 	room     int // bytes that still fit; negative: all
 	sync     error
@@ -548,9 +546,9 @@ func (f *faultyFile) Truncate(n int64) error {
 	return f.SinkFile.Truncate(n)
 }
 
-func faulty(s *kms.FileSink) *faultyFile {
+func faulty(s *audit.FileSink) *faultyFile {
 	f := &faultyFile{room: -1}
-	s.WrapFile(func(inner kms.SinkFile) kms.SinkFile { f.SinkFile = inner; return f })
+	s.WrapFile(func(inner audit.SinkFile) audit.SinkFile { f.SinkFile = inner; return f })
 	return f
 }
 
@@ -559,7 +557,7 @@ func faulty(s *kms.FileSink) *faultyFile {
 func TestDiskFull(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
-	client := kms.NewAudited(kmstest.NewFake("key"), s, nil)
+	client := audit.NewClient(kmstest.NewFake("key"), s)
 	write(t, s, "a")
 	before := readFile(t, path)
 	f := faulty(s)
@@ -567,7 +565,7 @@ func TestDiskFull(t *testing.T) {
 		f.room = room
 		for range 2 {
 			k, err := client.GenerateDataKey(as(t, alice), "key", photo)
-			require.ErrorIs(t, err, kms.ErrAudit)
+			require.ErrorIs(t, err, audit.ErrNotRecorded)
 			require.ErrorIs(t, err, syscall.ENOSPC)
 			require.Nil(t, k)
 		}
@@ -594,7 +592,7 @@ func TestDiskFull(t *testing.T) {
 // goes on.
 func TestSetAsideFails(t *testing.T) {
 	path := auditPath(t)
-	s := openSink(t, path, &kms.FileSinkOptions{MaxSize: 800})
+	s := openSink(t, path, &audit.FileSinkOptions{MaxSize: 800})
 	write(t, s, "a")
 	require.NoError(t, os.MkdirAll(filepath.Join(path+".tmp", "x"), 0o700))
 	require.Error(t, s.Write(t.Context(), record("lost")))
@@ -614,7 +612,6 @@ func TestFlushFails(t *testing.T) {
 	require.ErrorIs(t, s.Write(t.Context(), record("lost")), syscall.EIO)
 	f.sync = nil
 	require.ErrorIs(t, s.Write(t.Context(), record("lost")), syscall.EIO)
-	require.ErrorIs(t, s.Sync(), syscall.EIO)
 	require.NoError(t, s.Close())
 	s = openSink(t, path, nil)
 	write(t, s, "b")
@@ -653,37 +650,10 @@ func TestChangedBehindOurBack(t *testing.T) {
 	}
 }
 
-// TestSyncPolicies counts flushes.
-func TestSyncPolicies(t *testing.T) {
-	for _, c := range []struct {
-		name     string
-		policy   kms.SyncPolicy
-		min, max int
-	}{
-		{"always", kms.SyncAlways(), 20, 20},
-		{"zero", kms.SyncPolicy{}, 20, 20},
-		{"hourly", kms.SyncEvery(time.Hour), 0, 0},
-		{"each nanosecond", kms.SyncEvery(1), 15, 20},
-		{"never", kms.SyncNever(), 0, 0},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			s := openSink(t, auditPath(t), &kms.FileSinkOptions{Sync: c.policy})
-			f := faulty(s)
-			for range 20 {
-				write(t, s, "x")
-			}
-			require.GreaterOrEqual(t, f.syncs, c.min)
-			require.LessOrEqual(t, f.syncs, c.max)
-			require.NoError(t, s.Sync())
-			require.NoError(t, s.Close())
-		})
-	}
-}
-
 // TestWritersShareFlushes: many writers, few flushes, and every record there.
 func TestWritersShareFlushes(t *testing.T) {
 	path := auditPath(t)
-	s := openSink(t, path, &kms.FileSinkOptions{MaxSize: 20 << 10})
+	s := openSink(t, path, &audit.FileSinkOptions{MaxSize: 20 << 10})
 	f := faulty(s)
 	f.slow = 2 * time.Millisecond
 	const writers, each = 16, 25
@@ -760,10 +730,10 @@ func TestKill(t *testing.T) {
 			}
 		}
 		require.Error(t, cmd.Wait(), "it was killed")
-		if _, err := kms.VerifyFile(path, nil); err != nil {
-			var broken *kms.ChainError
+		if _, err := audit.Verify(path, nil); err != nil {
+			var broken *audit.ChainError
 			require.ErrorAs(t, err, &broken)
-			require.Equal(t, kms.ChainTruncated, broken.Kind)
+			require.Equal(t, audit.ChainTruncated, broken.Kind)
 		}
 	}
 	s := openSink(t, path, nil)
@@ -781,7 +751,7 @@ func TestKill(t *testing.T) {
 // piecemeal writes a little at a time, as a disk may, and stops within the write
 // that leaves none over.
 type piecemeal struct {
-	kms.SinkFile
+	audit.SinkFile
 	left *int
 }
 
@@ -805,7 +775,7 @@ func (f piecemeal) Write(b []byte) (n int, err error) {
 
 // killed writes until it is killed.
 func killed(path string) {
-	s, err := kms.OpenFileSink(path, &kms.FileSinkOptions{MaxSize: 30 << 10})
+	s, err := audit.OpenFileSink(path, &audit.FileSinkOptions{MaxSize: 30 << 10})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -814,7 +784,7 @@ func killed(path string) {
 	if round, _ := strconv.Atoi(os.Getenv("KMS_TEST_ROUND")); round%2 == 1 {
 		left = 1 + rand.IntN(20)
 	}
-	s.WrapFile(func(f kms.SinkFile) kms.SinkFile { return piecemeal{f, &left} })
+	s.WrapFile(func(f audit.SinkFile) audit.SinkFile { return piecemeal{f, &left} })
 	var mu sync.Mutex
 	for w := range 4 {
 		go func() {
@@ -843,8 +813,8 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	_, err = bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	_, err = kms.OpenFileSink(path, nil)
-	require.ErrorIs(t, err, kms.ErrSinkInUse)
+	_, err = audit.OpenFileSink(path, nil)
+	require.ErrorIs(t, err, audit.ErrInUse)
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait() // it was killed
 	s := openSink(t, path, nil)
@@ -857,7 +827,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 // what is accepted is what the sink would have written.
 func FuzzVerify(f *testing.F) {
 	path := auditPath(f)
-	s := openSink(f, path, &kms.FileSinkOptions{MaxSize: 900})
+	s := openSink(f, path, &audit.FileSinkOptions{MaxSize: 900})
 	for _, name := range []string{"a", "b", "c"} {
 		require.NoError(f, s.Write(context.Background(), record(name)))
 	}
@@ -871,8 +841,8 @@ func FuzzVerify(f *testing.F) {
 	f.Add([]byte("{\"seq\":1,\"prev\":\""), []byte("\n\n"))
 	f.Add([]byte{}, make([]byte, 100))
 	f.Fuzz(func(t *testing.T, first, second []byte) {
-		v, err := kms.Verify(nil, bytes.NewReader(first), bytes.NewReader(second))
-		if err != nil && !errors.Is(err, kms.ErrChain) {
+		v, err := audit.VerifyFiles(nil, first, second)
+		if _, broken := errors.AsType[*audit.ChainError](err); err != nil && !broken {
 			t.Fatal(err)
 		}
 		if err == nil && v.Last.Seq > 0 && len(first)+len(second) == 0 {
@@ -880,13 +850,13 @@ func FuzzVerify(f *testing.F) {
 		}
 		for line := range bytes.Lines(first) {
 			line = bytes.TrimSuffix(line, []byte("\n"))
-			if _, again, err := kms.ParseLine(line); err == nil && !bytes.Equal(line, again) {
+			if _, again, err := audit.ParseLine(line); err == nil && !bytes.Equal(line, again) {
 				t.Fatalf("%q is written as %q", line, again)
 			}
 			// With its hash made anew, for the parser behind it.
 			if bytes.Contains(line, []byte(`,"hash"`)) {
 				line = bytes.TrimSuffix(rehash(line), []byte("\n"))
-				if _, again, err := kms.ParseLine(line); err == nil && !bytes.Equal(line, again) {
+				if _, again, err := audit.ParseLine(line); err == nil && !bytes.Equal(line, again) {
 					t.Fatalf("%q is written as %q", line, again)
 				}
 			}
@@ -911,7 +881,7 @@ func FuzzOpenFileSink(f *testing.F) {
 		if err := os.WriteFile(path, first, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := kms.OpenFileSink(path, &kms.FileSinkOptions{Sync: kms.SyncNever()})
+		s, err := audit.OpenFileSink(path, nil)
 		if err != nil {
 			if after, _ := os.ReadFile(path); !bytes.Equal(first, after) {
 				t.Fatal("changed a trail that does not open")
@@ -925,20 +895,16 @@ func FuzzOpenFileSink(f *testing.F) {
 }
 
 func BenchmarkFileSink(b *testing.B) {
-	for name, policy := range map[string]kms.SyncPolicy{"never": kms.SyncNever(), "always": kms.SyncAlways()} {
-		b.Run(name, func(b *testing.B) {
-			s := openSink(b, auditPath(b), &kms.FileSinkOptions{Sync: policy})
-			r := record("alice")
-			b.ReportAllocs()
-			b.SetParallelism(8)
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					if err := s.Write(context.Background(), r); err != nil {
-						b.Error(err)
-						return
-					}
-				}
-			})
-		})
-	}
+	s := openSink(b, auditPath(b), nil)
+	r := record("alice")
+	b.ReportAllocs()
+	b.SetParallelism(8)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := s.Write(context.Background(), r); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }
