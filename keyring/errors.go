@@ -61,7 +61,7 @@ var (
 	// ErrOtherRing: the store now holds another ring's document.
 	ErrOtherRing = errors.New("keyring: document belongs to another ring")
 
-	// ErrFull: one more version would not fit into the document.
+	// ErrFull: the document would be larger than the ring or its store can hold.
 	ErrFull = errors.New("keyring: ring is full")
 
 	// ErrPeriod: the rotation period is out of bounds, or [Options] does not

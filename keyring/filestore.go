@@ -102,6 +102,9 @@ func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (stri
 	return contentVersion(data), nil
 }
 
+// MaxSize implements [Sizer].
+func (s *FileStore) MaxSize() int { return MaxFileSize }
+
 // lockFile returns the lock on the file at path, which the caller closes.
 func lockFile(ctx context.Context, path string) (*flock.Flock, error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // opening a pipe would wait

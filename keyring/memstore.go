@@ -19,7 +19,10 @@ type MemStore struct {
 	next  chan struct{} // closed by the next swap, if someone waits for it
 }
 
-var _ Watcher = (*MemStore)(nil)
+var (
+	_ Watcher = (*MemStore)(nil)
+	_ Sizer   = (*MemStore)(nil)
+)
 
 // NewMemStore returns an empty store.
 func NewMemStore() *MemStore { return new(MemStore) }
@@ -55,6 +58,9 @@ func (s *MemStore) Swap(ctx context.Context, version string, data []byte) (strin
 	}
 	return s.version(), nil
 }
+
+// MaxSize implements [Sizer].
+func (s *MemStore) MaxSize() int { return MaxFileSize }
 
 // Watch implements [Watcher].
 func (s *MemStore) Watch(ctx context.Context, changed func()) error {

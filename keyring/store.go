@@ -53,3 +53,11 @@ type Watcher interface {
 	// [errors.ErrUnsupported]. Once it has returned, nothing of it goes on.
 	Watch(ctx context.Context, changed func()) error
 }
+
+// Sizer is what a [Store] implements that takes documents larger than
+// [MaxDocumentSize]. Rings do not grow that large; the documents of package
+// localkms do.
+type Sizer interface {
+	// MaxSize returns the size of the largest document in bytes.
+	MaxSize() int
+}

@@ -13,8 +13,9 @@
 // store is a [keyring.Watcher], so that a ring's Run hears of other replicas'
 // changes at once.
 //
-// etcd takes requests of up to 1.5 MiB by default, which any ring fits in; the
-// document of a key service with very many keys may not.
+// etcd takes requests of up to 1.5 MiB by default. Any ring fits, and so does the
+// document of package localkms, which stays below [keyring.MaxDocumentSize] here:
+// some 6,000 keys.
 //
 // A snapshot of the cluster is a backup of the ring. One that is restored lacks the
 // versions that were made after it, and what they sealed cannot be read any more:
@@ -32,6 +33,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/blobseal/blobseal/keyring"
@@ -102,6 +104,8 @@ func (s *Store) Swap(ctx context.Context, old string, data []byte) (string, erro
 		Then(clientv3.OpPut(s.key, string(data))).
 		Commit()
 	switch {
+	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+		return "", fmt.Errorf("%w: %w", keyring.ErrFull, s.failed(ctx, "swap", err))
 	case err != nil:
 		return "", s.failed(ctx, "swap", err)
 	case !response.Succeeded:

@@ -242,6 +242,9 @@ func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, 
 	return next, nil
 }
 
+// MaxSize implements [keyring.Sizer].
+func (s *Store) MaxSize() int { return MaxSize }
+
 // Watch implements [keyring.Watcher] with [Options.Listen]. Without that it
 // returns [errors.ErrUnsupported].
 func (s *Store) Watch(ctx context.Context, changed func()) error {

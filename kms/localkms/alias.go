@@ -79,7 +79,7 @@ func (c *Client) CreateAlias(ctx context.Context, name, keyID string) error {
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		if _, found := d.aliases[full]; found {
+		if c.service.findAlias(&d.contents, full) != nil {
 			return fmt.Errorf("%w: %s", ErrAlreadyExists, full.name)
 		}
 		d.putAlias(full, alias{key: k.id, created: d.now, updated: d.now})
@@ -91,18 +91,17 @@ func (c *Client) CreateAlias(ctx context.Context, name, keyID string) error {
 // needs the permission of both keys.
 func (c *Client) UpdateAlias(ctx context.Context, name, keyID string) error {
 	return c.changeAlias(ctx, OpUpdateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
-		a, found := d.aliases[full]
-		if !found {
+		former := c.service.findAlias(&d.contents, full)
+		if former == nil {
 			return notFound(name)
 		}
-		if err := c.authorize(ctx, OpUpdateAlias, d.keys[a.key], nil); err != nil {
+		if err := c.authorize(ctx, OpUpdateAlias, former, nil); err != nil {
 			return err
 		}
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		a.key, a.updated = k.id, d.now
-		d.putAlias(full, a)
+		d.putAlias(full, alias{key: k.id, created: d.aliases[full].created, updated: d.now})
 		return nil
 	})
 }
@@ -183,9 +182,9 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 	full := aliasName{scope: c.scope, name: DefaultAlias}
 	found := false
 	var k *key
-	err = c.service.update(o.ctx, func(d *draft) error {
+	err = o.update(func(d *draft) error {
 		if k = d.find(target{scope: c.scope, alias: DefaultAlias}); k != nil {
-			found = true
+			found, o.skip = true, true
 			return nil // made by someone else
 		}
 		k = made
@@ -195,11 +194,6 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 		d.putAlias(full, alias{key: k.id, created: d.now, updated: d.now})
 		o.on(k)
 		return c.authorize(o.ctx, op, k, ec)
-	}, func() error {
-		if found {
-			return nil
-		}
-		return o.commit()
 	})
 	switch {
 	case found && err == nil:

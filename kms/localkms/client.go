@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
@@ -75,6 +74,12 @@ func (s *Service) find(c *contents, t target) *key {
 	return k
 }
 
+// findAlias returns the key that an alias names, or nil if there is no such alias
+// or its key is past its deadline: then the name is free.
+func (s *Service) findAlias(c *contents, name aliasName) *key {
+	return s.find(c, target{scope: name.scope, alias: name.name})
+}
+
 // isLost reports whether k was seen past its deadline.
 func (s *Service) isLost(k *key) bool {
 	deadline, found := s.lost.Load(k.id)
@@ -123,6 +128,7 @@ type call struct {
 	op        kms.Operation
 	requested string
 	context   kms.Context
+	skip      bool        // the edit turned out to change nothing, so commit records nothing
 	recorded  *kms.Report // what the record says that was written before the change; nil if none was
 }
 
@@ -149,7 +155,7 @@ func (o *call) end(err error) error {
 // commit records an operation that is about to change the store: once, unless
 // someone else came between and it turned out to be about another key.
 func (o *call) commit() error {
-	if o.recorded != nil && *o.recorded == o.report {
+	if o.skip || o.recorded != nil && *o.recorded == o.report {
 		return nil
 	}
 	if err := o.service.record(o.ctx, o.record(nil), nil); err != nil {
@@ -158,6 +164,22 @@ func (o *call) commit() error {
 	report := o.report
 	o.recorded = &report
 	return nil
+}
+
+// update changes the store by edit, and records the operation first. What is due
+// happens afterwards, in edits of its own.
+func (o *call) update(edit func(*draft) error) error {
+	err := o.service.update(o.ctx, func(d *draft) error {
+		before := d.contents
+		if err := edit(d); err != nil || d.touched == nil {
+			return err
+		}
+		return o.service.checkQuota(&before, &d.contents, d.touched.account)
+	}, o.commit)
+	if err == nil {
+		o.service.maintainAfterEdit(o.ctx)
+	}
+	return err
 }
 
 // record is the operation's, within what a sink takes: a name or a context that
@@ -194,41 +216,6 @@ func (s *Service) record(ctx context.Context, r audit.Record, err error) error {
 	}
 }
 
-// servicePrincipal is who does what is due.
-var servicePrincipal = kms.Principal{ID: "localkms", Type: "Service"}
-
-// deed is something that the service does by itself, for its record.
-type deed struct {
-	op           kms.Operation
-	arn, version string
-}
-
-// recordMaintenance records what maintenance is about to do, but for what is
-// recorded already, which it adds to.
-func (s *Service) recordMaintenance(ctx context.Context, d *draft, recorded map[deed]bool) error {
-	var deeds []deed
-	for _, k := range d.wiped {
-		deeds = append(deeds, deed{op: OpDeleteKey, arn: k.arn})
-	}
-	for _, k := range d.rotated {
-		deeds = append(deeds, deed{op: OpRotateKey, arn: k.arn, version: k.current().name()})
-	}
-	ctx = kms.WithResource(kms.WithPrincipal(ctx, servicePrincipal), "")
-	for _, one := range deeds {
-		if recorded[one] {
-			continue
-		}
-		report := &kms.Report{KeyID: one.arn, KeyVersion: one.version}
-		r := audit.NewRecord(kms.WithReport(ctx, report), one.op, "", nil, nil)
-		r.Time = date(d.now)
-		if err := s.record(ctx, r, nil); err != nil {
-			return err
-		}
-		recorded[one] = true
-	}
-	return nil
-}
-
 // change is an operation that changes the key that name names. edit may also
 // change the rest of the draft. The principal needs op's permission.
 func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit func(*draft, *key) error) error {
@@ -237,12 +224,13 @@ func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit
 	if err != nil {
 		return o.end(err)
 	}
-	return o.end(c.service.update(o.ctx, func(d *draft) error {
+	return o.end(o.update(func(d *draft) error {
 		k := c.service.find(&d.contents, t)
 		if k == nil {
 			return notFound(name)
 		}
 		o.on(k)
+		d.takesAway = takesAway[op]
 		if err := c.authorize(o.ctx, op, k, nil); err != nil {
 			return err
 		}
@@ -253,7 +241,7 @@ func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit
 			o.report.KeyVersion = next.current().name() // that a rotation made
 		}
 		return nil
-	}, o.commit))
+	}))
 }
 
 // view is an operation that looks at the key that name names.
@@ -270,31 +258,6 @@ func (c *Client) view(ctx context.Context, op kms.Operation, name string, look f
 		}
 		return look(k)
 	}())
-}
-
-// maintenancePause is how long nothing is tried after maintenance that failed.
-const maintenancePause = time.Minute
-
-// maintain does what is due within patience, unless someone else is at it or it
-// failed a moment ago. Failures go to the Logger: keys go on with the versions that they have,
-// and those past their deadline are refused whether they are deleted or not.
-func (s *Service) maintain(ctx context.Context, patience time.Duration) {
-	if time.Since(s.start) < time.Duration(s.resume.Load()) || !s.maintaining.CompareAndSwap(false, true) {
-		return
-	}
-	defer s.maintaining.Store(false)
-	bounded, cancel := patient(ctx, patience)
-	defer cancel()
-	err := s.update(bounded, func(*draft) error { return nil }, func() error { return nil })
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		s.log.LogAttrs(ctx, slog.LevelError, "localkms: rotation or deletion that is due failed", slog.Any("error", err))
-	}
-	if err != nil || s.now() >= s.current.Load().due {
-		s.resume.Store(int64(time.Since(s.start) + maintenancePause))
-	}
 }
 
 func sumOf(data []byte) [sha256.Size]byte { return sha256.Sum256(data) }

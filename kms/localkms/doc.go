@@ -110,7 +110,9 @@
 // Ten thousand keys take some 2.5 MiB and open in a few hundredths of a second.
 // Each change writes them all, in some 50 ms: this is not a service for keys that
 // come and go by the second. The bounds are [MaxDocumentSize], [MaxVersions],
-// [MaxGrants], [MaxTags], [MaxPolicy] and their like.
+// [MaxGrants], [MaxTags], [MaxPolicy] and their like, and Options.Quota for each
+// account. A document that is full refuses changes with [ErrFull], but a part of
+// it is kept for changes that take power away: a key can always be disabled.
 //
 // # Clocks
 //

@@ -156,11 +156,7 @@ func (h *header) seal(dek secret.Key, c *contents) ([]byte, error) {
 	}
 	data := append(append(make([]byte, 0, len(head)+len(body)+sha256.Size), head...), body...)
 	sum := sha256.Sum256(data)
-	data = append(data, sum[:]...)
-	if len(data) > MaxDocumentSize {
-		return nil, fmt.Errorf("%w: document of %d bytes, at most %d", ErrLimit, len(data), MaxDocumentSize)
-	}
-	return data, nil
+	return append(data, sum[:]...), nil
 }
 
 // openDocument parses and decrypts a document. The root is asked, unless known
@@ -171,7 +167,7 @@ func openDocument(ctx context.Context, root tink.AEADWithContext, data []byte, s
 	if err != nil {
 		return nil, err
 	}
-	s := &snapshot{header: h, storeVersion: storeVersion, sum: sha256.Sum256(data)}
+	s := &snapshot{header: h, storeVersion: storeVersion, size: len(data), sum: sha256.Sum256(data)}
 	if known != nil && known.service == h.service && bytes.Equal(known.sealed, h.sealed) {
 		s.dek = known.dek
 	} else if s.dek, err = h.open(ctx, root); err != nil {
@@ -189,4 +185,17 @@ func openDocument(ctx context.Context, root tink.AEADWithContext, data []byte, s
 		return nil, fmt.Errorf("%w: %w", keyring.ErrDamaged, err)
 	}
 	return s.finish(), nil
+}
+
+// reserveShare is the part of a document, one in so many, that only edits that
+// take power away may use.
+const reserveShare = 16
+
+// documentLimit returns the size of the largest document that store takes.
+func documentLimit(store keyring.Store) int {
+	limit := keyring.MaxDocumentSize
+	if s, ok := store.(keyring.Sizer); ok {
+		limit = s.MaxSize()
+	}
+	return min(limit, MaxDocumentSize)
 }

@@ -542,8 +542,8 @@ func TestADocumentThatGrowsTooLargeIsRefusedWhole(t *testing.T) {
 			versions: []material{{number: 1, origin: Created, key: secret.Random()}}})
 	}
 	base := c.service.current.Load()
-	_, err = c.service.swap(t.Context(), base.storeVersion, base, d.contents)
-	require.ErrorIs(t, err, ErrLimit)
+	_, err = c.service.swap(t.Context(), base.storeVersion, base, d)
+	require.ErrorIs(t, err, ErrFull)
 	require.NoError(t, c.service.Refresh(t.Context()))
 	_, err = c.GenerateDataKey(t.Context(), k.ID, nil)
 	require.NoError(t, err)
@@ -749,7 +749,7 @@ func large(t testing.TB, store keyring.Store, n int) (*Client, []string) {
 		ids = append(ids, k.id.String())
 	}
 	base := c.service.current.Load()
-	next, err := c.service.swap(t.Context(), base.storeVersion, base, d.contents)
+	next, err := c.service.swap(t.Context(), base.storeVersion, base, d)
 	require.NoError(t, err)
 	c.service.install(next, time.Now())
 	return c, ids

@@ -22,9 +22,15 @@ var (
 	// ErrLockout: the key policy would forbid the caller to replace it.
 	ErrLockout error = &refusal{"localkms: policy locks its author out"}
 
-	// ErrLimit: one more key, version, tag, grant or byte would exceed what the
-	// service holds. See the constants of this package.
+	// ErrLimit: one more key, version, tag, grant or policy would exceed a
+	// constant of this package or the account's quota in Options.Quota.
 	ErrLimit error = &refusal{"localkms: limit exceeded"}
+
+	// ErrFull: the change would make the document larger than the store takes.
+	// Do not retry: delete keys, grants or policies first. DisableKey,
+	// ScheduleKeyDeletion, RevokeGrant, RetireGrant and DeleteKeyPolicy have space
+	// of their own and go on working.
+	ErrFull error = &refusal{"localkms: document is full"}
 
 	// ErrManaged: the key or the alias belongs to the service, which alone
 	// changes it in this way.

@@ -405,3 +405,18 @@ func TestS3NeedsGenerateDataKeyToWriteAndDecryptToRead(t *testing.T) {
 		s.restart()
 	}
 }
+
+// TestAnAliasOfAKeyPastItsDeadlineIsFree: even if the key could not be deleted.
+func TestAnAliasOfAKeyPastItsDeadlineIsFree(t *testing.T) {
+	s := open(t, nil, nil)
+	old, next := s.key(), s.key()
+	require.NoError(t, s.CreateAlias(t.Context(), "alias/x", old))
+	_, err := s.ScheduleKeyDeletion(t.Context(), old, 7)
+	require.NoError(t, err)
+	s.clock.add(7 * day)
+	isKind(t, kms.ErrNotFound, s.UpdateAlias(t.Context(), "alias/x", next))
+	require.NoError(t, s.CreateAlias(t.Context(), "alias/x", next))
+	require.Equal(t, next, s.describe("alias/x").ID)
+	s.restart()
+	require.Equal(t, next, s.describe("alias/x").ID)
+}

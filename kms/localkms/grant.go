@@ -257,7 +257,7 @@ func (c *Client) RetireGrant(ctx context.Context, keyID, grantID string) error {
 	if err != nil {
 		return o.end(err)
 	}
-	return o.end(c.service.update(o.ctx, func(d *draft) error {
+	return o.end(o.update(func(d *draft) error {
 		k := c.service.find(&d.contents, t)
 		if k == nil {
 			return notFound(keyID)
@@ -268,8 +268,9 @@ func (c *Client) RetireGrant(ctx context.Context, keyID, grantID string) error {
 		if g == nil || p.ID == "" || p.ID != g.retiring && !(p.ID == g.grantee && g.operations.has(OpRetireGrant)) || c.forbids(ctx, OpRetireGrant, k) {
 			return fmt.Errorf("%w: %q may not retire that grant", kms.ErrDenied, shorten(p.ID))
 		}
+		d.takesAway = true
 		return d.removeGrant(k, grantID)
-	}, o.commit))
+	}))
 }
 
 func (k *key) findGrant(id string) (int, *grant) {

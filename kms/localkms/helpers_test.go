@@ -189,3 +189,14 @@ func (s *swapless) Swap(ctx context.Context, version string, data []byte) (strin
 	}
 	return s.faultyStore.Swap(ctx, version, data)
 }
+
+// bounded is a store that takes documents of up to keyring.MaxDocumentSize, as
+// etcd does, and refuses larger ones with an error of its own.
+type bounded struct{ keyring.Store }
+
+func (s *bounded) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	if len(data) > keyring.MaxDocumentSize {
+		return "", errors.New("request is too large")
+	}
+	return s.Store.Swap(ctx, version, data)
+}

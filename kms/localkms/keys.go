@@ -83,7 +83,7 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 	o := c.begin(ctx, OpCreateKey, "", nil)
 	k, err := c.newKey(in)
 	if err == nil {
-		err = c.service.update(o.ctx, func(d *draft) error {
+		err = o.update(func(d *draft) error {
 			if err := c.authorizeAccount(o.ctx, o.op); err != nil {
 				return err
 			}
@@ -97,7 +97,7 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 				return c.checkLockout(o.ctx, k)
 			}
 			return nil
-		}, o.commit)
+		})
 	}
 	if err := o.end(err); err != nil {
 		return nil, err

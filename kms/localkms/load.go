@@ -241,25 +241,41 @@ func (s *Service) reloadLocked(ctx context.Context, since, asked time.Time) erro
 	return nil
 }
 
-// swap seals contents as the document that follows base, and puts it into the
-// store in place of that version.
-func (s *Service) swap(ctx context.Context, version string, base *snapshot, c contents) (*snapshot, error) {
-	next := &snapshot{header: base.header, dek: base.dek, contents: c}
+// swap seals a draft as the document that follows base, and puts it into the
+// store in place of that version. It fails with [ErrFull] if the document is too
+// large: by the whole limit for a draft that takes power away, and otherwise by
+// the limit without its reserve. A draft that does not grow the document is never
+// too large.
+func (s *Service) swap(ctx context.Context, version string, base *snapshot, d *draft) (*snapshot, error) {
+	next := &snapshot{header: base.header, dek: base.dek, contents: d.contents}
 	next.generation++
 	data, err := next.header.seal(next.dek, &next.contents)
 	if err != nil {
 		return nil, err
 	}
-	next.sum = sumOf(data)
+	if limit := s.limitFor(d); len(data) > limit && len(data) > base.size {
+		return nil, fmt.Errorf("%w: document would have %d bytes, at most %d (delete keys, grants or policies)", ErrFull, len(data), limit)
+	}
+	next.size, next.sum = len(data), sumOf(data)
 	next.storeVersion, err = s.store.Swap(ctx, version, data)
 	switch {
 	case err == nil:
 		return next.finish(), nil
 	case errors.Is(err, keyring.ErrConflict):
 		return nil, err
+	case errors.Is(err, keyring.ErrFull):
+		return nil, fmt.Errorf("%w: the store refused a document of %d bytes: %w", ErrFull, len(data), err)
 	default:
 		return nil, unavailable(ctx, "swap", err)
 	}
+}
+
+// limitFor returns the size of the largest document that a draft may grow to.
+func (s *Service) limitFor(d *draft) int {
+	if d.takesAway {
+		return s.limit
+	}
+	return s.limit - s.limit/reserveShare
 }
 
 // lockWriter waits for the right to replace the document. It belongs to one call
@@ -274,9 +290,8 @@ func (s *Service) lockWriter(ctx context.Context) error {
 }
 
 // update loads the document, lets edit change it, and replaces it, again and
-// again until no one else came between. It does what is due besides. Before
-// anything is stored, what is due is recorded and commit is called; an error of
-// either ends the call.
+// again until no other process came between. It calls commit before it stores
+// anything; an error of edit or of commit ends the call.
 func (s *Service) update(ctx context.Context, edit func(*draft) error, commit func() error) error {
 	if err := ended(ctx); err != nil {
 		return err
@@ -285,18 +300,13 @@ func (s *Service) update(ctx context.Context, edit func(*draft) error, commit fu
 		return err
 	}
 	defer func() { <-s.writer }()
-	recorded := make(map[deed]bool)
 	for attempt := 0; ; attempt++ {
 		if err := s.reload(ctx, time.Now()); err != nil {
 			return err
 		}
 		base := s.current.Load()
 		d := base.draft(s.now())
-		d.maintain(s.isLost)
 		if err := edit(d); err != nil {
-			return err
-		}
-		if err := s.recordMaintenance(ctx, d, recorded); err != nil {
 			return err
 		}
 		if err := commit(); err != nil {
@@ -306,7 +316,7 @@ func (s *Service) update(ctx context.Context, edit func(*draft) error, commit fu
 			return nil
 		}
 		began := time.Now()
-		next, err := s.swap(ctx, base.storeVersion, base, d.contents)
+		next, err := s.swap(ctx, base.storeVersion, base, d)
 		if err == nil {
 			s.install(next, began)
 			return nil

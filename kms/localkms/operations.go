@@ -75,6 +75,13 @@ var groups = map[kms.Operation]string{
 	OpCreateKey: groupAdminister,
 }
 
+// takesAway are the operations that only take power away. They may use the space
+// that the document keeps free for them.
+var takesAway = map[kms.Operation]bool{
+	OpDisableKey: true, OpScheduleKeyDeletion: true, OpDeleteKeyPolicy: true,
+	OpRevokeGrant: true, OpRetireGrant: true,
+}
+
 // grantable are the operations that a grant can give, in the order of the
 // document's bits.
 var grantable = [...]kms.Operation{

@@ -36,6 +36,9 @@ type Options struct {
 	// except where a key's policy says otherwise.
 	Policy string
 
+	// Quota bounds what each account may hold.
+	Quota Quota
+
 	// Audit takes a record of each operation that is not a [kms.Client]'s own:
 	// those are recorded by [audit.NewClient], which also sees the uses that a
 	// cache answers. Nil means that nothing is recorded.
@@ -82,6 +85,7 @@ type Service struct {
 	root    tink.AEADWithContext
 	opts    Options
 	log     *slog.Logger
+	limit   int     // of the document, in bytes
 	policy  *policy // the service's own, or nil
 	current atomic.Pointer[snapshot]
 
@@ -118,6 +122,7 @@ func Open(ctx context.Context, store keyring.Store, root tink.AEADWithContext, o
 		return nil, err
 	}
 	s.log = s.opts.Logger
+	s.limit = documentLimit(store)
 	if s.opts.Policy != "" {
 		p, err := newPolicy(s.opts.Policy)
 		if err != nil {
@@ -153,7 +158,7 @@ func (o *Options) check() error {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return nil
+	return o.Quota.check()
 }
 
 // ownPatience is how long Open and Run wait for what is due.
@@ -170,7 +175,7 @@ func (s *Service) first(ctx context.Context) (*snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		snap, err = s.swap(ctx, "", &snapshot{header: h, dek: dek}, contents{keys: map[keyID]*key{}, aliases: map[aliasName]alias{}})
+		snap, err = s.swap(ctx, "", &snapshot{header: h, dek: dek}, &draft{contents: contents{keys: map[keyID]*key{}, aliases: map[aliasName]alias{}}})
 		if err == nil || !errors.Is(err, keyring.ErrConflict) {
 			return snap, err
 		}

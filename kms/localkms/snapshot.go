@@ -118,6 +118,7 @@ type snapshot struct {
 	header
 	contents
 	storeVersion string
+	size         int               // of the whole document, in bytes
 	sum          [sha256.Size]byte // of the whole document
 	dek          secret.Key        // opens the document; sealed by the root in the header
 	due          int64             // when the first key is due
@@ -181,11 +182,12 @@ func (k *key) continues(old *key) bool {
 // was made from what it did not change.
 type draft struct {
 	contents
-	now            int64
-	keysCloned     bool
-	aliasesCloned  bool
-	changed        bool
-	rotated, wiped []*key // by maintain, for the audit trail
+	now           int64
+	keysCloned    bool
+	aliasesCloned bool
+	changed       bool
+	touched       *key // the key that was put last
+	takesAway     bool // so it may use the reserve, see [Service.swap]
 }
 
 func (s *snapshot) draft(now int64) *draft { return &draft{contents: s.contents, now: now} }
@@ -207,7 +209,7 @@ func (d *draft) cloneAliases() {
 // put adds or replaces a key.
 func (d *draft) put(k *key) {
 	d.cloneKeys()
-	d.keys[k.id] = k.finish()
+	d.keys[k.id], d.touched = k.finish(), k
 }
 
 // edit replaces a key by a copy that change has changed. Slices and maps of the
@@ -237,24 +239,6 @@ func (d *draft) remove(k *key) {
 		if a.key == k.id {
 			d.cloneAliases()
 			delete(d.aliases, name)
-		}
-	}
-}
-
-// maintain does what is due: it deletes keys whose window has passed, and
-// rotates those whose time has come. lost are keys that were seen past their
-// deadline: a clock that went back does not bring them back.
-func (d *draft) maintain(lost func(*key) bool) {
-	for _, k := range d.keys { // remove and edit replace d.keys, not the map that is ranged over
-		switch {
-		case k.gone(d.now) || lost(k):
-			d.remove(k)
-			d.wiped = append(d.wiped, k)
-		case k.state == Enabled && k.rotation.days != 0 && d.now >= k.rotation.next:
-			if len(k.versions) >= MaxVersions {
-				continue // it goes on with what it has
-			}
-			d.rotated = append(d.rotated, d.rotate(k, ScheduledRotation))
 		}
 	}
 }

@@ -1,0 +1,167 @@
+package localkms
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
+)
+
+// maintenancePause is how long the service waits after maintenance failed.
+const maintenancePause = time.Minute
+
+// maintain deletes and rotates the keys that are due, within patience. It does
+// nothing while another call does so, or shortly after it failed. Failures go to
+// the Logger: a key that cannot be rotated keeps its version, and a key past its
+// deadline is refused even if it could not be deleted.
+//
+// Deletions and rotations are edits of their own. They never ride on the edit of
+// a caller, which could then fail because of them, and deletions come first,
+// because they make room.
+func (s *Service) maintain(ctx context.Context, patience time.Duration) {
+	if time.Since(s.start) < time.Duration(s.resume.Load()) || !s.maintaining.CompareAndSwap(false, true) {
+		return
+	}
+	defer s.maintaining.Store(false)
+	bounded, cancel := patient(ctx, patience)
+	defer cancel()
+	var err error
+	if s.deletionDue() {
+		err = s.deleteDue(bounded)
+	}
+	err = errors.Join(err, s.rotateDue(bounded))
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.log.LogAttrs(ctx, slog.LevelError, "localkms: rotation or deletion that is due failed", slog.Any("error", err))
+	}
+	if err != nil || s.now() >= s.current.Load().due {
+		s.resume.Store(int64(time.Since(s.start) + maintenancePause))
+	}
+}
+
+// maintainAfterEdit does what is due after an edit that succeeded. The store has
+// just taken a document, so deletions do not wait for an earlier failure to pass.
+func (s *Service) maintainAfterEdit(ctx context.Context) {
+	deletion := s.deletionDue()
+	if deletion {
+		s.resume.Store(0)
+	}
+	if deletion || s.now() >= s.current.Load().due {
+		s.maintain(ctx, usePatience)
+	}
+}
+
+// deletionDue reports whether there is a key for deleteDue.
+func (s *Service) deletionDue() bool {
+	now := s.now()
+	for _, k := range s.current.Load().keys {
+		if k.gone(now) || s.isLost(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// deleteDue deletes the keys whose deadline has passed, or was seen to pass
+// before the clock went back.
+func (s *Service) deleteDue(ctx context.Context) error {
+	return s.perform(ctx, func(d *draft) []deed {
+		var deeds []deed
+		for _, k := range d.keys { // remove replaces d.keys, not the map that is ranged over
+			if k.gone(d.now) || s.isLost(k) {
+				d.remove(k)
+				deeds = append(deeds, deed{op: OpDeleteKey, arn: k.arn})
+			}
+		}
+		return deeds
+	})
+}
+
+// rotateDue rotates the keys whose date has come, the longest overdue first, as
+// many as the document has room for.
+func (s *Service) rotateDue(ctx context.Context) error {
+	left := 0
+	err := s.perform(ctx, func(d *draft) []deed {
+		var due []*key
+		for _, k := range d.keys {
+			if k.state == Enabled && k.rotation.days != 0 && d.now >= k.rotation.next && len(k.versions) < MaxVersions {
+				due = append(due, k)
+			}
+		}
+		slices.SortFunc(due, func(a, b *key) int { return cmp.Compare(a.rotation.next, b.rotation.next) })
+		room := max(0, s.limitFor(d)-s.current.Load().size) / (2 * minVersionSize) // twice: a chunk more has a tag more
+		left = max(0, len(due)-room)
+		var deeds []deed
+		for _, k := range due[:len(due)-left] {
+			next := d.rotate(k, ScheduledRotation)
+			deeds = append(deeds, deed{op: OpRotateKey, arn: k.arn, version: next.current().name()})
+		}
+		return deeds
+	})
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%w: %d keys are due for rotation, but the document has no room for their versions", ErrFull, left)
+	}
+	return err
+}
+
+// servicePrincipal performs maintenance.
+var servicePrincipal = kms.Principal{ID: "localkms", Type: "Service"}
+
+// deed is one deletion or rotation.
+type deed struct {
+	op           kms.Operation
+	arn, version string
+}
+
+// perform stores what edit did to the draft, and records each deed before. If a
+// deed that was recorded then does not happen, a second record with the same
+// request id says so.
+func (s *Service) perform(ctx context.Context, edit func(*draft) []deed) error {
+	requests := make(map[deed]string) // recorded deeds and their request ids
+	var deeds []deed
+	err := s.update(ctx, func(d *draft) error {
+		deeds = edit(d)
+		return nil
+	}, func() error {
+		for _, one := range deeds {
+			if requests[one] != "" {
+				continue
+			}
+			id := newKeyID().String()
+			if err := s.recordDeed(ctx, one, id, nil); err != nil {
+				return err
+			}
+			requests[one] = id
+		}
+		return nil
+	})
+	reason := err
+	if reason == nil {
+		for _, one := range deeds { // these happened
+			delete(requests, one)
+		}
+		reason = fmt.Errorf("%w: another process did it first", kms.ErrNotFound)
+	}
+	for one, id := range requests {
+		s.recordDeed(ctx, one, id, reason) // the deed did not happen: there is nothing left to refuse
+	}
+	return err
+}
+
+// recordDeed writes a record of a deed that ended with failure, or happens if
+// that is nil.
+func (s *Service) recordDeed(ctx context.Context, one deed, requestID string, failure error) error {
+	ctx = kms.WithResource(kms.WithPrincipal(ctx, servicePrincipal), "")
+	ctx = kms.WithReport(ctx, &kms.Report{RequestID: requestID, KeyID: one.arn, KeyVersion: one.version})
+	r := audit.NewRecord(ctx, one.op, "", nil, failure)
+	r.Time = date(s.now())
+	return s.record(ctx, r, nil)
+}

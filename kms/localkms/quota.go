@@ -1,0 +1,63 @@
+package localkms
+
+import "fmt"
+
+// Quota bounds what one account may hold, in all regions together, so that it
+// cannot fill the document for the others. A zero field means its default; a
+// service whose store takes little, such as etcd, sets lower ones.
+type Quota struct {
+	Keys     int // default keys and keys pending deletion included; 10,000 by default
+	Grants   int // of all keys together; 10,000 by default
+	Policies int // of keys, each counted once however many keys have it; 1,000 by default
+}
+
+func (q *Quota) check() error {
+	for _, limit := range []struct {
+		value     *int
+		byDefault int
+	}{{&q.Keys, 10000}, {&q.Grants, 10000}, {&q.Policies, 1000}} {
+		if *limit.value < 0 {
+			return invalid("negative quota")
+		}
+		if *limit.value == 0 {
+			*limit.value = limit.byDefault
+		}
+	}
+	return nil
+}
+
+// usage returns what an account holds.
+func (c *contents) usage(account string) (used Quota) {
+	policies := make(map[string]bool)
+	for _, k := range c.keys {
+		if k.account == account {
+			used.Keys++
+			used.Grants += len(k.grants)
+			if k.policy != nil {
+				policies[k.policy.text] = true
+			}
+		}
+	}
+	used.Policies = len(policies)
+	return used
+}
+
+// checkQuota refuses a change of an account's contents that exceeds its quota. A
+// change that adds nothing is not refused, even if the account is above a quota
+// that was lowered.
+func (s *Service) checkQuota(before, after *contents, account string) error {
+	was, is, limit := before.usage(account), after.usage(account), s.opts.Quota
+	for _, one := range []struct {
+		what           string
+		was, is, limit int
+	}{
+		{"keys", was.Keys, is.Keys, limit.Keys},
+		{"grants", was.Grants, is.Grants, limit.Grants},
+		{"policies", was.Policies, is.Policies, limit.Policies},
+	} {
+		if one.is > one.limit && one.is > one.was {
+			return fmt.Errorf("%w: account %s may have %d %s (delete some, or raise Options.Quota)", ErrLimit, account, one.limit, one.what)
+		}
+	}
+	return nil
+}
