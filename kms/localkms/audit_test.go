@@ -353,9 +353,11 @@ func TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween(t *testing.T) {
 		require.Equal(t, localkms.Enabled, s.describe(a.ID).State)
 		require.Equal(t, localkms.Disabled, s.describe(b.ID).State)
 		records := sink.take()
-		require.Len(t, records, 4) // and those of describe
-		require.Equal(t, []string{a.ARN, b.ARN}, []string{records[0].KeyID, records[1].KeyID})
+		require.Len(t, records, 5) // and those of describe
+		require.Equal(t, []string{a.ARN, a.ARN, b.ARN}, []string{records[0].KeyID, records[1].KeyID, records[2].KeyID})
+		require.Equal(t, []string{"success", "failure", "success"}, []string{string(records[0].Outcome), string(records[1].Outcome), string(records[2].Outcome)})
 		require.Equal(t, records[0].RequestID, records[1].RequestID)
+		require.Equal(t, records[0].RequestID, records[2].RequestID)
 	})
 
 	t.Run("what is due", func(t *testing.T) {
@@ -383,4 +385,75 @@ func TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween(t *testing.T) {
 		require.Equal(t, localkms.OpEnableKey, records[0].Operation)
 		require.Equal(t, localkms.OpRotateKey, records[1].Operation)
 	})
+}
+
+// done returns how often the trail says that an operation was done: its
+// successes without those that a failure of the same request takes back.
+func done(records []audit.Record, op kms.Operation) (count int) {
+	for _, r := range records {
+		if r.Operation != op {
+			continue
+		}
+		if r.Outcome == audit.OutcomeSuccess {
+			count++
+		} else {
+			count--
+		}
+	}
+	return count
+}
+
+// TestADeletionThatDoesNotHappenIsNotRecordedAsDone: the store refuses it, time
+// and again, and the key lives on until the store takes it.
+func TestADeletionThatDoesNotHappenIsNotRecordedAsDone(t *testing.T) {
+	sink := new(trail)
+	store := &swapless{faultyStore: faultyStore{Store: keyring.NewMemStore()}}
+	s := open(t, store, func(o *localkms.Options) { o.Audit = sink })
+	id, arn := s.key(), ""
+	arn = s.describe(id).ARN
+	_, err := s.ScheduleKeyDeletion(t.Context(), id, 7)
+	require.NoError(t, err)
+	s.clock.add(7 * day)
+	store.refuse.Store(true)
+	sink.take()
+	for range 3 {
+		s.restart()
+	}
+	records := sink.take()
+	require.Len(t, records, 6)
+	for i, r := range records {
+		require.Equal(t, localkms.OpDeleteKey, r.Operation)
+		require.Equal(t, arn, r.KeyID)
+		require.NotEmpty(t, r.RequestID)
+		require.Equal(t, records[i/2*2].RequestID, r.RequestID)
+	}
+	require.Zero(t, done(records, localkms.OpDeleteKey))
+	require.Equal(t, "Unavailable", records[1].ErrorCode)
+	store.refuse.Store(false)
+	s.restart()
+	require.Equal(t, 1, done(sink.take(), localkms.OpDeleteKey))
+}
+
+// TestProcessesThatFindTheSameThingDueRecordItOnce: those that lose the race take
+// their record back.
+func TestProcessesThatFindTheSameThingDueRecordItOnce(t *testing.T) {
+	sink := new(trail)
+	first := open(t, nil, nil)
+	id, other := first.key(), first.key()
+	_, err := first.CreateKey(t.Context(), &localkms.CreateKeyInput{RotationDays: 90})
+	require.NoError(t, err)
+	_, err = first.ScheduleKeyDeletion(t.Context(), id, 7)
+	require.NoError(t, err)
+	store := &meddled{Store: first.store}
+	winner := open(t, first.store, func(o *localkms.Options) { o.Audit = sink })
+	loser := open(t, store, func(o *localkms.Options) { o.Audit = sink })
+	for _, s := range []*service{winner, loser} {
+		s.clock.add(90 * day)
+	}
+	sink.take()
+	store.before = func() { winner.describe(other) }
+	loser.describe(other)
+	records := sink.take()
+	require.Equal(t, 1, done(records, localkms.OpDeleteKey))
+	require.Equal(t, 1, done(records, localkms.OpRotateKey))
 }

@@ -152,11 +152,21 @@ func (o *call) end(err error) error {
 	return o.service.record(o.ctx, o.record(err), err)
 }
 
-// commit records an operation that is about to change the store: once, unless
-// someone else came between and it turned out to be about another key.
+// commit records an operation that is about to change the store. It may be called
+// again, after another process changed the store first. If the operation is about
+// another key by then, a second record says that the first change did not happen.
 func (o *call) commit() error {
 	if o.skip || o.recorded != nil && *o.recorded == o.report {
 		return nil
+	}
+	if o.recorded != nil {
+		first := *o
+		first.report = *o.recorded
+		first.ctx = kms.WithReport(o.ctx, &first.report)
+		o.recorded = nil
+		if err := o.service.record(first.ctx, first.record(errSuperseded), nil); err != nil {
+			return err
+		}
 	}
 	if err := o.service.record(o.ctx, o.record(nil), nil); err != nil {
 		return err

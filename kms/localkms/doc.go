@@ -87,13 +87,15 @@
 //
 // # Audit
 //
-// Each operation but the two of [kms.Client] leaves a record in Options.Audit:
-// those that change a key before they do, denied ones as well. [audit.NewClient]
-// records the two. A change that then does not come about leaves a second record,
-// of the same request id, that says why. What the service does by itself,
-// [OpRotateKey] and [OpDeleteKey], is recorded in the name of the principal
-// "localkms"; if several processes find the same thing due at once, each leaves
-// its record, and one does it.
+// Every operation except the two of [kms.Client] leaves a record in
+// Options.Audit, refused ones included; [audit.New] records the two. An operation
+// that changes a key is recorded before it is stored. If the change then does not
+// happen, a second record with the same request id says why.
+//
+// Rotations and deletions by schedule, [OpRotateKey] and [OpDeleteKey], are
+// recorded under the principal "localkms". If several processes find the same
+// one due, the process that does it leaves one record, and the others take theirs
+// back with a second one.
 //
 // # Processes
 //

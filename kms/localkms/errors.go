@@ -37,6 +37,9 @@ var (
 	ErrManaged error = &refusal{"localkms: managed by the service"}
 )
 
+// errSuperseded is why a change that was recorded did not happen.
+var errSuperseded = fmt.Errorf("%w: another process changed the store first", keyring.ErrConflict)
+
 // refusal is an error that is a kind of kms.ErrInvalid.
 type refusal struct{ text string }
 
