@@ -244,7 +244,7 @@ func (c *Cache) use(ctx context.Context, t *taken, op Operation, keyID string, c
 	if r := reporting(ctx); r != nil {
 		*r = t.report
 	}
-	return err
+	return asKeyError(op, keyID, err)
 }
 
 // answer answers from an entry, from a call that is under way, or from a call.

@@ -2,7 +2,6 @@ package kms
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 
@@ -81,26 +80,6 @@ func (k *DataKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "data key under %
 
 // LogValue implements [slog.LogValuer] with the key's id alone.
 func (k *DataKey) LogValue() slog.Value { return slog.StringValue(k.KeyID) }
-
-// Kinds of errors, for [errors.Is]. What the service said is wrapped beside them.
-var (
-	// ErrNotFound: there is no such key or alias.
-	ErrNotFound = errors.New("kms: key not found")
-	// ErrDisabled: the key is disabled.
-	ErrDisabled = errors.New("kms: key is disabled")
-	// ErrPendingDeletion: the key waits to be deleted, or is in another state in
-	// which it serves nobody.
-	ErrPendingDeletion = errors.New("kms: key is pending deletion")
-	// ErrDenied: the principal may not do that with this key.
-	ErrDenied = errors.New("kms: access denied")
-	// ErrCiphertext: the ciphertext is damaged, or of another key or context.
-	ErrCiphertext = errors.New("kms: invalid ciphertext, or another key or encryption context")
-	// ErrInvalid: the request is wrong in itself.
-	ErrInvalid = errors.New("kms: invalid request")
-	// ErrUnavailable: the service did not answer, answered with nonsense, or asked
-	// to wait. This kind alone may be tried again.
-	ErrUnavailable = errors.New("kms: key service is unavailable")
-)
 
 // Principal is who asks: for permissions and for the audit trail. A service sets
 // it from its own authentication.

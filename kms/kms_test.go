@@ -2,7 +2,9 @@ package kms_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
 func TestDataKey(t *testing.T) {
@@ -66,4 +69,43 @@ func TestWhatCtxCarries(t *testing.T) {
 	require.Equal(t, alice, kms.PrincipalFrom(ctx))
 	require.Equal(t, "photos/cat.jpg", kms.ResourceFrom(ctx))
 	require.Same(t, &r, kms.ReportFrom(ctx))
+}
+
+// TestKeyError: an error carries the operation and the key, and names each once.
+func TestKeyError(t *testing.T) {
+	fake := kmstest.NewFake("key")
+	ctx := as(t, alice)
+	k, err := fake.GenerateDataKey(ctx, "key", nil)
+	require.NoError(t, err)
+	for name, client := range map[string]kms.Client{
+		"fake":    fake,
+		"cache":   kms.NewCache(fake, nil),
+		"asking":  kms.NewCache(kmstest.Authorizing{Fake: fake}, nil),
+		"foreign": kms.NewCache(bare{}, nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := client.GenerateDataKey(ctx, "none", nil)
+			got, ok := errors.AsType[*kms.KeyError](err)
+			require.True(t, ok, "%v", err)
+			require.Equal(t, kms.OpGenerateDataKey, got.Op)
+			require.Equal(t, "none", got.KeyID)
+			require.ErrorIs(t, err, kms.ErrNotFound)
+			require.EqualError(t, err, `kms: GenerateDataKey with key "none": key not found`)
+			_, err = client.Decrypt(ctx, "none", k.Ciphertext, nil)
+			got, ok = errors.AsType[*kms.KeyError](err)
+			require.True(t, ok, "%v", err)
+			require.Equal(t, kms.OpDecrypt, got.Op)
+		})
+	}
+}
+
+// bare is a client whose errors are no KeyErrors.
+type bare struct{}
+
+func (bare) GenerateDataKey(context.Context, string, kms.Context) (*kms.DataKey, error) {
+	return nil, kms.ErrNotFound
+}
+
+func (bare) Decrypt(context.Context, string, []byte, kms.Context) ([]byte, error) {
+	return nil, kms.ErrNotFound
 }

@@ -77,10 +77,11 @@ func (a *client) begin(ctx context.Context) (context.Context, func(kms.Operation
 		case failure == nil:
 			return err
 		case err != nil:
-			return fmt.Errorf("%w: %w; the operation had failed: %w", ErrNotRecorded, failure, err)
+			err = fmt.Errorf("%w: %w; the operation had failed: %w", ErrNotRecorded, failure, err)
 		default:
-			return fmt.Errorf("%w: %w", ErrNotRecorded, failure)
+			err = fmt.Errorf("%w: %w", ErrNotRecorded, failure)
 		}
+		return &kms.KeyError{Op: op, KeyID: keyID, Err: err}
 	}
 }
 

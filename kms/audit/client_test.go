@@ -281,6 +281,9 @@ func TestUnrecordedUseFails(t *testing.T) {
 	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.ErrorIs(t, err, full)
 	require.ErrorIs(t, err, kms.ErrNotFound)
+	failed, ok := errors.AsType[*kms.KeyError](err)
+	require.True(t, ok)
+	require.Equal(t, kms.KeyError{Op: kms.OpDecrypt, KeyID: "none", Err: failed.Err}, *failed)
 }
 
 func TestSlogSink(t *testing.T) {

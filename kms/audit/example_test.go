@@ -61,7 +61,7 @@ func ExampleNewClient() {
 			e.Seq, r.Principal.ID, r.Operation, r.Resource, strings.TrimSpace(string(r.Outcome)+" "+r.ErrorCode), r.Cached)
 	}
 	// Output:
-	// writer reads: kms: access denied: "writer" may not Decrypt
+	// writer reads: kms: Decrypt with key "photos-key": access denied to "writer"
 	// reader reads: <nil>
 	// 1 writer GenerateDataKey photos/cat.jpg: success, cached: false
 	// 2 writer GenerateDataKey photos/dog.jpg: success, cached: true

@@ -96,6 +96,9 @@ func NewRecord(ctx context.Context, op kms.Operation, keyID string, ec kms.Conte
 	if err != nil {
 		r.Outcome = OutcomeFailure
 		r.ErrorCode = ErrorCode(err)
+		if failed, ok := err.(*kms.KeyError); ok { // whose operation and key the record has
+			err = failed.Err
+		}
 		r.ErrorMessage = err.Error()
 		if len(r.ErrorMessage) > maxErrorMessage {
 			r.ErrorMessage = strings.ToValidUTF8(r.ErrorMessage[:maxErrorMessage], "") + "…"

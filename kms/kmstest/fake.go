@@ -212,7 +212,10 @@ func (f *Fake) Forget() {
 
 // GenerateDataKey implements [kms.Client].
 func (f *Fake) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (key *kms.DataKey, err error) {
-	defer func() { f.record(ctx, kms.OpGenerateDataKey, keyID, ec, err) }()
+	defer func() {
+		err = keyError(kms.OpGenerateDataKey, keyID, err)
+		f.record(ctx, kms.OpGenerateDataKey, keyID, ec, err)
+	}()
 	id, k, err := f.use(ctx, kms.OpGenerateDataKey, keyID, ec)
 	if err != nil {
 		return nil, err
@@ -236,14 +239,17 @@ func (f *Fake) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context
 
 // Decrypt implements [kms.Client].
 func (f *Fake) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (plaintext []byte, err error) {
-	defer func() { f.record(ctx, kms.OpDecrypt, keyID, ec, err) }()
+	defer func() {
+		err = keyError(kms.OpDecrypt, keyID, err)
+		f.record(ctx, kms.OpDecrypt, keyID, ec, err)
+	}()
 	_, k, err := f.use(ctx, kms.OpDecrypt, keyID, ec)
 	if err != nil {
 		return nil, err
 	}
 	plaintext, err = chunked.OpenMessage(k.Bytes(), frame(ec), ciphertext)
 	if err != nil {
-		return nil, fmt.Errorf("%w: under %q", kms.ErrCiphertext, keyID)
+		return nil, kms.ErrCiphertext
 	}
 	f.mu.Lock()
 	answer := f.onPlain
@@ -302,15 +308,15 @@ func (f *Fake) authorize(ctx context.Context, op kms.Operation, keyID string) (s
 	}
 	k := f.keys[id]
 	if k == nil {
-		return "", secret.Key{}, fmt.Errorf("%w: %q", kms.ErrNotFound, keyID)
+		return "", secret.Key{}, kms.ErrNotFound
 	}
 	report := kms.ReportFrom(ctx)
 	report.KeyID, report.KeyVersion = id, "1"
 	if p := kms.PrincipalFrom(ctx); f.denied[denial{p, op}] {
-		return "", secret.Key{}, fmt.Errorf("%w: %q may not %s", kms.ErrDenied, p.ID, op)
+		return "", secret.Key{}, fmt.Errorf("%w to %q", kms.ErrDenied, p.ID)
 	}
 	if k.state != nil {
-		return "", secret.Key{}, fmt.Errorf("%w: %q", k.state, id)
+		return "", secret.Key{}, k.state
 	}
 	return id, k.key, nil
 }
@@ -334,7 +340,8 @@ var _ kms.Authorizer = Authorizing{}
 
 // Authorize implements [kms.Authorizer] with the states of keys, the denials and
 // the hook; faults and latency are those of operations.
-func (a Authorizing) Authorize(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) error {
+func (a Authorizing) Authorize(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) (err error) {
+	defer func() { err = keyError(op, keyID, err) }()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -348,8 +355,16 @@ func (a Authorizing) Authorize(ctx context.Context, op kms.Operation, keyID stri
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_, _, err := a.authorize(ctx, op, keyID)
+	_, _, err = a.authorize(ctx, op, keyID)
 	return err
+}
+
+// keyError returns err as a *kms.KeyError, nil if it is nil.
+func keyError(op kms.Operation, keyID string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &kms.KeyError{Op: op, KeyID: keyID, Err: err}
 }
 
 // frame is the one encoding of a context that the fake binds.
