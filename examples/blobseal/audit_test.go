@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -31,7 +33,7 @@ func used(t *testing.T) {
 func TestAuditShow(t *testing.T) {
 	used(t)
 	arn := records(t)[0].KeyID
-	id := shortKey(arn)
+	id := keys.ShortKey(arn)
 	text := ok(t, "audit", "show", "--kms", "my.kms")
 	require.Regexp(t, `^TIME +PRINCIPAL +OPERATION +KEY +RESOURCE +OUTCOME
 \S+Z  user:\S+ +CreateKey +`+id+`  - +success
@@ -201,9 +203,9 @@ func TestNothingWithoutRecord(t *testing.T) {
 				args("kms", "policy", "get", service, "alias/photos"),
 			} {
 				var out, errout bytes.Buffer
-				c := newConsole(strings.NewReader(""), &out, &errout)
-				c.auditWait = 30 * time.Millisecond
-				res := result{c.run(t.Context(), cmd), out.String(), errout.String()}
+				c := console.New(strings.NewReader(""), &out, &errout)
+				c.AuditWait = 30 * time.Millisecond
+				res := result{runOn(t.Context(), c, cmd), out.String(), errout.String()}
 				res.fails(t, 1, "not recorded in the audit trail, and so not done: ")
 				require.Contains(t, res.errout, test.says)
 				require.Empty(t, res.out)

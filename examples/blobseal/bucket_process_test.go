@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 )
 
 // TestBucketInterrupt interrupts a rewrap; the same command goes on from there.
@@ -105,9 +107,9 @@ func TestBucketProgress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tty, screen := terminal(t)
 			var out bytes.Buffer
-			c := newConsole(strings.NewReader(""), &out, tty)
-			c.patience = 0
-			require.Equal(t, 0, c.run(t.Context(), args(command, "--rate", "50")))
+			c := console.New(strings.NewReader(""), &out, tty)
+			c.Patience = 0
+			require.Equal(t, 0, runOn(t.Context(), c, args(command, "--rate", "50")))
 			fmt.Fprint(tty, "the end")
 			text := show(t, screen, "the end")
 			require.Regexp(t, `photos +\d+% .*\(\d+/30, \d+ objects/s\) \[`, text)
@@ -117,17 +119,17 @@ func TestBucketProgress(t *testing.T) {
 	}
 	t.Run("with lines on the same terminal", func(t *testing.T) {
 		tty, screen := terminal(t)
-		c := newConsole(strings.NewReader(""), tty, tty)
-		c.patience = 0
-		require.Equal(t, 0, c.run(t.Context(), args("bucket", "inventory", bucketURL, "--list", "--rate", "100")))
+		c := console.New(strings.NewReader(""), tty, tty)
+		c.Patience = 0
+		require.Equal(t, 0, runOn(t.Context(), c, args("bucket", "inventory", bucketURL, "--list", "--rate", "100")))
 		text := show(t, screen, "bytes stored, ")
 		require.Regexp(t, `\r( +\r)?29: 13 bytes, SSE-S3 key `, text, "a line is alone on its line")
 	})
 	t.Run("not in a pipe", func(t *testing.T) {
-		c := newConsole(strings.NewReader(""), io.Discard, new(bytes.Buffer))
-		c.patience = 0
-		require.Equal(t, 0, c.run(t.Context(), args("bucket", "check", bucketURL, ring)))
-		require.Empty(t, c.stderr.(*bytes.Buffer).String())
+		c := console.New(strings.NewReader(""), io.Discard, new(bytes.Buffer))
+		c.Patience = 0
+		require.Equal(t, 0, runOn(t.Context(), c, args("bucket", "check", bucketURL, ring)))
+		require.Empty(t, c.Stderr.(*bytes.Buffer).String())
 	})
 }
 
@@ -135,10 +137,10 @@ func TestBucketShredAsks(t *testing.T) {
 	for answer, code := range map[string]int{"no\n": 1, "yes\n": 0} {
 		album(t, ring, "u7/a")
 		tty, screen := terminal(t)
-		c := newConsole(tty, new(bytes.Buffer), tty)
+		c := console.New(tty, new(bytes.Buffer), tty)
 		done := make(chan int)
 		go func() {
-			done <- c.run(t.Context(), args("bucket", "shred", bucketURL, "--record", "r", "--prefix", "u7/"))
+			done <- runOn(t.Context(), c, args("bucket", "shred", bucketURL, "--record", "r", "--prefix", "u7/"))
 		}()
 		text := show(t, screen, "Type yes to shred it: ")
 		require.Contains(t, text, `Shred all objects of file://./photos whose keys begin with "u7/"?`)

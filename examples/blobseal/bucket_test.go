@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/bucket"
+
 	gcblob "gocloud.dev/blob"
 )
 
@@ -427,7 +430,7 @@ func TestBucketRetireKeepsWhatIsUnclear(t *testing.T) {
 	require.Equal(t, "photos/b: does not tell what key it is under\n", res.out)
 	res = blobseal(args("bucket", "retire", bucketURL, ring, old, "--json")...)
 	res.fails(t, 1, "stays as it is")
-	var got retirement
+	var got bucket.Retirement
 	require.NoError(t, json.Unmarshal([]byte(res.out), &got))
 	require.Equal(t, "enabled", got.State)
 	require.EqualValues(t, 1, got.Unclear)

@@ -12,6 +12,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/object"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -19,11 +22,11 @@ func TestRoundTrip(t *testing.T) {
 	for mode, key := range modes {
 		t.Run(mode, func(t *testing.T) {
 			workspace(t)
-			for _, n := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 300_000} {
+			for _, n := range []int{0, 1, object.ChunkSize - 1, object.ChunkSize, object.ChunkSize + 1, 300_000} {
 				plain := random(n)
 				write(t, "plain", plain)
 				require.Empty(t, ok(t, args("encrypt", key, "--force", "plain", "sealed")...))
-				require.Len(t, read(t, "sealed"), envelopeUnit+n+16*(n/chunkSize+1))
+				require.Len(t, read(t, "sealed"), object.EnvelopeUnit+n+16*(n/object.ChunkSize+1))
 				require.Empty(t, ok(t, args("decrypt", key, "--force", "sealed", "copy")...))
 				require.Equal(t, plain, read(t, "copy"))
 				require.Equal(t, fmt.Sprintf("sealed: OK, %d bytes\n", n), ok(t, args("verify", key, "sealed")...))
@@ -57,17 +60,17 @@ func TestFileModes(t *testing.T) {
 
 func TestRange(t *testing.T) {
 	workspace(t)
-	plain := random(3*chunkSize + 100)
+	plain := random(3*object.ChunkSize + 100)
 	write(t, "plain", plain)
 	ok(t, args("encrypt", ring, "plain", "sealed")...)
 	size := len(plain)
 	for _, r := range [][2]int{
-		{0, 0}, {0, size - 1}, {5, 9}, {chunkSize - 1, chunkSize}, {chunkSize, 2*chunkSize - 1}, {size - 1, size - 1}, {100, 3 * chunkSize},
+		{0, 0}, {0, size - 1}, {5, 9}, {object.ChunkSize - 1, object.ChunkSize}, {object.ChunkSize, 2*object.ChunkSize - 1}, {size - 1, size - 1}, {100, 3 * object.ChunkSize},
 	} {
 		out := ok(t, args("decrypt", ring, "--range", fmt.Sprintf("%d-%d", r[0], r[1]), "sealed", "-")...)
 		require.Equal(t, plain[r[0]:r[1]+1], []byte(out), r)
 	}
-	for _, off := range []int{0, 1, chunkSize, size - 1} {
+	for _, off := range []int{0, 1, object.ChunkSize, size - 1} {
 		ok(t, args("decrypt", ring, "--force", "--range", fmt.Sprintf("%d-", off), "sealed", "copy")...)
 		require.Equal(t, plain[off:], read(t, "copy"), off)
 	}
@@ -82,14 +85,14 @@ func TestRange(t *testing.T) {
 
 	t.Run("other chunks are not read", func(t *testing.T) {
 		damaged := read(t, "sealed")
-		damaged[envelopeUnit+5] ^= 1
+		damaged[object.EnvelopeUnit+5] ^= 1
 		write(t, "sealed", damaged)
-		out := ok(t, args("decrypt", ring, "--range", fmt.Sprintf("%d-%d", chunkSize, chunkSize+9), "sealed", "-")...)
-		require.Equal(t, plain[chunkSize:chunkSize+10], []byte(out))
+		out := ok(t, args("decrypt", ring, "--range", fmt.Sprintf("%d-%d", object.ChunkSize, object.ChunkSize+9), "sealed", "-")...)
+		require.Equal(t, plain[object.ChunkSize:object.ChunkSize+10], []byte(out))
 		blobseal(args("decrypt", ring, "--range", "0-0", "sealed", "-")...).fails(t, 1, "chunk 0 is not authentic")
 	})
 	t.Run("the length is authenticated", func(t *testing.T) {
-		require.NoError(t, os.Truncate("sealed", envelopeUnit+2*sealedChunkSize+50))
+		require.NoError(t, os.Truncate("sealed", object.EnvelopeUnit+2*object.SealedChunkSize+50))
 		res := blobseal(args("decrypt", ring, "--range", "20000-20001", "sealed", "-")...)
 		res.fails(t, 1, "chunk 2 is not authentic")
 		require.Empty(t, res.out)
@@ -189,7 +192,7 @@ func TestKeyFiles(t *testing.T) {
 // nothing behind.
 func TestBadInput(t *testing.T) {
 	workspace(t)
-	write(t, "plain", random(3*chunkSize+100))
+	write(t, "plain", random(3*object.ChunkSize+100))
 	ok(t, args("encrypt", ring, "plain", "sealed")...)
 	good := read(t, "sealed")
 	bad := func(name string, edit func(data []byte) []byte) {
@@ -203,10 +206,10 @@ func TestBadInput(t *testing.T) {
 	bad("magic", flip(0))
 	bad("version", func(data []byte) []byte { data[8] = 2; return data })
 	bad("envelope", flip(60))
-	bad("head", flip(envelopeUnit-1))
-	bad("chunk", flip(envelopeUnit+sealedChunkSize+7))
-	bad("cut-at-chunk", func(data []byte) []byte { return data[:envelopeUnit+2*sealedChunkSize] })
-	bad("cut-in-chunk", func(data []byte) []byte { return data[:envelopeUnit+2*sealedChunkSize+1000] })
+	bad("head", flip(object.EnvelopeUnit-1))
+	bad("chunk", flip(object.EnvelopeUnit+object.SealedChunkSize+7))
+	bad("cut-at-chunk", func(data []byte) []byte { return data[:object.EnvelopeUnit+2*object.SealedChunkSize] })
+	bad("cut-in-chunk", func(data []byte) []byte { return data[:object.EnvelopeUnit+2*object.SealedChunkSize+1000] })
 	bad("longer", func(data []byte) []byte { return append(data, 0) })
 	require.NoError(t, os.Mkdir("dir", 0o755))
 	write(t, "exists", []byte("precious"))
@@ -339,15 +342,15 @@ func TestForce(t *testing.T) {
 // TestOutputRace lets a file appear under the output's name meanwhile.
 func TestOutputRace(t *testing.T) {
 	t.Chdir(t.TempDir())
-	c := newConsole(nil, nil, nil)
-	out, err := c.create(t.Context(), "out", 0o644, false)
+	c := console.New(nil, nil, nil)
+	out, err := file.Create(t.Context(), c, "out", 0o644, false)
 	require.NoError(t, err)
-	defer out.discard()
+	defer out.Discard()
 	_, err = out.Write([]byte("ours"))
 	require.NoError(t, err)
 	require.NoFileExists(t, "out")
 	write(t, "out", []byte("theirs"))
-	require.ErrorContains(t, out.commit(), "already exists")
+	require.ErrorContains(t, out.Commit(), "already exists")
 	require.Equal(t, "theirs", string(read(t, "out")))
 	require.Equal(t, []string{"out"}, files(t))
 }
@@ -394,7 +397,7 @@ customer
 	require.Equal(t, 0, res.code, res.errout)
 	require.Contains(t, res.out, `"body_size":20032`)
 
-	require.NoError(t, os.Truncate("managed", envelopeUnit+sealedChunkSize))
+	require.NoError(t, os.Truncate("managed", object.EnvelopeUnit+object.SealedChunkSize))
 	require.Contains(t, ok(t, "inspect", "managed"), "the file is truncated")
 	require.Contains(t, ok(t, "inspect", "--json", "managed"), `"plaintext_size":null`)
 }
@@ -410,8 +413,8 @@ func TestEnvelopeSize(t *testing.T) {
 		env, err := sse.ReadEnvelope(f)
 		require.NoError(t, err)
 		require.NoError(t, f.Close())
-		require.Zero(t, env.Size()%envelopeUnit)
-		require.Less(t, env.Size(), 200+n+2*envelopeUnit)
+		require.Zero(t, env.Size()%object.EnvelopeUnit)
+		require.Less(t, env.Size(), 200+n+2*object.EnvelopeUnit)
 	}
 }
 

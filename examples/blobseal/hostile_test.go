@@ -16,6 +16,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/object"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -82,16 +85,16 @@ func TestLongNames(t *testing.T) {
 
 		// What a crash leaves counts for them, too.
 		sealed := read(t, name)
-		j := journal{path: journalPath(name)}
+		j := file.Journal{Path: file.JournalPath(name)}
 		ok(t, args("rewrap", other, "--to-customer-key-file", "my.key", name)...)
 		info, err := os.Stat(name)
 		require.NoError(t, err)
-		require.NoError(t, j.write(read(t, name)[:envelopeUnit], info))
+		require.NoError(t, j.Write(read(t, name)[:object.EnvelopeUnit], info))
 		require.NoError(t, os.WriteFile(name, sealed, 0o644))
 		require.Equal(t, string(plain), ok(t, args("decrypt", customer, name, "-")...))
-		require.NotEqual(t, journalPath(name), journalPath(strings.Repeat("N", n)))
+		require.NotEqual(t, file.JournalPath(name), file.JournalPath(strings.Repeat("N", n)))
 		require.NoError(t, os.Remove(name))
-		require.NoError(t, os.Remove(j.path))
+		require.NoError(t, os.Remove(j.Path))
 	}
 }
 
@@ -168,16 +171,16 @@ func TestRewrapLosesNoWrite(t *testing.T) {
 	workspace(t)
 	write(t, "plain", []byte("old"))
 	ok(t, args("encrypt", customer, "plain", "sealed")...)
-	in, err := newConsole(nil, nil, io.Discard).open(t.Context(), "sealed")
+	in, err := file.Open(t.Context(), console.New(nil, nil, io.Discard), "sealed")
 	require.NoError(t, err)
 	defer in.Close()
-	o := &object{input: in, size: -1}
-	require.NoError(t, o.readEnvelope(t.Context()))
+	o := &object.Object{Input: in, Size: -1}
+	require.NoError(t, o.ReadEnvelope(t.Context()))
 	before := files(t)
 	write(t, "plain", []byte("new"))
 	ok(t, args("encrypt", customer, "--force", "plain", "sealed")...)
-	job := rewrap{console: newConsole(nil, nil, io.Discard)}
-	require.ErrorContains(t, job.replace(t.Context(), "sealed", o, make([]byte, 2048)), "sealed: not changed: the file was replaced meanwhile")
+	job := object.Job{Console: console.New(nil, nil, io.Discard)}
+	require.ErrorContains(t, job.Replace(t.Context(), "sealed", o, make([]byte, 2048)), "sealed: not changed: the file was replaced meanwhile")
 	require.Equal(t, "new", ok(t, args("decrypt", customer, "sealed", "-")...))
 	require.Equal(t, before, files(t))
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	kmscmd "github.com/blobseal/blobseal/examples/blobseal/internal/cmd/kms"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -19,7 +21,7 @@ import (
 func by(principal string) []string { return args(service, "--principal", principal) }
 
 // keyOf is what kms describe says of a key.
-func keyOf(t *testing.T, key string) (k keyShape) {
+func keyOf(t *testing.T, key string) (k kmscmd.KeyShape) {
 	t.Helper()
 	var shape struct {
 		ID, ARN     string
@@ -31,10 +33,10 @@ func keyOf(t *testing.T, key string) (k keyShape) {
 		Aliases     []string
 	}
 	require.NoError(t, json.Unmarshal([]byte(ok(t, args("kms", "describe", service, "--json", key)...)), &shape))
-	return keyShape{&localkms.Info{
+	return kmscmd.KeyShape{Info: &localkms.Info{
 		ID: shape.ID, ARN: shape.ARN, Description: shape.Description, Tags: shape.Tags,
 		State: shape.State, HasPolicy: shape.HasPolicy, Rotation: shape.Rotation,
-	}, shape.Aliases}
+	}, Aliases: shape.Aliases}
 }
 
 // records are the trail of my.kms, which is whole.
@@ -376,8 +378,8 @@ func TestKMSAliases(t *testing.T) {
 	require.Equal(t, "my.kms: alias/cats is "+second+"\n", ok(t, args("kms", "alias", "create", service, "alias/cats", second)...))
 	require.Equal(t, "my.kms: alias/photos is "+second+"\n", ok(t, args("kms", "alias", "update", service, "alias/photos", second)...))
 	ok(t, args("encrypt", photos, "plain", "new")...)
-	require.Equal(t, first, shortKey(keyID(t, "old")))
-	require.Equal(t, second, shortKey(keyID(t, "new")))
+	require.Equal(t, first, keys.ShortKey(keyID(t, "old")))
+	require.Equal(t, second, keys.ShortKey(keyID(t, "new")))
 	require.Equal(t, "plain", ok(t, args("decrypt", service, "old", "-")...))
 	require.Regexp(t, `^ALIAS +KEY +CREATED +UPDATED\nalias/cats +`+second+`  20\S+Z  20\S+Z\nalias/photos  `+second+`  20\S+Z  20\S+Z\n$`, ok(t, args("kms", "alias", "list", service)...))
 	require.Equal(t, "ALIAS  KEY  CREATED  UPDATED\n", ok(t, args("kms", "alias", "list", service, first)...))

@@ -18,10 +18,17 @@ import (
 	"reflect"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/audit"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/bucket"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/kms"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/object"
+	ringcmd "github.com/blobseal/blobseal/examples/blobseal/internal/cmd/ring"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
 // Exit codes.
@@ -44,16 +51,16 @@ func main() {
 
 // cli is the command line.
 type cli struct {
-	Keygen  keygenCmd  `cmd:"" help:"Make a key file: 32 random bytes, readable by you alone."`
-	Ring    ringCmd    `cmd:"" help:"Make a key ring, and manage the keys in it."`
-	KMS     kmsCmd     `cmd:"" name:"kms" help:"Make a key service, and manage the keys in it and who may use them."`
-	Audit   auditCmd   `cmd:"" help:"Show and verify the audit trail of a key service."`
-	Encrypt encryptCmd `cmd:"" help:"Encrypt IN to OUT."`
-	Decrypt decryptCmd `cmd:"" help:"Decrypt IN, or a range of it, to OUT."`
-	Inspect inspectCmd `cmd:"" help:"Show what sealed files say about themselves; needs no key."`
-	Rewrap  rewrapCmd  `cmd:"" help:"Seal a file's data key under another key or name; the body stays as it is."`
-	Verify  verifyCmd  `cmd:"" help:"Authenticate sealed files whole, and write nothing."`
-	Bucket  bucketCmd  `cmd:"" help:"Use, rewrap, check and serve buckets of encrypted objects."`
+	Keygen  object.Keygen    `cmd:"" help:"Make a key file: 32 random bytes, readable by you alone."`
+	Ring    ringcmd.Commands `cmd:"" help:"Make a key ring, and manage the keys in it."`
+	KMS     kms.Commands     `cmd:"" name:"kms" help:"Make a key service, and manage the keys in it and who may use them."`
+	Audit   audit.Commands   `cmd:"" help:"Show and verify the audit trail of a key service."`
+	Encrypt object.Encrypt   `cmd:"" help:"Encrypt IN to OUT."`
+	Decrypt object.Decrypt   `cmd:"" help:"Decrypt IN, or a range of it, to OUT."`
+	Inspect object.Inspect   `cmd:"" help:"Show what sealed files say about themselves; needs no key."`
+	Rewrap  object.Rewrap    `cmd:"" help:"Seal a file's data key under another key or name; the body stays as it is."`
+	Verify  object.Verify    `cmd:"" help:"Authenticate sealed files whole, and write nothing."`
+	Bucket  bucket.Commands  `cmd:"" help:"Use, rewrap, check and serve buckets of encrypted objects."`
 
 	Version kong.VersionFlag `help:"Show the version."`
 }
@@ -76,20 +83,17 @@ Exit codes: 0 done; 1 refused, failed or not authentic; 2 usage.`
 // run is the whole command but for the process around it. It returns the exit
 // code. When ctx ends, it cleans up and returns.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return newConsole(stdin, stdout, stderr).run(ctx, args)
+	return runOn(ctx, console.New(stdin, stdout, stderr), args)
 }
 
-func (c *console) run(ctx context.Context, args []string) int {
-	err := c.execute(ctx, args)
-	for _, end := range slices.Backward(c.ends) {
-		end()
-	}
-	c.ends = nil
+func runOn(ctx context.Context, c *console.Console, args []string) int {
+	err := dispatch(ctx, c, args)
+	c.End()
 	if err == nil {
 		return exitDone
 	}
-	fmt.Fprintf(c.stderr, "blobseal: %s\n", oneLine(err))
-	if errors.As(err, new(usageError)) {
+	fmt.Fprintf(c.Stderr, "blobseal: %s\n", message.OneLine(err))
+	if errors.As(err, new(message.UsageError)) {
 		return exitUsage
 	}
 	return exitRefused
@@ -130,12 +134,12 @@ func asItIs(from *kong.DecodeContext, to reflect.Value) error {
 	return err
 }
 
-func (c *console) execute(ctx context.Context, args []string) error {
-	parser := c.parser
+func dispatch(ctx context.Context, c *console.Console, args []string) error {
+	parser := c.Parser
 	if parser == nil {
 		parser = newParser()
 	}
-	parser.Stdout, parser.Stderr = c.stdout, c.stderr
+	parser.Stdout, parser.Stderr = c.Stdout, c.Stderr
 	defer func() {
 		if thrown := recover(); thrown != nil && thrown != (any)(finished{}) {
 			panic(thrown)
@@ -146,7 +150,7 @@ func (c *console) execute(ctx context.Context, args []string) error {
 	}
 	parsed, err := parser.Parse(args)
 	if errors.As(err, new(*fs.PathError)) { // of writing help
-		return about("standard output", err)
+		return message.About("standard output", err)
 	}
 	if err != nil {
 		hint := "blobseal --help"
@@ -154,7 +158,7 @@ func (c *console) execute(ctx context.Context, args []string) error {
 		if errors.As(err, &failed) && failed.Context != nil && failed.Context.Selected() != nil {
 			hint = failed.Context.Selected().FullPath() + " --help"
 		}
-		return usagef("%v; see %s", err, hint)
+		return message.Usagef("%v; see %s", err, hint)
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(c)
@@ -167,13 +171,4 @@ func version() string {
 		v = info.Main.Version
 	}
 	return fmt.Sprintf("blobseal %s, %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}
-
-// oneLine is an error's text on one line, whatever names are in it.
-func oneLine(err error) string {
-	text := err.Error()
-	if p := new(problem); errors.As(err, &p) {
-		text = p.Error()
-	}
-	return printable(text)
 }

@@ -13,6 +13,9 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/object"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 )
 
 // The caller's own passphrases have no part in the tests.
@@ -47,23 +50,23 @@ func forget(parser *kong.Kong) {
 }
 
 // adjustments are made to the console of each command that a test runs.
-var adjustments []func(*console)
+var adjustments []func(*console.Console)
 
 // blobseal runs a command with nothing on standard input.
 func blobseal(args ...string) result { return piped("", args...) }
 
 func piped(stdin string, args ...string) result {
 	var out, errout bytes.Buffer
-	c := newConsole(strings.NewReader(stdin), &out, &errout)
-	c.parser = parsers.Get().(*kong.Kong)
+	c := console.New(strings.NewReader(stdin), &out, &errout)
+	c.Parser = parsers.Get().(*kong.Kong)
 	defer func() {
-		forget(c.parser)
-		parsers.Put(c.parser)
+		forget(c.Parser)
+		parsers.Put(c.Parser)
 	}()
 	for _, adjust := range adjustments {
 		adjust(c)
 	}
-	return result{c.run(context.Background(), args), out.String(), errout.String()}
+	return result{runOn(context.Background(), c, args), out.String(), errout.String()}
 }
 
 // ok runs a command that must succeed and say nothing on stderr. It returns what
@@ -154,7 +157,7 @@ func files(t *testing.T) (names []string) {
 // keyID is that of a sealed file.
 func keyID(t *testing.T, name string) string {
 	t.Helper()
-	found, err := newConsole(nil, nil, nil).inspect(t.Context(), name)
+	found, err := object.Describe(t.Context(), console.New(nil, nil, nil), name)
 	require.NoError(t, err)
 	return found.KeyID
 }

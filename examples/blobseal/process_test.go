@@ -20,6 +20,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
 )
 
 // asCommand makes the test binary the command: "1" as it is, "fsize=N" with a
@@ -107,14 +110,14 @@ func TestKill(t *testing.T) {
 
 		f, err := os.Open("sealed")
 		require.NoError(t, err)
-		j, err := findJournal("sealed", f)
+		j, err := file.FindJournal("sealed", f)
 		require.NoError(t, err)
 		require.NoError(t, f.Close())
-		require.NotEqual(t, journalForeign, j.state)
-		switch j.state {
-		case journalPending:
+		require.NotEqual(t, file.JournalForeign, j.State)
+		switch j.State {
+		case file.JournalPending:
 			pending++
-		case journalPartial:
+		case file.JournalPartial:
 			partial++
 		}
 
@@ -291,9 +294,9 @@ func TestProgress(t *testing.T) {
 	t.Run("on a terminal", func(t *testing.T) {
 		tty, screen := terminal(t)
 		var out bytes.Buffer
-		c := newConsole(strings.NewReader(""), &out, tty)
-		c.patience = 0
-		require.Equal(t, 0, c.run(t.Context(), encrypt))
+		c := console.New(strings.NewReader(""), &out, tty)
+		c.Patience = 0
+		require.Equal(t, 0, runOn(t.Context(), c, encrypt))
 		fmt.Fprint(tty, "the end")
 		text := show(t, screen, "the end")
 		require.Contains(t, text, "plain ")
@@ -308,24 +311,24 @@ func TestProgress(t *testing.T) {
 		data[3_000_000] ^= 1
 		write(t, "damaged", data)
 		tty, screen := terminal(t)
-		c := newConsole(strings.NewReader(""), io.Discard, tty)
-		c.patience = 0
-		require.Equal(t, 1, c.run(t.Context(), args("verify", customer, "damaged")))
+		c := console.New(strings.NewReader(""), io.Discard, tty)
+		c.Patience = 0
+		require.Equal(t, 1, runOn(t.Context(), c, args("verify", customer, "damaged")))
 		require.Regexp(t, `\r +\rblobseal: 1 of 1 files`, show(t, screen, "failed verification"))
 	})
 	t.Run("not for short work", func(t *testing.T) {
 		tty, screen := terminal(t)
-		c := newConsole(strings.NewReader(""), io.Discard, tty)
-		require.Equal(t, 0, c.run(t.Context(), encrypt))
+		c := console.New(strings.NewReader(""), io.Discard, tty)
+		require.Equal(t, 0, runOn(t.Context(), c, encrypt))
 		fmt.Fprint(tty, "the end")
 		require.Equal(t, "the end", show(t, screen, "the end"))
 	})
 	t.Run("not in a pipe", func(t *testing.T) {
 		r, w, err := os.Pipe()
 		require.NoError(t, err)
-		c := newConsole(strings.NewReader(""), io.Discard, w)
-		c.patience = 0
-		require.Equal(t, 0, c.run(t.Context(), encrypt))
+		c := console.New(strings.NewReader(""), io.Discard, w)
+		c.Patience = 0
+		require.Equal(t, 0, runOn(t.Context(), c, encrypt))
 		require.NoError(t, w.Close())
 		text, err := io.ReadAll(r)
 		require.NoError(t, err)
@@ -349,9 +352,9 @@ func TestDestroyAsks(t *testing.T) {
 	} {
 		tty, screen := terminal(t)
 		var out bytes.Buffer
-		c := newConsole(tty, &out, tty)
+		c := console.New(tty, &out, tty)
 		code := make(chan int)
-		go func() { code <- c.run(t.Context(), args("ring", "destroy", ring, old)) }()
+		go func() { code <- runOn(t.Context(), c, args("ring", "destroy", ring, old)) }()
 		text := show(t, screen, "Type yes to destroy it: ")
 		require.Contains(t, text, "Destroy key "+old+" of my.ring?")
 		require.Contains(t, text, "can never be opened again")

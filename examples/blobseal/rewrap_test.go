@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/object"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
 )
 
 var other = []string{"--customer-key-file", "other.key"}
@@ -88,14 +91,14 @@ func TestRewrap(t *testing.T) {
 			blobseal(args("decrypt", test.source, test.seal, "sealed", "-")...).fails(t, 1, "sealed: ")
 
 			after := read(t, "sealed")
-			size := envelopeUnit
+			size := object.EnvelopeUnit
 			if test.replaced {
-				size = 2 * envelopeUnit
+				size = 2 * object.EnvelopeUnit
 				require.Contains(t, out, "into a new file")
 			} else {
 				require.Contains(t, out, "in place")
 			}
-			require.Equal(t, before[envelopeUnit-headSize:], after[size-headSize:], "the body and its head stay")
+			require.Equal(t, before[object.EnvelopeUnit-file.HeadSize:], after[size-file.HeadSize:], "the body and its head stay")
 			require.Equal(t, !test.replaced, os.SameFile(info, stat(t, "sealed")))
 			require.EqualValues(t, 0o640, stat(t, "sealed").Mode().Perm())
 			for _, name := range files(t) {
@@ -144,7 +147,7 @@ func interrupted(t *testing.T) (before, after, journal []byte) {
 	before = read(t, "sealed")
 	ok(t, args("rewrap", customer, "--to-customer-key-file", "other.key", "sealed")...)
 	after = read(t, "sealed")
-	return before, after, journalText(after[:envelopeUnit])
+	return before, after, file.JournalText(after[:object.EnvelopeUnit])
 }
 
 const sealedJournal = ".sealed.blobseal-rewrap"
@@ -159,17 +162,17 @@ func TestCrashBeforeJournal(t *testing.T) {
 	defer f.Close()
 	for n := range len(journal) {
 		write(t, sealedJournal, journal[:n])
-		j, err := findJournal("sealed", f)
+		j, err := file.FindJournal("sealed", f)
 		require.NoError(t, err)
-		require.Equal(t, journalPartial, j.state, n)
+		require.Equal(t, file.JournalPartial, j.State, n)
 	}
 	for i := range journal {
 		flipped := bytes.Clone(journal)
 		flipped[i] ^= 1
 		write(t, sealedJournal, flipped)
-		j, err := findJournal("sealed", f)
+		j, err := file.FindJournal("sealed", f)
 		require.NoError(t, err)
-		require.Equal(t, journalPartial, j.state, i)
+		require.Equal(t, file.JournalPartial, j.State, i)
 	}
 	for _, n := range []int{0, 1, 500, len(journal) - 1} {
 		write(t, "sealed", before)
@@ -191,22 +194,22 @@ func TestCrashAfterJournal(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	torn := func(i int) []byte { // the first i bytes, or a random mix
 		data := bytes.Clone(before)
-		if i <= envelopeUnit {
+		if i <= object.EnvelopeUnit {
 			copy(data, after[:i])
 			return data
 		}
-		for j := range envelopeUnit {
+		for j := range object.EnvelopeUnit {
 			if rng.IntN(2) == 0 {
 				data[j] = after[j]
 			}
 		}
 		return data
 	}
-	for i := 0; i <= envelopeUnit+200*13; i += 13 {
+	for i := 0; i <= object.EnvelopeUnit+200*13; i += 13 {
 		write(t, "sealed", torn(i))
 		require.Equal(t, "sealed: OK, 40000 bytes\n", ok(t, args("verify", other, "sealed")...), i)
 	}
-	for _, i := range []int{0, 1, 100, envelopeUnit, envelopeUnit + 1} {
+	for _, i := range []int{0, 1, 100, object.EnvelopeUnit, object.EnvelopeUnit + 1} {
 		data := torn(i)
 		write(t, "sealed", data)
 		require.Equal(t, string(plain), ok(t, args("decrypt", other, "sealed", "-")...))
@@ -240,7 +243,7 @@ func TestForeignJournal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			write(t, "sealed", data)
 			write(t, sealedJournal, journal)
-			if len(data) > envelopeUnit {
+			if len(data) > object.EnvelopeUnit {
 				ok(t, args("verify", customer, "sealed")...)
 			}
 			blobseal(args("rewrap", customer, "--to-customer-key-file", "other.key", "sealed")...).
@@ -250,7 +253,7 @@ func TestForeignJournal(t *testing.T) {
 		})
 	}
 	t.Run("moved beside its file", func(t *testing.T) {
-		copy(after, make([]byte, envelopeUnit-headSize)) // all torn
+		copy(after, make([]byte, object.EnvelopeUnit-file.HeadSize)) // all torn
 		write(t, "moved", after)
 		blobseal(args("verify", other, "moved")...).fails(t, 1, "1 of 1 files failed")
 		require.NoError(t, os.Rename(sealedJournal, ".moved.blobseal-rewrap"))
@@ -275,13 +278,13 @@ func TestRewrapUnfinished(t *testing.T) {
 	f, err := os.Open("sealed") // and so cannot be written
 	require.NoError(t, err)
 	defer f.Close()
-	j, err := findJournal("sealed", f)
+	j, err := file.FindJournal("sealed", f)
 	require.NoError(t, err)
-	require.NoError(t, j.write(after[:envelopeUnit], stat(t, "sealed")))
-	require.ErrorContains(t, j.settle("sealed", f), "sealed: rewrap is not finished: bad file descriptor; the file opens all the same")
+	require.NoError(t, j.Write(after[:object.EnvelopeUnit], stat(t, "sealed")))
+	require.ErrorContains(t, j.Settle("sealed", f), "sealed: rewrap is not finished: bad file descriptor; the file opens all the same")
 	require.Equal(t, before, read(t, "sealed"))
 	ok(t, args("verify", other, "sealed")...)
 
-	require.Error(t, j.write(after[:envelopeUnit], stat(t, "sealed")), "a journal is never overwritten")
+	require.Error(t, j.Write(after[:object.EnvelopeUnit], stat(t, "sealed")), "a journal is never overwritten")
 	ok(t, args("verify", other, "sealed")...)
 }

@@ -8,10 +8,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	ringcmd "github.com/blobseal/blobseal/examples/blobseal/internal/cmd/ring"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/keyring"
 )
 
-func ringKeys(t *testing.T) (l listing) {
+func ringKeys(t *testing.T) (l ringcmd.Listing) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal([]byte(ok(t, args("ring", "list", "--json", ring)...)), &l))
 	return l
@@ -88,11 +92,13 @@ func TestRingCreate(t *testing.T) {
 // Who is a moment late to make a ring learns which one it is about.
 func TestRingCreateRace(t *testing.T) {
 	workspace(t)
-	root, err := rootSource{keyFile: "root.key"}.open(t.Context(), newConsole(nil, nil, nil))
+	root, err := keys.RootSource{KeyFile: "root.key"}.Open(t.Context(), console.New(nil, nil, nil))
 	require.NoError(t, err)
-	_, err = openRing(t.Context(), "my.ring", root, func(s keyring.Store) keyring.Store { return newStore{s, "my.ring", errRingExists} })
+	_, err = keys.OpenRing(t.Context(), "my.ring", root, func(s keyring.Store) keyring.Store {
+		return keys.NewStore{Store: s, Name: "my.ring", Exists: ringcmd.ErrRingExists}
+	})
 	require.Error(t, err)
-	require.Equal(t, "my.ring: already exists, and a ring is never overwritten", oneLine(err))
+	require.Equal(t, "my.ring: already exists, and a ring is never overwritten", message.OneLine(err))
 }
 
 func TestPassphrase(t *testing.T) {

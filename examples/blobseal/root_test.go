@@ -24,6 +24,11 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/object"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+
 	vault "github.com/hashicorp/vault/api"
 	"github.com/mitchellh/go-homedir"
 	"github.com/stretchr/testify/require"
@@ -66,7 +71,7 @@ var rootBeds = map[string]func(*testing.T) *rootBed{
 }
 
 // adjust changes the console of all commands until the test or subtest t ends.
-func adjust(t *testing.T, how func(*console)) {
+func adjust(t *testing.T, how func(*console.Console)) {
 	before := adjustments
 	adjustments = append(before[:len(before):len(before)], how)
 	t.Cleanup(func() { adjustments = before })
@@ -178,10 +183,10 @@ func newGoogleBed(t *testing.T) *rootBed {
 	s.Deny("denied", "Encrypt", "Decrypt")
 	who := "me"
 	var wait time.Duration // other than the default
-	adjust(t, func(c *console) {
-		c.google = s.ClientOptions(who)
+	adjust(t, func(c *console.Console) {
+		c.Google = s.ClientOptions(who)
 		if wait != 0 {
-			c.rootWait = wait
+			c.RootWait = wait
 		}
 	})
 	key, other := s.CreateKey("rings"), s.CreateKey("other")
@@ -284,9 +289,9 @@ var rsaKeys = sync.OnceValue(func() map[string]*rsa.PrivateKey {
 
 func newAzureBed(t *testing.T) *rootBed {
 	v := &azureVault{keys: rsaKeys()}
-	adjust(t, func(c *console) {
-		c.azureCredential = func() (azcore.TokenCredential, error) { return v, nil }
-		c.azure = &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: v, Retry: policy.RetryOptions{MaxRetries: -1}}}
+	adjust(t, func(c *console.Console) {
+		c.AzureCredential = func() (azcore.TokenCredential, error) { return v, nil }
+		c.Azure = &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: v, Retry: policy.RetryOptions{MaxRetries: -1}}}
 	})
 	fault := func(f azureFault) func() { return func() { v.fault = &f } }
 	well := func() { v.fault, v.down = nil, nil }
@@ -516,7 +521,7 @@ func TestKMSRootWaits(t *testing.T) {
 	t.Cleanup(func() { close(closing); stalls.Close() })
 	t.Setenv("VAULT_ADDR", stalls.URL)
 	t.Setenv("VAULT_TOKEN", "token")
-	adjust(t, func(c *console) { c.rootWait = 50 * time.Millisecond }) // less than Vault's client waits by itself
+	adjust(t, func(c *console.Console) { c.RootWait = 50 * time.Millisecond }) // less than Vault's client waits by itself
 	here := files(t)
 	blobseal("ring", "create", "--ring", "new.ring", "--root-kms-key", "hashivault://rings").
 		fails(t, 1, "new.ring: its root cannot be used: hashivault://rings: the service is unavailable: no answer within 50ms")
@@ -609,7 +614,7 @@ func TestKMSRootGoesAway(t *testing.T) {
 	write(t, "plain", []byte("plain"))
 	kmsRing := args("--ring", "kms.ring", bed.flags("", bed.key))
 	ok(t, args("ring", "create", kmsRing)...)
-	k, err := keySource{ring: "kms.ring", root: rootSource{kmsKey: bed.key}}.open(t.Context(), newConsole(nil, nil, nil))
+	k, err := keys.Source{Ring: "kms.ring", Root: keys.RootSource{KMSKey: bed.key}}.Open(t.Context(), console.New(nil, nil, nil))
 	require.NoError(t, err)
 	ok(t, args("ring", "rotate", kmsRing)...)
 	ok(t, args("encrypt", kmsRing, "plain", "sealed")...)
@@ -618,11 +623,11 @@ func TestKMSRootGoesAway(t *testing.T) {
 			state.enter()
 		}
 	}
-	c := newConsole(nil, nil, nil)
-	o, err := c.openObject(t.Context(), "sealed")
+	c := console.New(nil, nil, nil)
+	o, err := object.Open(t.Context(), c, "sealed")
 	require.NoError(t, err)
 	defer o.Close()
-	_, err = o.decrypt(t.Context(), k, sse.Object{})
+	_, err = o.Decrypt(t.Context(), k, sse.Object{})
 	require.ErrorIs(t, err, keyring.ErrUnknownKey)
 	require.ErrorIs(t, err, kms.ErrDisabled)
 	require.Contains(t, err.Error(), "sealed: sealed under key "+keyID(t, "sealed")+", which ring kms.ring may hold since it was opened: "+
@@ -651,8 +656,8 @@ func TestKMSRootConfiguration(t *testing.T) {
 	})
 	t.Run("Azure without credentials", func(t *testing.T) {
 		t.Setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
-		adjust(t, func(c *console) {
-			c.azure = &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: new(azureVault)}}
+		adjust(t, func(c *console.Console) {
+			c.Azure = &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: new(azureVault)}}
 		})
 		blobseal(args(create, "azurekeyvault://photos.vault.azure.net/keys/rings")...).fails(t, 1, "AZURE_TENANT_ID")
 	})

@@ -1,0 +1,213 @@
+// Package audit has the commands on audit trails.
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/blobseal/blobseal/kms/audit"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+)
+
+// Commands are the commands on audit trails.
+type Commands struct {
+	Show   showCmd   `cmd:"" help:"Show who used or changed which key, when and for what; needs no key."`
+	Verify verifyCmd `cmd:"" help:"Check that nothing in a trail was edited, removed or moved; needs no key."`
+}
+
+func (Commands) Help() string {
+	return `A key service records every use and every change of its keys, done or refused, in DIR/audit.jsonl: one line each, with a hash that covers the line before. When the file is full it becomes audit.jsonl.000001, and so on; the commands read them all.
+
+    blobseal audit show --kms my.kms --principal user:bob
+    blobseal audit verify --kms my.kms`
+}
+
+// trailFlags are about a whole trail.
+type trailFlags struct {
+	From *anchor `placeholder:"SEQ:HASH" help:"The entry before the first one, if older files were moved away: what verify said of them."`
+}
+
+// anchor is a place in a trail, as SEQ:HASH.
+type anchor audit.Anchor
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (a *anchor) UnmarshalText(text []byte) error {
+	seq, hash, found := strings.Cut(string(text), ":")
+	n, err := strconv.ParseUint(seq, 10, 64)
+	if !found || err != nil || len(hash) != 64 || strings.Trim(hash, "0123456789abcdef") != "" {
+		return fmt.Errorf("%q: want SEQ:HASH, as audit verify says it", text)
+	}
+	*a = anchor{Seq: n, Hash: hash}
+	return nil
+}
+
+func (a anchor) String() string { return fmt.Sprintf("%d:%s", a.Seq, a.Hash) }
+
+type showCmd struct {
+	File string `arg:"" optional:"" help:"Audit trail; or give --kms."`
+	KMS  string `name:"kms" placeholder:"DIR" help:"Key service."`
+	trailFlags
+	Principal string `placeholder:"ID" help:"Only what this one asked."`
+	Key       string `placeholder:"KEY" help:"Only what was asked of this key: its id, its ARN, or an alias if it was asked for by that."`
+	JSON      bool   `name:"json" help:"Write one JSON object a line for each record."`
+}
+
+func (showCmd) Help() string {
+	return `Each line is one operation: when it ended, who asked for it, what of which key and for what, and how it ended. A use that a cache answered is marked so. The trail is checked as by verify, and shown up to where it is broken.
+
+    blobseal audit show --kms my.kms
+    blobseal audit show --kms my.kms --json | jq -r 'select(.outcome == "failure") | .errorMessage'`
+}
+
+// auditLine is a record, or a note on the trail. Its JSON is a contract.
+type auditLine struct {
+	Seq uint64 `json:"seq"`
+	*audit.Record
+	Note *audit.Note `json:"note,omitempty"`
+}
+
+func (cmd showCmd) Run(ctx context.Context, c *console.Console) error {
+	var files []string
+	if cmd.File != "" {
+		files = append(files, cmd.File)
+	}
+	files, err := trails(files, cmd.KMS)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(c.Stdout, 0, 0, 2, ' ', 0)
+	write := func(format string, args ...any) error {
+		_, err := fmt.Fprintf(w, format, args...)
+		return message.About("standard output", err)
+	}
+	if !cmd.JSON {
+		if err := write("TIME\tPRINCIPAL\tOPERATION\tKEY\tRESOURCE\tOUTCOME\n"); err != nil {
+			return err
+		}
+	}
+	var broken error
+	for entry, err := range audit.Read(files[0], &audit.VerifyOptions{First: (*audit.Anchor)(cmd.From)}) {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			broken = message.Trail(files[0], err)
+			break
+		}
+		if !cmd.selects(entry) {
+			continue
+		}
+		if cmd.JSON {
+			err = message.About("standard output", json.NewEncoder(c.Stdout).Encode(auditLine{entry.Seq, entry.Record, entry.Note}))
+		} else if r := entry.Record; r != nil {
+			err = write("%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), message.OrNone(r.Principal.ID), message.Printable(string(r.Operation)), keyShown(r), resourceShown(r), outcomeShown(r))
+		} else {
+			err = write("%s\t-\t-\t-\t-\ta process was killed while it wrote entry %d\n", entry.Note.Time.Format(time.RFC3339), entry.Seq)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return message.About("standard output", err)
+	}
+	return broken
+}
+
+func (cmd showCmd) selects(e audit.Entry) bool {
+	if e.Record == nil {
+		return cmd.Principal == "" && cmd.Key == "" && e.Note.Type == audit.NoteRecovery
+	}
+	return (cmd.Principal == "" || cmd.Principal == e.Record.Principal.ID) &&
+		(cmd.Key == "" || cmd.Key == e.Record.RequestedKeyID || cmd.Key == e.Record.KeyID || cmd.Key == keys.ShortKey(e.Record.KeyID))
+}
+
+// keyShown is the key's id; if it never became known, what was asked for.
+func keyShown(r *audit.Record) string {
+	if r.KeyID != "" {
+		return message.Printable(keys.ShortKey(r.KeyID))
+	}
+	return message.OrNone(r.RequestedKeyID)
+}
+
+func resourceShown(r *audit.Record) string {
+	if r.Resource == "/" { // a file without a name
+		return "-"
+	}
+	return message.OrNone(r.Resource)
+}
+
+func outcomeShown(r *audit.Record) string {
+	text := string(r.Outcome)
+	if r.ErrorCode != "" {
+		text += ": " + r.ErrorCode
+	}
+	if r.Cached {
+		text += ", cached"
+	}
+	return message.Printable(text)
+}
+
+type verifyCmd struct {
+	Files []string `arg:"" optional:"" name:"file" help:"Audit trail; or give --kms."`
+	KMS   string   `name:"kms" placeholder:"DIR" help:"Key service."`
+	trailFlags
+	Reaches *anchor `placeholder:"SEQ:HASH" help:"An entry that the trail must have: what an earlier verify said."`
+}
+
+func (verifyCmd) Help() string {
+	return `It names the first entry that is missing, edited, reordered or cut short, with its file and line; the exit code is 0 if all is as it was written.
+
+The chain has no key: it shows what was edited, not that someone wrote all of it anew, or cut entries off the end. Against those, keep the last entry, which verify shows as SEQ:HASH, in another place, and give it as --reaches the next time.
+
+    blobseal audit verify --kms my.kms
+    blobseal audit verify my.kms/audit.jsonl`
+}
+
+func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
+	files, err := trails(cmd.Files, cmd.KMS)
+	switch {
+	case err != nil:
+		return err
+	case len(files) > 1 && (cmd.From != nil || cmd.Reaches != nil):
+		return message.Usagef("--from and --reaches are about one trail: give one FILE with them")
+	}
+	return console.ForEach(ctx, files, func(name string) error {
+		found, err := audit.Verify(name, &audit.VerifyOptions{First: (*audit.Anchor)(cmd.From), Last: (*audit.Anchor)(cmd.Reaches)})
+		if err != nil {
+			err = message.Trail(name, err)
+			if len(files) > 1 {
+				return errors.Join(err, c.Printf("%s: FAILED: %s\n", message.Printable(name), strings.TrimPrefix(message.OneLine(err), message.Printable(name)+": ")))
+			}
+			return err
+		}
+		for _, note := range found.Recoveries {
+			if err := c.Printf("%s: entry %d: a process was killed while it wrote\n", message.Printable(name), note.Seq); err != nil {
+				return err
+			}
+		}
+		return c.Printf("%s: OK, %d records, up to %v\n", message.Printable(name), found.Records, anchor(found.Last))
+	})
+}
+
+// trails are the files of trails that were given, or the one of a key service.
+func trails(files []string, dir string) ([]string, error) {
+	switch {
+	case len(files) > 0 && dir != "":
+		return nil, message.Usagef("FILE and --kms: give one of them only")
+	case dir != "":
+		return []string{keys.TrailPath(dir)}, nil
+	case len(files) == 0:
+		return nil, message.Usagef("no audit trail: give FILE or --kms")
+	}
+	return files, nil
+}

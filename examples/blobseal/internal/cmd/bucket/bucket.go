@@ -1,0 +1,411 @@
+// Package bucket has the commands on encrypted buckets.
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	"github.com/aws/smithy-go"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+
+	gcblob "gocloud.dev/blob"
+
+	_ "gocloud.dev/blob/fileblob"
+
+	// file://
+	_ "gocloud.dev/blob/memblob"
+
+	// mem://
+	_ "gocloud.dev/blob/s3blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// s3://
+
+// Commands are the commands on encrypted buckets.
+type Commands struct {
+	Put             putCmd       `cmd:"" help:"Encrypt IN and store it in a bucket."`
+	Get             getCmd       `cmd:"" help:"Read an object of a bucket, or a range of it, to OUT."`
+	Inventory       inventoryCmd `cmd:"" help:"Count a bucket's objects by the key that they are under; needs no key."`
+	Check           checkCmd     `cmd:"" help:"Find the objects of a bucket that cannot be read, and say why."`
+	Rewrap          rewrapCmd    `cmd:"" help:"Move a bucket's objects to the newest key, or to another key or mode."`
+	EncryptExisting encryptCmd   `cmd:"" help:"Encrypt what was in a bucket before its encryption."`
+	Retire          retireCmd    `cmd:"" help:"Disable or destroy a key of a ring, once no object needs it."`
+	Shred           shredCmd     `cmd:"" help:"Make objects, or all that a key sealed, unreadable for ever."`
+	Sign            signCmd      `cmd:"" help:"Make a URL that lets whoever has it read, write or delete one object."`
+	Serve           serveCmd     `cmd:"" help:"Serve the URLs that sign makes."`
+}
+
+func (Commands) Help() string {
+	return `A bucket is a store of objects: a directory, S3 or a server with its API. Each object is encrypted as a file is by encrypt, bound to the bucket's name and its own, and read by a service that uses package blob. The commands change objects in place, while services use them.
+
+    file:///srv/photos                                   a directory; file://./photos from here
+    s3://photos?region=eu-west-1                         a bucket of S3, with the credentials of the AWS SDK
+    s3://photos?endpoint=http://10.0.0.5:9000&use_path_style=true&region=us-east-1
+    mem://                                               nothing that lasts, to try a command
+
+A server with the API of S3 that does not know its checksums needs request_checksum_calculation=when_required and response_checksum_validation=when_required, too.
+
+--name is the name that objects are bound to, by default that of the URL: the last part of a directory's path, or the bucket of S3. It must be what the service calls the bucket.
+
+On S3, rewrap and encrypt-existing say If-Match, and so never take the place of an object that a service has written meanwhile. A directory has no such condition, and neither has a server that ignores it: there the commands look immediately before they replace an object, and lose a write that comes between. A directory keeps each object's attributes in a file beside it, NAME.attrs, which is written first: a process that is killed between leaves an object without attributes. ?metadata=skip does without them. New files come from TMPDIR, which must be on the directory's file system; ?no_tmp_dir=true makes them beside the object. Commands on all objects refuse a directory with another one in it that may not be read or is a link: what is there would not show.
+
+On a terminal, a bar shows how far a command is; to know how much is left, it lists the bucket once more.
+
+A key's life:
+
+    blobseal bucket put --bucket file:///srv/photos --ring my.ring --root-key-file root.key cat.jpg 2026/cat.jpg
+    blobseal ring rotate --ring my.ring --root-key-file root.key
+    blobseal bucket rewrap --bucket file:///srv/photos --ring my.ring --root-key-file root.key
+    blobseal bucket inventory --bucket file:///srv/photos
+    blobseal bucket retire --bucket file:///srv/photos --ring my.ring --root-key-file root.key 5b2c8e01`
+}
+
+// bucketFlags name a bucket.
+type bucketFlags struct {
+	Bucket string `required:"" group:"bucket" placeholder:"URL" help:"Bucket: file:///DIR, s3://NAME?region=REGION or mem://; see bucket."`
+	Name   string `group:"bucket" placeholder:"NAME" help:"What its objects are bound to; by default the URL's last name."`
+}
+
+// bucket is an open bucket, for one command.
+type bucket struct {
+	*blob.Bucket
+	shown    string // its URL, without parameters
+	dir      string // where it is, if it is a directory
+	place    string // what tells it from others of its name
+	pageSize int    // that suits the store
+	keys     map[sse.Mode]*keys.Keys
+}
+
+// open opens the bucket with its keys, of which the first seals. Without keys, only
+// what needs none can be done. The caller closes it.
+func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.Keys) (*bucket, error) {
+	u, err := url.Parse(f.Bucket)
+	if err != nil || u.Scheme == "" {
+		return nil, message.Usagef("--bucket %q: want a URL: file:///DIR, s3://NAME or mem://", f.Bucket)
+	}
+	store := *u
+	b := &bucket{shown: message.Printable(u.Scheme + "://" + u.Host + u.Path), pageSize: 1000, keys: map[sse.Mode]*keys.Keys{}}
+	name := f.Name
+	switch u.Scheme {
+	case "file":
+		if u.Host != "" && u.Host != "." && u.Host != "localhost" {
+			return nil, message.Usagef("--bucket %q: the directory begins with a third slash, file:///DIR, or with a dot, file://./DIR", f.Bucket)
+		}
+		b.pageSize = 100_000 // each page walks the directory
+		dir := filepath.FromSlash(u.Path)
+		if u.Host == "." {
+			dir = "." + dir
+		}
+		if b.dir, err = filepath.Abs(dir); err != nil {
+			return nil, message.About(b.shown, err)
+		}
+		if real, err := filepath.EvalSymlinks(b.dir); err == nil { // package fileblob lists nothing behind a link
+			b.dir = real
+		}
+		store.Host, store.Path, store.RawPath = "", path.Join("/", filepath.ToSlash(b.dir)), ""
+		if last := path.Base(u.Path); name == "" && last != "/" && last != "." && last != ".." {
+			name = last
+		}
+	case "s3":
+		opts.IfUnchanged = ifMatch
+		if name == "" {
+			name = u.Host
+		}
+	case "mem":
+		if name == "" {
+			name = "mem"
+		}
+	default:
+		return nil, message.Usagef("--bucket: %s:// is unknown; want file://, s3:// or mem://", u.Scheme)
+	}
+	if name == "" {
+		return nil, message.Usagef("--bucket %q has no name in it: give --name", f.Bucket)
+	}
+	query := u.Query()
+	b.place = fmt.Sprintf("%s://%s%s?%s", u.Scheme, store.Host, store.Path, url.Values{"endpoint": query["endpoint"], "prefix": query["prefix"]}.Encode())
+	inner, err := gcblob.OpenBucket(ctx, store.String())
+	if err != nil {
+		return nil, b.aboutOpening(err)
+	}
+	var cipher sse.Cipher = noKey{}
+	opts.Policy.AllowCustomerKeys = true // the operator brings it
+	opts.Decrypters = sse.ByMode{}
+	for i, k := range with {
+		if i == 0 {
+			cipher = k
+		}
+		opts.Decrypters[k.Mode()] = k
+		b.keys[k.Mode()] = k
+	}
+	if b.Bucket, err = blob.NewBucket(inner, name, cipher, &opts); err != nil {
+		inner.Close()
+		return nil, message.About(b.shown, err)
+	}
+	return b, nil
+}
+
+// openWhole is open for a command on all objects. It fails if a listing would leave
+// some out: package fileblob passes over directories that it may not read, and over
+// those that are links. What is no file, such as a pipe, would be waited for.
+func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*keys.Keys) (*bucket, error) {
+	b, err := f.open(ctx, opts, with...)
+	if err != nil || b.dir == "" {
+		return b, err
+	}
+	err = filepath.WalkDir(b.dir, func(path string, entry fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			if path == filepath.Join(b.dir, "lost+found") && entry.IsDir() { // the file system's
+				return fs.SkipDir
+			}
+			err = listable(path, entry.Type())
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) { // it went meanwhile
+			return nil
+		}
+		rel, _ := filepath.Rel(b.dir, path)
+		return message.Problemf(err, "%s: %s: %s: not all that is there would be seen", b.shown, rel, message.Plain(err))
+	})
+	if err != nil {
+		b.Close()
+		return nil, message.About(b.shown, err)
+	}
+	return b, nil
+}
+
+// listable says why something in a directory is neither an object nor leads to some.
+func listable(path string, mode fs.FileMode) error {
+	if mode&fs.ModeSymlink != 0 {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			return err
+		case info.IsDir():
+			return errors.New("is a link to a directory")
+		}
+		mode = info.Mode()
+	}
+	if !mode.IsDir() && !mode.IsRegular() {
+		return errors.New("is not a regular file")
+	}
+	return nil
+}
+
+// holds tells whether a file is in the bucket, as far as it can be found.
+func (b *bucket) holds(file string) bool {
+	path, err := filepath.Abs(file)
+	if b.dir == "" || file == "" || err != nil {
+		return false
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil { // it is not there yet
+		path = filepath.Join(dir, filepath.Base(path))
+	}
+	rel, err := filepath.Rel(b.dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// Close closes the bucket, and the one that holds the stored objects.
+func (b *bucket) Close() {
+	b.Bucket.Close()
+	b.Inner().Close()
+}
+
+// ifMatch has S3 replace an object only if it is still the one that was read.
+func ifMatch(as func(any) bool, attrs *gcblob.Attributes) error {
+	var in *transfermanager.UploadObjectInput
+	if !as(&in) {
+		return errors.New("the S3 client takes no condition")
+	}
+	in.IfMatch = aws.String(attrs.ETag)
+	return nil
+}
+
+// noKey stands for the key of a bucket where none was given.
+type noKey struct{}
+
+var errNoKey = fmt.Errorf("%w: no key was given", sse.ErrMode)
+
+func (noKey) Encrypt(context.Context, sse.Object) (*sse.Encryption, error) { return nil, errNoKey }
+func (noKey) Decrypt(context.Context, sse.Object, *sse.Envelope) (*sse.Decryption, error) {
+	return nil, errNoKey
+}
+func (noKey) Rewrap(context.Context, sse.Object, *sse.Decryption) (*sse.Envelope, error) {
+	return nil, errNoKey
+}
+
+// filterFlags choose objects by what they are under.
+type filterFlags struct {
+	Prefix string   `placeholder:"PREFIX" help:"Only objects whose keys begin so."`
+	Mode   []string `placeholder:"MODE" enum:"SSE-S3,SSE-KMS,SSE-C" help:"Only objects of this mode: SSE-S3, SSE-KMS or SSE-C; may be repeated."`
+	KeyID  []string `name:"key-id" placeholder:"ID" sep:"none" help:"Only objects under this key, as inventory shows it; may be repeated."`
+}
+
+// filter is that of the flags, and the one of --kms-key where it says what objects
+// must be under.
+func (f filterFlags) filter(ctx context.Context, k *keys.Keys) (blob.Filter, error) {
+	filter := blob.Filter{Prefix: f.Prefix, KeyIDs: f.KeyID}
+	for _, text := range f.Mode {
+		var mode sse.Mode
+		if err := mode.UnmarshalText([]byte(text)); err != nil {
+			return filter, message.Usagef("--mode %q: want SSE-S3, SSE-KMS or SSE-C", text)
+		}
+		filter.Modes = append(filter.Modes, mode)
+	}
+	if k == nil || k.Service == nil || k.ServiceKey == "" {
+		return filter, nil
+	}
+	if len(f.KeyID) > 0 {
+		return filter, message.Usagef("--kms-key and --key-id: give one of them only")
+	}
+	arn, err := k.Service.Resolve(ctx, k.ServiceKey)
+	if err != nil {
+		return filter, k.Service.About(kms.OpDecrypt, k.ServiceKey, err)
+	}
+	filter.KeyIDs = []string{arn}
+	return filter, nil
+}
+
+// aboutOpening puts an error of a bucket's URL into words.
+func (b *bucket) aboutOpening(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		return message.Problemf(err, "%s: no such directory; ?create_dir=true makes it", b.shown)
+	case errors.Is(err, context.Canceled):
+		return message.About(b.shown, err)
+	}
+	text := b.storeSays(err)
+	if rest, found := strings.CutPrefix(text, "open bucket "); found { // gocloud shows the URL with its parameters
+		_, text, _ = strings.Cut(rest, ": ")
+	}
+	return message.Problemf(err, "%s: %s", b.shown, text)
+}
+
+// about puts an error of the whole bucket into words.
+func (b *bucket) about(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*message.Problem)) || errors.As(err, new(message.UsageError)) {
+		return message.About(b.shown, err)
+	}
+	text := b.storeSays(err)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		text = "no such bucket"
+	}
+	return message.Problemf(err, "%s: %s", b.shown, text)
+}
+
+// aboutObject puts an error of one object into words. Its seal may be unknown.
+func (b *bucket) aboutObject(key string, seal blob.KeyRef, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*message.Problem)) || errors.As(err, new(message.UsageError)) {
+		return message.About(key, err)
+	}
+	return message.Problemf(err, "%s: %s", key, b.says(seal, err))
+}
+
+// says is an error of one object in words.
+func (b *bucket) says(seal blob.KeyRef, err error) string {
+	if text := keys.AboutKey(b.keys[seal.Mode], seal.Mode, seal.KeyID, err); text != "" {
+		return text
+	}
+	var chunk *sse.ChunkError
+	switch {
+	case errors.Is(err, blob.ErrPlain):
+		return "not encrypted; --allow-plain reads it, and encrypt-existing encrypts it"
+	case errors.Is(err, blob.ErrChanged):
+		return "replaced or deleted meanwhile"
+	case errors.Is(err, sse.ErrVersion):
+		return "sealed by another version of blobseal: " + message.Plain(err)
+	case errors.Is(err, sse.ErrKey):
+		return fmt.Sprintf("wrong key, or sealed for another object or for a bucket of another name than %s, or edited envelope", b.Name())
+	case errors.Is(err, sse.ErrTruncated):
+		return "truncated: it ends where no object ends"
+	case errors.As(err, &chunk):
+		return fmt.Sprintf("damaged: chunk %d is not authentic, at byte %d of the plaintext", chunk.Chunk, chunk.Chunk*plainChunkSize)
+	case errors.Is(err, sse.ErrFormat) && errors.Is(err, io.ErrUnexpectedEOF):
+		return "truncated, within its envelope"
+	case errors.Is(err, sse.ErrFormat), errors.Is(err, sse.ErrCorrupt):
+		return "damaged: " + strings.TrimPrefix(message.Plain(err), "not an envelope: ")
+	}
+	return b.storeSays(err)
+}
+
+// storePrefixes are what package gocloud.dev/blob puts before an error.
+var storePrefixes = regexp.MustCompile(`\bblob (\(key "([^"\\]|\\.)*"\) )?\(code=\w+\): `)
+
+// storeSays is an error of the store in words.
+func (b *bucket) storeSays(err error) string {
+	var api smithy.APIError
+	var dial *net.OpError
+	switch {
+	case errors.As(err, &api) && api.ErrorCode() == "NoSuchBucket":
+		return "no such bucket"
+	case gcerrors.Code(err) == gcerrors.NotFound:
+		return "no such object"
+	case errors.As(err, &api) && api.ErrorMessage() != "":
+		return fmt.Sprintf("the store refuses: %s: %s", api.ErrorCode(), api.ErrorMessage())
+	case errors.As(err, &api):
+		return "the store refuses: " + api.ErrorCode()
+	case errors.As(err, &dial):
+		return "the store does not answer: " + dial.Error()
+	case errors.Is(err, syscall.EXDEV):
+		return "the temporary directory is on another file system: add no_tmp_dir=true to the URL, or set TMPDIR"
+	}
+	return storePrefixes.ReplaceAllString(strings.TrimPrefix(message.Plain(err), "blob: "), "")
+}
+
+// sealShape is what an object is under, in JSON.
+type sealShape struct {
+	Mode  string `json:"mode"`   // empty if it is not known
+	KeyID string `json:"key_id"` // empty for SSE-C
+}
+
+func shapeOf(k blob.KeyRef) sealShape {
+	if k.Mode == 0 {
+		return sealShape{}
+	}
+	return sealShape{k.Mode.String(), k.KeyID}
+}
+
+// sealName is a key's name for people.
+func sealName(k blob.KeyRef) string {
+	switch {
+	case k.Mode == 0:
+		return "an unknown key"
+	case k.KeyID == "":
+		return fmt.Sprintf("%v, a customer key", k.Mode)
+	}
+	return fmt.Sprintf("%v key %s", k.Mode, message.Printable(k.KeyID))
+}
+
+// objects is a number of objects, in words.
+func objects(n int64) string {
+	if n == 1 {
+		return "1 object"
+	}
+	return fmt.Sprintf("%d objects", n)
+}
+
+// plainChunkSize is that of a chunk of the plaintext, from the format.
+const plainChunkSize = 16384

@@ -1,0 +1,298 @@
+package bucket
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+)
+
+type inventoryCmd struct {
+	bucketFlags
+	filterFlags
+	paceFlags
+	List bool `help:"Write a line for each object, too."`
+	JSON bool `name:"json" help:"Write JSON, one object a line for each object with --list, and one with the summary."`
+}
+
+func (inventoryCmd) Help() string {
+	return `It reads the head of each object, and no body. What it shows is what the objects say of themselves, and nothing of that is authenticated: check does that. Versions that the store keeps beside the newest are not in it.
+
+    blobseal bucket inventory --bucket file:///srv/photos
+    blobseal bucket inventory --bucket 's3://photos?region=eu-west-1' --list --json | jq -r 'select(.kind == "plain") | .key'`
+}
+
+// entryLine is an object of an inventory. Its JSON is a contract.
+type entryLine struct {
+	Key  string `json:"key"`
+	Kind string `json:"kind"` // encrypted, plain, damaged or unknown version; empty if it could not be read
+	sealShape
+	Stored  int64     `json:"stored"` // bytes in the store
+	Size    *int64    `json:"size"`   // of the plaintext; null if it is not known
+	ModTime time.Time `json:"mod_time"`
+	Error   string    `json:"error,omitempty"`
+}
+
+func (b *bucket) entryLine(e blob.Entry) entryLine {
+	line := entryLine{Key: e.Key, sealShape: shapeOf(e.Seal), Stored: e.Stored, ModTime: e.ModTime}
+	if e.Kind != 0 {
+		line.Kind = e.Kind.String()
+	}
+	if e.Size >= 0 {
+		line.Size = &e.Size
+	}
+	if e.Err != nil {
+		line.Error = b.says(e.Seal, e.Err)
+	}
+	return line
+}
+
+// groupShape is a row of an inventory. Its JSON is a contract.
+type groupShape struct {
+	Kind string `json:"kind"` // as in entryLine; other for keys beyond the first 10,000
+	sealShape
+	blob.Count
+}
+
+// inventorySummary is the last line of an inventory. Its JSON is a contract.
+type inventorySummary struct {
+	Bucket  string       `json:"bucket"`
+	Objects int64        `json:"objects"`
+	Stored  int64        `json:"stored"`
+	Size    int64        `json:"size"` // of the plaintext, as far as it is known
+	Groups  []groupShape `json:"groups"`
+}
+
+func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
+	if err := cmd.paceFlags.check(); err != nil {
+		return err
+	}
+	filter, err := cmd.filter(ctx, nil)
+	if err != nil {
+		return err
+	}
+	b, err := cmd.openWhole(ctx, blob.Options{})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	p := count(ctx, c, b, cmd.Prefix)
+	defer p.done()
+	var totals blob.Totals
+	for e, err := range b.Inventory(ctx, &blob.InventoryOptions{Filter: filter, Workers: cmd.Workers, Limit: cmd.limit()}) {
+		if err != nil {
+			p.done()
+			return b.about(err)
+		}
+		totals.Add(e)
+		p.one()
+		switch {
+		case !cmd.List:
+		case cmd.JSON:
+			err = p.writeLine(b.entryLine(e))
+		default:
+			err = p.printf("%s\n", describeEntry(b, e))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	p.done()
+	groups := groupsOf(&totals)
+	if cmd.JSON {
+		return c.WriteLine(map[string]inventorySummary{"summary": {b.shown, totals.Objects, totals.Stored, totals.Size, groups}})
+	}
+	var text strings.Builder
+	if cmd.List && totals.Objects > 0 {
+		fmt.Fprintln(&text)
+	}
+	if len(groups) > 0 {
+		w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "OBJECTS\tSTORED\tUNDER")
+		for _, g := range groups {
+			fmt.Fprintf(w, "%d\t%d\t%s\n", g.Objects, g.Stored, g.name())
+		}
+		w.Flush()
+	}
+	fmt.Fprintf(&text, "%s: %s, %d bytes stored, %d of plaintext\n", b.shown, objects(totals.Objects), totals.Stored, totals.Size)
+	return c.Printf("%s", text.String())
+}
+
+// describeEntry is an object for people.
+func describeEntry(b *bucket, e blob.Entry) string {
+	text := message.Printable(e.Key) + ": "
+	switch {
+	case e.Err != nil:
+		return text + message.Printable(b.says(e.Seal, e.Err))
+	case e.Kind == blob.KindPlain:
+		return text + fmt.Sprintf("%d bytes, not encrypted", e.Size)
+	}
+	return text + fmt.Sprintf("%d bytes, %s", e.Size, sealName(e.Seal))
+}
+
+// groupsOf are the rows of an inventory.
+func groupsOf(t *blob.Totals) []groupShape {
+	groups := []groupShape{}
+	for _, key := range t.Keys() {
+		groups = append(groups, groupShape{"encrypted", shapeOf(key), t.Sealed[key]})
+	}
+	for _, rest := range []groupShape{
+		{Kind: "other", Count: t.Other},
+		{Kind: blob.KindPlain.String(), Count: t.Plain},
+		{Kind: blob.KindUnknownVersion.String(), Count: t.UnknownVersion},
+		{Kind: blob.KindDamaged.String(), Count: t.Damaged},
+		{Kind: "", Count: t.Unreadable},
+	} {
+		if rest.Objects > 0 {
+			groups = append(groups, rest)
+		}
+	}
+	return groups
+}
+
+func (g groupShape) name() string {
+	switch g.Kind {
+	case "encrypted":
+		if g.KeyID == "" {
+			return g.Mode + ", customer keys"
+		}
+		return fmt.Sprintf("%s key %s", g.Mode, message.Printable(g.KeyID))
+	case "other":
+		return "further keys"
+	case blob.KindPlain.String():
+		return "nothing: not encrypted"
+	case "":
+		return "unknown: could not be read"
+	}
+	return "unknown: " + g.Kind
+}
+
+type checkCmd struct {
+	bucketFlags
+	keys.Flags
+	filterFlags
+	Depth      string `enum:"envelopes,lengths,bodies" default:"envelopes" help:"What to authenticate: envelopes, which opens each data key and is quick; lengths, also where each body ends; bodies, every byte."`
+	AllowPlain bool   `help:"Let objects that are not encrypted be: the bucket was there before its encryption."`
+	paceFlags
+	List bool `help:"Write a line for good objects, too."`
+	JSON bool `name:"json" help:"Write JSON, one object a line for each object that is to be shown, and one with the summary."`
+}
+
+func (checkCmd) Help() string {
+	return `Each object that cannot be read gets a line that says why: wrong key, no key, truncated, damaged, plain, unknown version, or unreadable. The exit code is 0 if all are good. It changes nothing.
+
+A bucket with objects of several modes takes several keys: a ring, a key service and a customer key; ring and service must have the same root, or the ring one in a service with the root that is given (localkms). Otherwise check one after the other, with --mode.
+
+That a good object is the latest that was written, and that none is missing, nothing proves.
+
+    blobseal bucket check --bucket file:///srv/photos --ring my.ring --root-key-file root.key
+    blobseal bucket check --bucket file:///srv/photos --ring my.ring --root-key-file root.key --depth bodies --json | jq -r 'select(.verdict == "damaged") | .key'`
+}
+
+// findingLine is an object of a check. Its JSON is a contract.
+type findingLine struct {
+	entryLine
+	Verdict string `json:"verdict"`
+}
+
+// checkSummary is the last line of a check. Its JSON is a contract.
+type checkSummary struct {
+	Bucket   string           `json:"bucket"`
+	Depth    string           `json:"depth"`
+	Objects  int64            `json:"objects"`
+	Bad      int64            `json:"bad"`
+	Verdicts map[string]int64 `json:"verdicts"`
+}
+
+// lastVerdict ends the list of them.
+const lastVerdict = blob.VerdictUnreadable
+
+func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
+	sources := cmd.Sources()
+	if err := cmp.Or(keys.CheckAll(sources), cmd.paceFlags.check()); err != nil {
+		return err
+	}
+	ctx = keys.AsPrincipal(ctx, cmd.Principal)
+	all, err := keys.OpenAll(ctx, c, sources)
+	if err != nil {
+		return err
+	}
+	defer keys.CloseAll(all)
+	filter, err := cmd.filter(ctx, keys.ServiceOf(all))
+	if err != nil {
+		return err
+	}
+	b, err := cmd.openWhole(ctx, blob.Options{AllowPlain: cmd.AllowPlain}, all...)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	depth := map[string]blob.Depth{"envelopes": blob.CheckEnvelopes, "lengths": blob.CheckLengths, "bodies": blob.CheckBodies}[cmd.Depth]
+	p := count(ctx, c, b, cmd.Prefix)
+	defer p.done()
+	sum := checkSummary{Bucket: b.shown, Depth: cmd.Depth, Verdicts: map[string]int64{}}
+	for f, err := range b.Check(ctx, &blob.CheckOptions{Filter: filter, Depth: depth, Workers: cmd.Workers, Limit: cmd.limit()}) {
+		if err != nil {
+			p.done()
+			return b.about(err)
+		}
+		bad := f.Verdict != blob.VerdictGood && !(f.Verdict == blob.VerdictPlain && cmd.AllowPlain)
+		sum.Objects++
+		sum.Verdicts[f.Verdict.String()]++
+		if bad {
+			sum.Bad++
+		}
+		p.one()
+		if bad || cmd.List {
+			if err := cmd.show(p, b, f, bad); err != nil {
+				return err
+			}
+		}
+	}
+	p.done()
+	if err := cmd.summary(c, b, sum); err != nil {
+		return err
+	}
+	if sum.Bad > 0 {
+		return message.Problemf(nil, "%s: %d of %s cannot be read", b.shown, sum.Bad, objects(sum.Objects))
+	}
+	return nil
+}
+
+func (cmd checkCmd) show(p *counter, b *bucket, f blob.Finding, bad bool) error {
+	reason := ""
+	if f.Err != nil {
+		reason = b.says(f.Seal, f.Err)
+	}
+	switch {
+	case cmd.JSON:
+		line := findingLine{b.entryLine(f.Entry), f.Verdict.String()}
+		line.Error = reason
+		return p.writeLine(line)
+	case f.Verdict == blob.VerdictPlain && bad:
+		reason = "it is not encrypted; --allow-plain lets that be"
+	case !bad:
+		return p.printf("%s: %s, %d bytes\n", message.Printable(f.Key), strings.ToUpper(f.Verdict.String()), f.Size)
+	}
+	return p.printf("%s: %s: %s\n", message.Printable(f.Key), strings.ToUpper(f.Verdict.String()), message.Printable(reason))
+}
+
+func (cmd checkCmd) summary(c *console.Console, b *bucket, sum checkSummary) error {
+	if cmd.JSON {
+		return c.WriteLine(map[string]checkSummary{"summary": sum})
+	}
+	text := fmt.Sprintf("%s: %s", b.shown, objects(sum.Objects))
+	for v := blob.VerdictGood; v <= lastVerdict; v++ {
+		if n := sum.Verdicts[v.String()]; n > 0 {
+			text += fmt.Sprintf(", %d %s", n, v)
+		}
+	}
+	return c.Printf("%s (%s authenticated)\n", text, cmd.Depth)
+}

@@ -1,0 +1,187 @@
+package bucket
+
+import (
+	"context"
+	"io"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+)
+
+type putCmd struct {
+	bucketFlags
+	keys.Flags
+	BucketKey   bool     `group:"keys" help:"With --kms: bind the service's data key to the bucket; see encrypt."`
+	Context     []string `placeholder:"K=V" sep:"none" help:"Pair of the encryption context; may be repeated. It is bound to the object and readable in it."`
+	ContentType string   `placeholder:"TYPE" help:"Content type; by default it is found in the data."`
+	Force       bool     `help:"Replace the object if it exists."`
+	In          string   `arg:"" name:"in" help:"Plaintext; - is standard input."`
+	Key         string   `arg:"" help:"Object to write, such as 2026/cat.jpg."`
+}
+
+func (putCmd) Help() string {
+	return `The object appears when it is complete, or not at all.
+
+    blobseal bucket put --bucket 'file:///srv/photos?create_dir=true' --ring my.ring --root-key-file root.key cat.jpg 2026/cat.jpg
+    tar c docs | blobseal bucket put --bucket 's3://docs?region=eu-west-1' --kms my.kms --root-key-file root.key - docs.tar`
+}
+
+func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
+	source := cmd.Source()
+	source.BucketKey = cmd.BucketKey
+	if err := source.Check(); err != nil {
+		return err
+	}
+	pairs, err := console.ParsePairs("--context", cmd.Context)
+	if err != nil {
+		return err
+	}
+	ctx = keys.AsPrincipal(ctx, cmd.Principal)
+	in, err := file.Open(ctx, c, cmd.In)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	k, err := source.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	b, err := cmd.open(ctx, blob.Options{}, k)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	src := c.Track(ctx, in.Name, in.R, in.Size)
+	defer src.Done()
+	writing, abort := context.WithCancel(ctx) // a writer is given up by its ctx
+	defer abort()
+	w, err := b.NewWriter(writing, cmd.Key, &gcblob.WriterOptions{
+		ContentType: cmd.ContentType,
+		IfNotExist:  !cmd.Force,
+		BeforeWrite: func(as func(any) bool) error {
+			var req *blob.WriteRequest
+			if as(&req) {
+				req.Context = pairs
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return cmd.about(b, k, err)
+	}
+	if _, err := io.Copy(w, src); err != nil {
+		abort()
+		w.Close()
+		return cmd.about(b, k, err)
+	}
+	if err := w.Close(); err != nil {
+		return cmd.about(b, k, err)
+	}
+	return nil
+}
+
+// about puts an error of writing into words.
+func (cmd putCmd) about(b *bucket, k *keys.Keys, err error) error {
+	switch {
+	case !cmd.Force && gcerrors.Code(err) == gcerrors.FailedPrecondition && !k.Fails(err):
+		return message.Problemf(err, "%s: already exists; --force replaces it", cmd.Key)
+	case k.Fails(err):
+		return k.AboutSealing(err)
+	}
+	return b.aboutObject(cmd.Key, blob.KeyRef{}, err)
+}
+
+type getCmd struct {
+	bucketFlags
+	keys.Flags
+	AllowPlain bool   `help:"Read an object that is not encrypted as it is."`
+	Range      string `placeholder:"OFF-END" help:"Bytes of the plaintext: END is included, as in HTTP, and OFF- goes to the end. Reads only the chunks that it needs."`
+	Force      bool   `help:"Replace OUT if it exists."`
+	Key        string `arg:"" help:"Object to read."`
+	Out        string `arg:"" name:"out" help:"Plaintext; - is standard output."`
+}
+
+func (getCmd) Help() string {
+	return `Nothing is written that was not authenticated. A file OUT appears when all is authentic, or not at all, and is readable by you alone (mode 0600). Standard output gets authentic data as it comes: it is tentative until the exit code is 0.
+
+    blobseal bucket get --bucket file:///srv/photos --ring my.ring --root-key-file root.key 2026/cat.jpg cat.jpg
+    blobseal bucket get --bucket 's3://docs?region=eu-west-1' --kms my.kms --root-key-file root.key --range 0-511 docs.tar - | file -`
+}
+
+func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
+	if err := cmd.Source().Check(); err != nil {
+		return err
+	}
+	part, err := file.ParseRange(cmd.Range)
+	if err != nil {
+		return err
+	}
+	ctx = keys.AsPrincipal(ctx, cmd.Principal)
+	out, err := file.Create(ctx, c, cmd.Out, 0o600, cmd.Force)
+	if err != nil {
+		return err
+	}
+	defer out.Discard()
+	k, err := cmd.Source().Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	b, err := cmd.open(ctx, blob.Options{AllowPlain: cmd.AllowPlain}, k)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if k.ServiceKey != "" { // which the object must be under
+		e, err := b.ExplainRead(ctx, cmd.Key, nil)
+		if err != nil {
+			return cmd.about(ctx, b, err)
+		}
+		if err := k.Accept(ctx, cmd.Key, e.Mode, e.KeyID); err != nil {
+			return err
+		}
+	}
+	off, n := int64(0), int64(-1)
+	if part != nil {
+		attrs, err := b.Attributes(ctx, cmd.Key)
+		if err != nil {
+			return cmd.about(ctx, b, err)
+		}
+		if off, n, err = part.Within(attrs.Size); err != nil {
+			return message.Problemf(err, "%s: %s", cmd.Key, err)
+		}
+	}
+	r, err := b.NewRangeReader(ctx, cmd.Key, off, n, nil)
+	if err != nil {
+		return cmd.about(ctx, b, err)
+	}
+	defer r.Close()
+	size := n
+	if n < 0 {
+		size = r.Size()
+	}
+	src := c.Track(ctx, cmd.Key, r, size)
+	defer src.Done()
+	if _, err := io.Copy(out, src); err != nil {
+		return cmd.about(ctx, b, err)
+	}
+	src.Done()
+	return out.Commit()
+}
+
+// about puts an error of reading into words; the object may say what it is under.
+func (cmd getCmd) about(ctx context.Context, b *bucket, err error) error {
+	var seal blob.KeyRef
+	if e, explainErr := b.ExplainRead(ctx, cmd.Key, nil); explainErr == nil {
+		seal = blob.KeyRef{Mode: e.Mode, KeyID: e.KeyID}
+	}
+	return b.aboutObject(cmd.Key, seal, err)
+}

@@ -1,0 +1,143 @@
+package bucket
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+
+	gcblob "gocloud.dev/blob"
+	"golang.org/x/time/rate"
+
+	"github.com/blobseal/blobseal/blob"
+)
+
+// paceFlags say how hard to work on a bucket.
+type paceFlags struct {
+	Workers int     `placeholder:"N" help:"How many objects are in hand at once, at most 1000; by default 8."`
+	Rate    float64 `placeholder:"N" help:"At most so many objects a second."`
+}
+
+func (f paceFlags) check() error {
+	switch {
+	case f.Workers < 0 || f.Workers > 1000: // each takes memory
+		return message.Usagef("--workers %d: want 1 to 1000", f.Workers)
+	case !(f.Rate >= 0): // NaN, too
+		return message.Usagef("--rate %v: want more than 0", f.Rate)
+	}
+	return nil
+}
+
+// limit is the pace; nil for none.
+func (f paceFlags) limit() blob.Limiter {
+	if f.Rate == 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(f.Rate), 1)
+}
+
+// counter shows how many objects a command is through with, on a terminal. How
+// many there are it finds out by listing them, meanwhile.
+type counter struct {
+	c     *console.Console
+	bar   *progressbar.ProgressBar // nil if there is no terminal
+	delay *console.DelayedWriter
+	n     int64
+
+	total   atomic.Int64 // -1 until it is known
+	stop    context.CancelFunc
+	listing sync.WaitGroup
+}
+
+// count begins to count objects of b. The caller calls done.
+func count(ctx context.Context, c *console.Console, b *bucket, prefix string) *counter {
+	p := &counter{c: c}
+	if !c.IsTerminal(c.Stderr) {
+		return p
+	}
+	p.delay = &console.DelayedWriter{Dst: c.Stderr, Until: time.Now().Add(c.Patience)}
+	p.bar = progressbar.NewOptions64(-1,
+		progressbar.OptionSetWriter(p.delay),
+		progressbar.OptionSetDescription(message.Printable(b.Name())),
+		progressbar.OptionShowCount(),
+		progressbar.OptionShowIts(),
+		progressbar.OptionSetItsString("objects"),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own
+		progressbar.OptionSetWidth(20))
+	p.total.Store(-1)
+	ctx, p.stop = context.WithCancel(ctx)
+	p.listing.Go(func() {
+		if n, err := b.size(ctx, prefix); err == nil { // else the command will say
+			p.total.Store(n)
+		}
+	})
+	return p
+}
+
+// size counts the objects.
+func (b *bucket) size(ctx context.Context, prefix string) (n int64, err error) {
+	for token := gcblob.FirstPageToken; len(token) > 0; {
+		var page []*gcblob.ListObject
+		if page, token, err = b.Inner().ListPage(ctx, token, b.pageSize, &gcblob.ListOptions{Prefix: prefix}); err != nil {
+			return n, err
+		}
+		n += int64(len(page))
+	}
+	return n, nil
+}
+
+// at takes note that n objects are done with.
+func (p *counter) at(n int64) {
+	p.n = max(p.n, n)
+	if p.bar == nil {
+		return
+	}
+	if total := p.total.Load(); total > p.bar.GetMax64() && total >= p.n {
+		p.bar.ChangeMax64(total)
+	}
+	p.bar.Set64(p.n)
+}
+
+// one takes note of one more object.
+func (p *counter) one() { p.at(p.n + 1) }
+
+// printf writes a line to standard output, where the bar may be.
+func (p *counter) printf(format string, args ...any) error {
+	p.clear()
+	return p.c.Printf(format, args...)
+}
+
+// writeLine is printf for JSON.
+func (p *counter) writeLine(line any) error {
+	p.clear()
+	return p.c.WriteLine(line)
+}
+
+func (p *counter) clear() {
+	if p.bar != nil && p.delay.Shown {
+		p.bar.Clear()
+	}
+}
+
+// done takes the bar away.
+func (p *counter) done() {
+	if p.bar == nil {
+		return
+	}
+	p.stop()
+	p.listing.Wait()
+	p.bar.Exit()
+	p.clear()
+	p.bar = nil
+}
+
+// before is how far a command got, for the message of an error that ended it.
+func (p *counter) before() string { return fmt.Sprintf("after %s", objects(p.n)) }

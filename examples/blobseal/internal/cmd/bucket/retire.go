@@ -1,0 +1,163 @@
+package bucket
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/keyring"
+)
+
+type retireCmd struct {
+	Bucket []string `required:"" group:"bucket" sep:"none" placeholder:"URL" help:"Bucket; repeat it for every bucket that the ring seals for."`
+	keys.RingFlags
+	keys.VersionArg
+	Destroy    bool          `help:"Destroy the key, once it has been disabled for --quarantine."`
+	Quarantine time.Duration `default:"168h" placeholder:"DURATION" help:"How long it must be disabled before it is destroyed, as 72h; by default a week. Longer than the longest upload, and than any service goes on without having read the ring anew. 0 is for where nobody else writes."`
+	Yes        bool          `help:"Do not ask before it is destroyed."`
+	AllowEmpty bool          `help:"Take a bucket without objects for what it says; without this it is refused, since it may be another than you mean."`
+	paceFlags
+	JSON bool `name:"json" help:"Write JSON: one object."`
+}
+
+func (retireCmd) Help() string {
+	return `It reads the head of every object in the buckets. If one is under the key, or does not tell, the command names it and changes nothing. Otherwise it disables the key, looks once more, and enables it again if an object has come in between. With --destroy, run again after the quarantine, it then destroys the key, which cannot be undone.
+
+Give all buckets that the ring seals for. What is not in them, such as older versions in the store, backups and sealed files, it does not see, and nothing opens that any more.
+
+    blobseal bucket retire --bucket file:///srv/photos --ring my.ring --root-key-file root.key 5b2c8e01
+    blobseal bucket retire --bucket file:///srv/photos --bucket file:///srv/thumbs --ring my.ring --root-key-file root.key --destroy 5b2c8e01`
+}
+
+// Retirement is what became of a key. Its JSON is a contract.
+type Retirement struct {
+	KeyID        string            `json:"key_id"`
+	State        string            `json:"state"` // enabled, disabled or destroyed
+	Objects      int64             `json:"objects"`
+	Names        []blob.ObjectName `json:"names"` // the first that are under it
+	Unclear      int64             `json:"unclear"`
+	UnclearNames []blob.ObjectName `json:"unclear_names"` // the first that do not tell what they are under
+}
+
+func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
+	if err := cmp.Or(cmd.RingFlags.Check(), cmd.paceFlags.check()); err != nil {
+		return err
+	}
+	switch {
+	case cmd.Quarantine < 0:
+		return message.Usagef("--quarantine %v: want 0 or more", cmd.Quarantine)
+	case cmd.Destroy && !cmd.Yes && !c.IsTerminal(c.Stdin):
+		return message.Usagef("destroying a key cannot be undone: give --yes, or ask on a terminal")
+	}
+	ring, err := cmd.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	id := cmd.ID(ring)
+	if err := keys.Destroyable(ring, id); err != nil {
+		return message.Ring(cmd.Ring, err)
+	}
+	var all []*blob.Bucket
+	var shown []string
+	var last *bucket
+	for _, url := range cmd.Bucket {
+		if strings.HasPrefix(url, "mem:") {
+			return message.Usagef("--bucket %s: it is always empty, which proves nothing", url)
+		}
+		b, err := bucketFlags{Bucket: url}.openWhole(ctx, blob.Options{})
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		if !cmd.AllowEmpty {
+			some, _, err := b.Inner().ListPage(ctx, gcblob.FirstPageToken, 1, nil)
+			if err != nil {
+				return b.about(err)
+			}
+			if len(some) == 0 {
+				return message.Problemf(nil, "%s: no object is in it: is it the bucket that you mean? --allow-empty goes on", b.shown)
+			}
+		}
+		all, shown, last = append(all, b.Bucket), append(shown, b.shown), b
+	}
+	last.shown = strings.Join(shown, ", ") // an error of an inventory does not say whose it is
+	if cmd.Destroy && !cmd.Yes {
+		if err := c.Confirm(ctx, fmt.Sprintf("Destroy key %s of %s, if nothing in %s needs it?\nWhatever else it sealed can never be opened again.\nType yes to destroy it: ", id, message.Printable(cmd.Ring), message.Printable(strings.Join(shown, ", ")))); err != nil {
+			return err
+		}
+	}
+	opts := &blob.RetireOptions{Destroy: cmd.Destroy, Quarantine: cmd.Quarantine, Workers: cmd.Workers, Limit: cmd.limit()}
+	if cmd.Quarantine == 0 {
+		opts.Quarantine = blob.NoQuarantine
+	}
+	info, err := blob.Retire(ctx, ring, id, opts, all...)
+	var used *blob.InUseError
+	inUse := errors.As(err, &used)
+	if err == nil || inUse || errors.Is(err, blob.ErrQuarantine) {
+		if err := cmd.show(c, info, used); err != nil {
+			return err
+		}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case inUse && info.State == keyring.Disabled:
+		return message.Problemf(err, "%s: key %s is needed, by %s: it was disabled before this command, or could not be enabled again", cmd.Ring, id, neededBy(used))
+	case inUse:
+		return message.Problemf(err, "%s: key %s stays as it is: %s", cmd.Ring, id, neededBy(used))
+	case errors.Is(err, blob.ErrQuarantine):
+		return message.Problemf(err, "%s: key %s is not destroyed yet: it is disabled since %s; repeat the command from %s on", cmd.Ring, id,
+			info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
+	case message.IsRing(err):
+		return message.Ring(cmd.Ring, err)
+	}
+	return last.about(err)
+}
+
+// neededBy counts what stands against retiring a key.
+func neededBy(used *blob.InUseError) string {
+	var parts []string
+	if used.Objects > 0 {
+		parts = append(parts, objects(used.Objects)+" under it, which rewrap moves")
+	}
+	if used.Unclear > 0 {
+		parts = append(parts, objects(used.Unclear)+" that may be, which check explains")
+	}
+	return strings.Join(parts, ", and ")
+}
+
+func (cmd retireCmd) show(c *console.Console, info keyring.Info, used *blob.InUseError) error {
+	if cmd.JSON {
+		line := Retirement{KeyID: info.ID, State: info.State.String(), Names: []blob.ObjectName{}, UnclearNames: []blob.ObjectName{}}
+		if used != nil {
+			line.Objects, line.Unclear = used.Objects, used.Unclear
+			line.Names, line.UnclearNames = append(line.Names, used.Names...), append(line.UnclearNames, used.UnclearNames...)
+		}
+		return c.WriteJSON(line)
+	}
+	if used == nil {
+		return c.Printf("%s: key %s is %s: no object needs it\n", message.Printable(cmd.Ring), info.ID, info.State)
+	}
+	var text strings.Builder
+	list := func(names []blob.ObjectName, all int64, says string) {
+		for _, name := range names {
+			fmt.Fprintf(&text, "%s: %s\n", message.Printable(name.String()), says)
+		}
+		if rest := all - int64(len(names)); rest > 0 {
+			fmt.Fprintf(&text, "and %d more\n", rest)
+		}
+	}
+	list(used.Names, used.Objects, "is under the key")
+	list(used.UnclearNames, used.Unclear, "does not tell what key it is under")
+	return c.Printf("%s", text.String())
+}

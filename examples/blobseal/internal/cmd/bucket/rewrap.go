@@ -1,0 +1,306 @@
+package bucket
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// jobFlags are those of commands that change a whole bucket.
+type jobFlags struct {
+	Checkpoint  string `placeholder:"FILE" help:"Note in FILE how far it got, so that the same command goes on from there."`
+	DryRun      bool   `help:"Do all but write: data keys are opened and sealed anew, and what cannot be done shows. It takes no notice of --checkpoint."`
+	MaxFailures int    `default:"1000" placeholder:"N" help:"Give up when so many objects failed; by default 1000."`
+	paceFlags
+	List bool `help:"Write a line for each object that is changed, too."`
+	JSON bool `name:"json" help:"Write JSON, one object a line for each object of the bucket that is to be shown, and one with the summary."`
+}
+
+func (f jobFlags) check() error {
+	if f.MaxFailures < 1 {
+		return message.Usagef("--max-failures %d: want 1 or more", f.MaxFailures)
+	}
+	return f.paceFlags.check()
+}
+
+// resultLine is what became of an object. Its JSON is a contract.
+type resultLine struct {
+	Key     string     `json:"key"`
+	Outcome string     `json:"outcome"` // done, current, unmatched, changed or failed
+	From    sealShape  `json:"from"`
+	To      *sealShape `json:"to"`     // null unless it is done
+	Stored  int64      `json:"stored"` // bytes that were written
+	Error   string     `json:"error,omitempty"`
+}
+
+// jobSummary is the last line of a job. Its JSON is a contract.
+type jobSummary struct {
+	Bucket  string    `json:"bucket"`
+	Target  sealShape `json:"target"`
+	Resumed bool      `json:"resumed"`
+	DryRun  bool      `json:"dry_run"`
+	blob.Counts
+	Failed int64 `json:"failed"`
+}
+
+// run runs a job over b; do is the job, and done says what it did to an object, as in:
+// rewrapped to KEY.
+func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target *keys.Keys, prefix, done string, do func(context.Context, blob.Job) (*blob.Report, error)) error {
+	p := count(ctx, c, b, prefix)
+	defer p.done()
+	if f.DryRun {
+		done = "would be " + done
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var unwritten error // of a line, which ends the job
+	job := blob.Job{
+		Workers: f.Workers, DryRun: f.DryRun, Limit: f.limit(), MaxFailures: f.MaxFailures,
+		Progress: func(r *blob.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Changed + r.Failed) },
+		Object: func(r blob.Result) {
+			if err := f.show(p, b, r, done); err != nil {
+				unwritten = err
+				cancel()
+			}
+		},
+	}
+	if f.Checkpoint != "" {
+		store, err := keyring.NewFileStore(f.Checkpoint)
+		if err != nil {
+			return message.About(f.Checkpoint, err)
+		}
+		job.Checkpoint = checkpointStore{store, f.Checkpoint, fmt.Sprintf("blobseal checkpoint of %q\n", b.place)}
+	}
+	report, err := do(ctx, job)
+	p.done()
+	switch {
+	case unwritten != nil:
+		return unwritten
+	case err == nil, errors.Is(err, blob.ErrIncomplete):
+		if err := f.summary(c, b, report, done); err != nil {
+			return err
+		}
+		if err != nil {
+			return message.Problemf(err, "%s: %s failed, unchanged; the same command tries again", b.shown, objects(report.Failed))
+		}
+		return nil
+	case errors.Is(err, context.Canceled):
+		return message.Problemf(err, "interrupted %s; the same command %s", p.before(), f.resumes())
+	case errors.Is(err, blob.ErrTooManyFailures):
+		return message.Problemf(err, "%s: gave up when %s had failed; the same command %s", b.shown, objects(report.Failed), f.resumes())
+	case errors.Is(err, blob.ErrCheckpoint):
+		return message.Problemf(err, "%s: is the checkpoint of another job, or none: give the flags that it was made with, or another file", f.Checkpoint)
+	case target.Fails(err):
+		return target.AboutSealing(err)
+	}
+	return b.about(err)
+}
+
+// resumes says what the same command does after this one was ended.
+func (f jobFlags) resumes() string {
+	if f.Checkpoint != "" && !f.DryRun {
+		return "goes on from there"
+	}
+	return "leaves alone what is done"
+}
+
+// show writes the line of an object.
+func (f jobFlags) show(p *counter, b *bucket, r blob.Result, done string) error {
+	quiet := r.Outcome != blob.OutcomeFailed && r.Outcome != blob.OutcomeChanged && !(f.List && r.Outcome == blob.OutcomeDone)
+	switch {
+	case quiet:
+		return nil
+	case f.JSON:
+		line := resultLine{Key: r.Key, Outcome: r.Outcome.String(), From: shapeOf(r.From), Stored: r.Stored}
+		if r.Outcome == blob.OutcomeDone {
+			to := shapeOf(r.To)
+			line.To = &to
+		}
+		if r.Err != nil {
+			line.Error = b.says(r.From, r.Err)
+		}
+		return p.writeLine(line)
+	case r.Outcome == blob.OutcomeDone:
+		return p.printf("%s: %s %s\n", message.Printable(r.Key), done, sealName(r.To))
+	case r.Outcome == blob.OutcomeChanged:
+		return p.printf("%s: left alone: replaced or deleted meanwhile\n", message.Printable(r.Key))
+	}
+	return p.printf("%s: FAILED: %s\n", message.Printable(r.Key), message.Printable(message.OneLine(errors.New(b.says(r.From, r.Err)))))
+}
+
+// summary writes the last line.
+func (f jobFlags) summary(c *console.Console, b *bucket, r *blob.Report, done string) error {
+	if f.JSON {
+		return c.WriteLine(map[string]jobSummary{"summary": {b.shown, shapeOf(r.Target), r.Resumed, r.DryRun, r.Counts, r.Failed}})
+	}
+	how := ""
+	if r.Resumed {
+		how = "with the runs before: "
+	}
+	return c.Printf("%s: %s%s %s %s (%d bytes), %d there already, %d not asked for, %d changed meanwhile, %d failed\n",
+		b.shown, how, objects(r.Done), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, r.Changed, r.Failed)
+}
+
+// checkpointStore keeps a checkpoint, and puts its errors into words. It knows where
+// the bucket is, since another one of its name may be at another place.
+type checkpointStore struct {
+	keyring.Store
+	path string
+	head string // line that a checkpoint of this bucket begins with
+}
+
+func (s checkpointStore) about(err error) error {
+	switch {
+	case err == nil, errors.Is(err, keyring.ErrNotExist), errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, keyring.ErrConflict):
+		return message.Problemf(err, "%s: another command uses this checkpoint", s.path)
+	case errors.Is(err, keyring.ErrDamaged):
+		return message.Problemf(blob.ErrCheckpoint, "%s: is no checkpoint", s.path)
+	case message.IsDirectory(s.path):
+		return message.Problemf(err, "%s: %v", s.path, message.ErrIsDirectory)
+	}
+	return message.Problemf(err, "%s: %s", s.path, message.Plain(err))
+}
+
+func (s checkpointStore) Load(ctx context.Context) ([]byte, string, error) {
+	data, version, err := s.Store.Load(ctx)
+	if err != nil {
+		return nil, "", s.about(err)
+	}
+	data, found := bytes.CutPrefix(data, []byte(s.head))
+	if !found {
+		return nil, "", blob.ErrCheckpoint
+	}
+	return data, version, nil
+}
+
+func (s checkpointStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	version, err := s.Store.Swap(ctx, version, append([]byte(s.head), data...))
+	return version, s.about(err)
+}
+
+type rewrapCmd struct {
+	bucketFlags
+	keys.Flags
+	keys.TargetFlags
+	ToBucketKey bool `group:"target" help:"Bind the service's data key to the bucket, not to each object's whole name, as S3's Bucket Keys do: the service is asked less."`
+	filterFlags
+	Force bool `help:"Seal anew what is under the target's key already: a key service may have new material for the same key."`
+	jobFlags
+}
+
+func (rewrapCmd) Help() string {
+	return `Run it after a rotation: it seals each object's data key, 104 bytes, under the newest key of the ring, and copies the body as it is. Or it moves objects to another ring, key service, key or customer key. Objects that are there already are left alone, and so are those that are not encrypted: see encrypt-existing. Copies and older versions that the store keeps still open under the old key.
+
+The service may go on meanwhile. Each object is replaced as a whole, unless it was written or deleted since it was read. What fails stays as it was, and is named; the exit code is then 1. With --checkpoint, a large bucket is gone through once, however often the command is interrupted.
+
+    blobseal bucket rewrap --bucket file:///srv/photos --ring my.ring --root-key-file root.key --dry-run
+    blobseal bucket rewrap --bucket 's3://photos?region=eu-west-1' --ring my.ring --root-key-file root.key --checkpoint photos.cp --rate 500
+    blobseal bucket rewrap --bucket file:///srv/photos --ring my.ring --root-key-file root.key --prefix 2025/ --to-kms my.kms --to-root-key-file kms.key
+    blobseal bucket rewrap --bucket file:///srv/photos --kms my.kms --root-key-file root.key --to-kms-key alias/archive --to-bucket-key`
+}
+
+func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
+	source := cmd.Source()
+	to, same := cmd.Target(source, cmd.ToBucketKey)
+	if (to.KMS != "" || to.Root.Local()) && source.KMS == "" {
+		source.Principal = "" // it is the target's
+	}
+	if err := source.Check(); err != nil {
+		return err
+	}
+	switch {
+	case !same:
+		if err := to.Check(); err != nil {
+			return err
+		}
+	case source.Customer != "":
+		return message.Usagef("nothing to change: give --to-ring, --to-kms or --to-customer-key-file")
+	case source.KMS != "" && to.KMSKey == "":
+		return message.Usagef("the keys of a key service have no newest one: give --to-kms-key, or another target")
+	}
+	if err := cmd.jobFlags.check(); err != nil {
+		return err
+	}
+	ctx = keys.AsPrincipal(ctx, cmd.Principal)
+	from, err := source.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	target := from
+	switch {
+	case !same:
+		if target, err = to.Open(ctx, c); err == nil {
+			defer target.Close()
+		}
+	case from.Service != nil:
+		target, err = from.Service.Keys(to.KMSKey, to.BucketKey)
+	}
+	if err != nil {
+		return err
+	}
+	filter, err := cmd.filter(ctx, from)
+	if err != nil {
+		return err
+	}
+	b, err := cmd.openWhole(ctx, blob.Options{}, from)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return cmd.run(ctx, c, b, target, filter.Prefix, "rewrapped to", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
+		return b.Rewrap(ctx, &blob.RewrapOptions{Job: job, Filter: filter, To: target, Force: cmd.Force})
+	})
+}
+
+type encryptCmd struct {
+	bucketFlags
+	keys.Flags
+	BucketKey bool   `group:"keys" help:"With --kms: bind the service's data key to the bucket; see encrypt."`
+	Prefix    string `placeholder:"PREFIX" help:"Only objects whose keys begin so."`
+	jobFlags
+}
+
+func (encryptCmd) Help() string {
+	return `For a bucket that was there before its encryption: each object that is not encrypted is encrypted in place, with its attributes. Until that is done, the service reads both (Options.AllowPlain of package blob); afterwards it refuses what is not encrypted. In a directory, every file is an object: keep rings and keys elsewhere. Versions of objects that the store keeps, and backups, stay plaintext.
+
+    blobseal bucket encrypt-existing --bucket file:///srv/photos --ring my.ring --root-key-file root.key --dry-run
+    blobseal bucket encrypt-existing --bucket file:///srv/photos --ring my.ring --root-key-file root.key --checkpoint photos.cp`
+}
+
+func (cmd encryptCmd) Run(ctx context.Context, c *console.Console) error {
+	source := cmd.Source()
+	source.BucketKey = cmd.BucketKey
+	if err := cmp.Or(source.Check(), cmd.check()); err != nil {
+		return err
+	}
+	ctx = keys.AsPrincipal(ctx, cmd.Principal)
+	k, err := source.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	b, err := cmd.openWhole(ctx, blob.Options{}, k)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	for _, file := range []string{cmd.Ring, cmd.KMS, cmd.RootKeyFile, cmd.PassphraseFile, cmd.CustomerKeyFile, source.Root.Directory(), cmd.Checkpoint} {
+		if b.holds(file) {
+			return message.Problemf(nil, "%s: is in the bucket, and would be encrypted, too: keep it elsewhere", file)
+		}
+	}
+	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted under", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
+		return b.EncryptExisting(ctx, &blob.EncryptOptions{Job: job, Prefix: cmd.Prefix})
+	})
+}

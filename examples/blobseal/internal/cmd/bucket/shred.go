@@ -1,0 +1,249 @@
+package bucket
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+type shredCmd struct {
+	bucketFlags
+	Record string   `required:"" placeholder:"FILE" help:"Where to record what becomes unreadable, before it does: JSON, one object a line, added to FILE."`
+	Prefix string   `placeholder:"PREFIX" help:"Shred all objects whose keys begin so."`
+	KeyID  string   `name:"key-id" placeholder:"ID" help:"Shred all that this key sealed, wherever there are copies: destroy a key of --ring, or schedule that of a key of --kms."`
+	Days   int      `placeholder:"N" help:"With --kms: delete the key after so many days, 7 to 30; by default 30. Until then it can be taken back."`
+	Yes    bool     `help:"Do not ask."`
+	Keys   []string `arg:"" optional:"" name:"key" help:"Object to shred."`
+	keys.Flags
+	paceFlags
+}
+
+func (shredCmd) Help() string {
+	return `An object or a prefix is shredded by deleting it with its sealed data key. That is as good as the store's deletion: older versions, replicas and backups still open. A key reaches those, too: give what is to be forgotten together a key of its own, and shred that. Copies of a ring from before still have its keys.
+
+It asks on a terminal, and needs --yes elsewhere.
+
+    blobseal bucket shred --bucket file:///srv/photos --record shredded.jsonl users/7/cat.jpg
+    blobseal bucket shred --bucket file:///srv/photos --record shredded.jsonl --prefix users/7/ --yes
+    blobseal bucket shred --bucket file:///srv/photos --record shredded.jsonl --key-id alias/user-7 --kms my.kms --root-key-file root.key`
+}
+
+func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
+	if err := cmd.check(); err != nil {
+		return err
+	}
+	if !cmd.Yes && !c.IsTerminal(c.Stdin) {
+		return message.Usagef("shredding cannot be undone: give --yes, or ask on a terminal")
+	}
+	ctx = keys.AsPrincipal(ctx, cmd.Principal)
+	var k *keys.Keys
+	var victim blob.KeyRef
+	var destroyer blob.KeyDestroyer
+	if cmd.KeyID != "" {
+		var err error
+		if k, err = cmd.Source().Open(ctx, c); err != nil {
+			return err
+		}
+		defer k.Close()
+		if victim, destroyer, err = cmd.victim(ctx, k); err != nil {
+			return err
+		}
+	}
+	open := cmd.openWhole
+	if len(cmd.Keys) > 0 {
+		open = cmd.open
+	}
+	b, err := open(ctx, blob.Options{})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if !cmd.Yes {
+		if err := c.Confirm(ctx, fmt.Sprintf("Shred %s?\nNothing can read that afterwards.\nType yes to shred it: ", cmd.what(b))); err != nil {
+			return err
+		}
+	}
+	record, err := openRecord(cmd.Record)
+	if err != nil {
+		return message.About(cmd.Record, err)
+	}
+	defer record.Close()
+	switch {
+	case k != nil:
+		return cmd.shredKey(ctx, c, b, k, victim, destroyer, record)
+	case cmd.Prefix != "":
+		return cmd.shredPrefix(ctx, c, b, record)
+	}
+	return console.ForEach(ctx, cmd.Keys, func(name string) error {
+		err := b.ShredObject(ctx, name, record)
+		switch {
+		case errors.Is(err, blob.ErrPlain):
+			return message.Problemf(err, "%s: not encrypted, so that deleting it shreds nothing", name)
+		case err != nil:
+			return b.aboutObject(name, blob.KeyRef{}, err)
+		}
+		return c.Printf("%s: shredded\n", message.Printable(name))
+	})
+}
+
+func (cmd shredCmd) check() error {
+	source := cmd.Source()
+	given := 0
+	for _, is := range []bool{len(cmd.Keys) > 0, cmd.Prefix != "", cmd.KeyID != ""} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return message.Usagef("give one of these: keys of objects, --prefix, or --key-id")
+	case source.KMS == "" && cmd.Days != 0:
+		return message.Usagef("--days: give --kms with it")
+	case cmd.KeyID != "" && (source.Customer != "" || source.KMSKey != ""):
+		return message.Usagef("--key-id names a key of --ring or of --kms")
+	case cmd.KeyID == "" && cmd.Flags != (keys.Flags{}):
+		return message.Usagef("objects are shredded without a key: give --key-id with --ring or --kms, or neither")
+	case cmd.KeyID != "":
+		if err := source.Check(); err != nil {
+			return err
+		}
+	}
+	return cmp.Or(console.CheckDays("--days", cmd.Days, localkms.MinDeletionDays, localkms.MaxDeletionDays), cmd.paceFlags.check())
+}
+
+// what names what is to be shredded.
+func (cmd shredCmd) what(b *bucket) string {
+	switch {
+	case cmd.KeyID != "":
+		return fmt.Sprintf("all that key %s sealed, in %s and wherever else", message.Printable(cmd.KeyID), b.shown)
+	case cmd.Prefix != "":
+		return fmt.Sprintf("all objects of %s whose keys begin with %q", b.shown, cmd.Prefix)
+	}
+	return fmt.Sprintf("%s of %s", objects(int64(len(cmd.Keys))), b.shown)
+}
+
+func (cmd shredCmd) options() *blob.ShredOptions {
+	return &blob.ShredOptions{Workers: cmd.Workers, Limit: cmd.limit()}
+}
+
+func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket, k *keys.Keys, victim blob.KeyRef, destroyer blob.KeyDestroyer, record recordFile) error {
+	report, err := blob.ShredKey(ctx, victim, destroyer, record, cmd.options(), b.Bucket)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return message.Problemf(err, "interrupted before key %s was destroyed; it is disabled, unless it had not come to that: repeat the command, or enable the key", victim.KeyID)
+	case err != nil && (k.Fails(err) || message.IsRing(err)):
+		return k.AboutSealing(err)
+	case err != nil:
+		return b.about(err)
+	}
+	fate := "destroyed"
+	if k.Service != nil {
+		fate = "disabled, and is deleted after some days; see: blobseal kms describe --kms " + k.Service.Dir
+	}
+	if err := c.Printf("%s: %s sealed %s here; the key is %s\n", b.shown, sealName(victim), objects(report.Objects), fate); err != nil {
+		return err
+	}
+	if report.Failed > 0 {
+		return message.Problemf(nil, "%s: %s did not tell what key they are under; see %s", b.shown, objects(report.Failed), cmd.Record)
+	}
+	return nil
+}
+
+func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *bucket, record recordFile) error {
+	report, err := b.ShredPrefix(ctx, cmd.Prefix, record, cmd.options())
+	switch {
+	case errors.Is(err, context.Canceled):
+		return message.Problemf(err, "interrupted after %s; see %s", objects(report.Objects), cmd.Record)
+	case err != nil && !errors.Is(err, blob.ErrIncomplete):
+		return b.about(err)
+	}
+	if err := c.Printf("%s: %s shredded\n", b.shown, objects(report.Objects)); err != nil {
+		return err
+	}
+	if err != nil {
+		return message.Problemf(err, "%s: %s not shredded; see %s", b.shown, objects(report.Failed), cmd.Record)
+	}
+	return nil
+}
+
+// victim is the key to destroy.
+func (cmd shredCmd) victim(ctx context.Context, k *keys.Keys) (blob.KeyRef, blob.KeyDestroyer, error) {
+	if k.Ring != nil {
+		id := keys.VersionArg{Key: cmd.KeyID}.ID(k.Ring)
+		if err := keys.Destroyable(k.Ring, id); err != nil {
+			return blob.KeyRef{}, nil, message.Ring(k.RingPath, err)
+		}
+		return blob.KeyRef{Mode: sse.ModeManaged, KeyID: id}, blob.Version(k.Ring, id), nil
+	}
+	arn, err := k.Service.Resolve(ctx, cmd.KeyID)
+	if err != nil {
+		return blob.KeyRef{}, nil, k.Service.About(kms.OpDecrypt, cmd.KeyID, err)
+	}
+	return blob.KeyRef{Mode: sse.ModeKMS, KeyID: arn}, serviceKeyDestroyer{k.Service, arn, cmd.Days}, nil
+}
+
+// serviceKeyDestroyer is a key of a key service.
+type serviceKeyDestroyer struct {
+	service *keys.Service
+	arn     string
+	days    int
+}
+
+func (d serviceKeyDestroyer) Disable(ctx context.Context) error {
+	return d.service.About(localkms.OpDisableKey, d.arn, d.service.DisableKey(ctx, d.arn))
+}
+
+func (d serviceKeyDestroyer) Destroy(ctx context.Context) error {
+	_, err := d.service.ScheduleKeyDeletion(ctx, d.arn, d.days)
+	if err = d.service.About(localkms.OpScheduleKeyDeletion, d.arn, err); err != nil {
+		return message.Problemf(err, "%s; the key is disabled", message.OneLine(err))
+	}
+	return nil
+}
+
+// recordFile is the record of shredding.
+type recordFile struct {
+	*os.File
+	name string
+}
+
+// openRecord opens a record to add to it. It spares files of other kinds, and ends a
+// line that was torn off.
+func openRecord(name string) (recordFile, error) {
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return recordFile{}, err
+	}
+	var first, last [1]byte
+	if info, statErr := file.Stat(); statErr == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		file.ReadAt(first[:], 0)
+		file.ReadAt(last[:], info.Size()-1)
+		switch {
+		case first[0] != '{':
+			err = errors.New("is not a record of what was shredded")
+		case last[0] != '\n':
+			_, err = file.WriteString("\n")
+		}
+	}
+	if err != nil {
+		file.Close()
+	}
+	return recordFile{file, name}, err
+}
+
+func (f recordFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	return n, message.About(f.name, err)
+}
+
+func (f recordFile) Sync() error { return message.About(f.name, f.File.Sync()) }

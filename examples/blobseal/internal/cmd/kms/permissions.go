@@ -1,0 +1,379 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+// aliasCmd are the commands on aliases.
+type aliasCmd struct {
+	Create aliasCreateCmd `cmd:"" help:"Give a key a name."`
+	Update aliasUpdateCmd `cmd:"" help:"Make a name that exists another key's."`
+	Delete aliasDeleteCmd `cmd:"" help:"Take a name away; the key stays."`
+	List   aliasListCmd   `cmd:"" help:"List names."`
+}
+
+// aliasArg names an alias.
+type aliasArg struct {
+	Alias string `arg:"" placeholder:"alias/NAME" help:"Its name, with alias/ in front. Names that begin with alias/blobseal/ are the service's."`
+}
+
+type aliasCreateCmd struct {
+	serviceFlags
+	aliasArg
+	serviceKeyArg
+}
+
+func (aliasCreateCmd) Help() string {
+	return `Files keep the id of the key, not the name that it had.
+
+    blobseal kms alias create --kms my.kms --root-key-file root.key alias/photos 5b2c8e01-…`
+}
+
+func (cmd aliasCreateCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.name(ctx, c, localkms.OpCreateAlias, cmd.Alias, cmd.Key, (*localkms.Client).CreateAlias)
+}
+
+func (f serviceFlags) name(ctx context.Context, c *console.Console, op kms.Operation, alias, key string, do func(*localkms.Client, context.Context, string, string) error) error {
+	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
+		if err := do(s.Client, ctx, alias, key); err != nil {
+			return s.About(op, key, err)
+		}
+		return c.Printf("%s: %s is %s\n", message.Printable(f.KMS), message.Printable(alias), message.Printable(key))
+	})
+}
+
+type aliasUpdateCmd struct {
+	serviceFlags
+	aliasArg
+	serviceKeyArg
+}
+
+func (aliasUpdateCmd) Help() string {
+	return `New files that name the alias get the new key; old ones keep theirs until they are rewrapped.
+
+    blobseal kms alias update --kms my.kms --root-key-file root.key alias/photos 5b2c8e01-…`
+}
+
+func (cmd aliasUpdateCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.name(ctx, c, localkms.OpUpdateAlias, cmd.Alias, cmd.Key, (*localkms.Client).UpdateAlias)
+}
+
+type aliasDeleteCmd struct {
+	serviceFlags
+	aliasArg
+}
+
+func (aliasDeleteCmd) Help() string {
+	return `Files that were encrypted by that name stay readable.
+
+    blobseal kms alias delete --kms my.kms --root-key-file root.key alias/photos`
+}
+
+func (cmd aliasDeleteCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.change(ctx, c, localkms.OpDeleteAlias, cmd.Alias, func(ctx context.Context, s *keys.Service) error {
+		return s.DeleteAlias(ctx, cmd.Alias)
+	}, "is deleted")
+}
+
+type aliasListCmd struct {
+	serviceFlags
+	Key  string `arg:"" optional:"" help:"Only those of this key."`
+	JSON bool   `name:"json" help:"Write JSON."`
+}
+
+func (aliasListCmd) Help() string {
+	return `One line for each alias, with the key's id.
+
+    blobseal kms alias list --kms my.kms --root-key-file root.key`
+}
+
+func (cmd aliasListCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
+		aliases := []*localkms.Alias{}
+		for marker := ""; ; {
+			page, next, err := s.ListAliases(ctx, cmd.Key, localkms.MaxPage, marker)
+			if err != nil {
+				return s.About(localkms.OpListAliases, cmd.Key, err)
+			}
+			aliases = append(aliases, page...)
+			if marker = next; next == "" {
+				break
+			}
+		}
+		if cmd.JSON {
+			return c.WriteJSON(map[string]any{"aliases": aliases})
+		}
+		return c.Table(func(w *tabwriter.Writer) {
+			fmt.Fprintln(w, "ALIAS\tKEY\tCREATED\tUPDATED")
+			for _, a := range aliases {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a.Name, a.KeyID, a.Created.Format(time.RFC3339), a.Updated.Format(time.RFC3339))
+			}
+		})
+	})
+}
+
+// policyCmd are the commands on policies.
+type policyCmd struct {
+	Get    policyGetCmd    `cmd:"" help:"Write a key's policy, as it was put."`
+	Put    policyPutCmd    `cmd:"" help:"Give a key a policy, in place of the one that it may have."`
+	Delete policyDeleteCmd `cmd:"" help:"Take a key's policy away: everyone may do everything then."`
+}
+
+const policyHelp = `A policy is in Cedar. A key that has one denies what nobody permits, and forbid beats permit. The actions are the operations of AWS KMS, such as Action::"Decrypt", and the groups Action::"Use", Action::"View" and Action::"Administer". Writing needs GenerateDataKey, reading Decrypt. A writer who may not read:
+
+    permit (principal == Principal::"user:admin", action, resource);
+    permit (principal == Principal::"user:writer", action == Action::"GenerateDataKey", resource);
+    permit (principal == Principal::"user:reader", action == Action::"Decrypt", resource)
+      when { context.encryptionContext has team && context.encryptionContext.team == "blue" };`
+
+func (policyCmd) Help() string { return policyHelp }
+
+type policyGetCmd struct {
+	serviceFlags
+	serviceKeyArg
+}
+
+func (policyGetCmd) Help() string {
+	return `A key without a policy is an error.
+
+    blobseal kms policy get --kms my.kms --root-key-file root.key alias/photos >photos.cedar`
+}
+
+func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
+		text, err := s.KeyPolicy(ctx, cmd.Key)
+		if err != nil {
+			return s.About(localkms.OpGetKeyPolicy, cmd.Key, err)
+		}
+		if text == "" {
+			return message.Problemf(nil, "%s: %s has no policy: everyone may do everything with it", cmd.KMS, cmd.Key)
+		}
+		if !strings.HasSuffix(text, "\n") {
+			text += "\n"
+		}
+		return c.Printf("%s", text)
+	})
+}
+
+type policyPutCmd struct {
+	serviceFlags
+	serviceKeyArg
+	File  string `arg:"" help:"Policy in Cedar; - is standard input."`
+	Force bool   `help:"Set it although it forbids you to replace it."`
+}
+
+func (policyPutCmd) Help() string {
+	return policyHelp + `
+
+It is refused if it does not parse, and if you could not put another one under it.
+
+    blobseal kms policy put --kms my.kms --root-key-file root.key alias/photos photos.cedar`
+}
+
+func (cmd policyPutCmd) Run(ctx context.Context, c *console.Console) error {
+	text, err := readPolicy(ctx, c, cmd.File)
+	if err != nil {
+		return err
+	}
+	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
+		if err := s.PutKeyPolicy(ctx, cmd.Key, text, &localkms.PutKeyPolicyOptions{BypassLockoutCheck: cmd.Force}); err != nil {
+			return aboutPolicy(s, localkms.OpPutKeyPolicy, cmd.Key, cmd.File, err)
+		}
+		return c.Printf("%s: %s has the policy\n", message.Printable(cmd.KMS), message.Printable(cmd.Key))
+	})
+}
+
+// readPolicy reads a policy, without judging it.
+func readPolicy(ctx context.Context, c *console.Console, name string) (string, error) {
+	in, err := file.Open(ctx, c, name)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in.R, localkms.MaxPolicy+1))
+	if err == nil && len(text) > localkms.MaxPolicy {
+		err = fmt.Errorf("more than %d bytes, too long for a policy", localkms.MaxPolicy)
+	}
+	return string(text), message.About(in.Name, err)
+}
+
+// aboutPolicy is about for what a policy in a file may be the cause of.
+func aboutPolicy(s *keys.Service, op kms.Operation, key, file string, err error) error {
+	if errors.Is(err, localkms.ErrPolicy) || errors.Is(err, localkms.ErrLockout) {
+		if file == "-" {
+			file = "standard input"
+		}
+		return message.Problemf(err, "%s: %s", file, s.Says(op, key, err))
+	}
+	return s.About(op, key, err)
+}
+
+type policyDeleteCmd struct {
+	serviceFlags
+	serviceKeyArg
+}
+
+func (policyDeleteCmd) Help() string {
+	return `Grants stay.
+
+    blobseal kms policy delete --kms my.kms --root-key-file root.key alias/photos`
+}
+
+func (cmd policyDeleteCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.change(ctx, c, localkms.OpDeleteKeyPolicy, cmd.Key, func(ctx context.Context, s *keys.Service) error {
+		return s.DeleteKeyPolicy(ctx, cmd.Key)
+	}, "has no policy any more: everyone may do everything with it")
+}
+
+// grantCmd are the commands on grants.
+type grantCmd struct {
+	Create grantCreateCmd `cmd:"" help:"Permit someone to use a key."`
+	List   grantListCmd   `cmd:"" help:"List the grants of a key."`
+	Revoke grantRevokeCmd `cmd:"" help:"Take a grant away, as who administers the key."`
+	Retire grantRetireCmd `cmd:"" help:"Give a grant up, as who has it or retires it."`
+}
+
+type grantCreateCmd struct {
+	serviceFlags
+	serviceKeyArg
+	To            string          `required:"" placeholder:"ID" help:"Principal that is permitted."`
+	Operation     []kms.Operation `required:"" placeholder:"OP" enum:"GenerateDataKey,GenerateDataKeyWithoutPlaintext,Encrypt,Decrypt,ReEncryptFrom,ReEncryptTo,DescribeKey,RetireGrant" help:"What it may do: ${enum}. May be repeated."`
+	ContextEquals []string        `placeholder:"K=V" sep:"none" help:"Only where the encryption context has these pairs and no others."`
+	ContextSubset []string        `placeholder:"K=V" sep:"none" help:"Only where the encryption context has these pairs among others."`
+	RetireBy      string          `placeholder:"ID" help:"Principal that may retire the grant."`
+	Name          string          `help:"Name, so that a repetition of the command changes nothing."`
+}
+
+func (grantCreateCmd) Help() string {
+	return `It writes the grant's id. A grant permits beside the key's policy; what a policy forbids stays forbidden. The encryption context of a file is what --context gave to encrypt, and blobseal:object with the file's name.
+
+    blobseal kms grant create --kms my.kms --root-key-file root.key alias/photos --to user:bob --operation Decrypt --context-subset team=blue`
+}
+
+func (cmd grantCreateCmd) Run(ctx context.Context, c *console.Console) error {
+	in := &localkms.CreateGrantInput{Grantee: cmd.To, Operations: cmd.Operation, RetiringPrincipal: cmd.RetireBy, Name: cmd.Name}
+	if len(cmd.ContextEquals) > 0 && len(cmd.ContextSubset) > 0 {
+		return message.Usagef("--context-equals and --context-subset: give one of them only")
+	}
+	var err error
+	if in.ContextEquals, err = console.ParsePairs("--context-equals", cmd.ContextEquals); err != nil {
+		return err
+	}
+	if in.ContextSubset, err = console.ParsePairs("--context-subset", cmd.ContextSubset); err != nil {
+		return err
+	}
+	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
+		grant, err := s.CreateGrant(ctx, cmd.Key, in)
+		if err != nil {
+			return s.About(localkms.OpCreateGrant, cmd.Key, err)
+		}
+		return c.Printf("%s\n", grant.ID)
+	})
+}
+
+type grantListCmd struct {
+	serviceFlags
+	serviceKeyArg
+	JSON bool `name:"json" help:"Write JSON."`
+}
+
+func (grantListCmd) Help() string {
+	return `The oldest is first.
+
+    blobseal kms grant list --kms my.kms --root-key-file root.key alias/photos`
+}
+
+func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
+		grants, err := s.ListGrants(ctx, cmd.Key)
+		if err != nil {
+			return s.About(localkms.OpListGrants, cmd.Key, err)
+		}
+		if cmd.JSON {
+			return c.WriteJSON(map[string]any{"grants": append([]*localkms.Grant{}, grants...)})
+		}
+		return c.Table(func(w *tabwriter.Writer) {
+			fmt.Fprintln(w, "GRANT\tNAME\tTO\tOPERATIONS\tCONTEXT\tRETIRED BY\tCREATED")
+			for _, g := range grants {
+				var ops []string
+				for _, op := range g.Operations {
+					ops = append(ops, string(op))
+				}
+				limit := "any"
+				if len(g.ContextEquals) > 0 {
+					limit = "equals " + pairsShown(g.ContextEquals)
+				} else if len(g.ContextSubset) > 0 {
+					limit = "has " + pairsShown(g.ContextSubset)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.ID, message.OrNone(g.Name), message.Printable(g.Grantee), strings.Join(ops, " "), limit, message.OrNone(g.RetiringPrincipal), g.Created.Format(time.RFC3339))
+			}
+		})
+	})
+}
+
+func pairsShown(ec kms.Context) string {
+	var pairs []string
+	for _, name := range ec.Keys() {
+		pairs = append(pairs, message.Printable(name+"="+ec[name]))
+	}
+	return strings.Join(pairs, " ")
+}
+
+// grantArg names a grant.
+type grantArg struct {
+	Grant string `arg:"" help:"Id; see kms grant list."`
+}
+
+type grantRevokeCmd struct {
+	serviceFlags
+	serviceKeyArg
+	grantArg
+}
+
+func (grantRevokeCmd) Help() string {
+	return `It ends at once.
+
+    blobseal kms grant revoke --kms my.kms --root-key-file root.key alias/photos 5b2c8e01…`
+}
+
+func (cmd grantRevokeCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.end(ctx, c, localkms.OpRevokeGrant, cmd.Key, cmd.Grant, (*localkms.Client).RevokeGrant, "revoked")
+}
+
+func (f serviceFlags) end(ctx context.Context, c *console.Console, op kms.Operation, key, grant string, do func(*localkms.Client, context.Context, string, string) error, done string) error {
+	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
+		if err := do(s.Client, ctx, key, grant); err != nil {
+			return s.About(op, key, err)
+		}
+		return c.Printf("%s: grant %s of %s is %s\n", message.Printable(f.KMS), message.Printable(grant), message.Printable(key), done)
+	})
+}
+
+type grantRetireCmd struct {
+	serviceFlags
+	serviceKeyArg
+	grantArg
+}
+
+func (grantRetireCmd) Help() string {
+	return `Its retiring principal may do that, and the one that it permits, if RetireGrant is among its operations.
+
+    blobseal kms grant retire --kms my.kms --root-key-file root.key --principal user:bob alias/photos 5b2c8e01…`
+}
+
+func (cmd grantRetireCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.end(ctx, c, localkms.OpRetireGrant, cmd.Key, cmd.Grant, (*localkms.Client).RetireGrant, "retired")
+}

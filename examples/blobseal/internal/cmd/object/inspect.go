@@ -1,0 +1,120 @@
+package object
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+type Inspect struct {
+	JSON  bool     `name:"json" help:"Write one JSON object a line for each file."`
+	Files []string `arg:"" name:"file" help:"Sealed file; - is standard input."`
+}
+
+func (Inspect) Help() string {
+	return `What it shows is what the file says, and nothing of that is authenticated: verify does that. The plaintext's size is computed from the body's.
+
+    blobseal inspect photo.enc
+    blobseal inspect --json *.enc | jq -r 'select(.mode == "SSE-S3") | .key_id'`
+}
+
+// description of a file. Its JSON is a contract.
+type inspection struct {
+	File          string      `json:"file"`
+	Mode          sse.Mode    `json:"mode"`
+	KeyID         string      `json:"key_id"`     // empty for SSE-C
+	BucketKey     bool        `json:"bucket_key"` // of SSE-KMS
+	Context       kms.Context `json:"context"`
+	EnvelopeSize  int         `json:"envelope_size"`
+	BodySize      int64       `json:"body_size"`
+	PlaintextSize *int64      `json:"plaintext_size"` // null if no plaintext has such a body
+	PendingRewrap bool        `json:"pending_rewrap"`
+}
+
+func (cmd Inspect) Run(ctx context.Context, c *console.Console) error {
+	several := false
+	return console.ForEach(ctx, cmd.Files, func(name string) error {
+		found, err := Describe(ctx, c, name)
+		if err != nil {
+			return err
+		}
+		if cmd.JSON {
+			return message.About("standard output", json.NewEncoder(c.Stdout).Encode(found))
+		}
+		if several {
+			if err := c.Printf("\n"); err != nil {
+				return err
+			}
+		}
+		several = true
+		return c.Printf("%s", found)
+	})
+}
+
+func Describe(ctx context.Context, c *console.Console, name string) (*inspection, error) {
+	o, err := Open(ctx, c, name)
+	if err != nil {
+		return nil, err
+	}
+	defer o.Close()
+	if o.Size < 0 {
+		if o.Size, err = io.Copy(io.Discard, o.body); err != nil {
+			return nil, message.About(o.Name, err)
+		}
+	}
+	found := &inspection{
+		File: name, Mode: o.env.Mode(), KeyID: o.env.KeyID(), BucketKey: o.env.BucketKey(), Context: o.env.Context(),
+		EnvelopeSize: o.env.Size(), BodySize: o.Size, PendingRewrap: o.pending,
+	}
+	if n, err := sse.PlaintextSize(o.Size); err == nil {
+		found.PlaintextSize = &n
+	}
+	return found, nil
+}
+
+// String is the description for people.
+func (i *inspection) String() string {
+	var text strings.Builder
+	fmt.Fprintln(&text, message.Printable(i.File))
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	meaning := map[sse.Mode]string{
+		sse.ModeManaged: "a key ring", sse.ModeKMS: "a key service", sse.ModeCustomer: "a customer key",
+	}
+	fmt.Fprintf(w, "  mode\t%v, %s\n", i.Mode, meaning[i.Mode])
+	if i.KeyID != "" {
+		fmt.Fprintf(w, "  key\t%s\n", message.Printable(i.KeyID))
+	}
+	if i.BucketKey {
+		fmt.Fprintf(w, "  bucket key\tyes: the key service bound the bucket, not the whole name\n")
+	}
+	if len(i.Context) == 0 {
+		fmt.Fprintf(w, "  context\tnone\n")
+	}
+	for n, name := range i.Context.Keys() {
+		label := ""
+		if n == 0 {
+			label = "context"
+		}
+		fmt.Fprintf(w, "  %s\t%s=%s\n", label, message.Printable(name), message.Printable(i.Context[name]))
+	}
+	fmt.Fprintf(w, "  envelope\t%d bytes\n", i.EnvelopeSize)
+	fmt.Fprintf(w, "  body\t%d bytes\n", i.BodySize)
+	if i.PlaintextSize != nil {
+		fmt.Fprintf(w, "  plaintext\t%d bytes, by arithmetic; not authenticated\n", *i.PlaintextSize)
+	} else {
+		fmt.Fprintf(w, "  plaintext\tnone has such a body: the file is truncated\n")
+	}
+	if i.PendingRewrap {
+		fmt.Fprintf(w, "  rewrap\tinterrupted; the next rewrap finishes it\n")
+	}
+	w.Flush()
+	return text.String()
+}

@@ -1,0 +1,175 @@
+// Package object has the commands on sealed files.
+package object
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Envelopes are padded to a multiple of this many bytes, so that another one
+// fits in their place.
+const EnvelopeUnit = 1024
+
+// Sizes of a chunk of a body, from the format.
+const (
+	ChunkSize       = 16384
+	SealedChunkSize = 16400
+)
+
+func envelopeSize(env *sse.Envelope) int {
+	return (env.Size() + EnvelopeUnit - 1) / EnvelopeUnit * EnvelopeUnit
+}
+
+// objectFlags say which object a file is.
+type objectFlags struct {
+	Object  string   `placeholder:"BUCKET/KEY" help:"Name that the file is bound to; it opens under no other. Without it a file is bound to no name and can be renamed freely."`
+	Context []string `placeholder:"K=V" sep:"none" help:"Pair of the encryption context; may be repeated. It is bound to the file and readable in it."`
+}
+
+func (f objectFlags) object() (obj sse.Object, err error) {
+	if obj, err = parseObject("--object", f.Object); err != nil {
+		return obj, err
+	}
+	obj.Context, err = console.ParsePairs("--context", f.Context)
+	return obj, err
+}
+
+// parseObject splits a name at its first slash. No name is the empty one.
+func parseObject(flag, name string) (obj sse.Object, err error) {
+	if name == "" {
+		return obj, nil
+	}
+	var found bool
+	if obj.Bucket, obj.Key, found = strings.Cut(name, "/"); !found {
+		return obj, message.Usagef("%s %q: want BUCKET/KEY", flag, name)
+	}
+	return obj, nil
+}
+
+// Object is a sealed file, or standard input, of which the envelope was read.
+type Object struct {
+	*file.Input
+	env     *sse.Envelope
+	body    io.Reader // what is behind the envelope
+	Size    int64     // of the body; -1 if it is not known
+	pending bool      // env is that of an unfinished rewrap, from its journal
+}
+
+// Open opens a sealed file and reads its envelope, or that of a rewrap
+// that was interrupted. The caller closes it.
+func Open(ctx context.Context, c *console.Console, name string) (*Object, error) {
+	in, err := file.Open(ctx, c, name)
+	if err != nil {
+		return nil, err
+	}
+	o := &Object{Input: in, Size: -1}
+	if err := o.ReadEnvelope(ctx); err != nil {
+		in.Close()
+		return nil, aboutObject(o, nil, err)
+	}
+	return o, nil
+}
+
+func (o *Object) ReadEnvelope(ctx context.Context) (err error) {
+	if !o.Regular() {
+		o.body = o.R
+		o.env, err = sse.ReadEnvelope(o.R)
+		return err
+	}
+	if err := file.Lock(ctx, o.File, false); err != nil { // not in the midst of a rewrap
+		return err
+	}
+	defer file.Unlock(o.File)
+	j, err := file.FindJournal(o.Input.Name, o.File)
+	if err != nil {
+		return err
+	}
+	if j.State == file.JournalPending {
+		o.env, o.pending = j.Env, true
+	} else if o.env, err = sse.ReadEnvelope(io.NewSectionReader(o.File, 0, o.Input.Size)); err != nil {
+		return err
+	}
+	o.Size = o.Input.Size - int64(o.env.Size())
+	o.body = o.bodyAt()
+	return nil
+}
+
+// bodyAt gives random access to the body of a regular file.
+func (o *Object) bodyAt() *io.SectionReader {
+	return io.NewSectionReader(o.File, int64(o.env.Size()), o.Size)
+}
+
+// Decrypt opens the object's data key. It proves the end of a body that can be
+// read at random, so that a file which was cut short is refused before a byte of
+// it is used.
+func (o *Object) Decrypt(ctx context.Context, k *keys.Keys, obj sse.Object) (*sse.Decryption, error) {
+	if err := k.Accept(ctx, o.Name, o.env.Mode(), o.env.KeyID()); err != nil {
+		return nil, err
+	}
+	d, err := k.Decrypt(ctx, obj, o.env)
+	return d, aboutObject(o, k, err)
+}
+
+// prove authenticates the length of a regular file's body and returns the
+// plaintext's.
+func (o *Object) prove(d *sse.Decryption) (int64, error) {
+	r, err := d.ReaderAt(o.bodyAt(), o.Size)
+	if err != nil {
+		return 0, aboutObject(o, nil, err)
+	}
+	return r.Size(), nil
+}
+
+// badChunk describes the first chunk that is not authentic.
+func (o *Object) badChunk(i int64) string {
+	text := fmt.Sprintf("damaged: chunk %d is not authentic, at byte %d of the file (byte %d of the plaintext)",
+		i, int64(o.env.Size())+i*SealedChunkSize, i*ChunkSize)
+	if o.Size >= 0 && i == o.Size/SealedChunkSize {
+		text += "; it is the last one: the file may have been cut short"
+	}
+	return text
+}
+
+// aboutObject puts an error of a sealed file into words. It may know the file's
+// envelope and the keys that were tried, or not.
+func aboutObject(o *Object, k *keys.Keys, err error) error {
+	says := func(format string, args ...any) error {
+		return message.Problemf(err, "%s: %s", o.Name, fmt.Sprintf(format, args...))
+	}
+	var chunk *sse.ChunkError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, new(*message.Problem)), errors.As(err, new(message.UsageError)), errors.Is(err, context.Canceled):
+		return message.About(o.Name, err)
+	}
+	if o.env != nil {
+		if text := keys.AboutKey(k, o.env.Mode(), o.env.KeyID(), err); text != "" {
+			return says("%s", text)
+		}
+	}
+	switch {
+	case errors.Is(err, sse.ErrVersion):
+		return says("sealed by another version of blobseal: %s", message.Plain(err))
+	case errors.Is(err, sse.ErrFormat) && errors.Is(err, io.ErrUnexpectedEOF):
+		return says("not a sealed file, or cut short within its envelope")
+	case errors.Is(err, sse.ErrFormat):
+		return says("not a sealed file, or its envelope is damaged: %s", strings.TrimPrefix(message.Plain(err), "not an envelope: "))
+	case errors.Is(err, sse.ErrKey):
+		return says("wrong key, object or context, or edited envelope")
+	case errors.Is(err, sse.ErrTruncated):
+		return says("truncated: it ends where no sealed file can end")
+	case errors.As(err, &chunk):
+		return says("%s", o.badChunk(chunk.Chunk))
+	}
+	return message.About(o.Name, err)
+}

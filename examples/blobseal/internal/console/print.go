@@ -1,0 +1,78 @@
+package console
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+)
+
+// ForEach calls f with each name, goes on after a failure, and returns one error
+// for all. It stops when ctx ends.
+func ForEach(ctx context.Context, names []string, f func(name string) error) error {
+	var first error
+	failed := 0
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return message.About(name, err)
+		}
+		if err := f(name); err != nil {
+			failed++
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	if failed > 1 {
+		return message.Problemf(first, "%s (and %d more of %d files failed)", message.OneLine(first), failed-1, len(names))
+	}
+	return first
+}
+
+// Printf writes to standard output. An error of that shows.
+func (c *Console) Printf(format string, args ...any) error {
+	_, err := fmt.Fprintf(c.Stdout, format, args...)
+	return message.About("standard output", err)
+}
+
+// Table writes what print prints, in columns.
+func (c *Console) Table(print func(*tabwriter.Writer)) error {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	print(w)
+	w.Flush()
+	return c.Printf("%s", text.String())
+}
+
+func (c *Console) WriteJSON(value any) error {
+	e := json.NewEncoder(c.Stdout)
+	e.SetIndent("", "  ")
+	return message.About("standard output", e.Encode(value))
+}
+
+// WriteLine writes one line.
+func (c *Console) WriteLine(line any) error {
+	return message.About("standard output", json.NewEncoder(c.Stdout).Encode(line))
+}
+
+// Confirm asks on the terminal.
+func (c *Console) Confirm(ctx context.Context, question string) error {
+	fmt.Fprint(c.Stderr, question)
+	answer, err := bufio.NewReader(&AbandoningReader{Ctx: ctx, Src: c.Stdin}).ReadString('\n')
+	if err != nil {
+		fmt.Fprintln(c.Stderr)
+		if !errors.Is(err, io.EOF) {
+			return message.About("standard input", err)
+		}
+	}
+	if strings.TrimSpace(answer) != "yes" {
+		return message.Problemf(nil, "not confirmed: nothing was changed")
+	}
+	return nil
+}

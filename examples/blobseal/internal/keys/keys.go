@@ -1,0 +1,191 @@
+// Package keys opens what seals and opens files: rings, key services and customer
+// keys, and the roots and audit trails of these.
+package keys
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Flags name the keys of a file: a ring, a key service, or a customer key.
+type Flags struct {
+	Ring            string `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
+	KMS             string `name:"kms" group:"keys" placeholder:"DIR" help:"Key service (SSE-KMS)."`
+	KMSKey          string `name:"kms-key" group:"keys" placeholder:"KEY" help:"The service's key, as its id, ARN or alias: to encrypt under, by default alias/blobseal/default; otherwise the one that files must be under."`
+	Principal       string `group:"keys" placeholder:"ID" help:"Who asks the service, for its policies and its audit trail; by default user:NAME, the user that you are."`
+	RootKeyFile     string `group:"keys" placeholder:"FILE" help:"Root key of the ring or the service: 32 bytes, as they are or in hex or base64."`
+	PassphraseFile  string `group:"keys" placeholder:"FILE" help:"Passphrase of the ring or the service, without its line end. Or set BLOBSEAL_PASSPHRASE."`
+	RootKMSKey      string `name:"root-kms-key" group:"keys" placeholder:"URL" help:"Root key of the ring or the service in a key service, such as awskms:///alias/rings; see ring."`
+	CustomerKeyFile string `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C): 32 bytes, as they are or in hex or base64."`
+}
+
+func (f Flags) Source() Source {
+	return Source{
+		Ring:      f.Ring,
+		KMS:       f.KMS,
+		KMSKey:    f.KMSKey,
+		Principal: f.Principal,
+		Root:      RootSource{f.RootKeyFile, f.PassphraseFile, f.RootKMSKey, "", "BLOBSEAL_PASSPHRASE"},
+		Customer:  f.CustomerKeyFile,
+	}
+}
+
+// Source is where a file's key comes from. The prefix of its flags is root's.
+type Source struct {
+	Ring        string
+	KMS, KMSKey string
+	BucketKey   bool
+	Principal   string
+	Root        RootSource
+	Customer    string
+}
+
+func (s Source) Check() error {
+	prefix := s.Root.Prefix
+	var given []string
+	for _, source := range []struct{ flag, value string }{{"ring", s.Ring}, {"kms", s.KMS}, {"customer-key-file", s.Customer}} {
+		if source.value != "" {
+			given = append(given, "--"+prefix+source.flag)
+		}
+	}
+	switch {
+	case len(given) > 1:
+		return message.Usagef("%s: give one of them only", strings.Join(given, " and "))
+	case s.KMS == "" && s.KMSKey != "":
+		return message.Usagef("--%skms-key: give --%[1]skms with it", prefix)
+	case s.KMS == "" && s.BucketKey:
+		return message.Usagef("--%sbucket-key: give --%[1]skms with it", prefix)
+	case s.KMS == "" && !s.Root.Local() && s.Principal != "":
+		return message.Usagef("--principal: give --kms with it")
+	case s.Ring != "":
+		return s.Root.Check("ring")
+	case s.KMS != "":
+		return s.Root.Check("key service")
+	case s.Root.KeyFile != "" || s.Root.PassphraseFile != "" || s.Root.KMSKey != "":
+		return message.Usagef("%s: give --%sring or --%[2]skms with it", s.Root.Given()[0], prefix)
+	case s.Customer == "":
+		return message.Usagef("no key: give --%sring or --%[1]skms and its root, or --%[1]scustomer-key-file", prefix)
+	}
+	return nil
+}
+
+// Keys are what opens and seals files.
+type Keys struct {
+	sse.Cipher
+	Ring       *keyring.Ring // nil unless it is a ring
+	RingPath   string
+	Service    *Service // nil unless it is a key service
+	ServiceKey string   // as it was given; may be empty
+}
+
+// Close gives up what the keys hold.
+func (k *Keys) Close() { k.Service.Close() }
+
+// Open opens the keys, for the principal in ctx. The caller closes them.
+func (s Source) Open(ctx context.Context, c *console.Console) (*Keys, error) {
+	switch {
+	case s.Customer != "":
+		key, err := ReadKey(ctx, s.Customer)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(key)
+		cipher, err := sse.NewCustomer(key)
+		if err != nil {
+			return nil, message.About(s.Customer, err)
+		}
+		return &Keys{Cipher: cipher}, nil
+	case s.KMS != "":
+		service, err := OpenService(ctx, c, s.KMS, s.Root)
+		if err != nil {
+			return nil, err
+		}
+		return service.Keys(s.KMSKey, s.BucketKey)
+	}
+	root, err := s.Root.Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	ring, err := OpenRing(ctx, s.Ring, root, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Keys{Cipher: sse.NewManaged(ring), Ring: ring, RingPath: s.Ring}, nil
+}
+
+// Keys are those of a key service; no key is its default key.
+func (s *Service) Keys(key string, bucketKey bool) (*Keys, error) {
+	seal := key
+	if seal == "" {
+		seal = localkms.DefaultAlias
+	}
+	client := s.uses
+	if bucketKey { // which is for many files; without, each has a data key of its own
+		client = s.cached
+	}
+	cipher, err := sse.NewKMS(client, seal, &sse.KMSOptions{BucketKey: bucketKey})
+	return &Keys{Cipher: cipher, Service: s, ServiceKey: key}, err
+}
+
+// Accept refuses what is under another key of the service than was asked for.
+func (k *Keys) Accept(ctx context.Context, name string, mode sse.Mode, keyID string) error {
+	if k.Service == nil || k.ServiceKey == "" || mode != sse.ModeKMS {
+		return nil
+	}
+	want, err := k.Service.Resolve(ctx, k.ServiceKey)
+	switch {
+	case err != nil:
+		return k.Service.About(kms.OpDecrypt, k.ServiceKey, err)
+	case want != keyID:
+		return message.Problemf(nil, "%s: sealed under key %s, not under %s", name, keyID, k.ServiceKey)
+	}
+	return nil
+}
+
+// AboutSealing puts an error of the key phase of sealing into words.
+func (k *Keys) AboutSealing(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sse.ErrTooLarge), errors.Is(err, sse.ErrInvalid):
+		return message.Problemf(err, "%s", message.Plain(err))
+	case k.Ring != nil:
+		return message.Ring(k.RingPath, err)
+	case k.Service != nil:
+		key := k.ServiceKey
+		if key == "" {
+			key = localkms.DefaultAlias
+		}
+		return k.Service.About(kms.OpGenerateDataKey, key, err)
+	}
+	return err
+}
+
+// OpenRing opens the ring in a file.
+func OpenRing(ctx context.Context, path string, root tink.AEADWithContext, wrap func(keyring.Store) keyring.Store) (*keyring.Ring, error) {
+	file, err := keyring.NewFileStore(path)
+	if err != nil {
+		return nil, message.Ring(path, err)
+	}
+	var store keyring.Store = file
+	opts := &keyring.Options{Logger: slog.New(slog.DiscardHandler)}
+	if wrap != nil {
+		store, opts.Create = wrap(store), true
+	}
+	ring, err := keyring.Open(ctx, store, root, opts)
+	if err != nil {
+		return nil, message.Ring(path, err)
+	}
+	return ring, nil
+}

@@ -1,0 +1,73 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// RingFlags name a ring and its root.
+type RingFlags struct {
+	Ring string `required:"" group:"root" placeholder:"FILE" help:"Key ring."`
+	RootFlags
+	Principal string `group:"root" placeholder:"ID" help:"Who asks a localkms:// service; by default user:NAME, the user that you are."`
+}
+
+var ErrNoLocalRoot = message.Usagef("--principal: give --root-kms-key localkms://DIR with it")
+
+func (f RingFlags) Check() error {
+	if f.Principal != "" && !f.Source().Local() {
+		return ErrNoLocalRoot
+	}
+	return f.Source().Check("ring")
+}
+
+func (f RingFlags) Open(ctx context.Context, c *console.Console) (*keyring.Ring, error) {
+	if err := f.Check(); err != nil {
+		return nil, err
+	}
+	return f.OpenRing(ctx, c)
+}
+
+func (f RingFlags) OpenRing(ctx context.Context, c *console.Console) (*keyring.Ring, error) {
+	if _, err := os.Stat(f.Ring); errors.Is(err, os.ErrNotExist) { // before the root, which costs
+		return nil, message.Ring(f.Ring, keyring.ErrNotExist)
+	}
+	root, err := f.Source().Open(AsPrincipal(ctx, f.Principal), c)
+	if err != nil {
+		return nil, err
+	}
+	return OpenRing(ctx, f.Ring, root, nil)
+}
+
+// VersionArg names a key of a ring.
+type VersionArg struct {
+	Key string `arg:"" help:"Key id, or the part behind its dot; see ring list."`
+}
+
+// ID is the whole id.
+func (a VersionArg) ID(ring *keyring.Ring) string {
+	if strings.Contains(a.Key, ".") {
+		return a.Key
+	}
+	return ring.ID() + "." + a.Key
+}
+
+// Destroyable tells early what SetState would refuse.
+func Destroyable(ring *keyring.Ring, id string) error {
+	for _, key := range ring.Keys() {
+		switch {
+		case key.ID != id:
+		case key.Primary:
+			return keyring.ErrPrimary
+		default:
+			return nil
+		}
+	}
+	return keyring.ErrUnknownKey
+}

@@ -1,0 +1,300 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+
+	google "cloud.google.com/go/kms/apiv1"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	aws "github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/smithy-go/logging"
+
+	vault "github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/api/cliconfig"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/awskms"
+	"github.com/blobseal/blobseal/kms/azurekms"
+	"github.com/blobseal/blobseal/kms/gcpkms"
+	"github.com/blobseal/blobseal/kms/localkms"
+	"github.com/blobseal/blobseal/kms/vaultkms"
+)
+
+// A root in a key service has a URL, whose scheme says which service, and the rest
+// which key, in the service's own words. The schemes of vendors are those of the
+// Go CDK (gocloud.dev/secrets), as the URLs of buckets are. Where the service is
+// and who asks it is what the vendor's own tools take it to be: by the environment,
+// as a rule.
+const (
+	awsScheme    = "awskms"
+	googleScheme = "gcpkms"
+	azureScheme  = "azurekeyvault"
+	vaultScheme  = "hashivault"
+	localScheme  = "localkms"
+)
+
+const rootSchemes = "awskms://, gcpkms://, azurekeyvault://, hashivault:// or localkms://"
+
+// rootURL is such a URL.
+type rootURL struct {
+	scheme string
+	key    string            // behind the scheme; of localkms the directory
+	params map[string]string // all that the scheme knows; empty ones were not given
+}
+
+// rootShape returns what a URL of a scheme must be: its form, in words and as a
+// pattern for the key, and its parameters.
+func rootShape(scheme string) (form, pattern string, params []string) {
+	switch scheme {
+	case awsScheme:
+		return "awskms:///KEY, where KEY is an id, an ARN, an alias/NAME or an alias' ARN", `.+`, []string{"region", "profile"}
+	case googleScheme:
+		return "gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/KEY", `projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+`, nil
+	case azureScheme:
+		return "azurekeyvault://NAME.vault.azure.net/keys/KEY", `[0-9A-Za-z.-]+(:[0-9]+)?/keys/[0-9A-Za-z-]+(/[0-9A-Za-z]+)?`, []string{"algorithm"}
+	case vaultScheme:
+		return "hashivault://KEY, or hashivault://MOUNT/keys/KEY", `([^?#]+/keys/)?[\w.-]+`, nil
+	case localScheme:
+		return "localkms://DIR?key=KEY", `.+`, []string{"key"}
+	}
+	return "", "", nil
+}
+
+// parseRootURL reads a flag's URL. It asks nobody.
+func parseRootURL(flag, text string) (*rootURL, error) {
+	scheme, rest, found := strings.Cut(text, "://") // not url.Parse, for which an ARN has a bad port
+	if !found {
+		return nil, message.Usagef("%s %q: want a URL: %s", flag, text, rootSchemes)
+	}
+	form, pattern, params := rootShape(scheme)
+	if form == "" {
+		return nil, message.Usagef("%s: %s:// is unknown; want %s", flag, scheme, rootSchemes)
+	}
+	rest, query, _ := strings.Cut(rest, "?")
+	key, err := url.PathUnescape(rest)
+	if scheme == awsScheme {
+		key = strings.TrimPrefix(key, "/")
+	}
+	if err != nil || !regexp.MustCompile(`^`+pattern+`$`).MatchString(key) {
+		return nil, message.Usagef("%s %q: want %s", flag, text, form)
+	}
+	u := &rootURL{scheme: scheme, key: key, params: map[string]string{}}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, message.Usagef("%s %q: %v", flag, text, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if !slices.Contains(params, name) {
+			return nil, message.Usagef("%s: %s:// has no parameter %q", flag, scheme, name)
+		}
+		if len(values[name]) > 1 || values[name][0] == "" {
+			return nil, message.Usagef("%s: parameter %q: give one value", flag, name)
+		}
+		u.params[name] = values[name][0]
+	}
+	return u, nil
+}
+
+// String is the URL without its parameters, for messages.
+func (u *rootURL) String() string {
+	if u.scheme == awsScheme {
+		return u.scheme + ":///" + u.key
+	}
+	return u.scheme + "://" + u.key
+}
+
+// openRootKey makes a root of the key in a key service that source names. It asks
+// the service nothing yet.
+func openRootKey(ctx context.Context, c *console.Console, source RootSource) (tink.AEADWithContext, error) {
+	u, err := parseRootURL(source.kmsFlag(), source.KMSKey)
+	if err != nil {
+		return nil, err
+	}
+	var client kms.Client
+	var keyID string
+	switch u.scheme {
+	case awsScheme:
+		client, keyID, err = awsKey(ctx, c, u)
+	case googleScheme:
+		client, keyID, err = googleKey(ctx, c, u)
+	case azureScheme:
+		client, keyID, err = azureKey(c, u)
+	case vaultScheme:
+		client, keyID, err = vaultKey(c, u)
+	default:
+		if kms.PrincipalFrom(ctx) == (kms.Principal{}) {
+			ctx = AsPrincipal(ctx, "")
+		}
+		client, keyID, err = localKey(ctx, c, u, source.own())
+	}
+	var root tink.AEADWithContext
+	if err == nil {
+		root, err = keyring.NewKMSRoot(client, keyID, &keyring.KMSRootOptions{Principal: kms.PrincipalFrom(ctx)})
+	}
+	if err != nil && !errors.As(err, new(*message.Problem)) {
+		err = message.Problemf(err, "%s: %s", u, message.Vendor(err))
+	}
+	return root, err
+}
+
+// awsKey is a key of AWS KMS. Its ARN says the region, unless the URL does.
+func awsKey(ctx context.Context, c *console.Console, u *rootURL) (kms.Client, string, error) {
+	region := u.params["region"]
+	if a, err := arn.Parse(u.key); err == nil && region == "" {
+		region = a.Region
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithSharedConfigProfile(u.params["profile"]),
+		config.WithLogger(logging.Nop{})) // it would write beside our one line
+	if err != nil {
+		return nil, "", err
+	}
+	if cfg.Region == "" {
+		return nil, "", errors.New("no region: add ?region=REGION, or set AWS_REGION")
+	}
+	client, err := awskms.New(aws.NewFromConfig(cfg), nil)
+	return remote(c, u, client, ""), u.key, err
+}
+
+// googleKey is a key of Google Cloud KMS.
+func googleKey(ctx context.Context, c *console.Console, u *rootURL) (kms.Client, string, error) {
+	api, err := google.NewKeyManagementClient(ctx, c.Google...)
+	if err != nil {
+		return nil, "", err
+	}
+	c.AtEnd(func() { api.Close() })
+	client, err := gcpkms.New(api)
+	return remote(c, u, client, ""), u.key, err
+}
+
+// azureKey is a key in an Azure Key Vault or a Managed HSM.
+func azureKey(c *console.Console, u *rootURL) (kms.Client, string, error) {
+	credential, err := c.AzureCredential()
+	if err != nil {
+		return nil, "", err
+	}
+	host, _, _ := strings.Cut(u.key, "/")
+	api, err := azkeys.NewClient("https://"+host, credential, c.Azure)
+	if err != nil {
+		return nil, "", err
+	}
+	client, err := azurekms.New(api, &azurekms.Options{Algorithm: azkeys.EncryptionAlgorithm(u.params["algorithm"])})
+	return remote(c, u, client, ""), "https://" + u.key, err
+}
+
+// vaultKey is a key of the Transit engine of Vault or OpenBao. Without VAULT_TOKEN
+// the token is the one that vault login has left.
+func vaultKey(c *console.Console, u *rootURL) (kms.Client, string, error) {
+	cfg := vault.DefaultConfig()
+	if cfg.Error != nil {
+		return nil, "", cfg.Error
+	}
+	api, err := vault.NewClient(cfg)
+	if err != nil {
+		return nil, "", err
+	}
+	if _, err := os.UserHomeDir(); api.Token() == "" && err == nil { // without a home the helper panics
+		helper, err := cliconfig.DefaultTokenHelper()
+		if err != nil {
+			return nil, "", err
+		}
+		token, err := helper.Get()
+		if err != nil {
+			return nil, "", err
+		}
+		api.SetToken(token)
+	}
+	opts := new(vaultkms.Options)
+	if i := strings.LastIndex(u.key, "/keys/"); i >= 0 {
+		opts.Mount = u.key[:i]
+	}
+	client, err := vaultkms.New(api, opts)
+	if api.Token() == "" { // which is an agent's way, or forgotten
+		return remote(c, u, client, "no token: set VAULT_TOKEN, or log in with vault login"), u.key, err
+	}
+	return remote(c, u, client, ""), u.key, err
+}
+
+// localKey is a key of the key service in a directory. The service's words are
+// about itself, its keys and what to do.
+func localKey(ctx context.Context, c *console.Console, u *rootURL, root RootSource) (kms.Client, string, error) {
+	s, err := OpenService(ctx, c, u.key, root)
+	if err != nil {
+		return nil, "", err
+	}
+	c.AtEnd(s.Close)
+	keyID := u.params["key"]
+	if keyID == "" {
+		keyID = localkms.DefaultAlias
+	}
+	client := &rootKey{client: s.uses, says: func(op kms.Operation, err error) string {
+		return s.Dir + ": " + s.Says(op, keyID, err)
+	}}
+	return client, keyID, nil
+}
+
+// remote is a client of a vendor's service. Hint is why that may refuse.
+func remote(c *console.Console, u *rootURL, client kms.Client, hint string) kms.Client {
+	return &rootKey{client: client, wait: c.RootWait, says: func(_ kms.Operation, err error) string {
+		text := fmt.Sprintf("%s: %s", u, message.Service(err))
+		if hint != "" && errors.Is(err, kms.ErrDenied) {
+			text += "; " + hint
+		}
+		return text
+	}}
+}
+
+// rootKey is the client that a root asks. It puts errors into words.
+type rootKey struct {
+	client kms.Client
+	wait   time.Duration // zero is for ever
+	says   func(kms.Operation, error) string
+}
+
+// GenerateDataKey implements [kms.Client].
+func (k *rootKey) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	bounded, cancel := k.bound(ctx)
+	defer cancel()
+	key, err := k.client.GenerateDataKey(bounded, keyID, ec)
+	return key, k.failed(ctx, kms.OpGenerateDataKey, err)
+}
+
+// Decrypt implements [kms.Client].
+func (k *rootKey) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	bounded, cancel := k.bound(ctx)
+	defer cancel()
+	plaintext, err := k.client.Decrypt(bounded, keyID, ciphertext, ec)
+	return plaintext, k.failed(ctx, kms.OpDecrypt, err)
+}
+
+func (k *rootKey) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if k.wait == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, k.wait)
+}
+
+func (k *rootKey) failed(ctx context.Context, op kms.Operation, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if errors.Is(err, context.DeadlineExceeded) { // of wait
+		err = fmt.Errorf("%w: no answer within %v", kms.ErrUnavailable, k.wait)
+	}
+	return &message.Refusal{Text: k.says(op, err), Err: err}
+}

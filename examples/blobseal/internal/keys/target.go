@@ -1,0 +1,28 @@
+package keys
+
+// TargetFlags name what to seal under instead.
+type TargetFlags struct {
+	ToRing            string `group:"target" placeholder:"FILE" help:"The newest key of another ring."`
+	ToKMS             string `name:"to-kms" group:"target" placeholder:"DIR" help:"Another key service."`
+	ToKMSKey          string `name:"to-kms-key" group:"target" placeholder:"KEY" help:"Another key of the service, as its id, ARN or alias; of another service by default alias/blobseal/default."`
+	ToRootKeyFile     string `group:"target" placeholder:"FILE" help:"Root key of the other ring or service."`
+	ToPassphraseFile  string `group:"target" placeholder:"FILE" help:"Passphrase of the other ring or service. Or set BLOBSEAL_TO_PASSPHRASE."`
+	ToRootKMSKey      string `name:"to-root-kms-key" group:"target" placeholder:"URL" help:"Root key of the other ring or service in a key service."`
+	ToCustomerKeyFile string `group:"target" placeholder:"FILE" help:"A customer key."`
+}
+
+// Target is what to seal under, for files that are under source now; same tells
+// that it is the same ring or service.
+func (f TargetFlags) Target(source Source, bucketKey bool) (to Source, same bool) {
+	to = Source{
+		Ring:      f.ToRing,
+		KMS:       f.ToKMS,
+		KMSKey:    f.ToKMSKey,
+		BucketKey: bucketKey,
+		Root:      RootSource{f.ToRootKeyFile, f.ToPassphraseFile, f.ToRootKMSKey, "to-", "BLOBSEAL_TO_PASSPHRASE"},
+		Customer:  f.ToCustomerKeyFile,
+	}
+	same = to.Ring == "" && to.KMS == "" && to.Customer == "" && to.Root.KeyFile == "" && to.Root.PassphraseFile == "" && to.Root.KMSKey == "" &&
+		(source.KMS != "" || to.KMSKey == "" && !to.BucketKey)
+	return to, same
+}

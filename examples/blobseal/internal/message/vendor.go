@@ -1,0 +1,69 @@
+package message
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/aws/smithy-go"
+	"google.golang.org/grpc/status"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// Refusal is an error of the key service of a root, in words that name the
+// service. Unlike a problem it is not all that there is to say: the ring is missing.
+type Refusal struct {
+	Text string
+	Err  error
+}
+
+func (r *Refusal) Error() string { return r.Text }
+
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// Service is an error of a vendor's service in words, without its subject.
+func Service(err error) string {
+	why := Vendor(err)
+	switch {
+	case errors.Is(err, kms.ErrNotFound):
+		return "no such key: " + why
+	case errors.Is(err, kms.ErrDisabled):
+		return "the key is disabled: " + why
+	case errors.Is(err, kms.ErrPendingDeletion):
+		return "the key waits to be deleted, or is not at hand: " + why
+	case errors.Is(err, kms.ErrDenied):
+		return "the service refuses: " + why
+	case errors.Is(err, kms.ErrUnavailable):
+		return "the service is unavailable: " + why
+	}
+	return why
+}
+
+// Vendor is what a vendor's client says, without the request around it.
+func Vendor(err error) string {
+	var api smithy.APIError
+	var operation *smithy.OperationError
+	var answer interface{ GRPCStatus() *status.Status }
+	var dial *net.OpError
+	switch {
+	case errors.As(err, &dial):
+		return dial.Error()
+	case errors.As(err, &answer):
+		return fmt.Sprintf("%v: %s", answer.GRPCStatus().Code(), answer.GRPCStatus().Message())
+	case errors.As(err, &api) && api.ErrorMessage() == "":
+		return api.ErrorCode()
+	case errors.As(err, &api):
+		return api.ErrorCode() + ": " + api.ErrorMessage()
+	case errors.As(err, &operation):
+		return operation.Err.Error()
+	}
+	text := err.Error()
+	for _, kind := range []error{kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrInvalid, kms.ErrUnavailable} {
+		if _, detail, found := strings.Cut(text, kind.Error()+": "); found {
+			return detail
+		}
+	}
+	return text
+}
