@@ -49,34 +49,38 @@ func TestPostgreSQL(t *testing.T) {
 		"default":         "",
 		"serializable":    "&default_transaction_isolation=serializable",
 		"repeatable read": "&default_transaction_isolation=repeatable%20read",
-		"no statements":   "&default_query_exec_mode=simple_protocol", // as through a pooler
+		"no statements":   "&default_query_exec_mode=simple_protocol",
 	} {
-		t.Run(name, func(t *testing.T) {
-			open := func(t *testing.T, document string) keyring.Store {
-				s := store{db: openPostgres(t, p.url()+params), name: document, listener: fmt.Sprint("listener-", stores.Add(1))}
-				s.Store = openStore(t, s.db, sqlstore.PostgreSQL, document, &sqlstore.Options{
-					Listen: listen(p.url() + "&application_name=" + s.listener),
-				})
-				return s
-			}
-			keyringtest.Run(t, func(t *testing.T) keyring.Store {
-				return open(t, fmt.Sprint("ring-", stores.Add(1)))
-			}, keyringtest.Capabilities{
-				Another: func(t *testing.T, s keyring.Store) keyring.Store { return open(t, s.(store).name) },
-				Reopen: func(t *testing.T, s keyring.Store) keyring.Store {
-					require.NoError(t, s.(store).db.Close())
-					return open(t, s.(store).name)
-				},
-				Break:   func(t *testing.T, s keyring.Store) { require.NoError(t, s.(store).db.Close()) },
-				Watches: true,
-				BreakWatch: func(t *testing.T, s keyring.Store) {
-					n, err := p.terminate(t.Context(), "application_name = '"+s.(store).listener+"'")
-					require.NoError(t, err)
-					require.Equal(t, 1, n)
-				},
-			})
-		})
+		t.Run(name, func(t *testing.T) { testPostgreSQL(t, p, p.url()+params) })
 	}
+}
+
+// testPostgreSQL runs the suite of ring stores on p. Statements go to url;
+// notifications come from p itself.
+func testPostgreSQL(t *testing.T, p *postgres, url string) {
+	open := func(t *testing.T, document string) keyring.Store {
+		s := store{db: openPostgres(t, url), name: document, listener: fmt.Sprint("listener-", stores.Add(1))}
+		s.Store = openStore(t, s.db, sqlstore.PostgreSQL, document, &sqlstore.Options{
+			Listen: listen(p.url() + "&application_name=" + s.listener),
+		})
+		return s
+	}
+	keyringtest.Run(t, func(t *testing.T) keyring.Store {
+		return open(t, fmt.Sprint("ring-", stores.Add(1)))
+	}, keyringtest.Capabilities{
+		Another: func(t *testing.T, s keyring.Store) keyring.Store { return open(t, s.(store).name) },
+		Reopen: func(t *testing.T, s keyring.Store) keyring.Store {
+			require.NoError(t, s.(store).db.Close())
+			return open(t, s.(store).name)
+		},
+		Break:   func(t *testing.T, s keyring.Store) { require.NoError(t, s.(store).db.Close()) },
+		Watches: true,
+		BreakWatch: func(t *testing.T, s keyring.Store) {
+			n, err := p.terminate(t.Context(), "application_name = '"+s.(store).listener+"'")
+			require.NoError(t, err)
+			require.Equal(t, 1, n)
+		},
+	})
 }
 
 // sqliteURL is how a service opens a file. busy is how long the driver itself

@@ -53,6 +53,7 @@ type statements struct {
 	load    string // maximal size, document's name
 	create  string // document's name, new version, data
 	swap    string // new version, data, document's name, old version
+	notify  string // payload: send a notification
 }
 
 var postgreSQL = dialect{
@@ -78,6 +79,7 @@ var postgreSQL = dialect{
 				ON CONFLICT (name) DO NOTHING RETURNING ` + notify,
 			swap: `UPDATE ` + table + ` AS d SET version = $1, data = $2 FROM ` + durable + `
 				WHERE d.name = $3 AND d.version = $4 RETURNING ` + notify,
+			notify: `SELECT pg_notify('` + Channel + `', $1)`,
 		}
 	},
 	checkDurability: func(context.Context, *sql.DB) error { return nil }, // each write sees to it

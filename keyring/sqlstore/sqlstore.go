@@ -31,7 +31,9 @@
 // # PostgreSQL
 //
 // Version 9.6 or later. Load must see what Swap wrote, so all replicas connect to
-// the primary server, directly or through a pooler. Whatever the database's
+// the primary server, directly or through a pooler. Behind a pooler in transaction
+// mode, pgx's default statement cache fails with SQLSTATE 42P05: add
+// default_query_exec_mode=exec to the URL. Whatever the database's
 // synchronous_commit says, a write is flushed to the server's disk before it is
 // acknowledged. A failover to a standby that had not received it yet loses it
 // nevertheless, and with it what was sealed under the version that it added: use
@@ -57,6 +59,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/blobseal/blobseal/keyring"
@@ -68,6 +71,10 @@ const DefaultTable = "blobseal_documents"
 // Channel is the PostgreSQL channel that each write notifies, with the document's
 // name as payload.
 const Channel = "blobseal_documents"
+
+// ListenTimeout is how long a store that began to listen waits for its own
+// notification.
+const ListenTimeout = 10 * time.Second
 
 // MaxSize is the largest document in bytes: that of a [keyring.FileStore].
 const MaxSize = keyring.MaxFileSize
@@ -114,8 +121,11 @@ type Options struct {
 	//		}
 	//	}
 	//
-	// A pooler in transaction mode, such as PgBouncer's, passes no notifications
-	// on: url is the server's own. SQLite has none, and Listen is refused there.
+	// The connection must reach the server itself. A pooler in transaction mode,
+	// such as PgBouncer's, accepts LISTEN and delivers nothing. The store detects
+	// that: it sends itself a notification, and Watch fails, which Run logs, if
+	// none arrives within [ListenTimeout]. Open refuses Listen for SQLite, which
+	// has no notifications.
 	Listen func(ctx context.Context, channel string, heard func(document string)) error
 }
 
@@ -244,26 +254,6 @@ func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, 
 
 // MaxSize implements [keyring.Sizer].
 func (s *Store) MaxSize() int { return MaxSize }
-
-// Watch implements [keyring.Watcher] with [Options.Listen]. Without that it
-// returns [errors.ErrUnsupported].
-func (s *Store) Watch(ctx context.Context, changed func()) error {
-	if s.listen == nil {
-		return fmt.Errorf("sqlstore: no Options.Listen: %w", errors.ErrUnsupported)
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	err := s.listen(ctx, Channel, func(document string) {
-		if document == "" || document == s.name {
-			changed()
-		}
-	})
-	if err == nil {
-		err = errors.New("listening ended")
-	}
-	return s.failed(ctx, "watch", err)
-}
 
 // failed is the error of an operation.
 func (s *Store) failed(ctx context.Context, op string, err error) error {

@@ -27,6 +27,7 @@ type scripted struct {
 	mu      sync.Mutex
 	answers []answer // of the next statements; then the last for ever
 	asked   int
+	sent    chan<- string // if set, takes the payload of notifications
 }
 
 type answer struct {
@@ -68,8 +69,11 @@ func (c *conn) Prepare(string) (driver.Stmt, error) { return nil, errors.New("no
 func (c *conn) Close() error                        { return nil }
 func (c *conn) Begin() (driver.Tx, error)           { return nil, errors.New("one statement, no transaction") }
 
-func (c *conn) ExecContext(ctx context.Context, _ string, _ []driver.NamedValue) (driver.Result, error) {
+func (c *conn) ExecContext(ctx context.Context, statement string, args []driver.NamedValue) (driver.Result, error) {
 	a := c.s.next(ctx)
+	if c.s.sent != nil && a.err == nil && strings.HasPrefix(statement, "SELECT pg_notify") {
+		c.s.sent <- args[0].Value.(string)
+	}
 	return driver.RowsAffected(a.affected), a.err
 }
 
@@ -276,7 +280,7 @@ func TestWatch(t *testing.T) {
 	for name, end := range map[string]error{"fails": broken, "ends": nil} {
 		t.Run("Listen "+name, func(t *testing.T) {
 			var calls int
-			s, _ := open(t, sqlstore.PostgreSQL, &sqlstore.Options{
+			s, script := open(t, sqlstore.PostgreSQL, &sqlstore.Options{
 				Listen: func(_ context.Context, channel string, heard func(string)) error {
 					require.Equal(t, sqlstore.Channel, channel)
 					for _, document := range []string{"", "other", "ring", "ring2", "Ring", "ring"} {
@@ -285,12 +289,62 @@ func TestWatch(t *testing.T) {
 					return end
 				},
 			})
+			script.answer(answer{})
 			err := s.Watch(t.Context(), func() { calls++ })
 			require.Error(t, err)
 			if end != nil {
 				require.ErrorIs(t, err, end)
 			}
 			require.Equal(t, 3, calls, "its own document, and the begin")
+		})
+	}
+}
+
+// A pooler accepts LISTEN and delivers nothing: the watch must not wait for ever.
+func TestWatchNoticesSilence(t *testing.T) {
+	for name, test := range map[string]struct {
+		probe   answer
+		deliver bool
+		deaf    bool
+	}{
+		"delivered":         {deliver: true},
+		"not delivered":     {deaf: true},
+		"could not be sent": {probe: answer{err: errors.New("connection refused")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				notified := make(chan string, 1)
+				s, script := open(t, sqlstore.PostgreSQL, &sqlstore.Options{
+					Listen: func(ctx context.Context, _ string, heard func(string)) error {
+						heard("")
+						for {
+							select {
+							case payload := <-notified:
+								if test.deliver {
+									heard(payload)
+									heard(payload)
+								}
+							case <-ctx.Done():
+								return ctx.Err()
+							}
+						}
+					},
+				})
+				script.answer(test.probe)
+				script.sent = notified
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				began := time.Now()
+				err := s.Watch(ctx, func() {})
+				if test.deaf {
+					require.ErrorContains(t, err, "not to a pooler")
+					require.NotErrorIs(t, err, context.Canceled)
+					require.Equal(t, sqlstore.ListenTimeout, time.Since(began))
+				} else {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.Equal(t, time.Hour, time.Since(began))
+				}
+			})
 		})
 	}
 }
