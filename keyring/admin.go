@@ -2,11 +2,8 @@ package keyring
 
 import (
 	"context"
-	"errors"
-	"slices"
+	"fmt"
 	"time"
-
-	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
 // Rotate adds a version and makes it the primary, and returns it. It is in the
@@ -20,30 +17,32 @@ import (
 // be in the store; if it is, the ring takes it up when it next refreshes.
 func (r *Ring) Rotate(ctx context.Context) (Info, error) {
 	before := r.rotated.Load()
-	if err := r.lock(ctx); err != nil {
+	if err := r.lockRotation(ctx); err != nil {
 		return Info{}, err
 	}
-	defer r.unlock()
+	defer r.unlockRotation()
 	if r.rotated.Load() != before {
-		return r.current.Load().primaryInfo(), nil
+		return r.doc.State().primaryInfo(), nil
 	}
-	return r.rotate(ctx, func(o *opened, first *opened) bool { return o.snapshot.primary.id == first.snapshot.primary.id })
+	var first uint32
+	return r.rotate(ctx, func(d *draft) bool {
+		if first == 0 {
+			first = d.primary
+		}
+		return d.primary == first
+	})
 }
 
-// rotate rotates if the document, as loaded, is one that wants it; first is
-// what was loaded first. The caller holds the lock.
-func (r *Ring) rotate(ctx context.Context, wanted func(o, first *opened) bool) (Info, error) {
-	var first *opened
+// rotate rotates if the document, as loaded, is one that wants it. The caller
+// holds the turn to rotate.
+func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (Info, error) {
 	made := false
-	s, err := r.update(ctx, nil, func(o *opened, d *draft) (bool, error) {
-		if first == nil {
-			first = o
-		}
-		made = wanted(o, first)
+	s, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
+		made = wanted(d)
 		if !made {
 			return false, nil
 		}
-		return true, d.rotate(r.now())
+		return true, d.rotate(r.opts.Now())
 	})
 	if err != nil {
 		return Info{}, err
@@ -53,6 +52,19 @@ func (r *Ring) rotate(ctx context.Context, wanted func(o, first *opened) bool) (
 	}
 	return s.primaryInfo(), nil
 }
+
+// lockRotation waits for the turn to rotate, so that calls that meet can share a
+// version.
+func (r *Ring) lockRotation(ctx context.Context) error {
+	select {
+	case r.rotating <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("keyring: wait for another rotation: %w", ctx.Err())
+	}
+}
+
+func (r *Ring) unlockRotation() { <-r.rotating }
 
 // SetState enables, disables or destroys the version with that id, and returns
 // what it then is. The version's present state is no change, and nothing is
@@ -71,12 +83,8 @@ func (r *Ring) SetState(ctx context.Context, id string, state State) (Info, erro
 	if err != nil {
 		return Info{}, err
 	}
-	if err := r.lock(ctx); err != nil {
-		return Info{}, err
-	}
-	defer r.unlock()
-	s, err := r.update(ctx, nil, func(_ *opened, d *draft) (bool, error) {
-		return d.setState(version, state, r.now())
+	s, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
+		return d.setState(version, state, r.opts.Now())
 	})
 	if err != nil {
 		return Info{}, err
@@ -92,11 +100,7 @@ func (r *Ring) SetPeriod(ctx context.Context, period time.Duration) error {
 	if err := checkPeriod(period); err != nil {
 		return err
 	}
-	if err := r.lock(ctx); err != nil {
-		return err
-	}
-	defer r.unlock()
-	_, err := r.update(ctx, nil, func(_ *opened, d *draft) (bool, error) {
+	_, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
 		changed := d.period != period
 		d.period = period
 		return changed, nil
@@ -116,26 +120,9 @@ func (r *Ring) SetPeriod(ctx context.Context, period time.Duration) error {
 //
 // Master keys stay as they are: who has copied them, or an older document and
 // its root, can still open what they sealed.
-func (r *Ring) ChangeRoot(ctx context.Context, newRoot tink.AEADWithContext) error {
+func (r *Ring) ChangeRoot(ctx context.Context, newRoot Root) error {
 	if newRoot == nil {
 		return invalid("no root")
 	}
-	if err := r.lock(ctx); err != nil {
-		return err
-	}
-	defer r.unlock()
-	old := r.roots.Load()
-	// Before the roots of calls that did not learn how they ended, which may be the same.
-	both := slices.Insert(slices.Clone(*old), 1, newRoot)
-	r.roots.Store(&both) // a refresh may meet the new document before we return
-	_, err := r.update(ctx, newRoot, func(o *opened, _ *draft) (bool, error) {
-		return o.root != 1, nil
-	})
-	switch {
-	case err == nil:
-		r.roots.Store(&[]tink.AEADWithContext{newRoot})
-	case !errors.Is(err, ErrStore): // nothing was written
-		r.roots.Store(old)
-	}
-	return err
+	return r.doc.ChangeRoot(ctx, newRoot, nil)
 }

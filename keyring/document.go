@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -42,7 +43,7 @@ import (
 // which is hashed because key services allow little associated data. So the
 // metadata is as authentic as the keyset; the checksum is not, it only tells
 // damage from a wrong root.
-type document struct {
+type ringDocument struct {
 	metadata
 	keyset []byte // encrypted
 }
@@ -112,7 +113,7 @@ func (m *metadata) associatedData() []byte {
 
 // marshal returns the document's bytes. It fails with [ErrFull] if they are too
 // many, and with the error of parsing them if there is one.
-func (d *document) marshal() ([]byte, error) {
+func (d *ringDocument) marshal() ([]byte, error) {
 	if len(d.versions) > MaxVersions {
 		return nil, fmt.Errorf("%w: it holds %d versions, destroyed ones included", ErrFull, MaxVersions)
 	}
@@ -135,7 +136,7 @@ func (d *document) marshal() ([]byte, error) {
 
 // parseDocument is the inverse of marshal. It fails with [ErrDamaged] or
 // [ErrVersion]. The document shares no memory with data.
-func parseDocument(data []byte) (*document, error) {
+func parseDocument(data []byte) (*ringDocument, error) {
 	if len(data) > MaxDocumentSize {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrDamaged, len(data), MaxDocumentSize)
 	}
@@ -168,7 +169,7 @@ func parseDocument(data []byte) (*document, error) {
 	if len(encrypted) == 0 {
 		return nil, fmt.Errorf("%w: no keyset", ErrDamaged)
 	}
-	d := &document{keyset: bytes.Clone(encrypted)}
+	d := &ringDocument{keyset: bytes.Clone(encrypted)}
 	if err := checkEncoding(d.keyset); err != nil {
 		return nil, fmt.Errorf("%w: encrypted keyset: %v", ErrDamaged, err)
 	}
@@ -236,7 +237,7 @@ func (m *metadata) parseMetadata(s cryptobyte.String) error {
 
 // find returns the version of that id, or nil.
 func (m *metadata) find(id uint32) *version {
-	for i := range m.versions {
+	for i := range slices.Backward(m.versions) { // the primary is looked for most, and it is the last
 		if m.versions[i].id == id {
 			return &m.versions[i]
 		}

@@ -55,6 +55,12 @@ func seal(t testing.TB, d *draft) []byte {
 	return data
 }
 
+func snapshotOf(t testing.TB, d *draft) *snapshot {
+	s, err := newSnapshot(d)
+	require.NoError(t, err)
+	return s
+}
+
 func TestDocumentRoundTrip(t *testing.T) {
 	d := testDraft(t)
 	data := seal(t, d)
@@ -65,11 +71,14 @@ func TestDocumentRoundTrip(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, data, again)
 
-	o, err := openDocument(t.Context(), testRoot(t), data, "v")
+	o, err := openDocument(t.Context(), testRoot(t), data)
 	require.NoError(t, err)
-	require.Equal(t, 3, o.keyset.Len(), "the destroyed version is not in the keyset")
-	require.Len(t, o.snapshot.keys, 2)
-	require.Len(t, o.snapshot.infos, 4)
+	handle, err := o.manager.Handle()
+	require.NoError(t, err)
+	require.Equal(t, 3, handle.Len(), "the destroyed version is not in the keyset")
+	s := snapshotOf(t, o)
+	require.Len(t, s.keys, 2)
+	require.Len(t, s.infos, 4)
 }
 
 // The layout, spelled out once more by hand.
@@ -108,12 +117,12 @@ func TestDocumentLayout(t *testing.T) {
 
 func TestKEKIsHKDFOfMasterKey(t *testing.T) {
 	data := seal(t, testDraft(t))
-	o, err := openDocument(t.Context(), testRoot(t), data, "")
+	o, err := openDocument(t.Context(), testRoot(t), data)
 	require.NoError(t, err)
 	masters, err := MasterKeys(t.Context(), testRoot(t), data)
 	require.NoError(t, err)
 	require.Len(t, masters, 3)
-	for id, key := range o.snapshot.keys {
+	for id, key := range snapshotOf(t, o).keys {
 		want, err := hkdf.Key(sha256.New, masters[id], nil, "github.com/blobseal/blobseal/v1 managed key-encryption key", 32)
 		require.NoError(t, err)
 		require.Equal(t, want, key.kek.Bytes())
@@ -123,18 +132,18 @@ func TestKEKIsHKDFOfMasterKey(t *testing.T) {
 func TestDocumentCutShort(t *testing.T) {
 	data := seal(t, testDraft(t))
 	for n := range data {
-		_, err := openDocument(t.Context(), testRoot(t), data[:n], "")
+		_, err := openDocument(t.Context(), testRoot(t), data[:n])
 		require.ErrorIs(t, err, ErrDamaged, "%d bytes", n)
 		if n > 41 {
-			_, err = openDocument(t.Context(), testRoot(t), Rechecksum(data[:n]), "")
+			_, err = openDocument(t.Context(), testRoot(t), Rechecksum(data[:n]))
 			require.ErrorIs(t, err, ErrDamaged, "%d bytes", n)
 		}
 	}
 	for _, more := range [][]byte{{0}, {'\n'}, data} {
-		_, err := openDocument(t.Context(), testRoot(t), append(bytes.Clone(data), more...), "")
+		_, err := openDocument(t.Context(), testRoot(t), append(bytes.Clone(data), more...))
 		require.ErrorIs(t, err, ErrDamaged)
 	}
-	_, err := openDocument(t.Context(), testRoot(t), make([]byte, MaxDocumentSize+1), "")
+	_, err := openDocument(t.Context(), testRoot(t), make([]byte, MaxDocumentSize+1))
 	require.ErrorIs(t, err, ErrDamaged)
 }
 
@@ -148,7 +157,7 @@ func TestDocumentFlippedBits(t *testing.T) {
 		if i/8 == 8 {
 			want = ErrVersion
 		}
-		_, err := openDocument(t.Context(), testRoot(t), flipped, "")
+		_, err := openDocument(t.Context(), testRoot(t), flipped)
 		require.ErrorIs(t, err, want, "bit %d", i)
 		require.NotErrorIs(t, err, ErrRoot, "bit %d", i)
 
@@ -156,7 +165,7 @@ func TestDocumentFlippedBits(t *testing.T) {
 			continue // the checksum itself
 		}
 		// On purpose, with the checksum made right: only the root can tell.
-		_, err = openDocument(t.Context(), testRoot(t), Rechecksum(flipped), "")
+		_, err = openDocument(t.Context(), testRoot(t), Rechecksum(flipped))
 		require.Error(t, err, "bit %d", i)
 		for _, sentinel := range []error{ErrDamaged, ErrVersion, ErrRoot} {
 			if isOnly(err, sentinel) {
@@ -210,9 +219,9 @@ func TestDocumentThatContradictsItself(t *testing.T) {
 			require.NoError(t, err)
 			var encrypted bytes.Buffer
 			require.NoError(t, handle.WriteWithContext(t.Context(), keyset.NewBinaryWriter(&encrypted), testRoot(t), d.associatedData()))
-			data, err := (&document{metadata: d.metadata, keyset: encrypted.Bytes()}).marshal()
+			data, err := (&ringDocument{metadata: d.metadata, keyset: encrypted.Bytes()}).marshal()
 			require.NoError(t, err)
-			_, err = openDocument(t.Context(), testRoot(t), data, "")
+			_, err = openDocument(t.Context(), testRoot(t), data)
 			require.ErrorIs(t, err, ErrDamaged)
 			require.NotErrorIs(t, err, ErrRoot)
 		})
@@ -248,7 +257,7 @@ func TestMetadataOutOfBounds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := testDraft(t)
 			edit(&d.metadata)
-			_, err := (&document{metadata: d.metadata, keyset: []byte{0x12, 1, 1}}).marshal()
+			_, err := (&ringDocument{metadata: d.metadata, keyset: []byte{0x12, 1, 1}}).marshal()
 			require.ErrorIs(t, err, ErrDamaged)
 			require.NotErrorIs(t, err, ErrPeriod)
 		})
@@ -256,16 +265,16 @@ func TestMetadataOutOfBounds(t *testing.T) {
 	for _, encrypted := range []string{
 		"\x01", "\x12\x81\x00\x01", "\x12\x01\x01\x12\x01\x01", "\x12\x01\x01\x1a\x00", "\x12\x01\x01\x7a\x01x", "\x1a\x00\x12\x01\x01",
 	} {
-		_, err := (&document{metadata: testDraft(t).metadata, keyset: []byte(encrypted)}).marshal()
+		_, err := (&ringDocument{metadata: testDraft(t).metadata, keyset: []byte(encrypted)}).marshal()
 		require.ErrorIs(t, err, ErrDamaged, "encrypted keyset %x", encrypted)
 	}
-	_, err := (&document{metadata: testDraft(t).metadata, keyset: []byte{0x12, 1, 1}}).marshal()
+	_, err := (&ringDocument{metadata: testDraft(t).metadata, keyset: []byte{0x12, 1, 1}}).marshal()
 	require.NoError(t, err)
-	_, err = (&document{metadata: testDraft(t).metadata}).marshal()
+	_, err = (&ringDocument{metadata: testDraft(t).metadata}).marshal()
 	require.ErrorIs(t, err, ErrDamaged, "no keyset")
-	_, err = (&document{metadata: testDraft(t).metadata, keyset: make([]byte, MaxDocumentSize-100)}).marshal()
+	_, err = (&ringDocument{metadata: testDraft(t).metadata, keyset: make([]byte, MaxDocumentSize-100)}).marshal()
 	require.ErrorIs(t, err, ErrFull)
-	_, err = (&document{metadata: testDraft(t).metadata, keyset: make([]byte, 1<<24)}).marshal()
+	_, err = (&ringDocument{metadata: testDraft(t).metadata, keyset: make([]byte, 1<<24)}).marshal()
 	require.ErrorIs(t, err, ErrFull)
 }
 
@@ -277,10 +286,10 @@ func TestFullRing(t *testing.T) {
 	data := seal(t, d)
 	t.Logf("a full ring is %d bytes", len(data))
 	require.Less(t, len(data), MaxDocumentSize/2+MaxDocumentSize/8, "room for a root that adds to it")
-	o, err := openDocument(t.Context(), testRoot(t), data, "")
+	o, err := openDocument(t.Context(), testRoot(t), data)
 	require.NoError(t, err)
-	require.Len(t, o.snapshot.keys, MaxVersions-2)
-	require.ErrorIs(t, o.edit().rotate(testTime), ErrFull)
+	require.Len(t, snapshotOf(t, o).keys, MaxVersions-2)
+	require.ErrorIs(t, o.rotate(testTime), ErrFull)
 }
 
 // What package doc says of key services that encrypt 4 KiB.
@@ -374,12 +383,13 @@ func TestFrozenDocuments(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join("testdata", name+".krg"))
 			require.NoError(t, err)
-			o, err := openDocument(t.Context(), root, data, "")
+			o, err := openDocument(t.Context(), root, data)
 			require.NoError(t, err)
 			var got bytes.Buffer
-			for _, info := range o.snapshot.infos {
+			s := snapshotOf(t, o)
+			for _, info := range s.infos {
 				fmt.Fprintf(&got, "%s %v %v %d %d", info.ID, info.State, info.Primary, info.Created.UnixMilli(), info.Changed.UnixMilli())
-				if key := o.snapshot.keys[info.ID]; key != nil {
+				if key := s.keys[info.ID]; key != nil {
 					fmt.Fprintf(&got, " %s", hex.EncodeToString(key.kek.Bytes()))
 				}
 				fmt.Fprintln(&got)
@@ -410,7 +420,7 @@ func FuzzDocument(f *testing.F) {
 			again, err := d.marshal()
 			require.NoError(t, err)
 			require.Equal(t, data, again)
-			if _, err := openDocument(t.Context(), root, data, ""); err != nil {
+			if _, err := openDocument(t.Context(), root, data); err != nil {
 				require.True(t, is(err, ErrDamaged) || is(err, ErrRoot), "%v", err)
 			}
 		}

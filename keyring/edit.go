@@ -3,15 +3,13 @@ package keyring
 import (
 	"crypto/rand"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/prf"
 )
 
-// draft is the next document in the making. It shares nothing with the one it
-// was made from.
+// draft is a document that is open for an edit, with its master keys.
 type draft struct {
 	metadata
 	manager *keyset.Manager
@@ -21,20 +19,11 @@ type draft struct {
 func newRing(period time.Duration, now time.Time) (*draft, error) {
 	d := &draft{manager: keyset.NewManager()}
 	rand.Read(d.ring[:]) // never fails: it ends the program instead
-	d.period = period
+	d.generation, d.period = 1, period
 	if err := d.rotate(now); err != nil {
 		return nil, err
 	}
-	d.generation = 1
 	return d, nil
-}
-
-// edit drafts the document that follows o.
-func (o *opened) edit() *draft {
-	d := &draft{metadata: o.snapshot.metadata, manager: keyset.NewManagerFromHandle(o.keyset)}
-	d.versions = slices.Clone(d.versions)
-	d.generation++
-	return d
 }
 
 // rotate adds a version and makes it the primary.

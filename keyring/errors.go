@@ -1,9 +1,10 @@
 package keyring
 
 import (
-	"context"
 	"errors"
 	"fmt"
+
+	"github.com/blobseal/blobseal/internal/document"
 )
 
 // ErrInvalid: an argument that is wrong in itself, such as a root key of another
@@ -24,42 +25,42 @@ func invalid(format string, args ...any) error {
 var (
 	// ErrNotExist: the store holds no document. It is never the answer of a
 	// store that cannot be read.
-	ErrNotExist = errors.New("keyring: ring does not exist")
+	ErrNotExist = document.ErrNotExist
 
 	// ErrConflict: the document in the store is not the version that was to be
 	// replaced. The ring loads again and tries again, so its callers meet it
 	// only if ctx ends meanwhile.
-	ErrConflict = errors.New("keyring: document was changed by someone else")
+	ErrConflict = document.ErrConflict
 
 	// ErrStore: the store failed, and what was asked may work later. The
 	// store's own error is wrapped beside it.
-	ErrStore = errors.New("keyring: store failed")
+	ErrStore = document.ErrStore
 )
 
 // Errors of a document. A ring that is already open keeps what it last read.
 var (
 	// ErrDamaged: the document is not one, is cut short, was changed by
 	// accident (its checksum does not match) or contradicts itself.
-	ErrDamaged = errors.New("keyring: document is damaged")
+	ErrDamaged = document.ErrDamaged
 
 	// ErrVersion: the document was written in a format that this release does
 	// not know.
-	ErrVersion = errors.New("keyring: document is of an unknown format version")
+	ErrVersion = document.ErrVersion
 
 	// ErrRoot: the document is intact, and the root does not open it: another
 	// key, another passphrase, or a document that was edited on purpose.
-	ErrRoot = errors.New("keyring: root does not open the document")
+	ErrRoot = document.ErrRoot
 
 	// ErrRootUnavailable: the root could not be asked, as when a key service
 	// does not answer. A root of one's own may wrap it to say so.
-	ErrRootUnavailable = errors.New("keyring: root is unavailable")
+	ErrRootUnavailable = document.ErrRootUnavailable
 
 	// ErrRollback: the store holds an older document than this ring has
 	// already seen, another one of the same age, or what became of such a one.
-	ErrRollback = errors.New("keyring: store went back to an older document")
+	ErrRollback = document.ErrRollback
 
 	// ErrOtherRing: the store now holds another ring's document.
-	ErrOtherRing = errors.New("keyring: document belongs to another ring")
+	ErrOtherRing = document.ErrOtherRing
 
 	// ErrFull: the document would be larger than the ring or its store can hold.
 	ErrFull = errors.New("keyring: ring is full")
@@ -88,20 +89,3 @@ var (
 	// rotated. The reason is wrapped beside it.
 	ErrTooOld = errors.New("keyring: primary is too old to seal with")
 )
-
-// storeError makes err, which a store returned from op, an ErrStore. What the
-// Store contract names stays as it is, and an end of ctx always shows.
-func storeError(ctx context.Context, op string, err error) error {
-	if errors.Is(err, ErrNotExist) || errors.Is(err, ErrConflict) || errors.Is(err, ErrDamaged) {
-		return err
-	}
-	return fmt.Errorf("%w: %s: %w", ErrStore, op, withContext(ctx, err))
-}
-
-// withContext adds the end of ctx to an error that hides it.
-func withContext(ctx context.Context, err error) error {
-	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", cause, err)
-	}
-	return err
-}

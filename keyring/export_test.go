@@ -8,12 +8,14 @@ import (
 	"github.com/tink-crypto/tink-go/v2/insecuresecretdataaccess"
 	"github.com/tink-crypto/tink-go/v2/prf/hkdfprf"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/blobseal/blobseal/internal/document"
 )
 
 // What tests in the external package reach inside for.
 const (
 	KEKLabel        = kekLabel
-	RefreshTimeout  = refreshTimeout
+	LoadTimeout     = document.LoadTimeout
 	RotationTimeout = rotationTimeout
 	RotationPause   = rotationPause
 	RotationWait    = rotationWait
@@ -21,25 +23,29 @@ const (
 )
 
 // SetClock replaces the wall clock that ages are measured by.
-func (r *Ring) SetClock(now func() time.Time) { r.now = now }
+func (r *Ring) SetClock(now func() time.Time) { r.opts.Now = now }
 
 // KEK returns the bytes that k keeps.
 func (k *Key) KEK() []byte { return k.kek.Bytes() }
 
 // MasterKeys returns the bytes of every master key in a document, by key id.
 func MasterKeys(ctx context.Context, root tink.AEADWithContext, data []byte) (map[string][]byte, error) {
-	o, err := openDocument(ctx, root, data, "")
+	o, err := openDocument(ctx, root, data)
+	if err != nil {
+		return nil, err
+	}
+	handle, err := o.manager.Handle()
 	if err != nil {
 		return nil, err
 	}
 	keys := make(map[string][]byte)
-	for i := range o.keyset.Len() {
-		entry, err := o.keyset.Entry(i)
+	for i := range handle.Len() {
+		entry, err := handle.Entry(i)
 		if err != nil {
 			return nil, err
 		}
 		key := entry.Key().(*hkdfprf.Key)
-		keys[keyID(o.snapshot.ring, entry.KeyID())] = key.KeyBytes().Data(insecuresecretdataaccess.Token{})
+		keys[keyID(o.ring, entry.KeyID())] = key.KeyBytes().Data(insecuresecretdataaccess.Token{})
 	}
 	return keys, nil
 }

@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"maps"
 
-	"github.com/tink-crypto/tink-go/v2/tink"
 	"golang.org/x/crypto/cryptobyte"
 
+	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/internal/secret"
 	"github.com/blobseal/blobseal/kms"
 )
@@ -80,7 +80,7 @@ type kmsRoot struct {
 // error is wrapped beside all of these. ctx bounds the requests.
 //
 // It is safe for concurrent use and keeps no data key.
-func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (tink.AEADWithContext, error) {
+func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (Root, error) {
 	if client == nil {
 		return nil, invalid("no key service")
 	}
@@ -108,7 +108,7 @@ func (r *kmsRoot) ask(ctx context.Context) context.Context {
 	return kms.WithReport(ctx, new(kms.Report))
 }
 
-// EncryptWithContext implements [tink.AEADWithContext].
+// EncryptWithContext implements [Root].
 func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
 	dk, err := r.client.GenerateDataKey(r.ask(ctx), r.keyID, r.ec.Clone())
 	if err != nil {
@@ -137,7 +137,7 @@ func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedD
 	return append(header, message...), nil
 }
 
-// DecryptWithContext implements [tink.AEADWithContext].
+// DecryptWithContext implements [Root].
 func (r *kmsRoot) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
 	keyID, wrapped, message, err := parseKMSHeader(ciphertext)
 	if err != nil {
@@ -162,7 +162,7 @@ func (r *kmsRoot) DecryptWithContext(ctx context.Context, ciphertext, associated
 
 // unavailable is the error of a root that could not be asked.
 func (r *kmsRoot) unavailable(ctx context.Context, err error) error {
-	return fmt.Errorf("%w: key %q: %w", ErrRootUnavailable, r.keyID, withContext(ctx, err))
+	return fmt.Errorf("%w: key %q: %w", ErrRootUnavailable, r.keyID, document.WithContext(ctx, err))
 }
 
 // Format implements [fmt.Formatter]: every verb shows what r is.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/tink-crypto/tink-go/v2/tink"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/cryptobyte"
 
@@ -83,7 +82,7 @@ type derivedKey struct {
 // takes tens of milliseconds and the memory of params, which ctx does not
 // interrupt; the root keeps its latest derived keys, and so does it once for a
 // ring. It is safe for concurrent use and does not print its passphrase.
-func NewPassphraseRoot(passphrase []byte, params *PassphraseParams) (tink.AEADWithContext, error) {
+func NewPassphraseRoot(passphrase []byte, params *PassphraseParams) (Root, error) {
 	if len(passphrase) == 0 {
 		return nil, invalid("empty passphrase")
 	}
@@ -123,7 +122,7 @@ func (p PassphraseParams) check() error {
 	return nil
 }
 
-// EncryptWithContext implements [tink.AEADWithContext]. It uses the salt of the
+// EncryptWithContext implements [Root]. It uses the salt of the
 // latest key with its own costs that proved right, so that a ring keeps its salt;
 // each message has its own salt besides.
 func (r *passphraseRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
@@ -154,7 +153,7 @@ func (r *passphraseRoot) EncryptWithContext(ctx context.Context, plaintext, asso
 	return append(prefix, message...), nil
 }
 
-// DecryptWithContext implements [tink.AEADWithContext].
+// DecryptWithContext implements [Root].
 func (r *passphraseRoot) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
 	header, message, err := parsePassphraseHeader(ciphertext)
 	if err != nil {

@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/tink-crypto/tink-go/v2/tink"
+	"github.com/blobseal/blobseal/internal/document"
 )
 
-// What an [Options] field means that is zero.
+// Defaults of [Options].
 const (
 	DefaultPeriod          = 90 * 24 * time.Hour
 	DefaultRefreshInterval = time.Minute
@@ -45,6 +44,10 @@ type Options struct {
 	// It is also how long a version that was disabled elsewhere keeps opening here.
 	RefreshInterval time.Duration
 
+	// Now is the wall clock that ages are measured by. Most services leave it nil,
+	// which means [time.Now].
+	Now func() time.Time
+
 	// Logger hears what fails in the background. Nil means [slog.Default].
 	Logger *slog.Logger
 }
@@ -55,20 +58,13 @@ type Options struct {
 // Primary and Key answer from memory: they take no lock and allocate nothing
 // as long as the primary is young and the key is known.
 type Ring struct {
-	store   Store
-	opts    Options
-	log     *slog.Logger
-	now     func() time.Time // wall clock; time.Now but in tests
-	current atomic.Pointer[snapshot]
+	doc  *document.Replica[*snapshot, *draft]
+	opts Options
+	log  *slog.Logger
 
-	// roots are the roots to open the document with, in order: one, but for
-	// the time that it is not certain which of two the store's document is under.
-	roots atomic.Pointer[[]tink.AEADWithContext]
-
-	writer   chan struct{} // held by the one call that may replace the document
+	rotating chan struct{} // held by the one call of Rotate that makes a version
 	rotated  atomic.Uint64 // number of versions that this Ring made
 	rotation rotation      // by age
-	misses   misses
 }
 
 // Open opens the ring in store under root. Both are used for as long as the
@@ -78,12 +74,11 @@ type Ring struct {
 // [ErrVersion], [ErrRoot], [ErrRootUnavailable]), [ErrStore], [ErrPeriod] and
 // [ErrInvalid]. Those of the store, of the root and of ctx are visible to
 // [errors.Is].
-func Open(ctx context.Context, store Store, root tink.AEADWithContext, opts *Options) (*Ring, error) {
+func Open(ctx context.Context, store Store, root Root, opts *Options) (*Ring, error) {
 	if store == nil || root == nil {
 		return nil, invalid("no store or no root")
 	}
-	r := &Ring{store: store, now: time.Now, writer: make(chan struct{}, 1)}
-	r.roots.Store(&[]tink.AEADWithContext{root})
+	r := &Ring{rotating: make(chan struct{}, 1)}
 	if opts != nil {
 		r.opts = *opts
 	}
@@ -91,20 +86,16 @@ func Open(ctx context.Context, store Store, root tink.AEADWithContext, opts *Opt
 		return nil, err
 	}
 	r.log = r.opts.Logger
-	if r.log == nil {
-		r.log = slog.Default()
-	}
-	s, err := r.first(ctx)
-	if err != nil {
+	if err := r.openOrCreate(ctx, store, root); err != nil {
 		return nil, err
 	}
+	s := r.doc.State()
 	if p := r.opts.Period; p != 0 && p != s.period {
 		return nil, fmt.Errorf("%w: options ask for %v, ring %v has %v: SetPeriod changes it", ErrPeriod, p, s.ring, s.period)
 	}
 	if err := r.opts.checkHardAge(s.period); err != nil {
 		return nil, err
 	}
-	r.current.Store(s)
 	return r, nil
 }
 
@@ -123,6 +114,12 @@ func (o *Options) check() error {
 	if o.RefreshInterval < time.Second {
 		return invalid("refresh interval of %v, want at least a second", o.RefreshInterval)
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
 	return nil
 }
 
@@ -133,53 +130,56 @@ func (o *Options) checkHardAge(period time.Duration) error {
 	return nil
 }
 
-// first loads the document, or makes one.
-func (r *Ring) first(ctx context.Context) (*snapshot, error) {
-	for attempt := 0; ; attempt++ {
-		data, version, err := r.load(ctx)
-		if err == nil {
-			o, err := open(ctx, *r.roots.Load(), data, version)
-			if err != nil {
-				return nil, err
-			}
-			return o.snapshot, nil
-		}
-		if !errors.Is(err, ErrNotExist) || !r.opts.Create {
-			return nil, err
-		}
-		period := r.opts.Period
-		if period == 0 {
-			period = DefaultPeriod
-		}
-		if err := r.opts.checkHardAge(period); err != nil {
-			return nil, err
-		}
-		d, err := newRing(period, r.now())
-		if err != nil {
-			return nil, err
-		}
-		s, err := r.swap(ctx, (*r.roots.Load())[0], "", d)
-		if err == nil || !errors.Is(err, ErrConflict) {
-			return s, err
-		}
-		if err := backOff(ctx, attempt); err != nil { // someone else made one: load it
-			return nil, err
-		}
+// replica returns the options of the engine.
+func (o *Options) replica() document.Options {
+	return document.Options{
+		Interval: o.RefreshInterval, Spread: refreshSpread, MissBurst: missBurst, Prefix: "keyring", Logger: o.Logger,
 	}
 }
 
+// openOrCreate opens the document, or makes one.
+func (r *Ring) openOrCreate(ctx context.Context, store Store, root Root) (err error) {
+	r.doc, err = document.Open(ctx, store, root, format{}, r.opts.replica())
+	if !errors.Is(err, ErrNotExist) || !r.opts.Create {
+		return err
+	}
+	period := r.opts.Period
+	if period == 0 {
+		period = DefaultPeriod
+	}
+	if err := r.opts.checkHardAge(period); err != nil {
+		return err
+	}
+	d, err := newRing(period, r.opts.Now())
+	if err != nil {
+		return err
+	}
+	r.doc, err = document.Create(ctx, store, root, format{}, d, r.opts.replica())
+	if errors.Is(err, document.ErrExist) { // another process made one
+		r.doc, err = document.Open(ctx, store, root, format{}, r.opts.replica())
+	}
+	return err
+}
+
 // ID returns the ring's id: 16 hex digits, drawn when it was made.
-func (r *Ring) ID() string { return r.current.Load().ring.String() }
+func (r *Ring) ID() string { return r.doc.State().ring.String() }
 
 // Generation returns the number of the document that this Ring uses. It only grows.
-func (r *Ring) Generation() uint64 { return r.current.Load().generation }
+func (r *Ring) Generation() uint64 { return r.doc.State().generation }
 
 // Period returns the ring's rotation period.
-func (r *Ring) Period() time.Duration { return r.current.Load().period }
+func (r *Ring) Period() time.Duration { return r.doc.State().period }
 
 // Keys describes all versions as this Ring knows them, oldest first. The
 // caller owns the slice.
-func (r *Ring) Keys() []Info { return slices.Clone(r.current.Load().infos) }
+func (r *Ring) Keys() []Info { return slices.Clone(r.doc.State().infos) }
+
+// Refresh loads the document. ctx bounds the wait.
+//
+// A document that is not a later one of the same ring is refused, with
+// [ErrRollback] or [ErrOtherRing], and so is one that does not open. The ring
+// keeps what it had.
+func (r *Ring) Refresh(ctx context.Context) error { return r.doc.Refresh(ctx) }
 
 // Format implements [fmt.Formatter]: every verb shows the ring's id alone.
 func (r *Ring) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "ring %s", r.ID()) }
@@ -189,124 +189,3 @@ func (r *Ring) LogValue() slog.Value { return slog.StringValue(r.ID()) }
 
 // MarshalText implements [encoding.TextMarshaler] with the ring's id alone.
 func (r *Ring) MarshalText() ([]byte, error) { return []byte(r.ID()), nil }
-
-// load gets the document from the store.
-func (r *Ring) load(ctx context.Context) ([]byte, string, error) {
-	data, version, err := r.store.Load(ctx)
-	if err != nil {
-		return nil, "", storeError(ctx, "load", err)
-	}
-	return data, version, nil
-}
-
-// open opens a document under whichever root does. It also tries the next if one
-// cannot be asked: its key service may be what the ring moved away from.
-func open(ctx context.Context, roots []tink.AEADWithContext, data []byte, version string) (*opened, error) {
-	var first error
-	for i, root := range roots {
-		o, err := openDocument(ctx, root, data, version)
-		if err == nil {
-			o.root = i
-			return o, nil
-		}
-		if first == nil {
-			first = err
-		}
-		if !errors.Is(err, ErrRoot) && !errors.Is(err, ErrRootUnavailable) {
-			break
-		}
-	}
-	return nil, first
-}
-
-// swap seals a draft under root and replaces the document of that version.
-func (r *Ring) swap(ctx context.Context, root tink.AEADWithContext, version string, d *draft) (*snapshot, error) {
-	data, s, err := sealDocument(ctx, root, d)
-	if err != nil {
-		return nil, err
-	}
-	s.storeVersion, err = r.store.Swap(ctx, version, data)
-	if err != nil {
-		return nil, storeError(ctx, "swap", err)
-	}
-	return s, nil
-}
-
-// install makes s the snapshot, unless a later one is there.
-func (r *Ring) install(s *snapshot) {
-	for {
-		old := r.current.Load()
-		if old.generation > s.generation || r.current.CompareAndSwap(old, s) {
-			return
-		}
-	}
-}
-
-// lock waits for the right to replace the document. It belongs to one call of
-// this Ring at a time; other processes are held off by compare-and-swap.
-func (r *Ring) lock(ctx context.Context) error {
-	select {
-	case r.writer <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("keyring: %w", ctx.Err())
-	}
-}
-
-func (r *Ring) unlock() { <-r.writer }
-
-// update loads the document, lets edit change it, and replaces it, again and
-// again until no one else came between. edit reports whether there is anything
-// to write. The new document is under newRoot, or under its old root if that is
-// nil. update returns, and installs, what the store then holds. The caller
-// holds the lock.
-func (r *Ring) update(ctx context.Context, newRoot tink.AEADWithContext, edit func(*opened, *draft) (bool, error)) (*snapshot, error) {
-	for attempt := 0; ; attempt++ {
-		before := r.current.Load()
-		data, version, err := r.load(ctx)
-		if err != nil {
-			return nil, err
-		}
-		o, err := open(ctx, *r.roots.Load(), data, version)
-		if err != nil {
-			return nil, err
-		}
-		if err := before.accept(o.snapshot); err != nil {
-			return nil, err
-		}
-		d := o.edit()
-		changed, err := edit(o, d)
-		if err != nil || !changed {
-			r.install(o.snapshot)
-			return o.snapshot, err
-		}
-		root := newRoot
-		if root == nil {
-			root = (*r.roots.Load())[o.root]
-		}
-		s, err := r.swap(ctx, root, version, d)
-		if err == nil {
-			r.install(s)
-			return s, nil
-		}
-		if !errors.Is(err, ErrConflict) {
-			return nil, err
-		}
-		if err := backOff(ctx, attempt); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// backOff waits a random while, longer after more attempts, but at most half a second.
-func backOff(ctx context.Context, attempt int) error {
-	limit := min(5*time.Millisecond<<min(attempt, 10), 500*time.Millisecond)
-	timer := time.NewTimer(rand.N(limit))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrConflict, ctx.Err())
-	}
-}

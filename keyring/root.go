@@ -14,6 +14,15 @@ import (
 	"github.com/blobseal/blobseal/internal/secret"
 )
 
+// Root encrypts a ring's document. Any [tink.AEADWithContext] will do. This package
+// has [NewKeyRoot], [NewPassphraseRoot] and [NewKMSRoot]. A Tink AEAD of a key service
+// needs aead.NewKMSEnvelopeAEADWithContext around it, because many services encrypt at
+// most 4 KiB, which is about 35 versions.
+//
+// An error that wraps [ErrRootUnavailable], or is a network error, says that the root
+// could not be asked; any other error of decrypting means [ErrRoot].
+type Root = tink.AEADWithContext
+
 // keyRootLabel begins the context of a key root's messages.
 const keyRootLabel = "github.com/blobseal/blobseal/v1 key root\x00"
 
@@ -28,7 +37,7 @@ type keyRoot struct{ key secret.Key }
 // Its ciphertext is one Cobblestone-256 message. Another key or other associated
 // data is [ErrRoot], a message that was edited behind its head [ErrDamaged]. It
 // is safe for concurrent use and does not print its key.
-func NewKeyRoot(key []byte) (tink.AEADWithContext, error) {
+func NewKeyRoot(key []byte) (Root, error) {
 	k, err := secret.New(key)
 	if err != nil {
 		return nil, invalid("root %v", err)
@@ -122,7 +131,7 @@ func ParseKey(text []byte) ([]byte, error) {
 // recorder is a root for one call. It remembers the root's own error, which
 // Tink puts into words and loses.
 type recorder struct {
-	root tink.AEADWithContext
+	root Root
 	err  error
 }
 
@@ -134,26 +143,4 @@ func (r *recorder) EncryptWithContext(ctx context.Context, plaintext, associated
 func (r *recorder) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) (plaintext []byte, err error) {
 	plaintext, r.err = r.root.DecryptWithContext(ctx, ciphertext, associatedData)
 	return plaintext, r.err
-}
-
-// rootError sorts a root's error: the end of ctx, a root that could not be
-// asked, or, to end with, refused, which is [ErrRoot] for decrypting. The error
-// itself stays visible.
-func rootError(ctx context.Context, refused, err error) error {
-	var network interface { // net.Error, without its package
-		error
-		Timeout() bool
-		Temporary() bool
-	}
-	var status interface{ HTTPStatusCode() int }
-	switch {
-	case errors.Is(err, ErrRoot), errors.Is(err, ErrRootUnavailable), errors.Is(err, ErrDamaged):
-		return err
-	case ctx.Err() != nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.As(err, &network),
-		errors.As(err, &status) && (status.HTTPStatusCode() >= 500 || status.HTTPStatusCode() == 429):
-		return fmt.Errorf("%w: %w", ErrRootUnavailable, withContext(ctx, err))
-	default:
-		return fmt.Errorf("%w: %w", refused, err)
-	}
 }

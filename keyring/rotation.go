@@ -25,29 +25,29 @@ const (
 // Past HardAge the old primary is refused: calls wait for the attempt, as far
 // as ctx lets them, and fail with [ErrTooOld] and the reason.
 func (r *Ring) Primary(ctx context.Context) (*Key, error) {
-	s := r.current.Load()
-	if s.age(r.now()) < r.rotateAge(s) {
+	s := r.doc.State()
+	if s.age(r.opts.Now()) < r.rotateAge(&s.metadata) {
 		return s.primary, nil
 	}
 	return r.aged(ctx)
 }
 
 // hardAge is the age from which a primary is refused.
-func (r *Ring) hardAge(s *snapshot) time.Duration {
+func (r *Ring) hardAge(m *metadata) time.Duration {
 	if r.opts.HardAge != 0 {
 		return r.opts.HardAge
 	}
-	return hardPeriods * s.period
+	return hardPeriods * m.period
 }
 
 // rotateAge is the age from which a primary is rotated.
-func (r *Ring) rotateAge(s *snapshot) time.Duration { return min(s.period, r.hardAge(s)) }
+func (r *Ring) rotateAge(m *metadata) time.Duration { return min(m.period, r.hardAge(m)) }
 
 // aged is Primary for a primary that wants rotating.
 func (r *Ring) aged(ctx context.Context) (*Key, error) {
 	attempt, begun, err := r.beginRotation(ctx)
-	s := r.current.Load()
-	hard := s.age(r.now()) >= r.hardAge(s)
+	s := r.doc.State()
+	hard := s.age(r.opts.Now()) >= r.hardAge(&s.metadata)
 	if attempt != nil && (begun || hard) {
 		wait := rotationWait
 		if hard {
@@ -63,10 +63,10 @@ func (r *Ring) aged(ctx context.Context) (*Key, error) {
 		case <-timer.C:
 			err = fmt.Errorf("%w: no answer yet", ErrStore)
 		}
-		s = r.current.Load()
+		s = r.doc.State()
 	}
-	age := s.age(r.now())
-	if age < r.hardAge(s) {
+	age := s.age(r.opts.Now())
+	if age < r.hardAge(&s.metadata) {
 		return s.primary, nil
 	}
 	if err == nil { // another process made the primary, and its clock is far behind
@@ -105,7 +105,7 @@ func (r *Ring) beginRotation(ctx context.Context) (a *attempt, begun bool, err e
 	if a := r.rotation.running; a != nil {
 		return a, false, nil
 	}
-	if s := r.current.Load(); s.age(r.now()) < r.rotateAge(s) {
+	if s := r.doc.State(); s.age(r.opts.Now()) < r.rotateAge(&s.metadata) {
 		return nil, false, nil
 	}
 	if r.rotation.err != nil && time.Now().Before(r.rotation.resume) {
@@ -122,7 +122,7 @@ func (r *Ring) beginRotation(ctx context.Context) (a *attempt, begun bool, err e
 func (r *Ring) rotateInBackground(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(ctx, rotationTimeout)
 	defer cancel()
-	old := r.current.Load().primary.id
+	old := r.doc.State().primary.id
 	info, err := r.rotateByAge(ctx)
 	switch {
 	case err != nil:
@@ -143,11 +143,11 @@ func (r *Ring) rotateInBackground(ctx context.Context, a *attempt) {
 // rotateByAge loads the document, and rotates if its primary is still too old:
 // another process may have done it.
 func (r *Ring) rotateByAge(ctx context.Context) (Info, error) {
-	if err := r.lock(ctx); err != nil {
+	if err := r.lockRotation(ctx); err != nil {
 		return Info{}, err
 	}
-	defer r.unlock()
-	return r.rotate(ctx, func(o, _ *opened) bool {
-		return o.snapshot.age(r.now()) >= r.rotateAge(o.snapshot)
+	defer r.unlockRotation()
+	return r.rotate(ctx, func(d *draft) bool {
+		return d.age(r.opts.Now()) >= r.rotateAge(&d.metadata)
 	})
 }

@@ -239,7 +239,7 @@ func TestRunWithLoadThatHangs(t *testing.T) {
 		}
 		store.up()
 		rotate(t, other)
-		time.Sleep(keyring.RefreshTimeout + 2*time.Second)
+		time.Sleep(keyring.LoadTimeout + 2*time.Second)
 		require.Equal(t, other.Keys(), ring.Keys())
 		stop()
 	})

@@ -3,7 +3,6 @@ package keyring
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,16 +11,14 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/prf"
 	"github.com/tink-crypto/tink-go/v2/prf/hkdfprf"
-	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/internal/secret"
 )
 
-// snapshot is what a ring knows of one document: immutable, replaced as a
-// whole, without master keys.
+// snapshot is what a ring knows of one document. It is immutable and holds no
+// master keys.
 type snapshot struct {
-	storeVersion string
-	sum          [sha256.Size]byte // of the whole document
 	metadata
 
 	keys    map[string]*Key // the enabled versions
@@ -30,8 +27,16 @@ type snapshot struct {
 	created time.Time // the primary's
 }
 
-// age is how old the primary is; zero if its time of creation is yet to come.
-func (s *snapshot) age(now time.Time) time.Duration { return max(0, now.Sub(s.created)) }
+// Identity implements [document.State].
+func (s *snapshot) Identity() string { return s.ring.String() }
+
+// Generation implements [document.State].
+func (s *snapshot) Generation() uint64 { return s.generation }
+
+// age returns how old the primary is; zero if its time of creation is yet to come.
+func (m *metadata) age(now time.Time) time.Duration {
+	return max(0, now.Sub(time.UnixMilli(int64(m.find(m.primary).created))))
+}
 
 // info returns what is known of the version with that id.
 func (s *snapshot) info(id string) (Info, bool) {
@@ -48,38 +53,48 @@ func (s *snapshot) primaryInfo() Info {
 	return info
 }
 
-// accept refuses a document that is not a later one of the same ring, or comes from
-// an earlier one by another way: no change of a ring takes a version out of it, or
-// brings one back that was destroyed.
-func (s *snapshot) accept(next *snapshot) error {
-	switch {
-	case next.ring != s.ring:
-		return fmt.Errorf("%w: %v, not %v", ErrOtherRing, next.ring, s.ring)
-	case next.generation < s.generation:
-		return fmt.Errorf("%w: generation %d, after %d", ErrRollback, next.generation, s.generation)
-	case next.generation == s.generation && next.sum != s.sum:
-		return fmt.Errorf("%w: generation %d is there twice", ErrRollback, next.generation)
+// format is the [document.Format] of a ring.
+type format struct{}
+
+// Open implements [document.Format].
+func (format) Open(ctx context.Context, root document.Root, data []byte, _ *snapshot) (*draft, error) {
+	return openDocument(ctx, root, data)
+}
+
+// State implements [document.Format].
+func (format) State(d *draft) (*snapshot, error) { return newSnapshot(d) }
+
+// Draft implements [document.Format]. A snapshot holds no master keys.
+func (format) Draft(*snapshot) (*draft, bool) { return nil, false }
+
+// Seal implements [document.Format].
+func (format) Seal(ctx context.Context, root document.Root, d *draft, generation uint64) ([]byte, *snapshot, error) {
+	d.generation = generation
+	return sealDocument(ctx, root, d)
+}
+
+// Includes implements [document.Format]: no change of a ring removes a version, or
+// brings back one that was destroyed.
+func (format) Includes(known, next *snapshot) error {
+	if known.generation == next.generation {
+		return errors.New("two documents have this generation")
 	}
-	for i, v := range s.versions {
+	for i, v := range known.versions {
 		if i >= len(next.versions) || next.versions[i].id != v.id {
-			return fmt.Errorf("%w: generation %d lacks %s, which generation %d had", ErrRollback, next.generation, keyID(s.ring, v.id), s.generation)
+			return fmt.Errorf("it lacks %s", keyID(known.ring, v.id))
 		}
 		if v.state == Destroyed && next.versions[i].state != Destroyed {
-			return fmt.Errorf("%w: generation %d holds %s, which generation %d had destroyed", ErrRollback, next.generation, keyID(s.ring, v.id), s.generation)
+			return fmt.Errorf("it holds %s, which was destroyed", keyID(known.ring, v.id))
 		}
 	}
 	return nil
 }
 
-// opened is a document with its keyset decrypted, as briefly as possible.
-type opened struct {
-	snapshot *snapshot
-	keyset   *keyset.Handle
-	root     int // which of the ring's roots opened it
-}
+// Merge implements [document.Format].
+func (format) Merge(_, _ *draft) error { return errors.ErrUnsupported }
 
 // openDocument parses and decrypts a document under root.
-func openDocument(ctx context.Context, root tink.AEADWithContext, data []byte, storeVersion string) (*opened, error) {
+func openDocument(ctx context.Context, root Root, data []byte) (*draft, error) {
 	d, err := parseDocument(data)
 	if err != nil {
 		return nil, err
@@ -87,7 +102,7 @@ func openDocument(ctx context.Context, root tink.AEADWithContext, data []byte, s
 	rec := &recorder{root: root}
 	handle, err := keyset.ReadWithContext(ctx, keyset.NewBinaryReader(bytes.NewReader(d.keyset)), rec, d.associatedData())
 	if rec.err != nil {
-		return nil, rootError(ctx, ErrRoot, rec.err)
+		return nil, document.RootError(ctx, ErrRoot, rec.err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -95,18 +110,12 @@ func openDocument(ctx context.Context, root tink.AEADWithContext, data []byte, s
 	if err := d.check(handle); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	s, err := newSnapshot(d, handle)
-	if err != nil {
-		return nil, err
-	}
-	s.storeVersion = storeVersion
-	s.sum = sha256.Sum256(data)
-	return &opened{snapshot: s, keyset: handle}, nil
+	return &draft{metadata: d.metadata, manager: keyset.NewManagerFromHandle(handle)}, nil
 }
 
 // sealDocument encrypts a draft under root and returns the whole document. It
 // opens that again, so that nothing is stored that the root does not open.
-func sealDocument(ctx context.Context, root tink.AEADWithContext, d *draft) ([]byte, *snapshot, error) {
+func sealDocument(ctx context.Context, root Root, d *draft) ([]byte, *snapshot, error) {
 	handle, err := d.manager.Handle()
 	if err != nil {
 		return nil, nil, fmt.Errorf("keyring: keyset: %w", err)
@@ -115,20 +124,21 @@ func sealDocument(ctx context.Context, root tink.AEADWithContext, d *draft) ([]b
 	rec := &recorder{root: root}
 	err = handle.WriteWithContext(ctx, keyset.NewBinaryWriter(&encrypted), rec, d.associatedData())
 	if rec.err != nil {
-		return nil, nil, rootError(ctx, errRootSeals, rec.err)
+		return nil, nil, document.RootError(ctx, errRootSeals, rec.err)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("keyring: keyset: %w", err)
 	}
-	data, err := (&document{metadata: d.metadata, keyset: encrypted.Bytes()}).marshal()
+	data, err := (&ringDocument{metadata: d.metadata, keyset: encrypted.Bytes()}).marshal()
 	if err != nil {
 		return nil, nil, err
 	}
-	o, err := openDocument(ctx, root, data, "")
+	again, err := openDocument(ctx, root, data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("keyring: document just sealed: %w", err)
 	}
-	return data, o.snapshot, nil
+	s, err := newSnapshot(again)
+	return data, s, err
 }
 
 // errRootSeals: the root refuses to encrypt.
@@ -171,12 +181,17 @@ func (m *metadata) check(handle *keyset.Handle) error {
 }
 
 // newSnapshot derives the KEK of each enabled version.
-func newSnapshot(d *document, handle *keyset.Handle) (*snapshot, error) {
+func newSnapshot(d *draft) (*snapshot, error) {
+	handle, err := d.manager.Handle()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	prfs, err := prf.NewPRFSet(handle)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	s := &snapshot{metadata: d.metadata, keys: make(map[string]*Key, len(prfs.PRFs))}
+	s.versions = slices.Clone(s.versions) // the draft is edited
 	for i, v := range d.versions {
 		info := d.info(i)
 		s.infos = append(s.infos, info)

@@ -1,0 +1,261 @@
+package document
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+// loads is what a replica knows of its loads.
+type loads struct {
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced when another document is adopted
+	begun   uint64        // number of loads that began
+	running *load
+	last    *load // the latest that ended
+
+	turn   chan struct{}       // closed when the caller who waits to load after a miss is done; nil if none waits
+	free   time.Time           // when the next load after a miss would be if there were no burst
+	missed map[string]struct{} // ids that the current document lacked when they were looked up
+
+	resume time.Time // Fresh does not load because of age before, after a failure
+}
+
+// load is one load of the document, shared by all who want it.
+type load struct {
+	number uint64
+	timer  *time.Timer
+	done   chan struct{} // closed at the end, after the fields below are set
+	ended  time.Time
+	err    error
+}
+
+// announce tells those who wait after a miss to look again.
+func (l *loads) announce() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.changed)
+	l.changed = make(chan struct{})
+	l.missed = nil
+}
+
+// ticket returns the number of the first load that begins after the call.
+func (l *loads) ticket() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.begun + 1
+}
+
+// Refresh loads the document. Callers who ask while a load runs share the next
+// one. ctx bounds the wait.
+//
+// A document that does not include what is known is healed, see the package
+// documentation; one that cannot be healed is [ErrRollback]. A document of another
+// identity is [ErrOtherRing]. After an error the replica keeps what it had.
+func (r *Replica[S, O]) Refresh(ctx context.Context) error {
+	ticket := r.loads.ticket()
+	for {
+		if err := ctx.Err(); err != nil {
+			return StoreError(ctx, "load", err)
+		}
+		r.loads.mu.Lock()
+		if last := r.loads.last; last != nil && last.number >= ticket {
+			r.loads.mu.Unlock()
+			return last.err
+		}
+		running := r.loads.running
+		if running == nil {
+			running = r.beginLoad(ctx)
+		}
+		r.loads.mu.Unlock()
+		select {
+		case <-running.done:
+		case <-ctx.Done():
+			return StoreError(ctx, "load", ctx.Err())
+		}
+	}
+}
+
+// Fresh returns a state that is at most Options.MaxAge old. If it is older, one
+// caller waits for a load, up to Options.Patience, while others go on with the old
+// state; and so does that caller if the store fails. Past Options.MaxStaleness all
+// callers wait, and a load that fails is their error.
+func (r *Replica[S, O]) Fresh(ctx context.Context) (S, error) {
+	now := time.Now()
+	if now.Sub(r.Verified()) < r.opts.MaxAge {
+		return r.State(), nil
+	}
+	if now.Sub(r.Verified()) < r.opts.MaxStaleness {
+		return r.freshIfQuick(ctx, now)
+	}
+	for now.Sub(r.Verified()) >= r.opts.MaxStaleness {
+		if err := r.joinLoad(ctx); err != nil {
+			var none S
+			return none, err
+		}
+	}
+	return r.State(), nil
+}
+
+// freshIfQuick is Fresh for a state that is old, but not too old.
+func (r *Replica[S, O]) freshIfQuick(ctx context.Context, now time.Time) (S, error) {
+	r.loads.mu.Lock()
+	if r.loads.running != nil || now.Before(r.loads.resume) {
+		r.loads.mu.Unlock()
+		return r.State(), nil
+	}
+	running := r.beginLoad(ctx)
+	r.loads.mu.Unlock()
+	wait := r.opts.Patience
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, deadline.Sub(now)/2) // leave time to do something with the answer
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-running.done:
+		if running.err != nil {
+			r.loads.mu.Lock()
+			r.loads.resume = time.Now().Add(min(r.opts.MaxAge, missInterval))
+			r.loads.mu.Unlock()
+			r.log(ctx, slog.LevelError, "refresh failed, old document stays in use", slog.Any("error", running.err))
+		}
+	case <-timer.C: // the load goes on
+	case <-ctx.Done():
+		var none S
+		return none, StoreError(ctx, "load", ctx.Err())
+	}
+	return r.State(), nil
+}
+
+// joinLoad waits for the load that runs, or begins one.
+func (r *Replica[S, O]) joinLoad(ctx context.Context) error {
+	r.loads.mu.Lock()
+	running := r.loads.running
+	if running == nil {
+		running = r.beginLoad(ctx)
+	}
+	r.loads.mu.Unlock()
+	select {
+	case <-running.done:
+		return running.err
+	case <-ctx.Done():
+		return StoreError(ctx, "load", ctx.Err())
+	}
+}
+
+// beginLoad begins a load in a goroutine, which ends after LoadTimeout, or after
+// EditTimeout more if it heals the document. The caller holds loads.mu, and no
+// load runs.
+func (r *Replica[S, O]) beginLoad(ctx context.Context) *load {
+	r.loads.begun++
+	l := &load{number: r.loads.begun, done: make(chan struct{})}
+	r.loads.running = l
+	// A store that is deaf to ctx keeps its goroutine, but not those who wait.
+	l.timer = time.AfterFunc(LoadTimeout+time.Second, func() {
+		r.endLoad(l, fmt.Errorf("%w: load: no answer in %v", ErrStore, LoadTimeout))
+	})
+	go r.loadInBackground(context.WithoutCancel(ctx), l)
+	return l
+}
+
+func (r *Replica[S, O]) loadInBackground(ctx context.Context, l *load) {
+	err := fmt.Errorf("%w: load: goroutine ended", ErrStore) // by runtime.Goexit
+	defer func() {
+		if p := recover(); p != nil { // of a store or root; it must not end the process
+			err = fmt.Errorf("%w: load: panic: %v", ErrStore, p)
+		}
+		r.endLoad(l, err)
+	}()
+	bounded, cancel := context.WithTimeout(ctx, LoadTimeout)
+	defer cancel()
+	heal, loadErr := r.loadOnce(bounded)
+	err = loadErr
+	if heal && !r.opts.ReadOnly {
+		l.timer.Reset(EditTimeout + time.Second)
+		err = r.heal(ctx, loadErr)
+	}
+}
+
+func (r *Replica[S, O]) endLoad(l *load, err error) {
+	r.loads.mu.Lock()
+	defer r.loads.mu.Unlock()
+	if r.loads.running != l {
+		return // it was given up
+	}
+	l.timer.Stop()
+	l.ended, l.err = time.Now(), err
+	r.loads.running, r.loads.last = nil, l
+	close(l.done)
+}
+
+// loadOnce loads the document and adopts it. heal tells that the error is one
+// that healing may cure.
+func (r *Replica[S, O]) loadOnce(ctx context.Context) (heal bool, err error) {
+	for {
+		began := time.Now()
+		known, keys := r.current.Load(), r.keys.Load()
+		data, version, err := r.fetch(ctx)
+		if errors.Is(err, ErrNotExist) {
+			var none S
+			r.diverge(none, err)
+		}
+		if err != nil {
+			return false, err
+		}
+		sum := sha256.Sum256(data)
+		if sum == known.sum {
+			same := *known
+			same.version = version
+			r.adopt(&same, began)
+			return false, nil
+		}
+		if r.seen.has(sum) {
+			if r.current.Load() != known {
+				continue // it was known when it was loaded, and an edit came between
+			}
+			return true, r.rolledBack(ctx, known, data, keys)
+		}
+		o, root, err := r.open(ctx, keys.roots, data, known.state)
+		if errors.Is(err, ErrRoot) && r.keys.Load() != keys {
+			continue // ChangeRoot came between
+		}
+		if err != nil {
+			return false, err
+		}
+		next, err := r.format.State(o)
+		if err != nil {
+			return false, err
+		}
+		if err := r.judge(known.state, next); err != nil {
+			if errors.Is(err, ErrRollback) {
+				r.diverge(next, err)
+			}
+			return errors.Is(err, ErrRollback), err
+		}
+		r.adopt(newSnapshot(next, data, version, root), began)
+		return false, nil
+	}
+}
+
+// rolledBack describes a document that this process had before the one it knows.
+func (r *Replica[S, O]) rolledBack(ctx context.Context, known *snapshot[S], data []byte, keys *rootSet) error {
+	var next S // stays nil if no root opens it, which healing does not need
+	err := fmt.Errorf("%w: an earlier one than generation %d", ErrRollback, known.state.Generation())
+	roots := append(slices.Clone(keys.roots), keys.former...)
+	if o, _, openErr := r.open(ctx, roots, data, known.state); openErr == nil {
+		if s, stateErr := r.format.State(o); stateErr == nil {
+			next = s
+			if cause := r.judge(known.state, next); cause != nil {
+				err = cause
+			}
+		}
+	}
+	r.diverge(next, err)
+	return err
+}

@@ -1,0 +1,351 @@
+package document
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Store is keyring.Store, whose documentation is the contract.
+type Store interface {
+	Load(ctx context.Context) (data []byte, version string, err error)
+	Swap(ctx context.Context, version string, data []byte) (newVersion string, err error)
+}
+
+// Watcher is keyring.Watcher.
+type Watcher interface {
+	Watch(ctx context.Context, changed func()) error
+}
+
+// Root is tink.AEADWithContext.
+type Root interface {
+	EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error)
+	DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error)
+}
+
+// State is what a process keeps of one document: a pointer to something
+// immutable.
+type State interface {
+	Identity() string   // stays the same for as long as the document exists
+	Generation() uint64 // one more in each document that replaces another
+}
+
+// Format reads, writes, compares and merges documents of one kind. Its methods
+// may be called concurrently.
+type Format[S State, O any] interface {
+	// Open parses and decrypts data. known is the state in use, or nil before there
+	// is one: a format may reuse what it holds. Errors are ErrDamaged, ErrVersion,
+	// and what RootError returns.
+	Open(ctx context.Context, root Root, data []byte, known S) (O, error)
+
+	// State returns what a process keeps of o.
+	State(o O) (S, error)
+
+	// Draft returns a copy of s to edit, without asking a root. ok is false if a
+	// state does not hold enough for that; the document is opened again instead.
+	Draft(s S) (o O, ok bool)
+
+	// Seal encrypts o, with that generation, and returns the document and its
+	// state. It opens the document once more if the root is asked, so that nothing
+	// is stored that the root does not open.
+	Seal(ctx context.Context, root Root, o O, generation uint64) (data []byte, s S, err error)
+
+	// Includes returns nil if next holds everything that known holds, and otherwise
+	// what it lacks. It is not asked about two identities.
+	Includes(known, next S) error
+
+	// Merge adds to o everything that other holds. On content it must be
+	// commutative, associative and idempotent. A format without a merge returns
+	// errors.ErrUnsupported; its replicas refuse documents that do not include what
+	// they know, with ErrRollback.
+	Merge(o, other O) error
+}
+
+// Options say how a replica works. Zero fields mean what they say, or a default.
+type Options struct {
+	Interval  time.Duration // between refreshes of Run, give or take a fifth
+	Spread    time.Duration // over which the processes that hear of one change load it
+	MissBurst int           // loads after a miss at once; then one a second
+
+	MaxAge       time.Duration // for Fresh: how old a state may be
+	MaxStaleness time.Duration // for Fresh: how old while the store fails
+	Patience     time.Duration // for Fresh: how long a caller waits before MaxStaleness; default a second
+
+	ReadOnly bool // never write: neither edits nor healing
+
+	Prefix string    // of log messages, such as "keyring"
+	Name   slog.Attr // of the document, on each log message; zero means its identity
+	Logger *slog.Logger
+}
+
+// Bounds of what a replica does by itself.
+const (
+	LoadTimeout = 10 * time.Second // of one load
+	EditTimeout = 30 * time.Second // of one attempt to edit
+	seenLimit   = 256              // documents that a replica recognises
+)
+
+// Replica is this process's copy of a document. All methods are safe for
+// concurrent use. It holds no resources to close.
+type Replica[S State, O any] struct {
+	store  Store
+	format Format[S, O]
+	opts   Options
+	start  time.Time
+
+	current  atomic.Pointer[snapshot[S]]
+	verified atomic.Int64 // when the last load that succeeded began; since start
+	diverged atomic.Pointer[Divergence[S]]
+	keys     atomic.Pointer[rootSet]
+
+	writer chan struct{} // held by the one call that may replace the document
+	loads  loads
+	seen   seen
+}
+
+// snapshot is a document as a process knows it. It is immutable.
+type snapshot[S State] struct {
+	state   S
+	data    []byte // encrypted
+	sum     [sha256.Size]byte
+	version string  // the store's name for it
+	root    *keeper // that opened or sealed it
+}
+
+// keeper gives a root an identity: roots themselves may not be comparable.
+type keeper struct{ Root }
+
+// rootSet are the roots to open documents with, in order: one, except while it is
+// uncertain which of two the stored document is under.
+type rootSet struct {
+	roots  []*keeper
+	former []*keeper // that ChangeRoot replaced; only ChangeRoot itself tries them
+}
+
+// Divergence says that the store does not hold what this process knows.
+type Divergence[S State] struct {
+	Since time.Time
+	State S // of the stored document; nil if there is none
+	Err   error
+}
+
+func newReplica[S State, O any](store Store, root Root, format Format[S, O], opts Options) *Replica[S, O] {
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	if opts.Patience == 0 {
+		opts.Patience = time.Second
+	}
+	opts.Spread = max(opts.Spread, time.Millisecond)
+	opts.MissBurst = max(opts.MissBurst, 1)
+	r := &Replica[S, O]{store: store, format: format, opts: opts, start: time.Now(), writer: make(chan struct{}, 1)}
+	r.keys.Store(&rootSet{roots: []*keeper{{root}}})
+	r.loads.changed = make(chan struct{})
+	return r
+}
+
+// Open opens the document in store under root. ctx bounds the call.
+func Open[S State, O any](ctx context.Context, store Store, root Root, format Format[S, O], opts Options) (*Replica[S, O], error) {
+	r := newReplica(store, root, format, opts)
+	began := time.Now()
+	data, version, err := r.fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var none S
+	o, opener, err := r.open(ctx, r.keys.Load().roots, data, none)
+	if err != nil {
+		return nil, err
+	}
+	state, err := format.State(o)
+	if err != nil {
+		return nil, err
+	}
+	r.adopt(newSnapshot(state, data, version, opener), began)
+	return r, nil
+}
+
+// Create stores o as the first document of its identity, and returns its replica.
+// A store that holds a document already is [ErrExist].
+func Create[S State, O any](ctx context.Context, store Store, root Root, format Format[S, O], o O, opts Options) (*Replica[S, O], error) {
+	r := newReplica(store, root, format, opts)
+	_, _, err := r.fetch(ctx)
+	if err == nil {
+		return nil, ErrExist
+	}
+	if !errors.Is(err, ErrNotExist) {
+		return nil, err
+	}
+	began := time.Now()
+	s, err := r.put(ctx, r.keys.Load().roots[0], "", o, 1)
+	if errors.Is(err, ErrConflict) {
+		return nil, ErrExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.adopt(s, began)
+	return r, nil
+}
+
+func newSnapshot[S State](state S, data []byte, version string, root *keeper) *snapshot[S] {
+	return &snapshot[S]{state: state, data: data, sum: sha256.Sum256(data), version: version, root: root}
+}
+
+// State returns the state in use. Its generation only grows.
+func (r *Replica[S, O]) State() S { return r.current.Load().state }
+
+// Document returns the encrypted document that State came from. The caller must
+// not change it.
+func (r *Replica[S, O]) Document() []byte { return r.current.Load().data }
+
+// Verified returns when the last load that succeeded began: State is at least as
+// new as the store was then.
+func (r *Replica[S, O]) Verified() time.Time {
+	return r.start.Add(time.Duration(r.verified.Load()))
+}
+
+// Diverged returns since when the store is known to lack something that State
+// holds, or nil.
+func (r *Replica[S, O]) Diverged() *Divergence[S] { return r.diverged.Load() }
+
+// adopt makes s the snapshot unless a later one is there. began is when the store
+// was asked for it.
+func (r *Replica[S, O]) adopt(s *snapshot[S], began time.Time) {
+	for {
+		old := r.current.Load()
+		if old != nil && r.isLater(old, s) {
+			break
+		}
+		if r.current.CompareAndSwap(old, s) {
+			if old == nil || old.sum != s.sum {
+				r.seen.add(s.sum)
+				r.loads.announce()
+			}
+			break
+		}
+	}
+	r.diverged.Store(nil)
+	good := int64(began.Sub(r.start))
+	for {
+		old := r.verified.Load()
+		if old >= good || r.verified.CompareAndSwap(old, good) {
+			return
+		}
+	}
+}
+
+// isLater reports whether old must stay although s was just read.
+func (r *Replica[S, O]) isLater(old, s *snapshot[S]) bool {
+	if old.sum == s.sum {
+		return false // only the store's name for it may differ
+	}
+	if old.state.Generation() != s.state.Generation() {
+		return old.state.Generation() > s.state.Generation()
+	}
+	return r.format.Includes(old.state, s.state) != nil
+}
+
+// fetch gets the document from the store.
+func (r *Replica[S, O]) fetch(ctx context.Context) ([]byte, string, error) {
+	data, version, err := r.store.Load(ctx)
+	if err != nil {
+		return nil, "", StoreError(ctx, "load", err)
+	}
+	return data, version, nil
+}
+
+// open opens a document under the first of the roots that can. It goes on to the
+// next if one cannot be asked: its key service may be what the ring moved away from.
+func (r *Replica[S, O]) open(ctx context.Context, roots []*keeper, data []byte, known S) (O, *keeper, error) {
+	var none O
+	var first error
+	for _, root := range roots {
+		o, err := r.format.Open(ctx, root.Root, data, known)
+		if err == nil {
+			return o, root, nil
+		}
+		if first == nil {
+			first = err
+		}
+		if !errors.Is(err, ErrRoot) && !errors.Is(err, ErrRootUnavailable) {
+			break
+		}
+	}
+	return none, nil, first
+}
+
+// put seals o and puts it into the store in place of that version.
+func (r *Replica[S, O]) put(ctx context.Context, root *keeper, version string, o O, generation uint64) (*snapshot[S], error) {
+	data, state, err := r.format.Seal(ctx, root.Root, o, generation)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := r.store.Swap(ctx, version, data)
+	if err != nil {
+		return nil, StoreError(ctx, "swap", err)
+	}
+	return newSnapshot(state, data, stored, root), nil
+}
+
+// judge says what a loaded state is to one that is known: nil if it may replace
+// it, ErrOtherRing, or ErrRollback.
+func (r *Replica[S, O]) judge(known, next S) error {
+	if known.Identity() != next.Identity() {
+		return fmt.Errorf("%w: %s, not %s", ErrOtherRing, next.Identity(), known.Identity())
+	}
+	if err := r.format.Includes(known, next); err != nil {
+		return fmt.Errorf("%w: generation %d, after %d: %w", ErrRollback, next.Generation(), known.Generation(), err)
+	}
+	if next.Generation() < known.Generation() {
+		return fmt.Errorf("%w: generation %d, after %d", ErrRollback, next.Generation(), known.Generation())
+	}
+	return nil
+}
+
+// diverge records that the store lacks what this process knows.
+func (r *Replica[S, O]) diverge(stored S, err error) {
+	since := time.Now()
+	if d := r.diverged.Load(); d != nil {
+		since = d.Since
+	}
+	r.diverged.Store(&Divergence[S]{Since: since, State: stored, Err: err})
+}
+
+func (r *Replica[S, O]) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+	name := r.opts.Name
+	if name.Equal(slog.Attr{}) {
+		name = slog.String("document", r.State().Identity())
+	}
+	r.opts.Logger.LogAttrs(ctx, level, r.opts.Prefix+": "+message, append([]slog.Attr{name}, attrs...)...)
+}
+
+// seen recognises the latest documents that a replica had.
+type seen struct {
+	mu   sync.Mutex
+	sums [seenLimit][sha256.Size]byte
+	next int
+}
+
+func (s *seen) add(sum [sha256.Size]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sums[s.next%seenLimit] = sum
+	s.next++
+}
+
+func (s *seen) has(sum [sha256.Size]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range min(s.next, seenLimit) {
+		if s.sums[i] == sum {
+			return true
+		}
+	}
+	return false
+}
