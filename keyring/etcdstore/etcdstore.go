@@ -21,6 +21,10 @@
 // versions that were made after it, and what they sealed cannot be read any more:
 // keep a copy of the document apart, after each rotation.
 //
+// With authentication, run etcd 3.7.3 or later. Debian's 3.4.23 never lets the
+// client recover after the server has restarted or the client's token has expired:
+// every request fails until the process restarts.
+//
 // Whoever may write to the key can delete the ring or put an old document back,
 // but not read or forge its keys.
 package etcdstore
