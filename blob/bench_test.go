@@ -65,9 +65,9 @@ func BenchmarkBucket(b *testing.B) {
 	for _, store := range stores {
 		for _, size := range benchSizes {
 			for _, operation := range operations {
-				b.Run(fmt.Sprintf("%s/%s/%s", store.name, size.name, operation.name), func(b *testing.B) {
+				b.Run(fmt.Sprintf("%s/%s/%s", store.Name, size.name, operation.name), func(b *testing.B) {
 					ctx, p := context.Background(), content(size.size)
-					bucket := newBucket(b, store.open(b), nil).Bucket
+					bucket := newBucket(b, store.Open(b), nil).Bucket
 					prepare(b, ctx, bucket, p)
 					b.SetBytes(int64(len(p)))
 					b.ReportAllocs()
@@ -88,9 +88,9 @@ func BenchmarkBesideBare(b *testing.B) {
 	for _, store := range stores {
 		for _, size := range benchSizes {
 			for _, operation := range operations {
-				b.Run(fmt.Sprintf("%s/%s/%s", store.name, size.name, operation.name), func(b *testing.B) {
+				b.Run(fmt.Sprintf("%s/%s/%s", store.Name, size.name, operation.name), func(b *testing.B) {
 					ctx, p := context.Background(), content(size.size)
-					buckets := []*gcblob.Bucket{store.open(b), newBucket(b, store.open(b), nil).Bucket}
+					buckets := []*gcblob.Bucket{store.Open(b), newBucket(b, store.Open(b), nil).Bucket}
 					best := []time.Duration{time.Hour, time.Hour}
 					for _, bucket := range buckets {
 						prepare(b, ctx, bucket, p)

@@ -1,7 +1,6 @@
 package blob
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -9,8 +8,9 @@ import (
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
-	"gocloud.dev/gcerrors"
 
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -72,11 +72,8 @@ type Options struct {
 type Bucket struct {
 	*gcblob.Bucket
 
-	inner  *gcblob.Bucket
-	name   string
-	cipher sse.Cipher
-	opts   Options // with its defaults
-	locks  keyLocks
+	store *store.Store
+	opts  Options // with its defaults
 }
 
 // NewBucket returns a bucket that keeps its objects encrypted in inner. name is
@@ -91,9 +88,9 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	}
 	var nested *Bucket
 	if inner.As(&nested) { // which refuses our metadata
-		return nil, fmt.Errorf("%w: the inner bucket is bucket %q, which encrypts already", sse.ErrInvalid, nested.name)
+		return nil, fmt.Errorf("%w: the inner bucket is bucket %q, which encrypts already", sse.ErrInvalid, nested.Name())
 	}
-	b := &Bucket{inner: inner, name: name, cipher: cipher}
+	b := new(Bucket)
 	if opts != nil {
 		b.opts = *opts
 		b.opts.Policy.Modes = slices.Clone(opts.Policy.Modes)
@@ -112,65 +109,23 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	if _, err := b.opts.Policy.precheck(cipher); err != nil {
 		return nil, err
 	}
+	b.store = &store.Store{
+		Inner: inner, Name: name, EnvelopeSize: b.opts.EnvelopeSize, Cipher: cipher, Decrypter: b,
+		Locks: new(stored.Locks), Admit: b.admit, IfUnchanged: b.opts.IfUnchanged,
+	}
 	b.Bucket = gcblob.NewBucket(&bucketDriver{b})
 	return b, nil
 }
 
 // Inner returns the bucket that holds the stored objects.
-func (b *Bucket) Inner() *gcblob.Bucket { return b.inner }
+func (b *Bucket) Inner() *gcblob.Bucket { return b.store.Inner }
 
 // Name returns what the bucket's objects are bound to, beside their keys.
-func (b *Bucket) Name() string { return b.name }
-
-// object is the identity of the object at key, with its stored context.
-func (b *Bucket) object(key string) sse.Object { return sse.Object{Bucket: b.name, Key: key} }
+func (b *Bucket) Name() string { return b.store.Name }
 
 // Decrypt opens an envelope as the bucket's reads do. It implements
 // [sse.Decrypter].
 func (b *Bucket) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
 	dec, _ := b.decrypter(env.Mode(), new(ReadRequest))
 	return dec.Decrypt(ctx, obj, env)
-}
-
-// replace runs publish, which writes over key what was made of the version of it
-// that began with the envelope seen. It does not, and returns [ErrChanged], where
-// the key is another version by now or is gone. w watches the key since before it
-// was read. What other processes do between the look and the publication is
-// guarded by [Options].IfUnchanged alone.
-func (b *Bucket) replace(ctx context.Context, w *watched, seen *sse.Envelope, publish func() error) error {
-	return w.change(ctx, func(changed bool) error {
-		if changed {
-			return ErrChanged
-		}
-		now, err := b.envelopeAt(ctx, w.key)
-		if gcerrors.Code(err) == gcerrors.NotFound {
-			return fmt.Errorf("%w: %w", ErrChanged, err)
-		}
-		if err != nil {
-			return err
-		}
-		same, err := sameEnvelope(seen, now)
-		if err != nil {
-			return err
-		}
-		if !same {
-			return ErrChanged
-		}
-		return publish()
-	})
-}
-
-// sameEnvelope reports whether two envelopes are, byte for byte, the same. They
-// are not if they are of two versions of an object, since each has a random part.
-// A nil one is like no other.
-func sameEnvelope(x, y *sse.Envelope) (bool, error) {
-	if x == nil || y == nil {
-		return false, nil
-	}
-	xb, err := x.MarshalBinary()
-	if err != nil {
-		return false, err
-	}
-	yb, err := y.MarshalBinary()
-	return bytes.Equal(xb, yb), err
 }

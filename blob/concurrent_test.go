@@ -16,6 +16,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -25,7 +26,7 @@ import (
 // there were reads to judge by.
 func TestConcurrent(t *testing.T) {
 	for _, store := range stores {
-		t.Run(store.name, func(t *testing.T) { testConcurrent(t, store.open(t), store.name == "mem") })
+		t.Run(store.Name, func(t *testing.T) { testConcurrent(t, store.Open(t), store.Name == "mem") })
 	}
 }
 
@@ -101,7 +102,7 @@ func testConcurrent(t *testing.T, inner *gcblob.Bucket, atomically bool) {
 	}
 	var running sync.WaitGroup
 	failures := make(chan error, 2*len(workers))
-	until := time.Now().Add(stressFor(t))
+	until := time.Now().Add(blobtest.StressFor(t))
 	for i := range 2 * len(workers) {
 		running.Go(func() {
 			for ctx.Err() == nil && (time.Now().Before(until) || reads.Load() == 0) {

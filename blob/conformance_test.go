@@ -18,6 +18,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/signedurl"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -57,6 +58,7 @@ func (h *harness) MakeDriverForNonexistentBucket(context.Context) (driver.Bucket
 func (h *harness) HTTPClient() *http.Client         { return h.server.Client() }
 func (h *harness) SupportsCopy() bool               { return true }
 func (h *harness) SupportsNonSlashDelimiters() bool { return true }
+func (h *harness) SkipDownloadAt() bool             { return false }
 func (h *harness) Close()                           { h.server.Close() }
 
 // TestConformance: gocloud's own suite, over each store, in each mode, in buckets
@@ -65,10 +67,10 @@ func TestConformance(t *testing.T) {
 	for _, store := range stores {
 		for _, mode := range modes {
 			for _, mixed := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%s/mixed=%v", store.name, mode.name, mixed), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s/mixed=%v", store.Name, mode.Name, mixed), func(t *testing.T) {
 					drivertest.RunConformanceTests(t, func(_ context.Context, t *testing.T) (drivertest.Harness, error) {
-						return newHarness(t, store.open(t), mode.cipher(t), blob.Options{Policy: mode.policy, AllowPlain: mixed}), nil
-					}, []drivertest.AsTest{ourTypes{}, innerTypes{file: store.name == "file"}})
+						return newHarness(t, store.Open(t), mode.Cipher(t), blob.Options{Policy: mode.Policy, AllowPlain: mixed}), nil
+					}, []drivertest.AsTest{ourTypes{}, innerTypes{file: store.Name == "file"}})
 				})
 			}
 		}
@@ -114,7 +116,7 @@ func (ourTypes) BeforeList(func(any) bool) error   { return nil }
 func (ourTypes) BeforeSign(func(any) bool) error   { return nil }
 
 func (ourTypes) AttributesCheck(attrs *gcblob.Attributes) error {
-	var hint blob.Hint
+	var hint stored.Hint
 	return wanted(attrs.As(&hint) && hint.EnvelopeSize == blob.DefaultEnvelopeSize, "the Hint")
 }
 

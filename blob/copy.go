@@ -9,6 +9,8 @@ import (
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
 
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -35,9 +37,9 @@ func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *dr
 	for attempt := 1; ; attempt++ {
 		err := c.run(ctx)
 		switch {
-		case errors.Is(err, errDamaged) && attempt < maxTries: // nothing was written
-			pause(ctx, attempt)
-		case !errors.Is(err, ErrChanged) || attempt == maxTries || c.hook != nil: // which cannot be called twice
+		case errors.Is(err, stored.ErrDamaged) && attempt < store.MaxTries: // nothing was written
+			store.Pause(ctx, attempt)
+		case !errors.Is(err, ErrChanged) || attempt == store.MaxTries || c.hook != nil: // which cannot be called twice
 			return err
 		}
 	}
@@ -56,25 +58,25 @@ type copying struct {
 // nothing, if that was replaced meanwhile.
 func (c *copying) run(ctx context.Context) error {
 	b := c.b
-	watch := b.locks.watch(c.src)
-	defer watch.end()
-	attrs, err := b.inner.Attributes(ctx, c.src)
+	watch := b.store.Locks.Watch(c.src)
+	defer watch.End()
+	attrs, err := b.store.Inner.Attributes(ctx, c.src)
 	if err != nil {
-		return openError(err)
+		return store.OpenError(err)
 	}
-	r, err := b.openStored(ctx, c.src, 0, -1, nil)
+	r, err := b.store.Open(ctx, c.src, 0, -1, nil)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	if r.Size() < 0 {
-		return errUnpacked
+		return store.ErrUnpacked
 	}
 	// What was there before and is there after is what is being read.
 	unchanged := func() error {
-		again, err := b.inner.Attributes(ctx, c.src)
+		again, err := b.store.Inner.Attributes(ctx, c.src)
 		if err != nil {
-			return openError(err)
+			return store.OpenError(err)
 		}
 		if again.ETag != attrs.ETag || again.Size != attrs.Size || !again.ModTime.Equal(attrs.ModTime) || r.Size() != attrs.Size {
 			return ErrChanged
@@ -84,10 +86,10 @@ func (c *copying) run(ctx context.Context) error {
 	if err := unchanged(); err != nil {
 		return err
 	}
-	env, body, err := readEnvelope(r, b.opts.EnvelopeSize)
-	opts := optionsLike(attrs)
+	env, body, err := stored.ReadEnvelope(r, b.store.EnvelopeSize)
+	opts := store.OptionsLike(attrs)
 	opts.BeforeWrite = c.before(attrs)
-	var s *stored
+	var s *store.Writer
 	switch {
 	case errors.Is(err, ErrPlain):
 		s, err = c.encrypt(ctx, attrs, body, opts)
@@ -98,14 +100,14 @@ func (c *copying) run(ctx context.Context) error {
 		return err
 	}
 	if c.hook != nil && c.late() {
-		s.abort()
+		s.Abort()
 		return errLate
 	}
 	if c.src != c.dst {
-		return s.commit(func(fn func() error) error { return b.locks.commit(ctx, c.dst, fn) })
+		return s.Commit(func(fn func() error) error { return b.store.Locks.Commit(ctx, c.dst, fn) })
 	}
-	return s.commit(func(fn func() error) error {
-		return watch.change(ctx, func(changed bool) error {
+	return s.Commit(func(fn func() error) error {
+		return watch.Change(ctx, func(changed bool) error {
 			if changed {
 				return ErrChanged
 			}
@@ -133,12 +135,12 @@ func (c *copying) before(attrs *gcblob.Attributes) func(func(any) bool) error {
 }
 
 // reseal writes the copy of an encrypted object.
-func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse.Envelope, body io.Reader, opts *gcblob.WriterOptions) (*stored, error) {
+func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse.Envelope, body io.Reader, opts *gcblob.WriterOptions) (*store.Writer, error) {
 	b := c.b
-	if _, err := plainSize(attrs.Size, env.Size()); err != nil {
+	if _, err := stored.PlaintextSize(attrs.Size, env.Size()); err != nil {
 		return nil, err
 	}
-	cipher := b.cipher
+	cipher := b.store.Cipher
 	if c.req.Cipher != nil {
 		cipher = c.req.Cipher
 	}
@@ -149,16 +151,16 @@ func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse
 	if err != nil {
 		return nil, err
 	}
-	obj := b.object(c.dst)
+	obj := b.store.Object(c.dst)
 	obj.Context = c.req.Context
 	env2, err := cipher.Rewrap(ctx, obj, d)
 	if err != nil {
-		return nil, keyError(err)
+		return nil, store.KeyError(err)
 	}
-	if env2, err = b.fit(env2); err != nil {
+	if env2, err = b.store.Fit(env2); err != nil {
 		return nil, err
 	}
-	s, err := b.create(ctx, c.dst, env2, opts)
+	s, err := b.store.Create(ctx, c.dst, env2, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -167,20 +169,20 @@ func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse
 		err = fmt.Errorf("%w: %d of %d bytes of the body came", sse.ErrTruncated, n, want)
 	}
 	if err != nil {
-		s.abort()
+		s.Abort()
 		return nil, err
 	}
 	return s, nil
 }
 
 // encrypt writes the copy of a plain object, which is encrypted.
-func (c *copying) encrypt(ctx context.Context, attrs *gcblob.Attributes, content io.Reader, opts *gcblob.WriterOptions) (*stored, error) {
+func (c *copying) encrypt(ctx context.Context, attrs *gcblob.Attributes, content io.Reader, opts *gcblob.WriterOptions) (*store.Writer, error) {
 	b := c.b
 	if !b.opts.AllowPlain {
 		return nil, ErrPlain
 	}
-	if _, hinted := parseHint(attrs.Metadata); hinted {
-		return nil, errDamaged
+	if _, hinted := stored.ParseHint(attrs.Metadata); hinted {
+		return nil, stored.ErrDamaged
 	}
 	if c.req.Source.brings() {
 		return nil, errNotEncrypted
@@ -190,7 +192,7 @@ func (c *copying) encrypt(ctx context.Context, attrs *gcblob.Attributes, content
 	if err != nil {
 		return nil, err
 	}
-	s, err := b.create(ctx, c.dst, env, opts)
+	s, err := b.store.Create(ctx, c.dst, env, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +205,7 @@ func (c *copying) encrypt(ctx context.Context, attrs *gcblob.Attributes, content
 		err = w.Close()
 	}
 	if err != nil {
-		s.abort()
+		s.Abort()
 		return nil, err
 	}
 	return s, nil

@@ -13,6 +13,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -64,9 +65,9 @@ func TestCopy(t *testing.T) {
 					raw, err := inner.Attributes(ctx, dst)
 					require.NoError(t, err)
 					require.Empty(t, raw.ContentEncoding)
-					var hint blob.Hint
+					var hint stored.Hint
 					require.True(t, attrs.As(&hint))
-					require.Equal(t, blob.Hint{Mode: env.Mode(), KeyID: env.KeyID(), EnvelopeSize: blob.DefaultEnvelopeSize}, hint)
+					require.Equal(t, stored.Hint{Mode: env.Mode(), KeyID: env.KeyID(), EnvelopeSize: blob.DefaultEnvelopeSize}, hint)
 				})
 			}
 		}
@@ -103,7 +104,7 @@ func TestCopyOfWhatChanges(t *testing.T) {
 				}
 				require.NoError(t, write(1))
 				times := 1
-				spy.hook = func(_ context.Context, call string) error {
+				spy.Hook = func(_ context.Context, call string) error {
 					if strings.HasPrefix(call, when) && times > 0 {
 						times--
 						return write(2)
@@ -127,12 +128,12 @@ func TestCopyOverAChange(t *testing.T) {
 	for _, when := range []string{"GET k", "PUT k", "write k"} {
 		t.Run(when, func(t *testing.T) {
 			spy, inner := newSpy(t)
-			spy.coarse = 1000 * time.Hour
+			spy.Coarse = 1000 * time.Hour
 			b := newBucket(t, inner, nil)
 			require.NoError(t, b.WriteAll(ctx, "k", []byte("old"), nil))
-			spy.hook = func(_ context.Context, call string) error {
+			spy.Hook = func(_ context.Context, call string) error {
 				if strings.HasPrefix(call, when) {
-					spy.hook = nil
+					spy.Hook = nil
 					return b.WriteAll(ctx, "k", []byte("new"), nil)
 				}
 				return nil
@@ -165,17 +166,17 @@ func TestCopyOfWhatIsDeleted(t *testing.T) {
 			require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
 			remove := b.Delete
 			if test.behind {
-				remove = spy.bucket.Delete
+				remove = spy.Bucket.Delete
 			}
-			spy.hook = func(_ context.Context, call string) error {
+			spy.Hook = func(_ context.Context, call string) error {
 				if strings.HasPrefix(call, test.when) {
-					spy.hook = nil
+					spy.Hook = nil
 					return remove(ctx, "k")
 				}
 				return nil
 			}
 			err := b.Copy(ctx, test.dst, "k", nil)
-			require.Nil(t, spy.hook)
+			require.Nil(t, spy.Hook)
 			exists, existsErr := b.Exists(ctx, test.dst)
 			require.NoError(t, existsErr)
 			require.Equal(t, test.copied, exists)
@@ -185,7 +186,7 @@ func TestCopyOfWhatIsDeleted(t *testing.T) {
 				return
 			}
 			require.Equal(t, gcerrors.NotFound, gcerrors.Code(err), "%v", err)
-			_, writing, _ := spy.state()
+			_, writing, _ := spy.State()
 			require.Zero(t, writing)
 		})
 	}
@@ -234,7 +235,7 @@ func TestCopyOfMixed(t *testing.T) {
 	require.ErrorIs(t, b.Copy(ctx, "copy", "plain", brings), sse.ErrMode)
 	for _, key := range []string{"sealed", "plain"} {
 		reads := 0
-		spy.hook = func(_ context.Context, call string) error {
+		spy.Hook = func(_ context.Context, call string) error {
 			if call == "read "+key {
 				if reads++; reads > 1 { // after the envelope
 					return io.EOF
@@ -256,9 +257,9 @@ func TestCopyHookOnce(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, nil)
 	require.NoError(t, b.WriteAll(ctx, "k", []byte("old"), nil))
-	spy.hook = func(_ context.Context, call string) error {
+	spy.Hook = func(_ context.Context, call string) error {
 		if call == "write k" {
-			spy.hook = nil
+			spy.Hook = nil
 			return b.WriteAll(ctx, "k", []byte("new"), nil)
 		}
 		return nil
@@ -299,7 +300,7 @@ func TestIfUnchanged(t *testing.T) {
 	require.Len(t, etags, 1)
 
 	refuse = true
-	stored := readAll(t, b.Inner(), "k")
+	raw := readAll(t, b.Inner(), "k")
 	require.ErrorIs(t, b.Copy(ctx, "k", "k", nil), errBoom)
-	require.Equal(t, stored, readAll(t, b.Inner(), "k"))
+	require.Equal(t, raw, readAll(t, b.Inner(), "k"))
 }

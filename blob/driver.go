@@ -9,6 +9,8 @@ import (
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
 
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -20,13 +22,18 @@ var _ driver.Bucket = (*bucketDriver)(nil)
 
 func (d *bucketDriver) ErrorCode(err error) gcerrors.ErrorCode { return errorCode(err) }
 
-// As gives the *Bucket, and the types of the inner bucket.
+// As gives the *Bucket, its Store to packages of this module, and the types of the
+// inner bucket.
 func (d *bucketDriver) As(i any) bool {
-	if p, ok := i.(**Bucket); ok {
+	switch p := i.(type) {
+	case **Bucket:
 		*p = d.b
 		return true
+	case **store.Store:
+		*p = d.b.store
+		return true
 	}
-	return i != nil && d.b.inner.As(i)
+	return i != nil && d.b.store.Inner.As(i)
 }
 
 // ErrorAs gives the types of the inner bucket's errors, however deep they are.
@@ -34,7 +41,7 @@ func (d *bucketDriver) ErrorAs(err error, i any) bool {
 	if err == nil {
 		return false
 	}
-	if d.b.inner.ErrorAs(err, i) {
+	if d.b.store.Inner.ErrorAs(err, i) {
 		return true
 	}
 	switch wrapper := err.(type) {
@@ -57,20 +64,20 @@ func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attr
 	if err != nil {
 		return nil, err
 	}
-	hint, _ := parseHint(a.Metadata)
+	hint, _ := stored.ParseHint(a.Metadata)
 	return &driver.Attributes{
 		CacheControl:       a.CacheControl,
 		ContentDisposition: a.ContentDisposition,
-		ContentEncoding:    cmp.Or(a.Metadata[contentEncoding], a.ContentEncoding),
+		ContentEncoding:    cmp.Or(a.Metadata[stored.ContentEncoding], a.ContentEncoding),
 		ContentLanguage:    a.ContentLanguage,
 		ContentType:        a.ContentType,
-		Metadata:           withoutHint(a.Metadata),
+		Metadata:           stored.CallerMetadata(a.Metadata),
 		CreateTime:         a.CreateTime,
 		ModTime:            a.ModTime,
 		Size:               size,
 		ETag:               a.ETag,
 		AsFunc: func(i any) bool {
-			if p, ok := i.(*Hint); ok && hint.EnvelopeSize > 0 {
+			if p, ok := i.(*stored.Hint); ok && hint.EnvelopeSize > 0 {
 				*p = hint
 				return true
 			}
@@ -83,17 +90,17 @@ func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attr
 // of one version.
 func (b *Bucket) attributes(ctx context.Context, key string) (*gcblob.Attributes, int64, error) {
 	for attempt := 1; ; attempt++ {
-		a, err := b.inner.Attributes(ctx, key)
+		a, err := b.store.Inner.Attributes(ctx, key)
 		if err != nil {
-			return nil, 0, openError(err)
+			return nil, 0, store.OpenError(err)
 		}
 		size, err := b.contentSize(ctx, key, a)
-		looksDamaged := errors.Is(err, errDamaged) || errors.Is(err, sse.ErrTruncated)
-		if !errors.Is(err, ErrChanged) && !looksDamaged || attempt == maxTries {
+		looksDamaged := errors.Is(err, stored.ErrDamaged) || errors.Is(err, sse.ErrTruncated)
+		if !errors.Is(err, ErrChanged) && !looksDamaged || attempt == store.MaxTries {
 			return a, size, err
 		}
 		if looksDamaged {
-			pause(ctx, attempt)
+			store.Pause(ctx, attempt)
 		}
 	}
 }
@@ -101,32 +108,32 @@ func (b *Bucket) attributes(ctx context.Context, key string) (*gcblob.Attributes
 // contentSize is the size of what is in a stored object: by its hint, if that can
 // be right, or by a look at it, which may be [ErrChanged].
 func (b *Bucket) contentSize(ctx context.Context, key string, a *gcblob.Attributes) (int64, error) {
-	hint, hinted := parseHint(a.Metadata)
+	hint, hinted := stored.ParseHint(a.Metadata)
 	if hint.EnvelopeSize > 0 {
-		if size, err := plainSize(a.Size, hint.EnvelopeSize); err == nil {
+		if size, err := stored.PlaintextSize(a.Size, hint.EnvelopeSize); err == nil {
 			return size, nil
 		}
 	}
-	e, env, err := b.head(ctx, listed{key: key, size: a.Size})
+	o, err := b.store.Head(ctx, key, a.Size)
 	switch {
 	case err != nil && !errors.Is(err, ErrPlain):
 		return 0, err
-	case e.Stored >= 0 && e.Stored != a.Size || !sameSecond(e.ModTime, a.ModTime):
+	case o.Stored >= 0 && o.Stored != a.Size || !sameSecond(o.ModTime, a.ModTime):
 		return 0, ErrChanged
 	case err == nil:
-		return plainSize(a.Size, env.Size())
+		return stored.PlaintextSize(a.Size, o.Envelope.Size())
 	case !b.opts.AllowPlain:
 		return 0, ErrPlain
 	case hinted:
-		return 0, errDamaged
+		return 0, stored.ErrDamaged
 	}
 	return a.Size, nil
 }
 
 // Delete implements [driver.Bucket].
 func (d *bucketDriver) Delete(ctx context.Context, key string, opts *driver.DeleteOptions) error {
-	return d.b.locks.commit(ctx, key, func() error {
-		return openError(d.b.inner.DeleteWithOptions(ctx, key, &gcblob.DeleteOptions{BeforeDelete: opts.BeforeDelete}))
+	return d.b.store.Locks.Commit(ctx, key, func() error {
+		return store.OpenError(d.b.store.Inner.DeleteWithOptions(ctx, key, &gcblob.DeleteOptions{BeforeDelete: opts.BeforeDelete}))
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -35,7 +37,7 @@ type Explanation struct {
 	Cipher Rule
 
 	// Kind is what the stored object is, for a read.
-	Kind Kind
+	Kind stored.Kind
 
 	// Mode and KeyID are those of the stored object, for a read, and those of the
 	// object that would be written, for a write. They are zero where that shows
@@ -61,7 +63,7 @@ func (e Explanation) String() string {
 		what = fmt.Sprintf("%v under what the key service has for %q", e.Mode, e.RequestedKey)
 	case e.Mode != 0:
 		what = e.Mode.String()
-	case e.Kind != 0 && e.Kind != KindPlain:
+	case e.Kind != 0 && e.Kind != stored.KindPlain:
 		what = e.Kind.String()
 	case e.Kind == 0:
 		what = "a mode that its key will tell"
@@ -102,19 +104,19 @@ func (b *Bucket) ExplainRead(ctx context.Context, key string, req *ReadRequest) 
 	if req == nil {
 		req = new(ReadRequest)
 	}
-	attrs, err := b.inner.Attributes(ctx, key)
+	attrs, err := b.store.Inner.Attributes(ctx, key)
 	if err != nil {
-		return Explanation{}, openError(err)
+		return Explanation{}, store.OpenError(err)
 	}
-	env, err := b.envelopeAt(ctx, key)
-	_, hinted := parseHint(attrs.Metadata)
-	kind, ok := kindOf(err, hinted)
+	env, err := b.store.EnvelopeAt(ctx, key)
+	_, hinted := stored.ParseHint(attrs.Metadata)
+	kind, ok := stored.KindOf(err, hinted)
 	if !ok {
 		return Explanation{}, err
 	}
 	e := Explanation{Kind: kind, Err: err}
 	switch kind {
-	case KindPlain:
+	case stored.KindPlain:
 		e.Rule, e.Err = RulePlain, nil
 		if !b.opts.AllowPlain {
 			e.Err = ErrPlain
@@ -122,11 +124,11 @@ func (b *Bucket) ExplainRead(ctx context.Context, key string, req *ReadRequest) 
 			e.Rule, e.Cipher, e.Err = RuleRequest, RuleRequest, errNotEncrypted
 		}
 		return e, nil
-	case KindEncrypted:
+	case stored.KindEncrypted:
 	default:
 		e.Rule = RuleStored
 		if errors.Is(err, ErrPlain) {
-			e.Err = errDamaged
+			e.Err = stored.ErrDamaged
 		}
 		return e, nil
 	}

@@ -9,6 +9,8 @@ import (
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
 
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -26,11 +28,11 @@ func (d *bucketDriver) ListPaged(ctx context.Context, opts *driver.ListOptions) 
 	if size == 0 {
 		size = defaultPageSize
 	}
-	objects, next, err := d.b.inner.ListPage(ctx, token, size, &gcblob.ListOptions{
+	objects, next, err := d.b.store.Inner.ListPage(ctx, token, size, &gcblob.ListOptions{
 		Prefix: opts.Prefix, Delimiter: opts.Delimiter, BeforeList: opts.BeforeList,
 	})
 	if err != nil {
-		return nil, openError(err)
+		return nil, store.OpenError(err)
 	}
 	page := &driver.ListPage{NextPageToken: next, Objects: make([]*driver.ListObject, len(objects))}
 	for i, o := range objects {
@@ -47,7 +49,7 @@ func (d *bucketDriver) ListPaged(ctx context.Context, opts *driver.ListOptions) 
 func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) error {
 	if !b.opts.AllowPlain && !b.opts.LookWhenListing {
 		for _, o := range objects {
-			if size, err := plainSize(o.Size, b.opts.EnvelopeSize); err == nil && !o.IsDir {
+			if size, err := stored.PlaintextSize(o.Size, b.store.EnvelopeSize); err == nil && !o.IsDir {
 				o.Size = size
 			}
 		}
@@ -59,7 +61,7 @@ func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) er
 	var looks sync.WaitGroup
 	slots := make(chan struct{}, parallelLooks)
 	for _, o := range objects {
-		if o.IsDir || o.Size < int64(len(magic)) {
+		if o.IsDir || o.Size < stored.MinEnvelopeSize {
 			continue
 		}
 		slots <- struct{}{}
@@ -85,24 +87,24 @@ func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) er
 // size that it has.
 func (b *Bucket) look(ctx context.Context, o *driver.ListObject) error {
 	var envelope int
-	e, env, err := b.head(ctx, listed{key: o.Key, size: o.Size})
+	seen, err := b.store.Head(ctx, o.Key, o.Size)
 	switch {
 	case err == nil: // and of this version, if the listing is of an older one
-		o.Size, envelope = e.Stored, env.Size()
-	case errors.Is(err, ErrPlain) && e.Stored >= 0:
-		o.Size = e.Stored
+		o.Size, envelope = seen.Stored, seen.Envelope.Size()
+	case errors.Is(err, ErrPlain) && seen.Stored >= 0:
+		o.Size = seen.Stored
 		return nil
 	case errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrVersion) || gcerrors.Code(err) == gcerrors.NotFound:
 		return nil
 	default:
-		attrs, headErr := b.inner.Attributes(ctx, o.Key)
+		attrs, headErr := b.store.Inner.Attributes(ctx, o.Key)
 		if headErr != nil {
 			return err
 		}
-		hint, _ := parseHint(attrs.Metadata)
+		hint, _ := stored.ParseHint(attrs.Metadata)
 		o.Size, envelope = attrs.Size, hint.EnvelopeSize // of one version
 	}
-	if size, err := plainSize(o.Size, envelope); err == nil && envelope > 0 {
+	if size, err := stored.PlaintextSize(o.Size, envelope); err == nil && envelope > 0 {
 		o.Size = size
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -104,8 +105,8 @@ func TestPartsOfLargeObjects(t *testing.T) {
 			b := newBucketWith(t, inner, cipher, nil)
 
 			require.ErrorIs(t, b.Copy(ctx, "copy", "huge", nil), errHuge)
-			report, err := b.Rewrap(ctx, &blob.RewrapOptions{Force: true})
-			require.ErrorIs(t, err, blob.ErrIncomplete)
+			report, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{Force: true})
+			require.ErrorIs(t, err, jobs.ErrIncomplete)
 			require.ErrorIs(t, report.Failures[0].Err, errHuge)
 			require.Len(t, h.parts, 2)
 			for _, part := range h.parts {

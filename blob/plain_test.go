@@ -17,8 +17,12 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
+
+var ctx = context.Background()
 
 // TestErrorsOfAPlainBucket: each bad request has the code that it has in a plain
 // bucket.
@@ -94,8 +98,8 @@ func TestErrorsOfAPlainBucket(t *testing.T) {
 			request{"delete with a cancelled ctx " + key, func(b *gcblob.Bucket) error { return b.Delete(cancelled, key) }})
 	}
 	for _, store := range stores {
-		t.Run(store.name, func(t *testing.T) {
-			bare, encrypted := store.open(t), newBucket(t, store.open(t), nil).Bucket
+		t.Run(store.Name, func(t *testing.T) {
+			bare, encrypted := store.Open(t), newBucket(t, store.Open(t), nil).Bucket
 			for _, b := range []*gcblob.Bucket{bare, encrypted} {
 				require.NoError(t, b.WriteAll(ctx, "k", []byte("hello world"), nil))
 			}
@@ -144,7 +148,7 @@ func TestErrorsOfTheStore(t *testing.T) {
 				spy, inner := newSpy(t)
 				b := newBucket(t, inner, nil)
 				require.NoError(t, b.WriteAll(ctx, "k", content(3*chunk), nil))
-				spy.hook = func(_ context.Context, call string) error {
+				spy.Hook = func(_ context.Context, call string) error {
 					if strings.HasPrefix(call, when) {
 						return fault
 					}
@@ -166,7 +170,7 @@ func TestErrorsOfTheStore(t *testing.T) {
 					}
 				}
 				require.NotZero(t, failed)
-				reading, writing, _ := spy.state()
+				reading, writing, _ := spy.State()
 				require.Zero(t, reading)
 				require.Zero(t, writing)
 			})
@@ -181,7 +185,7 @@ func TestStoreThatEnds(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, nil)
 	require.NoError(t, b.WriteAll(ctx, "k", content(3*chunk), nil))
-	spy.hook = func(_ context.Context, call string) error {
+	spy.Hook = func(_ context.Context, call string) error {
 		for _, request := range []string{"HEAD", "GET", "PUT", "LIST", "DELETE"} {
 			if strings.HasPrefix(call, request) {
 				return io.EOF
@@ -207,8 +211,8 @@ func TestStoreThatEnds(t *testing.T) {
 func TestMixedBucket(t *testing.T) {
 	ctx := context.Background()
 	for _, store := range stores {
-		t.Run(store.name, func(t *testing.T) {
-			inner := gcblob.NewBucket(&spy{bucket: store.open(t)})
+		t.Run(store.Name, func(t *testing.T) {
+			inner := gcblob.NewBucket(&spy{Bucket: store.Open(t)})
 			cipher := sse.NewManaged(newRing(t))
 			mixed := newBucketWith(t, inner, cipher, &blob.Options{AllowPlain: true})
 			strict := newBucketWith(t, inner, cipher, nil)
@@ -282,7 +286,7 @@ func TestMixedBucket(t *testing.T) {
 func TestUnpackedObject(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
-	spy.unpack = true
+	spy.Unpack = true
 	require.NoError(t, inner.WriteAll(ctx, "k", content(100), nil))
 	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
 	require.Equal(t, content(100), readAll(t, b.Bucket, "k"))
@@ -309,13 +313,13 @@ func TestReplacedBetweenLooks(t *testing.T) {
 			return page[0].Size, err
 		}},
 		{"inventory", "HEAD k", func(b *blob.Bucket) (int64, error) {
-			for e, err := range b.Inventory(ctx, nil) {
+			for e, err := range jobs.Inventory(ctx, b, nil) {
 				return e.Size, errors.Join(err, e.Err)
 			}
 			return 0, nil
 		}},
 		{"check", "HEAD k", func(b *blob.Bucket) (int64, error) {
-			for f, err := range b.Check(ctx, nil) {
+			for f, err := range jobs.Check(ctx, b, nil) {
 				return f.Size, errors.Join(err, f.Err)
 			}
 			return 0, nil
@@ -333,11 +337,11 @@ func TestReplacedBetweenLooks(t *testing.T) {
 				if sealed { // without the hint, to be looked at
 					require.NoError(t, inner.WriteAll(ctx, "k", readAll(t, inner, "k"), nil))
 				}
-				spy.hook = func(_ context.Context, call string) error {
+				spy.Hook = func(_ context.Context, call string) error {
 					if !strings.HasPrefix(call, test.before) {
 						return nil
 					}
-					spy.hook = nil
+					spy.Hook = nil
 					return renew.WriteAll(ctx, "k", content(is), nil)
 				}
 				size, err := test.size(b)
@@ -358,7 +362,7 @@ func TestListOfArchived(t *testing.T) {
 		require.NoError(t, write.WriteAll(ctx, key, content(2*chunk), nil))
 		require.NoError(t, write.WriteAll(ctx, "archived "+key, content(2*chunk), nil))
 	}
-	spy.hook = func(_ context.Context, call string) error {
+	spy.Hook = func(_ context.Context, call string) error {
 		if strings.HasPrefix(call, "GET archived") {
 			return errBoom
 		}
@@ -370,7 +374,7 @@ func TestListOfArchived(t *testing.T) {
 	for _, o := range page {
 		require.EqualValues(t, 2*chunk, o.Size, o.Key)
 	}
-	spy.hook = func(_ context.Context, call string) error {
+	spy.Hook = func(_ context.Context, call string) error {
 		if strings.HasSuffix(call, "archived sealed") || strings.HasPrefix(call, "GET archived") {
 			return errBoom
 		}
@@ -387,7 +391,7 @@ func TestCancelList(t *testing.T) {
 	require.NoError(t, inner.WriteAll(context.Background(), "k", content(100), nil))
 	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
 	ctx, cancel := context.WithCancelCause(context.Background())
-	spy.hook = func(ctx context.Context, call string) error {
+	spy.Hook = func(ctx context.Context, call string) error {
 		if strings.HasPrefix(call, "GET") {
 			cancel(errBoom)
 		}
@@ -420,11 +424,11 @@ func TestWithoutHint(t *testing.T) {
 	attrs, err := b.Attributes(ctx, "100")
 	require.NoError(t, err)
 	require.EqualValues(t, 100, attrs.Size)
-	require.False(t, attrs.As(new(blob.Hint)))
+	require.False(t, attrs.As(new(stored.Hint)))
 	require.Equal(t, content(100), readAll(t, b.Bucket, "100"))
 }
 
-// TestMovedObject: a stored object that was moved to another name, or into a
+// TestMovedObject: a raw object that was moved to another name, or into a
 // bucket of another name, does not open.
 func TestMovedObject(t *testing.T) {
 	ctx := context.Background()
@@ -460,7 +464,7 @@ func TestMetadataComesFirst(t *testing.T) {
 		"attributes": func(b *blob.Bucket) error { _, err := b.Attributes(ctx, "k"); return err },
 		"copy":       func(b *blob.Bucket) error { return b.Copy(ctx, "k2", "k", nil) },
 		"inventory": func(b *blob.Bucket) error {
-			for e, err := range b.Inventory(ctx, nil) {
+			for e, err := range jobs.Inventory(ctx, b, nil) {
 				return errors.Join(err, e.Err)
 			}
 			return nil
@@ -476,7 +480,7 @@ func TestMetadataComesFirst(t *testing.T) {
 				p := readAll(t, inner, "k")
 				require.NoError(t, inner.WriteAll(ctx, "k", content(50), &gcblob.WriterOptions{Metadata: sealed.Metadata}))
 				published := time.AfterFunc(5*time.Millisecond, func() {
-					require.NoError(t, spy.bucket.WriteAll(context.Background(), "k", p, &gcblob.WriterOptions{Metadata: sealed.Metadata}))
+					require.NoError(t, spy.Bucket.WriteAll(context.Background(), "k", p, &gcblob.WriterOptions{Metadata: sealed.Metadata}))
 				})
 				defer published.Stop()
 				require.NoError(t, do(b))
@@ -491,11 +495,11 @@ func TestListOfWhatWasSealedMeanwhile(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
 	require.NoError(t, inner.WriteAll(ctx, "k", content(5000), nil))
-	spy.hook = func(_ context.Context, call string) error {
+	spy.Hook = func(_ context.Context, call string) error {
 		if call != "read k" {
 			return nil
 		}
-		spy.hook = nil
+		spy.Hook = nil
 		require.NoError(t, b.WriteAll(ctx, "k", content(7000), nil))
 		return errBoom
 	}
@@ -513,15 +517,15 @@ func TestAttributesOfAStaleSize(t *testing.T) {
 	sealed := readAll(t, inner, "k")
 	require.NoError(t, inner.WriteAll(ctx, "k", content(1), nil))
 	looks := 0
-	spy.hook = func(_ context.Context, call string) error {
+	spy.Hook = func(_ context.Context, call string) error {
 		if strings.HasPrefix(call, "GET k") {
 			if looks++; looks == 1 {
-				return spy.bucket.WriteAll(ctx, "k", sealed, nil)
+				return spy.Bucket.WriteAll(ctx, "k", sealed, nil)
 			}
 		}
 		return nil
 	}
-	spy.stale = func() int64 {
+	spy.Stale = func() int64 {
 		if looks == 1 {
 			return 1
 		}

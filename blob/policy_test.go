@@ -10,6 +10,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -66,12 +67,12 @@ func TestPolicy(t *testing.T) {
 			spy, inner := newSpy(t)
 			b := newBucketWith(t, inner, sse.NewManaged(newRing(t)), &blob.Options{Policy: test.policy})
 			require.NoError(t, b.WriteAll(ctx, "source", nil, nil))
-			spy.take()
+			spy.Take()
 			fake.Forget()
 			req := blob.WriteRequest{Cipher: test.cipher}
 			e := b.ExplainWrite(&req)
 			require.Empty(t, fake.Calls(), "a key was touched")
-			require.Empty(t, spy.take())
+			require.Empty(t, spy.Take())
 			require.Equal(t, test.rule, e.Rule, e)
 			if test.refused && !test.late {
 				require.ErrorIs(t, e.Err, blob.ErrPolicy)
@@ -92,7 +93,7 @@ func TestPolicy(t *testing.T) {
 			if !test.late {
 				require.Empty(t, fake.Calls(), "a key was touched")
 			}
-			require.NotContains(t, spy.take(), "PUT k", "the store was asked")
+			require.NotContains(t, spy.Take(), "PUT k", "the store was asked")
 		})
 	}
 }
@@ -213,23 +214,23 @@ func TestExplainRead(t *testing.T) {
 		b    *blob.Bucket
 		key  string
 		req  *blob.ReadRequest
-		kind blob.Kind
+		kind stored.Kind
 		mode sse.Mode
 		rule blob.Rule
 		err  error
 		text string
 	}{
-		{"own mode", b, "kms", nil, blob.KindEncrypted, sse.ModeKMS, blob.RuleCipher, nil, `SSE-KMS under key "a" with the bucket's cipher: allowed by the bucket's cipher`},
-		{"old mode", b, "managed", nil, blob.KindEncrypted, sse.ModeManaged, blob.RuleDecrypters, nil, ""},
-		{"customer without a key", b, "customer", nil, blob.KindEncrypted, sse.ModeCustomer, blob.RuleCipher, sse.ErrMode, ""},
-		{"customer with a key", b, "customer", &blob.ReadRequest{Decrypter: customer}, blob.KindEncrypted, sse.ModeCustomer, blob.RuleRequest, nil, ""},
-		{"customer's key where none is due", b, "kms", &blob.ReadRequest{Decrypter: customer}, blob.KindEncrypted, sse.ModeKMS, blob.RuleRequest, sse.ErrMode, ""},
-		{"another context", b, "kms", &blob.ReadRequest{Context: kms.Context{}}, blob.KindEncrypted, sse.ModeKMS, blob.RuleStored, sse.ErrKey, ""},
-		{"plain", b, "plain", nil, blob.KindPlain, 0, blob.RulePlain, nil, "no encryption: allowed by Options.AllowPlain"},
-		{"plain with a key", b, "plain", &blob.ReadRequest{Decrypter: customer}, blob.KindPlain, 0, blob.RuleRequest, sse.ErrMode, ""},
-		{"plain where it is not allowed", strict, "plain", nil, blob.KindPlain, 0, blob.RulePlain, blob.ErrPlain, ""},
-		{"damaged", b, "damaged", nil, blob.KindDamaged, 0, blob.RuleStored, sse.ErrFormat, ""},
-		{"of a later version", b, "later", nil, blob.KindUnknownVersion, 0, blob.RuleStored, sse.ErrVersion, ""},
+		{"own mode", b, "kms", nil, stored.KindEncrypted, sse.ModeKMS, blob.RuleCipher, nil, `SSE-KMS under key "a" with the bucket's cipher: allowed by the bucket's cipher`},
+		{"old mode", b, "managed", nil, stored.KindEncrypted, sse.ModeManaged, blob.RuleDecrypters, nil, ""},
+		{"customer without a key", b, "customer", nil, stored.KindEncrypted, sse.ModeCustomer, blob.RuleCipher, sse.ErrMode, ""},
+		{"customer with a key", b, "customer", &blob.ReadRequest{Decrypter: customer}, stored.KindEncrypted, sse.ModeCustomer, blob.RuleRequest, nil, ""},
+		{"customer's key where none is due", b, "kms", &blob.ReadRequest{Decrypter: customer}, stored.KindEncrypted, sse.ModeKMS, blob.RuleRequest, sse.ErrMode, ""},
+		{"another context", b, "kms", &blob.ReadRequest{Context: kms.Context{}}, stored.KindEncrypted, sse.ModeKMS, blob.RuleStored, sse.ErrKey, ""},
+		{"plain", b, "plain", nil, stored.KindPlain, 0, blob.RulePlain, nil, "no encryption: allowed by Options.AllowPlain"},
+		{"plain with a key", b, "plain", &blob.ReadRequest{Decrypter: customer}, stored.KindPlain, 0, blob.RuleRequest, sse.ErrMode, ""},
+		{"plain where it is not allowed", strict, "plain", nil, stored.KindPlain, 0, blob.RulePlain, blob.ErrPlain, ""},
+		{"damaged", b, "damaged", nil, stored.KindDamaged, 0, blob.RuleStored, sse.ErrFormat, ""},
+		{"of a later version", b, "later", nil, stored.KindUnknownVersion, 0, blob.RuleStored, sse.ErrVersion, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e, err := test.b.ExplainRead(ctx, test.key, test.req)

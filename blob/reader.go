@@ -12,6 +12,8 @@ import (
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
 
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -64,7 +66,7 @@ func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, l
 		// replaced in the second of them. Stores that publish metadata before
 		// content, as that of files, also look so.
 		torn := env != nil && errors.Is(err, sse.ErrCorrupt)
-		same, _ := sameEnvelope(before, env)
+		same := stored.SameEnvelope(before, env)
 		switch before = env; {
 		case !torn:
 			alike = 0
@@ -73,36 +75,20 @@ func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, l
 		default:
 			alike++
 		}
-		again := errors.Is(err, ErrChanged) || errors.Is(err, errDamaged) || torn && alike < 3
+		again := errors.Is(err, ErrChanged) || errors.Is(err, stored.ErrDamaged) || torn && alike < 3
 		switch {
 		case !again:
 			return nil, err
-		case attempt == maxTries && torn:
+		case attempt == store.MaxTries && torn:
 			return nil, fmt.Errorf("%w: %v", ErrChanged, err)
-		case attempt == maxTries:
+		case attempt == store.MaxTries:
 			return nil, err
 		}
-		if errors.Is(err, errDamaged) {
-			pause(ctx, attempt)
+		if errors.Is(err, stored.ErrDamaged) {
+			store.Pause(ctx, attempt)
 		}
 	}
 }
-
-// pause waits before another attempt at an object whose metadata may be that of a
-// version that is about to be published, as in a store of files: with the writer
-// between two calls, all attempts would else be over before the second.
-func pause(ctx context.Context, attempt int) {
-	timer := time.NewTimer(time.Millisecond << attempt)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-// maxTries bounds how often a request of several inner ones is tried while
-// others replace the object.
-const maxTries = 4
 
 // getter makes the inner requests of one read, and closes them.
 type getter struct {
@@ -130,7 +116,7 @@ func (g *getter) get(off, n int64) (*gcblob.Reader, error) {
 	if g.hook != nil {
 		opts = &gcblob.ReaderOptions{BeforeRead: g.before}
 	}
-	r, err := g.b.openStored(g.ctx, g.key, off, n, opts)
+	r, err := g.b.store.Open(g.ctx, g.key, off, n, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -187,10 +173,10 @@ func (g *getter) decrypt(env *sse.Envelope) (*sse.Decryption, error) {
 // decrypt opens the envelope of the object at key for a request.
 func (b *Bucket) decrypt(ctx context.Context, key string, env *sse.Envelope, req *ReadRequest) (*sse.Decryption, error) {
 	dec, _ := b.decrypter(env.Mode(), req)
-	obj := b.object(key)
+	obj := b.store.Object(key)
 	obj.Context = req.Context
 	d, err := dec.Decrypt(ctx, obj, env)
-	return d, keyError(err)
+	return d, store.KeyError(err)
 }
 
 // read opens the whole object with one inner request. It returns the envelope
@@ -206,7 +192,7 @@ func (b *Bucket) read(ctx context.Context, key string, hook func(func(any) bool)
 	if err != nil {
 		return nil, nil, err
 	}
-	env, body, err := readEnvelope(inner, b.opts.EnvelopeSize)
+	env, body, err := stored.ReadEnvelope(inner, b.store.EnvelopeSize)
 	if errors.Is(err, ErrPlain) {
 		if err := g.checkPlain(inner); err != nil {
 			return nil, nil, err
@@ -216,7 +202,7 @@ func (b *Bucket) read(ctx context.Context, key string, hook func(func(any) bool)
 	if err != nil {
 		return nil, nil, err
 	}
-	size, err := plainSize(inner.Size(), env.Size())
+	size, err := stored.PlaintextSize(inner.Size(), env.Size())
 	if err != nil {
 		return nil, env, err
 	}
@@ -242,16 +228,16 @@ func (g *getter) checkPlain(r *gcblob.Reader) error {
 	if g.req.brings() {
 		return errNotEncrypted
 	}
-	attrs, err := g.b.inner.Attributes(g.ctx, g.key)
+	attrs, err := g.b.store.Inner.Attributes(g.ctx, g.key)
 	if err != nil {
-		return openError(err)
+		return store.OpenError(err)
 	}
 	sized := r.Size() >= 0 // not where a store unpacks what its Content-Encoding says is packed
 	if sized && attrs.Size != r.Size() || !sameSecond(attrs.ModTime, r.ModTime()) {
 		return ErrChanged
 	}
-	if _, hinted := parseHint(attrs.Metadata); hinted {
-		return errDamaged
+	if _, hinted := stored.ParseHint(attrs.Metadata); hinted {
+		return stored.ErrDamaged
 	}
 	return nil
 }
@@ -343,7 +329,7 @@ func (r *rangeOf) reachesEnd() bool {
 // request asks for the envelope and the chunks, side by side, or together where
 // they are neighbours, and reads the envelope.
 func (r *rangeOf) request() (err error) {
-	expect := r.b.opts.EnvelopeSize
+	expect := r.b.store.EnvelopeSize
 	if r.bodyOff == 0 {
 		want := int64(-1)
 		if r.bodyLen >= 0 {
@@ -352,7 +338,7 @@ func (r *rangeOf) request() (err error) {
 		if r.head, err = r.get(0, want); err != nil {
 			return err
 		}
-		r.env, r.body, err = readEnvelope(r.head, expect)
+		r.env, r.body, err = stored.ReadEnvelope(r.head, expect)
 		r.chunks = r.head
 	} else {
 		var other sync.WaitGroup
@@ -360,7 +346,7 @@ func (r *rangeOf) request() (err error) {
 		if r.head, err = r.get(0, int64(expect)); err != nil {
 			r.cancel()
 		} else {
-			r.env, _, err = readEnvelope(r.head, expect)
+			r.env, _, err = stored.ReadEnvelope(r.head, expect)
 		}
 		other.Wait()
 		r.body = r.chunks
@@ -374,7 +360,7 @@ func (r *rangeOf) request() (err error) {
 // locate finds the object's size, and asks again for the chunks if they are not
 // where they should be.
 func (r *rangeOf) locate() (err error) {
-	if r.size, err = plainSize(r.head.Size(), r.env.Size()); err != nil {
+	if r.size, err = stored.PlaintextSize(r.head.Size(), r.env.Size()); err != nil {
 		return err
 	}
 	if r.chunksErr != nil {
@@ -386,7 +372,7 @@ func (r *rangeOf) locate() (err error) {
 	if r.chunks.Size() != r.head.Size() || !r.chunks.ModTime().Equal(r.head.ModTime()) {
 		return ErrChanged
 	}
-	if r.beyond() || r.body != nil && r.env.Size() == r.b.opts.EnvelopeSize {
+	if r.beyond() || r.body != nil && r.env.Size() == r.b.store.EnvelopeSize {
 		return nil
 	}
 	if r.chunks, err = r.get(int64(r.env.Size())+r.bodyOff, r.bodyLen); err != nil {
@@ -454,27 +440,20 @@ func (r *rangeOf) plain() (*reader, error) {
 	return r.reader(part, part.Size(), nil, part), nil
 }
 
-// envelopeAt reads the envelope that is stored at key, and nothing else.
-func (b *Bucket) envelopeAt(ctx context.Context, key string) (*sse.Envelope, error) {
-	g := b.getter(ctx, key, nil)
-	defer g.close()
-	return g.envelope()
-}
-
 // envelope reads the object's envelope, whatever its size.
 func (g *getter) envelope() (*sse.Envelope, error) {
-	size := int64(g.b.opts.EnvelopeSize)
+	size := int64(g.b.store.EnvelopeSize)
 	r, err := g.get(0, size)
 	if err != nil {
-		if attrs, e := g.b.inner.Attributes(g.ctx, g.key); e == nil && attrs.Size == 0 {
+		if attrs, e := g.b.store.Inner.Attributes(g.ctx, g.key); e == nil && attrs.Size == 0 {
 			return nil, ErrPlain // some stores refuse a range of nothing
 		}
 		return nil, err
 	}
-	env, _, err := readEnvelope(r, g.b.opts.EnvelopeSize)
+	env, _, err := stored.ReadEnvelope(r, g.b.store.EnvelopeSize)
 	if errors.Is(err, io.ErrUnexpectedEOF) && r.Size() > size {
 		if r, err = g.get(0, sse.MaxEnvelopeSize); err == nil {
-			env, _, err = readEnvelope(r, g.b.opts.EnvelopeSize)
+			env, _, err = stored.ReadEnvelope(r, g.b.store.EnvelopeSize)
 		}
 	}
 	return env, err

@@ -24,6 +24,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -89,11 +90,11 @@ func TestRequests(t *testing.T) {
 			spy, inner := newSpy(t)
 			b := newBucket(t, inner, &test.opts)
 			require.NoError(t, b.WriteAll(ctx, "k", content(size), nil))
-			spy.take()
+			spy.Take()
 			require.NoError(t, test.do(b.Bucket))
 			slices.Sort(test.want)
-			require.Equal(t, test.want, spy.take())
-			reading, writing, _ := spy.state()
+			require.Equal(t, test.want, spy.Take())
+			reading, writing, _ := spy.State()
 			require.Zero(t, reading)
 			require.Zero(t, writing)
 		})
@@ -112,7 +113,7 @@ func TestRangeSideBySide(t *testing.T) {
 		<-arrived
 		close(both)
 	}()
-	spy.hook = func(ctx context.Context, call string) error {
+	spy.Hook = func(ctx context.Context, call string) error {
 		if call == "read k" {
 			return nil
 		}
@@ -169,8 +170,8 @@ func TestRanges(t *testing.T) {
 func TestReaderManners(t *testing.T) {
 	ctx := context.Background()
 	for _, store := range stores {
-		t.Run(store.name, func(t *testing.T) {
-			b := newBucket(t, store.open(t), nil)
+		t.Run(store.Name, func(t *testing.T) {
+			b := newBucket(t, store.Open(t), nil)
 			want := content(2*chunk + 77)
 			require.NoError(t, b.WriteAll(ctx, "dir/k", want, nil))
 
@@ -218,7 +219,7 @@ func TestHalfRead(t *testing.T) {
 	require.NoError(t, b.WriteAll(ctx, "k", content(100*chunk), nil))
 	var asked []context.Context
 	var mu sync.Mutex
-	spy.hook = func(ctx context.Context, _ string) error {
+	spy.Hook = func(ctx context.Context, _ string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		asked = append(asked, ctx)
@@ -234,22 +235,12 @@ func TestHalfRead(t *testing.T) {
 			require.NoError(t, r.Close())
 		}
 	}
-	reading, _, _ := spy.state()
+	reading, _, _ := spy.State()
 	require.Zero(t, reading)
 	for _, ctx := range asked {
 		require.Error(t, ctx.Err(), "the caller's ctx would hold on to it")
 	}
-	noneLeft(t, before)
-}
-
-// noneLeft waits until there are no more goroutines than before. Those that are
-// done may still be there for a moment: what waits for them is told by their last
-// statement, not by their end.
-func noneLeft(t *testing.T, before int) {
-	t.Helper()
-	for wait := time.Now(); runtime.NumGoroutine() > before; runtime.Gosched() {
-		require.Less(t, time.Since(wait), 10*time.Second, "goroutines are left")
-	}
+	blobtest.NoneLeft(t, before)
 }
 
 // TestCancelRead: the caller's ctx ends all inner requests, whichever wait.
@@ -259,7 +250,7 @@ func TestCancelRead(t *testing.T) {
 	require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting := make(chan struct{}, 2)
-	spy.hook = func(ctx context.Context, call string) error {
+	spy.Hook = func(ctx context.Context, call string) error {
 		waiting <- struct{}{}
 		<-ctx.Done()
 		return ctx.Err()
@@ -271,11 +262,11 @@ func TestCancelRead(t *testing.T) {
 	}()
 	_, err := b.NewRangeReader(ctx, "k", chunk, chunk, nil)
 	require.ErrorIs(t, err, context.Canceled)
-	reading, _, _ := spy.state()
+	reading, _, _ := spy.State()
 	require.Zero(t, reading)
 
 	// And in the middle of a stream.
-	spy.hook = nil
+	spy.Hook = nil
 	ctx, cancel = context.WithCancel(context.Background())
 	r, err := b.NewReader(ctx, "k", nil)
 	require.NoError(t, err)
@@ -301,7 +292,7 @@ func TestOneFailingRequest(t *testing.T) {
 				fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+sealedChunk, sealedChunk),
 				fmt.Sprintf("GET k %d -1", blob.DefaultEnvelopeSize+4*sealedChunk),
 			}
-			spy.hook = func(_ context.Context, call string) error {
+			spy.Hook = func(_ context.Context, call string) error {
 				if call == calls[fail] {
 					return boom
 				}
@@ -309,7 +300,7 @@ func TestOneFailingRequest(t *testing.T) {
 			}
 			_, err := b.NewRangeReader(context.Background(), "k", chunk, 10, nil)
 			require.ErrorIs(t, err, boom)
-			reading, _, _ := spy.state()
+			reading, _, _ := spy.State()
 			require.Zero(t, reading)
 		})
 	}
@@ -330,14 +321,14 @@ func TestBrokenAnswer(t *testing.T) {
 			for _, n := range []int64{-1, 0, 7, 2 * chunk} {
 				for nth := 1; nth < 6; nth++ {
 					var reads atomic.Int32
-					spy.hook = func(_ context.Context, call string) error {
+					spy.Hook = func(_ context.Context, call string) error {
 						if call == "read k" && reads.Add(1) == int32(nth) {
 							return io.ErrUnexpectedEOF
 						}
 						return nil
 					}
 					got, err := readRange(b.Bucket, "k", off, n)
-					spy.hook = nil
+					spy.Hook = nil
 					from := min(off, int64(len(want)))
 					to := int64(len(want))
 					if n >= 0 {
@@ -349,7 +340,7 @@ func TestBrokenAnswer(t *testing.T) {
 						require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 						require.True(t, bytes.HasPrefix(want[from:to], got), "%d+%d", off, n)
 					}
-					reading, _, _ := spy.state()
+					reading, _, _ := spy.State()
 					require.Zero(t, reading)
 				}
 			}
@@ -374,7 +365,7 @@ func TestFailureEndsTheOther(t *testing.T) {
 			b := newBucket(t, inner, nil)
 			require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
 			var ended atomic.Bool
-			spy.hook = func(ctx context.Context, call string) error {
+			spy.Hook = func(ctx context.Context, call string) error {
 				switch call {
 				case test.fails:
 					return errBoom
@@ -511,12 +502,12 @@ func TestTornRead(t *testing.T) {
 	old, renewed := content(3*chunk), bytes.Repeat([]byte("new"), chunk)
 	require.NoError(t, b.WriteAll(ctx, "k", old, nil))
 	between := func(times int) {
-		spy.hook = func(_ context.Context, call string) error {
+		spy.Hook = func(_ context.Context, call string) error {
 			if call == fmt.Sprintf("GET k %d -1", blob.DefaultEnvelopeSize+3*sealedChunk) && times > 0 {
 				times--
-				hook := spy.hook
-				spy.hook = nil
-				defer func() { spy.hook = hook }()
+				hook := spy.Hook
+				spy.Hook = nil
+				defer func() { spy.Hook = hook }()
 				return b.WriteAll(ctx, "k", renewed, nil)
 			}
 			return nil
@@ -528,10 +519,10 @@ func TestTornRead(t *testing.T) {
 	require.Equal(t, renewed[chunk:chunk+10], got)
 
 	// Between the two requests that are made side by side, too.
-	spy.hook = nil
+	spy.Hook = nil
 	require.NoError(t, b.WriteAll(ctx, "k", old, nil))
 	var once sync.Once
-	spy.hook = func(_ context.Context, call string) (err error) {
+	spy.Hook = func(_ context.Context, call string) (err error) {
 		if call == fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+sealedChunk, sealedChunk) {
 			once.Do(func() { err = b.WriteAll(ctx, "k", renewed, nil) })
 		}
@@ -553,14 +544,14 @@ func TestTornRead(t *testing.T) {
 func TestTornTwice(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
-	spy.coarse = 1000 * time.Hour // times tell nothing
+	spy.Coarse = 1000 * time.Hour // times tell nothing
 	b := newBucket(t, inner, nil)
 	version := func(n int) []byte { return bytes.Repeat([]byte{byte(n)}, 3*chunk) }
 	require.NoError(t, b.WriteAll(ctx, "k", version(1), nil))
 	// Each write comes when the other request of its attempt is answered.
 	write := func(n int) error {
 		for wait := time.Now(); ; runtime.Gosched() {
-			if reading, _, _ := spy.state(); reading == 1 {
+			if reading, _, _ := spy.State(); reading == 1 {
 				return b.WriteAll(ctx, "k", version(n), nil)
 			} else if time.Since(wait) > 10*time.Second {
 				return errors.New("the other request does not come")
@@ -568,7 +559,7 @@ func TestTornTwice(t *testing.T) {
 		}
 	}
 	var envelopes, chunks atomic.Int32
-	spy.hook = func(_ context.Context, call string) error {
+	spy.Hook = func(_ context.Context, call string) error {
 		switch {
 		case call == fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize) && envelopes.Add(1) == 1:
 			return write(2)
@@ -685,7 +676,7 @@ func TestSizeIsProved(t *testing.T) {
 			require.NoError(t, b.WriteAll(ctx, "k", content(size), nil))
 			stored, err := sse.CiphertextSize(said)
 			require.NoError(t, err)
-			spy.stale = func() int64 { return blob.DefaultEnvelopeSize + stored }
+			spy.Stale = func() int64 { return blob.DefaultEnvelopeSize + stored }
 			for _, read := range []func(io.Writer, *gcblob.Reader) error{
 				func(w io.Writer, r *gcblob.Reader) error { _, err := io.Copy(w, struct{ io.Reader }{r}); return err },
 				func(w io.Writer, r *gcblob.Reader) error { _, err := r.WriteTo(w); return err },
@@ -710,26 +701,26 @@ func TestSizeIsProved(t *testing.T) {
 func TestTornAfterChanges(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
-	spy.coarse = 1000 * time.Hour // times tell nothing
+	spy.Coarse = 1000 * time.Hour // times tell nothing
 	b := newBucket(t, inner, &blob.Options{SkipLengthCheck: true})
 	require.NoError(t, b.WriteAll(ctx, "k", content(3*chunk), nil))
 	good := readAll(t, inner, "k")
 	torn := bytes.Clone(good)
 	torn[blob.DefaultEnvelopeSize+sealedChunk] ^= 1
 	var told, chunks atomic.Int32
-	spy.stale = func() int64 {
+	spy.Stale = func() int64 {
 		if chunks.Load() > 2 {
 			return 0
 		}
 		return blob.DefaultEnvelopeSize + 10*sealedChunk + 100 + int64(told.Add(1)) // always another
 	}
-	spy.hook = func(_ context.Context, call string) error {
+	spy.Hook = func(_ context.Context, call string) error {
 		if call == fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+sealedChunk, sealedChunk) {
 			switch chunks.Add(1) {
 			case 3:
-				return spy.bucket.WriteAll(ctx, "k", torn, nil)
+				return spy.Bucket.WriteAll(ctx, "k", torn, nil)
 			case 4:
-				return spy.bucket.WriteAll(ctx, "k", good, nil)
+				return spy.Bucket.WriteAll(ctx, "k", good, nil)
 			}
 		}
 		return nil

@@ -54,7 +54,7 @@ func (b *Bucket) encrypter(asked sse.Encrypter) (sse.Encrypter, Rule) {
 	if asked != nil {
 		return asked, RuleRequest
 	}
-	return b.cipher, RuleCipher
+	return b.store.Cipher, RuleCipher
 }
 
 // decrypter is what a read of an object of this mode uses, and whose it is.
@@ -65,7 +65,7 @@ func (b *Bucket) decrypter(mode sse.Mode, req *ReadRequest) (sse.Decrypter, Rule
 	if dec, ok := b.opts.Decrypters[mode]; ok {
 		return dec, RuleDecrypters
 	}
-	return b.cipher, RuleCipher
+	return b.store.Cipher, RuleCipher
 }
 
 // brings reports whether the request has something that only encrypted objects

@@ -24,12 +24,12 @@ import (
 func TestTwins(t *testing.T) {
 	for _, store := range stores {
 		for _, mixed := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/mixed=%v", store.name, mixed), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/mixed=%v", store.Name, mixed), func(t *testing.T) {
 				seed := rand.Uint64()
 				t.Logf("seed %d", seed)
 				rng := rand.New(rand.NewPCG(seed, 0))
-				sealed := newBucket(t, store.open(t), &blob.Options{AllowPlain: mixed})
-				testTwins(t, rng, store.open(t), sealed, mixed)
+				sealed := newBucket(t, store.Open(t), &blob.Options{AllowPlain: mixed})
+				testTwins(t, rng, store.Open(t), sealed, mixed)
 			})
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -94,11 +95,11 @@ func TestFailedWrites(t *testing.T) {
 			spy, inner := newSpy(t)
 			b := newBucket(t, inner, nil)
 			require.NoError(t, b.WriteAll(background, "k", old, nil))
-			_, _, before := spy.state()
+			_, _, before := spy.State()
 			ctx, cancel := context.WithCancel(background)
 			defer cancel()
 			if test.hook != "" {
-				spy.hook = func(_ context.Context, call string) error {
+				spy.Hook = func(_ context.Context, call string) error {
 					if call == test.hook {
 						return errBoom
 					}
@@ -106,8 +107,8 @@ func TestFailedWrites(t *testing.T) {
 				}
 			}
 			require.ErrorIs(t, test.do(ctx, cancel, b.Bucket), test.want)
-			spy.hook = nil
-			reading, writing, commits := spy.state()
+			spy.Hook = nil
+			reading, writing, commits := spy.State()
 			require.Zero(t, reading)
 			require.Zero(t, writing)
 			require.Equal(t, before, commits, "closed while its ctx was alive")
@@ -130,7 +131,7 @@ func (w writesItself) WriteTo(dst io.Writer) (int64, error) {
 func TestFailedCommit(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, nil)
-	spy.hook = func(_ context.Context, call string) error {
+	spy.Hook = func(_ context.Context, call string) error {
 		if call == "commit k" {
 			return errBoom
 		}
@@ -156,9 +157,9 @@ func TestFailedOpen(t *testing.T) {
 	}{
 		{"key", func() *gcblob.WriterOptions { fake.Fail(errBoom, 1); return nil }},
 		{"store", func() *gcblob.WriterOptions {
-			spy.hook = func(_ context.Context, call string) error {
+			spy.Hook = func(_ context.Context, call string) error {
 				if strings.HasPrefix(call, "PUT") {
-					spy.hook = nil
+					spy.Hook = nil
 					return errBoom
 				}
 				return nil
@@ -193,7 +194,7 @@ func TestFailedOpen(t *testing.T) {
 					there, err := b.Exists(ctx, "new")
 					require.NoError(t, err)
 					require.False(t, there)
-					reading, writing, _ := spy.state()
+					reading, writing, _ := spy.State()
 					require.Zero(t, reading+writing)
 				})
 			}
@@ -212,34 +213,34 @@ func TestWhatIsStored(t *testing.T) {
 	require.NoError(t, b.WriteAll(ctx, "k", page, &gcblob.WriterOptions{
 		BufferSize: 123, MaxConcurrency: 4, ContentMD5: sum[:], CacheControl: "no-cache", ContentEncoding: "gzip", Metadata: map[string]string{"Owner": "me"},
 	}))
-	require.Empty(t, spy.wrote.ContentMD5)
-	require.Equal(t, 123, spy.wrote.BufferSize)
-	require.Equal(t, 4, spy.wrote.MaxConcurrency)
-	stored := readAll(t, inner, "k")
-	require.NotContains(t, string(stored), "secret")
-	require.Len(t, stored, blob.DefaultEnvelopeSize+len(page)+16)
+	require.Empty(t, spy.Wrote.ContentMD5)
+	require.Equal(t, 123, spy.Wrote.BufferSize)
+	require.Equal(t, 4, spy.Wrote.MaxConcurrency)
+	raw := readAll(t, inner, "k")
+	require.NotContains(t, string(raw), "secret")
+	require.Len(t, raw, blob.DefaultEnvelopeSize+len(page)+16)
 
-	raw, err := inner.Attributes(ctx, "k")
+	bare, err := inner.Attributes(ctx, "k")
 	require.NoError(t, err)
-	require.Equal(t, "text/html; charset=utf-8", raw.ContentType)
+	require.Equal(t, "text/html; charset=utf-8", bare.ContentType)
 	require.Equal(t, map[string]string{
 		"owner": "me", "blobseal-mode": "SSE-KMS", "blobseal-key-id": "photos-key", "blobseal-envelope-size": "1024",
 		"blobseal-content-encoding": "gzip",
-	}, raw.Metadata)
-	require.Empty(t, raw.ContentEncoding, "a store or a client would unpack what is no gzip")
+	}, bare.Metadata)
+	require.Empty(t, bare.ContentEncoding, "a store or a client would unpack what is no gzip")
 
 	attrs, err := b.Attributes(ctx, "k")
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"owner": "me"}, attrs.Metadata)
 	require.Nil(t, attrs.MD5)
 	require.EqualValues(t, len(page), attrs.Size)
-	require.Equal(t, raw.ETag, attrs.ETag)
-	require.Equal(t, raw.ModTime, attrs.ModTime)
+	require.Equal(t, bare.ETag, attrs.ETag)
+	require.Equal(t, bare.ModTime, attrs.ModTime)
 	require.Equal(t, "no-cache", attrs.CacheControl)
 	require.Equal(t, "gzip", attrs.ContentEncoding)
-	var hint blob.Hint
+	var hint stored.Hint
 	require.True(t, attrs.As(&hint))
-	require.Equal(t, blob.Hint{Mode: sse.ModeKMS, KeyID: "photos-key", EnvelopeSize: 1024}, hint)
+	require.Equal(t, stored.Hint{Mode: sse.ModeKMS, KeyID: "photos-key", EnvelopeSize: 1024}, hint)
 
 	o, err := b.List(nil).Next(ctx)
 	require.NoError(t, err)
@@ -252,21 +253,21 @@ func TestWhatIsStored(t *testing.T) {
 	attrs, err = b.Attributes(ctx, "long")
 	require.NoError(t, err)
 	require.True(t, attrs.As(&hint))
-	require.Equal(t, blob.Hint{Mode: sse.ModeKMS, EnvelopeSize: 1024}, hint)
+	require.Equal(t, stored.Hint{Mode: sse.ModeKMS, EnvelopeSize: 1024}, hint)
 
 	// Without a content type nothing looks for one in the ciphertext.
 	require.NoError(t, b.WriteAll(ctx, "typeless", page, &gcblob.WriterOptions{DisableContentTypeDetection: true}))
-	raw, err = inner.Attributes(ctx, "typeless")
+	bare, err = inner.Attributes(ctx, "typeless")
 	require.NoError(t, err)
-	require.Empty(t, raw.ContentType)
+	require.Empty(t, bare.ContentType)
 }
 
 // TestIfNotExist: of many writers of one key, one wins, on stores that check and
 // publish in two steps too.
 func TestIfNotExist(t *testing.T) {
 	for _, store := range stores {
-		t.Run(store.name, func(t *testing.T) {
-			b := newBucket(t, store.open(t), nil)
+		t.Run(store.Name, func(t *testing.T) {
+			b := newBucket(t, store.Open(t), nil)
 			var writers sync.WaitGroup
 			var mu sync.Mutex
 			won := ""

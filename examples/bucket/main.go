@@ -26,6 +26,7 @@ import (
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -106,26 +107,26 @@ func main() {
 	check(err)
 	_, err = ring.Rotate(ctx)
 	check(err)
-	_, err = blob.Retire(ctx, ring, old.ID(), nil, bucket)
-	var used *blob.InUseError
+	_, err = jobs.Retire(ctx, ring, old.ID(), nil, bucket)
+	var used *jobs.InUseError
 	ensure(errors.As(err, &used) && used.Objects == 1, "the old key was retired while it was needed: %v", err)
 	fmt.Printf("retire: refused, %v needs the key\n", used.Names[0])
-	report, err := bucket.Rewrap(ctx, &blob.RewrapOptions{Filter: blob.Filter{Modes: []sse.Mode{sse.ModeManaged}}})
+	report, err := jobs.Rewrap(ctx, bucket, &jobs.RewrapOptions{Filter: jobs.Filter{Modes: []sse.Mode{sse.ModeManaged}}})
 	check(err)
 	ensure(report.Done == 1 && report.Unmatched == 2, "the rewrap did otherwise: %v", report)
 	fmt.Printf("rewrap: %v\n", report)
-	info, err := blob.Retire(ctx, ring, old.ID(), &blob.RetireOptions{Destroy: true, Quarantine: blob.NoQuarantine}, bucket)
+	info, err := jobs.Retire(ctx, ring, old.ID(), &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, bucket)
 	check(err)
 	ensure(info.State == keyring.Destroyed, "the old key is %v", info.State)
 	fmt.Printf("retire: the old key is %v\n\n", info.State)
 
 	// All photos open, the link too, and nothing is under the old key.
 	show(ctx, bucket)
-	for finding, err := range bucket.Check(ctx, &blob.CheckOptions{Depth: blob.CheckBodies}) {
+	for finding, err := range jobs.Check(ctx, bucket, &jobs.CheckOptions{Depth: jobs.CheckBodies}) {
 		check(err)
-		want := blob.VerdictGood
+		want := jobs.VerdictGood
 		if finding.Seal.Mode == sse.ModeCustomer {
-			want = blob.VerdictNoKey // which the service does not have
+			want = jobs.VerdictNoKey // which the service does not have
 		}
 		ensure(finding.Verdict == want, "%s is %v: %v", finding.Key, finding.Verdict, finding.Err)
 	}
@@ -169,7 +170,7 @@ func (s *service) get(ctx context.Context, name string, key sse.Cipher) string {
 
 // show lists what is in the bucket, under which key.
 func show(ctx context.Context, bucket *blob.Bucket) {
-	for entry, err := range bucket.Inventory(ctx, nil) {
+	for entry, err := range jobs.Inventory(ctx, bucket, nil) {
 		check(err)
 		fmt.Printf("%-25s %2d bytes, %v\n", entry.Key, entry.Size, entry.Seal)
 	}

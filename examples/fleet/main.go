@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -198,9 +199,9 @@ func (f *fleet) settle(ctx context.Context) ([]map[string]time.Time, error) {
 }
 
 // readBack reads all objects, and returns how many there are under each key.
-func (f *fleet) readBack(ctx context.Context, b *blob.Bucket) (map[blob.KeyRef]int, error) {
-	objects, byKey := make(map[string]bool), make(map[blob.KeyRef]int)
-	for entry, err := range b.Inventory(ctx, nil) {
+func (f *fleet) readBack(ctx context.Context, b *blob.Bucket) (map[jobs.KeyRef]int, error) {
+	objects, byKey := make(map[string]bool), make(map[jobs.KeyRef]int)
+	for entry, err := range jobs.Inventory(ctx, b, nil) {
 		if err != nil {
 			return nil, err
 		}
@@ -224,7 +225,7 @@ func (f *fleet) readBack(ctx context.Context, b *blob.Bucket) (map[blob.KeyRef]i
 }
 
 // report prints what came of it all, and holds it to what a fleet is for.
-func (f *fleet) report(s *service, began time.Time, cut partition, learned []map[string]time.Time, byKey map[blob.KeyRef]int) {
+func (f *fleet) report(s *service, began time.Time, cut partition, learned []map[string]time.Time, byKey map[jobs.KeyRef]int) {
 	c, versions := f.counts, s.ring.Keys()
 	fmt.Printf("%v, %d replicas\n\n", s.db.dialect, len(f.replicas))
 	fmt.Printf("objects    %d written and all read back; %d more writes were not answered, since the replica was killed\n", len(f.written), c["writes that were not answered"])
@@ -254,7 +255,7 @@ func (f *fleet) report(s *service, began time.Time, cut partition, learned []map
 
 	fmt.Printf("\n%-25s  made at  objects\n", "version")
 	for _, v := range versions {
-		key := blob.KeyRef{Mode: sse.ModeManaged, KeyID: v.ID}
+		key := jobs.KeyRef{Mode: sse.ModeManaged, KeyID: v.ID}
 		fmt.Printf("%s  %6.2fs  %7d\n", v.ID, max(0, v.Created.Sub(began).Seconds()), byKey[key])
 		delete(byKey, key)
 	}

@@ -14,6 +14,7 @@ import (
 	"gocloud.dev/blob/memblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -83,11 +84,11 @@ func TestMoveBetweenKeyServices(t *testing.T) {
 	read(t, b, 2)
 	write(t, b, 2)
 	read(t, b, 3)
-	report, err := b.Rewrap(t.Context(), nil)
+	report, err := jobs.Rewrap(t.Context(), b, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 2, report.Done)
 	require.EqualValues(t, 1, report.Current)
-	require.NoError(t, blob.Unused(t.Context(), blob.KeyRef{Mode: sse.ModeKMS, KeyID: "old/photos"}, nil, b))
+	require.NoError(t, jobs.Unused(t.Context(), jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "old/photos"}, nil, b))
 	old.RemoveKey("old/photos")
 	read(t, openBucket(t, inner, to, nil), 3)
 }
@@ -123,7 +124,7 @@ func TestRestoredRing(t *testing.T) {
 	}
 	require.ErrorIs(t, running.Refresh(t.Context()), keyring.ErrRollback)
 	read(t, b, 2)
-	_, err = b.Rewrap(t.Context(), &blob.RewrapOptions{To: sse.NewManaged(restarted)})
+	_, err = jobs.Rewrap(t.Context(), b, &jobs.RewrapOptions{To: sse.NewManaged(restarted)})
 	require.NoError(t, err)
 	read(t, after, 2)
 }

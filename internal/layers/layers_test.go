@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +35,15 @@ func row(t *testing.T, pkg string) (string, int) {
 	return "", 0
 }
 
+// blobOrder is the order within blob, from the top. A package imports those of
+// later rows only; those under an internal folder belong to no row.
+var blobOrder = [][]string{{"blob/jobs", "blob/signedurl"}, {"blob"}, {"blob/internal/store"}, {"blob/stored"}}
+
+// blobRank returns the row of blobOrder that has pkg, or -1.
+func blobRank(pkg string) int {
+	return slices.IndexFunc(blobOrder, func(row []string) bool { return slices.Contains(row, pkg) })
+}
+
 // goList runs go list in the root module.
 func goList(t *testing.T, args ...string) []string { return goListIn(t, "../..", args...) }
 
@@ -53,12 +63,11 @@ func TestImportsGoDown(t *testing.T) {
 	const format = "{{.ImportPath}} {{join .Imports \" \"}}"
 	lines := goList(t, "-f", format, "./...")
 	require.Greater(t, len(lines), 5)
-	nested, err := filepath.Glob("../../*/*/go.mod")
-	require.NoError(t, err)
-	for _, mod := range nested {
-		dir := filepath.Dir(mod)
-		if top := filepath.Base(filepath.Dir(dir)); top == "kms" || top == "keyring" {
-			lines = append(lines, goListIn(t, dir, "-f", format, "./...")...)
+	for _, pattern := range []string{"../../blob", "../../kms/*", "../../keyring/*"} {
+		nested, err := filepath.Glob(pattern + "/go.mod")
+		require.NoError(t, err)
+		for _, mod := range nested {
+			lines = append(lines, goListIn(t, filepath.Dir(mod), "-f", format, "./...")...)
 		}
 	}
 	for _, line := range lines {
@@ -68,6 +77,10 @@ func TestImportsGoDown(t *testing.T) {
 		for _, imported := range fields[1:] {
 			imported, ours := strings.CutPrefix(imported, module+"/")
 			if !ours || exceptions[[2]string{pkg, imported}] {
+				continue
+			}
+			if from, to := blobRank(pkg), blobRank(imported); from >= 0 && to >= 0 {
+				require.Greater(t, to, from, "%s imports %s", pkg, imported)
 				continue
 			}
 			folder, under := row(t, imported)
@@ -93,7 +106,10 @@ func TestCoreStaysSmall(t *testing.T) {
 			}
 		}
 	}
-	for _, dep := range goList(t, "-deps", "./blob") { // gocloud.dev alone, whose drivers are the caller's
+	for _, dep := range goListIn(t, "../../blob", "-deps", "./stored") { // which packages without gocloud use
+		require.False(t, strings.HasPrefix(dep, "gocloud.dev"), "blob/stored depends on %s", dep)
+	}
+	for _, dep := range goListIn(t, "../../blob", "-deps", "./...") { // gocloud.dev alone, whose drivers are the caller's
 		for _, banned := range []string{"github.com/aws", "cloud.google.com", "github.com/Azure", "github.com/cedar-policy"} {
 			require.False(t, strings.HasPrefix(dep, banned+"/"), "blob depends on %s", dep)
 		}
@@ -101,5 +117,17 @@ func TestCoreStaysSmall(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./internal/...") {
 		require.False(t, strings.HasPrefix(dep, "github.com/") && !strings.HasPrefix(dep, module),
 			"internal depends on %s", dep)
+	}
+}
+
+// TestNestedModulesUseExportedAPI: the code of a nested module that is released
+// imports no internal package of another module, so that the root may change its
+// internal packages without breaking a published module.
+func TestNestedModulesUseExportedAPI(t *testing.T) {
+	for _, line := range goListIn(t, "../../blob", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
+		fields := strings.Fields(line)
+		for _, imported := range fields[1:] {
+			require.False(t, strings.HasPrefix(imported, module+"/internal/"), "%s imports %s", fields[0], imported)
+		}
 	}
 }

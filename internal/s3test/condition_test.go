@@ -17,6 +17,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -80,7 +81,7 @@ func TestIfMatch(t *testing.T) {
 	ctx := context.Background()
 	write := func(theirs *blob.Bucket) error { return theirs.WriteAll(ctx, "o", []byte("theirs"), nil) }
 	remove := func(theirs *blob.Bucket) error { return theirs.Delete(ctx, "o") }
-	force := &blob.RewrapOptions{Force: true}
+	force := &jobs.RewrapOptions{Force: true}
 
 	eachServer(t, func(t *testing.T, s *server) {
 		sizes := map[string]int{"small": 100, "large": 17 << 20}
@@ -90,9 +91,9 @@ func TestIfMatch(t *testing.T) {
 		for name, size := range sizes {
 			t.Run(name+"/rewrap against a write", func(t *testing.T) {
 				r := newRace(t, s, ifMatch, size, write)
-				report, err := r.ours.Rewrap(ctx, force)
+				report, err := jobs.Rewrap(ctx, r.ours, force)
 				require.NoError(t, err)
-				require.Equal(t, blob.Counts{Changed: 1}, report.Counts)
+				require.Equal(t, jobs.Counts{Changed: 1}, report.Counts)
 				q := r.publication()
 				require.Equal(t, 412, q.status)
 				require.NotEmpty(t, q.ifMatch)
@@ -102,9 +103,9 @@ func TestIfMatch(t *testing.T) {
 			})
 			t.Run(name+"/rewrap against a delete", func(t *testing.T) {
 				r := newRace(t, s, ifMatch, size, remove)
-				report, err := r.ours.Rewrap(ctx, force)
+				report, err := jobs.Rewrap(ctx, r.ours, force)
 				require.NoError(t, err)
-				require.Equal(t, blob.Counts{Changed: 1}, report.Counts)
+				require.Equal(t, jobs.Counts{Changed: 1}, report.Counts)
 				there, err := r.ours.Exists(ctx, "o")
 				require.NoError(t, err)
 				require.False(t, there)
@@ -119,7 +120,7 @@ func TestIfMatch(t *testing.T) {
 			})
 			t.Run(name+"/without a condition a write is lost", func(t *testing.T) {
 				r := newRace(t, s, nil, size, write)
-				report, err := r.ours.Rewrap(ctx, force)
+				report, err := jobs.Rewrap(ctx, r.ours, force)
 				require.NoError(t, err)
 				require.Equal(t, int64(1), report.Done)
 				require.Empty(t, r.publication().ifMatch)
@@ -129,7 +130,7 @@ func TestIfMatch(t *testing.T) {
 			})
 			t.Run(name+"/nobody between", func(t *testing.T) {
 				r := newRace(t, s, ifMatch, size, func(*blob.Bucket) error { return nil })
-				report, err := r.ours.Rewrap(ctx, force)
+				report, err := jobs.Rewrap(ctx, r.ours, force)
 				require.NoError(t, err)
 				require.Equal(t, int64(1), report.Done)
 				require.NotEmpty(t, r.publication().ifMatch)
@@ -165,14 +166,14 @@ func TestIfMatchWithoutPause(t *testing.T) {
 				default:
 				}
 				to := []*sse.KMS{second, first}[i%2]
-				report, err := b.Rewrap(ctx, &blob.RewrapOptions{To: to, Job: blob.Job{Workers: writers}})
+				report, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{To: to, Job: jobs.Job{Workers: writers}})
 				for _, failure := range report.Failures {
 					// versitygw lists files that it is about to rename.
 					if !strings.Contains(failure.Key, ".sgwtmp.") {
 						t.Errorf("%s: %v", failure.Key, failure.Err)
 					}
 				}
-				if err != nil && !errors.Is(err, blob.ErrIncomplete) {
+				if err != nil && !errors.Is(err, jobs.ErrIncomplete) {
 					t.Error(err)
 					return
 				}

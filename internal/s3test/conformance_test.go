@@ -26,6 +26,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/signedurl"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -54,6 +55,7 @@ func (h *harness) MakeDriverForNonexistentBucket(context.Context) (driver.Bucket
 func (h *harness) HTTPClient() *http.Client         { return h.client }
 func (h *harness) SupportsCopy() bool               { return true }
 func (h *harness) SupportsNonSlashDelimiters() bool { return true }
+func (h *harness) SkipDownloadAt() bool             { return false }
 func (h *harness) Close()                           { h.close() }
 
 // bare is a harness of s3blob itself.
@@ -249,7 +251,7 @@ func (types) BeforeList(as func(any) bool) error   { return has[*s3.ListObjectsV
 func (types) BeforeSign(func(any) bool) error      { return nil }
 
 func (c types) AttributesCheck(attrs *gcblob.Attributes) error {
-	return errors.Join(has[s3.HeadObjectOutput](attrs.As), c.ours(has[blob.Hint](attrs.As)))
+	return errors.Join(has[s3.HeadObjectOutput](attrs.As), c.ours(has[stored.Hint](attrs.As)))
 }
 
 func (c types) ReaderCheck(r *gcblob.Reader) error {

@@ -19,6 +19,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -69,7 +70,7 @@ func TestNoPlaintextOnDisk(t *testing.T) {
 		require.NoError(t, b.WriteAll(ctx, mode.name+"/small", small, nil))
 		require.NoError(t, b.WriteAll(ctx, mode.name+"/large", large, nil))
 		require.NoError(t, b.Copy(ctx, mode.name+"/copy", mode.name+"/small", nil))
-		report, err := b.Rewrap(ctx, &blob.RewrapOptions{Force: true, Filter: blob.Filter{Prefix: mode.name}})
+		report, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{Force: true, Filter: jobs.Filter{Prefix: mode.name}})
 		require.NoError(t, err)
 		require.Equal(t, int64(3), report.Done)
 
@@ -144,41 +145,41 @@ func TestDamageOnDisk(t *testing.T) {
 		name    string
 		damage  func(x, y []byte) ([]byte, []byte) // of the files of "x" and "y"
 		want    error
-		verdict blob.Verdict
-		shallow blob.Verdict // of a check that reads envelopes alone
+		verdict jobs.Verdict
+		shallow jobs.Verdict // of a check that reads envelopes alone
 		both    bool         // y is damaged too
 	}{
-		{name: "a bit of the magic", damage: flip(0), want: blob.ErrPlain, verdict: blob.VerdictDamaged, shallow: blob.VerdictDamaged},
-		{name: "a bit of the version", damage: flip(8), want: sse.ErrVersion, verdict: blob.VerdictUnknownVersion, shallow: blob.VerdictUnknownVersion},
-		{name: "a bit of the padding", damage: flip(envelope - 56 - 200), want: sse.ErrFormat, verdict: blob.VerdictDamaged, shallow: blob.VerdictDamaged},
-		{name: "a bit of the head", damage: flip(envelope - 10), want: sse.ErrKey, verdict: blob.VerdictWrongKey, shallow: blob.VerdictWrongKey},
-		{name: "a bit of the first chunk", damage: flip(at(0, 0)), want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
-		{name: "a bit in the middle", damage: flip(at(1, 5000)), want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
-		{name: "the last bit", damage: flip(at(3, 100+15)), want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
-		{name: "cut at a chunk's end", damage: cut(at(3, 0)), want: sse.ErrTruncated, verdict: blob.VerdictTruncated, shallow: blob.VerdictTruncated},
-		{name: "cut at an earlier chunk's end", damage: cut(at(2, 0)), want: sse.ErrTruncated, verdict: blob.VerdictTruncated, shallow: blob.VerdictTruncated},
-		{name: "cut in a chunk", damage: cut(at(2, 5000)), want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
-		{name: "cut behind the envelope", damage: cut(envelope), want: sse.ErrTruncated, verdict: blob.VerdictTruncated, shallow: blob.VerdictTruncated},
-		{name: "cut in the envelope", damage: cut(300), want: io.ErrUnexpectedEOF, verdict: blob.VerdictTruncated, shallow: blob.VerdictTruncated},
-		{name: "cut to nothing", damage: cut(0), want: blob.ErrPlain, verdict: blob.VerdictDamaged, shallow: blob.VerdictDamaged},
+		{name: "a bit of the magic", damage: flip(0), want: blob.ErrPlain, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictDamaged},
+		{name: "a bit of the version", damage: flip(8), want: sse.ErrVersion, verdict: jobs.VerdictUnknownVersion, shallow: jobs.VerdictUnknownVersion},
+		{name: "a bit of the padding", damage: flip(envelope - 56 - 200), want: sse.ErrFormat, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictDamaged},
+		{name: "a bit of the head", damage: flip(envelope - 10), want: sse.ErrKey, verdict: jobs.VerdictWrongKey, shallow: jobs.VerdictWrongKey},
+		{name: "a bit of the first chunk", damage: flip(at(0, 0)), want: sse.ErrCorrupt, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictGood},
+		{name: "a bit in the middle", damage: flip(at(1, 5000)), want: sse.ErrCorrupt, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictGood},
+		{name: "the last bit", damage: flip(at(3, 100+15)), want: sse.ErrCorrupt, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictGood},
+		{name: "cut at a chunk's end", damage: cut(at(3, 0)), want: sse.ErrTruncated, verdict: jobs.VerdictTruncated, shallow: jobs.VerdictTruncated},
+		{name: "cut at an earlier chunk's end", damage: cut(at(2, 0)), want: sse.ErrTruncated, verdict: jobs.VerdictTruncated, shallow: jobs.VerdictTruncated},
+		{name: "cut in a chunk", damage: cut(at(2, 5000)), want: sse.ErrCorrupt, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictGood},
+		{name: "cut behind the envelope", damage: cut(envelope), want: sse.ErrTruncated, verdict: jobs.VerdictTruncated, shallow: jobs.VerdictTruncated},
+		{name: "cut in the envelope", damage: cut(300), want: io.ErrUnexpectedEOF, verdict: jobs.VerdictTruncated, shallow: jobs.VerdictTruncated},
+		{name: "cut to nothing", damage: cut(0), want: blob.ErrPlain, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictDamaged},
 		{name: "a byte more", damage: func(x, y []byte) ([]byte, []byte) { return append(x, 0), y },
-			want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+			want: sse.ErrCorrupt, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictGood},
 		{name: "the last chunk twice", damage: func(x, y []byte) ([]byte, []byte) { return append(x, x[at(3, 0):]...), y },
-			want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+			want: sse.ErrCorrupt, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictGood},
 		{name: "chunks change places", damage: func(x, y []byte) ([]byte, []byte) {
 			first := bytes.Clone(x[at(0, 0):at(1, 0)])
 			copy(x[at(0, 0):], x[at(1, 0):at(2, 0)])
 			copy(x[at(1, 0):], first)
 			return x, y
-		}, want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+		}, want: sse.ErrCorrupt, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictGood},
 		{name: "files change places", damage: func(x, y []byte) ([]byte, []byte) { return y, x }, both: true,
-			want: sse.ErrKey, verdict: blob.VerdictWrongKey, shallow: blob.VerdictWrongKey},
+			want: sse.ErrKey, verdict: jobs.VerdictWrongKey, shallow: jobs.VerdictWrongKey},
 		{name: "the other's envelope", damage: func(x, y []byte) ([]byte, []byte) { copy(x, y[:envelope]); return x, y },
-			want: sse.ErrKey, verdict: blob.VerdictWrongKey, shallow: blob.VerdictWrongKey},
+			want: sse.ErrKey, verdict: jobs.VerdictWrongKey, shallow: jobs.VerdictWrongKey},
 		{name: "the other's body", damage: func(x, y []byte) ([]byte, []byte) { copy(x[envelope:], y[envelope:]); return x, y },
-			want: sse.ErrCorrupt, verdict: blob.VerdictDamaged, shallow: blob.VerdictGood},
+			want: sse.ErrCorrupt, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictGood},
 		{name: "plaintext instead", damage: func(x, y []byte) ([]byte, []byte) { return []byte("free money"), y },
-			want: blob.ErrPlain, verdict: blob.VerdictDamaged, shallow: blob.VerdictDamaged},
+			want: blob.ErrPlain, verdict: jobs.VerdictDamaged, shallow: jobs.VerdictDamaged},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			name := s.newBucket(t)
@@ -225,7 +226,7 @@ func TestDamageOnDisk(t *testing.T) {
 					require.True(t, bytes.HasPrefix(plaintext["x"][off:], p), "%s: wrong plaintext at %d", r.name, off)
 					if err == nil { // the damage is elsewhere
 						require.Len(t, p, int(min(50, size-off)))
-						require.Equal(t, blob.VerdictGood, c.shallow)
+						require.Equal(t, jobs.VerdictGood, c.shallow)
 					}
 				}
 			}
@@ -236,23 +237,23 @@ func TestDamageOnDisk(t *testing.T) {
 			}{
 				{b, true}, {encrypted(t, s.open(t, name, nil, unchecked), cipher, nil), false},
 			} {
-				for _, depth := range []blob.Depth{blob.CheckBodies, blob.CheckEnvelopes} {
-					want := map[string]blob.Verdict{"x": c.verdict, "y": blob.VerdictGood}
-					if depth == blob.CheckEnvelopes {
+				for _, depth := range []jobs.Depth{jobs.CheckBodies, jobs.CheckEnvelopes} {
+					want := map[string]jobs.Verdict{"x": c.verdict, "y": jobs.VerdictGood}
+					if depth == jobs.CheckEnvelopes {
 						want["x"] = c.shallow
 					}
 					if c.both {
 						want["y"] = c.verdict
 					}
-					got := make(map[string]blob.Verdict)
-					for f, err := range r.b.Check(ctx, &blob.CheckOptions{Depth: depth}) {
+					got := make(map[string]jobs.Verdict)
+					for f, err := range jobs.Check(ctx, r.b, &jobs.CheckOptions{Depth: depth}) {
 						require.NoError(t, err)
-						require.Equal(t, f.Verdict == blob.VerdictGood, f.Err == nil, "%v", f.Err)
+						require.Equal(t, f.Verdict == jobs.VerdictGood, f.Err == nil, "%v", f.Err)
 						got[f.Key] = f.Verdict
 					}
-					if r.checksum && len(x) < envelope && got["x"] == blob.VerdictUnreadable {
+					if r.checksum && len(x) < envelope && got["x"] == jobs.VerdictUnreadable {
 						// It was read as a whole, and S3's checksum came first.
-						want["x"] = blob.VerdictUnreadable
+						want["x"] = jobs.VerdictUnreadable
 					}
 					require.Equal(t, want, got)
 				}

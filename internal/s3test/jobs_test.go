@@ -9,6 +9,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -60,9 +61,9 @@ func requireFilled(t *testing.T, s *server, b *gcblob.Bucket) {
 }
 
 // totals sums a bucket's inventory up.
-func totals(t *testing.T, b *blob.Bucket) *blob.Totals {
-	all := new(blob.Totals)
-	for e, err := range b.Inventory(context.Background(), nil) {
+func totals(t *testing.T, b *blob.Bucket) *jobs.Totals {
+	all := new(jobs.Totals)
+	for e, err := range jobs.Inventory(context.Background(), b, nil) {
 		require.NoError(t, err)
 		require.NoError(t, e.Err)
 		all.Add(e)
@@ -88,19 +89,19 @@ func TestJobs(t *testing.T) {
 			})
 		}
 		b := open(managed, false)
-		requireUnder := func(key blob.KeyRef) {
+		requireUnder := func(key jobs.KeyRef) {
 			all := totals(t, b)
 			require.Equal(t, n, all.Objects)
-			require.Equal(t, []blob.KeyRef{key}, all.Keys())
+			require.Equal(t, []jobs.KeyRef{key}, all.Keys())
 			require.Equal(t, n, all.Sealed[key].Objects)
 			requireFilled(t, s, b.Bucket)
 		}
-		newest := func() blob.KeyRef { return blob.KeyRef{Mode: sse.ModeManaged, KeyID: primary(t, ring)} }
+		newest := func() jobs.KeyRef { return jobs.KeyRef{Mode: sse.ModeManaged, KeyID: primary(t, ring)} }
 
 		require.Equal(t, n, totals(t, b).Plain.Objects)
 		mixed := open(managed, true)
 		requireFilled(t, s, mixed.Bucket)
-		report, err := mixed.EncryptExisting(ctx, nil)
+		report, err := jobs.EncryptExisting(ctx, mixed, nil)
 		require.NoError(t, err, "%v", report.Failures)
 		require.Equal(t, n, report.Done)
 		first := newest()
@@ -109,36 +110,36 @@ func TestJobs(t *testing.T) {
 		_, err = ring.Rotate(ctx)
 		require.NoError(t, err)
 		require.NotEqual(t, first, newest())
-		report, err = b.Rewrap(ctx, nil)
+		report, err = jobs.Rewrap(ctx, b, nil)
 		require.NoError(t, err, "%v", report.Failures)
 		require.Equal(t, n, report.Done)
 		requireUnder(newest())
 
-		_, err = blob.Retire(ctx, ring, first.KeyID, &blob.RetireOptions{Destroy: true, Quarantine: blob.NoQuarantine}, b)
+		_, err = jobs.Retire(ctx, ring, first.KeyID, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, b)
 		require.NoError(t, err)
 		requireUnder(newest())
 
 		for _, to := range []struct {
 			cipher sse.Cipher
-			key    blob.KeyRef
+			key    jobs.KeyRef
 		}{
-			{byKMS, blob.KeyRef{Mode: sse.ModeKMS, KeyID: "photos-key"}},
-			{customer, blob.KeyRef{Mode: sse.ModeCustomer}},
+			{byKMS, jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "photos-key"}},
+			{customer, jobs.KeyRef{Mode: sse.ModeCustomer}},
 			{managed, newest()},
 		} {
 			checkpoint := keyring.NewMemStore()
-			report, err = b.Rewrap(ctx, &blob.RewrapOptions{To: to.cipher, Job: blob.Job{Checkpoint: checkpoint}})
+			report, err = jobs.Rewrap(ctx, b, &jobs.RewrapOptions{To: to.cipher, Job: jobs.Job{Checkpoint: checkpoint}})
 			require.NoError(t, err, "%v", report.Failures)
 			require.Equal(t, n, report.Done)
 			requireUnder(to.key)
 
-			report, err = b.Rewrap(ctx, &blob.RewrapOptions{To: to.cipher})
+			report, err = jobs.Rewrap(ctx, b, &jobs.RewrapOptions{To: to.cipher})
 			require.NoError(t, err)
-			require.Equal(t, blob.Counts{Current: n}, report.Counts)
+			require.Equal(t, jobs.Counts{Current: n}, report.Counts)
 		}
-		for f, err := range b.Check(ctx, &blob.CheckOptions{Depth: blob.CheckBodies}) {
+		for f, err := range jobs.Check(ctx, b, &jobs.CheckOptions{Depth: jobs.CheckBodies}) {
 			require.NoError(t, err)
-			require.Equal(t, blob.VerdictGood, f.Verdict, "%s: %v", f.Key, f.Err)
+			require.Equal(t, jobs.VerdictGood, f.Verdict, "%s: %v", f.Key, f.Err)
 		}
 	})
 }

@@ -16,6 +16,8 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -57,7 +59,7 @@ func TestRequests(t *testing.T) {
 		}
 		rewrap := func(b *blob.Bucket, key string) func(*testing.T) {
 			return func(t *testing.T) {
-				report, err := b.Rewrap(ctx, &blob.RewrapOptions{Force: true, Filter: blob.Filter{Prefix: key}})
+				report, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{Force: true, Filter: jobs.Filter{Prefix: key}})
 				require.NoError(t, err)
 				require.Equal(t, int64(1), report.Done)
 			}
@@ -128,9 +130,9 @@ func TestRequests(t *testing.T) {
 				require.Len(t, page, 2)
 			}, []string{head, head, "ListObjectsV2"}},
 			{"inventory of four", func(t *testing.T) {
-				for e, err := range b.Inventory(ctx, nil) {
+				for e, err := range jobs.Inventory(ctx, b, nil) {
 					require.NoError(t, err)
-					require.Equal(t, blob.KindEncrypted, e.Kind)
+					require.Equal(t, stored.KindEncrypted, e.Kind)
 				}
 			}, []string{head, head, head, head, "ListObjectsV2"}},
 			{"rewrap", rewrap(b, "small"), []string{"GetObject", head, "HeadObject", "HeadObject", "ListObjectsV2", "PutObject"}},

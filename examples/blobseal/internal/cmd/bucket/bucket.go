@@ -35,6 +35,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -266,8 +267,8 @@ type filterFlags struct {
 
 // filter is that of the flags, and the one of --kms-key where it says what objects
 // must be under.
-func (f filterFlags) filter(ctx context.Context, k *keys.Keys) (blob.Filter, error) {
-	filter := blob.Filter{Prefix: f.Prefix, KeyIDs: f.KeyID}
+func (f filterFlags) filter(ctx context.Context, k *keys.Keys) (jobs.Filter, error) {
+	filter := jobs.Filter{Prefix: f.Prefix, KeyIDs: f.KeyID}
 	for _, text := range f.Mode {
 		var mode sse.Mode
 		if err := mode.UnmarshalText([]byte(text)); err != nil {
@@ -317,7 +318,7 @@ func (b *bucket) about(err error) error {
 }
 
 // aboutObject puts an error of one object into words. Its seal may be unknown.
-func (b *bucket) aboutObject(key string, seal blob.KeyRef, err error) error {
+func (b *bucket) aboutObject(key string, seal jobs.KeyRef, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*message.Problem)) || errors.As(err, new(message.UsageError)) {
 		return message.About(key, err)
 	}
@@ -325,7 +326,7 @@ func (b *bucket) aboutObject(key string, seal blob.KeyRef, err error) error {
 }
 
 // says is an error of one object in words.
-func (b *bucket) says(seal blob.KeyRef, err error) string {
+func (b *bucket) says(seal jobs.KeyRef, err error) string {
 	if text := keys.AboutKey(b.keys[seal.Mode], seal.Mode, seal.KeyID, err); text != "" {
 		return text
 	}
@@ -381,7 +382,7 @@ type sealShape struct {
 	KeyID string `json:"key_id"` // empty for SSE-C
 }
 
-func shapeOf(k blob.KeyRef) sealShape {
+func shapeOf(k jobs.KeyRef) sealShape {
 	if k.Mode == 0 {
 		return sealShape{}
 	}
@@ -389,7 +390,7 @@ func shapeOf(k blob.KeyRef) sealShape {
 }
 
 // sealName is a key's name for people.
-func sealName(k blob.KeyRef) string {
+func sealName(k jobs.KeyRef) string {
 	switch {
 	case k.Mode == 0:
 		return "an unknown key"

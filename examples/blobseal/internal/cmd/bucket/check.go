@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
@@ -40,7 +42,7 @@ type entryLine struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-func (b *bucket) entryLine(e blob.Entry) entryLine {
+func (b *bucket) entryLine(e jobs.Entry) entryLine {
 	line := entryLine{Key: e.Key, sealShape: shapeOf(e.Seal), Stored: e.Stored, ModTime: e.ModTime}
 	if e.Kind != 0 {
 		line.Kind = e.Kind.String()
@@ -58,7 +60,7 @@ func (b *bucket) entryLine(e blob.Entry) entryLine {
 type groupShape struct {
 	Kind string `json:"kind"` // as in entryLine; other for keys beyond the first 10,000
 	sealShape
-	blob.Count
+	jobs.Count
 }
 
 // inventorySummary is the last line of an inventory. Its JSON is a contract.
@@ -85,8 +87,8 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 	defer b.Close()
 	p := count(ctx, c, b, cmd.Prefix)
 	defer p.done()
-	var totals blob.Totals
-	for e, err := range b.Inventory(ctx, &blob.InventoryOptions{Filter: filter, Workers: cmd.Workers, Limit: cmd.limit()}) {
+	var totals jobs.Totals
+	for e, err := range jobs.Inventory(ctx, b.Bucket, &jobs.InventoryOptions{Filter: filter, Workers: cmd.Workers, Limit: cmd.limit()}) {
 		if err != nil {
 			p.done()
 			return b.about(err)
@@ -126,28 +128,28 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 }
 
 // describeEntry is an object for people.
-func describeEntry(b *bucket, e blob.Entry) string {
+func describeEntry(b *bucket, e jobs.Entry) string {
 	text := message.Printable(e.Key) + ": "
 	switch {
 	case e.Err != nil:
 		return text + message.Printable(b.says(e.Seal, e.Err))
-	case e.Kind == blob.KindPlain:
+	case e.Kind == stored.KindPlain:
 		return text + fmt.Sprintf("%d bytes, not encrypted", e.Size)
 	}
 	return text + fmt.Sprintf("%d bytes, %s", e.Size, sealName(e.Seal))
 }
 
 // groupsOf are the rows of an inventory.
-func groupsOf(t *blob.Totals) []groupShape {
+func groupsOf(t *jobs.Totals) []groupShape {
 	groups := []groupShape{}
 	for _, key := range t.Keys() {
 		groups = append(groups, groupShape{"encrypted", shapeOf(key), t.Sealed[key]})
 	}
 	for _, rest := range []groupShape{
 		{Kind: "other", Count: t.Other},
-		{Kind: blob.KindPlain.String(), Count: t.Plain},
-		{Kind: blob.KindUnknownVersion.String(), Count: t.UnknownVersion},
-		{Kind: blob.KindDamaged.String(), Count: t.Damaged},
+		{Kind: stored.KindPlain.String(), Count: t.Plain},
+		{Kind: stored.KindUnknownVersion.String(), Count: t.UnknownVersion},
+		{Kind: stored.KindDamaged.String(), Count: t.Damaged},
 		{Kind: "", Count: t.Unreadable},
 	} {
 		if rest.Objects > 0 {
@@ -166,7 +168,7 @@ func (g groupShape) name() string {
 		return fmt.Sprintf("%s key %s", g.Mode, message.Printable(g.KeyID))
 	case "other":
 		return "further keys"
-	case blob.KindPlain.String():
+	case stored.KindPlain.String():
 		return "nothing: not encrypted"
 	case "":
 		return "unknown: could not be read"
@@ -212,7 +214,7 @@ type checkSummary struct {
 }
 
 // lastVerdict ends the list of them.
-const lastVerdict = blob.VerdictUnreadable
+const lastVerdict = jobs.VerdictUnreadable
 
 func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 	sources := cmd.Sources()
@@ -234,16 +236,16 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	defer b.Close()
-	depth := map[string]blob.Depth{"envelopes": blob.CheckEnvelopes, "lengths": blob.CheckLengths, "bodies": blob.CheckBodies}[cmd.Depth]
+	depth := map[string]jobs.Depth{"envelopes": jobs.CheckEnvelopes, "lengths": jobs.CheckLengths, "bodies": jobs.CheckBodies}[cmd.Depth]
 	p := count(ctx, c, b, cmd.Prefix)
 	defer p.done()
 	sum := checkSummary{Bucket: b.shown, Depth: cmd.Depth, Verdicts: map[string]int64{}}
-	for f, err := range b.Check(ctx, &blob.CheckOptions{Filter: filter, Depth: depth, Workers: cmd.Workers, Limit: cmd.limit()}) {
+	for f, err := range jobs.Check(ctx, b.Bucket, &jobs.CheckOptions{Filter: filter, Depth: depth, Workers: cmd.Workers, Limit: cmd.limit()}) {
 		if err != nil {
 			p.done()
 			return b.about(err)
 		}
-		bad := f.Verdict != blob.VerdictGood && !(f.Verdict == blob.VerdictPlain && cmd.AllowPlain)
+		bad := f.Verdict != jobs.VerdictGood && !(f.Verdict == jobs.VerdictPlain && cmd.AllowPlain)
 		sum.Objects++
 		sum.Verdicts[f.Verdict.String()]++
 		if bad {
@@ -266,7 +268,7 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 	return nil
 }
 
-func (cmd checkCmd) show(p *counter, b *bucket, f blob.Finding, bad bool) error {
+func (cmd checkCmd) show(p *counter, b *bucket, f jobs.Finding, bad bool) error {
 	reason := ""
 	if f.Err != nil {
 		reason = b.says(f.Seal, f.Err)
@@ -276,7 +278,7 @@ func (cmd checkCmd) show(p *counter, b *bucket, f blob.Finding, bad bool) error 
 		line := findingLine{b.entryLine(f.Entry), f.Verdict.String()}
 		line.Error = reason
 		return p.writeLine(line)
-	case f.Verdict == blob.VerdictPlain && bad:
+	case f.Verdict == jobs.VerdictPlain && bad:
 		reason = "it is not encrypted; --allow-plain lets that be"
 	case !bad:
 		return p.printf("%s: %s, %d bytes\n", message.Printable(f.Key), strings.ToUpper(f.Verdict.String()), f.Size)
@@ -289,7 +291,7 @@ func (cmd checkCmd) summary(c *console.Console, b *bucket, sum checkSummary) err
 		return c.WriteLine(map[string]checkSummary{"summary": sum})
 	}
 	text := fmt.Sprintf("%s: %s", b.shown, objects(sum.Objects))
-	for v := blob.VerdictGood; v <= lastVerdict; v++ {
+	for v := jobs.VerdictGood; v <= lastVerdict; v++ {
 		if n := sum.Verdicts[v.String()]; n > 0 {
 			text += fmt.Sprintf(", %d %s", n, v)
 		}

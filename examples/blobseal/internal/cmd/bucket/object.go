@@ -13,6 +13,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 )
 
 type putCmd struct {
@@ -96,7 +97,7 @@ func (cmd putCmd) about(b *bucket, k *keys.Keys, err error) error {
 	case k.Fails(err):
 		return k.AboutSealing(err)
 	}
-	return b.aboutObject(cmd.Key, blob.KeyRef{}, err)
+	return b.aboutObject(cmd.Key, jobs.KeyRef{}, err)
 }
 
 type getCmd struct {
@@ -179,9 +180,9 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 
 // about puts an error of reading into words; the object may say what it is under.
 func (cmd getCmd) about(ctx context.Context, b *bucket, err error) error {
-	var seal blob.KeyRef
+	var seal jobs.KeyRef
 	if e, explainErr := b.ExplainRead(ctx, cmd.Key, nil); explainErr == nil {
-		seal = blob.KeyRef{Mode: e.Mode, KeyID: e.KeyID}
+		seal = jobs.KeyRef{Mode: e.Mode, KeyID: e.KeyID}
 	}
 	return b.aboutObject(cmd.Key, seal, err)
 }

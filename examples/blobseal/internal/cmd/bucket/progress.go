@@ -15,7 +15,7 @@ import (
 	gcblob "gocloud.dev/blob"
 	"golang.org/x/time/rate"
 
-	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 )
 
 // paceFlags say how hard to work on a bucket.
@@ -35,7 +35,7 @@ func (f paceFlags) check() error {
 }
 
 // limit is the pace; nil for none.
-func (f paceFlags) limit() blob.Limiter {
+func (f paceFlags) limit() jobs.Limiter {
 	if f.Rate == 0 {
 		return nil
 	}

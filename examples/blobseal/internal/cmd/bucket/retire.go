@@ -15,6 +15,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -44,9 +45,9 @@ type Retirement struct {
 	KeyID        string            `json:"key_id"`
 	State        string            `json:"state"` // enabled, disabled or destroyed
 	Objects      int64             `json:"objects"`
-	Names        []blob.ObjectName `json:"names"` // the first that are under it
+	Names        []jobs.ObjectName `json:"names"` // the first that are under it
 	Unclear      int64             `json:"unclear"`
-	UnclearNames []blob.ObjectName `json:"unclear_names"` // the first that do not tell what they are under
+	UnclearNames []jobs.ObjectName `json:"unclear_names"` // the first that do not tell what they are under
 }
 
 func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
@@ -96,14 +97,14 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 			return err
 		}
 	}
-	opts := &blob.RetireOptions{Destroy: cmd.Destroy, Quarantine: cmd.Quarantine, Workers: cmd.Workers, Limit: cmd.limit()}
+	opts := &jobs.RetireOptions{Destroy: cmd.Destroy, Quarantine: cmd.Quarantine, Workers: cmd.Workers, Limit: cmd.limit()}
 	if cmd.Quarantine == 0 {
-		opts.Quarantine = blob.NoQuarantine
+		opts.Quarantine = jobs.NoQuarantine
 	}
-	info, err := blob.Retire(ctx, ring, id, opts, all...)
-	var used *blob.InUseError
+	info, err := jobs.Retire(ctx, ring, id, opts, all...)
+	var used *jobs.InUseError
 	inUse := errors.As(err, &used)
-	if err == nil || inUse || errors.Is(err, blob.ErrQuarantine) {
+	if err == nil || inUse || errors.Is(err, jobs.ErrQuarantine) {
 		if err := cmd.show(c, info, used); err != nil {
 			return err
 		}
@@ -115,7 +116,7 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 		return message.Problemf(err, "%s: key %s is needed, by %s: it was disabled before this command, or could not be enabled again", cmd.Ring, id, neededBy(used))
 	case inUse:
 		return message.Problemf(err, "%s: key %s stays as it is: %s", cmd.Ring, id, neededBy(used))
-	case errors.Is(err, blob.ErrQuarantine):
+	case errors.Is(err, jobs.ErrQuarantine):
 		return message.Problemf(err, "%s: key %s is not destroyed yet: it is disabled since %s; repeat the command from %s on", cmd.Ring, id,
 			info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
 	case message.IsRing(err):
@@ -125,7 +126,7 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 }
 
 // neededBy counts what stands against retiring a key.
-func neededBy(used *blob.InUseError) string {
+func neededBy(used *jobs.InUseError) string {
 	var parts []string
 	if used.Objects > 0 {
 		parts = append(parts, objects(used.Objects)+" under it, which rewrap moves")
@@ -136,9 +137,9 @@ func neededBy(used *blob.InUseError) string {
 	return strings.Join(parts, ", and ")
 }
 
-func (cmd retireCmd) show(c *console.Console, info keyring.Info, used *blob.InUseError) error {
+func (cmd retireCmd) show(c *console.Console, info keyring.Info, used *jobs.InUseError) error {
 	if cmd.JSON {
-		line := Retirement{KeyID: info.ID, State: info.State.String(), Names: []blob.ObjectName{}, UnclearNames: []blob.ObjectName{}}
+		line := Retirement{KeyID: info.ID, State: info.State.String(), Names: []jobs.ObjectName{}, UnclearNames: []jobs.ObjectName{}}
 		if used != nil {
 			line.Objects, line.Unclear = used.Objects, used.Unclear
 			line.Names, line.UnclearNames = append(line.Names, used.Names...), append(line.UnclearNames, used.UnclearNames...)
@@ -149,7 +150,7 @@ func (cmd retireCmd) show(c *console.Console, info keyring.Info, used *blob.InUs
 		return c.Printf("%s: key %s is %s: no object needs it\n", message.Printable(cmd.Ring), info.ID, info.State)
 	}
 	var text strings.Builder
-	list := func(names []blob.ObjectName, all int64, says string) {
+	list := func(names []jobs.ObjectName, all int64, says string) {
 		for _, name := range names {
 			fmt.Fprintf(&text, "%s: %s\n", message.Printable(name.String()), says)
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
@@ -47,13 +48,13 @@ type jobSummary struct {
 	Target  sealShape `json:"target"`
 	Resumed bool      `json:"resumed"`
 	DryRun  bool      `json:"dry_run"`
-	blob.Counts
+	jobs.Counts
 	Failed int64 `json:"failed"`
 }
 
 // run runs a job over b; do is the job, and done says what it did to an object, as in:
 // rewrapped to KEY.
-func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target *keys.Keys, prefix, done string, do func(context.Context, blob.Job) (*blob.Report, error)) error {
+func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target *keys.Keys, prefix, done string, do func(context.Context, jobs.Job) (*jobs.Report, error)) error {
 	p := count(ctx, c, b, prefix)
 	defer p.done()
 	if f.DryRun {
@@ -62,10 +63,10 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var unwritten error // of a line, which ends the job
-	job := blob.Job{
+	job := jobs.Job{
 		Workers: f.Workers, DryRun: f.DryRun, Limit: f.limit(), MaxFailures: f.MaxFailures,
-		Progress: func(r *blob.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Changed + r.Failed) },
-		Object: func(r blob.Result) {
+		Progress: func(r *jobs.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Changed + r.Failed) },
+		Object: func(r jobs.Result) {
 			if err := f.show(p, b, r, done); err != nil {
 				unwritten = err
 				cancel()
@@ -84,7 +85,7 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	switch {
 	case unwritten != nil:
 		return unwritten
-	case err == nil, errors.Is(err, blob.ErrIncomplete):
+	case err == nil, errors.Is(err, jobs.ErrIncomplete):
 		if err := f.summary(c, b, report, done); err != nil {
 			return err
 		}
@@ -94,9 +95,9 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 		return nil
 	case errors.Is(err, context.Canceled):
 		return message.Problemf(err, "interrupted %s; the same command %s", p.before(), f.resumes())
-	case errors.Is(err, blob.ErrTooManyFailures):
+	case errors.Is(err, jobs.ErrTooManyFailures):
 		return message.Problemf(err, "%s: gave up when %s had failed; the same command %s", b.shown, objects(report.Failed), f.resumes())
-	case errors.Is(err, blob.ErrCheckpoint):
+	case errors.Is(err, jobs.ErrCheckpoint):
 		return message.Problemf(err, "%s: is the checkpoint of another job, or none: give the flags that it was made with, or another file", f.Checkpoint)
 	case target.Fails(err):
 		return target.AboutSealing(err)
@@ -113,14 +114,14 @@ func (f jobFlags) resumes() string {
 }
 
 // show writes the line of an object.
-func (f jobFlags) show(p *counter, b *bucket, r blob.Result, done string) error {
-	quiet := r.Outcome != blob.OutcomeFailed && r.Outcome != blob.OutcomeChanged && !(f.List && r.Outcome == blob.OutcomeDone)
+func (f jobFlags) show(p *counter, b *bucket, r jobs.Result, done string) error {
+	quiet := r.Outcome != jobs.OutcomeFailed && r.Outcome != jobs.OutcomeChanged && !(f.List && r.Outcome == jobs.OutcomeDone)
 	switch {
 	case quiet:
 		return nil
 	case f.JSON:
 		line := resultLine{Key: r.Key, Outcome: r.Outcome.String(), From: shapeOf(r.From), Stored: r.Stored}
-		if r.Outcome == blob.OutcomeDone {
+		if r.Outcome == jobs.OutcomeDone {
 			to := shapeOf(r.To)
 			line.To = &to
 		}
@@ -128,16 +129,16 @@ func (f jobFlags) show(p *counter, b *bucket, r blob.Result, done string) error 
 			line.Error = b.says(r.From, r.Err)
 		}
 		return p.writeLine(line)
-	case r.Outcome == blob.OutcomeDone:
+	case r.Outcome == jobs.OutcomeDone:
 		return p.printf("%s: %s %s\n", message.Printable(r.Key), done, sealName(r.To))
-	case r.Outcome == blob.OutcomeChanged:
+	case r.Outcome == jobs.OutcomeChanged:
 		return p.printf("%s: left alone: replaced or deleted meanwhile\n", message.Printable(r.Key))
 	}
 	return p.printf("%s: FAILED: %s\n", message.Printable(r.Key), message.Printable(message.OneLine(errors.New(b.says(r.From, r.Err)))))
 }
 
 // summary writes the last line.
-func (f jobFlags) summary(c *console.Console, b *bucket, r *blob.Report, done string) error {
+func (f jobFlags) summary(c *console.Console, b *bucket, r *jobs.Report, done string) error {
 	if f.JSON {
 		return c.WriteLine(map[string]jobSummary{"summary": {b.shown, shapeOf(r.Target), r.Resumed, r.DryRun, r.Counts, r.Failed}})
 	}
@@ -164,7 +165,7 @@ func (s checkpointStore) about(err error) error {
 	case errors.Is(err, keyring.ErrConflict):
 		return message.Problemf(err, "%s: another command uses this checkpoint", s.path)
 	case errors.Is(err, keyring.ErrDamaged):
-		return message.Problemf(blob.ErrCheckpoint, "%s: is no checkpoint", s.path)
+		return message.Problemf(jobs.ErrCheckpoint, "%s: is no checkpoint", s.path)
 	case message.IsDirectory(s.path):
 		return message.Problemf(err, "%s: %v", s.path, message.ErrIsDirectory)
 	}
@@ -178,7 +179,7 @@ func (s checkpointStore) Load(ctx context.Context) ([]byte, string, error) {
 	}
 	data, found := bytes.CutPrefix(data, []byte(s.head))
 	if !found {
-		return nil, "", blob.ErrCheckpoint
+		return nil, "", jobs.ErrCheckpoint
 	}
 	return data, version, nil
 }
@@ -258,8 +259,8 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		return err
 	}
 	defer b.Close()
-	return cmd.run(ctx, c, b, target, filter.Prefix, "rewrapped to", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
-		return b.Rewrap(ctx, &blob.RewrapOptions{Job: job, Filter: filter, To: target, Force: cmd.Force})
+	return cmd.run(ctx, c, b, target, filter.Prefix, "rewrapped to", func(ctx context.Context, job jobs.Job) (*jobs.Report, error) {
+		return jobs.Rewrap(ctx, b.Bucket, &jobs.RewrapOptions{Job: job, Filter: filter, To: target, Force: cmd.Force})
 	})
 }
 
@@ -300,7 +301,7 @@ func (cmd encryptCmd) Run(ctx context.Context, c *console.Console) error {
 			return message.Problemf(nil, "%s: is in the bucket, and would be encrypted, too: keep it elsewhere", file)
 		}
 	}
-	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted under", func(ctx context.Context, job blob.Job) (*blob.Report, error) {
-		return b.EncryptExisting(ctx, &blob.EncryptOptions{Job: job, Prefix: cmd.Prefix})
+	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted under", func(ctx context.Context, job jobs.Job) (*jobs.Report, error) {
+		return jobs.EncryptExisting(ctx, b.Bucket, &jobs.EncryptOptions{Job: job, Prefix: cmd.Prefix})
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
@@ -47,8 +48,8 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	ctx = keys.AsPrincipal(ctx, cmd.Principal)
 	var k *keys.Keys
-	var victim blob.KeyRef
-	var destroyer blob.KeyDestroyer
+	var victim jobs.KeyRef
+	var destroyer jobs.KeyDestroyer
 	if cmd.KeyID != "" {
 		var err error
 		if k, err = cmd.Source().Open(ctx, c); err != nil {
@@ -85,12 +86,12 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 		return cmd.shredPrefix(ctx, c, b, record)
 	}
 	return console.ForEach(ctx, cmd.Keys, func(name string) error {
-		err := b.ShredObject(ctx, name, record)
+		err := jobs.ShredObject(ctx, b.Bucket, name, record)
 		switch {
 		case errors.Is(err, blob.ErrPlain):
 			return message.Problemf(err, "%s: not encrypted, so that deleting it shreds nothing", name)
 		case err != nil:
-			return b.aboutObject(name, blob.KeyRef{}, err)
+			return b.aboutObject(name, jobs.KeyRef{}, err)
 		}
 		return c.Printf("%s: shredded\n", message.Printable(name))
 	})
@@ -132,12 +133,12 @@ func (cmd shredCmd) what(b *bucket) string {
 	return fmt.Sprintf("%s of %s", objects(int64(len(cmd.Keys))), b.shown)
 }
 
-func (cmd shredCmd) options() *blob.ShredOptions {
-	return &blob.ShredOptions{Workers: cmd.Workers, Limit: cmd.limit()}
+func (cmd shredCmd) options() *jobs.ShredOptions {
+	return &jobs.ShredOptions{Workers: cmd.Workers, Limit: cmd.limit()}
 }
 
-func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket, k *keys.Keys, victim blob.KeyRef, destroyer blob.KeyDestroyer, record recordFile) error {
-	report, err := blob.ShredKey(ctx, victim, destroyer, record, cmd.options(), b.Bucket)
+func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket, k *keys.Keys, victim jobs.KeyRef, destroyer jobs.KeyDestroyer, record recordFile) error {
+	report, err := jobs.ShredKey(ctx, victim, destroyer, record, cmd.options(), b.Bucket)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return message.Problemf(err, "interrupted before key %s was destroyed; it is disabled, unless it had not come to that: repeat the command, or enable the key", victim.KeyID)
@@ -160,11 +161,11 @@ func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket,
 }
 
 func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *bucket, record recordFile) error {
-	report, err := b.ShredPrefix(ctx, cmd.Prefix, record, cmd.options())
+	report, err := jobs.ShredPrefix(ctx, b.Bucket, cmd.Prefix, record, cmd.options())
 	switch {
 	case errors.Is(err, context.Canceled):
 		return message.Problemf(err, "interrupted after %s; see %s", objects(report.Objects), cmd.Record)
-	case err != nil && !errors.Is(err, blob.ErrIncomplete):
+	case err != nil && !errors.Is(err, jobs.ErrIncomplete):
 		return b.about(err)
 	}
 	if err := c.Printf("%s: %s shredded\n", b.shown, objects(report.Objects)); err != nil {
@@ -177,19 +178,19 @@ func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *buck
 }
 
 // victim is the key to destroy.
-func (cmd shredCmd) victim(ctx context.Context, k *keys.Keys) (blob.KeyRef, blob.KeyDestroyer, error) {
+func (cmd shredCmd) victim(ctx context.Context, k *keys.Keys) (jobs.KeyRef, jobs.KeyDestroyer, error) {
 	if k.Ring != nil {
 		id := keys.VersionArg{Key: cmd.KeyID}.ID(k.Ring)
 		if err := keys.Destroyable(k.Ring, id); err != nil {
-			return blob.KeyRef{}, nil, message.Ring(k.RingPath, err)
+			return jobs.KeyRef{}, nil, message.Ring(k.RingPath, err)
 		}
-		return blob.KeyRef{Mode: sse.ModeManaged, KeyID: id}, blob.Version(k.Ring, id), nil
+		return jobs.KeyRef{Mode: sse.ModeManaged, KeyID: id}, jobs.Version(k.Ring, id), nil
 	}
 	arn, err := k.Service.Resolve(ctx, cmd.KeyID)
 	if err != nil {
-		return blob.KeyRef{}, nil, k.Service.About(kms.OpDecrypt, cmd.KeyID, err)
+		return jobs.KeyRef{}, nil, k.Service.About(kms.OpDecrypt, cmd.KeyID, err)
 	}
-	return blob.KeyRef{Mode: sse.ModeKMS, KeyID: arn}, serviceKeyDestroyer{k.Service, arn, cmd.Days}, nil
+	return jobs.KeyRef{Mode: sse.ModeKMS, KeyID: arn}, serviceKeyDestroyer{k.Service, arn, cmd.Days}, nil
 }
 
 // serviceKeyDestroyer is a key of a key service.

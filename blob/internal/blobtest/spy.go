@@ -1,0 +1,239 @@
+package blobtest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/blob/driver"
+	"gocloud.dev/gcerrors"
+)
+
+// Spy is a store that tells what it is asked for, and fails when it is told to. It
+// keeps its objects in another bucket.
+type Spy struct {
+	Bucket *gcblob.Bucket // what is behind it
+	Hook   func(ctx context.Context, call string) error
+	Coarse time.Duration // what times are rounded to, and then nothing else tells versions apart
+	Unpack bool          // readers do not know the size, as of what is unpacked on its way
+	Stale  func() int64  // the size that a reader tells, if it is set and not zero
+
+	mu      sync.Mutex
+	calls   []string
+	reading int                  // readers that are open
+	writing int                  // writers that are open
+	commits int                  // writers that were closed while their ctx was alive
+	Wrote   driver.WriterOptions // of the last write
+}
+
+// NewSpy returns a Spy and the bucket that it makes.
+func NewSpy(t testing.TB) (*Spy, *gcblob.Bucket) {
+	s := &Spy{Bucket: NewMem(t)}
+	b := gcblob.NewBucket(s)
+	t.Cleanup(func() { b.Close() })
+	return s, b
+}
+
+// note records a call and asks the hook about it.
+func (s *Spy) note(ctx context.Context, format string, args ...any) error {
+	call := fmt.Sprintf(format, args...)
+	s.mu.Lock()
+	s.calls = append(s.calls, call)
+	hook := s.Hook
+	s.mu.Unlock()
+	if hook != nil {
+		return hook(ctx, call)
+	}
+	return ctx.Err() // as a store over a network, and not the one behind it, does
+}
+
+// Take returns the calls since the last take, in order of their text, since some
+// are made side by side.
+func (s *Spy) Take() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	calls := s.calls
+	s.calls = nil
+	slices.Sort(calls)
+	return calls
+}
+
+func (s *Spy) count(n *int, by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*n += by
+}
+
+func (s *Spy) State() (reading, writing, commits int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reading, s.writing, s.commits
+}
+
+func (s *Spy) ErrorCode(err error) gcerrors.ErrorCode { return gcerrors.Code(err) }
+func (s *Spy) As(i any) bool                          { return s.Bucket.As(i) }
+func (s *Spy) ErrorAs(err error, i any) bool          { return s.Bucket.ErrorAs(err, i) }
+func (s *Spy) Close() error                           { return nil }
+
+func (s *Spy) SignedURL(context.Context, string, *driver.SignedURLOptions) (string, error) {
+	return "https://store.example/ciphertext", nil
+}
+
+func (s *Spy) Attributes(ctx context.Context, key string) (*driver.Attributes, error) {
+	if err := s.note(ctx, "HEAD %s", key); err != nil {
+		return nil, err
+	}
+	a, err := s.Bucket.Attributes(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if s.Coarse > 0 {
+		a.ModTime, a.ETag = a.ModTime.Truncate(s.Coarse), ""
+	}
+	return &driver.Attributes{
+		CacheControl: a.CacheControl, ContentDisposition: a.ContentDisposition,
+		ContentEncoding: a.ContentEncoding, ContentLanguage: a.ContentLanguage,
+		ContentType: a.ContentType, Metadata: a.Metadata, CreateTime: a.CreateTime,
+		ModTime: a.ModTime, Size: a.Size, MD5: a.MD5, ETag: a.ETag,
+	}, nil
+}
+
+func (s *Spy) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driver.ListPage, error) {
+	if err := s.note(ctx, "LIST"); err != nil {
+		return nil, err
+	}
+	token, size := opts.PageToken, opts.PageSize
+	if len(token) == 0 {
+		token = gcblob.FirstPageToken
+	}
+	if size == 0 {
+		size = 1000
+	}
+	objects, next, err := s.Bucket.ListPage(ctx, token, size, &gcblob.ListOptions{Prefix: opts.Prefix, Delimiter: opts.Delimiter, BeforeList: opts.BeforeList})
+	page := &driver.ListPage{NextPageToken: next}
+	for _, o := range objects {
+		page.Objects = append(page.Objects, &driver.ListObject{Key: o.Key, ModTime: o.ModTime, Size: o.Size, MD5: o.MD5, IsDir: o.IsDir})
+	}
+	return page, err
+}
+
+type spyReader struct {
+	*gcblob.Reader
+	s   *Spy
+	ctx context.Context
+	key string
+}
+
+func (s *Spy) NewRangeReader(ctx context.Context, key string, offset, length int64, opts *driver.ReaderOptions) (driver.Reader, error) {
+	if err := s.note(ctx, "GET %s %d %d", key, offset, length); err != nil {
+		return nil, err
+	}
+	r, err := s.Bucket.NewRangeReader(ctx, key, offset, length, &gcblob.ReaderOptions{BeforeRead: opts.BeforeRead})
+	if err != nil {
+		return nil, err
+	}
+	s.count(&s.reading, 1)
+	return &spyReader{Reader: r, s: s, ctx: ctx, key: key}, nil
+}
+
+func (r *spyReader) Attributes() *driver.ReaderAttributes {
+	size := r.Size()
+	if r.s.Stale != nil {
+		size = cmp.Or(r.s.Stale(), size)
+	}
+	if r.s.Unpack {
+		size = -1
+	}
+	return &driver.ReaderAttributes{ContentType: r.ContentType(), ModTime: r.ModTime().Truncate(r.s.Coarse), Size: size}
+}
+
+func (r *spyReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if hook := r.s.Hook; hook != nil {
+		if err := hook(r.ctx, "read "+r.key); err != nil {
+			return 0, err
+		}
+	}
+	return r.Reader.Read(p)
+}
+
+func (r *spyReader) Close() error {
+	r.s.count(&r.s.reading, -1)
+	return r.Reader.Close()
+}
+
+type spyWriter struct {
+	*gcblob.Writer
+	s      *Spy
+	ctx    context.Context
+	cancel context.CancelFunc
+	key    string
+}
+
+func (s *Spy) NewTypedWriter(ctx context.Context, key, contentType string, opts *driver.WriterOptions) (driver.Writer, error) {
+	if err := s.note(ctx, "PUT %s", key); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.Wrote = *opts
+	s.mu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	w, err := s.Bucket.NewWriter(ctx, key, &gcblob.WriterOptions{
+		CacheControl: opts.CacheControl, ContentDisposition: opts.ContentDisposition,
+		ContentEncoding: opts.ContentEncoding, ContentLanguage: opts.ContentLanguage,
+		ContentType: contentType, DisableContentTypeDetection: true,
+		Metadata: opts.Metadata, BeforeWrite: opts.BeforeWrite, IfNotExist: opts.IfNotExist,
+	})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	s.count(&s.writing, 1)
+	return &spyWriter{Writer: w, s: s, ctx: ctx, cancel: cancel, key: key}, nil
+}
+
+func (w *spyWriter) Write(p []byte) (int, error) {
+	if hook := w.s.Hook; hook != nil {
+		if err := hook(w.ctx, "write "+w.key); err != nil {
+			return 0, err
+		}
+	}
+	return w.Writer.Write(p)
+}
+
+func (w *spyWriter) Close() error {
+	defer w.cancel()
+	w.s.count(&w.s.writing, -1)
+	if w.ctx.Err() == nil {
+		w.s.count(&w.s.commits, 1)
+		if hook := w.s.Hook; hook != nil {
+			if err := hook(w.ctx, "commit "+w.key); err != nil {
+				w.cancel()
+				w.Writer.Close()
+				return err
+			}
+		}
+	}
+	return w.Writer.Close()
+}
+
+func (s *Spy) Copy(ctx context.Context, dst, src string, opts *driver.CopyOptions) error {
+	if err := s.note(ctx, "COPY %s %s", src, dst); err != nil {
+		return err
+	}
+	return s.Bucket.Copy(ctx, dst, src, &gcblob.CopyOptions{BeforeCopy: opts.BeforeCopy})
+}
+
+func (s *Spy) Delete(ctx context.Context, key string, opts *driver.DeleteOptions) error {
+	if err := s.note(ctx, "DELETE %s", key); err != nil {
+		return err
+	}
+	return s.Bucket.DeleteWithOptions(ctx, key, &gcblob.DeleteOptions{BeforeDelete: opts.BeforeDelete})
+}

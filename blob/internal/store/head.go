@@ -1,0 +1,105 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// maxLooks bounds how often the head of a changing object is read.
+const maxLooks = 3
+
+// Object is a stored object as its head shows it.
+type Object struct {
+	Key      string
+	Kind     stored.Kind // zero if the object could not be read
+	Envelope *sse.Envelope
+	Stored   int64     // bytes in the store
+	Size     int64     // bytes of plaintext; -1 if unknown
+	ModTime  time.Time // in the store
+	Err      error     // why it is damaged, of an unknown version, or unreadable
+}
+
+// Inspect reads the head of the object at key, whose stored size is size, or below
+// zero if the caller does not know it.
+func (s *Store) Inspect(ctx context.Context, key string, size int64) Object {
+	for look := 1; ; look++ {
+		o, err := s.Head(ctx, key, size)
+		hinted := false
+		if errors.Is(err, stored.ErrPlain) {
+			attrs, attrsErr := s.Inner.Attributes(ctx, key)
+			if attrsErr != nil {
+				o.Err = attrsErr
+				return o
+			}
+			if _, hinted = stored.ParseHint(attrs.Metadata); hinted && look < maxLooks {
+				Pause(ctx, look)
+				continue // another writer may encrypt it just now
+			}
+		}
+		o.Classify(err, hinted)
+		return o
+	}
+}
+
+// Head reads the envelope, size and time of the object at key. Its error is that
+// of the store or of [stored.ReadEnvelope]; the object is not classified.
+func (s *Store) Head(ctx context.Context, key string, size int64) (Object, error) {
+	o := Object{Key: key, Stored: size, Size: -1}
+	err := s.readHead(ctx, &o, s.EnvelopeSize)
+	if errors.Is(err, io.ErrUnexpectedEOF) && o.Stored > int64(s.EnvelopeSize) {
+		err = s.readHead(ctx, &o, sse.MaxEnvelopeSize) // an envelope of another size
+	}
+	return o, err
+}
+
+// readHead reads up to n bytes of the object.
+func (s *Store) readHead(ctx context.Context, o *Object, n int) error {
+	length := int64(n)
+	if o.Stored <= 0 {
+		length = -1 // stores refuse ranges of empty objects
+	}
+	r, err := s.Open(ctx, o.Key, 0, length, nil)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	o.Stored, o.ModTime = r.Size(), r.ModTime()
+	o.Envelope, _, err = stored.ReadEnvelope(r, n)
+	return err
+}
+
+// Classify fills in what the error of [stored.ReadEnvelope] says about o.
+func (o *Object) Classify(err error, hinted bool) {
+	o.Kind, _ = stored.KindOf(err, hinted)
+	switch o.Kind {
+	case stored.KindEncrypted:
+		if o.Size, err = stored.PlaintextSize(o.Stored, o.Envelope.Size()); err != nil {
+			o.Kind, o.Size, o.Err = stored.KindDamaged, -1, err
+		}
+	case stored.KindPlain:
+		o.Size = o.Stored
+	case stored.KindDamaged:
+		o.Err = err
+		if errors.Is(err, stored.ErrPlain) {
+			o.Err = stored.ErrDamaged
+		}
+	default:
+		o.Err = err
+	}
+}
+
+// EnvelopeAt reads the envelope of the object at key.
+func (s *Store) EnvelopeAt(ctx context.Context, key string) (*sse.Envelope, error) {
+	o, err := s.Head(ctx, key, int64(s.EnvelopeSize))
+	if err != nil && o.ModTime.IsZero() { // the store refused the request
+		if attrs, attrsErr := s.Inner.Attributes(ctx, key); attrsErr == nil && attrs.Size == 0 {
+			return nil, stored.ErrPlain // some stores refuse a range of an empty object
+		}
+	}
+	return o.Envelope, err
+}

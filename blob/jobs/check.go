@@ -1,0 +1,232 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Verdict is what [Check] finds an object to be.
+type Verdict uint8
+
+// What an object can be. The order is that of a summary.
+const (
+	VerdictGood           Verdict = iota + 1 // as far as it was looked at
+	VerdictPlain                             // not encrypted, and nothing says that it should be
+	VerdictWrongKey                          // the envelope is of another object, bucket, context or key, or was edited
+	VerdictNoKey                             // the key is not to be had: disabled, destroyed, denied, unreachable, or a customer's
+	VerdictTruncated                         // it ends where no object ends
+	VerdictDamaged                           // the envelope or the body is not what was written
+	VerdictUnknownVersion                    // the envelope is of a later version of the format
+	VerdictUnreadable                        // the store did not give it, or another version of it each time
+)
+
+var verdictNames = [...]string{
+	VerdictGood: "good", VerdictPlain: "plain", VerdictWrongKey: "wrong key", VerdictNoKey: "no key", VerdictTruncated: "truncated",
+	VerdictDamaged: "damaged", VerdictUnknownVersion: "unknown version", VerdictUnreadable: "unreadable",
+}
+
+// String names the verdict.
+func (v Verdict) String() string {
+	if int(v) < len(verdictNames) && v != 0 {
+		return verdictNames[v]
+	}
+	return fmt.Sprintf("Verdict(%d)", uint8(v))
+}
+
+// Depth is how far a check looks into objects.
+type Depth uint8
+
+// How far a check looks, and what each costs.
+const (
+	// CheckEnvelopes opens the envelope, and finds a size that no object has. It
+	// reads the head of each object.
+	CheckEnvelopes Depth = iota
+
+	// CheckLengths authenticates where the body ends as well, and so its size. It
+	// reads the last 16 KiB too.
+	CheckLengths
+
+	// CheckBodies authenticates all of the body. It reads everything.
+	CheckBodies
+)
+
+// Finding is what was found of one object.
+type Finding struct {
+	Entry
+	Verdict Verdict
+	Err     error // nil if it is good, or plain
+}
+
+// CheckOptions are for [Check]. The zero value is right for most.
+type CheckOptions struct {
+	// Filter chooses objects. One with Modes or KeyIDs leaves out what has no
+	// envelope.
+	Filter Filter
+
+	// Depth is how far to look.
+	Depth Depth
+
+	// From opens the objects; nil means what the bucket opens them with.
+	From sse.Decrypter
+
+	// Workers is how many objects are looked at at once; 0 means 8.
+	Workers int
+
+	// Limit, if set, sets the pace, in objects.
+	Limit Limiter
+}
+
+// Check tells of every object whether it can be read, and if not, what is wrong
+// with it. Findings come in the order of the store's listing, and are nowhere
+// collected; bodies pass through in pieces. Where the object was replaced while
+// it was looked at, the new one counts; where it was deleted, there is no
+// finding. The sequence ends with an error if the listing fails or ctx ends, and
+// then is not the whole bucket.
+//
+// A good object is authentic as far as Depth says. That it is the latest that was
+// written under its key, and that no object is missing, nothing proves.
+func Check(ctx context.Context, b *blob.Bucket, opts *CheckOptions) iter.Seq2[Finding, error] {
+	s := storeOf(b)
+	o := valueOr(opts)
+	if o.From == nil {
+		o.From = b
+	}
+	return sequence(func(yield func(Finding) error) error {
+		return inOrder(ctx, workers(o.Workers), lister(s, o.Filter.Prefix), func(ctx context.Context, object listed) Finding {
+			if err := wait(ctx, o.Limit); err != nil {
+				return Finding{Entry: Entry{Key: object.key}, Verdict: VerdictUnreadable, Err: err}
+			}
+			return check(ctx, s, object, o)
+		}, func(_ listed, f Finding) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			switch {
+			case gcerrors.Code(f.Err) == gcerrors.NotFound:
+				return nil
+			case o.Filter.narrow() && (f.Seal == KeyRef{} || !o.Filter.match(f.Seal)):
+				return nil
+			}
+			return yield(f)
+		})
+	})
+}
+
+// maxChecks bounds how often a changing object is checked.
+const maxChecks = 8
+
+// check looks at one object. A verdict that is not good may come of two versions,
+// in one look even where the store tells the size of another than it gives, as that
+// of files may. So it has to last for two looks, at one version.
+func check(ctx context.Context, s *store.Store, object listed, o CheckOptions) Finding {
+	var before *sse.Envelope
+	var found Verdict // then
+	for attempt := 1; ; attempt++ {
+		e, env := inspect(ctx, s, object)
+		f := Finding{Entry: e, Err: e.Err}
+		if env != nil && f.Err == nil && o.Filter.match(e.Seal) {
+			f.Err = open(ctx, s, e, env, o)
+		}
+		f.Verdict = verdict(e, f.Err)
+		if f.Err == nil || env == nil {
+			return f
+		}
+		if stored.SameEnvelope(before, env) && f.Verdict == found {
+			return f
+		}
+		if attempt == maxChecks {
+			f.Err = fmt.Errorf("%w: %v", stored.ErrChanged, f.Err)
+			f.Verdict = VerdictUnreadable
+			return f
+		}
+		before, found = env, f.Verdict
+	}
+}
+
+// open opens an object as far as asked.
+func open(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope, o CheckOptions) error {
+	d, err := o.From.Decrypt(ctx, s.Object(e.Key), env)
+	if err != nil {
+		return store.KeyError(err)
+	}
+	switch o.Depth {
+	case CheckLengths:
+		body := &storedBody{ctx: ctx, s: s, key: e.Key, off: int64(e.EnvelopeSize)}
+		_, err = d.ReaderAt(body, e.Stored-int64(e.EnvelopeSize))
+	case CheckBodies:
+		r, openErr := s.Open(ctx, e.Key, int64(e.EnvelopeSize), -1, nil)
+		if openErr != nil {
+			return openErr
+		}
+		defer r.Close()
+		var n int64
+		if n, err = copyBody(io.Discard, d.Reader(r)); err == nil && n != e.Size {
+			err = fmt.Errorf("%w: its size is not the one that the store said", stored.ErrChanged)
+		}
+	}
+	return err
+}
+
+// storedBody gives random access to the body of a stored object.
+type storedBody struct {
+	ctx context.Context // of the check that it serves
+	s   *store.Store
+	key string
+	off int64 // where the body begins
+}
+
+func (s *storedBody) ReadAt(p []byte, off int64) (int, error) {
+	r, err := s.s.Open(s.ctx, s.key, s.off+off, int64(len(p)), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	n, err := io.ReadFull(r, p)
+	if err == io.ErrUnexpectedEOF {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// verdict tells what an error means.
+func verdict(e Entry, err error) Verdict {
+	switch {
+	case err == nil && e.Kind == stored.KindPlain:
+		return VerdictPlain
+	case err == nil:
+		return VerdictGood
+	case e.Kind == stored.KindUnknownVersion:
+		return VerdictUnknownVersion
+	case errors.Is(err, sse.ErrKey):
+		return VerdictWrongKey
+	case errors.Is(err, sse.ErrTruncated), e.Kind == stored.KindDamaged && errors.Is(err, io.ErrUnexpectedEOF):
+		return VerdictTruncated
+	case errors.Is(err, sse.ErrCorrupt), e.Kind == stored.KindDamaged:
+		return VerdictDamaged
+	}
+	for _, reason := range noKey {
+		if errors.Is(err, reason) {
+			return VerdictNoKey
+		}
+	}
+	return VerdictUnreadable
+}
+
+// noKey are the errors of keys that are not to be had.
+var noKey = []error{
+	sse.ErrMode, keyring.ErrDisabled, keyring.ErrDestroyed, keyring.ErrUnknownKey, keyring.ErrStore,
+	kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrUnavailable, kms.ErrInvalid, audit.ErrNotRecorded,
+}

@@ -1,0 +1,82 @@
+package jobs
+
+import (
+	"context"
+	"io"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// EncryptOptions are for [EncryptExisting]. The zero value encrypts all
+// that is plain, as the bucket encrypts new objects.
+type EncryptOptions struct {
+	Job
+
+	// Prefix is that of the keys.
+	Prefix string
+
+	// To encrypts; nil means the bucket's own cipher. The bucket's policy decides
+	// whether it may.
+	To sse.Encrypter
+}
+
+// EncryptExisting encrypts, in place, what is in the bucket and is not encrypted:
+// for buckets that were there before, see [blob.Options].AllowPlain. Objects that are
+// encrypted are [OutcomeUnmatched]; those that should be and are not, by their metadata or
+// their first bytes, fail. Otherwise it is as [Rewrap].
+//
+// A store that keeps older versions keeps the plaintext in them, and so do
+// backups.
+func EncryptExisting(ctx context.Context, b *blob.Bucket, opts *EncryptOptions) (*Report, error) {
+	s := storeOf(b)
+	o := valueOr(opts)
+	if o.To == nil {
+		o.To = s.Cipher
+	}
+	e := &encryptPlain{s: s, to: o.To, prefix: o.Prefix}
+	return run(ctx, s, o.Job, e, jobSpec{Operation: "encrypt-existing", Filter: Filter{Prefix: o.Prefix}})
+}
+
+// encryptPlain is the operation of [EncryptExisting].
+type encryptPlain struct {
+	s      *store.Store
+	to     sse.Encrypter
+	prefix string
+}
+
+func (e *encryptPlain) probe(ctx context.Context) (*sse.Envelope, error) {
+	probe, err := e.to.Encrypt(ctx, e.s.Object(e.prefix))
+	if err != nil {
+		return nil, err
+	}
+	return probe.Envelope(), nil
+}
+
+// follows is false: another job moves what is encrypted to newer keys.
+func (e *encryptPlain) follows() bool { return false }
+
+// same is true: what is encrypted is out of the job's sight, whatever the key.
+func (e *encryptPlain) same(context.Context, *sse.Envelope) bool { return true }
+
+func (e *encryptPlain) look(_ context.Context, entry Entry, _ *sse.Envelope) (Outcome, error) {
+	switch {
+	case entry.Kind == stored.KindPlain && store.IsUnfinished(e.s.Inner, entry.Key):
+		return OutcomeFailed, store.ErrUnfinished
+	case entry.Kind == stored.KindPlain:
+		return OutcomeDone, nil
+	case entry.Kind == stored.KindEncrypted:
+		return OutcomeUnmatched, nil
+	}
+	return OutcomeFailed, entry.Err
+}
+
+func (e *encryptPlain) convert(ctx context.Context, key string, _ *sse.Envelope, body io.Reader) (*sse.Envelope, io.Reader, error) {
+	enc, err := e.to.Encrypt(ctx, e.s.Object(key))
+	if err != nil {
+		return nil, nil, err
+	}
+	return enc.Envelope(), enc.Reader(body), nil
+}

@@ -1,0 +1,329 @@
+package jobs_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+func (w *world) state(id string) keyring.State {
+	for _, k := range w.ring.Keys() {
+		if k.ID == id {
+			return k.State
+		}
+	}
+	return 0
+}
+
+func TestRetire(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	old := primary(t, w.ring)
+	for i := range 25 {
+		w.put(t, fmt.Sprintf("%02d", i), 10, nil)
+	}
+	require.NoError(t, w.Inner().WriteAll(ctx, "plain", content(3), nil))
+
+	_, err := jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
+	require.ErrorIs(t, err, keyring.ErrPrimary)
+	_, err = jobs.Retire(ctx, w.ring, "no.such", nil, w.Bucket)
+	require.ErrorIs(t, err, keyring.ErrUnknownKey)
+	w.rotate(t)
+	_, err = jobs.Retire(ctx, w.ring, old, nil)
+	require.ErrorIs(t, err, sse.ErrInvalid, "nothing proves nothing")
+
+	_, err = jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
+	var inUse *jobs.InUseError
+	require.ErrorAs(t, err, &inUse)
+	require.ErrorIs(t, err, jobs.ErrInUse)
+	require.EqualValues(t, 25, inUse.Objects)
+	require.Len(t, inUse.Names, 20)
+	require.Equal(t, jobs.ObjectName{Bucket: "photos", Key: "00"}, inUse.Names[0])
+	require.ErrorContains(t, err, `"photos/00"`)
+	require.Equal(t, keyring.Enabled, w.state(old))
+
+	_, err = jobs.Rewrap(ctx, w.Bucket, nil)
+	require.NoError(t, err)
+	info, err := jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Disabled, info.State)
+	for i := range 25 {
+		w.stays(t, fmt.Sprintf("%02d", i), 10)
+	}
+	info, err = jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
+	require.NoError(t, err, "it is no change")
+	require.Equal(t, keyring.Disabled, info.State)
+	info, err = jobs.Retire(ctx, w.ring, old, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, w.Bucket)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Destroyed, info.State)
+	_, err = jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
+	require.ErrorIs(t, err, keyring.ErrDestroyed)
+	for i := range 25 {
+		w.stays(t, fmt.Sprintf("%02d", i), 10)
+	}
+}
+
+// All buckets of a ring count.
+func TestRetireLooksIntoEveryBucket(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	old := primary(t, w.ring)
+	second, err := blob.NewBucket(newMem(t), "films", sse.NewManaged(w.ring), nil)
+	require.NoError(t, err)
+	defer second.Close()
+	require.NoError(t, second.WriteAll(ctx, "a", nil, nil))
+	w.rotate(t)
+	_, err = jobs.Retire(ctx, w.ring, old, nil, w.Bucket, second)
+	var inUse *jobs.InUseError
+	require.ErrorAs(t, err, &inUse)
+	require.Equal(t, []jobs.ObjectName{{Bucket: "films", Key: "a"}}, inUse.Names)
+}
+
+// What does not tell its key stands in the way.
+func TestRetireWithoutProof(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, w *world, stored []byte){
+		"later version": func(t *testing.T, w *world, _ []byte) {
+			require.NoError(t, w.Inner().WriteAll(ctx, "x", []byte(later), nil))
+		},
+		"damaged": func(t *testing.T, w *world, stored []byte) {
+			require.NoError(t, w.Inner().WriteAll(ctx, "x", stored[:200], nil))
+		},
+		"magic gone": func(t *testing.T, w *world, stored []byte) {
+			md := map[string]string{"blobseal-mode": "SSE-S3"}
+			require.NoError(t, w.Inner().WriteAll(ctx, "x", stored[8:], metadata(md)))
+		},
+		"unreadable": func(t *testing.T, w *world, stored []byte) {
+			w.store.set(func(op, key string) error {
+				if op == "open" && key == "x" {
+					return errRigged
+				}
+				return nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, newMem(t))
+			old := primary(t, w.ring)
+			w.put(t, "x", 10, nil)
+			stored := readAll(t, w.Inner(), "x")
+			w.rotate(t)
+			w.put(t, "x", 10, nil)
+			spoil(t, w, stored)
+			_, err := jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
+			var inUse *jobs.InUseError
+			require.ErrorAs(t, err, &inUse)
+			require.Zero(t, inUse.Objects)
+			require.Equal(t, []jobs.ObjectName{{Bucket: "photos", Key: "x"}}, inUse.UnclearNames)
+			require.Equal(t, keyring.Enabled, w.state(old))
+		})
+	}
+	t.Run("listing fails", func(t *testing.T) {
+		w := newWorld(t, newMem(t))
+		old := primary(t, w.ring)
+		w.rotate(t)
+		w.store.set(func(op, _ string) error {
+			if op == "list" {
+				return errRigged
+			}
+			return nil
+		})
+		_, err := jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
+		require.ErrorIs(t, err, errRigged)
+		require.Equal(t, keyring.Enabled, w.state(old))
+	})
+}
+
+// An upload that began under the version and is published between the inventory
+// and the disabling: the version is enabled again, and the object named.
+func TestRetireMeetsALateUpload(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	old := primary(t, w.ring)
+	late, err := w.NewWriter(ctx, "late", nil)
+	require.NoError(t, err)
+	_, err = late.Write(content(100_000))
+	require.NoError(t, err)
+	w.rotate(t)
+	lists := 0
+	w.store.set(func(op, _ string) error {
+		if op == "list" {
+			if lists++; lists == 2 { // of the second inventory
+				require.Equal(t, keyring.Disabled, w.state(old))
+				return late.Close()
+			}
+		}
+		return nil
+	})
+	info, err := jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
+	var inUse *jobs.InUseError
+	require.ErrorAs(t, err, &inUse)
+	require.Equal(t, []jobs.ObjectName{{Bucket: "photos", Key: "late"}}, inUse.Names)
+	require.Equal(t, keyring.Enabled, info.State)
+	require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "late"))
+
+	// And one that ends in the quarantine loses nothing either.
+	w.store.set(nil)
+	_, err = jobs.Rewrap(ctx, w.Bucket, nil)
+	require.NoError(t, err)
+}
+
+// An upload that ends during the quarantine keeps the version from being
+// destroyed; after that, and a rewrap, its time comes.
+func TestRetireQuarantine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newMem(t))
+		old := primary(t, w.ring)
+		late, err := w.NewWriter(ctx, "late", nil)
+		require.NoError(t, err)
+		_, err = late.Write(content(100_000))
+		require.NoError(t, err)
+		w.rotate(t)
+		destroy := &jobs.RetireOptions{Destroy: true}
+		info, err := jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.ErrorIs(t, err, jobs.ErrQuarantine)
+		require.Equal(t, keyring.Disabled, info.State)
+
+		require.NoError(t, late.Close())
+		_, err = w.ReadAll(ctx, "late")
+		require.ErrorIs(t, err, keyring.ErrDisabled)
+		time.Sleep(jobs.DefaultQuarantine)
+		_, err = jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.ErrorIs(t, err, jobs.ErrInUse)
+
+		_, err = w.ring.SetState(ctx, old, keyring.Enabled)
+		require.NoError(t, err)
+		_, err = jobs.Rewrap(ctx, w.Bucket, nil)
+		require.NoError(t, err)
+		_, err = jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.ErrorIs(t, err, jobs.ErrQuarantine, "it counts from the last disabling")
+		time.Sleep(jobs.DefaultQuarantine - time.Second)
+		_, err = jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.ErrorIs(t, err, jobs.ErrQuarantine)
+		time.Sleep(time.Second)
+		info, err = jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
+		require.NoError(t, err)
+		require.Equal(t, keyring.Destroyed, info.State)
+		require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "late"))
+	})
+}
+
+// An inventory that began in the quarantine may have gone by where an upload ended
+// later, still in it: it does not destroy the version, however long it takes.
+func TestRetireLooksAfterTheQuarantine(t *testing.T) {
+	for _, quarantine := range []time.Duration{0, time.Nanosecond} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newMem(t))
+			old := primary(t, w.ring)
+			late, err := w.NewWriter(ctx, "a", nil)
+			require.NoError(t, err)
+			_, err = late.Write(content(100_000))
+			require.NoError(t, err)
+			w.rotate(t)
+			w.put(t, "b", 10, nil)
+			destroy := &jobs.RetireOptions{Destroy: true, Quarantine: quarantine}
+			if quarantine == 0 {
+				_, err = jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
+				require.ErrorIs(t, err, jobs.ErrQuarantine)
+				time.Sleep(jobs.DefaultQuarantine - time.Second)
+			}
+			opened := 0
+			w.store.set(func(op, key string) error {
+				if op == "open" {
+					if opened++; key == "b" && w.state(old) == keyring.Disabled && late != nil {
+						require.NoError(t, late.Close()) // where the inventory has been
+						late = nil
+						time.Sleep(time.Hour)
+					}
+				}
+				return nil
+			})
+			info, err := jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
+			require.Nil(t, late)
+			require.ErrorIs(t, err, jobs.ErrQuarantine)
+			require.Equal(t, keyring.Disabled, info.State)
+			_, err = jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
+			require.ErrorIs(t, err, jobs.ErrInUse)
+			_, err = w.ring.SetState(ctx, old, keyring.Enabled)
+			require.NoError(t, err)
+			require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "a"))
+		})
+	}
+}
+
+// Somebody enables the version, to read what it sealed, while Retire looks for what
+// it may have sealed.
+func TestRetireOfWhatIsEnabledMeanwhile(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	old := primary(t, w.ring)
+	w.rotate(t)
+	w.put(t, "a", 10, nil)
+	_, err := w.ring.SetState(ctx, old, keyring.Disabled)
+	require.NoError(t, err)
+	for _, again := range []bool{false, true} { // disabled
+		w.store.set(func(op, _ string) error {
+			if op != "list" {
+				return nil
+			}
+			time.Sleep(2 * time.Millisecond) // what Changed is counted in
+			_, err := w.ring.SetState(ctx, old, keyring.Enabled)
+			if again {
+				_, err = w.ring.SetState(ctx, old, keyring.Disabled)
+			}
+			return err
+		})
+		info, err := jobs.Retire(ctx, w.ring, old, &jobs.RetireOptions{Destroy: true, Quarantine: time.Nanosecond}, w.Bucket)
+		require.ErrorIs(t, err, jobs.ErrQuarantine)
+		require.Equal(t, w.state(old), info.State)
+		require.NotEqual(t, keyring.Destroyed, info.State)
+		w.store.set(nil)
+		_, err = w.ring.SetState(ctx, old, keyring.Disabled)
+		require.NoError(t, err)
+	}
+}
+
+// A replica that has not heard of the rotation seals under a version that is
+// retired already, and nobody can know. What it wrote is not lost: it keeps the
+// version from being destroyed, and opens when that is enabled again.
+func TestRetireAndAReplicaOfYesterday(t *testing.T) {
+	store := keyring.NewMemStore()
+	root, err := keyring.NewKeyRoot(make([]byte, 32))
+	require.NoError(t, err)
+	inner := newMem(t)
+	replica := func() (*keyring.Ring, *blob.Bucket) {
+		ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+		require.NoError(t, err)
+		return ring, newBucketWith(t, inner, sse.NewManaged(ring), nil)
+	}
+	ring, b := replica()
+	stale, yesterday := replica()
+	old := primary(t, ring)
+	_, err = ring.Rotate(ctx)
+	require.NoError(t, err)
+	info, err := jobs.Retire(ctx, ring, old, nil, b)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Disabled, info.State)
+
+	require.Equal(t, old, primary(t, stale))
+	require.NoError(t, yesterday.WriteAll(ctx, "a", content(50_000), nil))
+	_, err = b.ReadAll(ctx, "a")
+	require.ErrorIs(t, err, keyring.ErrDisabled)
+	_, err = jobs.Retire(ctx, ring, old, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, b)
+	require.ErrorIs(t, err, jobs.ErrInUse)
+
+	require.NoError(t, stale.Refresh(ctx))
+	require.NoError(t, yesterday.WriteAll(ctx, "b", content(10), nil))
+	_, err = ring.SetState(ctx, old, keyring.Enabled)
+	require.NoError(t, err)
+	_, err = jobs.Rewrap(ctx, b, nil)
+	require.NoError(t, err)
+	info, err = jobs.Retire(ctx, ring, old, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, b)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Destroyed, info.State)
+	require.Equal(t, content(50_000), readAll(t, b.Bucket, "a"))
+	require.Equal(t, content(10), readAll(t, b.Bucket, "b"))
+}

@@ -1,0 +1,593 @@
+package jobs_test
+
+import (
+	"context"
+	"crypto/md5"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/sse"
+)
+
+var ctx = context.Background()
+
+// errRigged is what a rigged store fails with.
+var errRigged = errors.New("rigged")
+
+// world is a bucket over a rigged store, with everything that it may need.
+type world struct {
+	*blob.Bucket
+	store *rigged
+	ring  *keyring.Ring
+	kms   *sse.KMS
+	fake  *kmstest.Fake
+	ssec  *sse.Customer
+}
+
+// newWorld is in mode SSE-S3 and opens the other modes as well.
+func newWorld(t testing.TB, inner *gcblob.Bucket) *world {
+	w := &world{ring: newRing(t), fake: kmstest.NewFake("k1", "k2"), ssec: newCustomer(t, 1)}
+	w.kms = w.kmsKey(t, "k1")
+	var outer *gcblob.Bucket
+	w.store, outer = rig(t, inner)
+	w.Bucket = newBucketWith(t, outer, sse.NewManaged(w.ring), &blob.Options{
+		AllowPlain: true,
+		Decrypters: sse.ByMode{sse.ModeKMS: w.kms, sse.ModeCustomer: w.ssec},
+		Policy:     blob.Policy{AllowCustomerKeys: true},
+	})
+	return w
+}
+
+func (w *world) kmsKey(t testing.TB, id string) *sse.KMS {
+	c, err := sse.NewKMS(w.fake, id, nil)
+	require.NoError(t, err)
+	return c
+}
+
+// put writes an object, with another cipher than the bucket's if one is given.
+func (w *world) put(t testing.TB, key string, size int, cipher sse.Encrypter) {
+	opts := &gcblob.WriterOptions{
+		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de", ContentEncoding: "br",
+		Metadata: map[string]string{"owner": "ann"},
+	}
+	if cipher != nil {
+		opts.BeforeWrite = func(as func(any) bool) error {
+			var req *blob.WriteRequest
+			if !as(&req) {
+				return errors.New("no request")
+			}
+			req.Cipher = cipher
+			return nil
+		}
+	}
+	require.NoError(t, w.WriteAll(ctx, key, content(size), opts))
+}
+
+// entry is what the inventory says of one key.
+func (w *world) entry(t testing.TB, key string) jobs.Entry {
+	for e, err := range jobs.Inventory(ctx, w.Bucket, &jobs.InventoryOptions{Filter: jobs.Filter{Prefix: key}}) {
+		require.NoError(t, err)
+		if e.Key == key {
+			return e
+		}
+	}
+	require.Fail(t, "no such entry", key)
+	return jobs.Entry{}
+}
+
+// stays requires an object to have what put gave it.
+func (w *world) stays(t testing.TB, key string, size int) {
+	require.Equal(t, content(size), readAll(t, w.Bucket.Bucket, key), key)
+	attrs, err := w.Attributes(ctx, key)
+	require.NoError(t, err)
+	require.Equal(t, "image/png", attrs.ContentType)
+	require.Equal(t, "no-cache", attrs.CacheControl)
+	require.Equal(t, "de", attrs.ContentLanguage)
+	require.Equal(t, "br", attrs.ContentEncoding)
+	require.Equal(t, map[string]string{"owner": "ann"}, attrs.Metadata)
+	require.EqualValues(t, size, attrs.Size)
+
+	// The hint tells what is.
+	e := w.entry(t, key)
+	inner, err := w.Inner().Attributes(ctx, key)
+	require.NoError(t, err)
+	require.Equal(t, e.Seal.Mode.String(), inner.Metadata["blobseal-mode"])
+	require.Equal(t, e.Seal.KeyID, inner.Metadata["blobseal-key-id"])
+	require.Empty(t, inner.ContentEncoding, "ciphertext is not packed")
+	sum := md5.Sum(readAll(t, w.Inner(), key))
+	require.Equal(t, sum[:], inner.MD5, "the store's sum is of what is stored")
+}
+
+// body is the stored body of an object.
+func (w *world) body(t testing.TB, key string) []byte {
+	return readAll(t, w.Inner(), key)[blob.DefaultEnvelopeSize:]
+}
+
+func (w *world) rotate(t testing.TB) string {
+	info, err := w.ring.Rotate(ctx)
+	require.NoError(t, err)
+	return info.ID
+}
+
+func primary(t testing.TB, ring *keyring.Ring) string {
+	key, err := ring.Primary(ctx)
+	require.NoError(t, err)
+	return key.ID()
+}
+
+var sizes = []int{0, 1, 1000, 16383, 16384, 16385, 200_000}
+
+func TestRewrapMovesEveryModeToEveryMode(t *testing.T) {
+	for _, store := range stores {
+		for _, from := range []string{"managed", "kms", "customer"} {
+			for _, to := range []string{"managed", "kms", "customer"} {
+				t.Run(store.Name+"/"+from+" to "+to, func(t *testing.T) {
+					w := newWorld(t, store.Open(t))
+					ciphers := map[string]sse.Encrypter{"managed": sse.NewManaged(w.ring), "kms": w.kms, "customer": w.ssec}
+					bodies := map[string][]byte{}
+					for _, size := range sizes {
+						key := fmt.Sprintf("a/%d", size)
+						w.put(t, key, size, ciphers[from])
+						bodies[key] = w.body(t, key)
+					}
+					newID := w.rotate(t)
+					second := newCustomer(t, 2)
+					target := map[string]sse.Cipher{"managed": sse.NewManaged(w.ring), "kms": w.kmsKey(t, "k2"), "customer": second}[to]
+					want := map[string]jobs.KeyRef{
+						"managed": {sse.ModeManaged, newID}, "kms": {sse.ModeKMS, "k2"}, "customer": {sse.ModeCustomer, ""},
+					}[to]
+
+					report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: target})
+					require.NoError(t, err)
+					require.EqualValues(t, len(sizes), report.Done)
+					require.Equal(t, want, report.Target)
+					if to == "customer" {
+						w.Bucket = newBucketWith(t, w.Inner(), second, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+					}
+					for _, size := range sizes {
+						key := fmt.Sprintf("a/%d", size)
+						w.stays(t, key, size)
+						require.Equal(t, want, w.entry(t, key).Seal)
+						require.Equal(t, bodies[key], w.body(t, key), "the body is copied as it is")
+					}
+
+					w.store.set(nil)
+					report, err = jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: target})
+					require.NoError(t, err)
+					require.EqualValues(t, len(sizes), report.Current, "there is nothing left to do")
+					require.Zero(t, w.store.count("create"))
+				})
+			}
+		}
+	}
+}
+
+func TestRewrapChooses(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		filter jobs.Filter
+		done   []string
+		failed []string
+	}{
+		{"all of the bucket's mode", jobs.Filter{}, []string{"a/old", "b/old"}, []string{"d/damaged", "d/later"}},
+		{"all", jobs.Filter{Modes: []sse.Mode{sse.ModeManaged, sse.ModeKMS, sse.ModeCustomer}}, []string{"a/kms", "a/kms2", "a/old", "b/old", "c/ssec"}, nil},
+		{"prefix", jobs.Filter{Prefix: "b/"}, []string{"b/old"}, nil},
+		{"mode", jobs.Filter{Modes: []sse.Mode{sse.ModeKMS}}, []string{"a/kms", "a/kms2"}, nil},
+		{"key", jobs.Filter{KeyIDs: []string{"k2"}}, []string{"a/kms2"}, nil},
+		{"no key id", jobs.Filter{KeyIDs: []string{""}}, []string{"c/ssec"}, nil},
+		{"prefix and mode", jobs.Filter{Prefix: "a/", Modes: []sse.Mode{sse.ModeManaged}}, []string{"a/old"}, nil},
+		{"nothing", jobs.Filter{KeyIDs: []string{"k3"}}, nil, nil},
+	} {
+		for _, dry := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/dry=%v", c.name, dry), func(t *testing.T) {
+				w := newWorld(t, newMem(t))
+				w.put(t, "a/old", 10, nil)
+				w.put(t, "b/old", 100_000, nil)
+				w.put(t, "a/kms", 10, w.kms)
+				w.put(t, "a/kms2", 100_000, w.kmsKey(t, "k2"))
+				w.put(t, "c/ssec", 10, w.ssec)
+				w.rotate(t)
+				w.put(t, "b/new", 10, nil)
+				require.NoError(t, w.Inner().WriteAll(ctx, "b/plain", content(10), nil))
+				require.NoError(t, w.Inner().WriteAll(ctx, "d/damaged", []byte("\x89SSE\r\n\x1a\n\x01\x01"), nil))
+				require.NoError(t, w.Inner().WriteAll(ctx, "d/later", []byte("\x89SSE\r\n\x1a\n\x02\x01"), nil))
+
+				var done, failed []string
+				w.store.set(nil)
+				report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{Filter: c.filter, Job: jobs.Job{DryRun: dry, Object: func(r jobs.Result) {
+					switch r.Outcome {
+					case jobs.OutcomeDone:
+						done = append(done, r.Key)
+						require.Positive(t, r.Stored)
+					case jobs.OutcomeFailed:
+						failed = append(failed, r.Key)
+					}
+				}}})
+				require.Equal(t, c.done, done)
+				require.Equal(t, c.failed, failed)
+				require.EqualValues(t, len(done), report.Done)
+				require.EqualValues(t, len(failed), report.Failed)
+				require.Equal(t, len(failed) > 0, errors.Is(err, jobs.ErrIncomplete))
+				if dry {
+					require.Zero(t, w.store.count("create"))
+				} else {
+					require.Equal(t, len(done), w.store.count("close"))
+				}
+			})
+		}
+	}
+}
+
+// What has to be asked for, in any of four ways, is that objects change their mode.
+func TestRewrapLeavesModesAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		opts func(w *world) *jobs.RewrapOptions
+		left map[string]sse.Mode
+	}{
+		"nothing": {func(*world) *jobs.RewrapOptions { return nil }, map[string]sse.Mode{"kms": sse.ModeKMS, "ssec": sse.ModeCustomer}},
+		"prefix": {func(*world) *jobs.RewrapOptions {
+			return &jobs.RewrapOptions{Filter: jobs.Filter{Prefix: "k"}, Force: true}
+		},
+			map[string]sse.Mode{"kms": sse.ModeKMS, "ssec": sse.ModeCustomer}},
+		"modes": {func(*world) *jobs.RewrapOptions {
+			return &jobs.RewrapOptions{Filter: jobs.Filter{Modes: []sse.Mode{sse.ModeKMS}}}
+		}, map[string]sse.Mode{"kms": sse.ModeManaged, "ssec": sse.ModeCustomer}},
+		"key": {func(*world) *jobs.RewrapOptions {
+			return &jobs.RewrapOptions{Filter: jobs.Filter{KeyIDs: []string{""}}}
+		},
+			map[string]sse.Mode{"kms": sse.ModeKMS, "ssec": sse.ModeManaged}},
+		"target": {func(w *world) *jobs.RewrapOptions { return &jobs.RewrapOptions{To: sse.NewManaged(w.ring)} },
+			map[string]sse.Mode{"kms": sse.ModeManaged, "ssec": sse.ModeManaged}},
+		"source": {func(w *world) *jobs.RewrapOptions {
+			return &jobs.RewrapOptions{From: sse.ByMode{sse.ModeManaged: sse.NewManaged(w.ring), sse.ModeKMS: w.kms, sse.ModeCustomer: w.ssec}}
+		}, map[string]sse.Mode{"kms": sse.ModeManaged, "ssec": sse.ModeManaged}},
+	} {
+		for _, dry := range []bool{true, false} {
+			w := newWorld(t, newMem(t))
+			w.put(t, "managed", 10, nil)
+			w.put(t, "kms", 10, w.kms)
+			w.put(t, "ssec", 10, w.ssec)
+			w.rotate(t)
+			opts := c.opts(w)
+			if dry {
+				if opts == nil {
+					opts = new(jobs.RewrapOptions)
+				}
+				opts.DryRun = true
+			}
+			_, err := jobs.Rewrap(ctx, w.Bucket, opts)
+			require.NoError(t, err, name)
+			for key, mode := range c.left {
+				if seal := w.entry(t, key).Seal; dry {
+					require.NotEqual(t, sse.ModeManaged, seal.Mode, name)
+				} else {
+					require.Equal(t, mode, seal.Mode, "%s: %s", name, key)
+				}
+			}
+		}
+	}
+}
+
+// A dry run tells the bytes that the real one writes.
+func TestRewrapRehearsesExactly(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	for _, size := range sizes {
+		w.put(t, fmt.Sprint(size), size, nil)
+	}
+	w.rotate(t)
+	dry, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{Job: jobs.Job{DryRun: true}})
+	require.NoError(t, err)
+	real, err := jobs.Rewrap(ctx, w.Bucket, nil)
+	require.NoError(t, err)
+	require.Equal(t, real.Counts, dry.Counts)
+}
+
+func TestRewrapForce(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, w.kms)
+	before := readAll(t, w.Inner(), "a")
+	report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: w.kms})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, report.Current)
+	report, err = jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: w.kms, Force: true})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, report.Done)
+	require.NotEqual(t, before, readAll(t, w.Inner(), "a"))
+	w.stays(t, "a", 10)
+}
+
+// Whether a data key is bound to the bucket or the object is part of what is
+// asked for.
+func TestRewrapHeedsBucketKeys(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, w.kms)
+	bucketKey, err := sse.NewKMS(w.fake, "k1", &sse.KMSOptions{BucketKey: true})
+	require.NoError(t, err)
+	report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: bucketKey})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, report.Done)
+	require.True(t, w.entry(t, "a").BucketKey)
+	w.stays(t, "a", 10)
+}
+
+func TestRewrapRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		opts func(w *world) *jobs.RewrapOptions
+		err  error
+	}{
+		{"a mode that the policy refuses", func(w *world) *jobs.RewrapOptions {
+			w.Bucket, _ = blob.NewBucket(w.Inner(), "photos", sse.NewManaged(w.ring), nil)
+			return &jobs.RewrapOptions{To: w.ssec}
+		}, blob.ErrPolicy},
+		{"a key service that is away", func(w *world) *jobs.RewrapOptions {
+			w.fake.Disable("k2")
+			c, _ := sse.NewKMS(w.fake, "k2", nil)
+			return &jobs.RewrapOptions{To: c}
+		}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, newMem(t))
+			w.put(t, "a", 10, nil)
+			opts := c.opts(w)
+			w.store.set(nil)
+			report, err := jobs.Rewrap(ctx, w.Bucket, opts)
+			require.Error(t, err)
+			if c.err != nil {
+				require.ErrorIs(t, err, c.err)
+			}
+			require.NotNil(t, report)
+			require.Zero(t, w.store.count("open"), "no object was looked at")
+		})
+	}
+}
+
+// An object that cannot be done as asked stays as it is, and the others are done.
+func TestRewrapReportsWhatItCannotDo(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, nil)
+	w.put(t, "b", 10, newCustomer(t, 9)) // whose key nobody has
+	w.put(t, "c", 10, nil)
+	require.NoError(t, w.Inner().Copy(ctx, "d", "a", nil)) // under a name that is not its own
+	before := [][]byte{readAll(t, w.Inner(), "b"), readAll(t, w.Inner(), "d")}
+	w.rotate(t)
+	report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: sse.NewManaged(w.ring)})
+	require.ErrorIs(t, err, jobs.ErrIncomplete)
+	require.EqualValues(t, 2, report.Done)
+	require.EqualValues(t, 2, report.Failed)
+	for i, key := range []string{"b", "d"} {
+		require.Equal(t, key, report.Failures[i].Key)
+		require.ErrorIs(t, report.Failures[i].Err, sse.ErrKey)
+		require.Equal(t, before[i], readAll(t, w.Inner(), key))
+	}
+}
+
+// TestRewrapFaults: whatever fails, each object is whole, under the old key or the
+// new, the failure is reported, and a second run mends it.
+func TestRewrapFaults(t *testing.T) {
+	for _, op := range []string{"attributes", "open", "read", "create", "write", "close"} {
+		for nth := 1; nth <= 4; nth++ {
+			for _, size := range []int{10, 100_000} {
+				t.Run(fmt.Sprintf("%s %d of %d bytes", op, nth, size), func(t *testing.T) {
+					w := newWorld(t, newMem(t))
+					old := primary(t, w.ring)
+					for _, key := range []string{"a", "b", "c"} {
+						w.put(t, key, size, nil)
+					}
+					newID := w.rotate(t)
+					n := 0
+					w.store.set(func(o, key string) error {
+						if o == op && key == "b" {
+							if n++; n == nth {
+								return fmt.Errorf("%s: %w", op, errRigged)
+							}
+						}
+						return nil
+					})
+					report, err := jobs.Rewrap(ctx, w.Bucket, nil)
+					hit := n >= nth
+					w.store.set(nil)
+					want := newID
+					if hit {
+						require.ErrorIs(t, err, jobs.ErrIncomplete)
+						require.EqualValues(t, 1, report.Failed)
+						require.Equal(t, "b", report.Failures[0].Key)
+						require.ErrorContains(t, report.Failures[0].Err, errRigged.Error())
+						want = old
+					} else {
+						require.NoError(t, err)
+					}
+					require.Equal(t, newID, w.entry(t, "a").Seal.KeyID)
+					require.Equal(t, want, w.entry(t, "b").Seal.KeyID)
+					require.Equal(t, newID, w.entry(t, "c").Seal.KeyID)
+					for _, key := range []string{"a", "b", "c"} {
+						w.stays(t, key, size)
+					}
+					report, err = jobs.Rewrap(ctx, w.Bucket, nil)
+					require.NoError(t, err)
+					require.Equal(t, hit, report.Done == 1)
+				})
+			}
+		}
+	}
+}
+
+// A store that cuts a read short without a word does not make a short object.
+func TestRewrapNoticesAShortRead(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 100_000, nil)
+	w.rotate(t)
+	w.store.set(func(op, key string) error {
+		if op == "read" && w.store.count("read") == 60 {
+			return io.EOF
+		}
+		return nil
+	})
+	report, err := jobs.Rewrap(ctx, w.Bucket, nil)
+	require.ErrorIs(t, err, jobs.ErrIncomplete)
+	require.EqualValues(t, 1, report.Failed)
+	w.store.set(nil)
+	w.stays(t, "a", 100_000)
+}
+
+// TestRewrapGivesWay: what others do to an object while it is being rewrapped,
+// at every step, through this bucket or behind its back, stays done.
+func TestRewrapGivesWay(t *testing.T) {
+	does := map[string]func(t *testing.T, w *world, stale []byte){
+		"written":             func(t *testing.T, w *world, _ []byte) { w.put(t, "b", 33, nil) },
+		"written, same size":  func(t *testing.T, w *world, _ []byte) { w.put(t, "b", 5000, nil) },
+		"deleted":             func(t *testing.T, w *world, _ []byte) { require.NoError(t, w.Delete(ctx, "b")) },
+		"deleted behind":      func(t *testing.T, w *world, _ []byte) { require.NoError(t, w.store.inner.Delete(ctx, "b")) },
+		"deleted and written": func(t *testing.T, w *world, _ []byte) { require.NoError(t, w.Delete(ctx, "b")); w.put(t, "b", 33, nil) },
+		"written behind": func(t *testing.T, w *world, stale []byte) {
+			require.NoError(t, w.store.inner.WriteAll(ctx, "b", stale, nil))
+		},
+	}
+	// The object's own look-ups: attributes, open and reads, create, and all of the
+	// writes; then attributes again. Behind the last look, only IfUnchanged helps.
+	steps := []string{"attributes 1", "open 1", "read 1", "read 3", "create 1", "write 1", "attributes 2", "open 2"}
+	for i := range 2 * len(steps) {
+		step, coarse := steps[i/2], i%2 == 1
+		locked := step == "attributes 2" || step == "open 2"
+		for _, what := range slices.Sorted(maps.Keys(does)) {
+			if locked && !strings.HasSuffix(what, " behind") {
+				continue // this bucket's own writers wait for the lock
+			}
+			t.Run(fmt.Sprintf("%s before %s, coarse=%v", what, step, coarse), func(t *testing.T) {
+				w := newWorld(t, newMem(t))
+				w.store.coarse = coarse
+				w.put(t, "b", 77, nil)
+				stale := readAll(t, w.Inner(), "b") // a whole object, of another time
+				for _, key := range []string{"a", "b", "c"} {
+					w.put(t, key, 5000, nil)
+				}
+				w.rotate(t)
+				n, fired := 0, false
+				w.store.set(func(op, key string) error {
+					if key != "b" || fired || op != step[:len(step)-2] {
+						return nil
+					}
+					if n++; n == int(step[len(step)-1]-'0') {
+						fired = true
+						does[what](t, w, stale)
+					}
+					return nil
+				})
+				report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{Job: jobs.Job{Workers: 1}})
+				require.True(t, fired)
+				w.store.set(nil)
+				require.NoError(t, err)
+				require.EqualValues(t, 3, report.Done+report.Changed+report.Current)
+				require.GreaterOrEqual(t, report.Done, int64(2))
+
+				switch what {
+				case "deleted", "deleted behind":
+					_, err := w.ReadAll(ctx, "b")
+					require.Equal(t, gcerrors.NotFound, gcerrors.Code(err), "it stays deleted")
+				case "written behind":
+					require.Equal(t, content(77), readAll(t, w.Bucket.Bucket, "b"))
+				case "written, same size":
+					require.Equal(t, content(5000), readAll(t, w.Bucket.Bucket, "b"))
+				default:
+					require.Equal(t, content(33), readAll(t, w.Bucket.Bucket, "b"))
+				}
+				w.stays(t, "a", 5000)
+				w.stays(t, "c", 5000)
+			})
+		}
+	}
+}
+
+// Where the store's condition guards against others, and its attributes tell
+// nothing, this bucket's own writes are still not overwritten.
+func TestRewrapGivesWayToItsOwnBucket(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.store.coarse = true
+	w.Bucket = newBucketWith(t, w.Inner(), sse.NewManaged(w.ring), &blob.Options{
+		IfUnchanged: func(func(any) bool, *gcblob.Attributes) error { return nil },
+	})
+	w.put(t, "a", 10, nil)
+	w.rotate(t)
+	var written []byte
+	w.store.set(func(op, _ string) error {
+		if op == "write" && written == nil {
+			written = []byte("0123456789")
+			return w.WriteAll(ctx, "a", written, nil)
+		}
+		return nil
+	})
+	report, err := jobs.Rewrap(ctx, w.Bucket, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, report.Changed)
+	w.store.set(nil)
+	require.Equal(t, written, readAll(t, w.Bucket.Bucket, "a"))
+}
+
+// What a store's own condition refuses was changed meanwhile.
+func TestRewrapHeedsTheStoresCondition(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, nil)
+	etag := ""
+	w.Bucket = newBucketWith(t, w.Inner(), sse.NewManaged(w.ring), &blob.Options{
+		IfUnchanged: func(_ func(any) bool, attrs *gcblob.Attributes) error { etag = attrs.ETag; return nil },
+	})
+	w.rotate(t)
+	stored, err := w.Inner().Attributes(ctx, "a")
+	require.NoError(t, err)
+	w.store.set(func(op, key string) error {
+		if op == "close" {
+			return gcerrors.ErrFailedPrecondition
+		}
+		return nil
+	})
+	report, err := jobs.Rewrap(ctx, w.Bucket, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, report.Changed)
+	require.Equal(t, stored.ETag, etag)
+}
+
+// A store that does not find where to write has not found the object changed: it
+// stays undone, and the job says so. Of a condition it may say just that.
+func TestRewrapWithNowhereToWrite(t *testing.T) {
+	gone := func() error { _, err := newMem(t).Attributes(ctx, "gone"); return err }()
+	require.Equal(t, gcerrors.NotFound, gcerrors.Code(gone))
+	for _, op := range []string{"create", "write", "close"} {
+		for _, condition := range []bool{false, true} {
+			store, outer := rig(t, newMem(t))
+			opts := &blob.Options{}
+			if condition {
+				opts.IfUnchanged = func(func(any) bool, *gcblob.Attributes) error { return nil }
+			}
+			b := newBucket(t, outer, opts)
+			require.NoError(t, b.WriteAll(ctx, "a", content(100), nil))
+			store.set(func(o, _ string) error {
+				if o == op {
+					return gone
+				}
+				return nil
+			})
+			report, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{Force: true})
+			if condition && op == "close" {
+				require.NoError(t, err)
+				require.EqualValues(t, 1, report.Changed)
+				continue
+			}
+			require.ErrorIs(t, err, jobs.ErrIncomplete, op)
+			require.EqualValues(t, 1, report.Failed)
+			require.Zero(t, report.Changed)
+		}
+	}
+}

@@ -1,0 +1,364 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// operation is what a job does to objects. Its methods are safe for concurrent
+// use, but for probe, which the job calls before the others.
+type operation interface {
+	// probe makes an envelope of nothing, which shows what objects will be under.
+	probe(ctx context.Context) (*sse.Envelope, error)
+
+	// follows reports whether all objects have to be under the key that is the
+	// newest when the job ends.
+	follows() bool
+
+	// same reports whether an earlier probe is under what objects now are.
+	same(ctx context.Context, probe *sse.Envelope) bool
+
+	// look says whether to convert an object (OutcomeDone), or what it is otherwise. env
+	// is nil where e is not of an encrypted object.
+	look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome, error)
+
+	// convert makes of an object's envelope, if it has one, and of what follows
+	// it those of the object that takes its place.
+	convert(ctx context.Context, key string, env *sse.Envelope, body io.Reader) (*sse.Envelope, io.Reader, error)
+}
+
+const (
+	// lookFirst is the size from which an object's head is read by itself, to
+	// know whether there is anything to do, before the object is asked for. A
+	// smaller one is cheaper to ask for at once.
+	lookFirst = 64 << 10
+
+	// maxPasses bounds how often a job goes through the bucket because its
+	// target moved.
+	maxPasses = 3
+
+	defaultMaxFailures = 1000
+)
+
+// run runs a job: see [Job].
+func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec) (*Report, error) {
+	report := &Report{DryRun: o.DryRun}
+	if o.DryRun {
+		o.Checkpoint = nil
+	}
+	if o.MaxFailures <= 0 {
+		o.MaxFailures = defaultMaxFailures
+	}
+	if o.saveEvery == 0 {
+		o.saveEvery = defaultSaveEvery
+	}
+	probe, err := op.probe(ctx)
+	if err != nil {
+		return report, fmt.Errorf("blob: the target's key: %w", err)
+	}
+	if _, err := s.Fit(probe); err != nil {
+		return report, err
+	}
+	spec.Bucket, spec.Mode = s.Name, probe.Mode().String()
+	c, resumed, err := openCheckpoint(ctx, o.Checkpoint, spec)
+	if err != nil {
+		return report, err
+	}
+	if resumed && (c.Moved || op.follows() && c.Target != keyOf(probe) || c.Probe == nil || !op.same(ctx, c.Probe)) {
+		c.restart()
+		resumed = false
+	}
+	report.Resumed = resumed
+	c.Target, c.Probe = keyOf(probe), probe
+	if err := c.save(ctx); err != nil {
+		return report, err
+	}
+	j := &job{s: s, Job: o, op: op, c: c, report: report}
+	j.sum()
+	for pass := 1; ; pass++ {
+		if err := j.pass(ctx); err != nil {
+			// What is done is kept, also when ctx has ended.
+			return report, errors.Join(err, c.save(context.WithoutCancel(ctx)))
+		}
+		if !c.Moved {
+			break
+		}
+		if pass == maxPasses {
+			return report, errors.Join(fmt.Errorf("%w: the target's key changed %d times", ErrIncomplete, pass), c.save(ctx))
+		}
+		before := c.Counts
+		c.restart()
+		c.Counts.Done, c.Counts.Bytes = before.Done, before.Bytes
+	}
+	c.Done = len(c.Failed) == 0
+	if err := c.save(ctx); err != nil {
+		return report, err
+	}
+	if !c.Done {
+		return report, fmt.Errorf("%w: %d failed", ErrIncomplete, len(c.Failed))
+	}
+	return report, nil
+}
+
+// job is a job that runs.
+type job struct {
+	s *store.Store
+	Job
+	op     operation
+	c      *checkpoint
+	report *Report
+}
+
+// pass goes through the bucket once.
+func (j *job) pass(ctx context.Context) error {
+	list := j.c.rest(lister(j.s, j.c.Job.Filter.Prefix))
+	return inOrder(ctx, workers(j.Workers), list, j.one, func(object listed, r Result) error {
+		if err := ctx.Err(); err != nil && r.Outcome == OutcomeFailed {
+			return err
+		}
+		switch r.Outcome {
+		case OutcomeDone:
+			j.c.Counts.Done++
+			j.c.Counts.Bytes += r.Stored
+			if r.To != j.c.Target {
+				j.c.Target, j.c.Moved = r.To, j.op.follows()
+			}
+		case OutcomeCurrent:
+			j.c.Counts.Current++
+		case OutcomeUnmatched:
+			j.c.Counts.Unmatched++
+		case OutcomeChanged:
+			j.c.Counts.Changed++
+		case OutcomeFailed:
+			if len(j.report.Failures) < maxReported {
+				j.report.Failures = append(j.report.Failures, r)
+			}
+		}
+		stop := j.c.through(r.Key, r.Outcome == OutcomeFailed, object.again, j.MaxFailures)
+		j.sum()
+		if j.Object != nil {
+			j.Object(r)
+		}
+		if j.Progress != nil {
+			j.Progress(j.report)
+		}
+		return errors.Join(stop, j.c.saveIfDue(context.WithoutCancel(ctx), j.saveEvery))
+	})
+}
+
+// sum brings the report up to date.
+func (j *job) sum() {
+	j.report.Target, j.report.Counts, j.report.Failed = j.c.Target, j.c.Counts, int64(len(j.c.Failed))
+}
+
+// one does one object.
+func (j *job) one(ctx context.Context, object listed) Result {
+	r := Result{Key: object.key, Outcome: OutcomeFailed}
+	if r.Err = wait(ctx, j.Limit); r.Err != nil {
+		return r
+	}
+	if j.DryRun || object.size >= lookFirst {
+		e, env := inspect(ctx, j.s, object)
+		r.From = e.Seal
+		if r.Outcome, r.Err = j.op.look(ctx, e, env); r.Outcome != OutcomeDone {
+			r.Err = gone(r.Err)
+			return r.settled()
+		}
+		if j.DryRun {
+			r.Err = j.rehearse(ctx, &r, e, env)
+			return r.settled()
+		}
+	}
+	r.Err = j.replace(ctx, &r)
+	return r.settled()
+}
+
+// settled turns errors into outcomes.
+func (r Result) settled() Result {
+	switch {
+	case r.Err == nil:
+	case errors.Is(r.Err, stored.ErrChanged):
+		r.Outcome = OutcomeChanged
+	default:
+		r.Outcome = OutcomeFailed
+	}
+	if r.Outcome != OutcomeDone {
+		r.To, r.Stored = KeyRef{}, 0
+	}
+	return r
+}
+
+// gone is [blob.ErrChanged] too if err, of a look at an object, says that it is not there.
+// An error of a write says something else by that, as that the bucket is gone.
+func gone(err error) error {
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return fmt.Errorf("%w: %w", stored.ErrChanged, err)
+	}
+	return err
+}
+
+// rehearse does what replace does, but for the body and the store.
+func (j *job) rehearse(ctx context.Context, r *Result, e Entry, env *sse.Envelope) error {
+	sealed, _, err := j.op.convert(ctx, r.Key, env, nil)
+	if err != nil {
+		return store.KeyError(err)
+	}
+	if sealed, err = j.s.Fit(sealed); err != nil {
+		return err
+	}
+	body, err := sse.CiphertextSize(e.Size)
+	r.To, r.Stored = keyOf(sealed), int64(sealed.Size())+body
+	return err
+}
+
+// replace reads an object, looks at it, and puts what it is to become in its
+// place. All that it judges by and all that it copies is of one version of the
+// object: the attributes are read before the object is opened and again before the
+// new one is published, and the envelope and the body are of one stream.
+func (j *job) replace(ctx context.Context, r *Result) error {
+	s := j.s
+	w := s.Locks.Watch(r.Key)
+	defer w.End()
+	attrs, err := s.Inner.Attributes(ctx, r.Key)
+	if err != nil {
+		return gone(err)
+	}
+	var f store.Files
+	src, err := s.Open(ctx, r.Key, 0, -1, f.Reading())
+	if err != nil {
+		return gone(err)
+	}
+	defer src.Close()
+	if src.Size() < 0 {
+		return store.ErrUnpacked
+	}
+	if src.Size() != attrs.Size || !src.ModTime().Equal(attrs.ModTime) {
+		return stored.ErrChanged
+	}
+
+	object := store.Object{Key: r.Key, Stored: attrs.Size, Size: -1, ModTime: attrs.ModTime}
+	whole := &exactReader{r: src, left: attrs.Size}
+	env, body, err := stored.ReadEnvelope(whole, s.EnvelopeSize)
+	_, hinted := stored.ParseHint(attrs.Metadata)
+	object.Envelope = env
+	object.Classify(err, hinted)
+	e := entryOf(object)
+	r.From = e.Seal
+	if r.Outcome, err = j.op.look(ctx, e, env); r.Outcome != OutcomeDone {
+		return err
+	}
+	sealed, body, err := j.op.convert(ctx, r.Key, env, body)
+	if err != nil {
+		return store.KeyError(err)
+	}
+	if sealed, err = s.Fit(sealed); err != nil {
+		return err
+	}
+	r.To = keyOf(sealed)
+	opts := store.OptionsLike(attrs)
+	opts.BeforeWrite = func(as func(any) bool) error {
+		f.Writing(as)
+		if s.IfUnchanged == nil {
+			return nil
+		}
+		return s.IfUnchanged(as, attrs)
+	}
+	out, err := s.Create(ctx, r.Key, sealed, opts)
+	if err != nil {
+		return err
+	}
+	f.Write(out.Head())
+	n, err := copyBody(io.MultiWriter(out, &f), body)
+	r.Stored = int64(sealed.Size()) + n
+	if err != nil {
+		out.Abort()
+		return err
+	}
+	return out.Commit(func(publish func() error) error {
+		return w.Change(ctx, func(changed bool) error {
+			if changed {
+				return stored.ErrChanged
+			}
+			if err := unchanged(ctx, s, r.Key, attrs, env); err != nil {
+				return gone(err)
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if done, err := f.Publish(s.Inner, opts, env == nil); done {
+				return err
+			}
+			err := publish()
+			if s.IfUnchanged == nil {
+				return err
+			}
+			if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+				return fmt.Errorf("%w: %w", stored.ErrChanged, err)
+			}
+			return gone(err) // which S3 says of an If-Match
+		})
+	})
+}
+
+// unchanged fails with [blob.ErrChanged] unless the object is still the version that
+// had these attributes and, if it had one, this envelope.
+func unchanged(ctx context.Context, s *store.Store, key string, seen *gcblob.Attributes, env *sse.Envelope) error {
+	now, err := s.Inner.Attributes(ctx, key)
+	if err != nil {
+		return err
+	}
+	if now.ETag != seen.ETag || now.Size != seen.Size || !now.ModTime.Equal(seen.ModTime) {
+		return stored.ErrChanged
+	}
+	if env == nil || s.IfUnchanged != nil {
+		return nil
+	}
+	// Times are coarse, and some stores' ETags are made of them.
+	nowEnv, err := s.EnvelopeAt(ctx, key)
+	if errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrVersion) {
+		return stored.ErrChanged
+	}
+	if err != nil {
+		return err
+	}
+	if !stored.SameEnvelope(env, nowEnv) {
+		return stored.ErrChanged
+	}
+	return nil
+}
+
+// exactReader reads left bytes and fails if its source ends before, as one that
+// was cut off without an error, or has more.
+type exactReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (x *exactReader) Read(p []byte) (int, error) {
+	n, err := x.r.Read(p)
+	x.left -= int64(n)
+	switch {
+	case x.left < 0, err == io.EOF && x.left > 0:
+		return n, fmt.Errorf("blob: the store gave another number of bytes than it said: %w", io.ErrUnexpectedEOF)
+	}
+	return n, err
+}
+
+var bodyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// copyBody is [io.Copy] with a buffer of its own.
+func copyBody(dst io.Writer, src io.Reader) (int64, error) {
+	buf := bodyBuffers.Get().(*[64 << 10]byte)
+	defer bodyBuffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
+}

@@ -1,5 +1,0 @@
-//go:build !race
-
-package blob_test
-
-const raceHeap = 0

@@ -1,0 +1,106 @@
+package stored
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/blobseal/blobseal/sse"
+)
+
+// magic begins every envelope, of any version.
+var magic = []byte("\x89SSE\r\n\x1a\n")
+
+// MinEnvelopeSize is the size below which no object holds an envelope.
+const MinEnvelopeSize = 8
+
+// ReadEnvelope reads the envelope at the head of a stored object from r, in one
+// read if the envelope has at most expect bytes. body reads what follows.
+//
+// An object that does not begin as envelopes do is [ErrPlain], and body then
+// reads the whole object. An object that does, but holds no envelope, is
+// [sse.ErrVersion] or [sse.ErrFormat]. Other errors come from r.
+func ReadEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, err error) {
+	head := make([]byte, expect)
+	n, err := io.ReadFull(r, head)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, nil, err
+	}
+	head = head[:n]
+	whole := io.MultiReader(bytes.NewReader(head), r)
+	if !bytes.HasPrefix(head, magic) {
+		return nil, whole, ErrPlain
+	}
+	env = new(sse.Envelope)
+	if n == expect && env.UnmarshalBinary(head) == nil {
+		return env, r, nil
+	}
+	env, err = sse.ReadEnvelope(whole)
+	if err != nil {
+		return nil, nil, err
+	}
+	return env, whole, nil
+}
+
+// PlaintextSize returns the plaintext's size of a stored object of size bytes. It
+// is [sse.ErrTruncated] if no object has that size.
+func PlaintextSize(size int64, envelopeSize int) (int64, error) {
+	if size < int64(envelopeSize) {
+		return 0, fmt.Errorf("%w: stored object has %d bytes, its envelope %d", sse.ErrTruncated, size, envelopeSize)
+	}
+	return sse.PlaintextSize(size - int64(envelopeSize))
+}
+
+// SameEnvelope reports whether x and y are equal, byte for byte. Envelopes of two
+// versions of an object differ, since each envelope has a random part. A nil
+// envelope equals none.
+func SameEnvelope(x, y *sse.Envelope) bool {
+	if x == nil || y == nil {
+		return false
+	}
+	xb, xErr := x.MarshalBinary()
+	yb, yErr := y.MarshalBinary()
+	return xErr == nil && yErr == nil && bytes.Equal(xb, yb)
+}
+
+// Kind says what a stored object is, as far as its head shows.
+type Kind uint8
+
+// The kinds of stored objects.
+const (
+	KindEncrypted      Kind = iota + 1 // begins with an envelope
+	KindPlain                          // has neither an envelope nor a hint
+	KindUnknownVersion                 // begins with an envelope of a later version
+	KindDamaged                        // has a broken envelope, or a hint and no envelope
+)
+
+var kindNames = [...]string{
+	KindEncrypted: "encrypted", KindPlain: "plain",
+	KindUnknownVersion: "unknown version", KindDamaged: "damaged",
+}
+
+// String returns the name of the kind.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) && k != 0 {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("Kind(%d)", uint8(k))
+}
+
+// KindOf tells what an object is from the error of [ReadEnvelope] and from
+// whether its metadata has a hint. ok is false if the error came from the store
+// and so says nothing about the object.
+func KindOf(err error, hinted bool) (kind Kind, ok bool) {
+	switch {
+	case err == nil:
+		return KindEncrypted, true
+	case errors.Is(err, ErrPlain) && !hinted:
+		return KindPlain, true
+	case errors.Is(err, sse.ErrVersion):
+		return KindUnknownVersion, true
+	case errors.Is(err, sse.ErrFormat): // includes ErrPlain
+		return KindDamaged, true
+	}
+	return 0, false
+}
