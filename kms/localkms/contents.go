@@ -363,7 +363,7 @@ func (r *reader) grants(k *key) {
 		if r.err != nil {
 			return
 		}
-		if err := g.check(); err != nil || ids[g.id] || g.name != "" && names[g.name] {
+		if err := g.prepare(); err != nil || ids[g.id] || g.name != "" && names[g.name] {
 			r.fail("a grant that cannot be")
 			return
 		}

@@ -88,7 +88,7 @@
 // # Audit
 //
 // Every operation except the two of [kms.Client] leaves a record in
-// Options.Audit, refused ones included; [audit.New] records the two. An operation
+// Options.Audit, refused ones included; [audit.NewClient] records the two. An operation
 // that changes a key is recorded before it is stored. If the change then does not
 // happen, a second record with the same request id says why.
 //

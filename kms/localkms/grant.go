@@ -42,10 +42,16 @@ type grant struct {
 	operations operationSet
 	constraint constraint
 	context    kms.Context
+
+	pairs []pair // of context, with folded names
 }
 
-// check refuses what CreateGrant does.
-func (g *grant) check() error {
+// pair is one of an encryption context, with its name folded.
+type pair struct{ name, value string }
+
+// prepare checks a grant as CreateGrant does, and folds the names of its
+// constraint once, so that matching does not.
+func (g *grant) prepare() error {
 	if g.name != "" && !validName(g.name, MaxGrantName, "._-/:") {
 		return invalid("grant name %q: want at most %d of A-Z a-z 0-9 . _ - / :", shorten(g.name), MaxGrantName)
 	}
@@ -67,12 +73,14 @@ func (g *grant) check() error {
 		return invalid("constraint of %d bytes, at most %d", size, maxGrantContext)
 	}
 	folded := make(map[string]bool, len(g.context))
-	for name := range g.context {
-		if f := fold(name); folded[f] {
+	g.pairs = make([]pair, 0, len(g.context))
+	for name, value := range g.context {
+		f := fold(name)
+		if folded[f] {
 			return invalid("constraint has %q twice, but for case", shorten(name))
-		} else {
-			folded[f] = true
 		}
+		folded[f] = true
+		g.pairs = append(g.pairs, pair{f, value})
 	}
 	return nil
 }
@@ -85,34 +93,55 @@ func fold(name string) string {
 	return strings.ToLower(strings.ToUpper(name))
 }
 
+// foldedContext is an encryption context as grants compare it. Its names are
+// folded when the first grant asks.
+type foldedContext struct {
+	original kms.Context
+	pairs    map[pair]bool
+}
+
+func (c *foldedContext) has(p pair) bool {
+	if c.pairs == nil {
+		c.pairs = make(map[pair]bool, len(c.original))
+		for name, value := range c.original {
+			c.pairs[pair{fold(name), value}] = true
+		}
+	}
+	return c.pairs[p]
+}
+
 // matches reports whether the constraint holds for ec: names without regard to
 // case, values with it.
-func (g *grant) matches(ec kms.Context) bool {
-	if g.constraint == contextEquals && len(ec) != len(g.context) {
+func (g *grant) matches(ec *foldedContext) bool {
+	size := len(ec.original)
+	if len(g.pairs) > size || g.constraint == contextEquals && len(g.pairs) != size {
 		return false
 	}
-	for name, want := range g.context {
-		if value, found := ec[name]; found && value == want {
-			continue
-		}
-		found := false
-		for n, value := range ec {
-			if value == want && fold(n) == fold(name) {
-				found = true
-				break
-			}
-		}
-		if !found {
+	for _, p := range g.pairs {
+		if !ec.has(p) {
 			return false
 		}
 	}
 	return true
 }
 
+// byGrantee returns an index of grants by the principals that they permit.
+func byGrantee(grants []*grant) map[string][]*grant {
+	if len(grants) == 0 {
+		return nil
+	}
+	index := make(map[string][]*grant)
+	for _, g := range grants {
+		index[g.grantee] = append(index[g.grantee], g)
+	}
+	return index
+}
+
 // granted reports whether a grant lets p do op.
 func (k *key) granted(p kms.Principal, op kms.Operation, ec kms.Context) bool {
-	for _, g := range k.grants {
-		if g.grantee == p.ID && g.operations.has(op) && (!hasContext(op) || g.matches(ec)) {
+	folded := foldedContext{original: ec}
+	for _, g := range k.grantsTo[p.ID] {
+		if g.operations.has(op) && (!hasContext(op) || g.matches(&folded)) {
 			return true
 		}
 	}
@@ -197,7 +226,7 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 		case len(in.ContextSubset) > 0:
 			g.constraint, g.context = contextSubset, in.ContextSubset.Clone()
 		}
-		if err := g.check(); err != nil {
+		if err := g.prepare(); err != nil {
 			return err
 		}
 		if err := k.notDeleting(); err != nil {

@@ -232,3 +232,39 @@ func TestGrantsAreLimited(t *testing.T) {
 	s.restart()
 	require.NoError(t, s.Authorize(as(t, "999"), kms.OpDecrypt, id, nil))
 }
+
+// crowd makes a key with a hundred grants to one principal, and a context of as
+// many names as fit. No grant matches the context.
+func crowd(t testing.TB) (refused func() error) {
+	s := open(t, nil, nil)
+	id := s.locked()
+	ec, constraint := make(kms.Context), make(kms.Context)
+	for i := range 680 {
+		ec[fmt.Sprintf("N%03d", i)] = ""
+		if i < 330 {
+			constraint[fmt.Sprintf("N%03d", i)] = ""
+		}
+	}
+	constraint["absent"] = ""
+	for range 100 {
+		s.grant(id, localkms.CreateGrantInput{Grantee: "app", Operations: []kms.Operation{kms.OpDecrypt}, ContextSubset: constraint})
+	}
+	ctx := as(t, "app")
+	return func() error { return s.Authorize(ctx, kms.OpDecrypt, id, ec) }
+}
+
+// TestManyGrantsAreRefusedCheaply: each name is folded once, not for each grant
+// and each name of the grant.
+func TestManyGrantsAreRefusedCheaply(t *testing.T) {
+	refused := crowd(t)
+	isKind(t, kms.ErrDenied, refused())
+	require.Less(t, testing.AllocsPerRun(3, func() { refused() }), 50_000.0)
+}
+
+func BenchmarkRefusedByGrants(b *testing.B) {
+	refused := crowd(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		refused()
+	}
+}

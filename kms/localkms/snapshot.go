@@ -30,8 +30,9 @@ type key struct {
 	policy      *policy    // nil if it has none
 	grants      []*grant   // oldest first
 
-	arn    string
-	entity *entity // for policies
+	arn      string
+	entity   *entity             // for policies
+	grantsTo map[string][]*grant // by grantee
 }
 
 // schedule is a key's rotation by time.
@@ -70,6 +71,7 @@ func (k *key) due() int64 {
 func (k *key) finish() *key {
 	k.arn = k.scope.arn("key/" + k.id.String())
 	k.entity = newKeyEntity(k)
+	k.grantsTo = byGrantee(k.grants)
 	return k
 }
 
