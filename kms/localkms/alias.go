@@ -60,7 +60,7 @@ func (c *Client) ownAlias(name string) (aliasName, error) {
 func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID string, edit func(*draft, aliasName, *key) error) error {
 	full, err := c.ownAlias(name)
 	if err != nil {
-		return c.begin(kms.WithResource(ctx, cut(name, maxName)), op, keyID, nil).end(err)
+		return c.start(kms.WithResource(ctx, cut(name, maxName)), op, keyID, nil).finish(err)
 	}
 	ctx = kms.WithResource(ctx, full.arn(full.name))
 	return c.change(ctx, op, keyID, func(d *draft, k *key) error {
@@ -93,7 +93,7 @@ func (c *Client) UpdateAlias(ctx context.Context, name, keyID string) error {
 	return c.changeAlias(ctx, OpUpdateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
 		former := c.service.findAlias(&d.contents, full)
 		if former == nil {
-			return notFound(name)
+			return fmt.Errorf("%w: alias %q", kms.ErrNotFound, shorten(name))
 		}
 		if err := c.authorize(ctx, OpUpdateAlias, former, nil); err != nil {
 			return err
@@ -119,7 +119,7 @@ func (c *Client) DeleteAlias(ctx context.Context, name string) error {
 // limit, in order of their names, and the marker of the next page, as
 // [Client.ListKeys] does. With a keyID it returns those of that key alone.
 func (c *Client) ListAliases(ctx context.Context, keyID string, limit int, marker string) (page []*Alias, next string, err error) {
-	o := c.begin(ctx, OpListAliases, keyID, nil)
+	o := c.start(ctx, OpListAliases, keyID, nil)
 	page, next, err = func() ([]*Alias, string, error) {
 		if err := checkLimit(&limit); err != nil {
 			return nil, "", err
@@ -130,7 +130,7 @@ func (c *Client) ListAliases(ctx context.Context, keyID string, limit int, marke
 			if err != nil {
 				return nil, "", err
 			}
-			o.on(k)
+			o.concerns(k)
 			only = k
 		}
 		snap, err := c.service.fresh(o.ctx)
@@ -157,7 +157,7 @@ func (c *Client) ListAliases(ctx context.Context, keyID string, limit int, marke
 		}
 		return page, "", nil
 	}()
-	if err := o.end(err); err != nil {
+	if err := o.finish(err); err != nil {
 		return nil, "", err
 	}
 	return page, next, nil
@@ -178,13 +178,13 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 		return nil, err
 	}
 	made.managed = true
-	o := c.begin(kms.WithReport(ctx, new(kms.Report)), OpCreateKey, name, nil)
+	o := c.start(kms.WithReport(ctx, new(kms.Report)), OpCreateKey, name, nil)
 	full := aliasName{scope: c.scope, name: DefaultAlias}
 	found := false
 	var k *key
 	err = o.update(func(d *draft) error {
 		if k = d.find(target{scope: c.scope, alias: DefaultAlias}); k != nil {
-			found, o.skip = true, true
+			found, o.unchanged = true, true
 			return nil // made by someone else
 		}
 		k = made
@@ -192,13 +192,13 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 		k.rotation.next = nextRotation(d.now, k.rotation.days)
 		d.put(k)
 		d.putAlias(full, alias{key: k.id, created: d.now, updated: d.now})
-		o.on(k)
+		o.concerns(k)
 		return c.authorize(o.ctx, op, k, ec)
 	})
 	switch {
 	case found && err == nil:
 		if o.recorded != nil { // as made, and then someone else was first
-			err = o.end(fmt.Errorf("%w: %s", ErrAlreadyExists, DefaultAlias))
+			err = o.finish(fmt.Errorf("%w: %s", ErrAlreadyExists, DefaultAlias))
 		}
 		if errors.Is(err, audit.ErrNotRecorded) {
 			return nil, err
@@ -207,7 +207,7 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 	case o.recorded == nil && errors.Is(err, kms.ErrDenied): // the operation's own to record
 		return nil, err
 	}
-	if err := o.end(err); err != nil {
+	if err := o.finish(err); err != nil {
 		return nil, err
 	}
 	return k, nil

@@ -12,6 +12,9 @@ import (
 func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms.Context) error {
 	p := kms.PrincipalFrom(ctx)
 	deny := func(why string) error {
+		if k.account != c.account {
+			return deniedElsewhere(ctx)
+		}
 		return fmt.Errorf("%w: %q may not %s with %s: %s", kms.ErrDenied, shorten(p.ID), op, k.arn, why)
 	}
 	service := c.service.policy
@@ -44,6 +47,13 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 		return nil
 	}
 	return deny("nothing permits it")
+}
+
+// deniedElsewhere refuses the principal in ctx a key of another account. It says
+// nothing about the key, not even that there is one.
+func deniedElsewhere(ctx context.Context) error {
+	return fmt.Errorf("%w: the key is of another account, which does not permit %q or has no such key (its owner can put a policy or create a grant)",
+		kms.ErrDenied, shorten(kms.PrincipalFrom(ctx).ID))
 }
 
 // forbids reports whether a policy forbids op: for what needs no permission.

@@ -3,12 +3,7 @@ package localkms
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
-	"fmt"
-	"log/slog"
-
 	"github.com/blobseal/blobseal/kms"
-	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // Client is a [Service] as one account sees it in one region. It is a
@@ -23,7 +18,8 @@ import (
 //
 // The errors of all methods are of the kinds of package kms: for what the
 // service does not know kms.ErrNotFound, for what the principal may not do
-// kms.ErrDenied, for a store that fails kms.ErrUnavailable, after which a change
+// kms.ErrDenied, which is also the answer for an unknown key of another account,
+// for a store that fails kms.ErrUnavailable, after which a change
 // may have happened or not. A key's permissions are looked at before its state.
 type Client struct {
 	service *Service
@@ -86,11 +82,18 @@ func (s *Service) isLost(k *key) bool {
 	return found && k.state == PendingDeletion && deadline.(int64) == k.deadline
 }
 
-// notFound is the error of a name without a key.
-func notFound(name string) error { return fmt.Errorf("%w: %q", kms.ErrNotFound, shorten(name)) }
+// absent returns the error for a name without a key. A caller that names a key
+// of another account gets the same answer as one that may not use it, so that it
+// cannot find out which keys and aliases the account has.
+func (c *Client) absent(ctx context.Context, t target) error {
+	if t.account != c.account {
+		return deniedElsewhere(ctx)
+	}
+	return kms.ErrNotFound
+}
 
-// lookup returns the key that name names, from a snapshot that is fresh; one
-// that is not known may be in the store.
+// lookup returns the key that name names, from a fresh snapshot. It loads the
+// document if the snapshot does not have the key.
 func (c *Client) lookup(ctx context.Context, name string) (*key, error) {
 	snap, err := c.service.fresh(ctx)
 	if err != nil {
@@ -109,7 +112,7 @@ func (c *Client) lookup(ctx context.Context, name string) (*key, error) {
 	if k := c.service.find(&c.service.current.Load().contents, t); k != nil {
 		return k, nil
 	}
-	return nil, notFound(name)
+	return nil, c.absent(ctx, t)
 }
 
 func (c *Client) target(name string) (target, error) {
@@ -117,157 +120,6 @@ func (c *Client) target(name string) (target, error) {
 		return target{}, invalid("no key is named")
 	}
 	return parseTarget(c.scope, name)
-}
-
-// call is one operation, for its report and its record.
-type call struct {
-	*Client
-	ctx       context.Context // with report
-	outer     *kms.Report
-	report    kms.Report
-	op        kms.Operation
-	requested string
-	context   kms.Context
-	skip      bool        // the edit turned out to change nothing, so commit records nothing
-	recorded  *kms.Report // what the record says that was written before the change; nil if none was
-}
-
-// begin begins an operation. Its ctx has a report of its own, which end passes on.
-func (c *Client) begin(ctx context.Context, op kms.Operation, requested string, ec kms.Context) *call {
-	o := &call{Client: c, outer: kms.ReportFrom(ctx), op: op, requested: requested, context: ec}
-	o.report.RequestID = newKeyID().String()
-	o.ctx = kms.WithReport(ctx, &o.report)
-	return o
-}
-
-// on notes which key the operation turned out to be about.
-func (o *call) on(k *key) { o.report.KeyID = k.arn }
-
-// end records an operation that is over, and returns the error to hand out.
-func (o *call) end(err error) error {
-	*o.outer = o.report
-	if o.recorded != nil && err == nil || errors.Is(err, audit.ErrNotRecorded) {
-		return err
-	}
-	return o.service.record(o.ctx, o.record(err), err)
-}
-
-// commit records an operation that is about to change the store. It may be called
-// again, after another process changed the store first. If the operation is about
-// another key by then, a second record says that the first change did not happen.
-func (o *call) commit() error {
-	if o.skip || o.recorded != nil && *o.recorded == o.report {
-		return nil
-	}
-	if o.recorded != nil {
-		first := *o
-		first.report = *o.recorded
-		first.ctx = kms.WithReport(o.ctx, &first.report)
-		o.recorded = nil
-		if err := o.service.record(first.ctx, first.record(errSuperseded), nil); err != nil {
-			return err
-		}
-	}
-	if err := o.service.record(o.ctx, o.record(nil), nil); err != nil {
-		return err
-	}
-	report := o.report
-	o.recorded = &report
-	return nil
-}
-
-// update changes the store by edit, and records the operation first. What is due
-// happens afterwards, in edits of its own.
-func (o *call) update(edit func(*draft) error) error {
-	err := o.service.update(o.ctx, func(d *draft) error {
-		before := d.contents
-		if err := edit(d); err != nil || d.touched == nil {
-			return err
-		}
-		return o.service.checkQuota(&before, &d.contents, d.touched.account)
-	}, o.commit)
-	if err == nil {
-		o.service.maintainAfterEdit(o.ctx)
-	}
-	return err
-}
-
-// record is the operation's, within what a sink takes: a name or a context that
-// is longer than any can be was refused, and shows in part or in the error alone.
-func (o *call) record(err error) audit.Record {
-	ec := o.context
-	if checkContext(ec) != nil {
-		ec = nil
-	}
-	r := audit.NewRecord(o.ctx, o.op, cut(o.requested, maxName), ec, err)
-	r.Time = date(o.service.now())
-	return r
-}
-
-// record writes a record of an operation that ended with err, and returns the
-// error to hand out.
-func (s *Service) record(ctx context.Context, r audit.Record, err error) error {
-	if s.opts.Audit == nil {
-		return err
-	}
-	ctx = context.WithoutCancel(ctx)
-	failure := s.opts.Audit.Write(ctx, r)
-	switch {
-	case failure == nil:
-		return err
-	case s.opts.ContinueWithoutRecord:
-		s.log.LogAttrs(ctx, slog.LevelError, "localkms: audit record could not be written",
-			slog.Any("record", r), slog.Any("error", failure))
-		return err
-	case err != nil:
-		return fmt.Errorf("%w: %w; the operation had failed: %w", audit.ErrNotRecorded, failure, err)
-	default:
-		return fmt.Errorf("%w: %w", audit.ErrNotRecorded, failure)
-	}
-}
-
-// change is an operation that changes the key that name names. edit may also
-// change the rest of the draft. The principal needs op's permission.
-func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit func(*draft, *key) error) error {
-	o := c.begin(ctx, op, name, nil)
-	t, err := c.target(name)
-	if err != nil {
-		return o.end(err)
-	}
-	return o.end(o.update(func(d *draft) error {
-		k := c.service.find(&d.contents, t)
-		if k == nil {
-			return notFound(name)
-		}
-		o.on(k)
-		d.takesAway = takesAway[op]
-		if err := c.authorize(o.ctx, op, k, nil); err != nil {
-			return err
-		}
-		if err := edit(d, k); err != nil {
-			return err
-		}
-		if next := d.keys[k.id]; len(next.versions) > len(k.versions) {
-			o.report.KeyVersion = next.current().name() // that a rotation made
-		}
-		return nil
-	}))
-}
-
-// view is an operation that looks at the key that name names.
-func (c *Client) view(ctx context.Context, op kms.Operation, name string, look func(*key) error) error {
-	o := c.begin(ctx, op, name, nil)
-	return o.end(func() error {
-		k, err := c.lookup(o.ctx, name)
-		if err != nil {
-			return err
-		}
-		o.on(k)
-		if err := c.authorize(o.ctx, op, k, nil); err != nil {
-			return err
-		}
-		return look(k)
-	}())
 }
 
 func sumOf(data []byte) [sha256.Size]byte { return sha256.Sum256(data) }

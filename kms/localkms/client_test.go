@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -46,7 +47,7 @@ func TestKeysAreNamedInFourWays(t *testing.T) {
 		"alias/": kms.ErrInvalid, "alias/none": kms.ErrNotFound, "arn:blobseal:kms:": kms.ErrInvalid,
 		"arn:blobseal:kms:eu-1:111122223333:" + info.ID:       kms.ErrInvalid,
 		"arn:blobseal:kms:us-1:111122223333:key/" + info.ID:   kms.ErrNotFound,
-		"arn:blobseal:kms:eu-1:999:key/" + info.ID:            kms.ErrNotFound,
+		"arn:blobseal:kms:eu-1:999:key/" + info.ID:            kms.ErrDenied,
 		"arn:blobseal:kms:eu 1:999:key/" + info.ID:            kms.ErrInvalid,
 		"arn:blobseal:kms:eu-1:111122223333:alias/alias/a/b":  kms.ErrNotFound,
 		"arn:aws:kms:eu-1:111122223333:key/" + info.ID:        kms.ErrNotFound,
@@ -56,7 +57,7 @@ func TestKeysAreNamedInFourWays(t *testing.T) {
 	} {
 		_, err := c.DescribeKey(t.Context(), name)
 		isKind(t, kind, err)
-		require.Less(t, len(err.Error()), 400)
+		require.Less(t, len(err.Error()), 700)
 		_, err = c.GenerateDataKey(t.Context(), name, nil)
 		isKind(t, kind, err)
 	}
@@ -370,4 +371,50 @@ func TestOpenRefuses(t *testing.T) {
 	require.NoError(t, err)
 	_, err = localkms.Open(t.Context(), ring, keyRoot(t, 1), &localkms.Options{Create: true})
 	require.ErrorIs(t, err, keyring.ErrDamaged)
+}
+
+// TestAnotherAccountsNamesTellNothing: a caller who may not use a key of another
+// account cannot tell it from one that does not exist, by its ARN or by an alias.
+func TestAnotherAccountsNamesTellNothing(t *testing.T) {
+	s := open(t, nil, func(o *localkms.Options) { o.Policy = permitAll })
+	owner := s.client("owner", "")
+	open, err := owner.CreateKey(t.Context(), nil)
+	require.NoError(t, err)
+	locked, err := owner.CreateKey(t.Context(), &localkms.CreateKeyInput{Policy: permitAll + `forbid (principal == Principal::"spy", action, resource);`})
+	require.NoError(t, err)
+	require.NoError(t, owner.CreateAlias(t.Context(), "alias/open", open.ID))
+	require.NoError(t, owner.CreateAlias(t.Context(), "alias/locked", locked.ID))
+	ciphertext, err := owner.Encrypt(t.Context(), locked.ID, []byte("x"), nil)
+	require.NoError(t, err)
+	const prefix = "arn:blobseal:kms:local:owner:"
+	unknown := []string{prefix + "alias/none", prefix + "key/" + strings.Repeat("0", 8) + "-0000-4000-8000-000000000000"}
+	known := []string{prefix + "alias/open", prefix + "alias/locked", open.ARN, locked.ARN}
+
+	ctx := as(t, "spy")
+	for name, do := range map[string]func(key string) error{
+		"GenerateDataKey": func(key string) error { _, err := s.GenerateDataKey(ctx, key, nil); return err },
+		"Decrypt":         func(key string) error { _, err := s.Decrypt(ctx, key, ciphertext, nil); return err },
+		"Authorize":       func(key string) error { return s.Authorize(ctx, kms.OpDecrypt, key, nil) },
+		"DescribeKey":     func(key string) error { _, err := s.DescribeKey(ctx, key); return err },
+		"DisableKey":      func(key string) error { return s.DisableKey(ctx, key) },
+		"CreateAlias":     func(key string) error { return s.CreateAlias(ctx, "alias/mine", key) },
+		"RetireGrant":     func(key string) error { return s.RetireGrant(ctx, key, "none") },
+		"ListGrants":      func(key string) error { _, err := s.ListGrants(ctx, key); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			answers := make(map[string]bool)
+			for _, key := range append(unknown, known...) {
+				err := do(key)
+				isKind(t, kms.ErrDenied, err)
+				failed, ok := errors.AsType[*kms.KeyError](err)
+				require.True(t, ok)
+				require.Equal(t, key, failed.KeyID)
+				answers[failed.Err.Error()] = true
+			}
+			require.Len(t, answers, 1)
+			for answer := range answers {
+				require.NotContains(t, answer, "arn:")
+			}
+		})
+	}
 }

@@ -46,7 +46,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	kms.ReportFrom(ctx).RequestID = newKeyID().String()
 	k, err := c.use(ctx, kms.OpGenerateDataKey, keyID, ec, true)
 	if err != nil {
-		return nil, err
+		return nil, keyError(kms.OpGenerateDataKey, keyID, err)
 	}
 	var plaintext [kms.DataKeySize]byte
 	defer clear(plaintext[:])
@@ -61,7 +61,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 // GenerateDataKeyWithoutPlaintext is GenerateDataKey for who only stores the key:
 // the result has no plaintext.
 func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	o := c.begin(ctx, OpGenerateDataKeyWithoutPlaintext, keyID, ec)
+	o := c.start(ctx, OpGenerateDataKeyWithoutPlaintext, keyID, ec)
 	dk, err := func() (*kms.DataKey, error) {
 		k, err := c.use(o.ctx, o.op, keyID, ec, true)
 		if err != nil {
@@ -76,7 +76,7 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID stri
 		}
 		return &kms.DataKey{KeyID: k.arn, Ciphertext: ciphertext}, nil
 	}()
-	if err := o.end(err); err != nil {
+	if err := o.finish(err); err != nil {
 		return nil, err
 	}
 	return dk, nil
@@ -86,7 +86,7 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID stri
 // [DefaultAlias] makes the default key if there is none yet. A nil context is
 // an empty one.
 func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kms.Context) ([]byte, error) {
-	o := c.begin(ctx, OpEncrypt, keyID, ec)
+	o := c.start(ctx, OpEncrypt, keyID, ec)
 	ciphertext, err := func() ([]byte, error) {
 		if len(plaintext) == 0 || len(plaintext) > MaxPlaintext {
 			return nil, invalid("plaintext is %d bytes, want 1 to %d", len(plaintext), MaxPlaintext)
@@ -97,7 +97,7 @@ func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec
 		}
 		return k.seal(o.ctx, plaintext, ec)
 	}()
-	if err := o.end(err); err != nil {
+	if err := o.finish(err); err != nil {
 		return nil, err
 	}
 	return ciphertext, nil
@@ -110,7 +110,8 @@ func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec
 // kms.ErrCiphertext. Who expects none asks [KeyID] which one it is.
 func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
 	kms.ReportFrom(ctx).RequestID = newKeyID().String()
-	return c.decrypt(ctx, kms.OpDecrypt, keyID, ciphertext, ec)
+	plaintext, err := c.decrypt(ctx, kms.OpDecrypt, keyID, ciphertext, ec)
+	return plaintext, keyError(kms.OpDecrypt, keyID, err)
 }
 
 func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
@@ -121,27 +122,30 @@ func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ci
 	if err != nil {
 		return nil, err
 	}
-	k, err := c.use(ctx, op, keyID, ec, false)
+	k, err := c.useKey(ctx, op, keyID, b.key, ec)
+	if err == nil && b.version > k.current().number { // another process may have rotated the key
+		if err = c.service.reloadAfterMiss(ctx); err == nil {
+			k, err = c.useKey(ctx, op, keyID, b.key, ec)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	if k.id != b.key {
-		return nil, fmt.Errorf("%w: it names another key than %s", kms.ErrCiphertext, k.arn)
-	}
-	if b.version > k.current().number { // of a rotation elsewhere, perhaps
-		if err := c.service.reloadAfterMiss(ctx); err != nil {
-			return nil, err
-		}
-		if k, err = c.use(ctx, op, k.arn, ec, false); err != nil {
-			return nil, err
-		}
-		if b.version > k.current().number {
-			return nil, fmt.Errorf("%w: %s has no version %d", kms.ErrCiphertext, k.arn, b.version)
-		}
+	if b.version > k.current().number {
+		return nil, fmt.Errorf("%w: %s has no version %d", kms.ErrCiphertext, k.arn, b.version)
 	}
 	v := &k.versions[b.version-1]
 	kms.ReportFrom(ctx).KeyVersion = v.name()
 	return openBlob(b, v.key, ec)
+}
+
+// useKey is use of an existing key. The name must name the key with that id.
+func (c *Client) useKey(ctx context.Context, op kms.Operation, name string, id keyID, ec kms.Context) (*key, error) {
+	k, err := c.use(ctx, op, name, ec, false)
+	if err == nil && k.id != id {
+		err = fmt.Errorf("%w: it is not under %s", kms.ErrCiphertext, k.arn)
+	}
+	return k, err
 }
 
 // KeyID returns the id of the key that a ciphertext is under, as the ciphertext
@@ -181,13 +185,13 @@ func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypte
 	if in == nil {
 		return nil, invalid("no input")
 	}
-	from := c.begin(ctx, OpReEncryptFrom, in.SourceKeyID, in.SourceContext)
+	from := c.start(ctx, OpReEncryptFrom, in.SourceKeyID, in.SourceContext)
 	plaintext, err := c.decrypt(from.ctx, from.op, in.SourceKeyID, in.Ciphertext, in.SourceContext)
 	defer clear(plaintext)
-	if err := from.end(err); err != nil {
+	if err := from.finish(err); err != nil {
 		return nil, err
 	}
-	to := c.begin(ctx, OpReEncryptTo, in.KeyID, in.Context)
+	to := c.start(ctx, OpReEncryptTo, in.KeyID, in.Context)
 	to.report.RequestID = from.report.RequestID
 	ciphertext, err := func() ([]byte, error) {
 		k, err := c.use(to.ctx, to.op, in.KeyID, in.Context, true)
@@ -196,7 +200,7 @@ func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypte
 		}
 		return k.seal(to.ctx, plaintext, in.Context)
 	}()
-	if err := to.end(err); err != nil {
+	if err := to.finish(err); err != nil {
 		return nil, err
 	}
 	return &ReEncrypted{Ciphertext: ciphertext, KeyID: to.report.KeyID, SourceKeyID: from.report.KeyID}, nil
@@ -210,5 +214,5 @@ func (c *Client) Authorize(ctx context.Context, op kms.Operation, keyID string, 
 		return invalid("operation %q is no use of a key", shorten(string(op)))
 	}
 	_, err := c.use(ctx, op, keyID, ec, false)
-	return err
+	return keyError(op, keyID, err)
 }

@@ -64,6 +64,14 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", kms.ErrInvalid, fmt.Sprintf(format, args...))
 }
 
+// keyError returns err as a [*kms.KeyError], for an operation with a key.
+func keyError(op kms.Operation, requested string, err error) error {
+	if err == nil || requested == "" {
+		return err
+	}
+	return &kms.KeyError{Op: op, KeyID: cut(requested, maxName), Err: err}
+}
+
 // unavailable makes err, of the store or of the root, a kms.ErrUnavailable; an
 // end of ctx always shows.
 func unavailable(ctx context.Context, op string, err error) error {

@@ -102,7 +102,9 @@ func ExampleClient_PutKeyPolicy() {
 	err = client.PutKeyPolicy(admin, key.ID, `permit (principal == Principal::"reader", action, resource);`, nil)
 	fmt.Println("admin locked out:", errors.Is(err, localkms.ErrLockout))
 	err = client.PutKeyPolicy(admin, key.ID, `permit (principal, action, resource`, nil)
-	fmt.Println(err)
+	if bad, ok := errors.AsType[*localkms.PolicyError](err); ok {
+		fmt.Println(bad)
+	}
 	// Output:
 	// writer reads: false true
 	// reader reads: true

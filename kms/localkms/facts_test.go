@@ -352,7 +352,7 @@ func TestTheDefaultKeyIsMadeOnFirstUsePerAccountAndRegion(t *testing.T) {
 	}
 	// No one else's.
 	_, err := s.GenerateDataKey(t.Context(), "arn:blobseal:kms:eu-1:999:alias/blobseal/default", nil)
-	isKind(t, kms.ErrNotFound, err)
+	isKind(t, kms.ErrDenied, err)
 }
 
 func TestTheEncryptionContextMatchesExactlyWithCaseAndWithoutOrder(t *testing.T) {

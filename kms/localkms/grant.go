@@ -281,20 +281,23 @@ func (c *Client) RevokeGrant(ctx context.Context, keyID, grantID string) error {
 // if it gives [OpRetireGrant]. Neither needs a permission, but a policy can
 // forbid it. For anyone else the grant is kms.ErrDenied, whether it is there or not.
 func (c *Client) RetireGrant(ctx context.Context, keyID, grantID string) error {
-	o := c.begin(kms.WithResource(ctx, shorten(grantID)), OpRetireGrant, keyID, nil)
+	o := c.start(kms.WithResource(ctx, shorten(grantID)), OpRetireGrant, keyID, nil)
 	t, err := c.target(keyID)
 	if err != nil {
-		return o.end(err)
+		return o.finish(err)
 	}
-	return o.end(o.update(func(d *draft) error {
+	return o.finish(o.update(func(d *draft) error {
 		k := c.service.find(&d.contents, t)
 		if k == nil {
-			return notFound(keyID)
+			return c.absent(o.ctx, t)
 		}
-		o.on(k)
+		o.concerns(k)
 		p := kms.PrincipalFrom(ctx)
 		_, g := k.findGrant(grantID)
 		if g == nil || p.ID == "" || p.ID != g.retiring && !(p.ID == g.grantee && g.operations.has(OpRetireGrant)) || c.forbids(ctx, OpRetireGrant, k) {
+			if k.account != c.account {
+				return deniedElsewhere(ctx)
+			}
 			return fmt.Errorf("%w: %q may not retire that grant", kms.ErrDenied, shorten(p.ID))
 		}
 		d.takesAway = true

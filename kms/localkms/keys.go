@@ -80,7 +80,7 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 	if in == nil {
 		in = new(CreateKeyInput)
 	}
-	o := c.begin(ctx, OpCreateKey, "", nil)
+	o := c.start(ctx, OpCreateKey, "", nil)
 	k, err := c.newKey(in)
 	if err == nil {
 		err = o.update(func(d *draft) error {
@@ -92,14 +92,14 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 				k.rotation.next = nextRotation(d.now, k.rotation.days)
 			}
 			d.put(k)
-			o.on(k)
+			o.concerns(k)
 			if k.policy != nil && !in.BypassLockoutCheck {
 				return c.checkLockout(o.ctx, k)
 			}
 			return nil
 		})
 	}
-	if err := o.end(err); err != nil {
+	if err := o.finish(err); err != nil {
 		return nil, err
 	}
 	return k.info(), nil
@@ -158,7 +158,7 @@ func checkTags(tags map[string]string) error {
 // DescribeKey returns what is known of a key. [DefaultAlias] makes the default
 // key if there is none yet.
 func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
-	o := c.begin(ctx, OpDescribeKey, keyID, nil)
+	o := c.start(ctx, OpDescribeKey, keyID, nil)
 	info, err := func() (*Info, error) {
 		k, err := c.lookup(o.ctx, keyID)
 		if err != nil {
@@ -167,13 +167,13 @@ func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
 		if err != nil {
 			return nil, err
 		}
-		o.on(k)
+		o.concerns(k)
 		if err := c.authorize(o.ctx, o.op, k, nil); err != nil {
 			return nil, err
 		}
 		return k.info(), nil
 	}()
-	if err := o.end(err); err != nil {
+	if err := o.finish(err); err != nil {
 		return nil, err
 	}
 	return info, nil
@@ -192,7 +192,7 @@ const (
 //
 // Keys that are made or deleted between two pages do not disturb the others.
 func (c *Client) ListKeys(ctx context.Context, limit int, marker string) (page []*Info, next string, err error) {
-	o := c.begin(ctx, OpListKeys, "", nil)
+	o := c.start(ctx, OpListKeys, "", nil)
 	page, next, err = func() ([]*Info, string, error) {
 		if err := checkLimit(&limit); err != nil {
 			return nil, "", err
@@ -227,7 +227,7 @@ func (c *Client) ListKeys(ctx context.Context, limit int, marker string) (page [
 		}
 		return page, "", nil
 	}()
-	if err := o.end(err); err != nil {
+	if err := o.finish(err); err != nil {
 		return nil, "", err
 	}
 	return page, next, nil

@@ -150,7 +150,7 @@ func parseTarget(s scope, name string) (target, error) {
 	id, ok := parseKeyID(uuid)
 	if !ok {
 		// A well-formed request for what cannot be there.
-		return target{}, fmt.Errorf("%w: %q is no key id, key ARN, alias or alias ARN", kms.ErrNotFound, shorten(name))
+		return target{}, fmt.Errorf("%w: want a key id, key ARN, alias or alias ARN", kms.ErrNotFound)
 	}
 	t.id = id
 	return t, nil

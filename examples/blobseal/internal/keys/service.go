@@ -141,6 +141,12 @@ func (s *Service) About(op kms.Operation, key string, err error) error {
 // Says is an error in words, without its subject. A refusal names the principal,
 // the operation and the key.
 func (s *Service) Says(op kms.Operation, key string, err error) string {
+	if failed, ok := errors.AsType[*kms.KeyError](err); ok {
+		err = failed.Err // which key and which operation is said below
+		if failed.KeyID != "" {
+			key = failed.KeyID
+		}
+	}
 	after := func(kind error) string { // what the service says of its kind of error
 		if _, detail, found := strings.Cut(err.Error(), kind.Error()+": "); found {
 			return detail
@@ -187,11 +193,10 @@ func (s *Service) Says(op kms.Operation, key string, err error) string {
 	case errors.Is(err, kms.ErrPendingDeletion):
 		return refused(kms.ErrPendingDeletion, "the key waits to be deleted; take that back with", "cancel-deletion")
 	case errors.Is(err, kms.ErrNotFound):
-		if detail := after(kms.ErrNotFound); strings.HasPrefix(detail, "grant ") {
+		if detail := after(kms.ErrNotFound); strings.HasPrefix(detail, "grant ") || strings.HasPrefix(detail, "alias ") {
 			return "no such " + detail
-		} else {
-			return fmt.Sprintf("no such key: %s; see: blobseal kms list --kms %s", detail, s.Dir)
 		}
+		return fmt.Sprintf("no such key: %q; see: blobseal kms list --kms %s", key, s.Dir)
 	case errors.Is(err, kms.ErrInvalid):
 		return after(kms.ErrInvalid)
 	case message.IsDirectory(KeysPath(s.Dir)):

@@ -1,0 +1,162 @@
+package localkms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
+)
+
+// call is one operation of a caller, from start to finish. It collects what the
+// caller's report and the audit record say.
+type call struct {
+	*Client
+	ctx       context.Context // carries report
+	op        kms.Operation
+	requested string // the key, as the caller named it
+	context   kms.Context
+
+	report       kms.Report
+	callerReport *kms.Report
+	recorded     *kms.Report // the report in the record of the change, once that is written
+	unchanged    bool        // the edit found nothing to change, so it needs no record
+}
+
+// start starts an operation on the key that the caller named.
+func (c *Client) start(ctx context.Context, op kms.Operation, requested string, ec kms.Context) *call {
+	o := &call{Client: c, op: op, requested: requested, context: ec, callerReport: kms.ReportFrom(ctx)}
+	o.report.RequestID = newKeyID().String()
+	o.ctx = kms.WithReport(ctx, &o.report)
+	return o
+}
+
+// concerns tells the report which key the operation is about.
+func (o *call) concerns(k *key) { o.report.KeyID = k.arn }
+
+// finish records the operation, unless its change was recorded and succeeded, and
+// returns the error for the caller.
+func (o *call) finish(err error) error {
+	*o.callerReport = o.report
+	if succeeded := err == nil && o.recorded != nil; !succeeded && !errors.Is(err, audit.ErrNotRecorded) {
+		err = o.service.record(o.ctx, o.record(err), err)
+	}
+	return keyError(o.op, o.requested, err)
+}
+
+// update changes the store by edit, after it has recorded the operation.
+// Maintenance that is due follows in edits of its own.
+func (o *call) update(edit func(*draft) error) error {
+	err := o.service.update(o.ctx, func(d *draft) error {
+		before := d.contents
+		if err := edit(d); err != nil || d.touched == nil {
+			return err
+		}
+		return o.service.checkQuota(&before, &d.contents, d.touched.account)
+	}, o.recordChange)
+	if err == nil {
+		o.service.maintainAfterEdit(o.ctx)
+	}
+	return err
+}
+
+// recordChange records the operation before its change is stored. It is called
+// again when another process changed the store first. If the operation is about
+// another key by then, one more record says that the first change did not happen.
+func (o *call) recordChange() error {
+	if o.unchanged || o.recorded != nil && *o.recorded == o.report {
+		return nil
+	}
+	if o.recorded != nil {
+		first := *o
+		first.report, first.ctx = *o.recorded, kms.WithReport(o.ctx, &first.report)
+		o.recorded = nil
+		if err := o.service.record(first.ctx, first.record(errSuperseded), nil); err != nil {
+			return err
+		}
+	}
+	if err := o.service.record(o.ctx, o.record(nil), nil); err != nil {
+		return err
+	}
+	report := o.report
+	o.recorded = &report
+	return nil
+}
+
+// record returns the record of the operation, which ended with err. It shortens
+// names, and leaves out contexts, that are too long to be right.
+func (o *call) record(err error) audit.Record {
+	ec := o.context
+	if checkContext(ec) != nil {
+		ec = nil
+	}
+	r := audit.NewRecord(o.ctx, o.op, cut(o.requested, maxName), ec, err)
+	r.Time = date(o.service.now())
+	return r
+}
+
+// record writes a record of an operation that ended with err, and returns the
+// error for the caller.
+func (s *Service) record(ctx context.Context, r audit.Record, err error) error {
+	if s.opts.Audit == nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	failure := s.opts.Audit.Write(ctx, r)
+	switch {
+	case failure == nil:
+		return err
+	case s.opts.ContinueWithoutRecord:
+		s.log.LogAttrs(ctx, slog.LevelError, "localkms: audit record could not be written",
+			slog.Any("record", r), slog.Any("error", failure))
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w; the operation had failed: %w", audit.ErrNotRecorded, failure, err)
+	default:
+		return fmt.Errorf("%w: %w", audit.ErrNotRecorded, failure)
+	}
+}
+
+// change performs an operation that changes the key that name names. edit may
+// change the rest of the draft, too.
+func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit func(*draft, *key) error) error {
+	o := c.start(ctx, op, name, nil)
+	t, err := c.target(name)
+	if err != nil {
+		return o.finish(err)
+	}
+	return o.finish(o.update(func(d *draft) error {
+		k := c.service.find(&d.contents, t)
+		if k == nil {
+			return c.absent(o.ctx, t)
+		}
+		o.concerns(k)
+		d.takesAway = takesAway[op]
+		if err := c.authorize(o.ctx, op, k, nil); err != nil {
+			return err
+		}
+		if err := edit(d, k); err != nil {
+			return err
+		}
+		if next := d.keys[k.id]; len(next.versions) > len(k.versions) {
+			o.report.KeyVersion = next.current().name() // a rotation made it
+		}
+		return nil
+	}))
+}
+
+// view performs an operation that looks at the key that name names.
+func (c *Client) view(ctx context.Context, op kms.Operation, name string, look func(*key) error) error {
+	o := c.start(ctx, op, name, nil)
+	k, err := c.lookup(o.ctx, name)
+	if err == nil {
+		o.concerns(k)
+		err = c.authorize(o.ctx, op, k, nil)
+	}
+	if err == nil {
+		err = look(k)
+	}
+	return o.finish(err)
+}
