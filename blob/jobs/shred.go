@@ -237,12 +237,11 @@ func shred(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) erro
 		return replace(ctx, s, w, env, remove)
 	}
 	return w.Change(ctx, func(bool) error {
-		now := s.Inspect(ctx, e.Key, -1)
-		seen := stored.Version{Size: e.Stored, ModTime: e.ModTime}
+		now, _ := inspect(ctx, s, listed{key: e.Key, size: -1})
 		switch {
 		case now.Kind == 0:
 			return now.Err
-		case now.Kind != e.Kind, !now.Version().Same(seen):
+		case now.Kind != e.Kind, now.Stored != e.Stored, !now.ModTime.Equal(e.ModTime):
 			return stored.ErrChanged
 		}
 		return remove()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/xml"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -71,7 +73,7 @@ func newBed(t testing.TB, name string, bucket *gcblob.Bucket, opts *signedurl.Ha
 	t.Cleanup(b.server.Close)
 	b.signer = newSigner(t, b.server.URL+"/shared", secretOf(1), &signedurl.SignerOptions{Now: b.clock.now, BindPrincipal: true})
 	handler := signedurl.NewHandler(bucket, b.signer, opts)
-	mux.HandleFunc("/shared", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/shared/", func(w http.ResponseWriter, r *http.Request) {
 		defer func() { b.done <- struct{}{} }()
 		handler.ServeHTTP(w, r)
 	})
@@ -100,6 +102,27 @@ func newBeds(t testing.TB, opts *signedurl.HandlerOptions) []*bed {
 		newEncrypted(t, "encrypted mem", newMem(t), sse.NewManaged(newRing(t)), copied()),
 		newEncrypted(t, "encrypted file", newFile(t), sse.NewManaged(newRing(t)), copied()),
 	}
+}
+
+// contentPolicy is the Content-Security-Policy of objects.
+const contentPolicy = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; sandbox allow-same-origin"
+
+// errorXML returns the body of an error response.
+func errorXML(code string, status int) string {
+	return xml.Header + "<Error><Code>" + code + "</Code><Message>" + http.StatusText(status) + "</Message></Error>"
+}
+
+// errorHeader returns the header of an error response, with more pairs of name and
+// value.
+func errorHeader(code string, status int, more ...string) map[string]string {
+	h := map[string]string{
+		"Cache-Control": "no-store", "Content-Type": "application/xml", "X-Content-Type-Options": "nosniff",
+		"Content-Length": strconv.Itoa(len(errorXML(code, status))), signedurl.ErrorCodeHeader: code,
+	}
+	for i := 0; i < len(more); i += 2 {
+		h[more[i]] = more[i+1]
+	}
+	return h
 }
 
 // answer is what a client got, without what differs from one object to the next.

@@ -7,14 +7,14 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"mime"
+	"maps"
 	"net/http"
 	"net/url"
-	"strconv"
+	"slices"
+	"strings"
 	"time"
-	"unicode/utf8"
+	"unicode"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -23,117 +23,89 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// ErrForbidden: the request is not one that a signed URL allows. Its text says
-// why, for a log; a client is told nothing but that.
-var ErrForbidden = errors.New("signedurl: not allowed by a signed URL")
-
-// DefaultMaxExpiry is how long a signed URL may be valid unless
-// [SignerOptions] says otherwise: seven days, as on S3.
+// DefaultMaxExpiry is the longest lifetime of a URL unless [SignerOptions] sets
+// another: seven days, as on S3.
 const DefaultMaxExpiry = 7 * 24 * time.Hour
 
 // secretSize is the length of a secret in bytes.
 const secretSize = 32
 
-// The parameters of a signed URL, of which the first five are named as those of
-// gocloud's own signer.
+// Labels of the messages authenticated under a secret.
 const (
-	paramKey         = "obj"
-	paramMethod      = "method"
-	paramExpiry      = "expiry"
-	paramContentType = "contentType"
-	paramSignature   = "signature"
-
-	paramSecret        = "kid"
-	paramPrincipal     = "by"
-	paramPrincipalType = "byType"
-)
-
-// Labels of what is authenticated under a signer's secret.
-const (
-	labelURL      = "blobseal signed url v1"
+	labelURL      = "blobseal signed url v2"
 	labelSecretID = "blobseal signed url secret id v1"
 )
 
-// Signer makes signed URLs for one bucket and verifies them. Whoever has such a
-// URL may do one thing with one object for some time: read, write or delete it.
-// A [Handler] serves them.
+// Signer makes and verifies the signed URLs of one bucket.
 //
-// A URL is the signer's base URL and a query of the object's key and what is
-// allowed, with an HMAC-SHA-256 over all of that and the base URL. It is verified
-// as a whole, so that there is no second spelling of it: a parameter that was
-// added, repeated, moved or encoded otherwise is refused like an edited one.
-// The host and the path of the request are not looked at, since proxies change
-// them; the base URL is bound as the name of the bucket. URLs of two signers with
-// different base URLs are not good for each other, even with the same secret.
+// A URL consists of the signer's base URL, the last element of the object's key,
+// and a query that names the key, what is allowed, and an HMAC-SHA-256 over all
+// of that. The HMAC covers decoded values, so a client may encode or order the
+// query as it likes. A parameter that was changed, added or repeated makes the
+// URL invalid, and so does another last element of the path, under which clients
+// save the object. The HMAC also covers the base URL, so signers with different
+// base URLs refuse each other's URLs even if they share a secret. The host and the
+// rest of a request's path are not checked, because proxies change them.
 //
-// A signed URL cannot be called back: keep its time short, or give up the secret.
+// A signed URL cannot be revoked. Keep its lifetime short, or replace the secret.
 //
-// gocloud's own fileblob.URLSignerHMAC would serve if a handler could trust it
-// with these, which is why this package has a signer of its own: it does not
-// carry EnforceAbsentContentType; does not bind the base URL; accepts many
-// spellings of one URL; leaves the method and the content type to the handler;
-// takes a secret of one byte, shows it to fmt, and has one only, so that it cannot
-// be replaced without breaking every URL. Signer is a fileblob.URLSigner, for
-// plain buckets, and its URLs suit handlers written for gocloud's.
+// Signer implements blob.URLSigner and fileblob.URLSigner. It replaces
+// fileblob.URLSignerHMAC, which drops EnforceAbsentContentType, does not cover the
+// base URL, accepts unknown parameters, accepts a secret of one byte, prints it,
+// and cannot rotate it.
 //
-// It is immutable, safe for concurrent use, and does not print its secrets.
+// A Signer is immutable, safe for concurrent use, and does not print its secrets.
 type Signer struct {
-	base      url.URL
-	scope     string
-	secrets   []signingSecret // the first signs
+	base      url.URL // without a slash at the end
+	secrets   []signingSecret
 	maxExpiry time.Duration
 	principal bool
 	now       func() time.Time
 }
 
-// signingSecret is a secret and its name in URLs, which is a PRF of it.
+// signingSecret is a secret and its id in URLs, which is derived from it.
 type signingSecret struct {
 	id  string
 	mac func(msg []byte) []byte // a closure, so that fmt and reflect find no key
 }
 
-// SignerOptions are for [NewSigner]. The zero value is right for most.
+// SignerOptions are options for [NewSigner]. Most services leave them nil.
 type SignerOptions struct {
-	// Accept holds earlier secrets, whose URLs are still good. To replace a secret
-	// on several servers, first let all accept the new one, then sign with it, and
-	// drop the old one when the last of its URLs has expired.
+	// Accept holds other secrets whose URLs are still valid. To replace a secret
+	// on several servers: add the new one to Accept on all of them, then sign with
+	// it, and drop the old one once its last URL has expired.
 	Accept [][]byte
 
-	// MaxExpiry is the longest time that a URL may be asked to be valid for; zero
-	// means [DefaultMaxExpiry].
+	// MaxExpiry is the longest lifetime of a URL. Zero means [DefaultMaxExpiry].
 	MaxExpiry time.Duration
 
-	// BindPrincipal has a URL act for the principal in whose ctx it was signed, see
-	// [kms.WithPrincipal], as presigned URLs of S3 do: that principal needs the
-	// permission to use the key when the URL is used, and stands in the audit
-	// trail. Its ID and type can be read in the URL.
+	// BindPrincipal makes SignedURL put the principal of its ctx into the URL, see
+	// [kms.WithPrincipal]. The Handler then acts for that principal, as S3 does
+	// for presigned URLs: the principal needs permission to use the key when the
+	// URL is used, and appears in the audit trail. The URL shows its ID and type.
 	BindPrincipal bool
 
-	// Now is the clock; nil means [time.Now].
+	// Now is the clock. Nil means [time.Now].
 	Now func() time.Time
 }
 
-// NewSigner returns a signer for the bucket whose [Handler] is reached at base, an
-// absolute http or https URL without a query. The secret, and each of
-// opts.Accept, is 32 random bytes, and is copied.
+// NewSigner returns a signer for the bucket whose [Handler] clients reach at base,
+// an absolute http or https URL without a query. A slash at the end of base makes
+// no difference. The secret and each of opts.Accept are 32 random bytes. NewSigner
+// copies them.
 func NewSigner(base *url.URL, secret []byte, opts *SignerOptions) (*Signer, error) {
 	if opts == nil {
 		opts = new(SignerOptions)
 	}
 	if base == nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.User != nil ||
 		base.RawQuery != "" || base.ForceQuery || base.Fragment != "" {
-		return nil, fmt.Errorf("signedurl: %w: the base of signed URLs must be an absolute http or https URL without a query", sse.ErrInvalid)
+		return nil, fmt.Errorf("signedurl: %w: base must be an absolute http or https URL without user, query or fragment", sse.ErrInvalid)
 	}
 	if opts.MaxExpiry < 0 {
-		return nil, fmt.Errorf("signedurl: %w: negative MaxExpiry of signed URLs", sse.ErrInvalid)
+		return nil, fmt.Errorf("signedurl: %w: negative MaxExpiry", sse.ErrInvalid)
 	}
-	s := &Signer{
-		base:      *base,
-		scope:     base.String(),
-		maxExpiry: opts.MaxExpiry,
-		principal: opts.BindPrincipal,
-		now:       opts.Now,
-	}
+	s := &Signer{base: *base, maxExpiry: opts.MaxExpiry, principal: opts.BindPrincipal, now: opts.Now}
+	s.base.Path, s.base.RawPath = strings.TrimRight(base.Path, "/"), strings.TrimRight(base.RawPath, "/")
 	if s.maxExpiry == 0 {
 		s.maxExpiry = DefaultMaxExpiry
 	}
@@ -156,6 +128,9 @@ func newSigningSecret(b []byte) (signingSecret, error) {
 	if len(b) != secretSize {
 		return signingSecret{}, fmt.Errorf("signedurl: %w: secret has %d bytes, want %d", sse.ErrInvalid, len(b), secretSize)
 	}
+	if bytes.Equal(b, make([]byte, secretSize)) {
+		return signingSecret{}, fmt.Errorf("signedurl: %w: secret is all zeros (fill it from crypto/rand)", sse.ErrInvalid)
+	}
 	key := bytes.Clone(b)
 	mac := func(msg []byte) []byte {
 		h := hmac.New(sha256.New, key)
@@ -166,7 +141,7 @@ func newSigningSecret(b []byte) (signingSecret, error) {
 	return signingSecret{id: base64.RawURLEncoding.EncodeToString(id[:6]), mac: mac}, nil
 }
 
-// secret returns the secret that a URL names, or nil.
+// secret returns the secret with this id, or nil.
 func (s *Signer) secret(id string) *signingSecret {
 	for i := range s.secrets {
 		if s.secrets[i].id == id {
@@ -176,26 +151,39 @@ func (s *Signer) secret(id string) *signingSecret {
 	return nil
 }
 
-// Permit is what a signed URL allows.
-type Permit struct {
-	Key     string
-	Method  string    // GET, which is good for HEAD too, PUT or DELETE
-	Expires time.Time // the first moment at which it is no longer allowed
+// Sign returns a URL that allows what p says. The object need not exist. An empty
+// Method means GET, and a zero Expires one hour from now. Sign rounds Expires up
+// to a whole second. A Permit that makes no sense is [sse.ErrInvalid].
+func (s *Signer) Sign(p *Permit) (*url.URL, error) { return s.sign(p, s.now()) }
 
-	// ContentType and EnforceAbsentContentType are as in gocloud's
-	// SignedURLOptions. If neither is set, a PUT may be of any content type.
-	ContentType              string
-	EnforceAbsentContentType bool
-
-	// Principal is who signed, where that is bound; see [SignerOptions].
-	Principal kms.Principal
+func (s *Signer) sign(p *Permit, now time.Time) (*url.URL, error) {
+	complete := *p
+	if complete.Method == "" {
+		complete.Method = http.MethodGet
+	}
+	if complete.Expires.IsZero() {
+		complete.Expires = now.Add(gcblob.DefaultSignedURLExpiry)
+	}
+	if left := complete.Expires.Sub(now); left <= 0 || left > s.maxExpiry {
+		return nil, fmt.Errorf("signedurl: %w: lifetime of %v, want more than 0 and at most %v", sse.ErrInvalid, left, s.maxExpiry)
+	}
+	complete.Expires = time.Unix(complete.Expires.Add(time.Second-1).Unix(), 0)
+	if err := complete.check(); err != nil {
+		return nil, err
+	}
+	fields := complete.fields()
+	fields[paramSecret] = s.secrets[0].id
+	fields[paramSignature] = s.signature(&s.secrets[0], fields)
+	u := s.base
+	name := fileName(p.Key)
+	u.Path, u.RawPath = s.base.Path+"/"+name, s.base.EscapedPath()+"/"+url.PathEscape(name)
+	u.RawQuery = encodeQuery(fields)
+	return &u, nil
 }
 
-// SignedURL returns a URL for the object with this key, which need not exist. nil
-// opts and zero fields mean what they mean to gocloud's Bucket.SignedURL: GET,
-// for an hour. A URL is valid for at least opts.Expiry, and less than a second
-// longer. opts.BeforeSign is for the bucket that has the signer, and not called.
-// Options that make no sense are [sse.ErrInvalid].
+// SignedURL implements blob.URLSigner. It is [Signer.Sign] with the options of
+// gocloud's Bucket.SignedURL: nil opts and zero fields mean GET for an hour. It
+// does not call opts.BeforeSign, because the bucket does.
 func (s *Signer) SignedURL(ctx context.Context, key string, opts *driver.SignedURLOptions) (string, error) {
 	u, err := s.URLFromKey(ctx, key, opts)
 	if err != nil {
@@ -204,84 +192,51 @@ func (s *Signer) SignedURL(ctx context.Context, key string, opts *driver.SignedU
 	return u.String(), nil
 }
 
-// URLFromKey is [Signer.SignedURL] for fileblob.Options, which takes the signer as
-// its URLSigner.
+// URLFromKey implements fileblob.URLSigner. It is [Signer.SignedURL].
 func (s *Signer) URLFromKey(ctx context.Context, key string, opts *driver.SignedURLOptions) (*url.URL, error) {
-	p, err := s.permit(ctx, key, opts)
-	if err != nil {
-		return nil, fmt.Errorf("signedurl: %w: %w", sse.ErrInvalid, err)
-	}
-	u := s.base
-	u.RawQuery = s.query(p, &s.secrets[0])
-	return &u, nil
-}
-
-// permit returns what opts ask for.
-func (s *Signer) permit(ctx context.Context, key string, opts *driver.SignedURLOptions) (*Permit, error) {
 	if opts == nil {
 		opts = new(driver.SignedURLOptions)
 	}
+	now := s.now()
 	p := &Permit{
 		Key:                      key,
 		Method:                   opts.Method,
 		ContentType:              opts.ContentType,
 		EnforceAbsentContentType: opts.EnforceAbsentContentType && opts.ContentType == "",
 	}
-	if key == "" || !utf8.ValidString(key) {
-		return nil, errors.New("the key of a signed URL must be valid UTF-8 and not empty")
+	if opts.Expiry != 0 {
+		p.Expires = now.Add(opts.Expiry)
 	}
-	switch p.Method {
-	case http.MethodPut, http.MethodDelete, http.MethodGet:
-	case "":
-		p.Method = http.MethodGet
-	default:
-		return nil, fmt.Errorf("a signed URL cannot be for method %q", p.Method)
-	}
-	if p.Method != http.MethodPut && (opts.ContentType != "" || opts.EnforceAbsentContentType) {
-		return nil, errors.New("a content type can be enforced for PUT alone")
-	}
-	if p.ContentType != "" {
-		if _, _, err := mime.ParseMediaType(p.ContentType); err != nil {
-			return nil, fmt.Errorf("content type %q: %w", p.ContentType, err)
-		}
-	}
-	expiry := opts.Expiry
-	if expiry == 0 {
-		expiry = gcblob.DefaultSignedURLExpiry
-	}
-	if expiry < 0 || expiry > s.maxExpiry {
-		return nil, fmt.Errorf("a signed URL cannot be valid for %v, but for %v at most", expiry, s.maxExpiry)
-	}
-	// Up to whole seconds.
-	p.Expires = time.Unix(s.now().Add(expiry).Add(time.Second-1).Unix(), 0)
 	if s.principal {
 		p.Principal = kms.PrincipalFrom(ctx)
 	}
-	return p, nil
+	return s.sign(p, now)
 }
 
-// Verify returns what the request's signed URL allows, which covers the request's
-// method and content type. Any other request is [ErrForbidden].
+// Verify returns what the request's signed URL allows. The request's method and
+// content type must be allowed; the Handler checks the rest. Any other request is
+// a [RefusedError].
 func (s *Signer) Verify(r *http.Request) (*Permit, error) {
 	p, err := s.verify(r.URL)
 	if err != nil {
 		return nil, err
 	}
 	if p.Method != r.Method && !(p.Method == http.MethodGet && r.Method == http.MethodHead) {
-		return nil, fmt.Errorf("%w: it is for %s", ErrForbidden, p.Method)
+		return nil, &RefusedError{Code: CodeMethod, reason: fmt.Sprintf("URL is for %s", p.Method), key: p.Key}
 	}
 	types := r.Header["Content-Type"]
 	switch {
-	case p.EnforceAbsentContentType && len(types) != 0,
-		p.ContentType != "" && (len(types) != 1 || types[0] != p.ContentType):
-		return nil, fmt.Errorf("%w: it is for another content type", ErrForbidden)
+	case p.EnforceAbsentContentType && len(types) != 0:
+		return nil, &RefusedError{Code: CodeContentType, reason: "URL is for a request without Content-Type", key: p.Key}
+	case p.ContentType != "" && (len(types) != 1 || types[0] != p.ContentType):
+		return nil, &RefusedError{Code: CodeContentType, reason: fmt.Sprintf("URL is for Content-Type %q", p.ContentType), key: p.Key}
 	}
 	return p, nil
 }
 
-// KeyFromURL returns the key of a signed URL that is authentic and has not
-// expired, whatever it allows: it makes the signer a fileblob.URLSigner. A server
-// uses [Signer.Verify] instead, which knows the request.
+// KeyFromURL implements fileblob.URLSigner: it returns the key of a URL that is
+// authentic and has not expired, whatever the URL allows. Servers call
+// [Signer.Verify], which checks the request.
 func (s *Signer) KeyFromURL(_ context.Context, u *url.URL) (string, error) {
 	p, err := s.verify(u)
 	if err != nil {
@@ -290,73 +245,91 @@ func (s *Signer) KeyFromURL(_ context.Context, u *url.URL) (string, error) {
 	return p.Key, nil
 }
 
-// verify reads the query without trust, makes the URL that the signer would have
-// made of it, and compares.
+// verify returns the Permit of an authentic URL that has not expired.
 func (s *Signer) verify(u *url.URL) (*Permit, error) {
-	q, err := url.ParseQuery(u.RawQuery)
+	fields, err := s.authenticate(u.RawQuery)
 	if err != nil {
-		return nil, fmt.Errorf("%w: malformed query", ErrForbidden)
+		return nil, err
 	}
-	sec := s.secret(q.Get(paramSecret))
-	if sec == nil {
-		return nil, fmt.Errorf("%w: no signature, or one of an unknown secret", ErrForbidden)
-	}
-	expiry, err := strconv.ParseInt(q.Get(paramExpiry), 10, 64)
+	p, err := parsePermit(fields)
 	if err != nil {
-		return nil, fmt.Errorf("%w: malformed expiry", ErrForbidden)
+		return nil, err
 	}
-	p := &Permit{
-		Key:                      q.Get(paramKey),
-		Method:                   q.Get(paramMethod),
-		Expires:                  time.Unix(expiry, 0),
-		ContentType:              q.Get(paramContentType),
-		EnforceAbsentContentType: q.Has(paramContentType) && q.Get(paramContentType) == "",
-		Principal:                kms.Principal{ID: q.Get(paramPrincipal), Type: q.Get(paramPrincipalType)},
-	}
-	if !hmac.Equal([]byte(s.query(p, sec)), []byte(u.RawQuery)) {
-		return nil, fmt.Errorf("%w: wrong signature", ErrForbidden)
+	if !strings.HasSuffix(u.Path, "/"+fileName(p.Key)) {
+		return nil, &RefusedError{Code: CodeSignature, reason: "path of the URL does not end with the object's file name", key: p.Key}
 	}
 	if !s.now().Before(p.Expires) {
-		return nil, fmt.Errorf("%w: it expired at %v", ErrForbidden, p.Expires.UTC())
+		return nil, &RefusedError{Code: CodeExpired, reason: fmt.Sprintf("URL expired at %v", p.Expires.UTC()), key: p.Key}
 	}
 	return p, nil
 }
 
-// query returns the one query that stands for p.
-func (s *Signer) query(p *Permit, sec *signingSecret) string {
-	expiry := p.Expires.Unix()
-	contentRule := byte(0)
-	q := url.Values{
-		paramKey:    {p.Key},
-		paramMethod: {p.Method},
-		paramExpiry: {strconv.FormatInt(expiry, 10)},
-		paramSecret: {sec.id},
+// authenticate returns the decoded parameters of a query with a valid signature,
+// without those that only serve the signature.
+//
+// In a query, "+" is a space to HTML forms and URLSearchParams, and a plus to
+// those who follow RFC 3986, such as Java's URI, which also decodes %2B to "+". We
+// never write "+". If a client did, the signature decides what it meant.
+func (s *Signer) authenticate(query string) (map[string]string, error) {
+	refused := &RefusedError{Code: CodeSignature, reason: "URL is not signed"}
+	for _, unescape := range []func(string) (string, error){url.QueryUnescape, url.PathUnescape} {
+		fields, err := parseQuery(query, unescape)
+		if err != nil {
+			return nil, err
+		}
+		if fields[paramSignature] == "" {
+			return nil, refused
+		}
+		sec := s.secret(fields[paramSecret])
+		if sec == nil {
+			refused.reason = "URL is signed under an unknown secret"
+			return nil, refused
+		}
+		if hmac.Equal([]byte(fields[paramSignature]), []byte(s.signature(sec, fields))) {
+			delete(fields, paramSignature)
+			delete(fields, paramSecret)
+			return fields, nil
+		}
+		refused.reason = "URL was changed, or signed for another base URL"
 	}
-	switch {
-	case p.ContentType != "":
-		contentRule = 2
-		q.Set(paramContentType, p.ContentType)
-	case p.EnforceAbsentContentType:
-		contentRule = 1
-		q.Set(paramContentType, "")
-	}
-	if p.Principal != (kms.Principal{}) {
-		q.Set(paramPrincipal, p.Principal.ID)
-		q.Set(paramPrincipalType, p.Principal.Type)
-	}
+	return nil, refused
+}
+
+// signature returns the signature of fields, which may hold one already.
+func (s *Signer) signature(sec *signingSecret, fields map[string]string) string {
 	msg := []byte(labelURL)
-	msg = binary.BigEndian.AppendUint64(msg, uint64(expiry))
-	msg = append(msg, contentRule)
-	for _, field := range []string{s.scope, p.Method, p.Key, p.ContentType, p.Principal.ID, p.Principal.Type} {
+	frame := func(field string) {
 		msg = binary.BigEndian.AppendUint64(msg, uint64(len(field)))
 		msg = append(msg, field...)
 	}
-	q.Set(paramSignature, base64.RawURLEncoding.EncodeToString(sec.mac(msg)))
-	return q.Encode()
+	frame(s.base.String())
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if name != paramSignature {
+			frame(name)
+			frame(fields[name])
+		}
+	}
+	return base64.RawURLEncoding.EncodeToString(sec.mac(msg))
 }
 
-// String does not show the secrets.
-func (s *Signer) String() string { return "signer of URLs at " + s.scope }
+// fileName returns the last element of the path of a URL for key. Clients save the
+// object under that name.
+func fileName(key string) string {
+	key = strings.TrimRight(key, "/")
+	name := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\\' { // refused, or taken for a slash
+			return '_'
+		}
+		return r
+	}, key[strings.LastIndex(key, "/")+1:])
+	if name == "" || name == "." || name == ".." { // clients resolve these
+		return "object"
+	}
+	return name
+}
 
-// GoString does not show the secrets.
-func (s *Signer) GoString() string { return "signedurl.Signer(" + s.scope + ")" }
+// String returns the base URL and no secret.
+func (s *Signer) String() string { return "signer of URLs at " + s.base.String() }
+
+// GoString is like String.
+func (s *Signer) GoString() string { return "signedurl.Signer(" + s.base.String() + ")" }

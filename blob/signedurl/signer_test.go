@@ -56,7 +56,11 @@ func sign(t testing.TB, s *signedurl.Signer, key, method, contentType string) st
 
 // request returns a request as a server would see it.
 func request(method, rawQuery string, contentType ...string) *http.Request {
-	r := &http.Request{Method: method, URL: &url.URL{Path: "/shared", RawQuery: rawQuery}, Header: http.Header{}}
+	u := &url.URL{Path: "/shared/", RawQuery: rawQuery}
+	for _, key := range u.Query()["obj"] {
+		u.Path = "/shared/" + signedurl.FileName(key)
+	}
+	r := &http.Request{Method: method, URL: u, Header: http.Header{}}
 	if len(contentType) > 0 {
 		r.Header["Content-Type"] = contentType
 	}
@@ -88,7 +92,7 @@ func TestSignedURLAllows(t *testing.T) {
 			for _, key := range keys {
 				signed, err := s.SignedURL(t.Context(), key, &o)
 				require.NoError(t, err)
-				require.True(t, strings.HasPrefix(signed, signerBase+"?"), signed)
+				require.True(t, strings.HasPrefix(signed, signerBase+"/"), signed)
 				method := o.Method
 				if method == "" {
 					method = "GET"
@@ -168,7 +172,8 @@ func TestSignedURLIsForOneMethodAndType(t *testing.T) {
 	}
 }
 
-// TestSignedURLEveryEdit: no URL at a distance of one edit is accepted.
+// TestSignedURLEveryEdit: a query that is one edit away is refused, unless it says
+// the same in another spelling.
 func TestSignedURLEveryEdit(t *testing.T) {
 	c := newClock()
 	s := newSigner(t, signerBase, secretOf(1), &signedurl.SignerOptions{Now: c.now, BindPrincipal: true})
@@ -186,68 +191,102 @@ func TestSignedURLEveryEdit(t *testing.T) {
 			types = []string{opts.ContentType}
 		}
 		method := max(opts.Method, "GET")
-		_, err = s.Verify(request(method, q, types...))
+		want, err := s.Verify(request(method, q, types...))
 		require.NoError(t, err)
-		refused := 0
-		refuse := func(edited string) {
-			_, err := s.Verify(request(method, edited, types...))
-			if err == nil {
-				t.Fatalf("accepted %q for %q", edited, q)
+		values, err := url.ParseQuery(q)
+		require.NoError(t, err)
+		refused, accepted := 0, 0
+		try := func(edited string) {
+			got, err := s.Verify(request(method, edited, types...))
+			if err != nil {
+				require.ErrorIs(t, err, signedurl.ErrForbidden)
+				refused++
+				return
 			}
-			require.ErrorIs(t, err, signedurl.ErrForbidden)
-			refused++
+			same, err := url.ParseQuery(edited)
+			require.NoError(t, err, edited)
+			require.Equal(t, values, same, edited)
+			require.Equal(t, want, got)
+			accepted++
 		}
 		for i := range len(q) {
 			for b := range 256 {
 				if byte(b) != q[i] {
-					refuse(q[:i] + string([]byte{byte(b)}) + q[i+1:])
+					try(q[:i] + string([]byte{byte(b)}) + q[i+1:])
 				}
 			}
-			refuse(q[:i])
-			refuse(q[i+1:])
-			refuse(q[:i] + q[i+1:])
+			try(q[:i])
+			try(q[i+1:])
+			try(q[:i] + q[i+1:])
 			for _, add := range []string{"&", "=", "a", "0", "%00", "+", ";", "-", "&x=y&"} {
-				refuse(q[:i] + add + q[i:])
+				try(q[:i] + add + q[i:])
 			}
 			if i+1 < len(q) && q[i] != q[i+1] {
-				refuse(q[:i] + q[i+1:i+2] + q[i:i+1] + q[i+2:])
+				try(q[:i] + q[i+1:i+2] + q[i:i+1] + q[i+2:])
 			}
 		}
 		require.Greater(t, refused, 100*256)
+		require.Less(t, accepted, 30) // %2f for %2F, and empty parameters
 	}
 }
 
-func TestSignedURLHasOneSpelling(t *testing.T) {
+// TestSpellings: clients that decode a query and encode it again change how it is
+// spelled. What it says decides.
+func TestSpellings(t *testing.T) {
 	s := newSigner(t, signerBase, secretOf(1), nil)
-	q := queryOf(t, sign(t, s, "a/b c", "PUT", "text/plain"))
+	q := queryOf(t, sign(t, s, "a/b c+d;e:@,'()*?", "PUT", "image/svg+xml"))
 	values, err := url.ParseQuery(q)
 	require.NoError(t, err)
 	params := strings.Split(q, "&")
-	for name, edited := range map[string]string{
-		"empty":                   "",
-		"hex in lower case":       strings.Replace(q, "%2F", "%2f", 1),
-		"slash in the clear":      strings.Replace(q, "%2F", "/", 1),
-		"space as %20":            strings.Replace(q, "+", "%20", 1),
-		"letter escaped":          strings.Replace(q, "obj=a", "obj=%61", 1),
-		"parameter twice":         q + "&" + params[0],
-		"another value first":     "obj=other&" + q,
-		"another value last":      q + "&obj=other",
-		"unknown parameter":       q + "&utm_source=mail",
-		"empty parameter":         q + "&",
-		"empty principal":         "by=&" + q,
-		"order":                   strings.Join(append(params[1:len(params):len(params)], params[0]), "&"),
-		"padded signature":        q + "%3D",
-		"expiry with a sign":      strings.Replace(q, "expiry=", "expiry=%2B", 1),
-		"expiry with a zero":      strings.Replace(q, "expiry=", "expiry=0", 1),
-		"method in lower case":    strings.Replace(q, "PUT", "put", 1),
-		"no signature":            strings.Replace(q, "signature="+values.Get("signature"), "signature=", 1),
-		"signature as std base64": strings.Replace(q, values.Get("signature"), url.QueryEscape(toStdBase64(t, values.Get("signature"))), 1),
-		"malformed":               q + "&%zz",
+	edit := func(old, new string) string {
+		edited := strings.ReplaceAll(q, old, new)
+		require.NotEqual(t, q, edited)
+		return edited
+	}
+	for _, tc := range []struct {
+		name, query string
+		ok          bool
+	}{
+		{"as signed", q, true},
+		{"in a form's encoding, as URLSearchParams", values.Encode(), true},
+		{"hex in lower case", edit("%2F", "%2f"), true},
+		{"slash as it is", edit("%2F", "/"), true},
+		{"plus as it is, as Java's URI", edit("%2B", "+"), true},
+		{"semicolon as it is, as yarl", edit("%3B", ";"), true},
+		{"all of it as it is", strings.NewReplacer("%2F", "/", "%3B", ";", "%3A", ":", "%40", "@", "%2C", ",", "%27", "'", "%28", "(", "%29", ")", "%2A", "*", "%3F", "?").Replace(q), true},
+		{"letter escaped", edit("obj=a", "obj=%61"), true},
+		{"name escaped", edit("obj=a", "%6fbj=a"), true},
+		{"another order", strings.Join(append(params[1:len(params):len(params)], params[0]), "&"), true},
+		{"empty parameter", q + "&", true},
+
+		{"empty", "", false},
+		{"space and plus as plus", edit("%20", "+")[:0] + strings.NewReplacer("%20", "+", "%2B", "+").Replace(q), false},
+		{"parameter twice", q + "&" + params[0], false},
+		{"another value first", "obj=other&" + q, false},
+		{"another value last", q + "&obj=other", false},
+		{"another value, name escaped", q + "&%6fbj=other", false},
+		{"unknown parameter", q + "&utm_source=mail", false},
+		{"empty principal", "by=&" + q, false},
+		{"no limit", q + "&maxSize=0", false},
+		{"padded signature", q + "%3D", false},
+		{"expiry with a sign", edit("expiry=", "expiry=%2B"), false},
+		{"expiry with a zero", edit("expiry=", "expiry=0"), false},
+		{"method in lower case", edit("PUT", "put"), false},
+		{"name in upper case", edit("obj=", "OBJ="), false},
+		{"no signature", edit("signature="+values.Get("signature"), "signature="), false},
+		{"signature as std base64", edit(values.Get("signature"), url.QueryEscape(toStdBase64(t, values.Get("signature")))), false},
+		{"malformed", q + "&%zz", false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			require.NotEqual(t, q, edited)
-			_, err := s.Verify(request("PUT", edited, "text/plain"))
-			require.ErrorIs(t, err, signedurl.ErrForbidden)
+		t.Run(tc.name, func(t *testing.T) {
+			r := request("PUT", tc.query, "image/svg+xml")
+			r.URL.Path = "/shared/b c+d;e:@,'()*?"
+			p, err := s.Verify(r)
+			if !tc.ok {
+				require.ErrorIs(t, err, signedurl.ErrForbidden)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, "a/b c+d;e:@,'()*?", p.Key)
 		})
 	}
 }
@@ -256,6 +295,23 @@ func toStdBase64(t *testing.T, s string) string {
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	require.NoError(t, err)
 	return base64.StdEncoding.EncodeToString(b)
+}
+
+// TestLaterRestrictionsAreRefused: a restriction that a later version signs is not
+// ignored by this one.
+func TestLaterRestrictionsAreRefused(t *testing.T) {
+	s := newSigner(t, signerBase, secretOf(1), nil)
+	_, err := s.Verify(request("GET", signedurl.SignFields(s, map[string]string{"obj": "k", "method": "GET", "expiry": "9999999999"})))
+	require.NoError(t, err)
+	for _, fields := range []map[string]string{
+		{"obj": "k", "method": "GET", "expiry": "9999999999", "ip": "10.0.0.1"},
+		{"obj": "k", "method": "GET", "expiry": "09999999999"},
+		{"obj": "k", "method": "GET"},
+	} {
+		_, err := s.Verify(request("GET", signedurl.SignFields(s, fields)))
+		require.ErrorIs(t, err, signedurl.ErrForbidden)
+		require.ErrorContains(t, err, "later version")
+	}
 }
 
 // TestSignedURLPartsDoNotSwap: no mix of two good URLs is good.
@@ -299,8 +355,7 @@ func TestSignedURLPartsDoNotSwap(t *testing.T) {
 				if good[q] {
 					continue
 				}
-				u := &url.URL{RawQuery: q}
-				_, err := s.KeyFromURL(t.Context(), u)
+				_, err := s.KeyFromURL(t.Context(), request("GET", q).URL)
 				require.ErrorIs(t, err, signedurl.ErrForbidden, q)
 				tried++
 			}
@@ -406,14 +461,82 @@ func TestNewSignerRefuses(t *testing.T) {
 	require.ErrorIs(t, err, sse.ErrInvalid)
 	u, err := url.Parse(signerBase)
 	require.NoError(t, err)
-	for _, n := range []int{0, 1, 31, 33, 64} {
-		_, err := signedurl.NewSigner(u, make([]byte, n), nil)
+	for _, bad := range [][]byte{nil, {7}, bytes.Repeat([]byte{7}, 31), bytes.Repeat([]byte{7}, 33), make([]byte, 32)} {
+		_, err := signedurl.NewSigner(u, bad, nil)
 		require.ErrorIs(t, err, sse.ErrInvalid)
-		_, err = signedurl.NewSigner(u, secretOf(1), &signedurl.SignerOptions{Accept: [][]byte{make([]byte, n)}})
+		_, err = signedurl.NewSigner(u, secretOf(1), &signedurl.SignerOptions{Accept: [][]byte{bad}})
 		require.ErrorIs(t, err, sse.ErrInvalid)
 	}
 	_, err = signedurl.NewSigner(u, secretOf(1), &signedurl.SignerOptions{MaxExpiry: -1})
 	require.ErrorIs(t, err, sse.ErrInvalid)
+}
+
+// TestBaseWithAndWithoutSlash: a slash at the end of the base makes no difference,
+// and the object's file name follows.
+func TestBaseWithAndWithoutSlash(t *testing.T) {
+	for base, want := range map[string]string{
+		"https://photos.example":         "https://photos.example/cat.jpg?",
+		"https://photos.example/":        "https://photos.example/cat.jpg?",
+		"https://photos.example/shared":  "https://photos.example/shared/cat.jpg?",
+		"https://photos.example/shared/": "https://photos.example/shared/cat.jpg?",
+		"https://photos.example/a%2Fb/":  "https://photos.example/a%2Fb/cat.jpg?",
+	} {
+		s := newSigner(t, base, secretOf(1), nil)
+		signed := sign(t, s, "2026/cat.jpg", "GET", "")
+		require.True(t, strings.HasPrefix(signed, want), signed)
+		for _, other := range []string{strings.TrimRight(base, "/"), strings.TrimRight(base, "/") + "/"} {
+			_, err := newSigner(t, other, secretOf(1), nil).Verify(request("GET", queryOf(t, signed)))
+			require.NoError(t, err)
+		}
+	}
+}
+
+// TestFileNames: clients save the object under the last element of the URL's path.
+func TestFileNames(t *testing.T) {
+	s := newSigner(t, signerBase, secretOf(1), nil)
+	for key, want := range map[string]string{
+		"cat.jpg": "cat.jpg", "a/b/ünïcode name?.pdf": "ünïcode name?.pdf", "a/b/": "b", "100%.txt": "100%.txt",
+		"/": "object", "..": "object", "a/.": "object", "a\\b": "a_b", "new\nline\x00": "new_line_", "semi;colon": "semi;colon",
+	} {
+		u, err := url.Parse(sign(t, s, key, "GET", ""))
+		require.NoError(t, err)
+		require.Equal(t, "/shared/"+want, u.Path)
+		require.Equal(t, 2, strings.Count(u.EscapedPath(), "/"))
+		p, err := s.Verify(&http.Request{Method: "GET", URL: u})
+		require.NoError(t, err)
+		require.Equal(t, key, p.Key)
+	}
+}
+
+// TestSignPermits: all that a Permit says comes back.
+func TestSignPermits(t *testing.T) {
+	s := newSigner(t, signerBase, secretOf(1), nil)
+	expires := time.Unix(time.Now().Add(time.Minute).Unix(), 0)
+	for _, p := range []signedurl.Permit{
+		{Key: "k", Method: "GET", Expires: expires, IfMatch: `"e"`, ResponseContentType: "text/csv", ResponseContentDisposition: `attachment; filename="ü.csv"`, ResponseCacheControl: "max-age=60"},
+		{Key: "k", Method: "PUT", Expires: expires, MaxSize: 1 << 40, ContentType: "a/b", Principal: kms.Principal{ID: "al"}},
+		{Key: "k", Method: "PUT", Expires: expires, EnforceAbsentContentType: true, Principal: kms.Principal{Type: "User"}},
+	} {
+		u, err := s.Sign(&p)
+		require.NoError(t, err)
+		got, err := s.Verify(request(p.Method, u.RawQuery, strings.Fields(p.ContentType)...))
+		require.NoError(t, err)
+		require.Equal(t, &p, got)
+	}
+	for name, p := range map[string]signedurl.Permit{
+		"size of GET":             {Key: "k", MaxSize: 1},
+		"negative size":           {Key: "k", Method: "PUT", MaxSize: -1},
+		"type set and absent":     {Key: "k", Method: "PUT", ContentType: "a/b", EnforceAbsentContentType: true},
+		"If-Match of PUT":         {Key: "k", Method: "PUT", IfMatch: `"e"`},
+		"If-Match of DELETE":      {Key: "k", Method: "DELETE", IfMatch: `"e"`},
+		"response header of PUT":  {Key: "k", Method: "PUT", ResponseCacheControl: "max-age=60"},
+		"header with a line feed": {Key: "k", ResponseContentDisposition: "inline\r\nX: y"},
+		"no content type":         {Key: "k", ResponseContentType: "nothing/"},
+		"past":                    {Key: "k", Expires: time.Now().Add(-time.Second)},
+	} {
+		_, err := s.Sign(&p)
+		require.ErrorIs(t, err, sse.ErrInvalid, name)
+	}
 }
 
 func TestSignerSecretsRotate(t *testing.T) {
@@ -446,7 +569,7 @@ func TestSignerSecretsRotate(t *testing.T) {
 func TestSignerOfAnotherBucketRefuses(t *testing.T) {
 	signed := queryOf(t, sign(t, newSigner(t, signerBase, secretOf(1), nil), "k", "GET", ""))
 	for _, base := range []string{
-		signerBase + "/", signerBase + "2", "http://photos.example/shared", "https://docs.example/shared", "https://photos.example:443/shared", "https://photos.example/Shared",
+		signerBase + "2", signerBase + "/x", "http://photos.example/shared", "https://docs.example/shared", "https://photos.example:443/shared", "https://photos.example/Shared",
 	} {
 		_, err := newSigner(t, base, secretOf(1), nil).Verify(request("GET", signed))
 		require.ErrorIs(t, err, signedurl.ErrForbidden, base)
@@ -545,7 +668,7 @@ func FuzzVerify(f *testing.F) {
 		for _, key := range []string{"k", "a/b c", "ü"} {
 			u, err := s.URLFromKey(context.Background(), key, &opts)
 			require.NoError(f, err)
-			signed[u.RawQuery] = true
+			signed[u.Query().Encode()] = true
 			f.Add(opts.Method, u.RawQuery, opts.ContentType)
 		}
 	}
@@ -562,7 +685,9 @@ func FuzzVerify(f *testing.F) {
 			require.Nil(t, p)
 			return
 		}
-		require.True(t, signed[query], query)
+		fields, err := url.ParseQuery(strings.ReplaceAll(query, ";", "%3B"))
+		require.NoError(t, err)
+		require.True(t, signed[fields.Encode()], query)
 		require.True(t, p.Method == method || p.Method == "GET" && method == "HEAD")
 	})
 }

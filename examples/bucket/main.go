@@ -97,7 +97,7 @@ func main() {
 	status, body := fetch(link)
 	ensure(status == http.StatusOK && body == "a beach", "the link gives %d: %s", status, body)
 	fmt.Printf("shared link: %d, %q\n", status, body)
-	status, _ = fetch(strings.Replace(link, "holiday", "team%2Froadmap", 1))
+	status, _ = fetch(strings.ReplaceAll(link, "holiday", "team%2Froadmap"))
 	ensure(status == http.StatusForbidden, "a forged link gives %d", status)
 	fmt.Printf("forged link: %d\n\n", status)
 

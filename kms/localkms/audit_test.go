@@ -394,10 +394,9 @@ func done(records []audit.Record, op kms.Operation) (count int) {
 		if r.Operation != op {
 			continue
 		}
-		switch {
-		case r.Outcome == audit.OutcomeSuccess:
+		if r.Outcome == audit.OutcomeSuccess {
 			count++
-		case r.Retracts:
+		} else {
 			count--
 		}
 	}

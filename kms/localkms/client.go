@@ -27,9 +27,8 @@ type Client struct {
 }
 
 var (
-	_ kms.Client      = (*Client)(nil)
-	_ kms.Authorizer  = (*Client)(nil)
-	_ kms.KeyComparer = (*Client)(nil)
+	_ kms.Client     = (*Client)(nil)
+	_ kms.Authorizer = (*Client)(nil)
 )
 
 // Account returns the client's account.

@@ -213,7 +213,7 @@ func accessLog(logger *slog.Logger, signer *signedurl.Signer, next http.Handler)
 		}
 		cut := true
 		defer func() {
-			logger.Info("request", "method", r.Method, "key", key, "status", seen.status, "bytes", seen.bytes, "cut", cut,
+			logger.Info("request", "method", r.Method, "key", key, "status", seen.status, "code", w.Header().Get(signedurl.ErrorCodeHeader), "bytes", seen.bytes, "cut", cut,
 				"duration", time.Since(begin).Round(time.Microsecond).String(), "remote", r.RemoteAddr)
 		}()
 		next.ServeHTTP(seen, r)

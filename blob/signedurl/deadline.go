@@ -1,0 +1,93 @@
+package signedurl
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+)
+
+// sendSize is how many bytes a client must receive within one idle timeout.
+const sendSize = 16 << 10
+
+// refusalTime is how long a client may go on to send a body that nobody wants, so
+// that it can finish and read the response.
+const refusalTime = 2 * time.Second
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// sender writes an object to a client that must keep receiving. A connection
+// without deadlines has none: [http.ErrNotSupported] is ignored throughout.
+type sender struct {
+	w    http.ResponseWriter
+	conn *http.ResponseController
+	idle time.Duration
+}
+
+func (h *Handler) sender(w http.ResponseWriter) *sender {
+	return &sender{w, http.NewResponseController(w), h.opts.IdleTimeout}
+}
+
+func (s *sender) Write(p []byte) (n int, err error) {
+	for err == nil && len(p) > 0 {
+		if s.idle > 0 {
+			_ = s.conn.SetWriteDeadline(time.Now().Add(s.idle))
+		}
+		var k int
+		k, err = s.w.Write(p[:min(len(p), sendSize)])
+		n, p = n+k, p[k:]
+	}
+	return n, err
+}
+
+// finish bounds the time in which the server sends what is in its buffers.
+func (s *sender) finish() {
+	if s.idle > 0 {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(s.idle))
+	}
+}
+
+// receiver reads the body of a request from a client that must keep sending.
+type receiver struct {
+	r    io.Reader
+	conn *http.ResponseController
+	idle time.Duration
+}
+
+func (h *Handler) receiver(w http.ResponseWriter, body io.Reader) *receiver {
+	return &receiver{body, http.NewResponseController(w), h.opts.IdleTimeout}
+}
+
+func (s *receiver) Read(p []byte) (int, error) {
+	if s.idle > 0 {
+		_ = s.conn.SetReadDeadline(time.Now().Add(s.idle))
+	}
+	n, err := s.r.Read(p)
+	if err != nil && s.idle > 0 { // else the server would take it for a client that has gone
+		_ = s.conn.SetReadDeadline(time.Time{})
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = &httpError{http.StatusRequestTimeout, "RequestTimeout", &goneError{err}}
+	}
+	return n, err
+}
+
+// dropBody keeps a client whose request failed from holding the connection: the
+// server would wait for the body before it lets go.
+func dropBody(w http.ResponseWriter, r *http.Request) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusalTime))
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// breakOff ends a response that has begun, without its end.
+func breakOff(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(longAgo)
+	panic(http.ErrAbortHandler)
+}

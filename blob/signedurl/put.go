@@ -1,0 +1,177 @@
+package signedurl
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+)
+
+// put stores the body of the request.
+func (h *Handler) put(w http.ResponseWriter, r *http.Request, p *Permit) error {
+	opts, err := writerOptions(r)
+	if err != nil {
+		return err
+	}
+	limit := h.opts.MaxSize
+	if p.MaxSize > 0 && (limit < 0 || p.MaxSize < limit) {
+		limit = p.MaxSize
+	}
+	src := &upload{r: h.receiver(w, r.Body)}
+	if limit >= 0 {
+		if r.ContentLength > limit {
+			return &http.MaxBytesError{Limit: limit}
+		}
+		src.r = http.MaxBytesReader(w, io.NopCloser(src.r), limit)
+	}
+	if opts.ContentMD5 != nil {
+		src.md5 = md5.New()
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	dst, err := h.bucket.NewWriter(ctx, p.Key, opts)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(dst, src)
+	switch {
+	case src.err != nil:
+		err = src.err // which the bucket may have wrapped
+	case err == nil && r.ContentLength >= 0 && n != r.ContentLength: // net/http checks this, other servers may not
+		err = &httpError{http.StatusBadRequest, "IncompleteBody", errors.New("signedurl: body does not match its Content-Length")}
+	case err == nil && src.md5 != nil && !bytes.Equal(src.md5.Sum(nil), opts.ContentMD5):
+		err = &httpError{http.StatusBadRequest, "BadDigest", errors.New("signedurl: body does not match its Content-MD5")}
+	}
+	if err != nil {
+		cancel() // Close then stores nothing
+		_ = dst.Close()
+		return err
+	}
+	if err := dst.Close(); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// upload is the body of a PUT. It remembers its own error, to tell it from one of
+// the bucket.
+type upload struct {
+	r   io.Reader
+	md5 hash.Hash
+	err error
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	n, err := u.r.Read(p)
+	if u.md5 != nil {
+		u.md5.Write(p[:n])
+	}
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	u.err = err
+	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
+	_, ours := errors.AsType[*httpError](err)
+	if !tooLarge && !ours {
+		u.err = &httpError{http.StatusBadRequest, "IncompleteBody", &goneError{err}}
+	}
+	return n, u.err
+}
+
+// writerOptions returns what the headers of a PUT ask for.
+func writerOptions(r *http.Request) (*gcblob.WriterOptions, error) {
+	if err := checkSupported(r); err != nil {
+		return nil, err
+	}
+	opts := &gcblob.WriterOptions{
+		ContentType:        r.Header.Get("Content-Type"),
+		ContentEncoding:    r.Header.Get("Content-Encoding"),
+		ContentLanguage:    r.Header.Get("Content-Language"),
+		ContentDisposition: r.Header.Get("Content-Disposition"),
+		CacheControl:       r.Header.Get("Cache-Control"),
+		IfNotExist:         r.Header.Get("If-None-Match") != "",
+	}
+	if opts.ContentType == "" {
+		opts.ContentType = "application/octet-stream" // the bucket would guess
+	} else if _, _, err := mime.ParseMediaType(opts.ContentType); err != nil {
+		return nil, &httpError{http.StatusBadRequest, "InvalidArgument", fmt.Errorf("signedurl: Content-Type: %w", err)}
+	}
+	if digest, ok := r.Header["Content-Md5"]; ok {
+		sum, err := base64.StdEncoding.Strict().DecodeString(digest[0])
+		if err != nil || len(sum) != md5.Size || len(digest) != 1 {
+			return nil, &httpError{http.StatusBadRequest, "InvalidDigest", errors.New("signedurl: malformed Content-MD5")}
+		}
+		opts.ContentMD5 = sum
+	}
+	return opts, nil
+}
+
+// checkSupported refuses a PUT or DELETE whose headers ask for what the Handler
+// cannot do. To ignore such a header would be to lie: the object would be replaced
+// although it changed, or would lack its metadata.
+func checkSupported(r *http.Request) error {
+	refuse := func(status int, code, name string) error {
+		return &httpError{status, code, fmt.Errorf("signedurl: %s of a %s is not supported", name, r.Method)}
+	}
+	for name, values := range r.Header {
+		switch name {
+		case "If-None-Match":
+			if r.Method != http.MethodPut || len(values) != 1 || strings.TrimSpace(values[0]) != "*" {
+				return refuse(http.StatusNotImplemented, "NotImplemented", name)
+			}
+		case "If-Match", "If-Modified-Since", "If-Unmodified-Since":
+			return refuse(http.StatusNotImplemented, "NotImplemented", name)
+		case "Content-Encoding":
+			if strings.Contains(strings.ToLower(strings.Join(values, ",")), "aws-chunked") {
+				return refuse(http.StatusNotImplemented, "NotImplemented", "Content-Encoding aws-chunked")
+			}
+		case "Content-Range":
+			return refuse(http.StatusBadRequest, "InvalidArgument", name)
+		}
+		// S3's headers, apart from one that CloudFront adds to each request.
+		if strings.HasPrefix(name, "X-Amz-") && name != "X-Amz-Cf-Id" {
+			return refuse(http.StatusNotImplemented, "NotImplemented", name)
+		}
+	}
+	return nil
+}
+
+// delete deletes the object. To delete one that does not exist succeeds, as on S3.
+func (h *Handler) delete(w http.ResponseWriter, r *http.Request, p *Permit) error {
+	if err := checkSupported(r); err != nil {
+		return err
+	}
+	err := h.bucket.Delete(r.Context(), p.Key)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		err = h.checkMissing(r.Context(), p.Key, err)
+	}
+	if err != nil && !cannotHold(err) {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// checkMissing returns nil if the bucket's listing agrees that the object does not
+// exist. Google's store also says "not found" to a caller who may not delete.
+func (h *Handler) checkMissing(ctx context.Context, key string, notFound error) error {
+	page, _, err := h.bucket.ListPage(ctx, gcblob.FirstPageToken, 1, &gcblob.ListOptions{Prefix: key})
+	if err != nil {
+		return err
+	}
+	if len(page) > 0 && page[0].Key == key { // listings are sorted, and key sorts first
+		return &httpError{http.StatusForbidden, "AccessDenied", fmt.Errorf("signedurl: store lists the object that it did not find: %w", notFound)}
+	}
+	return nil
+}

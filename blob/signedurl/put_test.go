@@ -1,0 +1,147 @@
+package signedurl_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/md5"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/signedurl"
+)
+
+func digest(content string) string {
+	sum := md5.Sum([]byte(content))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// TestDisconnectWhileWriting: what did not come whole is not stored.
+func TestDisconnectWhileWriting(t *testing.T) {
+	sizes := map[string]int{"nothing": 0, "below sniffing": 100, "some": 5_000, "much": 3_000_000}
+	for _, b := range newBeds(t, nil) {
+		for name, sent := range sizes {
+			for _, how := range []string{"Content-Length: 4000000", "Transfer-Encoding: chunked"} {
+				for _, contentType := range []string{"", "Content-Type: a/b\r\n"} {
+					t.Run(strings.Join([]string{b.name, name, how, contentType}, "/"), func(t *testing.T) {
+						u, err := url.Parse(b.url(t, "k", "PUT", ""))
+						require.NoError(t, err)
+						conn, err := net.Dial("tcp", u.Host)
+						require.NoError(t, err)
+						fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n\r\n", u.RequestURI(), u.Host, contentType, how)
+						if strings.HasPrefix(how, "Transfer") {
+							fmt.Fprintf(conn, "%x\r\n", 4_000_000)
+						}
+						_, err = conn.Write(pattern(sent))
+						require.NoError(t, err)
+						require.NoError(t, conn.Close())
+						<-b.done
+						require.False(t, b.has(t, "k"))
+					})
+				}
+			}
+		}
+		// Nor does it hurt what was there.
+		t.Run(b.name+"/replacing", func(t *testing.T) {
+			b.write(t, "old", []byte("old"), nil)
+			req, err := http.NewRequestWithContext(t.Context(), "PUT", b.url(t, "old", "PUT", ""),
+				io.MultiReader(bytes.NewReader(pattern(100_000)), iotest.ErrReader(errors.New("the client fails"))))
+			require.NoError(t, err)
+			_, err = b.server.Client().Do(req)
+			require.Error(t, err)
+			<-b.done
+			got, err := b.bucket.ReadAll(t.Context(), "old")
+			require.NoError(t, err)
+			require.Equal(t, "old", string(got))
+		})
+	}
+}
+
+// TestPutCommitsOnce: the bucket's writer is closed in every case, and published
+// only if all is well.
+func TestPutCommitsOnce(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		body   io.Reader
+		header []string
+		status int
+		commit bool
+	}{
+		{"well", strings.NewReader("body"), nil, 200, true},
+		{"of unknown length", io.MultiReader(strings.NewReader("bo"), strings.NewReader("dy")), nil, 200, true},
+		{"wrong digest", strings.NewReader("body"), []string{"Content-Md5", digest("other")}, 400, false},
+		{"too long, unknown length", io.MultiReader(bytes.NewReader(make([]byte, 1001))), nil, 413, false},
+		{"as long as it may be", bytes.NewReader(make([]byte, 1000)), nil, 200, true},
+		{"longest, unknown length", io.MultiReader(bytes.NewReader(make([]byte, 1000))), nil, 200, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newScript(nil)
+			b := newBed(t, "script", s.bucket(), &signedurl.HandlerOptions{MaxSize: 1000})
+			got := b.do(t, "PUT", b.url(t, "k", "PUT", ""), tc.body, append(tc.header, "Content-Type", "a/b")...)
+			require.Equal(t, tc.status, got.status)
+			<-b.done
+			require.Len(t, s.writes, 1)
+			require.True(t, s.writes[0].closed)
+			require.Equal(t, tc.commit, s.writes[0].committed)
+			require.Equal(t, "a/b", s.writes[0].contentType)
+		})
+	}
+	t.Run("too long is refused at once", func(t *testing.T) {
+		s := newScript(nil)
+		b := newBed(t, "script", s.bucket(), &signedurl.HandlerOptions{MaxSize: 1000})
+		require.Equal(t, 413, b.do(t, "PUT", b.url(t, "k", "PUT", ""), bytes.NewReader(make([]byte, 1001))).status)
+		require.Empty(t, s.writes)
+	})
+	// A server, or what stands before the handler, that hands a body on as it comes.
+	for name, body := range map[string]string{"shorter than it says": "bod", "longer than it says": "body and more"} {
+		t.Run(name, func(t *testing.T) {
+			mem := newMem(t)
+			b := newBed(t, "plain", mem, nil)
+			r := httptest.NewRequest("PUT", b.url(t, "k", "PUT", ""), strings.NewReader(body))
+			r.ContentLength = 4
+			rec := httptest.NewRecorder()
+			signedurl.NewHandler(mem, b.signer, nil).ServeHTTP(rec, r)
+			require.Equal(t, 400, rec.Code)
+			_, err := mem.ReadAll(t.Context(), "k")
+			require.ErrorIs(t, err, gcerrors.ErrNotFound)
+		})
+	}
+	t.Run("without a limit", func(t *testing.T) {
+		s := newScript(nil)
+		b := newBed(t, "script", s.bucket(), &signedurl.HandlerOptions{MaxSize: -1})
+		require.Equal(t, 200, b.do(t, "PUT", b.url(t, "k", "PUT", ""), bytes.NewReader(make([]byte, 1001))).status)
+	})
+	t.Run("the bucket refuses", func(t *testing.T) {
+		s := newScript(nil)
+		s.openErr = fmt.Errorf("no: %w", blob.ErrPolicy)
+		b := newBed(t, "script", s.bucket(), nil)
+		require.Equal(t, 403, b.do(t, "PUT", b.url(t, "k", "PUT", ""), strings.NewReader("x"), "Content-Type", "a/b").status)
+	})
+}
+
+// TestRefusedPutDoesNotTakeTheBody: a client that waits for leave to send gets the
+// refusal first.
+func TestRefusedPutDoesNotTakeTheBody(t *testing.T) {
+	b := newBed(t, "plain", newMem(t), nil)
+	u, err := url.Parse(b.url(t, "k", "GET", ""))
+	require.NoError(t, err)
+	conn, err := net.Dial("tcp", u.Host)
+	require.NoError(t, err)
+	defer conn.Close()
+	fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: %s\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n", u.RequestURI(), u.Host)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 403 Forbidden\r\n", line)
+}
