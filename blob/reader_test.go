@@ -483,6 +483,8 @@ func TestDamagedChunks(t *testing.T) {
 			require.ErrorIs(t, err, sse.ErrCorrupt)
 			_, err = readRange(b.Bucket, "k", 1<<20, 10)
 			require.ErrorIs(t, err, sse.ErrCorrupt, "beyond the end")
+			_, err = readRange(waived.Bucket, "k", 1<<20, 10)
+			require.ErrorIs(t, err, sse.ErrCorrupt, "beyond the end, whose check is not waived")
 			if len(stored) > blob.DefaultEnvelopeSize+2*sealedChunk+16 {
 				got, err := readRange(waived.Bucket, "k", 10, 10)
 				require.NoError(t, err)
