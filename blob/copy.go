@@ -78,7 +78,7 @@ func (c *copying) run(ctx context.Context) error {
 		if err != nil {
 			return store.OpenError(err)
 		}
-		if again.ETag != attrs.ETag || again.Size != attrs.Size || !again.ModTime.Equal(attrs.ModTime) || r.Size() != attrs.Size {
+		if !store.VersionOf(again).Same(store.VersionOf(attrs)) || !store.VersionRead(r).Same(store.VersionOf(attrs)) {
 			return ErrChanged
 		}
 		return nil

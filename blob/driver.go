@@ -118,7 +118,7 @@ func (b *Bucket) contentSize(ctx context.Context, key string, a *gcblob.Attribut
 	switch {
 	case err != nil && !errors.Is(err, ErrPlain):
 		return 0, err
-	case o.Stored >= 0 && o.Stored != a.Size || !sameSecond(o.ModTime, a.ModTime):
+	case !o.Version().Same(store.VersionOf(a)):
 		return 0, ErrChanged
 	case err == nil:
 		return stored.PlaintextSize(a.Size, o.Envelope.Size())

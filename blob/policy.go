@@ -15,7 +15,8 @@ type Policy struct {
 	Modes []sse.Mode
 
 	// KMSKeys are the key ids under which SSE-KMS writes may be, as the key
-	// service resolves them: an alias is none. Empty means any.
+	// service resolves them: an alias is none. Empty means any. To read objects of
+	// several keys, accept these keys in [sse.KMSOptions] too.
 	KMSKeys []string
 
 	// AllowCustomerKeys allows writes in SSE-C, which a mode in Modes does too.

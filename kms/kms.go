@@ -142,17 +142,8 @@ type Authorizer interface {
 // AuthorizerOf returns the Authorizer that is c itself or a client that c wraps,
 // or nil if there is none.
 func AuthorizerOf(c Client) Authorizer {
-	for c != nil {
-		if a, ok := c.(Authorizer); ok {
-			return a
-		}
-		w, ok := c.(interface{ Unwrap() Client })
-		if !ok {
-			return nil
-		}
-		c = w.Unwrap()
-	}
-	return nil
+	a, _ := Find[Authorizer](c)
+	return a
 }
 
 // Report is what a [Client] tells, beside its result, about one call: for the

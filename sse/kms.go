@@ -27,60 +27,88 @@ const (
 	contextBucketKey = reservedPrefix + "bucket-key"
 )
 
-// KMSOptions are for [NewKMS]. The zero value is right for most.
+// KMSOptions are for [NewKMS]. Most services leave this nil.
 type KMSOptions struct {
 	// BucketKey has the key service bind new data keys to the bucket and the
-	// caller's pairs, and not to the object's key, so that a [kms.Cache] between
-	// can serve many objects from one call. The object is bound all the same, by
-	// blobseal's own seal. It is a property of each object: objects with and
-	// without are read side by side, whatever is set here.
+	// caller's context, and not to the object's key, so that one data key can seal
+	// many objects, as with S3 Bucket Keys. blobseal itself binds the object in both
+	// cases. Over a [kms.Cache] it is on, since a cache serves nothing without it.
+	// Objects with and without bucket keys are read alike.
 	BucketKey bool
 
-	// Accept, if it is set, says which keys of the service may open objects, and
-	// seal new ones. An envelope names its key; without Accept, any key that the
-	// service lets the principal use is good. Set it where others could give that
-	// principal access to keys of theirs, with which they could make objects of
-	// their own. A key that is not accepted is [ErrKey].
+	// NoBucketKey turns bucket keys off over a [kms.Cache]. The key service and its
+	// audit trail then see the name of each object, and the cache only serves an
+	// object that is opened again.
+	NoBucketKey bool
+
+	// Accept reports whether an object under another key than the cipher's own may
+	// be opened. keyID is what the object's envelope calls the key. Accept only
+	// keys that attackers cannot use: whoever can write to the store and encrypt
+	// under an accepted key can plant objects. Nil accepts no other key.
 	Accept func(keyID string) bool
 }
 
+// AnyKey is a [KMSOptions].Accept that accepts every key of the service that the
+// principal may use. Set it only if nobody else can let that principal use a key.
+func AnyKey(keyID string) bool { return true }
+
 // KMS is mode SSE-KMS: a key service makes, for each object, a data key that
-// seals the object's own. It decides who may use which key and keeps the record
-// of every use. Each Encrypt and Rewrap asks it for a data key, each Decrypt to
-// decrypt one; a [kms.Cache] in between makes that fewer. It is safe for
-// concurrent use if its client is.
+// seals the object's own. The service decides who may use which key, and records
+// each use. Each Encrypt and Rewrap asks it for a data key, each Decrypt asks it
+// to decrypt one; a [kms.Cache] in between reduces the number of calls. A KMS is
+// safe for concurrent use if its client is.
 type KMS struct {
-	client kms.Client
-	keyID  string
-	opts   KMSOptions
+	client    kms.Client
+	keyID     string
+	bucketKey bool
+	accept    func(string) bool
 }
 
-// NewKMS returns the mode for a key service and the key of new objects: an id,
-// or an alias where the service has them. Objects store the id that an alias
-// stood for. An empty keyID makes a mode that only decrypts, objects of any key.
+// NewKMS returns the mode for one key of a key service. keyID is the key's id, or
+// an alias if the service has aliases. New objects are sealed under that key, and
+// their envelopes store the id that the service answered with.
 //
-// It asks nothing of the service and costs nothing: where a request names the key,
-// make one for each, with the same client.
+// The mode opens objects under that key, and under keys that Accept allows. Any
+// other object is [ErrKey]: an attacker who can write to the store could name a
+// key of their own. See [kms.KeyComparer] for which names mean one key. For an
+// alias, the service compares: Decrypt asks for the alias, and the service refuses
+// objects of other keys. So before you move an alias, accept the key that it
+// leaves.
+//
+// If keyID is empty, Accept is required and the mode only opens objects.
+//
+// NewKMS asks nothing of the service and is cheap. If requests name their key,
+// make a mode for each request, with the same client.
 func NewKMS(client kms.Client, keyID string, opts *KMSOptions) (*KMS, error) {
 	if client == nil {
-		return nil, fmt.Errorf("%w: no client", ErrInvalid)
+		return nil, fmt.Errorf("%w: NewKMS: no client", ErrInvalid)
 	}
-	k := &KMS{client: client, keyID: keyID}
-	if opts != nil {
-		k.opts = *opts
+	if opts == nil {
+		opts = new(KMSOptions)
 	}
-	return k, nil
+	if opts.BucketKey && opts.NoBucketKey {
+		return nil, fmt.Errorf("%w: NewKMS: both BucketKey and NoBucketKey are set", ErrInvalid)
+	}
+	if opts.Accept == nil {
+		if keyID == "" {
+			return nil, fmt.Errorf("%w: NewKMS: no key id (to open objects only, set KMSOptions.Accept)", ErrInvalid)
+		}
+		if same, known := kms.SameKey(client, keyID, keyID); known && !same {
+			return nil, fmt.Errorf("%w: NewKMS: the client cannot tell which key %q is (use the key's id, or set KMSOptions.Accept)", ErrInvalid, keyID)
+		}
+	}
+	_, cached := kms.Find[*kms.Cache](client)
+	return &KMS{client: client, keyID: keyID, bucketKey: opts.BucketKey || cached && !opts.NoBucketKey, accept: opts.Accept}, nil
 }
 
-// RequestedKey returns the key of new objects as NewKMS was given it. It may be an
-// alias: which key that stands for is for the service to say, at each use, and
-// [Envelope.KeyID] tells it afterwards.
+// RequestedKey returns the keyID that NewKMS was given, which may be an alias.
+// [Envelope.KeyID] is the id that the service answered with.
 func (k *KMS) RequestedKey() string { return k.keyID }
 
 // Encrypt implements [Encrypter]. ctx bounds the call of the key service and
-// carries the principal, see [kms.WithPrincipal]. The errors of package kms are
-// visible; nothing is written when the service refuses or does not answer, and
-// there is no other key to fall back to.
+// carries the principal, see [kms.WithPrincipal]. If the service refuses or does
+// not answer, Encrypt fails with the error of package kms: it never falls back to
+// another key.
 func (k *KMS) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
 	dk, err := k.generate(ctx, obj)
 	if err != nil {
@@ -90,16 +118,17 @@ func (k *KMS) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
 	return k.wrapping(dk).encrypt(obj)
 }
 
-// Decrypt implements [Decrypter]. A ciphertext that the service refuses, as for
-// another context, and a key that it does not have are [ErrKey] and the error of
-// package kms. That of a key which is disabled, of a principal who is denied and
-// of a service that does not answer is not ErrKey.
+// Decrypt implements [Decrypter]. A key that is not accepted is [ErrKey]. If the
+// service refuses the ciphertext, or does not have the key, the error is ErrKey and
+// the error of package kms. A disabled key, a principal who may not use the key and
+// a service that does not answer are errors of package kms only.
 func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryption, error) {
 	if err := env.require(ModeKMS); err != nil {
 		return nil, err
 	}
-	if k.opts.Accept != nil && !k.opts.Accept(env.keyID) {
-		return nil, fmt.Errorf("%w: key %q is not accepted", ErrKey, env.keyID)
+	ask, err := k.openingKey(env.keyID)
+	if err != nil {
+		return nil, err
 	}
 	stored := env.Context()
 	if obj.Context != nil && !obj.Context.Equal(stored) {
@@ -112,8 +141,11 @@ func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decrypti
 		return nil, err
 	}
 	ctx = kms.WithResource(ctx, name)
-	plaintext, err := k.client.Decrypt(ctx, env.keyID, env.wrapped, ec)
+	plaintext, err := k.client.Decrypt(ctx, ask, env.wrapped, ec)
 	switch {
+	case ask != env.keyID && errors.Is(err, kms.ErrCiphertext):
+		return nil, fmt.Errorf("%w: %q does not open an object of key %q (if the alias left that key, allow it in KMSOptions.Accept): %w",
+			ErrKey, ask, env.keyID, err)
 	case errors.Is(err, kms.ErrCiphertext), errors.Is(err, kms.ErrNotFound), errors.Is(err, kms.ErrInvalid):
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	case err != nil:
@@ -125,6 +157,31 @@ func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decrypti
 		return nil, fmt.Errorf("%w: the key service's data %v", ErrKey, err)
 	}
 	return decrypt(keySealer{kek}, obj, env)
+}
+
+// openingKey returns the name by which to ask for the key that an envelope names,
+// or ErrKey if that key may not open objects.
+func (k *KMS) openingKey(envelopeKey string) (ask string, err error) {
+	same, known := false, true
+	if k.keyID != "" {
+		same, known = kms.SameKey(k.client, k.keyID, envelopeKey)
+	}
+	switch {
+	case known && same, k.accept != nil && k.accept(envelopeKey):
+		return envelopeKey, nil
+	case !known:
+		return k.keyID, nil // an alias: the service refuses ciphertexts of other keys
+	default:
+		return "", k.notAccepted("object is under key", envelopeKey)
+	}
+}
+
+// notAccepted returns the error for a key that this mode does not open.
+func (k *KMS) notAccepted(what, key string) error {
+	if k.keyID == "" {
+		return fmt.Errorf("%w: %s %q (allow it in KMSOptions.Accept)", ErrKey, what, key)
+	}
+	return fmt.Errorf("%w: %s %q, not %q (if you trust that key, allow it in KMSOptions.Accept)", ErrKey, what, key, k.keyID)
 }
 
 // Rewrap implements [Cipher], under a new data key of the service's key.
@@ -144,7 +201,7 @@ func (k *KMS) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope,
 func (k *KMS) wrapping(dk *kms.DataKey) wrapping {
 	return wrapping{
 		mode: ModeKMS, keyID: dk.KeyID, wrapped: dk.Ciphertext,
-		bucketKey: k.opts.BucketKey, kek: dataKeySealer{dk},
+		bucketKey: k.bucketKey, kek: dataKeySealer{dk},
 	}
 }
 
@@ -158,13 +215,13 @@ func (k dataKeySealer) Seal(dek, context []byte) ([]byte, error) {
 // generate asks for a data key for obj. The caller clears it.
 func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
 	if k.keyID == "" {
-		return nil, fmt.Errorf("%w: no key id to encrypt under", ErrInvalid)
+		return nil, fmt.Errorf("%w: this SSE-KMS cipher has no key id and only opens objects", ErrInvalid)
 	}
 	if err := checkCallerContext(obj.Context); err != nil {
 		return nil, err
 	}
 	name := resource(obj)
-	ec, err := keyContext(obj, name, k.opts.BucketKey)
+	ec, err := keyContext(obj, name, k.bucketKey)
 	if err != nil {
 		return nil, err
 	}
@@ -173,26 +230,26 @@ func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sse: %w", err)
 	}
-	if err := k.usable(dk); err != nil {
+	if err := k.check(dk); err != nil {
 		return nil, err
 	}
 	return dk, nil
 }
 
-// usable refuses what a broken service returns, and clears it.
-func (k *KMS) usable(dk *kms.DataKey) (err error) {
-	switch {
-	case dk == nil:
+// check refuses a data key that could not be read back, and clears it.
+func (k *KMS) check(dk *kms.DataKey) (err error) {
+	if dk == nil {
 		return fmt.Errorf("sse: %w: it returned no data key", kms.ErrUnavailable)
-	case dk.KeyID == "", len(dk.Ciphertext) == 0, dk.IsZero():
-		err = fmt.Errorf("sse: %w: it returned half a data key", kms.ErrUnavailable)
-	case k.opts.Accept != nil && !k.opts.Accept(dk.KeyID):
-		err = fmt.Errorf("%w: the key service answered with key %q, which is not accepted", ErrKey, dk.KeyID)
-	default:
-		return nil
 	}
-	dk.Clear()
-	return err
+	if dk.KeyID == "" || len(dk.Ciphertext) == 0 || dk.IsZero() {
+		dk.Clear()
+		return fmt.Errorf("sse: %w: data key lacks id, ciphertext or plaintext", kms.ErrUnavailable)
+	}
+	if _, err := k.openingKey(dk.KeyID); err != nil {
+		dk.Clear()
+		return k.notAccepted("key service answered with key", dk.KeyID)
+	}
+	return nil
 }
 
 // resource is how records of use name an object, also one under a bucket key.

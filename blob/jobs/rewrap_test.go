@@ -40,7 +40,9 @@ type world struct {
 // newWorld is in mode SSE-S3 and opens the other modes as well.
 func newWorld(t testing.TB, inner *gcblob.Bucket) *world {
 	w := &world{ring: newRing(t), fake: kmstest.NewFake("k1", "k2"), ssec: newCustomer(t, 1)}
-	w.kms = w.kmsKey(t, "k1")
+	var err error
+	w.kms, err = sse.NewKMS(w.fake, "k1", &sse.KMSOptions{Accept: sse.AnyKey}) // tests move objects between keys
+	require.NoError(t, err)
 	var outer *gcblob.Bucket
 	w.store, outer = rig(t, inner)
 	w.Bucket = newBucketWith(t, outer, sse.NewManaged(w.ring), &blob.Options{

@@ -7,7 +7,6 @@ import (
 	"io"
 	"sync"
 
-	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob/internal/store"
@@ -242,7 +241,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 	if src.Size() < 0 {
 		return store.ErrUnpacked
 	}
-	if src.Size() != attrs.Size || !src.ModTime().Equal(attrs.ModTime) {
+	if !store.VersionRead(src).Same(store.VersionOf(attrs)) {
 		return stored.ErrChanged
 	}
 
@@ -289,7 +288,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 			if changed {
 				return stored.ErrChanged
 			}
-			if err := unchanged(ctx, s, r.Key, attrs, env); err != nil {
+			if err := s.CheckUnchanged(ctx, r.Key, attrs, env); err != nil {
 				return gone(err)
 			}
 			if err := ctx.Err(); err != nil {
@@ -308,33 +307,6 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 			return gone(err) // which S3 says of an If-Match
 		})
 	})
-}
-
-// unchanged fails with [blob.ErrChanged] unless the object is still the version that
-// had these attributes and, if it had one, this envelope.
-func unchanged(ctx context.Context, s *store.Store, key string, seen *gcblob.Attributes, env *sse.Envelope) error {
-	now, err := s.Inner.Attributes(ctx, key)
-	if err != nil {
-		return err
-	}
-	if now.ETag != seen.ETag || now.Size != seen.Size || !now.ModTime.Equal(seen.ModTime) {
-		return stored.ErrChanged
-	}
-	if env == nil || s.IfUnchanged != nil {
-		return nil
-	}
-	// Times are coarse, and some stores' ETags are made of them.
-	nowEnv, err := s.EnvelopeAt(ctx, key)
-	if errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrVersion) {
-		return stored.ErrChanged
-	}
-	if err != nil {
-		return err
-	}
-	if !stored.SameEnvelope(env, nowEnv) {
-		return stored.ErrChanged
-	}
-	return nil
 }
 
 // exactReader reads left bytes and fails if its source ends before, as one that

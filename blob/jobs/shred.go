@@ -237,11 +237,12 @@ func shred(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) erro
 		return replace(ctx, s, w, env, remove)
 	}
 	return w.Change(ctx, func(bool) error {
-		now, _ := inspect(ctx, s, listed{key: e.Key, size: -1})
+		now := s.Inspect(ctx, e.Key, -1)
+		seen := stored.Version{Size: e.Stored, ModTime: e.ModTime}
 		switch {
 		case now.Kind == 0:
 			return now.Err
-		case now.Kind != e.Kind, now.Stored != e.Stored, !now.ModTime.Equal(e.ModTime):
+		case now.Kind != e.Kind, !now.Version().Same(seen):
 			return stored.ErrChanged
 		}
 		return remove()

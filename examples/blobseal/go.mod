@@ -18,6 +18,7 @@ require (
 	github.com/blobseal/blobseal/kms/azurekms v0.0.0-00010101000000-000000000000
 	github.com/blobseal/blobseal/kms/gcpkms v0.0.0-00010101000000-000000000000
 	github.com/blobseal/blobseal/kms/vaultkms v0.0.0-00010101000000-000000000000
+	github.com/gofrs/flock v0.13.2
 	github.com/hashicorp/vault/api v1.23.0
 	github.com/johannesboyne/gofakes3 v1.2.0
 	github.com/mitchellh/go-homedir v1.1.0
@@ -66,7 +67,6 @@ require (
 	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
-	github.com/gofrs/flock v0.13.2 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/google/s2a-go v0.1.11 // indirect
 	github.com/google/uuid v1.6.0 // indirect

@@ -16,9 +16,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/object"
-	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
-	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -79,22 +76,11 @@ func TestLongNames(t *testing.T) {
 		name := strings.Repeat("n", n)
 		ok(t, args("encrypt", customer, "plain", name)...)
 		before := files(t)
-		require.Contains(t, ok(t, args("rewrap", customer, "--to-customer-key-file", "other.key", name)...), ", in place\n")
+		ok(t, args("rewrap", customer, "--to-customer-key-file", "other.key", name)...)
 		require.Equal(t, string(plain), ok(t, args("decrypt", other, name, "-")...))
 		require.Equal(t, before, files(t))
 
-		// What a crash leaves counts for them, too.
-		sealed := read(t, name)
-		j := file.Journal{Path: file.JournalPath(name)}
-		ok(t, args("rewrap", other, "--to-customer-key-file", "my.key", name)...)
-		info, err := os.Stat(name)
-		require.NoError(t, err)
-		require.NoError(t, j.Write(read(t, name)[:object.EnvelopeUnit], info))
-		require.NoError(t, os.WriteFile(name, sealed, 0o644))
-		require.Equal(t, string(plain), ok(t, args("decrypt", customer, name, "-")...))
-		require.NotEqual(t, file.JournalPath(name), file.JournalPath(strings.Repeat("N", n)))
 		require.NoError(t, os.Remove(name))
-		require.NoError(t, os.Remove(j.Path))
 	}
 }
 
@@ -164,25 +150,6 @@ func TestInterruptOfAPipe(t *testing.T) {
 			require.NoError(t, both.Close())
 		})
 	}
-}
-
-// What has come under a file's name while a rewrap wrote its successor stays.
-func TestRewrapLosesNoWrite(t *testing.T) {
-	workspace(t)
-	write(t, "plain", []byte("old"))
-	ok(t, args("encrypt", customer, "plain", "sealed")...)
-	in, err := file.Open(t.Context(), console.New(nil, nil, io.Discard), "sealed")
-	require.NoError(t, err)
-	defer in.Close()
-	o := &object.Object{Input: in, Size: -1}
-	require.NoError(t, o.ReadEnvelope(t.Context()))
-	before := files(t)
-	write(t, "plain", []byte("new"))
-	ok(t, args("encrypt", customer, "--force", "plain", "sealed")...)
-	job := object.Job{Console: console.New(nil, nil, io.Discard)}
-	require.ErrorContains(t, job.Replace(t.Context(), "sealed", o, make([]byte, 2048)), "sealed: not changed: the file was replaced meanwhile")
-	require.Equal(t, "new", ok(t, args("decrypt", customer, "sealed", "-")...))
-	require.Equal(t, before, files(t))
 }
 
 // Every file of a directory is an object. Keys that are among them would be

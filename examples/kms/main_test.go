@@ -30,7 +30,7 @@ func TestProgram(t *testing.T) {
 		`disabled:      .*key is disabled: arn:`,
 		`\nLINE  TIME +PRINCIPAL +OPERATION +RESOURCE +OUTCOME\n`,
 		`\n6 .* role/writer +Decrypt +documents/march +failure: Denied\n`,
-		`\n11 .* role/reader +Decrypt +documents/march +failure: Disabled, cached\n`,
+		`\n11 .* role/reader +Decrypt +documents/march +failure: Disabled\n`,
 		`verified: 13 records`,
 		`edited copy: found: line 8 is edited: its hash is another`,
 	} {

@@ -80,6 +80,18 @@ func recordBody(r Record) ([]byte, error) {
 	return append([]byte(recordPart), b...), nil
 }
 
+func recordBodies(records []Record) ([][]byte, error) {
+	bodies := make([][]byte, 0, len(records))
+	for _, r := range records {
+		body, err := recordBody(r)
+		if err != nil {
+			return nil, err
+		}
+		bodies = append(bodies, body)
+	}
+	return bodies, nil
+}
+
 func noteBody(n Note) []byte {
 	n.Time = time.Now().Round(0).UTC()
 	b, err := json.Marshal(n)

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/gofrs/flock"
 )
@@ -34,6 +35,11 @@ type FileSinkOptions struct {
 	// begun; zero means 64 MiB. Records that are written together stay together,
 	// so that a file may be larger by one batch. Below zero, files never end.
 	MaxSize int64
+
+	// FoldWindow is the time over which failures of one kind are folded into one
+	// record; zero means a minute. Below zero, every failure has its own record,
+	// and whoever can provoke failures can fill the disk.
+	FoldWindow time.Duration
 }
 
 const defaultMaxSize = 64 << 20
@@ -44,6 +50,7 @@ type FileSink struct {
 	opts FileSinkOptions
 	lock *flock.Flock
 
+	folder  folder
 	pending sync.Mutex // guards batch
 	batch   *batch
 
@@ -96,6 +103,14 @@ type batch struct {
 // trail that is broken elsewhere is not opened, but reported as a [ChainError]:
 // move its files away to begin another.
 //
+// Failures of one kind, which is principal, operation, key and error code, are
+// folded: the first is written at once, and those of the following minute
+// (FileSinkOptions.FoldWindow) as one record with a Count, when the minute has
+// ended and the next record is written, or at Close. A crash loses that count.
+// At most 150 records of failures are written in a minute, however many there
+// are: beyond 64 kinds, failures are folded by error code alone. A record with
+// Retracts is never folded.
+//
 // Writes of many goroutines share a flush. A write that fails, on a full disk
 // for one, leaves nothing behind, and the sink goes on when there is room again.
 // After a flush that failed, or if the file was changed, moved or removed by
@@ -107,6 +122,9 @@ func OpenFileSink(path string, opts *FileSinkOptions) (*FileSink, error) {
 	s := &FileSink{path: path, batch: new(batch), lock: flock.New(path + ".lock")}
 	if opts != nil {
 		s.opts = *opts
+	}
+	if s.folder.window = s.opts.FoldWindow; s.folder.window == 0 {
+		s.folder.window = defaultFoldWindow
 	}
 	if s.opts.MaxSize == 0 {
 		s.opts.MaxSize = defaultMaxSize
@@ -279,17 +297,31 @@ func (s *FileSink) Write(ctx context.Context, r Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	body, err := recordBody(r)
+	records := s.folder.add(r, time.Now())
+	err := s.write(records)
+	if err != nil {
+		s.folder.restore(records, time.Now())
+	}
+	return err
+}
+
+// write writes records with those of other goroutines. Without records, it
+// reports whether the sink still works.
+func (s *FileSink) write(records []Record) error {
+	bodies, err := recordBodies(records)
 	if err != nil {
 		return err
 	}
 	s.pending.Lock()
 	b := s.batch
-	b.records = append(b.records, body)
+	b.records = append(b.records, bodies...)
 	s.pending.Unlock()
 
 	s.io.Lock()
 	defer s.io.Unlock()
+	if len(bodies) == 0 {
+		return s.failure
+	}
 	if !b.done { // nobody has written it for us, so it is the current one
 		s.pending.Lock()
 		s.batch = new(batch)
@@ -425,8 +457,16 @@ func (s *FileSink) Close() error {
 	}
 	var err error
 	if s.failure == nil {
+		if records := s.folder.flush(); len(records) > 0 {
+			var bodies [][]byte
+			if bodies, err = recordBodies(records); err == nil {
+				err = s.commit(bodies)
+			}
+		}
+	}
+	if s.failure == nil {
 		if s.dirty {
-			err = s.settle()
+			err = errors.Join(err, s.settle())
 		}
 		err = errors.Join(err, s.file.Sync())
 	}

@@ -51,6 +51,14 @@ type Record struct {
 	ErrorCode string `json:"errorCode,omitempty"`
 	// ErrorMessage is the failure's error text, possibly shortened.
 	ErrorMessage string `json:"errorMessage,omitempty"`
+	// Retracts reports that the change in an earlier, successful record with the
+	// same RequestID did not happen.
+	Retracts bool `json:"retracts,omitempty"`
+	// Count is the number of failures of one kind that the record stands for; zero
+	// means one. See [OpenFileSink].
+	Count int `json:"count,omitempty"`
+	// FirstTime is when the first of Count failures happened. Time is the last.
+	FirstTime time.Time `json:"firstEventTime,omitzero"`
 	// Cached reports that a cache answered without calling the key service.
 	Cached bool `json:"cached"`
 	// Stale reports that the cache answered past its time limit because the key
@@ -235,6 +243,12 @@ func logAttrs(r Record) []slog.Attr {
 	text("outcome", string(r.Outcome))
 	text("errorCode", r.ErrorCode)
 	text("errorMessage", r.ErrorMessage)
+	if r.Retracts {
+		attrs = append(attrs, slog.Bool("retracts", true))
+	}
+	if r.Count != 0 {
+		attrs = append(attrs, slog.Int("count", r.Count), slog.Time("firstEventTime", r.FirstTime))
+	}
 	attrs = append(attrs, slog.Bool("cached", r.Cached))
 	if r.Stale {
 		attrs = append(attrs, slog.Bool("stale", true))

@@ -40,7 +40,10 @@ type Client struct {
 	opts Options
 }
 
-var _ kms.Client = (*Client)(nil)
+var (
+	_ kms.Client      = (*Client)(nil)
+	_ kms.KeyComparer = (*Client)(nil)
+)
 
 // New returns a client over the SDK's. nil opts means the defaults.
 func New(api API, opts *Options) (*Client, error) {
@@ -130,7 +133,7 @@ func (c *Client) begin(ctx context.Context, keyID string, ec kms.Context) (strin
 	if !ok {
 		return keyID, nil
 	}
-	if c.opts.ReplicaRegion != "" && strings.HasPrefix(a.Resource, keyResource+"mrk-") {
+	if c.opts.ReplicaRegion != "" && strings.HasPrefix(a.Resource, keyResource+multiRegion) {
 		a.Region = c.opts.ReplicaRegion
 		keyID = a.String()
 	}
@@ -149,8 +152,44 @@ func end(ctx context.Context, asked string, answered, material *string, metadata
 	return nil
 }
 
+// SameKey implements [kms.KeyComparer]. A key id and a key ARN with that id mean
+// one key, and so do the ARNs of a multi-Region key in two regions: both have the
+// same key material. AWS KMS resolves aliases when they are used.
+func (c *Client) SameKey(name, id string) (same, known bool) {
+	if name == "" || !utf8.ValidString(name) {
+		return false, true
+	}
+	if name == id {
+		return true, true
+	}
+	if isAlias(name) {
+		return false, false
+	}
+	b, ok := parseKeyARN(id)
+	if !ok {
+		return false, true
+	}
+	a, ok := parseKeyARN(name)
+	if !ok {
+		return keyResource+name == b.Resource, true
+	}
+	if strings.HasPrefix(a.Resource, keyResource+multiRegion) {
+		a.Region = b.Region
+	}
+	return a == b, true
+}
+
+// isAlias reports whether name is an alias or the ARN of one.
+func isAlias(name string) bool {
+	if a, err := arn.Parse(name); err == nil {
+		name = a.Resource
+	}
+	return strings.HasPrefix(name, aliasResource)
+}
+
 const (
 	keyResource   = "key/"
+	multiRegion   = "mrk-"
 	aliasResource = "alias/"
 )
 

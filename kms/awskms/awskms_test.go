@@ -56,24 +56,6 @@ func newClient(t testing.TB, s *awskmstest.Server, optFns ...func(*sdk.Options))
 	return c
 }
 
-// byPrincipal has for each principal a client with credentials of its own.
-type byPrincipal map[kms.Principal]*awskms.Client
-
-func (b byPrincipal) client(ctx context.Context) *awskms.Client {
-	if c := b[kms.PrincipalFrom(ctx)]; c != nil {
-		return c
-	}
-	return b[kms.Principal{}]
-}
-
-func (b byPrincipal) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	return b.client(ctx).GenerateDataKey(ctx, keyID, ec)
-}
-
-func (b byPrincipal) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	return b.client(ctx).Decrypt(ctx, keyID, ciphertext, ec)
-}
-
 // drop ends the connection without an answer.
 func drop(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }
 
@@ -113,7 +95,7 @@ func TestClient(t *testing.T) {
 			return c
 		}
 		return kmstest.Subject{
-			Client:           byPrincipal{{}: user("AKIANOBODY"), {ID: "kmstest", Type: "User"}: user("AKIAkmstest")},
+			Client:           kmstest.ByPrincipal{{}: user("AKIANOBODY"), {ID: "kmstest", Type: "User"}: user("AKIAkmstest")},
 			KeyID:            keyID,
 			Alias:            "alias/photos",
 			OtherKeyID:       s.CreateKey(),

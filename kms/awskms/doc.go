@@ -19,8 +19,9 @@
 //
 // Keys are named as AWS names them: by key ARN, key id, alias or alias ARN. What
 // comes back is the key ARN, never an alias, and the ARN is what envelopes store.
-// So an alias may move: new objects go under its new key, and old ones stay
-// readable as long as their key is. An answer by another key than the one that was
+// A cipher that was set up with an alias opens the objects of the key that the alias
+// means now. Before you move an alias, allow the key that it leaves in
+// sse.KMSOptions.Accept, or old objects do not open. An answer by another key than the one that was
 // asked for is refused, and so is a data key that is not 256 bits long.
 //
 // Decrypt always names the key. AWS KMS then refuses a ciphertext of any other,
@@ -44,10 +45,6 @@
 // The permission is that on the key, also where an alias named it. A change of a
 // policy or of a key's state takes AWS a while, seconds as a rule, to be seen
 // everywhere.
-//
-// An envelope names its key, and so does whoever can write envelopes: a key of
-// their own account, say, which they share. Where credentials may use more keys
-// than those of the objects, have sse.KMSOptions.Accept say which these are.
 //
 // # Errors, retries and time limits
 //

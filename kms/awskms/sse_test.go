@@ -58,24 +58,37 @@ func keyOf(t *testing.T, stored []byte) string {
 	return env.KeyID()
 }
 
-// TestAliasMoved: objects stay with the key that the alias stood for; new ones and
-// rewrapped ones go under its new key.
+// TestAliasMoved: after an alias has moved, new objects are under its new key.
+// Objects of the old key open only if that key is accepted.
 func TestAliasMoved(t *testing.T) {
 	s := newServer(t)
 	oldKey, newKey := s.CreateKey(), s.CreateKey()
 	s.SetAlias("alias/photos", oldKey)
 	client := newClient(t, s)
-	mode, err := sse.NewKMS(client, "alias/photos", nil)
+	byAlias, err := sse.NewKMS(client, "alias/photos", nil)
 	require.NoError(t, err)
 	obj := sse.Object{Bucket: "photos", Key: "cat.jpg", Context: kms.Context{"tenant": "ü"}}
-	stored := seal(t, mode, obj, "meow")
+	stored := seal(t, byAlias, obj, "meow")
 	require.Equal(t, oldKey, keyOf(t, stored), "the envelope has the ARN, not the alias")
-
-	s.SetAlias("alias/photos", newKey)
-	text, err := open(t, mode, obj, stored)
+	restarted, err := sse.NewKMS(newClient(t, s), "alias/photos", nil) // and has never written
+	require.NoError(t, err)
+	text, err := open(t, restarted, obj, stored)
 	require.NoError(t, err)
 	require.Equal(t, "meow", text)
-	require.Equal(t, newKey, keyOf(t, seal(t, mode, obj, "purr")))
+
+	s.SetAlias("alias/photos", newKey)
+	require.Equal(t, newKey, keyOf(t, seal(t, byAlias, obj, "purr")))
+	for _, mode := range []*sse.KMS{byAlias, restarted} {
+		_, err = open(t, mode, obj, stored)
+		require.ErrorIs(t, err, sse.ErrKey)
+		require.ErrorContains(t, err, oldKey)
+		require.ErrorContains(t, err, "KMSOptions.Accept")
+	}
+	mode, err := sse.NewKMS(client, "alias/photos", &sse.KMSOptions{Accept: func(id string) bool { return id == oldKey }})
+	require.NoError(t, err)
+	text, err = open(t, mode, obj, stored)
+	require.NoError(t, err)
+	require.Equal(t, "meow", text)
 
 	env, err := sse.ReadEnvelope(bytes.NewReader(stored))
 	require.NoError(t, err)
@@ -96,6 +109,37 @@ func TestAliasMoved(t *testing.T) {
 	_, err = open(t, mode, obj, stored)
 	require.ErrorIs(t, err, kms.ErrDisabled)
 	require.NotErrorIs(t, err, sse.ErrKey)
+}
+
+// TestSameKey: ids, ARNs and the replicas of multi-Region keys.
+func TestSameKey(t *testing.T) {
+	const (
+		id  = "1234abcd-12ab-34cd-56ef-1234567890ab"
+		mrk = "mrk-1234abcd12ab34cd56ef1234567890ab"
+		us  = "arn:aws:kms:us-east-1:111122223333:key/"
+		eu  = "arn:aws:kms:eu-west-1:111122223333:key/"
+	)
+	c := newClient(t, newServer(t))
+	for _, tc := range []struct {
+		name, id    string
+		same, known bool
+	}{
+		{id, us + id, true, true},
+		{us + id, us + id, true, true},
+		{us + id, eu + id, false, true},
+		{us + mrk, eu + mrk, true, true},
+		{mrk, eu + mrk, true, true},
+		{us + mrk, "arn:aws:kms:eu-west-1:444455556666:key/" + mrk, false, true},
+		{us + id, "arn:aws-cn:kms:us-east-1:111122223333:key/" + id, false, true},
+		{id, us + mrk, false, true},
+		{id, "", false, true},
+		{"alias/photos", us + id, false, false},
+		{"arn:aws:kms:us-east-1:111122223333:alias/photos", us + id, false, false},
+	} {
+		same, known := c.SameKey(tc.name, tc.id)
+		require.Equal(t, tc.same, same, "%s %s", tc.name, tc.id)
+		require.Equal(t, tc.known, known, "%s %s", tc.name, tc.id)
+	}
 }
 
 // TestModeOverCacheAndAudit: SSE-KMS end to end, with a cache and an audit trail.

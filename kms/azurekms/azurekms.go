@@ -35,7 +35,10 @@ type Client struct {
 	former    []string // hosts
 }
 
-var _ kms.Client = (*Client)(nil)
+var (
+	_ kms.Client      = (*Client)(nil)
+	_ kms.KeyComparer = (*Client)(nil)
+)
 
 // New returns a client of the keys in one vault or Managed HSM. It makes no request.
 // nil opts means RSA keys, and no other vault's.
@@ -114,6 +117,20 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, data []byte, ec kms.
 		return nil, fmt.Errorf("azurekms: %w", kms.ErrCiphertext)
 	}
 	return plaintext, nil
+}
+
+// SameKey implements [kms.KeyComparer]. The versions of a key are one key, so that
+// a rotation locks out no object. Key Vault compares names without regard to case,
+// and has no aliases. A name without a vault is a key of the client's vault; if an
+// id names a key of another vault, Decrypt returns [kms.ErrNotFound].
+func (c *Client) SameKey(name, id string) (same, known bool) {
+	a, ok := parseKeyID(name)
+	b, also := parseKeyID(id)
+	if !ok || !also || !strings.EqualFold(a.name, b.name) {
+		return false, true
+	}
+	return a.vault == b.vault || a.vault == "" || b.vault == "" ||
+		slices.Contains(c.former, a.vault) || slices.Contains(c.former, b.vault), true
 }
 
 // begin returns what the id of a key says.

@@ -611,6 +611,70 @@ func TestRoles(t *testing.T) {
 	require.Equal(t, []string{"unwrapkey photos/" + versionOf(k.KeyID)}, v.asked())
 }
 
+// TestSameKey: the versions of a key are one key, and names have no case.
+func TestSameKey(t *testing.T) {
+	const photos, former = "https://photos.vault.azure.net/keys/", "https://former.vault.azure.net/keys/"
+	c := newPhotos(t).client(t, &azurekms.Options{FormerVaults: []string{"https://former.vault.azure.net"}})
+	for _, tc := range []struct {
+		name, id string
+		same     bool
+	}{
+		{"cats", photos + "cats/1", true},
+		{"CATS", photos + "cats/1", true},
+		{"cats/2", photos + "cats/1", true},
+		{photos + "cats", photos + "cats/1", true},
+		{photos + "cats/2", photos + "cats/1", true},
+		{"https://PHOTOS.vault.azure.net/keys/cats", photos + "cats/1", true},
+		{photos + "cats/2", former + "cats/1", true},
+		{"cats", photos + "dogs/1", false},
+		{"cats", photos + "cats-2/1", false},
+		{photos + "cats", "https://attacker.vault.azure.net/keys/cats/1", false},
+		{"cats", "", false},
+		{"alias/cats/1", photos + "cats/1", false},
+	} {
+		same, known := c.SameKey(tc.name, tc.id)
+		require.True(t, known, "%s %s", tc.name, tc.id)
+		require.Equal(t, tc.same, same, "%s %s", tc.name, tc.id)
+	}
+	_, err := sse.NewKMS(c, "alias/cats/1", nil)
+	require.ErrorIs(t, err, sse.ErrInvalid, "no name of a key")
+}
+
+// TestRotationLocksNothingOut: whatever name a process was set up with, and after
+// a restart, it opens the objects of every version of its key, and no object of
+// another key or vault.
+func TestRotationLocksNothingOut(t *testing.T) {
+	v := newVault(t)
+	obj := sse.Object{Bucket: "photos", Key: "cat.jpg"}
+	sealed := func(keyID string) *sse.Envelope {
+		mode, err := sse.NewKMS(v.client(t, nil), keyID, nil)
+		require.NoError(t, err)
+		e, err := mode.Encrypt(t.Context(), obj)
+		require.NoError(t, err)
+		return e.Envelope()
+	}
+	first := v.addVersion("photos", false)
+	before := sealed("photos")
+	second := v.addVersion("photos", false)
+	after := sealed("photos")
+	v.addVersion("attacker", false)
+	foreign := sealed("attacker")
+	require.Equal(t, []string{first, second}, []string{before.KeyID(), after.KeyID()})
+	for _, keyID := range []string{"photos", "Photos", first, second, strings.TrimSuffix(first, "/"+versionOf(first))} {
+		reader, err := sse.NewKMS(v.client(t, nil), keyID, nil)
+		require.NoError(t, err)
+		for _, env := range []*sse.Envelope{before, after} {
+			_, err = reader.Decrypt(t.Context(), obj, env)
+			require.NoError(t, err, "%s opens %s", keyID, env.KeyID())
+		}
+		v.asked()
+		_, err = reader.Decrypt(t.Context(), obj, foreign)
+		require.ErrorIs(t, err, sse.ErrKey)
+		require.ErrorContains(t, err, foreign.KeyID())
+		require.Empty(t, v.asked(), "Azure was asked")
+	}
+}
+
 // TestSSE: objects from end to end.
 func TestSSE(t *testing.T) {
 	for name, opts := range algorithms {

@@ -43,10 +43,6 @@
 // No condition can be put on the context. A change of a permission takes seconds
 // to be seen everywhere, and a version that was disabled may work for hours.
 //
-// An envelope names its key, and so does whoever can write envelopes: a key of
-// their own project, say, which they share. Where credentials may use more keys
-// than those of the objects, have sse.KMSOptions.Accept say which these are.
-//
 // # Errors, retries and time limits
 //
 // Exhausted quotas, outages, errors on Google's side, time limits of Google's

@@ -29,7 +29,10 @@ var _ API = (*google.KeyManagementClient)(nil)
 // concurrent use.
 type Client struct{ api API }
 
-var _ kms.Client = (*Client)(nil)
+var (
+	_ kms.Client      = (*Client)(nil)
+	_ kms.KeyComparer = (*Client)(nil)
+)
 
 // New returns a client over Google's, which stays the caller's to close.
 func New(api API) (*Client, error) {
@@ -58,7 +61,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	if err != nil {
 		return nil, fail(ctx, kms.OpGenerateDataKey, err)
 	}
-	version, ok := strings.CutPrefix(out.GetName(), keyID+"/cryptoKeyVersions/")
+	version, ok := strings.CutPrefix(out.GetName(), keyID+versions)
 	switch {
 	case !ok || version == "":
 		return nil, fmt.Errorf("gcpkms: %w: asked for key %q, it answered by %q", kms.ErrUnavailable, keyID, out.GetName())
@@ -116,6 +119,16 @@ func begin(ctx context.Context, keyID string) error {
 	kms.ReportFrom(ctx).KeyID = keyID
 	return nil
 }
+
+// SameKey implements [kms.KeyComparer]. A key and its versions are one key, but a
+// version is no name that the client takes. Google Cloud KMS has no aliases.
+func (c *Client) SameKey(name, id string) (same, known bool) {
+	key, _, _ := strings.Cut(id, versions)
+	return isKey(name) && name == key, true
+}
+
+// versions stands between the name of a key and the number of its version.
+const versions = "/cryptoKeyVersions/"
 
 // isKey reports whether name has the form of a key's resource name.
 func isKey(name string) bool {

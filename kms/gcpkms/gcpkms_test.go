@@ -72,24 +72,6 @@ func newClient(t testing.TB, s *gcpkmstest.Server, opts ...option.ClientOption) 
 	return c
 }
 
-// byPrincipal has for each principal a client with credentials of its own.
-type byPrincipal map[kms.Principal]*gcpkms.Client
-
-func (b byPrincipal) client(ctx context.Context) *gcpkms.Client {
-	if c := b[kms.PrincipalFrom(ctx)]; c != nil {
-		return c
-	}
-	return b[kms.Principal{}]
-}
-
-func (b byPrincipal) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	return b.client(ctx).GenerateDataKey(ctx, keyID, ec)
-}
-
-func (b byPrincipal) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	return b.client(ctx).Decrypt(ctx, keyID, ciphertext, ec)
-}
-
 // refuse fails all calls with a status.
 func refuse(code codes.Code, message string) grpc.UnaryServerInterceptor {
 	return func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
@@ -130,7 +112,7 @@ func TestClient(t *testing.T) {
 			return c
 		}
 		return kmstest.Subject{
-			Client:           byPrincipal{{}: user("nobody"), {ID: "kmstest", Type: "User"}: user("kmstest")},
+			Client:           kmstest.ByPrincipal{{}: user("nobody"), {ID: "kmstest", Type: "User"}: user("kmstest")},
 			KeyID:            keyID,
 			OtherKeyID:       s.CreateKey("videos"),
 			UnknownKeyID:     gcpkmstest.KeyRing + "/cryptoKeys/unknown",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -80,6 +81,32 @@ func TestMode(t *testing.T) {
 	_, err = mode.Decrypt(t.Context(), sse.Object{Bucket: "photos", Key: "dog.jpg"}, rewrapped)
 	require.ErrorIs(t, err, sse.ErrKey)
 	require.ErrorIs(t, err, kms.ErrCiphertext, "Google refuses another object's context")
+}
+
+// TestSameKey: a key's versions are the key, but name no key for a request.
+func TestSameKey(t *testing.T) {
+	s := newServer(t)
+	c, keyID := newClient(t, s), s.CreateKey("photos")
+	other := strings.Replace(keyID, "cryptoKeys/", "cryptoKeys/x-", 1)
+	for _, tc := range []struct {
+		name, id string
+		same     bool
+	}{
+		{keyID, keyID, true},
+		{keyID, keyID + "/cryptoKeyVersions/7", true},
+		{keyID, other, false},
+		{keyID, other + "/cryptoKeyVersions/7", false},
+		{keyID + "/cryptoKeyVersions/7", keyID + "/cryptoKeyVersions/7", false},
+		{"alias/photos", keyID, false},
+	} {
+		same, known := c.SameKey(tc.name, tc.id)
+		require.True(t, known)
+		require.Equal(t, tc.same, same, "%s %s", tc.name, tc.id)
+	}
+	for _, none := range []string{keyID + "/cryptoKeyVersions/7", "alias/photos"} {
+		_, err := sse.NewKMS(c, none, nil)
+		require.ErrorIs(t, err, sse.ErrInvalid)
+	}
 }
 
 // TestModeOverCacheAndAudit: SSE-KMS with a cache and an audit trail.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,7 +63,10 @@ type Call struct {
 	Err       error // nil in what a hook sees
 }
 
-var _ kms.Client = (*Fake)(nil)
+var (
+	_ kms.Client      = (*Fake)(nil)
+	_ kms.KeyComparer = (*Fake)(nil)
+)
 
 // NewFake returns a service with keys of these ids, enabled.
 func NewFake(keyIDs ...string) *Fake {
@@ -258,6 +262,17 @@ func (f *Fake) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec 
 		return answer(plaintext), nil
 	}
 	return plaintext, nil
+}
+
+// SameKey implements [kms.KeyComparer]. An alias of [Fake.SetAlias], and any other
+// name that begins with "alias/", is resolved when it is used.
+func (f *Fake) SameKey(name, id string) (same, known bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, alias := f.aliases[name]; alias || strings.HasPrefix(name, "alias/") {
+		return false, false
+	}
+	return name != "" && name == id, true
 }
 
 // use is what both operations begin with.

@@ -147,6 +147,11 @@ type allowing struct{ *kmstest.Fake }
 
 func (allowing) Authorize(context.Context, kms.Operation, string, kms.Context) error { return nil }
 
+// sameKeys is a KeyComparer that takes every name for every key.
+type sameKeys struct{ *kmstest.Fake }
+
+func (sameKeys) SameKey(string, string) (same, known bool) { return true, true }
+
 // broken are clients that break the contract, each with a subtest that must tell.
 // Others may, since one breach entails another.
 var broken = map[string]struct {
@@ -318,6 +323,16 @@ var broken = map[string]struct {
 			return k, err
 		}}
 	}, "A report names the key"},
+	"one key has all names": {func(f *kmstest.Fake) kms.Client { return sameKeys{f} }, "SameKey knows the names of a key"},
+	"an alias is any key": {func(f *kmstest.Fake) kms.Client {
+		return &client{Fake: f, decrypt: func(ctx context.Context, keyID string, c []byte, ec kms.Context) ([]byte, error) {
+			p, err := f.Decrypt(ctx, keyID, c, ec)
+			if errors.Is(err, kms.ErrCiphertext) && strings.HasPrefix(keyID, "alias/") {
+				return f.Decrypt(ctx, "key-2", c, ec)
+			}
+			return p, err
+		}}
+	}, "An alias opens only ciphertexts of its key"},
 	"authorizes everything": {func(f *kmstest.Fake) kms.Client { return allowing{f} }, "An Authorizer says what the operation would"},
 }
 

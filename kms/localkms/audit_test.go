@@ -394,9 +394,10 @@ func done(records []audit.Record, op kms.Operation) (count int) {
 		if r.Operation != op {
 			continue
 		}
-		if r.Outcome == audit.OutcomeSuccess {
+		switch {
+		case r.Outcome == audit.OutcomeSuccess:
 			count++
-		} else {
+		case r.Retracts:
 			count--
 		}
 	}

@@ -41,7 +41,9 @@ func (o *call) concerns(k *key) { o.report.KeyID = k.arn }
 func (o *call) finish(err error) error {
 	*o.callerReport = o.report
 	if succeeded := err == nil && o.recorded != nil; !succeeded && !errors.Is(err, audit.ErrNotRecorded) {
-		err = o.service.record(o.ctx, o.record(err), err)
+		r := o.record(err)
+		r.Retracts = o.recorded != nil
+		err = o.service.record(o.ctx, r, err)
 	}
 	return keyError(o.op, o.requested, err)
 }
@@ -73,7 +75,9 @@ func (o *call) recordChange() error {
 		first := *o
 		first.report, first.ctx = *o.recorded, kms.WithReport(o.ctx, &first.report)
 		o.recorded = nil
-		if err := o.service.record(first.ctx, first.record(errSuperseded), nil); err != nil {
+		r := first.record(errSuperseded)
+		r.Retracts = true
+		if err := o.service.record(first.ctx, r, nil); err != nil {
 			return err
 		}
 	}

@@ -27,8 +27,9 @@ type Client struct {
 }
 
 var (
-	_ kms.Client     = (*Client)(nil)
-	_ kms.Authorizer = (*Client)(nil)
+	_ kms.Client      = (*Client)(nil)
+	_ kms.Authorizer  = (*Client)(nil)
+	_ kms.KeyComparer = (*Client)(nil)
 )
 
 // Account returns the client's account.

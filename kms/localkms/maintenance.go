@@ -162,6 +162,6 @@ func (s *Service) recordDeed(ctx context.Context, one deed, requestID string, fa
 	ctx = kms.WithResource(kms.WithPrincipal(ctx, servicePrincipal), "")
 	ctx = kms.WithReport(ctx, &kms.Report{RequestID: requestID, KeyID: one.arn, KeyVersion: one.version})
 	r := audit.NewRecord(ctx, one.op, "", nil, failure)
-	r.Time = date(s.now())
+	r.Time, r.Retracts = date(s.now()), failure != nil
 	return s.record(ctx, r, nil)
 }

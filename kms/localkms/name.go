@@ -156,6 +156,20 @@ func parseTarget(s scope, name string) (target, error) {
 	return t, nil
 }
 
+// SameKey implements [kms.KeyComparer]. A key's id and its ARN mean one key. The
+// service resolves aliases when they are used.
+func (c *Client) SameKey(name, id string) (same, known bool) {
+	a, err := c.target(name)
+	if err != nil {
+		return false, true
+	}
+	if a.alias != "" {
+		return false, false
+	}
+	b, err := c.target(id)
+	return err == nil && a == b, true
+}
+
 // shorten bounds what an error repeats of a request.
 func shorten(s string) string { return cut(s, 100) }
 

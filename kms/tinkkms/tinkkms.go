@@ -54,7 +54,10 @@ type Client struct {
 	opts Options
 }
 
-var _ kms.Client = (*Client)(nil)
+var (
+	_ kms.Client      = (*Client)(nil)
+	_ kms.KeyComparer = (*Client)(nil)
+)
 
 // New returns a client of one key, aead, under the name keyID. Any other key id is
 // [kms.ErrNotFound]. The name is not bound to ciphertexts: it may change.
@@ -153,6 +156,13 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 		return nil, fmt.Errorf("tinkkms: %w: it holds %d bytes that are no data key", kms.ErrCiphertext, len(plaintext))
 	}
 	return plaintext, nil
+}
+
+// SameKey implements [kms.KeyComparer]. Each key has one name, the one that it was
+// asked for by. If a key URI holds an alias of a remote service, that name is the
+// alias, and the service refuses the ciphertexts of other keys.
+func (c *Client) SameKey(name, id string) (same, known bool) {
+	return name != "" && name == id, true
 }
 
 // begin returns the AEAD of keyID.

@@ -41,7 +41,10 @@ type Client struct {
 	derived map[string]time.Time // names of keys, and until when they count as derived
 }
 
-var _ kms.Client = (*Client)(nil)
+var (
+	_ kms.Client      = (*Client)(nil)
+	_ kms.KeyComparer = (*Client)(nil)
+)
 
 // New returns a client of the keys in one mount of Transit. It makes no request.
 // nil opts means the mount "transit" in the namespace of client, which stays in
@@ -130,12 +133,26 @@ func (c *Client) begin(ctx context.Context, keyID string) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	name := strings.TrimPrefix(keyID, c.id(""))
-	if !keyName.MatchString(name) {
+	name, ok := c.name(keyID)
+	if !ok {
 		return "", fmt.Errorf("vaultkms: %w: %q is no key of the mount %q", kms.ErrNotFound, keyID, c.mount)
 	}
 	kms.ReportFrom(ctx).KeyID = c.id(name)
 	return name, nil
+}
+
+// SameKey implements [kms.KeyComparer]. "photos" and "transit/keys/photos" are one
+// key in the mount "transit". Transit has no aliases.
+func (c *Client) SameKey(name, id string) (same, known bool) {
+	a, ok := c.name(name)
+	b, _ := c.name(id)
+	return ok && a == b, true
+}
+
+// name returns the name in the mount of the key that keyID means.
+func (c *Client) name(keyID string) (string, bool) {
+	name := strings.TrimPrefix(keyID, c.id(""))
+	return name, keyName.MatchString(name)
 }
 
 // id is the id of the key of that name.

@@ -651,6 +651,30 @@ func TestStandby(t *testing.T) {
 	})
 }
 
+// TestSameKey: a name and its path in the mount are one key.
+func TestSameKey(t *testing.T) {
+	v := newFake(t).newVault(t)
+	c, err := vaultkms.New(v, &vaultkms.Options{Mount: "teams/transit"})
+	require.NoError(t, err)
+	for _, tc := range []struct {
+		name, id string
+		same     bool
+	}{
+		{"photos", "teams/transit/keys/photos", true},
+		{"teams/transit/keys/photos", "teams/transit/keys/photos", true},
+		{"photos", "teams/transit/keys/other", false},
+		{"photos", "transit/keys/photos", false},
+		{"transit/keys/photos", "transit/keys/photos", false},
+		{"alias/photos", "teams/transit/keys/photos", false},
+	} {
+		same, known := c.SameKey(tc.name, tc.id)
+		require.True(t, known)
+		require.Equal(t, tc.same, same, "%s %s", tc.name, tc.id)
+	}
+	_, err = sse.NewKMS(c, "alias/photos", nil)
+	require.ErrorIs(t, err, sse.ErrInvalid, "no name of a key")
+}
+
 // TestSSE: objects from end to end.
 func TestSSE(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {

@@ -20,6 +20,7 @@ type Spy struct {
 	Bucket *gcblob.Bucket // what is behind it
 	Hook   func(ctx context.Context, call string) error
 	Coarse time.Duration // what times are rounded to, and then nothing else tells versions apart
+	Google bool          // times are of milliseconds in attributes, and of seconds in readers, as Google's
 	Unpack bool          // readers do not know the size, as of what is unpacked on its way
 	Stale  func() int64  // the size that a reader tells, if it is set and not zero
 
@@ -95,6 +96,9 @@ func (s *Spy) Attributes(ctx context.Context, key string) (*driver.Attributes, e
 	if s.Coarse > 0 {
 		a.ModTime, a.ETag = a.ModTime.Truncate(s.Coarse), ""
 	}
+	if s.Google {
+		a.ModTime = a.ModTime.Truncate(time.Millisecond)
+	}
 	return &driver.Attributes{
 		CacheControl: a.CacheControl, ContentDisposition: a.ContentDisposition,
 		ContentEncoding: a.ContentEncoding, ContentLanguage: a.ContentLanguage,
@@ -149,7 +153,11 @@ func (r *spyReader) Attributes() *driver.ReaderAttributes {
 	if r.s.Unpack {
 		size = -1
 	}
-	return &driver.ReaderAttributes{ContentType: r.ContentType(), ModTime: r.ModTime().Truncate(r.s.Coarse), Size: size}
+	coarse := r.s.Coarse
+	if r.s.Google {
+		coarse = time.Second
+	}
+	return &driver.ReaderAttributes{ContentType: r.ContentType(), ModTime: r.ModTime().Truncate(coarse), Size: size}
 }
 
 func (r *spyReader) Read(p []byte) (int, error) {

@@ -1,4 +1,4 @@
-// Package file opens files to read and replaces files as a whole.
+// Package file reads files and replaces them as a whole.
 package file
 
 import (
@@ -7,12 +7,27 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/gofrs/flock"
+
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// open opens a file to read; "-" is standard input. The size is -1 if it is not
-// that of a regular file.
+// Input is a file that is open for reading, or standard input.
+type Input struct {
+	Name string // as the user wrote it
+	R    io.Reader
+	Size int64 // -1 unless the input is a regular file
+
+	File *os.File    // nil for standard input
+	Info fs.FileInfo // of File
+
+	// Of OpenToReplace only:
+	Path string       // without symbolic links
+	lock *flock.Flock // may be nil
+}
+
+// Open opens a file for reading. "-" is standard input. The caller closes the input.
 func Open(ctx context.Context, c *console.Console, name string) (*Input, error) {
 	if name == "-" {
 		in := &Input{Name: "standard input", Size: -1}
@@ -37,20 +52,24 @@ func Open(ctx context.Context, c *console.Console, name string) (*Input, error) 
 	return nil, message.About(name, err)
 }
 
-// Input is a file that is open to read, or standard input.
-type Input struct {
-	Name string
-	R    io.Reader
-	File *os.File    // nil for standard input
-	Info fs.FileInfo // of file
-	Size int64
-}
-
-// Regular tells whether the input can be read at random.
+// Regular reports whether the input is a regular file, which can be read at any offset.
 func (in *Input) Regular() bool { return in.Size >= 0 }
 
+// Close closes the file and releases its lock.
 func (in *Input) Close() {
 	if in.File != nil {
 		in.File.Close()
 	}
+	if in.lock != nil {
+		in.lock.Close()
+	}
+}
+
+// is reports whether name leads to the input's file.
+func (in *Input) is(name string) bool {
+	if in.File == nil || name == "-" {
+		return false
+	}
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular() && os.SameFile(in.Info, info)
 }

@@ -16,28 +16,30 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// output is where a command writes. A file appears under its name only when it
-// is complete and durable: until commit it is a temporary file beside it, and
-// discard removes that. Only a process that is killed leaves one behind, hidden:
-// ".NAME.blobseal-*.tmp". Standard output, devices and pipes are written directly.
-type output struct {
+// Output is where a command writes. A regular file appears under its name only
+// when it is complete and on the disk: until Commit it is a hidden temporary file
+// in the same directory, ".NAME.blobseal-*.tmp", which Discard removes. A process
+// that is killed leaves the temporary file behind. Standard output, devices and
+// pipes are written directly.
+type Output struct {
+	Name string // as the user wrote it
+
 	ctx    context.Context
-	Name   string // as the caller wrote it
 	w      io.Writer
 	file   *os.File // nil for standard output
 	temp   string   // path of the temporary file; empty if written directly
-	target string   // where it goes
-	force  bool     // over what is there
+	target string   // path that Commit gives it
+	force  bool     // replace what is there
 }
 
-// Create starts an output. "-" is standard output. Unless force is set, a file
-// that exists is refused, now and in commit. The file has the mode perm, but for
-// the umask.
-func Create(ctx context.Context, c *console.Console, name string, perm fs.FileMode, force bool) (*output, error) {
+// Create starts an output. "-" is standard output. Without force, Create and
+// Commit refuse a file that exists, and Create refuses a named pipe of another
+// user. A new file gets the mode perm, less the umask.
+func Create(ctx context.Context, c *console.Console, name string, perm fs.FileMode, force bool) (*Output, error) {
 	if name == "-" {
-		return &output{ctx: ctx, Name: "standard output", w: &console.AbandoningWriter{Ctx: ctx, Dst: c.Stdout}}, nil
+		return &Output{ctx: ctx, Name: "standard output", w: &console.AbandoningWriter{Ctx: ctx, Dst: c.Stdout}}, nil
 	}
-	o := &output{ctx: ctx, Name: name, target: name, force: force}
+	o := &Output{ctx: ctx, Name: name, target: name, force: force}
 	info, err := os.Lstat(name)
 	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		info, err = os.Stat(name)
@@ -55,11 +57,9 @@ func Create(ctx context.Context, c *console.Console, name string, perm fs.FileMo
 	case info.IsDir():
 		return nil, message.About(name, message.ErrIsDirectory)
 	case !info.Mode().IsRegular():
-		f, err := console.Abandon(ctx, func() (*os.File, error) { return os.OpenFile(name, os.O_WRONLY, 0) })
-		if err != nil {
+		if err := o.openSpecial(info); err != nil {
 			return nil, message.About(name, err)
 		}
-		o.file, o.w = f, &console.AbandoningWriter{Ctx: ctx, Dst: f}
 		return o, nil
 	case !force:
 		return nil, o.exists(nil)
@@ -70,22 +70,34 @@ func Create(ctx context.Context, c *console.Console, name string, perm fs.FileMo
 	return o, nil
 }
 
-// Replacement starts an output that takes the place of a file, with its mode
-// and, where that is allowed, its owner.
-func Replacement(ctx context.Context, name, path string, info fs.FileInfo) (*output, error) {
-	o := &output{ctx: ctx, Name: name, target: path, force: true}
-	if err := o.createTemp(0o600); err != nil {
-		return nil, message.About(name, err)
+// CreateFor starts the output of a command that reads in. The output must be
+// another file than the input.
+func CreateFor(ctx context.Context, c *console.Console, in *Input, name string, perm fs.FileMode, force bool) (*Output, error) {
+	if in.is(name) {
+		return nil, message.Usagef("%s and %s are the same file: write to another one", in.Name, name)
 	}
-	keepOwner(o.file, info)
-	if err := o.file.Chmod(info.Mode().Perm()); err != nil {
+	return Create(ctx, c, name, perm, force)
+}
+
+// Replace starts an output that takes the place of an input of [OpenToReplace],
+// with its owner, group and mode.
+func Replace(ctx context.Context, in *Input) (*Output, error) {
+	o := &Output{ctx: ctx, Name: in.Name, target: in.Path, force: true}
+	err := o.createTemp(0o600)
+	if err == nil {
+		err = keepOwner(o.file, in.Info)
+	}
+	if err == nil { // after the owner, whose change may clear bits of the mode
+		err = o.file.Chmod(in.Info.Mode().Perm())
+	}
+	if err != nil {
 		o.Discard()
-		return nil, message.About(name, err)
+		return nil, err
 	}
 	return o, nil
 }
 
-func (o *output) createTemp(perm fs.FileMode) error {
+func (o *Output) createTemp(perm fs.FileMode) error {
 	temp := hidden(o.target, ".blobseal-"+rand.Text()[:10]+".tmp")
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
@@ -95,8 +107,39 @@ func (o *output) createTemp(perm fs.FileMode) error {
 	return nil
 }
 
-// hidden is the path of a hidden file beside another one, for which it is. A name
-// that would be too long with that is hashed.
+// openSpecial opens a pipe or a device, which info describes. It refuses a named
+// pipe of another user, who would read what we write.
+func (o *Output) openSpecial(info fs.FileInfo) error {
+	if !o.force && foreignPipe(o.Name, info) {
+		return errors.New("is a named pipe of another user, who would read it; --force writes to it")
+	}
+	f, err := console.Abandon(o.ctx, func() (*os.File, error) { return os.OpenFile(o.Name, os.O_WRONLY, 0) })
+	if err != nil {
+		return err
+	}
+	if opened, err := f.Stat(); err != nil || !os.SameFile(opened, info) {
+		f.Close()
+		return errors.New("was replaced while it was opened (retry)")
+	}
+	o.file, o.w = f, &console.AbandoningWriter{Ctx: o.ctx, Dst: f}
+	return nil
+}
+
+// foreignPipe reports whether name leads to a named pipe of another user. A pipe
+// without a path, such as the shell's behind /dev/stdout, is not a named pipe.
+func foreignPipe(name string, info fs.FileInfo) bool {
+	if info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) == 0 {
+		return false
+	}
+	if _, err := filepath.EvalSymlinks(name); errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	uid, known := owner(info)
+	return known && uid != os.Geteuid()
+}
+
+// hidden returns the path of a hidden file in the directory of path. It hashes a
+// name that would become too long.
 func hidden(path, suffix string) string {
 	const longest = 255
 	dir, base := filepath.Split(path)
@@ -107,14 +150,15 @@ func hidden(path, suffix string) string {
 	return dir + "." + base + suffix
 }
 
-// Atomic tells whether the output appears as a whole or not at all.
-func (o *output) Atomic() bool { return o.temp != "" }
+// Atomic reports whether the output appears as a whole or not at all.
+func (o *Output) Atomic() bool { return o.temp != "" }
 
-func (o *output) exists(err error) error {
+func (o *Output) exists(err error) error {
 	return message.Problemf(err, "%s: already exists; --force replaces it", o.Name)
 }
 
-func (o *output) Write(p []byte) (int, error) {
+// Write writes to the output until the command's context ends.
+func (o *Output) Write(p []byte) (int, error) {
 	if err := o.ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -122,9 +166,9 @@ func (o *output) Write(p []byte) (int, error) {
 	return n, message.About(o.Name, err)
 }
 
-// Commit makes what was written durable and gives it its name. After an error
-// nothing has changed there, unless the error says so.
-func (o *output) Commit() error {
+// Commit syncs the output and gives it its name. After an error, what had the name
+// before still has it, unless the error says otherwise.
+func (o *Output) Commit() error {
 	if err := o.ctx.Err(); err != nil {
 		return message.About(o.Name, err)
 	}
@@ -147,21 +191,21 @@ func (o *output) Commit() error {
 		return err
 	}
 	if err := syncDir(filepath.Dir(o.target)); err != nil {
-		return message.Problemf(err, "%s: written, but it may not survive a power failure: %s", o.Name, message.Plain(err))
+		return message.Problemf(err, "%s: written, but may not survive a power failure: %s", o.Name, message.Plain(err))
 	}
 	return nil
 }
 
-// publish gives the temporary file its name. A link, unlike a rename, does not
-// replace a file that has come in between.
-func (o *output) publish() error {
+// publish gives the temporary file its name. Without force it links instead of
+// renaming: a link never replaces a file that another process has just made.
+func (o *Output) publish() error {
 	if !o.force {
 		switch err := os.Link(o.temp, o.target); {
 		case err == nil:
 			return message.About(o.Name, os.Remove(o.temp))
 		case errors.Is(err, fs.ErrExist):
 			return o.exists(err)
-		} // else a file system without links
+		} // else the file system has no links
 		if _, err := os.Lstat(o.target); !errors.Is(err, fs.ErrNotExist) {
 			return o.exists(err)
 		}
@@ -170,7 +214,7 @@ func (o *output) publish() error {
 }
 
 // Discard removes what was not committed.
-func (o *output) Discard() {
+func (o *Output) Discard() {
 	if o.file == nil {
 		return
 	}
@@ -181,9 +225,9 @@ func (o *output) Discard() {
 	o.file = nil
 }
 
-// syncDir makes the names in a directory durable.
+// syncDir writes the names in a directory to the disk.
 func syncDir(path string) error {
-	if runtime.GOOS == "windows" { // which has no such call
+	if runtime.GOOS == "windows" { // which cannot sync a directory
 		return nil
 	}
 	dir, err := os.Open(path)

@@ -134,7 +134,11 @@ func (s *Service) Keys(key string, bucketKey bool) (*Keys, error) {
 	if bucketKey { // which is for many files; without, each has a data key of its own
 		client = s.cached
 	}
-	cipher, err := sse.NewKMS(client, seal, &sse.KMSOptions{BucketKey: bucketKey})
+	opts := &sse.KMSOptions{BucketKey: bucketKey}
+	if key == "" { // all keys of the user's own service are the user's
+		opts.Accept = sse.AnyKey
+	}
+	cipher, err := sse.NewKMS(client, seal, opts)
 	return &Keys{Cipher: cipher, Service: s, ServiceKey: key}, err
 }
 

@@ -36,7 +36,6 @@ type inspection struct {
 	EnvelopeSize  int         `json:"envelope_size"`
 	BodySize      int64       `json:"body_size"`
 	PlaintextSize *int64      `json:"plaintext_size"` // null if no plaintext has such a body
-	PendingRewrap bool        `json:"pending_rewrap"`
 }
 
 func (cmd Inspect) Run(ctx context.Context, c *console.Console) error {
@@ -72,7 +71,7 @@ func Describe(ctx context.Context, c *console.Console, name string) (*inspection
 	}
 	found := &inspection{
 		File: name, Mode: o.env.Mode(), KeyID: o.env.KeyID(), BucketKey: o.env.BucketKey(), Context: o.env.Context(),
-		EnvelopeSize: o.env.Size(), BodySize: o.Size, PendingRewrap: o.pending,
+		EnvelopeSize: o.env.Size(), BodySize: o.Size,
 	}
 	if n, err := sse.PlaintextSize(o.Size); err == nil {
 		found.PlaintextSize = &n
@@ -111,9 +110,6 @@ func (i *inspection) String() string {
 		fmt.Fprintf(w, "  plaintext\t%d bytes, by arithmetic; not authenticated\n", *i.PlaintextSize)
 	} else {
 		fmt.Fprintf(w, "  plaintext\tnone has such a body: the file is truncated\n")
-	}
-	if i.PendingRewrap {
-		fmt.Fprintf(w, "  rewrap\tinterrupted; the next rewrap finishes it\n")
 	}
 	w.Flush()
 	return text.String()

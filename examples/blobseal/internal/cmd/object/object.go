@@ -23,6 +23,7 @@ const EnvelopeUnit = 1024
 const (
 	ChunkSize       = 16384
 	SealedChunkSize = 16400
+	headSize        = 56 // of a body's message: the end of its envelope
 )
 
 func envelopeSize(env *sse.Envelope) int {
@@ -55,52 +56,38 @@ func parseObject(flag, name string) (obj sse.Object, err error) {
 	return obj, nil
 }
 
-// Object is a sealed file, or standard input, of which the envelope was read.
+// Object is a sealed file, or standard input, whose envelope was read.
 type Object struct {
 	*file.Input
-	env     *sse.Envelope
-	body    io.Reader // what is behind the envelope
-	Size    int64     // of the body; -1 if it is not known
-	pending bool      // env is that of an unfinished rewrap, from its journal
+	env  *sse.Envelope
+	body io.Reader // what follows the envelope
+	Size int64     // of the body; -1 if unknown
 }
 
-// Open opens a sealed file and reads its envelope, or that of a rewrap
-// that was interrupted. The caller closes it.
+// Open opens a sealed file and reads its envelope. The caller closes the object.
 func Open(ctx context.Context, c *console.Console, name string) (*Object, error) {
 	in, err := file.Open(ctx, c, name)
 	if err != nil {
 		return nil, err
 	}
-	o := &Object{Input: in, Size: -1}
-	if err := o.ReadEnvelope(ctx); err != nil {
+	return readObject(in)
+}
+
+// readObject reads the envelope of an input, which it closes if it fails.
+func readObject(in *file.Input) (o *Object, err error) {
+	o = &Object{Input: in, Size: -1}
+	if !o.Regular() {
+		o.body = o.R
+		o.env, err = sse.ReadEnvelope(o.R)
+	} else if o.env, err = sse.ReadEnvelope(io.NewSectionReader(o.File, 0, o.Input.Size)); err == nil {
+		o.Size = o.Input.Size - int64(o.env.Size())
+		o.body = o.bodyAt()
+	}
+	if err != nil {
 		in.Close()
 		return nil, aboutObject(o, nil, err)
 	}
 	return o, nil
-}
-
-func (o *Object) ReadEnvelope(ctx context.Context) (err error) {
-	if !o.Regular() {
-		o.body = o.R
-		o.env, err = sse.ReadEnvelope(o.R)
-		return err
-	}
-	if err := file.Lock(ctx, o.File, false); err != nil { // not in the midst of a rewrap
-		return err
-	}
-	defer file.Unlock(o.File)
-	j, err := file.FindJournal(o.Input.Name, o.File)
-	if err != nil {
-		return err
-	}
-	if j.State == file.JournalPending {
-		o.env, o.pending = j.Env, true
-	} else if o.env, err = sse.ReadEnvelope(io.NewSectionReader(o.File, 0, o.Input.Size)); err != nil {
-		return err
-	}
-	o.Size = o.Input.Size - int64(o.env.Size())
-	o.body = o.bodyAt()
-	return nil
 }
 
 // bodyAt gives random access to the body of a regular file.

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"strings"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
@@ -30,9 +30,9 @@ type Rewrap struct {
 }
 
 func (Rewrap) Help() string {
-	return `Run it after a rotation, to move files to the newest key, or to hand them to another key, ring, service or name. It changes the envelope at the head of the file and leaves the body alone, whatever its size. A file that is under the newest key already is left as it is. Under a key service it asks for a new data key, of the file's own key unless --to-kms-key names another one.
+	return `Run it after a rotation, to move files to the newest key, or to hand them to another key, ring, service or name. It changes the envelope at the head of the file and copies the body as it is, without decrypting it. A file that is under the newest key already is left as it is. Under a key service it asks for a new data key, of the file's own key unless --to-kms-key names another one.
 
-It is safe to interrupt or crash: the file opens under the old key or the new one. What is unfinished is in a journal beside the file (.NAME.blobseal-rewrap), which all commands heed and the next rewrap completes; keep the two together. Copies of the file from before still open under the old key.
+Each file is replaced as a whole, by a copy with the new envelope that was proved to open: at any moment, and after a crash, the file opens under the old key or the new one. It keeps its owner, group and mode; other hard links to the old file keep the old envelope. Copies of the file from before still open under the old key.
 
     blobseal rewrap --ring my.ring --root-key-file root.key *.enc
     blobseal rewrap --kms my.kms --root-key-file root.key --to-kms-key alias/archive *.enc
@@ -115,72 +115,47 @@ func (r *Job) run(ctx context.Context, name string) error {
 	if name == "-" {
 		return message.Usagef("rewrap changes files; - is none (./- is)")
 	}
-	path, f, err := lockForRewrap(ctx, name)
+	in, err := file.OpenToReplace(ctx, name)
 	if err != nil {
 		return message.About(name, err)
 	}
-	defer f.Close()
-	j, err := file.FindJournal(path, f)
+	o, err := readObject(in)
 	if err != nil {
-		return message.About(name, err)
+		return err
 	}
-	if err := j.Settle(name, f); err != nil {
-		return message.About(name, err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return message.About(name, err)
-	}
-	o := &Object{Input: &file.Input{Name: name, R: f, File: f, Info: info, Size: info.Size()}}
-	if o.env, err = sse.ReadEnvelope(io.NewSectionReader(f, 0, info.Size())); err != nil {
-		return aboutObject(o, nil, err)
-	}
-	o.Size = info.Size() - int64(o.env.Size())
-
-	var used kms.Report
+	defer o.Close()
+	var used, next kms.Report
 	d, err := o.Decrypt(kms.WithReport(ctx, &used), r.source, r.from)
 	if err != nil {
 		return err
 	}
-	already := func() error {
-		return r.Printf("%s: is under the newest key already, %s\n", message.Printable(name), o.env.KeyID())
-	}
 	if r.newest(ctx, o.env) {
-		return already()
+		return r.already(o)
 	}
 	target, err := r.sealer(o.env)
 	if err != nil {
 		return notChanged(o, err)
 	}
-	var next kms.Report
 	env, err := target.Rewrap(kms.WithReport(ctx, &next), r.to, d)
 	if err != nil {
 		return notChanged(o, target.AboutSealing(err))
 	}
 	if next.KeyVersion == used.KeyVersion && r.staysWith(o.env, env) {
-		return already()
+		return r.already(o)
 	}
-	env, data, err := r.encode(ctx, o, target, env)
+	data, err := r.encode(ctx, o, target, env)
 	if err != nil {
 		return notChanged(o, err)
 	}
-	how := "in place"
-	if env.Size() == o.env.Size() {
-		if err := j.Write(data, info); err != nil {
-			return message.Problemf(err, "%s: not changed: %s", name, message.Plain(err))
-		}
-		err = j.Apply(f)
-		if err != nil {
-			err = file.Unfinished(name, err)
-		}
-	} else {
-		how = "into a new file, since the envelope grew"
-		err = r.Replace(ctx, path, o, data)
-	}
-	if err != nil {
+	if err := r.Replace(ctx, o, data); err != nil {
 		return err
 	}
-	return r.Printf("%s: rewrapped from %s to %s, %s\n", message.Printable(name), describe(o.env, used.KeyVersion), describe(env, next.KeyVersion), how)
+	return r.Printf("%s: rewrapped from %s to %s\n", message.Printable(name), describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
+}
+
+// already says that a file needs no rewrap.
+func (r *Job) already(o *Object) error {
+	return r.Printf("%s: is under the newest key already, %s\n", message.Printable(o.Name), o.env.KeyID())
 }
 
 // newest tells whether a file of a ring is where it should be.
@@ -200,112 +175,75 @@ func (r *Job) staysWith(old, env *sse.Envelope) bool {
 
 func (r *Job) renames() bool { return r.from.Bucket != r.to.Bucket || r.from.Key != r.to.Key }
 
-// notChanged is an error before anything was written.
+// notChanged says that the file is as it was.
 func notChanged(o *Object, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return message.About(o.Name, err)
 	}
 	text := message.Plain(err)
 	if p := new(message.Problem); errors.As(err, &p) {
-		text = p.Error()
+		text = strings.TrimPrefix(p.Error(), o.Name+": ")
 	}
 	return message.Problemf(err, "%s: not changed: %s", o.Name, text)
 }
 
-// encode encodes the new envelope, in the old one's size if it fits, and proves
-// that it opens the file's body.
-func (r *Job) encode(ctx context.Context, o *Object, target *keys.Keys, env *sse.Envelope) (*sse.Envelope, []byte, error) {
+// encode encodes the new envelope, padded to the old one's size if it fits. It
+// proves that the encoding opens, and that it belongs to the file's body.
+func (r *Job) encode(ctx context.Context, o *Object, target *keys.Keys, env *sse.Envelope) ([]byte, error) {
 	var err error
 	if env.Size() > o.env.Size() {
 		if env, err = env.WithSize(envelopeSize(env)); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	data, err := env.MarshalBinary()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	again := new(sse.Envelope)
 	if err := again.UnmarshalBinary(data); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if target.Service == nil || target.Service.MayOpen(ctx, r.to, again) { // else who writes may not read
+	if target.Service == nil || target.Service.MayOpen(ctx, r.to, again) { // a policy may let us write and not read
 		if _, err := target.Decrypt(ctx, r.to, again); err != nil {
-			return nil, nil, fmt.Errorf("the new envelope does not open: %w", err)
+			return nil, fmt.Errorf("the new envelope does not open: %w", err)
 		}
 	}
-	head := make([]byte, file.HeadSize)
-	if _, err := o.File.ReadAt(head, int64(o.env.Size()-file.HeadSize)); err != nil {
-		return nil, nil, err
+	head := make([]byte, headSize)
+	if _, err := o.File.ReadAt(head, int64(o.env.Size()-headSize)); err != nil {
+		return nil, err
 	}
 	if !bytes.HasSuffix(data, head) {
-		return nil, nil, errors.New("the file changed meanwhile")
+		return nil, errors.New("the file changed meanwhile")
 	}
-	return again, data, nil
+	return data, nil
 }
 
-// Replace writes a new file with the envelope and the body, and puts it in the
+// Replace writes a new file, the envelope followed by the body, and puts it in the
 // place of the old one.
-func (r *Job) Replace(ctx context.Context, path string, o *Object, envelope []byte) error {
-	out, err := file.Replacement(ctx, o.Name, path, o.Info)
+func (r *Job) Replace(ctx context.Context, o *Object, envelope []byte) error {
+	out, err := file.Replace(ctx, o.Input)
 	if err != nil {
-		return err
+		return notChanged(o, err)
 	}
 	defer out.Discard()
 	src := r.Track(ctx, o.Name, o.bodyAt(), o.Size)
 	defer src.Done()
 	if _, err := out.Write(envelope); err != nil {
-		return err
+		return notChanged(o, err)
 	}
 	n, err := io.Copy(out, src)
 	if err == nil && n != o.Size {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return message.About(o.Name, err)
+		return notChanged(o, err)
 	}
 	src.Done()
-	if now, err := os.Stat(path); err != nil || !os.SameFile(now, o.Info) {
-		return message.Problemf(err, "%s: not changed: the file was replaced meanwhile", o.Name)
+	if now, err := os.Stat(o.Path); err != nil || !os.SameFile(now, o.Info) {
+		return notChanged(o, errors.New("the file was replaced meanwhile"))
 	}
 	return out.Commit()
-}
-
-// lockForRewrap opens a file for changing it, once no one else does. The path is
-// without links.
-func lockForRewrap(ctx context.Context, name string) (path string, f *os.File, err error) {
-	for {
-		if path, err = filepath.EvalSymlinks(name); err != nil {
-			return "", nil, err
-		}
-		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-			return "", nil, err
-		case info.IsDir():
-			return "", nil, message.ErrIsDirectory
-		case !info.Mode().IsRegular():
-			return "", nil, errors.New("not a regular file")
-		}
-		if f, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
-			return "", nil, err
-		}
-		if err := file.Lock(ctx, f, true); err != nil {
-			f.Close()
-			return "", nil, err
-		}
-		opened, err := f.Stat()
-		if err == nil {
-			info, err = os.Stat(path)
-		}
-		if err == nil && os.SameFile(opened, info) {
-			return path, f, nil
-		}
-		f.Close() // it was replaced meanwhile
-		if err != nil {
-			return "", nil, err
-		}
-	}
 }
 
 // describe names what an envelope is sealed under. The version is that of a key

@@ -1,0 +1,56 @@
+package store
+
+import (
+	"context"
+	"errors"
+
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// VersionOf returns the version that attrs describe.
+func VersionOf(attrs *gcblob.Attributes) stored.Version {
+	return stored.Version{ETag: attrs.ETag, Size: attrs.Size, ModTime: attrs.ModTime}
+}
+
+// VersionRead returns the version that r reads.
+func VersionRead(r *gcblob.Reader) stored.Version {
+	return stored.Version{Size: r.Size(), ModTime: r.ModTime()}
+}
+
+// Version returns what the head of the object says of its version.
+func (o *Object) Version() stored.Version {
+	return stored.Version{Size: o.Stored, ModTime: o.ModTime}
+}
+
+// CheckUnchanged returns [stored.ErrChanged] unless the object at key still is the
+// version that had seen and, if it was encrypted, env.
+//
+// It does not read the envelope if the write that follows carries the store's own
+// condition.
+func (s *Store) CheckUnchanged(ctx context.Context, key string, seen *gcblob.Attributes, env *sse.Envelope) error {
+	now, err := s.Inner.Attributes(ctx, key)
+	if err != nil {
+		return OpenError(err)
+	}
+	if !VersionOf(now).Same(VersionOf(seen)) {
+		return stored.ErrChanged
+	}
+	if env == nil || s.IfUnchanged != nil {
+		return nil
+	}
+	// Times are coarse, and some stores derive ETags from them.
+	nowEnv, err := s.EnvelopeAt(ctx, key)
+	if errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrVersion) {
+		return stored.ErrChanged
+	}
+	if err != nil {
+		return err
+	}
+	if !stored.SameEnvelope(env, nowEnv) {
+		return stored.ErrChanged
+	}
+	return nil
+}

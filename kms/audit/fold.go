@@ -1,0 +1,139 @@
+package audit
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/blobseal/blobseal/kms"
+)
+
+// defaultFoldWindow is the time over which a [FileSink] folds failures of one kind.
+const defaultFoldWindow = time.Minute
+
+// maxFoldKinds bounds how many kinds of failures a folder tells apart. Failures of
+// further kinds are told apart by their error codes alone.
+const maxFoldKinds = 64
+
+// folder folds repeated failures of one kind, so that whoever can provoke
+// failures cannot fill the disk with records of them. It keeps a bounded state.
+type folder struct {
+	window time.Duration // not positive: fold nothing
+
+	mu     sync.Mutex
+	kinds  map[foldKind]*folded
+	oldest time.Time // when the first kind began, if there are any
+}
+
+// foldKind is what failures have in common that are folded into one record.
+type foldKind struct {
+	principal kms.Principal
+	operation kms.Operation
+	keyID     string
+	errorCode string
+}
+
+// kindOf returns the kind of a failure, or of the record of folded ones.
+func kindOf(r Record) foldKind { return foldKind{r.Principal, r.Operation, r.KeyID, r.ErrorCode} }
+
+// folded are the failures of one kind since the first, which has its own record.
+type folded struct {
+	began time.Time
+	count int
+	first time.Time // Time of the first that was folded
+	last  Record
+}
+
+// add returns the records to write now, oldest first: those of folded failures
+// whose window has ended, and r itself, unless it was folded.
+func (f *folder) add(r Record, now time.Time) []Record {
+	if f.window <= 0 {
+		return []Record{r}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	records := f.take(func(one *folded) bool { return now.Sub(one.began) >= f.window }, now)
+	if r.Outcome != OutcomeFailure || r.Retracts {
+		return append(records, r)
+	}
+	kind := kindOf(r)
+	one := f.kinds[kind]
+	if one == nil && len(f.kinds) >= maxFoldKinds {
+		kind = foldKind{errorCode: r.ErrorCode}
+		one = f.kinds[kind]
+	}
+	if one == nil {
+		if len(f.kinds) == 0 {
+			f.kinds, f.oldest = make(map[foldKind]*folded), now
+		}
+		f.kinds[kind] = &folded{began: now}
+		return append(records, r)
+	}
+	if one.count++; one.count == 1 {
+		one.first = r.Time
+	}
+	one.last = r
+	if kind.operation == "" { // of several principals, operations and keys
+		one.last.Principal, one.last.Operation, one.last.KeyID = kms.Principal{}, "", ""
+		one.last.RequestedKeyID, one.last.KeyVersion, one.last.Context, one.last.Resource = "", "", nil, ""
+		one.last.ErrorMessage = "failures of several principals, operations or keys"
+	}
+	return records
+}
+
+// restore takes records back that could not be written.
+func (f *folder) restore(records []Record, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range records {
+		kind := kindOf(r)
+		one := f.kinds[kind]
+		switch {
+		case r.Count == 0 && one != nil && one.count == 0:
+			delete(f.kinds, kind) // the next one is the first to be recorded
+		case r.Count > 0 && one == nil:
+			if len(f.kinds) == 0 {
+				f.kinds, f.oldest = make(map[foldKind]*folded), now
+			}
+			f.kinds[kind] = &folded{began: now, count: r.Count, first: r.FirstTime, last: r}
+		case r.Count > 0:
+			if one.count == 0 {
+				one.last = r
+			}
+			one.count, one.first = one.count+r.Count, r.FirstTime
+		}
+	}
+}
+
+// flush returns the records of all folded failures.
+func (f *folder) flush() []Record {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.take(func(*folded) bool { return true }, time.Time{})
+}
+
+// take removes the kinds that are over, and returns the records of their
+// failures, oldest first. f.mu is held.
+func (f *folder) take(over func(*folded) bool, now time.Time) (records []Record) {
+	if len(f.kinds) == 0 || !now.IsZero() && now.Sub(f.oldest) < f.window {
+		return nil
+	}
+	f.oldest = now
+	for kind, one := range f.kinds {
+		if !over(one) {
+			if one.began.Before(f.oldest) {
+				f.oldest = one.began
+			}
+			continue
+		}
+		delete(f.kinds, kind)
+		if one.count > 0 {
+			r := one.last
+			r.EventID = newEventID()
+			r.Count, r.FirstTime = one.count, one.first
+			records = append(records, r)
+		}
+	}
+	slices.SortFunc(records, func(a, b Record) int { return a.Time.Compare(b.Time) })
+	return records
+}
