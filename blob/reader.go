@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"sync"
-	"time"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -232,20 +231,13 @@ func (g *getter) checkPlain(r *gcblob.Reader) error {
 	if err != nil {
 		return store.OpenError(err)
 	}
-	sized := r.Size() >= 0 // not where a store unpacks what its Content-Encoding says is packed
-	if sized && attrs.Size != r.Size() || !sameSecond(attrs.ModTime, r.ModTime()) {
+	if !store.VersionRead(r).Same(store.VersionOf(attrs)) {
 		return ErrChanged
 	}
 	if _, hinted := stored.ParseHint(attrs.Metadata); hinted {
 		return stored.ErrDamaged
 	}
 	return nil
-}
-
-// sameSecond compares two stores' words for one time: some give it to the second
-// in one request and exactly in another.
-func sameSecond(x, y time.Time) bool {
-	return x.Truncate(time.Second).Equal(y.Truncate(time.Second))
 }
 
 // rangeOf is a read of n bytes from off, under way.
@@ -369,7 +361,7 @@ func (r *rangeOf) locate() (err error) {
 		}
 		return r.chunksErr
 	}
-	if r.chunks.Size() != r.head.Size() || !r.chunks.ModTime().Equal(r.head.ModTime()) {
+	if !store.VersionRead(r.chunks).Same(store.VersionRead(r.head)) {
 		return ErrChanged
 	}
 	if r.beyond() || r.body != nil && r.env.Size() == r.b.store.EnvelopeSize {
@@ -436,7 +428,7 @@ func (r *rangeOf) plain() (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if part.Size() != r.head.Size() || !part.ModTime().Equal(r.head.ModTime()) {
+	if !store.VersionRead(part).Same(store.VersionRead(r.head)) {
 		return nil, ErrChanged
 	}
 	return r.reader(part, part.Size(), nil, part), nil
