@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
 
@@ -61,6 +63,17 @@ func TestNamesTellATerminalNothing(t *testing.T) {
 	require.NoError(t, sink.Write(t.Context(), audit.Record{Time: time.Now(), EventID: "1", Operation: kms.Operation(strings.TrimSuffix(evilName, "\xff")), Outcome: audit.OutcomeSuccess}))
 	require.NoError(t, sink.Close())
 	require.Contains(t, ok(t, "audit", "show", "forged.jsonl"), "  a?[31m?31m????b c  ")
+
+	// JSON escapes it all, and gives the same text when it is read.
+	text1 := ok(t, "inspect", "--json", evilName)
+	for _, r := range text1 {
+		require.True(t, r == '\n' || unicode.IsGraphic(r), "%U in %q", r, text1)
+	}
+	require.Contains(t, text1, `\u009b31m`)
+	require.Contains(t, text1, `\u202e`)
+	var found struct{ Context map[string]string }
+	require.NoError(t, json.Unmarshal([]byte(text1), &found))
+	require.Equal(t, strings.TrimSuffix(evilName, "\xff"), found.Context["k"])
 
 	url := []string{"--bucket", "file://./odd%0Aname%C2%9B"}
 	require.NoError(t, os.Mkdir("odd\nname\u009b", 0o755))

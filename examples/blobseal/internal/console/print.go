@@ -3,7 +3,6 @@ package console
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -35,30 +34,19 @@ func ForEach(ctx context.Context, names []string, f func(name string) error) err
 	return first
 }
 
-// Printf writes to standard output. An error of that shows.
+// Printf writes to standard output.
 func (c *Console) Printf(format string, args ...any) error {
 	_, err := fmt.Fprintf(c.Stdout, format, args...)
 	return message.About("standard output", err)
 }
 
-// Table writes what print prints, in columns.
+// Table writes a table to standard output: print separates cells by tabs.
 func (c *Console) Table(print func(*tabwriter.Writer)) error {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	print(w)
 	w.Flush()
 	return c.Printf("%s", text.String())
-}
-
-func (c *Console) WriteJSON(value any) error {
-	e := json.NewEncoder(c.Stdout)
-	e.SetIndent("", "  ")
-	return message.About("standard output", e.Encode(value))
-}
-
-// WriteLine writes one line.
-func (c *Console) WriteLine(line any) error {
-	return message.About("standard output", json.NewEncoder(c.Stdout).Encode(line))
 }
 
 // Confirm asks on the terminal.

@@ -3,7 +3,6 @@ package audit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -107,7 +106,7 @@ func (cmd showCmd) Run(ctx context.Context, c *console.Console) error {
 			continue
 		}
 		if cmd.JSON {
-			err = message.About("standard output", json.NewEncoder(c.Stdout).Encode(auditLine{entry.Seq, entry.Record, entry.Note}))
+			err = c.WriteLine(auditLine{entry.Seq, entry.Record, entry.Note})
 		} else if r := entry.Record; r != nil {
 			err = write("%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), message.OrNone(r.Principal.ID), message.Printable(string(r.Operation)), keyShown(r), resourceShown(r), outcomeShown(r))
 		} else {

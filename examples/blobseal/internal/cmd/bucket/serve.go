@@ -165,7 +165,7 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 	opts := &slog.HandlerOptions{ReplaceAttr: errorText}
 	var logs slog.Handler = slog.NewTextHandler(c.Stdout, opts)
 	if cmd.JSON {
-		logs = slog.NewJSONHandler(c.Stdout, opts)
+		logs = slog.NewJSONHandler(console.PlainJSON(c.Stdout), opts)
 	}
 	logger := slog.New(logs)
 	server := &http.Server{

@@ -164,7 +164,15 @@ func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
 		if !strings.HasSuffix(text, "\n") {
 			text += "\n"
 		}
-		return c.Printf("%s", text)
+		if !c.IsTerminal(c.Stdout) {
+			return c.Printf("%s", text)
+		}
+		for line := range strings.Lines(text) { // whoever put the policy does not command this terminal
+			if err := c.Printf("%s\n", message.Printable(strings.TrimSuffix(line, "\n"))); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

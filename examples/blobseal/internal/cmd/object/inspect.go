@@ -2,7 +2,6 @@ package object
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -46,7 +45,7 @@ func (cmd Inspect) Run(ctx context.Context, c *console.Console) error {
 			return err
 		}
 		if cmd.JSON {
-			return message.About("standard output", json.NewEncoder(c.Stdout).Encode(found))
+			return c.WriteLine(found)
 		}
 		if several {
 			if err := c.Printf("\n"); err != nil {

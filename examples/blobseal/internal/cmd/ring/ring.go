@@ -3,7 +3,6 @@ package ring
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -118,9 +117,7 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	keys := ring.Keys()
 	if cmd.JSON {
-		e := json.NewEncoder(c.Stdout)
-		e.SetIndent("", "  ")
-		return message.About("standard output", e.Encode(Listing{ring.ID(), ring.Generation(), int64(ring.Period() / time.Second), keys}))
+		return c.WriteJSON(Listing{ring.ID(), ring.Generation(), int64(ring.Period() / time.Second), keys})
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "ring %s, a new key every %s\n\n", ring.ID(), Days(ring.Period()))
