@@ -18,7 +18,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
@@ -148,6 +150,7 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 	if err != nil {
 		return nil, b.aboutOpening(err)
 	}
+	silenceSDK(inner)
 	var cipher sse.Cipher = noKey{}
 	opts.Policy.AllowCustomerKeys = true // the operator brings it
 	opts.Decrypters = sse.ByMode{}
@@ -233,6 +236,17 @@ func (b *bucket) holds(file string) bool {
 func (b *bucket) Close() {
 	b.Bucket.Close()
 	b.Inner().Close()
+}
+
+// silenceSDK keeps the AWS SDK from logging to standard error. It would tell of each
+// object without a checksum that it knows, which is nearly each one: the checksum of
+// an encrypted object is its authentication. A bucket's URL has no parameter for
+// that, so the client that Go CDK made is replaced by one with the same options.
+func silenceSDK(inner *gcblob.Bucket) {
+	var client *s3.Client
+	if inner.As(&client) {
+		*client = *s3.New(client.Options(), func(o *s3.Options) { o.Logger = logging.Nop{} })
+	}
 }
 
 // ifMatch has S3 replace an object only if it is still the one that was read.
