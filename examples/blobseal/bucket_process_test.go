@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -29,19 +28,11 @@ func TestBucketInterrupt(t *testing.T) {
 			album(t, ring, "a", "b", "c", "d", "e")
 			ok(t, args("ring", "rotate", ring)...)
 			rewrap := args("bucket", "rewrap", bucketURL, ring, "--list", test.flags)
-			cmd := command(t, "1", args(rewrap, "--rate", "0.5", "--workers", "1")...) // the second object takes two seconds
-			stdout, err := cmd.StdoutPipe()
-			require.NoError(t, err)
-			var errout bytes.Buffer
-			cmd.Stderr = &errout
-			require.NoError(t, cmd.Start())
-			line, err := bufio.NewReader(stdout).ReadString('\n')
-			require.NoError(t, err)
-			require.Contains(t, line, "a: rewrapped to ")
-			require.NoError(t, cmd.Process.Signal(os.Interrupt))
-			cmd.Wait()
-			result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted after ")
-			require.True(t, strings.HasSuffix(errout.String(), test.says), errout.String())
+			p := start(t, command(t, "1", args(rewrap, "--rate", "0.001", "--workers", "1")...)) // the second object's turn never comes
+			require.Contains(t, p.line(t, "the first object"), "a: rewrapped to ")
+			res := p.signal(t, os.Interrupt)
+			res.fails(t, 1, "interrupted after ")
+			require.True(t, strings.HasSuffix(res.errout, test.says), res.errout)
 
 			out := ok(t, rewrap...)
 			require.NotContains(t, out, "a: rewrapped")
@@ -52,32 +43,17 @@ func TestBucketInterrupt(t *testing.T) {
 	}
 	t.Run("check", func(t *testing.T) {
 		album(t, ring, "a", "b", "c", "d", "e", "f")
-		cmd := command(t, "1", args("bucket", "check", bucketURL, ring, "--list", "--rate", "0.5", "--workers", "1")...)
-		stdout, err := cmd.StdoutPipe()
-		require.NoError(t, err)
-		var errout bytes.Buffer
-		cmd.Stderr = &errout
-		require.NoError(t, cmd.Start())
-		_, err = bufio.NewReader(stdout).ReadString('\n')
-		require.NoError(t, err)
-		require.NoError(t, cmd.Process.Signal(os.Interrupt))
-		cmd.Wait()
-		result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
+		p := start(t, command(t, "1", args("bucket", "check", bucketURL, ring, "--list", "--rate", "0.001", "--workers", "1")...))
+		p.line(t, "the first object")
+		p.signal(t, os.Interrupt).fails(t, 1, "interrupted")
 	})
 	t.Run("put", func(t *testing.T) {
 		album(t, ring)
 		before := tree(t)
-		cmd := command(t, "1", args("bucket", "put", bucketURL, ring, "-", "a")...)
-		stdin, err := cmd.StdinPipe()
+		p := start(t, command(t, "1", args("bucket", "put", bucketURL, ring, "-", "a")...))
+		_, err := p.stdin.Write(random(300_000))
 		require.NoError(t, err)
-		var errout bytes.Buffer
-		cmd.Stderr = &errout
-		require.NoError(t, cmd.Start())
-		_, err = stdin.Write(random(300_000))
-		require.NoError(t, err)
-		require.NoError(t, cmd.Process.Signal(os.Interrupt))
-		cmd.Wait()
-		result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
+		p.signal(t, os.Interrupt).fails(t, 1, "interrupted")
 		require.Equal(t, before, tree(t))
 	})
 }
@@ -138,7 +114,7 @@ func TestBucketShredAsks(t *testing.T) {
 		album(t, ring, "u7/a")
 		tty, screen := terminal(t)
 		c := console.New(tty, new(bytes.Buffer), tty)
-		done := make(chan int)
+		done := make(chan int, 1)
 		go func() {
 			done <- runOn(t.Context(), c, args("bucket", "shred", bucketURL, "--record", "r", "--prefix", "u7/"))
 		}()
@@ -146,7 +122,7 @@ func TestBucketShredAsks(t *testing.T) {
 		require.Contains(t, text, `Shred all objects of file://./photos whose keys begin with "u7/"?`)
 		_, err := screen.WriteString(answer)
 		require.NoError(t, err)
-		require.Equal(t, code, <-done)
+		require.Equal(t, code, receive(t, done, "the command to end"))
 		_, err = os.Stat("photos/u7/a")
 		require.Equal(t, code == 0, os.IsNotExist(err))
 	}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -112,27 +111,21 @@ func TestReaderLeaves(t *testing.T) {
 	album(t, ring, "a", "b", "c", "d", "e", "f")
 	ok(t, args("ring", "rotate", ring)...)
 	before := tree(t)
-	cmd := command(t, "1", args("bucket", "rewrap", "--bucket", "file://./photos?no_tmp_dir=true", ring, "--list", "--rate", "20")...)
-	stdout, err := cmd.StdoutPipe()
+	reader, pipe, err := os.Pipe()
 	require.NoError(t, err)
-	var errout bytes.Buffer
-	cmd.Stderr = &errout
-	require.NoError(t, cmd.Start())
-	_, err = bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	require.NoError(t, stdout.Close())
-	cmd.Wait()
-	result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "standard output: broken pipe")
+	require.NoError(t, reader.Close())
+	cmd := command(t, "1", args("bucket", "rewrap", "--bucket", "file://./photos?no_tmp_dir=true", ring, "--list", "--workers", "1")...)
+	cmd.Stdout = pipe
+	execute(t, cmd).fails(t, 1, "standard output: broken pipe")
+	require.NoError(t, pipe.Close())
 	require.Equal(t, before, tree(t))
 
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	require.NoError(t, err)
 	defer full.Close()
 	cmd = command(t, "1", "--help")
-	errout.Reset()
-	cmd.Stdout, cmd.Stderr = full, &errout
-	cmd.Run()
-	result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "standard output: no space left on device")
+	cmd.Stdout = full
+	execute(t, cmd).fails(t, 1, "standard output: no space left on device")
 }
 
 // An interrupt ends a command that waits for the other end of a pipe.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
@@ -86,6 +87,21 @@ func (r result) fails(t *testing.T, code int, says string) {
 	require.Equal(t, code, r.code, r.errout)
 	require.Regexp(t, `\Ablobseal: [^\n]+\n\z`, r.errout)
 	require.Contains(t, r.errout, says)
+}
+
+// longest bounds each wait of a test. No machine is so slow.
+const longest = 2 * time.Minute
+
+// receive takes what a goroutine of the test sends.
+func receive[T any](t *testing.T, from <-chan T, what string) T {
+	t.Helper()
+	select {
+	case value := <-from:
+		return value
+	case <-time.After(longest):
+		require.Fail(t, fmt.Sprintf("waited %v for %s", longest, what))
+		panic("unreachable")
+	}
 }
 
 // args joins lists of arguments.

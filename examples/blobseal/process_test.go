@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,7 +27,8 @@ import (
 )
 
 // asCommand makes the test binary the command: "1" as it is, "fsize=N" with a
-// limit of N bytes on every file, "nobody" as another user than root, "rewraps" as rewraps without end.
+// limit of N bytes on every file, "nobody" as another user than root, "nohup" with
+// SIGHUP ignored, "rewraps" as rewraps without end.
 const asCommand = "BLOBSEAL_TEST_COMMAND"
 
 // TestMain lets the test binary be the command, for tests of signals and kills.
@@ -38,6 +41,11 @@ func TestMain(m *testing.M) {
 
 func beCommand() {
 	how := os.Getenv(asCommand)
+	// Whatever signals the tests' own parent ignores, as nohup and shells do:
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	if how == "nohup" {
+		signal.Ignore(syscall.SIGHUP)
+	}
 	if limit, found := strings.CutPrefix(how, "fsize="); found {
 		n, _ := strconv.ParseUint(limit, 10, 64)
 		signal.Ignore(syscall.SIGXFSZ)
@@ -71,16 +79,79 @@ func command(t *testing.T, how string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// process is a command that runs in a process of its own.
+type process struct {
+	*exec.Cmd
+	stdin    io.WriteCloser
+	stdout   *bufio.Reader
+	hangUp   func() error // closes stdout
+	errout   bytes.Buffer
+	watchdog *time.Timer
+	late     atomic.Bool
+}
+
+// start starts a command. If it does not end within longest, it is killed, so that
+// whatever waits for it fails.
+func start(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{Cmd: cmd}
+	var err error
+	if cmd.Stdin == nil {
+		p.stdin, err = cmd.StdinPipe()
+		require.NoError(t, err)
+	}
+	if cmd.Stdout == nil {
+		stdout, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		p.stdout, p.hangUp = bufio.NewReader(stdout), stdout.Close
+	}
+	cmd.Stderr = &p.errout
+	require.NoError(t, cmd.Start())
+	p.watchdog = time.AfterFunc(longest, func() {
+		p.late.Store(true)
+		cmd.Process.Kill()
+	})
+	return p
+}
+
+// line reads a line of the process's output.
+func (p *process) line(t *testing.T, what string) string {
+	t.Helper()
+	line, err := p.stdout.ReadString('\n')
+	require.NoError(t, err, "waited for %s; stderr: %s", what, p.errout.String())
+	return line
+}
+
+// ends waits for the end of the process.
+func (p *process) ends(t *testing.T, what string) result {
+	t.Helper()
+	var out []byte
+	if p.stdout != nil {
+		out, _ = io.ReadAll(p.stdout) // an error if hangUp closed it
+	}
+	err := p.Wait()
+	p.watchdog.Stop()
+	require.False(t, p.late.Load(), "waited %v for %s; stderr: %s", longest, what, p.errout.String())
+	if exit := new(exec.ExitError); !errors.As(err, &exit) {
+		require.NoError(t, err)
+	}
+	return result{p.ProcessState.ExitCode(), string(out), p.errout.String()}
+}
+
+// signal sends a signal to the process, which must then end.
+func (p *process) signal(t *testing.T, s os.Signal) result {
+	t.Helper()
+	require.NoError(t, p.Process.Signal(s))
+	return p.ends(t, "the command to end after "+s.String())
+}
+
 // execute runs a command in a process of its own.
 func execute(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
-	var out, errout bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errout
-	err := cmd.Run()
-	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
-		require.NoError(t, err)
+	if cmd.Stdin == nil {
+		cmd.Stdin = strings.NewReader("")
 	}
-	return result{cmd.ProcessState.ExitCode(), out.String(), errout.String()}
+	return start(t, cmd).ends(t, "the command to end")
 }
 
 // TestKill kills a process that rewraps to and fro, at random moments: the file
@@ -97,15 +168,10 @@ func TestKill(t *testing.T) {
 	}
 	var mine int
 	for range kills {
-		cmd := command(t, "rewraps")
-		out, err := cmd.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
-		_, err = io.ReadFull(out, make([]byte, len("ready\n")))
-		require.NoError(t, err)
+		p := start(t, command(t, "rewraps"))
+		p.line(t, "the rewraps to begin")
 		time.Sleep(time.Duration(rng.IntN(int(15 * time.Millisecond))))
-		require.NoError(t, cmd.Process.Kill())
-		cmd.Wait()
+		p.signal(t, os.Kill)
 
 		first, second := blobseal(args("decrypt", customer, "sealed", "-")...), blobseal(args("decrypt", other, "sealed", "-")...)
 		require.Equal(t, 1, first.code+second.code, "one of them opens it: %s%s", first.errout, second.errout)
@@ -206,36 +272,34 @@ func TestSignals(t *testing.T) {
 		"verify":       {args("verify", customer, "-"), sealed[:300_000], syscall.SIGHUP},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := command(t, "1", test.args...)
-			stdin, err := cmd.StdinPipe()
-			require.NoError(t, err)
-			var errout bytes.Buffer
-			cmd.Stderr = &errout
-			require.NoError(t, cmd.Start())
-			_, err = stdin.Write(test.stdin) // beyond what a pipe holds: most has been read
+			p := start(t, command(t, "1", test.args...))
+			_, err := p.stdin.Write(test.stdin) // beyond what a pipe holds: most has been read
 			require.NoError(t, err)
 			if name != "verify" {
 				require.Greater(t, len(files(t)), len(before), "a temporary file")
 			}
-			require.NoError(t, cmd.Process.Signal(test.signal))
-			cmd.Wait()
-			result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
+			p.signal(t, test.signal).fails(t, 1, "interrupted")
 			require.Equal(t, before, files(t))
 			require.Equal(t, "precious", string(read(t, "exists")))
 		})
 	}
 	t.Run("a reader that does not read", func(t *testing.T) {
-		cmd := command(t, "1", args("decrypt", customer, "sealed", "-")...)
-		stdout, err := cmd.StdoutPipe()
+		p := start(t, command(t, "1", args("decrypt", customer, "sealed", "-")...))
+		_, err := io.ReadFull(p.stdout, make([]byte, 100))
 		require.NoError(t, err)
-		var errout bytes.Buffer
-		cmd.Stderr = &errout
-		require.NoError(t, cmd.Start())
-		_, err = io.ReadFull(stdout, make([]byte, 100))
+		res := p.signal(t, os.Interrupt)
+		res.out = ""
+		res.fails(t, 1, "interrupted")
+	})
+	t.Run("SIGHUP under nohup", func(t *testing.T) {
+		p := start(t, command(t, "nohup", args("verify", customer, "-")...))
+		_, err := p.stdin.Write(sealed[:300_000])
 		require.NoError(t, err)
-		require.NoError(t, cmd.Process.Signal(os.Interrupt))
-		cmd.Wait()
-		result{cmd.ProcessState.ExitCode(), "", errout.String()}.fails(t, 1, "interrupted")
+		require.NoError(t, p.Process.Signal(syscall.SIGHUP))
+		_, err = p.stdin.Write(sealed[300_000:])
+		require.NoError(t, err)
+		require.NoError(t, p.stdin.Close())
+		require.Equal(t, result{out: "-: OK, 500000 bytes\n"}, p.ends(t, "the command to verify the file"))
 	})
 }
 
@@ -260,12 +324,21 @@ func terminal(t *testing.T) (tty *os.File, screen *os.File) {
 // show reads the screen until it holds want.
 func show(t *testing.T, screen *os.File, want string) string {
 	t.Helper()
+	type chunk struct {
+		text []byte
+		err  error
+	}
 	var text []byte
-	buf := make([]byte, 4096)
 	for !bytes.Contains(text, []byte(want)) {
-		n, err := screen.Read(buf)
-		require.NoError(t, err, "%s", text)
-		text = append(text, buf[:n]...)
+		read := make(chan chunk, 1)
+		go func() {
+			buf := make([]byte, 4096)
+			n, err := screen.Read(buf)
+			read <- chunk{buf[:n], err}
+		}()
+		c := receive(t, read, fmt.Sprintf("%q on the screen, which shows %q", want, text))
+		require.NoError(t, c.err, "%s", text)
+		text = append(text, c.text...)
 	}
 	return string(text)
 }
@@ -337,14 +410,14 @@ func TestDestroyAsks(t *testing.T) {
 		tty, screen := terminal(t)
 		var out bytes.Buffer
 		c := console.New(tty, &out, tty)
-		code := make(chan int)
+		code := make(chan int, 1)
 		go func() { code <- runOn(t.Context(), c, args("ring", "destroy", ring, old)) }()
 		text := show(t, screen, "Type yes to destroy it: ")
 		require.Contains(t, text, "Destroy key "+old+" of my.ring?")
 		require.Contains(t, text, "can never be opened again")
 		_, err := screen.WriteString(test.answer)
 		require.NoError(t, err)
-		require.Equal(t, test.code, <-code, "%q", test.answer)
+		require.Equal(t, test.code, receive(t, code, "the command to end"), "%q", test.answer)
 		if test.says != "" {
 			show(t, screen, test.says)
 		}
