@@ -304,7 +304,7 @@ func (b *Bucket) readRange(ctx context.Context, key string, off, n int64, hook f
 		return nil, r.env, err
 	}
 	p := &proved{rest: plaintext, body: count, length: length - r.bodyOff}
-	if count.n%sealedChunkSize != 0 { // which was the last chunk
+	if count.ended {
 		err = p.prove()
 	}
 	return r.reader(p, r.size, r.env, r.chunks), r.env, err
@@ -313,9 +313,10 @@ func (b *Bucket) readRange(ctx context.Context, key string, off, n int64, hook f
 // beyond reports whether the range begins behind the object's end.
 func (r *rangeOf) beyond() bool { return r.off >= r.size }
 
-// reachesEnd reports whether the last chunk is among those of the range.
+// reachesEnd reports whether a reader of the range verifies the last chunk.
 func (r *rangeOf) reachesEnd() bool {
-	return !r.beyond() && (r.bodyLen < 0 || r.bodyOff+r.bodyLen > r.size/chunkSize*sealedChunkSize)
+	last := r.size / chunkSize * chunkSize
+	return !r.beyond() && (r.n < 0 || r.n > last-r.off || r.n >= r.size-r.off)
 }
 
 // request asks for the envelope and the chunks, side by side, or together where
@@ -480,13 +481,15 @@ func (p *prefixed) Read(b []byte) (int, error) {
 
 // counter counts what is read of a body.
 type counter struct {
-	r io.Reader
-	n int64
+	r     io.Reader
+	n     int64
+	ended bool // r returned io.EOF
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	c.ended = c.ended || err == io.EOF
 	return n, err
 }
 

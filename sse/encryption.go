@@ -69,17 +69,19 @@ type Decryption struct {
 // Envelope returns the envelope that was opened, and so is authentic.
 func (d *Decryption) Envelope() *Envelope { return d.envelope }
 
-// Reader returns a reader of the plaintext of the body that src gives. All that
-// it returns is authentic, and it returns [io.EOF] only after it has proved that
-// the body is whole. Its first error stays: [ErrTruncated], a [*ChunkError] or
-// one of src. It implements [io.WriterTo].
+// Reader returns a reader of the plaintext of the body in src. All that it
+// returns is authentic. It returns [io.EOF] only after the last chunk has
+// verified, and the last byte of the plaintext only if the body ends behind it.
+// So a truncated body gives an error even to a caller that stops at the length
+// its size suggests. The reader's first error stays: [ErrTruncated], a
+// [*ChunkError] or one of src. It implements [io.WriterTo].
 func (d *Decryption) Reader(src io.Reader) io.Reader { return d.body.Reader(src) }
 
-// RangeReader returns a reader of n plaintext bytes from off, where src starts
-// as [CiphertextRange] says; it reads no more of src than that says. A negative
-// n means up to the end. Where the body ends inside the range, the reader proves
-// that end and returns [io.EOF] there. It does not show how long the body is
-// otherwise: see [Decryption.ReaderAt]. It implements [io.WriterTo].
+// RangeReader returns a reader of n plaintext bytes from off. src starts where
+// [CiphertextRange] says, and no more is read of it than that says. A negative
+// n means to the end. If the body ends inside the range, or with it, the reader
+// proves that end and returns [io.EOF] there. Otherwise it says nothing about
+// the body's length: see [Decryption.ReaderAt]. It implements [io.WriterTo].
 func (d *Decryption) RangeReader(src io.Reader, off, n int64) io.Reader {
 	return d.body.RangeReader(src, off, n)
 }

@@ -113,10 +113,11 @@ func CiphertextSize(plain int64) (int64, error) { return chunked.CiphertextSize(
 func PlaintextSize(body int64) (int64, error) { return chunked.PlaintextSize(body) }
 
 // CiphertextRange returns which part of a body [Decryption.RangeReader] needs
-// for n plaintext bytes from off, in bytes: whole chunks of 16,400. The body may
-// end before bodyOff+bodyLen, since its last chunk is short. A negative n means
-// up to the end and gives a bodyLen of -1. A negative off is [ErrInvalid], one
-// beyond the largest object [ErrTooLarge].
+// for n plaintext bytes from off: chunks of 16,400 bytes and, for a range that
+// ends with a chunk, 17 bytes that prove the object does not end there. The
+// body may end before bodyOff+bodyLen. A negative n means to the end and gives
+// a bodyLen of -1. A negative off is [ErrInvalid], one beyond the largest
+// object [ErrTooLarge].
 func CiphertextRange(off, n int64) (bodyOff, bodyLen int64, err error) {
 	return chunked.CiphertextRange(off, n)
 }

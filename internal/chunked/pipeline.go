@@ -15,10 +15,12 @@ const (
 
 // batch is a run of chunks on its way through a pipeline.
 type batch struct {
-	in     []byte // what fetch provides, in the caller's memory or in inBuf
-	out    []byte // what op makes of it, appended to the empty slice that fetch provides
-	first  uint64 // index of its first chunk
-	prompt bool   // the source gave less than was asked: hand over before asking again
+	in     []byte // set by fetch: in the caller's memory, or in inBuf
+	out    []byte // op appends its output to the slice that fetch sets
+	first  uint64 // index of the first chunk
+	proven bool   // the last byte of out may be released, see stream
+	prompt bool   // the source returned less than was asked: emit before asking again
+	doubt  bool   // the source failed and may still use inBuf
 	err    error  // why op stopped early; out holds what came before
 
 	done   chan struct{} // of the run, capacity 1: op has run
@@ -27,19 +29,20 @@ type batch struct {
 	outBuf []byte // see output
 }
 
-// batches holds memory alone: a channel that outlives its call would tie the
-// tests of whoever uses testing/synctest together.
+// batches holds only memory. A channel that outlived its call would connect
+// the bubbles of tests that use testing/synctest.
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-// input is room for sealed chunks to transform.
+// input is room for sealed chunks to transform, and for proof behind them.
 func (b *batch) input() []byte {
 	if b.inBuf == nil {
-		b.inBuf = make([]byte, batchChunks*SealedChunkSize)
+		b.inBuf = make([]byte, batchChunks*SealedChunkSize+proof)
 	}
 	return b.inBuf
 }
 
-// output is an empty slice with room for what a batch becomes.
+// output is an empty slice with room for the output of a batch, behind a held
+// byte.
 func (b *batch) output() []byte {
 	if b.outBuf == nil {
 		b.outBuf = make([]byte, 0, batchChunks*SealedChunkSize)
@@ -47,8 +50,14 @@ func (b *batch) output() []byte {
 	return b.outBuf
 }
 
-func (b *batch) release() {
-	b.in, b.out, b.err, b.prompt, b.done = nil, nil, nil, false, nil // the caller's memory is not ours to keep
+// recycle returns the batch to the pool. A batch that a source or destination
+// may still use is left to the garbage collector instead.
+func (b *batch) recycle() {
+	if b.doubt {
+		return
+	}
+	b.in, b.out, b.err, b.done = nil, nil, nil, nil // the caller's memory is not ours to keep
+	b.proven, b.prompt = false, false
 	batches.Put(b)
 }
 
@@ -56,12 +65,12 @@ func (b *batch) release() {
 // goroutine among them, and emits them in order. fetch and emit run on the
 // calling goroutine alone. Its workers end before run returns or panics.
 type pipeline struct {
-	// fetch sets in, out, first and prompt; a batch without in is dropped.
-	// It returns false, or an error, when no batch follows this one.
+	// fetch prepares a batch. An empty one is dropped. fetch returns false, or
+	// an error, if no batch follows this one.
 	fetch func(*batch) (more bool, err error)
-	// op seals or opens in to out. It touches nothing but the batch.
+	// op seals or opens in to out. It touches only the batch.
 	op func(*batch)
-	// emit hands over what op made, also the good part of a batch that failed.
+	// emit takes the output, and the good part of a batch that failed.
 	emit func(*batch) error
 	// procs bounds the goroutines that run op; 0 means GOMAXPROCS.
 	procs int
@@ -86,7 +95,7 @@ type running struct {
 	pending []*batch    // submitted and not yet emitted, oldest first
 	work    chan *batch // submitted and not yet taken
 	done    [batchDepth]chan struct{}
-	turn    int // of done, for the next batch; whoever had it before is emitted
+	turn    int // index in done for the next batch; its previous user is emitted
 	workers int
 	wg      sync.WaitGroup
 }
@@ -95,20 +104,21 @@ func (r *running) loop() error {
 	for more, fetchErr := true, error(nil); ; {
 		if more && len(r.pending) < batchDepth {
 			b := batches.Get().(*batch)
-			more, fetchErr = r.fetch(b)
+			more, fetchErr = r.fetch(b) // if it panics, b is dropped
 			more = more && fetchErr == nil
 			alone := len(r.pending) == 0 && (b.prompt || !more)
 			switch {
-			case len(b.in) == 0:
-				b.release()
+			case len(b.in) == 0 && len(b.out) == 0:
+				b.recycle()
 			case alone || r.procs == 1: // nothing to overlap with
 				r.op(b)
 				if err := r.finish(b); err != nil {
 					return err
 				}
 			default:
+				prompt := b.prompt // b belongs to somebody else once it is emitted
 				r.submit(b)
-				for b.prompt && len(r.pending) > 0 {
+				for prompt && len(r.pending) > 0 {
 					if err := r.next(); err != nil {
 						return err
 					}
@@ -125,7 +135,7 @@ func (r *running) loop() error {
 	}
 }
 
-// submit puts b in line, for a worker or for the caller when it has to wait.
+// submit queues b, for a worker or for the caller when it has to wait.
 func (r *running) submit(b *batch) {
 	if r.work == nil {
 		r.work = make(chan *batch, batchDepth)
@@ -172,18 +182,17 @@ func (r *running) next() error {
 	return r.finish(oldest)
 }
 
-// finish emits b, releases it and returns the first error of the two.
+// finish emits b and returns the error of emit or, if there is none, of op.
 func (r *running) finish(b *batch) error {
-	opErr := b.err
-	err := r.emit(b)
-	b.release()
-	if err != nil {
-		return err
+	if err := r.emit(b); err != nil {
+		return err // without recycle: the destination may still use b
 	}
-	return opErr
+	err := b.err
+	b.recycle()
+	return err
 }
 
-// stop ends the workers and releases what they no longer work on.
+// stop ends the workers and recycles what they no longer work on.
 func (r *running) stop() {
 	if r.work == nil {
 		return
@@ -198,7 +207,7 @@ func (r *running) stop() {
 	close(r.work)
 	r.wg.Wait()
 	for _, b := range r.pending {
-		b.release()
+		b.recycle()
 	}
 }
 

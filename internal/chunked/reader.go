@@ -1,37 +1,48 @@
 package chunked
 
-import "io"
+import (
+	"io"
+	"math"
+)
 
 // Reader decrypts what it reads, or encrypts it. See [Cipher.Reader],
 // [Cipher.RangeReader] and [Cipher.EncryptingReader].
 type Reader struct {
 	stream
-	out []byte // made, in the source's buffer, and not yet read
+	out []byte // output in the source's buffer that nobody has read yet
 }
 
-// EncryptingReader returns a reader of the body that src's bytes encrypt to,
-// beginning with chunk 0. It ends after the last chunk, with [io.EOF]. An error
-// of src is returned for ever. It implements [io.WriterTo]. It is not safe for
-// concurrent use.
+// EncryptingReader returns a reader of the body that src encrypts to, from
+// chunk 0 on. It returns [io.EOF] after the last chunk. Its first error stays.
+//
+// A Reader implements [io.WriterTo]. It is not safe for concurrent use: a call
+// that meets another one fails, and so does the Reader.
 func (c *Cipher) EncryptingReader(src io.Reader) *Reader {
-	return &Reader{stream: newStream(c, false, src)}
+	return newReader(c, false, src)
 }
 
-// Reader returns a reader of the plaintext of the body that src gives. Every
-// byte that it returns is authentic, and it returns [io.EOF] only after the last
-// chunk has proved that the body is whole; until then what was read is authentic
-// but may not be all. Its first error, such as [ErrTruncated], a [*ChunkError]
-// or one of src, is returned for ever. It implements [io.WriterTo]. It is not
-// safe for concurrent use.
+// Reader returns a reader of the plaintext of the body in src. Every byte that
+// it returns is authentic. It returns [io.EOF] only after the last chunk has
+// verified, and the last byte of the plaintext only if the body ends behind
+// it: a truncated body fails before the length that its size suggests. Its
+// first error stays: [ErrTruncated], a [*ChunkError] or one of src. See
+// [Cipher.EncryptingReader] for its other manners.
 func (c *Cipher) Reader(src io.Reader) *Reader {
-	return &Reader{stream: newStream(c, true, src)}
+	return newReader(c, true, src)
 }
 
-// RangeReader returns a reader of n plaintext bytes from off; src starts where
-// [CiphertextRange] says, and no more of it is read than that says. With a
-// negative n it reads to the end, and proves it as [Cipher.Reader] does. Where
-// the body ends inside of the range, the reader proves that end and returns
-// [io.EOF] there. An invalid off is returned by the first Read.
+func newReader(c *Cipher, decrypt bool, src io.Reader) *Reader {
+	r := new(Reader)
+	r.init(c, decrypt)
+	r.src.r = src
+	return r
+}
+
+// RangeReader returns a reader of n plaintext bytes from off. src starts where
+// [CiphertextRange] says, and no more is read of it than that says. A negative
+// n means to the end. If the body ends inside the range, the reader proves
+// that end and returns [io.EOF] there. The first Read returns the error of an
+// invalid off.
 func (c *Cipher) RangeReader(src io.Reader, off, n int64) *Reader {
 	r := c.Reader(src)
 	_, bodyLen, err := CiphertextRange(off, n)
@@ -42,26 +53,31 @@ func (c *Cipher) RangeReader(src io.Reader, off, n int64) *Reader {
 	r.next = uint64(off / ChunkSize)
 	r.skip = int(off % ChunkSize)
 	if n >= 0 {
-		r.src.r = io.LimitReader(src, bodyLen)
 		r.end = r.next + uint64(bodyLen/SealedChunkSize)
+		r.probe = int(bodyLen % SealedChunkSize)
 		r.left = n
 	}
 	return r
 }
 
-// Read fills p with what the source gives without making p wait for more. A
-// large p is filled on several cores.
+// Read fills p with what the source has, without waiting for more than one
+// chunk. It fills a large p on several cores.
 func (r *Reader) Read(p []byte) (int, error) {
+	if err := r.enter(); err != nil {
+		return 0, err
+	}
+	n, err := r.read(p)
+	return n, r.leave(err)
+}
+
+func (r *Reader) read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for r.failed() == nil && len(r.out) == 0 {
-		unit := r.outUnit()
-		direct := int(min(int64(len(p)), r.left)) / unit * unit
-		if direct > 0 && r.skip == 0 && !r.src.eof && r.next != r.end {
-			n, err := r.readBatches(p[:direct])
+	for len(r.out) == 0 && r.err == nil {
+		if units := r.direct(len(p)); units > 0 {
+			n, err := r.readBatches(p, units)
 			if err != nil {
-				clear(p[n:direct]) // authentic, but behind a chunk that is not
 				r.fail(err)
 			}
 			if n > 0 {
@@ -69,95 +85,179 @@ func (r *Reader) Read(p []byte) (int, error) {
 			}
 			continue
 		}
-		if err := r.readOne(); err != nil {
-			r.fail(err)
-		}
+		r.out, r.err = r.readUnit()
 	}
 	n := copy(p, r.out)
 	r.out = r.out[n:]
+	if len(r.out) == 0 && r.err != nil { // at once: many callers know the length and never read the end
+		r.fail(r.err)
+	}
 	if n > 0 {
 		return n, nil
 	}
-	r.src.drop()
 	return 0, r.err
 }
 
-// readBatches puts whole units straight into p, a multiple of their size.
-func (r *Reader) readBatches(p []byte) (total int, err error) {
-	in, out := r.src.unit, r.outUnit()
-	run := pipeline{op: r.op(), procs: r.procs}
+// direct returns how many units can go straight into n bytes of the caller's.
+func (r *Reader) direct(n int) int {
+	if r.src.eof || r.next == r.end || r.skip > 0 {
+		return 0
+	}
+	room := min(int64(n), r.left)
+	if r.held {
+		room--
+	}
+	return int(room) / r.outUnit()
+}
+
+// readBatches puts up to so many units straight into p.
+func (r *Reader) readBatches(p []byte, units int) (total int, err error) {
+	filled := 0 // bytes of p that belong to a batch
+	run := pipeline{op: r.transform(), procs: r.procs}
 	run.fetch = func(b *batch) (bool, error) {
-		more, err := r.fetch(b, min(len(p)/out, batchChunks)*in, p[:0])
-		n := len(b.in) / in * out
-		b.out, p = p[:0:n], p[n:]
-		return more && !b.prompt && len(p) > 0, err
+		more, err := r.fetch(b, min(units, batchChunks), p[filled:filled])
+		n := len(b.in) / r.src.unit
+		units -= n
+		filled += len(b.out) + n*r.outUnit()
+		return more && !b.prompt && units > 0, err
 	}
 	run.emit = func(b *batch) error {
-		total += len(r.trim(b.out))
+		total += len(r.release(b.out, b.proven || b.err != nil))
 		return nil
 	}
 	err = run.run()
+	clear(p[total:filled]) // held back, or behind a chunk that is not authentic
 	return total, err
 }
 
-// readOne makes the next unit, in the source's buffer. Behind the last one it
-// sets err to io.EOF, for the calls that come after out is read.
-func (r *Reader) readOne() error {
-	if r.left == 0 || r.next == r.end {
-		r.err = io.EOF
-		return nil
+// readUnit returns the next unit, in the source's buffer, and the error that
+// follows it: [io.EOF] behind the last one.
+func (r *Reader) readUnit() (out []byte, err error) {
+	if r.left == 0 {
+		return nil, io.EOF
 	}
 	n := r.src.n
+	units, size := 1, r.src.unit
+	if r.next == r.end {
+		units, size = 0, r.probe
+	}
 	if !r.src.eof {
-		whole, _, err := r.src.fill(r.src.hold()[:r.src.unit])
-		if err != nil {
-			return err
+		n, err = r.src.fill(r.src.buffer()[:size], r.enough(size))
+	}
+	whole := n == r.src.unit
+	if last := r.src.eof && (units > 0 || n < proof); whole || last {
+		out, stepErr := r.step(n, r.proves(0))
+		switch {
+		case stepErr != nil:
+			return out, stepErr
+		case !whole:
+			return out, io.EOF
 		}
-		n = whole + r.src.n
+		return out, err
 	}
-	out, err := r.one(n)
-	if err != nil {
-		return err
+	r.src.n = n
+	if r.held && n >= proof {
+		out = r.releaseHeld()
 	}
-	r.out = out
-	if n < r.src.unit {
-		r.err = io.EOF
-	}
-	return nil
+	return out, err
 }
 
-// WriteTo writes the rest to dst, on several cores if the source gives much at
-// a time, and without a copy if the source can write itself, as a
-// [bytes.Reader] can. After an error, of dst also, the reader has failed.
+// WriteTo writes the rest to dst, on several cores if the source returns much
+// at a time, and without a copy if the source can write itself, as a
+// [bytes.Reader] can. After an error, of dst too, the reader has failed.
 func (r *Reader) WriteTo(dst io.Writer) (int64, error) {
-	failed, out := r.failed(), r.out
-	r.out, r.src.away = nil, true
-	w := &Writer{dst: dst}
-	err := w.write(out)
-	if err == nil && failed == nil {
-		src := r.src.r
-		w.stream = r.stream
-		w.src.away = false
-		if !w.src.eof && w.left > 0 && w.next != w.end {
-			_, err = io.Copy(w, src)
-		}
-		if first := w.failed(); first != nil {
-			err = first // whatever the source made of it
-		}
-		if err == nil && w.left > 0 && w.next != w.end {
-			err = w.flush()
-		}
-		if err == nil {
-			err = io.EOF
-		}
-		r.stream = w.stream
+	if err := r.enter(); err != nil {
+		return 0, err
 	}
-	r.src.away = false
+	r.dst, r.written = dst, 0
+	err := r.writeOut()
+	if err == nil && !r.src.eof {
+		err = r.writeSource()
+	}
+	if err == errInUse {
+		return 0, err // without leave: the source may still push
+	}
+	if err == nil && r.left > 0 {
+		err = r.flush(true)
+	}
+	if err == nil {
+		err = io.EOF
+	}
+	if r.fail(err); err == io.EOF {
+		err = nil
+	}
+	return r.written, r.leave(err)
+}
+
+// writeOut writes what an earlier Read left over, and returns the error that
+// follows it.
+func (r *Reader) writeOut() error {
+	out := r.out
+	r.out = nil
+	if err := r.write(out); err != nil {
+		return err
+	}
+	return r.err
+}
+
+// writeSource writes what the source returns, up to a partial unit. It returns
+// errInUse if the source still uses the stream.
+func (r *Reader) writeSource() error {
+	src, pushes := r.src.r.(io.WriterTo)
+	if !pushes || r.end != math.MaxUint64 { // a range must not read to the end
+		_, err := r.pull(r.src.r)
+		return err
+	}
+	p := &pusher{s: &r.stream}
+	_, err := src.WriteTo(p)
+	if !p.guard.enter() { // never to leave: p is of no more use
+		return errInUse
+	}
+	if r.err != nil { // even if the source ignored it
+		return r.err
+	}
+	return err
+}
+
+// pusher is the writer that a source writes itself to. The source is foreign
+// code: it may write from several goroutines, keep the pusher, ignore errors
+// and recover from panics.
+type pusher struct {
+	s     *stream
+	guard guard
+}
+
+func (p *pusher) Write(b []byte) (int, error) {
+	err := p.do(func() error { return p.s.push(b) })
 	if err != nil {
-		r.fail(err)
+		return 0, err
 	}
-	if r.err == io.EOF {
-		return w.written, nil
+	return len(b), nil
+}
+
+// ReadFrom serves sources such as [os.File], whose WriteTo is a copy.
+func (p *pusher) ReadFrom(src io.Reader) (n int64, err error) {
+	err = p.do(func() error {
+		n, err = p.s.pull(src)
+		return err
+	})
+	return n, err
+}
+
+// do calls f with the stream, unless that has failed or is in use.
+func (p *pusher) do(f func() error) error {
+	if !p.guard.enter() {
+		return errInUse
 	}
-	return w.written, r.err
+	if p.s.err == nil {
+		if err := f(); err != nil {
+			p.s.fail(err)
+		}
+	}
+	err := p.s.err
+	if !p.guard.leave() {
+		p.s.src.drop()
+		return errInUse
+	}
+	return err
 }

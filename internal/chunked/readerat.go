@@ -26,12 +26,14 @@ func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*ReaderAt, error) {
 	}
 	r := &ReaderAt{c: c, src: src, size: plain, body: size}
 	last := batches.Get().(*batch)
-	defer last.release()
 	if err := r.load(last, plain/ChunkSize, 1); err != nil {
 		return nil, err
 	}
-	if c.openBatch(last); last.err != nil {
-		return nil, last.err
+	c.openBatch(last)
+	err = last.err
+	last.recycle()
+	if err != nil {
+		return nil, err
 	}
 	return r, nil
 }
@@ -95,14 +97,16 @@ func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 	return total, end
 }
 
-// load reads n sealed chunks from the source into b.
+// load reads n sealed chunks from the source into b. After an error, the source
+// may still use b.
 func (r *ReaderAt) load(b *batch, chunk, n int64) error {
 	at := chunk * SealedChunkSize
+	b.doubt = true
 	sealed := b.input()[:min(n*SealedChunkSize, r.body-at)]
 	m, err := r.src.ReadAt(sealed, at)
 	switch {
 	case m == len(sealed): // with io.EOF or without
-		b.in, b.out, b.first = sealed, b.output(), uint64(chunk)
+		b.in, b.out, b.first, b.doubt = sealed, b.output(), uint64(chunk), false
 		return nil
 	case err == nil || errors.Is(err, io.EOF):
 		return fmt.Errorf("%w: it ends before its size of %d bytes", ErrTruncated, r.body)

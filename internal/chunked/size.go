@@ -37,12 +37,13 @@ func PlaintextSize(body int64) (int64, error) {
 	return whole*ChunkSize + last - TagSize, nil
 }
 
-// CiphertextRange returns which part of a body holds the n plaintext bytes from
-// off: whole chunks, so that bodyOff is where a range reader's source starts.
-// The last chunk of a body is short, so a body may end before bodyOff+bodyLen.
-// A negative n means up to the end and gives a negative bodyLen; n of zero needs
-// no bytes. An n beyond the largest message is cut to it. A negative off is
-// [ErrInvalid], one beyond the largest message is [ErrTooLarge].
+// CiphertextRange returns which part of a body a range reader needs for n
+// plaintext bytes from off: whole chunks and, for a range that ends with a
+// chunk, 17 bytes of the next one, which prove that the message does not end
+// there. The body may end before bodyOff+bodyLen. A negative n means to the end
+// and gives a negative bodyLen; an n of zero needs no bytes. An n beyond the
+// largest message is reduced to it. A negative off is [ErrInvalid], one beyond
+// the largest message is [ErrTooLarge].
 func CiphertextRange(off, n int64) (bodyOff, bodyLen int64, err error) {
 	if off < 0 {
 		return 0, 0, fmt.Errorf("%w: negative offset %d", ErrInvalid, off)
@@ -57,6 +58,10 @@ func CiphertextRange(off, n int64) (bodyOff, bodyLen int64, err error) {
 	case n == 0:
 		return first * SealedChunkSize, 0, nil
 	}
-	last := (off + min(n, MaxPlaintextSize-off+1) - 1) / ChunkSize
-	return first * SealedChunkSize, (last - first + 1) * SealedChunkSize, nil
+	end := off + min(n, MaxPlaintextSize-off+1)
+	bodyLen = ((end-1)/ChunkSize - first + 1) * SealedChunkSize
+	if end%ChunkSize == 0 && end < MaxPlaintextSize {
+		bodyLen += proof
+	}
+	return first * SealedChunkSize, bodyLen, nil
 }

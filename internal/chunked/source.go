@@ -6,56 +6,74 @@ import (
 	"sync"
 )
 
-// chunkBuffers are what one stream holds between calls: room for one chunk,
-// which is sealed or opened in place.
-var chunkBuffers = sync.Pool{New: func() any { return new([SealedChunkSize]byte) }}
+// A chunkBuffer is what one stream holds between calls: a chunk, which is
+// sealed or opened in place, with room for a held byte in front of it.
+type chunkBuffer [chunkOffset + SealedChunkSize]byte
 
-// source cuts what a reader gives into units of one size. The part of a unit
-// that has arrived is carried from one call to the next.
+// chunkOffset keeps the chunk aligned behind the byte in front of it.
+const chunkOffset = 16
+
+var chunkBuffers = sync.Pool{New: func() any { return new(chunkBuffer) }}
+
+// source cuts what a reader returns into units of one size. It keeps a partial
+// unit from one call to the next.
 type source struct {
 	r    io.Reader
-	unit int                    // ChunkSize or SealedChunkSize
-	buf  *[SealedChunkSize]byte // carry; nil when it holds none
-	n    int                    // bytes carried, fewer than unit
-	eof  bool                   // r has ended: what is carried is the last, short unit
-	away bool                   // the caller's code runs, and may not come back: see stream.failed
+	unit int          // ChunkSize or SealedChunkSize
+	buf  *chunkBuffer // nil if there is nothing to keep
+	n    int          // bytes of a partial unit in buf
+	eof  bool         // r has ended: the partial unit is the message's last chunk
 }
 
-// hold makes sure that there is a buffer.
-func (s *source) hold() []byte {
+// buffer returns room for one unit. The partial unit is at its start.
+func (s *source) buffer() []byte {
 	if s.buf == nil {
-		s.buf = chunkBuffers.Get().(*[SealedChunkSize]byte)
+		s.buf = chunkBuffers.Get().(*chunkBuffer)
 	}
-	return s.buf[:]
+	return s.buf[chunkOffset:]
 }
 
-// drop gives the buffer back.
-func (s *source) drop() {
+// behind returns out, which begins at the start of the buffer, with b in front.
+func (s *source) behind(b byte, out []byte) []byte {
+	s.buf[chunkOffset-1] = b
+	return s.buf[chunkOffset-1 : chunkOffset+len(out)]
+}
+
+// keep makes p the partial unit.
+func (s *source) keep(p []byte) {
+	s.n = len(p)
+	if len(p) > 0 {
+		copy(s.buffer(), p)
+	}
+}
+
+// recycle returns the buffer to the pool. Only a stream that ended well may
+// call it: after a failure, a source or destination may still use the buffer.
+func (s *source) recycle() {
 	if s.buf != nil {
 		chunkBuffers.Put(s.buf)
-		s.buf, s.n = nil, 0
 	}
+	s.drop()
 }
 
-// fill reads whole units into dst, whose length is a multiple of the unit, and
-// returns how many bytes they are. It reads until it has at least one unit, and
-// goes on for as long as the reader fills what it is asked for, so that a slow
-// reader's data is handed on as it comes. full reports that dst was filled.
-// After the last whole unit it sets eof. On any other error the whole units
-// that came before it are returned with it.
-func (s *source) fill(dst []byte) (n int, full bool, err error) {
+// drop leaves the buffer to the garbage collector.
+func (s *source) drop() { s.buf, s.n = nil, 0 }
+
+// fill reads into dst, behind a copy of the partial unit, and returns how many
+// bytes dst then holds. It reads until it has enough bytes, and continues for
+// as long as the reader fills all it was offered, so a slow reader's data is
+// passed on at once. At the reader's end it sets eof. It returns the reader's
+// other errors together with the bytes that came before them.
+func (s *source) fill(dst []byte, enough int) (n int, err error) {
 	if s.n > 0 {
-		n = copy(dst, s.buf[:s.n])
+		n = copy(dst, s.buf[chunkOffset:][:s.n])
 	}
 	for empty := 0; n < len(dst) && err == nil; {
-		asked := len(dst) - n
+		offered := len(dst) - n
 		var m int
-		s.away = true
 		m, err = s.r.Read(dst[n:])
-		s.away = false
-		if m < 0 || m > asked {
-			n, err = 0, errors.New("sse: source returned an invalid count from Read")
-			break
+		if m < 0 || m > offered {
+			return 0, errors.New("sse: source returned an invalid count from Read")
 		}
 		n += m
 		if m > 0 {
@@ -63,18 +81,12 @@ func (s *source) fill(dst []byte) (n int, full bool, err error) {
 		} else if empty++; empty == 100 && err == nil {
 			err = io.ErrNoProgress
 		}
-		if m < asked && n >= s.unit {
+		if m < offered && n >= enough {
 			break
 		}
 	}
 	if err == io.EOF {
 		s.eof, err = true, nil
 	}
-	rest := n % s.unit
-	whole := n - rest
-	if rest > 0 {
-		copy(s.hold(), dst[whole:n])
-	}
-	s.n = rest
-	return whole, n == len(dst), err
+	return n, err
 }

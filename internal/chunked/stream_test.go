@@ -235,7 +235,9 @@ func TestRangeOfACutBody(t *testing.T) {
 		_, err = drain(c.RangeReader(bytes.NewReader(body[from:keep]), off, n))
 		return err
 	}
-	require.NoError(t, read(0, chunk, chunked.SealedChunkSize))
+	require.NoError(t, read(0, chunk-1, chunked.SealedChunkSize))
+	require.ErrorIs(t, read(0, chunk, chunked.SealedChunkSize), chunked.ErrTruncated)
+	require.NoError(t, read(0, chunk, chunked.SealedChunkSize+17))
 	require.ErrorIs(t, read(0, chunk+1, chunked.SealedChunkSize), chunked.ErrTruncated)
 	require.ErrorIs(t, read(0, -1, 2*chunked.SealedChunkSize), chunked.ErrTruncated)
 	require.ErrorIs(t, read(chunk, 10, chunked.SealedChunkSize+500), chunked.ErrCorrupt)
@@ -711,34 +713,16 @@ func TestReaderAtWithEagerEnd(t *testing.T) {
 	require.Equal(t, plaintext, p[:n])
 }
 
-// TestPromptness: what a slow source has given is handed on before the source
-// is asked for more.
-func TestPromptness(t *testing.T) {
+// TestBurstThenWait: what came before a pause of the source is released before
+// the source is asked again, also if other batches are still under way.
+func TestBurstThenWait(t *testing.T) {
 	c := newCipher(t)
-	body := encrypt(t, c, pattern(2*chunk+10), 1)
-	var seen int
-	src := &stepReader{body, chunked.SealedChunkSize}
-	checked := readerFunc(func(p []byte) (int, error) {
-		if read := (len(body) - len(src.rest)) / chunked.SealedChunkSize; seen < read*chunk {
-			return 0, fmt.Errorf("asked for more after %d chunks, while %d bytes were handed on", read, seen)
-		}
-		return src.Read(p)
-	})
-	n, err := c.Reader(checked).OnProcs(4).WriteTo(writerFunc(func(p []byte) (int, error) {
-		seen += len(p)
-		return len(p), nil
-	}))
-	require.NoError(t, err)
-	require.EqualValues(t, 2*chunk+10, n)
-
-	// Also behind batches that are still under way.
 	plaintext := pattern(3*batch + 2*chunk)
-	body = encrypt(t, c, plaintext, 1)
-	rest, given := body, 0
-	seen = 0
+	body := encrypt(t, c, plaintext, 1)
+	rest, given, seen := body, 0, 0
 	burst := readerFunc(func(p []byte) (int, error) {
 		if given == 4 && seen < 3*batch+chunk {
-			return 0, fmt.Errorf("asked for more while %d bytes were handed on", seen)
+			return 0, fmt.Errorf("asked again when only %d bytes were released", seen)
 		}
 		n := copy(p, rest[:min(len(rest), len(p))])
 		if given == 3 {
@@ -751,7 +735,7 @@ func TestPromptness(t *testing.T) {
 		}
 		return n, nil
 	})
-	n, err = c.Reader(burst).OnProcs(4).WriteTo(writerFunc(func(p []byte) (int, error) {
+	n, err := c.Reader(burst).OnProcs(4).WriteTo(writerFunc(func(p []byte) (int, error) {
 		seen += len(p)
 		return len(p), nil
 	}))
@@ -885,8 +869,9 @@ func TestSizes(t *testing.T) {
 		}
 	}
 	for _, tc := range []struct{ off, n, wantOff, wantLen int64 }{
-		{0, 0, 0, 0}, {0, 1, 0, 16400}, {0, chunk, 0, 16400}, {0, chunk + 1, 0, 32800},
-		{chunk - 1, 2, 0, 32800}, {chunk, 1, 16400, 16400}, {5*chunk + 3, -1, 5 * 16400, -1},
+		{0, 0, 0, 0}, {0, 1, 0, 16400}, {0, chunk - 1, 0, 16400}, {0, chunk, 0, 16417}, {0, chunk + 1, 0, 32800},
+		{chunk - 1, 1, 0, 16417}, {chunk - 1, 2, 0, 32800}, {chunk, 1, 16400, 16400}, {5*chunk + 3, -1, 5 * 16400, -1},
+		{chunked.MaxPlaintextSize - chunk, 1, (chunked.MaxChunks - 2) * 16400, 16417},
 		{chunked.MaxPlaintextSize, 1 << 62, (chunked.MaxChunks - 1) * 16400, 16400},
 	} {
 		off, n, err := chunked.CiphertextRange(tc.off, tc.n)
