@@ -4,6 +4,7 @@ go 1.26.4
 
 require (
 	github.com/blobseal/blobseal v0.0.0
+	github.com/rs/cors v1.11.1
 	github.com/stretchr/testify v1.12.1
 	gocloud.dev v0.49.0
 )

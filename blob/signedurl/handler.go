@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/rs/cors"
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/kms"
@@ -24,6 +25,7 @@ type Handler struct {
 	bucket *gcblob.Bucket
 	signer *Signer
 	opts   HandlerOptions
+	cors   *cors.Cors // nil without Origins
 }
 
 // HandlerOptions are options for [NewHandler]. Most services leave them nil.
@@ -37,6 +39,12 @@ type HandlerOptions struct {
 	// [DefaultIdleTimeout]; a negative value means no limit. It needs a
 	// ResponseWriter that [http.ResponseController] can set deadlines on.
 	IdleTimeout time.Duration
+
+	// Origins are the origins whose scripts may use signed URLs in browsers, such
+	// as "https://app.example"; "https://*.app.example" and "*" work too. Nil means
+	// none. The Handler then answers preflight requests, and lets scripts read its
+	// responses, error responses included.
+	Origins []string
 
 	// Principal returns who the request acts for, see [kms.WithPrincipal]. If it
 	// is nil or returns the zero Principal, that is the Principal in the URL, if
@@ -90,11 +98,28 @@ func NewHandler(bucket *gcblob.Bucket, signer *Signer, opts *HandlerOptions) *Ha
 	if h.opts.Logger == nil {
 		h.opts.Logger = slog.Default()
 	}
+	if len(h.opts.Origins) > 0 {
+		h.cors = cors.New(cors.Options{
+			AllowedOrigins: h.opts.Origins,
+			AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete},
+			AllowedHeaders: []string{"*"},
+			ExposedHeaders: []string{
+				"Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Range", "Etag", ErrorCodeHeader,
+			},
+			MaxAge: int((10 * time.Minute).Seconds()),
+		})
+	}
 	return h
 }
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.cors != nil {
+		h.cors.HandlerFunc(w, r)
+		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+			return // a preflight request
+		}
+	}
 	if key, err := h.serve(w, r); err != nil {
 		h.fail(w, r, key, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -145,6 +146,77 @@ func TestBucketServe(t *testing.T) {
 		}
 	}
 	require.NotContains(t, s.log.String(), "signature")
+}
+
+// TestBucketServeLetsGo: clients that announce a body and do not send it, and
+// clients that do not read, give their connections back, however many they are.
+func TestBucketServeLetsGo(t *testing.T) {
+	album(t, ring, "a")
+	s := serve(t, args(ring, "--max-connections", "50")...)
+	u, err := url.Parse(s.base)
+	require.NoError(t, err)
+	for range 100 { // twice as many as there may be
+		conn, err := net.Dial("tcp", u.Host)
+		require.NoError(t, err)
+		defer conn.Close()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(2*time.Minute)))
+		_, err = io.WriteString(conn, "PUT /x?obj=x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+		require.NoError(t, err)
+		defer func() {
+			answer, err := io.ReadAll(conn)
+			require.NoError(t, err, "wait for the server to close the connection")
+			require.Contains(t, string(answer), "403 Forbidden")
+		}()
+	}
+}
+
+func TestBucketServeOrigins(t *testing.T) {
+	album(t, ring, "a")
+	s := serve(t, args(ring, "--allow-origin", "https://app.example.com")...)
+	req, err := http.NewRequest(http.MethodOptions, s.sign(t, "a"), nil)
+	require.NoError(t, err)
+	req.Header.Set("Origin", "https://app.example.com")
+	req.Header.Set("Access-Control-Request-Method", "GET")
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, 204, res.StatusCode)
+	require.Equal(t, "https://app.example.com", res.Header.Get("Access-Control-Allow-Origin"))
+	blobseal(args("bucket", "serve", bucketURL, "--secret-file", "my.key", ring, "--allow-origin", "app.example.com")...).
+		fails(t, 2, "--allow-origin")
+}
+
+func TestBucketSignBinds(t *testing.T) {
+	album(t, ring, "a")
+	s := serve(t, ring...)
+	status, _ := send(t, http.MethodPut, s.sign(t, "--method", "PUT", "--max-size", "3", "b"), strings.NewReader("long"))
+	require.Equal(t, 413, status)
+	res, err := http.Get(s.sign(t, "--response-content-type", "text/csv", "--response-content-disposition", "attachment", "--response-cache-control", "no-store", "a"))
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, "text/csv attachment no-store, no-transform",
+		strings.Join([]string{res.Header.Get("Content-Type"), res.Header.Get("Content-Disposition"), res.Header.Get("Cache-Control")}, " "))
+	status, _ = send(t, http.MethodGet, s.sign(t, "--if-match", res.Header.Get("Etag"), "a"), nil)
+	require.Equal(t, 200, status)
+	status, _ = send(t, http.MethodGet, s.sign(t, "--if-match", `"x"`, "a"), nil)
+	require.Equal(t, 412, status)
+}
+
+// TestBucketPutTypes: browsers run or show an object by its type, so put goes by
+// the name, and only without an extension by the data.
+func TestBucketPutTypes(t *testing.T) {
+	album(t, ring)
+	s := serve(t, ring...)
+	for key, want := range map[string]string{
+		"a.css": "text/css", "a.js": "text/javascript", "a.json": "application/json", "a.svg": "image/svg+xml", "a.unknown": "text/plain", "a": "text/plain",
+	} {
+		put(t, ring, key, "{}")
+		res, err := http.Head(s.sign(t, key))
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		got, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
+		require.Equal(t, want, got, key)
+	}
 }
 
 // What was damaged in the store breaks the answer, and is logged.

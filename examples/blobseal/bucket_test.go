@@ -575,7 +575,7 @@ func TestBucketUsage(t *testing.T) {
 		"sign, too long":        {args(sign, "--base-url", "http://localhost/", "--expiry", "169h", "a"), "--expiry 169h0m0s: want more than 0, and at most 168h0m0s"},
 		"sign, never":           {args(sign, "--base-url", "http://localhost/", "--expiry", "0s", "a"), "want more than 0"},
 		"sign, method":          {args(sign, "--base-url", "http://localhost/", "--method", "POST", "a"), "--method"},
-		"sign, type of a GET":   {args(sign, "--base-url", "http://localhost/", "--content-type", "a/b", "a"), "--content-type: give --method PUT with it"},
+		"sign, type of a GET":   {args(sign, "--base-url", "http://localhost/", "--content-type", "a/b", "a"), "--content-type, --max-size: give --method PUT with them"},
 		"serve without secret":  {args("bucket", "serve", bucketURL, ring), "--secret-file"},
 		"serve a customer's":    {args("bucket", "serve", bucketURL, customer, "--secret-file", "my.key"), "customer keys do not come with a URL"},
 		"serve where":           {args(serve, "--listen", "8080"), `--listen "8080": want HOST:PORT`},

@@ -15,6 +15,7 @@ require (
 )
 
 require (
+	github.com/rs/cors v1.11.1 // indirect
 	github.com/spf13/afero v1.15.0 // indirect
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
 )

@@ -1,8 +1,11 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"mime"
+	"path"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
@@ -21,7 +24,7 @@ type putCmd struct {
 	keys.Flags
 	BucketKey   bool     `group:"keys" help:"With --kms: bind the service's data key to the bucket; see encrypt."`
 	Context     []string `placeholder:"K=V" sep:"none" help:"Pair of the encryption context; may be repeated. It is bound to the object and readable in it."`
-	ContentType string   `placeholder:"TYPE" help:"Content type; by default it is found in the data."`
+	ContentType string   `placeholder:"TYPE" help:"Content type; by default that of the extension of KEY or IN, or else it is found in the data."`
 	Force       bool     `help:"Replace the object if it exists."`
 	In          string   `arg:"" name:"in" help:"Plaintext; - is standard input."`
 	Key         string   `arg:"" help:"Object to write, such as 2026/cat.jpg."`
@@ -65,7 +68,7 @@ func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
 	writing, abort := context.WithCancel(ctx) // a writer is given up by its ctx
 	defer abort()
 	w, err := b.NewWriter(writing, cmd.Key, &gcblob.WriterOptions{
-		ContentType: cmd.ContentType,
+		ContentType: cmp.Or(cmd.ContentType, typeByName(cmd.Key), typeByName(cmd.In)),
 		IfNotExist:  !cmd.Force,
 		BeforeWrite: func(as func(any) bool) error {
 			var req *blob.WriteRequest
@@ -88,6 +91,10 @@ func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	return nil
 }
+
+// typeByName returns the content type of a name's extension, or "". To look at the
+// data finds text/plain for CSS, scripts, JSON and SVG.
+func typeByName(name string) string { return mime.TypeByExtension(path.Ext(name)) }
 
 // about puts an error of writing into words.
 func (cmd putCmd) about(b *bucket, k *keys.Keys, err error) error {

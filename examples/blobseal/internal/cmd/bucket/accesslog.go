@@ -1,0 +1,57 @@
+package bucket
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/blobseal/blobseal/blob/signedurl"
+)
+
+// accessLog logs each request, without its URL: whoever has that may use it.
+func accessLog(logger *slog.Logger, signer *signedurl.Signer, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begin := time.Now()
+		seen := &answer{ResponseWriter: w}
+		key := ""
+		if permit, err := signer.Verify(r); err == nil {
+			key = permit.Key
+		}
+		cut := true
+		defer func() {
+			logger.Info("request", "method", r.Method, "key", key, "status", seen.status, "code", w.Header().Get(signedurl.ErrorCodeHeader), "bytes", seen.bytes, "cut", cut,
+				"duration", time.Since(begin).Round(time.Microsecond).String(), "remote", r.RemoteAddr)
+		}()
+		next.ServeHTTP(seen, r)
+		cut = false // it did not panic, as it does when an object proves to be damaged
+		if seen.status == 0 {
+			seen.status = http.StatusOK
+		}
+	})
+}
+
+// answer takes note of what is answered.
+type answer struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 || a.status < 200 {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	n, err := a.ResponseWriter.Write(p)
+	a.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets [http.ResponseController] reach what is below.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -1,0 +1,102 @@
+package bucket
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+	"unicode/utf8"
+
+	"github.com/blobseal/blobseal/blob/signedurl"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+)
+
+// signerFlags are what a signer and its server agree on.
+type signerFlags struct {
+	SecretFile string `required:"" group:"urls" placeholder:"FILE" help:"Secret that signs URLs, 32 random bytes; keygen makes one. Whoever has it can sign."`
+}
+
+func (f signerFlags) signer(ctx context.Context, base string, accept []string) (*signedurl.Signer, error) {
+	u, err := url.Parse(base)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return nil, message.Usagef("--base-url %q: want an http or https URL without a query", base)
+	}
+	secret, err := keys.ReadKey(ctx, f.SecretFile)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	opts := new(signedurl.SignerOptions)
+	for _, name := range accept {
+		old, err := keys.ReadKey(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(old)
+		opts.Accept = append(opts.Accept, old)
+	}
+	signer, err := signedurl.NewSigner(u, secret, opts)
+	if err != nil {
+		return nil, message.Usagef("--base-url %q: %s", base, message.Plain(err))
+	}
+	return signer, nil
+}
+
+type signCmd struct {
+	signerFlags
+	BaseURL     string        `required:"" group:"urls" name:"base-url" placeholder:"URL" help:"Where clients reach serve: the same as its --base-url."`
+	Method      string        `enum:"GET,PUT,DELETE" default:"GET" placeholder:"METHOD" help:"What it allows: GET, which is the default and good for HEAD too, PUT or DELETE."`
+	Expiry      time.Duration `default:"1h" placeholder:"DURATION" help:"How long it is good for, at most seven days; by default 1h."`
+	ContentType string        `placeholder:"TYPE" help:"With PUT: the content type that the request must have; without it, any."`
+	MaxSize     int64         `placeholder:"BYTES" help:"With PUT: the largest body; without it, the server's limit."`
+	IfMatch     string        `placeholder:"ETAG" help:"With GET: serve the object only while it has this ETag."`
+	Response    struct {
+		ContentType        string `placeholder:"TYPE" help:"With GET: Content-Type of the response."`
+		ContentDisposition string `placeholder:"VALUE" help:"With GET: Content-Disposition of the response, such as attachment."`
+		CacheControl       string `placeholder:"VALUE" help:"With GET: Cache-Control of the response."`
+	} `embed:"" prefix:"response-"`
+	Key string `arg:"" help:"Object, which need not exist."`
+}
+
+func (signCmd) Help() string {
+	return `Whoever has the URL may do that one thing with that object, until it expires; it cannot be called back. It needs neither the bucket nor its keys.
+
+    blobseal bucket sign --secret-file url.key --base-url https://photos.example.com/ 2026/cat.jpg
+    blobseal bucket sign --secret-file url.key --base-url https://photos.example.com/ --response-content-disposition attachment 2026/cat.jpg
+    blobseal bucket sign --secret-file url.key --base-url https://photos.example.com/ --method PUT --content-type image/jpeg --expiry 10m 2026/dog.jpg`
+}
+
+func (cmd signCmd) Run(ctx context.Context, c *console.Console) error {
+	switch {
+	case cmd.Key == "" || !utf8.ValidString(cmd.Key):
+		return message.Usagef("%q is no object's key", cmd.Key)
+	case cmd.Expiry <= 0 || cmd.Expiry > signedurl.DefaultMaxExpiry:
+		return message.Usagef("--expiry %v: want more than 0, and at most %v", cmd.Expiry, signedurl.DefaultMaxExpiry)
+	case (cmd.ContentType != "" || cmd.MaxSize != 0) && cmd.Method != http.MethodPut:
+		return message.Usagef("--content-type, --max-size: give --method PUT with them")
+	case (cmd.IfMatch != "" || cmd.Response != signCmd{}.Response) && cmd.Method != http.MethodGet:
+		return message.Usagef("--if-match, --response-...: these are for --method GET")
+	}
+	signer, err := cmd.signer(ctx, cmd.BaseURL, nil)
+	if err != nil {
+		return err
+	}
+	signed, err := signer.Sign(&signedurl.Permit{
+		Key:                        cmd.Key,
+		Method:                     cmd.Method,
+		Expires:                    time.Now().Add(cmd.Expiry),
+		ContentType:                cmd.ContentType,
+		MaxSize:                    cmd.MaxSize,
+		IfMatch:                    cmd.IfMatch,
+		ResponseContentType:        cmd.Response.ContentType,
+		ResponseContentDisposition: cmd.Response.ContentDisposition,
+		ResponseCacheControl:       cmd.Response.CacheControl,
+	})
+	if err != nil {
+		return message.Problemf(err, "%s: %s", cmd.Key, message.Plain(err))
+	}
+	return c.Printf("%s\n", signed)
+}
