@@ -204,3 +204,23 @@ func TestTruncatedObjectInEveryIdiom(t *testing.T) {
 		}
 	}
 }
+
+// TestPartsOfATruncatedObject reads an object in parts, as uploaders do: a short
+// part that io.ReadFull reports with io.ErrUnexpectedEOF is the last one.
+func TestPartsOfATruncatedObject(t *testing.T) {
+	cipher := newCustomer(t, customerKey)
+	data := seal(t, cipher, object, pattern(5*chunk), nil)
+	for _, cut := range []int{16, chunk, chunk + 16, 2*chunk + 32} {
+		r, err := sse.NewReader(t.Context(), bytes.NewReader(data[:len(data)-cut]), cipher, object)
+		require.NoError(t, err)
+		part := make([]byte, 3*chunk)
+		for err == nil {
+			_, err = io.ReadFull(r, part)
+		}
+		require.ErrorIs(t, err, sse.ErrCorrupt, cut)
+		require.NotErrorIs(t, err, io.ErrUnexpectedEOF, cut)
+	}
+	_, err := sse.PlaintextSize(15)
+	require.ErrorIs(t, err, sse.ErrTruncated)
+	require.NotErrorIs(t, err, io.ErrUnexpectedEOF)
+}

@@ -36,7 +36,8 @@ var (
 	ErrCorrupt = chunked.ErrCorrupt
 
 	// ErrTruncated: the body ends where no body can end. It is a kind of
-	// [ErrCorrupt] and of [io.ErrUnexpectedEOF].
+	// [ErrCorrupt], and never [io.ErrUnexpectedEOF], which [io.ReadFull] returns
+	// for the short last part of a whole object.
 	ErrTruncated = chunked.ErrTruncated
 
 	// ErrTooLarge: an object, a name, a context or an envelope is beyond what

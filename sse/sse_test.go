@@ -324,7 +324,6 @@ func TestEveryTruncation(t *testing.T) {
 			}
 			_, err := open(cs[0], object, data[:body+k*(chunk+16)])
 			require.ErrorIs(t, err, sse.ErrTruncated) // SPEC MSG-6 ERR-2
-			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		}
 		_, err := open(cs[0], object, data[:body-1])
 		require.ErrorIs(t, err, sse.ErrFormat)

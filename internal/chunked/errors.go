@@ -1,23 +1,21 @@
 package chunked
 
-import (
-	"fmt"
-	"io"
-)
+import "fmt"
 
-// truncated makes ErrTruncated a kind of ErrCorrupt and of io.ErrUnexpectedEOF.
+// truncated is a kind of ErrCorrupt. It is not io.ErrUnexpectedEOF: loops over
+// [io.ReadFull] take that for a short last part.
 type truncated struct{}
 
-func (truncated) Error() string   { return "sse: object is truncated" }
-func (truncated) Unwrap() []error { return []error{ErrCorrupt, io.ErrUnexpectedEOF} }
+func (truncated) Error() string { return "sse: object is truncated" }
+func (truncated) Unwrap() error { return ErrCorrupt }
 
 // ErrTruncated: the body ends where no body can end. It is a kind of
-// [ErrCorrupt] and of [io.ErrUnexpectedEOF].
+// [ErrCorrupt].
 var ErrTruncated error = truncated{}
 
 // ChunkError names the first chunk that is not authentic. It is [ErrCorrupt].
-// A last chunk that was cut short cannot be told from a damaged one, and is
-// reported so too.
+// A last chunk that was cut short looks like a damaged one and is reported as
+// one.
 type ChunkError struct {
 	Chunk int64 // counted from zero; chunk k begins at plaintext offset k*16384
 }
