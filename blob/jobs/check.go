@@ -7,8 +7,6 @@ import (
 	"io"
 	"iter"
 
-	"gocloud.dev/gcerrors"
-
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/stored"
@@ -115,7 +113,7 @@ func Check(ctx context.Context, b *blob.Bucket, opts *CheckOptions) iter.Seq2[Fi
 				return err
 			}
 			switch {
-			case gcerrors.Code(f.Err) == gcerrors.NotFound:
+			case errors.Is(f.Err, store.ErrDeleted):
 				return nil
 			case o.Filter.narrow() && (f.Seal == KeyRef{} || !o.Filter.match(f.Seal)):
 				return nil
@@ -135,10 +133,10 @@ func check(ctx context.Context, s *store.Store, object listed, o CheckOptions) F
 	var before *sse.Envelope
 	var found Verdict // then
 	for attempt := 1; ; attempt++ {
-		e, env := inspect(ctx, s, object)
+		e, env := inspectListed(ctx, s, object)
 		f := Finding{Entry: e, Err: e.Err}
 		if env != nil && f.Err == nil && o.Filter.match(e.Seal) {
-			f.Err = open(ctx, s, e, env, o)
+			f.Err = s.Absence(ctx, e.Key, open(ctx, s, e, env, o))
 		}
 		f.Verdict = verdict(e, f.Err)
 		if f.Err == nil || env == nil {

@@ -142,7 +142,7 @@ func TestCheckpointKeepsWhatFailed(t *testing.T) {
 	require.NoError(t, w.Delete(ctx, "b"))
 	got, report, err = run()
 	require.NoError(t, err)
-	require.Equal(t, map[string]jobs.Outcome{"b": jobs.OutcomeChanged}, got, "it was deleted since")
+	require.Equal(t, map[string]jobs.Outcome{"b": jobs.OutcomeDeleted}, got)
 	require.EqualValues(t, 3, report.Done)
 }
 

@@ -151,7 +151,7 @@ func ExampleRewrap() {
 	// Output:
 	// 2025/a.jpg done SSE-KMS key-1
 	// 2025/b.jpg done SSE-KMS key-1
-	// 2 done (2130 bytes), 0 current, 0 unmatched, 0 changed meanwhile, 0 failed
+	// 2 done (2130 bytes), 0 current, 0 unmatched, 0 deleted meanwhile, 0 failed
 	// the content of 2025/a.jpg
 }
 
@@ -164,8 +164,8 @@ func ExampleEncryptExisting() {
 	fmt.Println(must(jobs.EncryptExisting(ctx, bucket, nil)))
 	fmt.Printf("%s\n", must(bucket.ReadAll(ctx, "a.jpg")))
 	// Output:
-	// dry run: 2 done (2120 bytes), 0 current, 1 unmatched, 0 changed meanwhile, 0 failed
-	// 2 done (2120 bytes), 0 current, 1 unmatched, 0 changed meanwhile, 0 failed
+	// dry run: 2 done (2120 bytes), 0 current, 1 unmatched, 0 deleted meanwhile, 0 failed
+	// 2 done (2120 bytes), 0 current, 1 unmatched, 0 deleted meanwhile, 0 failed
 	// the content of a.jpg
 }
 

@@ -2,12 +2,11 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
 	"time"
-
-	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/internal/store"
@@ -108,14 +107,14 @@ func Inventory(ctx context.Context, b *blob.Bucket, opts *InventoryOptions) iter
 			if err := wait(ctx, o.Limit); err != nil {
 				return Entry{Key: object.key, Err: err}
 			}
-			e, _ := inspect(ctx, s, object)
+			e, _ := inspectListed(ctx, s, object)
 			return e
 		}, func(_ listed, e Entry) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			switch {
-			case gcerrors.Code(e.Err) == gcerrors.NotFound: // deleted since it was listed
+			case errors.Is(e.Err, store.ErrDeleted):
 				return nil
 			case o.Filter.narrow() && (e.Seal == KeyRef{} || !o.Filter.match(e.Seal)):
 				return nil
@@ -128,6 +127,13 @@ func Inventory(ctx context.Context, b *blob.Bucket, opts *InventoryOptions) iter
 // inspect reads the head of an object. The envelope is nil if there is none.
 func inspect(ctx context.Context, s *store.Store, object listed) (Entry, *sse.Envelope) {
 	o := s.Inspect(ctx, object.key, object.size)
+	return entryOf(o), o.Envelope
+}
+
+// inspectListed reads the head of an object that the listing showed. The entry's
+// error is [store.ErrDeleted] if the listing no longer does.
+func inspectListed(ctx context.Context, s *store.Store, object listed) (Entry, *sse.Envelope) {
+	o := s.InspectListed(ctx, object.key, object.size)
 	return entryOf(o), o.Envelope
 }
 

@@ -96,11 +96,11 @@ const (
 	OutcomeDone      Outcome = iota + 1 // it is as asked; in a dry run, it would be
 	OutcomeCurrent                      // it was as asked already
 	OutcomeUnmatched                    // it was not asked for
-	OutcomeChanged                      // it was replaced or deleted meanwhile, and left alone
-	OutcomeFailed                       // see Result.Err
+	OutcomeDeleted                      // it was deleted since the store listed it
+	OutcomeFailed                       // it is as it was: see Result.Err
 )
 
-var outcomeNames = [...]string{OutcomeDone: "done", OutcomeCurrent: "current", OutcomeUnmatched: "unmatched", OutcomeChanged: "changed", OutcomeFailed: "failed"}
+var outcomeNames = [...]string{OutcomeDone: "done", OutcomeCurrent: "current", OutcomeUnmatched: "unmatched", OutcomeDeleted: "deleted", OutcomeFailed: "failed"}
 
 // String names the outcome.
 func (o Outcome) String() string {
@@ -116,7 +116,7 @@ type Result struct {
 	Outcome  Outcome
 	From, To KeyRef // as far as known; To is zero unless it is done
 	Stored   int64  // bytes that were written, or would have been
-	Err      error  // of OutcomeFailed and OutcomeChanged
+	Err      error  // of OutcomeFailed; [blob.ErrChanged] if other writers changed it at every attempt
 }
 
 // Counts are the numbers of objects by what became of them.
@@ -124,7 +124,7 @@ type Counts struct {
 	Done      int64 `json:"done"`
 	Current   int64 `json:"current"`
 	Unmatched int64 `json:"unmatched"`
-	Changed   int64 `json:"changed"`
+	Deleted   int64 `json:"deleted"`
 	Bytes     int64 `json:"bytes"` // written to the store
 }
 
@@ -146,11 +146,20 @@ const maxReported = 100
 
 // String sums the report up.
 func (r *Report) String() string {
-	s := fmt.Sprintf("%d done (%d bytes), %d current, %d unmatched, %d changed meanwhile, %d failed", r.Done, r.Bytes, r.Current, r.Unmatched, r.Changed, r.Failed)
+	s := fmt.Sprintf("%d done (%d bytes), %d current, %d unmatched, %d deleted meanwhile, %d failed", r.Done, r.Bytes, r.Current, r.Unmatched, r.Deleted, r.Failed)
 	if r.DryRun {
 		return "dry run: " + s
 	}
 	return s
+}
+
+// undone is the error of a job that left n objects undone.
+func (r *Report) undone(n int) error {
+	if len(r.Failures) == 0 {
+		return fmt.Errorf("%w: %d failed", ErrIncomplete, n)
+	}
+	first := r.Failures[0]
+	return fmt.Errorf("%w: %d failed, first %q: %w", ErrIncomplete, n, first.Key, first.Err)
 }
 
 // RewrapOptions are for [Rewrap]. The zero value seals all objects of the

@@ -104,7 +104,7 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 		return report, err
 	}
 	if !c.Done {
-		return report, fmt.Errorf("%w: %d failed", ErrIncomplete, len(c.Failed))
+		return report, report.undone(len(c.Failed))
 	}
 	return report, nil
 }
@@ -136,8 +136,8 @@ func (j *job) pass(ctx context.Context) error {
 			j.c.Counts.Current++
 		case OutcomeUnmatched:
 			j.c.Counts.Unmatched++
-		case OutcomeChanged:
-			j.c.Counts.Changed++
+		case OutcomeDeleted:
+			j.c.Counts.Deleted++
 		case OutcomeFailed:
 			if len(j.report.Failures) < maxReported {
 				j.report.Failures = append(j.report.Failures, r)
@@ -160,48 +160,67 @@ func (j *job) sum() {
 	j.report.Target, j.report.Counts, j.report.Failed = j.c.Target, j.c.Counts, int64(len(j.c.Failed))
 }
 
+// maxAttempts bounds how often a job attempts an object that other writers change.
+const maxAttempts = 4
+
 // one does one object.
 func (j *job) one(ctx context.Context, object listed) Result {
-	r := Result{Key: object.key, Outcome: OutcomeFailed}
-	if r.Err = wait(ctx, j.Limit); r.Err != nil {
-		return r
+	if err := wait(ctx, j.Limit); err != nil {
+		return Result{Key: object.key, Outcome: OutcomeFailed, Err: err}
 	}
+	for attempt := 1; ; attempt++ {
+		r := j.attempt(ctx, object)
+		var absent *absentError
+		if errors.As(r.Err, &absent) {
+			if r.Err = j.s.Absence(ctx, r.Key, absent.err); errors.Is(r.Err, store.ErrDeleted) {
+				r.Outcome, r.Err = OutcomeDeleted, nil
+			}
+		}
+		again := errors.Is(r.Err, stored.ErrChanged) || errors.Is(r.Err, store.ErrHidden)
+		if !again || attempt == maxAttempts || ctx.Err() != nil {
+			if r.Outcome != OutcomeDone {
+				r.To, r.Stored = KeyRef{}, 0
+			}
+			return r
+		}
+		object.size = -1 // the listing showed an older version
+		store.Pause(ctx, attempt)
+	}
+}
+
+// attempt does one object once.
+func (j *job) attempt(ctx context.Context, object listed) Result {
+	r := Result{Key: object.key}
 	if j.DryRun || object.size >= lookFirst {
 		e, env := inspect(ctx, j.s, object)
 		r.From = e.Seal
 		if r.Outcome, r.Err = j.op.look(ctx, e, env); r.Outcome != OutcomeDone {
-			r.Err = gone(r.Err)
-			return r.settled()
+			r.Err = absentIfNotFound(r.Err)
+			return r
 		}
 		if j.DryRun {
 			r.Err = j.rehearse(ctx, &r, e, env)
-			return r.settled()
 		}
 	}
-	r.Err = j.replace(ctx, &r)
-	return r.settled()
-}
-
-// settled turns errors into outcomes.
-func (r Result) settled() Result {
-	switch {
-	case r.Err == nil:
-	case errors.Is(r.Err, stored.ErrChanged):
-		r.Outcome = OutcomeChanged
-	default:
-		r.Outcome = OutcomeFailed
+	if !j.DryRun {
+		r.Err = j.replace(ctx, &r)
 	}
-	if r.Outcome != OutcomeDone {
-		r.To, r.Stored = KeyRef{}, 0
+	if r.Err != nil {
+		r.Outcome = OutcomeFailed
 	}
 	return r
 }
 
-// gone is [blob.ErrChanged] too if err, of a look at an object, says that it is not there.
-// An error of a write says something else by that, as that the bucket is gone.
-func gone(err error) error {
+// absentError says that the store did not find an object when it was read. A
+// NotFound of a write says something else, as that the bucket is gone.
+type absentError struct{ err error }
+
+func (e *absentError) Error() string { return e.err.Error() }
+func (e *absentError) Unwrap() error { return e.err }
+
+func absentIfNotFound(err error) error {
 	if gcerrors.Code(err) == gcerrors.NotFound {
-		return fmt.Errorf("%w: %w", stored.ErrChanged, err)
+		return &absentError{err}
 	}
 	return err
 }
@@ -230,12 +249,12 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 	defer w.End()
 	attrs, err := s.Inner.Attributes(ctx, r.Key)
 	if err != nil {
-		return gone(err)
+		return absentIfNotFound(err)
 	}
 	var f store.Files
 	src, err := s.Open(ctx, r.Key, 0, -1, f.Reading())
 	if err != nil {
-		return gone(err)
+		return absentIfNotFound(err)
 	}
 	defer src.Close()
 	if src.Size() < 0 {
@@ -289,7 +308,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 				return stored.ErrChanged
 			}
 			if err := s.CheckUnchanged(ctx, r.Key, attrs, env); err != nil {
-				return gone(err)
+				return absentIfNotFound(err)
 			}
 			if err := ctx.Err(); err != nil {
 				return err
@@ -304,7 +323,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 			if gcerrors.Code(err) == gcerrors.FailedPrecondition {
 				return fmt.Errorf("%w: %w", stored.ErrChanged, err)
 			}
-			return gone(err) // which S3 says of an If-Match
+			return absentIfNotFound(err) // S3 answers so to If-Match
 		})
 	})
 }

@@ -171,11 +171,13 @@ func ShredPrefix(ctx context.Context, b *blob.Bucket, prefix string, record io.W
 			return err
 		}
 		errs := make([]error, len(batch))
-		each(workers(o.Workers), len(batch), func(i int) { errs[i] = shred(ctx, s, batch[i].Entry, batch[i].env) })
+		each(workers(o.Workers), len(batch), func(i int) {
+			errs[i] = s.Absence(ctx, batch[i].Key, shred(ctx, s, batch[i].Entry, batch[i].env))
+		})
 		for i, f := range batch {
 			event := ShredDone
 			switch {
-			case gcerrors.Code(errs[i]) == gcerrors.NotFound: // somebody was faster
+			case errors.Is(errs[i], store.ErrDeleted): // by somebody else
 				report.Objects++
 				errs[i] = nil
 			case errs[i] != nil:
@@ -196,13 +198,13 @@ func ShredPrefix(ctx context.Context, b *blob.Bucket, prefix string, record io.W
 		if err := wait(ctx, o.Limit); err != nil {
 			return found{Entry{Key: object.key, Err: err}, nil}
 		}
-		e, env := inspect(ctx, s, object)
+		e, env := inspectListed(ctx, s, object)
 		return found{e, env}
 	}, func(_ listed, f found) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if gcerrors.Code(f.Err) == gcerrors.NotFound {
+		if errors.Is(f.Err, store.ErrDeleted) {
 			return nil
 		}
 		if batch = append(batch, f); len(batch) < shredBatch {

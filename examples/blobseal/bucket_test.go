@@ -94,7 +94,7 @@ func TestBucketLife(t *testing.T) {
 
 	before := read(t, "photos/a.jpg")
 	rewrap := args("bucket", "rewrap", bucketURL, ring)
-	require.Regexp(t, `^file://./photos: 3 objects would be rewrapped to SSE-S3 key `+newest+` \(\d+ bytes\), 0 there already, 0 not asked for, 0 changed meanwhile, 0 failed\n$`,
+	require.Regexp(t, `^file://./photos: 3 objects would be rewrapped to SSE-S3 key `+newest+` \(\d+ bytes\), 0 there already, 0 not asked for, 0 deleted meanwhile, 0 failed\n$`,
 		ok(t, args(rewrap, "--dry-run")...))
 	require.Equal(t, before, read(t, "photos/a.jpg"))
 	listed := ok(t, args(rewrap, "--prefix", "2026/", "--list")...)
@@ -103,7 +103,7 @@ func TestBucketLife(t *testing.T) {
 	require.Equal(t, map[string]any{"key": "a.jpg", "outcome": "done", "stored": float64(len(before)),
 		"from": map[string]any{"mode": "SSE-S3", "key_id": old}, "to": map[string]any{"mode": "SSE-S3", "key_id": newest}}, all[0])
 	require.Equal(t, map[string]any{"bucket": "file://./photos", "target": map[string]any{"mode": "SSE-S3", "key_id": newest}, "resumed": false, "dry_run": false,
-		"done": 1.0, "current": 2.0, "unmatched": 0.0, "changed": 0.0, "failed": 0.0, "bytes": float64(len(before))}, all[1]["summary"])
+		"done": 1.0, "current": 2.0, "unmatched": 0.0, "deleted": 0.0, "failed": 0.0, "bytes": float64(len(before))}, all[1]["summary"])
 	require.Equal(t, before[len(before)-16:], read(t, "photos/a.jpg")[len(before)-16:], "the body is as it was")
 
 	require.Equal(t, "my.ring: key "+old+" is disabled: no object needs it\n", ok(t, retire...))

@@ -93,7 +93,7 @@ func TestIfMatch(t *testing.T) {
 				r := newRace(t, s, ifMatch, size, write)
 				report, err := jobs.Rewrap(ctx, r.ours, force)
 				require.NoError(t, err)
-				require.Equal(t, jobs.Counts{Changed: 1}, report.Counts)
+				require.EqualValues(t, 1, report.Done, "what the other process wrote is rewrapped by the next attempt")
 				q := r.publication()
 				require.Equal(t, 412, q.status)
 				require.NotEmpty(t, q.ifMatch)
@@ -105,7 +105,7 @@ func TestIfMatch(t *testing.T) {
 				r := newRace(t, s, ifMatch, size, remove)
 				report, err := jobs.Rewrap(ctx, r.ours, force)
 				require.NoError(t, err)
-				require.Equal(t, jobs.Counts{Changed: 1}, report.Counts)
+				require.Equal(t, jobs.Counts{Deleted: 1}, report.Counts)
 				there, err := r.ours.Exists(ctx, "o")
 				require.NoError(t, err)
 				require.False(t, there)
@@ -155,7 +155,7 @@ func TestIfMatchWithoutPause(t *testing.T) {
 		opts := &blob.Options{IfUnchanged: ifMatch, Decrypters: sse.ByMode{sse.ModeKMS: both}}
 
 		stop, stopped := make(chan struct{}), make(chan struct{})
-		var done, changed int64
+		var done int64
 		go func() {
 			defer close(stopped)
 			b := encrypted(t, s.open(t, name, nil), first, opts)
@@ -169,7 +169,7 @@ func TestIfMatchWithoutPause(t *testing.T) {
 				report, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{To: to, Job: jobs.Job{Workers: writers}})
 				for _, failure := range report.Failures {
 					// versitygw lists files that it is about to rename.
-					if !strings.Contains(failure.Key, ".sgwtmp.") {
+					if !strings.Contains(failure.Key, ".sgwtmp.") && !errors.Is(failure.Err, blob.ErrChanged) {
 						t.Errorf("%s: %v", failure.Key, failure.Err)
 					}
 				}
@@ -177,7 +177,7 @@ func TestIfMatchWithoutPause(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				done, changed = done+report.Done, changed+report.Changed
+				done += report.Done
 			}
 		}()
 		var group sync.WaitGroup
@@ -204,9 +204,8 @@ func TestIfMatchWithoutPause(t *testing.T) {
 		group.Wait()
 		close(stop)
 		<-stopped
-		t.Logf("%d rewrapped, %d changed meanwhile", done, changed)
+		t.Logf("%d rewrapped", done)
 		require.Positive(t, done)
-		require.Positive(t, changed)
 	})
 }
 

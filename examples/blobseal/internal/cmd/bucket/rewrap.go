@@ -65,7 +65,7 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	var unwritten error // of a line, which ends the job
 	job := jobs.Job{
 		Workers: f.Workers, DryRun: f.DryRun, Limit: f.limit(), MaxFailures: f.MaxFailures,
-		Progress: func(r *jobs.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Changed + r.Failed) },
+		Progress: func(r *jobs.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Deleted + r.Failed) },
 		Object: func(r jobs.Result) {
 			if err := f.show(p, b, r, done); err != nil {
 				unwritten = err
@@ -115,7 +115,7 @@ func (f jobFlags) resumes() string {
 
 // show writes the line of an object.
 func (f jobFlags) show(p *counter, b *bucket, r jobs.Result, done string) error {
-	quiet := r.Outcome != jobs.OutcomeFailed && r.Outcome != jobs.OutcomeChanged && !(f.List && r.Outcome == jobs.OutcomeDone)
+	quiet := r.Outcome != jobs.OutcomeFailed && r.Outcome != jobs.OutcomeDeleted && !(f.List && r.Outcome == jobs.OutcomeDone)
 	switch {
 	case quiet:
 		return nil
@@ -131,8 +131,8 @@ func (f jobFlags) show(p *counter, b *bucket, r jobs.Result, done string) error 
 		return p.writeLine(line)
 	case r.Outcome == jobs.OutcomeDone:
 		return p.printf("%s: %s %s\n", message.Printable(r.Key), done, sealName(r.To))
-	case r.Outcome == jobs.OutcomeChanged:
-		return p.printf("%s: left alone: replaced or deleted meanwhile\n", message.Printable(r.Key))
+	case r.Outcome == jobs.OutcomeDeleted:
+		return p.printf("%s: deleted meanwhile\n", message.Printable(r.Key))
 	}
 	return p.printf("%s: FAILED: %s\n", message.Printable(r.Key), message.Printable(message.OneLine(errors.New(b.says(r.From, r.Err)))))
 }
@@ -146,8 +146,8 @@ func (f jobFlags) summary(c *console.Console, b *bucket, r *jobs.Report, done st
 	if r.Resumed {
 		how = "with the runs before: "
 	}
-	return c.Printf("%s: %s%s %s %s (%d bytes), %d there already, %d not asked for, %d changed meanwhile, %d failed\n",
-		b.shown, how, objects(r.Done), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, r.Changed, r.Failed)
+	return c.Printf("%s: %s%s %s %s (%d bytes), %d there already, %d not asked for, %d deleted meanwhile, %d failed\n",
+		b.shown, how, objects(r.Done), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, r.Deleted, r.Failed)
 }
 
 // checkpointStore keeps a checkpoint, and puts its errors into words. It knows where
