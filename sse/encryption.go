@@ -8,9 +8,14 @@ import (
 	"github.com/blobseal/blobseal/internal/secret"
 )
 
-// Encryption encrypts one object, with one stream: a second one fails with
-// [ErrUsed], since it would use the object's key twice. Its methods are safe for
-// concurrent use; its stream is not.
+// Encryption encrypts one object, with one stream. A second stream would use
+// the object's key twice and fails with [ErrUsed]. The methods are safe for
+// concurrent use; the stream is not.
+//
+// A service that keeps envelopes in a database and bodies in a blob store must
+// not let two writers of one key mix their parts. Store each body first, named
+// by [Envelope.BodyID], and then replace the envelope in the database, which
+// commits the write. Delete the body that no envelope names any more.
 type Encryption struct {
 	envelope *Envelope
 	body     *chunked.Cipher

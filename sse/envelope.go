@@ -3,6 +3,7 @@ package sse
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +75,12 @@ func (e *Envelope) BucketKey() bool {
 	}
 	return false
 }
+
+// BodyID identifies the body that the envelope opens: 64 hexadecimal digits, in
+// lower case. Each Encrypt begins a body with a new id, and a rewrapped
+// envelope keeps the id. To store bodies apart from envelopes, name them by
+// their ids, as the [Encryption] example does.
+func (e *Envelope) BodyID() string { return hex.EncodeToString(e.head[chunked.SaltSize:]) }
 
 // Size returns how many bytes the envelope takes, padding included. In the
 // self-contained form the body begins behind them.

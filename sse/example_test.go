@@ -123,38 +123,6 @@ func ExampleNewReaderAt() {
 	// Output: 100000 567890123456
 }
 
-// A service with a metadata store of its own keeps the envelope there, and the
-// body alone in its blob store.
-func ExampleEncryption() {
-	ctx := context.Background()
-	cipher := sse.NewManaged(exampleRing())
-	obj := sse.Object{Bucket: "photos", Key: "cat.jpg"}
-
-	e, err := cipher.Encrypt(ctx, obj) // the key phase: ctx bounds it
-	if err != nil {
-		log.Fatal(err)
-	}
-	metadata, err := e.Envelope().MarshalText()
-	if err != nil {
-		log.Fatal(err)
-	}
-	body, err := io.ReadAll(e.Reader(strings.NewReader("a picture of a cat")))
-	if err != nil {
-		log.Fatal(err)
-	}
-
-	var env sse.Envelope
-	if err := env.UnmarshalText(metadata); err != nil {
-		log.Fatal(err)
-	}
-	d, err := cipher.Decrypt(ctx, obj, &env)
-	if err != nil {
-		log.Fatal(err)
-	}
-	io.Copy(os.Stdout, d.Reader(bytes.NewReader(body)))
-	// Output: a picture of a cat
-}
-
 // A range needs only the chunks that hold it, as from an HTTP range request.
 func ExampleDecryption_RangeReader() {
 	ctx := context.Background()
