@@ -21,6 +21,7 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/internal/presigned-url v1.14.12 // indirect
 	github.com/aws/aws-sdk-go-v2/service/internal/s3shared v1.20.12 // indirect
 	github.com/rs/cors v1.11.1 // indirect
+	golang.org/x/mod v0.42.0 // indirect
 )
 
 require (

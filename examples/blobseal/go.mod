@@ -33,7 +33,10 @@ require (
 	google.golang.org/grpc v1.85.0
 )
 
-require github.com/rs/cors v1.11.1 // indirect
+require (
+	github.com/rs/cors v1.11.1 // indirect
+	golang.org/x/mod v0.42.0 // indirect
+)
 
 require (
 	cloud.google.com/go v0.123.0 // indirect

@@ -11,10 +11,10 @@ type SinkFile = sinkFile
 
 // WrapFile makes the sink write through wrap, to this file and those that follow.
 func (s *FileSink) WrapFile(wrap func(SinkFile) SinkFile) {
-	s.io.Lock()
-	defer s.io.Unlock()
-	s.wrap = wrap
-	s.file = wrap(s.file)
+	<-s.turn
+	defer s.release()
+	s.trail.wrap = wrap
+	s.trail.file = wrap(s.trail.file)
 }
 
 // ParseLine parses a line of an audit trail and writes it again.
@@ -31,13 +31,15 @@ func ParseLine(line []byte) (Entry, []byte, error) {
 
 // VerifyFiles verifies a trail whose files hold these bytes.
 func VerifyFiles(opts *VerifyOptions, files ...[]byte) (VerifyResult, error) {
-	return verify(func(yield func(Entry, error) bool) {
-		var sources []source
-		for i, b := range files {
-			sources = append(sources, source{strconv.Itoa(i + 1), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }})
-		}
-		readAll(opts, sources, yield)
-	})
+	v, err := newVerifier(opts)
+	if err != nil {
+		return VerifyResult{}, err
+	}
+	var sources []source
+	for i, b := range files {
+		sources = append(sources, source{strconv.Itoa(i + 1), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }})
+	}
+	return v.verify(sources)
 }
 
 // MaxLine bounds a line for its readers.

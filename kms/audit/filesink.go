@@ -1,537 +1,392 @@
 package audit
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
 )
 
 var (
-	// ErrInUse: another sink, of this process or another, writes the file.
-	ErrInUse = errors.New("audit: file is in use")
-	// ErrClosed: the sink was closed.
+	// ErrInUse means that another sink, in this process or another, has the file.
+	ErrInUse = errors.New("audit: file is in use by another sink")
+	// ErrClosed means that the sink was closed.
 	ErrClosed = errors.New("audit: sink is closed")
 )
 
-// FileSinkOptions are the options of [OpenFileSink].
+// FileSinkOptions are the options of [OpenFileSink]. Zero fields mean defaults.
 type FileSinkOptions struct {
-	// MaxSize is the size in bytes at which a file is set aside and a new one
-	// begun; zero means 64 MiB. Records that are written together stay together,
-	// so that a file may be larger by one batch. Below zero, files never end.
+	// MaxSize is the size in bytes at which the sink sets a file aside and starts
+	// the next: 64 MiB by default. A file may exceed it by the records that are
+	// written together. Set it below zero if logrotate rotates the file.
 	MaxSize int64
 
-	// FoldWindow is the time over which failures of one kind are folded into one
-	// record; zero means a minute. Below zero, every failure has its own record,
+	// Timeout bounds how long Write and Close wait for the disk: 10 seconds by
+	// default, no limit below zero. A record that was late may be written still.
+	Timeout time.Duration
+
+	// FoldWindow is the time over which repeated failures of one kind become one
+	// record: one minute by default. Below zero, every failure has its own record,
 	// and whoever can provoke failures can fill the disk.
 	FoldWindow time.Duration
+
+	// Signer signs checkpoints. Without one, the trail has none.
+	Signer *Signer
+
+	// CheckpointEvery and CheckpointInterval say how many entries, and for how
+	// long, the trail may go on without a new checkpoint: 1000 entries and one
+	// minute by default. Close writes a checkpoint, too.
+	CheckpointEvery    int
+	CheckpointInterval time.Duration
 }
 
-const defaultMaxSize = 64 << 20
+const (
+	defaultMaxSize            = 64 << 20
+	defaultTimeout            = 10 * time.Second
+	defaultFoldWindow         = time.Minute
+	defaultCheckpointEvery    = 1000
+	defaultCheckpointInterval = time.Minute
+)
 
 // FileSink writes records to a file; see [OpenFileSink].
 type FileSink struct {
-	path string
-	opts FileSinkOptions
-	lock *flock.Flock
+	path     string
+	timeout  time.Duration
+	interval time.Duration
+	lock     *flock.Flock
+	last     atomic.Pointer[Anchor]
+	folder   folder
 
-	folder  folder
-	pending sync.Mutex // guards batch
-	batch   *batch
+	mu     sync.Mutex // guards what follows
+	queue  []*pending
+	busy   bool // a goroutine writes the queue
+	closed bool
 
-	io      sync.Mutex // guards the rest: one writes, for all who wait
-	file    sinkFile
-	size    int64 // of what is whole
-	dirty   bool  // something may follow it
-	last    Anchor
-	failure error // the sink is over
-
-	wrap func(sinkFile) sinkFile // for tests; may be nil
+	turn  chan struct{} // holds one token; whoever takes it owns what follows
+	trail *trail
+	timer *time.Timer // until the next checkpoint; nil if none is due
 }
 
-// sinkFile is what a sink needs of an [os.File].
-type sinkFile interface {
-	io.WriteCloser
-	Sync() error
-	Truncate(size int64) error
-	Stat() (fs.FileInfo, error)
+// pending are records that wait to be written together.
+type pending struct {
+	records []Record
+	bodies  [][]byte
+	done    chan error // has room for the result
 }
 
-// batch is the records that are written together.
-type batch struct {
-	records [][]byte
-	done    bool // guarded by FileSink.io, as err
-	err     error
-}
-
-// OpenFileSink opens or creates an audit trail in files of JSON Lines: path, and
-// those that were set aside, path.000001 and so on, the latest with the highest
-// number. It holds path.lock until Close: a second sink on the same path, in any
-// process, is [ErrInUse].
+// OpenFileSink opens or creates the audit trail at path. Only one sink at a time
+// can have a trail: it holds a lock on path.lock until Close, and a second sink
+// fails with [ErrInUse].
 //
-// Each line is
+// # Format
+//
+// Each line of the file is one JSON object:
 //
 //	{"seq":7,"prev":"…","record":{…},"hash":"…"}
 //
-// where prev is the hash of the line before, and hash is SHA-256, in hex, over
-// "blobseal audit v1", a zero byte, and the line's own bytes before `,"hash"`.
-// Numbers and hashes go on from file to file. Instead of a record a line may
-// have a note on the trail itself:
+// prev is the hash of the line before. hash is the SHA-256, in hexadecimal, of
+// "blobseal audit v1", a zero byte, and the line up to but excluding `,"hash"`.
+// Numbers and hashes continue from file to file. A line may hold a note about the
+// trail instead of a record:
 //
 //	{"seq":8,"prev":"…","note":{"type":"continue","time":"…"},"hash":"…"}
 //	{"seq":9,"prev":"…","note":{"type":"recovery","time":"…","size":…,"sha256":"…","torn":"…"},"hash":"…"}
+//	{"seq":10,"prev":"…","note":{"type":"checkpoint","time":"…","signed":"…"},"hash":"…"}
 //
-// The first stands at the begin of each file but the first. The second says that
-// the process before was killed while it wrote: the file ended within a line.
-// No Write had returned for that record. What there was of it is in the note, up to 64 KiB in base64,
-// and is not in the file any more. Nothing else is ever taken out of a file; a
-// trail that is broken elsewhere is not opened, but reported as a [ChainError]:
-// move its files away to begin another.
+// The first begins every file but the oldest. The second replaces a line that a
+// crash cut short; its record was never acknowledged. The third is a signed note
+// (c2sp.org/signed-note) whose text has five lines: "blobseal audit checkpoint
+// v1", the key's name, the number of entries so far, the hash of the last one,
+// and "every N", the greatest number of entries until the next checkpoint.
 //
-// Failures of one kind, which is principal, operation, key and error code, are
-// folded: the first is written at once, and those of the following minute
-// (FileSinkOptions.FoldWindow) as one record with a Count, when the minute has
-// ended and the next record is written, or at Close. A crash loses that count.
-// At most 150 records of failures are written in a minute, however many there
-// are: beyond 64 kinds, failures are folded by error code alone. A record with
-// Retracts is never folded.
+// # Rotation
 //
-// Writes of many goroutines share a flush. A write that fails, on a full disk
-// for one, leaves nothing behind, and the sink goes on when there is room again.
-// After a flush that failed, or if the file was changed, moved or removed by
-// someone else, nobody knows what is on the disk, and the sink fails until it is
-// opened again.
+// A full file becomes path.000001, the next path.000002, and so on. To rotate by
+// logrotate instead, set MaxSize below zero and let logrotate rename the file:
 //
-// See [Verify] for what the hashes prove, and what they cannot.
+//	/var/log/photos/audit.jsonl {
+//		daily
+//		rotate 3650
+//		nocreate
+//		missingok
+//		nodateext
+//	}
+//
+// No signal is needed. When the file was renamed, removed or changed, the next
+// Write starts a new file that continues the trail, and sets aside what it
+// finds at path. Lines that are gone show as missing in [Verify]. Do not use
+// copytruncate: it loses records.
+//
+// # Repeated failures
+//
+// The sink folds failures of one kind: of one principal, operation, key and error
+// code. It writes the first at once. Those of the following minute become one
+// record with a Count, which it writes with the next record after the minute or
+// at Close; a crash loses the count. It writes at most 150 records of failures
+// in a minute: beyond 64 kinds, it folds by error code alone. It never folds a
+// record with Retracts.
+//
+// # Failures of the disk
+//
+// Write returns once the record is on the disk. Concurrent writes share a flush.
+// A write that fails, for example on a full disk, leaves nothing behind, and
+// later writes can succeed. After a failed flush, every Write fails until
+// [FileSink.Reopen].
+//
+// A sink does not continue a file that it cannot verify, because its records
+// would seem to vouch for the file.
 func OpenFileSink(path string, opts *FileSinkOptions) (*FileSink, error) {
-	s := &FileSink{path: path, batch: new(batch), lock: flock.New(path + ".lock")}
+	var o FileSinkOptions
 	if opts != nil {
-		s.opts = *opts
+		o = *opts
 	}
-	if s.folder.window = s.opts.FoldWindow; s.folder.window == 0 {
-		s.folder.window = defaultFoldWindow
+	s := &FileSink{
+		path:     path,
+		timeout:  valueOr(o.Timeout, defaultTimeout),
+		interval: valueOr(o.CheckpointInterval, defaultCheckpointInterval),
+		lock:     flock.New(path + ".lock"),
+		folder:   folder{window: valueOr(o.FoldWindow, defaultFoldWindow)},
+		turn:     make(chan struct{}, 1),
+		trail: &trail{
+			path: path, maxSize: valueOr(o.MaxSize, defaultMaxSize),
+			signer: o.Signer, every: valueOr(o.CheckpointEvery, defaultCheckpointEvery),
+		},
 	}
-	if s.opts.MaxSize == 0 {
-		s.opts.MaxSize = defaultMaxSize
+	if s.trail.every < 0 || s.interval < 0 {
+		return nil, errors.New("audit: CheckpointEvery and CheckpointInterval must not be negative (leave Signer nil for no checkpoints)")
 	}
 	locked, err := s.lock.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("audit: file: %w", err)
+		return nil, fmt.Errorf("audit: %w", err)
 	}
 	if !locked {
 		return nil, fmt.Errorf("%w: %s", ErrInUse, path)
 	}
-	if err := s.open(); err != nil {
-		if s.file != nil {
-			_ = s.file.Close()
-		}
+	if err := s.trail.open(); err != nil {
 		_ = s.lock.Unlock()
+		if broken, ok := errors.AsType[*ChainError](err); ok {
+			return nil, fmt.Errorf("%w (find out why; then move %s and its rotated files to another directory, to start a new trail)", broken, path)
+		}
 		return nil, err
 	}
+	s.release()
 	return s, nil
 }
 
-// open finds the end of the trail, repairs it where a process was killed, and
-// opens its last file.
-func (s *FileSink) open() error {
-	before, follows, err := lastAside(s.path)
-	if err != nil {
-		return err
+func valueOr[T int | int64 | time.Duration](value, otherwise T) T {
+	if value == 0 {
+		return otherwise
 	}
-	s.last = before
-	torn, err := s.scan(follows)
-	if err != nil {
-		return err
-	}
-	var notes []Note
-	if s.size == 0 && follows { // killed before or within its first line
-		notes = append(notes, Note{Type: NoteContinue})
-	}
-	if torn != nil {
-		notes = append(notes, *torn)
-	}
-	if len(notes) > 0 {
-		if err := s.repair(notes); err != nil {
-			return err
-		}
-	}
-	if err := s.openFile(); err != nil {
-		return err
-	}
-	// What the process before left to the operating system.
-	if err := errors.Join(s.file.Sync(), syncDir(s.path)); err != nil {
-		return fmt.Errorf("audit: file: %w", err)
-	}
-	return nil
+	return value
 }
 
-// openFile opens the current file to append to it.
-func (s *FileSink) openFile() error {
-	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("audit: file: %w", err)
+// acquire takes the turn to use the trail. It fails if the disk hangs.
+func (s *FileSink) acquire() error {
+	ctx, cancel := s.withTimeout(context.Background())
+	defer cancel()
+	select {
+	case <-s.turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	s.file = f
-	if s.wrap != nil {
-		s.file = s.wrap(f)
-	}
-	return nil
 }
 
-// lastAside returns the end of the trail in the files that were set aside, if
-// there are any.
-func lastAside(path string) (last Anchor, follows bool, err error) {
-	aside, err := asideFiles(path)
-	if err != nil || len(aside) == 0 {
-		return start, false, err
-	}
-	name := aside[len(aside)-1]
-	f, err := os.Open(name)
-	if err != nil {
-		return start, false, fmt.Errorf("audit: file: %w", err)
-	}
-	defer f.Close()
-	v := verifier{anyStart: true}
-	for _, err := range v.read(name, f) {
-		if err != nil {
-			return start, false, err
-		}
-	}
-	if v.at.Seq == 0 {
-		return start, false, &ChainError{Kind: ChainMissing, File: name, Line: 1, Seq: 1, Detail: "a file without records was set aside"}
-	}
-	return v.at, true, nil
+// release publishes the end of the trail and gives the turn to the next.
+func (s *FileSink) release() {
+	last := s.trail.last
+	s.last.Store(&last)
+	s.turn <- struct{}{}
 }
 
-// scan verifies the current file, sets size and last, and returns the note on
-// what follows the last whole line. A file whose predecessors were all moved
-// away may start anywhere.
-func (s *FileSink) scan(follows bool) (torn *Note, err error) {
-	f, err := os.Open(s.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// withTimeout returns a ctx that ends after the sink's timeout. Its cause is not
+// context.DeadlineExceeded, which would seem to be the caller's.
+func (s *FileSink) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.timeout < 0 {
+		return context.WithCancel(ctx)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("audit: file: %w", err)
-	}
-	defer f.Close()
-	v := verifier{at: s.last, anyStart: !follows}
-	for e, err := range v.read(s.path, f) {
-		if broken, ok := errors.AsType[*ChainError](err); ok && broken.torn {
-			return tornNote(f, s.size)
-		}
-		if err != nil {
-			return nil, err
-		}
-		s.size += e.size
-		s.last = v.at
-	}
-	return nil, nil
+	return context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("audit: %s: disk did not respond within %v", s.path, s.timeout))
 }
 
-// tornNote describes what f holds from off on.
-func tornNote(f *os.File, off int64) (*Note, error) {
-	if _, err := f.Seek(off, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("audit: file: %w", err)
-	}
-	kept, sum := make([]byte, maxTorn), sha256.New()
-	n, err := io.ReadFull(f, kept)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("audit: file: %w", err)
-	}
-	sum.Write(kept[:n])
-	more, err := io.Copy(sum, f)
-	if err != nil {
-		return nil, fmt.Errorf("audit: file: %w", err)
-	}
-	return &Note{Type: NoteRecovery, Size: int64(n) + more, SHA256: hex.EncodeToString(sum.Sum(nil)), Torn: kept[:n]}, nil
-}
-
-// repair replaces the current file by its whole lines and notes. It does so in
-// one step, so that a crash within it takes nothing away.
-func (s *FileSink) repair(notes []Note) error {
-	var lines []byte
-	last := s.last
-	for _, n := range notes {
-		lines, last = last.appendLine(lines, noteBody(n))
-	}
-	whole := io.Reader(bytes.NewReader(nil))
-	if s.size > 0 {
-		f, err := os.Open(s.path)
-		if err != nil {
-			return fmt.Errorf("audit: file: %w", err)
-		}
-		defer f.Close()
-		whole = io.LimitReader(f, s.size)
-	}
-	next := s.path + ".tmp"
-	if err := writeFile(next, io.MultiReader(whole, bytes.NewReader(lines))); err != nil {
-		return err
-	}
-	if err := errors.Join(os.Rename(next, s.path), syncDir(s.path)); err != nil {
-		return fmt.Errorf("audit: file: %w", err)
-	}
-	s.size += int64(len(lines))
-	s.last = last
-	return nil
-}
-
-// Write implements [Sink]. It fails with ctx's error if ctx has ended before it
-// begins, and does not look at ctx again.
+// Write implements [Sink]. It returns soon after ctx or the timeout ends, but the
+// record may be written nevertheless.
 func (s *FileSink) Write(ctx context.Context, r Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	records := s.folder.add(r, time.Now())
-	err := s.write(records)
-	if err != nil {
-		s.folder.restore(records, time.Now())
-	}
-	return err
-}
-
-// write writes records with those of other goroutines. Without records, it
-// reports whether the sink still works.
-func (s *FileSink) write(records []Record) error {
-	bodies, err := recordBodies(records)
-	if err != nil {
+	p := &pending{records: s.folder.add(r, time.Now()), done: make(chan error, 1)}
+	if err := s.enqueue(p); err != nil {
+		s.folder.restore(p.records, time.Now())
 		return err
 	}
-	s.pending.Lock()
-	b := s.batch
-	b.records = append(b.records, bodies...)
-	s.pending.Unlock()
-
-	s.io.Lock()
-	defer s.io.Unlock()
-	if len(bodies) == 0 {
-		return s.failure
+	ctx, cancel := s.withTimeout(ctx)
+	defer cancel()
+	select {
+	case err := <-p.done:
+		return err
+	case <-ctx.Done():
+		if s.withdraw(p) {
+			s.folder.restore(p.records, time.Now())
+		}
+		return context.Cause(ctx)
 	}
-	if !b.done { // nobody has written it for us, so it is the current one
-		s.pending.Lock()
-		s.batch = new(batch)
-		s.pending.Unlock()
-		b.err = s.commit(b.records)
-		b.done = true
-	}
-	return b.err
 }
 
-// commit writes records, all or none. s.io is held, as for what follows.
-func (s *FileSink) commit(records [][]byte) error {
-	if s.failure != nil {
-		return s.failure
-	}
-	if err := s.settle(); err != nil {
+func (s *FileSink) enqueue(p *pending) (err error) {
+	if p.bodies, err = recordBodies(p.records); err != nil {
 		return err
 	}
-	var size int64
-	for _, r := range records {
-		size += int64(len(r) + lineOverhead)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
 	}
-	if s.opts.MaxSize > 0 && s.size > 0 && s.size+size > s.opts.MaxSize {
-		if err := s.setAside(); err != nil {
-			return err
+	s.queue = append(s.queue, p)
+	if !s.busy {
+		s.busy = true
+		go s.writeInBackground()
+	}
+	return nil
+}
+
+// withdraw takes back what nobody waits for, and reports whether it was in time.
+func (s *FileSink) withdraw(p *pending) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.queue, p)
+	if i >= 0 {
+		s.queue = slices.Delete(s.queue, i, i+1)
+	}
+	return i >= 0
+}
+
+// writeInBackground writes the queue until it is empty. It runs apart from the
+// callers because they stop waiting when the disk hangs.
+func (s *FileSink) writeInBackground() {
+	for {
+		<-s.turn
+		s.mu.Lock()
+		batch := s.queue
+		s.queue = nil
+		if len(batch) == 0 {
+			s.busy = false
+			s.mu.Unlock()
+			s.release()
+			return
+		}
+		s.mu.Unlock()
+		var bodies [][]byte
+		for _, p := range batch {
+			bodies = append(bodies, p.bodies...)
+		}
+		err := s.trail.write(bodies)
+		s.scheduleCheckpoint()
+		s.release()
+		for _, p := range batch {
+			if err != nil {
+				s.folder.restore(p.records, time.Now())
+			}
+			p.done <- err
 		}
 	}
-	lines, last := make([]byte, 0, size), s.last
-	for _, r := range records {
-		lines, last = last.appendLine(lines, r)
+}
+
+// scheduleCheckpoint starts the timer of the next checkpoint if one is due.
+func (s *FileSink) scheduleCheckpoint() {
+	if s.trail.signer != nil && s.trail.unsigned > 0 && s.timer == nil {
+		s.timer = time.AfterFunc(s.interval, s.checkpointInBackground)
 	}
-	_, err := s.file.Write(lines)
-	if err != nil {
-		s.dirty = true
-		_ = s.settle() // or before the next write
-		return fmt.Errorf("audit: file: %w", err)
+}
+
+func (s *FileSink) checkpointInBackground() {
+	<-s.turn
+	s.timer = nil
+	if !s.isClosed() && s.trail.checkpoint() != nil {
+		s.scheduleCheckpoint() // the next Write reports the failure, too
 	}
-	if err := s.sync(); err != nil {
-		_ = s.file.Truncate(s.size)
+	s.release()
+}
+
+func (s *FileSink) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// Last returns the last entry that was written. Keep it where the writer of the
+// trail cannot change it, for VerifyOptions.Last.
+func (s *FileSink) Last() Anchor { return *s.last.Load() }
+
+// Reopen closes the file and opens path again. Call it after a failed flush, once
+// the disk is sound. You need not call it after a rotation, but may, for example
+// on SIGHUP: the renamed file is then closed at once.
+func (s *FileSink) Reopen() error {
+	if err := s.acquire(); err != nil {
 		return err
 	}
-	s.size += int64(len(lines))
-	s.last = last
-	return nil
+	defer s.release()
+	if s.isClosed() {
+		return ErrClosed
+	}
+	return s.trail.reopen()
 }
 
-// settle takes away what a failed write left, and makes sure that the file is
-// what this sink wrote and still in its place.
-func (s *FileSink) settle() error {
-	if s.dirty {
-		if err := s.file.Truncate(s.size); err != nil {
-			return fmt.Errorf("audit: file: after a failed write: %w", err)
-		}
-		s.dirty = false
-	}
-	ours, err := s.file.Stat()
-	if err != nil {
-		return s.fail(err)
-	}
-	there, err := os.Stat(s.path)
-	if err != nil {
-		return s.fail(err)
-	}
-	if !os.SameFile(ours, there) {
-		return s.fail(errors.New("another file is in its place"))
-	}
-	if ours.Size() != s.size {
-		return s.fail(fmt.Errorf("someone else changed it: it has %d bytes, want %d", ours.Size(), s.size))
-	}
-	return nil
-}
-
-// fail ends the sink.
-func (s *FileSink) fail(err error) error {
-	s.failure = fmt.Errorf("audit: file %s, to be opened again: %w", s.path, err)
-	return s.failure
-}
-
-func (s *FileSink) sync() error {
-	if err := s.file.Sync(); err != nil {
-		return s.fail(err)
-	}
-	return nil
-}
-
-// setAside renames the current file and begins the next.
-func (s *FileSink) setAside() error {
-	aside, err := asideFiles(s.path)
-	if err != nil {
-		return err
-	}
-	number := 1
-	if len(aside) > 0 {
-		number += asideNumber(s.path, aside[len(aside)-1])
-	}
-	name := fmt.Sprintf("%s.%06d", s.path, number)
-	if err := s.sync(); err != nil {
-		return err
-	}
-	next := s.path + ".tmp"
-	line, last := s.last.appendLine(nil, noteBody(Note{Type: NoteContinue}))
-	if err := writeFile(next, bytes.NewReader(line)); err != nil {
-		return err // and the file goes on to be the current one
-	}
-	// From here on what fails half-way is repaired by opening.
-	if err := s.file.Close(); err != nil {
-		return s.fail(err)
-	}
-	if err := errors.Join(os.Rename(s.path, name), os.Rename(next, s.path), syncDir(s.path)); err != nil {
-		return s.fail(err)
-	}
-	if err := s.openFile(); err != nil {
-		return s.fail(err)
-	}
-	s.size, s.last = int64(len(line)), last
-	return nil
-}
-
-// Last returns the place of the last record: an [Anchor] to keep elsewhere.
-func (s *FileSink) Last() Anchor {
-	s.io.Lock()
-	defer s.io.Unlock()
-	return s.last
-}
-
-// Close flushes and closes the file and gives up its lock. Writes that come
-// later are [ErrClosed]. A second Close does nothing.
+// Close writes what was folded, and a checkpoint if the sink has a Signer. It
+// closes the file and releases its lock. Later Writes fail with [ErrClosed]. Closing again does
+// nothing, unless the disk did not respond before.
 func (s *FileSink) Close() error {
-	s.io.Lock()
-	defer s.io.Unlock()
-	if errors.Is(s.failure, ErrClosed) {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	if err := s.acquire(); err != nil {
+		return err
+	}
+	defer s.release()
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+	if errors.Is(s.trail.failure, ErrClosed) {
 		return nil
 	}
 	var err error
-	if s.failure == nil {
-		if records := s.folder.flush(); len(records) > 0 {
-			var bodies [][]byte
-			if bodies, err = recordBodies(records); err == nil {
-				err = s.commit(bodies)
-			}
+	if folded := s.folder.flush(); len(folded) > 0 && s.trail.failure == nil {
+		var bodies [][]byte
+		if bodies, err = recordBodies(folded); err == nil {
+			err = s.trail.write(bodies)
 		}
 	}
-	if s.failure == nil {
-		if s.dirty {
-			err = errors.Join(err, s.settle())
-		}
-		err = errors.Join(err, s.file.Sync())
-	}
-	s.failure = ErrClosed
-	if closing := s.file.Close(); !errors.Is(closing, os.ErrClosed) {
-		err = errors.Join(err, closing)
-	}
+	err = errors.Join(err, s.trail.close())
+	s.trail.failure = ErrClosed
 	return errors.Join(err, s.lock.Unlock())
 }
 
-// writeFile writes a whole new file and flushes it.
-func writeFile(name string, r io.Reader) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("audit: file: %w", err)
-	}
-	_, err = io.Copy(f, r)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		_ = os.Remove(name)
-		return fmt.Errorf("audit: file: %w", err)
-	}
-	return nil
-}
-
-// syncDir makes changes in path's directory durable.
-func syncDir(path string) error {
-	if runtime.GOOS == "windows" { // has no such thing
-		return nil
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-// asideFiles returns the files of path that were set aside, the oldest first.
-func asideFiles(path string) ([]string, error) {
-	dir, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		return nil, fmt.Errorf("audit: file: %w", err)
-	}
-	var names []string
-	for _, e := range dir {
-		if name := filepath.Join(filepath.Dir(path), e.Name()); asideNumber(path, name) > 0 {
-			names = append(names, name)
+func recordBodies(records []Record) ([][]byte, error) {
+	bodies := make([][]byte, 0, len(records))
+	for _, r := range records {
+		body, err := recordBody(r)
+		if err != nil {
+			return nil, err
 		}
+		bodies = append(bodies, body)
 	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(asideNumber(path, a), asideNumber(path, b)) })
-	return names, nil
+	return bodies, nil
 }
 
-// asideNumber returns which file of path name is, or 0 if it is none.
-func asideNumber(path, name string) int {
-	digits, ok := strings.CutPrefix(filepath.Base(name), filepath.Base(path)+".")
-	if !ok || len(digits) < 6 || len(digits) > 9 {
-		return 0
+// recordBody returns the part of a line that holds r.
+func recordBody(r Record) ([]byte, error) {
+	b, err := json.Marshal(r)
+	for limit := maxRecord / 8; err == nil && len(b) > maxRecord; limit /= 2 {
+		b, err = json.Marshal(shorten(r, limit))
 	}
-	n, err := strconv.ParseUint(digits, 10, 31)
 	if err != nil {
-		return 0
+		return nil, fmt.Errorf("audit: record: %w", err)
 	}
-	return int(n)
+	return append([]byte(recordPart), b...), nil
 }

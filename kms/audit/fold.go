@@ -8,9 +8,6 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// defaultFoldWindow is the time over which a [FileSink] folds failures of one kind.
-const defaultFoldWindow = time.Minute
-
 // maxFoldKinds bounds how many kinds of failures a folder tells apart. Failures of
 // further kinds are told apart by their error codes alone.
 const maxFoldKinds = 64

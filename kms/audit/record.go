@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -254,4 +255,42 @@ func logAttrs(r Record) []slog.Attr {
 		attrs = append(attrs, slog.Bool("stale", true))
 	}
 	return attrs
+}
+
+// shorten returns r without what exceeds limit bytes in each text and in the
+// names and values of the context together. What it cuts, it describes by size
+// and hash, so that a copy kept elsewhere can be matched.
+func shorten(r Record, limit int) Record {
+	r.EventID = shortenText(r.EventID, limit)
+	r.RequestID = shortenText(r.RequestID, limit)
+	r.Principal = kms.Principal{ID: shortenText(r.Principal.ID, limit), Type: shortenText(r.Principal.Type, limit)}
+	r.Operation = kms.Operation(shortenText(string(r.Operation), limit))
+	r.RequestedKeyID = shortenText(r.RequestedKeyID, limit)
+	r.KeyID = shortenText(r.KeyID, limit)
+	r.KeyVersion = shortenText(r.KeyVersion, limit)
+	r.Resource = shortenText(r.Resource, limit)
+	r.Outcome = Outcome(shortenText(string(r.Outcome), limit))
+	r.ErrorCode = shortenText(r.ErrorCode, limit)
+	r.ErrorMessage = shortenText(r.ErrorMessage, limit)
+
+	full, room := r.Context, limit
+	r.Context = make(kms.Context)
+	for i, name := range slices.Sorted(maps.Keys(full)) {
+		short, value := shortenText(name, limit/4), shortenText(full[name], limit/4)
+		if room -= len(short) + len(value); room < 0 {
+			sum := sha256.Sum256(full.AssociatedData())
+			r.Context["…"] = fmt.Sprintf("%d of %d pairs omitted, sha256 of all %x", len(full)-i, len(full), sum)
+			break
+		}
+		r.Context[short] = value
+	}
+	return r
+}
+
+// shortenText returns s, or its first limit bytes and a description of the rest.
+func shortenText(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return fmt.Sprintf("%s… (%d bytes, sha256 %x)", strings.ToValidUTF8(s[:limit], ""), len(s), sha256.Sum256([]byte(s)))
 }

@@ -1,0 +1,109 @@
+package audit
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// rotatedFiles returns the older files of the trail at path, oldest first: those
+// that logrotate renamed (path.2, path.1), then those that a sink set aside
+// (path.000001, path.000002).
+func rotatedFiles(path string) ([]string, error) {
+	dir, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	type rotated struct {
+		name string
+		rank int
+	}
+	var files []rotated
+	for _, e := range dir {
+		suffix, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+".")
+		n, err := strconv.ParseUint(suffix, 10, 31)
+		if !ok || err != nil || n == 0 {
+			continue
+		}
+		rank := int(n)
+		if len(suffix) < asideDigits {
+			rank = -rank
+		}
+		files = append(files, rotated{filepath.Join(filepath.Dir(path), e.Name()), rank})
+	}
+	slices.SortFunc(files, func(a, b rotated) int { return cmp.Compare(a.rank, b.rank) })
+	var names []string
+	for _, f := range files {
+		names = append(names, f.name)
+	}
+	return names, nil
+}
+
+// asideDigits is the least number of digits in the name of a file set aside.
+const asideDigits = 6
+
+// nextAside returns the name under which to set the file at path aside.
+func nextAside(path string) (string, error) {
+	names, err := rotatedFiles(path)
+	if err != nil {
+		return "", err
+	}
+	number := uint64(0)
+	for _, name := range names {
+		suffix := name[strings.LastIndexByte(name, '.')+1:]
+		if n, err := strconv.ParseUint(suffix, 10, 31); err == nil && len(suffix) >= asideDigits {
+			number = max(number, n)
+		}
+	}
+	return fmt.Sprintf("%s.%0*d", path, asideDigits, number+1), nil
+}
+
+// replaceFile atomically replaces the file at path. It follows no symbolic links,
+// because whoever owns the directory may not be who owns the link's target.
+func replaceFile(path string, content io.Reader) error {
+	temp := path + ".tmp"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a crash
+		return fmt.Errorf("audit: %w", err)
+	}
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	_, err = io.Copy(f, content)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		_ = os.Remove(temp)
+		return fmt.Errorf("audit: %w", err)
+	}
+	if err := syncDir(path); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	return nil
+}
+
+// syncDir makes changes in path's directory durable.
+func syncDir(path string) error {
+	if runtime.GOOS == "windows" { // cannot flush directories
+		return nil
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,235 @@
+package audit_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms/audit"
+)
+
+// TestEveryEdit: any one line edited, removed, repeated, moved or cut is found,
+// and named by file, line and number.
+func TestEveryEdit(t *testing.T) {
+	path := auditPath(t)
+	s := openSink(t, path, &audit.FileSinkOptions{MaxSize: 1600})
+	for i := range 7 {
+		write(t, s, fmt.Sprint(i))
+	}
+	last := s.Last()
+	require.NoError(t, s.Close())
+	aside, err := filepath.Glob(path + ".0*")
+	require.NoError(t, err)
+	files := append(aside, path)
+	require.Greater(t, len(files), 2)
+	whole := make(map[string][][]byte) // lines by file
+	seqs := make(map[string][]uint64)
+	seq := uint64(0)
+	for _, name := range files {
+		for line := range bytes.Lines(readFile(t, name)) {
+			seq++
+			whole[name] = append(whole[name], line)
+			seqs[name] = append(seqs[name], seq)
+		}
+	}
+	require.Equal(t, last.Seq, seq)
+	opts := &audit.VerifyOptions{Last: &last}
+	_, err = audit.Verify(path, opts)
+	require.NoError(t, err)
+	edits := 0
+	// found edits a file, and expects the error to be one of these.
+	found := func(what, name string, lines [][]byte, want ...audit.ChainError) {
+		t.Helper()
+		edits++
+		require.NoError(t, os.WriteFile(name, bytes.Join(lines, nil), 0o600))
+		_, err := audit.Verify(path, opts)
+		var got *audit.ChainError
+		require.ErrorAs(t, err, &got, "%s of %s", what, name)
+		got.Detail = ""
+		ok := slices.ContainsFunc(want, func(w audit.ChainError) bool {
+			return w.Kind == got.Kind && w.File == got.File && w.Line == got.Line && w.Seq == got.Seq
+		})
+		require.True(t, ok, "%s of %s: got %+v, want of %+v", what, name, *got, want)
+		require.NoError(t, os.WriteFile(name, bytes.Join(whole[name], nil), 0o600))
+	}
+	for f, name := range files {
+		lines := whole[name]
+		for i, line := range lines {
+			at := func(kind audit.ChainKind, line int, seq uint64) audit.ChainError {
+				return audit.ChainError{Kind: kind, File: name, Line: line, Seq: seq}
+			}
+			seq := seqs[name][i]
+			isLast := seq == last.Seq
+			// Each byte of it changed.
+			for j := range line {
+				changed := slices.Clone(line)
+				changed[j] ^= 0x01
+				edited := slices.Clone(lines)
+				edited[i] = changed
+				want := []audit.ChainError{at(audit.ChainEdited, i+1, seq)}
+				if j == len(line)-1 { // the newline: two lines are one, or the file ends within
+					want = append(want, at(audit.ChainTruncated, i+1, seq))
+				}
+				found("a byte", name, edited, want...)
+			}
+			// It removed.
+			removed := slices.Delete(slices.Clone(lines), i, i+1)
+			switch {
+			case isLast:
+				found("removal", name, removed, at(audit.ChainTruncated, i+1, seq))
+			case i == len(lines)-1:
+				found("removal", name, removed, audit.ChainError{Kind: audit.ChainMissing, File: files[f+1], Line: 1, Seq: seq})
+			default:
+				found("removal", name, removed, at(audit.ChainMissing, i+1, seq))
+			}
+			// It twice.
+			twice := slices.Insert(slices.Clone(lines), i, line)
+			if isLast {
+				found("repeat", name, twice, at(audit.ChainReordered, i+2, seq+1))
+			} else {
+				found("repeat", name, twice, at(audit.ChainReordered, i+2, seq+1))
+			}
+			// It moved.
+			if i > 0 {
+				swapped := slices.Clone(lines)
+				swapped[i-1], swapped[i] = swapped[i], swapped[i-1]
+				found("swap", name, swapped, at(audit.ChainReordered, i, seq-1))
+			}
+			// It cut, at each length, with what follows and without it.
+			for n := 1; n < len(line); n++ {
+				cut := append(slices.Clone(lines[:i]), line[:n])
+				found("cut", name, cut, at(audit.ChainTruncated, i+1, seq))
+			}
+			// All from it on removed.
+			switch {
+			case f == len(files)-1:
+				found("end", name, lines[:i], at(audit.ChainTruncated, i+1, seq))
+			case true:
+				found("end", name, lines[:i], audit.ChainError{Kind: audit.ChainMissing, File: files[f+1], Line: 1, Seq: seq})
+			}
+			// Rubbish before it.
+			found("insertion", name, slices.Insert(slices.Clone(lines), i, []byte("{}\n")), at(audit.ChainEdited, i+1, seq))
+			found("empty line", name, slices.Insert(slices.Clone(lines), i, []byte("\n")), at(audit.ChainEdited, i+1, seq))
+		}
+	}
+	// Whole files.
+	for f, name := range files {
+		require.NoError(t, os.Rename(name, name+"-away"))
+		_, err := audit.Verify(path, opts)
+		var got *audit.ChainError
+		require.ErrorAs(t, err, &got)
+		require.Equal(t, seqs[name][0], got.Seq)
+		if f < len(files)-1 {
+			require.Equal(t, audit.ChainMissing, got.Kind)
+		} else {
+			require.Equal(t, audit.ChainTruncated, got.Kind)
+		}
+		require.NoError(t, os.Rename(name+"-away", name))
+	}
+	swap := func() {
+		require.NoError(t, os.Rename(files[0], files[0]+"-away"))
+		require.NoError(t, os.Rename(files[1], files[0]))
+		require.NoError(t, os.Rename(files[0]+"-away", files[1]))
+	}
+	swap()
+	var got *audit.ChainError
+	_, err = audit.Verify(path, opts)
+	require.ErrorAs(t, err, &got)
+	require.Equal(t, audit.ChainReordered, got.Kind)
+	require.EqualValues(t, 1, got.Seq)
+	swap()
+	_, err = audit.Verify(path, opts)
+	require.NoError(t, err)
+	t.Logf("%d edits, each found", edits)
+}
+
+// rehash makes the hash of a line anew, after an edit.
+func rehash(line []byte) []byte {
+	cut := bytes.LastIndex(line, []byte(`,"hash"`))
+	sum := sha256.Sum256(append([]byte("blobseal audit v1\x00"), line[:cut]...))
+	return fmt.Appendf(slices.Clone(line[:cut]), ",\"hash\":\"%x\"}\n", sum)
+}
+
+// TestRehashedEdit: an edit whose own hash was made anew shows in the next entry;
+// one with all the hashes after it shows against an anchor alone.
+func TestRehashedEdit(t *testing.T) {
+	path := auditPath(t)
+	s := openSink(t, path, nil)
+	write(t, s, "alice", "mallory", "bob", "carol")
+	last := s.Last()
+	require.NoError(t, s.Close())
+	lines := bytes.SplitAfter(readFile(t, path), []byte("\n"))
+	lines[1] = rehash(bytes.Replace(lines[1], []byte("mallory"), []byte("alice"), 1))
+	require.NoError(t, os.WriteFile(path, bytes.Join(lines, nil), 0o600))
+	var got *audit.ChainError
+	_, err := audit.Verify(path, nil)
+	require.ErrorAs(t, err, &got)
+	require.Equal(t, audit.ChainEdited, got.Kind)
+	require.EqualValues(t, 2, got.Seq)
+	require.Equal(t, 2, got.Line)
+
+	var entry struct{ Hash string }
+	for i := 2; i < 4; i++ {
+		require.NoError(t, json.Unmarshal(lines[i-1], &entry))
+		cut := len(`{"seq":3,"prev":"`)
+		copy(lines[i][cut:], entry.Hash)
+		lines[i] = rehash(lines[i])
+	}
+	require.NoError(t, os.WriteFile(path, bytes.Join(lines, nil), 0o600))
+	_, err = audit.Verify(path, nil)
+	require.NoError(t, err, "the limit of a chain without a key, which the documentation admits")
+	_, err = audit.Verify(path, &audit.VerifyOptions{Last: &last})
+	require.ErrorAs(t, err, &got)
+	require.Equal(t, audit.ChainEdited, got.Kind)
+	require.EqualValues(t, 4, got.Seq)
+}
+
+// FuzzVerify: whatever the files hold, reading them ends, without a panic, and
+// what is accepted is what the sink would have written.
+func FuzzVerify(f *testing.F) {
+	path := auditPath(f)
+	s := openSink(f, path, &audit.FileSinkOptions{MaxSize: 900})
+	for _, name := range []string{"a", "b", "c"} {
+		require.NoError(f, s.Write(context.Background(), record(name)))
+	}
+	require.NoError(f, s.Close())
+	first, err := os.ReadFile(path + ".000001")
+	require.NoError(f, err)
+	second, err := os.ReadFile(path)
+	require.NoError(f, err)
+	f.Add(first, second)
+	f.Add(second, first)
+	f.Add([]byte("{\"seq\":1,\"prev\":\""), []byte("\n\n"))
+	f.Add([]byte{}, make([]byte, 100))
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		v, err := audit.VerifyFiles(nil, first, second)
+		if _, broken := errors.AsType[*audit.ChainError](err); err != nil && !broken {
+			t.Fatal(err)
+		}
+		if err == nil && v.Last.Seq > 0 && len(first)+len(second) == 0 {
+			t.Fatal("entries from nothing")
+		}
+		for line := range bytes.Lines(first) {
+			line = bytes.TrimSuffix(line, []byte("\n"))
+			if _, again, err := audit.ParseLine(line); err == nil && !bytes.Equal(line, again) {
+				t.Fatalf("%q is written as %q", line, again)
+			}
+			// With its hash made anew, for the parser behind it.
+			if bytes.Contains(line, []byte(`,"hash"`)) {
+				line = bytes.TrimSuffix(rehash(line), []byte("\n"))
+				if _, again, err := audit.ParseLine(line); err == nil && !bytes.Equal(line, again) {
+					t.Fatalf("%q is written as %q", line, again)
+				}
+			}
+		}
+	})
+}
