@@ -27,9 +27,9 @@ func (r *Ring) Rotate(ctx context.Context) (Info, error) {
 	var first uint32
 	return r.rotate(ctx, func(d *draft) bool {
 		if first == 0 {
-			first = d.primary
+			first = d.primary().id
 		}
-		return d.primary == first
+		return d.primary().id == first
 	})
 }
 
@@ -67,15 +67,21 @@ func (r *Ring) lockRotation(ctx context.Context) error {
 func (r *Ring) unlockRotation() { <-r.rotating }
 
 // SetState enables, disables or destroys the version with that id, and returns
-// what it then is. The version's present state is no change, and nothing is
-// written. ctx bounds the call.
+// the version as it then is. If it is in that state already, nothing is written. ctx
+// bounds the call.
 //
 // Other processes learn of it when they next refresh. Destroying removes the key
-// bytes from the document and cannot be taken back, but copies of older
-// documents still hold them. The errors of the ring's own are [ErrUnknownKey],
-// [ErrDestroyed] for a version that already is, [ErrPrimary], and [ErrInvalid] for
-// another state.
+// bytes from the document for ever, but copies of older documents still hold them. The
+// errors of the ring's own are [ErrUnknownKey], [ErrDestroyed] for a version that
+// already is, [ErrPrimary], and [ErrInvalid] for a number that is no state.
 func (r *Ring) SetState(ctx context.Context, id string, state State) (Info, error) {
+	return r.SetStateIf(ctx, id, state, func(Info) error { return nil })
+}
+
+// SetStateIf is SetState under a condition, as one compare-and-swap: condition gets the
+// version as the stored document has it, and an error of it ends the call and changes
+// nothing. It is called again after each conflict with another writer.
+func (r *Ring) SetStateIf(ctx context.Context, id string, state State, condition func(Info) error) (Info, error) {
 	if !state.valid() {
 		return Info{}, invalid("no such state: %d", uint8(state))
 	}
@@ -84,6 +90,13 @@ func (r *Ring) SetState(ctx context.Context, id string, state State) (Info, erro
 		return Info{}, err
 	}
 	s, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
+		for i, v := range d.versions {
+			if v.id == version {
+				if err := condition(d.info(i)); err != nil {
+					return false, err
+				}
+			}
+		}
 		return d.setState(version, state, r.opts.Now())
 	})
 	if err != nil {
@@ -101,9 +114,12 @@ func (r *Ring) SetPeriod(ctx context.Context, period time.Duration) error {
 		return err
 	}
 	_, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
-		changed := d.period != period
+		if d.period == period {
+			return false, nil
+		}
 		d.period = period
-		return changed, nil
+		d.changes++
+		return true, nil
 	})
 	return err
 }

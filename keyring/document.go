@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -12,22 +13,29 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// A document is what a [Store] keeps: one ring, in binary. All integers are
-// big-endian. There is one encoding of each ring: whatever parses marshals back
-// to the same bytes.
+// A ringDocument is what a [Store] keeps: one ring, in binary. All integers are
+// big-endian. A ring has one encoding: whatever parses marshals back to the same
+// bytes.
 //
 //	magic      [8]byte   89 4B 52 47 0D 0A 1A 0A, "\x89KRG\r\n\x1a\n"
-//	version    uint8     1
+//	version    uint8     2
 //	metadata   opaque, with its length as uint24:
 //	  ring        [8]byte  the ring's id, random
-//	  generation  uint64   1 in the first document, one more in each that replaces it
+//	  generation  uint64   1 in the first document, larger in each that replaces it
+//	  watermark   uint64   versions up to this number that are not listed were destroyed
 //	  period      uint32   rotation period in seconds: 60 to 315360000 (3650 days)
-//	  primary     uint32   Tink id of the primary, which is enabled
-//	  versions    1 to 4096 times, up to the end of metadata, oldest first:
+//	  changes     uint64   how often the period was changed
+//	  versions    1 to 4096 times, up to the end of metadata, by number, then by id:
+//	    number      uint64   from 1; one more than any number and the watermark of the
+//	                         document that the version was added to
 //	    id          uint32   Tink id, of this version alone
-//	    state       uint8    1 enabled, 2 disabled, 3 destroyed
+//	    state       uint8    1 enabled, 2 disabled, 3 destroyed; enabled in the last version,
+//	                         which is the primary
 //	    created     uint64   Unix time in milliseconds, at most 253402300799999 (year 9999)
 //	    changed     uint64   when state was last set; created at first
+//	    disabled    opaque   marks in force, 8 bytes each, ascending, with their length as
+//	                         uint16; some if state is 2, and else none
+//	    enabled     opaque   marks that enabling removed, likewise; none if state is 3
 //	keyset     opaque, at least 1 byte, with its length as uint24: Tink's EncryptedKeyset in
 //	           binary, in the one encoding that Tink writes (field 2, the ciphertext, alone).
 //	           The keyset holds HKDF-SHA-256 PRF keys of 32 bytes with an empty salt, one
@@ -40,43 +48,53 @@ import (
 //
 //	"github.com/blobseal/blobseal/v1 keyring document" || 0x00 || SHA-256(magic || version || metadata with its length)
 //
-// which is hashed because key services allow little associated data. So the
-// metadata is as authentic as the keyset; the checksum is not, it only tells
-// damage from a wrong root.
+// The hash keeps the associated data short, because some key services allow little.
+// It makes the metadata as authentic as the keyset. The checksum is not authentic: it
+// only tells damage from a wrong root.
+//
+// Numbers, marks, the count of changes and the watermark serve to merge two documents
+// of one ring, see [draft.merge]. Version 1 has none of them, see [parseV1].
 type ringDocument struct {
 	metadata
 	keyset []byte // encrypted
+	bound  []byte // what the keyset's associated data hashes
 }
 
 type metadata struct {
+	legacy     bool // read from a document of version 1
 	ring       ringID
 	generation uint64
+	watermark  uint64
 	period     time.Duration // whole seconds
-	primary    uint32
-	versions   []version
+	changes    uint64        // of the period
+	versions   []version     // by number and id; the last is the primary
 }
 
 type version struct {
-	id      uint32
-	state   State
-	created uint64 // Unix milliseconds
-	changed uint64
+	number   uint64
+	id       uint32
+	state    State
+	created  uint64 // Unix milliseconds
+	changed  uint64
+	disabled []mark // in force
+	enabled  []mark // removed by enabling
 }
+
+// mark names one act of disabling. Marks are sorted.
+type mark [8]byte
 
 const (
 	documentMagic   = "\x89KRG\r\n\x1a\n"
-	documentVersion = 1
+	documentVersion = 2
 	documentLabel   = "github.com/blobseal/blobseal/v1 keyring document"
 
-	metadataHead = 8 + 8 + 4 + 4       // before the versions
-	versionSize  = 4 + 1 + 8 + 8       // of one version
-	maxMillis    = 253_402_300_799_999 // the last that time.Time marshals to JSON
+	maxMillis = 253_402_300_799_999 // the last that time.Time marshals to JSON
 )
 
 // Bounds of what a ring holds.
 const (
-	// MaxVersions is the largest number of versions in a ring, destroyed ones
-	// included: a thousand years at the default period.
+	// MaxVersions is the largest number of versions in a ring: a thousand years at
+	// the default period. Versions destroyed long ago do not count.
 	MaxVersions = 4096
 
 	// MinPeriod and MaxPeriod bound the rotation period, which is a whole
@@ -85,42 +103,59 @@ const (
 	MaxPeriod = 3650 * 24 * time.Hour
 )
 
-// head is the part of the document that is associated data of the keyset.
-func (m *metadata) head() []byte {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(documentMagic)+1+3+metadataHead+len(m.versions)*versionSize))
+// head marshals the part of the document that is associated data of the keyset.
+func (m *metadata) head() ([]byte, error) {
+	b := cryptobyte.NewBuilder(make([]byte, 0, 64+40*len(m.versions)))
 	b.AddBytes([]byte(documentMagic))
 	b.AddUint8(documentVersion)
 	b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) {
 		b.AddBytes(m.ring[:])
 		b.AddUint64(m.generation)
+		b.AddUint64(m.watermark)
 		b.AddUint32(uint32(m.period / time.Second))
-		b.AddUint32(m.primary)
+		b.AddUint64(m.changes)
 		for _, v := range m.versions {
+			b.AddUint64(v.number)
 			b.AddUint32(v.id)
 			b.AddUint8(uint8(v.state))
 			b.AddUint64(v.created)
 			b.AddUint64(v.changed)
+			for _, marks := range [][]mark{v.disabled, v.enabled} {
+				b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+					for _, m := range marks {
+						b.AddBytes(m[:])
+					}
+				})
+			}
 		}
 	})
-	return b.BytesOrPanic()
+	head, err := b.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return head, nil
 }
 
-// associatedData binds the keyset to the metadata.
-func (m *metadata) associatedData() []byte {
-	sum := sha256.Sum256(m.head())
+// associatedData returns what binds a keyset to the head of its document.
+func associatedData(head []byte) []byte {
+	sum := sha256.Sum256(head)
 	return append([]byte(documentLabel+"\x00"), sum[:]...)
 }
 
-// marshal returns the document's bytes. It fails with [ErrFull] if they are too
-// many, and with the error of parsing them if there is one.
+// marshal returns the document's bytes, always in the present version. It fails with
+// [ErrFull] if they are too many, and with the error of parsing them if there is one.
 func (d *ringDocument) marshal() ([]byte, error) {
 	if len(d.versions) > MaxVersions {
-		return nil, fmt.Errorf("%w: it holds %d versions, destroyed ones included", ErrFull, MaxVersions)
+		return nil, fmt.Errorf("%w: %d versions, at most %d", ErrFull, len(d.versions), MaxVersions)
 	}
 	if len(d.keyset) > MaxDocumentSize {
 		return nil, fmt.Errorf("%w: encrypted keyset is %d bytes", ErrFull, len(d.keyset))
 	}
-	b := cryptobyte.NewBuilder(d.head())
+	head, err := d.head()
+	if err != nil {
+		return nil, err
+	}
+	b := cryptobyte.NewBuilder(head)
 	b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(d.keyset) })
 	data := b.BytesOrPanic()
 	sum := sha256.Sum256(data)
@@ -134,8 +169,8 @@ func (d *ringDocument) marshal() ([]byte, error) {
 	return data, nil
 }
 
-// parseDocument is the inverse of marshal. It fails with [ErrDamaged] or
-// [ErrVersion]. The document shares no memory with data.
+// parseDocument is the inverse of marshal, and reads version 1 besides. It fails with
+// [ErrDamaged] or [ErrVersion]. The document shares no memory with data.
 func parseDocument(data []byte) (*ringDocument, error) {
 	if len(data) > MaxDocumentSize {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrDamaged, len(data), MaxDocumentSize)
@@ -150,8 +185,8 @@ func parseDocument(data []byte) (*ringDocument, error) {
 	if len(body) == 0 {
 		return nil, fmt.Errorf("%w: cut short", ErrDamaged)
 	}
-	if body[0] != documentVersion {
-		return nil, fmt.Errorf("%w: %d, this release knows %d", ErrVersion, body[0], documentVersion)
+	if body[0] != 1 && body[0] != documentVersion {
+		return nil, fmt.Errorf("%w: %d, this release knows 1 to %d (install a newer release)", ErrVersion, body[0], documentVersion)
 	}
 	if len(body) < 1+sha256.Size {
 		return nil, fmt.Errorf("%w: cut short", ErrDamaged)
@@ -169,11 +204,15 @@ func parseDocument(data []byte) (*ringDocument, error) {
 	if len(encrypted) == 0 {
 		return nil, fmt.Errorf("%w: no keyset", ErrDamaged)
 	}
-	d := &ringDocument{keyset: bytes.Clone(encrypted)}
+	d := &ringDocument{keyset: bytes.Clone(encrypted), bound: bytes.Clone(data[:len(documentMagic)+1+3+len(meta)])}
 	if err := checkEncoding(d.keyset); err != nil {
 		return nil, fmt.Errorf("%w: encrypted keyset: %v", ErrDamaged, err)
 	}
-	if err := d.parseMetadata(meta); err != nil {
+	parse := d.metadata.parse
+	if body[0] == 1 {
+		parse = d.metadata.parseV1
+	}
+	if err := parse(meta); err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrDamaged, err)
 	}
 	return d, nil
@@ -191,58 +230,133 @@ func checkEncoding(encrypted []byte) error {
 		return err
 	}
 	if !bytes.Equal(again.Bytes(), encrypted) {
-		return errors.New("another encoding than Tink's")
+		return errors.New("encoding differs from Tink's")
 	}
 	return nil
 }
 
-func (m *metadata) parseMetadata(s cryptobyte.String) error {
+func (m *metadata) parse(s cryptobyte.String) error {
 	var seconds uint32
-	if !s.CopyBytes(m.ring[:]) || !s.ReadUint64(&m.generation) || !s.ReadUint32(&seconds) || !s.ReadUint32(&m.primary) {
-		return fmt.Errorf("metadata is cut short")
-	}
-	if m.generation == 0 {
-		return fmt.Errorf("generation is zero")
+	if !s.CopyBytes(m.ring[:]) || !s.ReadUint64(&m.generation) || !s.ReadUint64(&m.watermark) ||
+		!s.ReadUint32(&seconds) || !s.ReadUint64(&m.changes) {
+		return errors.New("metadata is cut short")
 	}
 	m.period = time.Duration(seconds) * time.Second
+	for !s.Empty() {
+		var v version
+		var disabled, enabled cryptobyte.String
+		if !s.ReadUint64(&v.number) || !s.ReadUint32(&v.id) || !s.ReadUint8((*uint8)(&v.state)) ||
+			!s.ReadUint64(&v.created) || !s.ReadUint64(&v.changed) ||
+			!s.ReadUint16LengthPrefixed(&disabled) || !s.ReadUint16LengthPrefixed(&enabled) {
+			return errors.New("versions are cut short")
+		}
+		var err error
+		if v.disabled, err = parseMarks(disabled); err == nil {
+			v.enabled, err = parseMarks(enabled)
+		}
+		if err != nil {
+			return fmt.Errorf("version %08x: %w", v.id, err)
+		}
+		m.versions = append(m.versions, v)
+	}
+	return m.validate()
+}
+
+func parseMarks(s cryptobyte.String) ([]mark, error) {
+	if len(s)%len(mark{}) != 0 {
+		return nil, fmt.Errorf("%d bytes of marks", len(s))
+	}
+	var marks []mark
+	for !s.Empty() {
+		var m mark
+		s.CopyBytes(m[:]) // the length was checked
+		if len(marks) > 0 && m.compare(marks[len(marks)-1]) <= 0 {
+			return nil, errors.New("marks do not ascend")
+		}
+		marks = append(marks, m)
+	}
+	return marks, nil
+}
+
+func (m mark) compare(other mark) int { return bytes.Compare(m[:], other[:]) }
+
+// validate checks what holds for metadata of any document.
+func (m *metadata) validate() error {
+	if m.generation == 0 {
+		return errors.New("generation is zero")
+	}
 	if err := checkPeriod(m.period); err != nil {
 		return err
 	}
-	if len(s)%versionSize != 0 || len(s) == 0 || len(s)/versionSize > MaxVersions {
-		return fmt.Errorf("%d bytes of versions", len(s))
+	if len(m.versions) == 0 || len(m.versions) > MaxVersions {
+		return fmt.Errorf("%d versions", len(m.versions))
 	}
-	m.versions = make([]version, len(s)/versionSize)
-	seen := make(map[uint32]State, len(m.versions))
-	for i := range m.versions {
-		v := &m.versions[i]
-		s.ReadUint32(&v.id) // the length was checked
-		s.ReadUint8((*uint8)(&v.state))
-		s.ReadUint64(&v.created)
-		s.ReadUint64(&v.changed)
-		switch {
-		case !v.state.valid():
-			return fmt.Errorf("version %08x is in %v", v.id, v.state)
-		case v.created > maxMillis || v.changed > maxMillis:
-			return fmt.Errorf("version %08x has a time beyond the year 9999", v.id)
-		case seen[v.id] != 0:
-			return fmt.Errorf("version %08x is there twice", v.id)
+	seen := make(map[uint32]bool, len(m.versions))
+	for i, v := range m.versions {
+		if err := v.validate(); err != nil {
+			return fmt.Errorf("version %08x %w", v.id, err)
 		}
-		seen[v.id] = v.state
+		if seen[v.id] {
+			return fmt.Errorf("version %08x is listed twice", v.id)
+		}
+		if i > 0 && v.compare(m.versions[i-1]) <= 0 {
+			return fmt.Errorf("version %08x is out of order", v.id)
+		}
+		seen[v.id] = true
 	}
-	if seen[m.primary] != Enabled {
-		return fmt.Errorf("primary %08x is not an enabled version", m.primary)
+	if p := m.primary(); p.state != Enabled || p.number <= m.watermark {
+		return fmt.Errorf("primary %08x is %v, number %d, watermark %d", p.id, p.state, p.number, m.watermark)
 	}
 	return nil
 }
 
+func (v *version) validate() error {
+	switch {
+	case !v.state.valid():
+		return fmt.Errorf("is in %v", v.state)
+	case v.created > maxMillis || v.changed > maxMillis:
+		return errors.New("has a time beyond the year 9999")
+	case v.number == 0:
+		return errors.New("has no number")
+	case (v.state == Disabled) != (len(v.disabled) > 0):
+		return fmt.Errorf("is %v with %d marks", v.state, len(v.disabled))
+	case v.state == Destroyed && len(v.enabled) > 0:
+		return errors.New("is destroyed with marks")
+	}
+	for _, m := range v.disabled {
+		if _, removed := slices.BinarySearchFunc(v.enabled, m, mark.compare); removed {
+			return errors.New("has a mark in force that was removed")
+		}
+	}
+	return nil
+}
+
+// compare orders versions by number, then by id. Versions of one number come from
+// two documents that were merged.
+func (v version) compare(other version) int {
+	return cmp.Or(cmp.Compare(v.number, other.number), cmp.Compare(v.id, other.id))
+}
+
+// primary returns the version that seals.
+func (m *metadata) primary() *version { return &m.versions[len(m.versions)-1] }
+
 // find returns the version of that id, or nil.
 func (m *metadata) find(id uint32) *version {
-	for i := range slices.Backward(m.versions) { // the primary is looked for most, and it is the last
+	for i := range m.versions {
 		if m.versions[i].id == id {
 			return &m.versions[i]
 		}
 	}
 	return nil
+}
+
+// lookup returns the version with v's number and id, or nil.
+func (m *metadata) lookup(v version) *version {
+	i, found := slices.BinarySearchFunc(m.versions, v, version.compare)
+	if !found {
+		return nil
+	}
+	return &m.versions[i]
 }
 
 // info describes the version at index i.
@@ -251,7 +365,7 @@ func (m *metadata) info(i int) Info {
 	return Info{
 		ID:      keyID(m.ring, v.id),
 		State:   v.state,
-		Primary: v.id == m.primary,
+		Primary: i == len(m.versions)-1,
 		Created: time.UnixMilli(int64(v.created)).UTC(),
 		Changed: time.UnixMilli(int64(v.changed)).UTC(),
 	}

@@ -9,8 +9,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/cryptotest"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/tink-crypto/tink-go/v2/aead"
+	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/prf"
 	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
@@ -66,6 +69,7 @@ func TestDocumentRoundTrip(t *testing.T) {
 	data := seal(t, d)
 	parsed, err := parseDocument(data)
 	require.NoError(t, err)
+	d.generation = 4
 	require.Equal(t, d.metadata, parsed.metadata)
 	again, err := parsed.marshal()
 	require.NoError(t, err)
@@ -73,7 +77,7 @@ func TestDocumentRoundTrip(t *testing.T) {
 
 	o, err := openDocument(t.Context(), testRoot(t), data)
 	require.NoError(t, err)
-	handle, err := o.manager.Handle()
+	handle, err := o.handle()
 	require.NoError(t, err)
 	require.Equal(t, 3, handle.Len(), "the destroyed version is not in the keyset")
 	s := snapshotOf(t, o)
@@ -84,6 +88,7 @@ func TestDocumentRoundTrip(t *testing.T) {
 // The layout, spelled out once more by hand.
 func TestDocumentLayout(t *testing.T) {
 	d := testDraft(t)
+	d.watermark, d.changes = 0, 7
 	data := seal(t, d)
 	parsed, err := parseDocument(data)
 	require.NoError(t, err)
@@ -91,9 +96,11 @@ func TestDocumentLayout(t *testing.T) {
 	var meta []byte
 	meta = append(meta, d.ring[:]...)
 	meta = binary.BigEndian.AppendUint64(meta, 4)
+	meta = binary.BigEndian.AppendUint64(meta, 0)
 	meta = binary.BigEndian.AppendUint32(meta, 90*24*60*60)
-	meta = binary.BigEndian.AppendUint32(meta, d.versions[3].id)
+	meta = binary.BigEndian.AppendUint64(meta, 7)
 	for i, v := range d.versions {
+		meta = binary.BigEndian.AppendUint64(meta, uint64(i+1))
 		meta = binary.BigEndian.AppendUint32(meta, v.id)
 		meta = append(meta, []byte{2, 3, 1, 1}[i])
 		created := testTime.UnixMilli() + []int64{0, 0, 3_600_000, 7_200_000}[i]
@@ -103,11 +110,20 @@ func TestDocumentLayout(t *testing.T) {
 		}
 		meta = binary.BigEndian.AppendUint64(meta, uint64(created))
 		meta = binary.BigEndian.AppendUint64(meta, uint64(changed))
+		for _, marks := range [][]mark{v.disabled, v.enabled} {
+			meta = binary.BigEndian.AppendUint16(meta, uint16(8*len(marks)))
+			for _, m := range marks {
+				meta = append(meta, m[:]...)
+			}
+		}
 	}
-	want := append([]byte("\x89KRG\r\n\x1a\n\x01\x00\x00"), byte(len(meta)))
+	require.Len(t, d.versions[0].disabled, 1)
+	want := append([]byte("\x89KRG\r\n\x1a\n\x02\x00\x00"), byte(len(meta)))
 	want = append(want, meta...)
 	headSum := sha256.Sum256(want)
-	require.Equal(t, append([]byte("github.com/blobseal/blobseal/v1 keyring document\x00"), headSum[:]...), d.associatedData())
+	head, err := d.head()
+	require.NoError(t, err)
+	require.Equal(t, append([]byte("github.com/blobseal/blobseal/v1 keyring document\x00"), headSum[:]...), associatedData(head))
 	want = append(want, 0, byte(len(parsed.keyset)>>8), byte(len(parsed.keyset)))
 	want = append(want, parsed.keyset...)
 	sum := sha256.Sum256(want)
@@ -189,36 +205,53 @@ func isOnly(err, sentinel error) bool {
 // A document that is authentic and contradicts itself, as only a broken program
 // with the root could write it.
 func TestDocumentThatContradictsItself(t *testing.T) {
-	other, err := newRing(DefaultPeriod, testTime)
-	require.NoError(t, err)
-	for name, edit := range map[string]func(d *draft){
-		"version only in metadata":    func(d *draft) { d.versions = append(d.versions, version{id: d.versions[0].id ^ 1, state: Enabled}) },
-		"disabled only in metadata":   func(d *draft) { d.versions = append(d.versions, version{id: d.versions[0].id ^ 1, state: Disabled}) },
-		"version only in keyset":      func(d *draft) { d.versions = d.versions[1:] },
-		"last version only in keyset": func(d *draft) { d.versions = d.versions[:3]; d.primary = d.versions[2].id },
-		"one more in keyset": func(d *draft) {
-			_, err := d.manager.Add(prf.HKDFSHA256PRFKeyTemplate())
-			require.NoError(t, err)
+	other := testDraft(t)
+	for name, edit := range map[string]func(m *metadata, ks *tinkpb.Keyset){
+		"version only in metadata": func(m *metadata, _ *tinkpb.Keyset) {
+			m.versions = slices.Insert(m.versions, 0, version{number: 1, state: Enabled})
 		},
-		"another primary":      func(d *draft) { d.primary = d.versions[2].id },
-		"another id":           func(d *draft) { d.versions[0].id ^= 1 },
-		"another order":        func(d *draft) { d.versions[0], d.versions[2] = d.versions[2], d.versions[0] },
-		"enabled but disabled": func(d *draft) { d.versions[0].state = Enabled },
-		"disabled but enabled": func(d *draft) { d.versions[2].state = Disabled },
-		"destroyed but there":  func(d *draft) { d.versions[0].state = Destroyed },
-		"there but destroyed":  func(d *draft) { d.versions[1].state = Enabled },
-		"another keyset":       func(d *draft) { d.manager = other.manager },
-		"key of another kind":  func(d *draft) { swapLast(t, d, prf.HMACSHA256PRFKeyTemplate()) },
-		"key of another hash":  func(d *draft) { swapLast(t, d, prf.HMACSHA512PRFKeyTemplate()) },
-		"not even a PRF key":   func(d *draft) { swapLast(t, d, aead.AES256GCMKeyTemplate()) },
+		"version only in keyset":      func(m *metadata, _ *tinkpb.Keyset) { m.versions = m.versions[1:] },
+		"last version only in keyset": func(m *metadata, _ *tinkpb.Keyset) { m.versions = m.versions[:3] },
+		"one more in keyset": func(_ *metadata, ks *tinkpb.Keyset) {
+			ks.Key = append(ks.Key, otherKey(t, prf.HKDFSHA256PRFKeyTemplate(), 99))
+		},
+		"wrong primary":        func(_ *metadata, ks *tinkpb.Keyset) { ks.PrimaryKeyId = ks.Key[1].KeyId },
+		"wrong id":             func(m *metadata, _ *tinkpb.Keyset) { m.versions[0].id ^= 1 },
+		"wrong order":          func(_ *metadata, ks *tinkpb.Keyset) { slices.Reverse(ks.Key) },
+		"enabled but disabled": func(m *metadata, _ *tinkpb.Keyset) { m.versions[0].state, m.versions[0].disabled = Enabled, nil },
+		"disabled but enabled": func(m *metadata, _ *tinkpb.Keyset) {
+			m.versions[2].state, m.versions[2].disabled = Disabled, []mark{{1}}
+		},
+		"destroyed but there": func(m *metadata, _ *tinkpb.Keyset) { m.versions[0].state, m.versions[0].disabled = Destroyed, nil },
+		"there but destroyed": func(m *metadata, _ *tinkpb.Keyset) { m.versions[1].state = Enabled },
+		"wrong keyset": func(_ *metadata, ks *tinkpb.Keyset) {
+			handle, err := other.handle()
+			require.NoError(t, err)
+			wrong := insecurecleartextkeyset.KeysetMaterial(handle)
+			ks.Key, ks.PrimaryKeyId = wrong.Key, wrong.PrimaryKeyId
+		},
+		"key of another kind": func(m *metadata, ks *tinkpb.Keyset) {
+			ks.Key[2] = otherKey(t, prf.HMACSHA256PRFKeyTemplate(), m.primary().id)
+		},
+		"key of another hash": func(m *metadata, ks *tinkpb.Keyset) {
+			ks.Key[2] = otherKey(t, prf.HMACSHA512PRFKeyTemplate(), m.primary().id)
+		},
+		"not even a PRF key": func(m *metadata, ks *tinkpb.Keyset) {
+			ks.Key[2] = otherKey(t, aead.AES256GCMKeyTemplate(), m.primary().id)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := testDraft(t)
-			edit(d)
-			handle, err := d.manager.Handle()
+			handle, err := d.handle()
+			require.NoError(t, err)
+			ks := insecurecleartextkeyset.KeysetMaterial(handle)
+			edit(&d.metadata, ks)
+			handle, err = insecurecleartextkeyset.Read(&keyset.MemReaderWriter{Keyset: ks})
 			require.NoError(t, err)
 			var encrypted bytes.Buffer
-			require.NoError(t, handle.WriteWithContext(t.Context(), keyset.NewBinaryWriter(&encrypted), testRoot(t), d.associatedData()))
+			head, err := d.head()
+			require.NoError(t, err)
+			require.NoError(t, handle.WriteWithContext(t.Context(), keyset.NewBinaryWriter(&encrypted), testRoot(t), associatedData(head)))
 			data, err := (&ringDocument{metadata: d.metadata, keyset: encrypted.Bytes()}).marshal()
 			require.NoError(t, err)
 			_, err = openDocument(t.Context(), testRoot(t), data)
@@ -228,13 +261,13 @@ func TestDocumentThatContradictsItself(t *testing.T) {
 	}
 }
 
-// swapLast puts a key of another kind in the place of the primary.
-func swapLast(t *testing.T, d *draft, template *tinkpb.KeyTemplate) {
-	id, err := d.manager.Add(template)
+// otherKey is a key of a keyset, from a template.
+func otherKey(t *testing.T, template *tinkpb.KeyTemplate, id uint32) *masterKey {
+	handle, err := keyset.NewHandle(template)
 	require.NoError(t, err)
-	require.NoError(t, d.manager.SetPrimary(id))
-	require.NoError(t, d.manager.Delete(d.primary))
-	d.primary, d.versions[3].id = id, id
+	key := insecurecleartextkeyset.KeysetMaterial(handle).Key[0]
+	key.KeyId = id
+	return key
 }
 
 func TestMetadataOutOfBounds(t *testing.T) {
@@ -245,14 +278,22 @@ func TestMetadataOutOfBounds(t *testing.T) {
 		"period too long":      func(m *metadata) { m.period = MaxPeriod + time.Second },
 		"no versions":          func(m *metadata) { m.versions = nil },
 		"state zero":           func(m *metadata) { m.versions[0].state = 0 },
+		"number zero":          func(m *metadata) { m.versions[0].number = 0 },
+		"out of order":         func(m *metadata) { m.versions[0].number = 3 },
+		"watermark":            func(m *metadata) { m.watermark = 4 },
+		"disabled, no mark":    func(m *metadata) { m.versions[0].disabled = nil },
+		"enabled, with a mark": func(m *metadata) { m.versions[2].disabled = []mark{{1}} },
+		"mark in both":         func(m *metadata) { m.versions[0].enabled = m.versions[0].disabled },
+		"mark twice":           func(m *metadata) { m.versions[2].enabled = []mark{{1}, {1}} },
+		"marks descend":        func(m *metadata) { m.versions[2].enabled = []mark{{2}, {1}} },
+		"mark on a tombstone":  func(m *metadata) { m.versions[1].enabled = []mark{{1}} },
 		"state four":           func(m *metadata) { m.versions[0].state = 4 },
 		"created in year 1e4":  func(m *metadata) { m.versions[0].created = maxMillis + 1 },
 		"changed in year 1e4":  func(m *metadata) { m.versions[0].changed = 1 << 63 },
 		"id twice":             func(m *metadata) { m.versions[0].id = m.versions[2].id },
 		"id of destroyed anew": func(m *metadata) { m.versions[1].id = m.versions[2].id },
-		"no such primary":      func(m *metadata) { m.primary ^= 1 },
-		"disabled primary":     func(m *metadata) { m.primary = m.versions[0].id },
-		"destroyed primary":    func(m *metadata) { m.primary = m.versions[1].id },
+		"disabled primary":     func(m *metadata) { m.versions = m.versions[:1] },
+		"destroyed primary":    func(m *metadata) { m.versions = m.versions[:2] },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := testDraft(t)
@@ -289,6 +330,7 @@ func TestFullRing(t *testing.T) {
 	o, err := openDocument(t.Context(), testRoot(t), data)
 	require.NoError(t, err)
 	require.Len(t, snapshotOf(t, o).keys, MaxVersions-2)
+	require.NoError(t, o.rotate(testTime), "a tombstone makes room")
 	require.ErrorIs(t, o.rotate(testTime), ErrFull)
 }
 
@@ -322,18 +364,17 @@ func (r *sizeRoot) EncryptWithContext(ctx context.Context, plaintext, ad []byte)
 // has forgotten.
 func TestIDsAreNotTakenAgain(t *testing.T) {
 	d := testDraft(t)
-	manager, err := d.manager.Handle()
-	require.NoError(t, err)
-	next := func(d draft) uint32 {
+	next := func() uint32 {
+		c := *d
+		c.keys = maps.Clone(d.keys)
 		cryptotest.SetGlobalRandom(t, 7)
-		d.manager = keyset.NewManagerFromHandle(manager)
-		require.NoError(t, d.rotate(testTime))
-		return d.primary
+		require.NoError(t, c.rotate(testTime))
+		return c.primary().id
 	}
-	id := next(*d)
-	require.Equal(t, id, next(*d), "the same random numbers")
+	id := next()
+	require.Equal(t, id, next(), "the same random numbers")
 	d.versions[1].id = id // which is destroyed
-	require.NotEqual(t, id, next(*d))
+	require.NotEqual(t, id, next())
 }
 
 func TestKeyIDs(t *testing.T) {
@@ -379,11 +420,10 @@ func TestFrozenDocuments(t *testing.T) {
 	require.NoError(t, err)
 	for name, root := range map[string]tink.AEADWithContext{
 		"v1-key-root": testRoot(t), "v1-passphrase-root": passphrase, "v1-kms-root": testKMSRoot(t),
+		"v2-key-root": testRoot(t), "v2-passphrase-root": passphrase, "v2-kms-root": testKMSRoot(t),
 	} {
 		t.Run(name, func(t *testing.T) {
-			data, err := os.ReadFile(filepath.Join("testdata", name+".krg"))
-			require.NoError(t, err)
-			o, err := openDocument(t.Context(), root, data)
+			o, err := openDocument(t.Context(), root, frozen(t, name))
 			require.NoError(t, err)
 			var got bytes.Buffer
 			s := snapshotOf(t, o)
@@ -401,6 +441,14 @@ func TestFrozenDocuments(t *testing.T) {
 	}
 }
 
+// frozen returns a document of testdata.
+func frozen(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name+".krg"))
+	require.NoError(t, err)
+	return data
+}
+
 func FuzzDocument(f *testing.F) {
 	good := seal(f, testDraft(f))
 	f.Add(good)
@@ -408,7 +456,8 @@ func FuzzDocument(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte(documentMagic + "\x01\x00\x00\x00\x00\x00\x00"))
 	f.Add([]byte(documentMagic + "\x01\xff\xff\xff\xff\xff\xff"))
-	f.Add([]byte(documentMagic + "\x02"))
+	f.Add([]byte(documentMagic + "\x03"))
+	f.Add(frozen(f, "v1-key-root"))
 	root := testRoot(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, data := range [][]byte{data, rechecksum(data)} {
@@ -417,9 +466,10 @@ func FuzzDocument(f *testing.F) {
 				require.True(t, is(err, ErrDamaged) != is(err, ErrVersion), "%v", err)
 				continue
 			}
-			again, err := d.marshal()
-			require.NoError(t, err)
-			require.Equal(t, data, again)
+			if again, err := d.marshal(); !d.legacy {
+				require.NoError(t, err)
+				require.Equal(t, data, again)
+			}
 			if _, err := openDocument(t.Context(), root, data); err != nil {
 				require.True(t, is(err, ErrDamaged) || is(err, ErrRoot), "%v", err)
 			}

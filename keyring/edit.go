@@ -2,22 +2,38 @@ package keyring
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/prf"
+	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
 )
+
+// masterKey is a version's key in Tink's keyset.
+type masterKey = tinkpb.Keyset_Key
 
 // draft is a document that is open for an edit, with its master keys.
 type draft struct {
 	metadata
-	manager *keyset.Manager
+	keys map[uint32]*masterKey // of all versions that are not destroyed; status and order come from metadata
 }
+
+const (
+	// tombstoneAge is how long a destroyed version stays listed. Until then a merge
+	// knows it by name; after that by the watermark.
+	tombstoneAge = 365 * 24 * time.Hour
+
+	// maxEnabled is how often a version may be enabled again.
+	maxEnabled = 1000
+)
 
 // newRing drafts a ring with one version.
 func newRing(period time.Duration, now time.Time) (*draft, error) {
-	d := &draft{manager: keyset.NewManager()}
+	d := &draft{keys: make(map[uint32]*masterKey)}
 	rand.Read(d.ring[:]) // never fails: it ends the program instead
 	d.generation, d.period = 1, period
 	if err := d.rotate(now); err != nil {
@@ -26,58 +42,112 @@ func newRing(period time.Duration, now time.Time) (*draft, error) {
 	return d, nil
 }
 
-// rotate adds a version and makes it the primary.
-func (d *draft) rotate(now time.Time) error {
-	if len(d.versions) >= MaxVersions {
-		return fmt.Errorf("%w: it holds %d versions, destroyed ones included", ErrFull, len(d.versions))
-	}
-	for {
-		id, err := d.manager.Add(prf.HKDFSHA256PRFKeyTemplate())
-		if err != nil {
-			return fmt.Errorf("keyring: new version: %w", err)
-		}
-		if d.find(id) != nil { // of a destroyed version, which the keyset has forgotten
-			if err := d.manager.Delete(id); err != nil {
-				return fmt.Errorf("keyring: new version: %w", err)
-			}
+// handle returns the keyset that the metadata describes.
+func (d *draft) handle() (*keyset.Handle, error) {
+	ks := &tinkpb.Keyset{PrimaryKeyId: d.primary().id}
+	for _, v := range d.versions {
+		if v.state == Destroyed {
 			continue
 		}
-		if err := d.manager.SetPrimary(id); err != nil {
-			return fmt.Errorf("keyring: new version: %w", err)
+		key := d.keys[v.id]
+		if key == nil {
+			return nil, fmt.Errorf("version %08x has no key", v.id)
 		}
-		t := millis(now)
-		d.primary = id
-		d.versions = append(d.versions, version{id: id, state: Enabled, created: t, changed: t})
-		return nil
+		status := tinkpb.KeyStatusType_ENABLED
+		if v.state == Disabled {
+			status = tinkpb.KeyStatusType_DISABLED
+		}
+		ks.Key = append(ks.Key, &masterKey{KeyData: key.KeyData, Status: status, KeyId: v.id, OutputPrefixType: key.OutputPrefixType})
 	}
+	return insecurecleartextkeyset.Read(&keyset.MemReaderWriter{Keyset: ks})
+}
+
+// rotate adds a version and makes it the primary. It drops old tombstones first.
+func (d *draft) rotate(now time.Time) error {
+	d.prune(now)
+	if len(d.versions) >= MaxVersions {
+		return fmt.Errorf("%w: %d versions, none of them destroyed (destroy those that no object needs)", ErrFull, len(d.versions))
+	}
+	handle, err := keyset.NewHandle(prf.HKDFSHA256PRFKeyTemplate())
+	if err != nil {
+		return fmt.Errorf("keyring: new version: %w", err)
+	}
+	key := insecurecleartextkeyset.KeysetMaterial(handle).Key[0]
+	for key.KeyId = randomID(); d.find(key.KeyId) != nil; { // a destroyed version keeps its id
+		key.KeyId = randomID()
+	}
+	number := d.watermark + 1
+	if len(d.versions) > 0 {
+		number = max(number, d.primary().number+1)
+	}
+	t := millis(now)
+	d.keys[key.KeyId] = key
+	d.versions = append(d.versions, version{number: number, id: key.KeyId, state: Enabled, created: t, changed: t})
+	return nil
+}
+
+func randomID() uint32 {
+	var b [4]byte
+	rand.Read(b[:]) // never fails: it ends the program instead
+	return binary.BigEndian.Uint32(b[:])
+}
+
+// prune drops the versions that were destroyed tombstoneAge ago, and if the ring
+// is full even so, the one that was destroyed first. The watermark goes on to say that
+// they were destroyed.
+func (d *draft) prune(now time.Time) {
+	cutoff := millis(now.Add(-tombstoneAge))
+	oldest := uint64(maxMillis + 1)
+	for _, v := range d.versions {
+		if v.state == Destroyed {
+			oldest = min(oldest, v.changed)
+		}
+	}
+	if len(d.versions) >= MaxVersions {
+		cutoff = max(cutoff, oldest)
+	}
+	d.versions = slices.DeleteFunc(slices.Clone(d.versions), func(v version) bool {
+		if v.state != Destroyed || v.changed > cutoff {
+			return false
+		}
+		d.watermark = max(d.watermark, v.number)
+		return true
+	})
 }
 
 // setState gives a version another state. It reports whether that is a change.
 func (d *draft) setState(id uint32, state State, now time.Time) (bool, error) {
-	name := keyID(d.ring, id)
 	v := d.find(id)
+	if v == nil {
+		return false, fmt.Errorf("%w: %s", ErrUnknownKey, keyID(d.ring, id))
+	}
 	switch {
-	case v == nil:
-		return false, fmt.Errorf("%w: %s", ErrUnknownKey, name)
 	case v.state == state:
 		return false, nil
 	case v.state == Destroyed:
-		return false, fmt.Errorf("%w: %s", ErrDestroyed, name)
-	case id == d.primary:
-		return false, fmt.Errorf("%w: %s", ErrPrimary, name)
+		return false, fmt.Errorf("%w: %s", ErrDestroyed, keyID(d.ring, id))
+	case v == d.primary():
+		return false, fmt.Errorf("%w: %s (rotate first)", ErrPrimary, keyID(d.ring, id))
 	}
-	var err error
 	switch state {
 	case Enabled:
-		err = d.manager.Enable(id)
+		if len(v.enabled)+len(v.disabled) > maxEnabled {
+			return false, fmt.Errorf("%w: %s was enabled %d times", ErrFull, keyID(d.ring, id), len(v.enabled))
+		}
+		v.enabled, v.disabled = unionMarks(v.enabled, v.disabled), nil
 	case Disabled:
-		err = d.manager.Disable(id)
+		var m mark
+		rand.Read(m[:]) // never fails: it ends the program instead
+		v.disabled = []mark{m}
 	case Destroyed:
-		err = d.manager.Delete(id)
-	}
-	if err != nil {
-		return false, fmt.Errorf("keyring: key %s: %w", name, err)
+		d.destroy(v)
 	}
 	v.state, v.changed = state, millis(now)
 	return true, nil
+}
+
+// destroy removes a version's key and marks.
+func (d *draft) destroy(v *version) {
+	delete(d.keys, v.id)
+	v.state, v.disabled, v.enabled = Destroyed, nil, nil
 }

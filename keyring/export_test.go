@@ -19,6 +19,7 @@ const (
 	RotationTimeout = rotationTimeout
 	RotationPause   = rotationPause
 	RotationWait    = rotationWait
+	LostGrace       = lostGrace
 	MissBurst       = missBurst
 )
 
@@ -34,7 +35,7 @@ func MasterKeys(ctx context.Context, root tink.AEADWithContext, data []byte) (ma
 	if err != nil {
 		return nil, err
 	}
-	handle, err := o.manager.Handle()
+	handle, err := o.handle()
 	if err != nil {
 		return nil, err
 	}

@@ -15,11 +15,14 @@ import (
 )
 
 // PassphraseParams are Argon2id's costs. A zero field means its default; nil
-// means all three, which are the second recommendation of RFC 9106, section 4.
-// Weaker ones than the bounds say are refused, both to encrypt with and as
-// stored, and so are stronger ones, which would let whoever writes the document
-// exhaust the process that reads it. (Thus the first recommendation of the RFC,
-// 2 GiB of memory, is out of bounds.)
+// means all three defaults, which are the second recommendation of RFC 9106, section 4.
+//
+// They are what the root encrypts with, and the most that it spends on a stored document:
+// anyone who can write to the store can choose the costs in it. So a ring that was made
+// with higher costs than the defaults is opened with the same params.
+//
+// Costs outside the bounds below are [ErrInvalid]. (The first recommendation of the RFC,
+// 2 GiB of memory, is outside.)
 type PassphraseParams struct {
 	Time    uint32 // passes, 2 to 16; default 3
 	Memory  uint32 // KiB, 19 MiB to 1 GiB; default 64 MiB
@@ -76,12 +79,11 @@ type derivedKey struct {
 // kept, [NewKeyRoot] is the better root. An empty passphrase, and params out of
 // bounds, are [ErrInvalid].
 //
-// The ciphertext carries the costs and the salt. Another passphrase, other
-// associated data or costs out of bounds are [ErrRoot], a message that was
-// edited behind its head is [ErrDamaged]. Deriving
-// takes tens of milliseconds and the memory of params, which ctx does not
-// interrupt; the root keeps its latest derived keys, and so does it once for a
-// ring. It is safe for concurrent use and does not print its passphrase.
+// The ciphertext carries the costs and the salt. A wrong passphrase, wrong
+// associated data and costs above params are [ErrRoot]; a message that was
+// edited behind its head is [ErrDamaged]. Deriving a key takes tens of milliseconds and
+// the memory of params, which ctx does not interrupt. The root keeps its latest keys, so
+// it derives one key for a ring. It is safe for concurrent use and does not print its passphrase.
 func NewPassphraseRoot(passphrase []byte, params *PassphraseParams) (Root, error) {
 	if len(passphrase) == 0 {
 		return nil, invalid("empty passphrase")
@@ -159,6 +161,9 @@ func (r *passphraseRoot) DecryptWithContext(ctx context.Context, ciphertext, ass
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
+	if err := r.checkCosts(header.params); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
 	if err := r.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -173,6 +178,17 @@ func (r *passphraseRoot) DecryptWithContext(ctx context.Context, ciphertext, ass
 	}
 	r.derived[0].proved = true
 	return plaintext, nil
+}
+
+// checkCosts refuses stored costs above the root's own: whoever can write to the store
+// can choose them.
+func (r *passphraseRoot) checkCosts(stored PassphraseParams) error {
+	own := r.params
+	if stored.Memory > own.Memory || uint64(stored.Time)*uint64(stored.Memory) > uint64(own.Time)*uint64(own.Memory) {
+		return fmt.Errorf("document asks for %d passes over %d KiB, this root allows %d over %d (pass the ring's PassphraseParams)",
+			stored.Time, stored.Memory, own.Time, own.Memory)
+	}
+	return nil
 }
 
 // enter waits for its turn. Who enters leaves by receiving from turn.

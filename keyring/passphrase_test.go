@@ -96,6 +96,24 @@ func TestPassphraseCosts(t *testing.T) {
 			require.Zero(t, root.derived(), "nothing was derived")
 		})
 	}
+	// Costs that others may choose, but that this root was not made with: whoever can write
+	// to the store could have every refresh take seconds and a gigabyte.
+	for name, p := range map[string]keyring.PassphraseParams{
+		"more memory": {Time: 2, Memory: 19<<10 + 1, Threads: 1},
+		"more passes": {Time: 3, Memory: 19 << 10, Threads: 1},
+		"the most":    {Time: 16, Memory: 1 << 20, Threads: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bad := bytes.Clone(cheapSealed)
+			binary.BigEndian.PutUint32(bad[1:], p.Time)
+			binary.BigEndian.PutUint32(bad[5:], p.Memory)
+			root := passphraseRoot(t, "one")
+			_, err := root.DecryptWithContext(t.Context(), bad, nil)
+			require.ErrorIs(t, err, keyring.ErrRoot)
+			require.ErrorContains(t, err, "PassphraseParams")
+			require.Zero(t, root.derived(), "nothing was derived")
+		})
+	}
 	for name, at := range map[string]int{"kdf": 0, "threads": 9} {
 		bad := bytes.Clone(cheapSealed)
 		bad[at] = 0
@@ -181,8 +199,10 @@ func TestStrongerPassphraseRoot(t *testing.T) {
 	before := document(t, store)
 	require.NoError(t, ring.ChangeRoot(ctx, stronger))
 	require.NotEqual(t, before, document(t, store))
+	_, err = keyring.Open(ctx, store, stronger, nil)
+	require.NoError(t, err)
 	_, err = keyring.Open(ctx, store, passphraseRoot(t, "one").AEADWithContext, nil)
-	require.NoError(t, err, "costs are read from the document")
+	require.ErrorIs(t, err, keyring.ErrRoot, "a weaker root does not spend that much")
 	_, err = keyring.Open(ctx, store, passphraseRoot(t, "two").AEADWithContext, nil)
 	require.ErrorIs(t, err, keyring.ErrRoot)
 	strong := []byte{1, 0, 0, 0, 3, 0, 0, 20 * 1024 >> 8, 0, 2}

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,7 @@ type Ring struct {
 	rotating chan struct{} // held by the one call of Rotate that makes a version
 	rotated  atomic.Uint64 // number of versions that this Ring made
 	rotation rotation      // by age
+	future   atomic.Pointer[futureVersion]
 }
 
 // Open opens the ring in store under root. Both are used for as long as the
@@ -173,6 +175,11 @@ func (r *Ring) Period() time.Duration { return r.doc.State().period }
 // Keys describes all versions as this Ring knows them, oldest first. The
 // caller owns the slice.
 func (r *Ring) Keys() []Info { return slices.Clone(r.doc.State().infos) }
+
+// Document returns the encrypted document that this Ring uses. It is a backup: put
+// into an empty store, it is the ring again, under the same root. Take it from a running
+// process if the store has lost the ring.
+func (r *Ring) Document() []byte { return bytes.Clone(r.doc.Document()) }
 
 // Refresh loads the document. ctx bounds the wait.
 //

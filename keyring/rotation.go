@@ -12,6 +12,8 @@ const (
 	rotationTimeout = 30 * time.Second       // of one attempt in the background
 	rotationPause   = time.Minute            // after an attempt that failed
 	rotationWait    = 250 * time.Millisecond // for a healthy store to deliver the new primary
+	lostGrace       = 30 * time.Second       // to go on sealing under a version that the store lacks
+	clockTolerance  = 10 * time.Minute       // by which the clock of another process may be ahead
 )
 
 // Primary returns the version that seals new data keys.
@@ -26,10 +28,53 @@ const (
 // as ctx lets them, and fail with [ErrTooOld] and the reason.
 func (r *Ring) Primary(ctx context.Context) (*Key, error) {
 	s := r.doc.State()
-	if s.age(r.opts.Now()) < r.rotateAge(&s.metadata) {
-		return s.primary, nil
+	if r.doc.Diverged() != nil {
+		if err := r.checkStored(s); err != nil {
+			return nil, err
+		}
+	}
+	if r.age(&s.metadata) < r.rotateAge(&s.metadata) {
+		return s.primaryKey, nil
 	}
 	return r.aged(ctx)
+}
+
+// age returns how old the primary is. One whose time of creation is yet to come counts as
+// new within clockTolerance. Beyond that it was made by a wrong clock, or this clock is
+// wrong: it is due for rotation, and grows from the time that this process first saw it.
+func (r *Ring) age(m *metadata) time.Duration {
+	now, p := r.opts.Now(), m.primary()
+	created := time.UnixMilli(int64(p.created))
+	if created.Sub(now) <= clockTolerance {
+		return max(0, now.Sub(created))
+	}
+	f := r.future.Load()
+	if f == nil || f.id != p.id {
+		f = &futureVersion{p.id, now}
+		r.future.Store(f)
+		r.log.Warn("keyring: primary was created in the future, it will be replaced (check all clocks)",
+			slog.String("ring", m.ring.String()), slog.String("primary", keyID(m.ring, p.id)), slog.Time("created", created.UTC()))
+	}
+	return max(r.rotateAge(m), now.Sub(f.seen))
+}
+
+// futureVersion is a primary from the future.
+type futureVersion struct {
+	id   uint32
+	seen time.Time // first, by this process
+}
+
+// checkStored refuses a primary that the store has been known to lack for longer than
+// lostGrace. Objects sealed under it would be lost with this process.
+func (r *Ring) checkStored(s *snapshot) error {
+	d := r.doc.Diverged()
+	if d == nil || time.Since(d.Since) < lostGrace {
+		return nil
+	}
+	if d.State != nil && d.State.lookup(*s.primary()) != nil {
+		return nil
+	}
+	return fmt.Errorf("%w: it lacks %s since %v: %w", ErrRollback, s.primaryKey.id, d.Since.UTC().Format(time.RFC3339), d.Err)
 }
 
 // hardAge is the age from which a primary is refused.
@@ -47,7 +92,7 @@ func (r *Ring) rotateAge(m *metadata) time.Duration { return min(m.period, r.har
 func (r *Ring) aged(ctx context.Context) (*Key, error) {
 	attempt, begun, err := r.beginRotation(ctx)
 	s := r.doc.State()
-	hard := s.age(r.opts.Now()) >= r.hardAge(&s.metadata)
+	hard := r.age(&s.metadata) >= r.hardAge(&s.metadata)
 	if attempt != nil && (begun || hard) {
 		wait := rotationWait
 		if hard {
@@ -65,20 +110,21 @@ func (r *Ring) aged(ctx context.Context) (*Key, error) {
 		}
 		s = r.doc.State()
 	}
-	age := s.age(r.opts.Now())
+	age := r.age(&s.metadata)
 	if age < r.hardAge(&s.metadata) {
-		return s.primary, nil
+		return s.primaryKey, nil
 	}
-	if err == nil { // another process made the primary, and its clock is far behind
-		err = fmt.Errorf("%w: rotated, and still too old", ErrStore)
+	if err == nil { // another process made the primary, and one of the clocks is wrong
+		err = fmt.Errorf("%w: new primary is too old (check all clocks)", ErrStore)
 	}
-	return nil, fmt.Errorf("%w: %s is %v old: %w", ErrTooOld, s.primary.id, age.Round(time.Second), err)
+	return nil, fmt.Errorf("%w: %s is %v old: %w", ErrTooOld, s.primaryKey.id, age.Round(time.Second), err)
 }
 
 // rotation is what a ring knows of its rotation by age.
 type rotation struct {
 	mu      sync.Mutex
 	running *attempt
+	made    time.Time // when this process last added a version by age, by the ring's clock
 	resume  time.Time // no attempt before, after one that failed
 	err     error     // of the last attempt
 }
@@ -105,7 +151,10 @@ func (r *Ring) beginRotation(ctx context.Context) (a *attempt, begun bool, err e
 	if a := r.rotation.running; a != nil {
 		return a, false, nil
 	}
-	if s := r.doc.State(); s.age(r.opts.Now()) < r.rotateAge(&s.metadata) {
+	if s := r.doc.State(); r.age(&s.metadata) < r.rotateAge(&s.metadata) {
+		return nil, false, nil
+	}
+	if r.rotatedLately() {
 		return nil, false, nil
 	}
 	if r.rotation.err != nil && time.Now().Before(r.rotation.resume) {
@@ -117,20 +166,47 @@ func (r *Ring) beginRotation(ctx context.Context) (a *attempt, begun bool, err e
 	return a, true, nil
 }
 
+// rotatedLately reports whether this process added a version by age less than half a
+// period ago. If the primary wants rotating even so, then two clocks disagree, and the
+// two processes would replace each other's versions without end. The caller holds
+// rotation.mu.
+func (r *Ring) rotatedLately() bool {
+	if r.rotation.made.IsZero() {
+		return false
+	}
+	since := r.opts.Now().Sub(r.rotation.made)
+	return since >= 0 && since < r.rotateAge(&r.doc.State().metadata)/2
+}
+
+// RotateIfDue rotates if the primary is older than the ring's period, and reports whether
+// this call added a version. Unlike [Ring.Primary] it waits for the store. A process that
+// lives for seconds, such as a job of cron, calls it after [Open]; others need not, since
+// Primary and Run rotate. ctx bounds the call.
+func (r *Ring) RotateIfDue(ctx context.Context) (bool, error) {
+	r.rotation.mu.Lock()
+	s := r.doc.State()
+	due := r.age(&s.metadata) >= r.rotateAge(&s.metadata) && !r.rotatedLately()
+	r.rotation.mu.Unlock()
+	if !due {
+		return false, nil
+	}
+	return r.rotateByAge(ctx)
+}
+
 // rotateInBackground is one attempt. It outlives the call that began it, by at
 // most rotationTimeout.
 func (r *Ring) rotateInBackground(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(ctx, rotationTimeout)
 	defer cancel()
-	old := r.doc.State().primary.id
-	info, err := r.rotateByAge(ctx)
+	old := r.doc.State().primaryKey.id
+	_, err := r.rotateByAge(ctx)
 	switch {
 	case err != nil:
 		r.log.LogAttrs(ctx, slog.LevelError, "keyring: rotation failed, old primary stays in use",
 			slog.String("ring", r.ID()), slog.String("primary", old), slog.Any("error", err))
-	case info.ID != old:
+	case r.doc.State().primaryKey.id != old:
 		r.log.LogAttrs(ctx, slog.LevelInfo, "keyring: primary rotated",
-			slog.String("ring", r.ID()), slog.String("old", old), slog.String("primary", info.ID))
+			slog.String("ring", r.ID()), slog.String("old", old), slog.String("primary", r.doc.State().primaryKey.id))
 	}
 	r.rotation.mu.Lock()
 	defer r.rotation.mu.Unlock()
@@ -140,14 +216,20 @@ func (r *Ring) rotateInBackground(ctx context.Context, a *attempt) {
 	close(a.done)
 }
 
-// rotateByAge loads the document, and rotates if its primary is still too old:
-// another process may have done it.
-func (r *Ring) rotateByAge(ctx context.Context) (Info, error) {
+// rotateByAge loads the document, and rotates if its primary is still too old: another
+// process may have rotated. It reports whether this process added a version.
+func (r *Ring) rotateByAge(ctx context.Context) (bool, error) {
 	if err := r.lockRotation(ctx); err != nil {
-		return Info{}, err
+		return false, err
 	}
 	defer r.unlockRotation()
-	return r.rotate(ctx, func(d *draft) bool {
-		return d.age(r.opts.Now()) >= r.rotateAge(&d.metadata)
-	})
+	before := r.rotated.Load()
+	_, err := r.rotate(ctx, func(d *draft) bool { return r.age(&d.metadata) >= r.rotateAge(&d.metadata) })
+	made := r.rotated.Load() != before
+	if made {
+		r.rotation.mu.Lock()
+		r.rotation.made = r.opts.Now()
+		r.rotation.mu.Unlock()
+	}
+	return made, err
 }

@@ -220,24 +220,24 @@ func strangerText(field byte, text string) string {
 }
 
 const (
-	strangerRingMagic = "\x89KRG\r\n\x1a\n\x01" // and version
+	strangerRingMagic = "\x89KRG\r\n\x1a\n"
 	strangerTypeURL   = "type.googleapis.com/google.crypto.tink.HkdfPrfKey"
 )
 
-func strangerRingData(metadata string) string { // the associated data
-	sum := sha256.Sum256([]byte(strangerRingMagic + u24(metadata)))
+func strangerRingData(version byte, metadata string) string { // the associated data
+	sum := sha256.Sum256([]byte(strangerRingMagic + string([]byte{version}) + u24(metadata)))
 	return strangerV1 + "keyring document\x00" + string(sum[:])
 }
 
 func u24(s string) string { return string(binary.BigEndian.AppendUint32(nil, uint32(len(s)))[1:]) + s }
 
 // strangerRing returns the KEKs of a ring document's enabled versions by their
-// ids: section 6, RING-1 to RING-3. root is a root's decryption.
+// ids: section 6, RING-1 to RING-4. root is a root's decryption.
 func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string) []byte) (map[string][]byte, error) {
 	f := strangerFields{data: doc}
-	magic, metadata := string(f.take(9)), string(f.take(int(f.uint(3))))
+	magic, version, metadata := string(f.take(8)), byte(f.uint(1)), string(f.take(int(f.uint(3))))
 	keyset, sum := f.take(int(f.uint(3))), f.take(32)
-	if f.bad || len(f.data) > 0 || len(doc) > 1<<20 || magic != strangerRingMagic ||
+	if f.bad || len(f.data) > 0 || len(doc) > 1<<20 || magic != strangerRingMagic || version < 1 || version > 2 ||
 		sha256.Sum256(doc[:len(doc)-32]) != [32]byte(sum) {
 		return nil, fmt.Errorf("not a ring document, or a damaged one")
 	}
@@ -245,18 +245,36 @@ func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string
 	if len(encrypted[2]) != 1 {
 		return nil, fmt.Errorf("not an encrypted keyset")
 	}
-	ints, texts := strangerProto(root(encrypted[2][0], strangerRingData(metadata)))
+	ints, texts := strangerProto(root(encrypted[2][0], strangerRingData(version, metadata)))
 	primary, keys := ints[1], texts[2]
 
 	f = strangerFields{data: []byte(metadata)}
-	ring, generation, period := f.take(8), f.uint(8), f.uint(4)
-	if f.uint(4) != primary || generation < 1 || period < 60 || period > 315360000 {
-		return nil, fmt.Errorf("another primary, or metadata out of bounds")
+	ring, generation := f.take(8), f.uint(8)
+	if version == 2 {
+		f.uint(8) // watermark
 	}
+	period := f.uint(4)
+	if version == 2 {
+		f.uint(8) // changes
+	} else if f.uint(4) != primary {
+		return nil, fmt.Errorf("wrong primary")
+	}
+	if generation < 1 || period < 60 || period > 315360000 {
+		return nil, fmt.Errorf("metadata out of bounds")
+	}
+	last := uint64(0)
 	keks := map[string][]byte{}
 	for len(f.data) > 0 {
+		if version == 2 {
+			f.uint(8) // number
+		}
 		id, state := f.uint(4), f.uint(1)
 		f.take(16)
+		if version == 2 {
+			f.take(int(f.uint(2)))
+			f.take(int(f.uint(2)))
+		}
+		last = id
 		if state == 3 {
 			continue
 		}
@@ -277,6 +295,9 @@ func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string
 	}
 	if len(keys) > 0 {
 		return nil, fmt.Errorf("keys without versions")
+	}
+	if version == 2 && last != primary {
+		return nil, fmt.Errorf("wrong primary")
 	}
 	return keks, nil
 }
@@ -348,7 +369,7 @@ func TestStrangerReadsTheVectors(t *testing.T) {
 	}
 }
 
-// SPEC RING-1 RING-2 RING-3 ROOT-4 KEK-1 KEK-2
+// SPEC RING-1 RING-2 RING-3 RING-4 ROOT-4 KEK-1 KEK-2
 func TestStrangerReadsAKMSRing(t *testing.T) {
 	ctx, service := t.Context(), kmstest.NewFake("root/1", "attacker/1")
 	service.SetAlias("root", "root/1")
@@ -397,7 +418,7 @@ func TestStrangerReadsAKMSRing(t *testing.T) {
 	require.Equal(t, "root", service.Calls()[0].KeyID)
 }
 
-// SPEC RING-1 RING-2 RING-3 ROOT-2 ROOT-3 KEK-1 KEK-2 SEAL-1 BODY-1
+// SPEC RING-1 RING-2 RING-3 RING-4 ROOT-2 ROOT-3 KEK-1 KEK-2 SEAL-1 BODY-1
 func TestStrangerReadsAPassphraseRing(t *testing.T) {
 	ctx, passphrase := t.Context(), []byte("written down on paper")
 	root, err := keyring.NewPassphraseRoot(passphrase, &keyring.PassphraseParams{Time: 2, Memory: 19 << 10, Threads: 1})
@@ -457,9 +478,9 @@ func TestStrangerReadsAPassphraseRing(t *testing.T) {
 		data := strangerText(1, strangerTypeURL) + strangerText(2, prf) + strangerInt(3, 1)
 		key1 := strangerText(1, data) + strangerInt(2, 1) + strangerInt(3, id) + strangerInt(4, 3)
 		keyset := strangerInt(1, primary) + strangerText(2, key1)
-		key, context := strangerPassphrase(passphrase, header, strangerRingData(metadata))
+		key, context := strangerPassphrase(passphrase, header, strangerRingData(1, metadata))
 		ciphertext := string(header) + string(strangerSeal(key, []byte(keyset), context))
-		doc := []byte(strangerRingMagic + u24(metadata) + u24(strangerText(2, ciphertext)))
+		doc := []byte(strangerRingMagic + "\x01" + u24(metadata) + u24(strangerText(2, ciphertext)))
 		edit(doc)
 		sum := sha256.Sum256(doc)
 		return append(doc, sum[:]...)
@@ -478,7 +499,7 @@ func TestStrangerReadsAPassphraseRing(t *testing.T) {
 	same := func([]byte) {}
 
 	t.Run("of the stranger's", func(t *testing.T) {
-		opened, err := open(t, document(0xF00DCAFE, header(2, 20<<10, 2), same))
+		opened, err := open(t, document(0xF00DCAFE, header(2, 19<<10, 2), same))
 		require.NoError(t, err)
 		id := fmt.Sprintf("%x.f00dcafe", ring)
 		primary, err := opened.Primary(ctx)

@@ -1,0 +1,148 @@
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
+	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/prf/hkdfprf"
+
+	"github.com/blobseal/blobseal/internal/document"
+	"github.com/blobseal/blobseal/internal/secret"
+)
+
+// format is the [document.Format] of rings.
+type format struct{}
+
+// Open implements [document.Format].
+func (format) Open(ctx context.Context, root document.Root, data []byte, _ *snapshot) (*draft, error) {
+	return openDocument(ctx, root, data)
+}
+
+// State implements [document.Format].
+func (format) State(d *draft) (*snapshot, error) { return newSnapshot(d) }
+
+// Draft implements [document.Format]. A snapshot holds no master keys.
+func (format) Draft(*snapshot) (*draft, bool) { return nil, false }
+
+// Seal implements [document.Format].
+func (format) Seal(ctx context.Context, root document.Root, d *draft, generation uint64) ([]byte, *snapshot, error) {
+	d.generation = generation
+	return sealDocument(ctx, root, d)
+}
+
+// Includes implements [document.Format].
+func (format) Includes(known, next *snapshot) error { return known.metadata.includedIn(&next.metadata) }
+
+// Merge implements [document.Format].
+func (format) Merge(d, other *draft) error { return d.merge(other) }
+
+// openDocument parses and decrypts a document under root.
+func openDocument(ctx context.Context, root Root, data []byte) (*draft, error) {
+	d, err := parseDocument(data)
+	if err != nil {
+		return nil, err
+	}
+	rec := &recorder{root: root}
+	handle, err := keyset.ReadWithContext(ctx, keyset.NewBinaryReader(bytes.NewReader(d.keyset)), rec, associatedData(d.bound))
+	if rec.err != nil {
+		return nil, document.RootError(ctx, ErrRoot, rec.err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := d.check(handle); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	opened := &draft{metadata: d.metadata, keys: make(map[uint32]*masterKey, handle.Len())}
+	for _, key := range insecurecleartextkeyset.KeysetMaterial(handle).Key {
+		opened.keys[key.KeyId] = key
+	}
+	return opened, nil
+}
+
+// sealDocument encrypts a draft under root and returns the whole document. It
+// opens that again, so that nothing is stored that the root does not open.
+func sealDocument(ctx context.Context, root Root, d *draft) ([]byte, *snapshot, error) {
+	handle, err := d.handle()
+	if err != nil {
+		return nil, nil, fmt.Errorf("keyring: keyset: %w", err)
+	}
+	head, err := d.head()
+	if err != nil {
+		return nil, nil, err
+	}
+	var encrypted bytes.Buffer
+	rec := &recorder{root: root}
+	err = handle.WriteWithContext(ctx, keyset.NewBinaryWriter(&encrypted), rec, associatedData(head))
+	if rec.err != nil {
+		return nil, nil, document.RootError(ctx, errRootSeals, rec.err)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("keyring: keyset: %w", err)
+	}
+	data, err := (&ringDocument{metadata: d.metadata, keyset: encrypted.Bytes()}).marshal()
+	if err != nil {
+		return nil, nil, err
+	}
+	again, err := openDocument(ctx, root, data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("keyring: document just sealed: %w", err)
+	}
+	s, err := newSnapshot(again)
+	return data, s, err
+}
+
+// errRootSeals: the root refuses to encrypt.
+var errRootSeals = errors.New("keyring: root does not seal the document")
+
+// check compares the keyset with the metadata beside it. In version 1 the primary may
+// stand anywhere in the keyset.
+func (m *metadata) check(handle *keyset.Handle) error {
+	want := make([]version, 0, len(m.versions))
+	for _, v := range m.versions {
+		if v.state != Destroyed {
+			want = append(want, v)
+		}
+	}
+	if len(want) != handle.Len() {
+		return fmt.Errorf("keyset holds %d versions, not %d", handle.Len(), len(want))
+	}
+	for i := range handle.Len() {
+		entry, err := handle.Entry(i)
+		if err != nil {
+			return err
+		}
+		v := want[min(i, len(want)-1)]
+		if m.legacy {
+			if found := m.find(entry.KeyID()); found != nil && found.state != Destroyed {
+				v = *found
+			}
+		}
+		if err := m.checkEntry(entry, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *metadata) checkEntry(entry *keyset.Entry, v version) error {
+	if entry.KeyID() != v.id {
+		return fmt.Errorf("keyset holds version %08x in place of %08x", entry.KeyID(), v.id)
+	}
+	if entry.IsPrimary() != (v.id == m.primary().id) {
+		return fmt.Errorf("keyset's primary differs from %08x", m.primary().id)
+	}
+	if (entry.KeyStatus() == keyset.Enabled) != (v.state == Enabled) ||
+		(entry.KeyStatus() == keyset.Disabled) != (v.state == Disabled) {
+		return fmt.Errorf("version %08x is %v in the keyset, not %v", v.id, entry.KeyStatus(), v.state)
+	}
+	params, ok := entry.Key().Parameters().(*hkdfprf.Parameters)
+	if !ok || params.KeySizeInBytes() != secret.KeySize || params.HashType() != hkdfprf.SHA256 || len(params.Salt()) != 0 {
+		return fmt.Errorf("version %08x is not an HKDF-SHA-256 key of %d bytes", v.id, secret.KeySize)
+	}
+	return nil
+}
