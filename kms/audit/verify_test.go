@@ -50,16 +50,22 @@ func TestEveryEdit(t *testing.T) {
 	found := func(what, name string, lines [][]byte, want ...audit.ChainError) {
 		t.Helper()
 		edits++
-		require.NoError(t, os.WriteFile(name, bytes.Join(lines, nil), 0o600))
-		_, err := audit.Verify(path, opts)
+		var contents [][]byte // in memory, since there are thousands of edits
+		for _, other := range files {
+			if other == name {
+				contents = append(contents, bytes.Join(lines, nil))
+			} else {
+				contents = append(contents, bytes.Join(whole[other], nil))
+			}
+		}
+		_, err := audit.VerifyFiles(opts, contents...)
 		var got *audit.ChainError
 		require.ErrorAs(t, err, &got, "%s of %s", what, name)
 		got.Detail = ""
 		ok := slices.ContainsFunc(want, func(w audit.ChainError) bool {
-			return w.Kind == got.Kind && w.File == got.File && w.Line == got.Line && w.Seq == got.Seq
+			return w.Kind == got.Kind && w.File == files[int(got.File[0]-'1')] && w.Line == got.Line && w.Seq == got.Seq
 		})
 		require.True(t, ok, "%s of %s: got %+v, want of %+v", what, name, *got, want)
-		require.NoError(t, os.WriteFile(name, bytes.Join(whole[name], nil), 0o600))
 	}
 	for f, name := range files {
 		lines := whole[name]

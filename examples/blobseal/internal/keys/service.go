@@ -165,7 +165,12 @@ func (s *Service) Says(op kms.Operation, key string, err error) string {
 	var policy *localkms.PolicyError
 	switch {
 	case errors.Is(err, audit.ErrNotRecorded):
-		return "not recorded in the audit trail, and so not done: " + message.TrailText(err)
+		text := "not recorded in the audit trail, and so not done: " + message.TrailText(err)
+		if errors.As(err, new(*audit.ChainError)) {
+			trail := TrailPath(s.Dir)
+			text += fmt.Sprintf(" (find out why; then move %s and %[1]s.* to another directory, to start a new trail)", trail)
+		}
+		return text
 	case errors.Is(err, keyring.ErrNotExist):
 		return "no such key service; make one with: blobseal kms init --kms " + s.Dir
 	case errors.Is(err, keyring.ErrVersion):
