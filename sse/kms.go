@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 
@@ -80,7 +81,7 @@ type KMS struct {
 // NewKMS asks nothing of the service and is cheap. If requests name their key,
 // make a mode for each request, with the same client.
 func NewKMS(client kms.Client, keyID string, opts *KMSOptions) (*KMS, error) {
-	if client == nil {
+	if v := reflect.ValueOf(client); client == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, fmt.Errorf("%w: NewKMS: no client", ErrInvalid)
 	}
 	if opts == nil {
@@ -130,11 +131,10 @@ func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decrypti
 	if err != nil {
 		return nil, err
 	}
-	stored := env.Context()
-	if obj.Context != nil && !obj.Context.Equal(stored) {
-		return nil, errContext
+	if err := env.checkContext(obj); err != nil {
+		return nil, err
 	}
-	obj.Context = stored
+	obj.Context = env.Context()
 	name := resource(obj)
 	ec, err := keyContext(obj, name, env.BucketKey())
 	if err != nil {

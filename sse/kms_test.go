@@ -14,6 +14,7 @@ import (
 	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -75,10 +76,12 @@ func TestReservedNames(t *testing.T) {
 }
 
 func TestKMSArguments(t *testing.T) {
-	_, err := sse.NewKMS(nil, kmsKey, nil)
-	require.ErrorIs(t, err, sse.ErrInvalid)
+	for _, none := range []kms.Client{nil, (*kms.Cache)(nil), (*localkms.Client)(nil)} {
+		_, err := sse.NewKMS(none, kmsKey, nil)
+		require.ErrorIs(t, err, sse.ErrInvalid)
+	}
 	fake := kmstest.NewFake(kmsKey)
-	_, err = sse.NewKMS(fake, "", nil)
+	_, err := sse.NewKMS(fake, "", nil)
 	require.ErrorIs(t, err, sse.ErrInvalid)
 	_, err = sse.NewKMS(fake, kmsKey, &sse.KMSOptions{BucketKey: true, NoBucketKey: true})
 	require.ErrorIs(t, err, sse.ErrInvalid)

@@ -35,6 +35,9 @@ func (m *Managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decr
 	if err := env.require(ModeManaged); err != nil {
 		return nil, err
 	}
+	if err := env.checkContext(obj); err != nil {
+		return nil, err
+	}
 	key, err := m.ring.Key(ctx, env.keyID)
 	switch {
 	case err == nil:

@@ -89,8 +89,8 @@ func (w wrapping) context(obj Object) (pairs, error) {
 
 // decrypt opens env's data key for obj with the key that sealed it.
 func decrypt(kek opener, obj Object, env *Envelope) (*Decryption, error) {
-	if obj.Context != nil && !obj.Context.Equal(env.Context()) {
-		return nil, errContext
+	if err := env.checkContext(obj); err != nil {
+		return nil, err
 	}
 	context, err := env.sealContext(obj)
 	if err != nil {
@@ -115,7 +115,14 @@ func decrypt(kek opener, obj Object, env *Envelope) (*Decryption, error) {
 	return &Decryption{envelope: env, dek: dek, body: body}, nil
 }
 
-var errContext = fmt.Errorf("%w (the encryption context differs)", ErrKey)
+// checkContext returns ErrKey if obj states a context that is not e's. It comes
+// before the keeper of the KEK is asked: SPEC.md, ERR-5.
+func (e *Envelope) checkContext(obj Object) error {
+	if obj.Context != nil && !obj.Context.Equal(e.Context()) {
+		return fmt.Errorf("%w (the encryption context differs)", ErrKey)
+	}
+	return nil
+}
 
 // rewrap seals d's data key for obj; see [Cipher].
 func (w wrapping) rewrap(obj Object, d *Decryption) (*Envelope, error) {
