@@ -120,7 +120,7 @@ func strangerStr16(s string) string { return string([]byte{byte(len(s) >> 8), by
 // stranger decrypts the objects of one mode: sections 4, 5 and 7.
 type stranger struct {
 	mode byte
-	kek  func(keyID string) []byte // nil: unknown
+	kek  func(keyID string) []byte // nil: unknown; empty: not to be used
 }
 
 func (s stranger) open(object []byte, bucket, key string, stated map[string]string) (plain []byte, result string) {
@@ -162,6 +162,9 @@ func (s stranger) open(object []byte, bucket, key string, stated map[string]stri
 	kek := s.kek(keyID)
 	if kek == nil || stated != nil && !maps.Equal(stated, context) {
 		return nil, "key"
+	}
+	if len(kek) == 0 {
+		return nil, "refused"
 	}
 	dek, result := strangerOpen(kek, sealed, strangerBinding(mode, keyID, wrapped, bucket, key, pairs, head))
 	if result != "valid" {
@@ -231,8 +234,9 @@ func strangerRingData(version byte, metadata string) string { // the associated 
 
 func u24(s string) string { return string(binary.BigEndian.AppendUint32(nil, uint32(len(s)))[1:]) + s }
 
-// strangerRing returns the KEKs of a ring document's enabled versions by their
-// ids: section 6, RING-1 to RING-4. root is a root's decryption.
+// strangerRing returns the KEKs of a ring document's versions by their ids, empty
+// for versions that are not enabled: section 6, RING-1 to RING-4. root is a root's
+// decryption.
 func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string) []byte) (map[string][]byte, error) {
 	f := strangerFields{data: doc}
 	magic, version, metadata := string(f.take(8)), byte(f.uint(1)), string(f.take(int(f.uint(3))))
@@ -275,6 +279,7 @@ func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string
 			f.take(int(f.uint(2)))
 		}
 		last = id
+		keks[fmt.Sprintf("%x.%08x", ring, id)] = []byte{}
 		if state == 3 {
 			continue
 		}
@@ -455,7 +460,7 @@ func TestStrangerReadsAPassphraseRing(t *testing.T) {
 			return keyset
 		})
 		require.NoError(t, err)
-		require.Len(t, keks, 2)
+		require.Len(t, keks, 4)
 		got, result := stranger{1, func(id string) []byte { return keks[id] }}.open(object.Bytes(), obj.Bucket, obj.Key, nil)
 		require.Equal(t, "valid", result)
 		require.Equal(t, plain, got)

@@ -416,6 +416,7 @@ func TestNames(t *testing.T) {
 }
 
 // TestContextOnTheWire: a context is AWS's own, and none is sent that JSON would change.
+// SPEC SVC-2
 func TestContextOnTheWire(t *testing.T) {
 	s := newServer(t)
 	keyID := s.CreateKey()

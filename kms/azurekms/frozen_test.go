@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,10 +33,14 @@ func frozenVault(t testing.TB) *vault {
 	return v
 }
 
+// SPEC SVC-3
 func TestFrozen(t *testing.T) {
 	v := frozenVault(t)
 	ciphertext, err := hex.DecodeString(frozenCiphertext)
 	require.NoError(t, err)
+	layout := slices.Concat([]byte{1, 2, byte(len(frozenVersion))}, []byte(frozenVersion), []byte{0, 40}, ciphertext[37:77], ciphertext[77:])
+	require.Equal(t, layout, ciphertext)
+	require.Len(t, ciphertext[77:], 104)
 	plaintext, err := v.client(t, nil).Decrypt(t.Context(), v.id("photos", frozenVersion), ciphertext,
 		kms.Context{"blobseal:object": "photos/cat.jpg", "tenant": "7"})
 	require.NoError(t, err)

@@ -387,6 +387,20 @@ func TestCiphertextFaults(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestWithoutThisPackage decrypts with Google's own client. SPEC SVC-2
+func TestWithoutThisPackage(t *testing.T) {
+	s := newServer(t)
+	keyID := s.CreateKey("photos")
+	ec := kms.Context{"blobseal:object": "photos/cat.jpg", "tenant": "7"}
+	k, err := newClient(t, s).GenerateDataKey(t.Context(), keyID, ec)
+	require.NoError(t, err)
+	out, err := newGoogle(t, s, "reader").Decrypt(t.Context(), &kmspb.DecryptRequest{
+		Name: keyID, Ciphertext: k.Ciphertext, AdditionalAuthenticatedData: ec.AssociatedData(),
+	})
+	require.NoError(t, err)
+	require.Equal(t, k.Plaintext(), out.GetPlaintext())
+}
+
 // encrypted is something else that was encrypted under the key, without a context.
 func encrypted(t *testing.T, s *gcpkmstest.Server, keyID string, plaintext []byte) []byte {
 	t.Helper()

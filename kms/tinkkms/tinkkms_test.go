@@ -91,6 +91,17 @@ func TestLocalAEAD(t *testing.T) {
 	})
 }
 
+// TestWithoutThisPackage decrypts with the AEAD itself. SPEC SVC-2
+func TestWithoutThisPackage(t *testing.T) {
+	a := local(t)
+	ec := kms.Context{"blobseal:object": "photos/cat.jpg", "tenant": "7"}
+	k, err := newClient(t, &fault{AEAD: a}, nil).GenerateDataKey(t.Context(), "key", ec)
+	require.NoError(t, err)
+	plaintext, err := a.Decrypt(k.Ciphertext, ec.AssociatedData())
+	require.NoError(t, err)
+	require.Equal(t, k.Plaintext(), plaintext)
+}
+
 func newURI(t testing.TB) string {
 	t.Helper()
 	uri, err := fakekms.NewKeyURI()

@@ -100,6 +100,21 @@ func TestWhyDerived(t *testing.T) {
 	}
 }
 
+// TestWithoutThisPackage decrypts with Vault's own client. SPEC SVC-2
+func TestWithoutThisPackage(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		s.createKey(t, "photos")
+		k, err := s.client(t).GenerateDataKey(t.Context(), "photos", ec)
+		require.NoError(t, err)
+		opened, err := s.vault.Logical().Write("transit/decrypt/photos", map[string]any{
+			"ciphertext": string(k.Ciphertext),
+			"context":    base64.StdEncoding.EncodeToString(ec.AssociatedData()),
+		})
+		require.NoError(t, err)
+		require.Equal(t, base64.StdEncoding.EncodeToString(k.Plaintext()), opened.Data["plaintext"])
+	})
+}
+
 func TestKeyThatIsNotDerived(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		s.createKey(t, "photos")
