@@ -115,8 +115,8 @@ func TestADefaultKeyThatIsNotMadeLeavesNoRecordOfIt(t *testing.T) {
 	require.Equal(t, localkms.OpEncrypt, records[0].Operation)
 	require.Equal(t, "Denied", records[0].ErrorCode)
 
-	var made *localkms.Info // between the load that does not find it and the one before it would be made
-	store.load = 2
+	var made *localkms.Info // before the load of the edit that would make it
+	store.load = 1
 	store.before = func() { made = other.describe(localkms.DefaultAlias) }
 	dk, err := s.GenerateDataKey(as(t, "app"), localkms.DefaultAlias, nil)
 	require.NoError(t, err)

@@ -2,7 +2,6 @@ package localkms
 
 import (
 	"context"
-	"crypto/sha256"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -107,10 +106,11 @@ func (c *Client) lookup(ctx context.Context, name string) (*key, error) {
 	if k := c.service.find(&snap.contents, t); k != nil {
 		return k, nil
 	}
-	if err := c.service.reloadAfterMiss(ctx); err != nil {
+	snap, err = c.service.loadFor(ctx, name, func(snap *snapshot) bool { return c.service.find(&snap.contents, t) != nil })
+	if err != nil {
 		return nil, err
 	}
-	if k := c.service.find(&c.service.current.Load().contents, t); k != nil {
+	if k := c.service.find(&snap.contents, t); k != nil {
 		return k, nil
 	}
 	return nil, c.absent(ctx, t)
@@ -122,5 +122,3 @@ func (c *Client) target(name string) (target, error) {
 	}
 	return parseTarget(c.scope, name)
 }
-
-func sumOf(data []byte) [sha256.Size]byte { return sha256.Sum256(data) }

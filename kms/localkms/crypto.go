@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strconv"
 
 	"github.com/blobseal/blobseal/kms"
 )
@@ -124,7 +125,12 @@ func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ci
 	}
 	k, err := c.useKey(ctx, op, keyID, b.key, ec)
 	if err == nil && b.version > k.current().number { // another process may have rotated the key
-		if err = c.service.reloadAfterMiss(ctx); err == nil {
+		id := k.arn + "#" + strconv.FormatUint(uint64(b.version), 10)
+		_, err = c.service.loadFor(ctx, id, func(snap *snapshot) bool {
+			k := snap.keys[b.key]
+			return k == nil || b.version <= k.current().number
+		})
+		if err == nil {
 			k, err = c.useKey(ctx, op, keyID, b.key, ec)
 		}
 	}

@@ -8,11 +8,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
-	"github.com/tink-crypto/tink-go/v2/tink"
 	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/internal/secret"
 	"github.com/blobseal/blobseal/keyring"
 )
@@ -107,32 +108,40 @@ func parseDocument(data []byte) (h header, body []byte, err error) {
 	return h, s, nil
 }
 
-// newHeader makes a service's id and document key, and lets the root seal it.
-func newHeader(ctx context.Context, root tink.AEADWithContext) (header, secret.Key, error) {
-	var h header
-	rand.Read(h.service[:]) // never fails: it ends the program instead
+// newDraft returns the first document of a new service. Sealing draws its key.
+func newDraft() *draft {
+	d := &draft{contents: contents{keys: map[keyID]*key{}, aliases: map[aliasName]alias{}}, changed: true}
+	rand.Read(d.service[:]) // never fails: it ends the program instead
+	return d
+}
+
+// newKey draws a document key and lets the root seal it.
+func (h *header) newKey(ctx context.Context, root keyring.Root) (secret.Key, error) {
 	dek := secret.Random()
 	sealed, err := root.EncryptWithContext(ctx, dek.Bytes(), h.rootData())
 	if err != nil {
-		return h, dek, rootError(ctx, err)
+		return dek, document.RootError(ctx, errRootSeals, err)
 	}
 	if len(sealed) == 0 || len(sealed) > maxSealed {
-		return h, dek, fmt.Errorf("localkms: root encrypts %d bytes to %d, want at most %d", secret.KeySize, len(sealed), maxSealed)
+		return dek, fmt.Errorf("localkms: root encrypts %d bytes to %d, want at most %d", secret.KeySize, len(sealed), maxSealed)
 	}
 	h.sealed = sealed
 	if _, err := h.open(ctx, root); err != nil { // nothing is stored that the root does not open
-		return h, dek, fmt.Errorf("localkms: document key just sealed: %w", err)
+		return dek, fmt.Errorf("localkms: document key just sealed: %w", err)
 	}
-	return h, dek, nil
+	return dek, nil
 }
+
+// errRootSeals: the root refuses to encrypt.
+var errRootSeals = errors.New("localkms: root does not seal the document key")
 
 func (h *header) rootData() []byte { return append([]byte(rootLabel), h.service[:]...) }
 
 // open lets the root open the document key.
-func (h *header) open(ctx context.Context, root tink.AEADWithContext) (secret.Key, error) {
+func (h *header) open(ctx context.Context, root keyring.Root) (secret.Key, error) {
 	raw, err := root.DecryptWithContext(ctx, h.sealed, h.rootData())
 	if err != nil {
-		return secret.Key{}, rootError(ctx, err)
+		return secret.Key{}, document.RootError(ctx, keyring.ErrRoot, err)
 	}
 	defer clear(raw)
 	dek, err := secret.New(raw)
@@ -142,14 +151,9 @@ func (h *header) open(ctx context.Context, root tink.AEADWithContext) (secret.Ke
 	return dek, nil
 }
 
-// seal encrypts contents as the body of h's document and returns the whole.
-func (h *header) seal(dek secret.Key, c *contents) ([]byte, error) {
+// seal encrypts encoded contents as the body of h's document and returns the whole.
+func (h *header) seal(dek secret.Key, plaintext []byte) ([]byte, error) {
 	head := h.marshal()
-	plaintext, err := c.marshal()
-	if err != nil {
-		return nil, err
-	}
-	defer clear(plaintext)
 	body, err := chunked.Seal(dek.Bytes(), append([]byte(documentLabel), head...), plaintext)
 	if err != nil {
 		return nil, fmt.Errorf("localkms: %w", err)
@@ -159,21 +163,30 @@ func (h *header) seal(dek secret.Key, c *contents) ([]byte, error) {
 	return append(data, sum[:]...), nil
 }
 
+// sealedSize returns the length of a document with that much plaintext.
+func (h *header) sealedSize(plaintext int) int {
+	body, err := chunked.CiphertextSize(int64(plaintext))
+	if err != nil {
+		return math.MaxInt
+	}
+	return len(h.marshal()) + chunked.HeadSize + int(body) + sha256.Size
+}
+
 // openDocument parses and decrypts a document. The root is asked, unless known
 // is a snapshot under the same document key. Policies that known holds are taken
 // from there.
-func openDocument(ctx context.Context, root tink.AEADWithContext, data []byte, storeVersion string, known *snapshot) (*snapshot, error) {
+func openDocument(ctx context.Context, root keyring.Root, data []byte, known *snapshot) (*draft, error) {
 	h, body, err := parseDocument(data)
 	if err != nil {
 		return nil, err
 	}
-	s := &snapshot{header: h, storeVersion: storeVersion, size: len(data), sum: sha256.Sum256(data)}
+	d := &draft{header: h, size: len(data)}
 	if known != nil && known.service == h.service && bytes.Equal(known.sealed, h.sealed) {
-		s.dek = known.dek
-	} else if s.dek, err = h.open(ctx, root); err != nil {
+		d.dek = known.dek
+	} else if d.dek, err = h.open(ctx, root); err != nil {
 		return nil, err
 	}
-	plaintext, err := chunked.OpenMessage(s.dek.Bytes(), append([]byte(documentLabel), h.marshal()...), body)
+	plaintext, err := chunked.OpenMessage(d.dek.Bytes(), append([]byte(documentLabel), h.marshal()...), body)
 	if err != nil {
 		if errors.Is(err, chunked.ErrKey) || errors.Is(err, chunked.ErrCorrupt) {
 			return nil, fmt.Errorf("%w: contents are not authentic", keyring.ErrDamaged)
@@ -181,21 +194,8 @@ func openDocument(ctx context.Context, root tink.AEADWithContext, data []byte, s
 		return nil, fmt.Errorf("%w: %w", keyring.ErrDamaged, err)
 	}
 	defer clear(plaintext)
-	if err := s.contents.parse(plaintext, known); err != nil {
+	if err := d.contents.parse(plaintext, known); err != nil {
 		return nil, fmt.Errorf("%w: %w", keyring.ErrDamaged, err)
 	}
-	return s.finish(), nil
-}
-
-// reserveShare is the part of a document, one in so many, that only edits that
-// take power away may use.
-const reserveShare = 16
-
-// documentLimit returns the size of the largest document that store takes.
-func documentLimit(store keyring.Store) int {
-	limit := keyring.MaxDocumentSize
-	if s, ok := store.(keyring.Sizer); ok {
-		limit = s.MaxSize()
-	}
-	return min(limit, MaxDocumentSize)
+	return d, nil
 }

@@ -118,7 +118,7 @@ func TestMaterialIsGoneFromTheStoreAfterTheWindow(t *testing.T) {
 			require.NoError(t, err)
 			id, _ := parseKeyID(doomed.ID)
 			var secrets [][]byte
-			for _, v := range c.service.current.Load().keys[id].versions {
+			for _, v := range c.service.doc.State().keys[id].versions {
 				secrets = append(secrets, bytes.Clone(v.key.Bytes()))
 			}
 			secrets = append(secrets, id[:], []byte("doomed description"))
@@ -224,13 +224,13 @@ func TestWhatIsDueAndFailsIsNotTriedByEachUse(t *testing.T) {
 			now = now.AddDate(0, 0, 90)
 			_, err = c.GenerateDataKey(t.Context(), k.ID, nil)
 			require.NoError(t, err)
-			began := c.service.loads.good.Load()
+			began := c.service.doc.Verified()
 			for range 10 {
 				_, err = c.GenerateDataKey(t.Context(), k.ID, nil)
 				require.NoError(t, err)
 			}
-			require.Equal(t, began, c.service.loads.good.Load(), "the store was asked again")
-			require.Equal(t, store.refuse, c.service.current.Load().keys[id].current().number == 1)
+			require.Equal(t, began, c.service.doc.Verified(), "the store was asked again")
+			require.Equal(t, store.refuse, c.service.doc.State().keys[id].current().number == 1)
 		})
 	}
 }
@@ -282,7 +282,7 @@ func TestContentsAreCanonical(t *testing.T) {
 // be a mistake: the document is authentic.
 func TestContentsThatCannotBe(t *testing.T) {
 	store := keyring.NewMemStore()
-	whole := full(t, store).service.current.Load().contents
+	whole := full(t, store).service.doc.State().contents
 	var first *key
 	for _, k := range whole.sortedKeys(nil) {
 		if len(k.grants) > 0 && k.state == Enabled {
@@ -359,7 +359,7 @@ func TestEveryDamageOfADocumentIsFound(t *testing.T) {
 	data, _, err := store.Load(t.Context())
 	require.NoError(t, err)
 	try := func(data []byte, root tink.AEADWithContext) error {
-		_, err := openDocument(t.Context(), root, data, "", nil)
+		_, err := openDocument(t.Context(), root, data, nil)
 		return err
 	}
 	require.NoError(t, try(data, testRoot(t, 1)))
@@ -399,12 +399,15 @@ func TestAnOlderOrAnotherDocumentIsRefused(t *testing.T) {
 	current, _, err := store.Load(t.Context())
 	require.NoError(t, err)
 	put(old)
-	err = c.service.Refresh(t.Context())
-	require.ErrorIs(t, err, keyring.ErrRollback)
-	require.ErrorIs(t, err, kms.ErrUnavailable)
-	require.ErrorIs(t, c.DisableKey(t.Context(), k.ID), keyring.ErrRollback)
-	_, err = c.GenerateDataKey(t.Context(), k.ID, nil)
-	require.NoError(t, err) // it goes on for a while
+	require.NoError(t, c.service.Refresh(t.Context()))
+	healed, _, err := store.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, current, healed, "put back what it knew")
+	put(old)
+	require.NoError(t, c.DisableKey(t.Context(), k.ID))
+	require.NoError(t, c.EnableKey(t.Context(), k.ID))
+	current, _, err = store.Load(t.Context())
+	require.NoError(t, err)
 	other := keyring.NewMemStore()
 	full(t, other)
 	foreign, _, err := other.Load(t.Context())
@@ -414,9 +417,10 @@ func TestAnOlderOrAnotherDocumentIsRefused(t *testing.T) {
 	put(old) // of which another process, that did not see the change, makes another one
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	fork := testClient(t, store, &now)
-	_, err = fork.CreateKey(t.Context(), nil)
-	require.NoError(t, err)
-	require.Equal(t, c.service.Generation(), fork.service.Generation())
+	for fork.service.Generation() < c.service.Generation() {
+		_, err = fork.CreateKey(t.Context(), nil)
+		require.NoError(t, err)
+	}
 	require.ErrorIs(t, c.service.Refresh(t.Context()), keyring.ErrRollback)
 	put(current) // as a new version of the store's
 	require.NoError(t, c.service.Refresh(t.Context()))
@@ -446,7 +450,7 @@ func TestWhatBecameOfAnOlderDocumentIsRefused(t *testing.T) {
 			old, _, err := store.Load(t.Context())
 			require.NoError(t, err)
 			require.NoError(t, test.lost(c, k.ID))
-			before := c.service.current.Load()
+			before := c.service.doc.State()
 			_, version, err := store.Load(t.Context())
 			require.NoError(t, err)
 			_, err = store.Swap(t.Context(), version, old)
@@ -464,7 +468,7 @@ func TestWhatBecameOfAnOlderDocumentIsRefused(t *testing.T) {
 			require.ErrorIs(t, err, keyring.ErrRollback)
 			require.ErrorIs(t, err, kms.ErrUnavailable)
 			require.ErrorContains(t, err, "lacks a version of arn:")
-			require.Same(t, before, c.service.current.Load())
+			require.Same(t, before, c.service.doc.State())
 		})
 	}
 }
@@ -535,14 +539,14 @@ func TestADocumentThatGrowsTooLargeIsRefusedWhole(t *testing.T) {
 	c := testClient(t, store, &now)
 	k, err := c.CreateKey(t.Context(), nil)
 	require.NoError(t, err)
-	d := c.service.current.Load().draft(0)
-	for i := range MaxDocumentSize/MaxDescription + 1 {
-		id := keyID{byte(i >> 8), byte(i)}
-		d.put(&key{scope: c.scope, id: id, state: Enabled, description: strings.Repeat("x", MaxDescription),
-			versions: []material{{number: 1, origin: Created, key: secret.Random()}}})
-	}
-	base := c.service.current.Load()
-	_, err = c.service.swap(t.Context(), base.storeVersion, base, d)
+	err = c.service.update(t.Context(), func(d *draft) error {
+		for i := range MaxDocumentSize/MaxDescription + 1 {
+			id := keyID{byte(i >> 8), byte(i)}
+			d.put(&key{scope: c.scope, id: id, state: Enabled, description: strings.Repeat("x", MaxDescription),
+				versions: []material{{number: 1, origin: Created, key: secret.Random()}}})
+		}
+		return nil
+	}, func() error { return nil })
 	require.ErrorIs(t, err, ErrFull)
 	require.NoError(t, c.service.Refresh(t.Context()))
 	_, err = c.GenerateDataKey(t.Context(), k.ID, nil)
@@ -553,11 +557,11 @@ func TestADocumentThatGrowsTooLargeIsRefusedWhole(t *testing.T) {
 func TestDraftsShareNothing(t *testing.T) {
 	store := keyring.NewMemStore()
 	c := full(t, store)
-	snap := c.service.current.Load()
+	snap := c.service.doc.State()
 	for id, original := range snap.keys {
 		k := original
 		for range 5 { // whatever room there is behind a slice
-			a, b := snap.draft(1), snap.draft(2)
+			a, b := draftOf(c, 1), draftOf(c, 2)
 			first := a.rotate(k, OnDemandRotation)
 			want := first.current().key
 			b.rotate(k, OnDemandRotation)
@@ -585,7 +589,7 @@ func TestFrozenFormats(t *testing.T) {
 	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	c := testClient(t, store, &now)
 	text := plaintext(t, store)
-	again, err := c.service.current.Load().contents.marshal()
+	again, err := c.service.doc.State().contents.marshal()
 	require.NoError(t, err)
 	require.Equal(t, text, again)
 	k, err := c.DescribeKey(t.Context(), "alias/0")
@@ -607,15 +611,13 @@ func TestFrozenFormats(t *testing.T) {
 
 // sealed returns the document with those contents, whatever they are.
 func sealed(t testing.TB, text []byte) []byte {
-	h, dek, err := newHeader(t.Context(), testRoot(t, 1))
+	h := newDraft().header
+	dek, err := h.newKey(t.Context(), testRoot(t, 1))
 	require.NoError(t, err)
 	h.generation = 1
-	head := h.marshal()
-	body, err := chunked.Seal(dek.Bytes(), append([]byte(documentLabel), head...), text)
+	data, err := h.seal(dek, text)
 	require.NoError(t, err)
-	data := append(head, body...)
-	sum := sha256.Sum256(data)
-	return append(data, sum[:]...)
+	return data
 }
 
 // allocated runs f and returns how many bytes it allocated.
@@ -650,7 +652,7 @@ func FuzzContents(f *testing.F) {
 		again, err := c.marshal()
 		require.NoError(t, err)
 		require.Equal(t, text, again)
-		opened, err := openDocument(t.Context(), testRoot(t, 1), sealed(t, text), "", nil)
+		opened, err := openDocument(t.Context(), testRoot(t, 1), sealed(t, text), nil)
 		require.NoError(t, err)
 		for _, k := range opened.keys { // whatever the policy is
 			c := &Client{service: &Service{}, scope: k.scope}
@@ -672,7 +674,7 @@ func FuzzDocument(f *testing.F) {
 			h, body, err := parseDocument(data)
 			if err == nil {
 				require.Equal(t, data[:len(data)-len(body)-sha256.Size], h.marshal())
-				openDocument(t.Context(), testRoot(t, 1), data, "", nil)
+				openDocument(t.Context(), testRoot(t, 1), data, nil)
 				return
 			}
 			if len(data) < sha256.Size {
@@ -732,27 +734,32 @@ func FuzzCiphertext(f *testing.F) {
 func large(t testing.TB, store keyring.Store, n int) (*Client, []string) {
 	c := testClient(t, store, new(time.Time))
 	c.service.opts.Now = time.Now
-	d := c.service.current.Load().draft(c.service.now())
 	var ids []string
-	for i := range n {
-		k, err := c.newKey(&CreateKeyInput{Description: fmt.Sprintf("the key of tenant %d", i), Tags: map[string]string{"tenant": fmt.Sprint(i)}, RotationDays: 365})
-		require.NoError(t, err)
-		k.created, k.versions[0].created, k.rotation.next = d.now, d.now, nextRotation(d.now, 365)
-		if i%10 == 0 {
-			k.policy = &policy{text: fmt.Sprintf(`permit (principal == Principal::"tenant-%d", action in Action::"Use", resource) when { context.encryptionContext has tenant && context.encryptionContext.tenant == "%d" };
+	require.NoError(t, c.service.update(t.Context(), func(d *draft) error {
+		for i := range n {
+			k, err := c.newKey(&CreateKeyInput{Description: fmt.Sprintf("the key of tenant %d", i), Tags: map[string]string{"tenant": fmt.Sprint(i)}, RotationDays: 365})
+			require.NoError(t, err)
+			k.created, k.versions[0].created, k.rotation.next = d.now, d.now, nextRotation(d.now, 365)
+			if i%10 == 0 {
+				k.policy = &policy{text: fmt.Sprintf(`permit (principal == Principal::"tenant-%d", action in Action::"Use", resource) when { context.encryptionContext has tenant && context.encryptionContext.tenant == "%d" };
 				permit (principal == Principal::"admin", action in Action::"Administer", resource);
 				forbid (principal, action == Action::"ScheduleKeyDeletion", resource);`, i, i)}
-			k.grants = []*grant{{id: k.id, grantee: "backup", operations: 8}}
+				k.grants = []*grant{{id: k.id, grantee: "backup", operations: 8}}
+			}
+			d.put(k)
+			d.putAlias(aliasName{c.scope, fmt.Sprintf("alias/tenant-%d", i)}, alias{key: k.id})
+			ids = append(ids, k.id.String())
 		}
-		d.put(k)
-		d.putAlias(aliasName{c.scope, fmt.Sprintf("alias/tenant-%d", i)}, alias{key: k.id})
-		ids = append(ids, k.id.String())
-	}
-	base := c.service.current.Load()
-	next, err := c.service.swap(t.Context(), base.storeVersion, base, d)
-	require.NoError(t, err)
-	c.service.install(next, time.Now())
+		return nil
+	}, func() error { return nil }))
 	return c, ids
+}
+
+// draftOf returns a draft of the document that c knows, at a time.
+func draftOf(c *Client, now int64) *draft {
+	d, _ := c.service.format.Draft(c.service.doc.State())
+	d.now = now
+	return d
 }
 
 func TestTenThousandKeysOpenWithinASecond(t *testing.T) {
@@ -767,7 +774,7 @@ func TestTenThousandKeysOpenWithinASecond(t *testing.T) {
 		s, err := Open(t.Context(), store, testRoot(t, 1), nil)
 		require.NoError(t, err)
 		soonest = min(soonest, time.Since(began))
-		require.Len(t, s.current.Load().keys, 10000)
+		require.Len(t, s.doc.State().keys, 10000)
 	}
 	t.Logf("10,000 keys: %d bytes, opened in %v", len(data), soonest)
 	require.Less(t, soonest, time.Second)

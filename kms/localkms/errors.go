@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 )
@@ -72,13 +73,24 @@ func keyError(op kms.Operation, requested string, err error) error {
 	return &kms.KeyError{Op: op, KeyID: cut(requested, maxName), Err: err}
 }
 
-// unavailable makes err, of the store or of the root, a kms.ErrUnavailable; an
-// end of ctx always shows.
-func unavailable(ctx context.Context, op string, err error) error {
-	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err)
+// unavailable makes an error of the engine a kms.ErrUnavailable. The end of ctx
+// always shows.
+func unavailable(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
 	}
-	return fmt.Errorf("%w: %s: %w", kms.ErrUnavailable, op, err)
+	return fmt.Errorf("%w: %w", kms.ErrUnavailable, document.WithContext(ctx, err))
+}
+
+// openError makes an error of opening a document a kms.ErrUnavailable if the
+// store or the root could not be asked.
+func openError(ctx context.Context, err error) error {
+	for _, kind := range []error{keyring.ErrNotExist, keyring.ErrDamaged, keyring.ErrVersion, keyring.ErrRoot} {
+		if errors.Is(err, kind) {
+			return err
+		}
+	}
+	return unavailable(ctx, err)
 }
 
 // ended returns the end of ctx as an error, or nil.
@@ -87,26 +99,4 @@ func ended(ctx context.Context) error {
 		return fmt.Errorf("localkms: %w", err)
 	}
 	return nil
-}
-
-// rootError sorts what a root answered: that it could not be asked, which may
-// pass, or that it does not open the document. The error itself stays visible.
-func rootError(ctx context.Context, err error) error {
-	var network interface { // net.Error, without its package
-		error
-		Timeout() bool
-	}
-	var status interface{ HTTPStatusCode() int }
-	switch {
-	case errors.Is(err, keyring.ErrRoot), errors.Is(err, keyring.ErrDamaged):
-		return err
-	case errors.Is(err, keyring.ErrRootUnavailable):
-		return unavailable(ctx, "root", err)
-	case ctx.Err() != nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.As(err, &network) && network.Timeout(),
-		errors.As(err, &status) && (status.HTTPStatusCode() >= 500 || status.HTTPStatusCode() == 429):
-		return unavailable(ctx, "root", fmt.Errorf("%w: %w", keyring.ErrRootUnavailable, err))
-	default:
-		return fmt.Errorf("%w: %w", keyring.ErrRoot, err)
-	}
 }

@@ -16,6 +16,22 @@ import (
 // maintenancePause is how long the service waits after maintenance failed.
 const maintenancePause = time.Minute
 
+// usePatience is how long a use of a key waits for maintenance, and for a load
+// because of age. ownPatience is how long Open and Run wait for maintenance.
+const (
+	usePatience = time.Second
+	ownPatience = 30 * time.Second
+)
+
+// withPatience bounds ctx by wait, and by half of the time that ctx has left, so
+// that the caller has time for its own work.
+func withPatience(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/2)
+	}
+	return context.WithTimeout(ctx, wait)
+}
+
 // maintain deletes and rotates the keys that are due, within patience. It does
 // nothing while another call does so, or shortly after it failed. Failures go to
 // the Logger: a key that cannot be rotated keeps its version, and a key past its
@@ -29,7 +45,7 @@ func (s *Service) maintain(ctx context.Context, patience time.Duration) {
 		return
 	}
 	defer s.maintaining.Store(false)
-	bounded, cancel := patient(ctx, patience)
+	bounded, cancel := withPatience(ctx, patience)
 	defer cancel()
 	var err error
 	if s.deletionDue() {
@@ -42,7 +58,7 @@ func (s *Service) maintain(ctx context.Context, patience time.Duration) {
 	if err != nil {
 		s.log.LogAttrs(ctx, slog.LevelError, "localkms: rotation or deletion that is due failed", slog.Any("error", err))
 	}
-	if err != nil || s.now() >= s.current.Load().due {
+	if err != nil || s.now() >= s.doc.State().due {
 		s.resume.Store(int64(time.Since(s.start) + maintenancePause))
 	}
 }
@@ -54,7 +70,7 @@ func (s *Service) maintainAfterEdit(ctx context.Context) {
 	if deletion {
 		s.resume.Store(0)
 	}
-	if deletion || s.now() >= s.current.Load().due {
+	if deletion || s.now() >= s.doc.State().due {
 		s.maintain(ctx, usePatience)
 	}
 }
@@ -62,7 +78,7 @@ func (s *Service) maintainAfterEdit(ctx context.Context) {
 // deletionDue reports whether there is a key for deleteDue.
 func (s *Service) deletionDue() bool {
 	now := s.now()
-	for _, k := range s.current.Load().keys {
+	for _, k := range s.doc.State().keys {
 		if k.gone(now) || s.isLost(k) {
 			return true
 		}
@@ -97,7 +113,7 @@ func (s *Service) rotateDue(ctx context.Context) error {
 			}
 		}
 		slices.SortFunc(due, func(a, b *key) int { return cmp.Compare(a.rotation.next, b.rotation.next) })
-		room := max(0, s.limitFor(d)-s.current.Load().size) / (2 * minVersionSize) // twice: a chunk more has a tag more
+		room := max(0, s.format.limitFor(d)-d.size) / (2 * minVersionSize) // twice: a chunk more has a tag more
 		left = max(0, len(due)-room)
 		var deeds []deed
 		for _, k := range due[:len(due)-left] {

@@ -9,9 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tink-crypto/tink-go/v2/tink"
-
-	"github.com/blobseal/blobseal/internal/follow"
+	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -81,16 +79,11 @@ type Options struct {
 // Service is an open key service. Its [Client] does the work. All methods are
 // safe for concurrent use, and it holds no resources to close.
 type Service struct {
-	store   keyring.Store
-	root    tink.AEADWithContext
-	opts    Options
-	log     *slog.Logger
-	limit   int     // of the document, in bytes
-	policy  *policy // the service's own, or nil
-	current atomic.Pointer[snapshot]
-
-	writer chan struct{} // held by the one call that may replace the document
-	loads  loads
+	doc    *document.Replica[*snapshot, *draft]
+	format *format
+	opts   Options
+	log    *slog.Logger
+	policy *policy  // the service's own, or nil
 	lost   sync.Map // keyID -> deadline (int64) that was seen to have passed
 
 	maintaining atomic.Bool
@@ -109,12 +102,11 @@ type Service struct {
 // [kms.ErrUnavailable] when the store or the root could not be asked, [ErrPolicy]
 // for Options.Policy, and [kms.ErrInvalid]. Those of the store, of the root and
 // of ctx are visible to [errors.Is].
-func Open(ctx context.Context, store keyring.Store, root tink.AEADWithContext, opts *Options) (*Service, error) {
+func Open(ctx context.Context, store keyring.Store, root keyring.Root, opts *Options) (*Service, error) {
 	if store == nil || root == nil {
 		return nil, invalid("no store or no root")
 	}
-	s := &Service{store: store, root: root, writer: make(chan struct{}, 1), start: time.Now()}
-	s.loads.init()
+	s := &Service{start: time.Now()}
 	if opts != nil {
 		s.opts = *opts
 	}
@@ -122,7 +114,7 @@ func Open(ctx context.Context, store keyring.Store, root tink.AEADWithContext, o
 		return nil, err
 	}
 	s.log = s.opts.Logger
-	s.limit = documentLimit(store)
+	s.format = &format{limit: documentLimit(store), now: s.now}
 	if s.opts.Policy != "" {
 		p, err := newPolicy(s.opts.Policy)
 		if err != nil {
@@ -130,17 +122,38 @@ func Open(ctx context.Context, store keyring.Store, root tink.AEADWithContext, o
 		}
 		s.policy = p
 	}
-	began := time.Now()
-	snap, err := s.first(ctx)
-	if err != nil {
-		return nil, err
+	if err := s.openOrCreate(ctx, store, root); err != nil {
+		return nil, openError(ctx, err)
 	}
-	s.install(snap, began)
-	if s.now() >= snap.due {
+	if s.now() >= s.doc.State().due {
 		s.maintain(ctx, ownPatience)
 	}
 	return s, nil
 }
+
+// openOrCreate opens the document, or makes one if the options say so.
+func (s *Service) openOrCreate(ctx context.Context, store keyring.Store, root keyring.Root) (err error) {
+	engine := document.Options{
+		Interval: s.opts.RefreshInterval / 3 * 2, // before callers have to
+		Spread:   refreshSpread, MissBurst: missBurst,
+		MaxAge: s.opts.RefreshInterval, MaxStaleness: s.opts.MaxStaleness, Patience: usePatience,
+		Prefix: "localkms", Logger: s.log,
+	}
+	s.doc, err = document.Open(ctx, store, root, s.format, engine)
+	if !errors.Is(err, keyring.ErrNotExist) || !s.opts.Create {
+		return err
+	}
+	s.doc, err = document.Create(ctx, store, root, s.format, newDraft(), engine)
+	if errors.Is(err, document.ErrExist) { // another process made one
+		s.doc, err = document.Open(ctx, store, root, s.format, engine)
+	}
+	return err
+}
+
+const (
+	missBurst     = 20                     // loads after a miss at once; then one a second
+	refreshSpread = 100 * time.Millisecond // over which the processes that hear of a change load it
+)
 
 func (o *Options) check() error {
 	if o.RefreshInterval < 0 || o.MaxStaleness < 0 {
@@ -161,59 +174,103 @@ func (o *Options) check() error {
 	return o.Quota.check()
 }
 
-// ownPatience is how long Open and Run wait for what is due.
-const ownPatience = 30 * time.Second
-
-// first loads the document, or makes one.
-func (s *Service) first(ctx context.Context) (*snapshot, error) {
-	for attempt := 0; ; attempt++ {
-		snap, err := s.load(ctx)
-		if err == nil || !errors.Is(err, keyring.ErrNotExist) || !s.opts.Create {
-			return snap, err
-		}
-		h, dek, err := newHeader(ctx, s.root)
-		if err != nil {
-			return nil, err
-		}
-		snap, err = s.swap(ctx, "", &snapshot{header: h, dek: dek}, &draft{contents: contents{keys: map[keyID]*key{}, aliases: map[aliasName]alias{}}})
-		if err == nil || !errors.Is(err, keyring.ErrConflict) {
-			return snap, err
-		}
-		if err := backOff(ctx, attempt); err != nil { // someone else made one: load it
-			return nil, err
-		}
-	}
-}
-
 // now is the wall clock's time, in Unix milliseconds.
-func (s *Service) now() int64 { return s.wall(time.Now()) }
-
-// wall is now for a caller that has the time already.
-func (s *Service) wall(now time.Time) int64 {
+func (s *Service) now() int64 {
 	if s.opts.Now != nil {
-		now = s.opts.Now()
+		return millis(s.opts.Now())
 	}
-	return millis(now)
+	return time.Now().UnixMilli()
 }
 
 // Refresh loads the document at once. Calls do so by themselves, see
-// Options.RefreshInterval. ctx bounds the call.
+// Options.RefreshInterval. ctx bounds the wait.
 //
 // A document that is not a later one of the same service is refused, with
 // [keyring.ErrRollback] or [keyring.ErrOtherRing], and so is one that does not
 // open; the service then goes on with what it had, up to Options.MaxStaleness.
 // All of these are also [kms.ErrUnavailable].
-func (s *Service) Refresh(ctx context.Context) error { return s.reload(ctx, time.Now()) }
+func (s *Service) Refresh(ctx context.Context) error {
+	return unavailable(ctx, s.doc.Refresh(ctx))
+}
+
+// fresh returns a snapshot that is young enough to use a key by, and does first
+// what is due.
+func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
+	if err := ended(ctx); err != nil {
+		return nil, err
+	}
+	snap, err := s.doc.Fresh(ctx)
+	if err != nil {
+		return nil, unavailable(ctx, err)
+	}
+	if s.now() < snap.due {
+		return snap, nil
+	}
+	s.maintain(ctx, usePatience)
+	return s.doc.State(), nil
+}
+
+// loadFor returns a snapshot in which found is true, or one that was loaded after
+// the call. id names what is looked for.
+func (s *Service) loadFor(ctx context.Context, id string, found func(*snapshot) bool) (*snapshot, error) {
+	snap, err := s.doc.Lookup(ctx, id, found)
+	return snap, unavailable(ctx, err)
+}
+
+// update loads the document, lets edit change it, and replaces it, again and
+// again until no other process came between. It calls commit before it stores
+// anything; an error of edit or of commit ends the call.
+func (s *Service) update(ctx context.Context, edit func(*draft) error, commit func() error) error {
+	if err := ended(ctx); err != nil {
+		return err
+	}
+	var refused error // by edit or commit
+	_, err := s.doc.Edit(ctx, func(d *draft) (bool, error) {
+		d.now = s.now()
+		refused = edit(d)
+		if refused == nil && d.changed {
+			refused = s.format.checkSize(d)
+		}
+		if refused == nil {
+			refused = commit()
+		}
+		return d.changed, refused
+	})
+	switch {
+	case refused != nil:
+		return refused
+	case errors.Is(err, keyring.ErrFull):
+		return fmt.Errorf("%w: the store refused the document: %w", ErrFull, err)
+	default:
+		return unavailable(ctx, err)
+	}
+}
+
+// ChangeRoot puts the document under another root and a new document key, in one
+// write, and uses that root from then on. ctx bounds the call.
+//
+// Call it in every running process before you disable the old root: a process
+// that was not told fails to refresh, and the same call tells it. After an error
+// of the store, call it again; if the root was changed already, it does nothing.
+// Keys stay as they are, so whoever copied an older document and its root can
+// still decrypt.
+func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
+	if root == nil {
+		return invalid("no root")
+	}
+	err := s.doc.ChangeRoot(ctx, root, func(d *draft) error {
+		d.sealed = nil // Seal draws another key
+		return nil
+	})
+	if err != nil && (errors.Is(err, keyring.ErrStore) || errors.Is(err, keyring.ErrRootUnavailable) || ctx.Err() != nil) {
+		return unavailable(ctx, err)
+	}
+	return err
+}
 
 // Generation returns the number of the document that this Service uses. It only
 // grows: by one with each change.
-func (s *Service) Generation() uint64 { return s.current.Load().generation }
-
-// Of what Run does by itself.
-const (
-	refreshTimeout = 10 * time.Second       // of one load
-	refreshSpread  = 100 * time.Millisecond // over which the processes that hear of a change load it
-)
+func (s *Service) Generation() uint64 { return s.doc.State().generation }
 
 // Run refreshes the service in time, rotates and deletes what is due, until ctx
 // ends, and returns ctx's error. If the store is a [keyring.Watcher], Run also
@@ -228,46 +285,16 @@ const (
 // when the service is used or opened, and the call that finds it due waits for
 // it; but nothing is heard of.
 func (s *Service) Run(ctx context.Context) error {
-	o := follow.Options{
-		Interval: s.opts.RefreshInterval / 3 * 2, // before callers have to
-		Spread:   refreshSpread,
-		Broken: func(failures int, err error) {
-			s.log.LogAttrs(ctx, slog.LevelWarn, "localkms: watch of the store broke, changes are seen by interval until it is back",
-				slog.Int("failures", failures), slog.Any("error", err))
-		},
-	}
-	if w, ok := s.store.(keyring.Watcher); ok {
-		o.Watch = w.Watch
-	}
-	return follow.Run(ctx, o, func(ctx context.Context, failures int) error {
-		err := s.refreshInBackground(ctx, failures)
-		if s.now() >= s.current.Load().due {
+	return s.doc.Run(ctx, func(ctx context.Context, _ bool) {
+		if s.now() >= s.doc.State().due {
 			s.maintain(ctx, ownPatience)
 		}
-		return err
 	})
-}
-
-// refreshInBackground is one load of Run, after so many that failed in a row.
-func (s *Service) refreshInBackground(ctx context.Context, failures int) error {
-	bounded, cancel := context.WithTimeout(ctx, refreshTimeout)
-	defer cancel()
-	err := s.reload(bounded, time.Now())
-	switch {
-	case ctx.Err() != nil:
-	case err != nil:
-		s.log.LogAttrs(ctx, slog.LevelError, "localkms: refresh failed, old document stays in use",
-			slog.Int("failures", failures+1), slog.Any("error", err))
-	case failures > 0:
-		s.log.LogAttrs(ctx, slog.LevelInfo, "localkms: refresh works again",
-			slog.Int("failures", failures), slog.Uint64("generation", s.Generation()))
-	}
-	return err
 }
 
 // Format implements [fmt.Formatter]: every verb shows the service's id alone.
 func (s *Service) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "key service %x", s.current.Load().service)
+	fmt.Fprintf(f, "key service %x", s.doc.State().service)
 }
 
 // LogValue implements [slog.LogValuer] with the service's id alone.

@@ -3,8 +3,7 @@ package localkms
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"fmt"
+	"encoding/hex"
 	"maps"
 	"math"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/internal/secret"
-	"github.com/blobseal/blobseal/keyring"
 )
 
 // key is one key. It is immutable: a change makes a copy, see [draft.edit].
@@ -119,14 +117,19 @@ func (c *contents) sortedAliases() []aliasName {
 type snapshot struct {
 	header
 	contents
-	storeVersion string
-	size         int               // of the whole document, in bytes
-	sum          [sha256.Size]byte // of the whole document
-	dek          secret.Key        // opens the document; sealed by the root in the header
-	due          int64             // when the first key is due
+	dek    secret.Key // opens the document; sealed by the root in the header
+	size   int        // of the document, in bytes
+	loaded int64      // when the document was loaded or written
+	due    int64      // when the first key is due
 
 	listing sync.Map // scope -> []*key, see list
 }
+
+// Identity implements [document.State].
+func (s *snapshot) Identity() string { return hex.EncodeToString(s.service[:]) }
+
+// Generation implements [document.State].
+func (s *snapshot) Generation() uint64 { return s.generation }
 
 // finish sets what follows from the contents.
 func (s *snapshot) finish() *snapshot {
@@ -149,31 +152,6 @@ func (s *snapshot) list(of scope) []*key {
 	return keys
 }
 
-// accept refuses a document that is not a later one of the same service, or comes
-// from an earlier one by another way: no change takes a version from a key, and a
-// key is not deleted before it has been PendingDeletion for MinDeletionDays, which is
-// longer than the snapshot is old, unless that is outdated.
-func (s *snapshot) accept(next *snapshot, outdated bool) error {
-	switch {
-	case next.service != s.service:
-		return fmt.Errorf("%w: another key service's", keyring.ErrOtherRing)
-	case next.generation < s.generation:
-		return fmt.Errorf("%w: generation %d, after %d", keyring.ErrRollback, next.generation, s.generation)
-	case next.generation == s.generation && next.sum != s.sum:
-		return fmt.Errorf("%w: generation %d is there twice", keyring.ErrRollback, next.generation)
-	}
-	for id, k := range s.keys {
-		n := next.keys[id]
-		if n == k || n == nil && (outdated || k.state == PendingDeletion) {
-			continue
-		}
-		if n == nil || !n.continues(k) {
-			return fmt.Errorf("%w: generation %d lacks a version of %s, which generation %d had", keyring.ErrRollback, next.generation, k.arn, s.generation)
-		}
-	}
-	return nil
-}
-
 // continues reports whether k has all versions that it had as old.
 func (k *key) continues(old *key) bool {
 	return len(k.versions) >= len(old.versions) &&
@@ -183,16 +161,29 @@ func (k *key) continues(old *key) bool {
 // draft is the next document in the making. It shares with the snapshot that it
 // was made from what it did not change.
 type draft struct {
+	header
 	contents
+	dek  secret.Key
+	size int // of the document that the draft was made from, in bytes
+
 	now           int64
 	keysCloned    bool
 	aliasesCloned bool
 	changed       bool
-	touched       *key // the key that was put last
-	takesAway     bool // so it may use the reserve, see [Service.swap]
+	touched       *key   // the key that was put last
+	takesAway     bool   // so it may use the reserve
+	encoded       []byte // contents, once encode was called
 }
 
-func (s *snapshot) draft(now int64) *draft { return &draft{contents: s.contents, now: now} }
+// encode returns the encoded contents. The draft is not changed any more.
+func (d *draft) encode() ([]byte, error) {
+	if d.encoded != nil {
+		return d.encoded, nil
+	}
+	var err error
+	d.encoded, err = d.contents.marshal()
+	return d.encoded, err
+}
 
 func (d *draft) cloneKeys() {
 	if !d.keysCloned {

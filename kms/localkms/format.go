@@ -1,0 +1,116 @@
+package localkms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blobseal/blobseal/internal/document"
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// format is the [document.Format] of a service.
+type format struct {
+	limit int // of a document, in bytes
+	now   func() int64
+}
+
+// Open implements [document.Format].
+func (f *format) Open(ctx context.Context, root document.Root, data []byte, known *snapshot) (*draft, error) {
+	return openDocument(ctx, root, data, known)
+}
+
+// State implements [document.Format].
+func (f *format) State(d *draft) (*snapshot, error) {
+	s := &snapshot{header: d.header, contents: d.contents, dek: d.dek, size: d.size, loaded: f.now()}
+	return s.finish(), nil
+}
+
+// Draft implements [document.Format]. A snapshot holds everything that a draft
+// needs, so edits ask no root.
+func (f *format) Draft(s *snapshot) (*draft, bool) {
+	return &draft{header: s.header, contents: s.contents, dek: s.dek, size: s.size}, true
+}
+
+// Seal implements [document.Format]. Only a draft without a document key, which is
+// new or changes its root, asks the root.
+func (f *format) Seal(ctx context.Context, root document.Root, d *draft, generation uint64) ([]byte, *snapshot, error) {
+	d.generation = generation
+	if len(d.sealed) == 0 {
+		dek, err := d.newKey(ctx, root)
+		if err != nil {
+			return nil, nil, err
+		}
+		d.dek = dek
+	}
+	plaintext, err := d.encode()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer clear(plaintext)
+	data, err := d.header.seal(d.dek, plaintext)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.size = len(data)
+	s, err := f.State(d)
+	return data, s, err
+}
+
+// Includes implements [document.Format]: no change takes a version from a key, and
+// a key is not deleted before it has been PendingDeletion for MinDeletionDays. A
+// snapshot that is older than that says nothing about deletions.
+func (f *format) Includes(known, next *snapshot) error {
+	if known.generation == next.generation {
+		return errors.New("two documents have this generation")
+	}
+	outdated := f.now() >= known.loaded+MinDeletionDays*day
+	for id, k := range known.keys {
+		n := next.keys[id]
+		if n == k || n == nil && (outdated || k.state == PendingDeletion) {
+			continue
+		}
+		if n == nil || !n.continues(k) {
+			return fmt.Errorf("it lacks a version of %s", k.arn)
+		}
+	}
+	return nil
+}
+
+// Merge implements [document.Format].
+func (f *format) Merge(_, _ *draft) error { return errors.ErrUnsupported }
+
+// checkSize refuses a draft whose document would be too large, with [ErrFull]: by
+// the whole limit for a draft that takes power away, and otherwise by the limit
+// without its reserve. A draft that does not grow the document is never too large.
+func (f *format) checkSize(d *draft) error {
+	plaintext, err := d.encode()
+	if err != nil {
+		return err
+	}
+	if size, limit := d.sealedSize(len(plaintext)), f.limitFor(d); size > limit && size > d.size {
+		return fmt.Errorf("%w: document would have %d bytes, at most %d (delete keys, grants or policies)", ErrFull, size, limit)
+	}
+	return nil
+}
+
+// limitFor returns the size of the largest document that a draft may grow to.
+func (f *format) limitFor(d *draft) int {
+	if d.takesAway {
+		return f.limit
+	}
+	return f.limit - f.limit/reserveShare
+}
+
+// reserveShare is the part of a document, one in so many, that only edits that
+// take power away may use.
+const reserveShare = 16
+
+// documentLimit returns the size of the largest document that store takes.
+func documentLimit(store keyring.Store) int {
+	limit := keyring.MaxDocumentSize
+	if s, ok := store.(keyring.Sizer); ok {
+		limit = s.MaxSize()
+	}
+	return min(limit, MaxDocumentSize)
+}
