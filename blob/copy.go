@@ -72,19 +72,8 @@ func (c *copying) run(ctx context.Context) error {
 	if r.Size() < 0 {
 		return store.ErrUnpacked
 	}
-	// What was there before and is there after is what is being read.
-	unchanged := func() error {
-		again, err := b.store.Inner.Attributes(ctx, c.src)
-		if err != nil {
-			return store.OpenError(err)
-		}
-		if !store.VersionOf(again).Same(store.VersionOf(attrs)) || !store.VersionRead(r).Same(store.VersionOf(attrs)) {
-			return ErrChanged
-		}
-		return nil
-	}
-	if err := unchanged(); err != nil {
-		return err
+	if !store.VersionRead(r).Same(store.VersionOf(attrs)) {
+		return ErrChanged
 	}
 	env, body, err := stored.ReadEnvelope(r, b.store.EnvelopeSize)
 	opts := store.OptionsLike(attrs)
@@ -103,10 +92,25 @@ func (c *copying) run(ctx context.Context) error {
 		s.Abort()
 		return errLate
 	}
-	if c.src != c.dst {
-		return s.Commit(func(fn func() error) error { return b.store.Locks.Commit(ctx, c.dst, fn) })
+	// The source is read to its end by now, so no response is held. If the version
+	// that was there before is still there, that version was read.
+	unchanged := func() error {
+		now, err := b.store.Inner.Attributes(ctx, c.src)
+		if err != nil {
+			return store.OpenError(err)
+		}
+		if !store.VersionOf(now).Same(store.VersionOf(attrs)) {
+			return ErrChanged
+		}
+		return nil
 	}
 	return s.Commit(func(fn func() error) error {
+		if c.src != c.dst {
+			if err := unchanged(); err != nil {
+				return err
+			}
+			return b.store.Locks.Commit(ctx, c.dst, fn)
+		}
 		return watch.Change(ctx, func(changed bool) error {
 			if changed {
 				return ErrChanged

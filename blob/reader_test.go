@@ -35,7 +35,7 @@ func TestRequests(t *testing.T) {
 	const size = 5*chunk + 100
 	body := func(chunks int64) int64 { return blob.DefaultEnvelopeSize + chunks*sealedChunk }
 	get := func(off, n int64) string { return fmt.Sprintf("GET k %d %d", off, n) }
-	tail := get(body(5), -1)
+	tail := get(body(5), sealedChunk)
 	envelope := get(0, blob.DefaultEnvelopeSize)
 	ctx := context.Background()
 	read := func(off, n int64) func(*gcblob.Bucket) error {
@@ -74,7 +74,7 @@ func TestRequests(t *testing.T) {
 		{"range that reaches the last chunk", read(4*chunk, chunk+1),
 			[]string{envelope, get(body(4), 2*sealedChunk)}, blob.Options{}},
 		{"range that ends where the last chunk begins", read(4*chunk, chunk),
-			[]string{envelope, get(body(4), sealedChunk), tail}, blob.Options{}},
+			[]string{envelope, get(body(4), sealedChunk+17), tail}, blob.Options{}},
 		{"range to the end", read(3*chunk+9, size-3*chunk-9),
 			[]string{envelope, get(body(3), 3*sealedChunk)}, blob.Options{}},
 		{"range at the start, envelope and chunk in one", read(10, 10),
@@ -290,7 +290,7 @@ func TestOneFailingRequest(t *testing.T) {
 			calls := []string{
 				fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize),
 				fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+sealedChunk, sealedChunk),
-				fmt.Sprintf("GET k %d -1", blob.DefaultEnvelopeSize+4*sealedChunk),
+				fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+4*sealedChunk, sealedChunk),
 			}
 			spy.Hook = func(_ context.Context, call string) error {
 				if call == calls[fail] {
@@ -358,7 +358,7 @@ func TestFailureEndsTheOther(t *testing.T) {
 		want               error
 	}{
 		{"the envelope", fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize), fmt.Sprintf("GET k %d %d", body(1), sealedChunk), blob.ReadRequest{}, errBoom},
-		{"the key", "", fmt.Sprintf("GET k %d -1", body(4)), blob.ReadRequest{Decrypter: newCustomer(t, 1)}, sse.ErrMode},
+		{"the key", "", fmt.Sprintf("GET k %d %d", body(4), sealedChunk), blob.ReadRequest{Decrypter: newCustomer(t, 1)}, sse.ErrMode},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			spy, inner := newSpy(t)
@@ -505,7 +505,7 @@ func TestTornRead(t *testing.T) {
 	require.NoError(t, b.WriteAll(ctx, "k", old, nil))
 	between := func(times int) {
 		spy.Hook = func(_ context.Context, call string) error {
-			if call == fmt.Sprintf("GET k %d -1", blob.DefaultEnvelopeSize+3*sealedChunk) && times > 0 {
+			if call == fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+3*sealedChunk, sealedChunk) && times > 0 {
 				times--
 				hook := spy.Hook
 				spy.Hook = nil
@@ -550,10 +550,10 @@ func TestTornTwice(t *testing.T) {
 	b := newBucket(t, inner, nil)
 	version := func(n int) []byte { return bytes.Repeat([]byte{byte(n)}, 3*chunk) }
 	require.NoError(t, b.WriteAll(ctx, "k", version(1), nil))
-	// Each write comes when the other request of its attempt is answered.
-	write := func(n int) error {
+	// Each write comes when the other request of its attempt has been answered.
+	write := func(n, served int) error {
 		for wait := time.Now(); ; runtime.Gosched() {
-			if reading, _, _ := spy.State(); reading == 1 {
+			if spy.Served() >= served {
 				return b.WriteAll(ctx, "k", version(n), nil)
 			} else if time.Since(wait) > 10*time.Second {
 				return errors.New("the other request does not come")
@@ -564,9 +564,9 @@ func TestTornTwice(t *testing.T) {
 	spy.Hook = func(_ context.Context, call string) error {
 		switch {
 		case call == fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize) && envelopes.Add(1) == 1:
-			return write(2)
+			return write(2, 1) // after the chunks
 		case call == fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+sealedChunk, sealedChunk) && chunks.Add(1) == 2:
-			return write(3)
+			return write(3, 4) // after chunks, envelope and tail of the first attempt, and the envelope
 		}
 		return nil
 	}

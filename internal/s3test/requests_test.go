@@ -74,7 +74,7 @@ func TestRequests(t *testing.T) {
 		}
 		head := fmt.Sprintf("GetObject 0-%d", envelope-1)
 		headAndFirst := fmt.Sprintf("GetObject 0-%d", envelope+sealedChunk-1)
-		tail := chunks(5, -1)
+		tail := chunks(5, 6)
 
 		for _, c := range []struct {
 			name string

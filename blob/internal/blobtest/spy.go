@@ -27,6 +27,7 @@ type Spy struct {
 	mu      sync.Mutex
 	calls   []string
 	reading int                  // readers that are open
+	served  int                  // readers that were closed
 	writing int                  // writers that are open
 	commits int                  // writers that were closed while their ctx was alive
 	Wrote   driver.WriterOptions // of the last write
@@ -74,6 +75,13 @@ func (s *Spy) State() (reading, writing, commits int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reading, s.writing, s.commits
+}
+
+// Served returns how many readers were closed.
+func (s *Spy) Served() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.served
 }
 
 func (s *Spy) ErrorCode(err error) gcerrors.ErrorCode { return gcerrors.Code(err) }
@@ -174,6 +182,7 @@ func (r *spyReader) Read(p []byte) (int, error) {
 
 func (r *spyReader) Close() error {
 	r.s.count(&r.s.reading, -1)
+	r.s.count(&r.s.served, 1)
 	return r.Reader.Close()
 }
 

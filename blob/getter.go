@@ -1,0 +1,138 @@
+package blob
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"sync"
+
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// drainSize is the size up to which a read takes a response into memory, so that
+// its connection is free for the next request.
+const drainSize = 128 << 10
+
+// maxPart bounds what a read keeps of a response in memory.
+const maxPart = sse.MaxEnvelopeSize + drainSize
+
+// getter makes the requests of one read. It holds at most one response that is not
+// read to its end, and makes no request while it holds one: otherwise readers that
+// share a bounded pool of connections would wait for each other for ever.
+type getter struct {
+	b      *Bucket
+	ctx    context.Context // of this read
+	cancel context.CancelFunc
+	key    string
+	hook   func(as func(any) bool) error
+
+	mu    sync.Mutex  // guards asked, req and calls of hook
+	asked bool        // whether hook was called
+	req   ReadRequest // what the first call of hook set
+
+	held *gcblob.Reader // the response that is being read, or nil
+}
+
+func (b *Bucket) getter(ctx context.Context, key string, hook func(as func(any) bool) error) *getter {
+	g := &getter{b: b, key: key, hook: hook}
+	g.ctx, g.cancel = context.WithCancel(ctx)
+	return g
+}
+
+// open requests n bytes of the stored object from off. The caller reads the response,
+// and makes no other request before it calls end.
+func (g *getter) open(off, n int64) (*gcblob.Reader, error) {
+	r, err := g.request(off, n)
+	if err != nil {
+		return nil, err
+	}
+	g.held = r
+	return r, nil
+}
+
+// part is a response that was read to its end.
+type part struct {
+	*gcblob.Reader // closed; for its attributes
+	data           []byte
+}
+
+// reader reads the part's data.
+func (p *part) reader() *bytes.Reader { return bytes.NewReader(p.data) }
+
+// fetch requests n bytes of the stored object from off and reads them, so that it
+// holds no response when it returns. It is safe for concurrent use.
+func (g *getter) fetch(off, n int64) (*part, error) {
+	r, err := g.request(off, n)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if n < 0 || n > maxPart {
+		n = maxPart
+	}
+	data := bytes.NewBuffer(make([]byte, 0, n+bytes.MinRead))
+	if _, err := data.ReadFrom(io.LimitReader(r, n)); err != nil {
+		return nil, err
+	}
+	return &part{Reader: r, data: data.Bytes()}, nil
+}
+
+func (g *getter) request(off, n int64) (*gcblob.Reader, error) {
+	var opts *gcblob.ReaderOptions
+	if g.hook != nil {
+		opts = &gcblob.ReaderOptions{BeforeRead: g.before}
+	}
+	return g.b.store.Open(g.ctx, g.key, off, n, opts)
+}
+
+// before calls the caller's hook for one request.
+func (g *getter) before(as func(any) bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	req := new(ReadRequest)
+	err := g.hook(func(i any) bool {
+		if p, ok := i.(**ReadRequest); ok {
+			*p = req
+			return true
+		}
+		return i != nil && as(i)
+	})
+	if !g.asked {
+		g.asked, g.req = true, *req
+	}
+	return err
+}
+
+// end ends the response that open returned.
+func (g *getter) end() error {
+	if g.held == nil {
+		return nil
+	}
+	err := g.held.Close()
+	g.held = nil
+	return err
+}
+
+// close ends the read.
+func (g *getter) close() error {
+	err := g.end()
+	g.cancel()
+	return err
+}
+
+// decrypt opens the envelope with the request's decrypter, or with the bucket's.
+func (g *getter) decrypt(env *sse.Envelope) (*sse.Decryption, error) {
+	return g.b.decrypt(g.ctx, g.key, env, &g.req)
+}
+
+// decrypt opens the envelope of the object at key for a request.
+func (b *Bucket) decrypt(ctx context.Context, key string, env *sse.Envelope, req *ReadRequest) (*sse.Decryption, error) {
+	dec, _ := b.decrypter(env.Mode(), req)
+	obj := b.store.Object(key)
+	obj.Context = req.Context
+	d, err := dec.Decrypt(ctx, obj, env)
+	return d, store.KeyError(err)
+}

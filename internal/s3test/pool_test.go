@@ -1,0 +1,111 @@
+package s3test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// TestBoundedPool: any number of readers share a pool of few connections without
+// waiting for each other for ever, whichever way they read.
+func TestBoundedPool(t *testing.T) {
+	const size = 12*16384 + 77
+	const readers, reads = 20, 5
+	p := make([]byte, size)
+	for i := range p {
+		p[i] = byte(i * 7 / 5)
+	}
+	ways := []struct {
+		name string
+		read func(ctx context.Context, b *blob.Bucket, key string) error
+	}{
+		{"whole", func(ctx context.Context, b *blob.Bucket, key string) error {
+			got, err := b.ReadAll(ctx, key)
+			if err == nil && !bytes.Equal(got, p) {
+				err = fmt.Errorf("read %d wrong bytes", len(got))
+			}
+			return err
+		}},
+		{"short range", readSlice(p, func() (int64, int64) { return rand.Int64N(size - 4096), 4096 })},
+		{"long range", readSlice(p, func() (int64, int64) { return rand.Int64N(16384), size - 2*16384 })},
+		{"to the end", readSlice(p, func() (int64, int64) { return rand.Int64N(size), -1 })},
+		{"attributes", func(ctx context.Context, b *blob.Bucket, key string) error {
+			_, err := b.Attributes(ctx, key)
+			return err
+		}},
+		{"list", func(ctx context.Context, b *blob.Bucket, key string) error {
+			_, err := b.List(nil).Next(ctx)
+			return err
+		}},
+		{"copy", func(ctx context.Context, b *blob.Bucket, key string) error {
+			return b.Copy(ctx, fmt.Sprintf("copy of %s/%d", key, rand.Int()), key, nil)
+		}},
+	}
+	for _, connections := range []int{1, 3} {
+		for _, way := range ways {
+			for _, key := range []string{"sealed", "plain"} {
+				t.Run(fmt.Sprintf("%d connections/%s/%s", connections, way.name, key), func(t *testing.T) {
+					s := startFake(t)
+					s.base.(*http.Transport).MaxConnsPerHost = connections
+					inner := s.open(t, s.newBucket(t), nil)
+					b, err := blob.NewBucket(inner, "photos", sse.NewManaged(newRing(t)), &blob.Options{AllowPlain: true})
+					require.NoError(t, err)
+					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+					defer cancel()
+					require.NoError(t, b.WriteAll(ctx, "sealed", p, nil))
+					require.NoError(t, inner.WriteAll(ctx, "plain", p, nil))
+
+					errs := make(chan error, readers)
+					var group sync.WaitGroup
+					for range readers {
+						group.Go(func() {
+							for range reads {
+								if err := way.read(ctx, b, key); err != nil {
+									errs <- err
+									return
+								}
+							}
+						})
+					}
+					group.Wait()
+					close(errs)
+					for err := range errs {
+						require.NoError(t, err, "within a minute")
+					}
+				})
+			}
+		}
+	}
+}
+
+// readSlice returns a read of the part of p that pick chooses.
+func readSlice(p []byte, pick func() (off, n int64)) func(context.Context, *blob.Bucket, string) error {
+	return func(ctx context.Context, b *blob.Bucket, key string) error {
+		off, n := pick()
+		r, err := b.NewRangeReader(ctx, key, off, n, nil)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		got, err := io.ReadAll(r)
+		want := p[off:]
+		if n >= 0 {
+			want = want[:n]
+		}
+		if err == nil && !bytes.Equal(got, want) {
+			err = fmt.Errorf("read %d wrong bytes", len(got))
+		}
+		return err
+	}
+}
