@@ -543,3 +543,19 @@ func TestPrincipal(t *testing.T) {
 	require.NotEqual(t, "user:bob", all[len(all)-2].Principal.ID)
 	require.Equal(t, "user:bob", all[len(all)-1].Principal.ID)
 }
+
+func TestKMSChangeRoot(t *testing.T) {
+	workspace(t)
+	ok(t, "kms", "init", "--kms", "moved.kms", "--generate-root-key", "old.key")
+	ok(t, "keygen", "new.key")
+	old, next := args("--kms", "moved.kms", "--root-key-file", "old.key"), args("--kms", "moved.kms", "--root-key-file", "new.key")
+	write(t, "plain", []byte("plain"))
+	ok(t, args("encrypt", old, "plain", "sealed")...)
+	blobseal(args("kms", "change-root", old)...).fails(t, 2, "the key service needs a new root: give --new-root-key-file")
+	for range 2 { // it may be repeated
+		require.Contains(t, ok(t, args("kms", "change-root", old, "--new-root-key-file", "new.key")...), "moved.kms: the root is changed")
+		old = next
+	}
+	require.Equal(t, "plain", ok(t, args("decrypt", next, "sealed", "-")...))
+	blobseal(args("decrypt", "--kms", "moved.kms", "--root-key-file", "old.key", "sealed", "-")...).fails(t, 1, "the root does not open the key service")
+}

@@ -192,7 +192,7 @@ func TestHelp(t *testing.T) {
 		"keygen", "encrypt", "decrypt", "inspect", "rewrap", "verify", "ring create", "ring list",
 		"ring rotate", "ring disable", "ring enable", "ring destroy", "ring change-root",
 		"kms init", "kms create-key", "kms list", "kms describe", "kms enable", "kms disable", "kms schedule-deletion",
-		"kms cancel-deletion", "kms rotate", "kms rotation enable", "kms rotation disable", "kms rotation list",
+		"kms cancel-deletion", "kms change-root", "kms rotate", "kms rotation enable", "kms rotation disable", "kms rotation list",
 		"kms alias create", "kms alias update", "kms alias delete", "kms alias list", "kms policy get", "kms policy put",
 		"kms policy delete", "kms grant create", "kms grant list", "kms grant revoke", "kms grant retire", "kms tag",
 		"kms untag", "audit show", "audit verify", "bucket put", "bucket get", "bucket inventory", "bucket check",

@@ -32,6 +32,7 @@ type Service struct {
 	*localkms.Client            // for what is not a use: it records that itself
 	uses             kms.Client // for uses, which are recorded
 	cached           kms.Client // the same, and asks once for what is asked again
+	service          *localkms.Service
 	Dir              string
 	principal        kms.Principal
 	Trail            *trail
@@ -75,9 +76,15 @@ func (s *Service) Open(ctx context.Context, c *console.Console, root tink.AEADWi
 		s.Close()
 		return s.About("", "", err)
 	}
+	s.service = service
 	s.uses = audit.NewClient(s.Client, s.Trail)
 	s.cached = audit.NewClient(kms.NewCache(s.Client, nil), s.Trail)
 	return nil
+}
+
+// ChangeRoot puts the service's document under another root.
+func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
+	return s.service.ChangeRoot(ctx, root)
 }
 
 // Close gives up the audit trail. A nil service has none.

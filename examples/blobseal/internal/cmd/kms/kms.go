@@ -30,6 +30,7 @@ type Commands struct {
 	ScheduleDeletion scheduleDeletionCmd `cmd:"" help:"Refuse every use of a key at once, and delete it after some days."`
 	CancelDeletion   cancelDeletionCmd   `cmd:"" help:"Take schedule-deletion back; the key is disabled then."`
 	Rotate           rotateCmd           `cmd:"" help:"Give a key new material now; what the old one encrypted still opens."`
+	ChangeRoot       changeRootCmd       `cmd:"" help:"Encrypt the key service under another root: a key file, a passphrase or another service's key."`
 	Rotation         rotationCmd         `cmd:"" help:"Rotate a key by schedule."`
 	Alias            aliasCmd            `cmd:"" help:"Give keys names that can be moved from one to another."`
 	Policy           policyCmd           `cmd:"" help:"Say who may do what with a key."`
@@ -137,6 +138,40 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 }
 
 var errServiceExists = errors.New("already exists, and a key service is never overwritten")
+
+type changeRootCmd struct {
+	serviceFlags
+	NewRootKeyFile    string `placeholder:"FILE" help:"New root key."`
+	NewPassphraseFile string `placeholder:"FILE" help:"New passphrase, without its line end. Or set BLOBSEAL_NEW_PASSPHRASE."`
+	NewRootKMSKey     string `name:"new-root-kms-key" placeholder:"URL" help:"New root key in a key service, such as awskms:///alias/rings; see ring."`
+}
+
+func (changeRootCmd) Help() string {
+	return `The keys stay as they are, and so does every file. Copies of the key service from before still open with the old root: remove them. Services that run must be told of the new root, or restarted. The command may be repeated after a crash.
+
+    blobseal keygen new.key
+    blobseal kms change-root --kms my.kms --root-key-file root.key --new-root-key-file new.key`
+}
+
+func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
+	next := keys.RootSource{KeyFile: cmd.NewRootKeyFile, PassphraseFile: cmd.NewPassphraseFile, KMSKey: cmd.NewRootKMSKey, Prefix: "new-", Variable: "BLOBSEAL_NEW_PASSPHRASE"}
+	if len(next.Given()) == 0 {
+		return message.Usagef("the key service needs a new root: give %s", next.Flags())
+	}
+	if err := next.Check("key service"); err != nil {
+		return err
+	}
+	newRoot, err := next.Open(keys.AsPrincipal(ctx, cmd.Principal), c)
+	if err != nil {
+		return err
+	}
+	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
+		if err := s.ChangeRoot(ctx, newRoot); err != nil {
+			return s.About("", "", err)
+		}
+		return c.Printf("%s: the root is changed; copies of the key service from before still open with the old one\n", message.Printable(cmd.KMS))
+	})
+}
 
 type createKeyCmd struct {
 	serviceFlags
