@@ -111,7 +111,7 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	}
 	b.store = &store.Store{
 		Inner: inner, Name: name, EnvelopeSize: b.opts.EnvelopeSize, Cipher: cipher, Decrypter: b,
-		Locks: new(stored.Locks), Admit: b.admit, IfUnchanged: b.opts.IfUnchanged,
+		Locks: new(stored.Locks), AllowPlain: b.opts.AllowPlain, Admit: b.admit, IfUnchanged: b.opts.IfUnchanged,
 	}
 	b.Bucket = gcblob.NewBucket(&bucketDriver{b})
 	return b, nil

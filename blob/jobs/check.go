@@ -21,7 +21,7 @@ type Verdict uint8
 
 // What an object can be. The order is that of a summary.
 const (
-	VerdictGood           Verdict = iota + 1 // as far as it was looked at
+	VerdictGood           Verdict = iota + 1 // authentic, as far as Depth says
 	VerdictPlain                             // not encrypted, and nothing says that it should be
 	VerdictWrongKey                          // the envelope is of another object, bucket, context or key, or was edited
 	VerdictNoKey                             // the key is not to be had: disabled, destroyed, denied, unreachable, or a customer's
@@ -47,18 +47,19 @@ func (v Verdict) String() string {
 // Depth is how far a check looks into objects.
 type Depth uint8
 
-// How far a check looks, and what each costs.
+// How far a check looks, and what each costs. A verdict holds as far as the check
+// looked: only CheckBodies proves that an object can be read.
 const (
-	// CheckEnvelopes opens the envelope, and finds a size that no object has. It
-	// reads the head of each object.
-	CheckEnvelopes Depth = iota
+	// CheckBodies authenticates everything. It reads everything.
+	CheckBodies Depth = iota
 
-	// CheckLengths authenticates where the body ends as well, and so its size. It
-	// reads the last 16 KiB too.
+	// CheckLengths opens the envelope and authenticates where the body ends, and so
+	// its size. It reads the head and the last 16 KiB of each object.
 	CheckLengths
 
-	// CheckBodies authenticates all of the body. It reads everything.
-	CheckBodies
+	// CheckEnvelopes opens the envelope and finds sizes that no object has. It reads
+	// the head of each object.
+	CheckEnvelopes
 )
 
 // Finding is what was found of one object.
@@ -103,6 +104,9 @@ func Check(ctx context.Context, b *blob.Bucket, opts *CheckOptions) iter.Seq2[Fi
 		o.From = b
 	}
 	return sequence(func(yield func(Finding) error) error {
+		if err := o.Filter.check(); err != nil {
+			return err
+		}
 		return inOrder(ctx, workers(o.Workers), lister(s, o.Filter.Prefix), func(ctx context.Context, object listed) Finding {
 			if err := wait(ctx, o.Limit); err != nil {
 				return Finding{Entry: Entry{Key: object.key}, Verdict: VerdictUnreadable, Err: err}

@@ -261,15 +261,17 @@ func ExampleRetire() {
 	// disabled
 }
 
-// Before a key of a key service is given up.
-func ExampleUnused() {
+// Check that no object uses a key before you give it up.
+func ExampleCheckUnused() {
 	bucket, ring, _ := exampleBucket()
 	examplePut(bucket.Bucket, "a.jpg")
 	ctx := context.Background()
-	fmt.Println(jobs.Unused(ctx, jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "key-1"}, nil, bucket))
+	seen, err := jobs.CheckUnused(ctx, jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "key-1"}, nil, bucket)
+	fmt.Println(seen.Objects, err)
 	key := jobs.KeyRef{Mode: sse.ModeManaged, KeyID: must(ring.Primary(ctx)).ID()}
-	fmt.Println(errors.Is(jobs.Unused(ctx, key, nil, bucket), jobs.ErrInUse))
+	_, err = jobs.CheckUnused(ctx, key, nil, bucket)
+	fmt.Println(errors.Is(err, jobs.ErrInUse))
 	// Output:
-	// <nil>
+	// 1 <nil>
 	// true
 }

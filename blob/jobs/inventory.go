@@ -14,41 +14,6 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// KeyRef names a key that seals objects: a version of a ring's master key, a key
-// of a key service, or, without a KeyID, customer keys, which have no names.
-type KeyRef struct {
-	Mode  sse.Mode `json:"mode"`
-	KeyID string   `json:"keyId,omitempty"`
-}
-
-// String names the mode and the key.
-func (k KeyRef) String() string {
-	if k.KeyID == "" {
-		return k.Mode.String()
-	}
-	return k.Mode.String() + " " + k.KeyID
-}
-
-// keyOf names the key that opens an envelope.
-func keyOf(env *sse.Envelope) KeyRef { return KeyRef{env.Mode(), env.KeyID()} }
-
-// Filter chooses objects. The zero Filter chooses all.
-type Filter struct {
-	Prefix string     `json:"prefix,omitempty"` // of the keys
-	Modes  []sse.Mode `json:"modes,omitempty"`  // empty means all
-	KeyIDs []string   `json:"keyIds,omitempty"` // empty means all; "" is that of SSE-C
-}
-
-// narrow reports whether the filter leaves out objects by what seals them, and so
-// everything that is not encrypted.
-func (f Filter) narrow() bool { return len(f.Modes) > 0 || len(f.KeyIDs) > 0 }
-
-// match reports whether the filter chooses what k seals.
-func (f Filter) match(k KeyRef) bool {
-	return (len(f.Modes) == 0 || slices.Contains(f.Modes, k.Mode)) &&
-		(len(f.KeyIDs) == 0 || slices.Contains(f.KeyIDs, k.KeyID))
-}
-
 // Limiter sets the pace of a job, which waits before each object. A
 // *rate.Limiter of golang.org/x/time/rate is one.
 type Limiter interface {
@@ -77,7 +42,7 @@ type Entry struct {
 type InventoryOptions struct {
 	// Filter chooses objects. One with Modes or KeyIDs leaves out what has no
 	// envelope, and so what could not be read: that no object is in it is no
-	// proof that a key is without use. See [Unused].
+	// proof that a key is without use. See [CheckUnused].
 	Filter Filter
 
 	// Workers is how many objects are looked at at once; 0 means 8.
@@ -103,6 +68,9 @@ func Inventory(ctx context.Context, b *blob.Bucket, opts *InventoryOptions) iter
 	s := storeOf(b)
 	o := valueOr(opts)
 	return sequence(func(yield func(Entry) error) error {
+		if err := o.Filter.check(); err != nil {
+			return err
+		}
 		return inOrder(ctx, workers(o.Workers), lister(s, o.Filter.Prefix), func(ctx context.Context, object listed) Entry {
 			if err := wait(ctx, o.Limit); err != nil {
 				return Entry{Key: object.key, Err: err}

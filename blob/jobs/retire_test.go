@@ -29,7 +29,7 @@ func TestRetire(t *testing.T) {
 	for i := range 25 {
 		w.put(t, fmt.Sprintf("%02d", i), 10, nil)
 	}
-	require.NoError(t, w.Inner().WriteAll(ctx, "plain", content(3), nil))
+	w.putPlain(t, "plain", 3)
 
 	_, err := jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
 	require.ErrorIs(t, err, keyring.ErrPrimary)
@@ -119,7 +119,8 @@ func TestRetireWithoutProof(t *testing.T) {
 			var inUse *jobs.InUseError
 			require.ErrorAs(t, err, &inUse)
 			require.Zero(t, inUse.Objects)
-			require.Equal(t, []jobs.ObjectName{{Bucket: "photos", Key: "x"}}, inUse.UnclearNames)
+			require.Equal(t, jobs.ObjectName{Bucket: "photos", Key: "x"}, inUse.UnclearObjects[0].ObjectName)
+			require.Error(t, inUse.UnclearObjects[0].Err)
 			require.Equal(t, keyring.Enabled, w.state(old))
 		})
 	}

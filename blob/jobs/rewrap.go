@@ -17,11 +17,15 @@ import (
 
 // Errors of jobs.
 var (
-	// ErrIncomplete: the job went through the whole bucket, and some objects
-	// failed. What failed is in its [Report].
+	// ErrIncomplete means that the job went through the whole bucket and some
+	// objects failed. The [Report] lists them; run the job again.
 	ErrIncomplete = errors.New("blob: job left objects undone")
 
-	// ErrTooManyFailures: the job gave up, since [Job].MaxFailures objects failed.
+	// ErrSkipped means that the job is done and left alone objects of other modes,
+	// since nothing asked for them. Their keys are still in use.
+	ErrSkipped = errors.New("blob: job skipped objects of other modes (name them in Filter.Modes)")
+
+	// ErrTooManyFailures means that the job gave up after [Job].MaxFailures failures.
 	ErrTooManyFailures = errors.New("blob: too many objects failed")
 )
 
@@ -96,11 +100,12 @@ const (
 	OutcomeDone      Outcome = iota + 1 // it is as asked; in a dry run, it would be
 	OutcomeCurrent                      // it was as asked already
 	OutcomeUnmatched                    // it was not asked for
+	OutcomeSkipped                      // it is of another mode, which nothing asked for: see [ErrSkipped]
 	OutcomeDeleted                      // it was deleted since the store listed it
 	OutcomeFailed                       // it is as it was: see Result.Err
 )
 
-var outcomeNames = [...]string{OutcomeDone: "done", OutcomeCurrent: "current", OutcomeUnmatched: "unmatched", OutcomeDeleted: "deleted", OutcomeFailed: "failed"}
+var outcomeNames = [...]string{OutcomeDone: "done", OutcomeCurrent: "current", OutcomeUnmatched: "unmatched", OutcomeSkipped: "skipped", OutcomeDeleted: "deleted", OutcomeFailed: "failed"}
 
 // String names the outcome.
 func (o Outcome) String() string {
@@ -124,6 +129,7 @@ type Counts struct {
 	Done      int64 `json:"done"`
 	Current   int64 `json:"current"`
 	Unmatched int64 `json:"unmatched"`
+	Skipped   int64 `json:"skipped,omitempty"`
 	Deleted   int64 `json:"deleted"`
 	Bytes     int64 `json:"bytes"` // written to the store
 }
@@ -147,6 +153,9 @@ const maxReported = 100
 // String sums the report up.
 func (r *Report) String() string {
 	s := fmt.Sprintf("%d done (%d bytes), %d current, %d unmatched, %d deleted meanwhile, %d failed", r.Done, r.Bytes, r.Current, r.Unmatched, r.Deleted, r.Failed)
+	if r.Skipped > 0 {
+		s += fmt.Sprintf(", %d of other modes skipped", r.Skipped)
+	}
 	if r.DryRun {
 		return "dry run: " + s
 	}
@@ -167,9 +176,10 @@ func (r *Report) undone(n int) error {
 type RewrapOptions struct {
 	Job
 
-	// Filter chooses objects by what they are under now. Without Modes, KeyIDs, To
-	// and From, it chooses those of the mode of the bucket's cipher: that an object
-	// leaves its key service, or its customer's key, has to be asked for.
+	// Filter chooses objects by their present key. Without Modes, KeyIDs, To and
+	// From, Rewrap skips objects of other modes than that of the bucket's cipher and
+	// returns [ErrSkipped]: an object leaves its key service, or its customer's key,
+	// only if you ask for it.
 	Filter Filter
 
 	// To is what to seal under: the newest master key of a ring, a key of a key
@@ -205,6 +215,9 @@ type RewrapOptions struct {
 func Rewrap(ctx context.Context, b *blob.Bucket, opts *RewrapOptions) (*Report, error) {
 	s := storeOf(b)
 	o := valueOr(opts)
+	if err := o.Filter.check(); err != nil {
+		return &Report{DryRun: o.DryRun}, err
+	}
 	stays := o.To == nil && o.From == nil && !o.Filter.narrow()
 	if o.To == nil {
 		o.To = s.Cipher
@@ -248,7 +261,7 @@ func (r *rewrap) look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome,
 	case e.Seal != KeyRef{} && !r.filter.match(e.Seal), env == nil && r.filter.narrow(), e.Kind == stored.KindPlain:
 		return OutcomeUnmatched, nil
 	case r.stays && e.Seal != KeyRef{} && e.Seal.Mode != r.target.Load().Mode():
-		return OutcomeUnmatched, nil
+		return OutcomeSkipped, nil
 	case e.Err != nil:
 		return OutcomeFailed, e.Err
 	}

@@ -106,6 +106,9 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 	if !c.Done {
 		return report, report.undone(len(c.Failed))
 	}
+	if n := c.Counts.Skipped; n > 0 {
+		return report, fmt.Errorf("%w: %d objects", ErrSkipped, n)
+	}
 	return report, nil
 }
 
@@ -136,6 +139,8 @@ func (j *job) pass(ctx context.Context) error {
 			j.c.Counts.Current++
 		case OutcomeUnmatched:
 			j.c.Counts.Unmatched++
+		case OutcomeSkipped:
+			j.c.Counts.Skipped++
 		case OutcomeDeleted:
 			j.c.Counts.Deleted++
 		case OutcomeFailed:

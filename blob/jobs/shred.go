@@ -18,6 +18,9 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
+// ErrNothingToShred means that no object is under the key that was to be shredded.
+var ErrNothingToShred = errors.New("blob: no object is under the key")
+
 // ShredEvent is what a [ShredRecord] tells.
 type ShredEvent string
 
@@ -334,14 +337,23 @@ func (v version) Destroy(ctx context.Context) error {
 // not been refreshed, seals on: what it writes after the record is not in it, and
 // lost all the same.
 //
-// Objects that do not tell what key they are under are recorded as failed. To
-// destroy a key that nothing needs, use [Retire].
+// If no object in buckets is under the key, ShredKey changes nothing and returns
+// [ErrNothingToShred]: the key may have been mistyped. Name a key of a key service by
+// its id or ARN, never by an alias. To destroy a key that nothing needs, use [Retire].
+//
+// Objects that do not tell which key they need are recorded as failed.
 func ShredKey(ctx context.Context, key KeyRef, destroyer KeyDestroyer, record io.Writer, opts *ShredOptions, buckets ...*blob.Bucket) (*ShredReport, error) {
 	report := new(ShredReport)
-	if len(buckets) == 0 || key.KeyID == "" {
-		return report, fmt.Errorf("%w: shredding takes a key with an id, and its buckets", sse.ErrInvalid)
+	if err := key.check(); err != nil {
+		return report, err
+	}
+	if len(buckets) == 0 || key.Mode == sse.ModeCustomer {
+		return report, fmt.Errorf("%w: shredding needs a key with an id, and its buckets", sse.ErrInvalid)
 	}
 	o := valueOr(opts)
+	if err := findUse(ctx, key, o, buckets); err != nil {
+		return report, err
+	}
 	if err := destroyer.Disable(ctx); err != nil {
 		return report, fmt.Errorf("blob: disabling %v: %w", key, err)
 	}
@@ -352,7 +364,7 @@ func ShredKey(ctx context.Context, key KeyRef, destroyer KeyDestroyer, record io
 				return report, err
 			}
 			switch {
-			case e.Seal == key:
+			case key.names(e.Seal):
 				report.Objects++
 				err = r.write(ShredBegins, shredLine(b.Name(), e), nil)
 			case e.Seal == KeyRef{} && e.Kind != stored.KindPlain:
@@ -376,4 +388,19 @@ func ShredKey(ctx context.Context, key KeyRef, destroyer KeyDestroyer, record io
 		return report, errors.Join(err, r.write(ShredFailed, line, err), r.sync())
 	}
 	return report, errors.Join(r.write(ShredDone, line, nil), r.sync())
+}
+
+// findUse returns [ErrNothingToShred] unless an object in buckets is under the key.
+func findUse(ctx context.Context, key KeyRef, o ShredOptions, buckets []*blob.Bucket) error {
+	for _, b := range buckets {
+		for e, err := range Inventory(ctx, b, &InventoryOptions{Workers: o.Workers, Limit: o.Limit}) {
+			if err != nil {
+				return err
+			}
+			if key.names(e.Seal) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("%w: %v", ErrNothingToShred, key)
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -68,7 +69,7 @@ func main() {
 	})
 	check(err)
 	defer bucket.Close()
-	server.Config.Handler = signedurl.NewHandler(bucket.Bucket, signer, nil)
+	server.Config.Handler = signedurl.NewHandler(bucket.Bucket, signer, &signedurl.HandlerOptions{Logger: slog.New(slog.DiscardHandler)})
 	server.Start()
 
 	// Three photos, in three modes. The service is written against *blob.Bucket of

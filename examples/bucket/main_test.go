@@ -31,7 +31,7 @@ func TestProgram(t *testing.T) {
 		`without the customer's key: .*SSE-C`,
 		`shared link: 200, "a beach"\nforged link: 403\n`,
 		`retire: refused, photos/holiday.jpg needs the key\n`,
-		`rewrap: 1 done .* 2 unmatched, 0 changed meanwhile, 0 failed\n`,
+		`rewrap: 1 done .* 2 unmatched, 0 deleted meanwhile, 0 failed\n`,
 		`retire: the old key is destroyed\n`,
 		`all photos open, and so does the link\n\z`,
 	} {

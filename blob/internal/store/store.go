@@ -30,6 +30,7 @@ type Store struct {
 	Cipher       sse.Cipher // of new objects
 	Decrypter    sse.Decrypter
 	Locks        *stored.Locks
+	AllowPlain   bool // whether objects may be plain
 
 	// Admit checks a new envelope against the bucket's policy.
 	Admit func(env *sse.Envelope) error

@@ -47,7 +47,13 @@ type Retirement struct {
 	Objects      int64             `json:"objects"`
 	Names        []jobs.ObjectName `json:"names"` // the first that are under it
 	Unclear      int64             `json:"unclear"`
-	UnclearNames []jobs.ObjectName `json:"unclear_names"` // the first that do not tell what they are under
+	UnclearNames []unclearName     `json:"unclear_names"` // the first that may be under it
+}
+
+// unclearName is an object that may need the key.
+type unclearName struct {
+	jobs.ObjectName
+	Error string `json:"error"`
 }
 
 func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
@@ -139,10 +145,13 @@ func neededBy(used *jobs.InUseError) string {
 
 func (cmd retireCmd) show(c *console.Console, info keyring.Info, used *jobs.InUseError) error {
 	if cmd.JSON {
-		line := Retirement{KeyID: info.ID, State: info.State.String(), Names: []jobs.ObjectName{}, UnclearNames: []jobs.ObjectName{}}
+		line := Retirement{KeyID: info.ID, State: info.State.String(), Names: []jobs.ObjectName{}, UnclearNames: []unclearName{}}
 		if used != nil {
 			line.Objects, line.Unclear = used.Objects, used.Unclear
-			line.Names, line.UnclearNames = append(line.Names, used.Names...), append(line.UnclearNames, used.UnclearNames...)
+			line.Names = append(line.Names, used.Names...)
+			for _, object := range used.UnclearObjects {
+				line.UnclearNames = append(line.UnclearNames, unclearName{object.ObjectName, object.Err.Error()})
+			}
 		}
 		return c.WriteJSON(line)
 	}
@@ -150,15 +159,18 @@ func (cmd retireCmd) show(c *console.Console, info keyring.Info, used *jobs.InUs
 		return c.Printf("%s: key %s is %s: no object needs it\n", message.Printable(cmd.Ring), info.ID, info.State)
 	}
 	var text strings.Builder
-	list := func(names []jobs.ObjectName, all int64, says string) {
-		for _, name := range names {
-			fmt.Fprintf(&text, "%s: %s\n", message.Printable(name.String()), says)
-		}
-		if rest := all - int64(len(names)); rest > 0 {
+	more := func(all int64, shown int) {
+		if rest := all - int64(shown); rest > 0 {
 			fmt.Fprintf(&text, "and %d more\n", rest)
 		}
 	}
-	list(used.Names, used.Objects, "is under the key")
-	list(used.UnclearNames, used.Unclear, "does not tell what key it is under")
+	for _, name := range used.Names {
+		fmt.Fprintf(&text, "%s: is under the key\n", message.Printable(name.String()))
+	}
+	more(used.Objects, len(used.Names))
+	for _, object := range used.UnclearObjects {
+		fmt.Fprintf(&text, "%s: may be under the key: %s\n", message.Printable(object.String()), message.Printable(message.OneLine(object.Err)))
+	}
+	more(used.Unclear, len(used.UnclearObjects))
 	return c.Printf("%s", text.String())
 }

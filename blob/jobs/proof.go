@@ -1,0 +1,107 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// prover decides what proves that an object does not need a version of a ring.
+//
+// An envelope only claims a key. One flipped bit in it, or an edit, can hide that
+// the object needs the version, and destroying the version then loses the object
+// even if somebody repairs the bit. So the prover opens every SSE-S3 envelope,
+// compares the hint in the metadata, and takes an object without an envelope for
+// plain only where plain objects are allowed.
+type prover struct {
+	ring    *keyring.Ring
+	managed sse.Decrypter
+	retired KeyRef
+}
+
+func newProver(ring *keyring.Ring, id string) *prover {
+	return &prover{ring: ring, managed: sse.NewManaged(ring), retired: KeyRef{sse.ModeManaged, id}}
+}
+
+// maxProofs bounds how often the prover looks at an object that other writers change.
+const maxProofs = 4
+
+// prove looks at an object that the listing showed. doubt says why nothing proves
+// which key the object needs, or is nil.
+func (p *prover) prove(ctx context.Context, s *store.Store, object listed) (e Entry, doubt error) {
+	for attempt := 1; ; attempt++ {
+		var env *sse.Envelope
+		e, env = inspectListed(ctx, s, object)
+		if doubt = p.doubt(ctx, s, e, env); doubt == nil || attempt == maxProofs || ctx.Err() != nil {
+			return e, doubt
+		}
+		object.size = -1
+		store.Pause(ctx, attempt) // head and metadata may be of two versions
+	}
+}
+
+func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) error {
+	switch {
+	case e.Kind == stored.KindPlain && !s.AllowPlain:
+		return fmt.Errorf("%w, in a bucket without AllowPlain", stored.ErrPlain)
+	case env == nil:
+		return unclear(e)
+	case keyOf(env) == p.retired:
+		return nil // it is counted as under the version, whatever else it is
+	}
+	attrs, err := s.Inner.Attributes(ctx, e.Key)
+	if err != nil {
+		return s.Absence(ctx, e.Key, err)
+	}
+	if hint, present := stored.ParseHint(attrs.Metadata); present && hint != stored.HintOf(env) {
+		return fmt.Errorf("blob: metadata says %v, envelope says %v (rewrap with Force)", KeyRef{hint.Mode, hint.KeyID}, keyOf(env))
+	}
+	if env.Mode() != sse.ModeManaged {
+		return nil
+	}
+	if _, err := p.managed.Decrypt(ctx, s.Object(e.Key), env); err != nil {
+		return store.KeyError(err)
+	}
+	return nil
+}
+
+// unused returns an [*InUseError] unless every object in the buckets is proved not
+// to need the version.
+func (p *prover) unused(ctx context.Context, o RetireOptions, buckets []*blob.Bucket) error {
+	if len(buckets) == 0 {
+		return fmt.Errorf("%w: no bucket to look into", sse.ErrInvalid)
+	}
+	type result struct {
+		entry Entry
+		doubt error
+	}
+	found := &InUseError{Seal: p.retired}
+	for _, b := range buckets {
+		s := storeOf(b)
+		err := inOrder(ctx, workers(o.Workers), lister(s, ""), func(ctx context.Context, object listed) result {
+			if err := wait(ctx, o.Limit); err != nil {
+				return result{Entry{Key: object.key}, err}
+			}
+			e, doubt := p.prove(ctx, s, object)
+			return result{e, doubt}
+		}, func(_ listed, r result) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if !errors.Is(r.doubt, store.ErrDeleted) {
+				found.add(b.Name(), r.entry, r.doubt)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return found.errOrNil()
+}
