@@ -67,7 +67,7 @@ func TestCopy(t *testing.T) {
 					require.Empty(t, raw.ContentEncoding)
 					var hint stored.Hint
 					require.True(t, attrs.As(&hint))
-					require.Equal(t, stored.Hint{Mode: env.Mode(), KeyID: env.KeyID(), EnvelopeSize: blob.DefaultEnvelopeSize}, hint)
+					require.Equal(t, stored.Hint{Mode: env.Mode(), KeyID: env.KeyID(), EnvelopeSize: blob.DefaultEnvelopeSize, BodyID: env.BodyID()}, hint)
 				})
 			}
 		}

@@ -60,11 +60,10 @@ func (d *bucketDriver) ErrorAs(err error, i any) bool {
 // Attributes implements [driver.Bucket], with one inner request where the object's
 // metadata has the hint.
 func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attributes, error) {
-	a, size, err := d.b.attributes(ctx, key)
+	a, hint, size, err := d.b.attributes(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	hint, _ := stored.ParseHint(a.Metadata)
 	return &driver.Attributes{
 		CacheControl:       a.CacheControl,
 		ContentDisposition: a.ContentDisposition,
@@ -86,18 +85,18 @@ func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attr
 	}, nil
 }
 
-// attributes returns a stored object's attributes and the size of what is in it,
-// of one version.
-func (b *Bucket) attributes(ctx context.Context, key string) (*gcblob.Attributes, int64, error) {
+// attributes returns a stored object's attributes, its hint, and the size of what
+// is in it, of one version.
+func (b *Bucket) attributes(ctx context.Context, key string) (*gcblob.Attributes, stored.Hint, int64, error) {
 	for attempt := 1; ; attempt++ {
 		a, err := b.store.Inner.Attributes(ctx, key)
 		if err != nil {
-			return nil, 0, store.OpenError(err)
+			return nil, stored.Hint{}, 0, store.OpenError(err)
 		}
-		size, err := b.contentSize(ctx, key, a)
+		hint, size, err := b.describe(ctx, key, a)
 		looksDamaged := errors.Is(err, stored.ErrDamaged) || errors.Is(err, sse.ErrTruncated)
 		if !errors.Is(err, ErrChanged) && !looksDamaged || attempt == store.MaxTries {
-			return a, size, err
+			return a, hint, size, err
 		}
 		if looksDamaged {
 			store.Pause(ctx, attempt)
@@ -105,29 +104,31 @@ func (b *Bucket) attributes(ctx context.Context, key string) (*gcblob.Attributes
 	}
 }
 
-// contentSize is the size of what is in a stored object: by its hint, if that can
-// be right, or by a look at it, which may be [ErrChanged].
-func (b *Bucket) contentSize(ctx context.Context, key string, a *gcblob.Attributes) (int64, error) {
+// describe returns what the envelope of a stored object says, and the size of what
+// is in the object: by its hint, if that can be right, or by a look at it, which may
+// be [ErrChanged]. The hint of a plain object is zero.
+func (b *Bucket) describe(ctx context.Context, key string, a *gcblob.Attributes) (stored.Hint, int64, error) {
 	hint, hinted := stored.ParseHint(a.Metadata)
 	if hint.EnvelopeSize > 0 {
 		if size, err := stored.PlaintextSize(a.Size, hint.EnvelopeSize); err == nil {
-			return size, nil
+			return hint, size, nil
 		}
 	}
 	o, err := b.store.Head(ctx, key, a.Size)
 	switch {
 	case err != nil && !errors.Is(err, ErrPlain):
-		return 0, err
+		return stored.Hint{}, 0, err
 	case !o.Version().Same(store.VersionOf(a)):
-		return 0, ErrChanged
+		return stored.Hint{}, 0, ErrChanged
 	case err == nil:
-		return stored.PlaintextSize(a.Size, o.Envelope.Size())
+		size, err := stored.PlaintextSize(a.Size, o.Envelope.Size())
+		return stored.HintOf(o.Envelope), size, err
 	case !b.opts.AllowPlain:
-		return 0, ErrPlain
+		return stored.Hint{}, 0, ErrPlain
 	case hinted:
-		return 0, stored.ErrDamaged
+		return stored.Hint{}, 0, stored.ErrDamaged
 	}
-	return a.Size, nil
+	return stored.Hint{}, a.Size, nil
 }
 
 // Delete implements [driver.Bucket].

@@ -23,6 +23,10 @@ type WriteRequest struct {
 
 	// Context is the object's encryption context: bound, stored in the clear.
 	Context kms.Context
+
+	// Envelope is set by the bucket. Once the writer's Close has succeeded, it is
+	// the envelope under which this write stored the object.
+	Envelope *sse.Envelope
 }
 
 // ReadRequest is what one read can have of its own. A BeforeRead hook gets it

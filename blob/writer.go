@@ -70,6 +70,7 @@ func (b *Bucket) newWriter(ctx context.Context, key, contentType string, opts *d
 		w.Abort()
 		return nil, errLate
 	}
+	req.Envelope = env
 	return &writer{b: b, ctx: ctx, key: key, object: w, body: enc.Writer(w)}, nil
 }
 

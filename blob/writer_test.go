@@ -240,7 +240,7 @@ func TestWhatIsStored(t *testing.T) {
 	require.Equal(t, "gzip", attrs.ContentEncoding)
 	var hint stored.Hint
 	require.True(t, attrs.As(&hint))
-	require.Equal(t, stored.Hint{Mode: sse.ModeKMS, KeyID: "photos-key", EnvelopeSize: 1024}, hint)
+	require.Equal(t, stored.Hint{Mode: sse.ModeKMS, KeyID: "photos-key", EnvelopeSize: 1024, BodyID: hint.BodyID}, hint)
 
 	o, err := b.List(nil).Next(ctx)
 	require.NoError(t, err)
@@ -253,7 +253,7 @@ func TestWhatIsStored(t *testing.T) {
 	attrs, err = b.Attributes(ctx, "long")
 	require.NoError(t, err)
 	require.True(t, attrs.As(&hint))
-	require.Equal(t, stored.Hint{Mode: sse.ModeKMS, EnvelopeSize: 1024}, hint)
+	require.Equal(t, stored.Hint{Mode: sse.ModeKMS, EnvelopeSize: 1024, BodyID: hint.BodyID}, hint)
 
 	// Without a content type nothing looks for one in the ciphertext.
 	require.NoError(t, b.WriteAll(ctx, "typeless", page, &gcblob.WriterOptions{DisableContentTypeDetection: true}))

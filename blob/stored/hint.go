@@ -16,6 +16,7 @@ const (
 	hintMode         = ReservedPrefix + "mode"
 	hintKeyID        = ReservedPrefix + "key-id"
 	hintEnvelopeSize = ReservedPrefix + "envelope-size"
+	hintBodyID       = ReservedPrefix + "body-id"
 
 	// maxHintKeyID bounds the key id in a hint, since stores bound metadata.
 	maxHintKeyID = 512
@@ -31,11 +32,12 @@ type Hint struct {
 	Mode         sse.Mode
 	KeyID        string // empty in SSE-C, and if the id is too long for metadata
 	EnvelopeSize int    // in bytes; the body begins behind them
+	BodyID       string // see [sse.Envelope.BodyID]; empty in objects that lack it
 }
 
 // HintOf returns the hint that describes env.
 func HintOf(env *sse.Envelope) Hint {
-	h := Hint{Mode: env.Mode(), KeyID: env.KeyID(), EnvelopeSize: env.Size()}
+	h := Hint{Mode: env.Mode(), KeyID: env.KeyID(), EnvelopeSize: env.Size(), BodyID: env.BodyID()}
 	if len(h.KeyID) > maxHintKeyID {
 		h.KeyID = ""
 	}
@@ -46,7 +48,7 @@ func HintOf(env *sse.Envelope) Hint {
 func (h Hint) Metadata(md map[string]string) map[string]string {
 	all := CallerMetadata(md)
 	if all == nil {
-		all = make(map[string]string, 4)
+		all = make(map[string]string, 5)
 	}
 	if encoding := md[ContentEncoding]; encoding != "" {
 		all[ContentEncoding] = encoding
@@ -55,6 +57,9 @@ func (h Hint) Metadata(md map[string]string) map[string]string {
 	all[hintEnvelopeSize] = strconv.Itoa(h.EnvelopeSize)
 	if h.KeyID != "" {
 		all[hintKeyID] = h.KeyID
+	}
+	if h.BodyID != "" {
+		all[hintBodyID] = h.BodyID
 	}
 	return all
 }
@@ -75,7 +80,7 @@ func ParseHint(md map[string]string) (hint Hint, present bool) {
 	if hint.Mode.UnmarshalText([]byte(md[hintMode])) != nil {
 		return Hint{}, true
 	}
-	hint.KeyID, hint.EnvelopeSize = md[hintKeyID], size
+	hint.KeyID, hint.EnvelopeSize, hint.BodyID = md[hintKeyID], size, md[hintBodyID]
 	return hint, true
 }
 
