@@ -16,6 +16,8 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
 )
 
 // maxAttempts is how often a GET tries again if the object is replaced between
@@ -39,6 +41,10 @@ func (h *Handler) getOnce(w http.ResponseWriter, r *http.Request, p *Permit) err
 	if err != nil {
 		return err
 	}
+	o := &object{bucket: h.bucket, key: p.Key, attrs: attrs}
+	if hint := (stored.Hint{}); attrs.As(&hint) && hint.BodyID != "" {
+		o.bodyID, attrs.ETag = hint.BodyID, etagOf(hint.BodyID)
+	}
 	if p.IfMatch != "" && p.IfMatch != attrs.ETag {
 		return &httpError{http.StatusPreconditionFailed, "PreconditionFailed", errors.New("signedurl: object has another ETag than the URL is for")}
 	}
@@ -46,7 +52,6 @@ func (h *Handler) getOnce(w http.ResponseWriter, r *http.Request, p *Permit) err
 	if err != nil {
 		return err
 	}
-	o := &object{bucket: h.bucket, key: p.Key, attrs: attrs}
 	switch a.status {
 	case http.StatusOK, http.StatusPartialContent:
 		if r.Method == http.MethodHead {
@@ -67,6 +72,10 @@ func (h *Handler) getOnce(w http.ResponseWriter, r *http.Request, p *Permit) err
 		return nil
 	}
 }
+
+// etagOf returns the ETag of an encrypted object. It names the content: a rewrap
+// changes the store's ETag, and keeps this one.
+func etagOf(bodyID string) string { return strconv.Quote(bodyID) }
 
 // objectHeader returns the headers of a response with the object, apart from those
 // that decide adds.
@@ -192,6 +201,7 @@ type object struct {
 	bucket *gcblob.Bucket
 	key    string
 	attrs  *gcblob.Attributes
+	bodyID string // by the attributes, which are not authentic; empty if plain
 }
 
 // open opens a reader of n bytes from off.
@@ -207,7 +217,10 @@ func (o *object) open(ctx context.Context, off, n int64) (*part, error) {
 	if err != nil {
 		return nil, err
 	}
+	var env *sse.Envelope
 	switch {
+	case r.As(&env) && o.bodyID != "" && env.BodyID() != o.bodyID:
+		err = fmt.Errorf("%w: %q has another body than its attributes say", blob.ErrChanged, o.key)
 	case r.Size() < 0:
 		err = fmt.Errorf("signedurl: store decompresses object: %q (remove its Content-Encoding)", o.key)
 	case r.Size() != o.attrs.Size || r.ModTime().Unix() != o.attrs.ModTime.Unix(): // stores differ in precision

@@ -68,7 +68,8 @@ type HandlerOptions struct {
 // end. HEAD and a 304 report what the store says, and prove nothing.
 //
 // PUT stores the body once all of it has arrived and fits Content-Length and
-// Content-MD5; otherwise it stores nothing. It keeps Content-Type,
+// Content-MD5; otherwise it stores nothing. The response of an encrypted bucket has
+// the ETag of what was stored. It keeps Content-Type,
 // Content-Encoding, Content-Language, Content-Disposition and Cache-Control, and
 // honours If-None-Match: *. It refuses, with 501, what it cannot honour: other
 // conditions, aws-chunked, and headers such as X-Amz-Meta-* and X-Amz-Checksum-*.

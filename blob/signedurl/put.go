@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/blobseal/blobseal/blob"
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 )
@@ -37,6 +38,11 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, p *Permit) error {
 	if opts.ContentMD5 != nil {
 		src.md5 = md5.New()
 	}
+	var wrote *blob.WriteRequest // nil if the bucket does not encrypt
+	opts.BeforeWrite = func(as func(any) bool) error {
+		as(&wrote)
+		return nil
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	dst, err := h.bucket.NewWriter(ctx, p.Key, opts)
@@ -59,6 +65,9 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, p *Permit) error {
 	}
 	if err := dst.Close(); err != nil {
 		return err
+	}
+	if wrote != nil {
+		w.Header().Set("Etag", etagOf(wrote.Envelope.BodyID()))
 	}
 	w.WriteHeader(http.StatusOK)
 	return nil
