@@ -26,10 +26,10 @@ type RetireOptions struct {
 	// Destroy destroys the version, once it has been disabled for Quarantine.
 	Destroy bool
 
-	// Quarantine is how long that is; 0 means DefaultQuarantine. It has to be
-	// longer than the longest upload, and than any process that writes to the
-	// buckets goes on without refreshing its ring. [NoQuarantine] is for where
-	// nobody else writes.
+	// Quarantine is how long that is; 0 means DefaultQuarantine. Make it longer than
+	// the longest upload, than the time that any process writes without refreshing its
+	// ring, and than the difference between the clocks of the process that disabled the
+	// version and this one. [NoQuarantine] is for buckets that nobody else writes to.
 	Quarantine time.Duration
 
 	// Workers is how many objects are looked at at once; 0 means 8.
@@ -108,19 +108,17 @@ func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOpti
 	if end := info.Changed.Add(o.Quarantine); o.Quarantine > 0 && looked.Before(end) {
 		return info, fmt.Errorf("%w: %s may be destroyed from %s on", ErrQuarantine, id, end.Format(time.RFC3339))
 	}
-	// An inventory takes its time, in which somebody may have enabled the version.
-	if err := ring.Refresh(ctx); err != nil {
-		return info, fmt.Errorf("blob: retiring %s: %w", id, err)
-	}
-	now, err := versionOf(ring, id)
+	// The look took its time, and somebody may have enabled the version since.
+	destroyed, err := ring.SetStateIf(ctx, id, keyring.Destroyed, func(now keyring.Info) error {
+		if now.State != info.State || !now.Changed.Equal(info.Changed) {
+			return fmt.Errorf("%w: %s was enabled meanwhile", ErrQuarantine, id)
+		}
+		return nil
+	})
 	if err != nil {
-		return now, fmt.Errorf("blob: retiring %s: %w", id, err)
-	}
-	if now.State != info.State || !now.Changed.Equal(info.Changed) {
-		return now, fmt.Errorf("%w: %s was enabled meanwhile", ErrQuarantine, id)
-	}
-	destroyed, err := ring.SetState(ctx, id, keyring.Destroyed)
-	if err != nil {
+		if now, findErr := versionOf(ring, id); findErr == nil {
+			info = now
+		}
 		return info, fmt.Errorf("blob: retiring %s: %w", id, err)
 	}
 	return destroyed, nil

@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -327,4 +328,49 @@ func TestRetireAndAReplicaOfYesterday(t *testing.T) {
 	require.Equal(t, keyring.Destroyed, info.State)
 	require.Equal(t, content(50_000), readAll(t, b.Bucket, "a"))
 	require.Equal(t, content(10), readAll(t, b.Bucket, "b"))
+}
+
+// enabler is a ring's store in which another process enables a version at the last
+// moment: when the document without it is about to be written.
+type enabler struct {
+	keyring.Store
+	before func()
+}
+
+func (e *enabler) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	if before := e.before; before != nil {
+		e.before = nil
+		before()
+	}
+	return e.Store.Swap(ctx, version, data)
+}
+
+// TestRetireGivesWayToEnable: the last look at the version and its destruction are one
+// compare-and-swap.
+func TestRetireGivesWayToEnable(t *testing.T) {
+	root, err := keyring.NewKeyRoot(content(32))
+	require.NoError(t, err)
+	store := &enabler{Store: keyring.NewMemStore()}
+	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	require.NoError(t, err)
+	other, err := keyring.Open(ctx, store.Store, root, nil)
+	require.NoError(t, err)
+	b := newBucketWith(t, newMem(t), sse.NewManaged(ring), &blob.Options{})
+	old := primary(t, ring)
+	require.NoError(t, b.WriteAll(ctx, "a", nil, nil))
+	_, err = ring.Rotate(ctx)
+	require.NoError(t, err)
+	_, err = jobs.Rewrap(ctx, b, nil)
+	require.NoError(t, err)
+	_, err = jobs.Retire(ctx, ring, old, nil, b)
+	require.NoError(t, err)
+
+	store.before = func() {
+		_, err := other.SetState(ctx, old, keyring.Enabled)
+		require.NoError(t, err)
+	}
+	info, err := jobs.Retire(ctx, ring, old, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, b)
+	require.ErrorIs(t, err, jobs.ErrQuarantine)
+	require.Nil(t, store.before)
+	require.Equal(t, keyring.Enabled, info.State)
 }
