@@ -156,7 +156,7 @@ func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse
 		return nil, err
 	}
 	obj := b.store.Object(c.dst)
-	obj.Context = c.req.Context
+	obj.Context, obj.AnyContext = c.req.Context, c.req.Context == nil
 	env2, err := cipher.Rewrap(ctx, obj, d)
 	if err != nil {
 		return nil, store.KeyError(err)

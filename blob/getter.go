@@ -132,7 +132,7 @@ func (g *getter) decrypt(env *sse.Envelope) (*sse.Decryption, error) {
 func (b *Bucket) decrypt(ctx context.Context, key string, env *sse.Envelope, req *ReadRequest) (*sse.Decryption, error) {
 	dec, _ := b.decrypter(env.Mode(), req)
 	obj := b.store.Object(key)
-	obj.Context = req.Context
+	obj.Context, obj.AnyContext = req.Context, req.Context == nil
 	d, err := dec.Decrypt(ctx, obj, env)
 	return d, store.KeyError(err)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/blobseal/blobseal/internal/chunked"
@@ -131,10 +130,9 @@ func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decrypti
 	if err != nil {
 		return nil, err
 	}
-	if err := env.checkContext(obj); err != nil {
+	if obj, err = obj.opened(env); err != nil {
 		return nil, err
 	}
-	obj.Context = env.Context()
 	name := resource(obj)
 	ec, err := keyContext(obj, name, env.BucketKey())
 	if err != nil {
@@ -186,8 +184,9 @@ func (k *KMS) notAccepted(what, key string) error {
 
 // Rewrap implements [Cipher], under a new data key of the service's key.
 func (k *KMS) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error) {
-	if obj.Context == nil {
-		obj.Context = d.envelope.Context()
+	obj, err := obj.rewrapped(d)
+	if err != nil {
+		return nil, err
 	}
 	dk, err := k.generate(ctx, obj)
 	if err != nil {
@@ -217,7 +216,7 @@ func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
 	if k.keyID == "" {
 		return nil, fmt.Errorf("%w: this SSE-KMS cipher has no key id and only opens objects", ErrInvalid)
 	}
-	if err := checkCallerContext(obj.Context); err != nil {
+	if err := obj.check(); err != nil {
 		return nil, err
 	}
 	name := resource(obj)
@@ -270,14 +269,4 @@ func keyContext(obj Object, name string, bucketKey bool) (kms.Context, error) {
 	}
 	ec[ContextObject] = name
 	return ec, nil
-}
-
-// checkCallerContext refuses the names that are not a caller's to set.
-func checkCallerContext(c kms.Context) error {
-	for name := range c {
-		if strings.HasPrefix(name, reservedPrefix) {
-			return fmt.Errorf("%w: %q in the encryption context is reserved", ErrInvalid, name)
-		}
-	}
-	return nil
 }

@@ -46,7 +46,7 @@ func TestKMSContext(t *testing.T) {
 		require.Equal(t, object.Context, env.Context())
 		// Either way of writing is read by either way of reading.
 		for _, opts := range []*sse.KMSOptions{{Accept: sse.AnyKey}, {Accept: sse.AnyKey, BucketKey: true}} {
-			_, err = newKMS(t, fake, "", opts).Decrypt(ctx, sse.Object{Bucket: object.Bucket, Key: object.Key}, env)
+			_, err = newKMS(t, fake, "", opts).Decrypt(ctx, anyContext(object), env)
 			require.NoError(t, err)
 		}
 		calls := fake.Calls()
@@ -254,7 +254,7 @@ func TestRewrapToKMS(t *testing.T) {
 	require.NoError(t, err)
 	second := newKMS(t, fake, "second", &sse.KMSOptions{BucketKey: true})
 	both := newKMS(t, fake, kmsKey, &sse.KMSOptions{Accept: func(id string) bool { return id == "second" }})
-	moved, err := second.Rewrap(t.Context(), sse.Object{Bucket: object.Bucket, Key: object.Key}, d)
+	moved, err := second.Rewrap(t.Context(), anyContext(object), d)
 	require.NoError(t, err)
 	require.Equal(t, "second", moved.KeyID())
 	require.True(t, moved.BucketKey())

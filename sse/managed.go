@@ -35,7 +35,8 @@ func (m *Managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decr
 	if err := env.require(ModeManaged); err != nil {
 		return nil, err
 	}
-	if err := env.checkContext(obj); err != nil {
+	obj, err := obj.opened(env)
+	if err != nil {
 		return nil, err
 	}
 	key, err := m.ring.Key(ctx, env.keyID)

@@ -73,7 +73,7 @@ func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte) 
 // context is what the envelope stores of obj's: the caller's pairs, and whether
 // the key service bound the bucket alone.
 func (w wrapping) context(obj Object) (pairs, error) {
-	if err := checkCallerContext(obj.Context); err != nil {
+	if err := obj.check(); err != nil {
 		return "", err
 	}
 	switch {
@@ -89,7 +89,8 @@ func (w wrapping) context(obj Object) (pairs, error) {
 
 // decrypt opens env's data key for obj with the key that sealed it.
 func decrypt(kek opener, obj Object, env *Envelope) (*Decryption, error) {
-	if err := env.checkContext(obj); err != nil {
+	obj, err := obj.opened(env)
+	if err != nil {
 		return nil, err
 	}
 	context, err := env.sealContext(obj)
@@ -115,19 +116,11 @@ func decrypt(kek opener, obj Object, env *Envelope) (*Decryption, error) {
 	return &Decryption{envelope: env, dek: dek, body: body}, nil
 }
 
-// checkContext returns ErrKey if obj states a context that is not e's. It comes
-// before the keeper of the KEK is asked: SPEC.md, ERR-5.
-func (e *Envelope) checkContext(obj Object) error {
-	if obj.Context != nil && !obj.Context.Equal(e.Context()) {
-		return fmt.Errorf("%w (the encryption context differs)", ErrKey)
-	}
-	return nil
-}
-
 // rewrap seals d's data key for obj; see [Cipher].
 func (w wrapping) rewrap(obj Object, d *Decryption) (*Envelope, error) {
-	if obj.Context == nil {
-		obj.Context = d.envelope.Context()
+	obj, err := obj.rewrapped(d)
+	if err != nil {
+		return nil, err
 	}
 	env, err := w.seal(obj, d.dek, d.envelope.head)
 	if err != nil {

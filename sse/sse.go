@@ -50,25 +50,75 @@ package sse
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/blobseal/blobseal/internal/chunked"
 	"github.com/blobseal/blobseal/kms"
 )
 
-// Object identifies what is encrypted. It is authenticated and not stored: who
-// opens an object says which one it should be, and an envelope that was moved to
-// another name does not open. Bucket and Key are compared byte by byte, never
-// cleaned or joined; each holds at most 65,535 bytes, and both may be empty.
-//
-// Context holds the caller's own pairs. They are bound like the name, stored in
-// the envelope in the clear, and at most 8,192 bytes long in its encoding. When
-// an object is opened or rewrapped, a nil Context stands for the stored pairs,
-// and one that is not nil must equal them, or replaces them. Names that begin with
-// "blobseal:" are [ErrInvalid].
+// Object identifies what is encrypted. Bucket, Key and Context are authenticated.
+// Bucket and Key are not stored: whoever opens an object says which object it
+// should be, and a moved envelope does not open. They are compared byte by byte,
+// never cleaned or joined. Each holds at most 65,535 bytes and may be empty, as
+// for files that belong to no bucket.
 type Object struct {
 	Bucket, Key string
-	Context     kms.Context
+
+	// Context holds more claims about the object, such as its tenant. To open
+	// the object, state the same pairs: a nil Context opens only objects
+	// without any. The envelope stores the pairs in the clear, in at most 8,192
+	// bytes. Names that begin with "blobseal:" are [ErrInvalid].
+	Context kms.Context
+
+	// AnyContext opens or rewraps the object whatever context its envelope
+	// stores. Set it in tools that serve all tenants, never for a request of
+	// one. It is [ErrInvalid] together with Context, and for Encrypt.
+	AnyContext bool
 }
+
+// check refuses what no new envelope can hold.
+func (obj Object) check() error {
+	if obj.AnyContext {
+		return fmt.Errorf("%w: Object.AnyContext is set for a new object (set Context, or nothing)", ErrInvalid)
+	}
+	for name := range obj.Context {
+		if strings.HasPrefix(name, reservedPrefix) {
+			return fmt.Errorf("%w: %q in the encryption context is reserved", ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+// opened returns obj with the context that env stores, if obj may open env.
+func (obj Object) opened(env *Envelope) (Object, error) {
+	stored := env.Context()
+	switch {
+	case obj.AnyContext && obj.Context != nil:
+		return obj, errBothContexts
+	case !obj.AnyContext && !obj.Context.Equal(stored):
+		return obj, fmt.Errorf("%w (encryption context differs: state it in Object.Context)", ErrKey)
+	}
+	obj.Context, obj.AnyContext = stored, false
+	return obj, nil
+}
+
+// rewrapped returns obj with the context of its new envelope. A context must
+// not get lost because a caller forgot it.
+func (obj Object) rewrapped(d *Decryption) (Object, error) {
+	stored := d.envelope.Context()
+	switch {
+	case obj.AnyContext && obj.Context != nil:
+		return obj, errBothContexts
+	case obj.AnyContext:
+		obj.Context, obj.AnyContext = stored, false
+	case obj.Context == nil && len(stored) > 0:
+		return obj, fmt.Errorf("%w: Rewrap would drop the encryption context (state it, or set AnyContext; an empty Context drops it)", ErrInvalid)
+	}
+	return obj, nil
+}
+
+var errBothContexts = fmt.Errorf("%w: Object.Context and AnyContext are both set", ErrInvalid)
 
 // Encrypter starts the encryption of objects. Implementations are safe for
 // concurrent use.
@@ -92,11 +142,14 @@ type Cipher interface {
 	Encrypter
 	Decrypter
 
-	// Rewrap returns a new envelope for the body that d opens: its data key
-	// sealed again, under this Cipher's current key and for obj, which may be
-	// another name or have another context. d may come from another Cipher, of
-	// this mode or another; the body stays as it is. The new envelope is padded
-	// to the size of d's where it fits, so that a store can replace it in place.
+	// Rewrap returns a new envelope for the body that d opens. Its data key is
+	// sealed again, under this Cipher's current key and for obj, which may have
+	// another name. d may come from any Cipher. The body does not change. If the
+	// new envelope fits, it is padded to the size of d's, so that a store can
+	// replace it in place.
+	//
+	// obj.Context replaces the stored context; to keep that, state it or set
+	// AnyContext. A nil Context is [ErrInvalid] if there is one to lose.
 	//
 	// The old envelope still opens the body for whoever has it and its key.
 	Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error)

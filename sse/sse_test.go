@@ -84,6 +84,11 @@ func ciphers(t testing.TB) map[sse.Mode][2]sse.Cipher {
 	}
 }
 
+// anyContext returns obj without a statement about its context.
+func anyContext(obj sse.Object) sse.Object {
+	return sse.Object{Bucket: obj.Bucket, Key: obj.Key, AnyContext: true}
+}
+
 // seal returns a self-contained object.
 func seal(t testing.TB, enc sse.Encrypter, obj sse.Object, plaintext []byte, opts *sse.WriterOptions) []byte {
 	t.Helper()
@@ -377,6 +382,7 @@ func TestWrongObject(t *testing.T) {
 			"empty":         {},
 			"fewer pairs":   {Bucket: object.Bucket, Key: object.Key, Context: kms.Context{"team": "blue"}},
 			"no pairs":      {Bucket: object.Bucket, Key: object.Key, Context: kms.Context{}},
+			"nil pairs":     {Bucket: object.Bucket, Key: object.Key},
 			"other case":    {Bucket: object.Bucket, Key: object.Key, Context: kms.Context{"Team": "blue", "case": "17"}},
 			"other value":   {Bucket: object.Bucket, Key: object.Key, Context: kms.Context{"team": "blu", "case": "17"}},
 			"more pairs":    {Bucket: object.Bucket, Key: object.Key, Context: kms.Context{"team": "blue", "case": "17", "x": ""}},
@@ -388,7 +394,7 @@ func TestWrongObject(t *testing.T) {
 			require.ErrorIs(t, err, sse.ErrKey, "%v, %s", mode, name)
 		}
 		for name, obj := range map[string]sse.Object{
-			"stored context": {Bucket: object.Bucket, Key: object.Key},
+			"any context":    anyContext(object),
 			"stated context": {Bucket: object.Bucket, Key: object.Key, Context: kms.Context{"case": "17", "team": "blue"}},
 		} {
 			got, err := open(cs[0], obj, data)
@@ -425,6 +431,31 @@ func TestModesAreExclusive(t *testing.T) {
 	}
 }
 
+// TestAnyContextIsExplicit: a caller who forgets the context gets an error, and
+// loses nothing.
+func TestAnyContextIsExplicit(t *testing.T) {
+	ctx := t.Context()
+	forgotten := sse.Object{Bucket: object.Bucket, Key: object.Key}
+	both := anyContext(object)
+	both.Context = object.Context
+	for mode, cs := range ciphers(t) {
+		_, err := cs[0].Encrypt(ctx, anyContext(object))
+		require.ErrorIs(t, err, sse.ErrInvalid, mode)
+		e, err := cs[0].Encrypt(ctx, object)
+		require.NoError(t, err)
+		_, err = cs[0].Decrypt(ctx, forgotten, e.Envelope())
+		require.ErrorIs(t, err, sse.ErrKey, mode)
+		_, err = cs[0].Decrypt(ctx, both, e.Envelope())
+		require.ErrorIs(t, err, sse.ErrInvalid, mode)
+		d, err := cs[0].Decrypt(ctx, object, e.Envelope())
+		require.NoError(t, err)
+		for _, obj := range []sse.Object{forgotten, both} {
+			_, err = cs[0].Rewrap(ctx, obj, d)
+			require.ErrorIs(t, err, sse.ErrInvalid, mode)
+		}
+	}
+}
+
 // TestRewrap goes from every cipher to every other, and to other names and
 // contexts; the body stays as it is. SPEC SEAL-5
 func TestRewrap(t *testing.T) {
@@ -438,8 +469,9 @@ func TestRewrap(t *testing.T) {
 	for _, from := range all {
 		for _, to := range all {
 			for _, target := range []struct{ ask, then sse.Object }{
-				{sse.Object{Bucket: object.Bucket, Key: object.Key}, object},
-				{sse.Object{Bucket: "archive", Key: "cat"}, sse.Object{Bucket: "archive", Key: "cat", Context: object.Context}},
+				{object, object},
+				{anyContext(object), object},
+				{sse.Object{Bucket: "archive", Key: "cat", AnyContext: true}, sse.Object{Bucket: "archive", Key: "cat", Context: object.Context}},
 				{renamed, renamed},
 				{sse.Object{Context: kms.Context{}}, sse.Object{}},
 			} {

@@ -512,7 +512,7 @@ func TestStrangerReadsAPassphraseRing(t *testing.T) {
 		require.Equal(t, id, primary.ID())
 
 		object := strangerObject(strangerKEK(master), id, obj.Bucket, obj.Key, plain)
-		r, err := sse.NewReader(ctx, bytes.NewReader(object), sse.NewManaged(opened), obj)
+		r, err := sse.NewReader(ctx, bytes.NewReader(object), sse.NewManaged(opened), anyContext(obj))
 		require.NoError(t, err)
 		got, err := io.ReadAll(r)
 		require.NoError(t, err)

@@ -160,7 +160,7 @@ func check(ctx context.Context, s *store.Store, object listed, o CheckOptions) F
 
 // open opens an object as far as asked.
 func open(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope, o CheckOptions) error {
-	d, err := o.From.Decrypt(ctx, s.Object(e.Key), env)
+	d, err := o.From.Decrypt(ctx, s.Existing(e.Key), env)
 	if err != nil {
 		return store.KeyError(err)
 	}

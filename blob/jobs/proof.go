@@ -65,7 +65,7 @@ func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, env *sse.En
 	if env.Mode() != sse.ModeManaged {
 		return nil
 	}
-	if _, err := p.managed.Decrypt(ctx, s.Object(e.Key), env); err != nil {
+	if _, err := p.managed.Decrypt(ctx, s.Existing(e.Key), env); err != nil {
 		return store.KeyError(err)
 	}
 	return nil

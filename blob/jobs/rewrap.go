@@ -270,7 +270,7 @@ func (r *rewrap) look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome,
 		return OutcomeDone, nil
 	}
 	if env.Mode() == sse.ModeCustomer { // whose keys have no ids
-		if _, err := r.to.Decrypt(ctx, r.s.Object(e.Key), env); errors.Is(err, sse.ErrKey) {
+		if _, err := r.to.Decrypt(ctx, r.s.Existing(e.Key), env); errors.Is(err, sse.ErrKey) {
 			return OutcomeDone, nil
 		}
 	}
@@ -278,11 +278,11 @@ func (r *rewrap) look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome,
 }
 
 func (r *rewrap) convert(ctx context.Context, key string, env *sse.Envelope, body io.Reader) (*sse.Envelope, io.Reader, error) {
-	d, err := r.from.Decrypt(ctx, r.s.Object(key), env)
+	d, err := r.from.Decrypt(ctx, r.s.Existing(key), env)
 	if err != nil {
 		return nil, nil, err
 	}
-	sealed, err := r.to.Rewrap(ctx, r.s.Object(key), d)
+	sealed, err := r.to.Rewrap(ctx, r.s.Existing(key), d)
 	if err != nil {
 		return nil, nil, err
 	}

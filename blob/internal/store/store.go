@@ -39,8 +39,13 @@ type Store struct {
 	IfUnchanged func(as func(any) bool, attrs *gcblob.Attributes) error
 }
 
-// Object returns the identity of the object at key, for any context.
+// Object returns the identity of a new object at key, without a context.
 func (s *Store) Object(key string) sse.Object { return sse.Object{Bucket: s.Name, Key: key} }
+
+// Existing is Object for a stored object, whatever context that has.
+func (s *Store) Existing(key string) sse.Object {
+	return sse.Object{Bucket: s.Name, Key: key, AnyContext: true}
+}
 
 // Fit checks an envelope that is about to be written and pads it to the bucket's
 // envelope size.

@@ -62,12 +62,13 @@ func (cmd Rewrap) Run(ctx context.Context, c *console.Console) (err error) {
 	if job.from, err = cmd.object(); err != nil {
 		return err
 	}
-	job.to = sse.Object{Bucket: job.from.Bucket, Key: job.from.Key} // and the stored context
+	job.to = sse.Object{Bucket: job.from.Bucket, Key: job.from.Key}
 	if cmd.ToObject != nil {
 		if job.to, err = parseObject("--to-object", *cmd.ToObject); err != nil {
 			return err
 		}
 	}
+	job.to.AnyContext = true // keeps the stored context
 	if job.source, err = source.Open(ctx, c); err != nil {
 		return err
 	}
