@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
-	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -33,7 +33,7 @@ func used(t *testing.T) {
 func TestAuditShow(t *testing.T) {
 	used(t)
 	arn := records(t)[0].KeyID
-	id := keys.ShortKey(arn)
+	id := message.ShortKey(arn)
 	text := ok(t, "audit", "show", "--kms", "my.kms")
 	require.Regexp(t, `^TIME +PRINCIPAL +OPERATION +KEY +RESOURCE +OUTCOME
 \S+Z  user:\S+ +CreateKey +`+id+`  - +success
@@ -139,8 +139,8 @@ func TestAuditVerify(t *testing.T) {
 	t.Run("files", func(t *testing.T) {
 		blobseal("audit", "verify", "none").fails(t, 1, "none: no such file or directory")
 		blobseal("audit", "verify", "none/none").fails(t, 1, "none/none: no such file or directory")
-		blobseal("audit", "verify", "my.kms").fails(t, 1, "my.kms: is a directory; for that of a key service give --kms my.kms")
-		blobseal("audit", "show", "my.kms").fails(t, 1, "my.kms: is a directory; for that of a key service give --kms my.kms")
+		blobseal("audit", "verify", "my.kms").fails(t, 1, "my.kms: is a directory (for the trail of a key service give --kms my.kms)")
+		blobseal("audit", "show", "my.kms").fails(t, 1, "my.kms: is a directory (for the trail of a key service give --kms my.kms)")
 		blobseal("audit", "show", "--kms", "none").fails(t, 1, "none/audit.jsonl: no such file or directory")
 	})
 }
@@ -180,7 +180,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 			sink, err := audit.OpenFileSink("my.kms/audit.jsonl", nil)
 			require.NoError(t, err)
 			return func() { require.NoError(t, sink.Close()) }
-		}, "another process holds the audit trail"},
+		}, "another process has the audit trail open"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			workspace(t)
@@ -206,7 +206,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 				c := console.New(strings.NewReader(""), &out, &errout)
 				c.AuditWait = 30 * time.Millisecond
 				res := result{runOn(t.Context(), c, cmd), out.String(), errout.String()}
-				res.fails(t, 1, "not recorded in the audit trail, and so not done: ")
+				res.fails(t, 1, "not done, because the audit trail could not record it: ")
 				require.Contains(t, res.errout, test.says)
 				if name == "a broken trail" {
 					require.Contains(t, res.errout, "move my.kms/audit.jsonl and my.kms/audit.jsonl.* to another directory, to start a new trail")

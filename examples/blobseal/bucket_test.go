@@ -85,7 +85,7 @@ func TestBucketLife(t *testing.T) {
 	require.Contains(t, inventory, "file://./photos: 3 objects, ")
 
 	retire := args("bucket", "retire", bucketURL, ring, old)
-	blobseal(retire...).fails(t, 1, "my.ring: the key is the newest one, which seals new files: rotate first")
+	blobseal(retire...).fails(t, 1, "my.ring: the version is the newest, which seals new files (rotate first)")
 	ok(t, args("ring", "rotate", ring)...)
 	newest := ringKeys(t).Keys[1].ID
 	res := blobseal(retire...)
@@ -112,7 +112,7 @@ func TestBucketLife(t *testing.T) {
 	res.fails(t, 1, "my.ring: key "+old+" is not destroyed yet: it is disabled since ")
 	require.Contains(t, res.errout, "repeat the command from ")
 	require.Equal(t, "my.ring: key "+old+" is destroyed: no object needs it\n", ok(t, args(retire, "--destroy", "--yes", "--quarantine", "0")...))
-	blobseal(retire...).fails(t, 1, "the key was destroyed")
+	blobseal(retire...).fails(t, 1, "the version was destroyed")
 
 	for _, name := range []string{"a.jpg", "2026/b.jpg", "2026/c.jpg"} {
 		require.Equal(t, "picture of "+name, get(t, ring, name))
@@ -202,7 +202,7 @@ func TestBucketFailures(t *testing.T) {
 
 	res := blobseal(args("bucket", "rewrap", bucketURL, ring)...)
 	res.fails(t, 1, "file://./photos: 1 object failed, unchanged; the same command tries again")
-	require.Contains(t, res.out, "b: FAILED: wrong key, or sealed for another object or for a bucket of another name than photos, or edited envelope\n")
+	require.Contains(t, res.out, "b: FAILED: wrong key, or sealed for another object or for a bucket that is not named photos, or edited envelope\n")
 	require.Contains(t, res.out, ": 2 objects rewrapped to ")
 	require.Contains(t, res.out, " 1 failed\n")
 
@@ -285,7 +285,7 @@ func TestBucketCheck(t *testing.T) {
 	foreign := "foreign: WRONG KEY: wrong key, or sealed for another object .*"
 	unencrypted := "plain: PLAIN: it is not encrypted; --allow-plain lets that be"
 	noCustomer := `customers: NO KEY: sealed under a customer key \(SSE-C\): give --customer-key-file`
-	noKMS := `kms: NO KEY: sealed under a key service's key \(SSE-KMS\): give --kms and its root`
+	noKMS := `kms: NO KEY: sealed under a key service \(SSE-KMS\): give --kms and its root`
 	check([]string{noCustomer, foreign, head, noKMS, unencrypted}, "file://./photos: 5 of 9 objects cannot be read")
 	check([]string{noCustomer, "flipped: DAMAGED: damaged: chunk 1 is not authentic, at byte 16384 of the plaintext", foreign, head, noKMS, unencrypted,
 		"short: .*"}, "7 of 9 objects", "--depth", "bodies")
@@ -309,13 +309,13 @@ func TestBucketCheck(t *testing.T) {
 	ok(t, args("ring", "disable", ring, before)...)
 	res = blobseal(args("bucket", "check", bucketURL, ring, "--prefix", "good")...)
 	res.fails(t, 1, "1 of 1 object")
-	require.Contains(t, res.out, "good: NO KEY: sealed under key "+before+", which is disabled; enable it with: blobseal ring enable "+before)
+	require.Contains(t, res.out, "good: NO KEY: sealed under version "+before+", which is disabled (enable it with: blobseal ring enable "+before)
 }
 
 func TestBucketEncryptExisting(t *testing.T) {
 	album(t, ring, "sealed")
 	plainly(t, "poem", "roses are red")
-	blobseal(args("bucket", "get", bucketURL, ring, "poem", "-")...).fails(t, 1, "poem: not encrypted; --allow-plain reads it, and encrypt-existing encrypts it")
+	blobseal(args("bucket", "get", bucketURL, ring, "poem", "-")...).fails(t, 1, "poem: not encrypted (--allow-plain reads it, encrypt-existing encrypts it)")
 	require.Equal(t, "roses are red", get(t, ring, "poem", "--allow-plain"))
 	encrypt := args("bucket", "encrypt-existing", bucketURL, ring)
 	require.Contains(t, ok(t, args(encrypt, "--dry-run")...), ": 1 object would be encrypted under SSE-S3 key ")
@@ -372,13 +372,13 @@ func TestBucketShred(t *testing.T) {
 		ok(t, args("ring", "rotate", ring)...)
 		require.Equal(t, "file://./photos: SSE-S3 key "+old+" sealed 1 object here; the key is destroyed\n", ok(t, args(shred, ring, "--yes", "--key-id", old)...))
 		require.Equal(t, []string{"shred u8/a", "shred <nil>", "shredded <nil>"}, events())
-		blobseal(args("bucket", "get", bucketURL, ring, "u8/a", "-")...).fails(t, 1, "u8/a: sealed under key "+old+", which was destroyed")
+		blobseal(args("bucket", "get", bucketURL, ring, "u8/a", "-")...).fails(t, 1, "u8/a: sealed under version "+old+", which was destroyed")
 	})
 	t.Run("a service's key", func(t *testing.T) {
 		put(t, photos, "k", "x")
 		require.Contains(t, ok(t, args(shred, service, "--yes", "--key-id", "alias/photos", "--days", "7")...), " sealed 1 object here; the key is disabled, and is deleted after some days")
-		blobseal(args("bucket", "get", bucketURL, service, "k", "-")...).fails(t, 1, "waits to be deleted")
-		blobseal(args(shred, service, "--yes", "--key-id", "alias/photos")...).fails(t, 1, "waits to be deleted")
+		blobseal(args("bucket", "get", bucketURL, service, "k", "-")...).fails(t, 1, "pending deletion")
+		blobseal(args(shred, service, "--yes", "--key-id", "alias/photos")...).fails(t, 1, "pending deletion")
 	})
 }
 
@@ -474,9 +474,9 @@ func TestBucketRefuses(t *testing.T) {
 		"no object":            {args("bucket", "get", bucketURL, ring, "none", "-"), "none: no such object"},
 		"range":                {args("bucket", "get", bucketURL, ring, "--range", "5-100", "a", "-"), "a: --range is beyond the end: the last byte is 11"},
 		"output exists":        {args("bucket", "get", bucketURL, ring, "a", "plain"), "plain: already exists; --force replaces it"},
-		"another ring":         {args("bucket", "get", bucketURL, otherRing, "a", "out"), "a: sealed under key "},
-		"another name":         {args("bucket", "get", bucketURL, ring, "--name", "pictures", "a", "out"), "a bucket of another name than pictures"},
-		"another mode":         {args("bucket", "get", bucketURL, customer, "a", "out"), "a: sealed under a ring's key (SSE-S3): give --ring and its root"},
+		"another ring":         {args("bucket", "get", bucketURL, otherRing, "a", "out"), "a: sealed under version "},
+		"another name":         {args("bucket", "get", bucketURL, ring, "--name", "pictures", "a", "out"), "a bucket that is not named pictures"},
+		"another mode":         {args("bucket", "get", bucketURL, customer, "a", "out"), "a: sealed under a ring (SSE-S3): give --ring and its root"},
 		"another service key":  {args("bucket", "get", bucketURL, service, "--kms-key", "alias/none", "k", "out"), `no such key: "alias/none"`},
 		"not permitted":        {args("bucket", "get", bucketURL, service, "--principal", "user:bob", "k", "out"), `"user:bob" may not Decrypt`},
 		"put, not permitted":   {args("bucket", "put", bucketURL, photos, "--principal", "user:bob", "plain", "new"), `"user:bob" may not GenerateDataKey`},
@@ -484,7 +484,7 @@ func TestBucketRefuses(t *testing.T) {
 		"put, bad name":        {args("bucket", "put", bucketURL, ring, "plain", "x.attrs"), `x.attrs: file extension ".attrs" is reserved`},
 		"rewrap of the denied": {args("bucket", "rewrap", bucketURL, ring, "--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-kms-key", "alias/photos", "--principal", "user:bob"), `"user:bob" may not GenerateDataKey`},
 		"rewrap, no ring":      {args("bucket", "rewrap", bucketURL, "--ring", "none", "--root-key-file", "root.key"), "none: no such ring"},
-		"retire, unknown key":  {args("bucket", "retire", bucketURL, ring, "00000000"), "my.ring: the ring has no such key"},
+		"retire, unknown key":  {args("bucket", "retire", bucketURL, ring, "00000000"), "my.ring: the ring has no such version"},
 		"retire, no directory": {args("bucket", "retire", none, ring, ringKeys(t).Keys[0].ID), "rotate first"},
 		"store down":           {args("bucket", "inventory", "--bucket", "s3://photos?endpoint=http://127.0.0.1:1&use_path_style=true&region=us-east-1"), "s3://photos: the store does not answer: dial tcp 127.0.0.1:1"},
 		"bad secret":           {args("bucket", "sign", "--secret-file", "plain", "--base-url", "http://localhost/", "a"), "plain: not a key"},
@@ -503,7 +503,7 @@ func TestBucketRefuses(t *testing.T) {
 	t.Run("rewrap with another ring", func(t *testing.T) {
 		res := blobseal(args("bucket", "rewrap", bucketURL, otherRing)...)
 		res.fails(t, 1, "2 objects failed")
-		require.Regexp(t, `(?m)^a: FAILED: sealed under key \S+ of another ring; other.ring is ring `, res.out)
+		require.Regexp(t, `(?m)^a: FAILED: sealed under version \S+ of another ring \(other.ring is ring `, res.out)
 		require.Equal(t, before, tree(t))
 	})
 }

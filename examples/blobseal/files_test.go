@@ -132,17 +132,17 @@ func TestIdentity(t *testing.T) {
 		workspace(t)
 		write(t, "plain", []byte("plain"))
 		ok(t, args("encrypt", service, "plain", "kms")...)
-		blobseal(args("decrypt", ring, "kms", "-")...).fails(t, 1, "kms: sealed under a key service's key (SSE-KMS): give --kms and its root")
+		blobseal(args("decrypt", ring, "kms", "-")...).fails(t, 1, "kms: sealed under a key service (SSE-KMS): give --kms and its root")
 		blobseal(args("decrypt", photos, "kms", "-")...).fails(t, 1, ", not under alias/photos")
-		blobseal(args("decrypt", service, "--kms-key", "alias/none", "kms", "-")...).fails(t, 1, `my.kms: no such key: "alias/none"; see: blobseal kms list --kms my.kms`)
+		blobseal(args("decrypt", service, "--kms-key", "alias/none", "kms", "-")...).fails(t, 1, `my.kms: no such key: "alias/none" (list them with: blobseal kms list --kms my.kms`)
 		ok(t, "kms", "init", "--kms", "other.kms", "--root-key-file", "root.key")
-		blobseal("decrypt", "--kms", "other.kms", "--root-key-file", "root.key", "kms", "-").fails(t, 1, `kms: other.kms has no key "arn:blobseal:kms:`)
+		blobseal("decrypt", "--kms", "other.kms", "--root-key-file", "root.key", "kms", "-").fails(t, 1, `kms: sealed under key "arn:blobseal:kms:`)
 		ok(t, args("encrypt", customer, "plain", "sealed")...)
 		blobseal("decrypt", "--customer-key-file", "other.key", "sealed", "-").fails(t, 1, refused)
 		blobseal(args("decrypt", ring, "sealed", "-")...).fails(t, 1, "sealed: sealed under a customer key (SSE-C): give --customer-key-file")
 		ok(t, args("encrypt", ring, "plain", "managed")...)
-		blobseal(args("decrypt", service, "managed", "-")...).fails(t, 1, "managed: sealed under a ring's key (SSE-S3): give --ring")
-		blobseal(args("decrypt", customer, "managed", "-")...).fails(t, 1, "managed: sealed under a ring's key (SSE-S3): give --ring")
+		blobseal(args("decrypt", service, "managed", "-")...).fails(t, 1, "managed: sealed under a ring (SSE-S3): give --ring")
+		blobseal(args("decrypt", customer, "managed", "-")...).fails(t, 1, "managed: sealed under a ring (SSE-S3): give --ring")
 		ok(t, "ring", "create", "--ring", "other.ring", "--root-key-file", "root.key")
 		blobseal("decrypt", "--ring", "other.ring", "--root-key-file", "root.key", "managed", "-").fails(t, 1, "of another ring; other.ring is ring ")
 	})
@@ -237,20 +237,20 @@ func TestBadInput(t *testing.T) {
 		"OUT is full":       {args("decrypt", ring, "sealed", "/dev/full"), "/dev/full: no space left on device"},
 		"OUT is full, 2":    {args("encrypt", ring, "plain", "/dev/full"), "/dev/full: no space left on device"},
 
-		"no ring":         {args("encrypt", withRing("no.ring"), "plain", "out"), "no.ring: no such ring; make one with: blobseal ring create --ring no.ring"},
+		"no ring":         {args("encrypt", withRing("no.ring"), "plain", "out"), "no.ring: no such ring (create one with: blobseal ring create --ring no.ring)"},
 		"ring is a dir":   {args("encrypt", withRing("dir"), "plain", "out"), "dir: is a directory"},
-		"ring is damaged": {args("encrypt", withRing("bitrot.ring"), "plain", "out"), "bitrot.ring: not a ring, or damaged: restore it from a backup (checksum does not match)"},
-		"ring is none":    {args("ring", "list", withRing("damaged.ring")), "damaged.ring: not a ring, or damaged"},
-		"wrong root":      {args("encrypt", "--ring", "my.ring", "--root-key-file", "other.key", "plain", "out"), "my.ring: the root does not open the ring"},
+		"ring is damaged": {args("encrypt", withRing("bitrot.ring"), "plain", "out"), "bitrot.ring: document is damaged: checksum does not match (if this is a ring, restore it from a backup)"},
+		"ring is none":    {args("ring", "list", withRing("damaged.ring")), "damaged.ring: document is damaged: does not begin as a keyring document"},
+		"wrong root":      {args("encrypt", "--ring", "my.ring", "--root-key-file", "other.key", "plain", "out"), "my.ring: wrong root: "},
 		"ring exists":     {args("ring", "create", ring), "my.ring: already exists"},
 		"no ring to list": {args("ring", "list", withRing("no.ring")), "no.ring: no such ring"},
 		"big context":     {args("encrypt", ring, "--context", "a="+strings.Repeat("x", 9000), "plain", "out"), "encryption context of more than 8192 bytes"},
 
-		"empty file":     {args("decrypt", ring, "empty", "out"), "empty: not a sealed file, or cut short within its envelope"},
-		"short envelope": {args("decrypt", ring, "short", "out"), "short: not a sealed file, or cut short within its envelope"},
-		"not sealed":     {args("decrypt", ring, "plain", "out"), "plain: not a sealed file"},
-		"magic":          {args("inspect", "magic"), "magic: not a sealed file"},
-		"version":        {args("decrypt", ring, "version", "out"), "version: sealed by another version of blobseal"},
+		"empty file":     {args("decrypt", ring, "empty", "out"), "empty: not a sealed file, or truncated within its envelope"},
+		"short envelope": {args("decrypt", ring, "short", "out"), "short: not a sealed file, or truncated within its envelope"},
+		"not sealed":     {args("decrypt", ring, "plain", "out"), "plain: not an envelope: it does not begin with the magic bytes (not a sealed file, or damaged)"},
+		"magic":          {args("inspect", "magic"), "magic: not an envelope: "},
+		"version":        {args("decrypt", ring, "version", "out"), "version: sealed by another release of blobseal"},
 		"envelope":       {args("decrypt", ring, "envelope", "out"), "envelope: wrong key, object or context, or edited envelope"},
 		"head":           {args("decrypt", ring, "head", "out"), "head: wrong key, object or context, or edited envelope"},
 		"chunk": {args("decrypt", ring, "chunk", "out"),
@@ -261,7 +261,7 @@ func TestBadInput(t *testing.T) {
 		"rewrap of none": {args("rewrap", ring, "none"), "none: no such file or directory"},
 		"rewrap of dir":  {args("rewrap", ring, "dir"), "dir: is a directory"},
 		"rewrap edited":  {args("rewrap", ring, "envelope"), "envelope: wrong key"},
-		"rewrap plain":   {args("rewrap", ring, "plain"), "plain: not a sealed file"},
+		"rewrap plain":   {args("rewrap", ring, "plain"), "plain: not an envelope: it does not begin with the magic bytes (not a sealed file, or damaged)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if strings.Contains(name, "full") {
@@ -304,7 +304,7 @@ func TestBadInput(t *testing.T) {
 		require.Equal(t, `chunk: FAILED: damaged: chunk 1 is not authentic, at byte 17424 of the file (byte 16384 of the plaintext)
 sealed: OK, 49252 bytes
 none: FAILED: no such file or directory
-cut-at-chunk: FAILED: truncated: it ends where no sealed file can end
+cut-at-chunk: FAILED: truncated: it ends where no sealed file or object can end
 sealed: OK, 49252 bytes
 `, res.out)
 	})

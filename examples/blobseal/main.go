@@ -31,13 +31,6 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// Exit codes.
-const (
-	exitDone    = 0
-	exitRefused = 1 // refused, failed, or not authentic
-	exitUsage   = 2
-)
-
 func main() {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
@@ -90,13 +83,10 @@ func runOn(ctx context.Context, c *console.Console, args []string) int {
 	err := dispatch(ctx, c, args)
 	c.End()
 	if err == nil {
-		return exitDone
+		return 0
 	}
 	fmt.Fprintf(c.Stderr, "blobseal: %s\n", message.OneLine(err))
-	if errors.As(err, new(message.UsageError)) {
-		return exitUsage
-	}
-	return exitRefused
+	return message.ExitCode(err)
 }
 
 // finished is thrown by kong's Exit, after --help and --version.

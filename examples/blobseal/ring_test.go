@@ -44,21 +44,21 @@ func TestRing(t *testing.T) {
 
 	t.Run("disable and enable", func(t *testing.T) {
 		require.Equal(t, "my.ring: key "+first+" is disabled\n", ok(t, args("ring", "disable", ring, first)...))
-		blobseal(args("decrypt", ring, "old", "-")...).fails(t, 1, "old: sealed under key "+first+", which is disabled; enable it with: blobseal ring enable "+first)
+		blobseal(args("decrypt", ring, "old", "-")...).fails(t, 1, "old: sealed under version "+first+", which is disabled (enable it with: blobseal ring enable "+first)
 		ok(t, args("ring", "enable", ring, first[17:])...) // the short form
 		require.Equal(t, "plain", ok(t, args("decrypt", ring, "old", "-")...))
 	})
 	t.Run("refusals", func(t *testing.T) {
-		blobseal(args("ring", "disable", ring, second)...).fails(t, 1, "my.ring: the key is the newest one")
+		blobseal(args("ring", "disable", ring, second)...).fails(t, 1, "my.ring: the version is the newest")
 		blobseal(args("ring", "destroy", ring, "--yes", second)...).fails(t, 1, "rotate first")
-		blobseal(args("ring", "destroy", ring, "--yes", "00000000")...).fails(t, 1, "no such key")
-		blobseal(args("ring", "enable", ring, "nonsense")...).fails(t, 1, "no such key")
-		blobseal(args("ring", "enable", ring, "0000000000000000.00000000")...).fails(t, 1, "no such key")
+		blobseal(args("ring", "destroy", ring, "--yes", "00000000")...).fails(t, 1, "no such version")
+		blobseal(args("ring", "enable", ring, "nonsense")...).fails(t, 1, "no such version")
+		blobseal(args("ring", "enable", ring, "0000000000000000.00000000")...).fails(t, 1, "no such version")
 	})
 	t.Run("destroy", func(t *testing.T) {
 		out := ok(t, args("ring", "destroy", ring, "--yes", first)...)
 		require.Equal(t, "my.ring: key "+first+" is destroyed; what it sealed and was not rewrapped is lost\n", out)
-		blobseal(args("decrypt", ring, "old", "-")...).fails(t, 1, "was destroyed: nothing opens it any more")
+		blobseal(args("decrypt", ring, "old", "-")...).fails(t, 1, "was destroyed: nothing can open it")
 		blobseal(args("ring", "enable", ring, first)...).fails(t, 1, "destroyed, which cannot be undone")
 		require.Equal(t, "plain", ok(t, args("decrypt", ring, "new", "-")...))
 		require.Contains(t, ok(t, args("ring", "list", ring)...), "destroyed")
@@ -110,7 +110,7 @@ func TestPassphrase(t *testing.T) {
 	byFile := []string{"--ring", "my.ring", "--passphrase-file", "pass"}
 	ok(t, args("ring", "create", byFile)...)
 	ok(t, args("encrypt", byFile, "plain", "sealed")...)
-	blobseal("ring", "list", "--ring", "my.ring", "--passphrase-file", "wrong").fails(t, 1, "my.ring: the root does not open the ring")
+	blobseal("ring", "list", "--ring", "my.ring", "--passphrase-file", "wrong").fails(t, 1, "my.ring: wrong root: ")
 	blobseal("ring", "list", "--ring", "my.ring", "--passphrase-file", "empty").fails(t, 1, "empty: the passphrase is empty")
 
 	t.Setenv("BLOBSEAL_PASSPHRASE", "correct horse")
@@ -122,7 +122,7 @@ func TestPassphrase(t *testing.T) {
 		require.Equal(t, 0, res.code, res.errout)
 		require.NotContains(t, res.out+res.errout, "tr0ub4dor")
 		require.Contains(t, res.out, "copies of the ring from before still open with the old one")
-		blobseal("ring", "list", "--ring", "my.ring").fails(t, 1, "the root does not open the ring")
+		blobseal("ring", "list", "--ring", "my.ring").fails(t, 1, "wrong root: the ring was made with another key or passphrase")
 
 		os.Unsetenv("BLOBSEAL_NEW_PASSPHRASE")
 		t.Setenv("BLOBSEAL_PASSPHRASE", "tr0ub4dor")

@@ -44,7 +44,7 @@ func TestProgram(t *testing.T) {
 				`\nkills      [1-9]\d* replicas were killed and replaced\n`,
 				`\n           it wrote [1-9]\d* objects and read [1-9]`,
 				`\n           - .*keyring: unknown key: [0-9a-f]{16}\.[0-9a-f]{8}: could not refresh: .*keyring: store failed: `,
-				`\n           - .*kms: key service is unavailable: `,
+				`\n           - .*: key service is unavailable: `,
 				`\nSSE-KMS arn:blobseal:kms:local:000000000000:key/\S+  [1-9]`,
 				`\nall as it should be\n$`,
 			} {

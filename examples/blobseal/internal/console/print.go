@@ -29,7 +29,7 @@ func ForEach(ctx context.Context, names []string, f func(name string) error) err
 		}
 	}
 	if failed > 1 {
-		return message.Problemf(first, "%s (and %d more of %d files failed)", message.OneLine(first), failed-1, len(names))
+		return message.Problemf(first, "", "%s (and %d more of %d files failed)", message.OneLine(first), failed-1, len(names))
 	}
 	return first
 }
@@ -60,7 +60,7 @@ func (c *Console) Confirm(ctx context.Context, question string) error {
 		}
 	}
 	if strings.TrimSpace(answer) != "yes" {
-		return message.Problemf(nil, "not confirmed: nothing was changed")
+		return message.Problemf(nil, "", "not confirmed: nothing was changed")
 	}
 	return nil
 }

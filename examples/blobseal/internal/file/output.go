@@ -47,7 +47,7 @@ func Create(ctx context.Context, c *console.Console, name string, perm fs.FileMo
 			o.target, err = filepath.EvalSymlinks(name)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, message.Problemf(err, "%s: is a symbolic link to nothing", name)
+			return nil, message.Problemf(err, name, "is a symbolic link to nothing")
 		}
 	}
 	switch {
@@ -154,7 +154,7 @@ func hidden(path, suffix string) string {
 func (o *Output) Atomic() bool { return o.temp != "" }
 
 func (o *Output) exists(err error) error {
-	return message.Problemf(err, "%s: already exists; --force replaces it", o.Name)
+	return message.Problemf(err, o.Name, "already exists; --force replaces it")
 }
 
 // Write writes to the output until the command's context ends.
@@ -191,7 +191,7 @@ func (o *Output) Commit() error {
 		return err
 	}
 	if err := syncDir(filepath.Dir(o.target)); err != nil {
-		return message.Problemf(err, "%s: written, but may not survive a power failure: %s", o.Name, message.Plain(err))
+		return message.Problemf(err, o.Name, "written, but may not survive a power failure: %s", message.Plain(err))
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func GenerateKey(ctx context.Context, c *console.Console, name string) error {
 	}
 	defer out.Discard()
 	if !out.Atomic() {
-		return message.Problemf(nil, "%s: not a regular file", name)
+		return message.Problemf(nil, name, "not a regular file")
 	}
 	key := make([]byte, keySize)
 	rand.Read(key)
@@ -48,7 +48,7 @@ func readSmall(ctx context.Context, name string) ([]byte, error) {
 		return nil, message.About(name, err)
 	}
 	if len(text) > limit {
-		return nil, message.Problemf(nil, "%s: more than %d bytes, too long for a key or a passphrase", name, limit)
+		return nil, message.Problemf(nil, name, "more than %d bytes, too long for a key or a passphrase", limit)
 	}
 	return text, nil
 }
@@ -65,9 +65,9 @@ func ReadKey(ctx context.Context, name string) ([]byte, error) {
 	case err == nil:
 		return key, nil
 	case len(text) == keySize:
-		return nil, message.Problemf(err, "%s: not a key: its %d bytes are text, and a key is random; make one with: blobseal keygen FILE", name, keySize)
+		return nil, message.Problemf(err, name, "not a key: its %d bytes are text, and a key is random; make one with: blobseal keygen FILE", keySize)
 	}
-	return nil, message.Problemf(err, "%s: not a key: it holds %d bytes, and a key is %d, or these in hex or base64", name, len(text), keySize)
+	return nil, message.Problemf(err, name, "not a key: it holds %d bytes, and a key is %d, or these in hex or base64", len(text), keySize)
 }
 
 const keySize = 32

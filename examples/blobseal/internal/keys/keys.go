@@ -152,28 +152,43 @@ func (k *Keys) Accept(ctx context.Context, name string, mode sse.Mode, keyID str
 	case err != nil:
 		return k.Service.About(kms.OpDecrypt, k.ServiceKey, err)
 	case want != keyID:
-		return message.Problemf(nil, "%s: sealed under key %s, not under %s", name, keyID, k.ServiceKey)
+		return message.Problemf(nil, name, "sealed under key %s, not under %s", keyID, k.ServiceKey)
 	}
 	return nil
 }
 
-// AboutSealing puts an error of the key phase of sealing into words.
+// AboutSealing returns an error of sealing a data key as a [message.Problem].
 func (k *Keys) AboutSealing(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, sse.ErrTooLarge), errors.Is(err, sse.ErrInvalid):
-		return message.Problemf(err, "%s", message.Plain(err))
-	case k.Ring != nil:
-		return message.Ring(k.RingPath, err)
-	case k.Service != nil:
-		key := k.ServiceKey
-		if key == "" {
-			key = localkms.DefaultAlias
+	a, subject := k.attempt(), k.RingPath
+	if k.Service != nil {
+		a.Op, a.Key, subject = kms.OpGenerateDataKey, k.ServiceKey, k.Service.Dir
+		if a.Key == "" {
+			a.Key = localkms.DefaultAlias
 		}
-		return k.Service.About(kms.OpGenerateDataKey, key, err)
 	}
-	return err
+	if errors.Is(err, sse.ErrTooLarge) || errors.Is(err, sse.ErrInvalid) { // the user's own names
+		subject = ""
+	}
+	return a.About(subject, err)
+}
+
+// Attempt is the attempt to open an object of a mode, sealed under keyID. Mode 0 is
+// one whose envelope could not be read. The keys may be nil, for none.
+func (k *Keys) Attempt(mode sse.Mode, keyID string) message.Attempt {
+	a := k.attempt()
+	a.Mode, a.KeyID, a.Op, a.Key = mode, keyID, kms.OpDecrypt, keyID
+	return a
+}
+
+func (k *Keys) attempt() message.Attempt {
+	switch {
+	case k == nil:
+	case k.Service != nil:
+		return k.Service.attempt("", "")
+	case k.Ring != nil:
+		return message.Attempt{Ring: k.RingPath, RingID: k.Ring.ID()}
+	}
+	return message.Attempt{}
 }
 
 // OpenRing opens the ring in a file.

@@ -52,7 +52,7 @@ type NewStore struct {
 func (s NewStore) Load(ctx context.Context) ([]byte, string, error) {
 	data, version, err := s.Store.Load(ctx)
 	if err == nil {
-		return nil, "", message.Problemf(s.Exists, "%s: %s", s.Name, s.Exists)
+		return nil, "", message.Problemf(s.Exists, s.Name, "%s", s.Exists)
 	}
 	return data, version, err
 }

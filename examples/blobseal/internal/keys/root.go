@@ -119,7 +119,7 @@ func (s RootSource) Open(ctx context.Context, c *console.Console) (tink.AEADWith
 		passphrase = bytes.TrimSuffix(text, []byte("\n"))
 		passphrase = bytes.TrimSuffix(passphrase, []byte("\r"))
 		if len(passphrase) == 0 {
-			return nil, message.Problemf(nil, "%s: the passphrase is empty", s.PassphraseFile)
+			return nil, message.Problemf(nil, s.PassphraseFile, "the passphrase is empty")
 		}
 	}
 	defer clear(passphrase)

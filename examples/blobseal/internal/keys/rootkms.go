@@ -147,8 +147,8 @@ func openRootKey(ctx context.Context, c *console.Console, source RootSource) (ti
 	if err == nil {
 		root, err = keyring.NewKMSRoot(client, keyID, &keyring.KMSRootOptions{Principal: kms.PrincipalFrom(ctx)})
 	}
-	if err != nil && !errors.As(err, new(*message.Problem)) {
-		err = message.Problemf(err, "%s: %s", u, message.Vendor(err))
+	if err != nil && !message.InWords(err) {
+		err = message.Problemf(err, u.String(), "%s", message.Vendor(err))
 	}
 	return root, err
 }
@@ -294,7 +294,7 @@ func (k *rootKey) failed(ctx context.Context, op kms.Operation, err error) error
 		return err
 	}
 	if errors.Is(err, context.DeadlineExceeded) { // of wait
-		err = fmt.Errorf("%w: no answer within %v", kms.ErrUnavailable, k.wait)
+		err = &message.Refusal{Text: fmt.Sprintf("no answer within %v", k.wait), Err: kms.ErrUnavailable}
 	}
 	return &message.Refusal{Text: k.says(op, err), Err: err}
 }

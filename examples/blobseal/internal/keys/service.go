@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
-	"path/filepath"
-	"strings"
 
 	"github.com/blobseal/blobseal/kms/audit"
 
@@ -22,12 +20,9 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// A key service is a directory: its document, encrypted under its root, and its
-// audit trail, in the clear.
-func KeysPath(dir string) string  { return filepath.Join(dir, "keys") }
-func TrailPath(dir string) string { return filepath.Join(dir, "audit.jsonl") }
-
-// Service is an open key service, as one principal uses it.
+// Service is an open key service, as one principal uses it. A key service is a
+// directory with its document, encrypted under its root, and its audit trail, in the
+// clear.
 type Service struct {
 	*localkms.Client            // for what is not a use: it records that itself
 	uses             kms.Client // for uses, which are recorded
@@ -42,7 +37,7 @@ type Service struct {
 // caller closes it.
 func OpenService(ctx context.Context, c *console.Console, dir string, root RootSource) (*Service, error) {
 	s := &Service{Dir: dir, principal: kms.PrincipalFrom(ctx)}
-	if _, err := os.Stat(KeysPath(dir)); errors.Is(err, os.ErrNotExist) { // before the root, which costs
+	if _, err := os.Stat(message.KeysPath(dir)); errors.Is(err, os.ErrNotExist) { // before the root, which costs
 		return nil, s.About("", "", keyring.ErrNotExist)
 	} else if err != nil {
 		return nil, message.About(dir, err)
@@ -55,12 +50,12 @@ func OpenService(ctx context.Context, c *console.Console, dir string, root RootS
 }
 
 func (s *Service) Open(ctx context.Context, c *console.Console, root tink.AEADWithContext, wrap func(keyring.Store) keyring.Store) error {
-	file, err := keyring.NewFileStore(KeysPath(s.Dir))
+	file, err := keyring.NewFileStore(message.KeysPath(s.Dir))
 	if err != nil {
 		return s.About("", "", err)
 	}
 	var store keyring.Store = file
-	s.Trail = &trail{ctx: ctx, path: TrailPath(s.Dir), wait: c.AuditWait}
+	s.Trail = &trail{ctx: ctx, path: message.TrailPath(s.Dir), wait: c.AuditWait}
 	opts := &localkms.Options{
 		Audit:  s.Trail,
 		Logger: slog.New(slog.DiscardHandler), // a rotation that is due and fails is tried by the next command
@@ -126,120 +121,16 @@ func AsPrincipal(ctx context.Context, id string) context.Context {
 	return kms.WithPrincipal(ctx, kms.Principal{ID: id})
 }
 
-// ShortKey is the id in a key's ARN; other names stay as they are.
-func ShortKey(key string) string {
-	if _, id, found := strings.Cut(key, ":key/"); found {
-		return id
-	}
-	return key
-}
-
-// About puts an error of an operation of the service into words.
+// About returns an error of an operation of the service as a [message.Problem].
 func (s *Service) About(op kms.Operation, key string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if errors.As(err, new(*message.Problem)) || errors.As(err, new(message.UsageError)) || errors.Is(err, context.Canceled) {
-		return message.About(s.Dir, err)
-	}
-	return message.Problemf(err, "%s: %s", s.Dir, s.Says(op, key, err))
+	return s.attempt(op, key).About(s.Dir, err)
 }
 
-// Says is an error in words, without its subject. A refusal names the principal,
-// the operation and the key.
+// Says returns the words for an error of an operation of the service.
 func (s *Service) Says(op kms.Operation, key string, err error) string {
-	if failed, ok := errors.AsType[*kms.KeyError](err); ok {
-		err = failed.Err // which key and which operation is said below
-		if failed.KeyID != "" {
-			key = failed.KeyID
-		}
-	}
-	after := func(kind error) string { // what the service says of its kind of error
-		if _, detail, found := strings.Cut(err.Error(), kind.Error()+": "); found {
-			return detail
-		}
-		return message.Plain(err)
-	}
-	refused := func(kind error, why, command string) string {
-		if arn := after(kind); strings.HasPrefix(arn, "arn:") {
-			key = arn
-		}
-		return fmt.Sprintf("%q may not %s with %s: %s: blobseal kms %s --kms %s %s", s.principal.ID, op, key, why, command, s.Dir, ShortKey(key))
-	}
-	if text := message.Root("key service", err); text != "" {
-		return text
-	}
-	var policy *localkms.PolicyError
-	switch {
-	case errors.Is(err, audit.ErrNotRecorded):
-		text := "not recorded in the audit trail, and so not done: " + message.TrailText(err)
-		if errors.As(err, new(*audit.ChainError)) {
-			trail := TrailPath(s.Dir)
-			text += fmt.Sprintf(" (find out why; then move %s and %[1]s.* to another directory, to start a new trail)", trail)
-		}
-		return text
-	case errors.Is(err, keyring.ErrNotExist):
-		return "no such key service; make one with: blobseal kms init --kms " + s.Dir
-	case errors.Is(err, keyring.ErrVersion):
-		return "the key service was written by another version of blobseal: " + after(keyring.ErrVersion)
-	case errors.Is(err, keyring.ErrDamaged):
-		return fmt.Sprintf("%s is not a key service's, or damaged: restore it from a backup (%s)", KeysPath(s.Dir), after(keyring.ErrDamaged))
-	case errors.As(err, &policy):
-		return fmt.Sprintf("line %d, column %d: %s", policy.Line, policy.Column, policy.Reason)
-	case errors.Is(err, localkms.ErrLockout):
-		return fmt.Sprintf("under this policy %q could not put another one; --force sets it all the same", s.principal.ID)
-	case errors.Is(err, localkms.ErrAlreadyExists):
-		return after(localkms.ErrAlreadyExists) + ": already exists"
-	case errors.Is(err, localkms.ErrManaged):
-		return after(localkms.ErrManaged) + " belong to the service itself"
-	case errors.Is(err, localkms.ErrLimit):
-		return after(localkms.ErrLimit)
-	case errors.Is(err, kms.ErrDenied):
-		if detail := after(kms.ErrDenied); strings.Contains(detail, string(op)) {
-			return detail
-		} else {
-			return fmt.Sprintf("%s with %s: %s", op, key, detail)
-		}
-	case errors.Is(err, kms.ErrDisabled):
-		return refused(kms.ErrDisabled, "the key is disabled; enable it with", "enable")
-	case errors.Is(err, kms.ErrPendingDeletion):
-		return refused(kms.ErrPendingDeletion, "the key waits to be deleted; take that back with", "cancel-deletion")
-	case errors.Is(err, kms.ErrNotFound):
-		if detail := after(kms.ErrNotFound); strings.HasPrefix(detail, "grant ") || strings.HasPrefix(detail, "alias ") {
-			return "no such " + detail
-		}
-		return fmt.Sprintf("no such key: %q; see: blobseal kms list --kms %s", key, s.Dir)
-	case errors.Is(err, kms.ErrInvalid):
-		return after(kms.ErrInvalid)
-	case message.IsDirectory(KeysPath(s.Dir)):
-		return KeysPath(s.Dir) + " is a directory"
-	}
-	return strings.TrimPrefix(message.Plain(err), kms.ErrUnavailable.Error()+": ")
+	return s.attempt(op, key).Words(err)
 }
 
-// AboutKey is an error of a key that should have opened something, in words; it is
-// empty if the error is not about the key. k may be nil.
-func AboutKey(k *Keys, mode sse.Mode, keyID string, err error) string {
-	switch {
-	case k != nil && k.Service != nil && errors.Is(err, kms.ErrNotFound):
-		return fmt.Sprintf("%s has no key %q, under which it is sealed", k.Service.Dir, keyID)
-	case k != nil && k.Service != nil && message.RefusedByService(err):
-		return k.Service.Says(kms.OpDecrypt, keyID, err)
-	case errors.Is(err, sse.ErrMode) && mode != 0:
-		return message.WantMode(mode)
-	case errors.Is(err, keyring.ErrDisabled):
-		return fmt.Sprintf("sealed under key %s, which is disabled; enable it with: blobseal ring enable %[1]s", keyID)
-	case errors.Is(err, keyring.ErrDestroyed):
-		return fmt.Sprintf("sealed under key %s, which was destroyed: nothing opens it any more", keyID)
-	case errors.Is(err, keyring.ErrRootUnavailable) && k != nil && k.Ring != nil:
-		return fmt.Sprintf("sealed under key %s, which ring %s may hold since it was opened: %s", keyID, k.RingPath, message.Root("ring", err))
-	case errors.Is(err, keyring.ErrStore):
-		return message.Plain(err)
-	case errors.Is(err, keyring.ErrUnknownKey) && k != nil && k.Ring != nil:
-		if !strings.HasPrefix(keyID, k.Ring.ID()+".") {
-			return fmt.Sprintf("sealed under key %s of another ring; %s is ring %s", keyID, k.RingPath, k.Ring.ID())
-		}
-		return fmt.Sprintf("sealed under key %s, which ring %s does not hold: is the ring an old copy?", keyID, k.RingPath)
-	}
-	return ""
+func (s *Service) attempt(op kms.Operation, key string) message.Attempt {
+	return message.Attempt{Service: s.Dir, Principal: s.principal.ID, Op: op, Key: key}
 }

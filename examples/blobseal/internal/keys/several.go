@@ -2,12 +2,8 @@ package keys
 
 import (
 	"context"
-	"errors"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
-	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-	"github.com/blobseal/blobseal/keyring"
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -20,20 +16,6 @@ func (k *Keys) Mode() sse.Mode {
 		return sse.ModeKMS
 	}
 	return sse.ModeCustomer
-}
-
-// Fails tells whether an error is of these keys, and not of a bucket.
-func (k *Keys) Fails(err error) bool {
-	if errors.As(err, new(*message.Problem)) {
-		return false
-	}
-	kinds := []error{keyring.ErrStore, keyring.ErrRoot, keyring.ErrDamaged, keyring.ErrFull, keyring.ErrDisabled, keyring.ErrDestroyed, sse.ErrTooLarge, sse.ErrInvalid, kms.ErrNotFound, kms.ErrInvalid}
-	for _, kind := range kinds {
-		if errors.Is(err, kind) {
-			return true
-		}
-	}
-	return message.RefusedByService(err)
 }
 
 // Sources are the keys of a bucket with objects of several modes, the first of

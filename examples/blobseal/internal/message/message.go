@@ -1,4 +1,5 @@
-// Package message puts errors into words for an operator.
+// Package message puts errors into words for an operator. table.go has the words
+// for each kind of error, in the one place where there are any.
 package message
 
 import (
@@ -7,76 +8,108 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 	"unicode"
 )
 
-// UsageError is a command line that cannot be right, whatever the files say.
+// UsageError is the error of a command line that is wrong, whatever the files hold.
 type UsageError struct{ text string }
 
 func (e UsageError) Error() string { return e.text }
 
+// Usagef returns a [UsageError].
 func Usagef(format string, args ...any) error { return UsageError{fmt.Sprintf(format, args...)} }
 
-// Problem is an error that was put into words for an operator. It names its
-// subject, and stays the outermost one that is shown.
+// Problem is an error in words. An error around it adds nothing that is shown.
 type Problem struct {
-	text string
-	err  error
+	Subject string // the file, ring, bucket, object or service; may be empty
+	Text    string
+	err     error
 }
 
-func (p *Problem) Error() string { return p.text }
+func (p *Problem) Error() string {
+	if p.Subject == "" {
+		return p.Text
+	}
+	return p.Subject + ": " + p.Text
+}
 
 func (p *Problem) Unwrap() error { return p.err }
 
-func Problemf(err error, format string, args ...any) error {
-	return &Problem{text: fmt.Sprintf(format, args...), err: err}
+// Problemf returns a [Problem], for err, with a subject.
+func Problemf(err error, subject, format string, args ...any) error {
+	return &Problem{Subject: subject, Text: fmt.Sprintf(format, args...), err: err}
 }
 
-// About puts an error of a file or a stream into words; nil stays nil.
+// About returns an error of a file or a stream as a [Problem].
 func About(name string, err error) error {
+	if name == "" { // as from an empty variable of the shell
+		name = `""`
+	}
+	return about(name, err, Plain)
+}
+
+// about returns err as a [Problem] in the words of says, unless err is nil or in
+// words already.
+func about(subject string, err error, says func(error) string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, new(*Problem)), errors.As(err, new(UsageError)):
+	case InWords(err):
 		return err
 	case errors.Is(err, context.Canceled):
-		return &Problem{"interrupted", err}
+		return &Problem{Text: "interrupted", err: err}
 	}
-	if name == "" { // as of a variable of the shell that is not set
-		name = `""`
-	}
-	return Problemf(err, "%s: %s", name, Plain(err))
+	return Problemf(err, subject, "%s", says(err))
 }
 
+// InWords reports whether an error is a [Problem] or a [UsageError].
+func InWords(err error) bool {
+	return errors.As(err, new(*Problem)) || errors.As(err, new(UsageError))
+}
+
+// ExitCode is the exit code of a command that ends with err.
+func ExitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, new(UsageError)):
+		return 2
+	}
+	return 1 // refused, failed, or not authentic
+}
+
+// ErrIsDirectory is the error of a directory where a file is wanted.
 var ErrIsDirectory = errors.New("is a directory")
 
+// IsDirectory reports whether there is a directory at path.
 func IsDirectory(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
 }
 
-// Plain is what the system says, without the operation and the path.
+// packagePrefix is the prefix of this project's errors. Operators know no packages.
+var packagePrefix = regexp.MustCompile(`^(sse|kms|localkms|audit|keyring|blob|jobs|signedurl): `)
+
+// Plain returns what the system says, without operation and path, or else the text
+// of err, without the name of a package.
 func Plain(err error) string {
 	var path *fs.PathError
 	var link *os.LinkError
 	var call *os.SyscallError
 	switch {
 	case errors.As(err, &path):
-		err = path.Err
+		return path.Err.Error()
 	case errors.As(err, &link):
-		err = link.Err
+		return link.Err.Error()
 	case errors.As(err, &call):
-		err = call.Err
+		return call.Err.Error()
 	}
-	text := err.Error()
-	for _, prefix := range []string{"sse: ", "kms: ", "audit: ", "keyring: ", "store failed: ", "load: ", "swap: "} {
-		text = strings.TrimPrefix(text, prefix)
-	}
-	return text
+	return packagePrefix.ReplaceAllString(err.Error(), "")
 }
 
-// OneLine is an error's text on one line, whatever names are in it.
+// OneLine returns the text of err as one line that is safe to show on a terminal.
 func OneLine(err error) string {
 	text := err.Error()
 	if p := new(Problem); errors.As(err, &p) {
@@ -85,9 +118,17 @@ func OneLine(err error) string {
 	return Printable(text)
 }
 
-// Printable is a text on one line that shows as it is: white space is a space, and
-// whatever else does not print, such as what a terminal obeys or what turns the
-// order of letters about, is a question mark.
+// Reason is OneLine without the subject, which the line shows already.
+func Reason(err error, subject string) string {
+	if p := new(Problem); errors.As(err, &p) && p.Subject == subject {
+		return Printable(p.Text)
+	}
+	return OneLine(err)
+}
+
+// Printable returns text as one line that is safe to show on a terminal. White
+// space becomes a space. Any other character that does not print, such as one that a
+// terminal obeys or one that turns text around, becomes a question mark.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -100,6 +141,7 @@ func Printable(text string) string {
 	}, text)
 }
 
+// OrNone returns text for a cell of a table.
 func OrNone(text string) string {
 	if text == "" {
 		return "-"

@@ -1,40 +1,35 @@
 package message
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
-// Trail puts an error of an audit trail into words.
+// Trail returns an error of an audit trail as a [Problem].
 func Trail(name string, err error) error {
-	if errors.Is(err, context.Canceled) {
-		return About(name, err)
+	if broken, ok := errors.AsType[*audit.ChainError](err); ok {
+		return Problemf(err, broken.File, "%s", brokenWords(broken))
 	}
-	if broken := new(audit.ChainError); errors.As(err, &broken) {
-		return Problemf(err, "%s", TrailText(err))
-	}
-	if IsDirectory(name) {
-		return Problemf(err, "%s: %v; for that of a key service give --kms %[1]s", name, ErrIsDirectory)
-	}
-	return Problemf(err, "%s: %s", name, TrailText(err))
+	return about(name, err, func(err error) string {
+		if IsDirectory(name) {
+			return fmt.Sprintf("%v (for the trail of a key service give --kms %s)", ErrIsDirectory, name)
+		}
+		return trailWords(err)
+	})
 }
 
-// TrailText is an error of an audit trail in words.
-func TrailText(err error) string {
-	var broken *audit.ChainError
-	switch {
-	case errors.As(err, &broken):
-		return fmt.Sprintf("%s: line %d: entry %d is %s: %s", broken.File, broken.Line, broken.Seq, broken.Kind, broken.Detail)
-	case errors.Is(err, audit.ErrInUse):
-		return "another process holds the audit trail"
+func trailWords(err error) string {
+	if broken, ok := errors.AsType[*audit.ChainError](err); ok {
+		return broken.File + ": " + brokenWords(broken)
 	}
-	text := strings.TrimPrefix(err.Error(), audit.ErrNotRecorded.Error()+": ")
-	if text == err.Error() {
-		text = Plain(err)
+	if errors.Is(err, audit.ErrInUse) {
+		return "another process has the audit trail open"
 	}
-	return strings.TrimPrefix(strings.TrimPrefix(text, "audit: "), "file: ")
+	return Plain(err)
+}
+
+func brokenWords(e *audit.ChainError) string {
+	return fmt.Sprintf("line %d: entry %d is %s: %s", e.Line, e.Seq, e.Kind, e.Detail)
 }

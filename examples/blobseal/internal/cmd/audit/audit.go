@@ -13,7 +13,6 @@ import (
 	"github.com/blobseal/blobseal/kms/audit"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
-	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
@@ -127,13 +126,13 @@ func (cmd showCmd) selects(e audit.Entry) bool {
 		return cmd.Principal == "" && cmd.Key == "" && e.Note.Type == audit.NoteRecovery
 	}
 	return (cmd.Principal == "" || cmd.Principal == e.Record.Principal.ID) &&
-		(cmd.Key == "" || cmd.Key == e.Record.RequestedKeyID || cmd.Key == e.Record.KeyID || cmd.Key == keys.ShortKey(e.Record.KeyID))
+		(cmd.Key == "" || cmd.Key == e.Record.RequestedKeyID || cmd.Key == e.Record.KeyID || cmd.Key == message.ShortKey(e.Record.KeyID))
 }
 
 // keyShown is the key's id; if it never became known, what was asked for.
 func keyShown(r *audit.Record) string {
 	if r.KeyID != "" {
-		return message.Printable(keys.ShortKey(r.KeyID))
+		return message.Printable(message.ShortKey(r.KeyID))
 	}
 	return message.OrNone(r.RequestedKeyID)
 }
@@ -185,7 +184,7 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
 		if err != nil {
 			err = message.Trail(name, err)
 			if len(files) > 1 {
-				return errors.Join(err, c.Printf("%s: FAILED: %s\n", message.Printable(name), strings.TrimPrefix(message.OneLine(err), message.Printable(name)+": ")))
+				return errors.Join(err, c.Printf("%s: FAILED: %s\n", message.Printable(name), message.Reason(err, name)))
 			}
 			return err
 		}
@@ -204,7 +203,7 @@ func trails(files []string, dir string) ([]string, error) {
 	case len(files) > 0 && dir != "":
 		return nil, message.Usagef("FILE and --kms: give one of them only")
 	case dir != "":
-		return []string{keys.TrailPath(dir)}, nil
+		return []string{message.TrailPath(dir)}, nil
 	case len(files) == 0:
 		return nil, message.Usagef("no audit trail: give FILE or --kms")
 	}

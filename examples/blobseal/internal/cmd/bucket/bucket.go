@@ -5,21 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net"
 	"net/url"
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
@@ -34,7 +29,6 @@ import (
 
 	// mem://
 	_ "gocloud.dev/blob/s3blob"
-	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
@@ -190,7 +184,7 @@ func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*
 			return nil
 		}
 		rel, _ := filepath.Rel(b.dir, path)
-		return message.Problemf(err, "%s: %s: %s: not all that is there would be seen", b.shown, rel, message.Plain(err))
+		return message.Problemf(err, b.shown, "%s: %s: not all that is there would be seen", rel, message.Plain(err))
 	})
 	if err != nil {
 		b.Close()
@@ -304,90 +298,33 @@ func (f filterFlags) filter(ctx context.Context, k *keys.Keys) (jobs.Filter, err
 	return filter, nil
 }
 
-// aboutOpening puts an error of a bucket's URL into words.
+// aboutOpening returns an error of opening the bucket as a [message.Problem].
 func (b *bucket) aboutOpening(err error) error {
-	switch {
-	case errors.Is(err, syscall.ENOENT):
-		return message.Problemf(err, "%s: no such directory; ?create_dir=true makes it", b.shown)
-	case errors.Is(err, context.Canceled):
-		return message.About(b.shown, err)
+	if errors.Is(err, syscall.ENOENT) {
+		return message.Problemf(err, b.shown, "no such directory; ?create_dir=true makes it")
 	}
-	text := b.storeSays(err)
-	if rest, found := strings.CutPrefix(text, "open bucket "); found { // gocloud shows the URL with its parameters
-		_, text, _ = strings.Cut(rest, ": ")
+	if inner := errors.Unwrap(err); inner != nil { // Go CDK shows the URL with its parameters
+		err = inner
 	}
-	return message.Problemf(err, "%s: %s", b.shown, text)
+	return message.Bucket(b.shown, err)
 }
 
-// about puts an error of the whole bucket into words.
-func (b *bucket) about(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*message.Problem)) || errors.As(err, new(message.UsageError)) {
-		return message.About(b.shown, err)
-	}
-	text := b.storeSays(err)
-	if gcerrors.Code(err) == gcerrors.NotFound {
-		text = "no such bucket"
-	}
-	return message.Problemf(err, "%s: %s", b.shown, text)
-}
+// about returns an error of the whole bucket as a [message.Problem].
+func (b *bucket) about(err error) error { return message.Bucket(b.shown, err) }
 
-// aboutObject puts an error of one object into words. Its seal may be unknown.
+// aboutObject returns an error of one object as a [message.Problem]. Its seal may be
+// unknown.
 func (b *bucket) aboutObject(key string, seal jobs.KeyRef, err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*message.Problem)) || errors.As(err, new(message.UsageError)) {
-		return message.About(key, err)
-	}
-	return message.Problemf(err, "%s: %s", key, b.says(seal, err))
+	return b.attempt(seal).About(key, err)
 }
 
-// says is an error of one object in words.
-func (b *bucket) says(seal jobs.KeyRef, err error) string {
-	if text := keys.AboutKey(b.keys[seal.Mode], seal.Mode, seal.KeyID, err); text != "" {
-		return text
-	}
-	var chunk *sse.ChunkError
-	switch {
-	case errors.Is(err, blob.ErrPlain):
-		return "not encrypted; --allow-plain reads it, and encrypt-existing encrypts it"
-	case errors.Is(err, blob.ErrChanged):
-		return "replaced or deleted meanwhile"
-	case errors.Is(err, sse.ErrVersion):
-		return "sealed by another version of blobseal: " + message.Plain(err)
-	case errors.Is(err, sse.ErrKey):
-		return fmt.Sprintf("wrong key, or sealed for another object or for a bucket of another name than %s, or edited envelope", b.Name())
-	case errors.Is(err, sse.ErrTruncated):
-		return "truncated: it ends where no object ends"
-	case errors.As(err, &chunk):
-		return fmt.Sprintf("damaged: chunk %d is not authentic, at byte %d of the plaintext", chunk.Chunk, chunk.Chunk*plainChunkSize)
-	case errors.Is(err, sse.ErrFormat) && errors.Is(err, io.ErrUnexpectedEOF):
-		return "truncated, within its envelope"
-	case errors.Is(err, sse.ErrFormat), errors.Is(err, sse.ErrCorrupt):
-		return "damaged: " + strings.TrimPrefix(message.Plain(err), "not an envelope: ")
-	}
-	return b.storeSays(err)
-}
+// says returns the words for an error of one object.
+func (b *bucket) says(seal jobs.KeyRef, err error) string { return b.attempt(seal).Words(err) }
 
-// storePrefixes are what package gocloud.dev/blob puts before an error.
-var storePrefixes = regexp.MustCompile(`\bblob (\(key "([^"\\]|\\.)*"\) )?\(code=\w+\): `)
-
-// storeSays is an error of the store in words.
-func (b *bucket) storeSays(err error) string {
-	var api smithy.APIError
-	var dial *net.OpError
-	switch {
-	case errors.As(err, &api) && api.ErrorCode() == "NoSuchBucket":
-		return "no such bucket"
-	case gcerrors.Code(err) == gcerrors.NotFound:
-		return "no such object"
-	case errors.As(err, &api) && api.ErrorMessage() != "":
-		return fmt.Sprintf("the store refuses: %s: %s", api.ErrorCode(), api.ErrorMessage())
-	case errors.As(err, &api):
-		return "the store refuses: " + api.ErrorCode()
-	case errors.As(err, &dial):
-		return "the store does not answer: " + dial.Error()
-	case errors.Is(err, syscall.EXDEV):
-		return "the temporary directory is on another file system: add no_tmp_dir=true to the URL, or set TMPDIR"
-	}
-	return storePrefixes.ReplaceAllString(strings.TrimPrefix(message.Plain(err), "blob: "), "")
+func (b *bucket) attempt(seal jobs.KeyRef) message.Attempt {
+	a := b.keys[seal.Mode].Attempt(seal.Mode, seal.KeyID)
+	a.Bucket = b.Name()
+	return a
 }
 
 // sealShape is what an object is under, in JSON.
@@ -421,6 +358,3 @@ func objects(n int64) string {
 	}
 	return fmt.Sprintf("%d objects", n)
 }
-
-// plainChunkSize is that of a chunk of the plaintext, from the format.
-const plainChunkSize = 16384

@@ -263,7 +263,7 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	if sum.Bad > 0 {
-		return message.Problemf(nil, "%s: %d of %s cannot be read", b.shown, sum.Bad, objects(sum.Objects))
+		return message.Problemf(nil, b.shown, "%d of %s cannot be read", sum.Bad, objects(sum.Objects))
 	}
 	return nil
 }

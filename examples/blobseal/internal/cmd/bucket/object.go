@@ -99,9 +99,9 @@ func typeByName(name string) string { return mime.TypeByExtension(path.Ext(name)
 // about puts an error of writing into words.
 func (cmd putCmd) about(b *bucket, k *keys.Keys, err error) error {
 	switch {
-	case !cmd.Force && gcerrors.Code(err) == gcerrors.FailedPrecondition && !k.Fails(err):
-		return message.Problemf(err, "%s: already exists; --force replaces it", cmd.Key)
-	case k.Fails(err):
+	case !cmd.Force && gcerrors.Code(err) == gcerrors.FailedPrecondition && !message.IsKeys(err):
+		return message.Problemf(err, cmd.Key, "already exists; --force replaces it")
+	case message.IsKeys(err):
 		return k.AboutSealing(err)
 	}
 	return b.aboutObject(cmd.Key, jobs.KeyRef{}, err)
@@ -164,7 +164,7 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 			return cmd.about(ctx, b, err)
 		}
 		if off, n, err = part.Within(attrs.Size); err != nil {
-			return message.Problemf(err, "%s: %s", cmd.Key, err)
+			return message.Problemf(err, cmd.Key, "%s", err)
 		}
 	}
 	r, err := b.NewRangeReader(ctx, cmd.Key, off, n, nil)

@@ -92,7 +92,7 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 				return b.about(err)
 			}
 			if len(some) == 0 {
-				return message.Problemf(nil, "%s: no object is in it: is it the bucket that you mean? --allow-empty goes on", b.shown)
+				return message.Problemf(nil, b.shown, "no object is in it: is it the bucket that you mean? --allow-empty goes on")
 			}
 		}
 		all, shown, last = append(all, b.Bucket), append(shown, b.shown), b
@@ -119,13 +119,12 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 	case err == nil:
 		return nil
 	case inUse && info.State == keyring.Disabled:
-		return message.Problemf(err, "%s: key %s is needed, by %s: it was disabled before this command, or could not be enabled again", cmd.Ring, id, neededBy(used))
+		return message.Problemf(err, cmd.Ring, "key %s is needed, by %s: it was disabled before this command, or could not be enabled again", id, neededBy(used))
 	case inUse:
-		return message.Problemf(err, "%s: key %s stays as it is: %s", cmd.Ring, id, neededBy(used))
+		return message.Problemf(err, cmd.Ring, "key %s stays as it is: %s", id, neededBy(used))
 	case errors.Is(err, jobs.ErrQuarantine):
-		return message.Problemf(err, "%s: key %s is not destroyed yet: it is disabled since %s; repeat the command from %s on", cmd.Ring, id,
-			info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
-	case message.IsRing(err):
+		return message.Problemf(err, cmd.Ring, "key %s is not destroyed yet: it is disabled since %s; repeat the command from %s on", id, info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
+	case message.IsKeys(err):
 		return message.Ring(cmd.Ring, err)
 	}
 	return last.about(err)

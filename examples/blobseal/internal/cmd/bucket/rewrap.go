@@ -90,16 +90,16 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 			return err
 		}
 		if err != nil {
-			return message.Problemf(err, "%s: %s failed, unchanged; the same command tries again", b.shown, objects(report.Failed))
+			return message.Problemf(err, b.shown, "%s failed, unchanged; the same command tries again", objects(report.Failed))
 		}
 		return nil
 	case errors.Is(err, context.Canceled):
-		return message.Problemf(err, "interrupted %s; the same command %s", p.before(), f.resumes())
+		return message.Problemf(err, "", "interrupted %s; the same command %s", p.before(), f.resumes())
 	case errors.Is(err, jobs.ErrTooManyFailures):
-		return message.Problemf(err, "%s: gave up when %s had failed; the same command %s", b.shown, objects(report.Failed), f.resumes())
+		return message.Problemf(err, b.shown, "gave up when %s had failed; the same command %s", objects(report.Failed), f.resumes())
 	case errors.Is(err, jobs.ErrCheckpoint):
-		return message.Problemf(err, "%s: is the checkpoint of another job, or none: give the flags that it was made with, or another file", f.Checkpoint)
-	case target.Fails(err):
+		return message.Problemf(err, f.Checkpoint, "is the checkpoint of another job, or none: give the flags that it was made with, or another file")
+	case message.IsKeys(err):
 		return target.AboutSealing(err)
 	}
 	return b.about(err)
@@ -163,13 +163,13 @@ func (s checkpointStore) about(err error) error {
 	case err == nil, errors.Is(err, keyring.ErrNotExist), errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, keyring.ErrConflict):
-		return message.Problemf(err, "%s: another command uses this checkpoint", s.path)
+		return message.Problemf(err, s.path, "another command uses this checkpoint")
 	case errors.Is(err, keyring.ErrDamaged):
-		return message.Problemf(jobs.ErrCheckpoint, "%s: is no checkpoint", s.path)
+		return message.Problemf(jobs.ErrCheckpoint, s.path, "is no checkpoint")
 	case message.IsDirectory(s.path):
-		return message.Problemf(err, "%s: %v", s.path, message.ErrIsDirectory)
+		return message.Problemf(err, s.path, "%v", message.ErrIsDirectory)
 	}
-	return message.Problemf(err, "%s: %s", s.path, message.Plain(err))
+	return message.Problemf(err, s.path, "%s", message.Plain(err))
 }
 
 func (s checkpointStore) Load(ctx context.Context) ([]byte, string, error) {
@@ -298,7 +298,7 @@ func (cmd encryptCmd) Run(ctx context.Context, c *console.Console) error {
 	defer b.Close()
 	for _, file := range []string{cmd.Ring, cmd.KMS, cmd.RootKeyFile, cmd.PassphraseFile, cmd.CustomerKeyFile, source.Root.Directory(), cmd.Checkpoint} {
 		if b.holds(file) {
-			return message.Problemf(nil, "%s: is in the bucket, and would be encrypted, too: keep it elsewhere", file)
+			return message.Problemf(nil, file, "is in the bucket, and would be encrypted, too: keep it elsewhere")
 		}
 	}
 	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted under", func(ctx context.Context, job jobs.Job) (*jobs.Report, error) {

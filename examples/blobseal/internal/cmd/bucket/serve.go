@@ -108,14 +108,14 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 	logger.Info("serving", "bucket", b.shown, "name", b.Name(), "base_url", base, "listen", listener.Addr().String())
 	select {
 	case err := <-ended:
-		return message.Problemf(err, "--listen %s: %s", cmd.Listen, message.Plain(err))
+		return message.Problemf(err, "", "--listen %s: %s", cmd.Listen, message.Plain(err))
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(serving, cmd.Grace)
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {
 		server.Close()
-		return message.Problemf(err, "requests did not end within %v, and were cut off", cmd.Grace)
+		return message.Problemf(err, "", "requests did not end within %v, and were cut off", cmd.Grace)
 	}
 	logger.Info("stopped")
 	return nil
@@ -129,7 +129,7 @@ func (cmd serveCmd) listen() (net.Listener, error) {
 		if op, ok := errors.AsType[*net.OpError](err); ok {
 			reason = op.Err
 		}
-		return nil, message.Problemf(err, "--listen %s: %s", cmd.Listen, message.Plain(reason))
+		return nil, message.Problemf(err, "", "--listen %s: %s", cmd.Listen, message.Plain(reason))
 	}
 	return netutil.LimitListener(listener, cmd.MaxConnections), nil
 }

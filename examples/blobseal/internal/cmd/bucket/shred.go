@@ -89,7 +89,7 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 		err := jobs.ShredObject(ctx, b.Bucket, name, record)
 		switch {
 		case errors.Is(err, blob.ErrPlain):
-			return message.Problemf(err, "%s: not encrypted, so that deleting it shreds nothing", name)
+			return message.Problemf(err, name, "not encrypted, so that deleting it shreds nothing")
 		case err != nil:
 			return b.aboutObject(name, jobs.KeyRef{}, err)
 		}
@@ -141,8 +141,8 @@ func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket,
 	report, err := jobs.ShredKey(ctx, victim, destroyer, record, cmd.options(), b.Bucket)
 	switch {
 	case errors.Is(err, context.Canceled):
-		return message.Problemf(err, "interrupted before key %s was destroyed; it is disabled, unless it had not come to that: repeat the command, or enable the key", victim.KeyID)
-	case err != nil && (k.Fails(err) || message.IsRing(err)):
+		return message.Problemf(err, "", "interrupted before key %s was destroyed; it is disabled, unless it had not come to that: repeat the command, or enable the key", victim.KeyID)
+	case err != nil && message.IsKeys(err):
 		return k.AboutSealing(err)
 	case err != nil:
 		return b.about(err)
@@ -155,7 +155,7 @@ func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket,
 		return err
 	}
 	if report.Failed > 0 {
-		return message.Problemf(nil, "%s: %s did not tell what key they are under; see %s", b.shown, objects(report.Failed), cmd.Record)
+		return message.Problemf(nil, b.shown, "%s did not tell what key they are under; see %s", objects(report.Failed), cmd.Record)
 	}
 	return nil
 }
@@ -164,7 +164,7 @@ func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *buck
 	report, err := jobs.ShredPrefix(ctx, b.Bucket, cmd.Prefix, record, cmd.options())
 	switch {
 	case errors.Is(err, context.Canceled):
-		return message.Problemf(err, "interrupted after %s; see %s", objects(report.Objects), cmd.Record)
+		return message.Problemf(err, "", "interrupted after %s; see %s", objects(report.Objects), cmd.Record)
 	case err != nil && !errors.Is(err, jobs.ErrIncomplete):
 		return b.about(err)
 	}
@@ -172,7 +172,7 @@ func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *buck
 		return err
 	}
 	if err != nil {
-		return message.Problemf(err, "%s: %s not shredded; see %s", b.shown, objects(report.Failed), cmd.Record)
+		return message.Problemf(err, b.shown, "%s not shredded; see %s", objects(report.Failed), cmd.Record)
 	}
 	return nil
 }
@@ -207,7 +207,7 @@ func (d serviceKeyDestroyer) Disable(ctx context.Context) error {
 func (d serviceKeyDestroyer) Destroy(ctx context.Context) error {
 	_, err := d.service.ScheduleKeyDeletion(ctx, d.arn, d.days)
 	if err = d.service.About(localkms.OpScheduleKeyDeletion, d.arn, err); err != nil {
-		return message.Problemf(err, "%s; the key is disabled", message.OneLine(err))
+		return message.Problemf(err, "", "%s; the key is disabled", message.OneLine(err))
 	}
 	return nil
 }

@@ -96,7 +96,7 @@ func (cmd signCmd) Run(ctx context.Context, c *console.Console) error {
 		ResponseCacheControl:       cmd.Response.CacheControl,
 	})
 	if err != nil {
-		return message.Problemf(err, "%s: %s", cmd.Key, message.Plain(err))
+		return message.Problemf(err, cmd.Key, "%s", message.Plain(err))
 	}
 	return c.Printf("%s\n", signed)
 }

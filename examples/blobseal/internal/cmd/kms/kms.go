@@ -104,8 +104,8 @@ func (initCmd) Help() string {
 
 func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	root, undo, err := keys.NewRoot(ctx, c, cmd.Source(), cmd.GenerateRootKey, "key service", func() error {
-		if _, err := os.Lstat(keys.KeysPath(cmd.KMS)); err == nil {
-			return message.Problemf(errServiceExists, "%s: %s", cmd.KMS, errServiceExists)
+		if _, err := os.Lstat(message.KeysPath(cmd.KMS)); err == nil {
+			return message.Problemf(errServiceExists, cmd.KMS, "%s", errServiceExists)
 		} else if !errors.Is(err, os.ErrNotExist) {
 			return message.About(cmd.KMS, err)
 		}
@@ -124,15 +124,15 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		return keys.NewStore{Store: store, Name: cmd.KMS, Exists: errServiceExists}
 	}); err != nil {
 		undo()
-		if _, there := os.Lstat(keys.KeysPath(cmd.KMS)); made == nil && errors.Is(there, os.ErrNotExist) {
-			os.Remove(keys.KeysPath(cmd.KMS) + ".lock")
+		if _, there := os.Lstat(message.KeysPath(cmd.KMS)); made == nil && errors.Is(there, os.ErrNotExist) {
+			os.Remove(message.KeysPath(cmd.KMS) + ".lock")
 			os.Remove(cmd.KMS) // if nothing else is in it
 		}
 		return err
 	}
 	defer s.Close()
 	if err := s.Trail.Open(); err != nil { // so that a trail which is missing shows
-		return message.Problemf(err, "%s: created, but not its audit trail, without which it refuses: %s", cmd.KMS, message.TrailText(err))
+		return message.Problemf(err, cmd.KMS, "created, but without its audit trail, so it refuses every use: %s", message.Reason(message.Trail("", err), ""))
 	}
 	return c.Printf("%s: created, without keys; make one with: blobseal kms create-key --kms %[1]s\n", message.Printable(cmd.KMS))
 }
@@ -216,7 +216,7 @@ func (cmd createKeyCmd) Run(ctx context.Context, c *console.Console) error {
 		}
 		if err := s.CreateAlias(ctx, cmd.Alias, key.ID); err != nil {
 			err = s.About(localkms.OpCreateAlias, key.ARN, err)
-			return message.Problemf(err, "%s; the key is there, without the alias", message.OneLine(err))
+			return message.Problemf(err, "", "%s; the key is there, without the alias", message.OneLine(err))
 		}
 		return nil
 	})

@@ -159,7 +159,7 @@ func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
 			return s.About(localkms.OpGetKeyPolicy, cmd.Key, err)
 		}
 		if text == "" {
-			return message.Problemf(nil, "%s: %s has no policy: everyone may do everything with it", cmd.KMS, cmd.Key)
+			return message.Problemf(nil, cmd.KMS, "%s has no policy: everyone may do everything with it", cmd.Key)
 		}
 		if !strings.HasSuffix(text, "\n") {
 			text += "\n"
@@ -224,7 +224,7 @@ func aboutPolicy(s *keys.Service, op kms.Operation, key, file string, err error)
 		if file == "-" {
 			file = "standard input"
 		}
-		return message.Problemf(err, "%s: %s", file, s.Says(op, key, err))
+		return message.Problemf(err, file, "%s", s.Says(op, key, err))
 	}
 	return s.About(op, key, err)
 }

@@ -82,7 +82,7 @@ func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
 		}
 		off, n, err := part.Within(size)
 		if err != nil {
-			return message.Problemf(err, "%s: %s", o.Name, err)
+			return message.Problemf(err, o.Name, "%s", err)
 		}
 		bodyOff, bodyLen, err := sse.CiphertextRange(off, n)
 		if err != nil {

@@ -127,37 +127,15 @@ func (o *Object) badChunk(i int64) string {
 	return text
 }
 
-// aboutObject puts an error of a sealed file into words. It may know the file's
-// envelope and the keys that were tried, or not.
+// aboutObject returns an error of a sealed file as a [message.Problem]. Keys that
+// were not tried yet are nil.
 func aboutObject(o *Object, k *keys.Keys, err error) error {
-	says := func(format string, args ...any) error {
-		return message.Problemf(err, "%s: %s", o.Name, fmt.Sprintf(format, args...))
+	if chunk, ok := errors.AsType[*sse.ChunkError](err); ok && !errors.Is(err, sse.ErrTruncated) && !message.InWords(err) {
+		return message.Problemf(err, o.Name, "%s", o.badChunk(chunk.Chunk))
 	}
-	var chunk *sse.ChunkError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, new(*message.Problem)), errors.As(err, new(message.UsageError)), errors.Is(err, context.Canceled):
-		return message.About(o.Name, err)
-	}
+	var a message.Attempt
 	if o.env != nil {
-		if text := keys.AboutKey(k, o.env.Mode(), o.env.KeyID(), err); text != "" {
-			return says("%s", text)
-		}
+		a = k.Attempt(o.env.Mode(), o.env.KeyID())
 	}
-	switch {
-	case errors.Is(err, sse.ErrVersion):
-		return says("sealed by another version of blobseal: %s", message.Plain(err))
-	case errors.Is(err, sse.ErrFormat) && errors.Is(err, io.ErrUnexpectedEOF):
-		return says("not a sealed file, or cut short within its envelope")
-	case errors.Is(err, sse.ErrFormat):
-		return says("not a sealed file, or its envelope is damaged: %s", strings.TrimPrefix(message.Plain(err), "not an envelope: "))
-	case errors.Is(err, sse.ErrKey):
-		return says("wrong key, object or context, or edited envelope")
-	case errors.Is(err, sse.ErrTruncated):
-		return says("truncated: it ends where no sealed file can end")
-	case errors.As(err, &chunk):
-		return says("%s", o.badChunk(chunk.Chunk))
-	}
-	return message.About(o.Name, err)
+	return a.About(o.Name, err)
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
@@ -181,11 +180,7 @@ func notChanged(o *Object, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return message.About(o.Name, err)
 	}
-	text := message.Plain(err)
-	if p := new(message.Problem); errors.As(err, &p) {
-		text = strings.TrimPrefix(p.Error(), o.Name+": ")
-	}
-	return message.Problemf(err, "%s: not changed: %s", o.Name, text)
+	return message.Problemf(err, o.Name, "not changed: %s", message.Reason(message.About(o.Name, err), o.Name))
 }
 
 // encode encodes the new envelope, padded to the old one's size if it fits. It

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
@@ -46,7 +45,7 @@ func (cmd Verify) Run(ctx context.Context, c *console.Console) error {
 		}
 		if err != nil {
 			bad++
-			reason := strings.TrimPrefix(message.OneLine(err), message.Printable(name)+": ")
+			reason := message.Reason(err, name)
 			err = c.Printf("%s: FAILED: %s\n", message.Printable(name), reason)
 		} else {
 			err = c.Printf("%s: OK, %d bytes\n", message.Printable(name), n)
@@ -56,7 +55,7 @@ func (cmd Verify) Run(ctx context.Context, c *console.Console) error {
 		}
 	}
 	if bad > 0 {
-		return message.Problemf(nil, "%d of %d files failed verification", bad, len(cmd.Files))
+		return message.Problemf(nil, "", "%d of %d files failed verification", bad, len(cmd.Files))
 	}
 	return nil
 }

@@ -1,0 +1,47 @@
+package message
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"syscall"
+
+	"github.com/aws/smithy-go"
+	"gocloud.dev/gcerrors"
+)
+
+// Bucket returns an error of a whole bucket as a [Problem].
+func Bucket(name string, err error) error {
+	return about(name, err, func(err error) string {
+		if gcerrors.Code(err) == gcerrors.NotFound {
+			return "no such bucket"
+		}
+		return storeWords(err)
+	})
+}
+
+// gocloudPrefix is what Go CDK writes before an error of an object. Its errors have
+// no other way to tell what is theirs and what is the store's.
+var gocloudPrefix = regexp.MustCompile(`\bblob (\(key "([^"\\]|\\.)*"\) )?\(code=\w+\): `)
+
+// storeWords returns the words for an error of a store of objects.
+func storeWords(err error) string {
+	var api smithy.APIError
+	var dial *net.OpError
+	switch {
+	case errors.As(err, &api) && api.ErrorCode() == "NoSuchBucket":
+		return "no such bucket"
+	case gcerrors.Code(err) == gcerrors.NotFound:
+		return "no such object"
+	case errors.As(err, &api) && api.ErrorMessage() != "":
+		return fmt.Sprintf("the store refuses: %s: %s", api.ErrorCode(), api.ErrorMessage())
+	case errors.As(err, &api):
+		return "the store refuses: " + api.ErrorCode()
+	case errors.As(err, &dial):
+		return "the store does not answer: " + dial.Error()
+	case errors.Is(err, syscall.EXDEV):
+		return "the temporary directory is on another file system: add no_tmp_dir=true to the URL, or set TMPDIR"
+	}
+	return packagePrefix.ReplaceAllString(gocloudPrefix.ReplaceAllString(Plain(err), ""), "")
+}

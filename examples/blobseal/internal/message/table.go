@@ -1,0 +1,374 @@
+package message
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/localkms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Attempt is what a command was doing when an error occurred. Fields that do not
+// apply are empty.
+type Attempt struct {
+	// The keys in use: a ring, or a key service.
+	Ring, RingID       string // the ring's file, and its id if known
+	Service, Principal string // the service's directory, and who asks
+	Op                 kms.Operation
+	Key                string // of the service, as it was asked for
+
+	// The sealed file or object at hand. Mode is 0 before its envelope was read.
+	Mode   sse.Mode
+	KeyID  string
+	Bucket string // name of its bucket; empty for a file
+}
+
+// Ring returns an error of a ring as a [Problem].
+func Ring(path string, err error) error {
+	return Attempt{Ring: path}.About(path, err)
+}
+
+// About returns err as a [Problem] with a subject.
+func (a Attempt) About(subject string, err error) error { return about(subject, err, a.Words) }
+
+// Words returns the words for err: of the first entry of the table that applies.
+func (a Attempt) Words(err error) string {
+	for _, e := range table {
+		if !errors.Is(err, e.kind) {
+			continue
+		}
+		if text := e.words(a, err); text != "" {
+			return text
+		}
+	}
+	if a.Bucket != "" {
+		return storeWords(err)
+	}
+	return plainWords(a, err)
+}
+
+// IsKeys reports whether an error is about keys: a ring, a key service or its audit
+// trail, and not about what they open. An error in words is about neither.
+func IsKeys(err error) bool {
+	if InWords(err) {
+		return false
+	}
+	for _, e := range table {
+		if e.keys && errors.Is(err, e.kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// entry has the words for a kind of error. They are empty if the entry does not
+// apply to the attempt.
+type entry struct {
+	kind  error
+	keys  bool // the error is about keys
+	words func(a Attempt, err error) string
+}
+
+// table has the words for all kinds of errors. The first entry that applies counts:
+// an error is often of several kinds, and the more telling ones come first.
+var table = []entry{
+	// What an administrator of a key service did wrong.
+	{localkms.ErrPolicy, true, policyWords},
+	{localkms.ErrLockout, true, Attempt.lockoutWords},
+	{localkms.ErrAlreadyExists, true, plainWords},
+	{localkms.ErrManaged, true, plainWords},
+	{localkms.ErrLimit, true, plainWords},
+	{localkms.ErrFull, true, plainWords},
+
+	// Audit trails.
+	{audit.ErrNotRecorded, true, Attempt.notRecordedWords},
+
+	// Roots, of rings and of key services.
+	{keyring.ErrRoot, true, Attempt.rootWords},
+	{keyring.ErrRootUnavailable, true, Attempt.rootUnavailableWords},
+
+	// Key services.
+	{kms.ErrDenied, true, plainWords},
+	{kms.ErrDisabled, true, refusedWords("the key is disabled (enable it with: blobseal kms enable")},
+	{kms.ErrPendingDeletion, true, refusedWords("the key is pending deletion (keep it with: blobseal kms cancel-deletion")},
+	{kms.ErrNotFound, true, Attempt.noKeyWords},
+	{sse.ErrMode, false, Attempt.modeWords},
+	{kms.ErrInvalid, true, plainWords},
+
+	// Rings.
+	{keyring.ErrDisabled, true, sealedUnder("which is disabled (enable it with: blobseal ring enable %[1]s)")},
+	{keyring.ErrDestroyed, true, sealedUnder("which was destroyed: nothing can open it")},
+	{keyring.ErrDestroyed, true, onRing("the version was destroyed, which cannot be undone")},
+	{keyring.ErrPrimary, true, onRing("the version is the newest, which seals new files (rotate first)")},
+	{keyring.ErrNotExist, true, Attempt.notExistWords},
+	{keyring.ErrVersion, true, words("written by another release of blobseal: ")},
+	{keyring.ErrDamaged, true, Attempt.damagedWords},
+	{keyring.ErrFull, true, onRing("the ring is full (create another, and rewrap to it)")},
+	{keyring.ErrStore, true, Attempt.storeWords},
+	{keyring.ErrUnknownKey, true, Attempt.unknownVersionWords},
+	{keyring.ErrConflict, true, plainWords},
+	{kms.ErrUnavailable, true, Attempt.storeWords},
+
+	// Files and objects.
+	{blob.ErrPlain, false, words("not encrypted (--allow-plain reads it, encrypt-existing encrypts it)", "")},
+	{blob.ErrChanged, false, words("replaced or deleted meanwhile", "")},
+	{sse.ErrVersion, false, words("sealed by another release of blobseal: ")},
+	{sse.ErrFormat, false, Attempt.formatWords},
+	{sse.ErrKey, false, Attempt.wrongKeyWords},
+	{sse.ErrTruncated, false, words("truncated: it ends where no sealed file or object can end", "")},
+	{sse.ErrCorrupt, false, corruptWords},
+	{sse.ErrTooLarge, true, plainWords},
+	{sse.ErrInvalid, true, plainWords},
+}
+
+// plainWords returns the error's own text. That of a [*kms.KeyError] names the key
+// and the operation a second time, so its cause is taken.
+func plainWords(_ Attempt, err error) string {
+	if failed, ok := errors.AsType[*kms.KeyError](err); ok {
+		err = failed.Err
+	}
+	return Plain(err)
+}
+
+// words returns a text, followed by the error's own unless a second text is given.
+func words(text string, own ...string) func(Attempt, error) string {
+	return func(_ Attempt, err error) string {
+		if len(own) > 0 {
+			return text + own[0]
+		}
+		return text + Plain(err)
+	}
+}
+
+// onRing returns a text about a version of a ring that was to be changed.
+func onRing(text string) func(Attempt, error) string {
+	return func(a Attempt, _ error) string {
+		if a.Ring == "" {
+			return ""
+		}
+		return text
+	}
+}
+
+// sealedUnder returns a text about the version of a ring that an object needs.
+func sealedUnder(format string) func(Attempt, error) string {
+	return func(a Attempt, _ error) string {
+		if a.Mode == 0 {
+			return ""
+		}
+		if !strings.Contains(format, "%") {
+			return fmt.Sprintf("sealed under version %s, %s", a.KeyID, format)
+		}
+		return fmt.Sprintf("sealed under version %s, "+format, a.KeyID)
+	}
+}
+
+// refusedWords returns a text about a key of a key service, which ends in a command.
+func refusedWords(text string) func(Attempt, error) string {
+	return func(a Attempt, err error) string {
+		if a.Service == "" {
+			return ""
+		}
+		op, key := a.asked(err)
+		return fmt.Sprintf("%q may not %s with %s: %s --kms %s %s)", a.Principal, op, key, text, a.Service, ShortKey(key))
+	}
+}
+
+// asked returns the operation that failed, and its key.
+func (a Attempt) asked(err error) (kms.Operation, string) {
+	if failed, ok := errors.AsType[*kms.KeyError](err); ok && failed.KeyID != "" {
+		return failed.Op, failed.KeyID
+	}
+	return a.Op, a.Key
+}
+
+// document is the path of a key service's document.
+func (a Attempt) document() string {
+	if a.Service == "" {
+		return ""
+	}
+	return KeysPath(a.Service)
+}
+
+func (a Attempt) what() string {
+	if a.Ring == "" {
+		return "key service"
+	}
+	return "ring"
+}
+
+func (a Attempt) storeWords(err error) string {
+	switch {
+	case a.Ring != "" && IsDirectory(a.Ring):
+		return ErrIsDirectory.Error()
+	case a.Service != "" && IsDirectory(a.document()):
+		return a.document() + " " + ErrIsDirectory.Error()
+	}
+	return plainWords(a, err)
+}
+
+func policyWords(_ Attempt, err error) string {
+	policy, ok := errors.AsType[*localkms.PolicyError](err)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("line %d, column %d: %s", policy.Line, policy.Column, policy.Reason)
+}
+
+func (a Attempt) lockoutWords(error) string {
+	return fmt.Sprintf("%q could not replace this policy (permit PutKeyPolicy, or give --force)", a.Principal)
+}
+
+func (a Attempt) notRecordedWords(err error) string {
+	text := "not done, because the audit trail could not record it: " + trailWords(beside(err, audit.ErrNotRecorded))
+	if a.Service != "" && errors.As(err, new(*audit.ChainError)) {
+		text += fmt.Sprintf(" (find out why; then move %s and %[1]s.* to another directory, to start a new trail)", TrailPath(a.Service))
+	}
+	return text
+}
+
+func (a Attempt) rootWords(err error) string {
+	if errors.Is(err, kms.ErrCiphertext) || errors.Is(err, kms.ErrInvalid) { // which names both keys
+		return Plain(err)
+	}
+	return fmt.Sprintf("wrong root: the %s was made with another key or passphrase", a.what())
+}
+
+func (a Attempt) rootUnavailableWords(err error) string {
+	text := "its root cannot be used: " + Plain(err)
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		text = "its root cannot be used: " + r.Text
+	}
+	if a.Mode != 0 && a.Ring != "" {
+		return fmt.Sprintf("sealed under version %s, which ring %s may have received after this command opened it: %s", a.KeyID, a.Ring, text)
+	}
+	return text
+}
+
+func (a Attempt) noKeyWords(err error) string {
+	op, key := a.asked(err)
+	switch {
+	case a.Service == "":
+		return ""
+	case a.Mode != 0:
+		return fmt.Sprintf("sealed under key %q, which %s does not have", a.KeyID, a.Service)
+	case op == localkms.OpUpdateAlias: // the error says whether it is the key or the alias
+		return plainWords(a, err)
+	case op == localkms.OpRevokeGrant, op == localkms.OpRetireGrant:
+		return fmt.Sprintf("no such grant of %s (list them with: blobseal kms grant list --kms %s %s)", key, a.Service, ShortKey(key))
+	}
+	return fmt.Sprintf("no such key: %q (list them with: blobseal kms list --kms %s)", key, a.Service)
+}
+
+// modeWords says which flags an object of a mode needs.
+func (a Attempt) modeWords(error) string {
+	switch a.Mode {
+	case sse.ModeManaged:
+		return "sealed under a ring (SSE-S3): give --ring and its root"
+	case sse.ModeKMS:
+		return "sealed under a key service (SSE-KMS): give --kms and its root"
+	case sse.ModeCustomer:
+		return "sealed under a customer key (SSE-C): give --customer-key-file"
+	}
+	return ""
+}
+
+func (a Attempt) notExistWords(error) string {
+	switch {
+	case a.Ring != "":
+		return "no such ring (create one with: blobseal ring create --ring " + a.Ring + ")"
+	case a.Service != "":
+		return "no such key service (create one with: blobseal kms init --kms " + a.Service + ")"
+	}
+	return ""
+}
+
+func (a Attempt) damagedWords(err error) string {
+	if a.Service != "" {
+		return fmt.Sprintf("%s: %s (restore it from a backup)", a.document(), plainWords(a, err))
+	}
+	return Plain(err) + " (if this is a ring, restore it from a backup)"
+}
+
+func (a Attempt) unknownVersionWords(error) string {
+	switch {
+	case a.Ring == "":
+		return ""
+	case a.Mode == 0:
+		return "the ring has no such version (list them with: blobseal ring list)"
+	case !strings.HasPrefix(a.KeyID, a.RingID+"."):
+		return fmt.Sprintf("sealed under version %s of another ring (%s is ring %s)", a.KeyID, a.Ring, a.RingID)
+	}
+	return fmt.Sprintf("sealed under version %s, which ring %s lacks (is the ring file an old copy?)", a.KeyID, a.Ring)
+}
+
+func (a Attempt) formatWords(err error) string {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF) && a.Bucket != "":
+		return "truncated within its envelope"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "not a sealed file, or truncated within its envelope"
+	case a.Bucket != "":
+		return "damaged: " + Plain(err)
+	}
+	return Plain(err) + " (not a sealed file, or damaged)"
+}
+
+func (a Attempt) wrongKeyWords(error) string {
+	if a.Bucket != "" {
+		return fmt.Sprintf("wrong key, or sealed for another object or for a bucket that is not named %s, or edited envelope", a.Bucket)
+	}
+	return "wrong key, object or context, or edited envelope"
+}
+
+func corruptWords(a Attempt, err error) string {
+	chunk, ok := errors.AsType[*sse.ChunkError](err)
+	if !ok {
+		return "damaged: " + Plain(err)
+	}
+	return fmt.Sprintf("damaged: chunk %d is not authentic, at byte %d of the plaintext", chunk.Chunk, chunk.Chunk*plainChunkSize)
+}
+
+// plainChunkSize is the size of a chunk of plaintext, from the format.
+const plainChunkSize = 16384
+
+// ShortKey returns the id in a key's ARN. Other names stay as they are.
+func ShortKey(key string) string {
+	if _, id, found := strings.Cut(key, ":key/"); found {
+		return id
+	}
+	return key
+}
+
+// KeysPath returns the path of the document of the key service in dir.
+func KeysPath(dir string) string { return filepath.Join(dir, "keys") }
+
+// TrailPath returns the path of the audit trail of the key service in dir.
+func TrailPath(dir string) string { return filepath.Join(dir, "audit.jsonl") }
+
+// beside returns what err wraps beside a kind of error, or err.
+func beside(err, kind error) error {
+	for e := err; e != nil; {
+		switch wrapper := e.(type) {
+		case interface{ Unwrap() []error }:
+			for _, part := range wrapper.Unwrap() {
+				if !errors.Is(part, kind) {
+					return part
+				}
+			}
+			return err
+		case interface{ Unwrap() error }:
+			e = wrapper.Unwrap()
+		default:
+			return err
+		}
+	}
+	return err
+}
