@@ -18,11 +18,11 @@ import (
 
 // openRing is the service's key ring.
 func openRing(ctx context.Context) *keyring.Ring {
-	root, err := keyring.NewKeyRoot(make([]byte, 32)) // from your secret store
+	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32)) // from your secret store
 	if err != nil {
 		log.Fatal(err)
 	}
-	ring, err := keyring.Open(ctx, keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, keyring.NewMemStore(), root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// Rotate adds a version and makes it the primary, and returns it. It is in the
-// store before it is used. ctx bounds the call.
+// Rotate adds a version, makes it the primary and returns it. The version is in the
+// store before it seals anything. ctx bounds the call.
 //
-// Rotations that meet make one version: a call that waited for another one of
-// this Ring, or whose write another process forestalled with a rotation of its
-// own, returns that one's version. A full ring is [ErrFull].
+// Calls that meet share a version: a call that waited for another rotation of this Ring,
+// or whose write lost against a rotation of another process, returns that version. A ring
+// of 4096 versions is [ErrFull]; versions destroyed long ago do not count.
 //
-// After an error other than that of the ring's own the version may or may not
-// be in the store; if it is, the ring takes it up when it next refreshes.
-func (r *Ring) Rotate(ctx context.Context) (Info, error) {
+// After [ErrStore] the version may or may not be in the store; if it is, the ring takes
+// it up when it next refreshes.
+func (r *Ring) Rotate(ctx context.Context) (Version, error) {
 	before := r.rotated.Load()
 	if err := r.lockRotation(ctx); err != nil {
-		return Info{}, err
+		return Version{}, err
 	}
 	defer r.unlockRotation()
 	if r.rotated.Load() != before {
@@ -35,7 +35,7 @@ func (r *Ring) Rotate(ctx context.Context) (Info, error) {
 
 // rotate rotates if the document, as loaded, is one that wants it. The caller
 // holds the turn to rotate.
-func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (Info, error) {
+func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (Version, error) {
 	made := false
 	s, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
 		made = wanted(d)
@@ -45,7 +45,7 @@ func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (Info, erro
 		return true, d.rotate(r.opts.Now())
 	})
 	if err != nil {
-		return Info{}, err
+		return Version{}, err
 	}
 	if made {
 		r.rotated.Add(1)
@@ -74,20 +74,20 @@ func (r *Ring) unlockRotation() { <-r.rotating }
 // bytes from the document for ever, but copies of older documents still hold them. The
 // errors of the ring's own are [ErrUnknownKey], [ErrDestroyed] for a version that
 // already is, [ErrPrimary], and [ErrInvalid] for a number that is no state.
-func (r *Ring) SetState(ctx context.Context, id string, state State) (Info, error) {
-	return r.SetStateIf(ctx, id, state, func(Info) error { return nil })
+func (r *Ring) SetState(ctx context.Context, id string, state State) (Version, error) {
+	return r.SetStateIf(ctx, id, state, func(Version) error { return nil })
 }
 
 // SetStateIf is SetState under a condition, as one compare-and-swap: condition gets the
 // version as the stored document has it, and an error of it ends the call and changes
 // nothing. It is called again after each conflict with another writer.
-func (r *Ring) SetStateIf(ctx context.Context, id string, state State, condition func(Info) error) (Info, error) {
+func (r *Ring) SetStateIf(ctx context.Context, id string, state State, condition func(Version) error) (Version, error) {
 	if !state.valid() {
-		return Info{}, invalid("no such state: %d", uint8(state))
+		return Version{}, invalid("no such state: %d", uint8(state))
 	}
 	version, err := r.parseKeyID(id)
 	if err != nil {
-		return Info{}, err
+		return Version{}, err
 	}
 	s, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
 		for i, v := range d.versions {
@@ -100,15 +100,14 @@ func (r *Ring) SetStateIf(ctx context.Context, id string, state State, condition
 		return d.setState(version, state, r.opts.Now())
 	})
 	if err != nil {
-		return Info{}, err
+		return Version{}, err
 	}
 	info, _ := s.info(id)
 	return info, nil
 }
 
-// SetPeriod changes the ring's rotation period, for all processes. It must be
-// a whole number of seconds from [MinPeriod] to [MaxPeriod]; others are
-// [ErrPeriod]. ctx bounds the call.
+// SetPeriod changes the ring's rotation period, for all processes: a whole number of
+// seconds from a minute to 3650 days; others are [ErrInvalid]. ctx bounds the call.
 func (r *Ring) SetPeriod(ctx context.Context, period time.Duration) error {
 	if err := checkPeriod(period); err != nil {
 		return err
@@ -124,21 +123,24 @@ func (r *Ring) SetPeriod(ctx context.Context, period time.Duration) error {
 	return err
 }
 
-// ChangeRoot encrypts the document under another root, in one write, and uses
-// that root from then on. ctx bounds the call.
+// ChangeRoot encrypts the document under another root, in one write, and uses that
+// root from then on. ctx bounds the call. Like [Create], it refuses roots that are too
+// easy to guess.
 //
-// It may be repeated: a document that already is under the new root is left as
-// it is. So after a crash, or an error of the store, which leave it open
-// whether the root was changed, one calls it again; and a process whose ring was
-// given another root elsewhere, and which now meets [ErrRoot] when it
-// refreshes, is told so by the same call. To strengthen a passphrase root, give
-// the same passphrase with other parameters.
+// It may be repeated: a document that is under the new root already is left as it is.
+// Repeat it after an error of the store, which leaves open whether the root was changed,
+// and after a failover that lost the change. In every other process, the same call tells
+// the ring of its new root. To strengthen a passphrase root, give the same passphrase with
+// higher [PassphraseParams].
 //
-// Master keys stay as they are: who has copied them, or an older document and
-// its root, can still open what they sealed.
+// Master keys stay as they are: anyone who copied them, or an older document and its
+// root, can still open what they sealed.
 func (r *Ring) ChangeRoot(ctx context.Context, newRoot Root) error {
 	if newRoot == nil {
 		return invalid("no root")
+	}
+	if err := checkNewRoot(newRoot); err != nil {
+		return err
 	}
 	return r.doc.ChangeRoot(ctx, newRoot, nil)
 }

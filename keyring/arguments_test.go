@@ -19,14 +19,17 @@ func TestInvalidArguments(t *testing.T) {
 	key := bytes.Repeat([]byte("\x81secret\x9e"), 4)
 	root, err := keyring.NewKeyRoot(key)
 	require.NoError(t, err)
-	ring, err := keyring.Open(ctx, keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, keyring.NewMemStore(), root, nil)
 	require.NoError(t, err)
 	fake := kmstest.NewFake("key")
+	printable, err := keyring.NewKeyRoot(bytes.Repeat([]byte("secret78"), 4))
+	require.NoError(t, err, "a ring may be under one already")
+	short, err := keyring.NewPassphraseRoot([]byte("secretshort"), nil)
+	require.NoError(t, err, "likewise")
 
 	open := func(opts keyring.Options) error {
 		store := keyring.NewMemStore()
-		opts.Create = true
-		_, err := keyring.Open(ctx, store, root, &opts)
+		_, err := keyring.Create(ctx, store, root, &opts)
 		_, _, absent := store.Load(ctx)
 		require.ErrorIs(t, absent, keyring.ErrNotExist)
 		return err
@@ -38,8 +41,16 @@ func TestInvalidArguments(t *testing.T) {
 		"hard age":             open(keyring.Options{HardAge: -1}),
 		"refresh interval":     open(keyring.Options{RefreshInterval: time.Second - 1}),
 		"no new root":          ring.ChangeRoot(ctx, nil),
-		"state":                second(ring.SetState(ctx, ring.Keys()[0].ID, 9)),
+		"state":                second(ring.SetState(ctx, ring.Versions()[0].ID, 9)),
 		"no path":              second(keyring.NewFileStore("")),
+		"zero key":             second(keyring.NewKeyRoot(make([]byte, 32))),
+		"zero key from a file": second(keyring.ParseKey(make([]byte, 32))),
+		"zero key as text":     second(keyring.ParseKey(bytes.Repeat([]byte("00"), 32))),
+		"printable new key":    second(keyring.Create(ctx, keyring.NewMemStore(), printable, nil)),
+		"to a printable key":   ring.ChangeRoot(ctx, printable),
+		"short new passphrase": second(keyring.Create(ctx, keyring.NewMemStore(), short, nil)),
+		"to a short one":       ring.ChangeRoot(ctx, short),
+		"empty passphrase":     second(keyring.ParsePassphrase([]byte("\r\n"))),
 		"no key":               second(keyring.NewKeyRoot(nil)),
 		"short key":            second(keyring.NewKeyRoot(key[1:])),
 		"key as text":          second(keyring.ParseKey(bytes.Repeat([]byte("secret78"), 4))),

@@ -40,7 +40,7 @@ func TestVersionFromTheFuture(t *testing.T) {
 			_, _ = ahead.Primary(t.Context())
 			primaryNow(t, t.Context(), ring)
 		}
-		require.Len(t, ring.Keys(), 3)
+		require.Len(t, ring.Versions(), 3)
 		_, err := ahead.Primary(t.Context())
 		require.ErrorIs(t, err, keyring.ErrTooOld, "its clock is the wrong one")
 		require.ErrorContains(t, err, "check all clocks")
@@ -78,7 +78,7 @@ func TestVersionFromASlightlyFasterClock(t *testing.T) {
 		require.NoError(t, ring.Refresh(t.Context()))
 		got, _ := primaryNow(t, t.Context(), ring)
 		require.Equal(t, id, got)
-		require.Len(t, ring.Keys(), 2)
+		require.Len(t, ring.Versions(), 2)
 	})
 }
 
@@ -103,7 +103,7 @@ func TestRotateIfDue(t *testing.T) {
 		rotated, err = other.RotateIfDue(t.Context())
 		require.NoError(t, err)
 		require.False(t, rotated, "the other one did")
-		require.Equal(t, ring.Keys(), other.Keys())
+		require.Equal(t, ring.Versions(), other.Versions())
 
 		time.Sleep(time.Minute)
 		store.down()
@@ -125,7 +125,7 @@ func TestSetStateIf(t *testing.T) {
 
 	errChanged := errors.New("changed meanwhile")
 	calls := 0
-	unchanged := func(v keyring.Info) error {
+	unchanged := func(v keyring.Version) error {
 		calls++
 		if v != disabled {
 			return errChanged
@@ -145,7 +145,7 @@ func TestSetStateIf(t *testing.T) {
 	require.Equal(t, keyring.Disabled, state(t, reopen(t, store), id))
 
 	require.NoError(t, ring.Refresh(ctx))
-	_, disabled = keyring.Info{}, ring.Keys()[0]
+	_, disabled = keyring.Version{}, ring.Versions()[0]
 	v, err := ring.SetStateIf(ctx, id, keyring.Destroyed, unchanged)
 	require.NoError(t, err)
 	require.Equal(t, keyring.Destroyed, v.State)

@@ -93,14 +93,9 @@ const (
 
 // Bounds of what a ring holds.
 const (
-	// MaxVersions is the largest number of versions in a ring: a thousand years at
-	// the default period. Versions destroyed long ago do not count.
-	MaxVersions = 4096
-
-	// MinPeriod and MaxPeriod bound the rotation period, which is a whole
-	// number of seconds.
-	MinPeriod = time.Minute
-	MaxPeriod = 3650 * 24 * time.Hour
+	maxVersions = 4096 // a thousand years at the default period
+	minPeriod   = time.Minute
+	maxPeriod   = 3650 * 24 * time.Hour
 )
 
 // head marshals the part of the document that is associated data of the keyset.
@@ -145,8 +140,8 @@ func associatedData(head []byte) []byte {
 // marshal returns the document's bytes, always in the present version. It fails with
 // [ErrFull] if they are too many, and with the error of parsing them if there is one.
 func (d *ringDocument) marshal() ([]byte, error) {
-	if len(d.versions) > MaxVersions {
-		return nil, fmt.Errorf("%w: %d versions, at most %d", ErrFull, len(d.versions), MaxVersions)
+	if len(d.versions) > maxVersions {
+		return nil, fmt.Errorf("%w: %d versions, at most %d", ErrFull, len(d.versions), maxVersions)
 	}
 	if len(d.keyset) > MaxDocumentSize {
 		return nil, fmt.Errorf("%w: encrypted keyset is %d bytes", ErrFull, len(d.keyset))
@@ -288,7 +283,7 @@ func (m *metadata) validate() error {
 	if err := checkPeriod(m.period); err != nil {
 		return err
 	}
-	if len(m.versions) == 0 || len(m.versions) > MaxVersions {
+	if len(m.versions) == 0 || len(m.versions) > maxVersions {
 		return fmt.Errorf("%d versions", len(m.versions))
 	}
 	seen := make(map[uint32]bool, len(m.versions))
@@ -360,9 +355,9 @@ func (m *metadata) lookup(v version) *version {
 }
 
 // info describes the version at index i.
-func (m *metadata) info(i int) Info {
+func (m *metadata) info(i int) Version {
 	v := m.versions[i]
-	return Info{
+	return Version{
 		ID:      keyID(m.ring, v.id),
 		State:   v.state,
 		Primary: i == len(m.versions)-1,
@@ -373,8 +368,8 @@ func (m *metadata) info(i int) Info {
 
 // checkPeriod refuses a rotation period that a document cannot hold.
 func checkPeriod(p time.Duration) error {
-	if p < MinPeriod || p > MaxPeriod || p%time.Second != 0 {
-		return fmt.Errorf("%w: %v; want whole seconds from %v to %v", ErrPeriod, p, MinPeriod, MaxPeriod)
+	if p < minPeriod || p > maxPeriod || p%time.Second != 0 {
+		return invalid("period of %v, want whole seconds from %v to %v", p, minPeriod, maxPeriod)
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func testRoot(t testing.TB) tink.AEADWithContext {
 
 // testDraft is a ring with a version in each state and the primary last.
 func testDraft(t testing.TB) *draft {
-	d, err := newRing(DefaultPeriod, testTime)
+	d, err := newDraft(defaultPeriod, testTime)
 	require.NoError(t, err)
 	for i := range 3 {
 		require.NoError(t, d.rotate(testTime.Add(time.Duration(i)*time.Hour)))
@@ -274,8 +274,8 @@ func TestMetadataOutOfBounds(t *testing.T) {
 	for name, edit := range map[string]func(m *metadata){
 		"generation zero":      func(m *metadata) { m.generation = 0 },
 		"period zero":          func(m *metadata) { m.period = 0 },
-		"period too short":     func(m *metadata) { m.period = MinPeriod - time.Second },
-		"period too long":      func(m *metadata) { m.period = MaxPeriod + time.Second },
+		"period too short":     func(m *metadata) { m.period = minPeriod - time.Second },
+		"period too long":      func(m *metadata) { m.period = maxPeriod + time.Second },
 		"no versions":          func(m *metadata) { m.versions = nil },
 		"state zero":           func(m *metadata) { m.versions[0].state = 0 },
 		"number zero":          func(m *metadata) { m.versions[0].number = 0 },
@@ -300,7 +300,7 @@ func TestMetadataOutOfBounds(t *testing.T) {
 			edit(&d.metadata)
 			_, err := (&ringDocument{metadata: d.metadata, keyset: []byte{0x12, 1, 1}}).marshal()
 			require.ErrorIs(t, err, ErrDamaged)
-			require.NotErrorIs(t, err, ErrPeriod)
+			require.NotErrorIs(t, err, ErrInvalid)
 		})
 	}
 	for _, encrypted := range []string{
@@ -321,7 +321,7 @@ func TestMetadataOutOfBounds(t *testing.T) {
 
 func TestFullRing(t *testing.T) {
 	d := testDraft(t)
-	for len(d.versions) < MaxVersions {
+	for len(d.versions) < maxVersions {
 		require.NoError(t, d.rotate(testTime))
 	}
 	data := seal(t, d)
@@ -329,14 +329,14 @@ func TestFullRing(t *testing.T) {
 	require.Less(t, len(data), MaxDocumentSize/2+MaxDocumentSize/8, "room for a root that adds to it")
 	o, err := openDocument(t.Context(), testRoot(t), data)
 	require.NoError(t, err)
-	require.Len(t, snapshotOf(t, o).keys, MaxVersions-2)
+	require.Len(t, snapshotOf(t, o).keys, maxVersions-2)
 	require.NoError(t, o.rotate(testTime), "a tombstone makes room")
 	require.ErrorIs(t, o.rotate(testTime), ErrFull)
 }
 
 // What package doc says of key services that encrypt 4 KiB.
 func TestVersionsInFourKiB(t *testing.T) {
-	d, err := newRing(DefaultPeriod, testTime)
+	d, err := newDraft(defaultPeriod, testTime)
 	require.NoError(t, err)
 	size := &sizeRoot{testRoot(t), 0}
 	n := 0

@@ -40,7 +40,7 @@ func (m *metadata) parseV1(s cryptobyte.String) error {
 	}
 	m.legacy = true
 	m.period = time.Duration(seconds) * time.Second
-	if len(s)%versionSizeV1 != 0 || len(s) == 0 || len(s)/versionSizeV1 > MaxVersions {
+	if len(s)%versionSizeV1 != 0 || len(s) == 0 || len(s)/versionSizeV1 > maxVersions {
 		return fmt.Errorf("%d bytes of versions", len(s))
 	}
 	m.versions = make([]version, len(s)/versionSizeV1)

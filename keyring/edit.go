@@ -19,7 +19,8 @@ type masterKey = tinkpb.Keyset_Key
 // draft is a document that is open for an edit, with its master keys.
 type draft struct {
 	metadata
-	keys map[uint32]*masterKey // of all versions that are not destroyed; status and order come from metadata
+	keys  map[uint32]*masterKey // of all versions that are not destroyed; status and order come from metadata
+	added bool                  // this process added a version
 }
 
 const (
@@ -31,8 +32,8 @@ const (
 	maxEnabled = 1000
 )
 
-// newRing drafts a ring with one version.
-func newRing(period time.Duration, now time.Time) (*draft, error) {
+// newDraft drafts a ring with one version.
+func newDraft(period time.Duration, now time.Time) (*draft, error) {
 	d := &draft{keys: make(map[uint32]*masterKey)}
 	rand.Read(d.ring[:]) // never fails: it ends the program instead
 	d.generation, d.period = 1, period
@@ -65,7 +66,7 @@ func (d *draft) handle() (*keyset.Handle, error) {
 // rotate adds a version and makes it the primary. It drops old tombstones first.
 func (d *draft) rotate(now time.Time) error {
 	d.prune(now)
-	if len(d.versions) >= MaxVersions {
+	if len(d.versions) >= maxVersions {
 		return fmt.Errorf("%w: %d versions, none of them destroyed (destroy those that no object needs)", ErrFull, len(d.versions))
 	}
 	handle, err := keyset.NewHandle(prf.HKDFSHA256PRFKeyTemplate())
@@ -83,6 +84,7 @@ func (d *draft) rotate(now time.Time) error {
 	t := millis(now)
 	d.keys[key.KeyId] = key
 	d.versions = append(d.versions, version{number: number, id: key.KeyId, state: Enabled, created: t, changed: t})
+	d.added = true
 	return nil
 }
 
@@ -103,7 +105,7 @@ func (d *draft) prune(now time.Time) {
 			oldest = min(oldest, v.changed)
 		}
 	}
-	if len(d.versions) >= MaxVersions {
+	if len(d.versions) >= maxVersions {
 		cutoff = max(cutoff, oldest)
 	}
 	d.versions = slices.DeleteFunc(slices.Clone(d.versions), func(v version) bool {
@@ -119,20 +121,20 @@ func (d *draft) prune(now time.Time) {
 func (d *draft) setState(id uint32, state State, now time.Time) (bool, error) {
 	v := d.find(id)
 	if v == nil {
-		return false, fmt.Errorf("%w: %s", ErrUnknownKey, keyID(d.ring, id))
+		return false, &VersionError{keyID(d.ring, id), ErrUnknownKey}
 	}
 	switch {
 	case v.state == state:
 		return false, nil
 	case v.state == Destroyed:
-		return false, fmt.Errorf("%w: %s", ErrDestroyed, keyID(d.ring, id))
+		return false, &VersionError{keyID(d.ring, id), ErrDestroyed}
 	case v == d.primary():
-		return false, fmt.Errorf("%w: %s (rotate first)", ErrPrimary, keyID(d.ring, id))
+		return false, &VersionError{keyID(d.ring, id), ErrPrimary}
 	}
 	switch state {
 	case Enabled:
 		if len(v.enabled)+len(v.disabled) > maxEnabled {
-			return false, fmt.Errorf("%w: %s was enabled %d times", ErrFull, keyID(d.ring, id), len(v.enabled))
+			return false, &VersionError{keyID(d.ring, id), fmt.Errorf("%w: enabled %d times", ErrFull, len(v.enabled))}
 		}
 		v.enabled, v.disabled = unionMarks(v.enabled, v.disabled), nil
 	case Disabled:

@@ -3,15 +3,16 @@ package keyring
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/blobseal/blobseal/internal/document"
 )
 
-// ErrInvalid: an argument that is wrong in itself, such as a root key of another
-// length than 32 bytes. Nothing was read or written.
+// ErrInvalid: an argument is wrong in itself, such as a root key of 31 bytes. Nothing was
+// read or written.
 var ErrInvalid = errors.New("keyring: invalid argument")
 
-// argumentError is an ErrInvalid, in words that need no such heading.
+// argumentError is an ErrInvalid that says only what is wrong.
 type argumentError string
 
 func (e argumentError) Error() string        { return "keyring: " + string(e) }
@@ -21,71 +22,88 @@ func invalid(format string, args ...any) error {
 	return argumentError(fmt.Sprintf(format, args...))
 }
 
+// VersionError tells which version of a ring an error is about.
+type VersionError struct {
+	ID  string // the version's id
+	Err error  // ErrUnknownKey, ErrDisabled, ErrDestroyed, ErrPrimary or ErrFull, and perhaps a reason
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("keyring: %s: %s", e.ID, strings.TrimPrefix(e.Err.Error(), "keyring: "))
+}
+
+// Unwrap returns Err.
+func (e *VersionError) Unwrap() error { return e.Err }
+
 // Errors of a [Store], which the ring passes on.
 var (
-	// ErrNotExist: the store holds no document. It is never the answer of a
-	// store that cannot be read.
+	// ErrNotExist: the store holds no document. A store that cannot be read never
+	// returns it.
 	ErrNotExist = document.ErrNotExist
 
-	// ErrConflict: the document in the store is not the version that was to be
-	// replaced. The ring loads again and tries again, so its callers meet it
-	// only if ctx ends meanwhile.
+	// ErrExist: [Create] found a ring in the store.
+	ErrExist = document.ErrExist
+
+	// ErrConflict: another writer replaced the document. The ring tries again, so
+	// its callers see this only if ctx ends meanwhile.
 	ErrConflict = document.ErrConflict
 
-	// ErrStore: the store failed, and what was asked may work later. The
-	// store's own error is wrapped beside it.
+	// ErrStore: the store failed. What was asked may work later. The store's own
+	// error is wrapped beside it.
 	ErrStore = document.ErrStore
 )
 
-// Errors of a document. A ring that is already open keeps what it last read.
+// Errors of a document. A ring that is open keeps what it had.
 var (
-	// ErrDamaged: the document is not one, is cut short, was changed by
-	// accident (its checksum does not match) or contradicts itself.
+	// ErrDamaged: the document is not a ring, is cut short, was changed by accident
+	// (its checksum does not match) or contradicts itself. Restore a backup, or
+	// [Ring.Document] of a running process.
 	ErrDamaged = document.ErrDamaged
 
-	// ErrVersion: the document was written in a format that this release does
-	// not know.
+	// ErrVersion: a newer release wrote the document. Nothing was changed. Install
+	// that release.
 	ErrVersion = document.ErrVersion
 
-	// ErrRoot: the document is intact, and the root does not open it: another
-	// key, another passphrase, or a document that was edited on purpose.
+	// ErrRoot: the document is intact, and the root does not open it: the key or
+	// passphrase is wrong, or the document was edited on purpose.
 	ErrRoot = document.ErrRoot
 
-	// ErrRootUnavailable: the root could not be asked, as when a key service
-	// does not answer. A root of one's own may wrap it to say so.
+	// ErrRootUnavailable: the root could not be asked, for example because a key
+	// service does not answer. A root of your own may wrap it to say so.
 	ErrRootUnavailable = document.ErrRootUnavailable
 
-	// ErrRollback: the store holds an older document than this ring has
-	// already seen, another one of the same age, or what became of such a one.
+	// ErrRollback: the store lost changes that this ring knows, and the ring could not
+	// write them back. The reason is wrapped beside it.
 	ErrRollback = document.ErrRollback
 
-	// ErrOtherRing: the store now holds another ring's document.
+	// ErrOtherRing: the store holds another ring's document.
 	ErrOtherRing = document.ErrOtherRing
 
-	// ErrFull: the document would be larger than the ring or its store can hold.
-	ErrFull = errors.New("keyring: ring is full")
+	// ErrReadOnly: [Options].ReadOnly forbids the change.
+	ErrReadOnly = document.ErrReadOnly
 
-	// ErrPeriod: the rotation period is out of bounds, or [Options] does not
-	// fit that of the existing ring.
-	ErrPeriod = errors.New("keyring: unsuitable rotation period")
+	// ErrFull: the change does not fit into the document. Destroy versions that no
+	// object needs.
+	ErrFull = errors.New("keyring: ring is full")
 )
 
-// Errors of a key version.
+// Errors of a version. All but ErrTooOld are in a [*VersionError].
 var (
-	// ErrUnknownKey: no version of this ring has that id. If it also is
-	// [ErrStore], the store could not be asked, and the version may exist.
+	// ErrUnknownKey: the ring has no version of that id, or has forgotten one that was
+	// destroyed long ago. If the error also is [ErrStore], the store could not be asked,
+	// and the version may exist.
 	ErrUnknownKey = errors.New("keyring: unknown key")
 
-	// ErrDisabled: the version is disabled. An administrator may enable it.
+	// ErrDisabled: the version is disabled. [Ring.SetState] enables it.
 	ErrDisabled = errors.New("keyring: key is disabled")
 
-	// ErrDestroyed: the version was destroyed, and with it whatever it sealed.
+	// ErrDestroyed: the version was destroyed, and with it everything that it sealed.
 	ErrDestroyed = errors.New("keyring: key is destroyed")
 
 	// ErrPrimary: the primary can be neither disabled nor destroyed. Rotate first.
-	ErrPrimary = errors.New("keyring: key is the primary")
+	ErrPrimary = errors.New("keyring: key is the primary (rotate first)")
 
-	// ErrTooOld: the primary is older than [Options].HardAge and cannot be
+	// ErrTooOld: the primary is older than [Options].HardAge and could not be
 	// rotated. The reason is wrapped beside it.
 	ErrTooOld = errors.New("keyring: primary is too old to seal with")
 )

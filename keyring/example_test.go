@@ -44,13 +44,13 @@ func ExampleOpen() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, store, root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 	go ring.Run(ctx)
 
-	fmt.Println(len(ring.Keys()), "version, rotated every", ring.Period())
+	fmt.Println(len(ring.Versions()), "version, rotated every", ring.Period())
 	// Output: 1 version, rotated every 2160h0m0s
 }
 
@@ -108,7 +108,7 @@ func ExampleRing_Rotate() {
 func ExampleRing_SetState() {
 	ctx := context.Background()
 	ring := exampleRing(ctx)
-	leaked := ring.Keys()[0].ID
+	leaked := ring.Versions()[0].ID
 	if _, err := ring.Rotate(ctx); err != nil { // the primary cannot be disabled
 		log.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func ExampleMemStore() {
 		log.Fatal(err)
 	}
 	shared := keyring.NewMemStore()
-	ring, err := keyring.Open(ctx, shared, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, shared, root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func ExampleRing_ChangeRoot() {
 		log.Fatal(err)
 	}
 	store := keyring.NewMemStore()
-	ring, err := keyring.Open(ctx, store, passphrase, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, store, passphrase, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func ExampleNewPassphraseRoot() {
 		log.Fatal(err)
 	}
 	store := keyring.NewMemStore()
-	if _, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true}); err != nil {
+	if _, err := keyring.Create(ctx, store, root, nil); err != nil {
 		log.Fatal(err)
 	}
 
@@ -278,7 +278,7 @@ func ExampleNewKMSRoot() {
 		log.Fatal(err)
 	}
 	store := keyring.NewMemStore()
-	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, store, root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -319,7 +319,7 @@ func ExampleOptions() {
 	store := keyring.NewMemStore()
 	_, err = keyring.Open(ctx, store, root, nil)
 	fmt.Println(err)
-	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true, Period: 30 * 24 * time.Hour})
+	ring, err := keyring.Create(ctx, store, root, &keyring.Options{Period: 30 * 24 * time.Hour})
 	fmt.Println(ring.Period(), err)
 	// Output:
 	// <nil> keyring: root key is 31 bytes, want 32
@@ -334,7 +334,7 @@ func exampleRing(ctx context.Context) *keyring.Ring {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ring, err := keyring.Open(ctx, keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, keyring.NewMemStore(), root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func TestFileStoreThatIsNotMissing(t *testing.T) {
 			prepare(t, dir, path)
 			before, _ := os.Lstat(path)
 			store := fileStore(t, path)
-			ring, err := keyring.Open(ctx, store, keyRoot(t, 1), &keyring.Options{Create: true})
+			ring, err := keyring.Create(ctx, store, keyRoot(t, 1), nil)
 			require.Error(t, err)
 			require.Nil(t, ring)
 			require.NotErrorIs(t, err, keyring.ErrNotExist)
@@ -131,8 +131,8 @@ func TestFileStoreThroughLinks(t *testing.T) {
 	rotate(t, byLink)
 	require.NoError(t, byName.Refresh(ctx))
 	require.NoError(t, ring.Refresh(ctx))
-	require.Equal(t, byLink.Keys(), byName.Keys())
-	require.Equal(t, byLink.Keys(), ring.Keys())
+	require.Equal(t, byLink.Versions(), byName.Versions())
+	require.Equal(t, byLink.Versions(), ring.Versions())
 	info, err := os.Lstat(link)
 	require.NoError(t, err)
 	require.NotZero(t, info.Mode()&fs.ModeSymlink, "the link is still one")
@@ -178,7 +178,7 @@ func TestFileStoreWaitsForTheLock(t *testing.T) {
 	require.NoError(t, ring.Refresh(t.Context()), "readers take no lock")
 	time.AfterFunc(20*time.Millisecond, func() { lock.Unlock() })
 	rotate(t, ring)
-	require.Len(t, ring.Keys(), 2)
+	require.Len(t, ring.Versions(), 2)
 }
 
 // Many goroutines, each with a store of its own on the one file.
@@ -219,8 +219,10 @@ func TestFileStoreHoldsADamagedRing(t *testing.T) {
 	require.NoError(t, err)
 	for _, n := range []int{0, 1, 8, 9, 50, len(data) - 1} {
 		require.NoError(t, os.WriteFile(path, data[:n], 0o600))
-		_, err := keyring.Open(t.Context(), fileStore(t, path), keyRoot(t, 1), &keyring.Options{Create: true})
+		_, err := keyring.Open(t.Context(), fileStore(t, path), keyRoot(t, 1), nil)
 		require.ErrorIs(t, err, keyring.ErrDamaged, "%d bytes", n)
+		_, err = keyring.Create(t.Context(), fileStore(t, path), keyRoot(t, 1), nil)
+		require.ErrorIs(t, err, keyring.ErrExist, "%d bytes", n)
 	}
 	// As one who edits it in text mode would.
 	crlf := strings.ReplaceAll(string(data), "\n", "\r\n")

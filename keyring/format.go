@@ -15,7 +15,9 @@ import (
 )
 
 // format is the [document.Format] of rings.
-type format struct{}
+type format struct {
+	backup func(ctx context.Context, document []byte) error // Options.Backup, or nil
+}
 
 // Open implements [document.Format].
 func (format) Open(ctx context.Context, root document.Root, data []byte, _ *snapshot) (*draft, error) {
@@ -29,9 +31,18 @@ func (format) State(d *draft) (*snapshot, error) { return newSnapshot(d) }
 func (format) Draft(*snapshot) (*draft, bool) { return nil, false }
 
 // Seal implements [document.Format].
-func (format) Seal(ctx context.Context, root document.Root, d *draft, generation uint64) ([]byte, *snapshot, error) {
+func (f format) Seal(ctx context.Context, root document.Root, d *draft, generation uint64) ([]byte, *snapshot, error) {
 	d.generation = generation
-	return sealDocument(ctx, root, d)
+	data, s, err := sealDocument(ctx, root, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	if d.added && f.backup != nil {
+		if err := f.backup(ctx, bytes.Clone(data)); err != nil {
+			return nil, nil, fmt.Errorf("keyring: no version added: backup: %w", err)
+		}
+	}
+	return data, s, nil
 }
 
 // Includes implements [document.Format].

@@ -23,18 +23,21 @@ func keyRoot(t testing.TB, b byte) tink.AEADWithContext {
 	return root
 }
 
-// create makes a ring under keyRoot 1, quiet but for the logger in opts.
+// create makes a ring under keyRoot 1, or opens the one that is there, quiet but for the
+// logger in opts.
 func create(t testing.TB, store keyring.Store, opts *keyring.Options) *keyring.Ring {
 	t.Helper()
 	var o keyring.Options
 	if opts != nil {
 		o = *opts
 	}
-	o.Create = true
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	ring, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &o)
+	ring, err := keyring.Create(t.Context(), store, keyRoot(t, 1), &o)
+	if errors.Is(err, keyring.ErrExist) {
+		ring, err = keyring.Open(t.Context(), store, keyRoot(t, 1), &o)
+	}
 	require.NoError(t, err)
 	return ring
 }
@@ -50,7 +53,7 @@ func reopen(t testing.TB, store keyring.Store) *keyring.Ring {
 // primary returns the id of the ring's primary, as it knows it.
 func primary(t testing.TB, ring *keyring.Ring) string {
 	t.Helper()
-	for _, info := range ring.Keys() {
+	for _, info := range ring.Versions() {
 		if info.Primary {
 			return info.ID
 		}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
 	"strings"
 
 	"github.com/blobseal/blobseal/internal/chunked"
@@ -15,11 +14,11 @@ import (
 const kekLabel = "github.com/blobseal/blobseal/v1 managed key-encryption key"
 
 // Key is one enabled version of a ring's master key. It is immutable and safe
-// for concurrent use. It holds the version's key-encryption key, which nothing
-// prints, and not the master key itself.
+// for concurrent use. It holds the version's key-encryption key, which is never
+// printed, and not the master key itself.
 //
-// A Key works as long as it is held, also after its version was disabled:
-// callers ask the ring anew for each operation.
+// A Key works for as long as it is held, even after its version was disabled: ask the
+// ring again for each operation.
 type Key struct {
 	id  string
 	kek secret.Key
@@ -38,9 +37,9 @@ func (k *Key) Seal(dek, context []byte) ([]byte, error) {
 	return sealed, nil
 }
 
-// Open decrypts what [Key.Seal] returned. Another key, another context or an
-// edited message is the error of the chunked core that package sse exports as
-// ErrKey, a damaged one its ErrCorrupt or ErrTruncated.
+// Open decrypts what [Key.Seal] returned. A wrong key, a wrong context or an
+// edited message is the error that package sse exports as ErrKey, a damaged message its
+// ErrCorrupt or ErrTruncated.
 func (k *Key) Open(sealed, context []byte) ([]byte, error) {
 	dek, err := chunked.OpenMessage(k.kek.Bytes(), context, sealed)
 	if err != nil {
@@ -48,15 +47,6 @@ func (k *Key) Open(sealed, context []byte) ([]byte, error) {
 	}
 	return dek, nil
 }
-
-// Format implements [fmt.Formatter]: every verb shows the id alone.
-func (k Key) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "key %s", k.id) }
-
-// LogValue implements [slog.LogValuer] with the id alone.
-func (k Key) LogValue() slog.Value { return slog.StringValue(k.id) }
-
-// MarshalText implements [encoding.TextMarshaler] with the id alone.
-func (k Key) MarshalText() ([]byte, error) { return []byte(k.id), nil }
 
 // ringID is the random name of a ring.
 type ringID [8]byte
@@ -70,20 +60,22 @@ func keyID(ring ringID, version uint32) string {
 	return s[:2*len(ring)] + "." + s[2*len(ring):]
 }
 
+var errNoID = fmt.Errorf("%w: not a key id", ErrUnknownKey)
+
 // parseKeyID is the inverse of keyID. It takes no other spelling.
 func parseKeyID(id string) (ring ringID, version uint32, err error) {
 	var b [len(ring) + 4]byte
 	ringPart, versionPart, found := strings.Cut(id, ".")
 	if len(id) != 2*len(b)+1 || !found || len(ringPart) != 2*len(ring) {
-		return ring, 0, fmt.Errorf("%w: %q is not a key id", ErrUnknownKey, shorten(id))
+		return ring, 0, errNoID
 	}
 	if _, err := hex.Decode(b[:], []byte(ringPart+versionPart)); err != nil {
-		return ring, 0, fmt.Errorf("%w: %q is not a key id", ErrUnknownKey, id)
+		return ring, 0, errNoID
 	}
 	copy(ring[:], b[:])
 	version = binary.BigEndian.Uint32(b[len(ring):])
 	if keyID(ring, version) != id { // upper-case digits
-		return ring, 0, fmt.Errorf("%w: %q is not a key id", ErrUnknownKey, id)
+		return ring, 0, errNoID
 	}
 	return ring, version, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -92,7 +91,7 @@ func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (Root, er
 		r.opts = *opts
 	}
 	if _, taken := r.opts.Context[KMSPurpose]; taken {
-		return nil, invalid("root context has a %q of its own", KMSPurpose)
+		return nil, invalid("root context: %q is reserved (remove it)", KMSPurpose)
 	}
 	r.ec = kms.Context{KMSPurpose: kmsPurposeRoot}
 	maps.Copy(r.ec, r.opts.Context)
@@ -164,12 +163,6 @@ func (r *kmsRoot) DecryptWithContext(ctx context.Context, ciphertext, associated
 func (r *kmsRoot) unavailable(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: key %q: %w", ErrRootUnavailable, r.keyID, document.WithContext(ctx, err))
 }
-
-// Format implements [fmt.Formatter]: every verb shows what r is.
-func (r kmsRoot) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "KMS root %q", r.keyID) }
-
-// LogValue implements [slog.LogValuer].
-func (r kmsRoot) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(r)) }
 
 func kmsRootContext(header, associatedData []byte) []byte {
 	b := append([]byte(kmsRootLabel), header...)

@@ -17,8 +17,7 @@ const missBurst = 60
 // for again for a second. ctx bounds the wait alone: a version in memory is returned
 // whatever ctx says.
 //
-// Its errors are [ErrUnknownKey], [ErrDisabled] and [ErrDestroyed], and name
-// the id. If the ring could not refresh, the error is ErrUnknownKey, [ErrStore]
+// Its errors are [*VersionError], of [ErrUnknownKey], [ErrDisabled] or [ErrDestroyed]. If the ring could not refresh, the error is ErrUnknownKey, [ErrStore]
 // and the reason, all three; and for a second it stays so, without asking.
 func (r *Ring) Key(ctx context.Context, id string) (*Key, error) {
 	if key := r.doc.State().keys[id]; key != nil {
@@ -40,7 +39,7 @@ func (r *Ring) keyAfterRefresh(ctx context.Context, id string) (*Key, error) {
 		if !errors.Is(err, ErrStore) {
 			err = fmt.Errorf("%w: %w", ErrStore, err)
 		}
-		return nil, fmt.Errorf("%w: %s: could not refresh: %w", ErrUnknownKey, id, err)
+		return nil, &VersionError{id, fmt.Errorf("%w: could not refresh: %w", ErrUnknownKey, err)}
 	}
 	if key := s.keys[id]; key != nil {
 		return key, nil
@@ -48,11 +47,11 @@ func (r *Ring) keyAfterRefresh(ctx context.Context, id string) (*Key, error) {
 	info, found := s.info(id)
 	switch {
 	case !found:
-		return nil, fmt.Errorf("%w: ring has no version %s", ErrUnknownKey, id)
+		return nil, &VersionError{id, ErrUnknownKey}
 	case info.State == Disabled:
-		return nil, fmt.Errorf("%w: %s", ErrDisabled, id)
+		return nil, &VersionError{id, ErrDisabled}
 	default:
-		return nil, fmt.Errorf("%w: %s", ErrDestroyed, id)
+		return nil, &VersionError{id, ErrDestroyed}
 	}
 }
 
@@ -60,10 +59,10 @@ func (r *Ring) keyAfterRefresh(ctx context.Context, id string) (*Key, error) {
 func (r *Ring) parseKeyID(id string) (uint32, error) {
 	ring, version, err := parseKeyID(id)
 	if err != nil {
-		return 0, err
+		return 0, &VersionError{shorten(id), err}
 	}
 	if own := r.doc.State().ring; ring != own {
-		return 0, fmt.Errorf("%w: %s belongs to another ring, this is %v", ErrUnknownKey, id, own)
+		return 0, &VersionError{id, fmt.Errorf("%w: it belongs to another ring, this is %v", ErrUnknownKey, own)}
 	}
 	return version, nil
 }

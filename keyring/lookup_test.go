@@ -44,7 +44,7 @@ func TestForeignKeyIsNotLookedFor(t *testing.T) {
 	foreign := create(t, keyring.NewMemStore(), nil)
 	loads := store.loads.Load()
 	for id, says := range map[string]string{
-		primary(t, foreign):          "belongs to another ring",
+		primary(t, foreign):          "another ring",
 		"":                           "not a key id",
 		"x":                          "not a key id",
 		ring.ID():                    "not a key id",

@@ -41,7 +41,7 @@ func wander(t *testing.T, rng *rand.Rand, d *draft, steps int) {
 		d.generation++
 		switch rng.IntN(5) {
 		case 0:
-			d.period, d.changes = MinPeriod*time.Duration(1+rng.IntN(3)), d.changes+1
+			d.period, d.changes = minPeriod*time.Duration(1+rng.IntN(3)), d.changes+1
 		case 1:
 			require.NoError(t, d.rotate(now))
 		default:
@@ -79,7 +79,7 @@ func TestMergeProperties(t *testing.T) {
 		rounds = 30
 	}
 	for range rounds {
-		base, err := newRing(DefaultPeriod, testTime)
+		base, err := newDraft(defaultPeriod, testTime)
 		require.NoError(t, err)
 		wander(t, rng, base, rng.IntN(20))
 		camps := make([]*draft, 3)

@@ -14,7 +14,7 @@ import (
 // state returns what the ring knows of a version.
 func state(t testing.TB, ring *keyring.Ring, id string) keyring.State {
 	t.Helper()
-	for _, v := range ring.Keys() {
+	for _, v := range ring.Versions() {
 		if v.ID == id {
 			return v.State
 		}
@@ -63,8 +63,8 @@ func TestCampsMerge(t *testing.T) {
 	require.NoError(t, two.Refresh(ctx))
 	fresh := reopen(t, store)
 	require.Contains(t, lines.String(), "store had lost changes")
-	require.Equal(t, one.Keys(), fresh.Keys())
-	require.Equal(t, two.Keys(), fresh.Keys())
+	require.Equal(t, one.Versions(), fresh.Versions())
+	require.Equal(t, two.Versions(), fresh.Versions())
 	require.Equal(t, keyring.Destroyed, state(t, fresh, ids[0]))
 	require.Equal(t, keyring.Disabled, state(t, fresh, ids[1]), "the first camp's disabling was not undone by the second")
 	require.Equal(t, keyring.Disabled, state(t, fresh, ids[2]))
@@ -173,7 +173,7 @@ func TestTombstonesArePruned(t *testing.T) {
 			rotate(t, ring)
 			set(t, ring, destroy, keyring.Destroyed)
 		}
-		require.Less(t, len(ring.Keys()), 10)
+		require.Less(t, len(ring.Versions()), 10)
 		require.Equal(t, keyring.Enabled, state(t, ring, kept))
 		_, err := ring.Key(t.Context(), first)
 		require.ErrorIs(t, err, keyring.ErrUnknownKey)
@@ -181,10 +181,10 @@ func TestTombstonesArePruned(t *testing.T) {
 		// A process that slept all the while still has it, and finds the ring changed.
 		_, err = old.Key(t.Context(), first)
 		require.NoError(t, err)
-		versions := len(ring.Keys())
+		versions := len(ring.Versions())
 		overwrite(t, store, ancient)
 		require.NoError(t, ring.Refresh(t.Context()))
-		require.Len(t, reopen(t, store).Keys(), versions)
+		require.Len(t, reopen(t, store).Versions(), versions)
 		_, err = reopen(t, store).Key(t.Context(), first)
 		require.ErrorIs(t, err, keyring.ErrUnknownKey)
 	})

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/cryptobyte"
@@ -51,6 +50,7 @@ const (
 	passphraseSaltSize   = 16
 	passphraseHeaderSize = 1 + 4 + 4 + 1 + passphraseSaltSize
 	derivedKeysKept      = 4
+	minPassphrase        = 12 // bytes, for a document that is written
 )
 
 // passphraseHeader is comparable: it names a derived key.
@@ -74,10 +74,10 @@ type derivedKey struct {
 }
 
 // NewPassphraseRoot returns a root that derives its key from a passphrase, by
-// Argon2id. It copies the passphrase, which should not be short: everyone who sees
-// the document can try passphrases on it, at their leisure. Where a key can be
-// kept, [NewKeyRoot] is the better root. An empty passphrase, and params out of
-// bounds, are [ErrInvalid].
+// Argon2id. It copies the passphrase. Anyone who sees the document can try passphrases on
+// it without limit, so [Create] and [Ring.ChangeRoot] want at least 12 bytes. Where you
+// can keep a key, [NewKeyRoot] is the better root. An empty passphrase, and params out of
+// bounds, are [ErrInvalid]. [ParsePassphrase] reads a passphrase from a file.
 //
 // The ciphertext carries the costs and the salt. A wrong passphrase, wrong
 // associated data and costs above params are [ErrRoot]; a message that was
@@ -225,11 +225,12 @@ func (r *passphraseRoot) derive(h passphraseHeader) (secret.Key, error) {
 	return key, nil
 }
 
-// Format implements [fmt.Formatter]: every verb shows what r is, and no key.
-func (r *passphraseRoot) Format(f fmt.State, _ rune) { fmt.Fprint(f, "passphrase root") }
-
-// LogValue implements [slog.LogValuer].
-func (r *passphraseRoot) LogValue() slog.Value { return slog.StringValue("passphrase root") }
+func (r *passphraseRoot) checkNew() error {
+	if n := len(r.passphrase()); n < minPassphrase {
+		return invalid("passphrase of %d bytes, want at least %d for a new ring", n, minPassphrase)
+	}
+	return nil
+}
 
 func passphraseContext(header, associatedData []byte) []byte {
 	return bytes.Join([][]byte{[]byte(passphraseLabel), header, associatedData}, nil)

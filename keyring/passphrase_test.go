@@ -192,16 +192,16 @@ func TestPassphraseKeysAreKept(t *testing.T) {
 func TestStrongerPassphraseRoot(t *testing.T) {
 	ctx := t.Context()
 	store := keyring.NewMemStore()
-	ring, err := keyring.Open(ctx, store, passphraseRoot(t, "one").AEADWithContext, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, store, passphraseRoot(t, "one passphrase").AEADWithContext, nil)
 	require.NoError(t, err)
-	stronger, err := keyring.NewPassphraseRoot([]byte("one"), &keyring.PassphraseParams{Time: 3, Memory: 20 << 10, Threads: 2})
+	stronger, err := keyring.NewPassphraseRoot([]byte("one passphrase"), &keyring.PassphraseParams{Time: 3, Memory: 20 << 10, Threads: 2})
 	require.NoError(t, err)
 	before := document(t, store)
 	require.NoError(t, ring.ChangeRoot(ctx, stronger))
 	require.NotEqual(t, before, document(t, store))
 	_, err = keyring.Open(ctx, store, stronger, nil)
 	require.NoError(t, err)
-	_, err = keyring.Open(ctx, store, passphraseRoot(t, "one").AEADWithContext, nil)
+	_, err = keyring.Open(ctx, store, passphraseRoot(t, "one passphrase").AEADWithContext, nil)
 	require.ErrorIs(t, err, keyring.ErrRoot, "a weaker root does not spend that much")
 	_, err = keyring.Open(ctx, store, passphraseRoot(t, "two").AEADWithContext, nil)
 	require.ErrorIs(t, err, keyring.ErrRoot)
@@ -210,7 +210,7 @@ func TestStrongerPassphraseRoot(t *testing.T) {
 
 	// A ring that is opened with other costs takes them up when it next writes.
 	store = keyring.NewMemStore()
-	_, err = keyring.Open(ctx, store, passphraseRoot(t, "one").AEADWithContext, &keyring.Options{Create: true})
+	_, err = keyring.Create(ctx, store, passphraseRoot(t, "one passphrase").AEADWithContext, nil)
 	require.NoError(t, err)
 	ring, err = keyring.Open(ctx, store, stronger, nil)
 	require.NoError(t, err)

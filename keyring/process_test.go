@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -75,6 +76,16 @@ func childRoot(b byte) tink.AEADWithContext {
 	return root
 }
 
+// openOrCreate opens the ring under childRoot 1, or makes it.
+func openOrCreate(ctx context.Context, store keyring.Store) (*keyring.Ring, error) {
+	quiet := &keyring.Options{Logger: slog.New(slog.DiscardHandler)}
+	ring, err := keyring.Create(ctx, store, childRoot(1), quiet)
+	if errors.Is(err, keyring.ErrExist) {
+		return keyring.Open(ctx, store, childRoot(1), quiet)
+	}
+	return ring, err
+}
+
 // countedStore counts what was written.
 type countedStore struct {
 	keyring.Store
@@ -93,7 +104,7 @@ func (s *countedStore) Swap(ctx context.Context, version string, data []byte) (s
 func share(ctx context.Context, file keyring.Store) error {
 	store := &countedStore{Store: file}
 	io.Copy(io.Discard, os.Stdin) // until all begin at once
-	ring, err := keyring.Open(ctx, store, childRoot(1), &keyring.Options{Create: true})
+	ring, err := openOrCreate(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -181,14 +192,14 @@ func TestManyProcessesShareARing(t *testing.T) {
 	require.Equal(t, processes, rings)
 	require.Equal(t, 4*processes, sealed)
 	require.EqualValues(t, writes, ring.Generation(), "each write is one generation: none was lost")
-	require.Len(t, ring.Keys(), len(made)+1, "each version was told of, and each that was told of is there")
+	require.Len(t, ring.Versions(), len(made)+1, "each version was told of, and each that was told of is there")
 	t.Logf("%d processes made %d versions and %d seals in %v", processes, len(made), sealed, time.Since(begin).Round(time.Millisecond))
 }
 
 // churn changes a ring without end, and says what it has done.
 func churn(ctx context.Context, store keyring.Store) error {
 	root := byte(1)
-	ring, err := keyring.Open(ctx, store, childRoot(root), &keyring.Options{Create: true})
+	ring, err := openOrCreate(ctx, store)
 	if errors.Is(err, keyring.ErrRoot) {
 		root = 2
 		ring, err = keyring.Open(ctx, store, childRoot(root), nil)
@@ -197,11 +208,11 @@ func churn(ctx context.Context, store keyring.Store) error {
 		return err
 	}
 	fmt.Println("ring", ring.ID())
-	for _, info := range ring.Keys() {
+	for _, info := range ring.Versions() {
 		fmt.Println("state", info.ID, uint8(info.State))
 	}
 	for {
-		keys := ring.Keys()
+		keys := ring.Versions()
 		info := keys[rand.IntN(len(keys))]
 		switch rand.IntN(3) {
 		case 0:
@@ -293,7 +304,7 @@ func TestKilledProcesses(t *testing.T) {
 			require.Equal(t, id, ring.ID())
 		}
 		got := map[string]int{}
-		for _, info := range ring.Keys() {
+		for _, info := range ring.Versions() {
 			got[info.ID] = int(info.State)
 			if info.State == keyring.Enabled {
 				_, err := ring.Key(t.Context(), info.ID)

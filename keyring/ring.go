@@ -3,7 +3,6 @@ package keyring
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -13,43 +12,50 @@ import (
 	"github.com/blobseal/blobseal/internal/document"
 )
 
-// Defaults of [Options].
 const (
-	DefaultPeriod          = 90 * 24 * time.Hour
-	DefaultRefreshInterval = time.Minute
+	defaultPeriod          = 90 * 24 * time.Hour
+	defaultRefreshInterval = time.Minute
 	hardPeriods            = 4 // HardAge in periods
 )
 
-// Options change what [Open] does. The zero Options, and nil, are right for
-// most services.
+// Options change what [Open] and [Create] do. Most services leave them nil.
 type Options struct {
-	// Create makes a new ring if the store has none. A service that sets it
-	// should be sure of its store: with an empty store in place of the right
-	// one it starts a ring that opens none of the old objects.
-	Create bool
+	// Ring is the id of the ring that Open insists on: another ring in the store is
+	// [ErrOtherRing]. Set it where the store is a path or a name that could be mistaken.
+	// Create ignores it.
+	Ring string
 
-	// Period is how old a primary grows before it is rotated, in whole seconds
-	// from MinPeriod to MaxPeriod. It is kept in the document when Open creates
-	// the ring; zero means DefaultPeriod. A ring that exists keeps its own:
-	// zero takes that, whatever it is, and another Period is ErrPeriod, as
-	// Open changes nothing. [Ring.SetPeriod] does.
+	// Period is the age at which a primary is rotated, in whole seconds from a minute to
+	// 3650 days. Zero means 90 days in Create. In Open zero takes the ring's own period,
+	// and any other than that is [ErrInvalid]: [Ring.SetPeriod] changes it.
 	Period time.Duration
 
-	// HardAge is the age from which this process refuses to seal under a
-	// primary that cannot be rotated. Zero means four periods of the ring.
-	// Less than the ring's period is ErrPeriod.
+	// HardAge is the age at which this process refuses to seal under a primary that
+	// could not be rotated. It must not be less than the ring's period. Zero means four
+	// periods, or with ReadOnly no limit.
 	HardAge time.Duration
 
-	// RefreshInterval is how often [Ring.Run] loads the document, give or take
-	// a fifth. Zero means DefaultRefreshInterval, less than a second is an error.
-	// It is also how long a version that was disabled elsewhere keeps opening here.
+	// RefreshInterval is how often [Ring.Run] loads the document, give or take a fifth,
+	// at least a second. Zero means a minute. A version that was disabled elsewhere keeps
+	// opening here for that long.
 	RefreshInterval time.Duration
+
+	// ReadOnly is for a ring that is provisioned from elsewhere, such as a file that
+	// each pod copies from a secret. This process never writes it: it does not rotate,
+	// and Rotate, SetState, SetPeriod and ChangeRoot are [ErrReadOnly]. Without it, each
+	// copy would rotate by itself, and no copy could read what the others sealed.
+	ReadOnly bool
+
+	// Backup gets each document that adds a version, encrypted, before it is stored and
+	// so before the version seals anything. If Backup fails, the version is not added. It
+	// may also get a document that is then not stored. ctx ends after half a minute.
+	Backup func(ctx context.Context, document []byte) error
 
 	// Now is the wall clock that ages are measured by. Most services leave it nil,
 	// which means [time.Now].
 	Now func() time.Time
 
-	// Logger hears what fails in the background. Nil means [slog.Default].
+	// Logger gets what fails in the background. Nil means [slog.Default].
 	Logger *slog.Logger
 }
 
@@ -67,16 +73,75 @@ type Ring struct {
 	rotated  atomic.Uint64 // number of versions that this Ring made
 	rotation rotation      // by age
 	future   atomic.Pointer[futureVersion]
+	warned   atomic.Uint64 // id of the primary that warnOfAge warned of, plus one
 }
 
-// Open opens the ring in store under root. Both are used for as long as the
-// Ring is. ctx bounds the call.
+// Open opens the ring in store under root, and uses both for as long as the Ring is
+// used. ctx bounds the call. A store without a ring is [ErrNotExist]: [Create] makes one.
 //
-// Its errors are [ErrNotExist], those of the document ([ErrDamaged],
-// [ErrVersion], [ErrRoot], [ErrRootUnavailable]), [ErrStore], [ErrPeriod] and
-// [ErrInvalid]. Those of the store, of the root and of ctx are visible to
-// [errors.Is].
+// Its other errors are those of the document ([ErrDamaged], [ErrVersion], [ErrRoot],
+// [ErrRootUnavailable], [ErrOtherRing]), [ErrStore] and [ErrInvalid]. The errors of the
+// store, of the root and of ctx are wrapped beside them.
 func Open(ctx context.Context, store Store, root Root, opts *Options) (*Ring, error) {
+	r, err := newRing(store, root, opts)
+	if err != nil {
+		return nil, err
+	}
+	r.doc, err = document.Open(ctx, store, root, r.format(), r.replicaOptions())
+	if err != nil {
+		return nil, err
+	}
+	s := r.doc.State()
+	if id := r.opts.Ring; id != "" && id != s.Identity() {
+		return nil, fmt.Errorf("%w: store holds %v, options ask for %.64s", ErrOtherRing, s.ring, id)
+	}
+	if p := r.opts.Period; p != 0 && p != s.period {
+		return nil, invalid("options ask for a period of %v, ring %v has %v (SetPeriod changes it)", p, s.ring, s.period)
+	}
+	if err := r.opts.checkHardAge(s.period); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Create makes a new ring, stores it and opens it. A store that holds a ring already is
+// [ErrExist], so that no ring is ever replaced; what was sealed under one ring does not
+// open with another. Create logs the new ring's id as a warning.
+//
+// It refuses, with [ErrInvalid], roots that are too easy to guess: a passphrase of fewer
+// than 12 bytes, and a key that is printable text. Otherwise it is like [Open].
+func Create(ctx context.Context, store Store, root Root, opts *Options) (*Ring, error) {
+	r, err := newRing(store, root, opts)
+	if err != nil {
+		return nil, err
+	}
+	if r.opts.ReadOnly {
+		return nil, ErrReadOnly
+	}
+	if err := checkNewRoot(root); err != nil {
+		return nil, err
+	}
+	if r.opts.Period == 0 {
+		r.opts.Period = defaultPeriod
+	}
+	if err := r.opts.checkHardAge(r.opts.Period); err != nil {
+		return nil, err
+	}
+	d, err := newDraft(r.opts.Period, r.opts.Now())
+	if err != nil {
+		return nil, err
+	}
+	r.doc, err = document.Create(ctx, store, root, r.format(), d, r.replicaOptions())
+	if err != nil {
+		return nil, err
+	}
+	r.log.LogAttrs(ctx, slog.LevelWarn, "keyring: created a new ring, which opens nothing that was sealed before",
+		slog.String("ring", r.ID()), slog.Duration("period", r.Period()))
+	return r, nil
+}
+
+// newRing checks the arguments of Open and Create.
+func newRing(store Store, root Root, opts *Options) (*Ring, error) {
 	if store == nil || root == nil {
 		return nil, invalid("no store or no root")
 	}
@@ -88,16 +153,6 @@ func Open(ctx context.Context, store Store, root Root, opts *Options) (*Ring, er
 		return nil, err
 	}
 	r.log = r.opts.Logger
-	if err := r.openOrCreate(ctx, store, root); err != nil {
-		return nil, err
-	}
-	s := r.doc.State()
-	if p := r.opts.Period; p != 0 && p != s.period {
-		return nil, fmt.Errorf("%w: options ask for %v, ring %v has %v: SetPeriod changes it", ErrPeriod, p, s.ring, s.period)
-	}
-	if err := r.opts.checkHardAge(s.period); err != nil {
-		return nil, err
-	}
 	return r, nil
 }
 
@@ -111,7 +166,7 @@ func (o *Options) check() error {
 		return invalid("hard age of %v", o.HardAge)
 	}
 	if o.RefreshInterval == 0 {
-		o.RefreshInterval = DefaultRefreshInterval
+		o.RefreshInterval = defaultRefreshInterval
 	}
 	if o.RefreshInterval < time.Second {
 		return invalid("refresh interval of %v, want at least a second", o.RefreshInterval)
@@ -127,41 +182,20 @@ func (o *Options) check() error {
 
 func (o *Options) checkHardAge(period time.Duration) error {
 	if o.HardAge != 0 && o.HardAge < period {
-		return fmt.Errorf("%w: hard age %v is less than the ring's period %v", ErrPeriod, o.HardAge, period)
+		return invalid("hard age %v is less than the ring's period %v", o.HardAge, period)
 	}
 	return nil
 }
 
-// replica returns the options of the engine.
-func (o *Options) replica() document.Options {
+// replicaOptions returns the options of the engine.
+func (r *Ring) replicaOptions() document.Options {
 	return document.Options{
-		Interval: o.RefreshInterval, Spread: refreshSpread, MissBurst: missBurst, Prefix: "keyring", Logger: o.Logger,
+		Interval: r.opts.RefreshInterval, Spread: refreshSpread, MissBurst: missBurst, ReadOnly: r.opts.ReadOnly,
+		Prefix: "keyring", Name: "ring", Logger: r.opts.Logger,
 	}
 }
 
-// openOrCreate opens the document, or makes one.
-func (r *Ring) openOrCreate(ctx context.Context, store Store, root Root) (err error) {
-	r.doc, err = document.Open(ctx, store, root, format{}, r.opts.replica())
-	if !errors.Is(err, ErrNotExist) || !r.opts.Create {
-		return err
-	}
-	period := r.opts.Period
-	if period == 0 {
-		period = DefaultPeriod
-	}
-	if err := r.opts.checkHardAge(period); err != nil {
-		return err
-	}
-	d, err := newRing(period, r.opts.Now())
-	if err != nil {
-		return err
-	}
-	r.doc, err = document.Create(ctx, store, root, format{}, d, r.opts.replica())
-	if errors.Is(err, document.ErrExist) { // another process made one
-		r.doc, err = document.Open(ctx, store, root, format{}, r.opts.replica())
-	}
-	return err
-}
+func (r *Ring) format() format { return format{backup: r.opts.Backup} }
 
 // ID returns the ring's id: 16 hex digits, drawn when it was made.
 func (r *Ring) ID() string { return r.doc.State().ring.String() }
@@ -172,9 +206,9 @@ func (r *Ring) Generation() uint64 { return r.doc.State().generation }
 // Period returns the ring's rotation period.
 func (r *Ring) Period() time.Duration { return r.doc.State().period }
 
-// Keys describes all versions as this Ring knows them, oldest first. The
-// caller owns the slice.
-func (r *Ring) Keys() []Info { return slices.Clone(r.doc.State().infos) }
+// Versions returns all versions as this Ring knows them, oldest first; the last is the
+// primary. The caller owns the slice.
+func (r *Ring) Versions() []Version { return slices.Clone(r.doc.State().infos) }
 
 // Document returns the encrypted document that this Ring uses. It is a backup: put
 // into an empty store, it is the ring again, under the same root. Take it from a running
@@ -183,16 +217,8 @@ func (r *Ring) Document() []byte { return bytes.Clone(r.doc.Document()) }
 
 // Refresh loads the document. ctx bounds the wait.
 //
-// A document that is not a later one of the same ring is refused, with
-// [ErrRollback] or [ErrOtherRing], and so is one that does not open. The ring
-// keeps what it had.
+// A document that lacks what this Ring knows, because the store lost its latest writes,
+// is healed: the Ring merges its own document into the stored one and writes the result
+// back. If that fails, the error is [ErrRollback] and the reason. A document of another
+// ring is [ErrOtherRing]. After an error the Ring keeps what it had.
 func (r *Ring) Refresh(ctx context.Context) error { return r.doc.Refresh(ctx) }
-
-// Format implements [fmt.Formatter]: every verb shows the ring's id alone.
-func (r *Ring) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "ring %s", r.ID()) }
-
-// LogValue implements [slog.LogValuer] with the ring's id alone.
-func (r *Ring) LogValue() slog.Value { return slog.StringValue(r.ID()) }
-
-// MarshalText implements [encoding.TextMarshaler] with the ring's id alone.
-func (r *Ring) MarshalText() ([]byte, error) { return []byte(r.ID()), nil }

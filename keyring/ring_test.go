@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,7 +43,7 @@ func TestRotatedRingOpensBothVersions(t *testing.T) {
 	require.NotEqual(t, old.ID(), key.ID())
 
 	again := reopen(t, store)
-	require.Equal(t, ring.Keys(), again.Keys())
+	require.Equal(t, ring.Versions(), again.Versions())
 	require.Equal(t, ring.ID(), again.ID())
 	require.Equal(t, uint64(2), again.Generation())
 	key, err = again.Key(ctx, old.ID())
@@ -111,13 +112,10 @@ func TestOpenErrors(t *testing.T) {
 	}{
 		"missing":              {store: keyring.NewMemStore(), want: []error{keyring.ErrNotExist}, not: []error{keyring.ErrStore}},
 		"store down":           {store: broken, want: []error{keyring.ErrStore, errDown}, not: []error{keyring.ErrNotExist}},
-		"store down, create":   {store: broken, opts: &keyring.Options{Create: true}, want: []error{keyring.ErrStore, errDown}},
 		"ctx ended":            {ctx: ended, store: good, want: []error{context.Canceled}},
 		"damaged":              {store: stored(t, data[:len(data)-1]), want: []error{keyring.ErrDamaged}},
-		"damaged, create":      {store: stored(t, data[1:]), opts: &keyring.Options{Create: true}, want: []error{keyring.ErrDamaged}},
 		"newer":                {store: stored(t, append([]byte("\x89KRG\r\n\x1a\n\x03"), data[9:]...)), want: []error{keyring.ErrVersion}, not: []error{keyring.ErrDamaged}},
 		"other root":           {store: good, root: keyRoot(t, 2), want: []error{keyring.ErrRoot}, not: []error{keyring.ErrDamaged, keyring.ErrRootUnavailable}},
-		"other root, create":   {store: good, root: keyRoot(t, 2), opts: &keyring.Options{Create: true}, want: []error{keyring.ErrRoot}},
 		"other kind of root":   {store: good, root: passphrase, want: []error{keyring.ErrRoot}, not: []error{keyring.ErrDamaged}},
 		"root of Tink":         {store: good, root: tinkRoot(t), want: []error{keyring.ErrRoot}},
 		"root down":            {store: good, root: failing(netErr), want: []error{keyring.ErrRootUnavailable, netErr}, not: []error{keyring.ErrRoot}},
@@ -127,11 +125,11 @@ func TestOpenErrors(t *testing.T) {
 		"root says 400":        {store: good, root: failing(status(400)), want: []error{keyring.ErrRoot, status(400)}, not: []error{keyring.ErrRootUnavailable}},
 		"root's ctx":           {store: good, root: failing(context.DeadlineExceeded), want: []error{keyring.ErrRootUnavailable, context.DeadlineExceeded}, not: []error{keyring.ErrRoot}},
 		"root's own error":     {store: good, root: failing(io.ErrNoProgress), want: []error{keyring.ErrRoot, io.ErrNoProgress}},
-		"other period":         {store: good, opts: &keyring.Options{Period: time.Hour}, want: []error{keyring.ErrPeriod}},
-		"short period":         {store: good, opts: &keyring.Options{Period: time.Second}, want: []error{keyring.ErrPeriod}},
-		"odd period":           {store: good, opts: &keyring.Options{Period: time.Hour + 1}, want: []error{keyring.ErrPeriod}},
-		"negative period":      {store: good, opts: &keyring.Options{Period: -time.Hour}, want: []error{keyring.ErrPeriod}},
-		"hard before period":   {store: good, opts: &keyring.Options{HardAge: time.Hour}, want: []error{keyring.ErrPeriod}},
+		"other period":         {store: good, opts: &keyring.Options{Period: time.Hour}, want: []error{keyring.ErrInvalid}},
+		"short period":         {store: good, opts: &keyring.Options{Period: time.Second}, want: []error{keyring.ErrInvalid}},
+		"odd period":           {store: good, opts: &keyring.Options{Period: time.Hour + 1}, want: []error{keyring.ErrInvalid}},
+		"negative period":      {store: good, opts: &keyring.Options{Period: -time.Hour}, want: []error{keyring.ErrInvalid}},
+		"hard before period":   {store: good, opts: &keyring.Options{HardAge: time.Hour}, want: []error{keyring.ErrInvalid}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, root := c.ctx, c.root
@@ -193,12 +191,12 @@ func TestRootsOfTink(t *testing.T) {
 	for name, root := range map[string]tink.AEADWithContext{"AEAD": tinkRoot(t), "envelope": envelope} {
 		t.Run(name, func(t *testing.T) {
 			store := keyring.NewMemStore()
-			ring, err := keyring.Open(t.Context(), store, root, &keyring.Options{Create: true})
+			ring, err := keyring.Create(t.Context(), store, root, nil)
 			require.NoError(t, err)
 			rotate(t, ring)
 			again, err := keyring.Open(t.Context(), store, root, nil)
 			require.NoError(t, err)
-			require.Equal(t, ring.Keys(), again.Keys())
+			require.Equal(t, ring.Versions(), again.Versions())
 		})
 	}
 }
@@ -208,20 +206,20 @@ func TestCreate(t *testing.T) {
 	store := newHooked()
 	ring := create(t, store, nil)
 	require.Regexp(t, "^[0-9a-f]{16}$", ring.ID())
-	require.Equal(t, keyring.DefaultPeriod, ring.Period())
+	require.Equal(t, 90*day, ring.Period())
 	require.Equal(t, uint64(1), ring.Generation())
-	keys := ring.Keys()
+	keys := ring.Versions()
 	require.Len(t, keys, 1)
 	require.Regexp(t, "^"+ring.ID()+`\.[0-9a-f]{8}$`, keys[0].ID)
-	require.Equal(t, keyring.Info{
+	require.Equal(t, keyring.Version{
 		ID: keys[0].ID, State: keyring.Enabled, Primary: true, Created: keys[0].Created, Changed: keys[0].Created,
 	}, keys[0])
 	require.False(t, keys[0].Created.Before(begin), "made at %v, not before %v", keys[0].Created, begin)
 	require.False(t, keys[0].Created.After(time.Now()))
 	keys[0].ID = "changed"
-	require.NotEqual(t, "changed", ring.Keys()[0].ID)
+	require.NotEqual(t, "changed", ring.Versions()[0].ID)
 
-	again := create(t, store, &keyring.Options{Period: keyring.DefaultPeriod}) // takes what is there
+	again := create(t, store, &keyring.Options{Period: 90 * day}) // takes what is there
 	require.Equal(t, ring.ID(), again.ID())
 	require.EqualValues(t, 1, store.swaps.Load())
 
@@ -232,12 +230,12 @@ func TestCreate(t *testing.T) {
 func TestCreateFails(t *testing.T) {
 	store := newHooked()
 	store.set(nil, func(context.Context, func() error) error { return errDown })
-	_, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Create: true})
+	_, err := keyring.Create(t.Context(), store, keyRoot(t, 1), nil)
 	require.ErrorIs(t, err, keyring.ErrStore)
 	require.ErrorIs(t, err, errDown)
 	store.up()
-	_, err = keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Create: true, HardAge: time.Hour})
-	require.ErrorIs(t, err, keyring.ErrPeriod)
+	_, err = keyring.Create(t.Context(), store, keyRoot(t, 1), &keyring.Options{HardAge: time.Hour})
+	require.ErrorIs(t, err, keyring.ErrInvalid)
 	_, _, err = store.Load(t.Context())
 	require.ErrorIs(t, err, keyring.ErrNotExist, "nothing was written")
 }
@@ -246,7 +244,7 @@ func TestCreateFails(t *testing.T) {
 func TestUnreadableIsNotMissing(t *testing.T) {
 	store := newHooked()
 	store.set(func(context.Context) error { return errDown }, nil)
-	_, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Create: true})
+	_, err := keyring.Create(t.Context(), store, keyRoot(t, 1), nil)
 	require.ErrorIs(t, err, errDown)
 	require.NotErrorIs(t, err, keyring.ErrNotExist)
 	require.Zero(t, store.swaps.Load())
@@ -276,24 +274,119 @@ func TestLoadThatIsOvertaken(t *testing.T) {
 	require.Equal(t, late, primary(t, ring))
 }
 
-func TestCreatorsThatRaceShareTheRing(t *testing.T) {
+// Of those who create a ring at once, one does.
+func TestCreatorsThatRace(t *testing.T) {
 	store := keyring.NewMemStore()
-	ids := make([]string, 16)
+	var made atomic.Int64
 	var wg sync.WaitGroup
-	for i := range ids {
+	for range 16 {
 		wg.Go(func() {
-			ring, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Create: true})
+			_, err := keyring.Create(t.Context(), store, keyRoot(t, 1), nil)
 			if err == nil {
-				ids[i] = ring.ID()
+				made.Add(1)
+			} else {
+				require.ErrorIs(t, err, keyring.ErrExist)
 			}
 		})
 	}
 	wg.Wait()
-	require.NotEmpty(t, ids[0])
-	for _, id := range ids {
-		require.Equal(t, ids[0], id)
-	}
-	require.Len(t, reopen(t, store).Keys(), 1)
+	require.EqualValues(t, 1, made.Load())
+	require.Len(t, reopen(t, store).Versions(), 1)
+}
+
+// An empty store in place of the right one, as when a volume is not mounted, makes no
+// new ring, and a wrong one is not opened.
+func TestOpenInsistsOnTheRing(t *testing.T) {
+	ctx := t.Context()
+	log, lines := newLogger()
+	store := keyring.NewMemStore()
+	ring := create(t, store, &keyring.Options{Logger: log})
+	require.Contains(t, lines.String(), "level=WARN")
+	require.Contains(t, lines.String(), "created a new ring")
+	require.Contains(t, lines.String(), ring.ID())
+
+	opts := &keyring.Options{Ring: ring.ID()}
+	_, err := keyring.Open(ctx, store, keyRoot(t, 1), opts)
+	require.NoError(t, err)
+	empty := newHooked()
+	_, err = keyring.Open(ctx, empty, keyRoot(t, 1), opts)
+	require.ErrorIs(t, err, keyring.ErrNotExist)
+	require.Zero(t, empty.swaps.Load())
+	wrong := keyring.NewMemStore()
+	create(t, wrong, nil)
+	_, err = keyring.Open(ctx, wrong, keyRoot(t, 1), opts)
+	require.ErrorIs(t, err, keyring.ErrOtherRing)
+	require.ErrorContains(t, err, ring.ID())
+}
+
+// A ring that each pod has a copy of: no copy rotates, and all keep reading each
+// other's objects.
+func TestReadOnlyRing(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		log, lines := newLogger()
+		store := newHooked()
+		source := create(t, store.Store, nil)
+		old := source.Versions()[0].ID
+		ring, err := keyring.Open(ctx, store, keyRoot(t, 1), &keyring.Options{ReadOnly: true, Logger: log})
+		require.NoError(t, err)
+		stop := running(t, ring)
+		time.Sleep(91 * day)
+		for range 3 {
+			id, _ := primaryNow(t, ctx, ring)
+			require.Equal(t, old, id)
+		}
+		require.Equal(t, 1, strings.Count(lines.String(), "older than the ring's period"))
+		for _, err := range []error{
+			second(ring.Rotate(ctx)), second(ring.RotateIfDue(ctx)), second(ring.SetState(ctx, old, keyring.Enabled)),
+			ring.SetPeriod(ctx, time.Hour), ring.ChangeRoot(ctx, keyRoot(t, 2)),
+			second(keyring.Create(ctx, keyring.NewMemStore(), keyRoot(t, 1), &keyring.Options{ReadOnly: true})),
+		} {
+			require.ErrorIs(t, err, keyring.ErrReadOnly)
+		}
+		time.Sleep(1000 * day)
+		id, _ := primaryNow(t, ctx, ring)
+		require.Equal(t, old, id, "no limit, unless there is a HardAge")
+		require.Zero(t, store.swaps.Load())
+
+		id = rotate(t, source)
+		time.Sleep(72*time.Second + time.Millisecond)
+		next, _ := primaryNow(t, ctx, ring)
+		require.Equal(t, id, next, "it follows its source")
+		stop()
+	})
+}
+
+func second(_ any, err error) error { return err }
+
+// A backup is taken before a version is in the store, and without one there is none.
+func TestBackupBeforeAVersion(t *testing.T) {
+	ctx := t.Context()
+	store := newHooked()
+	var backups [][]byte
+	var fail error
+	opts := &keyring.Options{Backup: func(_ context.Context, data []byte) error {
+		if store.swaps.Load() > 0 && fail == nil {
+			require.NotEqual(t, data, document(t, store.Store), "it is not stored yet")
+		}
+		backups = append(backups, data)
+		return fail
+	}}
+	ring := create(t, store, opts)
+	require.Equal(t, document(t, store), backups[0])
+	id := rotate(t, ring)
+	require.Len(t, backups, 2)
+	require.Equal(t, document(t, store), backups[1])
+	require.Equal(t, id, primary(t, reopen(t, stored(t, backups[1]))))
+	set(t, ring, ring.Versions()[0].ID, keyring.Disabled)
+	require.Len(t, backups, 2, "no version was added")
+
+	fail = errDown
+	before := document(t, store)
+	_, err := ring.Rotate(ctx)
+	require.ErrorIs(t, err, errDown)
+	require.Equal(t, before, document(t, store))
+	require.Equal(t, id, primary(t, ring))
 }
 
 func TestSetState(t *testing.T) {
@@ -304,7 +397,7 @@ func TestSetState(t *testing.T) {
 	ring.SetClock(func() time.Time { return now })
 	first := primary(t, ring)
 	second := rotate(t, ring)
-	created := ring.Keys()[0].Created
+	created := ring.Versions()[0].Created
 
 	swaps := store.swaps.Load()
 	for _, step := range []struct {
@@ -332,7 +425,7 @@ func TestSetState(t *testing.T) {
 			require.Zero(t, info)
 		} else {
 			require.NoError(t, err)
-			require.Equal(t, ring.Keys()[0], info)
+			require.Equal(t, ring.Versions()[0], info)
 			require.Equal(t, first, info.ID)
 			require.Equal(t, step.state, info.State)
 			require.Equal(t, created, info.Created)
@@ -365,7 +458,7 @@ func TestSetState(t *testing.T) {
 		_, err := ring.SetState(ctx, second, state)
 		require.Error(t, err)
 	}
-	for _, id := range []string{"", "x", ring.ID() + ".00000000", create(t, keyring.NewMemStore(), nil).Keys()[0].ID} {
+	for _, id := range []string{"", "x", ring.ID() + ".00000000", create(t, keyring.NewMemStore(), nil).Versions()[0].ID} {
 		_, err := ring.SetState(ctx, id, keyring.Disabled)
 		require.ErrorIs(t, err, keyring.ErrUnknownKey)
 	}
@@ -391,10 +484,10 @@ func TestDestroyedKeyBytesAreGone(t *testing.T) {
 func TestSetPeriod(t *testing.T) {
 	store := newHooked()
 	ring := create(t, store, nil)
-	for _, p := range []time.Duration{0, -1, time.Second, time.Hour + 1, keyring.MaxPeriod + time.Second} {
-		require.ErrorIs(t, ring.SetPeriod(t.Context(), p), keyring.ErrPeriod)
+	for _, p := range []time.Duration{0, -1, time.Second, time.Hour + 1, 3650*day + time.Second} {
+		require.ErrorIs(t, ring.SetPeriod(t.Context(), p), keyring.ErrInvalid)
 	}
-	for _, p := range []time.Duration{keyring.MinPeriod, keyring.MaxPeriod, 30 * 24 * time.Hour} {
+	for _, p := range []time.Duration{time.Minute, 3650 * day, 30 * 24 * time.Hour} {
 		require.NoError(t, ring.SetPeriod(t.Context(), p))
 		require.Equal(t, p, ring.Period())
 		require.Equal(t, p, reopen(t, store).Period())
@@ -418,7 +511,7 @@ func TestChangeRoot(t *testing.T) {
 	require.ErrorIs(t, err, keyring.ErrRoot)
 	again, err := keyring.Open(ctx, store, keyRoot(t, 2), nil)
 	require.NoError(t, err)
-	require.Equal(t, ring.Keys(), again.Keys())
+	require.Equal(t, ring.Versions(), again.Versions())
 	after, err := again.Key(ctx, key.ID())
 	require.NoError(t, err)
 	require.Equal(t, key.KEK(), after.KEK(), "the same master keys")
@@ -434,7 +527,7 @@ func TestChangeRoot(t *testing.T) {
 	swaps := store.swaps.Load()
 	require.NoError(t, replica.ChangeRoot(ctx, keyRoot(t, 2)))
 	require.Equal(t, swaps, store.swaps.Load(), "nothing to write")
-	require.Equal(t, ring.Keys(), replica.Keys())
+	require.Equal(t, ring.Versions(), replica.Versions())
 	rotate(t, replica)
 
 	// Wrong roots change nothing.
@@ -513,7 +606,7 @@ func TestChangeRootWhileRefreshing(t *testing.T) {
 	}
 	var err error
 	for i := 0; i < 100 && err == nil; i++ {
-		err = ring.ChangeRoot(ctx, keyRoot(t, byte(2+i)))
+		err = ring.ChangeRoot(ctx, keyRoot(t, byte(0x80+i)))
 	}
 	close(done)
 	wg.Wait()
@@ -527,7 +620,7 @@ func TestWrongDocumentIsRefused(t *testing.T) {
 	ring := create(t, store, nil)
 	old := document(t, store)
 	id := rotate(t, ring)
-	keys := ring.Keys()
+	keys := ring.Versions()
 	other := keyring.NewMemStore()
 	rotate(t, create(t, other, nil))
 
@@ -549,7 +642,7 @@ func TestWrongDocumentIsRefused(t *testing.T) {
 			require.ErrorIs(t, ring.ChangeRoot(ctx, keyRoot(t, 2)), c.err)
 			require.Equal(t, c.data, document(t, store), "nothing was written over it")
 
-			require.Equal(t, keys, ring.Keys(), "the old snapshot stays")
+			require.Equal(t, keys, ring.Versions(), "the old snapshot stays")
 			key, err := ring.Primary(ctx)
 			require.NoError(t, err)
 			require.Equal(t, id, key.ID())
@@ -584,7 +677,7 @@ func TestRollbackIsHealed(t *testing.T) {
 	id := rotate(t, ring)
 	require.NoError(t, old.Refresh(ctx))
 	require.Equal(t, id, primary(t, old))
-	require.Len(t, old.Keys(), 3)
+	require.Len(t, old.Versions(), 3)
 }
 
 func TestDocumentThatIsDeletedUnderTheRing(t *testing.T) {
@@ -615,7 +708,7 @@ func TestRefresh(t *testing.T) {
 	require.NotEqual(t, id, primary(t, replica))
 	require.NoError(t, replica.Refresh(ctx))
 	require.Equal(t, opens+1, root.decrypts.Load())
-	require.Equal(t, ring.Keys(), replica.Keys())
+	require.Equal(t, ring.Versions(), replica.Versions())
 	require.Equal(t, ring.Generation(), replica.Generation())
 }
 
@@ -644,17 +737,17 @@ func TestStoreThatFailsAtEachStep(t *testing.T) {
 			}
 			t.Run(name+" "+step, func(t *testing.T) {
 				store, root := newHooked(), &fakeRoot{AEADWithContext: keyRoot(t, 1)}
-				ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+				ring, err := keyring.Create(ctx, store, root, nil)
 				require.NoError(t, err)
 				first := primary(t, ring)
 				rotate(t, ring)
-				keys, generation, data := ring.Keys(), ring.Generation(), document(t, store)
+				keys, generation, data := ring.Versions(), ring.Generation(), document(t, store)
 
 				hook(store, root)
 				err = operate(ring, first)
 				require.ErrorIs(t, err, errDown)
 				require.Equal(t, step == "load" || step == "swap", errors.Is(err, keyring.ErrStore))
-				require.Equal(t, keys, ring.Keys())
+				require.Equal(t, keys, ring.Versions())
 				require.Equal(t, generation, ring.Generation())
 				_, err = ring.Primary(ctx)
 				require.NoError(t, err)
@@ -688,12 +781,12 @@ func TestConflicts(t *testing.T) {
 	between(func() { rotate(t, other) })
 	id := rotate(t, ring)
 	require.Equal(t, primary(t, other), id, "the other's version is the result")
-	require.Len(t, ring.Keys(), 2)
+	require.Len(t, ring.Versions(), 2)
 
 	between(func() { require.NoError(t, other.SetPeriod(ctx, time.Hour)) })
 	id = rotate(t, ring)
 	require.NotEqual(t, primary(t, other), id, "the other did something else")
-	require.Len(t, ring.Keys(), 3)
+	require.Len(t, ring.Versions(), 3)
 	require.Equal(t, time.Hour, ring.Period())
 
 	between(func() { _, err := other.SetState(ctx, first, keyring.Disabled); require.NoError(t, err) })
@@ -739,7 +832,7 @@ func TestRotationsOfOneRingThatMeetMakeOneVersion(t *testing.T) {
 		for _, id := range ids {
 			require.Equal(t, ids[0], id)
 		}
-		require.Len(t, ring.Keys(), 2)
+		require.Len(t, ring.Versions(), 2)
 		store.up()
 		require.NotEqual(t, ids[0], rotate(t, ring))
 	})
@@ -804,7 +897,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 		wg.Go(func() {
 			for range rounds {
-				for _, info := range ring.Keys() {
+				for _, info := range ring.Versions() {
 					if info.Primary || i > 0 {
 						continue
 					}
@@ -853,7 +946,7 @@ func TestConcurrentUse(t *testing.T) {
 	}
 	for _, ring := range rings {
 		require.NoError(t, ring.Refresh(ctx))
-		require.Equal(t, rings[0].Keys(), ring.Keys())
+		require.Equal(t, rings[0].Versions(), ring.Versions())
 	}
 }
 
@@ -893,11 +986,11 @@ func TestStateText(t *testing.T) {
 		require.Error(t, s.UnmarshalText([]byte(text)))
 		require.Zero(t, s)
 	}
-	info := keyring.Info{ID: "r.k", State: keyring.Disabled, Created: time.Unix(0, 0).UTC(), Changed: time.UnixMilli(1500).UTC()}
+	info := keyring.Version{ID: "r.k", State: keyring.Disabled, Created: time.Unix(0, 0).UTC(), Changed: time.UnixMilli(1500).UTC()}
 	text, err := json.Marshal(info)
 	require.NoError(t, err)
 	require.JSONEq(t, `{"id":"r.k","state":"disabled","primary":false,"created":"1970-01-01T00:00:00Z","changed":"1970-01-01T00:00:01.5Z"}`, string(text))
-	var back keyring.Info
+	var back keyring.Version
 	require.NoError(t, json.Unmarshal(text, &back))
 	require.Equal(t, info, back)
 }

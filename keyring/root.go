@@ -1,12 +1,13 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
@@ -30,19 +31,42 @@ const keyRootLabel = "github.com/blobseal/blobseal/v1 key root\x00"
 // message, whose context is the label, a zero byte and the associated data.
 type keyRoot struct{ key secret.Key }
 
-// NewKeyRoot returns a root that is a key of exactly 32 random bytes, which it
-// copies; another length is [ErrInvalid]. [ParseKey] reads one from a file or a
-// variable.
+// NewKeyRoot returns a root that is a key of 32 random bytes, which it copies. Another
+// length, and 32 zeros, are [ErrInvalid]. [ParseKey] reads a key from a file or a variable.
 //
-// Its ciphertext is one Cobblestone-256 message. Another key or other associated
-// data is [ErrRoot], a message that was edited behind its head [ErrDamaged]. It
-// is safe for concurrent use and does not print its key.
+// Its ciphertext is one Cobblestone-256 message. A wrong key and wrong associated data
+// are [ErrRoot]; a message that was edited behind its head is [ErrDamaged]. The root is
+// safe for concurrent use and does not print its key.
 func NewKeyRoot(key []byte) (Root, error) {
 	k, err := secret.New(key)
 	if err != nil {
 		return nil, invalid("root %v", err)
 	}
+	if isZero(key) {
+		return nil, invalid("root key is all zeros (generate one)")
+	}
 	return &keyRoot{key: k}, nil
+}
+
+// checkNewRoot refuses a root to encrypt a document with that is too easy to guess.
+func checkNewRoot(root Root) error {
+	if c, ok := root.(interface{ checkNew() error }); ok {
+		return c.checkNew()
+	}
+	return nil
+}
+
+func (r *keyRoot) checkNew() error {
+	if isPrintable(r.key.Bytes()) {
+		return invalid("root key is printable text (generate 32 random bytes)")
+	}
+	return nil
+}
+
+func isZero(key []byte) bool { return subtle.ConstantTimeCompare(key, make([]byte, len(key))) == 1 }
+
+func isPrintable(key []byte) bool {
+	return !bytes.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 func (r *keyRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
@@ -58,12 +82,6 @@ func (r *keyRoot) DecryptWithContext(ctx context.Context, ciphertext, associated
 	}
 	return openRootMessage(r.key, append([]byte(keyRootLabel), associatedData...), ciphertext)
 }
-
-// Format implements [fmt.Formatter]: every verb shows what r is, and no key.
-func (r keyRoot) Format(f fmt.State, _ rune) { fmt.Fprint(f, "key root") }
-
-// LogValue implements [slog.LogValuer].
-func (r keyRoot) LogValue() slog.Value { return slog.StringValue("key root") }
 
 // sealRootMessage seals a root's message.
 func sealRootMessage(key secret.Key, context, plaintext []byte) ([]byte, error) {
@@ -91,28 +109,28 @@ func openRootMessage(key secret.Key, context, message []byte) ([]byte, error) {
 }
 
 // ParseKey reads a root key from the contents of a file or a variable: exactly
-// 32 bytes, or text that encodes 32 bytes in hexadecimal or in standard base64
-// with padding, with or without a line end behind it. All else is [ErrInvalid], and
-// the error shows nothing of it. The result shares no memory with text.
+// 32 bytes, or 32 bytes in hexadecimal or in standard base64 with padding, with or without
+// a line end. Everything else is [ErrInvalid], and the error shows none of it. The result
+// shares no memory with text.
 //
-// 32 bytes that are all printable characters are refused: they are text of some
-// other kind, such as the hexadecimal form of 16 bytes, and too easy to guess.
+// It refuses 32 zeros, and 32 bytes that are all printable characters: those are text of
+// another kind, such as the hexadecimal form of 16 bytes, and too easy to guess.
 func ParseKey(text []byte) ([]byte, error) {
+	key, err := decodeKey(text)
+	if err == nil && isZero(key) {
+		return nil, invalid("root key is all zeros (generate one)")
+	}
+	return key, err
+}
+
+func decodeKey(text []byte) ([]byte, error) {
 	if len(text) == secret.KeySize {
-		for _, c := range text {
-			if c < ' ' || c > '~' {
-				return append([]byte(nil), text...), nil
-			}
+		if isPrintable(text) {
+			return nil, invalid("root key is text of %d characters, not %d random bytes", len(text), len(text))
 		}
-		return nil, invalid("root key is text of %d characters, not %d random bytes", len(text), len(text))
+		return bytes.Clone(text), nil
 	}
-	line := text
-	if n := len(line); n > 0 && line[n-1] == '\n' {
-		line = line[:n-1]
-		if n := len(line); n > 0 && line[n-1] == '\r' {
-			line = line[:n-1]
-		}
-	}
+	line := trimLineEnd(text)
 	key := make([]byte, secret.KeySize)
 	switch len(line) {
 	case hex.EncodedLen(len(key)):
@@ -125,7 +143,26 @@ func ParseKey(text []byte) ([]byte, error) {
 			return decoded, nil
 		}
 	}
-	return nil, invalid("root key is neither %d bytes nor these in hexadecimal or base64 (%d bytes given)", len(key), len(text))
+	return nil, invalid("root key is neither %d bytes nor their hexadecimal or base64 form (%d bytes given)", len(key), len(text))
+}
+
+// ParsePassphrase reads a passphrase from the contents of a file or a variable: the
+// bytes, without one line end behind them. An empty passphrase is [ErrInvalid]. The result
+// shares no memory with text.
+func ParsePassphrase(text []byte) ([]byte, error) {
+	line := trimLineEnd(text)
+	if len(line) == 0 {
+		return nil, invalid("empty passphrase")
+	}
+	return bytes.Clone(line), nil
+}
+
+// trimLineEnd returns text without one line end.
+func trimLineEnd(text []byte) []byte {
+	if line, found := bytes.CutSuffix(text, []byte("\n")); found {
+		return bytes.TrimSuffix(line, []byte("\r"))
+	}
+	return text
 }
 
 // recorder is a root for one call. It remembers the root's own error, which

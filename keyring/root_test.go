@@ -143,3 +143,17 @@ func TestParseKey(t *testing.T) {
 		})
 	}
 }
+
+func TestParsePassphrase(t *testing.T) {
+	for text, want := range map[string]string{
+		"correct horse\n":    "correct horse",
+		"correct horse\r\n":  "correct horse",
+		"correct horse":      "correct horse",
+		" correct horse\n\n": " correct horse\n",
+		"a\r":                "a\r",
+	} {
+		got, err := keyring.ParsePassphrase([]byte(text))
+		require.NoError(t, err)
+		require.Equal(t, want, string(got), "%q", text)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 )
@@ -82,6 +83,9 @@ func (r *Ring) hardAge(m *metadata) time.Duration {
 	if r.opts.HardAge != 0 {
 		return r.opts.HardAge
 	}
+	if r.opts.ReadOnly {
+		return math.MaxInt64
+	}
 	return hardPeriods * m.period
 }
 
@@ -90,6 +94,10 @@ func (r *Ring) rotateAge(m *metadata) time.Duration { return min(m.period, r.har
 
 // aged is Primary for a primary that wants rotating.
 func (r *Ring) aged(ctx context.Context) (*Key, error) {
+	if s := r.doc.State(); r.opts.ReadOnly && r.age(&s.metadata) < r.hardAge(&s.metadata) {
+		r.warnOfAge(s)
+		return s.primaryKey, nil
+	}
 	attempt, begun, err := r.beginRotation(ctx)
 	s := r.doc.State()
 	hard := r.age(&s.metadata) >= r.hardAge(&s.metadata)
@@ -118,6 +126,15 @@ func (r *Ring) aged(ctx context.Context) (*Key, error) {
 		err = fmt.Errorf("%w: new primary is too old (check all clocks)", ErrStore)
 	}
 	return nil, fmt.Errorf("%w: %s is %v old: %w", ErrTooOld, s.primaryKey.id, age.Round(time.Second), err)
+}
+
+// warnOfAge logs, once for each primary, that a ring is not rotated where it is
+// provisioned.
+func (r *Ring) warnOfAge(s *snapshot) {
+	if id := s.primary().id; r.warned.Swap(uint64(id)+1) != uint64(id)+1 {
+		r.log.Warn("keyring: primary is older than the ring's period (rotate the ring where it is provisioned from)",
+			slog.String("ring", r.ID()), slog.String("primary", s.primaryKey.id))
+	}
 }
 
 // rotation is what a ring knows of its rotation by age.
@@ -154,7 +171,7 @@ func (r *Ring) beginRotation(ctx context.Context) (a *attempt, begun bool, err e
 	if s := r.doc.State(); r.age(&s.metadata) < r.rotateAge(&s.metadata) {
 		return nil, false, nil
 	}
-	if r.rotatedLately() {
+	if r.opts.ReadOnly || r.rotatedLately() {
 		return nil, false, nil
 	}
 	if r.rotation.err != nil && time.Now().Before(r.rotation.resume) {
@@ -183,6 +200,9 @@ func (r *Ring) rotatedLately() bool {
 // lives for seconds, such as a job of cron, calls it after [Open]; others need not, since
 // Primary and Run rotate. ctx bounds the call.
 func (r *Ring) RotateIfDue(ctx context.Context) (bool, error) {
+	if r.opts.ReadOnly {
+		return false, ErrReadOnly
+	}
 	r.rotation.mu.Lock()
 	s := r.doc.State()
 	due := r.age(&s.metadata) >= r.rotateAge(&s.metadata) && !r.rotatedLately()

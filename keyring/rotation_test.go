@@ -189,7 +189,7 @@ func TestHardAge(t *testing.T) {
 					require.ErrorIs(t, err, context.DeadlineExceeded)
 				})
 				wg.Wait()
-				require.Len(t, ring.Keys(), 2)
+				require.Len(t, ring.Versions(), 2)
 			})
 		})
 	}
@@ -228,7 +228,7 @@ func TestReplicasRotateOnce(t *testing.T) {
 		id, _ := primaryNow(t, t.Context(), ring)
 		other, _ := primaryNow(t, t.Context(), replica)
 		require.Equal(t, id, other)
-		require.Len(t, replica.Keys(), 2)
+		require.Len(t, replica.Versions(), 2)
 
 		time.Sleep(90 * day)
 		var wg sync.WaitGroup
@@ -253,7 +253,7 @@ func TestReplicasRotateOnce(t *testing.T) {
 		wg.Wait()
 		require.Equal(t, ids[0], ids[1])
 		require.NotEqual(t, id, ids[0])
-		require.Len(t, reopen(t, store).Keys(), 3)
+		require.Len(t, reopen(t, store).Versions(), 3)
 		close(arrived)
 	})
 }
@@ -269,7 +269,7 @@ func TestClockThatMovesBackwards(t *testing.T) {
 		require.NotEqual(t, old, id, "by this clock the primary is from the future")
 		again, _ := primaryNow(t, t.Context(), ring)
 		require.Equal(t, id, again)
-		keys := ring.Keys()
+		keys := ring.Versions()
 		require.True(t, keys[1].Created.Before(keys[0].Created))
 		require.Equal(t, id, primary(t, reopen(t, store)))
 		_, err := ring.SetState(t.Context(), old, keyring.Disabled)
@@ -277,14 +277,14 @@ func TestClockThatMovesBackwards(t *testing.T) {
 
 		offset = -100_000 * day // before 1970
 		rotate(t, ring)
-		require.Equal(t, int64(0), ring.Keys()[2].Created.Unix())
+		require.Equal(t, int64(0), ring.Versions()[2].Created.Unix())
 		primaryNow(t, t.Context(), ring)
 
 		// The clock is right again: the primary is seen to be old, and replaced.
 		offset = 0
 		next, _ := primaryNow(t, t.Context(), ring)
 		require.NotEqual(t, id, next)
-		require.Len(t, ring.Keys(), 5)
+		require.Len(t, ring.Versions(), 5)
 		again, _ = primaryNow(t, t.Context(), ring)
 		require.Equal(t, next, again)
 	})
@@ -320,11 +320,11 @@ func TestRun(t *testing.T) {
 		_, err := other.SetState(ctx, first, keyring.Disabled)
 		require.NoError(t, err)
 		time.Sleep(12*time.Minute + time.Millisecond)
-		require.Equal(t, other.Keys(), ring.Keys(), "what others did is known within the interval and a fifth")
+		require.Equal(t, other.Versions(), ring.Versions(), "what others did is known within the interval and a fifth")
 
 		time.Sleep(day)
 		require.NotEqual(t, id, primary(t, ring), "it rotates with no one asking")
-		require.Len(t, ring.Keys(), 3)
+		require.Len(t, ring.Versions(), 3)
 
 		before := store.loads.Load()
 		time.Sleep(10 * time.Hour)
@@ -348,7 +348,7 @@ func TestRun(t *testing.T) {
 func TestRunEndsWhileTheStoreHangs(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		store := newHooked()
-		ring := create(t, store, &keyring.Options{Period: keyring.MinPeriod})
+		ring := create(t, store, &keyring.Options{Period: time.Minute})
 		store.set(func(ctx context.Context) error { <-ctx.Done(); return errors.New("deaf") }, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()

@@ -48,17 +48,18 @@ func show(t *testing.T, out *bytes.Buffer, v any) {
 
 func TestNothingSecretIsPrinted(t *testing.T) {
 	ctx := t.Context()
-	rootKey := []byte("root KEY that is made of letters")
+	rootKey := []byte("root KEY of letters, not all. \x00\x01")
+	letters := []byte("root KEY that is made of letters")
 	passphrase := []byte("PASSphrase of letters")
 	keyRoot, err := keyring.NewKeyRoot(rootKey)
 	require.NoError(t, err)
 	passphraseRoot, err := keyring.NewPassphraseRoot(passphrase, cheap)
 	require.NoError(t, err)
-	secrets := [][]byte{rootKey, passphrase}
+	secrets := [][]byte{rootKey, letters, passphrase}
 
 	log, lines := newLogger()
 	store := newHooked()
-	ring, err := keyring.Open(ctx, store, keyRoot, &keyring.Options{Create: true, Logger: log})
+	ring, err := keyring.Create(ctx, store, keyRoot, &keyring.Options{Logger: log})
 	require.NoError(t, err)
 	first := primary(t, ring)
 	rotate(t, ring)
@@ -89,7 +90,7 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 	fails(err)
 	_, err = keyring.Open(ctx, store, passphraseRoot, nil)
 	fails(err)
-	_, err = keyring.ParseKey(rootKey)
+	_, err = keyring.ParseKey(letters)
 	fails(err)
 	_, err = keyring.ParseKey(passphrase)
 	fails(err)
@@ -118,7 +119,7 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 	var out bytes.Buffer
 	for _, v := range []any{
 		key, *key, newest, []*keyring.Key{key, newest}, map[string]*keyring.Key{"k": key}, ring, []*keyring.Ring{ring},
-		keyRoot, passphraseRoot, []any{keyRoot, passphraseRoot}, ring.Keys(), h, &h, errors.Join(errs...), store, keyring.Options{},
+		keyRoot, passphraseRoot, []any{keyRoot, passphraseRoot}, ring.Versions(), h, &h, errors.Join(errs...), store, keyring.Options{},
 	} {
 		show(t, &out, v)
 	}

@@ -15,7 +15,7 @@ type snapshot struct {
 	metadata
 
 	keys       map[string]*Key // the enabled versions
-	infos      []Info          // all, oldest first
+	infos      []Version       // all, oldest first
 	primaryKey *Key
 }
 
@@ -26,16 +26,16 @@ func (s *snapshot) Identity() string { return s.ring.String() }
 func (s *snapshot) Generation() uint64 { return s.generation }
 
 // info returns what is known of the version with that id.
-func (s *snapshot) info(id string) (Info, bool) {
-	i := slices.IndexFunc(s.infos, func(v Info) bool { return v.ID == id })
+func (s *snapshot) info(id string) (Version, bool) {
+	i := slices.IndexFunc(s.infos, func(v Version) bool { return v.ID == id })
 	if i < 0 {
-		return Info{}, false
+		return Version{}, false
 	}
 	return s.infos[i], true
 }
 
 // primaryInfo returns what is known of the primary.
-func (s *snapshot) primaryInfo() Info {
+func (s *snapshot) primaryInfo() Version {
 	return s.infos[len(s.infos)-1]
 }
 

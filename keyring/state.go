@@ -48,8 +48,8 @@ func (s *State) UnmarshalText(text []byte) error {
 	return invalid("no such state: %q", shorten(string(text)))
 }
 
-// Info describes one version of a ring. It holds nothing secret.
-type Info struct {
+// Version describes one version of a ring. It holds nothing secret.
+type Version struct {
 	ID      string    `json:"id"`
 	State   State     `json:"state"`
 	Primary bool      `json:"primary"` // the version that seals new data keys

@@ -20,7 +20,7 @@ import (
 func BenchmarkWrite(b *testing.B) {
 	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32))
 	require.NoError(b, err)
-	ring, err := keyring.Open(b.Context(), keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(b.Context(), keyring.NewMemStore(), root, nil)
 	require.NoError(b, err)
 	service := kmstest.NewFake("key")
 	cached, err := sse.NewKMS(kms.NewCache(service, nil), "key", &sse.KMSOptions{BucketKey: true})

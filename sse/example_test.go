@@ -32,7 +32,7 @@ func exampleRing() *keyring.Ring {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ring, err := keyring.Open(context.Background(), keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(context.Background(), keyring.NewMemStore(), root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

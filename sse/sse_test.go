@@ -45,9 +45,9 @@ func newRing(t testing.TB) *keyring.Ring {
 
 func newRingIn(t testing.TB, store keyring.Store) *keyring.Ring {
 	t.Helper()
-	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{0x42}, 32))
+	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{0x82}, 32))
 	require.NoError(t, err)
-	ring, err := keyring.Open(t.Context(), store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(t.Context(), store, root, nil)
 	require.NoError(t, err)
 	return ring
 }
@@ -64,7 +64,7 @@ func newCustomer(t testing.TB, key []byte) *sse.Customer {
 type fresh struct{ store keyring.Store }
 
 func (f fresh) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
-	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{0x42}, 32))
+	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{0x82}, 32))
 	if err != nil {
 		return nil, err
 	}
@@ -574,10 +574,10 @@ func (s *downStore) Load(ctx context.Context) ([]byte, string, error) {
 // be looked up.
 func TestUnknownVersion(t *testing.T) {
 	ctx := t.Context()
-	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{0x42}, 32))
+	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{0x82}, 32))
 	require.NoError(t, err)
 	shared := keyring.NewMemStore()
-	writer, err := keyring.Open(ctx, shared, root, &keyring.Options{Create: true})
+	writer, err := keyring.Create(ctx, shared, root, nil)
 	require.NoError(t, err)
 	store := &downStore{Store: shared}
 	reader, err := keyring.Open(ctx, store, root, nil)

@@ -382,11 +382,11 @@ func TestStrangerReadsAKMSRing(t *testing.T) {
 	require.NoError(t, err)
 	context := kms.Context{"blobseal:purpose": "keyring root", "service": "photos"}
 	store := keyring.NewMemStore()
-	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, store, root, nil)
 	require.NoError(t, err)
 	doc, _, err := store.Load(ctx)
 	require.NoError(t, err)
-	primary := ring.Keys()[0].ID
+	primary := ring.Versions()[0].ID
 
 	var header, associated string
 	keks, err := strangerRing(doc, func(ciphertext []byte, associatedData string) []byte {
@@ -433,7 +433,7 @@ func TestStrangerReadsAPassphraseRing(t *testing.T) {
 
 	t.Run("of keyring's", func(t *testing.T) { // one version disabled, one destroyed, two enabled
 		store := keyring.NewMemStore()
-		ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+		ring, err := keyring.Create(ctx, store, root, nil)
 		require.NoError(t, err)
 		var object bytes.Buffer
 		for range 3 {
@@ -445,9 +445,9 @@ func TestStrangerReadsAPassphraseRing(t *testing.T) {
 		_, err = w.Write(plain)
 		require.NoError(t, err)
 		require.NoError(t, w.Close())
-		_, err = ring.SetState(ctx, ring.Keys()[0].ID, keyring.Disabled)
+		_, err = ring.SetState(ctx, ring.Versions()[0].ID, keyring.Disabled)
 		require.NoError(t, err)
-		_, err = ring.SetState(ctx, ring.Keys()[1].ID, keyring.Destroyed)
+		_, err = ring.SetState(ctx, ring.Versions()[1].ID, keyring.Destroyed)
 		require.NoError(t, err)
 		doc, _, err := store.Load(ctx)
 		require.NoError(t, err)

@@ -168,7 +168,7 @@ func TestGenerateRefusedVectors(t *testing.T) {
 	ctx, rootKey, store := t.Context(), randomBytes(32), keyring.NewMemStore()
 	root, err := keyring.NewKeyRoot(rootKey)
 	require.NoError(t, err)
-	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, store, root, nil)
 	require.NoError(t, err)
 	obj := sse.Object{Bucket: "photos", Key: "2026/cat.jpg"}
 	var objects [][]byte
@@ -177,7 +177,7 @@ func TestGenerateRefusedVectors(t *testing.T) {
 		_, err = ring.Rotate(ctx)
 		require.NoError(t, err)
 	}
-	keys := ring.Keys()
+	keys := ring.Versions()
 	_, err = ring.SetState(ctx, keys[0].ID, keyring.Disabled)
 	require.NoError(t, err)
 	_, err = ring.SetState(ctx, keys[1].ID, keyring.Destroyed)
@@ -239,7 +239,7 @@ func generateNewRing(t *testing.T) {
 	ctx, rootKey, store := t.Context(), randomBytes(32), keyring.NewMemStore()
 	root, err := keyring.NewKeyRoot(rootKey)
 	require.NoError(t, err)
-	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, store, root, nil)
 	require.NoError(t, err)
 	obj := sse.Object{Bucket: "photos", Key: "2026/cat.jpg"}
 	object := seal(t, sse.NewManaged(ring), obj, []byte("meow"), nil)
@@ -247,7 +247,7 @@ func generateNewRing(t *testing.T) {
 		_, err = ring.Rotate(ctx)
 		require.NoError(t, err)
 	}
-	keys := ring.Keys()
+	keys := ring.Versions()
 	for i, state := range []keyring.State{keyring.Disabled, keyring.Enabled} { // leaves a mark
 		_, err = ring.SetState(ctx, keys[0].ID, state)
 		require.NoError(t, err)

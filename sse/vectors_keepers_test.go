@@ -170,7 +170,7 @@ func TestRingVectors(t *testing.T) {
 		}
 		require.NoError(t, err)
 		var unusable []string
-		for _, info := range ring.Keys() {
+		for _, info := range ring.Versions() {
 			key, err := ring.Key(t.Context(), info.ID)
 			if kek, ok := v.KEKs[info.ID]; ok {
 				require.NoError(t, err)
@@ -185,7 +185,7 @@ func TestRingVectors(t *testing.T) {
 			unusable = append(unusable, info.ID)
 		}
 		require.Equal(t, v.Unusable, unusable)
-		require.Len(t, ring.Keys(), len(v.KEKs)+len(v.Unusable))
+		require.Len(t, ring.Versions(), len(v.KEKs)+len(v.Unusable))
 		return v.Result
 	})
 }

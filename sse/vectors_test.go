@@ -145,7 +145,7 @@ func TestGenerateVectors(t *testing.T) {
 	root, err := keyring.NewKeyRoot(rootKey)
 	require.NoError(t, err)
 	store := keyring.NewMemStore()
-	ring, err := keyring.Open(t.Context(), store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(t.Context(), store, root, nil)
 	require.NoError(t, err)
 	_, err = ring.Rotate(t.Context())
 	require.NoError(t, err)

@@ -31,7 +31,7 @@ func must[T any](value T, err error) T {
 // exampleBucket is an empty bucket in memory, its ring, and what is under it.
 func exampleBucket() (*blob.Bucket, *keyring.Ring, *gcblob.Bucket) {
 	root := must(keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32)))
-	ring := must(keyring.Open(context.Background(), keyring.NewMemStore(), root, &keyring.Options{Create: true}))
+	ring := must(keyring.Create(context.Background(), keyring.NewMemStore(), root, nil))
 	inner := memblob.OpenBucket(nil)
 	return must(blob.NewBucket(inner, "photos", sse.NewManaged(ring), &blob.Options{AllowPlain: true})), ring, inner
 }
@@ -128,7 +128,7 @@ func ExampleInventory() {
 func ExampleRewrap() {
 	ctx := context.Background()
 	root := must(keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32)))
-	ring := must(keyring.Open(ctx, keyring.NewMemStore(), root, &keyring.Options{Create: true}))
+	ring := must(keyring.Create(ctx, keyring.NewMemStore(), root, nil))
 	var service kms.Client = kmstest.NewFake("key-1")
 	archive := must(sse.NewKMS(service, "key-1", nil))
 	bucket := must(blob.NewBucket(memblob.OpenBucket(nil), "photos", sse.NewManaged(ring), &blob.Options{

@@ -32,7 +32,7 @@ func lostVersion(t testing.TB, n int) (*blob.Bucket, *loadCounter) {
 	root, err := keyring.NewKeyRoot(content(32))
 	require.NoError(t, err)
 	before := keyring.NewMemStore()
-	ring, err := keyring.Open(ctx, before, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, before, root, nil)
 	require.NoError(t, err)
 	document, _, err := before.Load(ctx)
 	require.NoError(t, err)

@@ -66,13 +66,13 @@ type RetireOptions struct {
 // destroys the version if still no object needs it and nobody enabled it meanwhile.
 //
 // Retire returns the version as it is afterwards, also with an error if it is known.
-func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOptions, buckets ...*blob.Bucket) (keyring.Info, error) {
+func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOptions, buckets ...*blob.Bucket) (keyring.Version, error) {
 	o := valueOr(opts)
 	if o.Quarantine == 0 {
 		o.Quarantine = DefaultQuarantine
 	}
 	if err := ring.Refresh(ctx); err != nil {
-		return keyring.Info{}, fmt.Errorf("blob: retiring %s: %w", id, err)
+		return keyring.Version{}, fmt.Errorf("blob: retiring %s: %w", id, err)
 	}
 	info, err := versionOf(ring, id)
 	if err != nil {
@@ -109,7 +109,7 @@ func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOpti
 		return info, fmt.Errorf("%w: %s may be destroyed from %s on", ErrQuarantine, id, end.Format(time.RFC3339))
 	}
 	// The look took its time, and somebody may have enabled the version since.
-	destroyed, err := ring.SetStateIf(ctx, id, keyring.Destroyed, func(now keyring.Info) error {
+	destroyed, err := ring.SetStateIf(ctx, id, keyring.Destroyed, func(now keyring.Version) error {
 		if now.State != info.State || !now.Changed.Equal(info.Changed) {
 			return fmt.Errorf("%w: %s was enabled meanwhile", ErrQuarantine, id)
 		}
@@ -125,12 +125,12 @@ func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOpti
 }
 
 // versionOf returns a version that may be retired.
-func versionOf(ring *keyring.Ring, id string) (keyring.Info, error) {
-	keys := ring.Keys()
-	i := slices.IndexFunc(keys, func(k keyring.Info) bool { return k.ID == id })
+func versionOf(ring *keyring.Ring, id string) (keyring.Version, error) {
+	keys := ring.Versions()
+	i := slices.IndexFunc(keys, func(k keyring.Version) bool { return k.ID == id })
 	switch {
 	case i < 0:
-		return keyring.Info{}, keyring.ErrUnknownKey
+		return keyring.Version{}, keyring.ErrUnknownKey
 	case keys[i].Primary:
 		return keys[i], keyring.ErrPrimary
 	case keys[i].State == keyring.Destroyed:

@@ -1,7 +1,9 @@
 package jobs_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -16,7 +18,7 @@ import (
 )
 
 func (w *world) state(id string) keyring.State {
-	for _, k := range w.ring.Keys() {
+	for _, k := range w.ring.Versions() {
 		if k.ID == id {
 			return k.State
 		}
@@ -293,11 +295,14 @@ func TestRetireOfWhatIsEnabledMeanwhile(t *testing.T) {
 // version from being destroyed, and opens when that is enabled again.
 func TestRetireAndAReplicaOfYesterday(t *testing.T) {
 	store := keyring.NewMemStore()
-	root, err := keyring.NewKeyRoot(make([]byte, 32))
+	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32))
 	require.NoError(t, err)
 	inner := newMem(t)
 	replica := func() (*keyring.Ring, *blob.Bucket) {
-		ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+		ring, err := keyring.Create(ctx, store, root, nil)
+		if errors.Is(err, keyring.ErrExist) {
+			ring, err = keyring.Open(ctx, store, root, nil)
+		}
 		require.NoError(t, err)
 		return ring, newBucketWith(t, inner, sse.NewManaged(ring), nil)
 	}
@@ -351,7 +356,7 @@ func TestRetireGivesWayToEnable(t *testing.T) {
 	root, err := keyring.NewKeyRoot(content(32))
 	require.NoError(t, err)
 	store := &enabler{Store: keyring.NewMemStore()}
-	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, store, root, nil)
 	require.NoError(t, err)
 	other, err := keyring.Open(ctx, store.Store, root, nil)
 	require.NoError(t, err)

@@ -85,7 +85,7 @@ func openKillBucket(dir string, bare bool) (*blob.Bucket, *keyring.Ring, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	ring, err := keyring.Open(context.Background(), store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(context.Background(), store, root, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -93,7 +93,7 @@ func loadSecret() []byte {
 func openRing(ctx context.Context) *keyring.Ring {
 	root, err := keyring.NewKeyRoot(loadSecret())
 	check(err)
-	ring, err := keyring.Open(ctx, keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, keyring.NewMemStore(), root, nil)
 	check(err)
 	return ring
 }

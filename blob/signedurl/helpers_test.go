@@ -17,7 +17,7 @@ import (
 func newRing(t testing.TB) *keyring.Ring {
 	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1, 0xfe}, 16))
 	require.NoError(t, err)
-	ring, err := keyring.Open(t.Context(), keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(t.Context(), keyring.NewMemStore(), root, nil)
 	require.NoError(t, err)
 	return ring
 }

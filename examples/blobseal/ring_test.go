@@ -117,15 +117,15 @@ func TestPassphrase(t *testing.T) {
 	require.Equal(t, "plain", ok(t, "decrypt", "--ring", "my.ring", "sealed", "-"))
 
 	t.Run("change root", func(t *testing.T) {
-		t.Setenv("BLOBSEAL_NEW_PASSPHRASE", "tr0ub4dor")
+		t.Setenv("BLOBSEAL_NEW_PASSPHRASE", "tr0ub4dor & horse")
 		res := blobseal("ring", "change-root", "--ring", "my.ring")
 		require.Equal(t, 0, res.code, res.errout)
-		require.NotContains(t, res.out+res.errout, "tr0ub4dor")
+		require.NotContains(t, res.out+res.errout, "tr0ub4dor & horse")
 		require.Contains(t, res.out, "copies of the ring from before still open with the old one")
 		blobseal("ring", "list", "--ring", "my.ring").fails(t, 1, "wrong root: the ring was made with another key or passphrase")
 
 		os.Unsetenv("BLOBSEAL_NEW_PASSPHRASE")
-		t.Setenv("BLOBSEAL_PASSPHRASE", "tr0ub4dor")
+		t.Setenv("BLOBSEAL_PASSPHRASE", "tr0ub4dor & horse")
 		require.Equal(t, "plain", ok(t, "decrypt", "--ring", "my.ring", "sealed", "-"))
 		ok(t, "keygen", "root.key")
 		ok(t, "ring", "change-root", "--ring", "my.ring", "--new-root-key-file", "root.key")

@@ -43,7 +43,7 @@ func main() {
 
 	// The service's own keys: a ring, and a key service with a key for the team. In
 	// production their roots come from a secret store, and their stores are shared.
-	ring, err := keyring.Open(ctx, keyring.NewMemStore(), newRoot(), &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, keyring.NewMemStore(), newRoot(), nil)
 	check(err)
 	keys, err := localkms.Open(ctx, keyring.NewMemStore(), newRoot(), &localkms.Options{Create: true})
 	check(err)

@@ -186,7 +186,7 @@ func (f *fleet) settle(ctx context.Context) ([]map[string]time.Time, error) {
 			if err != nil {
 				return nil, err
 			}
-			if len(rep.Learned) >= len(s.ring.Keys()) {
+			if len(rep.Learned) >= len(s.ring.Versions()) {
 				learned = append(learned, rep.Learned)
 				break
 			}
@@ -226,7 +226,7 @@ func (f *fleet) readBack(ctx context.Context, b *blob.Bucket) (map[jobs.KeyRef]i
 
 // report prints what came of it all, and holds it to what a fleet is for.
 func (f *fleet) report(s *service, began time.Time, cut partition, learned []map[string]time.Time, byKey map[jobs.KeyRef]int) {
-	c, versions := f.counts, s.ring.Keys()
+	c, versions := f.counts, s.ring.Versions()
 	fmt.Printf("%v, %d replicas\n\n", s.db.dialect, len(f.replicas))
 	fmt.Printf("objects    %d written and all read back; %d more writes were not answered, since the replica was killed\n", len(f.written), c["writes that were not answered"])
 	fmt.Printf("           %d reads meanwhile, by replicas at random\n", c["reads"])
@@ -249,7 +249,7 @@ func (f *fleet) report(s *service, began time.Time, cut partition, learned []map
 	}
 	fmt.Printf("           it read these %v after the network was mended\n", cut.recovery.Round(time.Millisecond))
 	f.prove(c["writes while cut off"] > 0 && c["reads while cut off"] > 0, "a replica goes on without the database")
-	f.prove(len(cut.refusals) == 2 && slices.ContainsFunc(versions, func(v keyring.Info) bool {
+	f.prove(len(cut.refusals) == 2 && slices.ContainsFunc(versions, func(v keyring.Version) bool {
 		return learned[0][v.ID].After(cut.mended) && strings.Contains(cut.refusals[0], v.ID)
 	}), "a version that is not known is named")
 
@@ -267,7 +267,7 @@ func (f *fleet) report(s *service, began time.Time, cut partition, learned []map
 
 // spread returns, in order, how long it took from the making of a version until
 // all replicas knew it: those that ran then, and were not cut off.
-func spread(versions []keyring.Info, cut partition, learned []map[string]time.Time) []time.Duration {
+func spread(versions []keyring.Version, cut partition, learned []map[string]time.Time) []time.Duration {
 	var delays []time.Duration
 	for _, v := range versions[1:] {
 		var slowest time.Duration

@@ -97,7 +97,11 @@ func (c config) open(ctx context.Context, log *slog.Logger, create bool) (*servi
 	if store, err = db.store(ctx, "ring"); err != nil {
 		return nil, err
 	}
-	ring, err := keyring.Open(ctx, store, ringRoot, &keyring.Options{Create: create, RefreshInterval: time.Second, Logger: log})
+	openRing := keyring.Open
+	if create {
+		openRing = keyring.Create
+	}
+	ring, err := openRing(ctx, store, ringRoot, &keyring.Options{RefreshInterval: time.Second, Logger: log})
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +213,7 @@ func (s *service) serve(ctx context.Context, req request) (rep reply, err error)
 	case "get":
 		rep.Data, err = s.bucket.ReadAll(ctx, req.Object)
 	case "rotate":
-		var info keyring.Info
+		var info keyring.Version
 		info, err = s.ring.Rotate(ctx)
 		rep.Version = info.ID
 	case "rotate key":
@@ -238,7 +242,7 @@ func (s *seen) look(ring *keyring.Ring) {
 	if s.at == nil {
 		s.at = make(map[string]time.Time)
 	}
-	for _, info := range ring.Keys() {
+	for _, info := range ring.Versions() {
 		if _, ok := s.at[info.ID]; !ok {
 			s.at[info.ID] = now
 		}

@@ -31,7 +31,7 @@ func main() {
 
 	// SSE-S3: a ring, in one encrypted file, holds the versions of a master key.
 	store := must(keyring.NewFileStore(filepath.Join(dir, "ring")))
-	ring := must(keyring.Open(ctx, store, root, &keyring.Options{Create: true}))
+	ring := must(keyring.Create(ctx, store, root, nil))
 	managed := sse.NewManaged(ring)
 
 	// SSE-KMS: a key service has the keys. This one is embedded and in one file;

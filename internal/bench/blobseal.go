@@ -31,7 +31,7 @@ func blobseals() ([]*contestant, error) {
 	if err != nil {
 		return nil, err
 	}
-	ring, err := keyring.Open(ctx, keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, keyring.NewMemStore(), root, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -78,8 +78,8 @@ type Options struct {
 
 	ReadOnly bool // never write: neither edits nor healing
 
-	Prefix string    // of log messages, such as "keyring"
-	Name   slog.Attr // of the document, on each log message; zero means its identity
+	Prefix string // of log messages, such as "keyring"
+	Name   string // of the attribute that has the document's identity, such as "ring"
 	Logger *slog.Logger
 }
 
@@ -140,6 +140,9 @@ func newReplica[S State, O any](store Store, root Root, format Format[S, O], opt
 	}
 	if opts.Patience == 0 {
 		opts.Patience = time.Second
+	}
+	if opts.Name == "" {
+		opts.Name = "document"
 	}
 	opts.Spread = max(opts.Spread, time.Millisecond)
 	opts.MissBurst = max(opts.MissBurst, 1)
@@ -318,11 +321,8 @@ func (r *Replica[S, O]) diverge(stored S, err error) {
 }
 
 func (r *Replica[S, O]) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
-	name := r.opts.Name
-	if name.Equal(slog.Attr{}) {
-		name = slog.String("document", r.State().Identity())
-	}
-	r.opts.Logger.LogAttrs(ctx, level, r.opts.Prefix+": "+message, append([]slog.Attr{name}, attrs...)...)
+	attrs = append([]slog.Attr{slog.String(r.opts.Name, r.State().Identity())}, attrs...)
+	r.opts.Logger.LogAttrs(ctx, level, r.opts.Prefix+": "+message, attrs...)
 }
 
 // seen recognises the latest documents that a replica had.

@@ -41,7 +41,7 @@ func Example() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		ring, err := keyring.Open(ctx, forRing, root, &keyring.Options{Create: true})
+		ring, err := keyring.Create(ctx, forRing, root, nil)
 		if err != nil {
 			log.Fatal(err)
 		}

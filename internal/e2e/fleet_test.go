@@ -200,7 +200,7 @@ func openFleet(t *testing.T, p *postgres) *keyring.Ring {
 func checkFleet(t *testing.T, p *postgres, f *fleet) {
 	ring := openFleet(t, p)
 	versions := make(map[string]bool)
-	for _, info := range ring.Keys() {
+	for _, info := range ring.Versions() {
 		versions[info.ID] = true
 	}
 

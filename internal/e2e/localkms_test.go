@@ -310,7 +310,7 @@ func TestRingUnderLocalKMS(t *testing.T) {
 	}
 	old, oldKey := root()
 	s := openStore(t, db, sqlstore.SQLite, "ring", nil)
-	ring, err := keyring.Open(ctx, s, old, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, s, old, nil)
 	require.NoError(t, err)
 	_, err = client.RotateKey(ctx, oldKey)
 	require.NoError(t, err)

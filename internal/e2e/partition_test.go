@@ -56,7 +56,10 @@ func newPeer(t *testing.T, port int, document string, opts keyring.Options) *pee
 	opts.RefreshInterval = time.Second
 	opts.Logger = slog.New(slog.NewTextHandler(p.log, nil))
 	var err error
-	p.ring, err = keyring.Open(t.Context(), s, fleetRoot(), &opts)
+	p.ring, err = keyring.Create(t.Context(), s, fleetRoot(), &opts)
+	if errors.Is(err, keyring.ErrExist) {
+		p.ring, err = keyring.Open(t.Context(), s, fleetRoot(), &opts)
+	}
 	require.NoError(t, err)
 	p.mode = sse.NewManaged(p.ring)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -78,7 +81,7 @@ func TestPartition(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they mostly wait
 			way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.port))
-			far := newPeer(t, way.port(), name, keyring.Options{Create: true})
+			far := newPeer(t, way.port(), name, keyring.Options{})
 			near := newPeer(t, p.port, name, keyring.Options{})
 			dir := t.TempDir()
 			require.NoError(t, writeObject(t.Context(), dir, "before", far.mode))
@@ -127,7 +130,7 @@ func agedRing(t *testing.T, period time.Duration, made time.Time) []byte {
 	synctest.Test(t, func(t *testing.T) { // where it is the year 2000
 		time.Sleep(made.Sub(time.Now().Round(0)))
 		store := keyring.NewMemStore()
-		_, err := keyring.Open(t.Context(), store, fleetRoot(), &keyring.Options{Create: true, Period: period})
+		_, err := keyring.Create(t.Context(), store, fleetRoot(), &keyring.Options{Period: period})
 		require.NoError(t, err)
 		data, _, err = store.Load(t.Context())
 		require.NoError(t, err)
@@ -140,7 +143,7 @@ func agedRing(t *testing.T, period time.Duration, made time.Time) []byte {
 func TestPartitionPastHardAge(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)
-	const period = keyring.MinPeriod
+	const period = time.Minute
 	way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.port))
 	dir := t.TempDir()
 	var (
@@ -162,7 +165,7 @@ func TestPartitionPastHardAge(t *testing.T) {
 		require.NoError(t, err)
 		break
 	}
-	old := far.ring.Keys()[0].ID
+	old := far.ring.Versions()[0].ID
 
 	time.Sleep(time.Until(ripe))
 	err := writeObject(t.Context(), dir, "old", far.mode)
@@ -179,5 +182,5 @@ func TestPartitionPastHardAge(t *testing.T) {
 		return writeObject(t.Context(), dir, "again", far.mode) == nil
 	}, patience, 100*time.Millisecond)
 	require.NoError(t, readObject(t.Context(), dir, "elsewhere", far.mode))
-	require.Len(t, far.ring.Keys(), 2, "one rotation")
+	require.Len(t, far.ring.Versions(), 2, "one rotation")
 }

@@ -300,7 +300,10 @@ func openRing(ctx context.Context, f *fleet, rec *record, db *sql.DB) (*keyring.
 	if err != nil {
 		return nil, err
 	}
-	return keyring.Open(ctx, recordingStore{s, rec}, fleetRoot(), &keyring.Options{
-		Create: true, RefreshInterval: f.Refresh, Logger: slog.New(slog.DiscardHandler),
-	})
+	opts := &keyring.Options{RefreshInterval: f.Refresh, Logger: slog.New(slog.DiscardHandler)}
+	ring, err := keyring.Create(ctx, recordingStore{s, rec}, fleetRoot(), opts)
+	if errors.Is(err, keyring.ErrExist) { // another replica was first
+		return keyring.Open(ctx, recordingStore{s, rec}, fleetRoot(), opts)
+	}
+	return ring, err
 }

@@ -31,7 +31,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ring, err := keyring.Open(ctx, keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, keyring.NewMemStore(), root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

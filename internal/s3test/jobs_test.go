@@ -146,7 +146,7 @@ func TestJobs(t *testing.T) {
 
 // primary is the id of the ring's primary.
 func primary(t *testing.T, ring *keyring.Ring) string {
-	for _, info := range ring.Keys() {
+	for _, info := range ring.Versions() {
 		if info.Primary {
 			return info.ID
 		}

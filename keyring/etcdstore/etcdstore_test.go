@@ -126,8 +126,8 @@ func TestRingThroughARestart(t *testing.T) {
 	s, other := open(t, e, "/ring"), open(t, e, "/ring")
 	root, err := keyring.NewKeyRoot([]byte(strings.Repeat("\x01", 32)))
 	require.NoError(t, err)
-	quiet := &keyring.Options{Create: true, Logger: slog.New(slog.DiscardHandler), RefreshInterval: time.Hour}
-	ring, err := keyring.Open(t.Context(), s, root, quiet)
+	quiet := &keyring.Options{Logger: slog.New(slog.DiscardHandler), RefreshInterval: time.Hour}
+	ring, err := keyring.Create(t.Context(), s, root, quiet)
 	require.NoError(t, err)
 	replica, err := keyring.Open(t.Context(), other, root, quiet)
 	require.NoError(t, err)

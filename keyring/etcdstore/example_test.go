@@ -31,10 +31,10 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ring, err := keyring.Open(ctx, store, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, store, root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 	go ring.Run(ctx)
-	fmt.Println(len(ring.Keys()), "version")
+	fmt.Println(len(ring.Versions()), "version")
 }

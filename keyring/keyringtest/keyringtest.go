@@ -498,7 +498,7 @@ func (c *contract) ring(t *testing.T) {
 	ctx, s := c.start(t)
 	root, err := keyring.NewKeyRoot(slices.Repeat([]byte{1}, 32))
 	require.NoError(t, err)
-	ring, err := keyring.Open(ctx, s, root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(ctx, s, root, nil)
 	require.NoError(t, err)
 	first, err := ring.Primary(ctx)
 	require.NoError(t, err)
@@ -509,5 +509,5 @@ func (c *contract) ring(t *testing.T) {
 	again, err := keyring.Open(ctx, s, root, nil)
 	require.NoError(t, err)
 	require.Equal(t, ring.ID(), again.ID())
-	require.Equal(t, ring.Keys(), again.Keys())
+	require.Equal(t, ring.Versions(), again.Versions())
 }

@@ -182,7 +182,7 @@ func (c *contract) ringWatches(t *testing.T) {
 	root, err := keyring.NewKeyRoot(slices.Repeat([]byte{1}, 32))
 	require.NoError(t, err)
 	quiet := slog.New(slog.DiscardHandler)
-	ring, err := keyring.Open(ctx, s, root, &keyring.Options{Create: true, Logger: quiet})
+	ring, err := keyring.Create(ctx, s, root, &keyring.Options{Logger: quiet})
 	require.NoError(t, err)
 	replica, err := keyring.Open(ctx, other, root, &keyring.Options{Logger: quiet, RefreshInterval: 24 * time.Hour})
 	require.NoError(t, err)

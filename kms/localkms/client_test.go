@@ -367,7 +367,7 @@ func TestOpenRefuses(t *testing.T) {
 	_, err = localkms.Open(ctx, store, keyRoot(t, 1), nil)
 	require.ErrorIs(t, err, context.Canceled)
 	ring := keyring.NewMemStore()
-	_, err = keyring.Open(t.Context(), ring, keyRoot(t, 1), &keyring.Options{Create: true})
+	_, err = keyring.Create(t.Context(), ring, keyRoot(t, 1), nil)
 	require.NoError(t, err)
 	_, err = localkms.Open(t.Context(), ring, keyRoot(t, 1), &localkms.Options{Create: true})
 	require.ErrorIs(t, err, keyring.ErrDamaged)

@@ -47,7 +47,7 @@ var Stores = []struct {
 func NewRing(t testing.TB) *keyring.Ring {
 	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32))
 	require.NoError(t, err)
-	ring, err := keyring.Open(context.Background(), keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	ring, err := keyring.Create(context.Background(), keyring.NewMemStore(), root, nil)
 	require.NoError(t, err)
 	return ring
 }

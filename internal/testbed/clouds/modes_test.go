@@ -33,7 +33,7 @@ func newKeys(t testing.TB) *keys {
 	root, err := keyring.NewKeyRoot(content(32))
 	require.NoError(t, err)
 	k := new(keys)
-	k.ring, err = keyring.Open(context.Background(), keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	k.ring, err = keyring.Create(context.Background(), keyring.NewMemStore(), root, nil)
 	require.NoError(t, err)
 	k.managed = sse.NewManaged(k.ring)
 	k.kms, err = sse.NewKMS(kmstest.NewFake(kmsKey), kmsKey, nil)

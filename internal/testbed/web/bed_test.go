@@ -45,7 +45,7 @@ func newBed(t testing.TB, base string, opts *signedurl.HandlerOptions, wrap func
 	t.Cleanup(func() { b.inner.Close() })
 	root, err := keyring.NewKeyRoot(random())
 	require.NoError(t, err)
-	b.ring, err = keyring.Open(t.Context(), keyring.NewMemStore(), root, &keyring.Options{Create: true})
+	b.ring, err = keyring.Create(t.Context(), keyring.NewMemStore(), root, nil)
 	require.NoError(t, err)
 	if base == "" {
 		base = "http://" + b.server.Listener.Addr().String()

@@ -199,10 +199,11 @@ func OpenRing(ctx context.Context, path string, root tink.AEADWithContext, wrap 
 	}
 	var store keyring.Store = file
 	opts := &keyring.Options{Logger: slog.New(slog.DiscardHandler)}
+	open := keyring.Open
 	if wrap != nil {
-		store, opts.Create = wrap(store), true
+		store, open = wrap(store), keyring.Create
 	}
-	ring, err := keyring.Open(ctx, store, root, opts)
+	ring, err := open(ctx, store, root, opts)
 	if err != nil {
 		return nil, message.Ring(path, err)
 	}

@@ -60,7 +60,7 @@ func (a VersionArg) ID(ring *keyring.Ring) string {
 
 // Destroyable tells early what SetState would refuse.
 func Destroyable(ring *keyring.Ring, id string) error {
-	for _, key := range ring.Keys() {
+	for _, key := range ring.Versions() {
 		switch {
 		case key.ID != id:
 		case key.Primary:

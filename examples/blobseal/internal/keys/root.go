@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -116,10 +115,8 @@ func (s RootSource) Open(ctx context.Context, c *console.Console) (tink.AEADWith
 		if err != nil {
 			return nil, err
 		}
-		passphrase = bytes.TrimSuffix(text, []byte("\n"))
-		passphrase = bytes.TrimSuffix(passphrase, []byte("\r"))
-		if len(passphrase) == 0 {
-			return nil, message.Problemf(nil, s.PassphraseFile, "the passphrase is empty")
+		if passphrase, err = keyring.ParsePassphrase(text); err != nil {
+			return nil, message.Problemf(err, s.PassphraseFile, "the passphrase is empty")
 		}
 	}
 	defer clear(passphrase)

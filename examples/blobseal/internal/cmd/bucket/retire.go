@@ -142,7 +142,7 @@ func neededBy(used *jobs.InUseError) string {
 	return strings.Join(parts, ", and ")
 }
 
-func (cmd retireCmd) show(c *console.Console, info keyring.Info, used *jobs.InUseError) error {
+func (cmd retireCmd) show(c *console.Console, info keyring.Version, used *jobs.InUseError) error {
 	if cmd.JSON {
 		line := Retirement{KeyID: info.ID, State: info.State.String(), Names: []jobs.ObjectName{}, UnclearNames: []unclearName{}}
 		if used != nil {

@@ -83,7 +83,7 @@ var ErrRingExists = errors.New("already exists, and a ring is never overwritten"
 
 // primary is the id of the ring's newest key.
 func primary(ring *keyring.Ring) string {
-	for _, key := range ring.Keys() {
+	for _, key := range ring.Versions() {
 		if key.Primary {
 			return key.ID
 		}
@@ -104,10 +104,10 @@ func (listCmd) Help() string {
 
 // Listing of a ring. Its JSON is a contract.
 type Listing struct {
-	Ring          string         `json:"ring"`
-	Generation    uint64         `json:"generation"`
-	PeriodSeconds int64          `json:"period_seconds"`
-	Keys          []keyring.Info `json:"keys"`
+	Ring          string            `json:"ring"`
+	Generation    uint64            `json:"generation"`
+	PeriodSeconds int64             `json:"period_seconds"`
+	Keys          []keyring.Version `json:"keys"`
 }
 
 func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
@@ -115,7 +115,7 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return err
 	}
-	keys := ring.Keys()
+	keys := ring.Versions()
 	if cmd.JSON {
 		return c.WriteJSON(Listing{ring.ID(), ring.Generation(), int64(ring.Period() / time.Second), keys})
 	}
