@@ -153,9 +153,10 @@ func NewCache(c Client, opts *CacheOptions) *Cache {
 	if opts == nil {
 		opts = new(CacheOptions)
 	}
+	authorizer, _ := Find[Authorizer](c)
 	cache := &Cache{
 		client:     c,
-		authorizer: AuthorizerOf(c),
+		authorizer: authorizer,
 		maxAge:     opts.MaxAge,
 		maxUses:    opts.MaxUses,
 		maxEntries: opts.MaxEntries,

@@ -8,18 +8,18 @@ import (
 	"github.com/blobseal/blobseal/internal/secret"
 )
 
-// Client is what blobseal needs of a key service. Implementations are safe for
-// concurrent use, and bind the encryption context to what they return, unless
-// their documentation says what they do instead.
+// Client is what blobseal needs from a key service. Implementations are safe for
+// concurrent use. They bind the encryption context to the ciphertext, unless their
+// documentation says what they do instead.
 //
-// ctx bounds each call and may carry the principal that asks, see
-// [WithPrincipal]. After the end of ctx a call returns soon, with ctx's error.
-// Other errors are of the kinds of this package, but for what a service says that
-// is none of them. A caller may try again on [ErrUnavailable] and on no other. With
-// an error comes no data key and no plaintext, and no error's text holds a key.
+// ctx bounds each call and carries the principal, see [WithPrincipal]. When ctx ends,
+// a call returns soon, with ctx's error. Every error is a [*KeyError], see
+// [CallError], and has one of the kinds of this package, unless the service said
+// something that no kind fits. Retry on [ErrUnavailable] and on no other kind. An
+// error comes without a data key and without plaintext, and its text holds no key.
 //
-// A Client keeps nothing that it was given, and the caller may change what it
-// got. Package kmstest tests all of this, sentence by sentence.
+// A Client does not keep what it was given, and callers may change what they
+// got. Package kmstest tests each of these sentences.
 type Client interface {
 	// GenerateDataKey returns a new 256-bit data key, encrypted under the key
 	// that keyID names: an id, or an alias where the service has them. The result
@@ -137,13 +137,6 @@ const (
 // Unwrap() Client. Otherwise caches in front of it cannot ask.
 type Authorizer interface {
 	Authorize(ctx context.Context, op Operation, keyID string, ec Context) error
-}
-
-// AuthorizerOf returns the Authorizer that is c itself or a client that c wraps,
-// or nil if there is none.
-func AuthorizerOf(c Client) Authorizer {
-	a, _ := Find[Authorizer](c)
-	return a
 }
 
 // Report is what a [Client] tells, beside its result, about one call: for the

@@ -124,10 +124,16 @@ func TestCoreStaysSmall(t *testing.T) {
 // imports no internal package of another module, so that the root may change its
 // internal packages without breaking a published module.
 func TestNestedModulesUseExportedAPI(t *testing.T) {
-	for _, line := range goListIn(t, "../../blob", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
-		fields := strings.Fields(line)
-		for _, imported := range fields[1:] {
-			require.False(t, strings.HasPrefix(imported, module+"/internal/"), "%s imports %s", fields[0], imported)
-		}
+	for _, folder := range []string{
+		"blob", "kms/awskms", "kms/azurekms", "kms/gcpkms", "kms/vaultkms", "keyring/etcdstore", "examples", "examples/blobseal",
+	} {
+		t.Run(folder, func(t *testing.T) {
+			for _, line := range goListIn(t, "../../"+folder, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
+				fields := strings.Fields(line)
+				for _, imported := range fields[1:] {
+					require.False(t, strings.HasPrefix(imported, module+"/internal/"), "%s imports %s", fields[0], imported)
+				}
+			}
+		})
 	}
 }

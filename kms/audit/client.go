@@ -27,7 +27,7 @@ var ErrNotRecorded = errors.New("audit: use of the key could not be recorded")
 // when it refuses, because then no operation follows.
 func NewClient(c kms.Client, sink Sink) kms.Client {
 	a := &client{inner: c, sink: sink}
-	if authorizer := kms.AuthorizerOf(c); authorizer != nil {
+	if authorizer, ok := kms.Find[kms.Authorizer](c); ok {
 		return &authorizingClient{client: a, authorizer: authorizer}
 	}
 	return a

@@ -3,7 +3,6 @@ package awskms
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 
@@ -13,13 +12,12 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
-	"github.com/blobseal/blobseal/internal/deadline"
 	"github.com/blobseal/blobseal/kms"
 )
 
-// kinds are the error codes of AWS KMS, those common to all of AWS, and those with
-// which its token service refuses credentials. Codes of throttling and of faults
-// on AWS's side are left to the SDK's own lists.
+// kinds are the kinds of AWS's error codes: those of AWS KMS, those that all of AWS
+// shares, and those with which the token service refuses credentials. The SDK has
+// its own lists of codes for throttling and for faults of AWS, see unavailable.
 var kinds = map[string]error{
 	"NotFoundException": kms.ErrNotFound,
 
@@ -58,29 +56,16 @@ var kinds = map[string]error{
 	"KeyUnavailableException":    kms.ErrUnavailable,
 }
 
-// fail makes err, which the SDK returned, one of the errors of package kms.
-func fail(ctx context.Context, err error) error {
+// callError returns err as a [*kms.KeyError] with its kind.
+func callError(ctx context.Context, op kms.Operation, keyID string, err error) error {
 	if response, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		kms.ReportFrom(ctx).RequestID = response.ServiceRequestID()
 	}
-	if ended := deadline.Ended(ctx); ended != nil {
-		if errors.Is(err, ended) {
-			return fmt.Errorf("awskms: %w", err)
-		}
-		return fmt.Errorf("awskms: %w: %v", ended, err)
-	}
-	kind := kindOf(err)
-	switch {
-	case kind == nil:
-		return fmt.Errorf("awskms: %w", err)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("awskms: %w: %v", kind, err) // a limit of the SDK's client: ctx did not end, and must not seem to
-	default:
-		return fmt.Errorf("awskms: %w: %w", kind, err)
-	}
+	return kms.CallError(ctx, op, keyID, kindOf(err), err)
 }
 
-// kindOf returns the kind of an error, or nil for one that nothing is known about.
+// kindOf returns the kind of an error of the SDK. It returns nil for other errors,
+// and for codes that nothing is known about.
 func kindOf(err error) error {
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		if kind := kinds[api.ErrorCode()]; kind != nil {
@@ -93,8 +78,8 @@ func kindOf(err error) error {
 	return nil
 }
 
-// unavailable reports whether the service did not answer, or with nonsense, or asked
-// to wait: what the SDK tries again, and more that is no answer of AWS KMS.
+// unavailable reports whether the service did not answer, gave a nonsensical answer
+// or asked to slow down: what the SDK retries, and whatever is no answer of AWS KMS.
 func unavailable(err error) bool {
 	if retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary {
 		return true
@@ -103,6 +88,6 @@ func unavailable(err error) bool {
 		return true
 	}
 	_, unread := errors.AsType[*smithy.DeserializationError](err)
-	_, network := errors.AsType[net.Error](err)                  // also on the way to credentials
-	return unread || network || errors.Is(err, context.Canceled) // not by ctx
+	_, network := errors.AsType[net.Error](err) // also on the way to credentials
+	return unread || network
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 
-	"github.com/blobseal/blobseal/internal/chunked"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -28,7 +27,8 @@ type Options struct {
 	FormerVaults []string
 }
 
-// Client is a [kms.Client] over Key Vault. It is safe for concurrent use.
+// Client is a [kms.Client] for the keys of one vault or Managed HSM. It is safe for
+// concurrent use.
 type Client struct {
 	keys      *azkeys.Client
 	algorithm azkeys.EncryptionAlgorithm
@@ -40,11 +40,11 @@ var (
 	_ kms.KeyComparer = (*Client)(nil)
 )
 
-// New returns a client of the keys in one vault or Managed HSM. It makes no request.
-// nil opts means RSA keys, and no other vault's.
+// New returns a client for the keys in the vault or Managed HSM of keys. It makes
+// no request.
 func New(keys *azkeys.Client, opts *Options) (*Client, error) {
 	if keys == nil {
-		return nil, fmt.Errorf("azurekms: %w: no client", kms.ErrInvalid)
+		return nil, fmt.Errorf("azurekms: %w: New needs a client of the SDK", kms.ErrInvalid)
 	}
 	c := &Client{keys: keys, algorithm: azkeys.EncryptionAlgorithmRSAOAEP256}
 	if opts == nil {
@@ -68,41 +68,51 @@ func New(keys *azkeys.Client, opts *Options) (*Client, error) {
 
 // GenerateDataKey implements [kms.Client].
 func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	dk, err := c.generate(ctx, keyID, ec)
+	return dk, callError(ctx, kms.OpGenerateDataKey, keyID, err)
+}
+
+func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
 	id, err := begin(ctx, keyID)
 	if err != nil {
 		return nil, err
 	}
-	random := make([]byte, chunked.KeySize+kms.DataKeySize)
+	random := make([]byte, 2*kms.DataKeySize)
 	defer clear(random)
 	rand.Read(random) // never fails: it ends the program instead
-	wrapping, plaintext := random[:chunked.KeySize], random[chunked.KeySize:]
+	wrapping, plaintext := random[:kms.DataKeySize], random[kms.DataKeySize:]
 	a, err := c.call(ctx, kms.OpGenerateDataKey, id, c.algorithm, wrapping)
 	if err != nil {
 		return nil, err
 	}
 	if len(a.value) == 0 || len(a.value) > maxWrapped {
-		return nil, fmt.Errorf("azurekms: %w: Azure returned no wrapped key", kms.ErrUnavailable)
+		return nil, fmt.Errorf("%w: Azure returned no wrapped key", kms.ErrUnavailable)
 	}
-	sealed, err := chunked.Seal(wrapping, ec.AssociatedData(), plaintext)
+	sealed, err := kms.SealDataKey(wrapping, plaintext, ec)
 	if err != nil {
-		return nil, fmt.Errorf("azurekms: %w: %w", kms.ErrInvalid, err)
+		return nil, err
 	}
 	data, err := ciphertext{c.algorithm, a.key.version, a.value, sealed}.marshal()
 	if err != nil {
-		return nil, fmt.Errorf("azurekms: %w: %w", kms.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %w", kms.ErrInvalid, err)
 	}
 	return kms.NewDataKey(a.kid, plaintext, data)
 }
 
 // Decrypt implements [kms.Client].
-func (c *Client) Decrypt(ctx context.Context, keyID string, data []byte, ec kms.Context) ([]byte, error) {
+func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	plaintext, err := c.decrypt(ctx, keyID, ciphertext, ec)
+	return plaintext, callError(ctx, kms.OpDecrypt, keyID, err)
+}
+
+func (c *Client) decrypt(ctx context.Context, keyID string, data []byte, ec kms.Context) ([]byte, error) {
 	id, err := begin(ctx, keyID)
 	if err != nil {
 		return nil, err
 	}
 	ct, ok := parseCiphertext(data)
 	if !ok {
-		return nil, fmt.Errorf("azurekms: %w: it is none of this package's", kms.ErrCiphertext)
+		return nil, fmt.Errorf("%w: it is not one of this package", kms.ErrCiphertext)
 	}
 	if id.version == "" {
 		id.version = ct.version
@@ -112,11 +122,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, data []byte, ec kms.
 		return nil, err
 	}
 	defer clear(a.value)
-	plaintext, err := chunked.OpenMessage(a.value, ec.AssociatedData(), ct.sealed)
-	if err != nil { // also where what was wrapped is no key
-		return nil, fmt.Errorf("azurekms: %w", kms.ErrCiphertext)
-	}
-	return plaintext, nil
+	return kms.OpenDataKey(a.value, ct.sealed, ec)
 }
 
 // SameKey implements [kms.KeyComparer]. The versions of a key are one key, so that
@@ -133,14 +139,14 @@ func (c *Client) SameKey(name, id string) (same, known bool) {
 		slices.Contains(c.former, a.vault) || slices.Contains(c.former, b.vault), true
 }
 
-// begin returns what the id of a key says.
+// begin parses the id of a key, and reports it.
 func begin(ctx context.Context, s string) (keyID, error) {
 	if err := ctx.Err(); err != nil {
 		return keyID{}, err
 	}
 	id, ok := parseKeyID(s)
 	if !ok {
-		return keyID{}, fmt.Errorf("azurekms: %w: %q is no id of a key", kms.ErrNotFound, s)
+		return keyID{}, fmt.Errorf("%w: want NAME, NAME/VERSION or https://VAULT/keys/NAME/VERSION", kms.ErrNotFound)
 	}
 	if report := kms.ReportFrom(ctx); id.vault != "" && id.version != "" {
 		report.KeyID, report.KeyVersion = s, id.version
@@ -148,14 +154,14 @@ func begin(ctx context.Context, s string) (keyID, error) {
 	return id, nil
 }
 
-// answer is what Azure says to an operation.
+// answer is Azure's answer to an operation.
 type answer struct {
-	kid   string // of the key that did it, as Azure writes it
-	key   keyID  // the same
+	kid   string // the key that was used, as Azure writes it
+	key   keyID  // the same, parsed
 	value []byte
 }
 
-// call has the key id wrap or unwrap value, which it neither keeps nor changes.
+// call wraps or unwraps value with the key id. It neither keeps nor changes value.
 func (c *Client) call(ctx context.Context, op kms.Operation, id keyID, algorithm azkeys.EncryptionAlgorithm, value []byte) (answer, error) {
 	result, response, err := c.abandonable(ctx, op, id, algorithm, value)
 	report := kms.ReportFrom(ctx)
@@ -163,7 +169,7 @@ func (c *Client) call(ctx context.Context, op kms.Operation, id keyID, algorithm
 		report.RequestID = response.Header.Get("x-ms-request-id")
 	}
 	if err != nil {
-		return answer{}, classify(ctx, op, id, err)
+		return answer{}, describe(id, err)
 	}
 	a := answer{value: result.Result}
 	ok := false
@@ -173,11 +179,11 @@ func (c *Client) call(ctx context.Context, op kms.Operation, id keyID, algorithm
 	}
 	if !ok || a.key.vault == "" || !id.matches(a.key) {
 		clear(a.value)
-		return answer{}, fmt.Errorf("azurekms: %w: asked for the key %s, Azure answered for %q", kms.ErrUnavailable, id, a.kid)
+		return answer{}, fmt.Errorf("%w: asked for key %s, Azure answered for %q", kms.ErrUnavailable, id, a.kid)
 	}
 	if id.vault != "" && id.vault != a.key.vault && !slices.Contains(c.former, id.vault) {
 		clear(a.value)
-		return answer{}, fmt.Errorf("azurekms: %w: %s, in %s", kms.ErrNotFound, id, a.key.vault)
+		return answer{}, fmt.Errorf("%w: %s is not in this client's vault %s", kms.ErrNotFound, id, a.key.vault)
 	}
 	report.KeyVersion = a.key.version
 	if op == kms.OpGenerateDataKey || id.vault == "" {
@@ -186,8 +192,8 @@ func (c *Client) call(ctx context.Context, op kms.Operation, id keyID, algorithm
 	return a, nil
 }
 
-// abandonable calls Azure, and returns when ctx ends even if the SDK does not, as
-// when it waits for the token that another caller fetches.
+// abandonable calls Azure. It returns when ctx ends, even if the SDK does not, as
+// when the SDK waits for a token that another caller fetches.
 func (c *Client) abandonable(ctx context.Context, op kms.Operation, id keyID, algorithm azkeys.EncryptionAlgorithm, value []byte) (azkeys.KeyOperationResult, *http.Response, error) {
 	type outcome struct {
 		result   azkeys.KeyOperationResult

@@ -11,24 +11,21 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 
-	"github.com/blobseal/blobseal/internal/deadline"
 	"github.com/blobseal/blobseal/kms"
 )
 
-// failure is what Azure said to an operation, of a kind of package kms. Its text is
-// one line; that of the SDK has a dozen.
+// failure is an error answer of Azure. Its text is one line; the SDK's has a dozen.
 type failure struct {
-	kind   error
 	id     keyID
 	reason reason
 	err    *azcore.ResponseError
 }
 
 func (f *failure) Error() string {
-	return fmt.Sprintf("azurekms: %v: %s: status %d: %s: %.200q", f.kind, f.id, f.err.StatusCode, f.reason.code(), f.reason.Error.Message)
+	return fmt.Sprintf("%s: status %d: %s: %.200q", f.id, f.err.StatusCode, f.reason.code(), f.reason.Error.Message)
 }
 
-func (f *failure) Unwrap() []error { return []error{f.kind, f.err} }
+func (f *failure) Unwrap() error { return f.err }
 
 // reason is the body of Azure's errors.
 type reason struct {
@@ -46,9 +43,8 @@ func (r reason) code() string {
 	return r.Error.Code
 }
 
-// disabled reports whether the key is out of use, disabled or outside of its time.
-// The words in messages are of more than one, as names of keys and vaults in them
-// are not.
+// disabled reports whether the key is disabled, expired or not yet valid. The texts
+// have several words, so no name of a key or vault in a message can match one.
 func (r reason) disabled() bool {
 	for _, code := range []string{"Disabled", "Expired", "NotYetValid"} {
 		if strings.Contains(r.Error.InnerError.Code, code) {
@@ -63,57 +59,62 @@ func (r reason) disabled() bool {
 	return false
 }
 
-// classify gives err, which the SDK returned for op with the key id in ctx, its kind.
-func classify(ctx context.Context, op kms.Operation, id keyID, err error) error {
-	if ended := deadline.Ended(ctx); ended != nil {
-		return fmt.Errorf("azurekms: %s: %w", id, ended)
+// describe returns err, which the SDK returned for the key id, in one line.
+func describe(id keyID, err error) error {
+	response, ok := errors.AsType[*azcore.ResponseError](err)
+	if !ok {
+		return fmt.Errorf("%w: %s: %w", errNoAnswer, id, err)
 	}
-	if response, ok := errors.AsType[*azcore.ResponseError](err); ok {
-		f := &failure{id: id, err: response}
-		if response.RawResponse != nil {
-			if body, err := runtime.Payload(response.RawResponse); err == nil { // which the SDK has read before
-				json.Unmarshal(body, &f.reason) // what is not JSON says nothing
-			}
+	f := &failure{id: id, err: response}
+	if response.RawResponse != nil {
+		if body, err := runtime.Payload(response.RawResponse); err == nil { // the SDK has read it already
+			json.Unmarshal(body, &f.reason) // a body that is not JSON has no reason
 		}
-		f.kind = kindOf(op, response, f.reason)
-		return f
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) { // by the SDK's own timeout
-		return fmt.Errorf("azurekms: %w: %s: %v", kms.ErrUnavailable, id, err)
-	}
-	return fmt.Errorf("azurekms: %w: %s: %w", kms.ErrUnavailable, id, err)
+	return f
 }
 
-// kindOf returns the kind of an answer that is no success. Azure says much under
-// one status: then the code inside, or the message, decides.
-func kindOf(op kms.Operation, response *azcore.ResponseError, r reason) error {
+// errNoAnswer marks errors of the SDK that are no answer of Azure.
+var errNoAnswer = errors.New("no answer")
+
+// callError returns err as a [*kms.KeyError] with its kind.
+func callError(ctx context.Context, op kms.Operation, keyID string, err error) error {
+	var kind error
+	if f, ok := errors.AsType[*failure](err); ok {
+		kind = f.kind(op)
+	} else if errors.Is(err, errNoAnswer) {
+		kind = kms.ErrUnavailable
+	}
+	return kms.CallError(ctx, op, keyID, kind, err)
+}
+
+// kinds are the kinds of Azure's status codes. Three codes need a look at the reason:
+// 400, 403 and 409. All codes that are not listed mean an outage or a limit.
+var kinds = map[int]error{
+	http.StatusBadRequest:            kms.ErrInvalid,
+	http.StatusUnauthorized:          kms.ErrDenied,
+	http.StatusForbidden:             kms.ErrDenied,
+	http.StatusNotFound:              kms.ErrNotFound,
+	http.StatusMethodNotAllowed:      kms.ErrInvalid,
+	http.StatusRequestEntityTooLarge: kms.ErrInvalid,
+	http.StatusUnsupportedMediaType:  kms.ErrInvalid,
+}
+
+// kind returns the kind of f.
+func (f *failure) kind(op kms.Operation) error {
+	status := f.err.StatusCode
 	switch {
-	case response.StatusCode == http.StatusUnauthorized:
-		return kms.ErrDenied
-	case r.Error.Code == "": // not Azure's: a proxy's
+	case status != http.StatusUnauthorized && f.reason.Error.Code == "": // not from Azure, but from a proxy
 		return kms.ErrUnavailable
+	case status == http.StatusBadRequest && op == kms.OpDecrypt: // the request is well formed, so the wrapped key is wrong
+		return kms.ErrCiphertext
+	case status == http.StatusForbidden && f.reason.disabled():
+		return kms.ErrDisabled
+	case status == http.StatusConflict && strings.Contains(f.reason.code(), "Deleted"): // ObjectIsDeletedButRecoverable, ObjectIsBeingDeleted
+		return kms.ErrPendingDeletion
 	}
-	switch response.StatusCode {
-	case http.StatusBadRequest:
-		if op == kms.OpDecrypt { // the request is well formed, so that only the wrapped key is left
-			return kms.ErrCiphertext
-		}
-		return kms.ErrInvalid
-	case http.StatusForbidden:
-		if r.disabled() {
-			return kms.ErrDisabled
-		}
-		return kms.ErrDenied
-	case http.StatusNotFound:
-		return kms.ErrNotFound
-	case http.StatusConflict:
-		if strings.Contains(r.code(), "Deleted") { // ObjectIsDeletedButRecoverable, ObjectIsBeingDeleted
-			return kms.ErrPendingDeletion
-		}
-		return kms.ErrUnavailable
-	case http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
-		return kms.ErrInvalid
-	default:
-		return kms.ErrUnavailable
+	if kind, known := kinds[status]; known {
+		return kind
 	}
+	return kms.ErrUnavailable
 }

@@ -113,5 +113,5 @@ func ExampleNew() {
 	}
 	_, err = client.GenerateDataKey(context.Background(), "transit/keys/photos", nil)
 	fmt.Println(err) // an id of another service, for which no request is made
-	// Output: azurekms: kms: key not found: "transit/keys/photos" is no id of a key
+	// Output: kms: GenerateDataKey with key "transit/keys/photos": key not found: want NAME, NAME/VERSION or https://VAULT/keys/NAME/VERSION
 }

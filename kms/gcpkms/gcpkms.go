@@ -16,8 +16,7 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// API is what is used of Google's client, which is *kms.KeyManagementClient of
-// cloud.google.com/go/kms/apiv1.
+// API is the part of Google's *kms.KeyManagementClient that this package calls.
 type API interface {
 	Encrypt(ctx context.Context, in *kmspb.EncryptRequest, opts ...gax.CallOption) (*kmspb.EncryptResponse, error)
 	Decrypt(ctx context.Context, in *kmspb.DecryptRequest, opts ...gax.CallOption) (*kmspb.DecryptResponse, error)
@@ -25,8 +24,7 @@ type API interface {
 
 var _ API = (*google.KeyManagementClient)(nil)
 
-// Client is a [kms.Client] of the keys of Google Cloud KMS. It is safe for
-// concurrent use.
+// Client is a [kms.Client] for Google Cloud KMS. It is safe for concurrent use.
 type Client struct{ api API }
 
 var (
@@ -34,16 +32,21 @@ var (
 	_ kms.KeyComparer = (*Client)(nil)
 )
 
-// New returns a client over Google's, which stays the caller's to close.
+// New returns a client that calls api. The caller closes api.
 func New(api API) (*Client, error) {
 	if api == nil {
-		return nil, fmt.Errorf("gcpkms: %w: a client of Google's is required", kms.ErrInvalid)
+		return nil, fmt.Errorf("gcpkms: %w: New needs a client of Google's", kms.ErrInvalid)
 	}
 	return &Client{api}, nil
 }
 
 // GenerateDataKey implements [kms.Client].
 func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	dk, err := c.generate(ctx, keyID, ec)
+	return dk, callError(ctx, kms.OpGenerateDataKey, keyID, err)
+}
+
+func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
 	if err := begin(ctx, keyID); err != nil {
 		return nil, err
 	}
@@ -59,18 +62,18 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 		AdditionalAuthenticatedDataCrc32C: checksum(ad),
 	})
 	if err != nil {
-		return nil, fail(ctx, kms.OpGenerateDataKey, err)
+		return nil, err
 	}
 	version, ok := strings.CutPrefix(out.GetName(), keyID+versions)
 	switch {
 	case !ok || version == "":
-		return nil, fmt.Errorf("gcpkms: %w: asked for key %q, it answered by %q", kms.ErrUnavailable, keyID, out.GetName())
+		return nil, fmt.Errorf("%w: asked for key %q, Google answered for %q", kms.ErrUnavailable, keyID, out.GetName())
 	case !out.GetVerifiedPlaintextCrc32C() || !out.GetVerifiedAdditionalAuthenticatedDataCrc32C():
-		return nil, fmt.Errorf("gcpkms: %w: it did not check what it received", kms.ErrUnavailable)
+		return nil, fmt.Errorf("%w: Google did not verify the request's checksums", kms.ErrUnavailable)
 	case !intact(out.GetCiphertext(), out.GetCiphertextCrc32C()):
-		return nil, fmt.Errorf("gcpkms: %w: the ciphertext was damaged on the way", kms.ErrUnavailable)
+		return nil, fmt.Errorf("%w: the ciphertext's checksum does not match", kms.ErrUnavailable)
 	case len(out.GetCiphertext()) == 0:
-		return nil, fmt.Errorf("gcpkms: %w: it answered with no ciphertext", kms.ErrUnavailable)
+		return nil, fmt.Errorf("%w: the answer holds no ciphertext", kms.ErrUnavailable)
 	}
 	kms.ReportFrom(ctx).KeyVersion = version
 	return kms.NewDataKey(keyID, plaintext, out.GetCiphertext())
@@ -78,11 +81,16 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 
 // Decrypt implements [kms.Client].
 func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	plaintext, err := c.decrypt(ctx, keyID, ciphertext, ec)
+	return plaintext, callError(ctx, kms.OpDecrypt, keyID, err)
+}
+
+func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
 	if err := begin(ctx, keyID); err != nil {
 		return nil, err
 	}
 	if len(ciphertext) == 0 {
-		return nil, fmt.Errorf("gcpkms: %w: it is empty", kms.ErrCiphertext)
+		return nil, fmt.Errorf("%w: it is empty", kms.ErrCiphertext)
 	}
 	ad := ec.AssociatedData()
 	out, err := c.api.Decrypt(ctx, &kmspb.DecryptRequest{
@@ -93,14 +101,14 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 		AdditionalAuthenticatedDataCrc32C: checksum(ad),
 	})
 	if err != nil {
-		return nil, fail(ctx, kms.OpDecrypt, err)
+		return nil, err
 	}
 	plaintext := out.GetPlaintext()
 	switch {
 	case !intact(plaintext, out.GetPlaintextCrc32C()):
-		err = fmt.Errorf("gcpkms: %w: the plaintext was damaged on the way", kms.ErrUnavailable)
+		err = fmt.Errorf("%w: the plaintext's checksum does not match", kms.ErrUnavailable)
 	case len(plaintext) != kms.DataKeySize:
-		err = fmt.Errorf("gcpkms: %w: it holds %d bytes that are no data key", kms.ErrCiphertext, len(plaintext))
+		err = fmt.Errorf("%w: it holds %d bytes, a data key has %d", kms.ErrCiphertext, len(plaintext), kms.DataKeySize)
 	default:
 		return plaintext, nil
 	}
@@ -108,13 +116,13 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 	return nil, err
 }
 
-// begin checks what is asked, and reports it.
+// begin checks which key is asked for, and reports it.
 func begin(ctx context.Context, keyID string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if !isKey(keyID) {
-		return fmt.Errorf("gcpkms: %w: key id %q is not projects/*/locations/*/keyRings/*/cryptoKeys/*", kms.ErrInvalid, keyID)
+		return fmt.Errorf("%w: want projects/*/locations/*/keyRings/*/cryptoKeys/*", kms.ErrInvalid)
 	}
 	kms.ReportFrom(ctx).KeyID = keyID
 	return nil

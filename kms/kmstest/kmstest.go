@@ -132,6 +132,7 @@ var sentences = []struct {
 	{"Calls may be concurrent", concurrent},
 	{"A data key does not print", printing},
 	{"An error holds no key", errorText},
+	{"An error names the operation and the key", namedError},
 	{"A report names the key", report},
 	{"An Authorizer says what the operation would", authorizer},
 	{"SameKey knows the names of a key", sameKey},
@@ -197,6 +198,26 @@ func alias(ctx context.Context, t *testing.T, s Subject) {
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(k.Plaintext(), plaintext), "plaintext by %s", keyID)
 		}
+	}
+}
+
+func namedError(ctx context.Context, t *testing.T, s Subject) {
+	requireNamed := func(op kms.Operation, keyID string, err error) {
+		t.Helper()
+		failed, ok := errors.AsType[*kms.KeyError](err)
+		require.True(t, ok, "not a *kms.KeyError: %v (call kms.CallError)", err)
+		require.Equal(t, op, failed.Op)
+		require.Equal(t, keyID, failed.KeyID)
+	}
+	_, err := s.Client.Decrypt(ctx, s.KeyID, []byte("garbage"), nil)
+	requireNamed(kms.OpDecrypt, s.KeyID, err)
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err = s.Client.GenerateDataKey(canceled, s.KeyID, nil)
+	requireNamed(kms.OpGenerateDataKey, s.KeyID, err)
+	if s.UnknownKeyID != "" {
+		_, err = s.Client.GenerateDataKey(ctx, s.UnknownKeyID, nil)
+		requireNamed(kms.OpGenerateDataKey, s.UnknownKeyID, err)
 	}
 }
 

@@ -323,6 +323,12 @@ var broken = map[string]struct {
 			return k, err
 		}}
 	}, "A report names the key"},
+	"forgets the key": {func(f *kmstest.Fake) kms.Client {
+		return &client{Fake: f, decrypt: func(ctx context.Context, keyID string, c []byte, ec kms.Context) ([]byte, error) {
+			p, err := f.Decrypt(ctx, keyID, c, ec)
+			return p, errors.Unwrap(err)
+		}}
+	}, "An error names the operation and the key"},
 	"one key has all names": {func(f *kmstest.Fake) kms.Client { return sameKeys{f} }, "SameKey knows the names of a key"},
 	"an alias is any key": {func(f *kmstest.Fake) kms.Client {
 		return &client{Fake: f, decrypt: func(ctx context.Context, keyID string, c []byte, ec kms.Context) ([]byte, error) {

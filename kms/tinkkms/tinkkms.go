@@ -68,7 +68,7 @@ func New(aead tink.AEADWithContext, keyID string, opts *Options) (*Client, error
 	}
 	return newClient(opts, func(id string) (tink.AEADWithContext, error) {
 		if id != keyID {
-			return nil, fmt.Errorf("tinkkms: %w: %q", kms.ErrNotFound, id)
+			return nil, fmt.Errorf("%w: the client's key is %q", kms.ErrNotFound, keyID)
 		}
 		return aead, nil
 	}), nil
@@ -94,14 +94,14 @@ func NewFromKMSClient(client KMSClient, opts *Options) (*Client, error) {
 	}
 	return newClient(opts, func(keyURI string) (tink.AEADWithContext, error) {
 		if keyURI == "" || !client.Supported(keyURI) {
-			return nil, fmt.Errorf("tinkkms: %w: %q", kms.ErrNotFound, keyURI)
+			return nil, fmt.Errorf("%w: the KMS client does not support its URI", kms.ErrNotFound)
 		}
 		aead, err := client.GetAEAD(keyURI)
 		if err != nil {
 			return nil, err
 		}
 		if aead == nil {
-			return nil, fmt.Errorf("tinkkms: %w: %q has no AEAD", kms.ErrNotFound, keyURI)
+			return nil, fmt.Errorf("%w: the KMS client has no AEAD for it", kms.ErrNotFound)
 		}
 		if a, ok := aead.(tink.AEADWithContext); ok {
 			return a, nil
@@ -120,6 +120,11 @@ func newClient(opts *Options, find func(string) (tink.AEADWithContext, error)) *
 
 // GenerateDataKey implements [kms.Client].
 func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	dk, err := c.generate(ctx, keyID, ec)
+	return dk, kms.CallError(ctx, kms.OpGenerateDataKey, keyID, c.kindOf(ctx, kms.OpGenerateDataKey, err, kms.ErrUnavailable), err)
+}
+
+func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
 	aead, err := c.begin(ctx, kms.OpGenerateDataKey, keyID)
 	if err != nil {
 		return nil, err
@@ -129,31 +134,36 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	rand.Read(plaintext) // never fails: it ends the program instead
 	ciphertext, err := aead.EncryptWithContext(ctx, plaintext, ec.AssociatedData())
 	if err != nil {
-		return nil, c.kind(ctx, kms.OpGenerateDataKey, err, kms.ErrUnavailable)
+		return nil, err
 	}
 	if len(ciphertext) == 0 {
-		return nil, fmt.Errorf("tinkkms: %w: the AEAD returned no ciphertext", kms.ErrUnavailable)
+		return nil, fmt.Errorf("%w: the AEAD returned no ciphertext", kms.ErrUnavailable)
 	}
 	return kms.NewDataKey(keyID, plaintext, ciphertext)
 }
 
 // Decrypt implements [kms.Client].
 func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	plaintext, err := c.decrypt(ctx, keyID, ciphertext, ec)
+	return plaintext, kms.CallError(ctx, kms.OpDecrypt, keyID, c.kindOf(ctx, kms.OpDecrypt, err, kms.ErrCiphertext), err)
+}
+
+func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
 	aead, err := c.begin(ctx, kms.OpDecrypt, keyID)
 	if err != nil {
 		return nil, err
 	}
 	if len(ciphertext) == 0 {
-		return nil, fmt.Errorf("tinkkms: %w: it is empty", kms.ErrCiphertext)
+		return nil, fmt.Errorf("%w: it is empty", kms.ErrCiphertext)
 	}
 	plaintext, err := aead.DecryptWithContext(ctx, ciphertext, ec.AssociatedData())
 	if err != nil {
 		clear(plaintext)
-		return nil, c.kind(ctx, kms.OpDecrypt, err, kms.ErrCiphertext)
+		return nil, err
 	}
 	if len(plaintext) != kms.DataKeySize {
 		clear(plaintext)
-		return nil, fmt.Errorf("tinkkms: %w: it holds %d bytes that are no data key", kms.ErrCiphertext, len(plaintext))
+		return nil, fmt.Errorf("%w: it holds %d bytes, a data key has %d", kms.ErrCiphertext, len(plaintext), kms.DataKeySize)
 	}
 	return plaintext, nil
 }
@@ -172,32 +182,27 @@ func (c *Client) begin(ctx context.Context, op kms.Operation, keyID string) (tin
 	}
 	aead, err := c.find(keyID)
 	if err != nil {
-		return nil, c.kind(ctx, op, err, kms.ErrNotFound)
+		return nil, kms.CallError(ctx, op, keyID, c.kindOf(ctx, op, err, kms.ErrNotFound), err)
 	}
 	kms.ReportFrom(ctx).KeyID = keyID
 	return aead, nil
 }
 
-// kind makes err one of the errors of package kms, otherwise if nothing else is known.
-func (c *Client) kind(ctx context.Context, op kms.Operation, err, otherwise error) error {
-	if ended := ctx.Err(); ended != nil {
-		if errors.Is(err, ended) {
-			return fmt.Errorf("tinkkms: %w", err)
-		}
-		return fmt.Errorf("tinkkms: %w: %v", ended, err)
-	}
-	if known(err) {
-		return err
+// kindOf returns the kind of err, which is otherwise if nothing else is known. It
+// returns nil if err has a kind, or ctx has ended.
+func (c *Client) kindOf(ctx context.Context, op kms.Operation, err, otherwise error) error {
+	if err == nil || known(err) || ctx.Err() != nil {
+		return nil
 	}
 	if c.opts.Classify != nil {
 		if kind := c.opts.Classify(op, err); kind != nil {
-			return fmt.Errorf("tinkkms: %w: %w", kind, err)
+			return kind
 		}
 	}
 	if transient(err) {
-		otherwise = kms.ErrUnavailable
+		return kms.ErrUnavailable
 	}
-	return fmt.Errorf("tinkkms: %w: %w", otherwise, err)
+	return otherwise
 }
 
 // known reports whether err is of package kms already.

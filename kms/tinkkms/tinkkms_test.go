@@ -234,12 +234,15 @@ func TestErrors(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			client := newClient(t, &fault{AEAD: local(t), err: c.err}, &tinkkms.Options{Classify: classify})
-			_, err := client.GenerateDataKey(t.Context(), "key", nil)
-			require.ErrorIs(t, err, c.generate)
-			require.ErrorIs(t, err, c.err, "what the AEAD said stays visible")
-			_, err = client.Decrypt(t.Context(), "key", []byte("x"), nil)
-			require.ErrorIs(t, err, c.decrypt)
-			require.ErrorIs(t, err, c.err)
+			_, generated := client.GenerateDataKey(t.Context(), "key", nil)
+			require.ErrorIs(t, generated, c.generate)
+			_, decrypted := client.Decrypt(t.Context(), "key", []byte("x"), nil)
+			require.ErrorIs(t, decrypted, c.decrypt)
+			for _, err := range []error{generated, decrypted} {
+				require.ErrorContains(t, err, c.err.Error(), "what the AEAD said stays visible")
+				foreign := errors.Is(c.err, context.Canceled) || errors.Is(c.err, context.DeadlineExceeded)
+				require.Equal(t, !foreign, errors.Is(err, c.err), "unless it is the end of another ctx")
+			}
 		})
 	}
 	// An AEAD that hides the end of ctx behind an error of its own.

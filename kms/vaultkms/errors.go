@@ -5,77 +5,79 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	vault "github.com/hashicorp/vault/api"
 
-	"github.com/blobseal/blobseal/internal/deadline"
 	"github.com/blobseal/blobseal/kms"
 )
 
-// failure is what Vault said to a request, of a kind of package kms. Its text is
-// one line; Vault's own has several, and may hold a whole page of a proxy's.
+// failure is an error of Vault's client for a request. Its text is one line; that
+// of the client has several, and may hold a whole page of a proxy.
 type failure struct {
-	kind    error
 	request string
-	err     *vault.ResponseError
+	err     error
 }
+
+func describe(request string, err error) error { return &failure{request, err} }
 
 func (f *failure) Error() string {
-	return fmt.Sprintf("vaultkms: %v: %s: status %d: %.200q", f.kind, f.request, f.err.StatusCode, strings.Join(f.err.Errors, "; "))
+	answer, ok := errors.AsType[*vault.ResponseError](f.err)
+	if !ok {
+		return fmt.Sprintf("%s: %v", f.request, f.err)
+	}
+	return fmt.Sprintf("%s: status %d: %.200q", f.request, answer.StatusCode, strings.Join(answer.Errors, "; "))
 }
 
-func (f *failure) Unwrap() []error { return []error{f.kind, f.err} }
+func (f *failure) Unwrap() error { return f.err }
 
-// classify gives err, which the client returned for a request in ctx, its kind;
-// refused is that of a 400 that has no kind of its own.
-func classify(ctx context.Context, request string, err, refused error) error {
-	if ended := deadline.Ended(ctx); ended != nil {
-		return fmt.Errorf("vaultkms: %s: %w", request, ended)
+// callError returns err as a [*kms.KeyError] with its kind.
+func callError(ctx context.Context, op kms.Operation, keyID string, err error) error {
+	var kind error
+	if f, ok := errors.AsType[*failure](err); ok {
+		kind = f.kind(op)
 	}
-	if answer, ok := errors.AsType[*vault.ResponseError](err); ok {
-		return &failure{kindOf(answer, refused), request, answer}
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) { // by the client's own timeout
-		return fmt.Errorf("vaultkms: %w: %s: %v", kms.ErrUnavailable, request, err)
-	}
-	return fmt.Errorf("vaultkms: %w: %s: %w", kms.ErrUnavailable, request, err)
+	return kms.CallError(ctx, op, keyID, kind, err)
 }
 
-// kindOf returns the kind of an answer that is no success. Where a status has more
-// than one meaning, the text decides; texts are those of Transit in Vault 1.14 to
-// 1.21 and OpenBao 2.
-func kindOf(answer *vault.ResponseError, refused error) error {
-	says := func(text string) bool {
-		for _, e := range answer.Errors {
-			if strings.Contains(e, text) {
-				return true
-			}
+// kinds are the kinds of Vault's answers. The first row that matches decides: the
+// answer has the status, or any if status is 0, and one of its errors contains the
+// text. The texts are those of Transit in Vault 1.14 to 1.21 and OpenBao 2.
+var kinds = []struct {
+	status int
+	text   string
+	kind   error
+}{
+	{0, "encryption key not found", kms.ErrNotFound},
+	{0, "soft-deleted", kms.ErrPendingDeletion},
+	{0, "disallowed by policy", kms.ErrDisabled}, // the version is below min_decryption_version
+	{0, "missing client token", kms.ErrDenied},   // a 400, of old versions
+	{http.StatusBadRequest, "", kms.ErrInvalid},  // of Decrypt, see kind
+	{http.StatusUnauthorized, "", kms.ErrDenied},
+	{http.StatusForbidden, "", kms.ErrDenied},
+	{http.StatusNotFound, "", kms.ErrNotFound},
+	{http.StatusMethodNotAllowed, "", kms.ErrInvalid}, // another engine is mounted at this path
+	{http.StatusRequestEntityTooLarge, "", kms.ErrInvalid},
+	{http.StatusUnsupportedMediaType, "", kms.ErrInvalid},
+	// All others are outages: 412 of a replica that lags, 429 of a quota, 503 of a seal.
+}
+
+// kind returns the kind of f.
+func (f *failure) kind(op kms.Operation) error {
+	answer, ok := errors.AsType[*vault.ResponseError](f.err)
+	if !ok || answer.RawError { // no answer, or not Vault's but a proxy's
+		return kms.ErrUnavailable
+	}
+	for _, row := range kinds {
+		contains := func(text string) bool { return strings.Contains(text, row.text) }
+		if row.status != 0 && row.status != answer.StatusCode || row.text != "" && !slices.ContainsFunc(answer.Errors, contains) {
+			continue
 		}
-		return false
+		if row.status == http.StatusBadRequest && op == kms.OpDecrypt && strings.HasPrefix(f.request, "write ") {
+			return kms.ErrCiphertext // the request is well formed and the key exists
+		}
+		return row.kind
 	}
-	switch {
-	case answer.RawError: // not JSON, and so not Vault's: a proxy's
-		return kms.ErrUnavailable
-	case says("encryption key not found"):
-		return kms.ErrNotFound
-	case says("soft-deleted"):
-		return kms.ErrPendingDeletion
-	case says("disallowed by policy"): // the version is below min_decryption_version
-		return kms.ErrDisabled
-	case says("missing client token"): // a 400, of old versions
-		return kms.ErrDenied
-	}
-	switch answer.StatusCode {
-	case http.StatusBadRequest:
-		return refused
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return kms.ErrDenied
-	case http.StatusNotFound:
-		return kms.ErrNotFound
-	case http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
-		return kms.ErrInvalid // such as by another engine at this path
-	default: // 412 of a replica that lags, 429 of a quota, 503 of a seal
-		return kms.ErrUnavailable
-	}
+	return kms.ErrUnavailable
 }

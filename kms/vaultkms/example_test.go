@@ -84,5 +84,5 @@ func ExampleNew() {
 	}
 	_, err = client.GenerateDataKey(context.Background(), "transit/keys/photos", nil)
 	fmt.Println(err) // a key of another mount, for which no request is made
-	// Output: vaultkms: kms: key not found: "transit/keys/photos" is no key of the mount "transit-eu"
+	// Output: kms: GenerateDataKey with key "transit/keys/photos": key not found: want NAME or transit-eu/keys/NAME
 }

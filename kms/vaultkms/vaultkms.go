@@ -31,7 +31,8 @@ type Options struct {
 	Mount string
 }
 
-// Client is a [kms.Client] over Transit. It is safe for concurrent use.
+// Client is a [kms.Client] for the keys of one Transit mount. It is safe for
+// concurrent use.
 type Client struct {
 	vault *vault.Client
 	mount string
@@ -46,12 +47,11 @@ var (
 	_ kms.KeyComparer = (*Client)(nil)
 )
 
-// New returns a client of the keys in one mount of Transit. It makes no request.
-// nil opts means the mount "transit" in the namespace of client, which stays in
-// use: what is set on it later, such as a token, counts from the next call on.
+// New returns a client for the keys of one Transit mount. It makes no request. The
+// caller may change client later, for example its token: the next call uses that.
 func New(client *vault.Client, opts *Options) (*Client, error) {
 	if client == nil {
-		return nil, fmt.Errorf("vaultkms: %w: no client", kms.ErrInvalid)
+		return nil, fmt.Errorf("vaultkms: %w: New needs a client of Vault", kms.ErrInvalid)
 	}
 	mount := "transit"
 	if opts != nil && opts.Mount != "" {
@@ -65,15 +65,20 @@ func New(client *vault.Client, opts *Options) (*Client, error) {
 	return &Client{vault: client, mount: mount, now: time.Now, derived: make(map[string]time.Time)}, nil
 }
 
-// The paths of requests are made of these, so that neither an option nor the id of
-// a key that comes out of an envelope can lead elsewhere.
+// Request paths are made of these, so no option, and no key id from an envelope, can
+// lead elsewhere.
 var (
 	mountPart = regexp.MustCompile(`^[\w-][\w .-]*$`)
 	keyName   = regexp.MustCompile(`^\w([\w.-]{0,254}\w)?$`) // as in Transit itself
 )
 
 // GenerateDataKey implements [kms.Client].
-func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (key *kms.DataKey, err error) {
+func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	dk, err := c.generate(ctx, keyID, ec)
+	return dk, callError(ctx, kms.OpGenerateDataKey, keyID, err)
+}
+
+func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (key *kms.DataKey, err error) {
 	name, err := c.begin(ctx, keyID)
 	if err != nil {
 		return nil, err
@@ -82,7 +87,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	data, err := c.use(ctx, "datakey/plaintext", name, map[string]any{
 		"context": base64.StdEncoding.EncodeToString(ec.AssociatedData()),
 		"bits":    8 * kms.DataKeySize,
-	}, kms.ErrInvalid)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -91,51 +96,54 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	plaintext, decoded := plaintextOf(data)
 	defer clear(plaintext)
 	if !ok || !decoded || len(plaintext) != kms.DataKeySize {
-		return nil, fmt.Errorf("vaultkms: %w: Vault returned no data key", kms.ErrUnavailable)
+		return nil, fmt.Errorf("%w: Vault returned no data key", kms.ErrUnavailable)
 	}
 	kms.ReportFrom(ctx).KeyVersion = version
 	return kms.NewDataKey(c.id(name), plaintext, []byte(ciphertext))
 }
 
 // Decrypt implements [kms.Client].
-func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (plaintext []byte, err error) {
+func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	plaintext, err := c.decrypt(ctx, keyID, ciphertext, ec)
+	return plaintext, callError(ctx, kms.OpDecrypt, keyID, err)
+}
+
+func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (plaintext []byte, err error) {
 	name, err := c.begin(ctx, keyID)
 	if err != nil {
 		return nil, err
 	}
 	version, ok := versionOf(ciphertext)
 	if !ok {
-		return nil, fmt.Errorf("vaultkms: %w: it is none of Transit's", kms.ErrCiphertext)
+		return nil, fmt.Errorf("%w: it is not one of Transit", kms.ErrCiphertext)
 	}
 	defer func() { c.doubt(name, err) }()
 	kms.ReportFrom(ctx).KeyVersion = version
-	// The request is well formed and its key is there, so that a refusal is of the
-	// ciphertext or of the context.
 	data, err := c.use(ctx, "decrypt", name, map[string]any{
 		"context":    base64.StdEncoding.EncodeToString(ec.AssociatedData()),
 		"ciphertext": string(ciphertext),
-	}, kms.ErrCiphertext)
+	})
 	if err != nil {
 		return nil, err
 	}
 	if plaintext, ok = plaintextOf(data); !ok {
-		return nil, fmt.Errorf("vaultkms: %w: Vault returned no plaintext", kms.ErrUnavailable)
+		return nil, fmt.Errorf("%w: Vault returned no plaintext", kms.ErrUnavailable)
 	}
 	if len(plaintext) != kms.DataKeySize {
 		clear(plaintext)
-		return nil, fmt.Errorf("vaultkms: %w: it holds %d bytes that are no data key", kms.ErrCiphertext, len(plaintext))
+		return nil, fmt.Errorf("%w: it holds %d bytes, a data key has %d", kms.ErrCiphertext, len(plaintext), kms.DataKeySize)
 	}
 	return plaintext, nil
 }
 
-// begin returns the name in the mount of the key that keyID means.
+// begin returns the name in the mount of the key that keyID means, and reports it.
 func (c *Client) begin(ctx context.Context, keyID string) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	name, ok := c.name(keyID)
 	if !ok {
-		return "", fmt.Errorf("vaultkms: %w: %q is no key of the mount %q", kms.ErrNotFound, keyID, c.mount)
+		return "", fmt.Errorf("%w: want NAME or %s", kms.ErrNotFound, c.id("NAME"))
 	}
 	kms.ReportFrom(ctx).KeyID = c.id(name)
 	return name, nil
@@ -155,30 +163,30 @@ func (c *Client) name(keyID string) (string, bool) {
 	return name, keyName.MatchString(name)
 }
 
-// id is the id of the key of that name.
+// id returns the id of the key with that name.
 func (c *Client) id(name string) string { return c.mount + "/keys/" + name }
 
-// use has Transit do what with the key of that name, once it is known to be
-// derived, and returns the data of the answer. refused is the kind of a 400.
-func (c *Client) use(ctx context.Context, what, name string, input map[string]any, refused error) (map[string]any, error) {
+// use calls Transit's endpoint with the key of that name, after it has checked that
+// the key is derived. It returns the data of the answer.
+func (c *Client) use(ctx context.Context, endpoint, name string, input map[string]any) (map[string]any, error) {
 	if err := c.requireDerived(ctx, name); err != nil {
 		return nil, err
 	}
-	path := c.mount + "/" + what + "/" + name
+	path := c.mount + "/" + endpoint + "/" + name
 	secret, err := c.vault.Logical().WriteWithContext(ctx, path, input)
 	if err != nil {
-		return nil, classify(ctx, "write "+path, err, refused)
+		return nil, describe("write "+path, err)
 	}
 	if secret == nil {
-		return nil, fmt.Errorf("vaultkms: %w: write %s: Vault's answer is empty", kms.ErrUnavailable, path)
+		return nil, fmt.Errorf("%w: write %s: Vault's answer is empty", kms.ErrUnavailable, path)
 	}
 	kms.ReportFrom(ctx).RequestID = secret.RequestID
 	return secret.Data, nil
 }
 
-// requireDerived returns an error unless the key of that name is bound by context.
-// That cannot change while the key exists. It could be deleted, and another made
-// in its place, so that the answer ages.
+// requireDerived returns an error unless the key of that name is derived, so that it
+// binds contexts. That cannot change while the key exists. But the key can be
+// deleted, and another made in its place, so requireDerived asks again after checkAge.
 func (c *Client) requireDerived(ctx context.Context, name string) error {
 	c.mu.Lock()
 	until := c.derived[name]
@@ -187,19 +195,19 @@ func (c *Client) requireDerived(ctx context.Context, name string) error {
 	if now.Before(until) {
 		return nil
 	}
-	key, err := c.describe(ctx, name)
+	key, err := c.readKey(ctx, name)
 	if err != nil {
 		return err
 	}
 	derived, ok := key["derived"].(bool)
 	switch {
 	case !ok:
-		return fmt.Errorf("vaultkms: %w: Vault does not say whether %q is derived", kms.ErrUnavailable, name)
+		return fmt.Errorf("%w: Vault does not say whether %q is derived", kms.ErrUnavailable, name)
 	case key["soft_deleted"] == true: // OpenBao
-		return fmt.Errorf("vaultkms: %w: %q is soft-deleted", kms.ErrPendingDeletion, name)
+		return fmt.Errorf("%w: %q is soft-deleted", kms.ErrPendingDeletion, name)
 	case !derived:
-		return fmt.Errorf("vaultkms: %w: the key %q is not derived, and so would ignore the encryption context: make one with derived=true",
-			kms.ErrInvalid, name)
+		return fmt.Errorf("%w: the key is not derived and would ignore the encryption context (make one with: vault write -f %s derived=true)",
+			kms.ErrInvalid, c.id("NAME"))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -207,7 +215,7 @@ func (c *Client) requireDerived(ctx context.Context, name string) error {
 	return nil
 }
 
-// doubt has the next use of a key look at it again if this one failed.
+// doubt makes the next use of a key check it again if this one failed.
 func (c *Client) doubt(name string, err error) {
 	if err == nil {
 		return
@@ -217,9 +225,9 @@ func (c *Client) doubt(name string, err error) {
 	delete(c.derived, name)
 }
 
-// describe reads the key of that name. It does not use the client's Read, which
-// returns the same nothing for a key that is not there and for an empty answer.
-func (c *Client) describe(ctx context.Context, name string) (map[string]any, error) {
+// readKey reads the description of the key with that name. It does not call the
+// client's Read, which does not tell a missing key from an empty answer.
+func (c *Client) readKey(ctx context.Context, name string) (map[string]any, error) {
 	bounded := ctx
 	if timeout := c.vault.ClientTimeout(); timeout > 0 { // which Read applies, and ReadRaw does not promise to
 		var cancel context.CancelFunc
@@ -232,21 +240,21 @@ func (c *Client) describe(ctx context.Context, name string) (map[string]any, err
 		defer response.Body.Close()
 	}
 	if err != nil {
-		return nil, classify(ctx, "read "+path, err, kms.ErrInvalid)
+		return nil, describe("read "+path, err)
 	}
 	secret, err := vault.ParseSecret(io.LimitReader(response.Body, maxResponse))
 	if err != nil {
-		return nil, classify(ctx, "read "+path, err, kms.ErrInvalid)
+		return nil, describe("read "+path, err)
 	}
 	if secret == nil {
-		return nil, fmt.Errorf("vaultkms: %w: read %s: Vault's answer is empty", kms.ErrUnavailable, path)
+		return nil, fmt.Errorf("%w: read %s: Vault's answer is empty", kms.ErrUnavailable, path)
 	}
 	return secret.Data, nil
 }
 
-// versionOf returns the version of the key that a ciphertext names, and false for
-// what Transit does not write. Transit reads more than it writes, such as v0 for v1
-// and base64 with line breaks; a data key has one ciphertext here.
+// versionOf returns the version of the key that a ciphertext names. It returns false
+// for text that Transit does not write. Transit reads more than it writes, such as v0
+// for v1 and base64 with line breaks, but here a data key has one ciphertext.
 func versionOf(ciphertext []byte) (string, bool) {
 	if len(ciphertext) > maxCiphertext {
 		return "", false
