@@ -1,287 +1,212 @@
-// Fleet is a service of several processes, the replicas, which share one key ring
-// and one key service in one database. They write, read and rotate while some of
-// them are killed and one is cut off from the database; and then everything that
-// was written is read back. It needs nothing but Go, and fails if anything is not
-// as it should be:
+// Fleet is a service of three processes that share one key ring in a database.
+// Each process reads what the others write, also after one of them has rotated the
+// ring, and after one was killed and started again. It needs nothing but Go:
 //
 //	go run ./examples/fleet
-//	go run ./examples/fleet -replicas 16 -seconds 60 -dsn postgres://service@db.internal/blobs
 //
-// Without -dsn it starts a PostgreSQL server of its own if there is one on the
-// machine, and takes a SQLite database otherwise, or if -dsn is file:PATH.
-//
-// replica.go is what a replica opens and does, database.go its way to the
-// database, and fleet.go the clients, and what is done to the replicas.
+// The processes share a SQLite database and a directory of objects. A fleet on
+// several machines uses PostgreSQL or etcd, and an object store.
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
+	"database/sql"
 	"errors"
-	"flag"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
-	"maps"
 	"os"
-	"os/signal"
+	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"time"
+
+	"gocloud.dev/blob/fileblob"
+	_ "modernc.org/sqlite"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/sse"
 )
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "fleet:", err)
-		os.Exit(1)
+	log.SetFlags(0)
+	if dir := os.Getenv(replicaEnv); dir != "" {
+		check(replicate(context.Background(), dir, os.Stdin, os.Stdout))
+		return
 	}
+	check(operate(context.Background()))
 }
 
-func run() error {
-	if text, ok := os.LookupEnv(replicaEnv); ok {
-		var c config
-		if err := json.Unmarshal([]byte(text), &c); err != nil {
-			return err
-		}
-		return replicate(c)
-	}
-	replicas := flag.Int("replicas", 6, "number of processes, at least 2")
-	seconds := flag.Int("seconds", 10, "how long they run, at least 2; longer if there is not enough to see")
-	dsn := flag.String("dsn", "", "PostgreSQL, or file:PATH for SQLite; without it a database of our own")
-	flag.Parse()
-	if *replicas < 2 || *seconds < 2 || flag.NArg() > 0 {
-		flag.Usage()
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+// service is what each process has open.
+type service struct {
+	ring   *keyring.Ring
+	bucket *blob.Bucket
+}
 
+// openService opens the ring and the bucket. An operator creates the ring once,
+// before the fleet starts.
+func openService(ctx context.Context, dir string, create bool) (*service, error) {
+	key, err := os.ReadFile(filepath.Join(dir, "root.key")) // in production: a secret, or a key service's key
+	if err != nil {
+		return nil, err
+	}
+	root, err := keyring.NewKeyRoot(key)
+	if err != nil {
+		return nil, err
+	}
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "fleet.db")+"?_pragma=busy_timeout(30000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
+	if err != nil {
+		return nil, err
+	}
+	store, err := sqlstore.Open(ctx, db, sqlstore.SQLite, "ring", nil)
+	if err != nil {
+		return nil, err
+	}
+	open := keyring.Open
+	if create {
+		open = keyring.Create
+	}
+	ring, err := open(ctx, store, root, &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	files, err := fileblob.OpenBucket(filepath.Join(dir, "objects"), &fileblob.Options{CreateDir: true, NoTempDir: true})
+	if err != nil {
+		return nil, err
+	}
+	bucket, err := blob.NewBucket(files, "fleet", sse.NewManaged(ring), nil)
+	if err != nil {
+		return nil, err
+	}
+	return &service{ring, bucket}, nil
+}
+
+// replicate is a process of the fleet. It serves one request a line: "put NAME TEXT",
+// "get NAME" or "rotate". The ring rotates by itself, too, every 90 days.
+func replicate(ctx context.Context, dir string, requests io.Reader, replies io.Writer) error {
+	s, err := openService(ctx, dir, false)
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	go s.ring.Run(running)
+	for lines := bufio.NewScanner(requests); lines.Scan(); {
+		reply, err := s.serve(ctx, lines.Text())
+		if err != nil {
+			reply = "error: " + err.Error()
+		}
+		fmt.Fprintln(replies, reply)
+	}
+	return nil
+}
+
+func (s *service) serve(ctx context.Context, request string) (string, error) {
+	verb, rest, _ := strings.Cut(request, " ")
+	name, text, _ := strings.Cut(rest, " ")
+	switch verb {
+	case "put":
+		return "stored " + name, s.bucket.WriteAll(ctx, name, []byte(text), nil)
+	case "get":
+		data, err := s.bucket.ReadAll(ctx, name)
+		return string(data), err
+	case "rotate":
+		info, err := s.ring.Rotate(ctx)
+		return info.ID, err
+	}
+	return "", errors.New("unknown request")
+}
+
+// operate is the operator's part: it makes the ring, runs the fleet, and moves all
+// objects to the newest version of the ring.
+func operate(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "blobseal-fleet-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if *dsn == "" {
-		url, stop, err := startDatabase(ctx, dir)
-		if err != nil {
-			return err
-		}
-		defer stop()
-		*dsn = url
-	}
-	random := make([]byte, 40)
-	rand.Read(random)
-	if err := os.WriteFile(filepath.Join(dir, "root.key"), random[:32], 0o600); err != nil {
-		return err
-	}
-	f := &fleet{
-		config: config{Dir: dir, DSN: *dsn, Table: "blobseal_fleet_" + hex.EncodeToString(random[32:])},
-		counts: make(map[string]int),
-	}
-	return f.run(ctx, *replicas, time.Duration(*seconds)*time.Second)
-}
-
-// run makes the service, has it run for that long, and reports.
-func (f *fleet) run(ctx context.Context, replicas int, d time.Duration) error {
-	s, err := f.open(ctx, slog.Default(), true)
+	key := make([]byte, 32)
+	rand.Read(key)
+	check(os.WriteFile(filepath.Join(dir, "root.key"), key, 0o600))
+	s, err := openService(ctx, dir, true)
 	if err != nil {
 		return err
-	}
-	defer s.db.close()
-	defer s.db.Exec("DROP TABLE " + f.Table)
-
-	// Each replica has a client.
-	for i := range replicas {
-		r := &replica{f: f, name: fmt.Sprintf("replica-%d", i)}
-		if err := r.start(); err != nil {
-			return err
-		}
-		defer r.kill()
-		f.replicas = append(f.replicas, r)
-	}
-	for _, r := range f.replicas {
-		r.do(request{Do: "status"}) // until it is there
-	}
-	began := time.Now()
-	running, end := context.WithCancel(ctx)
-	defer end()
-	var wg sync.WaitGroup
-	for _, r := range f.replicas {
-		wg.Go(func() { r.client(running) })
-	}
-	wg.Go(func() { f.killer(running, d/8) })
-	wg.Go(func() { f.rotator(running, d/12) })
-	sleep(running, d/4)
-	cut := f.partition(running, min(d/4, 20*time.Second)) // the key service goes on for a minute
-	f.rotate(running, "rotate")                           // of which the one that was cut off hears like all others
-	sleep(running, d-time.Since(began))
-	f.until(running, "kills", "reads")
-	end()
-	wg.Wait()
-	if ctx.Err() != nil {
-		return ctx.Err()
 	}
 
-	// Without being asked for, every replica learns of every version.
-	learned, err := f.settle(ctx)
-	if err != nil {
-		return errors.Join(err, f.verdict())
-	}
-	for _, r := range f.replicas {
-		r.stop()
-	}
-	// And a new one reads all objects.
-	s, err = f.open(ctx, slog.Default(), false)
+	ann, bob, cid := start(dir), start(dir), start(dir)
+	ann.ask("put a written before the rotation")
+	fmt.Println("bob reads a:", bob.ask("get a"))
+	fmt.Println("bob rotates to version", bob.ask("rotate"))
+	bob.ask("put b written under the new version")
+	fmt.Println("cid reads b:", cid.ask("get b")) // cid meets an unknown version, and asks the store
+
+	ann.kill()
+	ann = start(dir)
+	fmt.Println("ann, after a restart, reads a and b:", ann.ask("get a"), "and", ann.ask("get b"))
+
+	// After a rewrap no object needs the old version.
+	check(s.ring.Refresh(ctx))
+	report, err := jobs.Rewrap(ctx, s.bucket, nil)
 	if err != nil {
 		return err
 	}
-	defer s.db.close()
-	byKey, err := f.readBack(ctx, s.bucket)
-	if err != nil {
-		return err
-	}
-	f.report(s, began, cut, learned, byKey)
-	if err := f.verdict(); err != nil {
-		return err
+	fmt.Printf("%d object was rewrapped to %s\n", report.Done, report.Target.KeyID)
+	for _, replica := range []*replica{ann, bob, cid} {
+		replica.ask("get a")
+		replica.kill()
 	}
 	fmt.Println("all as it should be")
 	return nil
 }
 
-// prove notes what was to be seen and was not.
-func (f *fleet) prove(ok bool, what string) {
-	if !ok {
-		f.problem("not proved: %s", what)
-	}
+const replicaEnv = "BLOBSEAL_FLEET_REPLICA"
+
+// replica is a process of the fleet, as the operator sees it.
+type replica struct {
+	cmd      *exec.Cmd
+	requests io.Writer
+	replies  *bufio.Scanner
 }
 
-// verdict returns all problems as one error, or nil.
-func (f *fleet) verdict() error {
-	if f.problems == nil {
-		return nil
-	}
-	return fmt.Errorf("%d things are not as they should be:\n  %s", len(f.problems), strings.Join(f.problems[:min(20, len(f.problems))], "\n  "))
+func start(dir string) *replica {
+	program, err := os.Executable()
+	check(err)
+	r := &replica{cmd: exec.Command(program)}
+	r.cmd.Env = append(os.Environ(), replicaEnv+"="+dir)
+	r.cmd.Stderr = os.Stderr
+	r.requests, err = r.cmd.StdinPipe()
+	check(err)
+	replies, err := r.cmd.StdoutPipe()
+	check(err)
+	r.replies = bufio.NewScanner(replies)
+	check(r.cmd.Start())
+	return r
 }
 
-// settle returns when each replica learned of each version, once all know of all.
-func (f *fleet) settle(ctx context.Context) ([]map[string]time.Time, error) {
-	s, err := f.open(ctx, slog.Default(), false)
+// ask sends a request and returns the reply, which must come within a minute.
+func (r *replica) ask(request string) string {
+	timeout := time.AfterFunc(time.Minute, r.kill)
+	defer timeout.Stop()
+	fmt.Fprintln(r.requests, request)
+	if !r.replies.Scan() || strings.HasPrefix(r.replies.Text(), "error: ") {
+		log.Fatalf("%s: no success: %s", request, r.replies.Text())
+	}
+	return r.replies.Text()
+}
+
+func (r *replica) kill() {
+	r.cmd.Process.Kill()
+	r.cmd.Wait()
+}
+
+func check(err error) {
 	if err != nil {
-		return nil, err
+		log.Fatal(err)
 	}
-	defer s.db.close()
-	var learned []map[string]time.Time
-	for _, r := range f.replicas {
-		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-			rep, err := r.do(request{Do: "status"})
-			if err != nil {
-				return nil, err
-			}
-			if len(rep.Learned) >= len(s.ring.Versions()) {
-				learned = append(learned, rep.Learned)
-				break
-			}
-			if time.Since(began) > patience {
-				return nil, fmt.Errorf("%s has not learned of all versions", r.name)
-			}
-		}
-	}
-	return learned, nil
-}
-
-// readBack reads all objects, and returns how many there are under each key.
-func (f *fleet) readBack(ctx context.Context, b *blob.Bucket) (map[jobs.KeyRef]int, error) {
-	objects, byKey := make(map[string]bool), make(map[jobs.KeyRef]int)
-	for entry, err := range jobs.Inventory(ctx, b, nil) {
-		if err != nil {
-			return nil, err
-		}
-		data, err := b.ReadAll(ctx, entry.Key)
-		switch {
-		case err != nil:
-			f.problem("read back %s: %v", entry.Key, err)
-		case !bytes.Equal(data, content(entry.Key)):
-			f.problem("read back %s: it holds something else", entry.Key)
-		default:
-			objects[entry.Key] = true
-			byKey[entry.Seal]++
-		}
-	}
-	for _, object := range f.written {
-		if !objects[object] {
-			f.problem("%s was written and is not there", object)
-		}
-	}
-	return byKey, nil
-}
-
-// report prints what came of it all, and holds it to what a fleet is for.
-func (f *fleet) report(s *service, began time.Time, cut partition, learned []map[string]time.Time, byKey map[jobs.KeyRef]int) {
-	c, versions := f.counts, s.ring.Versions()
-	fmt.Printf("%v, %d replicas\n\n", s.db.dialect, len(f.replicas))
-	fmt.Printf("objects    %d written and all read back; %d more writes were not answered, since the replica was killed\n", len(f.written), c["writes that were not answered"])
-	fmt.Printf("           %d reads meanwhile, by replicas at random\n", c["reads"])
-	f.prove(len(f.written) > 0 && c["reads"] > 0, "replicas write, and read")
-	fmt.Printf("kills      %d replicas were killed and replaced\n", c["kills"])
-	f.prove(c["kills"] > 0, "replicas are killed")
-
-	fmt.Printf("rotations  %d of the ring were asked for, two at a time, and made %d versions; %d of the key service's key\n", c["rotate"], len(versions)-1, c["rotate key"])
-	f.prove(len(versions)-1 <= c["rotate"], "a rotation makes one version at most")
-	if delays := spread(versions, cut, learned); len(delays) > 0 {
-		fmt.Printf("           a version was known to all replicas after %v at least, %v in the median, %v at most\n", delays[0], delays[len(delays)/2], delays[len(delays)-1])
-	} else {
-		f.prove(false, "versions reach all replicas")
-	}
-
-	fmt.Printf("partition  %s was cut off from the database for %v\n", f.replicas[0].name, cut.mended.Sub(cut.at).Round(time.Millisecond))
-	fmt.Printf("           it wrote %d objects and read %d, and met %d under keys that it did not know, such as\n", c["writes while cut off"], c["reads while cut off"], len(cut.refusals)+c[unknownKey]+c[unavailable])
-	for _, text := range cut.refusals {
-		fmt.Printf("           - %s\n", text)
-	}
-	fmt.Printf("           it read these %v after the network was mended\n", cut.recovery.Round(time.Millisecond))
-	f.prove(c["writes while cut off"] > 0 && c["reads while cut off"] > 0, "a replica goes on without the database")
-	f.prove(len(cut.refusals) == 2 && slices.ContainsFunc(versions, func(v keyring.Version) bool {
-		return learned[0][v.ID].After(cut.mended) && strings.Contains(cut.refusals[0], v.ID)
-	}), "a version that is not known is named")
-
-	fmt.Printf("\n%-25s  made at  objects\n", "version")
-	for _, v := range versions {
-		key := jobs.KeyRef{Mode: sse.ModeManaged, KeyID: v.ID}
-		fmt.Printf("%s  %6.2fs  %7d\n", v.ID, max(0, v.Created.Sub(began).Seconds()), byKey[key])
-		delete(byKey, key)
-	}
-	for key, n := range byKey {
-		fmt.Printf("%s  %d\n", key, n)
-		f.prove(key.Mode == sse.ModeKMS, "objects are under versions of the ring or under the key service's key")
-	}
-}
-
-// spread returns, in order, how long it took from the making of a version until
-// all replicas knew it: those that ran then, and were not cut off.
-func spread(versions []keyring.Version, cut partition, learned []map[string]time.Time) []time.Duration {
-	var delays []time.Duration
-	for _, v := range versions[1:] {
-		var slowest time.Duration
-		for i, at := range learned {
-			opened := slices.MinFunc(slices.Collect(maps.Values(at)), time.Time.Compare)
-			wasCut := i == 0 && v.Created.Before(cut.mended) && at[v.ID].After(cut.at)
-			if v.Created.After(opened) && !wasCut {
-				slowest = max(slowest, at[v.ID].Sub(v.Created))
-			}
-		}
-		if slowest > 0 {
-			delays = append(delays, slowest.Round(time.Millisecond))
-		}
-	}
-	slices.Sort(delays)
-	return delays
 }

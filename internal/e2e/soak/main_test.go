@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const programEnv = "BLOBSEAL_TEST_PROGRAM"
+
+// TestMain lets the test binary be the program, and its replicas.
+func TestMain(m *testing.M) {
+	if os.Getenv(programEnv) != "" || os.Getenv(replicaEnv) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestSoak runs the program, which checks what it reports.
+func TestSoak(t *testing.T) {
+	for name, args := range map[string][]string{
+		"PostgreSQL": nil,
+		"SQLite":     {"-dsn", "file:" + filepath.Join(t.TempDir(), "fleet.db")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if args == nil && postgresPrograms() == "" {
+				t.Skip("no PostgreSQL: apt-get install postgresql")
+			}
+			dir, err := os.MkdirTemp("", "blobseal-fleet-test-") // t.TempDir is closed to PostgreSQL's user
+			require.NoError(t, err)
+			defer os.RemoveAll(dir)
+			require.NoError(t, os.Chmod(dir, 0o711))
+			cmd := exec.Command(os.Args[0], append(args, "-replicas", "4", "-seconds", "3")...)
+			cmd.Env = append(os.Environ(), programEnv+"=1", "TMPDIR="+dir)
+			text, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", text)
+			for _, line := range []string{
+				"^" + name + ", 4 replicas\n",
+				`\nobjects    [1-9]\d* written and all read back; `,
+				`\nkills      [1-9]\d* replicas were killed and replaced\n`,
+				`\n           it wrote [1-9]\d* objects and read [1-9]`,
+				`\n           - .*keyring: unknown key: [0-9a-f]{16}\.[0-9a-f]{8}: could not refresh: .*keyring: store failed: `,
+				`\n           - .*: key service is unavailable: `,
+				`\nSSE-KMS arn:blobseal:kms:local:000000000000:key/\S+  [1-9]`,
+				`\nall as it should be\n$`,
+			} {
+				require.Regexp(t, line, string(text))
+			}
+			left, err := os.ReadDir(dir)
+			require.NoError(t, err)
+			require.Empty(t, left)
+		})
+	}
+}
+
+// A program that cannot prove what it is for says so, and fails.
+func TestSoakFails(t *testing.T) {
+	f := &fleet{counts: make(map[string]int)}
+	f.prove(true, "this holds")
+	require.NoError(t, f.verdict())
+	f.prove(false, "that does not hold")
+	f.problem("%s is lost", "x/1")
+	require.EqualError(t, f.verdict(), "2 things are not as they should be:\n  not proved: that does not hold\n  x/1 is lost")
+}
