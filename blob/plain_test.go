@@ -424,7 +424,9 @@ func TestWithoutHint(t *testing.T) {
 	attrs, err := b.Attributes(ctx, "100")
 	require.NoError(t, err)
 	require.EqualValues(t, 100, attrs.Size)
-	require.False(t, attrs.As(new(stored.Hint)))
+	var hint stored.Hint
+	require.True(t, attrs.As(&hint))
+	require.Equal(t, sse.ModeManaged, hint.Mode, "by the envelope, which was read for the size")
 	require.Equal(t, content(100), readAll(t, b.Bucket, "100"))
 }
 
