@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// again does op until it does something else than to collide with another
-// statement, which leaves nothing done, or ctx ends.
-func again(ctx context.Context, op func() error) error {
+// retryOnConflict repeats op while it fails because of another statement at the same
+// time, which leaves nothing done, until ctx ends.
+func retryOnConflict(ctx context.Context, op func() error) error {
 	for attempt := 0; ; attempt++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -31,8 +31,8 @@ func again(ctx context.Context, op func() error) error {
 	}
 }
 
-// collided reports whether a statement failed, with nothing done, because of
-// another one at the same time. No driver is imported to find that out.
+// collided reports whether a statement failed, with nothing done, because of another
+// statement at the same time. It imports no driver to find that out.
 func collided(err error) bool {
 	var state interface { // pgx, lib/pq
 		error

@@ -40,6 +40,7 @@ type dialect struct {
 	name     string
 	schemas  bool // tables may be qualified
 	notifies bool
+	exposes  bool              // a cancelled commit may be visible without being durable
 	types    map[string]string // of the columns, by name
 
 	statements      func(table string) statements
@@ -50,7 +51,7 @@ type dialect struct {
 type statements struct {
 	columns string // the table as a string: name, type, whether it is not null and whether it is unique, of each column
 	table   string // none: make the table
-	load    string // maximal size, document's name
+	load    string // maximal size, document's name; one row, also without the document: version, size, data, whether the server is a standby
 	create  string // document's name, new version, data
 	swap    string // new version, data, document's name, old version
 	notify  string // payload: send a notification
@@ -60,6 +61,7 @@ var postgreSQL = dialect{
 	name:     "PostgreSQL",
 	schemas:  true,
 	notifies: true,
+	exposes:  true,
 	types:    map[string]string{"name": "text", "version": "text", "data": "bytea"},
 	statements: func(table string) statements {
 		// durable is a row that makes the commit of the statement's transaction wait
@@ -74,7 +76,8 @@ var postgreSQL = dialect{
 				FROM pg_attribute a
 				WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped`,
 			table: `CREATE TABLE ` + table + ` (name text NOT NULL PRIMARY KEY, version text NOT NULL, data bytea NOT NULL)`,
-			load:  `SELECT version, length(data), CASE WHEN length(data) <= $1 THEN data END FROM ` + table + ` WHERE name = $2`,
+			load: `SELECT d.version, length(d.data), CASE WHEN length(d.data) <= $1 THEN d.data END, pg_is_in_recovery()
+				FROM (SELECT 1) AS one LEFT JOIN ` + table + ` AS d ON d.name = $2`,
 			create: `INSERT INTO ` + table + ` AS d (name, version, data) SELECT $1, $2, $3 FROM ` + durable + `
 				ON CONFLICT (name) DO NOTHING RETURNING ` + notify,
 			swap: `UPDATE ` + table + ` AS d SET version = $1, data = $2 FROM ` + durable + `
@@ -92,9 +95,10 @@ var sqlite = dialect{
 		return statements{
 			columns: `SELECT name, lower(type), "notnull", pk = 1 AND (SELECT max(pk) FROM pragma_table_info(?1)) = 1 FROM pragma_table_info(?1)`,
 			table:   `CREATE TABLE ` + table + ` (name TEXT NOT NULL PRIMARY KEY, version TEXT NOT NULL, data BLOB NOT NULL)`,
-			load:    `SELECT version, length(data), CASE WHEN length(data) <= ? THEN data END FROM ` + table + ` WHERE name = ?`,
-			create:  `INSERT INTO ` + table + ` (name, version, data) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING`,
-			swap:    `UPDATE ` + table + ` SET version = ?, data = ? WHERE name = ? AND version = ?`,
+			load: `SELECT d.version, length(d.data), CASE WHEN length(d.data) <= ? THEN d.data END, 0
+				FROM (SELECT 1) AS one LEFT JOIN ` + table + ` AS d ON d.name = ?`,
+			create: `INSERT INTO ` + table + ` (name, version, data) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING`,
+			swap:   `UPDATE ` + table + ` SET version = ?, data = ? WHERE name = ? AND version = ?`,
 		}
 	},
 	checkDurability: func(ctx context.Context, db *sql.DB) error {

@@ -1,6 +1,5 @@
-// Package sqlstore keeps rings, and the documents of package localkms, in a table
-// of a PostgreSQL or SQLite database, for services whose replicas share one
-// anyway. It uses database/sql, and so whichever driver the service has.
+// Package sqlstore keeps rings, and the documents of package localkms, in a table of a
+// PostgreSQL or SQLite database. It uses database/sql, so you bring the driver.
 //
 //	db, err := sql.Open("pgx", "postgres://service@db.internal/blobs")
 //	...
@@ -10,7 +9,7 @@
 //
 // # Table
 //
-// The table is made when the first store is opened, and checked ever after:
+// [Open] makes the table if there is none, and checks it otherwise:
 //
 //	CREATE TABLE blobseal_documents (
 //		name    text  NOT NULL PRIMARY KEY,
@@ -18,40 +17,44 @@
 //		data    bytea NOT NULL -- BLOB in SQLite
 //	)
 //
-// Each document is a row. Its version is drawn at random by whoever writes it, so
-// that it names no other document, not even after the database was restored from
-// a backup. A service that may not create tables has someone else run the above,
-// and needs SELECT, INSERT and UPDATE. Whoever may write to the table can delete
-// a ring or put an old document back, but not read or forge its keys.
+// Each document is a row. Each write gives it a random version, so a version never names
+// two documents, not even after the database was restored from a backup. If your service
+// may not create tables, run the statement yourself and grant SELECT, INSERT and UPDATE.
+// Anyone who can write to the table can delete a ring or put an old document back, but
+// cannot read or forge its keys.
 //
-// A backup of the database is one of the ring. One that is restored lacks the
-// versions that were made after it, and what they sealed cannot be read any more:
-// keep a copy of the document apart, after each rotation.
+// A backup of the database is a backup of its rings. A ring heals after a restore as long
+// as one process runs that knows what the backup lacks. Otherwise the versions made after
+// the backup are lost, with everything that they sealed: keep a copy of the document
+// apart, after each rotation.
 //
 // # PostgreSQL
 //
-// Version 9.6 or later. Load must see what Swap wrote, so all replicas connect to
-// the primary server, directly or through a pooler. Behind a pooler in transaction
-// mode, pgx's default statement cache fails with SQLSTATE 42P05: add
-// default_query_exec_mode=exec to the URL. Whatever the database's
-// synchronous_commit says, a write is flushed to the server's disk before it is
-// acknowledged. A failover to a standby that had not received it yet loses it
-// nevertheless, and with it what was sealed under the version that it added: use
-// synchronous replication where there is failover.
+// Version 9.6 or later. All replicas connect to the primary server, directly or through a
+// pooler; the answer of a standby is [ErrStandby]. Behind a pooler in transaction mode,
+// pgx's default statement cache fails with SQLSTATE 42P05: add
+// default_query_exec_mode=exec to the URL.
+//
+// A write is on the server's disk before it is acknowledged, whatever synchronous_commit
+// says. A failover to an asynchronous standby can lose the last writes all the same, and
+// rings then heal. With synchronous replication nothing is lost: a write that waits for
+// the standby is never cancelled, because PostgreSQL would make it visible without being
+// replicated. For the same reason, fence a primary that crashed before you restart it.
 //
 // Each write notifies [Channel]. With [Options.Listen] the store is a
 // [keyring.Watcher], and a ring's Run hears of other replicas' changes at once.
 //
 // # SQLite
 //
-// Version 3.24 or later, for processes of one machine on a local disk. Writers
-// wait for each other for as long as ctx lets them. The file must be opened with
-// synchronous=FULL or EXTRA, which is SQLite's default and is checked on one
-// connection; all must have it. An in-memory database is one for each connection,
-// so its pool must have one connection only.
+// Version 3.24 or later, for the processes of one machine, on a local disk. Writers wait
+// for each other as long as ctx lets them. All connections must have synchronous=FULL,
+// which is the default, or EXTRA; Open checks one. An in-memory database belongs to one
+// connection, so its pool must have one connection only. Copy the database with VACUUM
+// INTO: cp silently leaves out what is still in the write-ahead log.
 package sqlstore
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -85,6 +88,10 @@ var (
 
 	// ErrDurability: the database may lose what it has acknowledged.
 	ErrDurability = errors.New("sqlstore: database does not keep what it acknowledges")
+
+	// ErrStandby: the connection leads to a standby, whose answer may be old. Connect
+	// to the primary; with several hosts in the URL, use target_session_attrs=read-write.
+	ErrStandby = errors.New("sqlstore: server is a standby")
 )
 
 // Options change what [Open] does. The zero Options, and nil, are right for most
@@ -135,6 +142,7 @@ type Store struct {
 	db     *sql.DB
 	name   string
 	sql    statements
+	detach chan struct{} // held by the one statement that may outlive its Swap; nil if none may
 	listen func(ctx context.Context, channel string, heard func(document string)) error
 }
 
@@ -186,7 +194,11 @@ func Open(ctx context.Context, db *sql.DB, d Dialect, name string, opts *Options
 	if err := dialect.checkDurability(ctx, db); err != nil {
 		return nil, openError(ctx, o.Table, err)
 	}
-	return &Store{db: db, name: name, sql: dialect.statements(quote(o.Table)), listen: o.Listen}, nil
+	store := &Store{db: db, name: name, sql: dialect.statements(quote(o.Table)), listen: o.Listen}
+	if dialect.exposes {
+		store.detach = make(chan struct{}, 1)
+	}
+	return store, nil
 }
 
 // openError is the error of Open for what went wrong with the table.
@@ -198,49 +210,60 @@ func openError(ctx context.Context, table string, err error) error {
 }
 
 // Load implements [keyring.Store]. A document beyond [MaxSize] is
-// [keyring.ErrDamaged], unread.
+// [keyring.ErrDamaged], unread. The answer of a standby is [ErrStandby].
 func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
 	var (
-		version string
-		size    int64
+		version sql.NullString
+		size    sql.NullInt64
 		data    []byte
+		standby bool
 	)
-	err := again(ctx, func() error {
-		return s.db.QueryRowContext(ctx, s.sql.load, MaxSize, s.name).Scan(&version, &size, &data)
+	err := retryOnConflict(ctx, func() error {
+		return s.db.QueryRowContext(ctx, s.sql.load, MaxSize, s.name).Scan(&version, &size, &data, &standby)
 	})
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return nil, "", keyring.ErrNotExist
 	case err != nil:
 		return nil, "", s.failed(ctx, "load", err)
-	case size > MaxSize:
-		return nil, "", fmt.Errorf("%w: sqlstore: %s is %d bytes, at most %d", keyring.ErrDamaged, s.name, size, MaxSize)
-	case version == "":
+	case standby:
+		return nil, "", s.failed(ctx, "load", ErrStandby)
+	case !version.Valid:
+		return nil, "", keyring.ErrNotExist
+	case size.Int64 > MaxSize:
+		return nil, "", fmt.Errorf("%w: sqlstore: %s is %d bytes, at most %d", keyring.ErrDamaged, s.name, size.Int64, MaxSize)
+	case version.String == "":
 		return nil, "", fmt.Errorf("%w: sqlstore: %s has no version", keyring.ErrDamaged, s.name)
 	}
-	return data, version, nil
+	return data, version.String, nil
 }
 
 // Swap implements [keyring.Store], in one statement.
+//
+// In PostgreSQL the statement goes on when ctx ends: Swap returns then, and the next
+// Swap of this Store waits until the statement has ended. To cancel a commit that waits
+// for a synchronous standby makes it visible although it is not replicated, so that a
+// failover loses what others have already read.
 func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, error) {
 	if len(data) == 0 || len(data) > MaxSize {
 		return "", fmt.Errorf("sqlstore: document of %d bytes, want 1 to %d", len(data), MaxSize)
+	}
+	if !utf8.ValidString(version) || strings.Contains(version, "\x00") {
+		if err := ctx.Err(); err != nil {
+			return "", s.failed(ctx, "swap", err)
+		}
+		return "", keyring.ErrConflict // a database may refuse to compare it; it is no version
 	}
 	next := rand.Text()
 	statement, args := s.sql.create, []any{s.name, next, data}
 	if version != "" {
 		statement, args = s.sql.swap, []any{next, data, s.name, version}
 	}
+	exec := s.exec
+	if s.detach != nil {
+		exec = s.execDetached
+	}
 	var written int64
-	err := again(ctx, func() error {
-		if !utf8.ValidString(version) || strings.Contains(version, "\x00") {
-			return nil // a database may refuse to compare it; it is no version
-		}
-		result, err := s.db.ExecContext(ctx, statement, args...)
-		if err != nil {
-			return err
-		}
-		written, err = result.RowsAffected()
+	err := retryOnConflict(ctx, func() (err error) {
+		written, err = exec(ctx, statement, args)
 		return err
 	})
 	switch {
@@ -250,6 +273,58 @@ func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, 
 		return "", keyring.ErrConflict
 	}
 	return next, nil
+}
+
+// exec returns the number of rows that a statement wrote.
+func (s *Store) exec(ctx context.Context, statement string, args []any) (int64, error) {
+	result, err := s.db.ExecContext(ctx, statement, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// execDetached is exec for a statement that must not be cancelled. Only the wait for the
+// turn and for a connection ends with ctx. The statement goes on in a goroutine that owns
+// copies of its arguments.
+func (s *Store) execDetached(ctx context.Context, statement string, args []any) (int64, error) {
+	select {
+	case s.detach <- struct{}{}:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("%w: an earlier statement has not ended", ctx.Err())
+	}
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		<-s.detach
+		return 0, err
+	}
+	for i, arg := range args {
+		if data, ok := arg.([]byte); ok {
+			args[i] = bytes.Clone(data) // the caller may change it after Swap has returned
+		}
+	}
+	type answer struct {
+		written int64
+		err     error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		defer func() { <-s.detach }()
+		defer conn.Close()
+		result, err := conn.ExecContext(context.WithoutCancel(ctx), statement, args...)
+		if err != nil {
+			done <- answer{0, err}
+			return
+		}
+		written, err := result.RowsAffected()
+		done <- answer{written, err}
+	}()
+	select {
+	case a := <-done:
+		return a.written, a.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }
 
 // MaxSize implements [keyring.Sizer].

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -28,6 +29,8 @@ type scripted struct {
 	answers []answer // of the next statements; then the last for ever
 	asked   int
 	sent    chan<- string // if set, takes the payload of notifications
+
+	cancelled bool // a statement that waited for release was cancelled meanwhile
 }
 
 type answer struct {
@@ -35,6 +38,8 @@ type answer struct {
 	affected int64
 	row      []driver.Value
 	hang     bool // until ctx ends, and then say err
+	standby  bool
+	release  chan struct{} // if set, wait for it, whatever ctx says
 }
 
 func (s *scripted) answer(answers ...answer) {
@@ -56,6 +61,12 @@ func (s *scripted) next(ctx context.Context) answer {
 	s.mu.Unlock()
 	if a.hang {
 		<-ctx.Done()
+	}
+	if a.release != nil {
+		<-a.release
+		s.mu.Lock()
+		s.cancelled = s.cancelled || ctx.Err() != nil
+		s.mu.Unlock()
 	}
 	return a
 }
@@ -94,11 +105,10 @@ func (c *conn) QueryContext(ctx context.Context, query string, _ []driver.NamedV
 	if a.err != nil {
 		return nil, a.err
 	}
-	r := &rows{columns: 3}
-	if a.row != nil {
-		r.rows = [][]driver.Value{a.row}
-	}
-	return r, nil
+	row := make([]driver.Value, 4) // version, size, data, whether it is a standby
+	row[3] = a.standby
+	copy(row, a.row)
+	return &rows{columns: 4, rows: [][]driver.Value{row}}, nil
 }
 
 type rows struct {
@@ -235,10 +245,52 @@ func TestCollisions(t *testing.T) {
 	}
 }
 
+// In PostgreSQL the statement of a Swap outlives its ctx, since a commit that is cancelled
+// while it waits for a standby becomes visible. The next Swap waits for it.
+func TestSwapIsNotCancelled(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		s, script := open(t, sqlstore.PostgreSQL, nil)
+		release := make(chan struct{})
+		script.answer(answer{affected: 1, release: release}, answer{affected: 1})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := s.Swap(ctx, "v", []byte("x"))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(start))
+
+		next, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = s.Swap(next, "v", []byte("y"))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "earlier statement")
+		require.Equal(t, 1, script.count())
+		_, _, err = s.Load(t.Context())
+		require.ErrorIs(t, err, keyring.ErrNotExist, "loads do not wait")
+
+		close(release)
+		synctest.Wait()
+		require.False(t, script.cancelled)
+		_, err = s.Swap(t.Context(), "v", []byte("z"))
+		require.NoError(t, err)
+	})
+}
+
+// The answer of a standby may be old, whether it has the document or not.
+func TestStandbyIsRefused(t *testing.T) {
+	s, script := open(t, sqlstore.PostgreSQL, nil)
+	for _, row := range [][]driver.Value{nil, {"v", int64(1), []byte("x")}} {
+		script.answer(answer{row: row, standby: true})
+		_, _, err := s.Load(t.Context())
+		require.ErrorIs(t, err, sqlstore.ErrStandby)
+		require.NotErrorIs(t, err, keyring.ErrNotExist)
+	}
+}
+
 // A driver that hides the end of ctx does not hide it here.
 func TestEndOfCtxShows(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		s, script := open(t, sqlstore.PostgreSQL, nil)
+		s, script := open(t, sqlstore.SQLite, nil)
 		hidden := errors.New("interrupted")
 		script.answer(answer{hang: true, err: hidden})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
