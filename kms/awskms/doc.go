@@ -1,38 +1,37 @@
-// Package awskms is AWS KMS as a [kms.Client], over the SDK's own client:
+// Package awskms uses the keys of AWS KMS.
 //
 //	config, err := config.LoadDefaultConfig(ctx)
 //	...
-//	client, err := awskms.New(kms.NewFromConfig(config), nil)
-//	mode, err := sse.NewKMS(client, "alias/photos", nil)
+//	client, err := awskms.New(kms.NewFromConfig(config), nil) // kms is the SDK's package
+//	cipher, err := sse.NewKMS(client, "alias/photos", nil)
 //
-// Region, credentials, endpoint, time limits and retries are those of the SDK's
-// client. Who asks is whoever its credentials belong to: AWS knows nothing of the
-// principal in ctx, which is for blobseal's own audit trail. Where principals have
-// permissions of their own, give each a client with its credentials.
+// The SDK's client decides on region, credentials, endpoint, time limits and
+// retries. AWS sees only its credentials: the principal in ctx is for blobseal's own
+// audit trail. If your principals have different permissions in AWS, give each one a
+// client with its own credentials.
 //
-// # What is bound
+// # Keys
 //
-// The encryption context goes to AWS KMS as its own encryption context: bound to
-// the data key, shown by CloudTrail, and at hand in key policies and grants. It
-// must be UTF-8; another one is [kms.ErrInvalid], since the wire would make two
-// contexts one.
+// Name a key by its ARN, its id, an alias or an alias ARN. Envelopes store the ARN
+// that AWS answers with, never an alias.
 //
-// Keys are named as AWS names them: by key ARN, key id, alias or alias ARN. What
-// comes back is the key ARN, never an alias, and the ARN is what envelopes store.
-// A cipher that was set up with an alias opens the objects of the key that the alias
-// means now. Before you move an alias, allow the key that it leaves in
-// sse.KMSOptions.Accept, or old objects do not open. An answer by another key than the one that was
-// asked for is refused, and so is a data key that is not 256 bits long.
+// Decrypt always names the key, so AWS refuses a ciphertext of any other key, also of
+// one in a foreign account that the credentials happen to have access to. A cipher
+// with an alias opens the objects of the key that the alias means now. Before you
+// move an alias, allow the old key in sse.KMSOptions.Accept, or its objects do not
+// open.
 //
-// Decrypt always names the key. AWS KMS then refuses a ciphertext of any other,
-// also of one in somebody else's account, that the credentials happen to have
-// permission for.
+// # Encryption context
+//
+// The encryption context becomes AWS's own: AWS binds it, CloudTrail shows it, and
+// key policies and grants can test it. It must be UTF-8, or the error is
+// [kms.ErrInvalid].
 //
 // # Permissions
 //
-// Writing and rewrapping need kms:GenerateDataKey on the key, reading and
-// rewrapping need kms:Decrypt. A statement of a key policy for a service that
-// reads the objects of one bucket, whose mode has bucket keys:
+// To write, a principal needs kms:GenerateDataKey on the key; to read, kms:Decrypt; to
+// rewrap, both. This statement of a key policy lets a role read the objects of one
+// bucket that were written with bucket keys:
 //
 //	{
 //	  "Effect": "Allow",
@@ -42,37 +41,32 @@
 //	  "Condition": {"StringEquals": {"kms:EncryptionContext:blobseal:object": "photos"}}
 //	}
 //
-// The permission is that on the key, also where an alias named it. A change of a
-// policy or of a key's state takes AWS a while, seconds as a rule, to be seen
-// everywhere.
+// AWS checks the permission on the key, also if an alias named it. A change of a
+// policy or a key's state takes seconds to reach all of AWS.
 //
-// # Errors, retries and time limits
+// # Errors and retries
 //
-// Throttling, answers of 5xx, connections that fail, time limits of the SDK's
-// client and answers that make no sense are [kms.ErrUnavailable]. The SDK has then
-// tried again by itself already, three times in all by default, so a loop of the
-// caller's own multiplies that. A disabled key is [kms.ErrDisabled]; one that is
-// pending deletion or import, or whose key store is disconnected,
-// [kms.ErrPendingDeletion]; a key that is gone or of another region
-// [kms.ErrNotFound]; a refusal by policy, and credentials that AWS does not take,
-// [kms.ErrDenied]. What the SDK returned is wrapped beside the kind. What it could
-// not even send, for want of credentials or a region say, is passed on without one.
+// Throttling, 5xx answers, failed connections and the SDK's own time limits are
+// [kms.ErrUnavailable]. The SDK has retried these already, by default three times in
+// all, so a loop of your own multiplies that. A key that is pending deletion or
+// import, or whose key store is disconnected, is [kms.ErrPendingDeletion]. A key of
+// another region is [kms.ErrNotFound]. Credentials that AWS rejects are
+// [kms.ErrDenied]. The SDK's error is wrapped. A request that could not be sent, for
+// example for lack of credentials, has no kind.
 //
-// ctx bounds the whole of a call, with all retries. Without a deadline in it the
-// limits are the SDK's, and these are long: give it one.
+// ctx bounds a call with all its retries. The SDK's own limits are long, so pass a
+// ctx with a deadline.
 //
 // # Cost
 //
-// A call is one round trip and one billed request, and counts against the
-// account's quota for cryptographic operations in the region: one for each object
-// that is written or opened. [kms.NewCache] in front makes that one for each
-// principal, key and context in five minutes. There is no [kms.Authorizer] here,
-// for asking AWS whether it would allow a use costs as much as the use, so with a
-// cache a disabled key goes on working for that long.
+// Each call is a round trip, a billed request, and counts against the account's quota
+// in the region. [kms.NewCache] reduces that to one call for each principal, key and
+// context in five minutes. AWS cannot be asked for permission without a billed
+// request, so the client is no [kms.Authorizer]: a cache serves a disabled key until its
+// results expire.
 //
 // # Secrets
 //
-// A data key passes through buffers of the SDK and of TLS, which nobody clears.
-// The client's calls are never logged with the body of their responses, whatever
-// the SDK's client is told to log.
+// The SDK and TLS do not erase their buffers, which hold data keys. The client
+// never lets the SDK log response bodies, whatever its ClientLogMode is.
 package awskms

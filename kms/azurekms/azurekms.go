@@ -14,16 +14,16 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// Options are the options of [New].
+// Options are for [New]. With RSA keys leave them nil.
 type Options struct {
 	// Algorithm wraps new data keys: RSA-OAEP-256 if it is empty, or A256KW for
-	// 256-bit symmetric keys, which only a Managed HSM has. Data keys of both are
-	// decrypted, whatever is set here.
+	// 256-bit symmetric keys, which only a Managed HSM has. The client decrypts data
+	// keys of both.
 	Algorithm azkeys.EncryptionAlgorithm
 
-	// FormerVaults are the URLs of vaults whose keys were restored into the
-	// client's, such as "https://photos.vault.azure.net". Ids of keys in them stand
-	// for the keys of the same name and version here.
+	// FormerVaults are the URLs of vaults whose keys you restored into the client's
+	// vault, such as "https://photos.vault.azure.net". An id of a key there means
+	// the key with the same name and version here.
 	FormerVaults []string
 }
 

@@ -25,8 +25,8 @@ const (
 	sealedSize = 56 + 32 + 16 // head, data key and tag
 )
 
-// algorithms are those that hold one key and are not broken, by their numbers. The
-// number in a ciphertext is not authentic; all of these refuse what another made.
+// algorithms are by their numbers in ciphertexts. A number is not authentic, but each
+// algorithm refuses what another one wrapped.
 var algorithms = map[uint8]azkeys.EncryptionAlgorithm{
 	1: azkeys.EncryptionAlgorithmRSAOAEP256,
 	2: azkeys.EncryptionAlgorithmA256KW,
@@ -52,7 +52,7 @@ func (c ciphertext) marshal() ([]byte, error) {
 	return b.Bytes()
 }
 
-// parseCiphertext returns false for what marshal does not write.
+// parseCiphertext is the inverse of marshal. It returns false for anything else.
 func parseCiphertext(data []byte) (c ciphertext, ok bool) {
 	s := cryptobyte.String(data)
 	var (

@@ -1,86 +1,69 @@
-// Package azurekms makes a [kms.Client] of the keys in an Azure Key Vault or a
-// Managed HSM, over Azure's own client.
+// Package azurekms uses the keys of an Azure Key Vault or Managed HSM.
 //
 //	credential, err := azidentity.NewDefaultAzureCredential(nil)
 //	...
 //	keys, err := azkeys.NewClient("https://photos.vault.azure.net", credential, nil)
 //	...
 //	client, err := azurekms.New(keys, nil)
-//	...
-//	mode, err := sse.NewKMS(client, "photos-key", nil)
+//	cipher, err := sse.NewKMS(client, "photos-key", nil)
 //
-// The client keeps its credential, cloud, transport, retries and logs.
+// Azure's client decides on credential, cloud, transport and retries. Azure sees only
+// its credential: the principal in ctx is for blobseal's own audit trail.
 //
-// # What is bound, and by whom
+// # Keys
 //
-// Key Vault wraps and unwraps keys, and that is all: it makes no data keys and has
-// no associated data. So the encryption context is bound here. A data key's
-// ciphertext is in two layers: a random wrapping key of its own, which Key Vault
-// wraps; and the data key, sealed under the wrapping key together with its context,
-// as a message of c2sp.org/chunked-encryption@v1 like everything that blobseal
-// seals. Another context, another key and a changed byte are [kms.ErrCiphertext],
-// as with services that bind contexts themselves, and the object's own seal in
-// package sse binds it once more.
-//
-// What Key Vault does not see, it can neither decide by nor write down: its roles
-// and logs know the key, the caller and the operation, and no context. Put
-// [audit.NewClient] in front to have contexts in a trail.
-//
-// With an RSA key, who may read the public key can wrap without asking: Azure
-// says so of its own roles. Then whoever has it and can also write to the object
-// store can make objects that open. They cannot read any, nor change one that
-// exists without replacing it. Where that matters, use a symmetric key of a Managed
-// HSM ([Options.Algorithm]), or keep the permission to read keys (get) and the
-// store apart.
-//
-// # Keys, versions and ids
-//
-// The id of a key is what Azure calls its identifier, with the version:
+// Name a key as "photos-key" for its newest version, as "photos-key/VERSION", or by its
+// identifier, with or without version:
 //
 //	https://photos.vault.azure.net/keys/photos-key/0123456789abcdef0123456789abcdef
 //
-// Objects store it, so that a rotation leaves them as they are: Key Vault keeps the
-// old versions, and each object is opened by its own. New data keys may be asked
-// for by the identifier with or without the version, by "photos-key" for the newest
-// version, or by "photos-key/VERSION". The ciphertext names the version too, so
-// that these names decrypt as well. Use one with a version to hold on to it.
+// Envelopes store the identifier with the version. All versions of a key are one
+// key: after a rotation, new objects use the new version and old ones open under
+// theirs, whichever name you set.
 //
-// A client asks its own vault only, whatever an id says, and tells by the answer
-// whether the id was of this vault: one of another is [kms.ErrNotFound]. A backup
-// of a key that was restored into another vault keeps name and versions: a client
-// of that one opens the objects of the first with [Options.FormerVaults].
+// A client asks its own vault only, whatever an id says. An id of another vault is
+// [kms.ErrNotFound]. If you restored keys from another vault, which keeps their names and
+// versions, name that vault in [Options.FormerVaults].
+//
+// # Encryption context
+//
+// Key Vault wraps keys. It makes no data keys and binds no context, so this package
+// binds it: Key Vault wraps a random key, which is used once, and [kms.SealDataKey]
+// seals the data key and its context under that. Azure's roles and logs see key, caller and
+// operation, but no context. To record contexts, use package kms/audit.
+//
+// Whoever may read the public key of an RSA key can wrap without asking Azure. If they
+// can also write to the object store, they can plant objects that open. They cannot
+// read objects. To prevent that, use a symmetric key of a Managed HSM
+// ([Options.Algorithm]), or let nobody read keys (the permission get) who can write
+// to the store.
 //
 // # Roles
 //
-// "Key Vault Crypto Service Encryption User" on the key or the vault (in a Managed
-// HSM "Managed HSM Crypto Service Encryption User") allows what this package does,
-// and reading the key, which it does not do. To tell who encrypts from who
-// decrypts, make roles of one action each:
+// "Key Vault Crypto Service Encryption User", for a Managed HSM "Managed HSM Crypto
+// Service Encryption User", allows what this package does, and reading keys, which it
+// does not do. To tell writers from readers, make roles with one action each:
 //
 //	Microsoft.KeyVault/vaults/keys/wrap/action    GenerateDataKey
 //	Microsoft.KeyVault/vaults/keys/unwrap/action  Decrypt
 //
-// With access policies these are wrapKey and unwrapKey. The key's own key_ops must
-// have them. Azure decides by the credential: the principal in ctx
-// ([kms.WithPrincipal]) is for caches and the audit trail, and Azure does not see it.
+// In access policies, these are wrapKey and unwrapKey. The key's own key_ops must
+// include them.
 //
-// # Errors, retries and time
+// # Errors and retries
 //
 // A disabled key, and one before or after its validity, is [kms.ErrDisabled]; an
-// expired key still unwraps. A deleted key is [kms.ErrNotFound], also while it can
-// be recovered, since Azure says the same of both. Other 403s and 401s are
-// [kms.ErrDenied]. Throttling (429), failures (5xx), a vault out of reach, a
-// credential that gives no token and an answer that is not Azure's are
-// [kms.ErrUnavailable]. Other refusals are [kms.ErrCiphertext] of Decrypt and
-// [kms.ErrInvalid] of GenerateDataKey. Azure's own error is there for [errors.As].
+// expired key still unwraps. A deleted key is [kms.ErrNotFound], even while it can be
+// recovered, because Azure does not tell the two apart. Throttling, 5xx answers, a
+// credential that yields no token and answers that are not Azure's are
+// [kms.ErrUnavailable]. Azure's error is wrapped.
 //
-// The SDK tries again as it is configured: by default three times, after 0.8
-// seconds and more, and as long as Azure asks. This package adds no attempts. ctx
-// bounds all of them and the pauses between. The SDK has callers wait for a token
-// that another of them fetches, without regard to ctx; a call whose ctx ends
-// meanwhile returns nevertheless, and a goroutine waits for the SDK and clears what
-// it returns.
+// The SDK retries as configured: by default three times, after 0.8 seconds and more.
+// ctx bounds a call with all its retries. While the SDK waits for a token that another
+// call fetches, it ignores ctx. The call returns at the end of ctx all the same, and a
+// goroutine stays until the SDK returns.
 //
-// The SDK's log of bodies (policy.LogOptions.IncludeBody) would hold keys: leave it
-// off.
+// # Secrets
+//
+// Leave policy.LogOptions.IncludeBody off: bodies hold keys.
 package azurekms

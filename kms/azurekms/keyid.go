@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// keyID is what the id of a key says.
+// keyID is the parsed id of a key.
 type keyID struct {
 	vault   string // the host, in lower case; empty for the client's own
 	name    string
@@ -17,8 +17,8 @@ var (
 	vaultURL   = regexp.MustCompile(`^https://([0-9A-Za-z.-]+(?::[0-9]+)?)/?$`)
 )
 
-// parseKeyID returns false for what is no id of a key. What it accepts is safe in
-// the path of a request.
+// parseKeyID returns false for anything but the id of a key. Ids that it accepts are
+// safe in the path of a request.
 func parseKeyID(s string) (keyID, bool) {
 	parts := identifier.FindStringSubmatch(s)
 	if parts == nil {
@@ -39,8 +39,8 @@ func (id keyID) String() string {
 	return s
 }
 
-// matches reports whether id, with the version that was asked for, is the key that
-// answered. Azure takes names and versions without regard to case.
+// matches reports whether answered is the key that id asks for. Azure compares names
+// and versions without regard to case.
 func (id keyID) matches(answered keyID) bool {
 	return strings.EqualFold(id.name, answered.name) &&
 		(id.version == "" || strings.EqualFold(id.version, answered.version)) && answered.version != ""

@@ -1,74 +1,67 @@
-// Package gcpkms is Google Cloud KMS as a [kms.Client], over Google's own client:
+// Package gcpkms uses the keys of Google Cloud KMS.
 //
 //	google, err := kms.NewKeyManagementClient(ctx) // of cloud.google.com/go/kms/apiv1
 //	...
 //	client, err := gcpkms.New(google)
-//	mode, err := sse.NewKMS(client, "projects/p/locations/l/keyRings/r/cryptoKeys/photos", nil)
+//	cipher, err := sse.NewKMS(client, "projects/p/locations/l/keyRings/r/cryptoKeys/photos", nil)
 //
-// Credentials, endpoint, time limits and retries are those of Google's client,
-// over gRPC or REST. Who asks is whoever its credentials belong to: Google knows
-// nothing of the principal in ctx, which is for blobseal's own audit trail. Where
-// principals have permissions of their own, give each a client with its
-// credentials.
+// Google's client decides on credentials, endpoint, time limits and retries, over gRPC
+// or REST. Google sees only its credentials: the principal in ctx is for blobseal's own
+// audit trail. If your principals have different permissions at Google, give each one
+// a client with its own credentials.
 //
-// # Data keys
+// # Keys
 //
-// Google Cloud KMS encrypts and makes no data keys. A data key is 32 random bytes
-// from this process, which the service encrypts: its plaintext goes out in the
-// request where with other services it comes in with the answer.
+// Name a key of purpose ENCRYPT_DECRYPT by its resource name, without a version.
+// Google encrypts under the primary version and finds the version of a ciphertext by
+// itself, so a rotation needs nothing from you. [kms.Report] has the version that
+// encrypted; Google does not say which one decrypted. There are no aliases.
 //
-// Keys are of purpose ENCRYPT_DECRYPT and named by their resource names, as above.
-// A version of a key is no key here, [kms.ErrInvalid]: Google encrypts under the
-// primary version, finds the version of a ciphertext by itself, and so rotates
-// keys without anybody's help. [kms.Report] has the version that encrypted; Google
-// does not tell which one decrypted. There are no aliases.
+// Google makes no data keys. This package draws 32 random bytes and Google encrypts
+// them. Ciphertexts are the same as those of package tinkkms with Google's Tink
+// integration, and open there.
 //
-// # What is bound
+// # Encryption context
 //
-// The encryption context is the additional authenticated data, as
-// [kms.Context.AssociatedData] encodes it. So it is in package tinkkms, whose data
-// keys open here by the key's resource name. Google takes 64 KiB of it, and 8 KiB for keys in an
-// HSM, where the data key counts too.
+// Google binds the encryption context as additional authenticated data, in the
+// encoding of [kms.Context.AssociatedData]. It takes up to 64 KiB, or 8 KiB
+// together with the data key if the key is in an HSM. IAM conditions cannot test it.
 //
-// Every request has the CRC32C of what it carries, which Google checks and says
-// so; every answer is checked against its own. What does not match, or was not
-// checked, is refused as [kms.ErrUnavailable], so that no object is written under
-// a data key that was damaged on the way. So is an answer of another key.
+// Requests and answers carry CRC32C checksums. If one does not match, or Google did
+// not verify it, the error is [kms.ErrUnavailable], so no object is written under a
+// data key that was damaged on the way.
 //
 // # Permissions
 //
-// Writing and rewrapping need cloudkms.cryptoKeyVersions.useToEncrypt on the key,
-// of the role roles/cloudkms.cryptoKeyEncrypter; reading and rewrapping need
-// cloudkms.cryptoKeyVersions.useToDecrypt, of roles/cloudkms.cryptoKeyDecrypter.
-// No condition can be put on the context. A change of a permission takes seconds
-// to be seen everywhere, and a version that was disabled may work for hours.
+// To write, a principal needs cloudkms.cryptoKeyVersions.useToEncrypt on the key
+// (roles/cloudkms.cryptoKeyEncrypter); to read, cloudkms.cryptoKeyVersions.useToDecrypt
+// (roles/cloudkms.cryptoKeyDecrypter); to rewrap, both. A change of a permission takes
+// seconds to reach all of Google. A version that was disabled may keep working for
+// hours.
 //
-// # Errors, retries and time limits
+// # Errors and retries
 //
-// Exhausted quotas, outages, errors on Google's side, time limits of Google's
-// client and answers that make no sense are [kms.ErrUnavailable]. A key whose
-// version is disabled is [kms.ErrDisabled]; one that is scheduled for destruction,
-// destroyed or not yet there [kms.ErrPendingDeletion]; one that does not exist
-// [kms.ErrNotFound], or [kms.ErrDenied] for a caller without permission to know.
-// Refused credentials are ErrDenied too. Google says of a ciphertext that is
-// damaged, or of another key or context, that an argument is invalid: that is
-// [kms.ErrCiphertext]. What Google's client returned is wrapped beside the kind.
+// Exhausted quotas, outages and the time limits of Google's client are
+// [kms.ErrUnavailable]. A key whose version is destroyed, or scheduled for that, or not
+// generated yet, is [kms.ErrPendingDeletion]. A key that does not exist is
+// [kms.ErrNotFound], or [kms.ErrDenied] for a caller who may not know. Credentials that
+// Google rejects are ErrDenied. Google answers "invalid argument" to a ciphertext that is
+// damaged or of another key or context: that is [kms.ErrCiphertext]. Google's error is
+// wrapped.
 //
-// ctx bounds the whole of a call, with all retries. Google's client tries again
-// while the service is down, until ctx ends or, if it has no deadline, for a
-// minute: give it a deadline, or a client with other CallOptions.
+// ctx bounds a call with all its retries. While the service is down, Google's client
+// retries until ctx ends, or for a minute if ctx has no deadline: pass a ctx with a
+// deadline, or set other CallOptions.
 //
 // # Cost
 //
-// A call is one round trip and one billed operation, and counts against the
-// project's quota for cryptographic requests: one for each object that is written
-// or opened. [kms.NewCache] in front makes that one for each principal, key and
-// context in five minutes. There is no [kms.Authorizer] here, so with a cache a
-// disabled key goes on working for that long.
+// Each call is a round trip, a billed operation, and counts against the project's quota.
+// [kms.NewCache] reduces that to one call for each principal, key and context in five
+// minutes. The client is no [kms.Authorizer], so a cache serves a disabled key until
+// its results expire.
 //
 // # Secrets
 //
-// A data key passes through buffers of gRPC and of TLS, which nobody clears.
-// Google's client logs whole messages, and so data keys, if its logger is at the
-// level debug, as with GOOGLE_SDK_GO_LOGGING_LEVEL=debug: leave that off.
+// gRPC and TLS do not erase their buffers, which hold data keys. Google's client logs
+// whole messages at level debug: do not set GOOGLE_SDK_GO_LOGGING_LEVEL=debug.
 package gcpkms

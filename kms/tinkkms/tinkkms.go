@@ -1,22 +1,22 @@
-// Package tinkkms makes a [kms.Client] of what Tink calls an AEAD: one that Tink
-// itself made, or one of a remote key service from any of Tink's integrations,
-// such as tink-go-awskms, tink-go-gcpkms and tink-go-hcvault.
+// Package tinkkms uses any Tink AEAD as a key service: one in your process, or one
+// of a remote service from a Tink integration such as tink-go-awskms, tink-go-gcpkms or
+// tink-go-hcvault.
 //
-// A data key is 32 random bytes, made here and encrypted by the AEAD. Its
-// encryption context is the associated data, as [kms.Context.AssociatedData] encodes
-// it. Remote services bound associated data: AWS KMS to about 4000 bytes here,
-// Google's to 64 KiB.
+//	client, err := tinkkms.New(aead, "photos", nil)
+//	cipher, err := sse.NewKMS(client, "photos", nil)
+//
+// A data key is 32 random bytes that the AEAD encrypts. The encryption context is the
+// associated data, in the encoding of [kms.Context.AssociatedData]. Remote services
+// bound its size: AWS KMS to about 4,000 bytes, Google Cloud KMS to 64 KiB.
 //
 // # Errors
 //
-// An AEAD says that something went wrong, and not what. The client knows what
-// became of ctx, and passes errors of package kms through. Of the others it takes
-// those of the network, and those that call themselves timeouts or temporary, for
-// [kms.ErrUnavailable]; else a failed encryption for the same, since it has no
-// input that could be wrong; and else a failed decryption for [kms.ErrCiphertext].
-// For an AEAD in this process that is exact. For a remote service it may call an
-// outage a damaged ciphertext, or a denial an outage: give [Options.Classify],
-// which knows the errors of the service's SDK.
+// An AEAD says that it failed, but not why. Errors of package kms stay as they are.
+// Network errors, and errors with Timeout or Temporary, are [kms.ErrUnavailable]. So is
+// any other failure to encrypt, because no input can be wrong. Any other failure to
+// decrypt is [kms.ErrCiphertext]. For an AEAD in your process that is exact. For a remote
+// service it can take an outage for a damaged ciphertext, or a denial for an outage: set
+// [Options.Classify] to a function that knows the errors of the service's SDK.
 package tinkkms
 
 import (
@@ -31,7 +31,7 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// KMSClient gives AEADs to key URIs. It is Tink's registry.KMSClient.
+// KMSClient returns AEADs for key URIs. Tink's registry.KMSClient is one.
 type KMSClient interface {
 	// Supported reports whether keyURI is of the client's service.
 	Supported(keyURI string) bool
@@ -39,16 +39,16 @@ type KMSClient interface {
 	GetAEAD(keyURI string) (tink.AEAD, error)
 }
 
-// Options are the options of [New] and [NewFromKMSClient].
+// Options are for [New] and [NewFromKMSClient]. For an AEAD in your process leave
+// them nil.
 type Options struct {
-	// Classify returns the kind of an error that the AEAD, or GetAEAD, returned for
-	// op: one of the errors of package kms, or nil to leave it to the rules of this
-	// package. It is not asked about errors after the end of ctx, nor about those
-	// that are of package kms already.
+	// Classify returns the kind, an error of package kms, of an error that the AEAD or
+	// GetAEAD returned for op. If it returns nil, the rules of this package apply.
+	// Classify is not called after the end of ctx, nor for errors of package kms.
 	Classify func(op kms.Operation, err error) error
 }
 
-// Client is a [kms.Client] over AEADs. It is safe for concurrent use if they are.
+// Client is a [kms.Client] for AEADs. It is safe for concurrent use if they are.
 type Client struct {
 	find func(keyID string) (tink.AEADWithContext, error)
 	opts Options
@@ -59,12 +59,11 @@ var (
 	_ kms.KeyComparer = (*Client)(nil)
 )
 
-// New returns a client of one key, aead, under the name keyID. Any other key id is
-// [kms.ErrNotFound]. The name is not bound to ciphertexts: it may change.
-// nil opts means the rules of this package for errors.
+// New returns a client for one key, aead, with the name keyID. Any other key id is
+// [kms.ErrNotFound]. Envelopes store the name.
 func New(aead tink.AEADWithContext, keyID string, opts *Options) (*Client, error) {
 	if aead == nil || keyID == "" {
-		return nil, fmt.Errorf("tinkkms: %w: an AEAD and a key id are required", kms.ErrInvalid)
+		return nil, fmt.Errorf("tinkkms: %w: New needs an AEAD and a key id", kms.ErrInvalid)
 	}
 	return newClient(opts, func(id string) (tink.AEADWithContext, error) {
 		if id != keyID {
@@ -74,23 +73,20 @@ func New(aead tink.AEADWithContext, keyID string, opts *Options) (*Client, error
 	}), nil
 }
 
-// NewFromKMSClient returns a client of all keys of a Tink KMS client: a key id is
-// a key URI. Key ids that client does not support, or has no AEAD for, are
-// [kms.ErrNotFound]. GetAEAD is called for each operation; in Tink's integrations
-// that makes no request.
+// NewFromKMSClient returns a client for all keys of a Tink KMS client. A key id is a
+// key URI. A URI that client does not support, or has no AEAD for, is
+// [kms.ErrNotFound]. Each operation calls GetAEAD, which makes no request in Tink's
+// integrations.
 //
-// Key ids of stored objects come back from where they are stored. Make the client
-// with a URI prefix of your own keys, as Tink's integrations let you, so that
-// nobody who can write there has it ask another key.
+// Give client a URI prefix of your own keys, if the integration takes one, so that it
+// never asks for a foreign key.
 //
-// If the client's AEADs implement [tink.AEADWithContext], they get ctx. Those that
-// do not cannot be stopped: after the end of ctx the call returns, and a goroutine
-// waits for the AEAD's own end and clears what it returns.
-//
-// nil opts means the rules of this package for errors.
+// If an AEAD implements [tink.AEADWithContext], it gets ctx. Other AEADs cannot be
+// stopped: at the end of ctx the call returns, and a goroutine stays until the AEAD
+// returns.
 func NewFromKMSClient(client KMSClient, opts *Options) (*Client, error) {
 	if client == nil {
-		return nil, fmt.Errorf("tinkkms: %w: a KMS client is required", kms.ErrInvalid)
+		return nil, fmt.Errorf("tinkkms: %w: NewFromKMSClient needs a KMS client", kms.ErrInvalid)
 	}
 	return newClient(opts, func(keyURI string) (tink.AEADWithContext, error) {
 		if keyURI == "" || !client.Supported(keyURI) {
@@ -205,7 +201,7 @@ func (c *Client) kindOf(ctx context.Context, op kms.Operation, err, otherwise er
 	return otherwise
 }
 
-// known reports whether err is of package kms already.
+// known reports whether err has a kind of package kms.
 func known(err error) bool {
 	for _, kind := range []error{
 		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid, kms.ErrUnavailable,
@@ -217,7 +213,7 @@ func known(err error) bool {
 	return false
 }
 
-// transient reports whether err is of the network, or says that it will pass.
+// transient reports whether err is a network error, or says that it is temporary.
 func transient(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, context.Canceled) { // not by us
 		return true
@@ -236,8 +232,8 @@ func transient(err error) bool {
 	return ok && temporary.Temporary()
 }
 
-// abandonable gives up an AEAD that has no ctx when the caller's ends. The
-// goroutine of an abandoned call ends when the AEAD does.
+// abandonable stops waiting for an AEAD without ctx when the caller's ctx ends. The
+// goroutine of an abandoned call ends when the AEAD returns.
 type abandonable struct{ aead tink.AEAD }
 
 func (a abandonable) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
@@ -253,7 +249,7 @@ func (a abandonable) DecryptWithContext(ctx context.Context, ciphertext, associa
 	return abandon(ctx, func() ([]byte, error) { return a.aead.Decrypt(own, associatedData) })
 }
 
-// abandon returns what call does, or ctx's error once ctx has ended.
+// abandon returns what call returns, or ctx's error if ctx ends first.
 func abandon(ctx context.Context, call func() ([]byte, error)) ([]byte, error) {
 	if ctx.Done() == nil {
 		return call()

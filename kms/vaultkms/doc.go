@@ -1,85 +1,71 @@
-// Package vaultkms makes a [kms.Client] of the Transit engine of HashiCorp Vault
-// or OpenBao, over Vault's own client.
+// Package vaultkms uses the keys of the Transit engine of HashiCorp Vault or OpenBao.
 //
 //	vault, err := api.NewClient(api.DefaultConfig()) // VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, ...
 //	...
 //	client, err := vaultkms.New(vault, nil)
-//	...
-//	mode, err := sse.NewKMS(client, "photos", nil)
+//	cipher, err := sse.NewKMS(client, "photos", nil)
 //
-// The client keeps its token, namespace, TLS, timeouts, retries and rate limit;
-// whoever made it renews the token, with Vault's LifetimeWatcher or an agent. Each
-// call uses the token of that moment.
+// Vault's client decides on token, namespace, TLS, time limits, retries and rate limit.
+// Renew its token yourself, with Vault's LifetimeWatcher or an agent. Vault sees only
+// the token: the principal in ctx is for caches and blobseal's own audit trail.
 //
 // # Keys
 //
-// A key is an AEAD key of Transit that was made with derived=true:
+// Make each key with derived=true:
 //
 //	vault write -f transit/keys/photos derived=true
 //
-// A derived key is a different one for each context, so that Vault itself binds
-// the encryption context of [kms.Context]: another context is
-// [kms.ErrCiphertext]. A key that is not derived takes a context, ignores it
-// and says nothing. So the client reads each key's description before its first
-// use, and again every five minutes and after every failure, and refuses keys that
-// are not derived with [kms.ErrInvalid]. Transit's other parameter, the associated
-// data, would not do: the request for a data key has none and ignores one, and
-// Transit's rewrap drops it.
+// A derived key binds the encryption context. A key that is not derived ignores it
+// without an error, so the client reads a key's description before its first use, every
+// five minutes, and after a failure, and refuses a key that is not derived with
+// [kms.ErrInvalid].
 //
-// What Vault gets is what [kms.Context.AssociatedData] returns.
+// Name a key by its name or its path: "photos" or "transit/keys/photos". Envelopes
+// store the path. A path in another mount is [kms.ErrNotFound]. Transit has no aliases.
+// The namespace is that of Vault's client, or the beginning of [Options.Mount].
 //
-// The id of a key is its path, "transit/keys/photos". Its name alone, "photos",
-// stands for the key in this client's mount. Objects store the path, and a client
-// of another mount says [kms.ErrNotFound] to it rather than to ask a key that
-// happens to have the same name. An alias that moves does not exist in Transit: a
-// name is a key for as long as that exists. A namespace is the client's or the
-// beginning of the mount's path, see [Options].
+// Transit makes the data keys (datakey/plaintext). The client does not call encrypt,
+// which would create a missing key for a token that may.
 //
-// Data keys are made by Transit (datakey/plaintext), and not here and then
-// encrypted: Transit's encrypt makes a key that does not exist, for a token that
-// may do so, where datakey refuses; and who may make data keys is a permission of
-// its own. Vault's random source, which may be an HSM's, makes them.
+// # Encryption context
+//
+// Transit derives the key for each data key from the parameter context, which is
+// [kms.Context.AssociatedData]. Transit's other parameter, associated_data, would
+// not do: requests for data keys do not have it, and Transit's rewrap drops it. Vault's
+// audit log shows contexts as HMACs.
 //
 // # Policies
 //
-// Who encrypts objects needs, in Vault's ACL:
+// Writers need, in Vault's ACL:
 //
 //	path "transit/keys/photos"              { capabilities = ["read"] }
 //	path "transit/datakey/plaintext/photos" { capabilities = ["update"] }
 //
-// Who decrypts them needs:
+// Readers need:
 //
 //	path "transit/keys/photos"    { capabilities = ["read"] }
 //	path "transit/decrypt/photos" { capabilities = ["update"] }
 //
-// Reading a key of these types shows its settings and the ages of its versions,
-// and no key. Vault decides by the client's token: the principal in ctx
-// ([kms.WithPrincipal]) is for caches and the audit trail, and Vault does not see
-// it. In Vault's audit log contexts and plaintexts are HMACs.
+// Reading a key shows its settings and the ages of its versions, not the key.
 //
-// # Rotation, and the end of keys
+// # Rotation and deletion
 //
-// Transit keeps the versions of a key. A rotation (vault write -f
-// transit/keys/photos/rotate, or auto_rotate_period) gives new data keys the new
-// version, whose number is in their ciphertext, "vault:v2:...", and in
-// [kms.Report]. Older ones keep opening until min_decryption_version passes them:
-// then they are [kms.ErrDisabled], and open again when it is lowered. A key that
-// was deleted (which needs deletion_allowed) is [kms.ErrNotFound], for ever. One
-// that OpenBao has soft-deleted is [kms.ErrPendingDeletion]. Transit cannot disable
-// a key otherwise; take the permission away, which is [kms.ErrDenied].
+// After a rotation (vault write -f transit/keys/photos/rotate, or auto_rotate_period),
+// new data keys use the new version. Old versions still decrypt, until
+// min_decryption_version passes them: then they are [kms.ErrDisabled], and can be
+// enabled by lowering it. A deleted key is [kms.ErrNotFound], for ever. A key that OpenBao has
+// soft-deleted is [kms.ErrPendingDeletion]. Transit cannot disable a key otherwise: take
+// the permission away.
 //
-// # Errors, retries and time
+// # Errors and retries
 //
-// A 403 is [kms.ErrDenied], also for a token that is missing or has expired; Vault
-// says it of keys that do not exist too, to those who may not know. A 404, and a
-// key that Transit does not find, is [kms.ErrNotFound]. Vault that is sealed, in
-// standby, over a quota (429), failing (5xx) or out of reach is
-// [kms.ErrUnavailable], and so is an answer that is not Vault's. Other refusals
-// are [kms.ErrCiphertext] of Decrypt and [kms.ErrInvalid] of GenerateDataKey.
-// Vault's own error is there for [errors.As].
+// A 403 is [kms.ErrDenied], also for a token that is missing or has expired, and for a
+// key that does not exist if the token may not know. A Vault that is sealed, in standby,
+// over a quota, failing or out of reach is [kms.ErrUnavailable], and so is an answer that
+// is not Vault's. Other refusals are [kms.ErrCiphertext] for Decrypt and [kms.ErrInvalid]
+// for GenerateDataKey. Vault's error is wrapped.
 //
-// The client tries again as it is configured: by default twice, after about a
-// second each, and gives up after 60 seconds. This package adds no attempts. ctx
-// bounds all of them and the pauses between, but not a look-up of SRV records, if
-// the client is told to make them.
+// Vault's client retries as configured: by default twice, after about a second each,
+// for at most 60 seconds. ctx bounds a call with all its retries, but not a look-up of
+// SRV records, if the client makes one.
 package vaultkms

@@ -24,7 +24,7 @@ const (
 	maxResponse = 1 << 20
 )
 
-// Options are the options of [New].
+// Options are for [New]. Leave them nil if Transit is mounted at "transit".
 type Options struct {
 	// Mount is the path at which Transit is mounted, "transit" if it is empty. It
 	// may begin with a namespace, relative to the client's: "teams/photos/transit".
