@@ -91,7 +91,7 @@ func run() error {
 
 // run makes the service, has it run for that long, and reports.
 func (f *fleet) run(ctx context.Context, replicas int, d time.Duration) error {
-	s, err := f.open(ctx, slog.Default(), true)
+	s, err := f.open(ctx, slog.New(slog.DiscardHandler), true)
 	if err != nil {
 		return err
 	}
