@@ -32,8 +32,8 @@ type foreign struct{ sse.Cipher }
 // refuses is explained with the rule, and leaves no trace.
 func TestPolicy(t *testing.T) {
 	ctx := context.Background()
-	fake := kmstest.NewFake("a", "b")
-	fake.SetAlias("alias/b", "b")
+	fake := kmstest.NewFake("arn:a", "arn:b")
+	fake.SetAlias("alias/b", "arn:b")
 	newKey := func(id string) *sse.KMS {
 		cipher, err := sse.NewKMS(fake, id, nil)
 		require.NoError(t, err)
@@ -48,19 +48,19 @@ func TestPolicy(t *testing.T) {
 		late    bool // only the key tells
 	}{
 		{"default", blob.Policy{}, nil, blob.RuleModes, false, false},
-		{"another mode", blob.Policy{}, newKey("a"), blob.RuleModes, false, false},
-		{"a mode that is named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeKMS}}, newKey("a"), blob.RuleModes, false, false},
-		{"a mode that is not named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, newKey("a"), blob.RuleModes, true, false},
-		{"a foreign cipher of that mode", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, foreign{newKey("a")}, blob.RuleModes, true, true},
+		{"another mode", blob.Policy{}, newKey("arn:a"), blob.RuleModes, false, false},
+		{"a mode that is named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeKMS}}, newKey("arn:a"), blob.RuleModes, false, false},
+		{"a mode that is not named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, newKey("arn:a"), blob.RuleModes, true, false},
+		{"a foreign cipher of that mode", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, foreign{newKey("arn:a")}, blob.RuleModes, true, true},
 		{"customer", blob.Policy{}, newCustomer(t, 1), blob.RuleCustomerKeys, true, false},
 		{"customer, foreign", blob.Policy{}, foreign{newCustomer(t, 1)}, blob.RuleModes, true, true},
 		{"customer, allowed", blob.Policy{AllowCustomerKeys: true}, newCustomer(t, 1), blob.RuleCustomerKeys, false, false},
 		{"customer, named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeCustomer}}, newCustomer(t, 1), blob.RuleCustomerKeys, false, false},
 		{"customer, only others named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, newCustomer(t, 1), blob.RuleCustomerKeys, true, false},
-		{"a key that is named", blob.Policy{KMSKeys: []string{"a"}}, named{newKey("a"), "a"}, blob.RuleKMSKeys, false, false},
-		{"a key that is not named", blob.Policy{KMSKeys: []string{"a"}}, named{newKey("b"), "b"}, blob.RuleKMSKeys, true, false},
-		{"a key behind an alias", blob.Policy{KMSKeys: []string{"a"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
-		{"a named key behind an alias", blob.Policy{KMSKeys: []string{"b"}}, newKey("alias/b"), blob.RuleKMSKeys, false, false},
+		{"a key that is named", blob.Policy{KMSKeys: []string{"arn:a"}}, named{newKey("arn:a"), "arn:a"}, blob.RuleKMSKeys, false, false},
+		{"a key that is not named", blob.Policy{KMSKeys: []string{"arn:a"}}, named{newKey("arn:b"), "arn:b"}, blob.RuleKMSKeys, true, false},
+		{"a key behind an alias", blob.Policy{KMSKeys: []string{"arn:a"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
+		{"a named key behind an alias", blob.Policy{KMSKeys: []string{"arn:b"}}, newKey("alias/b"), blob.RuleKMSKeys, false, false},
 		{"an alias that is named", blob.Policy{KMSKeys: []string{"alias/b"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -101,14 +101,14 @@ func TestPolicy(t *testing.T) {
 // TestExplainRequestedKey: the key is shown as the request names it, and is not
 // what the policy decides by.
 func TestExplainRequestedKey(t *testing.T) {
-	fake := kmstest.NewFake("b")
-	fake.SetAlias("alias/b", "b")
+	fake := kmstest.NewFake("arn:b")
+	fake.SetAlias("alias/b", "arn:b")
 	behind, err := sse.NewKMS(fake, "alias/b", nil)
 	require.NoError(t, err)
 	inner := newMem(t)
 	require.NoError(t, inner.WriteAll(context.Background(), "plain", nil, nil))
 	open := newBucket(t, inner, &blob.Options{AllowPlain: true})
-	listed := newBucket(t, inner, &blob.Options{AllowPlain: true, Policy: blob.Policy{KMSKeys: []string{"b", "alias/b"}}})
+	listed := newBucket(t, inner, &blob.Options{AllowPlain: true, Policy: blob.Policy{KMSKeys: []string{"arn:b", "alias/b"}}})
 	for _, test := range []struct {
 		name   string
 		b      *blob.Bucket
@@ -122,8 +122,8 @@ func TestExplainRequestedKey(t *testing.T) {
 			`SSE-KMS under what the key service has for "alias/b" with the request's cipher: allowed by Policy.Modes`},
 		{"an alias that may be any key", listed, behind, blob.Explanation{Rule: blob.RuleKMSKeys, Cipher: blob.RuleRequest, Mode: sse.ModeKMS, RequestedKey: "alias/b"},
 			`SSE-KMS under what the key service has for "alias/b" with the request's cipher: left to Policy.KMSKeys, when the key is used`},
-		{"a cipher that says which key it has", listed, named{behind, "b"}, blob.Explanation{Rule: blob.RuleKMSKeys, Cipher: blob.RuleRequest, Mode: sse.ModeKMS, KeyID: "b", RequestedKey: "alias/b"},
-			`SSE-KMS under key "b" with the request's cipher: allowed by Policy.KMSKeys`},
+		{"a cipher that says which key it has", listed, named{behind, "arn:b"}, blob.Explanation{Rule: blob.RuleKMSKeys, Cipher: blob.RuleRequest, Mode: sse.ModeKMS, KeyID: "arn:b", RequestedKey: "alias/b"},
+			`SSE-KMS under key "arn:b" with the request's cipher: allowed by Policy.KMSKeys`},
 		{"a cipher that says nothing", open, foreign{behind}, blob.Explanation{Rule: blob.RuleModes, Cipher: blob.RuleRequest},
 			`a mode that its key will tell with the request's cipher: left to Policy.Modes, when the key is used`},
 	} {
@@ -183,8 +183,8 @@ func TestOldObjects(t *testing.T) {
 func TestExplainRead(t *testing.T) {
 	ctx := context.Background()
 	inner := newMem(t)
-	fake := kmstest.NewFake("a")
-	cipher, err := sse.NewKMS(fake, "a", nil)
+	fake := kmstest.NewFake("arn:a")
+	cipher, err := sse.NewKMS(fake, "arn:a", nil)
 	require.NoError(t, err)
 	managed := sse.NewManaged(newRing(t))
 	b := newBucketWith(t, inner, cipher, &blob.Options{
@@ -220,7 +220,7 @@ func TestExplainRead(t *testing.T) {
 		err  error
 		text string
 	}{
-		{"own mode", b, "kms", nil, stored.KindEncrypted, sse.ModeKMS, blob.RuleCipher, nil, `SSE-KMS under key "a" with the bucket's cipher: allowed by the bucket's cipher`},
+		{"own mode", b, "kms", nil, stored.KindEncrypted, sse.ModeKMS, blob.RuleCipher, nil, `SSE-KMS under key "arn:a" with the bucket's cipher: allowed by the bucket's cipher`},
 		{"old mode", b, "managed", nil, stored.KindEncrypted, sse.ModeManaged, blob.RuleDecrypters, nil, ""},
 		{"customer without a key", b, "customer", nil, stored.KindEncrypted, sse.ModeCustomer, blob.RuleCipher, sse.ErrMode, ""},
 		{"customer with a key", b, "customer", &blob.ReadRequest{Decrypter: customer}, stored.KindEncrypted, sse.ModeCustomer, blob.RuleRequest, nil, ""},

@@ -207,7 +207,7 @@ func TestFailedOpen(t *testing.T) {
 func TestWhatIsStored(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
-	b := newBucketWith(t, inner, newKMS(t, "photos-key"), nil)
+	b := newBucketWith(t, inner, newKMS(t, "arn:photos-key"), nil)
 	page := []byte("<!DOCTYPE html><html>" + strings.Repeat("a secret ", 100) + "</html>")
 	sum := md5.Sum(page)
 	require.NoError(t, b.WriteAll(ctx, "k", page, &gcblob.WriterOptions{
@@ -224,7 +224,7 @@ func TestWhatIsStored(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "text/html; charset=utf-8", bare.ContentType)
 	require.Equal(t, map[string]string{
-		"owner": "me", "blobseal-mode": "SSE-KMS", "blobseal-key-id": "photos-key", "blobseal-envelope-size": "1024",
+		"owner": "me", "blobseal-mode": "SSE-KMS", "blobseal-key-id": "arn:photos-key", "blobseal-envelope-size": "1024",
 		"blobseal-content-encoding": "gzip",
 	}, bare.Metadata)
 	require.Empty(t, bare.ContentEncoding, "a store or a client would unpack what is no gzip")
@@ -240,7 +240,7 @@ func TestWhatIsStored(t *testing.T) {
 	require.Equal(t, "gzip", attrs.ContentEncoding)
 	var hint stored.Hint
 	require.True(t, attrs.As(&hint))
-	require.Equal(t, stored.Hint{Mode: sse.ModeKMS, KeyID: "photos-key", EnvelopeSize: 1024, BodyID: hint.BodyID}, hint)
+	require.Equal(t, stored.Hint{Mode: sse.ModeKMS, KeyID: "arn:photos-key", EnvelopeSize: 1024, BodyID: hint.BodyID}, hint)
 
 	o, err := b.List(nil).Next(ctx)
 	require.NoError(t, err)
@@ -468,8 +468,8 @@ func TestKeyErrors(t *testing.T) {
 		{context.DeadlineExceeded, gcerrors.DeadlineExceeded},
 	} {
 		t.Run(test.err.Error(), func(t *testing.T) {
-			fake := kmstest.NewFake("photos-key")
-			cipher, err := sse.NewKMS(fake, "photos-key", nil)
+			fake := kmstest.NewFake("arn:photos-key")
+			cipher, err := sse.NewKMS(fake, "arn:photos-key", nil)
 			require.NoError(t, err)
 			b := newBucketWith(t, newMem(t), cipher, nil)
 			require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))

@@ -54,15 +54,16 @@ func tinkClient(t testing.TB, keyID string) kms.Client {
 func TestKMSRoot(t *testing.T) {
 	for name, client := range map[string]func() kms.Client{
 		"fake": func() kms.Client { return kmstest.NewFake("root") },
-		"tink": func() kms.Client { return tinkClient(t, "root") },
+		"tink": func() kms.Client { return tinkClient(t, kmstest.ARN("root")) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := kmsRoot(t, client(), "root", nil)
+			keyID := kmstest.ARN("root")
+			root := kmsRoot(t, client(), keyID, nil)
 			sealed, err := root.EncryptWithContext(t.Context(), []byte("x"), []byte("ad"))
 			require.NoError(t, err)
 			id, _, header := kmsHeader(t, sealed)
-			require.Equal(t, "root", id)
-			testRoot(t, root, kmsRoot(t, client(), "root", nil), header)
+			require.Equal(t, keyID, id)
+			testRoot(t, root, kmsRoot(t, client(), keyID, nil), header)
 
 			for n := range header {
 				_, err := root.DecryptWithContext(t.Context(), sealed[:n], []byte("ad"))
@@ -190,7 +191,7 @@ func TestKMSRootErrors(t *testing.T) {
 		_, err = kmsRoot(t, fake, "other", nil).DecryptWithContext(t.Context(), sealed, nil)
 		require.ErrorIs(t, err, keyring.ErrRoot)
 		require.ErrorIs(t, err, kms.ErrCiphertext)
-		require.ErrorContains(t, err, `under key "root", the root is "other"`)
+		require.ErrorContains(t, err, fmt.Sprintf("under key %q, the root is %q", kmstest.ARN("root"), "other"))
 	})
 
 	t.Run("ctx", func(t *testing.T) {
@@ -260,7 +261,7 @@ func TestKMSRootByAlias(t *testing.T) {
 	fake.SetAlias("alias/root", "k2")
 	_, err = keyring.Open(t.Context(), store, root, nil)
 	require.ErrorIs(t, err, keyring.ErrRoot)
-	require.ErrorContains(t, err, `under key "k1", the root is "alias/root"`)
+	require.ErrorContains(t, err, fmt.Sprintf("under key %q, the root is %q", kmstest.ARN("k1"), "alias/root"))
 
 	// The key itself still opens it, and moves it to where the alias now points.
 	require.NoError(t, ring.ChangeRoot(t.Context(), root))

@@ -206,7 +206,10 @@ func (c *Cache) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec
 // for by an alias, or by an alias, as it was asked for. A call under way answers
 // those who wait for it, and is not kept.
 func (c *Cache) Invalidate(keyID string) {
-	c.invalidate(func(e *entry) bool { return e.requested == keyID || e.keyID == keyID })
+	c.invalidate(func(e *entry) bool {
+		same, _ := SameKey(c.client, keyID, e.keyID)
+		return same || e.requested == keyID
+	})
 }
 
 // InvalidateAll drops everything.
@@ -322,7 +325,7 @@ func (c *Cache) authorized(ctx context.Context, t *taken, e *entry, op Operation
 	case here:
 		c.drop(e)
 	}
-	if keyID != e.keyID {
+	if same, _ := SameKey(c.client, keyID, e.keyID); !same {
 		return false, nil // an alias may stand for another key by now: the client knows
 	}
 	return false, err

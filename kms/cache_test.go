@@ -33,7 +33,7 @@ func fakeSubject(f *kmstest.Fake, wrap func(kms.Client) kms.Client, authorizing 
 	f.AddKey("key-1")
 	f.AddKey("key-2")
 	f.SetAlias("alias/one", "key-1")
-	s := kmstest.Subject{KeyID: "key-1", Alias: "alias/one", OtherKeyID: "key-2", UnknownKeyID: "key-3"}
+	s := kmstest.Subject{KeyID: kmstest.ARN("key-1"), Alias: "alias/one", OtherKeyID: kmstest.ARN("key-2"), UnknownKeyID: kmstest.ARN("key-3")}
 	if authorizing {
 		s.Client = wrap(kmstest.Authorizing{Fake: f})
 	} else {
@@ -199,16 +199,16 @@ func TestCacheReports(t *testing.T) {
 		ctx := kms.WithReport(as(t, alice), &r)
 		k, err := cache.GenerateDataKey(ctx, "alias", photo)
 		require.NoError(t, err)
-		require.Equal(t, kms.Report{RequestID: "fake-1", KeyID: "key", KeyVersion: "1"}, r)
+		require.Equal(t, kms.Report{RequestID: "fake-1", KeyID: kmstest.ARN("key"), KeyVersion: "1"}, r)
 		_, err = cache.GenerateDataKey(ctx, "alias", photo)
 		require.NoError(t, err)
-		require.Equal(t, kms.Report{KeyID: "key", KeyVersion: "1", Cached: true}, r)
+		require.Equal(t, kms.Report{KeyID: kmstest.ARN("key"), KeyVersion: "1", Cached: true}, r)
 		_, err = cache.Decrypt(ctx, "alias", k.Ciphertext, photo)
 		require.NoError(t, err)
-		require.Equal(t, kms.Report{RequestID: "fake-2", KeyID: "key", KeyVersion: "1"}, r)
+		require.Equal(t, kms.Report{RequestID: "fake-2", KeyID: kmstest.ARN("key"), KeyVersion: "1"}, r)
 		_, err = cache.Decrypt(ctx, "alias", k.Ciphertext, photo)
 		require.NoError(t, err)
-		require.Equal(t, kms.Report{KeyID: "key", KeyVersion: "1", Cached: true}, r)
+		require.Equal(t, kms.Report{KeyID: kmstest.ARN("key"), KeyVersion: "1", Cached: true}, r)
 		_, err = cache.Decrypt(ctx, "none", k.Ciphertext, photo)
 		require.ErrorIs(t, err, kms.ErrNotFound)
 		require.False(t, r.Cached)
@@ -638,7 +638,7 @@ func TestMovedAlias(t *testing.T) {
 	fake.Disable("old")
 	k, err := cache.GenerateDataKey(as(t, alice), "alias", photo)
 	require.NoError(t, err)
-	require.Equal(t, "new", k.KeyID)
+	require.Equal(t, kmstest.ARN("new"), k.KeyID)
 }
 
 // TestAuthorizerDuringChange: an entry that is dropped while the Authorizer
@@ -711,7 +711,7 @@ func TestOutage(t *testing.T) {
 
 					fake.Fail(kms.ErrUnavailable, -1)
 					require.NoError(t, read(k), "within the limits")
-					require.Equal(t, kms.Report{KeyID: "key", KeyVersion: "1", Cached: true}, r)
+					require.Equal(t, kms.Report{KeyID: kmstest.ARN("key"), KeyVersion: "1", Cached: true}, r)
 					require.ErrorIs(t, read(unread), kms.ErrUnavailable)
 					time.Sleep(kms.DefaultMaxAge)
 					_, err = write()
@@ -723,7 +723,7 @@ func TestOutage(t *testing.T) {
 					}
 					for range 3 {
 						require.NoError(t, read(k))
-						require.Equal(t, kms.Report{KeyID: "key", KeyVersion: "1", Cached: true, Stale: true}, r)
+						require.Equal(t, kms.Report{KeyID: kmstest.ARN("key"), KeyVersion: "1", Cached: true, Stale: true}, r)
 					}
 					calls := fake.Count(kms.OpDecrypt)
 					require.NoError(t, read(k))
@@ -878,7 +878,7 @@ func TestGarbage(t *testing.T) {
 	fake.AnswerKey(func(*kms.DataKey) *kms.DataKey { return other })
 	k, err := cache.GenerateDataKey(ctx, "key", photo)
 	require.NoError(t, err)
-	require.Equal(t, "other", k.KeyID)
+	require.Equal(t, kmstest.ARN("other"), k.KeyID)
 	cache.Invalidate("other")
 	require.Empty(t, cache.Plaintexts())
 	fake.AnswerKey(func(*kms.DataKey) *kms.DataKey { return wrong })

@@ -38,7 +38,7 @@ func TestForeignKey(t *testing.T) {
 				before := fake.Count()
 				_, err := open(k, object, planted)
 				require.ErrorIs(t, err, sse.ErrKey, keyID)
-				require.ErrorContains(t, err, `"key/attacker"`, "the rejected key is named")
+				require.ErrorContains(t, err, kmstest.ARN("key/attacker"), "the rejected key is named")
 				require.ErrorContains(t, err, "KMSOptions.Accept", "and how to accept it")
 				if keyID == kmsKey {
 					require.Equal(t, before, fake.Count(), "refused before the key service was asked")
@@ -48,7 +48,7 @@ func TestForeignKey(t *testing.T) {
 				require.Equal(t, "secret", string(got))
 			}
 			for opening, opts := range map[string]*sse.KMSOptions{
-				"accepted": {Accept: func(id string) bool { return id == "key/attacker" }},
+				"accepted": {Accept: func(id string) bool { return id == kmstest.ARN("key/attacker") }},
 				"any":      {Accept: sse.AnyKey},
 			} {
 				for _, keyID := range []string{kmsKey, "alias/photos", ""} {
@@ -100,9 +100,9 @@ func TestAliasMoved(t *testing.T) {
 			_, err = open(started, object, old)
 			require.ErrorIs(t, err, sse.ErrKey)
 			require.ErrorIs(t, err, kms.ErrCiphertext)
-			require.ErrorContains(t, err, `"key/old"`)
+			require.ErrorContains(t, err, kmstest.ARN("key/old"))
 			require.ErrorContains(t, err, `"alias/photos"`)
-			accepting := newKMS(t, wrap(fake), "alias/photos", &sse.KMSOptions{Accept: func(id string) bool { return id == "key/old" }})
+			accepting := newKMS(t, wrap(fake), "alias/photos", &sse.KMSOptions{Accept: func(id string) bool { return id == kmstest.ARN("key/old") }})
 			for _, data := range [][]byte{old, current} {
 				_, err = open(accepting, object, data)
 				require.NoError(t, err)
@@ -135,7 +135,7 @@ func TestUnknownClient(t *testing.T) {
 	var dst bytes.Buffer
 	_, err = sse.NewWriter(t.Context(), &dst, newKMS(t, plain{fake}, "photos", nil), object, nil)
 	require.ErrorIs(t, err, sse.ErrKey)
-	require.ErrorContains(t, err, `"photos-1"`)
+	require.ErrorContains(t, err, kmstest.ARN("photos-1"))
 	require.Zero(t, dst.Len())
 }
 
@@ -147,7 +147,7 @@ func TestWrongKeyAnswers(t *testing.T) {
 	fake.AnswerKey(func(*kms.DataKey) *kms.DataKey { return other })
 	_, err = newKMS(t, fake, kmsKey, nil).Encrypt(t.Context(), object)
 	require.ErrorIs(t, err, sse.ErrKey)
-	require.ErrorContains(t, err, `"other"`)
+	require.ErrorContains(t, err, kmstest.ARN("other"))
 	require.True(t, other.IsZero(), "cleared")
 }
 

@@ -393,7 +393,7 @@ func TestStrangerReadsAKMSRing(t *testing.T) {
 		f := strangerFields{data: ciphertext}
 		kind, keyID, wrapped := f.uint(1), f.str16(), f.str16()
 		require.EqualValues(t, 2, kind)
-		require.Equal(t, "root/1", keyID)
+		require.Equal(t, kmstest.ARN("root/1"), keyID)
 		dk, err := service.Decrypt(ctx, "root", []byte(wrapped), context)
 		require.NoError(t, err)
 		header, associated = "\x02"+strangerStr16(keyID)+strangerStr16(wrapped), associatedData

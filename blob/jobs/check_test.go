@@ -51,7 +51,7 @@ func TestCheck(t *testing.T) {
 				w.rotate(t)
 				w.put(t, "under an unknown key of the service", size, w.kms)
 				for i, n := range sizes {
-					w.put(t, fmt.Sprintf("good %d", i), n, []sse.Encrypter{nil, w.kmsKey(t, "k2"), w.ssec}[i%3])
+					w.put(t, fmt.Sprintf("good %d", i), n, []sse.Encrypter{nil, w.kmsKey(t, "arn:k2"), w.ssec}[i%3])
 				}
 				w.put(t, "customer's", size, newCustomer(t, 9))
 				require.NoError(t, inner.WriteAll(ctx, "plain", content(5), nil))
@@ -90,7 +90,7 @@ func TestCheck(t *testing.T) {
 				own("longer", func(p []byte) []byte { return append(p, 0) })
 				_, err = w.ring.SetState(ctx, disabled, keyring.Disabled)
 				require.NoError(t, err)
-				w.fake.RemoveKey("k1")
+				w.fake.RemoveKey("arn:k1")
 
 				want := map[string]jobs.Verdict{
 					"in a disabled version":               jobs.VerdictNoKey,

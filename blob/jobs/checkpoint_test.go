@@ -197,7 +197,7 @@ func TestCheckpointOfAnotherTarget(t *testing.T) {
 		to   func(t *testing.T, w *world, run int) sse.Cipher
 	}{
 		{"a version of the ring", func(t *testing.T, w *world, run int) sse.Cipher { w.rotate(t); return nil }},
-		{"a key of the service", func(t *testing.T, w *world, run int) sse.Cipher { return w.kmsKey(t, fmt.Sprint("k", run)) }},
+		{"a key of the service", func(t *testing.T, w *world, run int) sse.Cipher { return w.kmsKey(t, fmt.Sprint("arn:k", run)) }},
 		{"a customer's key", func(t *testing.T, w *world, run int) sse.Cipher { return newCustomer(t, byte(10*run)) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -129,8 +129,8 @@ func ExampleRewrap() {
 	ctx := context.Background()
 	root := must(keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32)))
 	ring := must(keyring.Create(ctx, keyring.NewMemStore(), root, nil))
-	var service kms.Client = kmstest.NewFake("key-1")
-	archive := must(sse.NewKMS(service, "key-1", nil))
+	var service kms.Client = kmstest.NewFake("arn:example:kms:eu-1:111122223333:key/1")
+	archive := must(sse.NewKMS(service, "arn:example:kms:eu-1:111122223333:key/1", nil))
 	bucket := must(blob.NewBucket(memblob.OpenBucket(nil), "photos", sse.NewManaged(ring), &blob.Options{
 		Decrypters: sse.ByMode{sse.ModeKMS: archive},
 	}))
@@ -149,8 +149,8 @@ func ExampleRewrap() {
 	fmt.Println(report)
 	fmt.Printf("%s\n", must(bucket.ReadAll(ctx, "2025/a.jpg")))
 	// Output:
-	// 2025/a.jpg done SSE-KMS key-1
-	// 2025/b.jpg done SSE-KMS key-1
+	// 2025/a.jpg done SSE-KMS arn:example:kms:eu-1:111122223333:key/1
+	// 2025/b.jpg done SSE-KMS arn:example:kms:eu-1:111122223333:key/1
 	// 2 done (2130 bytes), 0 current, 0 unmatched, 0 deleted meanwhile, 0 failed
 	// the content of 2025/a.jpg
 }

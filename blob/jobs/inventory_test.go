@@ -49,7 +49,7 @@ func TestInventory(t *testing.T) {
 			want := []jobs.Entry{
 				{Key: "a/managed", Kind: stored.KindEncrypted, Seal: managed(first), Stored: 1024 + 116, Size: 100, EnvelopeSize: 1024},
 				{Key: "b/managed", Kind: stored.KindEncrypted, Seal: managed(second), Stored: 1024 + 20_032, Size: 20_000, EnvelopeSize: 1024},
-				{Key: "c/kms", Kind: stored.KindEncrypted, Seal: jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "k1"}, Stored: 1024 + 16, EnvelopeSize: 1024},
+				{Key: "c/kms", Kind: stored.KindEncrypted, Seal: jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "arn:k1"}, Stored: 1024 + 16, EnvelopeSize: 1024},
 				{Key: "d/ssec", Kind: stored.KindEncrypted, Seal: jobs.KeyRef{Mode: sse.ModeCustomer}, Stored: 1024 + 17, Size: 1, EnvelopeSize: 1024},
 				{Key: "e/empty", Kind: stored.KindPlain},
 				{Key: "e/plain", Kind: stored.KindPlain, Stored: 12, Size: 12},
@@ -79,7 +79,7 @@ func TestInventory(t *testing.T) {
 
 			require.EqualValues(t, len(want), totals.Objects)
 			require.EqualValues(t, 100+20_000+1+12+7, totals.Size)
-			require.Equal(t, []jobs.KeyRef{managed(first), managed(second), {Mode: sse.ModeKMS, KeyID: "k1"}, {Mode: sse.ModeCustomer}}, sorted(totals.Keys(), first))
+			require.Equal(t, []jobs.KeyRef{managed(first), managed(second), {Mode: sse.ModeKMS, KeyID: "arn:k1"}, {Mode: sse.ModeCustomer}}, sorted(totals.Keys(), first))
 			require.Equal(t, jobs.Count{Objects: 2, Stored: 1140 + 1030}, totals.Sealed[managed(first)])
 			require.Equal(t, jobs.Count{Objects: 2, Stored: 12}, totals.Plain)
 			require.EqualValues(t, 1, totals.UnknownVersion.Objects)

@@ -39,9 +39,9 @@ type world struct {
 
 // newWorld is in mode SSE-S3 and opens the other modes as well.
 func newWorld(t testing.TB, inner *gcblob.Bucket) *world {
-	w := &world{ring: newRing(t), fake: kmstest.NewFake("k1", "k2"), ssec: newCustomer(t, 1)}
+	w := &world{ring: newRing(t), fake: kmstest.NewFake("arn:k1", "arn:k2"), ssec: newCustomer(t, 1)}
 	var err error
-	w.kms, err = sse.NewKMS(w.fake, "k1", &sse.KMSOptions{Accept: sse.AnyKey}) // tests move objects between keys
+	w.kms, err = sse.NewKMS(w.fake, "arn:k1", &sse.KMSOptions{Accept: sse.AnyKey}) // tests move objects between keys
 	require.NoError(t, err)
 	var outer *gcblob.Bucket
 	w.store, outer = rig(t, inner)
@@ -147,9 +147,9 @@ func TestRewrapMovesEveryModeToEveryMode(t *testing.T) {
 					}
 					newID := w.rotate(t)
 					second := newCustomer(t, 2)
-					target := map[string]sse.Cipher{"managed": sse.NewManaged(w.ring), "kms": w.kmsKey(t, "k2"), "customer": second}[to]
+					target := map[string]sse.Cipher{"managed": sse.NewManaged(w.ring), "kms": w.kmsKey(t, "arn:k2"), "customer": second}[to]
 					want := map[string]jobs.KeyRef{
-						"managed": {sse.ModeManaged, newID}, "kms": {sse.ModeKMS, "k2"}, "customer": {sse.ModeCustomer, ""},
+						"managed": {sse.ModeManaged, newID}, "kms": {sse.ModeKMS, "arn:k2"}, "customer": {sse.ModeCustomer, ""},
 					}[to]
 
 					report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: target})
@@ -188,7 +188,7 @@ func TestRewrapChooses(t *testing.T) {
 		{"all", jobs.Filter{Modes: []sse.Mode{sse.ModeManaged, sse.ModeKMS, sse.ModeCustomer}}, []string{"a/kms", "a/kms2", "a/old", "b/old", "c/ssec"}, nil},
 		{"prefix", jobs.Filter{Prefix: "b/"}, []string{"b/old"}, nil},
 		{"mode", jobs.Filter{Modes: []sse.Mode{sse.ModeKMS}}, []string{"a/kms", "a/kms2"}, nil},
-		{"key", jobs.Filter{KeyIDs: []string{"k2"}}, []string{"a/kms2"}, nil},
+		{"key", jobs.Filter{KeyIDs: []string{"arn:k2"}}, []string{"a/kms2"}, nil},
 		{"no key id", jobs.Filter{KeyIDs: []string{""}}, []string{"c/ssec"}, nil},
 		{"prefix and mode", jobs.Filter{Prefix: "a/", Modes: []sse.Mode{sse.ModeManaged}}, []string{"a/old"}, nil},
 		{"nothing", jobs.Filter{KeyIDs: []string{"k3"}}, nil, nil},
@@ -199,7 +199,7 @@ func TestRewrapChooses(t *testing.T) {
 				w.put(t, "a/old", 10, nil)
 				w.put(t, "b/old", 100_000, nil)
 				w.put(t, "a/kms", 10, w.kms)
-				w.put(t, "a/kms2", 100_000, w.kmsKey(t, "k2"))
+				w.put(t, "a/kms2", 100_000, w.kmsKey(t, "arn:k2"))
 				w.put(t, "c/ssec", 10, w.ssec)
 				w.rotate(t)
 				w.put(t, "b/new", 10, nil)
@@ -322,7 +322,7 @@ func TestRewrapForce(t *testing.T) {
 func TestRewrapHeedsBucketKeys(t *testing.T) {
 	w := newWorld(t, newMem(t))
 	w.put(t, "a", 10, w.kms)
-	bucketKey, err := sse.NewKMS(w.fake, "k1", &sse.KMSOptions{BucketKey: true})
+	bucketKey, err := sse.NewKMS(w.fake, "arn:k1", &sse.KMSOptions{BucketKey: true})
 	require.NoError(t, err)
 	report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: bucketKey})
 	require.NoError(t, err)
@@ -342,8 +342,8 @@ func TestRewrapRefuses(t *testing.T) {
 			return &jobs.RewrapOptions{To: w.ssec}
 		}, blob.ErrPolicy},
 		{"a key service that is away", func(w *world) *jobs.RewrapOptions {
-			w.fake.Disable("k2")
-			c, _ := sse.NewKMS(w.fake, "k2", nil)
+			w.fake.Disable("arn:k2")
+			c, _ := sse.NewKMS(w.fake, "arn:k2", nil)
 			return &jobs.RewrapOptions{To: c}
 		}, nil},
 	} {

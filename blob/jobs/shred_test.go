@@ -180,17 +180,17 @@ func TestShredKey(t *testing.T) {
 func TestShredKeyOfAService(t *testing.T) {
 	w := newWorld(t, newMem(t))
 	w.put(t, "a", 10, w.kms)
-	w.put(t, "b", 10, w.kmsKey(t, "k2"))
-	key := jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "k1"}
+	w.put(t, "b", 10, w.kmsKey(t, "arn:k2"))
+	key := jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "arn:k1"}
 	record := new(journal)
-	d := &serviceKey{disable: func() error { w.fake.Disable("k1"); return nil }, destroy: func() error {
+	d := &serviceKey{disable: func() error { w.fake.Disable("arn:k1"); return nil }, destroy: func() error {
 		require.Contains(t, record.String()[:record.synced], `"a"`)
 		return errRigged
 	}}
 	_, err := jobs.ShredKey(ctx, key, d, record, nil, w.Bucket)
 	require.ErrorIs(t, err, errRigged)
 	require.Equal(t, []string{"shred a", "shred SSE-KMS", "failed SSE-KMS"}, record.lines(t))
-	d.destroy = func() error { w.fake.ScheduleDeletion("k1"); return nil }
+	d.destroy = func() error { w.fake.ScheduleDeletion("arn:k1"); return nil }
 	report, err := jobs.ShredKey(ctx, key, d, record, nil, w.Bucket)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Objects)

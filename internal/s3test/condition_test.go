@@ -150,8 +150,8 @@ func TestIfMatchWithoutPause(t *testing.T) {
 	const writers, rounds = 4, 40
 	eachServer(t, func(t *testing.T, s *server) {
 		name := s.newBucket(t)
-		first, second := newKMS(t, "first"), newKMS(t, "second")
-		both := routes{"first": first, "second": second}
+		first, second := newKMS(t, "arn:first"), newKMS(t, "arn:second")
+		both := routes{"arn:first": first, "arn:second": second}
 		opts := &blob.Options{IfUnchanged: ifMatch, Decrypters: sse.ByMode{sse.ModeKMS: both}}
 
 		stop, stopped := make(chan struct{}), make(chan struct{})

@@ -81,7 +81,7 @@ func TestJobs(t *testing.T) {
 		inner := s.open(t, s.newBucket(t), nil)
 		fill(t, inner)
 		ring := newRing(t)
-		managed, byKMS, customer := sse.NewManaged(ring), newKMS(t, "photos-key"), newCustomer(t, 7)
+		managed, byKMS, customer := sse.NewManaged(ring), newKMS(t, "arn:photos-key"), newCustomer(t, 7)
 		open := func(cipher sse.Cipher, plain bool) *blob.Bucket {
 			return encrypted(t, inner, cipher, &blob.Options{
 				Policy: blob.Policy{AllowCustomerKeys: true}, IfUnchanged: ifMatch, AllowPlain: plain,
@@ -123,7 +123,7 @@ func TestJobs(t *testing.T) {
 			cipher sse.Cipher
 			key    jobs.KeyRef
 		}{
-			{byKMS, jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "photos-key"}},
+			{byKMS, jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "arn:photos-key"}},
 			{customer, jobs.KeyRef{Mode: sse.ModeCustomer}},
 			{managed, newest()},
 		} {

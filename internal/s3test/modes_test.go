@@ -27,7 +27,7 @@ type mode struct {
 
 var modes = []mode{
 	{"managed", func(t testing.TB) sse.Cipher { return sse.NewManaged(newRing(t)) }, blob.Policy{}},
-	{"kms", func(t testing.TB) sse.Cipher { return newKMS(t, "photos-key") }, blob.Policy{}},
+	{"kms", func(t testing.TB) sse.Cipher { return newKMS(t, "arn:photos-key") }, blob.Policy{}},
 	{"customer", func(t testing.TB) sse.Cipher { return newCustomer(t, 7) }, blob.Policy{AllowCustomerKeys: true}},
 }
 

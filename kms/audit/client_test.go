@@ -74,7 +74,8 @@ func TestClientIsAClient(t *testing.T) {
 				_, ok := audited.(kms.Authorizer)
 				require.Equal(t, authorizing, ok)
 				return kmstest.Subject{
-					Client: audited, KeyID: "key-1", Alias: "alias/one", OtherKeyID: "key-2", UnknownKeyID: "key-3",
+					Client: audited, KeyID: kmstest.ARN("key-1"), Alias: "alias/one",
+					OtherKeyID: kmstest.ARN("key-2"), UnknownKeyID: kmstest.ARN("key-3"),
 					Disable:          func(*testing.T) { f.Disable("key-1") },
 					ScheduleDeletion: func(*testing.T) { f.ScheduleDeletion("key-1") },
 					Enable:           func(*testing.T) { f.Enable("key-1") },
@@ -98,9 +99,9 @@ func TestRecords(t *testing.T) {
 	ctx := kms.WithReport(kms.WithResource(as(t, alice), "photos/cat.jpg"), &r)
 	k, err := client.GenerateDataKey(ctx, "alias", photo)
 	require.NoError(t, err)
-	require.Equal(t, kms.Report{RequestID: "fake-1", KeyID: "key", KeyVersion: "1"}, r)
+	require.Equal(t, kms.Report{RequestID: "fake-1", KeyID: kmstest.ARN("key"), KeyVersion: "1"}, r)
 	want := audit.Record{
-		RequestID: "fake-1", Principal: alice, Operation: "GenerateDataKey", RequestedKeyID: "alias", KeyID: "key", KeyVersion: "1",
+		RequestID: "fake-1", Principal: alice, Operation: "GenerateDataKey", RequestedKeyID: "alias", KeyID: kmstest.ARN("key"), KeyVersion: "1",
 		Context: photo, Resource: "photos/cat.jpg", Outcome: audit.OutcomeSuccess,
 	}
 	require.Equal(t, []audit.Record{want}, sink.take())
@@ -118,7 +119,7 @@ func TestRecords(t *testing.T) {
 	_, err = client.Decrypt(as(t, bob), "key", k.Ciphertext, photo)
 	require.NoError(t, err)
 	want = audit.Record{
-		RequestID: "fake-2", Principal: bob, Operation: "Decrypt", RequestedKeyID: "key", KeyID: "key", KeyVersion: "1",
+		RequestID: "fake-2", Principal: bob, Operation: "Decrypt", RequestedKeyID: "key", KeyID: kmstest.ARN("key"), KeyVersion: "1",
 		Context: photo, Resource: "photos", Outcome: audit.OutcomeSuccess,
 	}
 	cached := want
@@ -234,7 +235,7 @@ func TestRefusedHit(t *testing.T) {
 		got := sink.take()
 		require.Len(t, got, 1)
 		require.Equal(t, "Disabled", got[0].ErrorCode)
-		require.Equal(t, "key", got[0].KeyID)
+		require.Equal(t, kmstest.ARN("key"), got[0].KeyID)
 		require.Equal(t, kms.OpGenerateDataKey, got[0].Operation)
 	}
 }

@@ -61,7 +61,7 @@ func ExampleNewClient() {
 			e.Seq, r.Principal.ID, r.Operation, r.Resource, strings.TrimSpace(string(r.Outcome)+" "+r.ErrorCode), r.Cached)
 	}
 	// Output:
-	// writer reads: kms: Decrypt with key "photos-key": access denied to "writer"
+	// writer reads: kms: Decrypt with key "arn:kmstest:kms:test:111122223333:key/photos-key": access denied to "writer"
 	// reader reads: <nil>
 	// 1 writer GenerateDataKey photos/cat.jpg: success, cached: false
 	// 2 writer GenerateDataKey photos/dog.jpg: success, cached: true
@@ -125,5 +125,5 @@ func ExampleNewSlogSink() {
 		log.Fatal(err)
 	}
 	// Output:
-	// level=INFO msg="kms audit" userIdentity.id=alice userIdentity.type=User eventName=GenerateDataKey requestedKeyId=key keyId=key keyMaterialId=1 encryptionContext.blobseal:object=photos/cat.jpg resource=photos/cat.jpg outcome=success cached=false
+	// level=INFO msg="kms audit" userIdentity.id=alice userIdentity.type=User eventName=GenerateDataKey requestedKeyId=key keyId=arn:kmstest:kms:test:111122223333:key/key keyMaterialId=1 encryptionContext.blobseal:object=photos/cat.jpg resource=photos/cat.jpg outcome=success cached=false
 }

@@ -15,14 +15,15 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// Fake is a key service in memory, for unit tests: its cryptography is real, its
-// faults are programmable, and it remembers what it was asked. It is safe for
-// concurrent use. Faults may be set while calls are under way; they take effect
-// with the next call. [NewFake] makes one; to set the state of a key that it does
-// not have panics.
+// Fake is a key service in memory, for unit tests. Its cryptography is real, its
+// faults are programmable, and it remembers its calls. It is safe for concurrent
+// use. Faults take effect with the next call. [NewFake] makes one.
 //
-// A Fake is no [kms.Authorizer], as remote services are not. [Authorizing] makes
-// it one.
+// As real services do, it accepts short names and answers with full ones: the key
+// "photos" has the id ARN("photos"). Its methods accept either, or an alias.
+//
+// Like remote services, a Fake is not a [kms.Authorizer]. [Authorizing] makes it
+// one.
 type Fake struct {
 	mu       sync.Mutex
 	keys     map[string]*fakeKey
@@ -68,51 +69,70 @@ var (
 	_ kms.KeyComparer = (*Fake)(nil)
 )
 
-// NewFake returns a service with keys of these ids, enabled.
-func NewFake(keyIDs ...string) *Fake {
+// arnPrefix begins the ids of a Fake's keys.
+const arnPrefix = "arn:kmstest:kms:test:111122223333:key/"
+
+// ARN returns the id of a [Fake]'s key, by which results and records name it.
+func ARN(name string) string {
+	if name == "" || strings.HasPrefix(name, "arn:") {
+		return name
+	}
+	return arnPrefix + name
+}
+
+// NewFake returns a service with enabled keys of these names.
+func NewFake(names ...string) *Fake {
 	f := &Fake{keys: make(map[string]*fakeKey), aliases: make(map[string]string), denied: make(map[denial]bool)}
-	for _, id := range keyIDs {
-		f.AddKey(id)
+	for _, name := range names {
+		f.AddKey(name)
 	}
 	return f
 }
 
-// AddKey makes a key of this id, in place of one that there was.
-func (f *Fake) AddKey(id string) {
+// AddKey makes a key of this name. It replaces a key that has the name already.
+func (f *Fake) AddKey(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.keys[id] = &fakeKey{key: secret.Random()}
+	f.keys[ARN(name)] = &fakeKey{key: secret.Random()}
 }
 
-// RemoveKey takes a key away: its uses are [kms.ErrNotFound].
-func (f *Fake) RemoveKey(id string) {
+// RemoveKey deletes a key: its uses fail with [kms.ErrNotFound].
+func (f *Fake) RemoveKey(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.keys, id)
+	delete(f.keys, f.resolve(name))
 }
 
-// SetAlias makes alias stand for the key id.
-func (f *Fake) SetAlias(alias, id string) {
+// SetAlias makes alias another name of a key.
+func (f *Fake) SetAlias(alias, name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.aliases[alias] = id
+	f.aliases[alias] = ARN(name)
+}
+
+// resolve returns the id of the key that name or an alias means. f.mu is held.
+func (f *Fake) resolve(name string) string {
+	if id, ok := f.aliases[name]; ok {
+		return id
+	}
+	return ARN(name)
 }
 
 // Enable makes a key usable again.
-func (f *Fake) Enable(id string) { f.setState(id, nil) }
+func (f *Fake) Enable(name string) { f.setState(name, nil) }
 
 // Disable makes the uses of a key fail with [kms.ErrDisabled].
-func (f *Fake) Disable(id string) { f.setState(id, kms.ErrDisabled) }
+func (f *Fake) Disable(name string) { f.setState(name, kms.ErrDisabled) }
 
 // ScheduleDeletion makes the uses of a key fail with [kms.ErrPendingDeletion].
-func (f *Fake) ScheduleDeletion(id string) { f.setState(id, kms.ErrPendingDeletion) }
+func (f *Fake) ScheduleDeletion(name string) { f.setState(name, kms.ErrPendingDeletion) }
 
-func (f *Fake) setState(id string, state error) {
+func (f *Fake) setState(name string, state error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	k := f.keys[id]
+	k := f.keys[f.resolve(name)]
 	if k == nil {
-		panic(fmt.Sprintf("kmstest: the fake has no key %q", id)) // a wrong test
+		panic(fmt.Sprintf("kmstest: the fake has no key %q", name)) // a mistake in the test
 	}
 	k.state = state
 }
@@ -272,7 +292,7 @@ func (f *Fake) SameKey(name, id string) (same, known bool) {
 	if _, alias := f.aliases[name]; alias || strings.HasPrefix(name, "alias/") {
 		return false, false
 	}
-	return name != "" && name == id, true
+	return name != "" && ARN(name) == ARN(id), true
 }
 
 // use is what both operations begin with.
@@ -317,10 +337,7 @@ func (f *Fake) use(ctx context.Context, op kms.Operation, keyID string, ec kms.C
 
 // authorize resolves keyID and says whether the principal of ctx may use it now.
 func (f *Fake) authorize(ctx context.Context, op kms.Operation, keyID string) (string, secret.Key, error) {
-	id := keyID
-	if target, ok := f.aliases[keyID]; ok {
-		id = target
-	}
+	id := f.resolve(keyID)
 	k := f.keys[id]
 	if k == nil {
 		return "", secret.Key{}, kms.ErrNotFound
@@ -394,11 +411,11 @@ func frame(ec kms.Context) []byte {
 	return b
 }
 
-// NewDataKey returns a data key that keyID did not make, for [Fake.AnswerKey].
-func NewDataKey(keyID string) *kms.DataKey {
+// NewDataKey returns a data key that the key did not make, for [Fake.AnswerKey].
+func NewDataKey(name string) *kms.DataKey {
 	plaintext, ciphertext := secret.Random(), make([]byte, 104)
 	rand.Read(ciphertext)
-	k, err := kms.NewDataKey(keyID, plaintext.Bytes(), ciphertext)
+	k, err := kms.NewDataKey(ARN(name), plaintext.Bytes(), ciphertext)
 	if err != nil {
 		panic(err) // a key of our own is long enough
 	}

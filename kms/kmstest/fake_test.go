@@ -97,7 +97,7 @@ func TestHookAndKeys(t *testing.T) {
 	f.AnswerKey(func(*kms.DataKey) *kms.DataKey { return kmstest.NewDataKey("other") })
 	k, err := f.GenerateDataKey(t.Context(), "key", nil)
 	require.NoError(t, err)
-	require.Equal(t, "other", k.KeyID)
+	require.Equal(t, kmstest.ARN("other"), k.KeyID)
 	f.RemoveKey("key")
 	require.ErrorIs(t, generate(t.Context(), f), kms.ErrNotFound)
 	require.Panics(t, func() { f.Disable("key") })

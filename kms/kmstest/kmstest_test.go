@@ -25,10 +25,10 @@ func subject(wrap func(*kmstest.Fake) kms.Client) kmstest.Subject {
 	f.SetAlias("alias/one", "key-1")
 	return kmstest.Subject{
 		Client:           wrap(f),
-		KeyID:            "key-1",
+		KeyID:            kmstest.ARN("key-1"),
 		Alias:            "alias/one",
-		OtherKeyID:       "key-2",
-		UnknownKeyID:     "key-3",
+		OtherKeyID:       kmstest.ARN("key-2"),
+		UnknownKeyID:     kmstest.ARN("key-3"),
 		Disable:          func(*testing.T) { f.Disable("key-1") },
 		ScheduleDeletion: func(*testing.T) { f.ScheduleDeletion("key-1") },
 		Enable:           func(*testing.T) { f.Enable("key-1") },

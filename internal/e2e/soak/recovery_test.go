@@ -78,14 +78,14 @@ func (b byService) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelop
 // stay readable; then the old one is not asked any more.
 func TestMoveBetweenKeyServices(t *testing.T) {
 	inner := memblob.OpenBucket(nil)
-	old, next := kmstest.NewFake("old/photos"), kmstest.NewFake("new/photos")
-	from, err := sse.NewKMS(old, "old/photos", nil)
+	old, next := kmstest.NewFake("arn:old/photos"), kmstest.NewFake("arn:new/photos")
+	from, err := sse.NewKMS(old, "arn:old/photos", nil)
 	require.NoError(t, err)
-	to, err := sse.NewKMS(next, "new/photos", nil)
+	to, err := sse.NewKMS(next, "arn:new/photos", nil)
 	require.NoError(t, err)
 	write(t, openBucket(t, inner, from, nil), 0, 1)
 
-	b := openBucket(t, inner, to, &blob.Options{Decrypters: sse.ByMode{sse.ModeKMS: byService{"old/", from, to}}})
+	b := openBucket(t, inner, to, &blob.Options{Decrypters: sse.ByMode{sse.ModeKMS: byService{"arn:old/", from, to}}})
 	read(t, b, 2)
 	write(t, b, 2)
 	read(t, b, 3)
@@ -93,9 +93,9 @@ func TestMoveBetweenKeyServices(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 2, report.Done)
 	require.EqualValues(t, 1, report.Current)
-	_, err = jobs.CheckUnused(t.Context(), jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "old/photos"}, nil, b)
+	_, err = jobs.CheckUnused(t.Context(), jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "arn:old/photos"}, nil, b)
 	require.NoError(t, err)
-	old.RemoveKey("old/photos")
+	old.RemoveKey("arn:old/photos")
 	read(t, openBucket(t, inner, to, nil), 3)
 }
 

@@ -19,7 +19,7 @@ import (
 const bucketName = "photos"
 
 // kmsKey is the key of the fake key service.
-const kmsKey = "photos-key"
+const kmsKey = "arn:example:kms:eu-1:111122223333:key/photos"
 
 // keys are one cipher of each mode.
 type keys struct {
