@@ -1,9 +1,11 @@
 package localkms
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -37,7 +39,7 @@ func (a alias) info(name aliasName) *Alias {
 	}
 }
 
-func managed(what string) error { return fmt.Errorf("%w: %s", ErrManaged, what) }
+func reserved(what string) error { return fmt.Errorf("%w: %s", ErrReserved, what) }
 
 // ownAlias returns the full name of an alias of the client's scope that callers
 // may change; name may be an ARN.
@@ -51,7 +53,7 @@ func (c *Client) ownAlias(name string) (aliasName, error) {
 	case t.scope != c.scope:
 		return aliasName{}, invalid("alias %q is not of account %s in region %s", shorten(name), c.account, c.region)
 	case strings.HasPrefix(t.alias, ReservedAliasPrefix):
-		return aliasName{}, managed("aliases that begin with " + ReservedAliasPrefix)
+		return aliasName{}, reserved("aliases that begin with " + ReservedAliasPrefix)
 	}
 	return aliasName{scope: t.scope, name: t.alias}, nil
 }
@@ -72,7 +74,7 @@ func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID 
 }
 
 // CreateAlias makes name, which begins with "alias/", a name of the key. A name
-// that is there is [ErrAlreadyExists], a reserved one [ErrManaged]. The key must
+// that is there is [ErrAlreadyExists], a reserved one [ErrReserved]. The key must
 // be of the client's account and region, and not wait to be deleted.
 func (c *Client) CreateAlias(ctx context.Context, name, keyID string) error {
 	return c.changeAlias(ctx, OpCreateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
@@ -115,52 +117,50 @@ func (c *Client) DeleteAlias(ctx context.Context, name string) error {
 	})
 }
 
-// ListAliases returns the aliases of the client's account and region, up to
-// limit, in order of their names, and the marker of the next page, as
-// [Client.ListKeys] does. With a keyID it returns those of that key alone.
-func (c *Client) ListAliases(ctx context.Context, keyID string, limit int, marker string) (page []*Alias, next string, err error) {
-	o := c.start(ctx, OpListAliases, keyID, nil)
-	page, next, err = func() ([]*Alias, string, error) {
-		if err := checkLimit(&limit); err != nil {
-			return nil, "", err
+// ListAliases returns the aliases of the client's account and region, in order of
+// their names, as [Client.ListKeys] does. With a keyID it returns those of that
+// key alone.
+func (c *Client) ListAliases(ctx context.Context, keyID string) iter.Seq2[*Alias, error] {
+	return func(yield func(*Alias, error) bool) {
+		o := c.start(ctx, OpListAliases, keyID, nil)
+		aliases, err := c.listAliases(o)
+		if err := o.finish(err); err != nil {
+			yield(nil, err)
+			return
 		}
-		var only *key
-		if keyID != "" {
-			k, err := c.lookup(o.ctx, keyID)
-			if err != nil {
-				return nil, "", err
-			}
-			o.concerns(k)
-			only = k
-		}
-		snap, err := c.service.fresh(o.ctx)
-		if err != nil {
-			return nil, "", err
-		}
-		if err := c.authorizeAccount(o.ctx, o.op); err != nil {
-			return nil, "", err
-		}
-		var names []aliasName
-		for name, a := range snap.aliases {
-			if name.scope == c.scope && name.name > marker && (only == nil || a.key == only.id) &&
-				c.service.find(&snap.contents, target{scope: c.scope, id: a.key}) != nil { // not past its deadline
-				names = append(names, name)
+		for _, a := range aliases {
+			if !yield(a, nil) {
+				return
 			}
 		}
-		slices.SortFunc(names, aliasName.compare)
-		var page []*Alias
-		for _, name := range names {
-			if len(page) == limit {
-				return page, page[limit-1].Name, nil
-			}
-			page = append(page, snap.aliases[name].info(name))
-		}
-		return page, "", nil
-	}()
-	if err := o.finish(err); err != nil {
-		return nil, "", err
 	}
-	return page, next, nil
+}
+
+func (c *Client) listAliases(o *call) ([]*Alias, error) {
+	var only *key
+	if o.requested != "" {
+		k, err := c.lookup(o.ctx, o.requested)
+		if err != nil {
+			return nil, err
+		}
+		o.concerns(k)
+		only = k
+	}
+	snap, err := c.service.fresh(o.ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.authorizeAccount(o.ctx, o.op); err != nil {
+		return nil, err
+	}
+	var aliases []*Alias
+	for name, a := range snap.aliases {
+		if k := snap.keys[a.key]; name.scope == c.scope && (only == nil || a.key == only.id) && !c.service.isGone(k) {
+			aliases = append(aliases, a.info(name))
+		}
+	}
+	slices.SortFunc(aliases, func(a, b *Alias) int { return cmp.Compare(a.Name, b.Name) })
+	return aliases, nil
 }
 
 // createDefault makes the client's default key, if that is what name names and
@@ -177,7 +177,7 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 	if err != nil {
 		return nil, err
 	}
-	made.managed = true
+	made.isDefault = true
 	o := c.start(kms.WithReport(ctx, new(kms.Report)), OpCreateKey, name, nil)
 	full := aliasName{scope: c.scope, name: DefaultAlias}
 	found := false

@@ -57,17 +57,22 @@ func (c *contents) find(t target) *key {
 // remembered, so that a clock that goes back does not bring one back.
 func (s *Service) find(c *contents, t target) *key {
 	k := c.find(t)
-	if k == nil || k.state != PendingDeletion {
-		return k
-	}
-	if s.isLost(k) {
-		return nil
-	}
-	if k.gone(s.now()) {
-		s.lost.Store(k.id, k.deadline)
+	if k == nil || s.isGone(k) {
 		return nil
 	}
 	return k
+}
+
+// isGone reports whether k's deadline has passed, and remembers it.
+func (s *Service) isGone(k *key) bool {
+	if k.state != PendingDeletion || s.isLost(k) {
+		return k.state == PendingDeletion
+	}
+	if k.gone(s.now()) {
+		s.lost.Store(k.id, k.deadline)
+		return true
+	}
+	return false
 }
 
 // findAlias returns the key that an alias names, or nil if there is no such alias

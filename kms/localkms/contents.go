@@ -27,7 +27,7 @@ import (
 //	  description text16
 //	  created     uint64
 //	  state       uint8     1 enabled, 2 disabled, 3 pending deletion
-//	  managed     uint8     1 if the service made it as a default key, else 0
+//	  default     uint8     1 if the service made it as a default key, else 0
 //	  deadline    uint64    of its deletion; 0 unless it is pending
 //	  policy      uint32    0 none, or the number of its policy from 1
 //	  days        uint16    rotation period; 0 none
@@ -106,7 +106,7 @@ func (w *writer) key(k *key, policy uint32) {
 	w.text16(k.description)
 	w.time(k.created)
 	w.uint8(int(k.state))
-	w.bool(k.managed)
+	w.bool(k.isDefault)
 	w.time(k.deadline)
 	w.uint32(int(policy))
 	w.uint16(int(k.rotation.days))
@@ -263,8 +263,8 @@ func (r *reader) key(policies []*policy, next *uint32) *key {
 	k.description = r.text16()
 	k.created = r.time()
 	k.state = State(r.uint8())
-	managed := r.uint8()
-	k.managed = managed == 1
+	isDefault := r.uint8()
+	k.isDefault = isDefault == 1
 	k.deadline = r.time()
 	number := r.uint32()
 	k.rotation.days = r.uint16()
@@ -275,7 +275,7 @@ func (r *reader) key(policies []*policy, next *uint32) *key {
 	switch {
 	case k.scope.check() != nil:
 		r.fail("a key of no account or region")
-	case !k.state.valid() || managed > 1:
+	case !k.state.valid() || isDefault > 1:
 		r.fail("a key in no state")
 	case (k.state == PendingDeletion) != (k.deadline != 0):
 		r.fail("a deadline without a deletion, or the other way about")

@@ -24,7 +24,7 @@ const (
 // database makes such copies by itself: etcd keeps what was replaced until it is
 // compacted, PostgreSQL until it is vacuumed and its log is recycled.
 //
-// A key that waits already is kms.ErrPendingDeletion, a default key [ErrManaged].
+// A key that waits already is kms.ErrPendingDeletion, a default key [ErrReserved].
 func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (deletion time.Time, err error) {
 	err = c.change(ctx, OpScheduleKeyDeletion, keyID, func(d *draft, k *key) error {
 		if days == 0 {
@@ -33,8 +33,8 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 		if days < MinDeletionDays || days > MaxDeletionDays {
 			return invalid("deletion in %d days, want %d to %d", days, MinDeletionDays, MaxDeletionDays)
 		}
-		if k.managed {
-			return managed("default key " + k.arn)
+		if k.isDefault {
+			return reserved("default key " + k.arn)
 		}
 		if err := k.notDeleting(); err != nil {
 			return err

@@ -63,7 +63,7 @@
 //     Action::"GenerateDataKey", each in one of the groups Action::"Use",
 //     Action::"View" and Action::"Administer";
 //   - resource is Key::"UUID", with the attributes id, arn, account, region,
-//     managed and tags, in Account::"ACCOUNT"; for operations without a key it
+//     default and tags, in Account::"ACCOUNT"; for operations without a key it
 //     is the Account;
 //   - context.encryptionContext has the pairs of the encryption context, and
 //     context.account and context.region are those of the client that asks.

@@ -33,9 +33,9 @@ var (
 	// of their own and go on working.
 	ErrFull error = &refusal{"localkms: document is full"}
 
-	// ErrManaged: the key or the alias belongs to the service, which alone
+	// ErrReserved: the key or the alias belongs to the service, which alone
 	// changes it in this way.
-	ErrManaged error = &refusal{"localkms: managed by the service"}
+	ErrReserved error = &refusal{"localkms: reserved for the service"}
 )
 
 // errSuperseded is why a change that was recorded did not happen.

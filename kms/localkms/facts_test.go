@@ -153,7 +153,7 @@ func TestDeletingRemovesAliases(t *testing.T) {
 	s.clock.add(7 * day)
 	_, err = s.DescribeKey(t.Context(), "alias/a")
 	isKind(t, kms.ErrNotFound, err)
-	aliases, _, err := s.ListAliases(t.Context(), "", 0, "")
+	aliases, err := collect(s.ListAliases(t.Context(), ""))
 	require.NoError(t, err)
 	require.Len(t, aliases, 1)
 	require.NoError(t, s.CreateAlias(t.Context(), "alias/a", other))
@@ -170,10 +170,10 @@ func TestAliasesOfDeletedKeysAreNotListedThoughTheStoreRefuses(t *testing.T) {
 	require.NoError(t, err)
 	store.refuse.Store(true)
 	for _, want := range []int{1, 0} {
-		aliases, _, err := s.ListAliases(t.Context(), "", 0, "")
+		aliases, err := collect(s.ListAliases(t.Context(), ""))
 		require.NoError(t, err)
 		require.Len(t, aliases, want)
-		keys, _, err := s.ListKeys(t.Context(), 0, "")
+		keys, err := collect(s.ListKeys(t.Context()))
 		require.NoError(t, err)
 		require.Len(t, keys, want)
 		s.clock.add(7 * day)
@@ -194,7 +194,7 @@ func TestAfterTheWindowTheKeyIsGone(t *testing.T) {
 	for _, use := range uses(s, id, ciphertext) {
 		isKind(t, kms.ErrNotFound, use())
 	}
-	keys, _, err := s.ListKeys(t.Context(), 0, "")
+	keys, err := collect(s.ListKeys(t.Context()))
 	require.NoError(t, err)
 	require.Len(t, keys, 1)
 	require.Equal(t, other, keys[0].ID)
@@ -318,7 +318,7 @@ func TestTheAliasPrefixOfTheServiceIsReserved(t *testing.T) {
 				s.CreateAlias(t.Context(), name, id), s.UpdateAlias(t.Context(), name, id), s.DeleteAlias(t.Context(), name),
 			} {
 				isKind(t, kms.ErrInvalid, err)
-				require.ErrorIs(t, err, localkms.ErrManaged)
+				require.ErrorIs(t, err, localkms.ErrReserved)
 			}
 			s.describe(localkms.DefaultAlias) // once more, with the default key there
 		}
@@ -344,10 +344,10 @@ func TestTheDefaultKeyIsMadeOnFirstUsePerAccountAndRegion(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "arn:blobseal:kms:"+region+":"+account+":key/"+info.ID, info.ARN)
 			require.Equal(t, dk.KeyID, info.ARN)
-			require.True(t, info.Managed)
+			require.True(t, info.Default)
 			require.Equal(t, 365, info.Rotation.Days)
 			_, err = c.ScheduleKeyDeletion(t.Context(), localkms.DefaultAlias, 0)
-			require.ErrorIs(t, err, localkms.ErrManaged)
+			require.ErrorIs(t, err, localkms.ErrReserved)
 		}
 	}
 	// No one else's.

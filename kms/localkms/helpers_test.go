@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -200,3 +201,16 @@ func (s *bounded) Swap(ctx context.Context, version string, data []byte) (string
 	}
 	return s.Store.Swap(ctx, version, data)
 }
+
+// collect returns what a list has, or its error.
+func collect[T any](list iter.Seq2[T, error]) (all []T, err error) {
+	for one, err := range list {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+var quiet = slog.New(slog.DiscardHandler)

@@ -1,9 +1,9 @@
 package localkms
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -31,7 +31,7 @@ type Info struct {
 	Tags        map[string]string `json:"tags,omitempty"`
 	Created     time.Time         `json:"created"` // UTC, whole milliseconds, as all times here
 	State       State             `json:"state"`
-	Managed     bool              `json:"managed,omitempty"` // a default key, made by the service
+	Default     bool              `json:"default,omitempty"` // a default key, made by the service
 	HasPolicy   bool              `json:"hasPolicy,omitempty"`
 
 	// Deletion is when the key is deleted; zero unless it is PendingDeletion.
@@ -44,7 +44,7 @@ func (k *key) info() *Info {
 	i := &Info{
 		ID: k.id.String(), ARN: k.arn, Account: k.account, Region: k.region,
 		Description: k.description, Tags: maps.Clone(k.tags), Created: date(k.created),
-		State: k.state, Managed: k.managed, HasPolicy: k.policy != nil,
+		State: k.state, Default: k.isDefault, HasPolicy: k.policy != nil,
 		Rotation: k.rotationInfo(),
 	}
 	if k.state == PendingDeletion {
@@ -179,68 +179,26 @@ func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
 	return info, nil
 }
 
-// How many entries a page has.
-const (
-	DefaultPage = 100
-	MaxPage     = 1000
-)
-
-// ListKeys returns the keys of the client's account and region, up to limit, in
-// ascending order of their ids, and the marker of the next page, which is empty
-// after the last one. The first page has an empty marker. A limit of zero is
-// DefaultPage, and the largest is MaxPage.
-//
-// Keys that are made or deleted between two pages do not disturb the others.
-func (c *Client) ListKeys(ctx context.Context, limit int, marker string) (page []*Info, next string, err error) {
-	o := c.start(ctx, OpListKeys, "", nil)
-	page, next, err = func() ([]*Info, string, error) {
-		if err := checkLimit(&limit); err != nil {
-			return nil, "", err
-		}
-		var after keyID
-		if marker != "" {
-			var ok bool
-			if after, ok = parseKeyID(marker); !ok {
-				return nil, "", invalid("marker %q is not one", shorten(marker))
-			}
-		}
+// ListKeys returns the keys of the client's account and region, in ascending order
+// of their ids. All of them are of one document, whatever changes meanwhile. An
+// error is the only pair that the loop gets.
+func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
+	return func(yield func(*Info, error) bool) {
+		o := c.start(ctx, OpListKeys, "", nil)
 		snap, err := c.service.fresh(o.ctx)
-		if err != nil {
-			return nil, "", err
+		if err == nil {
+			err = c.authorizeAccount(o.ctx, o.op)
 		}
-		if err := c.authorizeAccount(o.ctx, o.op); err != nil {
-			return nil, "", err
+		if err := o.finish(err); err != nil {
+			yield(nil, err)
+			return
 		}
-		keys := snap.list(c.scope)
-		i, found := slices.BinarySearchFunc(keys, after, func(k *key, id keyID) int { return bytes.Compare(k.id[:], id[:]) })
-		if found {
-			i++
-		}
-		var page []*Info
-		for ; i < len(keys); i++ {
-			if len(page) == limit {
-				return page, page[limit-1].ID, nil
-			}
-			if c.service.find(&snap.contents, target{scope: c.scope, id: keys[i].id}) != nil { // not past its deadline
-				page = append(page, keys[i].info())
+		for _, k := range snap.list(c.scope) {
+			if !c.service.isGone(k) && !yield(k.info(), nil) {
+				return
 			}
 		}
-		return page, "", nil
-	}()
-	if err := o.finish(err); err != nil {
-		return nil, "", err
 	}
-	return page, next, nil
-}
-
-func checkLimit(limit *int) error {
-	if *limit == 0 {
-		*limit = DefaultPage
-	}
-	if *limit < 1 || *limit > MaxPage {
-		return invalid("limit %d, want 1 to %d", *limit, MaxPage)
-	}
-	return nil
 }
 
 // EnableKey lets a disabled key serve again. An enabled one stays as it is; one

@@ -348,7 +348,7 @@ func newKeyEntity(k *key) *entity {
 				"arn":     cedar.String(k.arn),
 				"account": cedar.String(k.account),
 				"region":  cedar.String(k.region),
-				"managed": cedar.Boolean(k.managed),
+				"default": cedar.Boolean(k.isDefault),
 				"tags":    cedar.NewRecord(tags),
 			}),
 		}

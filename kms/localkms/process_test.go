@@ -193,7 +193,7 @@ func TestProcessesShareOneFile(t *testing.T) {
 	require.Len(t, versions, 3*processes)
 	require.Equal(t, 3*processes, keys)
 	require.Equal(t, 1+3*processes, s.describe(localkms.DefaultAlias).Rotation.Versions)
-	list, _, err := s.ListKeys(t.Context(), 0, "")
+	list, err := collect(s.ListKeys(t.Context()))
 	require.NoError(t, err)
 	require.Len(t, list, keys+1)
 }

@@ -22,7 +22,7 @@ type key struct {
 	created     int64 // Unix milliseconds, as all times here
 	state       State
 	deadline    int64 // when it is deleted; zero unless it is PendingDeletion
-	managed     bool  // made by the service, as a default key
+	isDefault   bool  // made by the service, as a default key
 	rotation    schedule
 	versions    []material // at least one; version n at index n-1
 	policy      *policy    // nil if it has none

@@ -83,7 +83,7 @@ var table = []entry{
 	{localkms.ErrPolicy, true, policyWords},
 	{localkms.ErrLockout, true, Attempt.lockoutWords},
 	{localkms.ErrAlreadyExists, true, plainWords},
-	{localkms.ErrManaged, true, plainWords},
+	{localkms.ErrReserved, true, plainWords},
 	{localkms.ErrLimit, true, plainWords},
 	{localkms.ErrFull, true, plainWords},
 

@@ -231,18 +231,13 @@ type KeyShape struct {
 // aliases are the names of each key, or of one, by its id.
 func aliasesOf(ctx context.Context, s *keys.Service, key string) (names map[string][]string, err error) {
 	names = map[string][]string{}
-	for marker := ""; ; {
-		page, next, err := s.ListAliases(ctx, key, localkms.MaxPage, marker)
+	for a, err := range s.ListAliases(ctx, key) {
 		if err != nil {
 			return nil, s.About(localkms.OpListAliases, key, err)
 		}
-		for _, a := range page {
-			names[a.KeyID] = append(names[a.KeyID], a.Name)
-		}
-		if marker = next; next == "" {
-			return names, nil
-		}
+		names[a.KeyID] = append(names[a.KeyID], a.Name)
 	}
+	return names, nil
 }
 
 type listCmd struct {
@@ -263,17 +258,11 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 			return err
 		}
 		keys := []KeyShape{}
-		for marker := ""; ; {
-			page, next, err := s.ListKeys(ctx, localkms.MaxPage, marker)
+		for info, err := range s.ListKeys(ctx) {
 			if err != nil {
 				return s.About(localkms.OpListKeys, "", err)
 			}
-			for _, info := range page {
-				keys = append(keys, KeyShape{info, append([]string{}, names[info.ID]...)})
-			}
-			if marker = next; next == "" {
-				break
-			}
+			keys = append(keys, KeyShape{info, append([]string{}, names[info.ID]...)})
 		}
 		if cmd.JSON {
 			return c.WriteJSON(map[string]any{"keys": keys})

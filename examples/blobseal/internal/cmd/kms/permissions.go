@@ -103,15 +103,11 @@ func (aliasListCmd) Help() string {
 func (cmd aliasListCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		aliases := []*localkms.Alias{}
-		for marker := ""; ; {
-			page, next, err := s.ListAliases(ctx, cmd.Key, localkms.MaxPage, marker)
+		for a, err := range s.ListAliases(ctx, cmd.Key) {
 			if err != nil {
 				return s.About(localkms.OpListAliases, cmd.Key, err)
 			}
-			aliases = append(aliases, page...)
-			if marker = next; next == "" {
-				break
-			}
+			aliases = append(aliases, a)
 		}
 		if cmd.JSON {
 			return c.WriteJSON(map[string]any{"aliases": aliases})
