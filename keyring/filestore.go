@@ -11,10 +11,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/blobseal/blobseal/internal/atomicfile"
 )
 
 // MaxFileSize is the largest document of a [FileStore] in bytes. It is more than
@@ -27,16 +28,16 @@ const lockRetry = 5 * time.Millisecond
 // FileStore is a [Store] in one file, for any number of processes on one
 // machine. It is safe for concurrent use and holds nothing open.
 //
-// A write goes to a temporary file beside it (".NAME.*.tmp"), which is synced
-// and then renamed over the old one, and the directory is synced: whenever the
-// process is killed or the disk is full, the file holds the old document or the
-// new one. What a killed process left behind, the next writer removes. Writers
-// hold an advisory lock on NAME.lock, which stays there, empty: who removes it
-// while they write lets two of them write at once.
+// A write goes to a temporary file (".NAME.DIGITS.tmp"), which is synced and renamed over
+// the old one; then the directory is synced. If the process is killed or the disk is full,
+// the file holds the old document or the new one. The next writer removes what a killed
+// one left. Writers hold an advisory lock on NAME.lock, an empty file that stays: if you
+// remove it while they write, two of them can write at once.
 //
-// The file is made with mode 0600. A file that others may read is not refused,
-// since the document is encrypted, but the next write makes it 0600 again. If the path
-// is a symbolic link, what it points to is replaced, and the lock is there.
+// A new file has mode 0600. A file that exists keeps its owner, group and mode, and the
+// lock file has the same, so root's cron may rotate a ring of a service. A process that
+// cannot keep the owner does not write. If the path is a symbolic link, its target is
+// replaced, and the lock is beside the target.
 //
 // The directory must be on a local file system: it takes locks, atomic renames
 // and syncs. Backups may copy the file at any time.
@@ -82,7 +83,7 @@ func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (stri
 	if err != nil {
 		return "", err
 	}
-	lock, err := lockFile(ctx, target+".lock")
+	lock, err := lockFile(ctx, target)
 	if err != nil {
 		return "", err
 	}
@@ -95,8 +96,8 @@ func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (stri
 	if current != version {
 		return "", ErrConflict
 	}
-	removeStale(target)
-	if err := replaceFile(target, data); err != nil {
+	atomicfile.RemoveStale(target)
+	if err := atomicfile.Replace(target, bytes.NewReader(data)); err != nil {
 		return "", err
 	}
 	return contentVersion(data), nil
@@ -105,16 +106,18 @@ func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (stri
 // MaxSize implements [Sizer].
 func (s *FileStore) MaxSize() int { return MaxFileSize }
 
-// lockFile returns the lock on the file at path, which the caller closes.
-func lockFile(ctx context.Context, path string) (*flock.Flock, error) {
+// lockFile returns the lock on the file at target, which the caller closes.
+func lockFile(ctx context.Context, target string) (*flock.Flock, error) {
+	path := target + ".lock"
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // opening a pipe would wait
 		return nil, fmt.Errorf("lock %s is not a regular file", path)
 	}
-	lock := flock.New(path)
+	lock := flock.New(path, flock.SetPermissions(0o600))
 	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
+	atomicfile.ShareLock(path, target)
 	return lock, nil
 }
 
@@ -173,55 +176,4 @@ func readDocument(path string) ([]byte, string, error) {
 func contentVersion(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
-}
-
-// replaceFile makes data the contents of the file at path, or leaves it as it is.
-func replaceFile(path string, data []byte) (err error) {
-	dir, name := filepath.Split(path)
-	f, err := os.CreateTemp(dir, tempPrefix(name)+"*"+tempSuffix) // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name()) // or else the next writer does
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// Temporary files are ".NAME.DIGITS.tmp", so that no other file's are mistaken
-// for ours, not even those of a ring beside this one.
-const tempSuffix = ".tmp"
-
-func tempPrefix(name string) string { return "." + name + "." }
-
-// removeStale removes the temporary files of writers that were killed, as far as
-// it can. The caller holds the lock, so there are no others.
-func removeStale(path string) {
-	dir, name := filepath.Split(path)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return // a directory that can be written but not listed
-	}
-	for _, entry := range entries {
-		digits, isTemp := strings.CutPrefix(entry.Name(), tempPrefix(name))
-		digits, hasSuffix := strings.CutSuffix(digits, tempSuffix)
-		if isTemp && hasSuffix && digits != "" && strings.Trim(digits, "0123456789") == "" && entry.Type().IsRegular() {
-			os.Remove(filepath.Join(dir, entry.Name()))
-		}
-	}
 }

@@ -52,12 +52,13 @@ func TestFileStoreModeAndNames(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, fs.FileMode(0o600), info.Mode(), name)
 	}
-	require.NoError(t, os.Chmod(path, 0o644))
-	require.NoError(t, ring.Refresh(t.Context()))
+	require.NoError(t, os.Chmod(path, 0o640))
 	rotate(t, ring)
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	require.Equal(t, fs.FileMode(0o600), info.Mode(), "made right again")
+	for _, name := range []string{"ring", "ring.lock"} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.Equal(t, fs.FileMode(0o640), info.Mode(), "%s: who could read it still can", name)
+	}
 }
 
 func TestFileStorePaths(t *testing.T) {

@@ -1,0 +1,85 @@
+// Package atomicfile replaces files, so that after a crash at any moment a file holds
+// either the old content or the new one.
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Replace makes content the content of the file at path, or leaves the file as it is. It
+// writes a temporary file beside it (".NAME.DIGITS.tmp"), syncs that, renames it over path
+// and syncs the directory.
+//
+// A file that exists keeps its owner, group and mode; a symbolic link is replaced itself.
+// If the owner cannot be kept, Replace fails: a file that becomes root's locks out the
+// service that owned it. A new file has mode 0600.
+func Replace(path string, content io.Reader) (err error) {
+	old, err := os.Lstat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir, name := filepath.Split(path)
+	f, err := os.CreateTemp(dir, tempPrefix(name)+"*"+tempSuffix) // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name()) // if this fails, RemoveStale does it
+		}
+	}()
+	if old != nil && old.Mode().IsRegular() {
+		if err := keepOwner(f, old); err != nil {
+			return fmt.Errorf("%s: cannot keep the owner (run as the owner or as root): %w", path, err)
+		}
+		if err := f.Chmod(old.Mode().Perm()); err != nil {
+			return err
+		}
+	}
+	if _, err := io.Copy(f, content); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return SyncDir(dir)
+}
+
+// Temporary files are ".NAME.DIGITS.tmp", so RemoveStale mistakes no other file for one
+// of ours, not even one of a file whose name begins alike.
+const tempSuffix = ".tmp"
+
+func tempPrefix(name string) string { return "." + name + "." }
+
+// RemoveStale removes the temporary files of path that killed writers left behind, as far
+// as it can. The caller keeps other writers away.
+func RemoveStale(path string) {
+	dir, name := filepath.Split(path)
+	if dir == "" {
+		dir = "."
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // a directory may be writable but not readable
+	}
+	for _, entry := range entries {
+		digits, isTemp := strings.CutPrefix(entry.Name(), tempPrefix(name))
+		digits, hasSuffix := strings.CutSuffix(digits, tempSuffix)
+		if isTemp && hasSuffix && digits != "" && strings.Trim(digits, "0123456789") == "" && entry.Type().IsRegular() {
+			os.Remove(filepath.Join(dir, entry.Name()))
+		}
+	}
+}

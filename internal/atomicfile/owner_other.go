@@ -1,0 +1,17 @@
+//go:build !unix
+
+package atomicfile
+
+import (
+	"io/fs"
+	"os"
+)
+
+// keepOwner does nothing: a new file inherits its permissions from its directory.
+func keepOwner(*os.File, fs.FileInfo) error { return nil }
+
+// ShareLock does nothing.
+func ShareLock(path, locked string) {}
+
+// SyncDir does nothing: Windows does not sync directories.
+func SyncDir(string) error { return nil }

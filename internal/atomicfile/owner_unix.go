@@ -1,0 +1,63 @@
+//go:build unix
+
+package atomicfile
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// keepOwner gives f the owner and group of the file that info describes.
+func keepOwner(f *os.File, info fs.FileInfo) error {
+	own, err := f.Stat()
+	if err != nil || sameOwner(own, info) {
+		return err
+	}
+	want := info.Sys().(*syscall.Stat_t)
+	return f.Chown(int(want.Uid), int(want.Gid))
+}
+
+// ShareLock gives the empty lock file at path, if this process owns it, the owner, group and
+// mode of the file that it locks, as far as it can: whoever may write a file must be able
+// to open its lock. It touches nothing that someone else could have put there.
+func ShareLock(path, locked string) {
+	info, err := os.Stat(locked)
+	if err != nil || !info.Mode().IsRegular() {
+		return
+	}
+	lock, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer lock.Close()
+	own, err := lock.Stat()
+	if err != nil || !own.Mode().IsRegular() || own.Size() != 0 {
+		return
+	}
+	stat := own.Sys().(*syscall.Stat_t)
+	if stat.Nlink != 1 || int(stat.Uid) != os.Geteuid() {
+		return
+	}
+	if keepOwner(lock, info) == nil {
+		lock.Chmod(info.Mode().Perm())
+	}
+}
+
+func sameOwner(a, b fs.FileInfo) bool {
+	x, y := a.Sys().(*syscall.Stat_t), b.Sys().(*syscall.Stat_t)
+	return x.Uid == y.Uid && x.Gid == y.Gid
+}
+
+// SyncDir makes changes in a directory durable.
+func SyncDir(dir string) error {
+	if dir == "" {
+		dir = "."
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
