@@ -399,7 +399,7 @@ func TestKMSAliases(t *testing.T) {
 		"taken":        {args("create", "alias/photos", first), "my.kms: already exists: alias/photos"},
 		"not there":    {args("update", "alias/cats", first), `my.kms: key not found: alias "alias/cats"`},
 		"gone":         {args("delete", "alias/cats"), `my.kms: no such key: "alias/cats"`},
-		"reserved":     {args("create", "alias/blobseal/x", first), "my.kms: managed by the service: aliases that begin with alias/blobseal/"},
+		"reserved":     {args("create", "alias/blobseal/x", first), "my.kms: reserved for the service: aliases that begin with alias/blobseal/"},
 		"not an alias": {args("create", "cats", first), `my.kms: invalid request: alias "cats": want alias/ and 1 to `},
 		"of no key":    {args("create", "alias/x", "alias/none"), `my.kms: no such key: "alias/none"`},
 	} {
