@@ -2,6 +2,7 @@ package blob
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"maps"
 	"slices"
@@ -74,21 +75,33 @@ type Bucket struct {
 
 	store *store.Store
 	opts  Options // with its defaults
+	req   Request // see With
 }
 
-// NewBucket returns a bucket that keeps its objects encrypted in inner. name is
-// what they are bound to, beside their keys: it must stay the same, whatever inner
-// is called. cipher is the mode and the key of new objects, and opens those of its
-// mode. Closing the bucket leaves inner open, which stays the caller's to close. A
-// policy that refuses the bucket's own cipher is [ErrPolicy], and an inner bucket
-// that encrypts already is [sse.ErrInvalid].
+// NewBucket returns a bucket that keeps its objects encrypted in inner.
+//
+// Envelopes are bound to name and to the object's key. name must not be empty and
+// must never change, whatever inner is called. cipher encrypts new objects, and
+// opens those of its mode. Closing the bucket leaves inner open.
+//
+// To give each tenant a prefix, call gocloud's PrefixedBucket on the result: the
+// envelopes are then bound to whole keys. Over a prefixed inner bucket they are not,
+// and an attacker with write access to the store could move an object from one
+// tenant to another, unless each tenant has its own name.
+//
+// NewBucket returns [ErrPolicy] if the policy refuses cipher. It returns
+// [sse.ErrInvalid] if inner encrypts already, and for options that no write could
+// honour.
 func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Options) (*Bucket, error) {
-	if inner == nil || cipher == nil {
+	switch {
+	case inner == nil || cipher == nil:
 		return nil, fmt.Errorf("%w: NewBucket needs a bucket and a cipher", sse.ErrInvalid)
+	case name == "":
+		return nil, fmt.Errorf("%w: NewBucket needs a name (objects of nameless buckets could be swapped)", sse.ErrInvalid)
 	}
 	var nested *Bucket
 	if inner.As(&nested) { // which refuses our metadata
-		return nil, fmt.Errorf("%w: the inner bucket is bucket %q, which encrypts already", sse.ErrInvalid, nested.Name())
+		return nil, fmt.Errorf("%w: inner bucket %q encrypts already", sse.ErrInvalid, nested.Name())
 	}
 	b := new(Bucket)
 	if opts != nil {
@@ -100,8 +113,8 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	if b.opts.EnvelopeSize == 0 {
 		b.opts.EnvelopeSize = DefaultEnvelopeSize
 	}
-	if b.opts.EnvelopeSize < 0 || b.opts.EnvelopeSize > sse.MaxEnvelopeSize {
-		return nil, fmt.Errorf("%w: envelopes of %d bytes, at most %d", sse.ErrInvalid, b.opts.EnvelopeSize, sse.MaxEnvelopeSize)
+	if err := checkEnvelopeSize(b.opts.EnvelopeSize, cipher); err != nil {
+		return nil, err
 	}
 	if err := b.opts.Policy.valid(); err != nil {
 		return nil, err
@@ -111,10 +124,46 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	}
 	b.store = &store.Store{
 		Inner: inner, Name: name, EnvelopeSize: b.opts.EnvelopeSize, Cipher: cipher, Decrypter: b,
-		Locks: new(stored.Locks), AllowPlain: b.opts.AllowPlain, Admit: b.admit, IfUnchanged: b.opts.IfUnchanged,
+		Locks: stored.LocksOf(inner), AllowPlain: b.opts.AllowPlain, Admit: b.admit, IfUnchanged: b.opts.IfUnchanged,
 	}
-	b.Bucket = gcblob.NewBucket(&bucketDriver{b})
+	b.Bucket = gcblob.NewBucket(&bucketDriver{b: b})
 	return b, nil
+}
+
+// checkEnvelopeSize refuses a size that cannot hold an envelope of cipher, as far as
+// cipher says what its envelopes hold.
+func checkEnvelopeSize(size int, cipher sse.Cipher) error {
+	probe, err := throwaway(sse.Object{})
+	if err != nil {
+		return err
+	}
+	_, keyID := identify(cipher)
+	if least := probe.Size() + len(keyID); size < least || size > sse.MaxEnvelopeSize {
+		return fmt.Errorf("%w: EnvelopeSize %d (choose %d to %d)", sse.ErrInvalid, size, least, sse.MaxEnvelopeSize)
+	}
+	return nil
+}
+
+// throwaway returns the smallest envelope that obj can have. It fails if obj's
+// context fits no envelope.
+func throwaway(obj sse.Object) (*sse.Envelope, error) {
+	var key [32]byte
+	rand.Read(key[:])
+	cipher, err := sse.NewCustomer(key[:])
+	if err != nil {
+		return nil, err
+	}
+	enc, err := cipher.Encrypt(context.Background(), obj)
+	if err != nil {
+		return nil, err
+	}
+	return enc.Envelope(), nil
+}
+
+// admit checks a new envelope against the policy.
+func (b *Bucket) admit(env *sse.Envelope) error {
+	_, err := b.opts.Policy.check(env.Mode(), env.KeyID())
+	return err
 }
 
 // Inner returns the bucket that holds the stored objects.
@@ -126,6 +175,6 @@ func (b *Bucket) Name() string { return b.store.Name }
 // Decrypt opens an envelope as the bucket's reads do. It implements
 // [sse.Decrypter].
 func (b *Bucket) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
-	dec, _ := b.decrypter(env.Mode(), new(ReadRequest))
+	dec, _ := b.decrypter(env.Mode())
 	return dec.Decrypt(ctx, obj, env)
 }

@@ -14,32 +14,33 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Copy implements [driver.Bucket]. The body is copied as it is, under an envelope
-// that is sealed anew for the copy.
+// CopyFrom copies the object at srcKey of src to dstKey of b. The source is opened as
+// src opens it, and the copy is sealed as b seals it: to copy between two customer
+// keys, call it with two results of [Bucket.With]. The body passes through as
+// ciphertext.
+//
+// The copy gets b's context. It keeps the source's if b's request has AnyContext.
+func (b *Bucket) CopyFrom(ctx context.Context, dstKey string, src *Bucket, srcKey string, opts *gcblob.CopyOptions) error {
+	copier := gcblob.NewBucket(&bucketDriver{b: b, source: src})
+	defer copier.Close()
+	return copier.Copy(ctx, dstKey, srcKey, opts)
+}
+
+// Copy implements [driver.Bucket]. BeforeCopy is the hook of the write that makes the
+// copy, and is called again if the source changes during the copy.
 func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *driver.CopyOptions) error {
-	req := new(CopyRequest)
-	hook := callHook(opts.BeforeCopy, func(i any) bool {
-		p, ok := i.(**CopyRequest)
-		if ok {
-			*p = req
-		}
-		return ok
-	})
-	defer hook.stop()
-	if !hook.held && hook.err != nil {
-		return hook.err
-	}
-	c := &copying{b: d.b, dst: dstKey, src: srcKey, req: *req, hook: hook.inner()}
-	c.late = func() bool {
-		return !same(c.req.Cipher, req.Cipher) || !c.req.Context.Equal(req.Context) ||
-			!same(c.req.Source.Decrypter, req.Source.Decrypter) || !c.req.Source.Context.Equal(req.Source.Context)
+	c := &copying{from: d.b, to: d.b, src: srcKey, dst: dstKey, hook: opts.BeforeCopy}
+	if d.source != nil {
+		c.from = d.source
 	}
 	for attempt := 1; ; attempt++ {
 		err := c.run(ctx)
 		switch {
-		case errors.Is(err, stored.ErrDamaged) && attempt < store.MaxTries: // nothing was written
+		case attempt == store.MaxTries:
+			return err
+		case errors.Is(err, stored.ErrDamaged): // nothing was written
 			store.Pause(ctx, attempt)
-		case !errors.Is(err, ErrChanged) || attempt == store.MaxTries || c.hook != nil: // which cannot be called twice
+		case !errors.Is(err, ErrChanged):
 			return err
 		}
 	}
@@ -47,24 +48,21 @@ func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *dr
 
 // copying is one copy.
 type copying struct {
-	b        *Bucket
-	dst, src string
-	req      CopyRequest
-	hook     func(as func(any) bool) error // of the inner write
-	late     func() bool                   // whether the hook changed req when it was too late
+	from, to *Bucket
+	src, dst string
+	hook     func(as func(any) bool) error // of the write
 }
 
 // run copies what is at the source now. It returns [ErrChanged], and has written
-// nothing, if that was replaced meanwhile.
+// nothing, if another writer replaced the source meanwhile.
 func (c *copying) run(ctx context.Context) error {
-	b := c.b
-	watch := b.store.Locks.Watch(c.src)
+	watch := c.from.store.Locks.Watch(c.src)
 	defer watch.End()
-	attrs, err := b.store.Inner.Attributes(ctx, c.src)
+	attrs, err := c.from.store.Inner.Attributes(ctx, c.src)
 	if err != nil {
 		return store.OpenError(err)
 	}
-	r, err := b.store.Open(ctx, c.src, 0, -1, nil)
+	r, err := c.from.store.Open(ctx, c.src, 0, -1, nil)
 	if err != nil {
 		return err
 	}
@@ -75,27 +73,33 @@ func (c *copying) run(ctx context.Context) error {
 	if !store.VersionRead(r).Same(store.VersionOf(attrs)) {
 		return ErrChanged
 	}
-	env, body, err := stored.ReadEnvelope(r, b.store.EnvelopeSize)
-	opts := store.OptionsLike(attrs)
-	opts.BeforeWrite = c.before(attrs)
-	var s *store.Writer
-	switch {
-	case errors.Is(err, ErrPlain):
-		s, err = c.encrypt(ctx, attrs, body, opts)
-	case err == nil:
-		s, err = c.reseal(ctx, attrs, env, body, opts)
-	}
+	w, err := c.write(ctx, attrs, r)
 	if err != nil {
 		return err
 	}
-	if c.hook != nil && c.late() {
-		s.Abort()
-		return errLate
+	return w.Commit(func(publish func() error) error { return c.publish(ctx, watch, attrs, publish) })
+}
+
+// write writes the copy of what r reads, and does not commit it.
+func (c *copying) write(ctx context.Context, attrs *gcblob.Attributes, r io.Reader) (*store.Writer, error) {
+	opts := store.OptionsLike(attrs)
+	opts.BeforeWrite = c.before(attrs)
+	env, body, err := stored.ReadEnvelope(r, c.from.store.EnvelopeSize)
+	switch {
+	case errors.Is(err, ErrPlain):
+		return c.encrypt(ctx, attrs, body, opts)
+	case err != nil:
+		return nil, err
 	}
-	// The source is read to its end by now, so no response is held. If the version
-	// that was there before is still there, that version was read.
+	return c.reseal(ctx, attrs, env, body, opts)
+}
+
+// publish makes the copy visible if the version of the source that was there before
+// it was read is still there, and so is the version that was read. The source was
+// read to its end by now, so no response is held.
+func (c *copying) publish(ctx context.Context, watch *stored.Watch, attrs *gcblob.Attributes, publish func() error) error {
 	unchanged := func() error {
-		now, err := b.store.Inner.Attributes(ctx, c.src)
+		now, err := c.from.store.Inner.Attributes(ctx, c.src)
 		if err != nil {
 			return store.OpenError(err)
 		}
@@ -104,30 +108,33 @@ func (c *copying) run(ctx context.Context) error {
 		}
 		return nil
 	}
-	return s.Commit(func(fn func() error) error {
-		if c.src != c.dst {
-			if err := unchanged(); err != nil {
-				return err
-			}
-			return b.store.Locks.Commit(ctx, c.dst, fn)
+	if !c.ontoItself() {
+		if err := unchanged(); err != nil {
+			return err
 		}
-		return watch.Change(ctx, func(changed bool) error {
-			if changed {
-				return ErrChanged
-			}
-			if err := unchanged(); err != nil {
-				return err
-			}
-			return fn()
-		})
+		return c.to.store.Locks.Commit(ctx, c.dst, publish)
+	}
+	return watch.Change(ctx, func(changed bool) error {
+		if changed {
+			return ErrChanged
+		}
+		if err := unchanged(); err != nil {
+			return err
+		}
+		return publish()
 	})
 }
 
-// before is the hook of the inner write. A copy of an object onto itself must
-// not replace a newer one.
+// ontoItself reports whether the copy replaces its source.
+func (c *copying) ontoItself() bool {
+	return c.src == c.dst && c.from.store.Inner == c.to.store.Inner
+}
+
+// before returns the hook of the write. A copy of an object onto itself must not
+// replace a newer version.
 func (c *copying) before(attrs *gcblob.Attributes) func(func(any) bool) error {
-	condition := c.b.opts.IfUnchanged
-	if condition == nil || c.src != c.dst {
+	condition := c.to.store.IfUnchanged
+	if condition == nil || !c.ontoItself() {
 		return c.hook
 	}
 	return func(as func(any) bool) error {
@@ -140,77 +147,65 @@ func (c *copying) before(attrs *gcblob.Attributes) func(func(any) bool) error {
 
 // reseal writes the copy of an encrypted object.
 func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse.Envelope, body io.Reader, opts *gcblob.WriterOptions) (*store.Writer, error) {
-	b := c.b
 	if _, err := stored.PlaintextSize(attrs.Size, env.Size()); err != nil {
 		return nil, err
 	}
-	cipher := b.store.Cipher
-	if c.req.Cipher != nil {
-		cipher = c.req.Cipher
-	}
-	if _, err := b.opts.Policy.precheck(cipher); err != nil {
+	if _, err := c.to.opts.Policy.precheck(c.to.store.Cipher); err != nil {
 		return nil, err
 	}
-	d, err := b.decrypt(ctx, c.src, env, &c.req.Source)
+	d, err := c.from.decrypt(ctx, c.src, env)
 	if err != nil {
 		return nil, err
 	}
-	obj := b.store.Object(c.dst)
-	obj.Context, obj.AnyContext = c.req.Context, c.req.Context == nil
-	env2, err := cipher.Rewrap(ctx, obj, d)
+	sealed, err := c.to.store.Cipher.Rewrap(ctx, c.to.object(c.dst), d)
 	if err != nil {
 		return nil, store.KeyError(err)
 	}
-	if env2, err = b.store.Fit(env2); err != nil {
+	if sealed, err = c.to.store.Fit(sealed); err != nil {
 		return nil, err
 	}
-	s, err := b.store.Create(ctx, c.dst, env2, opts)
+	w, err := c.to.store.Create(ctx, c.dst, sealed, opts)
 	if err != nil {
 		return nil, err
 	}
-	n, err := io.Copy(s, body)
+	n, err := io.Copy(w, body)
 	if want := attrs.Size - int64(env.Size()); err == nil && n != want {
 		err = fmt.Errorf("%w: %d of %d bytes of the body came", sse.ErrTruncated, n, want)
 	}
 	if err != nil {
-		s.Abort()
+		w.Abort()
 		return nil, err
 	}
-	return s, nil
+	return w, nil
 }
 
-// encrypt writes the copy of a plain object, which is encrypted.
+// encrypt writes the copy of a plain object, which it encrypts.
 func (c *copying) encrypt(ctx context.Context, attrs *gcblob.Attributes, content io.Reader, opts *gcblob.WriterOptions) (*store.Writer, error) {
-	b := c.b
-	if !b.opts.AllowPlain {
-		return nil, ErrPlain
+	if err := c.from.admitPlain(); err != nil {
+		return nil, err
 	}
 	if _, hinted := stored.ParseHint(attrs.Metadata); hinted {
 		return nil, stored.ErrDamaged
 	}
-	if c.req.Source.brings() {
-		return nil, errNotEncrypted
-	}
-	req := &WriteRequest{Cipher: c.req.encrypter(), Context: c.req.Context}
-	enc, env, err := b.encrypt(ctx, c.dst, req)
+	enc, env, err := c.to.encrypt(ctx, c.dst)
 	if err != nil {
 		return nil, err
 	}
-	s, err := b.store.Create(ctx, c.dst, env, opts)
+	w, err := c.to.store.Create(ctx, c.dst, env, opts)
 	if err != nil {
 		return nil, err
 	}
-	w := enc.Writer(s)
-	n, err := io.Copy(w, content)
+	body := enc.Writer(w)
+	n, err := io.Copy(body, content)
 	if err == nil && n != attrs.Size {
 		err = fmt.Errorf("blob: %d of %d bytes of the source came: %w", n, attrs.Size, io.ErrUnexpectedEOF)
 	}
 	if err == nil {
-		err = w.Close()
+		err = body.Close()
 	}
 	if err != nil {
-		s.Abort()
+		w.Abort()
 		return nil, err
 	}
-	return s, nil
+	return w, nil
 }

@@ -33,16 +33,17 @@ func TestCopy(t *testing.T) {
 					inner := newMem(t)
 					b := newBucket(t, inner, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 					p := content(2*chunk + 9)
-					require.NoError(t, b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{
-						BeforeWrite:  setWrite(blob.WriteRequest{Cipher: source, Context: kms.Context{"a": "b"}}),
+					src := with(t, b, blob.Request{Cipher: source, Context: kms.Context{"a": "b"}})
+					to := with(t, b, blob.Request{Cipher: target, AnyContext: true})
+					require.NoError(t, src.WriteAll(ctx, "k", p, &gcblob.WriterOptions{
 						CacheControl: "no-cache", ContentDisposition: "inline", ContentEncoding: "identity",
 						ContentLanguage: "en", ContentType: "image/x-test", Metadata: map[string]string{"owner": "me"},
 					}))
 					before := readAll(t, inner, "k")
 					calls := 0
-					require.NoError(t, b.Copy(ctx, dst, "k", &gcblob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
+					require.NoError(t, to.CopyFrom(ctx, dst, src, "k", &gcblob.CopyOptions{BeforeCopy: func(func(any) bool) error {
 						calls++
-						return setCopy(blob.CopyRequest{Source: blob.ReadRequest{Decrypter: source}, Cipher: target})(as)
+						return nil
 					}}))
 					require.Equal(t, 1, calls)
 					after := readAll(t, inner, dst)
@@ -51,9 +52,7 @@ func TestCopy(t *testing.T) {
 					require.Equal(t, before[body:], after[body:])
 					require.NotEqual(t, before[:body], after[:body])
 
-					r, err := b.NewReader(ctx, dst, &gcblob.ReaderOptions{BeforeRead: setRead(blob.ReadRequest{
-						Decrypter: target, Context: kms.Context{"a": "b"},
-					})})
+					r, err := with(t, b, blob.Request{Cipher: target, Context: kms.Context{"a": "b"}}).NewReader(ctx, dst, nil)
 					require.NoError(t, err)
 					var env *sse.Envelope
 					require.True(t, r.As(&env))
@@ -78,15 +77,20 @@ func TestCopy(t *testing.T) {
 func TestCopyContext(t *testing.T) {
 	ctx := context.Background()
 	b := newBucket(t, newMem(t), nil)
-	require.NoError(t, b.WriteAll(ctx, "k", nil, &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{Context: kms.Context{"a": "b"}})}))
-	require.NoError(t, b.Copy(ctx, "k2", "k", &gcblob.CopyOptions{BeforeCopy: setCopy(blob.CopyRequest{Context: kms.Context{"c": "d"}})}))
-	for key, want := range map[string]kms.Context{"k": {"a": "b"}, "k2": {"c": "d"}} {
-		r, err := b.NewReader(ctx, key, &gcblob.ReaderOptions{BeforeRead: setRead(blob.ReadRequest{Context: want})})
+	ab, cd := with(t, b, blob.Request{Context: kms.Context{"a": "b"}}), with(t, b, blob.Request{Context: kms.Context{"c": "d"}})
+	anyone := with(t, b, blob.Request{AnyContext: true})
+	require.NoError(t, ab.WriteAll(ctx, "k", nil, nil))
+	require.NoError(t, cd.CopyFrom(ctx, "k2", ab, "k", nil))
+	require.NoError(t, anyone.Copy(ctx, "k4", "k", nil))
+	require.NoError(t, ab.Copy(ctx, "k5", "k", nil))
+	for key, want := range map[string]kms.Context{"k": {"a": "b"}, "k2": {"c": "d"}, "k4": {"a": "b"}, "k5": {"a": "b"}} {
+		r, err := with(t, b, blob.Request{Context: want}).NewReader(ctx, key, nil)
 		require.NoError(t, err)
 		require.NoError(t, r.Close())
 	}
-	err := b.Copy(ctx, "k3", "k", &gcblob.CopyOptions{BeforeCopy: setCopy(blob.CopyRequest{Source: blob.ReadRequest{Context: kms.Context{"a": "x"}}})})
-	require.ErrorIs(t, err, sse.ErrKey)
+	require.ErrorIs(t, cd.Copy(ctx, "k3", "k", nil), sse.ErrKey)
+	require.ErrorIs(t, b.Copy(ctx, "k3", "k", nil), sse.ErrKey, "a missing context is no wildcard")
+	require.Error(t, b.CopyFrom(ctx, "k3", anyone, "k", nil), "the context would get lost")
 }
 
 // TestCopyOfWhatChanges: a copy is of one version. Onto itself, it never puts an
@@ -227,12 +231,12 @@ func TestCopyOfMixed(t *testing.T) {
 	}
 	require.NoError(t, inner.WriteAll(ctx, "plain", content(2*chunk), nil))
 	replaceStored(t, inner, "damaged", content(2*chunk))
-	brings := &gcblob.CopyOptions{BeforeCopy: setCopy(blob.CopyRequest{Source: blob.ReadRequest{Decrypter: newCustomer(t, 1)}})}
+	brings := with(t, b, blob.Request{Cipher: newCustomer(t, 1)})
 
 	err := b.Copy(ctx, "copy", "damaged", nil)
 	require.ErrorIs(t, err, sse.ErrFormat)
 	require.Equal(t, gcerrors.Internal, gcerrors.Code(err))
-	require.ErrorIs(t, b.Copy(ctx, "copy", "plain", brings), sse.ErrMode)
+	require.ErrorIs(t, b.CopyFrom(ctx, "copy", brings, "plain", nil), sse.ErrMode)
 	for key, want := range map[string]error{"sealed": sse.ErrTruncated, "plain": io.ErrUnexpectedEOF} {
 		reads := 0
 		spy.Hook = func(_ context.Context, call string) error {
@@ -250,9 +254,8 @@ func TestCopyOfMixed(t *testing.T) {
 	require.False(t, exists)
 }
 
-// TestCopyHookOnce: a hook that changed the inner request cannot be asked again, so
-// that a copy that would have to begin anew fails.
-func TestCopyHookOnce(t *testing.T) {
+// TestCopyHookAgain: a copy that has to begin again calls its hook again.
+func TestCopyHookAgain(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, nil)
@@ -264,11 +267,12 @@ func TestCopyHookOnce(t *testing.T) {
 		}
 		return nil
 	}
-	err := b.Copy(ctx, "k", "k", &gcblob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
-		as(new(int))
+	calls := 0
+	require.NoError(t, b.Copy(ctx, "k", "k", &gcblob.CopyOptions{BeforeCopy: func(func(any) bool) error {
+		calls++
 		return nil
-	}})
-	require.ErrorIs(t, err, blob.ErrChanged)
+	}}))
+	require.Equal(t, 2, calls)
 	require.Equal(t, "new", string(readAll(t, b.Bucket, "k")))
 }
 

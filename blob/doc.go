@@ -65,27 +65,24 @@
 //
 // # A request with its own key
 //
-// gocloud's hooks carry what a request has of its own: a [WriteRequest], a
-// [ReadRequest] or a [CopyRequest], with the key of a customer, another key of a
-// key service, an encryption context. The types of the inner bucket are reached
-// through the same hooks.
+// [Bucket.With] returns the bucket as one request sees it: with the customer's key,
+// another key of a key service, or an encryption context such as the tenant.
 //
-//	r, err := bucket.NewReader(ctx, key, &gcblob.ReaderOptions{
-//		BeforeRead: func(as func(any) bool) error {
-//			var req *blob.ReadRequest
-//			if as(&req) {
-//				req.Decrypter = customer
-//			}
-//			return nil
-//		},
-//	})
+//	mine, err := bucket.With(blob.Request{Cipher: customer})
+//	if err != nil {
+//		return err
+//	}
+//	r, err := mine.NewReader(ctx, key, nil)
 //
-// A BeforeRead hook is called for each request to the store, one call at a time,
-// and what its first call sets of ours counts; the others are called once. As of a
-// bucket gives the [*Bucket], of a reader the [*sse.Envelope], of attributes the
-// [Hint], and of all of them what the inner bucket gives. A copy is a write to the
-// inner bucket, and its hook gets the types of one; what the store keeps that gocloud
-// does not know, such as tags, is not copied.
+// [Bucket.CopyFrom] copies from one such view to another.
+//
+// gocloud's hooks see the types of the inner bucket. A BeforeRead hook is called for
+// each request to the store, one call at a time. A BeforeWrite hook can also ask for
+// the [*sse.Envelope] that is being written. As of a bucket gives the [*Bucket], of a
+// reader the [*sse.Envelope], of attributes the stored.Hint, and of all of them what
+// the inner bucket gives. A copy is a write to the inner bucket, and its hook gets the
+// types of a write. What the store keeps but gocloud does not know, such as tags, is
+// not copied.
 //
 // # What is allowed
 //
@@ -95,8 +92,8 @@
 // are refused, as forged ones must be, unless [Options].AllowPlain says that the
 // bucket was there before its encryption: then they are read as they are, at the
 // price of a look at their metadata, which tells a plain object from one whose
-// envelope was damaged. [Bucket.ExplainWrite], ExplainRead and ExplainCopy tell
-// which rule decides about a request, without touching a key.
+// envelope was damaged. [Bucket.ExplainWrite] and [Bucket.ExplainRead] tell which
+// rule decides about a request, without touching a key.
 //
 // # Errors
 //

@@ -16,7 +16,10 @@ import (
 
 // bucketDriver implements gocloud's driver over the public API of the inner
 // bucket.
-type bucketDriver struct{ b *Bucket }
+type bucketDriver struct {
+	b      *Bucket
+	source *Bucket // of copies, if it is not b
+}
 
 var _ driver.Bucket = (*bucketDriver)(nil)
 

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log"
 
-	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
 
 	"github.com/blobseal/blobseal/blob"
@@ -63,7 +62,7 @@ func ExampleNewBucket() {
 }
 
 // A customer brings the key with each request; the bucket must allow that.
-func ExampleWriteRequest() {
+func ExampleBucket_With() {
 	ctx := context.Background()
 	bucket, err := blob.NewBucket(memblob.OpenBucket(nil), "photos", sse.NewManaged(openRing(ctx)), &blob.Options{
 		Policy: blob.Policy{AllowCustomerKeys: true},
@@ -77,29 +76,16 @@ func ExampleWriteRequest() {
 		log.Fatal(err)
 	}
 
-	err = bucket.WriteAll(ctx, "diary", []byte("dear diary"), &gcblob.WriterOptions{
-		BeforeWrite: func(as func(any) bool) error {
-			var req *blob.WriteRequest
-			if as(&req) {
-				req.Cipher = customer
-			}
-			return nil
-		},
-	})
+	mine, err := bucket.With(blob.Request{Cipher: customer})
 	if err != nil {
+		log.Fatal(err)
+	}
+	if err := mine.WriteAll(ctx, "diary", []byte("dear diary"), nil); err != nil {
 		log.Fatal(err)
 	}
 	_, err = bucket.ReadAll(ctx, "diary")
 	fmt.Println("without the key:", err != nil)
-	err = bucket.Download(ctx, "diary", io.Discard, &gcblob.ReaderOptions{
-		BeforeRead: func(as func(any) bool) error {
-			var req *blob.ReadRequest
-			if as(&req) {
-				req.Decrypter = customer
-			}
-			return nil
-		},
-	})
+	err = mine.Download(ctx, "diary", io.Discard, nil)
 	fmt.Println("with the key:", err)
 	// Output:
 	// without the key: true
@@ -118,16 +104,20 @@ func ExampleBucket_ExplainWrite() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(bucket.ExplainWrite(nil))
-	fmt.Println(bucket.ExplainWrite(&blob.WriteRequest{Cipher: customer}))
+	mine, err := bucket.With(blob.Request{Cipher: customer})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(bucket.ExplainWrite())
+	fmt.Println(mine.ExplainWrite())
 	// Output:
 	// SSE-S3 with the bucket's cipher: allowed by Policy.Modes
 	// SSE-C with the request's cipher: refused by Policy.AllowCustomerKeys: blob: refused by the bucket's policy: SSE-C is not allowed
 }
 
-// A copy re-seals 104 bytes, for its new name and under whatever key it is to
-// have; the body goes through as it is.
-func ExampleCopyRequest() {
+// A copy seals the data key again, for its new name and under its new key. The body
+// does not change.
+func ExampleBucket_CopyFrom() {
 	ctx := context.Background()
 	bucket, err := blob.NewBucket(memblob.OpenBucket(nil), "photos", sse.NewManaged(openRing(ctx)), &blob.Options{
 		Policy: blob.Policy{AllowCustomerKeys: true},
@@ -143,20 +133,15 @@ func ExampleCopyRequest() {
 	if err := bucket.WriteAll(ctx, "draft", []byte("a picture"), nil); err != nil {
 		log.Fatal(err)
 	}
-	err = bucket.Copy(ctx, "handed over", "draft", &gcblob.CopyOptions{
-		BeforeCopy: func(as func(any) bool) error {
-			var req *blob.CopyRequest
-			if as(&req) {
-				req.Cipher = customer
-			}
-			return nil
-		},
-	})
+	theirs, err := bucket.With(blob.Request{Cipher: customer})
 	if err != nil {
 		log.Fatal(err)
 	}
+	if err := theirs.CopyFrom(ctx, "handed over", bucket, "draft", nil); err != nil {
+		log.Fatal(err)
+	}
 	for _, key := range []string{"draft", "handed over"} {
-		e, err := bucket.ExplainRead(ctx, key, nil)
+		e, err := bucket.ExplainRead(ctx, key)
 		if err != nil {
 			log.Fatal(err)
 		}

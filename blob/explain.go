@@ -80,30 +80,17 @@ func (e Explanation) String() string {
 	return fmt.Sprintf("%s: allowed by %s", what, e.Rule)
 }
 
-// ExplainWrite says what a write with this request, which may be nil, would do.
-func (b *Bucket) ExplainWrite(req *WriteRequest) Explanation {
-	if req == nil {
-		req = new(WriteRequest)
-	}
-	return b.explainCipher(req.Cipher)
-}
-
-func (b *Bucket) explainCipher(asked sse.Encrypter) Explanation {
-	var e Explanation
-	var enc sse.Encrypter
-	enc, e.Cipher = b.encrypter(asked)
-	e.Mode, e.KeyID = identify(enc)
-	e.RequestedKey = requestedKey(enc)
-	e.Rule, e.Err = b.opts.Policy.precheck(enc)
+// ExplainWrite says what a write would do, without touching a key.
+func (b *Bucket) ExplainWrite() Explanation {
+	e := Explanation{Cipher: b.cipherRule(), RequestedKey: requestedKey(b.store.Cipher)}
+	e.Mode, e.KeyID = identify(b.store.Cipher)
+	e.Rule, e.Err = b.opts.Policy.precheck(b.store.Cipher)
 	return e
 }
 
-// ExplainRead says what a read of key with this request, which may be nil, would
-// do. It reads the object's envelope. Its error is that of the inner bucket.
-func (b *Bucket) ExplainRead(ctx context.Context, key string, req *ReadRequest) (Explanation, error) {
-	if req == nil {
-		req = new(ReadRequest)
-	}
+// ExplainRead says what a read of key would do. It reads the object's envelope and
+// touches no key. Its error is that of the inner bucket.
+func (b *Bucket) ExplainRead(ctx context.Context, key string) (Explanation, error) {
 	attrs, err := b.store.Inner.Attributes(ctx, key)
 	if err != nil {
 		return Explanation{}, store.OpenError(err)
@@ -117,11 +104,9 @@ func (b *Bucket) ExplainRead(ctx context.Context, key string, req *ReadRequest) 
 	e := Explanation{Kind: kind, Err: err}
 	switch kind {
 	case stored.KindPlain:
-		e.Rule, e.Err = RulePlain, nil
-		if !b.opts.AllowPlain {
-			e.Err = ErrPlain
-		} else if req.brings() {
-			e.Rule, e.Cipher, e.Err = RuleRequest, RuleRequest, errNotEncrypted
+		e.Rule, e.Err = RulePlain, b.admitPlain()
+		if errors.Is(e.Err, errNotEncrypted) {
+			e.Rule, e.Cipher = RuleRequest, RuleRequest
 		}
 		return e, nil
 	case stored.KindEncrypted:
@@ -134,25 +119,13 @@ func (b *Bucket) ExplainRead(ctx context.Context, key string, req *ReadRequest) 
 	}
 	e.Mode, e.KeyID = env.Mode(), env.KeyID()
 	var dec sse.Decrypter
-	dec, e.Cipher = b.decrypter(env.Mode(), req)
+	dec, e.Cipher = b.decrypter(env.Mode())
 	e.Rule = e.Cipher
 	if mode, _ := identify(dec); mode != 0 && mode != env.Mode() {
 		e.Err = fmt.Errorf("%w: the object is %v, and %s is for %v", sse.ErrMode, env.Mode(), e.Cipher, mode)
 	}
-	if req.Context != nil && !req.Context.Equal(env.Context()) {
-		e.Rule, e.Err = RuleStored, fmt.Errorf("%w: its encryption context differs", sse.ErrKey)
+	if !b.req.AnyContext && !b.req.Context.Equal(env.Context()) {
+		e.Rule, e.Err = RuleStored, fmt.Errorf("%w: encryption context differs (state it in Request.Context)", sse.ErrKey)
 	}
 	return e, nil
-}
-
-// ExplainCopy says what a copy of srcKey with this request, which may be nil,
-// would do: the read of the source and the write of the copy.
-func (b *Bucket) ExplainCopy(ctx context.Context, srcKey string, req *CopyRequest) (source, copied Explanation, err error) {
-	if req == nil {
-		req = new(CopyRequest)
-	}
-	if source, err = b.ExplainRead(ctx, srcKey, &req.Source); err != nil {
-		return source, copied, err
-	}
-	return source, b.explainCipher(req.encrypter()), nil
 }

@@ -29,9 +29,7 @@ type getter struct {
 	key    string
 	hook   func(as func(any) bool) error
 
-	mu    sync.Mutex  // guards asked, req and calls of hook
-	asked bool        // whether hook was called
-	req   ReadRequest // what the first call of hook set
+	mu sync.Mutex // for calls of hook
 
 	held *gcblob.Reader // the response that is being read, or nil
 }
@@ -92,18 +90,7 @@ func (g *getter) request(off, n int64) (*gcblob.Reader, error) {
 func (g *getter) before(as func(any) bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	req := new(ReadRequest)
-	err := g.hook(func(i any) bool {
-		if p, ok := i.(**ReadRequest); ok {
-			*p = req
-			return true
-		}
-		return i != nil && as(i)
-	})
-	if !g.asked {
-		g.asked, g.req = true, *req
-	}
-	return err
+	return g.hook(as)
 }
 
 // end ends the response that open returned.
@@ -123,16 +110,9 @@ func (g *getter) close() error {
 	return err
 }
 
-// decrypt opens the envelope with the request's decrypter, or with the bucket's.
-func (g *getter) decrypt(env *sse.Envelope) (*sse.Decryption, error) {
-	return g.b.decrypt(g.ctx, g.key, env, &g.req)
-}
-
-// decrypt opens the envelope of the object at key for a request.
-func (b *Bucket) decrypt(ctx context.Context, key string, env *sse.Envelope, req *ReadRequest) (*sse.Decryption, error) {
-	dec, _ := b.decrypter(env.Mode(), req)
-	obj := b.store.Object(key)
-	obj.Context, obj.AnyContext = req.Context, req.Context == nil
-	d, err := dec.Decrypt(ctx, obj, env)
+// decrypt opens the envelope of the object at key for b's request.
+func (b *Bucket) decrypt(ctx context.Context, key string, env *sse.Envelope) (*sse.Decryption, error) {
+	dec, _ := b.decrypter(env.Mode())
+	d, err := dec.Decrypt(ctx, b.object(key), env)
 	return d, store.KeyError(err)
 }

@@ -273,9 +273,7 @@ func TestMixedBucket(t *testing.T) {
 			}
 
 			// A key for an object that has none is a mistake.
-			_, err := mixed.NewReader(ctx, "plain/small", &gcblob.ReaderOptions{
-				BeforeRead: setRead(blob.ReadRequest{Decrypter: newCustomer(t, 1)}),
-			})
+			_, err := with(t, mixed, blob.Request{Cipher: newCustomer(t, 1)}).NewReader(ctx, "plain/small", nil)
 			require.ErrorIs(t, err, sse.ErrMode)
 		})
 	}
@@ -426,7 +424,7 @@ func TestWithoutHint(t *testing.T) {
 	require.EqualValues(t, 100, attrs.Size)
 	var hint stored.Hint
 	require.True(t, attrs.As(&hint))
-	require.Equal(t, sse.ModeManaged, hint.Mode, "by the envelope, which was read for the size")
+	require.Equal(t, sse.ModeManaged, hint.Mode, "as the envelope says")
 	require.Equal(t, content(100), readAll(t, b.Bucket, "100"))
 }
 

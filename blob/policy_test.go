@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
@@ -42,7 +41,7 @@ func TestPolicy(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		policy  blob.Policy
-		cipher  sse.Encrypter
+		cipher  sse.Cipher
 		rule    blob.Rule
 		refused bool
 		late    bool // only the key tells
@@ -69,8 +68,8 @@ func TestPolicy(t *testing.T) {
 			require.NoError(t, b.WriteAll(ctx, "source", nil, nil))
 			spy.Take()
 			fake.Forget()
-			req := blob.WriteRequest{Cipher: test.cipher}
-			e := b.ExplainWrite(&req)
+			view := with(t, b, blob.Request{Cipher: test.cipher})
+			e := view.ExplainWrite()
 			require.Empty(t, fake.Calls(), "a key was touched")
 			require.Empty(t, spy.Take())
 			require.Equal(t, test.rule, e.Rule, e)
@@ -79,17 +78,14 @@ func TestPolicy(t *testing.T) {
 			} else {
 				require.NoError(t, e.Err)
 			}
-			err := b.WriteAll(ctx, "k", content(10), &gcblob.WriterOptions{BeforeWrite: setWrite(req)})
+			err := view.WriteAll(ctx, "k", content(10), nil)
 			if !test.refused {
 				require.NoError(t, err)
 				return
 			}
 			require.ErrorIs(t, err, blob.ErrPolicy)
 			require.Equal(t, gcerrors.PermissionDenied, gcerrors.Code(err))
-			if cipher, ok := test.cipher.(sse.Cipher); ok {
-				err := b.Copy(ctx, "k", "source", &gcblob.CopyOptions{BeforeCopy: setCopy(blob.CopyRequest{Cipher: cipher})})
-				require.ErrorIs(t, err, blob.ErrPolicy)
-			}
+			require.ErrorIs(t, view.CopyFrom(ctx, "k", b, "source", nil), blob.ErrPolicy)
 			if !test.late {
 				require.Empty(t, fake.Calls(), "a key was touched")
 			}
@@ -128,16 +124,9 @@ func TestExplainRequestedKey(t *testing.T) {
 			`a mode that its key will tell with the request's cipher: left to Policy.Modes, when the key is used`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			req := blob.CopyRequest{Cipher: test.cipher}
-			_, copied, err := test.b.ExplainCopy(context.Background(), "plain", &req)
-			require.NoError(t, err)
-			require.Equal(t, test.want, copied)
-			require.Equal(t, test.text, copied.String())
-			write := blob.WriteRequest{}
-			if test.cipher != nil {
-				write.Cipher = test.cipher
-			}
-			require.Equal(t, test.want, test.b.ExplainWrite(&write))
+			e := with(t, test.b, blob.Request{Cipher: test.cipher}).ExplainWrite()
+			require.Equal(t, test.want, e)
+			require.Equal(t, test.text, e.String())
 		})
 	}
 	require.Empty(t, fake.Calls(), "a key was touched")
@@ -165,7 +154,7 @@ func TestOldObjects(t *testing.T) {
 	managed, kms1, customer := sse.NewManaged(newRing(t)), newKMS(t, "a"), newCustomer(t, 1)
 	then := newBucketWith(t, inner, managed, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 	for key, cipher := range map[string]sse.Cipher{"managed": managed, "kms": kms1, "customer": customer} {
-		require.NoError(t, then.WriteAll(ctx, key, []byte(key), &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{Cipher: cipher})}))
+		require.NoError(t, with(t, then, blob.Request{Cipher: cipher}).WriteAll(ctx, key, []byte(key), nil))
 	}
 	now := newBucketWith(t, inner, kms1, &blob.Options{
 		Policy:     blob.Policy{Modes: []sse.Mode{sse.ModeKMS}},
@@ -192,10 +181,9 @@ func TestExplainRead(t *testing.T) {
 	})
 	strict := newBucketWith(t, inner, cipher, nil)
 	customer := newCustomer(t, 1)
-	write := func(key string, cipher sse.Encrypter) {
-		require.NoError(t, b.WriteAll(ctx, key, nil, &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{
-			Cipher: cipher, Context: kms.Context{"a": "b"},
-		})}))
+	bound := kms.Context{"a": "b"}
+	write := func(key string, cipher sse.Cipher) {
+		require.NoError(t, with(t, b, blob.Request{Cipher: cipher, Context: bound}).WriteAll(ctx, key, nil, nil))
 	}
 	write("kms", nil)
 	write("managed", managed)
@@ -213,27 +201,28 @@ func TestExplainRead(t *testing.T) {
 		name string
 		b    *blob.Bucket
 		key  string
-		req  *blob.ReadRequest
+		req  blob.Request
 		kind stored.Kind
 		mode sse.Mode
 		rule blob.Rule
 		err  error
 		text string
 	}{
-		{"own mode", b, "kms", nil, stored.KindEncrypted, sse.ModeKMS, blob.RuleCipher, nil, `SSE-KMS under key "arn:a" with the bucket's cipher: allowed by the bucket's cipher`},
-		{"old mode", b, "managed", nil, stored.KindEncrypted, sse.ModeManaged, blob.RuleDecrypters, nil, ""},
-		{"customer without a key", b, "customer", nil, stored.KindEncrypted, sse.ModeCustomer, blob.RuleCipher, sse.ErrMode, ""},
-		{"customer with a key", b, "customer", &blob.ReadRequest{Decrypter: customer}, stored.KindEncrypted, sse.ModeCustomer, blob.RuleRequest, nil, ""},
-		{"customer's key where none is due", b, "kms", &blob.ReadRequest{Decrypter: customer}, stored.KindEncrypted, sse.ModeKMS, blob.RuleRequest, sse.ErrMode, ""},
-		{"another context", b, "kms", &blob.ReadRequest{Context: kms.Context{}}, stored.KindEncrypted, sse.ModeKMS, blob.RuleStored, sse.ErrKey, ""},
-		{"plain", b, "plain", nil, stored.KindPlain, 0, blob.RulePlain, nil, "no encryption: allowed by Options.AllowPlain"},
-		{"plain with a key", b, "plain", &blob.ReadRequest{Decrypter: customer}, stored.KindPlain, 0, blob.RuleRequest, sse.ErrMode, ""},
-		{"plain where it is not allowed", strict, "plain", nil, stored.KindPlain, 0, blob.RulePlain, blob.ErrPlain, ""},
-		{"damaged", b, "damaged", nil, stored.KindDamaged, 0, blob.RuleStored, sse.ErrFormat, ""},
-		{"of a later version", b, "later", nil, stored.KindUnknownVersion, 0, blob.RuleStored, sse.ErrVersion, ""},
+		{"own mode", b, "kms", blob.Request{Context: bound}, stored.KindEncrypted, sse.ModeKMS, blob.RuleCipher, nil, `SSE-KMS under key "arn:a" with the bucket's cipher: allowed by the bucket's cipher`},
+		{"old mode", b, "managed", blob.Request{Context: bound}, stored.KindEncrypted, sse.ModeManaged, blob.RuleDecrypters, nil, ""},
+		{"customer without a key", b, "customer", blob.Request{AnyContext: true}, stored.KindEncrypted, sse.ModeCustomer, blob.RuleCipher, sse.ErrMode, ""},
+		{"customer with a key", b, "customer", blob.Request{Cipher: customer, Context: bound}, stored.KindEncrypted, sse.ModeCustomer, blob.RuleRequest, nil, ""},
+		{"customer's key where none is due", b, "kms", blob.Request{Cipher: customer, Context: bound}, stored.KindEncrypted, sse.ModeKMS, blob.RuleRequest, sse.ErrMode, ""},
+		{"another context", b, "kms", blob.Request{}, stored.KindEncrypted, sse.ModeKMS, blob.RuleStored, sse.ErrKey, ""},
+		{"plain", b, "plain", blob.Request{}, stored.KindPlain, 0, blob.RulePlain, nil, "no encryption: allowed by Options.AllowPlain"},
+		{"plain with a key", b, "plain", blob.Request{Decrypters: sse.ByMode{sse.ModeCustomer: customer}}, stored.KindPlain, 0, blob.RuleRequest, sse.ErrMode, ""},
+		{"plain where it is not allowed", strict, "plain", blob.Request{}, stored.KindPlain, 0, blob.RulePlain, blob.ErrPlain, ""},
+		{"damaged", b, "damaged", blob.Request{}, stored.KindDamaged, 0, blob.RuleStored, sse.ErrFormat, ""},
+		{"of a later version", b, "later", blob.Request{}, stored.KindUnknownVersion, 0, blob.RuleStored, sse.ErrVersion, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			e, err := test.b.ExplainRead(ctx, test.key, test.req)
+			view := with(t, test.b, test.req)
+			e, err := view.ExplainRead(ctx, test.key)
 			require.NoError(t, err)
 			require.Equal(t, []any{test.kind, test.mode, test.rule}, []any{e.Kind, e.Mode, e.Rule}, e)
 			require.ErrorIs(t, e.Err, test.err)
@@ -241,19 +230,10 @@ func TestExplainRead(t *testing.T) {
 			if test.text != "" {
 				require.Equal(t, test.text, e.String())
 			}
-			source, copied, err := test.b.ExplainCopy(ctx, test.key, nil)
-			require.NoError(t, err)
-			require.Equal(t, sse.ModeKMS, copied.Mode)
-			require.Equal(t, test.kind, source.Kind)
 			require.Empty(t, fake.Calls(), "a key was touched")
 
 			// And so it is.
-			r, err := test.b.NewReader(ctx, test.key, &gcblob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
-				if test.req == nil {
-					return nil
-				}
-				return setRead(*test.req)(as)
-			}})
+			r, err := view.NewReader(ctx, test.key, nil)
 			require.Equal(t, test.err == nil, err == nil, err)
 			if test.err == nil {
 				require.NoError(t, r.Close())
@@ -263,6 +243,6 @@ func TestExplainRead(t *testing.T) {
 			fake.Forget()
 		})
 	}
-	_, err = b.ExplainRead(ctx, "none", nil)
+	_, err = b.ExplainRead(ctx, "none")
 	require.Equal(t, gcerrors.NotFound, gcerrors.Code(err))
 }

@@ -172,14 +172,14 @@ func (r *rangeRead) fetchEmpty() (*part, error) {
 // object is. That nothing is stored at the range's offset is always proved.
 func (r *rangeRead) decryptAndProve() (*sse.Decryption, error) {
 	if r.reachesEnd() || r.b.opts.SkipLengthCheck && !r.beyond() {
-		return r.decrypt(r.env)
+		return r.b.decrypt(r.ctx, r.key, r.env)
 	}
 	last := r.size / chunkSize
 	var tail *part
 	var tailErr error
 	var other sync.WaitGroup
 	other.Go(func() { tail, tailErr = r.fetch(int64(r.env.Size())+last*sealedChunkSize, sealedChunkSize) })
-	d, err := r.decrypt(r.env)
+	d, err := r.b.decrypt(r.ctx, r.key, r.env)
 	if err != nil {
 		r.cancel()
 	}
@@ -226,7 +226,7 @@ func (r *rangeRead) askBeyond() error {
 
 // plain opens part of a plain object.
 func (r *rangeRead) plain() (*reader, error) {
-	if err := r.admitPlain(); err != nil {
+	if err := r.b.admitPlain(); err != nil {
 		return nil, err
 	}
 	seen := store.VersionRead(r.head.Reader)

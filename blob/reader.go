@@ -114,7 +114,7 @@ func (g *getter) readWhole() (*reader, *sse.Envelope, error) {
 	if err != nil {
 		return nil, env, err
 	}
-	d, err := g.decrypt(env)
+	d, err := g.b.decrypt(g.ctx, g.key, env)
 	if err != nil {
 		return nil, env, err
 	}
@@ -132,7 +132,7 @@ func (g *getter) readWhole() (*reader, *sse.Envelope, error) {
 // content. It must ask for the object's metadata before it can serve the object, and
 // so ends the request first.
 func (g *getter) plainWhole(inner *gcblob.Reader, content io.Reader) (*reader, error) {
-	if err := g.admitPlain(); err != nil {
+	if err := g.b.admitPlain(); err != nil {
 		return nil, err
 	}
 	seen := store.VersionRead(inner)
@@ -172,11 +172,11 @@ func (g *getter) plainWhole(inner *gcblob.Reader, content io.Reader) (*reader, e
 }
 
 // admitPlain returns nil if the bucket and the request accept plain objects.
-func (g *getter) admitPlain() error {
-	if !g.b.opts.AllowPlain {
+func (b *Bucket) admitPlain() error {
+	if !b.opts.AllowPlain {
 		return ErrPlain
 	}
-	if g.req.brings() {
+	if b.req.needsEncryption() {
 		return errNotEncrypted
 	}
 	return nil

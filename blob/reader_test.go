@@ -354,11 +354,11 @@ func TestFailureEndsTheOther(t *testing.T) {
 	body := func(chunks int64) int64 { return blob.DefaultEnvelopeSize + chunks*sealedChunk }
 	for _, test := range []struct {
 		name, fails, waits string
-		req                blob.ReadRequest
+		req                blob.Request
 		want               error
 	}{
-		{"the envelope", fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize), fmt.Sprintf("GET k %d %d", body(1), sealedChunk), blob.ReadRequest{}, errBoom},
-		{"the key", "", fmt.Sprintf("GET k %d %d", body(4), sealedChunk), blob.ReadRequest{Decrypter: newCustomer(t, 1)}, sse.ErrMode},
+		{"the envelope", fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize), fmt.Sprintf("GET k %d %d", body(1), sealedChunk), blob.Request{}, errBoom},
+		{"the key", "", fmt.Sprintf("GET k %d %d", body(4), sealedChunk), blob.Request{Cipher: newCustomer(t, 1)}, sse.ErrMode},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			spy, inner := newSpy(t)
@@ -379,7 +379,7 @@ func TestFailureEndsTheOther(t *testing.T) {
 				}
 				return nil
 			}
-			_, err := b.NewRangeReader(context.Background(), "k", chunk, 10, &gcblob.ReaderOptions{BeforeRead: setRead(test.req)})
+			_, err := with(t, b, test.req).NewRangeReader(context.Background(), "k", chunk, 10, nil)
 			require.ErrorIs(t, err, test.want)
 			require.True(t, ended.Load(), "the other request was not cancelled")
 		})

@@ -2,69 +2,107 @@ package blob
 
 import (
 	"fmt"
+	"maps"
+
+	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
 
-// WriteRequest is what one write can have of its own. A BeforeWrite hook gets it
-// with
-//
-//	var req *blob.WriteRequest
-//	if as(&req) { req.Cipher = customer }
-//
-// and may ask for types of the inner bucket after it has set this one. What it
-// sets later cannot be honoured, since the inner request was made of it, and fails
-// the write with [sse.ErrInvalid].
-type WriteRequest struct {
-	// Cipher, if set, takes the place of the bucket's own. The bucket's policy
-	// decides whether it may.
-	Cipher sse.Encrypter
-
-	// Context is the object's encryption context: bound, stored in the clear.
-	Context kms.Context
-
-	// Envelope is set by the bucket. Once the writer's Close has succeeded, it is
-	// the envelope under which this write stored the object.
-	Envelope *sse.Envelope
-}
-
-// ReadRequest is what one read can have of its own. A BeforeRead hook gets it
-// with as, as in [WriteRequest].
-type ReadRequest struct {
-	// Decrypter, if set, is the only one that is asked to open the object: an
-	// object of another mode, or without encryption, is then [sse.ErrMode].
-	Decrypter sse.Decrypter
-
-	// Context, if it is not nil, must equal the object's encryption context.
-	Context kms.Context
-}
-
-// CopyRequest is what one copy can have of its own. A BeforeCopy hook gets it
-// with as, as in [WriteRequest].
-type CopyRequest struct {
-	Source ReadRequest
-
-	// Cipher, if set, seals the copy's data key in place of the bucket's own.
+// Request is what one request brings of its own, for [Bucket.With].
+type Request struct {
+	// Cipher, if set, is the request's key. It encrypts what the request writes,
+	// if the bucket's policy allows that, and it alone opens what the request
+	// reads.
 	Cipher sse.Cipher
 
-	// Context, if it is not nil, is the copy's encryption context. A nil one
-	// keeps that of the source.
+	// Decrypters, if set, open what the request reads; an envelope's mode chooses
+	// among them. For modes that are not among them, Cipher counts.
+	Decrypters sse.ByMode
+
+	// Context is the encryption context, such as the tenant on whose behalf the
+	// request runs. It is bound to what the request writes. What the request
+	// reads must have been written with the same context: a nil Context reads
+	// only objects without one.
 	Context kms.Context
+
+	// AnyContext reads objects whatever their context is, and lets copies keep
+	// it. It is for tools that serve all tenants, and excludes Context.
+	AnyContext bool
 }
 
-// encrypter is the cipher that a write uses, and whose it is.
-func (b *Bucket) encrypter(asked sse.Encrypter) (sse.Encrypter, Rule) {
-	if asked != nil {
-		return asked, RuleRequest
+// With returns the bucket as one request sees it. It has the same store, policy and
+// key locks; what r leaves out is as in b, except for the context. With is cheap:
+//
+//	mine, err := bucket.With(blob.Request{Cipher: customer})
+//	if err != nil {
+//		return err
+//	}
+//	p, err := mine.ReadAll(ctx, key)
+//
+// A key or a context that the request brings means that the object must be
+// encrypted: an object that is not is [sse.ErrMode]. With returns [sse.ErrInvalid]
+// for a context that no object can have. Closing the result is allowed and does not
+// close b.
+func (b *Bucket) With(r Request) (*Bucket, error) {
+	if r.AnyContext && r.Context != nil {
+		return nil, fmt.Errorf("%w: Request has both Context and AnyContext (choose one)", sse.ErrInvalid)
 	}
-	return b.store.Cipher, RuleCipher
+	probe, err := throwaway(sse.Object{Context: r.Context})
+	if err == nil {
+		_, err = probe.WithSize(b.store.EnvelopeSize)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.Decrypters, r.Context = maps.Clone(r.Decrypters), maps.Clone(r.Context)
+	view := &Bucket{opts: b.opts, req: r}
+	shared := *b.store
+	shared.Cipher, shared.Decrypter = view.cipher(b), view
+	if !r.hasKey() {
+		view.req.Cipher, view.req.Decrypters = b.req.Cipher, b.req.Decrypters
+	}
+	view.store = &shared
+	view.Bucket = gcblob.NewBucket(&bucketDriver{b: view})
+	return view, nil
 }
 
-// decrypter is what a read of an object of this mode uses, and whose it is.
-func (b *Bucket) decrypter(mode sse.Mode, req *ReadRequest) (sse.Decrypter, Rule) {
-	if req.Decrypter != nil {
-		return req.Decrypter, RuleRequest
+// hasKey reports whether the request brings a key.
+func (r *Request) hasKey() bool { return r.Cipher != nil || r.Decrypters != nil }
+
+// needsEncryption reports whether the request has something that only encrypted
+// objects have.
+func (r *Request) needsEncryption() bool { return r.hasKey() || len(r.Context) > 0 }
+
+var errNotEncrypted = fmt.Errorf("%w: the request has a key or a context, but the object is not encrypted", sse.ErrMode)
+
+// cipher returns the cipher of b's writes, which parent has if b's request does not.
+func (b *Bucket) cipher(parent *Bucket) sse.Cipher {
+	if b.req.Cipher != nil {
+		return b.req.Cipher
+	}
+	return parent.store.Cipher
+}
+
+// cipherRule tells whose cipher writes use.
+func (b *Bucket) cipherRule() Rule {
+	if b.req.Cipher != nil {
+		return RuleRequest
+	}
+	return RuleCipher
+}
+
+// decrypter returns what opens an object of mode, and whose it is.
+func (b *Bucket) decrypter(mode sse.Mode) (sse.Decrypter, Rule) {
+	if dec, ok := b.req.Decrypters[mode]; ok {
+		return dec, RuleRequest
+	}
+	if b.req.Cipher != nil {
+		return b.req.Cipher, RuleRequest
+	}
+	if b.req.Decrypters != nil {
+		return b.req.Decrypters, RuleRequest // which says that it lacks the mode
 	}
 	if dec, ok := b.opts.Decrypters[mode]; ok {
 		return dec, RuleDecrypters
@@ -72,16 +110,14 @@ func (b *Bucket) decrypter(mode sse.Mode, req *ReadRequest) (sse.Decrypter, Rule
 	return b.store.Cipher, RuleCipher
 }
 
-// brings reports whether the request has something that only encrypted objects
-// have.
-func (r *ReadRequest) brings() bool { return r.Decrypter != nil || len(r.Context) > 0 }
+// newObject returns the identity of an object that the request writes.
+func (b *Bucket) newObject(key string) sse.Object {
+	return sse.Object{Bucket: b.store.Name, Key: key, Context: b.req.Context}
+}
 
-var errNotEncrypted = fmt.Errorf("%w: the request brings a key or a context, and the object is not encrypted", sse.ErrMode)
-
-// encrypter is the request's cipher, or nil.
-func (r *CopyRequest) encrypter() sse.Encrypter {
-	if r.Cipher == nil {
-		return nil // and not an interface that holds a nil one
-	}
-	return r.Cipher
+// object returns the identity of an object that the request reads.
+func (b *Bucket) object(key string) sse.Object {
+	obj := b.newObject(key)
+	obj.AnyContext = b.req.AnyContext
+	return obj
 }

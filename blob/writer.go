@@ -2,9 +2,7 @@ package blob
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"reflect"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -16,10 +14,10 @@ import (
 
 // NewTypedWriter implements [driver.Bucket].
 //
-// A Write that sniffed the content type and met an error here is not the end for
-// gocloud (v0.47.0): the Close that follows asks again, with the same opts, and if
-// that succeeds, as when a key service is back, publishes an object without what the
-// Write had. So the first error stays.
+// If a Write that sniffed the content type met an error here, gocloud's Close calls
+// this again with the same opts. If that call succeeded, as when a key service is
+// back, Close would publish an object without what the Write had. So the first
+// error stays.
 func (d *bucketDriver) NewTypedWriter(ctx context.Context, key, contentType string, opts *driver.WriterOptions) (driver.Writer, error) {
 	w, err := d.b.newWriter(ctx, key, contentType, opts)
 	if err != nil {
@@ -34,24 +32,11 @@ func (b *Bucket) newWriter(ctx context.Context, key, contentType string, opts *d
 	if err := stored.CheckMetadata(opts.Metadata); err != nil {
 		return nil, err
 	}
-	req := new(WriteRequest)
-	hook := callHook(opts.BeforeWrite, func(i any) bool {
-		p, ok := i.(**WriteRequest)
-		if ok {
-			*p = req
-		}
-		return ok
-	})
-	defer hook.stop()
-	if !hook.held && hook.err != nil {
-		return nil, hook.err
-	}
-	asked := *req
-	enc, env, err := b.encrypt(ctx, key, &asked)
+	enc, env, err := b.encrypt(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	w, err := b.store.Create(ctx, key, env, &gcblob.WriterOptions{
+	object, err := b.store.Create(ctx, key, env, &gcblob.WriterOptions{
 		BufferSize:         opts.BufferSize,
 		MaxConcurrency:     opts.MaxConcurrency,
 		CacheControl:       opts.CacheControl,
@@ -60,52 +45,43 @@ func (b *Bucket) newWriter(ctx context.Context, key, contentType string, opts *d
 		ContentLanguage:    opts.ContentLanguage,
 		ContentType:        contentType,
 		Metadata:           opts.Metadata,
-		BeforeWrite:        hook.inner(),
+		BeforeWrite:        withEnvelope(opts.BeforeWrite, env),
 		IfNotExist:         opts.IfNotExist,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if !same(asked.Cipher, req.Cipher) || !asked.Context.Equal(req.Context) {
-		w.Abort()
-		return nil, errLate
-	}
-	req.Envelope = env
-	return &writer{b: b, ctx: ctx, key: key, object: w, body: enc.Writer(w)}, nil
+	return &writer{b: b, ctx: ctx, key: key, object: object, body: enc.Writer(object)}, nil
 }
 
-// errLate: the hook changed our request when the inner one had been made of it.
-var errLate = fmt.Errorf("%w: the hook must set its request before it asks for types of the inner bucket", sse.ErrInvalid)
-
-// same reports whether two ciphers are one, as far as can be told.
-func same(x, y any) bool {
-	vx, vy := reflect.ValueOf(x), reflect.ValueOf(y)
-	if !vx.IsValid() || !vy.IsValid() {
-		return vx.IsValid() == vy.IsValid()
+// withEnvelope lets a BeforeWrite hook ask for the envelope of what is written,
+// besides the types of the inner bucket.
+func withEnvelope(hook func(func(any) bool) error, env *sse.Envelope) func(func(any) bool) error {
+	if hook == nil {
+		return nil
 	}
-	return vx.Comparable() && vy.Comparable() && x == y
+	return func(as func(any) bool) error {
+		return hook(func(i any) bool {
+			if p, ok := i.(**sse.Envelope); ok {
+				*p = env
+				return true
+			}
+			return i != nil && as(i)
+		})
+	}
 }
 
 // encrypt starts the encryption of a new object, if the policy allows it.
-func (b *Bucket) encrypt(ctx context.Context, key string, req *WriteRequest) (*sse.Encryption, *sse.Envelope, error) {
-	enc, _ := b.encrypter(req.Cipher)
-	if _, err := b.opts.Policy.precheck(enc); err != nil {
+func (b *Bucket) encrypt(ctx context.Context, key string) (*sse.Encryption, *sse.Envelope, error) {
+	if _, err := b.opts.Policy.precheck(b.store.Cipher); err != nil {
 		return nil, nil, err
 	}
-	obj := b.store.Object(key)
-	obj.Context = req.Context
-	e, err := enc.Encrypt(ctx, obj)
+	enc, err := b.store.Cipher.Encrypt(ctx, b.newObject(key))
 	if err != nil {
 		return nil, nil, store.KeyError(err)
 	}
-	env, err := b.store.Fit(e.Envelope())
-	return e, env, err
-}
-
-// admit checks a new envelope against the policy.
-func (b *Bucket) admit(env *sse.Envelope) error {
-	_, err := b.opts.Policy.check(env.Mode(), env.KeyID())
-	return err
+	env, err := b.store.Fit(enc.Envelope())
+	return enc, env, err
 }
 
 // writer is a driver's writer of plaintext.
@@ -121,8 +97,7 @@ type writer struct {
 
 func (w *writer) Write(p []byte) (int, error) { return w.body.Write(p) }
 
-// Upload implements [driver.Uploader]: what it reads comes in large pieces, which
-// are encrypted on several cores.
+// Upload implements [driver.Uploader]. It encrypts on several cores.
 func (w *writer) Upload(r io.Reader) error {
 	_, err := io.Copy(w.body, r)
 	if err != nil {
@@ -140,7 +115,7 @@ func (w *writer) fail(err error) error {
 	return w.err
 }
 
-// Close commits the object, if everything before succeeded and ctx still is.
+// Close commits the object if every call before it succeeded and ctx has not ended.
 func (w *writer) Close() error {
 	if w.done {
 		return w.err
@@ -149,6 +124,8 @@ func (w *writer) Close() error {
 		return w.fail(err)
 	}
 	w.done = true
-	w.err = w.object.Commit(func(fn func() error) error { return w.b.store.Locks.Commit(w.ctx, w.key, fn) })
+	w.err = w.object.Commit(func(publish func() error) error {
+		return w.b.store.Locks.Commit(w.ctx, w.key, publish)
+	})
 	return w.err
 }

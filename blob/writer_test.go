@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -85,11 +86,6 @@ func TestFailedWrites(t *testing.T) {
 				return errBoom
 			}})
 		}, errBoom},
-		{"a context that is too long", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
-			return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{
-				Context: kms.Context{"project": strings.Repeat("x", blob.DefaultEnvelopeSize)},
-			})})
-		}, sse.ErrTooLarge},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			spy, inner := newSpy(t)
@@ -225,7 +221,7 @@ func TestWhatIsStored(t *testing.T) {
 	require.Equal(t, "text/html; charset=utf-8", bare.ContentType)
 	require.Equal(t, map[string]string{
 		"owner": "me", "blobseal-mode": "SSE-KMS", "blobseal-key-id": "arn:photos-key", "blobseal-envelope-size": "1024",
-		"blobseal-content-encoding": "gzip",
+		"blobseal-content-encoding": "gzip", "blobseal-body-id": bare.Metadata["blobseal-body-id"],
 	}, bare.Metadata)
 	require.Empty(t, bare.ContentEncoding, "a store or a client would unpack what is no gzip")
 
@@ -291,59 +287,15 @@ func TestIfNotExist(t *testing.T) {
 	}
 }
 
-// setWrite, setRead and setCopy are hooks that set a request.
-
-func setWrite(to blob.WriteRequest) func(func(any) bool) error {
-	return func(as func(any) bool) error {
-		var req *blob.WriteRequest
-		if !as(&req) {
-			return errors.New("no WriteRequest")
-		}
-		*req = to
-		return nil
-	}
-}
-
-func setRead(to blob.ReadRequest) func(func(any) bool) error {
-	return func(as func(any) bool) error {
-		var req *blob.ReadRequest
-		if !as(&req) {
-			return errors.New("no ReadRequest")
-		}
-		*req = to
-		return nil
-	}
-}
-
-func setCopy(to blob.CopyRequest) func(func(any) bool) error {
-	return func(as func(any) bool) error {
-		var req *blob.CopyRequest
-		if !as(&req) {
-			return errors.New("no CopyRequest")
-		}
-		*req = to
-		return nil
-	}
-}
-
-// TestRequestsOfTheirOwn: a write and a read bring their own key and context.
-func TestRequestsOfTheirOwn(t *testing.T) {
+// TestWith: a request brings its own key and context.
+func TestWith(t *testing.T) {
 	ctx := context.Background()
 	b := newBucket(t, newMem(t), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 	mine, other := newCustomer(t, 1), newCustomer(t, 2)
-	calls := 0
-	require.NoError(t, b.WriteAll(ctx, "k", content(2*chunk), &gcblob.WriterOptions{BeforeWrite: func(as func(any) bool) error {
-		calls++
-		return setWrite(blob.WriteRequest{Cipher: mine, Context: kms.Context{"project": "p"}})(as)
-	}}))
-	require.Equal(t, 1, calls)
-	read := func(off, n int64, req blob.ReadRequest) error {
-		r, err := b.NewRangeReader(ctx, "k", off, n, &gcblob.ReaderOptions{BeforeRead: setRead(req)})
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		p, err := io.ReadAll(r)
+	project := kms.Context{"project": "p"}
+	require.NoError(t, with(t, b, blob.Request{Cipher: mine, Context: project}).WriteAll(ctx, "k", content(2*chunk), nil))
+	read := func(off, n int64, req blob.Request) error {
+		p, err := readRange(with(t, b, req).Bucket, "k", off, n)
 		if err == nil {
 			end := int64(2 * chunk)
 			if n >= 0 {
@@ -355,98 +307,47 @@ func TestRequestsOfTheirOwn(t *testing.T) {
 	}
 	for _, part := range [][2]int64{{0, -1}, {0, 5}, {chunk, 5}} {
 		off, n := part[0], part[1]
-		require.NoError(t, read(off, n, blob.ReadRequest{Decrypter: mine}))
-		require.NoError(t, read(off, n, blob.ReadRequest{Decrypter: mine, Context: kms.Context{"project": "p"}}))
-		require.ErrorIs(t, read(off, n, blob.ReadRequest{Decrypter: mine, Context: kms.Context{"project": "q"}}), sse.ErrKey)
-		err := read(off, n, blob.ReadRequest{Decrypter: other})
+		require.NoError(t, read(off, n, blob.Request{Cipher: mine, Context: project}))
+		require.NoError(t, read(off, n, blob.Request{Cipher: mine, AnyContext: true}))
+		require.NoError(t, read(off, n, blob.Request{Decrypters: sse.ByMode{sse.ModeCustomer: mine}, Context: project}))
+		require.ErrorIs(t, read(off, n, blob.Request{Cipher: mine}), sse.ErrKey, "a missing context is no wildcard")
+		require.ErrorIs(t, read(off, n, blob.Request{Cipher: mine, Context: kms.Context{"project": "q"}}), sse.ErrKey)
+		err := read(off, n, blob.Request{Cipher: other, Context: project})
 		require.ErrorIs(t, err, sse.ErrKey)
 		require.Equal(t, gcerrors.PermissionDenied, gcerrors.Code(err))
-		err = read(off, n, blob.ReadRequest{})
-		require.ErrorIs(t, err, sse.ErrMode)
-		require.Equal(t, gcerrors.InvalidArgument, gcerrors.Code(err))
+		for _, req := range []blob.Request{
+			{Context: project}, {Decrypters: sse.ByMode{sse.ModeManaged: mine}, Context: project},
+		} {
+			err = read(off, n, req)
+			require.ErrorIs(t, err, sse.ErrMode)
+			require.Equal(t, gcerrors.InvalidArgument, gcerrors.Code(err))
+		}
 	}
 	require.NoError(t, b.WriteAll(ctx, "managed", nil, nil))
-	_, err := b.NewReader(ctx, "managed", &gcblob.ReaderOptions{BeforeRead: setRead(blob.ReadRequest{Decrypter: mine})})
+	_, err := with(t, b, blob.Request{Cipher: mine}).NewReader(ctx, "managed", nil)
 	require.ErrorIs(t, err, sse.ErrMode, "a customer's key for an object that has none")
+	view := with(t, with(t, b, blob.Request{Cipher: mine}), blob.Request{Context: project})
+	require.Equal(t, content(2*chunk), readAll(t, view.Bucket, "k"), "a view of a view keeps its key")
+	require.NoError(t, view.Close())
+	require.Equal(t, []byte{}, readAll(t, b.Bucket, "managed"))
 }
 
-// TestLateRequest: what a hook sets of ours after the inner request was made
-// cannot be honoured, which is an error.
-func TestLateRequest(t *testing.T) {
-	ctx := context.Background()
-	b := newBucket(t, newMem(t), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
-	err := b.WriteAll(ctx, "k", nil, &gcblob.WriterOptions{BeforeWrite: func(as func(any) bool) error {
-		as(new(int))
-		return setWrite(blob.WriteRequest{Cipher: newCustomer(t, 1)})(as)
-	}})
-	require.ErrorIs(t, err, sse.ErrInvalid)
-	exists, err := b.Exists(ctx, "k")
-	require.NoError(t, err)
-	require.False(t, exists)
-
-	err = b.WriteAll(ctx, "k", nil, &gcblob.WriterOptions{BeforeWrite: func(as func(any) bool) error {
-		as(new(int))
-		return setWrite(blob.WriteRequest{Context: kms.Context{"a": "b"}})(as)
-	}})
-	require.ErrorIs(t, err, sse.ErrInvalid)
-
-	require.NoError(t, b.WriteAll(ctx, "k", nil, nil))
-	for _, late := range []blob.CopyRequest{
-		{Cipher: newCustomer(t, 1)}, {Context: kms.Context{"a": "b"}},
-		{Source: blob.ReadRequest{Decrypter: newCustomer(t, 1)}}, {Source: blob.ReadRequest{Context: kms.Context{"a": "b"}}},
-	} {
-		err = b.Copy(ctx, "k2", "k", &gcblob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
-			as(new(int))
-			return setCopy(late)(as)
-		}})
-		require.ErrorIs(t, err, sse.ErrInvalid)
-		exists, err = b.Exists(ctx, "k2")
-		require.NoError(t, err)
-		require.False(t, exists)
-	}
-}
-
-// TestHookOfARefusedRequest: a hook that waits for types of the inner bucket is run
-// to its end, without them, when there will be no inner request.
-func TestHookOfARefusedRequest(t *testing.T) {
-	ctx := context.Background()
+// TestWithWhatNoObjectCanHave: With refuses a context that no write could store.
+func TestWithWhatNoObjectCanHave(t *testing.T) {
 	b := newBucket(t, newMem(t), nil)
-	require.NoError(t, b.WriteAll(ctx, "k", nil, nil))
-	ended := 0
-	ask := func(set func(func(any) bool) error) func(func(any) bool) error {
-		return func(as func(any) bool) error {
-			err := set(as)
-			if as(new(int)) {
-				err = errBoom
-			}
-			ended++
-			return err
-		}
+	for name, req := range map[string]blob.Request{
+		"both":         {Context: kms.Context{"a": "b"}, AnyContext: true},
+		"reserved":     {Context: kms.Context{"blobseal:x": "y"}},
+		"empty name":   {Context: kms.Context{"": "y"}},
+		"not UTF-8":    {Context: kms.Context{"a": "\xff"}},
+		"too long":     {Context: kms.Context{"a": strings.Repeat("x", blob.DefaultEnvelopeSize)}},
+		"far too long": {Context: kms.Context{"a": strings.Repeat("x", 1<<20)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := b.With(req)
+			require.True(t, errors.Is(err, sse.ErrInvalid) || errors.Is(err, sse.ErrTooLarge), "%v", err)
+		})
 	}
-	customer := newCustomer(t, 1)
-	require.ErrorIs(t, b.WriteAll(ctx, "k2", nil, &gcblob.WriterOptions{BeforeWrite: ask(setWrite(blob.WriteRequest{Cipher: customer}))}), blob.ErrPolicy)
-	require.Equal(t, 1, ended)
-	require.ErrorIs(t, b.Copy(ctx, "k2", "k", &gcblob.CopyOptions{BeforeCopy: ask(setCopy(blob.CopyRequest{Cipher: customer}))}), blob.ErrPolicy)
-	require.Equal(t, 2, ended)
-}
-
-// TestFirstCallOfAHook: of the calls for each inner request, what the first one sets
-// counts.
-func TestFirstCallOfAHook(t *testing.T) {
-	ctx := context.Background()
-	b := newBucket(t, newMem(t), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
-	mine := newCustomer(t, 1)
-	require.NoError(t, b.WriteAll(ctx, "k", content(4*chunk), &gcblob.WriterOptions{BeforeWrite: setWrite(blob.WriteRequest{Cipher: mine})}))
-	calls := 0
-	r, err := b.NewRangeReader(ctx, "k", chunk, 5, &gcblob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
-		if calls++; calls > 1 {
-			return setRead(blob.ReadRequest{Decrypter: newCustomer(t, 2)})(as)
-		}
-		return setRead(blob.ReadRequest{Decrypter: mine})(as)
-	}})
-	require.NoError(t, err)
-	require.NoError(t, r.Close())
-	require.Equal(t, 3, calls)
 }
 
 // TestKeyErrors: what a key service says stays visible, and never makes an object
@@ -490,5 +391,56 @@ func TestKeyErrors(t *testing.T) {
 			require.NoError(t, err)
 			require.False(t, exists)
 		})
+	}
+}
+
+// TestNewBucketRefuses: what no write could honour is refused at construction.
+func TestNewBucketRefuses(t *testing.T) {
+	inner := newMem(t)
+	enc, err := newCustomer(t, 1).Encrypt(ctx, sse.Object{Bucket: "photos", Key: "k"})
+	require.NoError(t, err)
+	least := enc.Envelope().Size()
+	customers := blob.Policy{AllowCustomerKeys: true}
+	for name, open := range map[string]func() (*blob.Bucket, error){
+		"no name":   func() (*blob.Bucket, error) { return blob.NewBucket(inner, "", newKMS(t, "a"), nil) },
+		"no cipher": func() (*blob.Bucket, error) { return blob.NewBucket(inner, "photos", nil, nil) },
+		"a negative envelope": func() (*blob.Bucket, error) {
+			return blob.NewBucket(inner, "photos", newKMS(t, "a"), &blob.Options{EnvelopeSize: -1})
+		},
+		"a tiny envelope": func() (*blob.Bucket, error) {
+			return blob.NewBucket(inner, "photos", newKMS(t, "a"), &blob.Options{EnvelopeSize: 10})
+		},
+		"an envelope too small for the cipher": func() (*blob.Bucket, error) {
+			return blob.NewBucket(inner, "photos", newCustomer(t, 1), &blob.Options{EnvelopeSize: least - 1, Policy: customers})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := open()
+			require.ErrorIs(t, err, sse.ErrInvalid)
+		})
+	}
+	b, err := blob.NewBucket(inner, "photos", newCustomer(t, 1), &blob.Options{EnvelopeSize: least, Policy: customers})
+	require.NoError(t, err)
+	require.NoError(t, b.WriteAll(ctx, "k", nil, nil))
+}
+
+// TestBucketsOverOneInnerBucket: buckets that requests make for themselves take turns,
+// so that of several writers with IfNotExist one wins.
+func TestBucketsOverOneInnerBucket(t *testing.T) {
+	inner, cipher := newMem(t), sse.NewManaged(newRing(t))
+	for i := range 50 {
+		key := fmt.Sprint(i)
+		var wins atomic.Int32
+		var group sync.WaitGroup
+		for range 8 {
+			group.Go(func() {
+				b, err := blob.NewBucket(inner, "photos", cipher, nil)
+				if err == nil && b.WriteAll(ctx, key, content(10), &gcblob.WriterOptions{IfNotExist: true}) == nil {
+					wins.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		require.EqualValues(t, 1, wins.Load(), key)
 	}
 }

@@ -51,7 +51,7 @@ func TestCheck(t *testing.T) {
 				w.rotate(t)
 				w.put(t, "under an unknown key of the service", size, w.kms)
 				for i, n := range sizes {
-					w.put(t, fmt.Sprintf("good %d", i), n, []sse.Encrypter{nil, w.kmsKey(t, "arn:k2"), w.ssec}[i%3])
+					w.put(t, fmt.Sprintf("good %d", i), n, []sse.Cipher{nil, w.kmsKey(t, "arn:k2"), w.ssec}[i%3])
 				}
 				w.put(t, "customer's", size, newCustomer(t, 9))
 				require.NoError(t, inner.WriteAll(ctx, "plain", content(5), nil))

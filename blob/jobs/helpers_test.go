@@ -21,4 +21,5 @@ var (
 	content       = blobtest.Content
 	readAll       = blobtest.ReadAll
 	readRange     = blobtest.ReadRange
+	with          = blobtest.With
 )

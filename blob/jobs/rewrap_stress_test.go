@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
@@ -66,17 +65,11 @@ func TestRewrapAmongOthers(t *testing.T) {
 					}
 				})
 			}
-			ciphers := []sse.Encrypter{nil, nil, w.kms, w.ssec}
+			ciphers := []sse.Cipher{nil, nil, w.kms, w.ssec}
 			write := func(r *rand.Rand, key string) (uint64, error) {
 				n := uint64(numbers.Add(1))
-				opts := &gcblob.WriterOptions{BeforeWrite: func(as func(any) bool) error {
-					var req *blob.WriteRequest
-					if as(&req) {
-						req.Cipher = ciphers[r.IntN(len(ciphers))]
-					}
-					return nil
-				}}
-				return n, w.WriteAll(ctx, key, numbered(n), opts)
+				view := with(t, w.Bucket, blob.Request{Cipher: ciphers[r.IntN(len(ciphers))]})
+				return n, view.WriteAll(ctx, key, numbered(n), nil)
 			}
 
 			// Owned keys.

@@ -60,22 +60,12 @@ func (w *world) kmsKey(t testing.TB, id string) *sse.KMS {
 }
 
 // put writes an object, with another cipher than the bucket's if one is given.
-func (w *world) put(t testing.TB, key string, size int, cipher sse.Encrypter) {
+func (w *world) put(t testing.TB, key string, size int, cipher sse.Cipher) {
 	opts := &gcblob.WriterOptions{
 		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de", ContentEncoding: "br",
 		Metadata: map[string]string{"owner": "ann"},
 	}
-	if cipher != nil {
-		opts.BeforeWrite = func(as func(any) bool) error {
-			var req *blob.WriteRequest
-			if !as(&req) {
-				return errors.New("no request")
-			}
-			req.Cipher = cipher
-			return nil
-		}
-	}
-	require.NoError(t, w.WriteAll(ctx, key, content(size), opts))
+	require.NoError(t, with(t, w.Bucket, blob.Request{Cipher: cipher}).WriteAll(ctx, key, content(size), opts))
 }
 
 // entry is what the inventory says of one key.
@@ -138,7 +128,7 @@ func TestRewrapMovesEveryModeToEveryMode(t *testing.T) {
 			for _, to := range []string{"managed", "kms", "customer"} {
 				t.Run(store.Name+"/"+from+" to "+to, func(t *testing.T) {
 					w := newWorld(t, store.Open(t))
-					ciphers := map[string]sse.Encrypter{"managed": sse.NewManaged(w.ring), "kms": w.kms, "customer": w.ssec}
+					ciphers := map[string]sse.Cipher{"managed": sse.NewManaged(w.ring), "kms": w.kms, "customer": w.ssec}
 					bodies := map[string][]byte{}
 					for _, size := range sizes {
 						key := fmt.Sprintf("a/%d", size)

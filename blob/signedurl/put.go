@@ -13,7 +13,7 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 )
@@ -38,9 +38,9 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, p *Permit) error {
 	if opts.ContentMD5 != nil {
 		src.md5 = md5.New()
 	}
-	var wrote *blob.WriteRequest // nil if the bucket does not encrypt
+	var env *sse.Envelope // nil if the bucket does not encrypt
 	opts.BeforeWrite = func(as func(any) bool) error {
-		as(&wrote)
+		as(&env)
 		return nil
 	}
 	ctx, cancel := context.WithCancel(r.Context())
@@ -66,8 +66,8 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, p *Permit) error {
 	if err := dst.Close(); err != nil {
 		return err
 	}
-	if wrote != nil {
-		w.Header().Set("Etag", etagOf(wrote.Envelope.BodyID()))
+	if env != nil {
+		w.Header().Set("Etag", etagOf(env.BodyID()))
 	}
 	w.WriteHeader(http.StatusOK)
 	return nil

@@ -2,7 +2,9 @@ package stored
 
 import (
 	"context"
+	"runtime"
 	"sync"
+	"weak"
 )
 
 // Locks make the writers of one key take turns, and tell a writer whether the key
@@ -11,6 +13,21 @@ import (
 type Locks struct {
 	mu   sync.Mutex
 	keys map[string]*keyLock
+}
+
+// shared are the locks of every inner bucket that is in use. A weak pointer keeps
+// neither the bucket nor its entry alive.
+var shared sync.Map // from weak.Pointer[T] to *Locks
+
+// LocksOf returns the locks of the bucket at inner, which are the same for every call
+// with that pointer: two encrypted buckets over one inner bucket then take turns.
+func LocksOf[T any](inner *T) *Locks {
+	key := weak.Make(inner)
+	locks, loaded := shared.LoadOrStore(key, new(Locks))
+	if !loaded {
+		runtime.AddCleanup(inner, func(key weak.Pointer[T]) { shared.Delete(key) }, key)
+	}
+	return locks.(*Locks)
 }
 
 type keyLock struct {

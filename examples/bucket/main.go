@@ -76,7 +76,7 @@ func main() {
 	// gocloud; what a request has of its own comes through gocloud's hooks.
 	customer, err := sse.NewCustomer(randomKey())
 	check(err)
-	photos := &service{bucket.Bucket}
+	photos := &service{bucket}
 	photos.put(ctx, "holiday.jpg", "a beach", nil)
 	photos.put(ctx, "team/roadmap.jpg", "a whiteboard", team)
 	photos.put(ctx, "customers/7/passport.jpg", "a passport", customer)
@@ -138,34 +138,21 @@ func main() {
 }
 
 // service keeps photos, and knows nothing of encryption but the key of a request.
-type service struct{ bucket *gcblob.Bucket }
+type service struct{ bucket *blob.Bucket }
 
 // put stores a photo, under the request's key or, if that is nil, as the bucket does.
 func (s *service) put(ctx context.Context, name, picture string, key sse.Cipher) {
-	check(s.bucket.WriteAll(ctx, name, []byte(picture), &gcblob.WriterOptions{
-		ContentType: "image/jpeg",
-		BeforeWrite: func(as func(any) bool) error {
-			var req *blob.WriteRequest
-			if as(&req) && key != nil {
-				req.Cipher = key
-			}
-			return nil
-		},
-	}))
+	bucket, err := s.bucket.With(blob.Request{Cipher: key})
+	check(err)
+	check(bucket.WriteAll(ctx, name, []byte(picture), &gcblob.WriterOptions{ContentType: "image/jpeg"}))
 }
 
 // get returns a photo, which the request's key opens, if there is one.
 func (s *service) get(ctx context.Context, name string, key sse.Cipher) string {
 	var picture bytes.Buffer
-	check(s.bucket.Download(ctx, name, &picture, &gcblob.ReaderOptions{
-		BeforeRead: func(as func(any) bool) error {
-			var req *blob.ReadRequest
-			if as(&req) && key != nil {
-				req.Decrypter = key
-			}
-			return nil
-		},
-	}))
+	bucket, err := s.bucket.With(blob.Request{Cipher: key})
+	check(err)
+	check(bucket.Download(ctx, name, &picture, nil))
 	return picture.String()
 }
 

@@ -231,11 +231,11 @@ func (types) ErrorCheck(b *gcblob.Bucket, err error) error {
 }
 
 func (c types) BeforeRead(as func(any) bool) error {
-	return errors.Join(c.ours(has[*blob.ReadRequest](as)), has[*s3.GetObjectInput](as), has[*[]func(*s3.Options)](as))
+	return errors.Join(has[*s3.GetObjectInput](as), has[*[]func(*s3.Options)](as))
 }
 
 func (c types) BeforeWrite(as func(any) bool) error {
-	return errors.Join(c.ours(has[*blob.WriteRequest](as)), has[*transfermanager.UploadObjectInput](as), has[*transfermanager.Client](as))
+	return errors.Join(c.ours(has[*sse.Envelope](as)), has[*transfermanager.UploadObjectInput](as), has[*transfermanager.Client](as))
 }
 
 // BeforeCopy: a copy of ours is a write to the inner bucket.
@@ -243,7 +243,7 @@ func (c types) BeforeCopy(as func(any) bool) error {
 	if !c.sealed {
 		return has[*s3.CopyObjectInput](as)
 	}
-	return errors.Join(has[*blob.CopyRequest](as), has[*transfermanager.UploadObjectInput](as))
+	return has[*transfermanager.UploadObjectInput](as)
 }
 
 func (types) BeforeDelete(as func(any) bool) error { return has[*s3.DeleteObjectInput](as) }

@@ -134,3 +134,10 @@ func NoneLeft(t *testing.T, before int) {
 		require.Less(t, time.Since(wait), 10*time.Second, "goroutines are left")
 	}
 }
+
+// With is [blob.Bucket.With] for a request that cannot fail.
+func With(t testing.TB, b *blob.Bucket, r blob.Request) *blob.Bucket {
+	view, err := b.With(r)
+	require.NoError(t, err)
+	return view
+}

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
@@ -203,13 +202,13 @@ func replicate(c config) error {
 func (s *service) serve(ctx context.Context, req request) (rep reply, err error) {
 	switch req.Do {
 	case "put":
-		err = s.bucket.WriteAll(ctx, req.Object, req.Data, &gcblob.WriterOptions{BeforeWrite: func(as func(any) bool) error {
-			var w *blob.WriteRequest
-			if req.KMS && as(&w) {
-				w.Cipher = s.byKMS
+		bucket := s.bucket
+		if req.KMS {
+			if bucket, err = s.bucket.With(blob.Request{Cipher: s.byKMS}); err != nil {
+				return rep, err
 			}
-			return nil
-		}})
+		}
+		err = bucket.WriteAll(ctx, req.Object, req.Data, nil)
 	case "get":
 		rep.Data, err = s.bucket.ReadAll(ctx, req.Object)
 	case "rotate":

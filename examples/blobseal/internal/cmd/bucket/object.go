@@ -67,16 +67,13 @@ func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
 	defer src.Done()
 	writing, abort := context.WithCancel(ctx) // a writer is given up by its ctx
 	defer abort()
-	w, err := b.NewWriter(writing, cmd.Key, &gcblob.WriterOptions{
+	bound, err := b.With(blob.Request{Context: pairs})
+	if err != nil {
+		return cmd.about(b, k, err)
+	}
+	w, err := bound.NewWriter(writing, cmd.Key, &gcblob.WriterOptions{
 		ContentType: cmp.Or(cmd.ContentType, typeByName(cmd.Key), typeByName(cmd.In)),
 		IfNotExist:  !cmd.Force,
-		BeforeWrite: func(as func(any) bool) error {
-			var req *blob.WriteRequest
-			if as(&req) {
-				req.Context = pairs
-			}
-			return nil
-		},
 	})
 	if err != nil {
 		return cmd.about(b, k, err)
@@ -149,7 +146,7 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	defer b.Close()
 	if k.ServiceKey != "" { // which the object must be under
-		e, err := b.ExplainRead(ctx, cmd.Key, nil)
+		e, err := b.ExplainRead(ctx, cmd.Key)
 		if err != nil {
 			return cmd.about(ctx, b, err)
 		}
@@ -188,7 +185,7 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 // about puts an error of reading into words; the object may say what it is under.
 func (cmd getCmd) about(ctx context.Context, b *bucket, err error) error {
 	var seal jobs.KeyRef
-	if e, explainErr := b.ExplainRead(ctx, cmd.Key, nil); explainErr == nil {
+	if e, explainErr := b.ExplainRead(ctx, cmd.Key); explainErr == nil {
 		seal = jobs.KeyRef{Mode: e.Mode, KeyID: e.KeyID}
 	}
 	return b.aboutObject(cmd.Key, seal, err)
