@@ -30,7 +30,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// bed is a bucket behind a real server.
+// bed is a bucket whose signed URLs a server serves.
 type bed struct {
 	name   string
 	bucket *gcblob.Bucket
@@ -42,7 +42,7 @@ type bed struct {
 	done   chan struct{} // gets a value when the handler has returned
 }
 
-// logBuffer is a place for logs.
+// logBuffer is a buffer that is read while it is written.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -125,12 +125,12 @@ func errorHeader(code string, status int, more ...string) map[string]string {
 	return h
 }
 
-// answer is what a client got, without what differs from one object to the next.
+// answer is a response as a client saw it.
 type answer struct {
 	status int
 	header map[string]string
 	body   string
-	broken bool // the body did not come to its end
+	broken bool // the body broke off
 }
 
 // do sends a request. The header is of pairs of name and value.
@@ -176,7 +176,7 @@ func readParts(t testing.TB, raw []byte, boundary string) string {
 	}
 }
 
-// alike returns the answer for comparison with that of another bucket.
+// alike returns the answer without what differs between two buckets.
 func (a answer) alike() answer {
 	h := maps.Clone(a.header)
 	for _, name := range []string{"Date", "Etag", "Last-Modified"} {
@@ -204,7 +204,7 @@ func (b *bed) has(t testing.TB, key string) bool {
 	return ok
 }
 
-// pattern returns n bytes in which every range is another.
+// pattern returns n bytes in which no two ranges are equal.
 func pattern(n int) []byte {
 	b := make([]byte, n)
 	seed := sha256.Sum256([]byte(fmt.Sprint(n)))
@@ -212,8 +212,8 @@ func pattern(n int) []byte {
 	return b
 }
 
-// script is a bucket that does what a test says: one object, "k". It counts what
-// is asked of it.
+// script is a bucket with one object, "k", that behaves as a test says. It counts
+// the requests.
 type script struct {
 	driver.Bucket
 
@@ -224,6 +224,8 @@ type script struct {
 	// read, if set, is called before each Read of a reader with its position in the
 	// object. Its error is the Read's.
 	read func(ctx context.Context, pos int64) error
+	// write, if set, is called before the first Write of a writer.
+	write func()
 	// opened, if set, may change the reader that was opened for the n-th time.
 	opened func(n int, r *scriptReader)
 
@@ -269,7 +271,7 @@ func (s *script) NewRangeReader(ctx context.Context, key string, off, n int64, o
 	return r, nil
 }
 
-// state returns what was counted.
+// state returns the counts.
 func (s *script) state() (opens []string, got, readers int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -329,7 +331,12 @@ type scriptWriter struct {
 	closed      bool
 }
 
-func (w *scriptWriter) Write(p []byte) (int, error) { return w.buf.Write(p) }
+func (w *scriptWriter) Write(p []byte) (int, error) {
+	if w.s.write != nil && w.buf.Len() == 0 {
+		w.s.write()
+	}
+	return w.buf.Write(p)
+}
 
 func (w *scriptWriter) Close() error {
 	w.s.mu.Lock()

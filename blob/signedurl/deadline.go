@@ -18,8 +18,11 @@ const refusalTime = 2 * time.Second
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
 
-// sender writes an object to a client that must keep receiving. A connection
-// without deadlines has none: [http.ErrNotSupported] is ignored throughout.
+// A deadline stands only while the Handler waits for the client: HTTP/2 ends a
+// stream whose deadline passes, even if nobody waits. Errors of setting one are
+// ignored, since the only one is [http.ErrNotSupported].
+
+// sender writes an object to a client that must keep receiving.
 type sender struct {
 	w    http.ResponseWriter
 	conn *http.ResponseController
@@ -31,6 +34,9 @@ func (h *Handler) sender(w http.ResponseWriter) *sender {
 }
 
 func (s *sender) Write(p []byte) (n int, err error) {
+	if s.idle > 0 {
+		defer s.conn.SetWriteDeadline(time.Time{})
+	}
 	for err == nil && len(p) > 0 {
 		if s.idle > 0 {
 			_ = s.conn.SetWriteDeadline(time.Now().Add(s.idle))
@@ -65,7 +71,7 @@ func (s *receiver) Read(p []byte) (int, error) {
 		_ = s.conn.SetReadDeadline(time.Now().Add(s.idle))
 	}
 	n, err := s.r.Read(p)
-	if err != nil && s.idle > 0 { // else the server would take it for a client that has gone
+	if s.idle > 0 {
 		_ = s.conn.SetReadDeadline(time.Time{})
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {

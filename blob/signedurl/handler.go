@@ -36,8 +36,9 @@ type HandlerOptions struct {
 
 	// IdleTimeout is how long the Handler waits for the next bytes of a body, and
 	// for the client to receive the next bytes of an object. Zero means
-	// [DefaultIdleTimeout]; a negative value means no limit. It needs a
-	// ResponseWriter that [http.ResponseController] can set deadlines on.
+	// [DefaultIdleTimeout]; a negative value means no limit. It replaces the
+	// ReadTimeout and WriteTimeout of the server, and needs a ResponseWriter whose
+	// deadlines [http.ResponseController] can set.
 	IdleTimeout time.Duration
 
 	// Origins are the origins whose scripts may use signed URLs in browsers, such
