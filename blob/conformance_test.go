@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -39,7 +40,7 @@ func newHarness(t *testing.T, inner *gcblob.Bucket, cipher sse.Cipher, opts blob
 	signer, err := signedurl.NewSigner(base, bytes.Repeat([]byte{9}, 32), nil)
 	require.NoError(t, err)
 	h.opts.Signer = signer
-	handler = signedurl.NewHandler(newBucketWith(t, inner, cipher, &h.opts).Bucket, signer, nil)
+	handler = signedurl.NewHandler(newBucketWith(t, inner, cipher, &h.opts).Bucket, signer, &signedurl.HandlerOptions{Logger: slog.New(slog.DiscardHandler)})
 	return h
 }
 

@@ -153,17 +153,17 @@ func cannotHold(err error) bool {
 // response if one has begun.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, key string, err error) {
 	status, code := statusOf(r.Method, err)
-	level := slog.LevelDebug
+	level, message := slog.LevelDebug, "request of a signed URL failed"
 	refused, isRefused := errors.AsType[*RefusedError](err)
 	_, isGone := errors.AsType[*goneError](err)
 	switch {
 	case isRefused:
-		level, key = slog.LevelInfo, refused.key
+		level, message, key = slog.LevelInfo, "request refused", refused.key
 	case isGone || r.Context().Err() != nil:
 	case status >= 500 && status != http.StatusNotImplemented:
 		level = slog.LevelError
 	}
-	h.opts.Logger.LogAttrs(context.WithoutCancel(r.Context()), level, "signed URL failed",
+	h.opts.Logger.LogAttrs(context.WithoutCancel(r.Context()), level, message,
 		slog.String("method", r.Method), slog.String("key", key), slog.Int("status", status), slog.String("code", code), slog.String("error", err.Error()))
 	if _, broken := errors.AsType[*brokenError](err); broken {
 		breakOff(w)

@@ -76,9 +76,9 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestHandlerErrorsBeforeTheFirstByte: they have a status of their own, in any kind
-// of request, and tell the client nothing else.
-func TestHandlerErrorsBeforeTheFirstByte(t *testing.T) {
+// TestErrorsBeforeTheFirstByte: an error before the first byte has a status and a
+// code of its own, and tells the client nothing else.
+func TestErrorsBeforeTheFirstByte(t *testing.T) {
 	for _, tc := range []struct {
 		err    error
 		status int
@@ -137,9 +137,9 @@ func TestHandlerErrorsBeforeTheFirstByte(t *testing.T) {
 	}
 }
 
-// TestKeyServiceErrorsThroughTheHandler uses the real thing: an encrypted bucket
-// whose key service has every kind of trouble.
-func TestKeyServiceErrorsThroughTheHandler(t *testing.T) {
+// TestKeyServiceErrors serves an encrypted bucket whose key service fails in every
+// way.
+func TestKeyServiceErrors(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	cipher, err := sse.NewKMS(fake, "key", nil)
 	require.NoError(t, err)
@@ -172,8 +172,8 @@ func TestKeyServiceErrorsThroughTheHandler(t *testing.T) {
 	}
 }
 
-// TestCustomerKeysDoNotCome: objects of SSE-C are not to be had by a URL alone.
-func TestCustomerKeysDoNotCome(t *testing.T) {
+// TestCustomerObjectsAreRefused: a URL brings no key for an SSE-C object.
+func TestCustomerObjectsAreRefused(t *testing.T) {
 	inner := newMem(t)
 	theirs := newBucketWith(t, inner, newCustomer(t, 1), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 	require.NoError(t, theirs.WriteAll(t.Context(), "k", []byte("content"), nil))

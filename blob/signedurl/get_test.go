@@ -74,9 +74,8 @@ func TestEveryRangeIsItsBytes(t *testing.T) {
 	}
 }
 
-// TestHandlerReadsWhatItNeeds: nothing is opened that is not sent, and no more of
-// it is read.
-func TestHandlerReadsWhatItNeeds(t *testing.T) {
+// TestReadsOnlyWhatIsSent: the handler opens and reads only the range that it sends.
+func TestReadsOnlyWhatIsSent(t *testing.T) {
 	content := pattern(300_000)
 	for _, tc := range []struct {
 		name   string
@@ -113,9 +112,9 @@ func TestHandlerReadsWhatItNeeds(t *testing.T) {
 	}
 }
 
-// TestHandlerBreaksOff: after the first byte, what goes wrong shows as a broken
-// answer; also if all bytes are there and only the end does not come.
-func TestHandlerBreaksOff(t *testing.T) {
+// TestErrorsAfterTheFirstByte: an error after the first byte breaks the response
+// off, even if all bytes have arrived and only the end is missing.
+func TestErrorsAfterTheFirstByte(t *testing.T) {
 	fail := errors.New("disk on fire")
 	readErr := func(at int64) func(*script) {
 		return func(s *script) {
@@ -177,9 +176,9 @@ func TestHandlerBreaksOff(t *testing.T) {
 	}
 }
 
-// TestHandlerStartsAnewIfReplaced: an object that is replaced between the look at
-// its attributes and the first read is not sent under the other's name.
-func TestHandlerStartsAnewIfReplaced(t *testing.T) {
+// TestReplacedObjectIsReadAgain: the handler does not mix the attributes of one
+// version with the content of the next.
+func TestReplacedObjectIsReadAgain(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		times  int // that the object is found replaced
@@ -218,9 +217,9 @@ func TestHandlerStartsAnewIfReplaced(t *testing.T) {
 	}
 }
 
-// TestHandlerOfWhatIsUnpacked: an object that the store unpacks on its way has no
-// size that a client could be told. To try again does not help.
-func TestHandlerOfWhatIsUnpacked(t *testing.T) {
+// TestDecompressedObjectIsRefused: an object that the store decompresses has no
+// known size. A retry does not help.
+func TestDecompressedObjectIsRefused(t *testing.T) {
 	s := newScript([]byte("secret content"))
 	s.opened = func(_ int, r *scriptReader) { r.attrs.Size = -1 }
 	b := newBed(t, "script", s.bucket(), nil)
@@ -231,8 +230,8 @@ func TestHandlerOfWhatIsUnpacked(t *testing.T) {
 	require.Contains(t, b.log.String(), "Content-Encoding")
 }
 
-// TestDisconnectWhileReading: when the client goes, the bucket's reader is
-// cancelled and closed.
+// TestDisconnectWhileReading: when the client disconnects, the handler cancels and
+// closes the bucket's reader.
 func TestDisconnectWhileReading(t *testing.T) {
 	for _, ranges := range []string{"", "bytes=0-49999"} {
 		t.Run(ranges, func(t *testing.T) {
@@ -265,7 +264,7 @@ func TestDisconnectWhileReading(t *testing.T) {
 	}
 }
 
-// failingConn is a connection that fails: at once, or after some writes.
+// failingConn is a connection that fails after so many good writes.
 type failingConn struct {
 	http.ResponseWriter
 	good int
@@ -278,9 +277,9 @@ func (w *failingConn) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// TestHandlerAborts: an answer that was begun ends with http.ErrAbortHandler, be it
-// the object or the connection that fails; also while the store hangs.
-func TestHandlerAborts(t *testing.T) {
+// TestAbort: if the object or the connection fails after the first byte, the
+// handler panics with http.ErrAbortHandler.
+func TestAbort(t *testing.T) {
 	for _, ranges := range []string{"", "bytes=0-4999"} {
 		for good := range 4 { // writes of 1000 bytes, before the store hangs
 			t.Run(fmt.Sprintf("connection/%s/%d", ranges, good), func(t *testing.T) {
@@ -321,8 +320,8 @@ func TestHandlerAborts(t *testing.T) {
 	}
 }
 
-// TestDamagedObjects: of an encrypted object that was damaged in the store the
-// client gets authentic bytes, and never a clean end.
+// TestDamagedObjects: a client gets only authentic bytes of a damaged object, and
+// never a clean end.
 func TestDamagedObjects(t *testing.T) {
 	const chunk, stored = 16384, 16400
 	content := pattern(3*chunk + 100)
@@ -380,9 +379,8 @@ func TestDamagedObjects(t *testing.T) {
 	}
 }
 
-// TestEmptyObjectIsProved: also an object without a byte is not there for whom its
-// key does not open it.
-func TestEmptyObjectIsProved(t *testing.T) {
+// TestEmptyObjectIsOpened: a GET of an empty object needs the key, too.
+func TestEmptyObjectIsOpened(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	cipher, err := sse.NewKMS(fake, "key", nil)
 	require.NoError(t, err)

@@ -25,9 +25,9 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// TestEveryBucketAnswersAlike runs one script of requests against plain and
-// encrypted buckets: a client cannot tell one from the other.
-func TestEveryBucketAnswersAlike(t *testing.T) {
+// TestBucketsRespondAlike sends one script of requests to plain and to encrypted
+// buckets. Their responses differ only in the ETag of a PUT.
+func TestBucketsRespondAlike(t *testing.T) {
 	big := string(pattern(40_000))
 	safe := map[string]string{
 		"Content-Security-Policy": contentPolicy,
@@ -50,7 +50,7 @@ func TestEveryBucketAnswersAlike(t *testing.T) {
 		}
 		return h
 	}
-	// In headers, ETAG, MODIFIED, EARLIER and LATER stand for those of the object.
+	// In headers, ETAG, MODIFIED and EARLIER stand for those of the object.
 	steps := []struct {
 		name    string
 		method  string
@@ -223,7 +223,7 @@ func TestEveryBucketAnswersAlike(t *testing.T) {
 	}
 }
 
-// fillIn puts what the object has in place of its names.
+// fillIn replaces ETAG, MODIFIED and EARLIER by those of the object.
 func (b *bed) fillIn(t *testing.T, key, value string) string {
 	for _, name := range []string{"ETAG", "MODIFIED", "EARLIER"} {
 		if !strings.Contains(value, name) {
@@ -240,7 +240,7 @@ func (b *bed) fillIn(t *testing.T, key, value string) string {
 	return value
 }
 
-// TestHandlerPrincipal: who asks is bound in the URL, and the option overrides it.
+// TestHandlerPrincipal: the option decides who a request acts for, or else the URL.
 func TestHandlerPrincipal(t *testing.T) {
 	alice, bob := kms.Principal{ID: "alice", Type: "User"}, kms.Principal{ID: "bob"}
 	for _, tc := range []struct {
@@ -281,7 +281,7 @@ func TestHandlerPrincipal(t *testing.T) {
 	}
 }
 
-// TestOuterHeadersStay: what wraps the handler keeps the headers that it set.
+// TestOuterHeadersStay: middleware keeps the headers that it set.
 func TestOuterHeadersStay(t *testing.T) {
 	b := newBed(t, "plain", newMem(t), nil)
 	b.write(t, "k", []byte("content"), nil)
@@ -295,9 +295,9 @@ func TestOuterHeadersStay(t *testing.T) {
 	}
 }
 
-// TestSignedURLOfTheBucketItself: the signer is what a bucket asks for a URL: ours by
-// its option, gocloud's file bucket by its own.
-func TestSignedURLOfTheBucketItself(t *testing.T) {
+// TestBucketsUseTheSigner: an encrypted bucket and gocloud's file bucket take a
+// Signer among their options.
+func TestBucketsUseTheSigner(t *testing.T) {
 	b := newBed(t, "plain", newMem(t), nil)
 	encrypted := newBucket(t, newMem(t), &blob.Options{Signer: b.signer})
 	u, err := encrypted.SignedURL(t.Context(), "k", &gcblob.SignedURLOptions{Expiry: time.Minute})
@@ -316,8 +316,8 @@ func TestSignedURLOfTheBucketItself(t *testing.T) {
 	require.ErrorIs(t, err, sse.ErrInvalid)
 }
 
-// TestConcurrentRequests: every answer is one whole version, or says that there is
-// none, while others write and delete.
+// TestConcurrentRequests: while others write and delete, each response is one whole
+// version of the object, or an error.
 func TestConcurrentRequests(t *testing.T) {
 	const size = 50_000
 	versions := map[string]bool{}
@@ -350,7 +350,7 @@ func TestConcurrentRequests(t *testing.T) {
 							case got.status == 200 && !got.broken && !versions[got.body]:
 								t.Errorf("GET: %d bytes of no version", len(got.body))
 							case got.status == 500 && strings.HasSuffix(b.name, "file"):
-								// fileblob meets its own file of attributes while it is written.
+								// fileblob reads its file of attributes while it is being written
 							case got.status != 200 && got.status != 404 && got.status != 503:
 								t.Errorf("GET: %d", got.status)
 							}
@@ -363,9 +363,8 @@ func TestConcurrentRequests(t *testing.T) {
 	}
 }
 
-// TestConformanceOfTheHandler is what gocloud's conformance tests ask of signed
-// URLs, on every bucket: see testSignedURL there.
-func TestConformanceOfTheHandler(t *testing.T) {
+// TestHandlerConformance has the cases of gocloud's testSignedURL, for each bucket.
+func TestHandlerConformance(t *testing.T) {
 	for _, b := range newBeds(t, nil) {
 		t.Run(b.name, func(t *testing.T) {
 			const key, contents, allowed, different = "blob-for-signing", "hello world", "text/plain", "application/octet-stream"

@@ -28,7 +28,7 @@ func digest(content string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// TestDisconnectWhileWriting: what did not come whole is not stored.
+// TestDisconnectWhileWriting: an incomplete upload stores nothing.
 func TestDisconnectWhileWriting(t *testing.T) {
 	sizes := map[string]int{"nothing": 0, "below sniffing": 100, "some": 5_000, "much": 3_000_000}
 	for _, b := range newBeds(t, nil) {
@@ -53,7 +53,7 @@ func TestDisconnectWhileWriting(t *testing.T) {
 				}
 			}
 		}
-		// Nor does it hurt what was there.
+		// It leaves an existing object alone.
 		t.Run(b.name+"/replacing", func(t *testing.T) {
 			b.write(t, "old", []byte("old"), nil)
 			req, err := http.NewRequestWithContext(t.Context(), "PUT", b.url(t, "old", "PUT", ""),
@@ -69,8 +69,8 @@ func TestDisconnectWhileWriting(t *testing.T) {
 	}
 }
 
-// TestPutCommitsOnce: the bucket's writer is closed in every case, and published
-// only if all is well.
+// TestPutCommitsOnce: the handler closes the bucket's writer in every case, and
+// commits only a whole body.
 func TestPutCommitsOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -104,7 +104,7 @@ func TestPutCommitsOnce(t *testing.T) {
 		require.Equal(t, 413, b.do(t, "PUT", b.url(t, "k", "PUT", ""), bytes.NewReader(make([]byte, 1001))).status)
 		require.Empty(t, s.writes)
 	})
-	// A server, or what stands before the handler, that hands a body on as it comes.
+	// Some servers do not check Content-Length.
 	for name, body := range map[string]string{"shorter than it says": "bod", "longer than it says": "body and more"} {
 		t.Run(name, func(t *testing.T) {
 			mem := newMem(t)
@@ -131,9 +131,9 @@ func TestPutCommitsOnce(t *testing.T) {
 	})
 }
 
-// TestRefusedPutDoesNotTakeTheBody: a client that waits for leave to send gets the
-// refusal first.
-func TestRefusedPutDoesNotTakeTheBody(t *testing.T) {
+// TestRefusedPutSendsNoContinue: a client that waits for 100 Continue gets the
+// refusal instead.
+func TestRefusedPutSendsNoContinue(t *testing.T) {
 	b := newBed(t, "plain", newMem(t), nil)
 	u, err := url.Parse(b.url(t, "k", "GET", ""))
 	require.NoError(t, err)

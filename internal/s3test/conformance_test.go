@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -94,7 +95,7 @@ func share(t *testing.T, open func(*signedurl.Signer) *gcblob.Bucket) *httptest.
 	require.NoError(t, err)
 	signer, err := signedurl.NewSigner(base, bytes.Repeat([]byte{9}, 32), nil)
 	require.NoError(t, err)
-	handler = signedurl.NewHandler(open(signer), signer, nil)
+	handler = signedurl.NewHandler(open(signer), signer, &signedurl.HandlerOptions{Logger: slog.New(slog.DiscardHandler)})
 	return shared
 }
 

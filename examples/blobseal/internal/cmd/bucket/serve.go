@@ -51,31 +51,14 @@ The log goes to standard output, a line for each request; it never holds a URL's
 
 func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 	sources := cmd.Sources()
-	switch {
-	case cmd.CustomerKeyFile != "":
-		return message.Usagef("customer keys do not come with a URL: give --ring or --kms")
-	case cmd.BucketKey && cmd.KMS == "":
-		return message.Usagef("--bucket-key: give --kms with it")
-	case cmd.MaxSize <= 0:
-		return message.Usagef("--max-size %d: want 1 or more", cmd.MaxSize)
-	case cmd.MaxConnections <= 0:
-		return message.Usagef("--max-connections %d: want 1 or more", cmd.MaxConnections)
-	case cmd.Grace < 0:
-		return message.Usagef("--grace %v: want 0 or more", cmd.Grace)
-	}
-	for _, origin := range cmd.AllowOrigin {
-		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host) {
-			return message.Usagef("--allow-origin %q: want * or an origin such as https://app.example.com", origin)
-		}
-	}
 	for i := range sources {
 		sources[i].BucketKey = cmd.BucketKey && sources[i].KMS != ""
 	}
-	if err := keys.CheckAll(sources); err != nil {
+	if err := cmd.check(); err != nil {
 		return err
 	}
-	if _, _, err := net.SplitHostPort(cmd.Listen); err != nil {
-		return message.Usagef("--listen %q: want HOST:PORT", cmd.Listen)
+	if err := keys.CheckAll(sources); err != nil {
+		return err
 	}
 	serving := context.WithoutCancel(keys.AsPrincipal(ctx, cmd.Principal)) // requests end by themselves
 	all, err := keys.OpenAll(serving, c, sources)
@@ -118,6 +101,31 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 		return message.Problemf(err, "", "requests did not end within %v, and were cut off", cmd.Grace)
 	}
 	logger.Info("stopped")
+	return nil
+}
+
+// check refuses flags that make no sense.
+func (cmd serveCmd) check() error {
+	switch {
+	case cmd.CustomerKeyFile != "":
+		return message.Usagef("customer keys do not come with a URL: give --ring or --kms")
+	case cmd.BucketKey && cmd.KMS == "":
+		return message.Usagef("--bucket-key: give --kms with it")
+	case cmd.MaxSize <= 0:
+		return message.Usagef("--max-size %d: want 1 or more", cmd.MaxSize)
+	case cmd.MaxConnections <= 0:
+		return message.Usagef("--max-connections %d: want 1 or more", cmd.MaxConnections)
+	case cmd.Grace < 0:
+		return message.Usagef("--grace %v: want 0 or more", cmd.Grace)
+	}
+	for _, origin := range cmd.AllowOrigin {
+		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host) {
+			return message.Usagef("--allow-origin %q: want * or an origin such as https://app.example.com", origin)
+		}
+	}
+	if _, _, err := net.SplitHostPort(cmd.Listen); err != nil {
+		return message.Usagef("--listen %q: want HOST:PORT", cmd.Listen)
+	}
 	return nil
 }
 
