@@ -113,7 +113,7 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	if b.opts.EnvelopeSize == 0 {
 		b.opts.EnvelopeSize = DefaultEnvelopeSize
 	}
-	if err := checkEnvelopeSize(b.opts.EnvelopeSize, cipher); err != nil {
+	if err := checkEnvelopeSize(b.opts.EnvelopeSize); err != nil {
 		return nil, err
 	}
 	if err := b.opts.Policy.valid(); err != nil {
@@ -130,15 +130,13 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	return b, nil
 }
 
-// checkEnvelopeSize refuses a size that cannot hold an envelope of cipher, as far as
-// cipher says what its envelopes hold.
-func checkEnvelopeSize(size int, cipher sse.Cipher) error {
+// checkEnvelopeSize refuses a size that holds no envelope of any cipher.
+func checkEnvelopeSize(size int) error {
 	probe, err := throwaway(sse.Object{})
 	if err != nil {
 		return err
 	}
-	_, keyID := identify(cipher)
-	if least := probe.Size() + len(keyID); size < least || size > sse.MaxEnvelopeSize {
+	if least := probe.Size(); size < least || size > sse.MaxEnvelopeSize {
 		return fmt.Errorf("%w: EnvelopeSize %d (choose %d to %d)", sse.ErrInvalid, size, least, sse.MaxEnvelopeSize)
 	}
 	return nil

@@ -83,7 +83,7 @@ func (e Explanation) String() string {
 // ExplainWrite says what a write would do, without touching a key.
 func (b *Bucket) ExplainWrite() Explanation {
 	e := Explanation{Cipher: b.cipherRule(), RequestedKey: requestedKey(b.store.Cipher)}
-	e.Mode, e.KeyID = identify(b.store.Cipher)
+	e.Mode = b.store.Cipher.Mode()
 	e.Rule, e.Err = b.opts.Policy.precheck(b.store.Cipher)
 	return e
 }
@@ -121,8 +121,8 @@ func (b *Bucket) ExplainRead(ctx context.Context, key string) (Explanation, erro
 	var dec sse.Decrypter
 	dec, e.Cipher = b.decrypter(env.Mode())
 	e.Rule = e.Cipher
-	if mode, _ := identify(dec); mode != 0 && mode != env.Mode() {
-		e.Err = fmt.Errorf("%w: the object is %v, and %s is for %v", sse.ErrMode, env.Mode(), e.Cipher, mode)
+	if c, ok := dec.(sse.Encrypter); ok && c.Mode() != 0 && c.Mode() != env.Mode() {
+		e.Err = fmt.Errorf("%w: the object is %v, and %s is for %v", sse.ErrMode, env.Mode(), e.Cipher, c.Mode())
 	}
 	if !b.req.AnyContext && !b.req.Context.Equal(env.Context()) {
 		e.Rule, e.Err = RuleStored, fmt.Errorf("%w: encryption context differs (state it in Request.Context)", sse.ErrKey)

@@ -44,14 +44,15 @@ func (p *Policy) check(mode sse.Mode, keyID string) (Rule, error) {
 	return RuleModes, nil
 }
 
-// precheck refuses what is known to be refused before the key is touched. Of a
-// cipher that does not say what it is, the envelope will tell.
+// precheck refuses what is known to be refused before a key is touched. The key
+// id is not known before the envelope is. A cipher without a mode encrypts
+// nothing.
 func (p *Policy) precheck(enc sse.Encrypter) (Rule, error) {
-	mode, keyID := identify(enc)
+	mode := enc.Mode()
 	if mode == 0 {
 		return RuleModes, nil
 	}
-	return p.check(mode, keyID)
+	return p.check(mode, "")
 }
 
 // valid reports a policy that makes no sense.
@@ -64,28 +65,9 @@ func (p *Policy) valid() error {
 	return nil
 }
 
-// identify tells a cipher's mode, and its key id where that is fixed; zero where
-// the cipher does not say. Ciphers from elsewhere can have methods for it.
-func identify(cipher any) (mode sse.Mode, keyID string) {
-	switch cipher.(type) {
-	case *sse.Managed:
-		mode = sse.ModeManaged
-	case *sse.KMS:
-		mode = sse.ModeKMS
-	case *sse.Customer:
-		mode = sse.ModeCustomer
-	}
-	if c, ok := cipher.(interface{ Mode() sse.Mode }); ok {
-		mode = c.Mode()
-	}
-	if c, ok := cipher.(interface{ KeyID() string }); ok {
-		keyID = c.KeyID()
-	}
-	return mode, keyID
-}
-
-// requestedKey tells the name by which a cipher asks a key service for its key,
-// which is nothing that a policy could decide by; empty where it does not say.
+// requestedKey returns the name by which a cipher asks a key service for its key,
+// if the cipher has a method for it, as [sse.KMS] has. A policy cannot decide by
+// it: it may be an alias.
 func requestedKey(cipher any) string {
 	if c, ok := cipher.(interface{ RequestedKey() string }); ok {
 		return c.RequestedKey()

@@ -15,16 +15,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// named is a cipher that says which key it has.
-type named struct {
-	*sse.KMS
-	id string
-}
-
-func (n named) KeyID() string  { return n.id }
-func (n named) Mode() sse.Mode { return sse.ModeKMS }
-
-// foreign is a cipher that says nothing of itself.
+// foreign is a cipher that this package does not know.
 type foreign struct{ sse.Cipher }
 
 // TestPolicy: what a bucket's policy allows, is explained so and written; what it
@@ -50,14 +41,14 @@ func TestPolicy(t *testing.T) {
 		{"another mode", blob.Policy{}, newKey("arn:a"), blob.RuleModes, false, false},
 		{"a mode that is named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeKMS}}, newKey("arn:a"), blob.RuleModes, false, false},
 		{"a mode that is not named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, newKey("arn:a"), blob.RuleModes, true, false},
-		{"a foreign cipher of that mode", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, foreign{newKey("arn:a")}, blob.RuleModes, true, true},
+		{"a foreign cipher of that mode", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, foreign{newKey("arn:a")}, blob.RuleModes, true, false},
 		{"customer", blob.Policy{}, newCustomer(t, 1), blob.RuleCustomerKeys, true, false},
-		{"customer, foreign", blob.Policy{}, foreign{newCustomer(t, 1)}, blob.RuleModes, true, true},
+		{"customer, foreign", blob.Policy{}, foreign{newCustomer(t, 1)}, blob.RuleCustomerKeys, true, false},
 		{"customer, allowed", blob.Policy{AllowCustomerKeys: true}, newCustomer(t, 1), blob.RuleCustomerKeys, false, false},
 		{"customer, named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeCustomer}}, newCustomer(t, 1), blob.RuleCustomerKeys, false, false},
 		{"customer, only others named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, newCustomer(t, 1), blob.RuleCustomerKeys, true, false},
-		{"a key that is named", blob.Policy{KMSKeys: []string{"arn:a"}}, named{newKey("arn:a"), "arn:a"}, blob.RuleKMSKeys, false, false},
-		{"a key that is not named", blob.Policy{KMSKeys: []string{"arn:a"}}, named{newKey("arn:b"), "arn:b"}, blob.RuleKMSKeys, true, false},
+		{"a key that is named", blob.Policy{KMSKeys: []string{"arn:a"}}, newKey("arn:a"), blob.RuleKMSKeys, false, false},
+		{"a key that is not named", blob.Policy{KMSKeys: []string{"arn:a"}}, newKey("arn:b"), blob.RuleKMSKeys, true, true},
 		{"a key behind an alias", blob.Policy{KMSKeys: []string{"arn:a"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
 		{"a named key behind an alias", blob.Policy{KMSKeys: []string{"arn:b"}}, newKey("alias/b"), blob.RuleKMSKeys, false, false},
 		{"an alias that is named", blob.Policy{KMSKeys: []string{"alias/b"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
@@ -118,10 +109,8 @@ func TestExplainRequestedKey(t *testing.T) {
 			`SSE-KMS under what the key service has for "alias/b" with the request's cipher: allowed by Policy.Modes`},
 		{"an alias that may be any key", listed, behind, blob.Explanation{Rule: blob.RuleKMSKeys, Cipher: blob.RuleRequest, Mode: sse.ModeKMS, RequestedKey: "alias/b"},
 			`SSE-KMS under what the key service has for "alias/b" with the request's cipher: left to Policy.KMSKeys, when the key is used`},
-		{"a cipher that says which key it has", listed, named{behind, "arn:b"}, blob.Explanation{Rule: blob.RuleKMSKeys, Cipher: blob.RuleRequest, Mode: sse.ModeKMS, KeyID: "arn:b", RequestedKey: "alias/b"},
-			`SSE-KMS under key "arn:b" with the request's cipher: allowed by Policy.KMSKeys`},
-		{"a cipher that says nothing", open, foreign{behind}, blob.Explanation{Rule: blob.RuleModes, Cipher: blob.RuleRequest},
-			`a mode that its key will tell with the request's cipher: left to Policy.Modes, when the key is used`},
+		{"a cipher that names no key", open, foreign{behind}, blob.Explanation{Rule: blob.RuleModes, Cipher: blob.RuleRequest, Mode: sse.ModeKMS},
+			`SSE-KMS with the request's cipher: allowed by Policy.Modes`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := with(t, test.b, blob.Request{Cipher: test.cipher}).ExplainWrite()

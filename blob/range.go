@@ -15,12 +15,6 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Sizes of a body's chunks; see package sse.
-const (
-	chunkSize       = 16384
-	sealedChunkSize = chunkSize + 16
-)
-
 // rangeRead is a read of n plaintext bytes from off.
 //
 // It makes its requests in an order that holds no response while it awaits another:
@@ -100,7 +94,7 @@ func (r *rangeRead) beyond() bool { return r.off >= r.size }
 
 // reachesEnd reports whether a reader of the range verifies the last chunk.
 func (r *rangeRead) reachesEnd() bool {
-	last := r.size / chunkSize * chunkSize
+	last := r.size / sse.ChunkSize * sse.ChunkSize
 	return !r.beyond() && (r.n < 0 || r.n > last-r.off || r.n >= r.size-r.off)
 }
 
@@ -174,11 +168,15 @@ func (r *rangeRead) decryptAndProve() (*sse.Decryption, error) {
 	if r.reachesEnd() || r.b.opts.SkipLengthCheck && !r.beyond() {
 		return r.b.decrypt(r.ctx, r.key, r.env)
 	}
-	last := r.size / chunkSize
+	last := r.size / sse.ChunkSize * sse.ChunkSize
+	at, length, err := sse.CiphertextRange(last, sse.ChunkSize-1)
+	if err != nil {
+		return nil, err
+	}
 	var tail *part
 	var tailErr error
 	var other sync.WaitGroup
-	other.Go(func() { tail, tailErr = r.fetch(int64(r.env.Size())+last*sealedChunkSize, sealedChunkSize) })
+	other.Go(func() { tail, tailErr = r.fetch(int64(r.env.Size())+at, length) })
 	d, err := r.b.decrypt(r.ctx, r.key, r.env)
 	if err != nil {
 		r.cancel()
@@ -190,8 +188,8 @@ func (r *rangeRead) decryptAndProve() (*sse.Decryption, error) {
 	if tailErr != nil {
 		return nil, tailErr
 	}
-	n, err := io.Copy(io.Discard, d.RangeReader(tail.reader(), last*chunkSize, -1))
-	if err == nil && last*chunkSize+n != r.size {
+	n, err := io.Copy(io.Discard, d.RangeReader(tail.reader(), last, -1))
+	if err == nil && last+n != r.size {
 		err = ErrChanged
 	}
 	return d, err

@@ -71,9 +71,6 @@ type Decryption struct {
 	body     *chunked.Cipher
 }
 
-// Envelope returns the envelope that was opened, and so is authentic.
-func (d *Decryption) Envelope() *Envelope { return d.envelope }
-
 // Reader returns a reader of the plaintext of the body in src. All that it
 // returns is authentic. It returns [io.EOF] only after the last chunk has
 // verified, and the last byte of the plaintext only if the body ends behind it.

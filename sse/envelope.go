@@ -82,6 +82,17 @@ func (e *Envelope) BucketKey() bool {
 // their ids, as the [Encryption] example does.
 func (e *Envelope) BodyID() string { return hex.EncodeToString(e.head[chunked.SaltSize:]) }
 
+// Equal reports whether e and other have the same encoding, padding included.
+// Only a nil envelope equals nil.
+func (e *Envelope) Equal(other *Envelope) bool {
+	if e == nil || other == nil {
+		return e == other
+	}
+	return e.mode == other.mode && e.keyID == other.keyID && bytes.Equal(e.wrapped, other.wrapped) &&
+		bytes.Equal(e.sealed, other.sealed) && e.context == other.context && e.head == other.head &&
+		e.padding == other.padding
+}
+
 // Size returns how many bytes the envelope takes, padding included. In the
 // self-contained form the body begins behind them.
 func (e *Envelope) Size() int { return e.unpadded() + e.padding }
@@ -149,15 +160,13 @@ func (e *Envelope) check() error {
 
 // MarshalBinary returns the envelope's one encoding, which SPEC.md describes.
 func (e *Envelope) MarshalBinary() ([]byte, error) {
-	return e.AppendBinary(make([]byte, 0, e.Size()))
-}
-
-// AppendBinary implements [encoding.BinaryAppender].
-func (e *Envelope) AppendBinary(dst []byte) ([]byte, error) {
+	if e == nil {
+		return nil, fmt.Errorf("%w: nil envelope", ErrInvalid)
+	}
 	if err := e.check(); err != nil {
 		return nil, err
 	}
-	b := cryptobyte.NewBuilder(dst)
+	b := cryptobyte.NewBuilder(make([]byte, 0, e.Size()))
 	b.AddBytes([]byte(magic))
 	b.AddUint8(version)
 	b.AddUint8(uint8(e.mode))
@@ -232,6 +241,10 @@ func parsePrefix(data []byte) (size int, err error) {
 	}
 	return int(n), nil
 }
+
+// IsEnvelope reports whether data that begins with prefix begins with an
+// envelope, of any version. It needs the first 8 bytes.
+func IsEnvelope(prefix []byte) bool { return bytes.HasPrefix(prefix, []byte(magic)) }
 
 // ReadEnvelope reads an envelope from r and not a byte more: what follows in r
 // is the body. It fails with [ErrFormat] or [ErrVersion], or r's own error.

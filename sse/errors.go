@@ -48,11 +48,9 @@ var (
 	// another length than 32 bytes.
 	ErrInvalid = chunked.ErrInvalid
 
-	// ErrUsed: a second stream of one [Encryption], which would use a key twice.
-	ErrUsed = errors.New("sse: an Encryption makes one stream")
-
-	// ErrClosed: a write after Close.
-	ErrClosed = chunked.ErrClosed
+	// ErrUsed: an [Encryption] was asked for a second stream, which would use the
+	// object's key twice.
+	ErrUsed = errors.New("sse: Encryption already used (call Encrypt again)")
 )
 
 // ChunkError names the first chunk that is not authentic: its field Chunk counts

@@ -194,14 +194,14 @@ func ExampleParseCustomerKey() {
 	h.Set("x-amz-server-side-encryption-customer-key", "pO3upElrwuEXSoFwCfnZPdSsmt/xWeFa0N9KgDijwVs=")
 	h.Set("x-amz-server-side-encryption-customer-key-MD5", "DWygnHRtgiJ77HCm+1rvHw==")
 	customer, err := customerFrom(h)
-	fmt.Println(customer, err)
+	fmt.Println(customer.KeyMD5(), err)
 
 	h.Set("x-amz-server-side-encryption-customer-key", "qO3upElrwuEXSoFwCfnZPdSsmt/xWeFa0N9KgDijwVs=")
 	_, err = customerFrom(h)
 	fmt.Println(err)
 	// Output:
-	// SSE-C <nil>
-	// sse: invalid argument: customer key does not have the MD5 that comes with it
+	// DWygnHRtgiJ77HCm+1rvHw== <nil>
+	// sse: invalid argument: customer key does not match its MD5 (send the key's MD5 in base64)
 }
 
 // statusOf is the HTTP status of an error, as S3 has it. The order counts, since an

@@ -9,7 +9,7 @@ import (
 // WithKEK is a mode whose key-encryption key is given: what a key service would
 // have returned.
 type WithKEK struct {
-	Mode    Mode
+	ForMode Mode
 	KeyID   string
 	Wrapped []byte
 	KEK     []byte
@@ -17,9 +17,11 @@ type WithKEK struct {
 	BucketKey bool
 }
 
+func (k WithKEK) Mode() Mode { return k.ForMode }
+
 func (k WithKEK) wrapping() (wrapping, error) {
 	key, err := secret.New(k.KEK)
-	return wrapping{mode: k.Mode, keyID: k.KeyID, wrapped: k.Wrapped, bucketKey: k.BucketKey, kek: keySealer{key}}, err
+	return wrapping{mode: k.ForMode, keyID: k.KeyID, wrapped: k.Wrapped, bucketKey: k.BucketKey, kek: keySealer{key}}, err
 }
 
 func (k WithKEK) Encrypt(_ context.Context, obj Object) (*Encryption, error) {
@@ -31,7 +33,7 @@ func (k WithKEK) Encrypt(_ context.Context, obj Object) (*Encryption, error) {
 }
 
 func (k WithKEK) Decrypt(_ context.Context, obj Object, env *Envelope) (*Decryption, error) {
-	if err := env.require(k.Mode); err != nil {
+	if err := env.require(k.ForMode); err != nil {
 		return nil, err
 	}
 	key, err := secret.New(k.KEK)

@@ -101,6 +101,17 @@ func NewKMS(client kms.Client, keyID string, opts *KMSOptions) (*KMS, error) {
 	return &KMS{client: client, keyID: keyID, bucketKey: opts.BucketKey || cached && !opts.NoBucketKey, accept: opts.Accept}, nil
 }
 
+// Mode implements [Encrypter].
+func (k *KMS) Mode() Mode { return ModeKMS }
+
+// ready fails for a mode that NewKMS did not make.
+func (k *KMS) ready() error {
+	if k == nil || k.client == nil {
+		return fmt.Errorf("%w: SSE-KMS cipher has no client (make it with NewKMS)", ErrInvalid)
+	}
+	return nil
+}
+
 // RequestedKey returns the keyID that NewKMS was given, which may be an alias.
 // [Envelope.KeyID] is the id that the service answered with.
 func (k *KMS) RequestedKey() string { return k.keyID }
@@ -123,6 +134,9 @@ func (k *KMS) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
 // the error of package kms. A disabled key, a principal who may not use the key and
 // a service that does not answer are errors of package kms only.
 func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryption, error) {
+	if err := k.ready(); err != nil {
+		return nil, err
+	}
 	if err := env.require(ModeKMS); err != nil {
 		return nil, err
 	}
@@ -213,6 +227,9 @@ func (k dataKeySealer) Seal(dek, context []byte) ([]byte, error) {
 
 // generate asks for a data key for obj. The caller clears it.
 func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
+	if err := k.ready(); err != nil {
+		return nil, err
+	}
 	if k.keyID == "" {
 		return nil, fmt.Errorf("%w: this SSE-KMS cipher has no key id and only opens objects", ErrInvalid)
 	}

@@ -13,8 +13,20 @@ import (
 // safe for concurrent use.
 type Managed struct{ ring *keyring.Ring }
 
-// NewManaged returns the mode for a ring.
+// NewManaged returns the mode for an open ring. Without a ring, every call of
+// the mode is [ErrInvalid].
 func NewManaged(ring *keyring.Ring) *Managed { return &Managed{ring: ring} }
+
+// Mode implements [Encrypter].
+func (m *Managed) Mode() Mode { return ModeManaged }
+
+// check fails for a mode without a ring.
+func (m *Managed) check() error {
+	if m == nil || m.ring == nil {
+		return fmt.Errorf("%w: SSE-S3 cipher has no ring (give NewManaged an open ring)", ErrInvalid)
+	}
+	return nil
+}
 
 // Encrypt implements [Encrypter], under the ring's primary version. ctx bounds a
 // rotation that is due; the ring's errors are visible.
@@ -32,6 +44,9 @@ func (m *Managed) Encrypt(ctx context.Context, obj Object) (*Encryption, error) 
 // failed, the error is not ErrKey and shows why. A version that was disabled or
 // destroyed is [keyring.ErrDisabled] or [keyring.ErrDestroyed].
 func (m *Managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryption, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
 	if err := env.require(ModeManaged); err != nil {
 		return nil, err
 	}
@@ -59,6 +74,9 @@ func (m *Managed) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envel
 }
 
 func (m *Managed) wrapping(ctx context.Context) (wrapping, error) {
+	if err := m.check(); err != nil {
+		return wrapping{}, err
+	}
 	key, err := m.ring.Primary(ctx)
 	if err != nil {
 		return wrapping{}, fmt.Errorf("sse: %w", err)

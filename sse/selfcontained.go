@@ -1,39 +1,31 @@
 package sse
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 )
 
-// WriterOptions are for [NewWriter]. The zero value is right for most.
+// WriterOptions are for [NewWriter] and [NewEncryptingReader]. Most services
+// leave this nil.
 type WriterOptions struct {
-	// EnvelopeSize pads the envelope to that many bytes, for rewraps in place;
-	// zero leaves it as short as it is. See [Envelope.WithSize].
+	// EnvelopeSize pads the envelope to this size in bytes, so that a rewrapped
+	// envelope fits in its place. Zero adds no padding. See [Envelope.WithSize].
 	EnvelopeSize int
 }
 
-// NewWriter starts an object in the self-contained form: it writes the envelope
-// to dst, and the writer that it returns writes the body behind it. See
-// [Encryption.Writer] on its Close. Nothing is written to dst if the key phase
-// fails, which alone ctx bounds.
+// NewWriter begins an object in the self-contained form. It writes the envelope
+// to dst, and returns a writer that encrypts the body behind it. See
+// [Encryption.Writer] for when to call Close. ctx bounds only the key
+// operation. If that fails, nothing is written to dst.
 func NewWriter(ctx context.Context, dst io.Writer, enc Encrypter, obj Object, opts *WriterOptions) (io.WriteCloser, error) {
-	e, err := enc.Encrypt(ctx, obj)
+	e, envelope, err := begin(ctx, enc, obj, opts)
 	if err != nil {
 		return nil, err
 	}
-	env := e.Envelope()
-	if opts != nil && opts.EnvelopeSize != 0 {
-		if env, err = env.WithSize(opts.EnvelopeSize); err != nil {
-			return nil, err
-		}
-	}
-	data, err := env.MarshalBinary()
-	if err != nil {
-		return nil, err
-	}
-	n, err := dst.Write(data)
-	if err == nil && n != len(data) {
+	n, err := dst.Write(envelope)
+	if err == nil && n != len(envelope) {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
@@ -42,14 +34,42 @@ func NewWriter(ctx context.Context, dst io.Writer, enc Encrypter, obj Object, op
 	return e.Writer(dst), nil
 }
 
-// NewReader opens an object in the self-contained form and returns a reader of
-// its plaintext; see [Decryption.Reader]. ctx bounds the key phase alone.
-func NewReader(ctx context.Context, src io.Reader, dec Decrypter, obj Object) (io.Reader, error) {
-	env, err := ReadEnvelope(src)
+// NewEncryptingReader returns a reader of src as an object in the self-contained
+// form, for clients that upload from an [io.Reader]. It has [CiphertextSize]
+// bytes for src, and the envelope's. An error of src becomes the reader's, so an
+// upload must fail with it. The reader implements [io.WriterTo]. ctx bounds only
+// the key operation.
+func NewEncryptingReader(ctx context.Context, src io.Reader, enc Encrypter, obj Object, opts *WriterOptions) (io.Reader, error) {
+	e, envelope, err := begin(ctx, enc, obj, opts)
 	if err != nil {
 		return nil, err
 	}
-	d, err := dec.Decrypt(ctx, obj, env)
+	return io.MultiReader(bytes.NewReader(envelope), e.Reader(src)), nil
+}
+
+// begin draws and seals a data key, and returns the encoded envelope.
+func begin(ctx context.Context, enc Encrypter, obj Object, opts *WriterOptions) (*Encryption, []byte, error) {
+	if enc == nil {
+		return nil, nil, fmt.Errorf("%w: no Encrypter", ErrInvalid)
+	}
+	e, err := enc.Encrypt(ctx, obj)
+	if err != nil {
+		return nil, nil, err
+	}
+	env := e.Envelope()
+	if opts != nil && opts.EnvelopeSize != 0 {
+		if env, err = env.WithSize(opts.EnvelopeSize); err != nil {
+			return nil, nil, err
+		}
+	}
+	envelope, err := env.MarshalBinary()
+	return e, envelope, err
+}
+
+// NewReader opens an object in the self-contained form and returns a reader of
+// its plaintext, as [Decryption.Reader] does. ctx bounds only the key operation.
+func NewReader(ctx context.Context, src io.Reader, dec Decrypter, obj Object) (io.Reader, error) {
+	_, d, err := open(ctx, src, dec, obj)
 	if err != nil {
 		return nil, err
 	}
@@ -57,17 +77,26 @@ func NewReader(ctx context.Context, src io.Reader, dec Decrypter, obj Object) (i
 }
 
 // NewReaderAt opens an object of size bytes in the self-contained form, for
-// random access to its plaintext, and authenticates its length; see
-// [Decryption.ReaderAt]. ctx bounds the key phase alone.
+// random access to its plaintext. It authenticates the length, as
+// [Decryption.ReaderAt] does. ctx bounds only the key operation.
 func NewReaderAt(ctx context.Context, src io.ReaderAt, size int64, dec Decrypter, obj Object) (*io.SectionReader, error) {
-	env, err := ReadEnvelope(io.NewSectionReader(src, 0, size))
-	if err != nil {
-		return nil, err
-	}
-	d, err := dec.Decrypt(ctx, obj, env)
+	env, d, err := open(ctx, io.NewSectionReader(src, 0, size), dec, obj)
 	if err != nil {
 		return nil, err
 	}
 	body := size - int64(env.Size())
 	return d.ReaderAt(io.NewSectionReader(src, int64(env.Size()), body), body)
+}
+
+// open reads an envelope and opens its data key.
+func open(ctx context.Context, src io.Reader, dec Decrypter, obj Object) (*Envelope, *Decryption, error) {
+	if dec == nil {
+		return nil, nil, fmt.Errorf("%w: no Decrypter", ErrInvalid)
+	}
+	env, err := ReadEnvelope(src)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := dec.Decrypt(ctx, obj, env)
+	return env, d, err
 }

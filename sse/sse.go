@@ -106,6 +106,9 @@ func (obj Object) opened(env *Envelope) (Object, error) {
 // rewrapped returns obj with the context of its new envelope. A context must
 // not get lost because a caller forgot it.
 func (obj Object) rewrapped(d *Decryption) (Object, error) {
+	if d == nil || d.envelope == nil {
+		return obj, fmt.Errorf("%w: Rewrap without a Decryption", ErrInvalid)
+	}
 	stored := d.envelope.Context()
 	switch {
 	case obj.AnyContext && obj.Context != nil:
@@ -123,6 +126,9 @@ var errBothContexts = fmt.Errorf("%w: Object.Context and AnyContext are both set
 // Encrypter starts the encryption of objects. Implementations are safe for
 // concurrent use.
 type Encrypter interface {
+	// Mode returns the mode of the envelopes that Encrypt makes.
+	Mode() Mode
+
 	// Encrypt draws a new data key for obj and seals it. ctx bounds the key
 	// operation only. Nothing is written when it fails.
 	Encrypt(ctx context.Context, obj Object) (*Encryption, error)
@@ -154,6 +160,10 @@ type Cipher interface {
 	// The old envelope still opens the body for whoever has it and its key.
 	Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error)
 }
+
+// ChunkSize is the plaintext size in bytes of every chunk of a body but the
+// last, which is shorter. Reads of whole chunks, aligned to chunks, are fastest.
+const ChunkSize = chunked.ChunkSize
 
 // CiphertextSize returns the size in bytes of the body of plain bytes. It fails
 // with [ErrTooLarge] from 4 PiB on. The envelope's size comes on top: see

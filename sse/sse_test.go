@@ -161,7 +161,6 @@ func TestDetached(t *testing.T) {
 		require.NoError(t, err)
 		d, err := cs[0].Decrypt(ctx, object, e.Envelope())
 		require.NoError(t, err)
-		require.Same(t, e.Envelope(), d.Envelope())
 
 		// Many readers of one Decryption at once.
 		var wg sync.WaitGroup
@@ -618,6 +617,8 @@ func TestNothingIsWrittenWhenTheKeyPhaseFails(t *testing.T) {
 }
 
 type refusing struct{ err error }
+
+func (refusing) Mode() sse.Mode { return sse.ModeCustomer }
 
 func (r refusing) Encrypt(context.Context, sse.Object) (*sse.Encryption, error) { return nil, r.err }
 

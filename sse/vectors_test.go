@@ -75,7 +75,7 @@ func (v *vector) decrypter(t *testing.T) sse.Decrypter {
 	case v.Mode == sse.ModeCustomer:
 		return sse.ByMode{sse.ModeCustomer: newCustomer(t, v.KEK)}
 	}
-	return sse.ByMode{v.Mode: sse.WithKEK{Mode: v.Mode, KEK: v.KEK}}
+	return sse.ByMode{v.Mode: sse.WithKEK{ForMode: v.Mode, KEK: v.KEK}}
 }
 
 // SPEC ERR-5 VEC-1
@@ -180,7 +180,7 @@ func TestGenerateVectors(t *testing.T) {
 			enc = newCustomer(t, base.KEK)
 		default:
 			base.KEK = random(32)
-			enc = sse.WithKEK{Mode: mode, KeyID: "arn:example:kms:eu-1:111122223333:key/7", Wrapped: random(184), KEK: base.KEK}
+			enc = sse.WithKEK{ForMode: mode, KeyID: "arn:example:kms:eu-1:111122223333:key/7", Wrapped: random(184), KEK: base.KEK}
 		}
 		obj := sse.Object{Bucket: base.Bucket, Key: base.Key}
 		valid := func(file, comment string, size, envelope int, context kms.Context) ([]byte, []byte) {

@@ -9,9 +9,6 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// magic begins every envelope, of any version.
-var magic = []byte("\x89SSE\r\n\x1a\n")
-
 // MinEnvelopeSize is the size below which no object holds an envelope.
 const MinEnvelopeSize = 8
 
@@ -29,7 +26,7 @@ func ReadEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, e
 	}
 	head = head[:n]
 	whole := io.MultiReader(bytes.NewReader(head), r)
-	if !bytes.HasPrefix(head, magic) {
+	if !sse.IsEnvelope(head) {
 		return nil, whole, ErrPlain
 	}
 	env = new(sse.Envelope)
@@ -56,12 +53,7 @@ func PlaintextSize(size int64, envelopeSize int) (int64, error) {
 // versions of an object differ, since each envelope has a random part. A nil
 // envelope equals none.
 func SameEnvelope(x, y *sse.Envelope) bool {
-	if x == nil || y == nil {
-		return false
-	}
-	xb, xErr := x.MarshalBinary()
-	yb, yErr := y.MarshalBinary()
-	return xErr == nil && yErr == nil && bytes.Equal(xb, yb)
+	return x != nil && y != nil && x.Equal(y)
 }
 
 // Kind says what a stored object is, as far as its head shows.

@@ -22,11 +22,11 @@ func TestRoundTrip(t *testing.T) {
 	for mode, key := range modes {
 		t.Run(mode, func(t *testing.T) {
 			workspace(t)
-			for _, n := range []int{0, 1, object.ChunkSize - 1, object.ChunkSize, object.ChunkSize + 1, 300_000} {
+			for _, n := range []int{0, 1, sse.ChunkSize - 1, sse.ChunkSize, sse.ChunkSize + 1, 300_000} {
 				plain := random(n)
 				write(t, "plain", plain)
 				require.Empty(t, ok(t, args("encrypt", key, "--force", "plain", "sealed")...))
-				require.Len(t, read(t, "sealed"), object.EnvelopeUnit+n+16*(n/object.ChunkSize+1))
+				require.Len(t, read(t, "sealed"), object.EnvelopeUnit+n+16*(n/sse.ChunkSize+1))
 				require.Empty(t, ok(t, args("decrypt", key, "--force", "sealed", "copy")...))
 				require.Equal(t, plain, read(t, "copy"))
 				require.Equal(t, fmt.Sprintf("sealed: OK, %d bytes\n", n), ok(t, args("verify", key, "sealed")...))
@@ -60,17 +60,17 @@ func TestFileModes(t *testing.T) {
 
 func TestRange(t *testing.T) {
 	workspace(t)
-	plain := random(3*object.ChunkSize + 100)
+	plain := random(3*sse.ChunkSize + 100)
 	write(t, "plain", plain)
 	ok(t, args("encrypt", ring, "plain", "sealed")...)
 	size := len(plain)
 	for _, r := range [][2]int{
-		{0, 0}, {0, size - 1}, {5, 9}, {object.ChunkSize - 1, object.ChunkSize}, {object.ChunkSize, 2*object.ChunkSize - 1}, {size - 1, size - 1}, {100, 3 * object.ChunkSize},
+		{0, 0}, {0, size - 1}, {5, 9}, {sse.ChunkSize - 1, sse.ChunkSize}, {sse.ChunkSize, 2*sse.ChunkSize - 1}, {size - 1, size - 1}, {100, 3 * sse.ChunkSize},
 	} {
 		out := ok(t, args("decrypt", ring, "--range", fmt.Sprintf("%d-%d", r[0], r[1]), "sealed", "-")...)
 		require.Equal(t, plain[r[0]:r[1]+1], []byte(out), r)
 	}
-	for _, off := range []int{0, 1, object.ChunkSize, size - 1} {
+	for _, off := range []int{0, 1, sse.ChunkSize, size - 1} {
 		ok(t, args("decrypt", ring, "--force", "--range", fmt.Sprintf("%d-", off), "sealed", "copy")...)
 		require.Equal(t, plain[off:], read(t, "copy"), off)
 	}
@@ -87,12 +87,12 @@ func TestRange(t *testing.T) {
 		damaged := read(t, "sealed")
 		damaged[object.EnvelopeUnit+5] ^= 1
 		write(t, "sealed", damaged)
-		out := ok(t, args("decrypt", ring, "--range", fmt.Sprintf("%d-%d", object.ChunkSize, object.ChunkSize+9), "sealed", "-")...)
-		require.Equal(t, plain[object.ChunkSize:object.ChunkSize+10], []byte(out))
+		out := ok(t, args("decrypt", ring, "--range", fmt.Sprintf("%d-%d", sse.ChunkSize, sse.ChunkSize+9), "sealed", "-")...)
+		require.Equal(t, plain[sse.ChunkSize:sse.ChunkSize+10], []byte(out))
 		blobseal(args("decrypt", ring, "--range", "0-0", "sealed", "-")...).fails(t, 1, "chunk 0 is not authentic")
 	})
 	t.Run("the length is authenticated", func(t *testing.T) {
-		require.NoError(t, os.Truncate("sealed", object.EnvelopeUnit+2*object.SealedChunkSize+50))
+		require.NoError(t, os.Truncate("sealed", object.EnvelopeUnit+2*(sse.ChunkSize+16)+50))
 		res := blobseal(args("decrypt", ring, "--range", "20000-20001", "sealed", "-")...)
 		res.fails(t, 1, "chunk 2 is not authentic")
 		require.Empty(t, res.out)
@@ -192,7 +192,7 @@ func TestKeyFiles(t *testing.T) {
 // nothing behind.
 func TestBadInput(t *testing.T) {
 	workspace(t)
-	write(t, "plain", random(3*object.ChunkSize+100))
+	write(t, "plain", random(3*sse.ChunkSize+100))
 	ok(t, args("encrypt", ring, "plain", "sealed")...)
 	good := read(t, "sealed")
 	bad := func(name string, edit func(data []byte) []byte) {
@@ -207,9 +207,9 @@ func TestBadInput(t *testing.T) {
 	bad("version", func(data []byte) []byte { data[8] = 2; return data })
 	bad("envelope", flip(60))
 	bad("head", flip(object.EnvelopeUnit-1))
-	bad("chunk", flip(object.EnvelopeUnit+object.SealedChunkSize+7))
-	bad("cut-at-chunk", func(data []byte) []byte { return data[:object.EnvelopeUnit+2*object.SealedChunkSize] })
-	bad("cut-in-chunk", func(data []byte) []byte { return data[:object.EnvelopeUnit+2*object.SealedChunkSize+1000] })
+	bad("chunk", flip(object.EnvelopeUnit+(sse.ChunkSize+16)+7))
+	bad("cut-at-chunk", func(data []byte) []byte { return data[:object.EnvelopeUnit+2*(sse.ChunkSize+16)] })
+	bad("cut-in-chunk", func(data []byte) []byte { return data[:object.EnvelopeUnit+2*(sse.ChunkSize+16)+1000] })
 	bad("longer", func(data []byte) []byte { return append(data, 0) })
 	require.NoError(t, os.Mkdir("dir", 0o755))
 	write(t, "exists", []byte("precious"))
@@ -397,7 +397,7 @@ customer
 	require.Equal(t, 0, res.code, res.errout)
 	require.Contains(t, res.out, `"body_size":20032`)
 
-	require.NoError(t, os.Truncate("managed", object.EnvelopeUnit+object.SealedChunkSize))
+	require.NoError(t, os.Truncate("managed", object.EnvelopeUnit+(sse.ChunkSize+16)))
 	require.Contains(t, ok(t, "inspect", "managed"), "the file is truncated")
 	require.Contains(t, ok(t, "inspect", "--json", "managed"), `"plaintext_size":null`)
 }

@@ -7,8 +7,7 @@ import (
 	"math"
 )
 
-// ErrClosed: the writer was closed before this call.
-var ErrClosed = errors.New("sse: write to closed writer")
+var errClosed = errors.New("sse: write to closed writer")
 
 // proof is how many stored bytes behind a whole chunk show that its last byte
 // is not the last one of the message: fewer can only be an empty last chunk.
@@ -37,7 +36,7 @@ type stream struct {
 
 	held  bool // the byte in last awaits proof
 	last  byte
-	err   error // the first failure; ErrClosed or io.EOF after a good end
+	err   error // the first failure; errClosed or io.EOF after a good end
 	procs int
 	nonce [nonceSize]byte
 }
@@ -75,7 +74,7 @@ func (s *stream) leave(err error) error {
 
 // fail ends the stream with its first error.
 func (s *stream) fail(err error) error {
-	if err == io.EOF || err == ErrClosed {
+	if err == io.EOF || err == errClosed {
 		s.src.recycle()
 	} else {
 		s.src.drop()

@@ -65,11 +65,11 @@ func (w *Writer) Close() error {
 	if w.err == nil {
 		err := w.flush(true)
 		if err == nil {
-			err = ErrClosed
+			err = errClosed
 		}
 		w.fail(err)
 	}
-	if w.err != ErrClosed {
+	if w.err != errClosed {
 		return w.leave(w.err)
 	}
 	return w.leave(nil)

@@ -4,8 +4,10 @@ package secret
 import (
 	"crypto/rand"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 )
 
 // KeySize is the length in bytes of every key in this module.
@@ -32,6 +34,15 @@ func New(b []byte) (Key, error) {
 	p := new([KeySize]byte)
 	copy(p[:], b)
 	return Key{open: func() *[KeySize]byte { return p }}, nil
+}
+
+// Brought is New for a key from outside. It also refuses 32 zeros, which are
+// memory that nobody filled.
+func Brought(b []byte) (Key, error) {
+	if len(b) == KeySize && !slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) {
+		return Key{}, errors.New("key is all zeros (fill it from crypto/rand)")
+	}
+	return New(b)
 }
 
 // Random returns a key from the operating system's random source.

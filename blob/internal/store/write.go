@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"math"
+	"slices"
 
 	gcblob "gocloud.dev/blob"
 
@@ -23,10 +24,11 @@ type Writer struct {
 // and keeps the inner bucket from sniffing a content type in the ciphertext.
 func (s *Store) Create(ctx context.Context, key string, env *sse.Envelope, opts *gcblob.WriterOptions) (*Writer, error) {
 	const small = 2 << 10 // a body of that size is written together with its envelope
-	head, err := env.AppendBinary(make([]byte, 0, env.Size()+small))
+	head, err := env.MarshalBinary()
 	if err != nil {
 		return nil, err
 	}
+	head = slices.Grow(head, small)
 	opts.Metadata = stored.HintOf(env).Metadata(opts.Metadata)
 	if opts.ContentEncoding != "" {
 		opts.Metadata[stored.ContentEncoding], opts.ContentEncoding = opts.ContentEncoding, ""

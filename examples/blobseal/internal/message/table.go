@@ -333,11 +333,8 @@ func corruptWords(a Attempt, err error) string {
 	if !ok {
 		return "damaged: " + Plain(err)
 	}
-	return fmt.Sprintf("damaged: chunk %d is not authentic, at byte %d of the plaintext", chunk.Chunk, chunk.Chunk*plainChunkSize)
+	return fmt.Sprintf("damaged: chunk %d is not authentic, at byte %d of the plaintext", chunk.Chunk, chunk.Chunk*sse.ChunkSize)
 }
-
-// plainChunkSize is the size of a chunk of plaintext, from the format.
-const plainChunkSize = 16384
 
 // ShortKey returns the id in a key's ARN. Other names stay as they are.
 func ShortKey(key string) string {

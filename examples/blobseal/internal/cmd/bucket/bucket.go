@@ -262,6 +262,7 @@ type noKey struct{}
 
 var errNoKey = fmt.Errorf("%w: no key was given", sse.ErrMode)
 
+func (noKey) Mode() sse.Mode                                               { return 0 }
 func (noKey) Encrypt(context.Context, sse.Object) (*sse.Encryption, error) { return nil, errNoKey }
 func (noKey) Decrypt(context.Context, sse.Object, *sse.Envelope) (*sse.Decryption, error) {
 	return nil, errNoKey

@@ -19,12 +19,7 @@ import (
 // fits in their place.
 const EnvelopeUnit = 1024
 
-// Sizes of a chunk of a body, from the format.
-const (
-	ChunkSize       = 16384
-	SealedChunkSize = 16400
-	headSize        = 56 // of a body's message: the end of its envelope
-)
+const headSize = 56 // of a body's message: the end of its envelope
 
 func envelopeSize(env *sse.Envelope) int {
 	return (env.Size() + EnvelopeUnit - 1) / EnvelopeUnit * EnvelopeUnit
@@ -119,9 +114,10 @@ func (o *Object) prove(d *sse.Decryption) (int64, error) {
 
 // badChunk describes the first chunk that is not authentic.
 func (o *Object) badChunk(i int64) string {
+	at, length, _ := sse.CiphertextRange(i*sse.ChunkSize, sse.ChunkSize-1) // a reader found the chunk, so the offset is valid
 	text := fmt.Sprintf("damaged: chunk %d is not authentic, at byte %d of the file (byte %d of the plaintext)",
-		i, int64(o.env.Size())+i*SealedChunkSize, i*ChunkSize)
-	if o.Size >= 0 && i == o.Size/SealedChunkSize {
+		i, int64(o.env.Size())+at, i*sse.ChunkSize)
+	if o.Size >= 0 && at+length > o.Size {
 		text += "; it is the last one: the file may have been cut short"
 	}
 	return text
