@@ -123,6 +123,28 @@ func (r *Ring) SetPeriod(ctx context.Context, period time.Duration) error {
 	return err
 }
 
+// Merge adds to the ring what another document of the same ring holds: a backup, or
+// [Ring.Document] of a process that ran elsewhere. It must be under this ring's root. The
+// ring then has the versions of both. A version that either of them disabled or destroyed
+// stays so. If the ring holds all of it already, nothing is written. ctx bounds the call.
+//
+// A Ring merges by itself what its own process knows. Merge is for documents that no
+// running process knows. The errors of the ring's own are [ErrOtherRing] and those of the
+// document.
+func (r *Ring) Merge(ctx context.Context, document []byte) error {
+	other, err := r.doc.OpenOther(ctx, document)
+	if err != nil {
+		return err
+	}
+	_, err = r.doc.Edit(ctx, func(d *draft) (bool, error) {
+		if other.ring == d.ring && other.includedIn(&d.metadata) == nil {
+			return false, nil
+		}
+		return true, d.merge(other)
+	})
+	return err
+}
+
 // ChangeRoot encrypts the document under another root, in one write, and uses that
 // root from then on. ctx bounds the call. Like [Create], it refuses roots that are too
 // easy to guess.

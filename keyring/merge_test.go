@@ -91,6 +91,40 @@ func TestCampsMerge(t *testing.T) {
 	require.Equal(t, keyring.Enabled, state(t, one, ids[1]))
 }
 
+// Two backups, neither of which has all, save a ring that no process knows any more.
+func TestMergeBackups(t *testing.T) {
+	ctx := t.Context()
+	store := keyring.NewMemStore()
+	ring := create(t, store, nil)
+	first := primary(t, ring)
+	base := document(t, store)
+	one := rotate(t, ring)
+	set(t, ring, first, keyring.Disabled)
+	backup := document(t, store)
+	other := stored(t, base)
+	two := rotate(t, reopen(t, other))
+
+	ring = reopen(t, other)
+	require.NoError(t, ring.Merge(ctx, backup))
+	require.Equal(t, keyring.Disabled, state(t, ring, first))
+	for _, id := range []string{one, two} {
+		_, err := reopen(t, other).Key(ctx, id)
+		require.NoError(t, err)
+	}
+	before := ring.Generation()
+	for _, data := range [][]byte{base, backup, document(t, other)} {
+		require.NoError(t, ring.Merge(ctx, data))
+	}
+	require.Equal(t, before, ring.Generation(), "nothing to add")
+
+	foreign := keyring.NewMemStore()
+	create(t, foreign, nil)
+	require.ErrorIs(t, ring.Merge(ctx, document(t, foreign)), keyring.ErrOtherRing)
+	require.ErrorIs(t, ring.Merge(ctx, backup[:50]), keyring.ErrDamaged)
+	require.NoError(t, ring.ChangeRoot(ctx, keyRoot(t, 2)))
+	require.ErrorIs(t, ring.Merge(ctx, backup), keyring.ErrRoot)
+}
+
 // A lost change of the root is made again by the same call, also after another process
 // went on under the old root.
 func TestChangeRootThatWasLost(t *testing.T) {

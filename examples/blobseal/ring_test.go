@@ -134,3 +134,29 @@ func TestPassphrase(t *testing.T) {
 		require.NotContains(t, strings.Join(files(t), " "), ".tmp")
 	})
 }
+
+// Two backups, neither of which has all keys, save a ring.
+func TestRingMerge(t *testing.T) {
+	workspace(t)
+	write(t, "one.ring", read(t, "my.ring"))
+	write(t, "two.ring", read(t, "my.ring"))
+	for _, name := range []string{"one", "two"} {
+		ok(t, "ring", "rotate", "--ring", name+".ring", "--root-key-file", "root.key")
+		write(t, name, []byte(name))
+		ok(t, "encrypt", "--ring", name+".ring", "--root-key-file", "root.key", name, name+".enc")
+	}
+	require.NoError(t, os.Remove("my.ring"))
+	require.Equal(t, "my.ring: merged; it has 3 keys, of which 1 are new\n", ok(t, args("ring", "merge", ring, "one.ring", "two.ring")...))
+	require.Equal(t, "my.ring: merged; it has 3 keys, of which 0 are new\n", ok(t, args("ring", "merge", ring, "one.ring")...))
+	for _, name := range []string{"one", "two"} {
+		require.Equal(t, name, ok(t, args("decrypt", ring, name+".enc", "-")...))
+	}
+
+	blobseal(args("ring", "merge", ring, "none.ring")...).fails(t, 1, "none.ring:")
+	ok(t, "ring", "create", "--ring", "foreign.ring", "--root-key-file", "root.key")
+	blobseal(args("ring", "merge", ring, "foreign.ring")...).fails(t, 1, "foreign.ring:")
+	require.NoError(t, os.Remove("my.ring"))
+	ok(t, "keygen", "wrong.key")
+	blobseal("ring", "merge", "--ring", "my.ring", "--root-key-file", "wrong.key", "one.ring").fails(t, 1, "one.ring:")
+	require.NoFileExists(t, "my.ring")
+}

@@ -28,6 +28,12 @@ func (r *Replica[S, O]) Edit(ctx context.Context, change func(o O) (bool, error)
 	return r.edit(ctx, nil, func(o O, _ *keeper) (bool, error) { return change(o) })
 }
 
+// OpenOther opens another document, such as a backup, under the roots of this replica.
+func (r *Replica[S, O]) OpenOther(ctx context.Context, data []byte) (O, error) {
+	o, _, err := r.open(ctx, r.keys.Load().roots, data, r.State())
+	return o, err
+}
+
 // ChangeRoot puts the document under another root, in one write, and uses that
 // root from then on. rekey, which may be nil, changes what the old root had sealed.
 //

@@ -56,9 +56,9 @@ func newPeer(t *testing.T, port int, document string, opts keyring.Options) *pee
 	opts.RefreshInterval = time.Second
 	opts.Logger = slog.New(slog.NewTextHandler(p.log, nil))
 	var err error
-	p.ring, err = keyring.Create(t.Context(), s, fleetRoot(), &opts)
-	if errors.Is(err, keyring.ErrExist) {
-		p.ring, err = keyring.Open(t.Context(), s, fleetRoot(), &opts)
+	p.ring, err = keyring.Open(t.Context(), s, fleetRoot(), &opts)
+	if errors.Is(err, keyring.ErrNotExist) {
+		p.ring, err = keyring.Create(t.Context(), s, fleetRoot(), &opts)
 	}
 	require.NoError(t, err)
 	p.mode = sse.NewManaged(p.ring)

@@ -24,6 +24,7 @@ type Commands struct {
 	Disable    disableCmd    `cmd:"" help:"Refuse what a key sealed, until it is enabled again."`
 	Enable     enableCmd     `cmd:"" help:"Let a disabled key open again."`
 	Destroy    destroyCmd    `cmd:"" help:"Destroy a key, and with it all that it sealed, for ever."`
+	Merge      mergeCmd      `cmd:"" help:"Add the keys of other copies of the ring, such as backups."`
 	ChangeRoot changeRootCmd `cmd:"" help:"Encrypt the ring under another root: a key file, a passphrase or a key service's key."`
 }
 
