@@ -6,42 +6,39 @@ import (
 	"slices"
 )
 
-// Context is an encryption context: names and values that are bound to a
-// ciphertext and must be given again, exactly, to open it. It is compared
-// case-sensitively and without regard to order. It is not secret: it is stored
-// in the clear beside what it protects, and it shows in audit logs.
+// Context is an encryption context: pairs that are bound to a ciphertext and
+// needed to decrypt it. Comparison is exact and ignores order. A context is not
+// secret: it is stored in the clear and appears in audit trails.
 //
-// A nil Context means "none was stated", which each operation documents; an
-// empty one states that there are no pairs.
+// A nil Context and an empty one are different to some operations, which say so.
 type Context map[string]string
 
-// Clone returns a copy of c that shares nothing with it; nil stays nil.
+// Clone returns a copy of c; nil stays nil.
 func (c Context) Clone() Context { return maps.Clone(c) }
 
-// Equal reports whether c and other hold the same pairs; nil equals empty.
+// Equal reports whether c and other hold the same pairs. nil equals empty.
 func (c Context) Equal(other Context) bool { return maps.Equal(c, other) }
 
-// Keys returns the names in ascending byte order, the order of every encoding.
+// Keys returns the names in ascending byte order, as encodings have them.
 func (c Context) Keys() []string {
 	if len(c) == 0 {
-		return nil // most have none, and sorting nothing allocates
+		return nil // sorting would allocate, and most contexts are empty
 	}
 	return slices.Sorted(maps.Keys(c))
 }
 
-// contextLabel begins what AssociatedData returns, and gives it a version.
+// contextLabel begins the encoding of every context.
 const contextLabel = "blobseal kms context v1\x00"
 
-// AssociatedData returns the one encoding of c, for a client of a service that
-// binds bytes rather than pairs:
+// AssociatedData encodes c for services that bind bytes instead of pairs:
 //
 //	"blobseal kms context v1" 0x00, count (4 bytes),
-//	then for each pair, ascending by the bytes of its name:
+//	then for each pair, in ascending order of names:
 //	length (4 bytes), name, length (4 bytes), value
 //
-// Numbers are big endian. The context of no pairs is the label and a zero, so that
-// what is bound is never empty, and a data key is no other ciphertext under the
-// same key. It will not change: ciphertexts that services keep depend on it.
+// Numbers are big endian. The encoding is never empty, so a data key cannot be
+// confused with other ciphertexts under the same key. It will not change, because
+// stored ciphertexts depend on it.
 func (c Context) AssociatedData() []byte {
 	b := binary.BigEndian.AppendUint32([]byte(contextLabel), uint32(len(c)))
 	for _, name := range c.Keys() {

@@ -50,8 +50,8 @@ func ExampleWithPrincipal() {
 func ExampleNewCache() {
 	service := kmstest.NewFake("photos-key") // stands for a real one
 	cache := kms.NewCache(kmstest.Authorizing{Fake: service}, &kms.CacheOptions{
-		MaxAge: time.Minute,
-		Outage: kms.ServeReads(time.Hour), // reads go on while the service is down
+		MaxAge:     time.Minute,
+		StaleReads: time.Hour, // reads go on while the service is down
 	})
 	defer cache.Close()
 

@@ -3,7 +3,6 @@ package kms
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	"github.com/blobseal/blobseal/internal/secret"
 )
@@ -26,27 +25,26 @@ type Client interface {
 	// names the key by its id.
 	GenerateDataKey(ctx context.Context, keyID string, ec Context) (*DataKey, error)
 
-	// Decrypt returns the plaintext of a data key's ciphertext. keyID and ec are
-	// those of its generation; another key or context is [ErrCiphertext]. The
-	// plaintext is the caller's, who may clear it.
+	// Decrypt returns the plaintext of a data key. keyID and ec must be those that
+	// it was generated with, otherwise the error is [ErrCiphertext]. The caller
+	// owns the plaintext and may clear it.
 	Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec Context) ([]byte, error)
 }
 
 // DataKeySize is the length in bytes of a data key's plaintext.
 const DataKeySize = secret.KeySize
 
-// DataKey is a data key in both its forms. It does not print its plaintext.
+// DataKey is a data key, in the clear and encrypted. It does not print its
+// plaintext.
 type DataKey struct {
-	// KeyID is the id of the key that encrypted it; never an alias.
-	KeyID string
-	// Ciphertext is what Decrypt turns back into the plaintext.
-	Ciphertext []byte
+	KeyID      string // id, never an alias, of the key that encrypts it
+	Ciphertext []byte // decrypts to the plaintext
 
 	plaintext secret.Key
 }
 
-// NewDataKey returns a data key. plaintext must be [DataKeySize] bytes long, or it
-// is [ErrInvalid], and is copied.
+// NewDataKey returns a data key with a copy of plaintext, which must have
+// [DataKeySize] bytes.
 func NewDataKey(keyID string, plaintext, ciphertext []byte) (*DataKey, error) {
 	p, err := secret.New(plaintext)
 	if err != nil {
@@ -55,8 +53,8 @@ func NewDataKey(keyID string, plaintext, ciphertext []byte) (*DataKey, error) {
 	return &DataKey{KeyID: keyID, Ciphertext: ciphertext, plaintext: p}, nil
 }
 
-// Plaintext returns the key's own bytes, which the caller does not keep or
-// change. It is nil for a DataKey that [NewDataKey] did not make.
+// Plaintext returns the key's own bytes. Do not keep or change them. It returns
+// nil if [NewDataKey] did not make k.
 func (k *DataKey) Plaintext() []byte {
 	if k.plaintext.IsZero() {
 		return nil
@@ -64,25 +62,18 @@ func (k *DataKey) Plaintext() []byte {
 	return k.plaintext.Bytes()
 }
 
-// IsZero reports whether the plaintext is missing or nothing but zeros, which no
-// key service makes: such a key was cleared.
+// IsZero reports whether the plaintext is missing or all zeros, as after Clear.
 func (k *DataKey) IsZero() bool {
 	return k.plaintext.IsZero() || k.plaintext.Equal(zero)
 }
 
 var zero, _ = secret.New(make([]byte, DataKeySize))
 
-// Clear overwrites the plaintext with zeros. It is for whoever holds k alone.
+// Clear overwrites the plaintext with zeros. Call it if nobody else holds k.
 func (k *DataKey) Clear() { clear(k.Plaintext()) }
 
-// Format implements [fmt.Formatter]: every verb shows the key's id alone.
-func (k *DataKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "data key under %q", k.KeyID) }
-
-// LogValue implements [slog.LogValuer] with the key's id alone.
-func (k *DataKey) LogValue() slog.Value { return slog.StringValue(k.KeyID) }
-
-// Principal is who asks: for permissions and for the audit trail. A service sets
-// it from its own authentication.
+// Principal identifies the caller, for permissions and for the audit trail. Take
+// it from your own authentication.
 type Principal struct {
 	// ID names the principal, such as "arn:example:iam::111122223333:role/writer".
 	ID string `json:"id"`
@@ -92,12 +83,12 @@ type Principal struct {
 
 type principalKey struct{}
 
-// WithPrincipal returns a ctx in which p asks.
+// WithPrincipal returns a ctx for calls by p.
 func WithPrincipal(ctx context.Context, p Principal) context.Context {
 	return context.WithValue(ctx, principalKey{}, p)
 }
 
-// PrincipalFrom returns who asks in ctx; the zero Principal is nobody in particular.
+// PrincipalFrom returns the principal of ctx, or the zero Principal.
 func PrincipalFrom(ctx context.Context) Principal {
 	p, _ := ctx.Value(principalKey{}).(Principal)
 	return p
@@ -105,20 +96,20 @@ func PrincipalFrom(ctx context.Context) Principal {
 
 type resourceKey struct{}
 
-// WithResource returns a ctx in which the key is used for resource, such as
-// "bucket/key". It is for the audit trail alone and binds nothing.
+// WithResource returns a ctx for calls about a resource, such as "bucket/key". It
+// appears in the audit trail and is not authenticated.
 func WithResource(ctx context.Context, resource string) context.Context {
 	return context.WithValue(ctx, resourceKey{}, resource)
 }
 
-// ResourceFrom returns what the key is used for in ctx, or "".
+// ResourceFrom returns the resource of ctx, or "".
 func ResourceFrom(ctx context.Context) string {
 	r, _ := ctx.Value(resourceKey{}).(string)
 	return r
 }
 
-// Operation is what a principal does with a key, under the names that AWS KMS
-// gives them. Policies, grants and audit records use them.
+// Operation names a key operation as AWS KMS does. Policies, grants, errors and
+// audit records use the names.
 type Operation string
 
 // The operations of a [Client].
@@ -139,34 +130,28 @@ type Authorizer interface {
 	Authorize(ctx context.Context, op Operation, keyID string, ec Context) error
 }
 
-// Report is what a [Client] tells, beside its result, about one call: for the
-// audit trail. A layer that wants to know puts one into ctx; the layers below it
-// fill in what they know.
+// Report holds what a [Client] knows about a call besides its result, for the
+// audit trail. A layer that wants one puts it into ctx; the layers below fill it
+// in.
 type Report struct {
-	RequestID  string // the service's own
-	KeyID      string // resolved, also when the call failed
-	KeyVersion string // which generation of the key's material was used
-	Cached     bool   // answered without a call
-	Stale      bool   // Cached, and past its time limit: see [ServeReads]
+	RequestID  string // the service's id of the call
+	KeyID      string // id of the key, also if the call failed
+	KeyVersion string // version of the key's material
+	Cached     bool   // a cache answered without a call
+	Stale      bool   // it did so past its limits; see CacheOptions.StaleReads
 }
 
 type reportKey struct{}
 
-// WithReport returns a ctx whose calls fill in r, one call at a time.
+// WithReport returns a ctx for one call at a time, which fills in r.
 func WithReport(ctx context.Context, r *Report) context.Context {
 	return context.WithValue(ctx, reportKey{}, r)
 }
 
-// reporting returns the report that ctx asks for, or nil.
-func reporting(ctx context.Context) *Report {
-	r, _ := ctx.Value(reportKey{}).(*Report)
-	return r
-}
-
-// ReportFrom returns the report that ctx asks for. It is never nil, so that a
-// Client fills it in without asking whether someone wants it.
+// ReportFrom returns the report of ctx, or a new one that nobody reads, so that
+// clients can fill it in without asking.
 func ReportFrom(ctx context.Context) *Report {
-	if r := reporting(ctx); r != nil {
+	if r, ok := ctx.Value(reportKey{}).(*Report); ok {
 		return r
 	}
 	return new(Report)

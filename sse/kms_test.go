@@ -237,7 +237,7 @@ func TestBucketKeys(t *testing.T) {
 	_, err = open(k, sse.Object{Bucket: "b", Key: "alice1"}, first)
 	require.ErrorIs(t, err, sse.ErrKey, "one bucket key, and yet bound to its name")
 
-	cache.InvalidateAll()
+	cache.Invalidate()
 	fake.Disable(kmsKey)
 	_, err = k.Encrypt(t.Context(), sse.Object{Bucket: "b"})
 	require.ErrorIs(t, err, kms.ErrDisabled)

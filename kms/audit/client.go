@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blobseal/blobseal/internal/isnil"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -26,11 +27,32 @@ var ErrNotRecorded = errors.New("audit: use of the key could not be recorded")
 // The client is a [kms.Authorizer] if c has one. Authorize writes a record only
 // when it refuses, because then no operation follows.
 func NewClient(c kms.Client, sink Sink) kms.Client {
+	if isnil.Any(c) {
+		return invalidClient("client")
+	}
+	if isnil.Any(sink) {
+		return invalidClient("sink")
+	}
 	a := &client{inner: c, sink: sink}
 	if authorizer, ok := kms.Find[kms.Authorizer](c); ok {
 		return &authorizingClient{client: a, authorizer: authorizer}
 	}
 	return a
+}
+
+// invalidClient refuses every call because an argument of NewClient was nil.
+type invalidClient string
+
+func (c invalidClient) GenerateDataKey(_ context.Context, keyID string, _ kms.Context) (*kms.DataKey, error) {
+	return nil, c.refuse(kms.OpGenerateDataKey, keyID)
+}
+
+func (c invalidClient) Decrypt(_ context.Context, keyID string, _ []byte, _ kms.Context) ([]byte, error) {
+	return nil, c.refuse(kms.OpDecrypt, keyID)
+}
+
+func (c invalidClient) refuse(op kms.Operation, keyID string) error {
+	return &kms.KeyError{Op: op, KeyID: keyID, Err: fmt.Errorf("%w: the %s of audit.NewClient is nil", kms.ErrInvalid, string(c))}
 }
 
 type client struct {

@@ -94,7 +94,7 @@ func TestRecords(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	fake.SetAlias("alias", "key")
 	sink := new(memorySink)
-	client := audit.NewClient(kms.NewCache(fake, &kms.CacheOptions{Outage: kms.ServeReads(time.Hour), MaxUses: 2}), sink)
+	client := audit.NewClient(kms.NewCache(fake, &kms.CacheOptions{StaleReads: time.Hour, MaxUses: 2}), sink)
 	var r kms.Report
 	ctx := kms.WithReport(kms.WithResource(as(t, alice), "photos/cat.jpg"), &r)
 	k, err := client.GenerateDataKey(ctx, "alias", photo)
@@ -329,3 +329,19 @@ var errWriter = errors.New("writer fails")
 type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, errWriter }
+
+// TestNilArguments: a nil client or sink is an error of the first call, not a
+// panic.
+func TestNilArguments(t *testing.T) {
+	var cache *kms.Cache
+	var file *audit.FileSink
+	for _, client := range []kms.Client{
+		audit.NewClient(nil, new(memorySink)), audit.NewClient(cache, new(memorySink)),
+		audit.NewClient(kmstest.NewFake("key"), nil), audit.NewClient(kmstest.NewFake("key"), file),
+	} {
+		_, err := client.GenerateDataKey(t.Context(), "key", nil)
+		require.ErrorIs(t, err, kms.ErrInvalid)
+		_, err = client.Decrypt(t.Context(), "key", nil, nil)
+		require.ErrorIs(t, err, kms.ErrInvalid)
+	}
+}

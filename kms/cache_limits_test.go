@@ -1,0 +1,381 @@
+package kms_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/kmstest"
+)
+
+// TestCacheUseLimitOfMany: nor do those who ask at once, or wait for one call, use
+// a result more often.
+func TestCacheUseLimitOfMany(t *testing.T) {
+	for _, client := range []kms.Client{kmstest.NewFake("key"), kmstest.Authorizing{Fake: kmstest.NewFake("key")}} {
+		cache := kms.NewCache(client, &kms.CacheOptions{MaxUses: 3})
+		var mu sync.Mutex
+		uses := make(map[string]int)
+		var wg sync.WaitGroup
+		for range 32 {
+			wg.Go(func() {
+				for range 50 {
+					k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					uses[string(k.Plaintext())]++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		for _, n := range uses {
+			require.LessOrEqual(t, n, 3)
+		}
+		require.GreaterOrEqual(t, len(uses), 32*50/3)
+	}
+}
+
+func TestCacheUseLimit(t *testing.T) {
+	fake := kmstest.NewFake("key")
+	cache := kms.NewCache(fake, &kms.CacheOptions{MaxUses: 10})
+	ctx := as(t, alice)
+	uses := make(map[string]int)
+	var ciphertext []byte
+	for range 100 {
+		k, err := cache.GenerateDataKey(ctx, "key", photo)
+		require.NoError(t, err)
+		uses[string(k.Plaintext())]++
+		ciphertext = k.Ciphertext
+	}
+	require.Equal(t, 10, fake.Count())
+	for _, n := range uses {
+		require.Equal(t, 10, n)
+	}
+	fake.Forget()
+	for range 100 {
+		_, err := cache.Decrypt(ctx, "key", ciphertext, photo)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 10, fake.Count())
+
+	// Also among those who waited for one call.
+	uses, mu := make(map[string]int), sync.Mutex{}
+	fake.SetLatency(time.Millisecond)
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			k, err := cache.GenerateDataKey(ctx, "key", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			uses[string(k.Plaintext())]++
+		})
+	}
+	wg.Wait()
+	for _, n := range uses {
+		require.LessOrEqual(t, n, 10)
+	}
+}
+
+func TestCacheEntryLimit(t *testing.T) {
+	fake := kmstest.NewFake("key")
+	cache := kms.NewCache(fake, &kms.CacheOptions{MaxEntries: 3})
+	ctx := as(t, alice)
+	ask := func(name string) {
+		t.Helper()
+		_, err := cache.GenerateDataKey(ctx, "key", kms.Context{"bucket": name})
+		require.NoError(t, err)
+	}
+	ask("a")
+	first := cache.Plaintexts()
+	ask("b")
+	ask("c")
+	ask("a") // now b is the least recently used
+	require.Equal(t, 3, fake.Count())
+	ask("d")
+	require.Len(t, cache.Plaintexts(), 3)
+	ask("a")
+	require.Equal(t, 4, fake.Count())
+	require.NotEqual(t, make([]byte, 32), first[0])
+	ask("b")
+	require.Equal(t, 5, fake.Count())
+	ask("x")
+	ask("y")
+	ask("z")
+	require.Equal(t, make([]byte, 32), first[0], "plaintext of an evicted entry")
+
+	fake.Forget()
+	for range 2 {
+		_, err := cache.GenerateDataKey(ctx, "key", kms.Context{"long": string(make([]byte, 20<<10))})
+		require.NoError(t, err)
+	}
+	require.Equal(t, 2, fake.Count(), "an entry too long to keep")
+	require.Len(t, cache.Plaintexts(), 3)
+}
+
+// TestCacheZeroes: whatever drops an entry zeroes the cache's copy, and no one's else.
+func TestCacheZeroes(t *testing.T) {
+	zero := make([]byte, 32)
+	for name, drop := range map[string]func(c *kms.Cache, f *kmstest.Fake){
+		"Invalidate":    func(c *kms.Cache, _ *kmstest.Fake) { c.Invalidate("key") },
+		"InvalidateAll": func(c *kms.Cache, _ *kmstest.Fake) { c.Invalidate() },
+		"Close":         func(c *kms.Cache, _ *kmstest.Fake) { _ = c.Close() },
+		"time": func(c *kms.Cache, _ *kmstest.Fake) {
+			time.Sleep(defaultMaxAge)
+			_, _ = c.GenerateDataKey(t.Context(), "key", kms.Context{"another": "question"})
+		},
+		"time, and the service is down": func(c *kms.Cache, f *kmstest.Fake) {
+			time.Sleep(defaultMaxAge)
+			f.Fail(kms.ErrUnavailable, -1)
+			_, _ = c.GenerateDataKey(as(t, alice), "alias", photo)
+			_, _ = c.Decrypt(as(t, alice), "alias", nil, photo)
+			c.Invalidate()
+		},
+		"refusal": func(c *kms.Cache, f *kmstest.Fake) {
+			f.Disable("key")
+			_, err := c.GenerateDataKey(as(t, alice), "alias", photo)
+			require.ErrorIs(t, err, kms.ErrDisabled)
+			c.Invalidate()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := kmstest.NewFake("key")
+				fake.SetAlias("alias", "key")
+				cache := kms.NewCache(kmstest.Authorizing{Fake: fake}, nil)
+				k, err := cache.GenerateDataKey(as(t, alice), "alias", photo)
+				require.NoError(t, err)
+				plaintext, err := cache.Decrypt(as(t, alice), "alias", k.Ciphertext, photo)
+				require.NoError(t, err)
+				own := cache.Plaintexts()
+				require.Len(t, own, 2)
+				for _, p := range own {
+					require.NotEqual(t, zero, p)
+				}
+				drop(cache, fake)
+				for _, p := range own {
+					require.Equal(t, zero, p)
+				}
+				require.NotEqual(t, zero, plaintext)
+				require.Equal(t, plaintext, k.Plaintext())
+			})
+		})
+	}
+}
+
+func TestCacheInvalidate(t *testing.T) {
+	fake := kmstest.NewFake("key", "other")
+	fake.SetAlias("alias", "key")
+	cache := kms.NewCache(fake, nil)
+	ctx := as(t, alice)
+	k, err := fake.GenerateDataKey(ctx, "key", photo)
+	require.NoError(t, err)
+	calls := func() int {
+		fake.Forget()
+		for _, id := range []string{"key", "alias"} {
+			_, err := cache.GenerateDataKey(ctx, id, photo)
+			require.NoError(t, err)
+			_, err = cache.Decrypt(ctx, id, k.Ciphertext, photo)
+			require.NoError(t, err)
+		}
+		_, err := cache.GenerateDataKey(ctx, "other", photo)
+		require.NoError(t, err)
+		return fake.Count()
+	}
+	require.Equal(t, 5, calls())
+	require.Equal(t, 0, calls())
+	cache.Invalidate("key") // those by alias too
+	require.Equal(t, 4, calls())
+	cache.Invalidate("alias")
+	require.Equal(t, 2, calls())
+	cache.Invalidate("nothing")
+	require.Equal(t, 0, calls())
+	cache.Invalidate()
+	require.Equal(t, 5, calls())
+	require.NoError(t, cache.Close())
+	require.Equal(t, 5, calls())
+	require.Equal(t, 5, calls())
+	require.Empty(t, cache.Plaintexts())
+}
+
+// TestInvalidateDuringCall: what was asked before an invalidation is not kept
+// after it, and who asks after it does not get it.
+func TestInvalidateDuringCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		fake.SetLatency(time.Second)
+		cache := kms.NewCache(fake, nil)
+		var wg sync.WaitGroup
+		keys := make([]*kms.DataKey, 3)
+		ask := func(i int) {
+			wg.Go(func() {
+				k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+				if err != nil {
+					t.Error(err)
+				}
+				keys[i] = k
+			})
+		}
+		ask(0)
+		synctest.Wait()
+		ask(1) // waits for the first, and asks again after the invalidation
+		synctest.Wait()
+		cache.Invalidate("unrelated")
+		ask(2)
+		wg.Wait()
+		require.Equal(t, 2, fake.Count())
+		require.Equal(t, keys[1].Plaintext(), keys[2].Plaintext())
+		require.NotEqual(t, keys[0].Plaintext(), keys[2].Plaintext())
+		require.False(t, keys[1].IsZero())
+		fake.Forget()
+		ask(0)
+		synctest.Wait()
+		cache.Invalidate()
+		wg.Wait()
+		require.Zero(t, fake.Count(), "answered before")
+		ask(0)
+		synctest.Wait()
+		cache.Invalidate() // while it is called
+		wg.Wait()
+		require.Equal(t, 1, fake.Count())
+		require.Empty(t, cache.Plaintexts())
+		ask(2)
+		wg.Wait()
+		k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		require.Equal(t, keys[2].Plaintext(), k.Plaintext())
+	})
+}
+
+// TestCacheZeroesWhatWasWaitedFor: those who wait for a result hold it no longer than
+// they take it, whether they do or give up.
+func TestCacheZeroesWhatWasWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		fake.SetLatency(time.Second)
+		cache := kms.NewCache(fake, nil)
+		var wg sync.WaitGroup
+		for i, timeout := range []time.Duration{time.Minute, time.Minute, 100 * time.Millisecond} {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(as(t, alice), timeout)
+				defer cancel()
+				if _, err := cache.GenerateDataKey(ctx, "key", photo); (err == nil) != (timeout == time.Minute) {
+					t.Errorf("caller %d: %v", i, err)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		require.Equal(t, 1, fake.Count())
+		own := cache.Plaintexts()
+		require.Len(t, own, 1)
+		require.NotEqual(t, make([]byte, 32), own[0])
+		cache.Invalidate()
+		require.Equal(t, make([]byte, 32), own[0])
+	})
+}
+
+// TestCacheZeroesWhatIsReplaced: a result that was kept for an outage goes when
+// the client answers anew.
+func TestCacheZeroesWhatIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		cache := kms.NewCache(fake, &kms.CacheOptions{StaleReads: time.Hour})
+		k, err := fake.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		var own [][]byte
+		for range 2 {
+			_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+			require.NoError(t, err)
+			own = append(own, cache.Plaintexts()...)
+			time.Sleep(defaultMaxAge)
+		}
+		require.Len(t, own, 2)
+		require.Equal(t, make([]byte, 32), own[0])
+		require.Equal(t, k.Plaintext(), own[1])
+	})
+}
+
+// TestCacheKeepsWhatIsFresh: results past their limits go together, now and then,
+// and the others stay.
+func TestCacheKeepsWhatIsFresh(t *testing.T) {
+	for name, staleReads := range map[string]time.Duration{"closed": 0, "reads": 2 * defaultMaxAge} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := kmstest.NewFake("key")
+				cache := kms.NewCache(fake, &kms.CacheOptions{StaleReads: staleReads})
+				ask := func(bucket string) {
+					_, err := cache.GenerateDataKey(as(t, alice), "key", kms.Context{"bucket": bucket})
+					require.NoError(t, err)
+				}
+				for i := range 20 {
+					ask(fmt.Sprint(i))
+					time.Sleep(defaultMaxAge / 4)
+				}
+				require.LessOrEqual(t, len(cache.Plaintexts()), 5, "of the last five minutes, and since they were looked at last")
+				fake.Forget()
+				for _, i := range []int{17, 18, 19} {
+					ask(fmt.Sprint(i))
+				}
+				require.Zero(t, fake.Count())
+			})
+		})
+	}
+}
+
+// keeping keeps what a client returned, to see whether it is cleared.
+type keeping struct {
+	kms.Client
+	key       *kms.DataKey
+	plaintext []byte
+}
+
+func (c *keeping) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (k *kms.DataKey, err error) {
+	k, err = c.Client.GenerateDataKey(ctx, keyID, ec)
+	c.key = k
+	return k, err
+}
+
+func (c *keeping) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (p []byte, err error) {
+	p, err = c.Client.Decrypt(ctx, keyID, ciphertext, ec)
+	c.plaintext = p
+	return p, err
+}
+
+// TestCacheClears: what the client returned is cleared once it is copied, and what
+// is past its limits once the client was asked in vain.
+func TestCacheClears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		inner := &keeping{Client: fake}
+		cache := kms.NewCache(inner, nil)
+		k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		require.True(t, inner.key.IsZero())
+		_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+		require.NoError(t, err)
+		require.Equal(t, make([]byte, 32), inner.plaintext)
+		own := cache.Plaintexts()
+		time.Sleep(defaultMaxAge)
+		fake.Fail(kms.ErrUnavailable, -1)
+		_, err = cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.ErrorIs(t, err, kms.ErrUnavailable)
+		_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+		require.ErrorIs(t, err, kms.ErrUnavailable)
+		for _, p := range own {
+			require.Equal(t, make([]byte, 32), p)
+		}
+	})
+}

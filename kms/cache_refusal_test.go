@@ -1,0 +1,345 @@
+package kms_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/kmstest"
+)
+
+// TestWarmCacheRefuses: with an Authorizer, found through wrappers, a change of
+// state or permission counts at once.
+func TestWarmCacheRefuses(t *testing.T) {
+	for name, wrap := range map[string]func(kms.Client) kms.Client{
+		"direct":       func(c kms.Client) kms.Client { return c },
+		"audited":      func(c kms.Client) kms.Client { return audit.NewClient(c, discardSink{}) },
+		"cached twice": func(c kms.Client) kms.Client { return kms.NewCache(c, nil) },
+		"wrapped":      func(c kms.Client) kms.Client { return wrapper{c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := kmstest.NewFake("key")
+			fake.SetAlias("alias", "key")
+			cache := kms.NewCache(wrap(kmstest.Authorizing{Fake: fake}), nil)
+			ctx := as(t, alice)
+			k, err := cache.GenerateDataKey(ctx, "key", photo)
+			require.NoError(t, err)
+			var ids = []string{"key", "alias"}
+			use := func() (errs []error) {
+				for _, id := range ids {
+					_, err := cache.GenerateDataKey(ctx, id, photo)
+					errs = append(errs, err)
+					_, err = cache.Decrypt(ctx, id, k.Ciphertext, photo)
+					errs = append(errs, err)
+				}
+				return errs
+			}
+			warm := func() {
+				t.Helper()
+				require.NoError(t, errors.Join(use()...))
+				fake.Forget()
+				require.NoError(t, errors.Join(use()...))
+				require.Zero(t, fake.Count())
+			}
+			warm()
+			for kind, change := range map[error][2]func(){
+				kms.ErrDisabled:        {func() { fake.Disable("key") }, func() { fake.Enable("key") }},
+				kms.ErrPendingDeletion: {func() { fake.ScheduleDeletion("key") }, func() { fake.Enable("key") }},
+				kms.ErrDenied:          {func() { fake.Deny(alice) }, func() { fake.Allow(alice) }},
+			} {
+				change[0]()
+				for range 2 {
+					for _, err := range use() {
+						require.ErrorIs(t, err, kind)
+					}
+				}
+				require.Empty(t, cache.Plaintexts(), "entries after they were refused")
+				change[1]()
+				warm()
+			}
+		})
+	}
+}
+
+type discardSink struct{}
+
+func (discardSink) Write(context.Context, audit.Record) error { return nil }
+
+// wrapper forwards no Authorize, but says what it wraps.
+type wrapper struct{ kms.Client }
+
+func (w wrapper) Unwrap() kms.Client { return w.Client }
+
+// TestMovedAlias: a write by an alias whose old key was disabled goes to the new one.
+func TestMovedAlias(t *testing.T) {
+	fake := kmstest.NewFake("old", "new")
+	fake.SetAlias("alias", "old")
+	cache := kms.NewCache(kmstest.Authorizing{Fake: fake}, nil)
+	_, err := cache.GenerateDataKey(as(t, alice), "alias", photo)
+	require.NoError(t, err)
+	fake.SetAlias("alias", "new")
+	fake.Disable("old")
+	k, err := cache.GenerateDataKey(as(t, alice), "alias", photo)
+	require.NoError(t, err)
+	require.Equal(t, kmstest.ARN("new"), k.KeyID)
+}
+
+// TestAuthorizerDuringChange: an entry that is dropped while the Authorizer
+// thinks is not handed out.
+func TestAuthorizerDuringChange(t *testing.T) {
+	fake := kmstest.NewFake("key")
+	cache := kms.NewCache(kmstest.Authorizing{Fake: fake}, nil)
+	first, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+	require.NoError(t, err)
+	once := true
+	fake.Hook(func(context.Context, kmstest.Call) error {
+		if once {
+			once = false
+			cache.Invalidate()
+		}
+		return nil
+	})
+	second, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+	require.NoError(t, err)
+	require.NotEqual(t, first.Plaintext(), second.Plaintext())
+	require.False(t, second.IsZero())
+
+	// The end of ctx while it thinks is no refusal.
+	ctx, cancel := context.WithCancel(as(t, alice))
+	fake.Hook(func(ctx context.Context, _ kmstest.Call) error { cancel(); <-ctx.Done(); return ctx.Err() })
+	_, err = cache.GenerateDataKey(ctx, "key", photo)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Len(t, cache.Plaintexts(), 1)
+	// Nor is its outage, which fails closed.
+	fake.Hook(func(context.Context, kmstest.Call) error { return kms.ErrUnavailable })
+	_, err = cache.GenerateDataKey(as(t, alice), "key", photo)
+	require.ErrorIs(t, err, kms.ErrUnavailable)
+	fake.Recover()
+	fake.Forget()
+	third, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+	require.NoError(t, err)
+	require.Equal(t, second.Plaintext(), third.Plaintext())
+	require.Zero(t, fake.Count())
+}
+
+// TestOutage: what is answered while the service is down, by policy.
+func TestOutage(t *testing.T) {
+	const maxAge = time.Hour
+	for _, staleReads := range []time.Duration{0, maxAge, -1} {
+		serves := staleReads == maxAge
+		for _, authorizing := range []bool{false, true} {
+			t.Run(fmt.Sprintf("serves %v, asks %v", serves, authorizing), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					fake := kmstest.NewFake("key")
+					var client kms.Client = fake
+					if authorizing {
+						client = kmstest.Authorizing{Fake: fake}
+					}
+					cache := kms.NewCache(client, &kms.CacheOptions{StaleReads: staleReads})
+					var r kms.Report
+					ctx := kms.WithReport(as(t, alice), &r)
+					read := func(k *kms.DataKey) error {
+						p, err := cache.Decrypt(ctx, "key", k.Ciphertext, photo)
+						if err == nil && !bytes.Equal(p, k.Plaintext()) {
+							t.Error("another plaintext")
+						}
+						return err
+					}
+					write := func() (*kms.DataKey, error) { return cache.GenerateDataKey(ctx, "key", photo) }
+					k, err := write()
+					require.NoError(t, err)
+					require.NoError(t, read(k))
+					unread, err := fake.GenerateDataKey(ctx, "key", photo)
+					require.NoError(t, err)
+
+					fake.Fail(kms.ErrUnavailable, -1)
+					require.NoError(t, read(k), "within the limits")
+					require.Equal(t, kms.Report{KeyID: kmstest.ARN("key"), KeyVersion: "1", Cached: true}, r)
+					require.ErrorIs(t, read(unread), kms.ErrUnavailable)
+					time.Sleep(defaultMaxAge)
+					_, err = write()
+					require.ErrorIs(t, err, kms.ErrUnavailable, "a write never falls back")
+					require.ErrorIs(t, read(unread), kms.ErrUnavailable)
+					if !serves {
+						require.ErrorIs(t, read(k), kms.ErrUnavailable)
+						return
+					}
+					for range 3 {
+						require.NoError(t, read(k))
+						require.Equal(t, kms.Report{KeyID: kmstest.ARN("key"), KeyVersion: "1", Cached: true, Stale: true}, r)
+					}
+					calls := fake.Count(kms.OpDecrypt)
+					require.NoError(t, read(k))
+					require.Equal(t, calls+1, fake.Count(kms.OpDecrypt), "the client is asked each time")
+
+					time.Sleep(maxAge - defaultMaxAge)
+					require.NoError(t, read(k), "at the age that the policy allows")
+					_, err = cache.Decrypt(as(t, bob), "key", k.Ciphertext, photo)
+					require.ErrorIs(t, err, kms.ErrUnavailable, "another principal")
+					// Flapping: each success is good for as long again.
+					fake.Recover()
+					require.NoError(t, read(k))
+					require.False(t, r.Cached)
+					fake.Fail(kms.ErrUnavailable, -1)
+					time.Sleep(maxAge)
+					require.NoError(t, read(k))
+					if authorizing {
+						fake.Disable("key")
+						require.ErrorIs(t, read(k), kms.ErrDisabled)
+						fake.Enable("key")
+						require.ErrorIs(t, read(k), kms.ErrUnavailable, "after it was refused once")
+						return
+					}
+					time.Sleep(time.Nanosecond)
+					require.ErrorIs(t, read(k), kms.ErrUnavailable, "past the age that the policy allows")
+					fake.Recover()
+					require.NoError(t, read(k))
+					_, err = write()
+					require.NoError(t, err)
+				})
+			})
+		}
+	}
+}
+
+// TestOutageAfterRefusal: what the client refused is not served later, and only
+// unavailability is an outage.
+// TestOutageShorterThanMaxAge: the policy's age bounds what is served without
+// permission also when that is young enough to be served with it.
+func TestOutageShorterThanMaxAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		cache := kms.NewCache(kmstest.Authorizing{Fake: fake}, &kms.CacheOptions{MaxAge: time.Hour, StaleReads: time.Minute})
+		k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		read := func() error { _, err := cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo); return err }
+		require.NoError(t, read())
+		fake.Hook(func(context.Context, kmstest.Call) error { return kms.ErrUnavailable })
+		time.Sleep(time.Minute)
+		require.NoError(t, read())
+		time.Sleep(time.Nanosecond)
+		require.ErrorIs(t, read(), kms.ErrUnavailable)
+		fake.Recover()
+		fake.Forget()
+		require.NoError(t, read())
+		require.Zero(t, fake.Count(), "it was kept")
+	})
+}
+
+func TestOutageAfterRefusal(t *testing.T) {
+	for _, kind := range []error{
+		kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrCiphertext, kms.ErrInvalid, errors.New("other"),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			fake := kmstest.NewFake("key")
+			cache := kms.NewCache(fake, &kms.CacheOptions{StaleReads: time.Hour, MaxUses: 2})
+			k, err := fake.GenerateDataKey(as(t, alice), "key", photo)
+			require.NoError(t, err)
+			read := func() error {
+				_, err := cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+				return err
+			}
+			for range 2 {
+				require.NoError(t, read())
+			}
+			fake.Fail(kms.ErrUnavailable, 1)
+			require.NoError(t, read(), "past its number of uses, in an outage")
+			ctx, cancel := context.WithTimeout(as(t, alice), 50*time.Millisecond)
+			defer cancel()
+			fake.SetLatency(time.Second)
+			_, err = cache.Decrypt(ctx, "key", k.Ciphertext, photo)
+			require.ErrorIs(t, err, context.DeadlineExceeded, "no outage yet")
+			fake.SetLatency(0)
+			fake.Fail(kind, 1)
+			fake.Fail(kms.ErrUnavailable, 1)
+			require.ErrorIs(t, read(), kind)
+			require.ErrorIs(t, read(), kms.ErrUnavailable)
+			require.NoError(t, read())
+		})
+	}
+}
+
+// TestSlowService: the end of ctx ends a call at once, the first caller's and
+// that of those who wait.
+func TestSlowService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := kmstest.NewFake("key")
+		cache := kms.NewCache(fake, nil)
+		audited := audit.NewClient(cache, discardSink{})
+		fake.SetLatency(time.Minute)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(as(t, alice), 20*time.Millisecond)
+				defer cancel()
+				start := time.Now()
+				_, err := audited.GenerateDataKey(ctx, "key", photo)
+				if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != 20*time.Millisecond {
+					t.Errorf("%v, after %v", err, took)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// TestFlapping: every second call fails; nobody gets a key that does not open.
+func TestFlapping(t *testing.T) {
+	fake := kmstest.NewFake("key")
+	var n atomic.Int64
+	fake.Hook(func(context.Context, kmstest.Call) error {
+		if n.Add(1)%2 == 0 {
+			return fmt.Errorf("%w: flapping", kms.ErrUnavailable)
+		}
+		return nil
+	})
+	cache := kms.NewCache(fake, &kms.CacheOptions{MaxUses: 3})
+	succeeded := 0
+	for range 300 {
+		k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		if err != nil {
+			require.ErrorIs(t, err, kms.ErrUnavailable)
+			continue
+		}
+		succeeded++
+		require.False(t, k.IsZero())
+	}
+	require.Greater(t, succeeded, 200)
+}
+
+// TestClocks: an entry does not outlive its limit when a clock is moved, or when
+// the machine slept.
+func TestClocks(t *testing.T) {
+	fake := kmstest.NewFake("key")
+	cache := kms.NewCache(fake, nil)
+	start := time.Now()
+	now := start
+	cache.SetNow(func() time.Time { return now })
+	calls := func() int {
+		fake.Forget()
+		_, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		require.NoError(t, err)
+		return fake.Count()
+	}
+	require.Equal(t, 1, calls())
+	require.Equal(t, 0, calls())
+	// The wall clock forward, as after sleep: Round strips the monotonic reading.
+	now = start.Round(0).Add(defaultMaxAge)
+	require.Equal(t, 1, calls())
+	// All clocks backward: no age that means anything.
+	now = start.Round(0).Add(-time.Hour)
+	require.Equal(t, 1, calls())
+	require.Equal(t, 0, calls())
+	now = now.Add(defaultMaxAge)
+	require.Equal(t, 1, calls())
+}
