@@ -30,10 +30,8 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-const (
-	moment = 50 * time.Millisecond // until a ctx, or a limit of the SDK, ends
-	soon   = 20 * time.Second      // until a call ends then: less than it would take otherwise, if not for ever
-)
+// moment is until a ctx, or a limit of the vendor\'s client, ends.
+const moment = 50 * time.Millisecond
 
 func newServer(t testing.TB) *awskmstest.Server {
 	t.Helper()
@@ -109,18 +107,6 @@ func TestClient(t *testing.T) {
 			Stall:            func(*testing.T) { s.Intercept(stall) },
 		}
 	})
-}
-
-// isKind fails the test unless err is of that kind and of no other; nil is none.
-func isKind(t *testing.T, err, kind error) {
-	t.Helper()
-	require.Error(t, err)
-	for _, k := range []error{
-		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid,
-		kms.ErrUnavailable, context.Canceled, context.DeadlineExceeded,
-	} {
-		require.Equal(t, k == kind, errors.Is(err, k), "%v is %v", err, k)
-	}
 }
 
 // TestFaults: what goes wrong at AWS KMS, or on the way there, and what it becomes.
@@ -201,10 +187,10 @@ func TestFaults(t *testing.T) {
 					require.NoError(t, err)
 					return
 				case errNoKind:
-					isKind(t, err, nil)
+					kmstest.RequireKind(t, err, nil)
 					require.NotContains(t, err.Error(), "%!", "its text")
 				default:
-					isKind(t, err, kind)
+					kmstest.RequireKind(t, err, kind)
 				}
 				if c.code != "" {
 					api, ok := errors.AsType[smithy.APIError](err)
@@ -255,7 +241,7 @@ func TestCiphertextFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			plaintext, err := client.Decrypt(t.Context(), c.keyID, c.ciphertext, c.ec)
-			isKind(t, err, kms.ErrCiphertext)
+			kmstest.RequireKind(t, err, kms.ErrCiphertext)
 			require.Nil(t, plaintext)
 		})
 	}
@@ -279,7 +265,7 @@ func TestRetries(t *testing.T) {
 			require.EqualValues(t, 3, requests.Load())
 			requests.Store(-1000)
 			_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-			isKind(t, err, kms.ErrUnavailable)
+			kmstest.RequireKind(t, err, kms.ErrUnavailable)
 			require.EqualValues(t, -997, requests.Load(), "requests after three that failed")
 		})
 	}
@@ -288,7 +274,7 @@ func TestRetries(t *testing.T) {
 		s.Intercept(func(http.ResponseWriter, *http.Request) bool { requests.Add(1); return false })
 		s.SetState(keyID, awskmstest.Disabled)
 		_, err := client.GenerateDataKey(t.Context(), keyID, nil)
-		isKind(t, err, kms.ErrDisabled)
+		kmstest.RequireKind(t, err, kms.ErrDisabled)
 		require.EqualValues(t, 1, requests.Load())
 	})
 	t.Run("until the quota of retries is spent", func(t *testing.T) {
@@ -301,7 +287,7 @@ func TestRetries(t *testing.T) {
 		for range 100 { // 500 tokens at 14 a retry
 			before := requests.Load()
 			_, err := client.GenerateDataKey(t.Context(), keyID, nil)
-			isKind(t, err, kms.ErrUnavailable)
+			kmstest.RequireKind(t, err, kms.ErrUnavailable)
 			if last = requests.Load() - before; last == 1 {
 				break
 			}
@@ -329,24 +315,10 @@ func TestSlow(t *testing.T) {
 					o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return time.Minute, nil })
 				})
 			})
-			k, err := client.GenerateDataKey(t.Context(), keyID, nil)
-			require.NoError(t, err)
+			operations := kmstest.Operations(t, client, keyID, nil)
 			s.Intercept(fault)
-			for _, call := range []func(context.Context) error{
-				func(ctx context.Context) error { _, err := client.GenerateDataKey(ctx, keyID, nil); return err },
-				func(ctx context.Context) error {
-					_, err := client.Decrypt(ctx, keyID, k.Ciphertext, nil)
-					return err
-				},
-			} {
-				start := time.Now()
-				ctx, cancel := context.WithTimeout(t.Context(), moment)
-				isKind(t, call(ctx), context.DeadlineExceeded)
-				cancel()
-				ctx, cancel = context.WithCancel(t.Context())
-				time.AfterFunc(moment, cancel)
-				isKind(t, call(ctx), context.Canceled)
-				require.Less(t, time.Since(start), soon)
+			for _, call := range operations {
+				kmstest.RequireEnds(t, call)
 			}
 		})
 	}
@@ -356,7 +328,7 @@ func TestSlow(t *testing.T) {
 		s.Intercept(stall)
 		client := newClient(t, s, func(o *sdk.Options) { o.HTTPClient = &http.Client{Timeout: moment} })
 		_, err := client.GenerateDataKey(t.Context(), keyID, nil)
-		isKind(t, err, kms.ErrUnavailable)
+		kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	})
 }
 
@@ -390,9 +362,9 @@ func TestNames(t *testing.T) {
 	s.Intercept(func(http.ResponseWriter, *http.Request) bool { requests.Add(1); return false })
 	for _, name := range []string{"", "\xff"} {
 		_, err := client.GenerateDataKey(t.Context(), name, nil)
-		isKind(t, err, kms.ErrInvalid)
+		kmstest.RequireKind(t, err, kms.ErrInvalid)
 		_, err = client.Decrypt(t.Context(), name, []byte("x"), nil)
-		isKind(t, err, kms.ErrInvalid)
+		kmstest.RequireKind(t, err, kms.ErrInvalid)
 	}
 	require.Zero(t, requests.Load())
 	for name, kind := range map[string]error{
@@ -402,15 +374,15 @@ func TestNames(t *testing.T) {
 		strings.Repeat("long", 600): kms.ErrInvalid,
 	} {
 		_, err := client.GenerateDataKey(t.Context(), name, nil)
-		isKind(t, err, kind)
+		kmstest.RequireKind(t, err, kind)
 		_, err = client.Decrypt(t.Context(), name, []byte("x"), nil)
-		isKind(t, err, kind)
+		kmstest.RequireKind(t, err, kind)
 	}
 	// A refusal names what is known, too.
 	s.SetState(keyID, awskmstest.Disabled)
 	var r kms.Report
 	_, err := client.GenerateDataKey(kms.WithReport(t.Context(), &r), keyID, nil)
-	isKind(t, err, kms.ErrDisabled)
+	kmstest.RequireKind(t, err, kms.ErrDisabled)
 	require.Equal(t, keyID, r.KeyID)
 	require.NotEmpty(t, r.RequestID)
 }
@@ -433,9 +405,9 @@ func TestContextOnTheWire(t *testing.T) {
 	for _, ec := range []kms.Context{{"a\xff": ""}, {"a": "\xc3"}} {
 		body = nil
 		_, err := client.GenerateDataKey(t.Context(), keyID, ec)
-		isKind(t, err, kms.ErrInvalid)
+		kmstest.RequireKind(t, err, kms.ErrInvalid)
 		_, err = client.Decrypt(t.Context(), keyID, []byte("x"), ec)
-		isKind(t, err, kms.ErrInvalid)
+		kmstest.RequireKind(t, err, kms.ErrInvalid)
 		require.Nil(t, body, "a request was sent")
 	}
 }
@@ -517,7 +489,7 @@ func TestAnswers(t *testing.T) {
 				require.Equal(t, arnA, k.KeyID)
 				require.Equal(t, bytes.Repeat([]byte{7}, 32), k.Plaintext())
 			} else {
-				isKind(t, err, c.generate)
+				kmstest.RequireKind(t, err, c.generate)
 				require.Nil(t, k)
 			}
 			plaintext, err := client.Decrypt(t.Context(), c.asked, []byte("x"), nil)
@@ -525,7 +497,7 @@ func TestAnswers(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, bytes.Repeat([]byte{7}, 32), plaintext)
 			} else {
-				isKind(t, err, c.decrypt)
+				kmstest.RequireKind(t, err, c.decrypt)
 				require.Nil(t, plaintext)
 				require.Equal(t, make([]byte, c.plaintext), decrypted)
 			}
@@ -568,7 +540,7 @@ func TestReplicaRegion(t *testing.T) {
 // TestErrors: what has no answer of the service behind it.
 func TestErrors(t *testing.T) {
 	_, err := awskms.New(nil, nil)
-	isKind(t, err, kms.ErrInvalid)
+	kmstest.RequireKind(t, err, kms.ErrInvalid)
 	for _, c := range []struct {
 		name string
 		err  error
@@ -586,7 +558,7 @@ func TestErrors(t *testing.T) {
 				o.Credentials = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return aws.Credentials{}, c.err })
 			})
 			_, err := client.GenerateDataKey(t.Context(), s.CreateKey(), nil)
-			isKind(t, err, c.kind)
+			kmstest.RequireKind(t, err, c.kind)
 			require.ErrorContains(t, err, c.err.Error())
 		})
 	}
@@ -597,14 +569,9 @@ func TestErrors(t *testing.T) {
 		defer web.Close()
 		client := newClient(t, newServer(t), func(o *sdk.Options) { o.BaseEndpoint = &web.URL })
 		_, err := client.GenerateDataKey(t.Context(), arnA, nil)
-		isKind(t, err, kms.ErrUnavailable)
+		kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	})
 }
-
-// late is a ctx that is about to end: its deadline has passed.
-type late struct{ context.Context }
-
-func (late) Deadline() (time.Time, bool) { return time.Unix(1, 0), true }
 
 // TestEndOfContext: whatever was answered meanwhile, ctx has ended.
 func TestEndOfContext(t *testing.T) {
@@ -612,23 +579,23 @@ func TestEndOfContext(t *testing.T) {
 	client, err := awskms.New(ending{client: &stub{err: &types.DisabledException{}}, end: cancel}, nil)
 	require.NoError(t, err)
 	_, err = client.GenerateDataKey(ctx, arnA, nil)
-	isKind(t, err, context.Canceled)
+	kmstest.RequireKind(t, err, context.Canceled)
 	require.ErrorContains(t, err, "DisabledException")
 
 	s := &stub{err: errors.New("not asked")}
 	client = newStubbed(t, s, nil)
 	_, err = client.GenerateDataKey(ctx, arnA, nil)
-	isKind(t, err, context.Canceled)
+	kmstest.RequireKind(t, err, context.Canceled)
 	_, err = client.Decrypt(ctx, arnA, []byte("x"), nil)
-	isKind(t, err, context.Canceled)
+	kmstest.RequireKind(t, err, context.Canceled)
 	require.Empty(t, s.asked, "nothing is asked after the end of ctx")
 
 	client = newStubbed(t, &stub{err: os.ErrDeadlineExceeded}, nil) // as a connection says it
-	_, err = client.GenerateDataKey(late{t.Context()}, arnA, nil)
-	isKind(t, err, context.DeadlineExceeded)
+	_, err = client.GenerateDataKey(kmstest.Late(t.Context()), arnA, nil)
+	kmstest.RequireKind(t, err, context.DeadlineExceeded)
 	client = newStubbed(t, &stub{err: &smithy.CanceledError{Err: context.DeadlineExceeded}}, nil)
-	_, err = client.GenerateDataKey(late{t.Context()}, arnA, nil)
-	isKind(t, err, context.DeadlineExceeded)
+	_, err = client.GenerateDataKey(kmstest.Late(t.Context()), arnA, nil)
+	kmstest.RequireKind(t, err, context.DeadlineExceeded)
 	_, ok := errors.AsType[*smithy.CanceledError](err)
 	require.True(t, ok, "what the SDK said stays visible")
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -26,9 +27,6 @@ import (
 )
 
 var ec = kms.Context{"blobseal:object": "photos/cat.jpg"}
-
-// soon is until a call ends after its ctx: less than it would take otherwise.
-const soon = 20 * time.Second
 
 // algorithms are those of both kinds of keys.
 var algorithms = map[string]*azurekms.Options{
@@ -51,52 +49,13 @@ func TestConformance(t *testing.T) {
 					Disable:      func(*testing.T) { v.set(func() { v.keys["photos"].disabled = true }) },
 					Enable:       func(*testing.T) { v.set(func() { v.keys["photos"].disabled = false }) },
 					Break: func(*testing.T) {
-						v.fail(azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", "try later"))
+						v.Fail("", azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", "try later"))
 					},
-					Repair: func(*testing.T) { v.fail(nil) },
-					Stall:  func(*testing.T) { v.fail(v.stall) },
+					Repair: func(*testing.T) { v.Repair() },
+					Stall:  func(*testing.T) { v.Fail("", v.Stall) },
 				}
 			})
 		})
-	}
-}
-
-// operations are both operations with the key photos, by the operation that Azure
-// gets.
-func operations(t testing.TB, c *azurekms.Client) map[string]func(ctx context.Context) error {
-	t.Helper()
-	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
-	require.NoError(t, err)
-	return map[string]func(ctx context.Context) error{
-		"wrapkey": func(ctx context.Context) error {
-			k, err := c.GenerateDataKey(ctx, "photos", ec)
-			if (k == nil) != (err != nil) {
-				return fmt.Errorf("data key %v beside the error %v", k, err)
-			}
-			return err
-		},
-		"unwrapkey": func(ctx context.Context) error {
-			p, err := c.Decrypt(ctx, k.KeyID, k.Ciphertext, ec)
-			if (p == nil) != (err != nil) {
-				return fmt.Errorf("plaintext beside the error %v", err)
-			}
-			return err
-		},
-	}
-}
-
-// only fails the test unless err is of that kind and of no other.
-func only(t *testing.T, err, kind error) {
-	t.Helper()
-	for _, k := range []error{
-		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid, kms.ErrUnavailable,
-		context.Canceled, context.DeadlineExceeded,
-	} {
-		if k == kind {
-			require.ErrorIs(t, err, k)
-		} else {
-			require.NotErrorIs(t, err, k)
-		}
 	}
 }
 
@@ -122,13 +81,13 @@ func TestVersions(t *testing.T) {
 	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
 	require.NoError(t, err)
 	require.Equal(t, second, k.KeyID, "the name stands for the newest version")
-	v.asked()
+	v.Asked()
 	for _, id := range []string{first, "photos", "https://" + host + "/keys/photos", "photos/" + versionOf(first), strings.Replace(first, host, strings.ToUpper(host), 1)} {
 		report = kms.Report{}
 		p, err := c.Decrypt(ctx, id, old.Ciphertext, ec)
 		require.NoError(t, err, id)
 		require.Equal(t, old.Plaintext(), p)
-		require.Equal(t, []string{"unwrapkey photos/" + versionOf(first)}, v.asked(), "an object's own version")
+		require.Equal(t, []string{"unwrapkey photos/" + versionOf(first)}, v.Asked(), "an object's own version")
 		require.Equal(t, versionOf(first), report.KeyVersion)
 		require.True(t, strings.EqualFold(first, report.KeyID) || id == "https://"+host+"/keys/photos", report.KeyID)
 	}
@@ -138,7 +97,7 @@ func TestVersions(t *testing.T) {
 		require.Equal(t, first, k.KeyID)
 	}
 	_, err = c.Decrypt(t.Context(), second, old.Ciphertext, ec)
-	only(t, err, kms.ErrCiphertext)
+	kmstest.RequireKind(t, err, kms.ErrCiphertext)
 }
 
 func versionOf(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
@@ -148,7 +107,7 @@ func TestDisabledDeletedDenied(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := newVault(t)
 			v.addVersion("photos", symmetric(opts))
-			for op, call := range operations(t, v.client(t, opts)) {
+			for op, call := range kmstest.Operations(t, v.client(t, opts), "photos", ec) {
 				k := v.keys["photos"]
 				for _, c := range []struct {
 					name   string
@@ -157,11 +116,11 @@ func TestDisabledDeletedDenied(t *testing.T) {
 				}{
 					{"disabled", func(on bool) { k.disabled = on }, kms.ErrDisabled},
 					{"deleted, and recovered", func(on bool) { k.deleted = on }, kms.ErrNotFound},
-					{"denied", func(on bool) { v.denied[op] = on }, kms.ErrDenied},
+					{"denied", func(on bool) { v.denied[azureName[op]] = on }, kms.ErrDenied},
 				} {
 					require.NoError(t, call(t.Context()), "%s before", c.name)
 					v.set(func() { c.change(true) })
-					only(t, call(t.Context()), c.kind)
+					kmstest.RequireKind(t, call(t.Context()), c.kind)
 					v.set(func() { c.change(false) })
 					require.NoError(t, call(t.Context()), "%s after", c.name)
 				}
@@ -173,7 +132,7 @@ func TestDisabledDeletedDenied(t *testing.T) {
 // TestRefusals: answers that are Azure's last word.
 func TestRefusals(t *testing.T) {
 	v := newPhotos(t)
-	for op, call := range operations(t, v.client(t, nil)) {
+	for op, call := range kmstest.Operations(t, v.client(t, nil), "photos", ec) {
 		for _, c := range []struct {
 			name                 string
 			status               int
@@ -195,22 +154,22 @@ func TestRefusals(t *testing.T) {
 			{"method", 405, "MethodNotAllowed", "", "", kms.ErrInvalid, kms.ErrInvalid},
 			{"vault", 404, "VaultNotFound", "", "", kms.ErrNotFound, kms.ErrNotFound},
 		} {
-			t.Run(c.name+" at "+op, func(t *testing.T) {
-				v.fail(azureError(c.status, c.code, c.inner, c.message))
-				v.asked()
+			t.Run(c.name+" at "+string(op), func(t *testing.T) {
+				v.Fail("", azureError(c.status, c.code, c.inner, c.message))
+				v.Asked()
 				err := call(t.Context())
-				if op == "wrapkey" {
-					only(t, err, c.wrap)
+				if op == kms.OpGenerateDataKey {
+					kmstest.RequireKind(t, err, c.wrap)
 				} else {
-					only(t, err, c.unwrap)
+					kmstest.RequireKind(t, err, c.unwrap)
 				}
 				response, ok := errors.AsType[*azcore.ResponseError](err)
 				require.True(t, ok, "Azure's own error is there")
 				require.Equal(t, c.status, response.StatusCode)
-				require.Len(t, v.asked(), 1, "no second attempt")
+				require.Len(t, v.Asked(), 1, "no second attempt")
 				require.NotContains(t, err.Error(), "\n")
 				require.Contains(t, err.Error(), c.inner)
-				v.fail(nil)
+				v.Repair()
 				require.NoError(t, call(t.Context()))
 			})
 		}
@@ -218,66 +177,54 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestUnavailable(t *testing.T) {
-	page := "<html><body>" + strings.Repeat("nginx ", 1000) + "</body></html>"
 	value := base64.RawURLEncoding.EncodeToString(random(32))
 	v := newPhotos(t)
 	id := v.id("photos", v.keys["photos"].versions[0].id)
 	answer := func(kid, value string) http.HandlerFunc {
-		return says(http.StatusOK, fmt.Sprintf(`{"kid":%q,"value":%q}`, kid, value))
+		return kmstest.Answer(http.StatusOK, fmt.Sprintf(`{"kid":%q,"value":%q}`, kid, value))
 	}
-	for name, fault := range map[string]http.HandlerFunc{
+	faults := kmstest.Outages()
+	maps.Copy(faults, map[string]http.HandlerFunc{
 		"throttled": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Retry-After", "3600") // longer than the SDK is told to wait
 			azureError(http.StatusTooManyRequests, "Throttled", "", "Request was not processed because too many requests were received.")(w, r)
 		},
-		"internal error":           azureError(http.StatusInternalServerError, "InternalServerError", "", ""),
-		"unavailable":              azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", ""),
-		"request timeout":          azureError(http.StatusRequestTimeout, "RequestTimeout", "", ""),
-		"gateway":                  says(http.StatusBadGateway, page),
-		"not found by a proxy":     says(http.StatusNotFound, page),
-		"bad request by a proxy":   says(http.StatusBadRequest, page),
-		"forbidden by a proxy":     says(http.StatusForbidden, page),
-		"redirected to a login":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", http.StatusSeeOther) },
-		"connection dropped":       drop(false),
-		"answer cut":               drop(true),
-		"garbage":                  says(http.StatusOK, page),
-		"no answer":                says(http.StatusOK, ""),
-		"no content":               says(http.StatusNoContent, ""),
-		"nothing":                  says(http.StatusOK, `{}`),
-		"null":                     says(http.StatusOK, `null`),
-		"no key":                   says(http.StatusOK, fmt.Sprintf(`{"value":%q}`, value)),
-		"a value not base64":       answer(id, "???"),
-		"a key without a version":  answer("https://"+host+"/keys/photos", value),
-		"a key without a vault":    answer("photos/1", value),
-		"another key":              answer(v.id("other", versionOf(id)), value),
-		"a key that is none":       answer("https://", value),
-		"a key with a query":       answer(id+"?x=1", value),
-		"an object without errors": says(http.StatusInternalServerError, `{}`),
-	} {
-		for op, call := range operations(t, v.client(t, nil)) {
-			t.Run(name+" at "+op, func(t *testing.T) {
-				v.fail(fault)
+		"internal error":          azureError(http.StatusInternalServerError, "InternalServerError", "", ""),
+		"unavailable":             azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", ""),
+		"request timeout":         azureError(http.StatusRequestTimeout, "RequestTimeout", "", ""),
+		"no key":                  kmstest.Answer(http.StatusOK, fmt.Sprintf(`{"value":%q}`, value)),
+		"a value not base64":      answer(id, "???"),
+		"a key without a version": answer("https://"+host+"/keys/photos", value),
+		"a key without a vault":   answer("photos/1", value),
+		"another key":             answer(v.id("other", versionOf(id)), value),
+		"a key that is none":      answer("https://", value),
+		"a key with a query":      answer(id+"?x=1", value),
+	})
+	for name, fault := range faults {
+		for op, call := range kmstest.Operations(t, v.client(t, nil), "photos", ec) {
+			t.Run(name+" at "+string(op), func(t *testing.T) {
+				v.Fail("", fault)
 				err := call(t.Context())
-				only(t, err, kms.ErrUnavailable)
+				kmstest.RequireKind(t, err, kms.ErrUnavailable)
 				require.NotContains(t, err.Error(), value)
-				v.fail(nil)
+				v.Repair()
 				require.NoError(t, call(t.Context()), "after the fault")
 			})
 		}
 	}
 	t.Run("no wrapped key", func(t *testing.T) {
 		for _, value := range []string{"", base64.RawURLEncoding.EncodeToString(make([]byte, 1025))} {
-			v.fail(answer(id, value))
+			v.Fail("", answer(id, value))
 			_, err := v.client(t, nil).GenerateDataKey(t.Context(), "photos", ec)
-			only(t, err, kms.ErrUnavailable)
-			v.fail(nil)
+			kmstest.RequireKind(t, err, kms.ErrUnavailable)
+			v.Repair()
 		}
 	})
 	t.Run("another version", func(t *testing.T) {
-		call := operations(t, v.client(t, nil))["unwrapkey"]
-		v.fail(answer(v.id("photos", "0123456789abcdef0123456789abcdef"), value))
-		only(t, call(t.Context()), kms.ErrUnavailable)
-		v.fail(nil)
+		call := kmstest.Operations(t, v.client(t, nil), "photos", ec)[kms.OpDecrypt]
+		v.Fail("", answer(v.id("photos", "0123456789abcdef0123456789abcdef"), value))
+		kmstest.RequireKind(t, call(t.Context()), kms.ErrUnavailable)
+		v.Repair()
 	})
 }
 
@@ -286,19 +233,19 @@ func TestUnreachable(t *testing.T) {
 	c := v.client(t, nil)
 	v.server.Close()
 	_, err := c.GenerateDataKey(t.Context(), "photos", ec)
-	only(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 }
 
 // TestWrappedKeyOfAnotherLength: what holds no key is neither used nor shown.
 func TestWrappedKeyOfAnotherLength(t *testing.T) {
 	v := newPhotos(t)
-	call := operations(t, v.client(t, nil))["unwrapkey"]
+	call := kmstest.Operations(t, v.client(t, nil), "photos", ec)[kms.OpDecrypt]
 	id := v.id("photos", v.keys["photos"].versions[0].id)
 	for _, n := range []int{0, 1, 31, 32, 33, 64} { // 32 are a key, and another
 		value := base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte("s"), n))
-		v.fail(says(http.StatusOK, fmt.Sprintf(`{"kid":%q,"value":%q}`, id, value)))
+		v.Fail("", kmstest.Answer(http.StatusOK, fmt.Sprintf(`{"kid":%q,"value":%q}`, id, value)))
 		err := call(t.Context())
-		only(t, err, kms.ErrCiphertext)
+		kmstest.RequireKind(t, err, kms.ErrCiphertext)
 		if n > 8 {
 			require.NotContains(t, err.Error(), value[:8])
 		}
@@ -314,16 +261,16 @@ func TestRetries(t *testing.T) {
 		attempts := int64(1 + max(0, retries))
 		c, err := azurekms.New(v.azure(t, credential{v}, opts), nil)
 		require.NoError(t, err)
-		for op, call := range operations(t, c) {
+		for op, call := range kmstest.Operations(t, c, "photos", ec) {
 			busy := azureError(http.StatusTooManyRequests, "Throttled", "", "")
-			v.fail(busy)
-			v.asked()
-			only(t, call(t.Context()), kms.ErrUnavailable)
-			require.Len(t, v.asked(), int(attempts), op)
+			v.Fail("", busy)
+			v.Asked()
+			kmstest.RequireKind(t, call(t.Context()), kms.ErrUnavailable)
+			require.Len(t, v.Asked(), int(attempts), op)
 			var failures atomic.Int64
-			v.fail(func(w http.ResponseWriter, r *http.Request) {
+			v.Fail("", func(w http.ResponseWriter, r *http.Request) {
 				if failures.Add(1) == attempts {
-					v.fail(nil)
+					v.Repair()
 				}
 				busy(w, r)
 			})
@@ -331,7 +278,7 @@ func TestRetries(t *testing.T) {
 				failures.Add(1)
 				require.NoError(t, call(t.Context()), op)
 			}
-			v.fail(nil)
+			v.Repair()
 		}
 	}
 }
@@ -342,20 +289,16 @@ func TestSlow(t *testing.T) {
 	patient := policy.RetryOptions{MaxRetries: 2, RetryDelay: time.Hour, MaxRetryDelay: 2 * time.Hour}
 	c, err := azurekms.New(v.azure(t, credential{v}, patient), nil)
 	require.NoError(t, err)
-	for op, call := range operations(t, c) {
+	for op, call := range kmstest.Operations(t, c, "photos", ec) {
 		for name, fault := range map[string]http.HandlerFunc{
-			"no answer":    v.stall,
-			"a long pause": azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", ""),
-			"half an answer": func(w http.ResponseWriter, r *http.Request) {
-				io.WriteString(w, `{"kid":`)
-				http.NewResponseController(w).Flush()
-				v.stall(w, r)
-			},
+			"no answer":      v.Stall,
+			"a long pause":   azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", ""),
+			"half an answer": v.StallAfter(`{"kid":`),
 		} {
-			t.Run(name+" at "+op, func(t *testing.T) {
-				v.fail(fault)
-				endsWith(t, call)
-				v.fail(nil)
+			t.Run(name+" at "+string(op), func(t *testing.T) {
+				v.Fail("", fault)
+				kmstest.RequireEnds(t, call)
+				v.Repair()
 				require.NoError(t, call(t.Context()))
 			})
 		}
@@ -365,31 +308,13 @@ func TestSlow(t *testing.T) {
 	hasty := policy.RetryOptions{MaxRetries: -1, TryTimeout: 30 * time.Millisecond}
 	c, err = azurekms.New(v.azure(t, credential{v}, hasty), nil)
 	require.NoError(t, err)
-	v.fail(v.stall)
+	v.Fail("", v.Stall)
 	t.Run("a timeout of the SDK", func(t *testing.T) {
 		_, err := c.GenerateDataKey(t.Context(), "photos", ec)
-		only(t, err, kms.ErrUnavailable)
+		kmstest.RequireKind(t, err, kms.ErrUnavailable)
 		_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
-		only(t, err, kms.ErrUnavailable)
+		kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	})
-}
-
-// endsWith fails the test unless call ends when its ctx does.
-func endsWith(t *testing.T, call func(ctx context.Context) error) {
-	t.Helper()
-	for _, end := range []error{context.DeadlineExceeded, context.Canceled} {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		if end == context.Canceled {
-			ctx, cancel = context.WithCancel(t.Context())
-			time.AfterFunc(50*time.Millisecond, cancel)
-		}
-		start := time.Now()
-		err := call(ctx)
-		took := time.Since(start)
-		cancel()
-		only(t, err, end)
-		require.Less(t, took, soon)
-	}
 }
 
 // slowCredential gives no token until release.
@@ -415,7 +340,7 @@ func TestSlowCredential(t *testing.T) {
 	first := make(chan error, 1)
 	go func() { first <- generate(context.Background()) }()
 	<-slow.asked
-	endsWith(t, generate)
+	kmstest.RequireEnds(t, generate)
 	close(slow.release)
 	require.NoError(t, <-first)
 	require.NoError(t, generate(t.Context()))
@@ -434,18 +359,18 @@ func TestCredentials(t *testing.T) {
 	c, err := azurekms.New(v.azure(t, failingCredential{failed}, retry), nil)
 	require.NoError(t, err)
 	_, err = c.GenerateDataKey(t.Context(), "photos", ec)
-	only(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	require.ErrorIs(t, err, failed)
 
 	// A token that Azure does not take, and then one that it does.
 	c = v.client(t, nil)
-	for op, call := range operations(t, c) {
+	for op, call := range kmstest.Operations(t, c, "photos", ec) {
 		stale := staleCredential{v, new(atomic.Bool)}
 		c, err := azurekms.New(v.azure(t, stale, retry), nil)
 		require.NoError(t, err)
 		stale.on.Store(true)
 		_, err = c.GenerateDataKey(t.Context(), "photos", ec)
-		only(t, err, kms.ErrDenied)
+		kmstest.RequireKind(t, err, kms.ErrDenied)
 		require.NotContains(t, fmt.Sprintf("%v %+v", err, err), "the stale token")
 		stale.on.Store(false)
 		_, err = c.GenerateDataKey(t.Context(), "photos", ec)
@@ -472,7 +397,7 @@ func TestKeyIDs(t *testing.T) {
 	c := v.client(t, nil)
 	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
 	require.NoError(t, err)
-	v.asked()
+	v.Asked()
 	for _, id := range []string{
 		"", "/", "photos/", "/photos", "photos//1", "photos/1/unwrapkey", "..", "../secrets/x", "photos/..", "photos/../x", "photos?x=1", "photos#",
 		"photos%2f1", "photos 1", "photos\n", "фото", "photos_1", strings.Repeat("x", 128), "photos/" + strings.Repeat("x", 65),
@@ -481,11 +406,11 @@ func TestKeyIDs(t *testing.T) {
 		"transit/keys/photos", "arn:aws:kms:us-east-1:111122223333:key/1234abcd",
 	} {
 		_, err := c.GenerateDataKey(t.Context(), id, ec)
-		only(t, err, kms.ErrNotFound)
+		kmstest.RequireKind(t, err, kms.ErrNotFound)
 		_, err = c.Decrypt(t.Context(), id, k.Ciphertext, ec)
-		only(t, err, kms.ErrNotFound)
+		kmstest.RequireKind(t, err, kms.ErrNotFound)
 	}
-	require.Empty(t, v.asked())
+	require.Empty(t, v.Asked())
 }
 
 // TestVaults: the same name and version in two vaults, as after a restore.
@@ -499,10 +424,10 @@ func TestVaults(t *testing.T) {
 
 	c := restored.client(t, nil)
 	_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
-	only(t, err, kms.ErrNotFound)
+	kmstest.RequireKind(t, err, kms.ErrNotFound)
 	require.Contains(t, err.Error(), host)
 	_, err = c.GenerateDataKey(t.Context(), k.KeyID, ec)
-	only(t, err, kms.ErrNotFound)
+	kmstest.RequireKind(t, err, kms.ErrNotFound)
 
 	c = restored.client(t, &azurekms.Options{FormerVaults: []string{"https://" + strings.ToUpper(host) + "/"}})
 	p, err := c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
@@ -512,7 +437,7 @@ func TestVaults(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, restored.id("photos", versionOf(k.KeyID)), fresh.KeyID, "new objects name the new vault")
 	_, err = c.Decrypt(t.Context(), strings.Replace(k.KeyID, host, "third.vault.azure.net", 1), k.Ciphertext, ec)
-	only(t, err, kms.ErrNotFound)
+	kmstest.RequireKind(t, err, kms.ErrNotFound)
 }
 
 func TestArguments(t *testing.T) {
@@ -528,7 +453,7 @@ func TestArguments(t *testing.T) {
 	// An algorithm that the key is not for.
 	v := newPhotos(t)
 	_, err = v.client(t, algorithms["A256KW"]).GenerateDataKey(t.Context(), "photos", ec)
-	only(t, err, kms.ErrInvalid)
+	kmstest.RequireKind(t, err, kms.ErrInvalid)
 }
 
 // TestBothAlgorithms: data keys of one are decrypted by a client for the other, as
@@ -564,7 +489,7 @@ func TestCiphertext(t *testing.T) {
 		return slices.Concat([]byte{form, algorithm, byte(len(version))}, []byte(version), []byte{byte(len(wrapped) >> 8), byte(len(wrapped))}, wrapped, sealed)
 	}
 	require.Equal(t, k.Ciphertext, part(1, 1, version, wrapped, sealed))
-	v.asked()
+	v.Asked()
 	for name, data := range map[string][]byte{
 		"another format":        part(2, 1, version, wrapped, sealed),
 		"no algorithm":          part(1, 0, version, wrapped, sealed),
@@ -576,8 +501,8 @@ func TestCiphertext(t *testing.T) {
 		"more behind":           part(1, 1, version, wrapped, append(slices.Clone(sealed), 0)),
 	} {
 		_, err := c.Decrypt(t.Context(), k.KeyID, data, ec)
-		only(t, err, kms.ErrCiphertext)
-		require.Empty(t, v.asked(), name)
+		kmstest.RequireKind(t, err, kms.ErrCiphertext)
+		require.Empty(t, v.Asked(), name)
 	}
 	// What is asked of Azure, and refused there.
 	for name, data := range map[string][]byte{
@@ -590,13 +515,13 @@ func TestCiphertext(t *testing.T) {
 			id, kind = k.KeyID, kms.ErrCiphertext
 		}
 		_, err := c.Decrypt(t.Context(), id, data, ec)
-		only(t, err, kind)
+		kmstest.RequireKind(t, err, kind)
 	}
 	// Two data keys, and their halves exchanged.
 	other, err := c.GenerateDataKey(t.Context(), "photos", ec)
 	require.NoError(t, err)
 	_, err = c.Decrypt(t.Context(), k.KeyID, part(1, 1, version, wrapped, other.Ciphertext[37+256:]), ec)
-	only(t, err, kms.ErrCiphertext)
+	kmstest.RequireKind(t, err, kms.ErrCiphertext)
 }
 
 // TestRoles: the client asks for what the documentation's roles allow.
@@ -605,10 +530,10 @@ func TestRoles(t *testing.T) {
 	c := v.client(t, nil)
 	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
 	require.NoError(t, err)
-	require.Equal(t, []string{"wrapkey photos"}, v.asked())
+	require.Equal(t, []string{"wrapkey photos"}, v.Asked())
 	_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
 	require.NoError(t, err)
-	require.Equal(t, []string{"unwrapkey photos/" + versionOf(k.KeyID)}, v.asked())
+	require.Equal(t, []string{"unwrapkey photos/" + versionOf(k.KeyID)}, v.Asked())
 }
 
 // TestSameKey: the versions of a key are one key, and names have no case.
@@ -667,11 +592,11 @@ func TestRotationLocksNothingOut(t *testing.T) {
 			_, err = reader.Decrypt(t.Context(), obj, env)
 			require.NoError(t, err, "%s opens %s", keyID, env.KeyID())
 		}
-		v.asked()
+		v.Asked()
 		_, err = reader.Decrypt(t.Context(), obj, foreign)
 		require.ErrorIs(t, err, sse.ErrKey)
 		require.ErrorContains(t, err, foreign.KeyID())
-		require.Empty(t, v.asked(), "Azure was asked")
+		require.Empty(t, v.Asked(), "Azure was asked")
 	}
 }
 
@@ -730,9 +655,9 @@ func TestSSE(t *testing.T) {
 				{func(on bool) { v.keys["photos"].disabled = on }, kms.ErrDisabled},
 				{func(on bool) { v.denied["unwrapkey"] = on }, kms.ErrDenied},
 				{func(on bool) {
-					v.fault = nil
+					v.Repair()
 					if on {
-						v.fault = azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", "")
+						v.Fail("", azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", ""))
 					}
 				}, kms.ErrUnavailable},
 			} {

@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -27,7 +26,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/azurekms"
+	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
 const host = "photos.vault.azure.net" // the vault's name in the ids of keys
@@ -35,17 +36,18 @@ const host = "photos.vault.azure.net" // the vault's name in the ids of keys
 // vault is a Key Vault, or a Managed HSM, that speaks the service's wire, over TLS
 // and with its challenge for a token. Keys wrap as they do there.
 type vault struct {
-	host    string
-	server  *httptest.Server
-	closing chan struct{}
+	*kmstest.Gate // of operations, named by operation, key and version
+	host          string
+	server        *httptest.Server
 
-	mu       sync.Mutex
-	keys     map[string]*key
-	denied   map[string]bool // operations
-	fault    http.HandlerFunc
-	requests []string // operation, name and version
-	token    string
+	mu     sync.Mutex
+	keys   map[string]*key
+	denied map[string]bool // operations
+	token  string
 }
+
+// azureName has Azure's names of operations.
+var azureName = map[kms.Operation]string{kms.OpGenerateDataKey: "wrapkey", kms.OpDecrypt: "unwrapkey"}
 
 type key struct {
 	versions []version
@@ -74,9 +76,10 @@ var rsaKeys = sync.OnceValue(func() []*rsa.PrivateKey {
 
 func newVault(t testing.TB) *vault {
 	t.Helper()
-	v := &vault{host: host, closing: make(chan struct{}), keys: make(map[string]*key), denied: make(map[string]bool), token: "the token"}
-	v.server = httptest.NewTLSServer(v)
-	t.Cleanup(func() { close(v.closing); v.server.Close() })
+	v := &vault{host: host, keys: make(map[string]*key), denied: make(map[string]bool), token: "the token"}
+	v.Gate = kmstest.NewGate(http.HandlerFunc(v.serve), v.operation)
+	v.server = httptest.NewTLSServer(v.Gate)
+	t.Cleanup(func() { v.Close(); v.server.Close() })
 	return v
 }
 
@@ -113,27 +116,6 @@ func (v *vault) set(change func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	change()
-}
-
-// fail has every request answered by fault; nil ends that.
-func (v *vault) fail(fault http.HandlerFunc) { v.set(func() { v.fault = fault }) }
-
-// asked returns the operations since the last call of asked.
-func (v *vault) asked() []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	requests := v.requests
-	v.requests = nil
-	return requests
-}
-
-// stall does not answer until the caller goes away.
-func (v *vault) stall(_ http.ResponseWriter, r *http.Request) {
-	io.Copy(io.Discard, r.Body) // or the server does not see it go
-	select {
-	case <-r.Context().Done():
-	case <-v.closing:
-	}
 }
 
 // credential gives the token of the vault.
@@ -184,49 +166,43 @@ func azureError(status int, code, inner, message string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { reply(w, status, map[string]any{"error": e}) }
 }
 
-// says returns a fault: that status and that body.
-func says(status int, body string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(status)
-		io.WriteString(w, body)
+// operation names a request that has the token: "wrapkey photos/1".
+func (v *vault) operation(r *http.Request) string {
+	op, name, id, ok := parse(r)
+	if !ok || !v.authorized(r) {
+		return ""
 	}
+	return strings.TrimSuffix(op+" "+name+"/"+id, "/")
 }
 
-// drop closes the connection in place of an answer, or after half of one.
-func drop(half bool) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			panic(err)
-		}
-		if half {
-			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"kid\":\"https://")
-		}
-		conn.Close()
-	}
-}
-
-func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// authorized reports whether a request has the token.
+func (v *vault) authorized(r *http.Request) bool {
 	v.mu.Lock()
-	fault, token := v.fault, v.token
-	v.mu.Unlock()
-	if r.Header.Get("Authorization") != "Bearer "+token {
-		w.Header().Set("WWW-Authenticate", `Bearer authorization="https://login.example/00000000-0000-0000-0000-000000000000", resource="https://vault.azure.net"`)
-		azureError(http.StatusUnauthorized, "Unauthorized", "", "AKV10000: Request is missing a Bearer or PoP token.")(w, r)
-		return
-	}
+	defer v.mu.Unlock()
+	return r.Header.Get("Authorization") == "Bearer "+v.token
+}
+
+// parse takes the path of a request for an operation apart.
+func parse(r *http.Request) (op, name, id string, ok bool) {
 	parts := strings.Split(r.URL.Path, "/") // "", "keys", name, perhaps version, operation
 	if len(parts) == 4 {
 		parts = slices.Insert(parts, 3, "")
 	}
 	if len(parts) != 5 || parts[1] != "keys" || r.Method != http.MethodPost || r.URL.Query().Get("api-version") == "" {
-		http.NotFound(w, r)
+		return "", "", "", false
+	}
+	return parts[4], parts[2], parts[3], true
+}
+
+func (v *vault) serve(w http.ResponseWriter, r *http.Request) {
+	if !v.authorized(r) {
+		w.Header().Set("WWW-Authenticate", `Bearer authorization="https://login.example/00000000-0000-0000-0000-000000000000", resource="https://vault.azure.net"`)
+		azureError(http.StatusUnauthorized, "Unauthorized", "", "AKV10000: Request is missing a Bearer or PoP token.")(w, r)
 		return
 	}
-	name, id, op := parts[2], parts[3], parts[4]
-	v.set(func() { v.requests = append(v.requests, strings.TrimSuffix(op+" "+name+"/"+id, "/")) })
-	if fault != nil {
-		fault(w, r)
+	op, name, id, ok := parse(r)
+	if !ok {
+		http.NotFound(w, r)
 		return
 	}
 	var in struct{ Alg, Value string }

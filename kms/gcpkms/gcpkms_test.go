@@ -33,10 +33,8 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-const (
-	moment = 50 * time.Millisecond // until a ctx, or a limit of Google's client, ends
-	soon   = 20 * time.Second      // until a call ends then: less than it would take otherwise, if not for ever
-)
+// moment is until a ctx, or a limit of the vendor\'s client, ends.
+const moment = 50 * time.Millisecond
 
 func newServer(t testing.TB) *gcpkmstest.Server {
 	t.Helper()
@@ -127,18 +125,6 @@ func TestClient(t *testing.T) {
 			Stall:  func(*testing.T) { s.Intercept(stall) },
 		}
 	})
-}
-
-// isKind fails the test unless err is of that kind and of no other; nil is none.
-func isKind(t *testing.T, err, kind error) {
-	t.Helper()
-	require.Error(t, err)
-	for _, k := range []error{
-		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid,
-		kms.ErrUnavailable, context.Canceled, context.DeadlineExceeded,
-	} {
-		require.Equal(t, k == kind, errors.Is(err, k), "%v is %v", err, k)
-	}
 }
 
 // errNoKind stands, in tests, for an error that is of none of the kinds.
@@ -288,10 +274,10 @@ func TestFaults(t *testing.T) {
 					require.NoError(t, err)
 					return
 				case errNoKind:
-					isKind(t, err, nil)
+					kmstest.RequireKind(t, err, nil)
 					require.NotContains(t, err.Error(), "%!", "its text")
 				default:
-					isKind(t, err, kind)
+					kmstest.RequireKind(t, err, kind)
 				}
 				if c.code != codes.OK {
 					require.Equal(t, c.code, status.Code(err), "%v", err)
@@ -315,7 +301,7 @@ func TestGarbage(t *testing.T) {
 	defer web.Close()
 	client := newClient(t, s, option.WithEndpoint(web.Listener.Addr().String()))
 	_, err := client.GenerateDataKey(t.Context(), keyID, nil)
-	isKind(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 }
 
 // failing are credentials that cannot be had.
@@ -332,7 +318,7 @@ func TestNoCredentials(t *testing.T) {
 	s := newServer(t)
 	client := newClient(t, s, option.WithGRPCDialOption(grpc.WithPerRPCCredentials(failing{errors.New("no answer of the metadata server")})))
 	_, err := client.GenerateDataKey(t.Context(), s.CreateKey("photos"), nil)
-	isKind(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	require.ErrorContains(t, err, "no answer of the metadata server")
 }
 
@@ -375,14 +361,14 @@ func TestCiphertextFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			plaintext, err := client.Decrypt(t.Context(), c.keyID, c.ciphertext, c.ec)
-			isKind(t, err, kms.ErrCiphertext)
+			kmstest.RequireKind(t, err, kms.ErrCiphertext)
 			require.Nil(t, plaintext)
 		})
 	}
 	// A version is a key's generation: where one is disabled the others go on.
 	s.SetState(keyID+"/cryptoKeyVersions/1", kmspb.CryptoKeyVersion_DISABLED)
 	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
-	isKind(t, err, kms.ErrDisabled)
+	kmstest.RequireKind(t, err, kms.ErrDisabled)
 	_, err = client.Decrypt(t.Context(), keyID, rotated.Ciphertext, ec)
 	require.NoError(t, err)
 }
@@ -421,10 +407,10 @@ func TestCleared(t *testing.T) {
 	client, err := gcpkms.New(s)
 	require.NoError(t, err)
 	_, err = client.Decrypt(t.Context(), gcpkmstest.KeyRing+"/cryptoKeys/a", []byte("x"), nil)
-	isKind(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	require.Equal(t, make([]byte, 32), s.decrypt.Plaintext)
 	_, err = client.GenerateDataKey(t.Context(), gcpkmstest.KeyRing+"/cryptoKeys/a", nil)
-	isKind(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	require.NotZero(t, s.copied)
 	require.Equal(t, make([]byte, 32), s.sent)
 }
@@ -454,11 +440,6 @@ func (s *stub) Decrypt(context.Context, *kmspb.DecryptRequest, ...gax.CallOption
 	return s.decrypt, nil
 }
 
-// late is a ctx that is about to end: its deadline has passed.
-type late struct{ context.Context }
-
-func (late) Deadline() (time.Time, bool) { return time.Unix(1, 0), true }
-
 // TestEndOfContext: whatever was answered meanwhile, ctx has ended; and where it has
 // not, no error says so.
 func TestEndOfContext(t *testing.T) {
@@ -468,27 +449,27 @@ func TestEndOfContext(t *testing.T) {
 	client, err := gcpkms.New(s)
 	require.NoError(t, err)
 	_, err = client.GenerateDataKey(ctx, keyID, nil)
-	isKind(t, err, context.Canceled)
+	kmstest.RequireKind(t, err, context.Canceled)
 	require.ErrorContains(t, err, "PermissionDenied")
 	_, err = client.GenerateDataKey(ctx, keyID, nil)
-	isKind(t, err, context.Canceled)
+	kmstest.RequireKind(t, err, context.Canceled)
 	_, err = client.Decrypt(ctx, keyID, []byte("x"), nil)
-	isKind(t, err, context.Canceled)
+	kmstest.RequireKind(t, err, context.Canceled)
 	require.Equal(t, 1, s.calls, "nothing is asked after the end of ctx")
 
-	_, err = client.GenerateDataKey(late{t.Context()}, keyID, nil)
-	isKind(t, err, context.DeadlineExceeded)
+	_, err = client.GenerateDataKey(kmstest.Late(t.Context()), keyID, nil)
+	kmstest.RequireKind(t, err, context.DeadlineExceeded)
 	s.err = context.Canceled
 	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	isKind(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	s.err = errors.New("unheard")
 	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	isKind(t, err, nil)
+	kmstest.RequireKind(t, err, nil)
 	require.ErrorIs(t, err, s.err)
 
 	calls := s.calls
 	_, err = client.Decrypt(t.Context(), keyID, nil, nil)
-	isKind(t, err, kms.ErrCiphertext)
+	kmstest.RequireKind(t, err, kms.ErrCiphertext)
 	require.Equal(t, calls, s.calls, "an empty ciphertext is not sent")
 }
 
@@ -513,7 +494,7 @@ func TestRetries(t *testing.T) {
 	require.EqualValues(t, 3, calls.Load())
 	s.SetState(keyID, kmspb.CryptoKeyVersion_DISABLED)
 	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	isKind(t, err, kms.ErrDisabled)
+	kmstest.RequireKind(t, err, kms.ErrDisabled)
 	require.EqualValues(t, 4, calls.Load(), "a refusal is not tried again")
 }
 
@@ -532,24 +513,10 @@ func TestSlow(t *testing.T) {
 			defer c.Close()
 			client, err := gcpkms.New(c)
 			require.NoError(t, err)
-			k, err := client.GenerateDataKey(t.Context(), keyID, nil)
-			require.NoError(t, err)
+			operations := kmstest.Operations(t, client, keyID, nil)
 			fault(s)
-			for _, call := range []func(context.Context) error{
-				func(ctx context.Context) error { _, err := client.GenerateDataKey(ctx, keyID, nil); return err },
-				func(ctx context.Context) error {
-					_, err := client.Decrypt(ctx, keyID, k.Ciphertext, nil)
-					return err
-				},
-			} {
-				start := time.Now()
-				ctx, cancel := context.WithTimeout(t.Context(), moment)
-				isKind(t, call(ctx), context.DeadlineExceeded)
-				cancel()
-				ctx, cancel = context.WithCancel(t.Context())
-				time.AfterFunc(moment, cancel)
-				isKind(t, call(ctx), context.Canceled)
-				require.Less(t, time.Since(start), soon)
+			for _, call := range operations {
+				kmstest.RequireEnds(t, call)
 			}
 		})
 	}
@@ -564,7 +531,7 @@ func TestSlow(t *testing.T) {
 			client, err := gcpkms.New(c)
 			require.NoError(t, err)
 			_, err = client.GenerateDataKey(t.Context(), s.CreateKey("photos"), nil)
-			isKind(t, err, kms.ErrUnavailable)
+			kmstest.RequireKind(t, err, kms.ErrUnavailable)
 		}
 	})
 }
@@ -572,7 +539,7 @@ func TestSlow(t *testing.T) {
 // TestNames: what is no key's name is not sent.
 func TestNames(t *testing.T) {
 	_, err := gcpkms.New(nil)
-	isKind(t, err, kms.ErrInvalid)
+	kmstest.RequireKind(t, err, kms.ErrInvalid)
 	s := newServer(t)
 	keyID := s.CreateKey("photos")
 	client := newClient(t, s)
@@ -586,17 +553,17 @@ func TestNames(t *testing.T) {
 		"gcp-kms://" + keyID, "/" + keyID, strings.Replace(keyID, "global", "", 1), strings.ToLower(keyID), keyID + "\xff",
 	} {
 		_, err := client.GenerateDataKey(t.Context(), name, nil)
-		isKind(t, err, kms.ErrInvalid)
+		kmstest.RequireKind(t, err, kms.ErrInvalid)
 		_, err = client.Decrypt(t.Context(), name, []byte("x"), nil)
-		isKind(t, err, kms.ErrInvalid)
+		kmstest.RequireKind(t, err, kms.ErrInvalid)
 	}
 	require.Zero(t, calls.Load())
 	_, err = client.GenerateDataKey(t.Context(), keyID, kms.Context{"too long": strings.Repeat("x", 64<<10)})
-	isKind(t, err, kms.ErrInvalid)
+	kmstest.RequireKind(t, err, kms.ErrInvalid)
 	k, err := client.GenerateDataKey(t.Context(), keyID, kms.Context{"not UTF-8": "\xff"})
 	require.NoError(t, err)
 	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, kms.Context{"not UTF-8": "\xfe"})
-	isKind(t, err, kms.ErrCiphertext)
+	kmstest.RequireKind(t, err, kms.ErrCiphertext)
 }
 
 // TestREST: Google's client over REST, whose errors are others.
@@ -652,32 +619,32 @@ func TestREST(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, k.Plaintext(), plaintext)
 	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, nil)
-	isKind(t, err, kms.ErrCiphertext)
+	kmstest.RequireKind(t, err, kms.ErrCiphertext)
 	_, err = client.GenerateDataKey(t.Context(), gcpkmstest.KeyRing+"/cryptoKeys/unknown", nil)
-	isKind(t, err, kms.ErrNotFound)
+	kmstest.RequireKind(t, err, kms.ErrNotFound)
 	for state, kind := range map[gcpkmstest.State]error{
 		kmspb.CryptoKeyVersion_DISABLED: kms.ErrDisabled, kmspb.CryptoKeyVersion_DESTROY_SCHEDULED: kms.ErrPendingDeletion,
 	} {
 		s.SetState(keyID, state)
 		_, err = client.GenerateDataKey(t.Context(), keyID, ec)
-		isKind(t, err, kind)
+		kmstest.RequireKind(t, err, kind)
 		_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
-		isKind(t, err, kind)
+		kmstest.RequireKind(t, err, kind)
 	}
 	s.Deny("rest", "Encrypt")
 	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	isKind(t, err, kms.ErrDenied)
+	kmstest.RequireKind(t, err, kms.ErrDenied)
 	for code, kind := range map[int]error{429: kms.ErrUnavailable, 500: kms.ErrUnavailable, 502: kms.ErrUnavailable, 503: kms.ErrUnavailable, 401: kms.ErrDenied} {
 		handler.Store(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
 		_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-		isKind(t, err, kind)
+		kmstest.RequireKind(t, err, kind)
 	}
 	handler.Store(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	isKind(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	web.Close()
 	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	isKind(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 	_, network := errors.AsType[net.Error](err)
 	require.True(t, network, "%v", err)
 }

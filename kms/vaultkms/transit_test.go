@@ -30,6 +30,7 @@ import (
 	vault "github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/kms/vaultkms"
 )
 
@@ -83,9 +84,11 @@ func onEach(t *testing.T, test func(t *testing.T, s *server)) {
 // server is an engine behind a gate, with a namespace of its own in which Transit
 // is mounted at "transit".
 type server struct {
-	*gate
-	vault     *vault.Client // may do everything
-	namespace string
+	*kmstest.Gate // of requests, named by method and path
+	engine        http.Handler
+	url           string
+	vault         *vault.Client // may do everything
+	namespace     string
 }
 
 var namespaces atomic.Int64
@@ -105,11 +108,10 @@ func newTransit(t testing.TB) *server {
 
 func newServer(t testing.TB, engine http.Handler) *server {
 	t.Helper()
-	g := &gate{engine: engine, closing: make(chan struct{})}
+	g := kmstest.NewGate(engine, func(r *http.Request) string { return r.Method + " " + strings.TrimPrefix(r.URL.Path, "/v1/") })
 	h := httptest.NewServer(g)
-	t.Cleanup(func() { close(g.closing); h.Close() })
-	g.url = h.URL
-	s := &server{gate: g, namespace: fmt.Sprintf("test-%d", namespaces.Add(1))}
+	t.Cleanup(func() { g.Close(); h.Close() })
+	s := &server{Gate: g, engine: engine, url: h.URL, namespace: fmt.Sprintf("test-%d", namespaces.Add(1))}
 	s.vault = s.newVault(t)
 	s.mount(t, "transit")
 	return s
@@ -159,88 +161,10 @@ func (s *server) deleteKey(t testing.TB, name string) {
 	require.NoError(t, err)
 }
 
-// gate stands before an engine: it records requests, and answers in its place.
-type gate struct {
-	engine  http.Handler
-	url     string
-	closing chan struct{}
-
-	mu       sync.Mutex
-	fault    http.HandlerFunc // of paths that contain faultAt
-	faultAt  string
-	requests []string // method, path and namespace
-}
-
-func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path := strings.TrimPrefix(r.URL.Path, "/v1/")
-	g.mu.Lock()
-	g.requests = append(g.requests, r.Method+" "+path)
-	fault := g.fault
-	if !strings.Contains(path, g.faultAt) {
-		fault = nil
-	}
-	g.mu.Unlock()
-	if fault != nil {
-		fault(w, r)
-		return
-	}
-	g.engine.ServeHTTP(w, r)
-}
-
-// fail has requests whose paths contain at answered by fault; nil ends that.
-func (g *gate) fail(at string, fault http.HandlerFunc) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.faultAt, g.fault = at, fault
-}
-
-func (g *gate) repair() { g.fail("", nil) }
-
-// asked returns the requests since the last call of asked.
-func (g *gate) asked() []string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	requests := g.requests
-	g.requests = nil
-	return requests
-}
-
-// stall does not answer until the caller goes away.
-func (g *gate) stall(_ http.ResponseWriter, r *http.Request) {
-	io.Copy(io.Discard, r.Body) // or the server does not see it go
-	select {
-	case <-r.Context().Done():
-	case <-g.closing:
-	}
-}
-
-// answer returns a fault: that status and that body.
-func answer(status int, body string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		io.WriteString(w, body)
-	}
-}
-
 // vaultError returns a fault: an error as Vault words it.
 func vaultError(status int, text string) http.HandlerFunc {
 	body, _ := json.Marshal(map[string]any{"errors": []string{text}})
-	return answer(status, string(body))
-}
-
-// drop closes the connection in place of an answer, or after half of one.
-func drop(half bool) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			panic(err)
-		}
-		if half {
-			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"data\":{\"derived\":true,\"ciph")
-		}
-		conn.Close()
-	}
+	return kmstest.Answer(status, string(body))
 }
 
 // fakeTransit speaks as much of Transit as these tests need, and the soft deletion

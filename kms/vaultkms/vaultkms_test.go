@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -27,9 +28,6 @@ const photos = "transit/keys/photos"
 
 var ec = kms.Context{"blobseal:object": "photos/cat.jpg"}
 
-// soon is until a call ends after its ctx: less than it would take otherwise.
-const soon = 20 * time.Second
-
 func TestConformance(t *testing.T) {
 	onEach := func(t *testing.T, newServer func(testing.TB) *server) {
 		kmstest.Run(t, func(t *testing.T) kmstest.Subject {
@@ -38,9 +36,9 @@ func TestConformance(t *testing.T) {
 			s.createKey(t, "other")
 			subject := kmstest.Subject{
 				Client: s.client(t), KeyID: photos, Alias: "photos", OtherKeyID: "transit/keys/other", UnknownKeyID: "transit/keys/none",
-				Break:  func(*testing.T) { s.fail("", vaultError(http.StatusServiceUnavailable, "Vault is sealed")) },
-				Repair: func(*testing.T) { s.repair() },
-				Stall:  func(*testing.T) { s.fail("", s.stall) },
+				Break:  func(*testing.T) { s.Fail("", vaultError(http.StatusServiceUnavailable, "Vault is sealed")) },
+				Repair: func(*testing.T) { s.Repair() },
+				Stall:  func(*testing.T) { s.Fail("", s.Stall) },
 			}
 			if _, ok := s.engine.(*fakeTransit); ok { // as OpenBao has it, and Vault has not
 				subject.ScheduleDeletion = func(t *testing.T) { s.write(t, photos+"/soft-delete", nil) }
@@ -57,27 +55,13 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// operations are both operations with the key photos, each with the path of its
-// request.
+// operations are both operations with the key photos, by the paths of their requests.
 func operations(t testing.TB, c *vaultkms.Client) map[string]func(ctx context.Context) error {
 	t.Helper()
-	k, err := c.GenerateDataKey(t.Context(), photos, ec)
-	require.NoError(t, err)
+	ops := kmstest.Operations(t, c, photos, ec)
 	return map[string]func(ctx context.Context) error{
-		"transit/datakey/plaintext/photos": func(ctx context.Context) error {
-			k, err := c.GenerateDataKey(ctx, photos, ec)
-			if (k == nil) != (err != nil) {
-				return fmt.Errorf("data key %v beside the error %v", k, err)
-			}
-			return err
-		},
-		"transit/decrypt/photos": func(ctx context.Context) error {
-			p, err := c.Decrypt(ctx, photos, k.Ciphertext, ec)
-			if (p == nil) != (err != nil) {
-				return fmt.Errorf("plaintext beside the error %v", err)
-			}
-			return err
-		},
+		"transit/datakey/plaintext/photos": ops[kms.OpGenerateDataKey],
+		"transit/decrypt/photos":           ops[kms.OpDecrypt],
 	}
 }
 
@@ -122,14 +106,14 @@ func TestKeyThatIsNotDerived(t *testing.T) {
 		c := s.client(t)
 		k, err := c.GenerateDataKey(t.Context(), "photos", ec)
 		require.NoError(t, err)
-		s.asked()
+		s.Asked()
 		dk, err := c.GenerateDataKey(t.Context(), "plain", ec)
 		require.ErrorIs(t, err, kms.ErrInvalid)
 		require.Nil(t, dk)
 		require.ErrorContains(t, err, "derived=true", "what to do")
 		_, err = c.Decrypt(t.Context(), "transit/keys/plain", k.Ciphertext, ec)
 		require.ErrorIs(t, err, kms.ErrInvalid)
-		require.Equal(t, []string{"GET transit/keys/plain", "GET transit/keys/plain"}, s.asked(), "the key is not used")
+		require.Equal(t, []string{"GET transit/keys/plain", "GET transit/keys/plain"}, s.Asked(), "the key is not used")
 
 		// Another key under the name: known at once where it fails ...
 		s.deleteKey(t, "photos")
@@ -152,10 +136,10 @@ func TestAgeOfTheCheck(t *testing.T) {
 		for range 3 {
 			require.NoError(t, use())
 		}
-		require.Equal(t, 1, count(s.asked(), "GET "+photos))
+		require.Equal(t, 1, count(s.Asked(), "GET "+photos))
 		now = now.Add(5*time.Minute - 1)
 		require.NoError(t, use())
-		require.Equal(t, 0, count(s.asked(), "GET "+photos))
+		require.Equal(t, 0, count(s.Asked(), "GET "+photos))
 		s.deleteKey(t, "photos")
 		s.write(t, "transit/keys/photos", nil)
 		now = now.Add(1)
@@ -236,10 +220,10 @@ func TestSoftDeleted(t *testing.T) {
 	ops := operations(t, mustCreate(t, s))
 	s.write(t, photos+"/soft-delete", nil)
 	for path, op := range ops {
-		only(t, op(t.Context()), kms.ErrPendingDeletion)
-		s.asked()
-		only(t, op(t.Context()), kms.ErrPendingDeletion)
-		require.Equal(t, []string{"GET " + photos}, s.asked(), path)
+		kmstest.RequireKind(t, op(t.Context()), kms.ErrPendingDeletion)
+		s.Asked()
+		kmstest.RequireKind(t, op(t.Context()), kms.ErrPendingDeletion)
+		require.Equal(t, []string{"GET " + photos}, s.Asked(), path)
 	}
 }
 
@@ -261,15 +245,15 @@ func TestDenied(t *testing.T) {
 			} {
 				for _, at := range []string{path, photos} { // the operation's path, and the check's
 					require.NoError(t, op(t.Context()))
-					s.fail(path, fault)
+					s.Fail(path, fault)
 					require.ErrorIs(t, op(t.Context()), kms.ErrDenied, "%s at %s", what, at)
-					s.fail(at, fault)
+					s.Fail(at, fault)
 					require.ErrorIs(t, op(t.Context()), kms.ErrDenied, "%s at %s", what, at)
-					s.repair()
+					s.Repair()
 				}
 			}
 		}
-		s.fail("transit/decrypt/photos", vaultError(http.StatusForbidden, "permission denied"))
+		s.Fail("transit/decrypt/photos", vaultError(http.StatusForbidden, "permission denied"))
 		require.NoError(t, ops["transit/datakey/plaintext/photos"](t.Context()), "who may only encrypt")
 	})
 }
@@ -297,65 +281,37 @@ func TestToken(t *testing.T) {
 }
 
 func TestUnavailable(t *testing.T) {
-	page := "<html><body>" + strings.Repeat("nginx ", 1000) + "</body></html>"
-	faults := map[string]http.HandlerFunc{
-		"throttled":                vaultError(http.StatusTooManyRequests, "request path \"transit/\": rate limit quota exceeded"),
-		"lagging replica":          vaultError(http.StatusPreconditionFailed, "required index state not present"),
-		"internal error":           vaultError(http.StatusInternalServerError, "internal error"),
-		"sealed":                   vaultError(http.StatusServiceUnavailable, "Vault is sealed"),
-		"gateway":                  answer(http.StatusBadGateway, page),
-		"not found by a proxy":     answer(http.StatusNotFound, page),
-		"bad request by a proxy":   answer(http.StatusBadRequest, page),
-		"forbidden by a proxy":     answer(http.StatusForbidden, page),
-		"redirected to a login":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", http.StatusSeeOther) },
-		"connection dropped":       drop(false),
-		"answer cut":               drop(true),
-		"garbage":                  answer(http.StatusOK, page),
-		"no answer":                answer(http.StatusOK, ""),
-		"no content":               answer(http.StatusNoContent, ""),
-		"nothing":                  answer(http.StatusOK, `{}`),
-		"null":                     answer(http.StatusOK, `null`),
-		"no data":                  answer(http.StatusOK, `{"request_id":"1","data":null}`),
-		"other data":               answer(http.StatusOK, `{"request_id":"1","data":{"ciphertext":1,"plaintext":[],"derived":"yes"}}`),
-		"a plaintext not base64":   answer(http.StatusOK, `{"request_id":"1","data":{"plaintext":"?","ciphertext":"vault:v1:AAAA"}}`),
-		"a ciphertext of no form":  answer(http.StatusOK, `{"data":{"ciphertext":"AAAA"}}`),
-		"a wrapped response":       answer(http.StatusOK, `{"data":null,"wrap_info":{"token":"s.wrapped","ttl":60}}`),
-		"an object without errors": answer(http.StatusInternalServerError, `{}`),
-	}
+	faults := kmstest.Outages()
+	maps.Copy(faults, map[string]http.HandlerFunc{
+		"throttled":               vaultError(http.StatusTooManyRequests, "request path \"transit/\": rate limit quota exceeded"),
+		"lagging replica":         vaultError(http.StatusPreconditionFailed, "required index state not present"),
+		"internal error":          vaultError(http.StatusInternalServerError, "internal error"),
+		"sealed":                  vaultError(http.StatusServiceUnavailable, "Vault is sealed"),
+		"no data":                 kmstest.Answer(http.StatusOK, `{"request_id":"1","data":null}`),
+		"other data":              kmstest.Answer(http.StatusOK, `{"request_id":"1","data":{"ciphertext":1,"plaintext":[],"derived":"yes"}}`),
+		"a plaintext not base64":  kmstest.Answer(http.StatusOK, `{"request_id":"1","data":{"plaintext":"?","ciphertext":"vault:v1:AAAA"}}`),
+		"a ciphertext of no form": kmstest.Answer(http.StatusOK, `{"data":{"ciphertext":"AAAA"}}`),
+		"a wrapped response":      kmstest.Answer(http.StatusOK, `{"data":null,"wrap_info":{"token":"s.wrapped","ttl":60}}`),
+	})
 	onEach(t, func(t *testing.T, s *server) {
 		for path, op := range operations(t, mustCreate(t, s)) {
 			for name, fault := range faults {
 				t.Run(name+" at "+path, func(t *testing.T) {
 					require.NoError(t, op(t.Context()))
-					s.fail(path, fault)
+					s.Fail(path, fault)
 					err := op(t.Context())
-					only(t, err, kms.ErrUnavailable)
+					kmstest.RequireKind(t, err, kms.ErrUnavailable)
 					require.Less(t, len(err.Error()), 500, "%v", err)
 					require.NotContains(t, err.Error(), "\n")
 					// The check comes first now, and meets the same.
-					s.fail(photos, fault)
-					only(t, op(t.Context()), kms.ErrUnavailable)
-					s.repair()
+					s.Fail(photos, fault)
+					kmstest.RequireKind(t, op(t.Context()), kms.ErrUnavailable)
+					s.Repair()
 					require.NoError(t, op(t.Context()), "after the fault")
 				})
 			}
 		}
 	})
-}
-
-// only fails the test unless err is of that kind and of no other.
-func only(t *testing.T, err, kind error) {
-	t.Helper()
-	for _, k := range []error{
-		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid, kms.ErrUnavailable,
-		context.Canceled, context.DeadlineExceeded,
-	} {
-		if k == kind {
-			require.ErrorIs(t, err, k)
-		} else {
-			require.NotErrorIs(t, err, k)
-		}
-	}
 }
 
 func TestUnreachable(t *testing.T) {
@@ -368,7 +324,7 @@ func TestUnreachable(t *testing.T) {
 	c, err := vaultkms.New(v, nil)
 	require.NoError(t, err)
 	_, err = c.GenerateDataKey(t.Context(), "photos", ec)
-	only(t, err, kms.ErrUnavailable)
+	kmstest.RequireKind(t, err, kms.ErrUnavailable)
 }
 
 // TestDataKeyOfAnotherLength: what holds no data key is neither used nor shown.
@@ -377,17 +333,17 @@ func TestDataKeyOfAnotherLength(t *testing.T) {
 	for path, op := range operations(t, mustCreate(t, s)) {
 		for _, n := range []int{0, 1, 16, 31, 33, 64} {
 			plaintext := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("s"), n))
-			s.fail(path, answer(http.StatusOK, fmt.Sprintf(`{"data":{"ciphertext":"vault:v1:AAAA","plaintext":%q}}`, plaintext)))
+			s.Fail(path, kmstest.Answer(http.StatusOK, fmt.Sprintf(`{"data":{"ciphertext":"vault:v1:AAAA","plaintext":%q}}`, plaintext)))
 			err := op(t.Context())
 			if strings.Contains(path, "datakey") {
-				only(t, err, kms.ErrUnavailable)
+				kmstest.RequireKind(t, err, kms.ErrUnavailable)
 			} else {
-				only(t, err, kms.ErrCiphertext)
+				kmstest.RequireKind(t, err, kms.ErrCiphertext)
 			}
 			if n > 8 {
 				require.NotContains(t, err.Error(), plaintext[:8])
 			}
-			s.repair()
+			s.Repair()
 		}
 	}
 }
@@ -418,16 +374,16 @@ func TestRefusals(t *testing.T) {
 				op := ops[c.path]
 				if op == nil {
 					op = ops[decrypt]
-					s.fail(decrypt, vaultError(http.StatusServiceUnavailable, ""))
+					s.Fail(decrypt, vaultError(http.StatusServiceUnavailable, ""))
 					require.Error(t, op(t.Context())) // and the check is due
 				}
-				s.fail(c.path, vaultError(c.status, c.text))
+				s.Fail(c.path, vaultError(c.status, c.text))
 				err := op(t.Context())
-				only(t, err, c.kind)
+				kmstest.RequireKind(t, err, c.kind)
 				answer, ok := errors.AsType[*vault.ResponseError](err)
 				require.True(t, ok, "Vault's own error is there")
 				require.Equal(t, c.status, answer.StatusCode)
-				s.repair()
+				s.Repair()
 			})
 		}
 	})
@@ -444,13 +400,13 @@ func TestRetries(t *testing.T) {
 		for _, retries := range []int{0, 2} {
 			v.SetMaxRetries(retries)
 			require.NoError(t, op(t.Context()))
-			s.asked()
-			s.fail(path, vaultError(http.StatusServiceUnavailable, "Vault is sealed"))
+			s.Asked()
+			s.Fail(path, vaultError(http.StatusServiceUnavailable, "Vault is sealed"))
 			require.ErrorIs(t, op(t.Context()), kms.ErrUnavailable)
-			require.Equal(t, 1+retries, count(s.asked(), "PUT "+path))
+			require.Equal(t, 1+retries, count(s.Asked(), "PUT "+path))
 
 			var failures atomic.Int64
-			s.fail(path, func(w http.ResponseWriter, r *http.Request) {
+			s.Fail(path, func(w http.ResponseWriter, r *http.Request) {
 				if failures.Add(1) <= int64(retries) {
 					vaultError(http.StatusServiceUnavailable, "Vault is sealed")(w, r)
 					return
@@ -458,7 +414,7 @@ func TestRetries(t *testing.T) {
 				s.engine.ServeHTTP(w, r)
 			})
 			require.NoError(t, op(t.Context()), "a fault that passes within %d retries", retries)
-			s.repair()
+			s.Repair()
 		}
 	}
 }
@@ -474,46 +430,30 @@ func TestSlow(t *testing.T) {
 	for path, op := range operations(t, c) {
 		for _, at := range []string{path, photos} {
 			for name, fault := range map[string]http.HandlerFunc{
-				"no answer":    s.stall,
-				"a long pause": vaultError(http.StatusServiceUnavailable, "Vault is sealed"),
-				"half an answer": func(w http.ResponseWriter, r *http.Request) {
-					io.WriteString(w, `{"data":{`)
-					http.NewResponseController(w).Flush()
-					s.stall(w, r)
-				},
+				"no answer":      s.Stall,
+				"a long pause":   vaultError(http.StatusServiceUnavailable, "Vault is sealed"),
+				"half an answer": s.StallAfter(`{"data":{`),
 			} {
 				t.Run(name+" at "+at, func(t *testing.T) {
 					require.NoError(t, op(t.Context()))
 					if at == photos { // make the check due
-						s.fail(path, vaultError(http.StatusForbidden, "permission denied"))
+						s.Fail(path, vaultError(http.StatusForbidden, "permission denied"))
 						require.ErrorIs(t, op(t.Context()), kms.ErrDenied)
 					}
 					v.SetMinRetryWait(time.Hour)
 					v.SetMaxRetryWait(time.Hour)
-					s.fail(at, fault)
-					for _, end := range []error{context.DeadlineExceeded, context.Canceled} {
-						ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-						if end == context.Canceled {
-							ctx, cancel = context.WithCancel(t.Context())
-							time.AfterFunc(50*time.Millisecond, cancel)
-						}
-						start := time.Now()
-						err := op(ctx)
-						took := time.Since(start)
-						cancel()
-						only(t, err, end)
-						require.Less(t, took, soon)
-					}
+					s.Fail(at, fault)
+					kmstest.RequireEnds(t, op)
 					v.SetMinRetryWait(time.Millisecond)
 					v.SetMaxRetryWait(time.Millisecond)
 					if name != "a long pause" {
 						v.SetMaxRetries(0)
 						v.SetClientTimeout(30 * time.Millisecond)
-						only(t, op(t.Context()), kms.ErrUnavailable)
+						kmstest.RequireKind(t, op(t.Context()), kms.ErrUnavailable)
 						v.SetClientTimeout(time.Minute)
 						v.SetMaxRetries(2)
 					}
-					s.repair()
+					s.Repair()
 					require.NoError(t, op(t.Context()))
 				})
 			}
@@ -529,7 +469,7 @@ func TestForms(t *testing.T) {
 		k, err := c.GenerateDataKey(t.Context(), photos, ec)
 		require.NoError(t, err)
 		encoded := strings.TrimPrefix(string(k.Ciphertext), "vault:v1:")
-		s.asked()
+		s.Asked()
 		for _, ciphertext := range []string{
 			"", "vault:", "vault:v1:", "vault:v1", encoded,
 			"vault:v0:" + encoded, "vault:v01:" + encoded, "vault:v+1:" + encoded, "vault:v-1:" + encoded, "vault:1:" + encoded,
@@ -538,9 +478,9 @@ func TestForms(t *testing.T) {
 			"vault:v1:" + strings.Repeat("AAAA", 1000), "vault:v1:AB==", // where AA== is the same byte
 		} {
 			_, err := c.Decrypt(t.Context(), photos, []byte(ciphertext), ec)
-			only(t, err, kms.ErrCiphertext)
+			kmstest.RequireKind(t, err, kms.ErrCiphertext)
 		}
-		require.Empty(t, s.asked())
+		require.Empty(t, s.Asked())
 	})
 }
 
@@ -550,7 +490,7 @@ func TestKeyIDs(t *testing.T) {
 	c := mustCreate(t, s)
 	k, err := c.GenerateDataKey(t.Context(), photos, ec)
 	require.NoError(t, err)
-	s.asked()
+	s.Asked()
 	for _, keyID := range []string{
 		"", "transit/keys", "transit/keys/", "/transit/keys/photos", "transit/keys/photos/", "transit//keys/photos",
 		"transit/keys/../keys/photos", "transit/keys/..", "..", ".", "../../sys/seal", "transit/keys/photos/rotate", "photos/rotate",
@@ -559,11 +499,11 @@ func TestKeyIDs(t *testing.T) {
 		"arn:aws:kms:us-east-1:111122223333:key/1234abcd", "https://vault.azure.net/keys/photos/1",
 	} {
 		_, err := c.GenerateDataKey(t.Context(), keyID, ec)
-		only(t, err, kms.ErrNotFound)
+		kmstest.RequireKind(t, err, kms.ErrNotFound)
 		_, err = c.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
-		only(t, err, kms.ErrNotFound)
+		kmstest.RequireKind(t, err, kms.ErrNotFound)
 	}
-	require.Empty(t, s.asked())
+	require.Empty(t, s.Asked())
 	for _, name := range []string{"x", "a.b-c_d", "a..b", strings.Repeat("x", 256)} { // Transit has them
 		s.createKey(t, name)
 		k, err := c.GenerateDataKey(t.Context(), name, ec)
@@ -587,14 +527,14 @@ func TestMounts(t *testing.T) {
 		require.Equal(t, k.Plaintext(), p)
 
 		_, err = s.client(t).Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
-		only(t, err, kms.ErrNotFound) // which is not "another key of the same name"
+		kmstest.RequireKind(t, err, kms.ErrNotFound) // which is not "another key of the same name"
 		_, err = s.client(t).Decrypt(t.Context(), "photos", k.Ciphertext, ec)
-		only(t, err, kms.ErrCiphertext)
+		kmstest.RequireKind(t, err, kms.ErrCiphertext)
 
 		c, err = vaultkms.New(s.newVault(t), &vaultkms.Options{Mount: "nothing/here"})
 		require.NoError(t, err)
 		_, err = c.GenerateDataKey(t.Context(), "photos", ec)
-		only(t, err, kms.ErrNotFound)
+		kmstest.RequireKind(t, err, kms.ErrNotFound)
 	})
 	_, err := vaultkms.New(nil, nil)
 	require.ErrorIs(t, err, kms.ErrInvalid)
@@ -616,7 +556,7 @@ func TestNamespaces(t *testing.T) {
 		c, err := vaultkms.New(v, nil)
 		require.NoError(t, err)
 		_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
-		only(t, err, kms.ErrNotFound)
+		kmstest.RequireKind(t, err, kms.ErrNotFound)
 		c, err = vaultkms.New(v.WithNamespace(s.namespace), nil)
 		require.NoError(t, err)
 		_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
@@ -633,13 +573,13 @@ func TestNamespaces(t *testing.T) {
 func TestPolicies(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		c := mustCreate(t, s)
-		s.asked()
+		s.Asked()
 		k, err := c.GenerateDataKey(t.Context(), "photos", ec)
 		require.NoError(t, err)
-		require.Equal(t, []string{"GET transit/keys/photos", "PUT transit/datakey/plaintext/photos"}, s.asked())
+		require.Equal(t, []string{"GET transit/keys/photos", "PUT transit/datakey/plaintext/photos"}, s.Asked())
 		_, err = s.client(t).Decrypt(t.Context(), "photos", k.Ciphertext, ec)
 		require.NoError(t, err)
-		require.Equal(t, []string{"GET transit/keys/photos", "PUT transit/decrypt/photos"}, s.asked())
+		require.Equal(t, []string{"GET transit/keys/photos", "PUT transit/decrypt/photos"}, s.Asked())
 		// A key that is missing is not made.
 		_, err = c.GenerateDataKey(t.Context(), "none", ec)
 		require.ErrorIs(t, err, kms.ErrNotFound)
@@ -653,7 +593,7 @@ func TestStandby(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		s.createKey(t, "photos")
 		standby := newFake(t)
-		standby.fail("", func(w http.ResponseWriter, r *http.Request) {
+		standby.Fail("", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, s.url+r.URL.Path, http.StatusTemporaryRedirect)
 		})
 		v := standby.newVault(t)
@@ -751,11 +691,11 @@ func TestSSE(t *testing.T) {
 		require.ErrorIs(t, err, kms.ErrDisabled)
 		require.NotErrorIs(t, err, sse.ErrKey)
 
-		s.fail("", vaultError(http.StatusServiceUnavailable, "Vault is sealed"))
+		s.Fail("", vaultError(http.StatusServiceUnavailable, "Vault is sealed"))
 		require.ErrorIs(t, read(second, obj), kms.ErrUnavailable)
-		s.fail("", vaultError(http.StatusForbidden, "permission denied"))
+		s.Fail("", vaultError(http.StatusForbidden, "permission denied"))
 		require.ErrorIs(t, read(second, obj), kms.ErrDenied)
-		s.repair()
+		s.Repair()
 		require.NoError(t, read(second, obj))
 		s.deleteKey(t, "photos")
 		require.ErrorIs(t, read(second, obj), kms.ErrNotFound)
