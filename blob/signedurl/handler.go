@@ -59,8 +59,11 @@ type HandlerOptions struct {
 }
 
 // NewHandler returns a handler for the URLs that signer makes. The bucket may be
-// any gocloud bucket, encrypted or not. Route base and everything under it to the
-// Handler, since the last element of a URL's path is the object's file name.
+// any gocloud bucket, encrypted or not; if its objects have encryption contexts,
+// pass the view of a [blob.Bucket] that its method With returns. Route base and
+// everything under it to the Handler, since the last element of a URL's path is the
+// object's file name. Each GET holds a buffer of 256 KiB while it sends, so bound
+// the connections of your server, as golang.org/x/net/netutil does.
 //
 // GET and HEAD support conditional requests and a Range of one part; a request for
 // several parts gets the whole object, as on S3. An encrypted object's ETag
