@@ -66,13 +66,28 @@ func (p *proxy) set(state network) {
 	}
 }
 
+// lead has new connections lead to another server, and ends the others.
+func (p *proxy) lead(server string) {
+	p.set(cut)
+	p.mu.Lock()
+	p.server = server
+	p.mu.Unlock()
+	p.set(whole)
+}
+
+func (p *proxy) target() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.server
+}
+
 func (p *proxy) serve(serving *sync.WaitGroup) {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.server)
+		server, err := net.Dial("tcp", p.target())
 		if err != nil || !p.add(client, server) {
 			client.Close()
 			if server != nil {
