@@ -99,7 +99,7 @@ func TestBucketProgress(t *testing.T) {
 		c.Patience = 0
 		require.Equal(t, 0, runOn(t.Context(), c, args("bucket", "inventory", bucketURL, "--list", "--rate", "100")))
 		text := show(t, screen, "bytes stored, ")
-		require.Regexp(t, `\r( +\r)?29: 13 bytes, SSE-S3 key `, text, "a line is alone on its line")
+		require.Regexp(t, `\r( +\r)?29: 13 bytes, SSE-S3 version `, text, "a line is alone on its line")
 	})
 	t.Run("not in a pipe", func(t *testing.T) {
 		c := console.New(strings.NewReader(""), io.Discard, new(bytes.Buffer))

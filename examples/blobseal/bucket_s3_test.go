@@ -82,7 +82,7 @@ func (s *s3Server) takeConditions() []string {
 func TestBucketS3(t *testing.T) {
 	s3 := newS3(t)
 	workspace(t)
-	old := ringKeys(t).Keys[0].ID
+	old := ringKeys(t).Versions[0].ID
 	plain := random(50_000)
 	write(t, "cat.jpg", plain)
 	for _, name := range []string{"a", "2026/b"} {
@@ -94,7 +94,7 @@ func TestBucketS3(t *testing.T) {
 	ok(t, args("ring", "rotate", ring)...)
 
 	s3.takeConditions()
-	require.Contains(t, ok(t, args("bucket", "rewrap", s3.url, ring)...), "s3://photos: 2 objects rewrapped to SSE-S3 key ")
+	require.Contains(t, ok(t, args("bucket", "rewrap", s3.url, ring)...), "s3://photos: 2 objects rewrapped to SSE-S3 version ")
 	conditions := s3.takeConditions()
 	require.Len(t, conditions, 2)
 	for _, etag := range conditions {

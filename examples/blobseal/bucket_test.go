@@ -76,29 +76,29 @@ func summary(t *testing.T, text string) map[string]any {
 // TestBucketLife is what the help of bucket shows: put, rotate, rewrap, retire.
 func TestBucketLife(t *testing.T) {
 	album(t, ring, "a.jpg", "2026/b.jpg", "2026/c.jpg")
-	old := ringKeys(t).Keys[0].ID
+	old := ringKeys(t).Versions[0].ID
 	require.NotContains(t, string(read(t, "photos/2026/b.jpg")), "picture")
 
 	inventory := ok(t, args("bucket", "inventory", bucketURL, "--list")...)
-	require.Regexp(t, `(?m)^2026/b.jpg: 21 bytes, SSE-S3 key `+old+`$`, inventory)
-	require.Regexp(t, `(?m)^3 +3\d+ +SSE-S3 key `+old+`$`, inventory)
+	require.Regexp(t, `(?m)^2026/b.jpg: 21 bytes, SSE-S3 version `+old+`$`, inventory)
+	require.Regexp(t, `(?m)^3 +3\d+ +SSE-S3 version `+old+`$`, inventory)
 	require.Contains(t, inventory, "file://./photos: 3 objects, ")
 
 	retire := args("bucket", "retire", bucketURL, ring, old)
-	blobseal(retire...).fails(t, 1, "my.ring: the version is the newest, which seals new files (rotate first)")
+	blobseal(retire...).fails(t, 1, "is the newest, which seals new files (rotate first)")
 	ok(t, args("ring", "rotate", ring)...)
-	newest := ringKeys(t).Keys[1].ID
+	newest := ringKeys(t).Versions[1].ID
 	res := blobseal(retire...)
-	res.fails(t, 1, "my.ring: key "+old+" stays as it is: 3 objects under it, which rewrap moves")
-	require.Equal(t, "photos/2026/b.jpg: is under the key\nphotos/2026/c.jpg: is under the key\nphotos/a.jpg: is under the key\n", res.out)
+	res.fails(t, 1, "my.ring: version "+old+" stays as it is: 3 objects under it, which rewrap moves")
+	require.Equal(t, "photos/2026/b.jpg: is under the version\nphotos/2026/c.jpg: is under the version\nphotos/a.jpg: is under the version\n", res.out)
 
 	before := read(t, "photos/a.jpg")
 	rewrap := args("bucket", "rewrap", bucketURL, ring)
-	require.Regexp(t, `^file://./photos: 3 objects would be rewrapped to SSE-S3 key `+newest+` \(\d+ bytes\), 0 there already, 0 not asked for, 0 deleted meanwhile, 0 failed\n$`,
+	require.Regexp(t, `^file://./photos: 3 objects would be rewrapped to SSE-S3 version `+newest+` \(\d+ bytes\), 0 there already, 0 not asked for, 0 deleted meanwhile, 0 failed\n$`,
 		ok(t, args(rewrap, "--dry-run")...))
 	require.Equal(t, before, read(t, "photos/a.jpg"))
 	listed := ok(t, args(rewrap, "--prefix", "2026/", "--list")...)
-	require.True(t, strings.HasPrefix(listed, "2026/b.jpg: rewrapped to SSE-S3 key "+newest+"\n2026/c.jpg: rewrapped to SSE-S3 key "+newest+"\nfile://"), listed)
+	require.True(t, strings.HasPrefix(listed, "2026/b.jpg: rewrapped to SSE-S3 version "+newest+"\n2026/c.jpg: rewrapped to SSE-S3 version "+newest+"\nfile://"), listed)
 	all := lines(t, ok(t, args(rewrap, "--json", "--list")...))
 	require.Equal(t, map[string]any{"key": "a.jpg", "outcome": "done", "stored": float64(len(before)),
 		"from": map[string]any{"mode": "SSE-S3", "key_id": old}, "to": map[string]any{"mode": "SSE-S3", "key_id": newest}}, all[0])
@@ -106,13 +106,13 @@ func TestBucketLife(t *testing.T) {
 		"done": 1.0, "current": 2.0, "unmatched": 0.0, "deleted": 0.0, "failed": 0.0, "bytes": float64(len(before))}, all[1]["summary"])
 	require.Equal(t, before[len(before)-16:], read(t, "photos/a.jpg")[len(before)-16:], "the body is as it was")
 
-	require.Equal(t, "my.ring: key "+old+" is disabled: no object needs it\n", ok(t, retire...))
+	require.Equal(t, "my.ring: version "+old+" is disabled: no object needs it\n", ok(t, retire...))
 	blobseal(args(retire, "--destroy")...).fails(t, 2, "give --yes")
 	res = blobseal(args(retire, "--destroy", "--yes")...)
-	res.fails(t, 1, "my.ring: key "+old+" is not destroyed yet: it is disabled since ")
-	require.Contains(t, res.errout, "repeat the command from ")
-	require.Equal(t, "my.ring: key "+old+" is destroyed: no object needs it\n", ok(t, args(retire, "--destroy", "--yes", "--quarantine", "0")...))
-	blobseal(retire...).fails(t, 1, "the version was destroyed")
+	res.fails(t, 1, "my.ring: version "+old+" is not destroyed yet: it was disabled at ")
+	require.Contains(t, res.errout, "repeat the command after ")
+	require.Equal(t, "my.ring: version "+old+" is destroyed: no object needs it\n", ok(t, args(retire, "--destroy", "--yes", "--quarantine", "0")...))
+	blobseal(retire...).fails(t, 1, "was destroyed, which cannot be undone")
 
 	for _, name := range []string{"a.jpg", "2026/b.jpg", "2026/c.jpg"} {
 		require.Equal(t, "picture of "+name, get(t, ring, name))
@@ -155,15 +155,15 @@ func TestBucketRewrapTo(t *testing.T) {
 		source, rewrap, target []string
 		to                     string
 	}{
-		"another ring":    {ring, toOther, otherRing, "SSE-S3 key "},
+		"another ring":    {ring, toOther, otherRing, "SSE-S3 version "},
 		"key service":     {ring, []string{"--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-kms-key", "alias/photos"}, photos, "SSE-KMS key arn:"},
 		"customer key":    {ring, toCustomer, customer, "SSE-C, a customer key"},
 		"customer's new":  {customer, []string{"--to-customer-key-file", "other.key"}, []string{"--customer-key-file", "other.key"}, "SSE-C, a customer key"},
 		"another key":     {service, []string{"--to-kms-key", "alias/photos"}, photos, "SSE-KMS key arn:"},
 		"a bucket key":    {photos, []string{"--to-kms-key", "alias/photos", "--to-bucket-key"}, photos, "SSE-KMS key arn:"},
 		"new material":    {photos, []string{"--to-kms-key", "alias/photos", "--force"}, photos, "SSE-KMS key arn:"},
-		"ring to itself":  {ring, []string{"--force"}, ring, "SSE-S3 key "},
-		"from a customer": {customer, []string{"--to-ring", "my.ring", "--to-root-key-file", "root.key"}, ring, "SSE-S3 key "},
+		"ring to itself":  {ring, []string{"--force"}, ring, "SSE-S3 version "},
+		"from a customer": {customer, []string{"--to-ring", "my.ring", "--to-root-key-file", "root.key"}, ring, "SSE-S3 version "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			album(t, test.source, "a", "b/c")
@@ -261,7 +261,7 @@ func TestBucketCheck(t *testing.T) {
 	edit("short", func(data []byte) []byte { return data[:len(data)-100] })
 	edit("flipped", func(data []byte) []byte { data[20_000] ^= 1; return data })
 	edit("head", func(data []byte) []byte { data[0] ^= 1; return data })
-	before := ringKeys(t).Keys[0].ID
+	before := ringKeys(t).Versions[0].ID
 	ok(t, args("ring", "rotate", ring)...)
 	edit("gone", func([]byte) []byte { return nil })
 	require.NoError(t, os.Remove("photos/gone"))
@@ -318,10 +318,10 @@ func TestBucketEncryptExisting(t *testing.T) {
 	blobseal(args("bucket", "get", bucketURL, ring, "poem", "-")...).fails(t, 1, "poem: not encrypted (--allow-plain reads it, encrypt-existing encrypts it)")
 	require.Equal(t, "roses are red", get(t, ring, "poem", "--allow-plain"))
 	encrypt := args("bucket", "encrypt-existing", bucketURL, ring)
-	require.Contains(t, ok(t, args(encrypt, "--dry-run")...), ": 1 object would be encrypted under SSE-S3 key ")
+	require.Contains(t, ok(t, args(encrypt, "--dry-run")...), ": 1 object would be encrypted under SSE-S3 version ")
 	require.Equal(t, "roses are red", string(read(t, "photos/poem")))
 	require.Contains(t, ok(t, args("bucket", "inventory", bucketURL)...), "nothing: not encrypted")
-	require.Regexp(t, `: 1 object encrypted under SSE-S3 key .* 1 not asked for, .* 0 failed\n$`, ok(t, encrypt...))
+	require.Regexp(t, `: 1 object encrypted under SSE-S3 version .* 1 not asked for, .* 0 failed\n$`, ok(t, encrypt...))
 	require.NotContains(t, string(read(t, "photos/poem")), "roses")
 	require.Equal(t, "roses are red", get(t, ring, "poem"))
 	require.Contains(t, string(read(t, "photos/poem.attrs")), "text/x-poem")
@@ -367,10 +367,10 @@ func TestBucketShred(t *testing.T) {
 		require.NoError(t, os.Remove("shredded.jsonl"))
 	})
 	t.Run("a ring's key", func(t *testing.T) {
-		old := ringKeys(t).Keys[0].ID
+		old := ringKeys(t).Versions[0].ID
 		blobseal(args(shred, ring, "--yes", "--key-id", old)...).fails(t, 1, "rotate first")
 		ok(t, args("ring", "rotate", ring)...)
-		require.Equal(t, "file://./photos: SSE-S3 key "+old+" sealed 1 object here; the key is destroyed\n", ok(t, args(shred, ring, "--yes", "--key-id", old)...))
+		require.Equal(t, "file://./photos: SSE-S3 version "+old+" sealed 1 object here; the key is destroyed\n", ok(t, args(shred, ring, "--yes", "--key-id", old)...))
 		require.Equal(t, []string{"shred u8/a", "shred <nil>", "shredded <nil>"}, events())
 		blobseal(args("bucket", "get", bucketURL, ring, "u8/a", "-")...).fails(t, 1, "u8/a: sealed under version "+old+", which was destroyed")
 	})
@@ -419,7 +419,7 @@ func TestBucketName(t *testing.T) {
 
 func TestBucketRetireKeepsWhatIsUnclear(t *testing.T) {
 	album(t, ring, "a", "b")
-	old := ringKeys(t).Keys[0].ID
+	old := ringKeys(t).Versions[0].ID
 	ok(t, args("ring", "rotate", ring)...)
 	ok(t, args("bucket", "rewrap", bucketURL, ring)...)
 	data := read(t, "photos/b")
@@ -427,7 +427,7 @@ func TestBucketRetireKeepsWhatIsUnclear(t *testing.T) {
 	require.NoError(t, os.WriteFile("photos/b", data, 0o644))
 	res := blobseal(args("bucket", "retire", bucketURL, ring, old)...)
 	res.fails(t, 1, "stays as it is: 1 object that may be, which check explains")
-	require.Regexp(t, "^photos/b: may be under the key: .+\n$", res.out)
+	require.Regexp(t, "^photos/b: may be under the version: .+\n$", res.out)
 	res = blobseal(args("bucket", "retire", bucketURL, ring, old, "--json")...)
 	res.fails(t, 1, "stays as it is")
 	var got bucket.Retirement
@@ -436,20 +436,20 @@ func TestBucketRetireKeepsWhatIsUnclear(t *testing.T) {
 	require.EqualValues(t, 1, got.Unclear)
 	require.Empty(t, got.Names)
 	require.Equal(t, "b", got.UnclearNames[0].Key)
-	require.Equal(t, "enabled", ringKeys(t).Keys[0].State.String())
+	require.Equal(t, "enabled", ringKeys(t).Versions[0].State.String())
 }
 
 // TestBucketRetireOfAnEmptyBucket: one that was mistyped proves nothing.
 func TestBucketRetireOfAnEmptyBucket(t *testing.T) {
 	album(t, ring, "a")
-	old := ringKeys(t).Keys[0].ID
+	old := ringKeys(t).Versions[0].ID
 	ok(t, args("ring", "rotate", ring)...)
 	require.NoError(t, os.Mkdir("fotos", 0o755))
 	retire := args("bucket", "retire", "--bucket", "file://./fotos", ring, old)
 	blobseal(retire...).fails(t, 1, "file://./fotos: no object is in it: is it the bucket that you mean?")
-	require.Equal(t, "enabled", ringKeys(t).Keys[0].State.String())
+	require.Equal(t, "enabled", ringKeys(t).Versions[0].State.String())
 	ok(t, args(retire, "--allow-empty")...)
-	require.Equal(t, "disabled", ringKeys(t).Keys[0].State.String())
+	require.Equal(t, "disabled", ringKeys(t).Versions[0].State.String())
 }
 
 // TestBucketRefuses has what is refused for what the files, the store or the keys
@@ -484,8 +484,8 @@ func TestBucketRefuses(t *testing.T) {
 		"put, bad name":        {args("bucket", "put", bucketURL, ring, "plain", "x.attrs"), `x.attrs: file extension ".attrs" is reserved`},
 		"rewrap of the denied": {args("bucket", "rewrap", bucketURL, ring, "--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-kms-key", "alias/photos", "--principal", "user:bob"), `"user:bob" may not GenerateDataKey`},
 		"rewrap, no ring":      {args("bucket", "rewrap", bucketURL, "--ring", "none", "--root-key-file", "root.key"), "none: no such ring"},
-		"retire, unknown key":  {args("bucket", "retire", bucketURL, ring, "00000000"), "my.ring: the ring has no such version"},
-		"retire, no directory": {args("bucket", "retire", none, ring, ringKeys(t).Keys[0].ID), "rotate first"},
+		"retire, unknown key":  {args("bucket", "retire", bucketURL, ring, "00000000"), "my.ring: no such version"},
+		"retire, no directory": {args("bucket", "retire", none, ring, ringKeys(t).Versions[0].ID), "rotate first"},
 		"store down":           {args("bucket", "inventory", "--bucket", "s3://photos?endpoint=http://127.0.0.1:1&use_path_style=true&region=us-east-1"), "s3://photos: the store does not answer: dial tcp 127.0.0.1:1"},
 		"bad secret":           {args("bucket", "sign", "--secret-file", "plain", "--base-url", "http://localhost/", "a"), "plain: not a key"},
 		"no address":           {args("bucket", "serve", bucketURL, ring, "--secret-file", "my.key", "--listen", "256.0.0.1:0"), "--listen 256.0.0.1:0: "},
@@ -522,7 +522,7 @@ func tree(t *testing.T) (names []string) {
 
 func TestBucketUsage(t *testing.T) {
 	album(t, ring, "a")
-	old := ringKeys(t).Keys[0].ID
+	old := ringKeys(t).Versions[0].ID
 	ok(t, args("ring", "rotate", ring)...)
 	before := tree(t)
 	serve := args("bucket", "serve", bucketURL, ring, "--secret-file", "my.key")
@@ -605,7 +605,7 @@ func TestBucketInventoryJSON(t *testing.T) {
 	plainly(t, "b", "12345")
 	all := lines(t, ok(t, args("bucket", "inventory", bucketURL, "--list", "--json")...))
 	require.Len(t, all, 3)
-	id := ringKeys(t).Keys[0].ID
+	id := ringKeys(t).Versions[0].ID
 	require.NotEmpty(t, all[0]["mod_time"])
 	delete(all[0], "mod_time")
 	require.Equal(t, map[string]any{"key": "a", "kind": "encrypted", "mode": "SSE-S3", "key_id": id, "stored": float64(len(read(t, "photos/a"))), "size": 12.0}, all[0])

@@ -144,7 +144,7 @@ func TestIdentity(t *testing.T) {
 		blobseal(args("decrypt", service, "managed", "-")...).fails(t, 1, "managed: sealed under a ring (SSE-S3): give --ring")
 		blobseal(args("decrypt", customer, "managed", "-")...).fails(t, 1, "managed: sealed under a ring (SSE-S3): give --ring")
 		ok(t, "ring", "create", "--ring", "other.ring", "--root-key-file", "root.key")
-		blobseal("decrypt", "--ring", "other.ring", "--root-key-file", "root.key", "managed", "-").fails(t, 1, "of another ring; other.ring is ring ")
+		blobseal("decrypt", "--ring", "other.ring", "--root-key-file", "root.key", "managed", "-").fails(t, 1, "of another ring (other.ring is ring ")
 	})
 }
 
@@ -378,7 +378,7 @@ func TestInspect(t *testing.T) {
 
 	require.Equal(t, `managed
   mode       SSE-S3, a key ring
-  key        `+key+`
+  version    `+key+`
   context    a=1
              b=2
   envelope   1024 bytes

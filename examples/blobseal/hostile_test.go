@@ -192,7 +192,7 @@ func TestEncryptExistingSparesItsKeys(t *testing.T) {
 // not needed any more.
 func TestBucketNotSeenWhole(t *testing.T) {
 	album(t, ring, "a", "sub/b")
-	old := ringKeys(t).Keys[0].ID
+	old := ringKeys(t).Versions[0].ID
 	ok(t, args("ring", "rotate", ring)...)
 	commands := map[string][]string{
 		"inventory":        args("bucket", "inventory", bucketURL),
@@ -210,7 +210,7 @@ func TestBucketNotSeenWhole(t *testing.T) {
 			require.Empty(t, res.out, name)
 		}
 		require.Equal(t, before, tree(t))
-		require.Equal(t, "enabled", ringKeys(t).Keys[0].State.String())
+		require.Equal(t, "enabled", ringKeys(t).Versions[0].State.String())
 	}
 	t.Run("a link to a directory", func(t *testing.T) {
 		require.NoError(t, os.Rename("photos/sub", "elsewhere"))

@@ -63,7 +63,7 @@ func TestKMSInit(t *testing.T) {
 	before := read(t, "my.kms/keys")
 
 	t.Run("never over a service", func(t *testing.T) {
-		blobseal(args("kms", "init", service)...).fails(t, 1, "my.kms: already exists, and a key service is never overwritten")
+		blobseal(args("kms", "init", service)...).fails(t, 1, "my.kms: already exists, and is never overwritten")
 		blobseal("kms", "init", "--kms", "my.kms", "--generate-root-key", "new.key").fails(t, 1, "already exists")
 		require.NoFileExists(t, "new.key")
 		require.Equal(t, before, read(t, "my.kms/keys"))
@@ -173,8 +173,8 @@ func TestKMSKeys(t *testing.T) {
 	t.Run("the default key", func(t *testing.T) {
 		ok(t, args("encrypt", service, "plain", "sealed")...)
 		require.Contains(t, ok(t, args("kms", "alias", "list", service)...), "alias/blobseal/default")
-		blobseal(args("kms", "schedule-deletion", service, "alias/blobseal/default")...).fails(t, 1, "my.kms: managed by the service: default key arn:blobseal:kms:")
-		blobseal(args("kms", "alias", "delete", service, "alias/blobseal/default")...).fails(t, 1, "managed by the service: aliases that begin with alias/blobseal/")
+		blobseal(args("kms", "schedule-deletion", service, "alias/blobseal/default")...).fails(t, 1, "my.kms: reserved for the service: default key arn:blobseal:kms:")
+		blobseal(args("kms", "alias", "delete", service, "alias/blobseal/default")...).fails(t, 1, "reserved for the service: aliases that begin with alias/blobseal/")
 		ok(t, args("kms", "disable", service, "alias/blobseal/default")...)
 		blobseal(args("decrypt", service, "sealed", "-")...).fails(t, 1, "the key is disabled")
 	})
@@ -417,7 +417,7 @@ func TestKMSRewrap(t *testing.T) {
 	key := keyID(t, "sealed")
 	rewrap := args("rewrap", service, "--object", "a/b")
 	verify := args("verify", service, "--object", "a/b", "sealed")
-	already := "sealed: is under the newest key already, " + key + "\n"
+	already := "sealed: already under the newest version, " + key + "\n"
 
 	before := read(t, "sealed")
 	require.Equal(t, already, ok(t, args(rewrap, "sealed")...))

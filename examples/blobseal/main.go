@@ -44,34 +44,19 @@ func main() {
 
 // cli is the command line.
 type cli struct {
-	Keygen  object.Keygen    `cmd:"" help:"Make a key file: 32 random bytes, readable by you alone."`
-	Ring    ringcmd.Commands `cmd:"" help:"Make a key ring, and manage the keys in it."`
-	KMS     kms.Commands     `cmd:"" name:"kms" help:"Make a key service, and manage the keys in it and who may use them."`
+	Keygen  object.Keygen    `cmd:"" help:"Create a key file: 32 random bytes, readable by you alone."`
+	Ring    ringcmd.Commands `cmd:"" help:"Create and manage key rings."`
+	KMS     kms.Commands     `cmd:"" name:"kms" help:"Create and manage key services, their keys and who may use them."`
 	Audit   audit.Commands   `cmd:"" help:"Show and verify the audit trail of a key service."`
 	Encrypt object.Encrypt   `cmd:"" help:"Encrypt IN to OUT."`
 	Decrypt object.Decrypt   `cmd:"" help:"Decrypt IN, or a range of it, to OUT."`
-	Inspect object.Inspect   `cmd:"" help:"Show what sealed files say about themselves; needs no key."`
-	Rewrap  object.Rewrap    `cmd:"" help:"Seal a file's data key under another key or name; the body stays as it is."`
-	Verify  object.Verify    `cmd:"" help:"Authenticate sealed files whole, and write nothing."`
-	Bucket  bucket.Commands  `cmd:"" help:"Use, rewrap, check and serve buckets of encrypted objects."`
+	Inspect object.Inspect   `cmd:"" help:"Show what sealed files say. Needs no key."`
+	Rewrap  object.Rewrap    `cmd:"" help:"Seal a file's data key under another key or name. The body stays as it is."`
+	Verify  object.Verify    `cmd:"" help:"Authenticate whole sealed files."`
+	Bucket  bucket.Commands  `cmd:"" help:"Use, check, rewrap and serve buckets of encrypted objects."`
 
 	Version kong.VersionFlag `help:"Show the version."`
 }
-
-const description = `Encrypt files as S3's server-side encryption does: each under a data key of its own, sealed under a key ring whose master key rotates (SSE-S3), under a key service that decides who may use which key and records each use (SSE-KMS), or under a key that you bring (SSE-C).
-
-A first session:
-
-    blobseal keygen root.key
-    blobseal ring create --ring my.ring --root-key-file root.key
-    blobseal encrypt --ring my.ring --root-key-file root.key photo.jpg photo.enc
-    blobseal decrypt --ring my.ring --root-key-file root.key photo.enc copy.jpg
-    blobseal ring rotate --ring my.ring --root-key-file root.key
-    blobseal rewrap --ring my.ring --root-key-file root.key photo.enc
-
-One with a key service is in: blobseal kms --help; one with a bucket: blobseal bucket --help.
-
-Exit codes: 0 done; 1 refused, failed or not authentic; 2 usage.`
 
 // run is the whole command but for the process around it. It returns the exit
 // code. When ctx ends, it cleans up and returns.
@@ -96,21 +81,21 @@ type finished struct{}
 func newParser() *kong.Kong {
 	parser, err := kong.New(&cli{},
 		kong.Name("blobseal"),
-		kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Vars{"version": version()},
 		kong.Exit(func(int) { panic(finished{}) }),
 		kong.KindMapper(reflect.String, kong.MapperFunc(asItIs)),
 		kong.ExplicitGroups([]kong.Group{
-			{Key: "keys", Title: "Keys: a ring or a key service with one source of its root, or a customer key"},
-			{Key: "root", Title: "The keys, and the root that opens them: exactly one source"},
+			{Key: "keys", Title: "Keys: a ring or a key service with one root, or a customer key"},
+			{Key: "root", Title: "The keys, and exactly one root"},
 			{Key: "bucket", Title: "The bucket"},
 			{Key: "urls", Title: "Signed URLs"},
-			{Key: "target", Title: "What to seal it under: by default the newest key of the same ring or service"},
+			{Key: "target", Title: "What to seal under; by default the newest version of the same ring"},
 		}))
 	if err != nil {
 		panic(err) // the struct tags are wrong
 	}
+	addHelp(parser)
 	return parser
 }
 

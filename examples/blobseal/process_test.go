@@ -395,7 +395,7 @@ func TestProgress(t *testing.T) {
 
 func TestDestroyAsks(t *testing.T) {
 	workspace(t)
-	old := ringKeys(t).Keys[0].ID
+	old := ringKeys(t).Versions[0].ID
 	ok(t, args("ring", "rotate", ring)...)
 	for _, test := range []struct {
 		answer string
@@ -413,14 +413,14 @@ func TestDestroyAsks(t *testing.T) {
 		code := make(chan int, 1)
 		go func() { code <- runOn(t.Context(), c, args("ring", "destroy", ring, old)) }()
 		text := show(t, screen, "Type yes to destroy it: ")
-		require.Contains(t, text, "Destroy key "+old+" of my.ring?")
-		require.Contains(t, text, "can never be opened again")
+		require.Contains(t, text, "Destroy version "+old+" of my.ring?")
+		require.Contains(t, text, "Nobody can open")
 		_, err := screen.WriteString(test.answer)
 		require.NoError(t, err)
 		require.Equal(t, test.code, receive(t, code, "the command to end"), "%q", test.answer)
 		if test.says != "" {
 			show(t, screen, test.says)
 		}
-		require.Equal(t, test.code == 0, ringKeys(t).Keys[0].State.String() == "destroyed")
+		require.Equal(t, test.code == 0, ringKeys(t).Versions[0].State.String() == "destroyed")
 	}
 }

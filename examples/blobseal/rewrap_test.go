@@ -121,7 +121,7 @@ func TestRewrapToNewest(t *testing.T) {
 	ok(t, args("encrypt", ring, "plain", "b")...)
 	old := keyID(t, "a")
 	before := read(t, "a")
-	require.Equal(t, "a: is under the newest key already, "+old+"\n", ok(t, args("rewrap", ring, "a")...))
+	require.Equal(t, "a: already under the newest version, "+old+"\n", ok(t, args("rewrap", ring, "a")...))
 	require.Equal(t, before, read(t, "a"))
 
 	ok(t, args("ring", "rotate", ring)...)
@@ -129,7 +129,7 @@ func TestRewrapToNewest(t *testing.T) {
 	res.fails(t, 1, "none: no such file or directory (and 1 more of 4 files failed)")
 	newest := keyID(t, "a")
 	require.Equal(t, newest, keyID(t, "b"))
-	require.Equal(t, "a: rewrapped from key "+old+" to key "+newest+"\nb: rewrapped from key "+old+" to key "+newest+"\n", res.out)
+	require.Equal(t, "a: rewrapped from version "+old+" to version "+newest+"\nb: rewrapped from version "+old+" to version "+newest+"\n", res.out)
 
 	ok(t, args("ring", "destroy", "--yes", ring, old)...)
 	require.Equal(t, "plain", ok(t, args("decrypt", ring, "a", "-")...))

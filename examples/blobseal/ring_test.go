@@ -12,7 +12,6 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-	"github.com/blobseal/blobseal/keyring"
 )
 
 func ringKeys(t *testing.T) (l ringcmd.Listing) {
@@ -32,24 +31,24 @@ func TestRing(t *testing.T) {
 	ok(t, args("encrypt", ring, "plain", "new")...)
 	second := keyID(t, "new")
 	require.NotEqual(t, first, second)
-	require.Equal(t, "my.ring: rotated, to key "+second+"\n", out)
+	require.Equal(t, "my.ring: rotated, to version "+second+"\n", out)
 	require.Equal(t, "plain", ok(t, args("decrypt", ring, "old", "-")...))
 	require.Equal(t, "plain", ok(t, args("decrypt", ring, "new", "-")...))
 
 	l := ringKeys(t)
-	require.Len(t, l.Keys, 2)
-	require.Equal(t, []bool{false, true}, []bool{l.Keys[0].Primary, l.Keys[1].Primary})
+	require.Len(t, l.Versions, 2)
+	require.Equal(t, []bool{false, true}, []bool{l.Versions[0].Primary, l.Versions[1].Primary})
 	require.Equal(t, first, l.Ring+first[16:])
 	require.EqualValues(t, 90*24*3600, l.PeriodSeconds)
 
 	t.Run("disable and enable", func(t *testing.T) {
-		require.Equal(t, "my.ring: key "+first+" is disabled\n", ok(t, args("ring", "disable", ring, first)...))
+		require.Equal(t, "my.ring: version "+first+" is disabled\n", ok(t, args("ring", "disable", ring, first)...))
 		blobseal(args("decrypt", ring, "old", "-")...).fails(t, 1, "old: sealed under version "+first+", which is disabled (enable it with: blobseal ring enable "+first)
 		ok(t, args("ring", "enable", ring, first[17:])...) // the short form
 		require.Equal(t, "plain", ok(t, args("decrypt", ring, "old", "-")...))
 	})
 	t.Run("refusals", func(t *testing.T) {
-		blobseal(args("ring", "disable", ring, second)...).fails(t, 1, "my.ring: the version is the newest")
+		blobseal(args("ring", "disable", ring, second)...).fails(t, 1, "is the newest")
 		blobseal(args("ring", "destroy", ring, "--yes", second)...).fails(t, 1, "rotate first")
 		blobseal(args("ring", "destroy", ring, "--yes", "00000000")...).fails(t, 1, "no such version")
 		blobseal(args("ring", "enable", ring, "nonsense")...).fails(t, 1, "no such version")
@@ -57,7 +56,7 @@ func TestRing(t *testing.T) {
 	})
 	t.Run("destroy", func(t *testing.T) {
 		out := ok(t, args("ring", "destroy", ring, "--yes", first)...)
-		require.Equal(t, "my.ring: key "+first+" is destroyed; what it sealed and was not rewrapped is lost\n", out)
+		require.Equal(t, "my.ring: version "+first+" is destroyed; what it sealed and was not rewrapped is lost\n", out)
 		blobseal(args("decrypt", ring, "old", "-")...).fails(t, 1, "was destroyed: nothing can open it")
 		blobseal(args("ring", "enable", ring, first)...).fails(t, 1, "destroyed, which cannot be undone")
 		require.Equal(t, "plain", ok(t, args("decrypt", ring, "new", "-")...))
@@ -68,11 +67,11 @@ func TestRing(t *testing.T) {
 func TestRingCreate(t *testing.T) {
 	t.Chdir(t.TempDir())
 	out := ok(t, "ring", "create", "--ring", "my.ring", "--generate-root-key", "root.key")
-	require.Regexp(t, `^my.ring: created, with key [0-9a-f]{16}\.[0-9a-f]{8}\n$`, out)
+	require.Regexp(t, `^my.ring: created, with version [0-9a-f]{16}\.[0-9a-f]{8}\n$`, out)
 	before := read(t, "my.ring")
 
 	t.Run("never over a ring", func(t *testing.T) {
-		blobseal(args("ring", "create", ring)...).fails(t, 1, "my.ring: already exists, and a ring is never overwritten")
+		blobseal(args("ring", "create", ring)...).fails(t, 1, "my.ring: already exists, and is never overwritten")
 		blobseal("ring", "create", "--ring", "my.ring", "--generate-root-key", "new.key").fails(t, 1, "already exists")
 		require.NoFileExists(t, "new.key")
 		require.Equal(t, before, read(t, "my.ring"))
@@ -94,11 +93,9 @@ func TestRingCreateRace(t *testing.T) {
 	workspace(t)
 	root, err := keys.RootSource{KeyFile: "root.key"}.Open(t.Context(), console.New(nil, nil, nil))
 	require.NoError(t, err)
-	_, err = keys.OpenRing(t.Context(), "my.ring", root, func(s keyring.Store) keyring.Store {
-		return keys.NewStore{Store: s, Name: "my.ring", Exists: ringcmd.ErrRingExists}
-	})
+	_, err = keys.CreateRing(t.Context(), "my.ring", root)
 	require.Error(t, err)
-	require.Equal(t, "my.ring: already exists, and a ring is never overwritten", message.OneLine(err))
+	require.Equal(t, "my.ring: already exists, and is never overwritten", message.OneLine(err))
 }
 
 func TestPassphrase(t *testing.T) {
@@ -146,8 +143,8 @@ func TestRingMerge(t *testing.T) {
 		ok(t, "encrypt", "--ring", name+".ring", "--root-key-file", "root.key", name, name+".enc")
 	}
 	require.NoError(t, os.Remove("my.ring"))
-	require.Equal(t, "my.ring: merged; it has 3 keys, of which 1 are new\n", ok(t, args("ring", "merge", ring, "one.ring", "two.ring")...))
-	require.Equal(t, "my.ring: merged; it has 3 keys, of which 0 are new\n", ok(t, args("ring", "merge", ring, "one.ring")...))
+	require.Equal(t, "my.ring: merged; it has 3 versions, of which 1 are new\n", ok(t, args("ring", "merge", ring, "one.ring", "two.ring")...))
+	require.Equal(t, "my.ring: merged; it has 3 versions, of which 0 are new\n", ok(t, args("ring", "merge", ring, "one.ring")...))
 	for _, name := range []string{"one", "two"} {
 		require.Equal(t, name, ok(t, args("decrypt", ring, name+".enc", "-")...))
 	}

@@ -378,7 +378,7 @@ func forEachBed(t *testing.T, test func(*testing.T, *rootBed)) {
 func TestKMSRoot(t *testing.T) {
 	forEachBed(t, func(t *testing.T, bed *rootBed) {
 		kmsRing := args("--ring", "kms.ring", bed.flags("", bed.key))
-		require.Regexp(t, `^kms.ring: created, with key [0-9a-f]{16}\.[0-9a-f]{8}\n$`, ok(t, args("ring", "create", kmsRing)...))
+		require.Regexp(t, `^kms.ring: created, with version [0-9a-f]{16}\.[0-9a-f]{8}\n$`, ok(t, args("ring", "create", kmsRing)...))
 		ok(t, args("encrypt", kmsRing, "plain", "old")...)
 		old := keyID(t, "old")
 		ok(t, args("ring", "rotate", kmsRing)...)
@@ -503,7 +503,7 @@ func TestChangeRootBetweenServices(t *testing.T) {
 				ok(t, args("ring", "rotate", after)...)
 				at = next
 			}
-			require.Len(t, ringKeys(t).Keys, 2+len(roots))
+			require.Len(t, ringKeys(t).Versions, 2+len(roots))
 		})
 	}
 }

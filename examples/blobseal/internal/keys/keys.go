@@ -22,12 +22,12 @@ import (
 type Flags struct {
 	Ring            string `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
 	KMS             string `name:"kms" group:"keys" placeholder:"DIR" help:"Key service (SSE-KMS)."`
-	KMSKey          string `name:"kms-key" group:"keys" placeholder:"KEY" help:"The service's key, as its id, ARN or alias: to encrypt under, by default alias/blobseal/default; otherwise the one that files must be under."`
-	Principal       string `group:"keys" placeholder:"ID" help:"Who asks the service, for its policies and its audit trail; by default user:NAME, the user that you are."`
-	RootKeyFile     string `group:"keys" placeholder:"FILE" help:"Root key of the ring or the service: 32 bytes, as they are or in hex or base64."`
-	PassphraseFile  string `group:"keys" placeholder:"FILE" help:"Passphrase of the ring or the service, without its line end. Or set BLOBSEAL_PASSPHRASE."`
-	RootKMSKey      string `name:"root-kms-key" group:"keys" placeholder:"URL" help:"Root key of the ring or the service in a key service, such as awskms:///alias/rings; see ring."`
-	CustomerKeyFile string `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C): 32 bytes, as they are or in hex or base64."`
+	KMSKey          string `name:"kms-key" group:"keys" placeholder:"KEY" help:"Key of the service: an id, ARN or alias. To encrypt, by default alias/blobseal/default; to open, any key."`
+	Principal       string `group:"keys" placeholder:"ID" help:"Who asks the service; by default user:NAME, your user name."`
+	RootKeyFile     string `group:"keys" placeholder:"FILE" help:"Root key of the ring or service: 32 bytes, raw or in hex or base64."`
+	PassphraseFile  string `group:"keys" placeholder:"FILE" help:"Passphrase of the ring or service. Or set BLOBSEAL_PASSPHRASE."`
+	RootKMSKey      string `name:"root-kms-key" group:"keys" placeholder:"URL" help:"Root of the ring or service in a key service, such as awskms:///alias/rings (see ring)."`
+	CustomerKeyFile string `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C): 32 bytes, raw or in hex or base64."`
 }
 
 func (f Flags) Source() Source {
@@ -117,7 +117,7 @@ func (s Source) Open(ctx context.Context, c *console.Console) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	ring, err := OpenRing(ctx, s.Ring, root, nil)
+	ring, err := OpenRing(ctx, s.Ring, root)
 	if err != nil {
 		return nil, err
 	}
@@ -192,18 +192,23 @@ func (k *Keys) attempt() message.Attempt {
 }
 
 // OpenRing opens the ring in a file.
-func OpenRing(ctx context.Context, path string, root tink.AEADWithContext, wrap func(keyring.Store) keyring.Store) (*keyring.Ring, error) {
-	file, err := keyring.NewFileStore(path)
+func OpenRing(ctx context.Context, path string, root tink.AEADWithContext) (*keyring.Ring, error) {
+	return withRing(ctx, path, root, keyring.Open)
+}
+
+// CreateRing creates a ring in a file that does not exist.
+func CreateRing(ctx context.Context, path string, root tink.AEADWithContext) (*keyring.Ring, error) {
+	return withRing(ctx, path, root, keyring.Create)
+}
+
+type openRing func(context.Context, keyring.Store, keyring.Root, *keyring.Options) (*keyring.Ring, error)
+
+func withRing(ctx context.Context, path string, root tink.AEADWithContext, open openRing) (*keyring.Ring, error) {
+	store, err := keyring.NewFileStore(path)
 	if err != nil {
 		return nil, message.Ring(path, err)
 	}
-	var store keyring.Store = file
-	opts := &keyring.Options{Logger: slog.New(slog.DiscardHandler)}
-	open := keyring.Open
-	if wrap != nil {
-		store, open = wrap(store), keyring.Create
-	}
-	ring, err := open(ctx, store, root, opts)
+	ring, err := open(ctx, store, root, &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, message.Ring(path, err)
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-	"github.com/blobseal/blobseal/keyring"
 )
 
 // NewRoot opens the root of a ring or a key service that is about to be made,
@@ -40,19 +39,4 @@ func NewRoot(ctx context.Context, c *console.Console, source RootSource, file, w
 		undo()
 	}
 	return root, undo, err
-}
-
-// NewStore is a store that must hold no document yet.
-type NewStore struct {
-	keyring.Store
-	Name   string
-	Exists error
-}
-
-func (s NewStore) Load(ctx context.Context) ([]byte, string, error) {
-	data, version, err := s.Store.Load(ctx)
-	if err == nil {
-		return nil, "", message.Problemf(s.Exists, s.Name, "%s", s.Exists)
-	}
-	return data, version, err
 }

@@ -15,7 +15,7 @@ import (
 type RingFlags struct {
 	Ring string `required:"" group:"root" placeholder:"FILE" help:"Key ring."`
 	RootFlags
-	Principal string `group:"root" placeholder:"ID" help:"Who asks a localkms:// service; by default user:NAME, the user that you are."`
+	Principal string `group:"root" placeholder:"ID" help:"Who asks a localkms:// service; by default user:NAME, your user name."`
 }
 
 var ErrNoLocalRoot = message.Usagef("--principal: give --root-kms-key localkms://DIR with it")
@@ -42,12 +42,12 @@ func (f RingFlags) OpenRing(ctx context.Context, c *console.Console) (*keyring.R
 	if err != nil {
 		return nil, err
 	}
-	return OpenRing(ctx, f.Ring, root, nil)
+	return OpenRing(ctx, f.Ring, root)
 }
 
 // VersionArg names a key of a ring.
 type VersionArg struct {
-	Key string `arg:"" help:"Key id, or the part behind its dot; see ring list."`
+	Key string `arg:"" help:"Version: its id, or the part after the dot (see ring list)."`
 }
 
 // ID is the whole id.
@@ -64,10 +64,10 @@ func Destroyable(ring *keyring.Ring, id string) error {
 		switch {
 		case key.ID != id:
 		case key.Primary:
-			return keyring.ErrPrimary
+			return &keyring.VersionError{ID: id, Err: keyring.ErrPrimary}
 		default:
 			return nil
 		}
 	}
-	return keyring.ErrUnknownKey
+	return &keyring.VersionError{ID: id, Err: keyring.ErrUnknownKey}
 }

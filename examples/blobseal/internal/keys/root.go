@@ -15,9 +15,9 @@ import (
 
 // RootFlags name the source of a root: of a ring, or of a key service.
 type RootFlags struct {
-	RootKeyFile    string `group:"root" placeholder:"FILE" help:"Root key: 32 bytes, as they are or in hex or base64."`
-	PassphraseFile string `group:"root" placeholder:"FILE" help:"Passphrase, without its line end. Or set BLOBSEAL_PASSPHRASE."`
-	RootKMSKey     string `name:"root-kms-key" group:"root" placeholder:"URL" help:"Root key in a key service, such as awskms:///alias/rings; see ring."`
+	RootKeyFile    string `group:"root" placeholder:"FILE" help:"Root key: 32 bytes, raw or in hex or base64."`
+	PassphraseFile string `group:"root" placeholder:"FILE" help:"Passphrase. Or set BLOBSEAL_PASSPHRASE."`
+	RootKMSKey     string `name:"root-kms-key" group:"root" placeholder:"URL" help:"Root in a key service, such as awskms:///alias/rings (see ring)."`
 }
 
 func (f RootFlags) Source() RootSource {

@@ -2,12 +2,12 @@ package keys
 
 // TargetFlags name what to seal under instead.
 type TargetFlags struct {
-	ToRing            string `group:"target" placeholder:"FILE" help:"The newest key of another ring."`
+	ToRing            string `group:"target" placeholder:"FILE" help:"Another ring, under its newest version."`
 	ToKMS             string `name:"to-kms" group:"target" placeholder:"DIR" help:"Another key service."`
-	ToKMSKey          string `name:"to-kms-key" group:"target" placeholder:"KEY" help:"Another key of the service, as its id, ARN or alias; of another service by default alias/blobseal/default."`
+	ToKMSKey          string `name:"to-kms-key" group:"target" placeholder:"KEY" help:"Key of the service: an id, ARN or alias. Of --to-kms by default alias/blobseal/default."`
 	ToRootKeyFile     string `group:"target" placeholder:"FILE" help:"Root key of the other ring or service."`
 	ToPassphraseFile  string `group:"target" placeholder:"FILE" help:"Passphrase of the other ring or service. Or set BLOBSEAL_TO_PASSPHRASE."`
-	ToRootKMSKey      string `name:"to-root-kms-key" group:"target" placeholder:"URL" help:"Root key of the other ring or service in a key service."`
+	ToRootKMSKey      string `name:"to-root-kms-key" group:"target" placeholder:"URL" help:"Root of the other ring or service in a key service."`
 	ToCustomerKeyFile string `group:"target" placeholder:"FILE" help:"A customer key."`
 }
 

@@ -105,9 +105,10 @@ var table = []entry{
 	// Rings.
 	{keyring.ErrDisabled, true, sealedUnder("which is disabled (enable it with: blobseal ring enable %[1]s)")},
 	{keyring.ErrDestroyed, true, sealedUnder("which was destroyed: nothing can open it")},
-	{keyring.ErrDestroyed, true, onRing("the version was destroyed, which cannot be undone")},
-	{keyring.ErrPrimary, true, onRing("the version is the newest, which seals new files (rotate first)")},
+	{keyring.ErrDestroyed, true, onVersion("was destroyed, which cannot be undone")},
+	{keyring.ErrPrimary, true, onVersion("is the newest, which seals new files (rotate first)")},
 	{keyring.ErrNotExist, true, Attempt.notExistWords},
+	{keyring.ErrExist, true, words("already exists, and is never overwritten", "")},
 	{keyring.ErrVersion, true, words("written by another release of blobseal: ")},
 	{keyring.ErrDamaged, true, Attempt.damagedWords},
 	{keyring.ErrFull, true, onRing("the ring is full (create another, and rewrap to it)")},
@@ -147,7 +148,20 @@ func words(text string, own ...string) func(Attempt, error) string {
 	}
 }
 
-// onRing returns a text about a version of a ring that was to be changed.
+// onVersion returns a text about a version that was to be changed.
+func onVersion(text string) func(Attempt, error) string {
+	return func(a Attempt, err error) string {
+		if a.Ring == "" {
+			return ""
+		}
+		if version, ok := errors.AsType[*keyring.VersionError](err); ok {
+			return "version " + version.ID + " " + text
+		}
+		return "the version " + text
+	}
+}
+
+// onRing returns a text about a ring.
 func onRing(text string) func(Attempt, error) string {
 	return func(a Attempt, _ error) string {
 		if a.Ring == "" {
@@ -297,12 +311,16 @@ func (a Attempt) damagedWords(err error) string {
 	return Plain(err) + " (if this is a ring, restore it from a backup)"
 }
 
-func (a Attempt) unknownVersionWords(error) string {
+func (a Attempt) unknownVersionWords(err error) string {
 	switch {
 	case a.Ring == "":
 		return ""
 	case a.Mode == 0:
-		return "the ring has no such version (list them with: blobseal ring list)"
+		text := "no such version"
+		if version, ok := errors.AsType[*keyring.VersionError](err); ok {
+			text += ": " + version.ID
+		}
+		return fmt.Sprintf("%s (list them with: blobseal ring list --ring %s)", text, a.Ring)
 	case !strings.HasPrefix(a.KeyID, a.RingID+"."):
 		return fmt.Sprintf("sealed under version %s of another ring (%s is ring %s)", a.KeyID, a.Ring, a.RingID)
 	}

@@ -18,20 +18,13 @@ import (
 
 // Commands are the commands on audit trails.
 type Commands struct {
-	Show   showCmd   `cmd:"" help:"Show who used or changed which key, when and for what; needs no key."`
-	Verify verifyCmd `cmd:"" help:"Check that nothing in a trail was edited, removed or moved; needs no key."`
-}
-
-func (Commands) Help() string {
-	return `A key service records every use and every change of its keys, done or refused, in DIR/audit.jsonl: one line each, with a hash that covers the line before. When the file is full it becomes audit.jsonl.000001, and so on; the commands read them all.
-
-    blobseal audit show --kms my.kms --principal user:bob
-    blobseal audit verify --kms my.kms`
+	Show   showCmd   `cmd:"" help:"Show who used or changed which key, when and for what. Needs no key."`
+	Verify verifyCmd `cmd:"" help:"Check that no entry was edited, removed or moved. Needs no key."`
 }
 
 // trailFlags are about a whole trail.
 type trailFlags struct {
-	From *anchor `placeholder:"SEQ:HASH" help:"The entry before the first one, if older files were moved away: what verify said of them."`
+	From *anchor `placeholder:"SEQ:HASH" help:"Entry before the first one, as verify showed it, if older files were moved away."`
 }
 
 // anchor is a place in a trail, as SEQ:HASH.
@@ -54,16 +47,9 @@ type showCmd struct {
 	File string `arg:"" optional:"" help:"Audit trail; or give --kms."`
 	KMS  string `name:"kms" placeholder:"DIR" help:"Key service."`
 	trailFlags
-	Principal string `placeholder:"ID" help:"Only what this one asked."`
-	Key       string `placeholder:"KEY" help:"Only what was asked of this key: its id, its ARN, or an alias if it was asked for by that."`
-	JSON      bool   `name:"json" help:"Write one JSON object a line for each record."`
-}
-
-func (showCmd) Help() string {
-	return `Each line is one operation: when it ended, who asked for it, what of which key and for what, and how it ended. A use that a cache answered is marked so. The trail is checked as by verify, and shown up to where it is broken.
-
-    blobseal audit show --kms my.kms
-    blobseal audit show --kms my.kms --json | jq -r 'select(.outcome == "failure") | .errorMessage'`
+	Principal string `placeholder:"ID" help:"Only what this principal asked for."`
+	Key       string `placeholder:"KEY" help:"Only uses of this key: its id, its ARN, or the alias that was used."`
+	JSON      bool   `name:"json" help:"Write a line of JSON for each record."`
 }
 
 // auditLine is a record, or a note on the trail. Its JSON is a contract.
@@ -159,16 +145,7 @@ type verifyCmd struct {
 	Files []string `arg:"" optional:"" name:"file" help:"Audit trail; or give --kms."`
 	KMS   string   `name:"kms" placeholder:"DIR" help:"Key service."`
 	trailFlags
-	Reaches *anchor `placeholder:"SEQ:HASH" help:"An entry that the trail must have: what an earlier verify said."`
-}
-
-func (verifyCmd) Help() string {
-	return `It names the first entry that is missing, edited, reordered or cut short, with its file and line; the exit code is 0 if all is as it was written.
-
-The chain has no key: it shows what was edited, not that someone wrote all of it anew, or cut entries off the end. Against those, keep the last entry, which verify shows as SEQ:HASH, in another place, and give it as --reaches the next time.
-
-    blobseal audit verify --kms my.kms
-    blobseal audit verify my.kms/audit.jsonl`
+	Reaches *anchor `placeholder:"SEQ:HASH" help:"Entry that the trail must contain, as an earlier verify showed it."`
 }
 
 func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {

@@ -40,47 +40,22 @@ import (
 
 // Commands are the commands on encrypted buckets.
 type Commands struct {
-	Put             putCmd       `cmd:"" help:"Encrypt IN and store it in a bucket."`
-	Get             getCmd       `cmd:"" help:"Read an object of a bucket, or a range of it, to OUT."`
-	Inventory       inventoryCmd `cmd:"" help:"Count a bucket's objects by the key that they are under; needs no key."`
-	Check           checkCmd     `cmd:"" help:"Find the objects of a bucket that cannot be read, and say why."`
-	Rewrap          rewrapCmd    `cmd:"" help:"Move a bucket's objects to the newest key, or to another key or mode."`
-	EncryptExisting encryptCmd   `cmd:"" help:"Encrypt what was in a bucket before its encryption."`
-	Retire          retireCmd    `cmd:"" help:"Disable or destroy a key of a ring, once no object needs it."`
+	Put             putCmd       `cmd:"" help:"Encrypt IN to an object of a bucket."`
+	Get             getCmd       `cmd:"" help:"Decrypt an object of a bucket, or a range of it, to OUT."`
+	Inventory       inventoryCmd `cmd:"" help:"Count a bucket's objects by key. Needs no key."`
+	Check           checkCmd     `cmd:"" help:"Find objects that cannot be read, and say why."`
+	Rewrap          rewrapCmd    `cmd:"" help:"Move a bucket's objects to the newest version of a ring, or to another key or mode."`
+	EncryptExisting encryptCmd   `cmd:"" help:"Encrypt the objects of a bucket that are not encrypted."`
+	Retire          retireCmd    `cmd:"" help:"Disable or destroy a version of a ring that no object needs."`
 	Shred           shredCmd     `cmd:"" help:"Make objects, or all that a key sealed, unreadable for ever."`
-	Sign            signCmd      `cmd:"" help:"Make a URL that lets whoever has it read, write or delete one object."`
+	Sign            signCmd      `cmd:"" help:"Make a URL that lets its holder read, write or delete one object."`
 	Serve           serveCmd     `cmd:"" help:"Serve the URLs that sign makes."`
-}
-
-func (Commands) Help() string {
-	return `A bucket is a store of objects: a directory, S3 or a server with its API. Each object is encrypted as a file is by encrypt, bound to the bucket's name and its own, and read by a service that uses package blob. The commands change objects in place, while services use them.
-
-    file:///srv/photos                                   a directory; file://./photos from here
-    s3://photos?region=eu-west-1                         a bucket of S3, with the credentials of the AWS SDK
-    s3://photos?endpoint=http://10.0.0.5:9000&use_path_style=true&region=us-east-1
-    mem://                                               nothing that lasts, to try a command
-
-A server with the API of S3 that does not know its checksums needs request_checksum_calculation=when_required and response_checksum_validation=when_required, too.
-
---name is the name that objects are bound to, by default that of the URL: the last part of a directory's path, or the bucket of S3. It must be what the service calls the bucket.
-
-On S3, rewrap and encrypt-existing say If-Match, and so never take the place of an object that a service has written meanwhile. A directory has no such condition, and neither has a server that ignores it: there the commands look immediately before they replace an object, and lose a write that comes between. A directory keeps each object's attributes in a file beside it, NAME.attrs, which is written first: a process that is killed between leaves an object without attributes. ?metadata=skip does without them. New files come from TMPDIR, which must be on the directory's file system; ?no_tmp_dir=true makes them beside the object. Commands on all objects refuse a directory with another one in it that may not be read or is a link: what is there would not show.
-
-On a terminal, a bar shows how far a command is; to know how much is left, it lists the bucket once more.
-
-A key's life:
-
-    blobseal bucket put --bucket file:///srv/photos --ring my.ring --root-key-file root.key cat.jpg 2026/cat.jpg
-    blobseal ring rotate --ring my.ring --root-key-file root.key
-    blobseal bucket rewrap --bucket file:///srv/photos --ring my.ring --root-key-file root.key
-    blobseal bucket inventory --bucket file:///srv/photos
-    blobseal bucket retire --bucket file:///srv/photos --ring my.ring --root-key-file root.key 5b2c8e01`
 }
 
 // bucketFlags name a bucket.
 type bucketFlags struct {
-	Bucket string `required:"" group:"bucket" placeholder:"URL" help:"Bucket: file:///DIR, s3://NAME?region=REGION or mem://; see bucket."`
-	Name   string `group:"bucket" placeholder:"NAME" help:"What its objects are bound to; by default the URL's last name."`
+	Bucket string `required:"" group:"bucket" placeholder:"URL" help:"Bucket: file:///DIR, s3://NAME?region=REGION or mem:// (see bucket)."`
+	Name   string `group:"bucket" placeholder:"NAME" help:"Name that objects are bound to; by default the last name in the URL."`
 }
 
 // bucket is an open bucket, for one command.
@@ -273,9 +248,9 @@ func (noKey) Rewrap(context.Context, sse.Object, *sse.Decryption) (*sse.Envelope
 
 // filterFlags choose objects by what they are under.
 type filterFlags struct {
-	Prefix string   `placeholder:"PREFIX" help:"Only objects whose keys begin so."`
-	Mode   []string `placeholder:"MODE" enum:"SSE-S3,SSE-KMS,SSE-C" help:"Only objects of this mode: SSE-S3, SSE-KMS or SSE-C; may be repeated."`
-	KeyID  []string `name:"key-id" placeholder:"ID" sep:"none" help:"Only objects under this key, as inventory shows it; may be repeated."`
+	Prefix string   `placeholder:"PREFIX" help:"Only objects whose keys begin with PREFIX."`
+	Mode   []string `placeholder:"MODE" enum:"SSE-S3,SSE-KMS,SSE-C" help:"Only objects of this mode: SSE-S3, SSE-KMS or SSE-C. May be repeated."`
+	KeyID  []string `name:"key-id" placeholder:"ID" sep:"none" help:"Only objects under this key, as inventory shows it. May be repeated."`
 }
 
 // filter is that of the flags, and the one of --kms-key where it says what objects
@@ -345,6 +320,14 @@ func shapeOf(k jobs.KeyRef) sealShape {
 	return sealShape{k.Mode.String(), k.KeyID}
 }
 
+// keyName is the name of a key of a mode for people.
+func keyName(mode, id string) string {
+	if mode == sse.ModeManaged.String() {
+		return fmt.Sprintf("%s version %s", mode, message.Printable(id))
+	}
+	return fmt.Sprintf("%s key %s", mode, message.Printable(id))
+}
+
 // sealName is a key's name for people.
 func sealName(k jobs.KeyRef) string {
 	switch {
@@ -353,7 +336,7 @@ func sealName(k jobs.KeyRef) string {
 	case k.KeyID == "":
 		return fmt.Sprintf("%v, a customer key", k.Mode)
 	}
-	return fmt.Sprintf("%v key %s", k.Mode, message.Printable(k.KeyID))
+	return keyName(k.Mode.String(), k.KeyID)
 }
 
 // objects is a number of objects, in words.

@@ -21,14 +21,7 @@ type inventoryCmd struct {
 	filterFlags
 	paceFlags
 	List bool `help:"Write a line for each object, too."`
-	JSON bool `name:"json" help:"Write JSON, one object a line for each object with --list, and one with the summary."`
-}
-
-func (inventoryCmd) Help() string {
-	return `It reads the head of each object, and no body. What it shows is what the objects say of themselves, and nothing of that is authenticated: check does that. Versions that the store keeps beside the newest are not in it.
-
-    blobseal bucket inventory --bucket file:///srv/photos
-    blobseal bucket inventory --bucket 's3://photos?region=eu-west-1' --list --json | jq -r 'select(.kind == "plain") | .key'`
+	JSON bool `name:"json" help:"Write a line of JSON for each object that is listed, and one for the summary."`
 }
 
 // entryLine is an object of an inventory. Its JSON is a contract.
@@ -165,7 +158,7 @@ func (g groupShape) name() string {
 		if g.KeyID == "" {
 			return g.Mode + ", customer keys"
 		}
-		return fmt.Sprintf("%s key %s", g.Mode, message.Printable(g.KeyID))
+		return keyName(g.Mode, g.KeyID)
 	case "other":
 		return "further keys"
 	case stored.KindPlain.String():
@@ -180,22 +173,11 @@ type checkCmd struct {
 	bucketFlags
 	keys.Flags
 	filterFlags
-	Depth      string `enum:"envelopes,lengths,bodies" default:"envelopes" help:"What to authenticate: envelopes, which opens each data key and is quick; lengths, also where each body ends; bodies, every byte."`
-	AllowPlain bool   `help:"Let objects that are not encrypted be: the bucket was there before its encryption."`
+	Depth      string `enum:"envelopes,lengths,bodies" default:"envelopes" help:"What to authenticate: envelopes, which is quick; lengths, also the end of each body; bodies, every byte."`
+	AllowPlain bool   `help:"Accept objects that are not encrypted."`
 	paceFlags
 	List bool `help:"Write a line for good objects, too."`
 	JSON bool `name:"json" help:"Write JSON, one object a line for each object that is to be shown, and one with the summary."`
-}
-
-func (checkCmd) Help() string {
-	return `Each object that cannot be read gets a line that says why: wrong key, no key, truncated, damaged, plain, unknown version, or unreadable. The exit code is 0 if all are good. It changes nothing.
-
-A bucket with objects of several modes takes several keys: a ring, a key service and a customer key; ring and service must have the same root, or the ring one in a service with the root that is given (localkms). Otherwise check one after the other, with --mode.
-
-That a good object is the latest that was written, and that none is missing, nothing proves.
-
-    blobseal bucket check --bucket file:///srv/photos --ring my.ring --root-key-file root.key
-    blobseal bucket check --bucket file:///srv/photos --ring my.ring --root-key-file root.key --depth bodies --json | jq -r 'select(.verdict == "damaged") | .key'`
 }
 
 // findingLine is an object of a check. Its JSON is a contract.

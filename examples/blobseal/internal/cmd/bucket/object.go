@@ -22,19 +22,12 @@ import (
 type putCmd struct {
 	bucketFlags
 	keys.Flags
-	BucketKey   bool     `group:"keys" help:"With --kms: bind the service's data key to the bucket; see encrypt."`
-	Context     []string `placeholder:"K=V" sep:"none" help:"Pair of the encryption context; may be repeated. It is bound to the object and readable in it."`
-	ContentType string   `placeholder:"TYPE" help:"Content type; by default that of the extension of KEY or IN, or else it is found in the data."`
+	BucketKey   bool     `group:"keys" help:"With --kms: bind the service's data key to the bucket (see encrypt)."`
+	Context     []string `placeholder:"K=V" sep:"none" help:"Pair of the encryption context; may be repeated. Bound to the object, and not secret."`
+	ContentType string   `placeholder:"TYPE" help:"Content type; by default that of the extension of KEY or IN, or else of the data."`
 	Force       bool     `help:"Replace the object if it exists."`
 	In          string   `arg:"" name:"in" help:"Plaintext; - is standard input."`
 	Key         string   `arg:"" help:"Object to write, such as 2026/cat.jpg."`
-}
-
-func (putCmd) Help() string {
-	return `The object appears when it is complete, or not at all.
-
-    blobseal bucket put --bucket 'file:///srv/photos?create_dir=true' --ring my.ring --root-key-file root.key cat.jpg 2026/cat.jpg
-    tar c docs | blobseal bucket put --bucket 's3://docs?region=eu-west-1' --kms my.kms --root-key-file root.key - docs.tar`
 }
 
 func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
@@ -107,18 +100,11 @@ func (cmd putCmd) about(b *bucket, k *keys.Keys, err error) error {
 type getCmd struct {
 	bucketFlags
 	keys.Flags
-	AllowPlain bool   `help:"Read an object that is not encrypted as it is."`
-	Range      string `placeholder:"OFF-END" help:"Bytes of the plaintext: END is included, as in HTTP, and OFF- goes to the end. Reads only the chunks that it needs."`
+	AllowPlain bool   `help:"Read an object that is not encrypted, too."`
+	Range      string `placeholder:"OFF-END" help:"Bytes of the plaintext, as in HTTP: END is included, and OFF- goes to the end."`
 	Force      bool   `help:"Replace OUT if it exists."`
 	Key        string `arg:"" help:"Object to read."`
 	Out        string `arg:"" name:"out" help:"Plaintext; - is standard output."`
-}
-
-func (getCmd) Help() string {
-	return `Nothing is written that was not authenticated. A file OUT appears when all is authentic, or not at all, and is readable by you alone (mode 0600). Standard output gets authentic data as it comes: it is tentative until the exit code is 0.
-
-    blobseal bucket get --bucket file:///srv/photos --ring my.ring --root-key-file root.key 2026/cat.jpg cat.jpg
-    blobseal bucket get --bucket 's3://docs?region=eu-west-1' --kms my.kms --root-key-file root.key --range 0-511 docs.tar - | file -`
 }
 
 func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {

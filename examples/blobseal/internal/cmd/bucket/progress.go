@@ -20,8 +20,8 @@ import (
 
 // paceFlags say how hard to work on a bucket.
 type paceFlags struct {
-	Workers int     `placeholder:"N" help:"How many objects are in hand at once, at most 1000; by default 8."`
-	Rate    float64 `placeholder:"N" help:"At most so many objects a second."`
+	Workers int     `placeholder:"N" help:"Objects in progress at a time, at most 1000; by default 8."`
+	Rate    float64 `placeholder:"N" help:"At most N objects a second."`
 }
 
 func (f paceFlags) check() error {

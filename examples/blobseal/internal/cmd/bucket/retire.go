@@ -20,24 +20,15 @@ import (
 )
 
 type retireCmd struct {
-	Bucket []string `required:"" group:"bucket" sep:"none" placeholder:"URL" help:"Bucket; repeat it for every bucket that the ring seals for."`
+	Bucket []string `required:"" group:"bucket" sep:"none" placeholder:"URL" help:"Bucket. Repeat it for every bucket that the ring seals for."`
 	keys.RingFlags
 	keys.VersionArg
-	Destroy    bool          `help:"Destroy the key, once it has been disabled for --quarantine."`
-	Quarantine time.Duration `default:"168h" placeholder:"DURATION" help:"How long it must be disabled before it is destroyed, as 72h; by default a week. Longer than the longest upload, and than any service goes on without having read the ring anew. 0 is for where nobody else writes."`
-	Yes        bool          `help:"Do not ask before it is destroyed."`
-	AllowEmpty bool          `help:"Take a bucket without objects for what it says; without this it is refused, since it may be another than you mean."`
+	Destroy    bool          `help:"Destroy the version, after it was disabled for --quarantine."`
+	Quarantine time.Duration `default:"168h" placeholder:"DURATION" help:"How long the version must be disabled first; by default 168h. Exceed your longest upload and refresh. 0 if nobody else writes."`
+	Yes        bool          `help:"Do not ask before destroying."`
+	AllowEmpty bool          `help:"Accept a bucket without objects. Without this flag, an empty bucket is taken for a mistake."`
 	paceFlags
-	JSON bool `name:"json" help:"Write JSON: one object."`
-}
-
-func (retireCmd) Help() string {
-	return `It reads the head of every object in the buckets. If one is under the key, or does not tell, the command names it and changes nothing. Otherwise it disables the key, looks once more, and enables it again if an object has come in between. With --destroy, run again after the quarantine, it then destroys the key, which cannot be undone.
-
-Give all buckets that the ring seals for. What is not in them, such as older versions in the store, backups and sealed files, it does not see, and nothing opens that any more.
-
-    blobseal bucket retire --bucket file:///srv/photos --ring my.ring --root-key-file root.key 5b2c8e01
-    blobseal bucket retire --bucket file:///srv/photos --bucket file:///srv/thumbs --ring my.ring --root-key-file root.key --destroy 5b2c8e01`
+	JSON bool `name:"json" help:"Write JSON."`
 }
 
 // Retirement is what became of a key. Its JSON is a contract.
@@ -64,7 +55,7 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 	case cmd.Quarantine < 0:
 		return message.Usagef("--quarantine %v: want 0 or more", cmd.Quarantine)
 	case cmd.Destroy && !cmd.Yes && !c.IsTerminal(c.Stdin):
-		return message.Usagef("destroying a key cannot be undone: give --yes, or ask on a terminal")
+		return message.Usagef("destroying a version cannot be undone: give --yes, or run it on a terminal")
 	}
 	ring, err := cmd.Open(ctx, c)
 	if err != nil {
@@ -99,7 +90,9 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	last.shown = strings.Join(shown, ", ") // an error of an inventory does not say whose it is
 	if cmd.Destroy && !cmd.Yes {
-		if err := c.Confirm(ctx, fmt.Sprintf("Destroy key %s of %s, if nothing in %s needs it?\nWhatever else it sealed can never be opened again.\nType yes to destroy it: ", id, message.Printable(cmd.Ring), message.Printable(strings.Join(shown, ", ")))); err != nil {
+		question := fmt.Sprintf("Destroy version %s of %s, if nothing in %s needs it?\nNobody can open what else it sealed.\n"+
+			"Type yes to destroy it: ", id, message.Printable(cmd.Ring), message.Printable(strings.Join(shown, ", ")))
+		if err := c.Confirm(ctx, question); err != nil {
 			return err
 		}
 	}
@@ -119,11 +112,12 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 	case err == nil:
 		return nil
 	case inUse && info.State == keyring.Disabled:
-		return message.Problemf(err, cmd.Ring, "key %s is needed, by %s: it was disabled before this command, or could not be enabled again", id, neededBy(used))
+		return message.Problemf(err, cmd.Ring, "version %s is needed, by %s: it was disabled before this command, or could not be enabled again", id, neededBy(used))
 	case inUse:
-		return message.Problemf(err, cmd.Ring, "key %s stays as it is: %s", id, neededBy(used))
+		return message.Problemf(err, cmd.Ring, "version %s stays as it is: %s", id, neededBy(used))
 	case errors.Is(err, jobs.ErrQuarantine):
-		return message.Problemf(err, cmd.Ring, "key %s is not destroyed yet: it is disabled since %s; repeat the command from %s on", id, info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
+		return message.Problemf(err, cmd.Ring, "version %s is not destroyed yet: it was disabled at %s (repeat the command after %s)",
+			id, info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
 	case message.IsKeys(err):
 		return message.Ring(cmd.Ring, err)
 	}
@@ -155,7 +149,7 @@ func (cmd retireCmd) show(c *console.Console, info keyring.Version, used *jobs.I
 		return c.WriteJSON(line)
 	}
 	if used == nil {
-		return c.Printf("%s: key %s is %s: no object needs it\n", message.Printable(cmd.Ring), info.ID, info.State)
+		return c.Printf("%s: version %s is %s: no object needs it\n", message.Printable(cmd.Ring), info.ID, info.State)
 	}
 	var text strings.Builder
 	more := func(all int64, shown int) {
@@ -164,11 +158,11 @@ func (cmd retireCmd) show(c *console.Console, info keyring.Version, used *jobs.I
 		}
 	}
 	for _, name := range used.Names {
-		fmt.Fprintf(&text, "%s: is under the key\n", message.Printable(name.String()))
+		fmt.Fprintf(&text, "%s: is under the version\n", message.Printable(name.String()))
 	}
 	more(used.Objects, len(used.Names))
 	for _, object := range used.UnclearObjects {
-		fmt.Fprintf(&text, "%s: may be under the key: %s\n", message.Printable(object.String()), message.Printable(message.OneLine(object.Err)))
+		fmt.Fprintf(&text, "%s: may be under the version: %s\n", message.Printable(object.String()), message.Printable(message.OneLine(object.Err)))
 	}
 	more(used.Unclear, len(used.UnclearObjects))
 	return c.Printf("%s", text.String())

@@ -17,12 +17,12 @@ import (
 
 // jobFlags are those of commands that change a whole bucket.
 type jobFlags struct {
-	Checkpoint  string `placeholder:"FILE" help:"Note in FILE how far it got, so that the same command goes on from there."`
-	DryRun      bool   `help:"Do all but write: data keys are opened and sealed anew, and what cannot be done shows. It takes no notice of --checkpoint."`
-	MaxFailures int    `default:"1000" placeholder:"N" help:"Give up when so many objects failed; by default 1000."`
+	Checkpoint  string `placeholder:"FILE" help:"Keep the progress in FILE. The same command continues from there."`
+	DryRun      bool   `help:"Do all but write, and show what would fail. Ignores --checkpoint."`
+	MaxFailures int    `default:"1000" placeholder:"N" help:"Give up after N failures; by default 1000."`
 	paceFlags
-	List bool `help:"Write a line for each object that is changed, too."`
-	JSON bool `name:"json" help:"Write JSON, one object a line for each object of the bucket that is to be shown, and one with the summary."`
+	List bool `help:"Write a line for each changed object, too."`
+	JSON bool `name:"json" help:"Write a line of JSON for each object that is shown, and one for the summary."`
 }
 
 func (f jobFlags) check() error {
@@ -193,21 +193,10 @@ type rewrapCmd struct {
 	bucketFlags
 	keys.Flags
 	keys.TargetFlags
-	ToBucketKey bool `group:"target" help:"Bind the service's data key to the bucket, not to each object's whole name, as S3's Bucket Keys do: the service is asked less."`
+	ToBucketKey bool `group:"target" help:"Bind the service's data key to the bucket, not to each object's name (see encrypt)."`
 	filterFlags
-	Force bool `help:"Seal anew what is under the target's key already: a key service may have new material for the same key."`
+	Force bool `help:"Rewrap objects that are under the target already: a key service may have rotated its key."`
 	jobFlags
-}
-
-func (rewrapCmd) Help() string {
-	return `Run it after a rotation: it seals each object's data key, 104 bytes, under the newest key of the ring, and copies the body as it is. Or it moves objects to another ring, key service, key or customer key. Objects that are there already are left alone, and so are those that are not encrypted: see encrypt-existing. Copies and older versions that the store keeps still open under the old key.
-
-The service may go on meanwhile. Each object is replaced as a whole, unless it was written or deleted since it was read. What fails stays as it was, and is named; the exit code is then 1. With --checkpoint, a large bucket is gone through once, however often the command is interrupted.
-
-    blobseal bucket rewrap --bucket file:///srv/photos --ring my.ring --root-key-file root.key --dry-run
-    blobseal bucket rewrap --bucket 's3://photos?region=eu-west-1' --ring my.ring --root-key-file root.key --checkpoint photos.cp --rate 500
-    blobseal bucket rewrap --bucket file:///srv/photos --ring my.ring --root-key-file root.key --prefix 2025/ --to-kms my.kms --to-root-key-file kms.key
-    blobseal bucket rewrap --bucket file:///srv/photos --kms my.kms --root-key-file root.key --to-kms-key alias/archive --to-bucket-key`
 }
 
 func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
@@ -267,16 +256,9 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 type encryptCmd struct {
 	bucketFlags
 	keys.Flags
-	BucketKey bool   `group:"keys" help:"With --kms: bind the service's data key to the bucket; see encrypt."`
-	Prefix    string `placeholder:"PREFIX" help:"Only objects whose keys begin so."`
+	BucketKey bool   `group:"keys" help:"With --kms: bind the service's data key to the bucket (see encrypt)."`
+	Prefix    string `placeholder:"PREFIX" help:"Only objects whose keys begin with PREFIX."`
 	jobFlags
-}
-
-func (encryptCmd) Help() string {
-	return `For a bucket that was there before its encryption: each object that is not encrypted is encrypted in place, with its attributes. Until that is done, the service reads both (Options.AllowPlain of package blob); afterwards it refuses what is not encrypted. In a directory, every file is an object: keep rings and keys elsewhere. Versions of objects that the store keeps, and backups, stay plaintext.
-
-    blobseal bucket encrypt-existing --bucket file:///srv/photos --ring my.ring --root-key-file root.key --dry-run
-    blobseal bucket encrypt-existing --bucket file:///srv/photos --ring my.ring --root-key-file root.key --checkpoint photos.cp`
 }
 
 func (cmd encryptCmd) Run(ctx context.Context, c *console.Console) error {

@@ -24,29 +24,17 @@ import (
 type serveCmd struct {
 	bucketFlags
 	keys.Flags
-	BucketKey  bool `group:"keys" help:"With --kms: bind the service's data key to the bucket; see encrypt."`
-	AllowPlain bool `help:"Serve objects that are not encrypted as they are."`
+	BucketKey  bool `group:"keys" help:"With --kms: bind the service's data key to the bucket (see encrypt)."`
+	AllowPlain bool `help:"Serve objects that are not encrypted, too."`
 	signerFlags
-	AcceptSecretFile []string      `group:"urls" sep:"none" placeholder:"FILE" help:"Earlier secret, whose URLs are still good; may be repeated."`
+	AcceptSecretFile []string      `group:"urls" sep:"none" placeholder:"FILE" help:"Earlier secret, whose URLs still work. May be repeated."`
 	BaseURL          string        `group:"urls" name:"base-url" placeholder:"URL" help:"Where clients reach the server; by default http://ADDR/ of --listen."`
-	Listen           string        `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address to listen on; by default 127.0.0.1:8080. Port 0 is a free one."`
-	MaxSize          int64         `default:"5368709120" placeholder:"BYTES" help:"Largest object that is accepted; by default 5 GiB."`
-	AllowOrigin      []string      `sep:"none" placeholder:"ORIGIN" help:"Origin whose pages may use URLs from scripts, such as https://app.example.com; * is every one. May be repeated."`
-	MaxConnections   int           `default:"1000" placeholder:"N" help:"Connections at a time; further clients wait. Each takes up to 300 KB. By default 1000."`
-	Grace            time.Duration `default:"30s" placeholder:"DURATION" help:"How long requests may take to end, when the server is interrupted; by default 30s."`
-	JSON             bool          `name:"json" help:"Write the log as JSON, one object a line."`
-}
-
-func (serveCmd) Help() string {
-	return `Clients read with GET and HEAD, with ranges and conditions, write with PUT and remove with DELETE: what each URL allows, and nothing else. What they get and send is plaintext, so put a server with TLS in front, and give its address as --base-url. Objects under customer keys are not served.
-
-A bucket with objects of several modes takes a ring and a key service, as check does; new objects are sealed under the ring.
-
-The log goes to standard output, a line for each request; it never holds a URL's signature. A refused request has a line with the reason. A client that neither sends nor receives for 20 seconds is cut. An interrupt ends the server when the requests under way are through, with exit code 0.
-
-    blobseal keygen url.key
-    blobseal bucket serve --bucket file:///srv/photos --ring my.ring --root-key-file root.key --secret-file url.key
-    curl "$(blobseal bucket sign --secret-file url.key --base-url http://127.0.0.1:8080/ 2026/cat.jpg)"`
+	Listen           string        `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address to listen on; by default 127.0.0.1:8080. Port 0 picks a free port."`
+	MaxSize          int64         `default:"5368709120" placeholder:"BYTES" help:"Largest object to accept; by default 5 GiB."`
+	AllowOrigin      []string      `sep:"none" placeholder:"ORIGIN" help:"Origin whose scripts may use URLs, such as https://app.example.com; * is any. May be repeated."`
+	MaxConnections   int           `default:"1000" placeholder:"N" help:"Connections at a time, of up to 300 KB each; further clients wait. By default 1000."`
+	Grace            time.Duration `default:"30s" placeholder:"DURATION" help:"Time to complete requests after an interrupt; by default 30s."`
+	JSON             bool          `name:"json" help:"Write the log as lines of JSON."`
 }
 
 func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {

@@ -19,24 +19,14 @@ import (
 
 type shredCmd struct {
 	bucketFlags
-	Record string   `required:"" placeholder:"FILE" help:"Where to record what becomes unreadable, before it does: JSON, one object a line, added to FILE."`
-	Prefix string   `placeholder:"PREFIX" help:"Shred all objects whose keys begin so."`
-	KeyID  string   `name:"key-id" placeholder:"ID" help:"Shred all that this key sealed, wherever there are copies: destroy a key of --ring, or schedule that of a key of --kms."`
-	Days   int      `placeholder:"N" help:"With --kms: delete the key after so many days, 7 to 30; by default 30. Until then it can be taken back."`
+	Record string   `required:"" placeholder:"FILE" help:"Append a record of what becomes unreadable to FILE, before it does: lines of JSON."`
+	Prefix string   `placeholder:"PREFIX" help:"Shred all objects whose keys begin with PREFIX."`
+	KeyID  string   `name:"key-id" placeholder:"ID" help:"Shred all that this key sealed, copies included: a version of --ring, or a key of --kms."`
+	Days   int      `placeholder:"N" help:"With --kms: delete the key after N days, 7 to 30; by default 30. Until then you can cancel that."`
 	Yes    bool     `help:"Do not ask."`
 	Keys   []string `arg:"" optional:"" name:"key" help:"Object to shred."`
 	keys.Flags
 	paceFlags
-}
-
-func (shredCmd) Help() string {
-	return `An object or a prefix is shredded by deleting it with its sealed data key. That is as good as the store's deletion: older versions, replicas and backups still open. A key reaches those, too: give what is to be forgotten together a key of its own, and shred that. Copies of a ring from before still have its keys.
-
-It asks on a terminal, and needs --yes elsewhere.
-
-    blobseal bucket shred --bucket file:///srv/photos --record shredded.jsonl users/7/cat.jpg
-    blobseal bucket shred --bucket file:///srv/photos --record shredded.jsonl --prefix users/7/ --yes
-    blobseal bucket shred --bucket file:///srv/photos --record shredded.jsonl --key-id alias/user-7 --kms my.kms --root-key-file root.key`
 }
 
 func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {

@@ -16,7 +16,7 @@ import (
 
 // signerFlags are what a signer and its server agree on.
 type signerFlags struct {
-	SecretFile string `required:"" group:"urls" placeholder:"FILE" help:"Secret that signs URLs, 32 random bytes; keygen makes one. Whoever has it can sign."`
+	SecretFile string `required:"" group:"urls" placeholder:"FILE" help:"Secret that signs URLs: a key file, as keygen makes it."`
 }
 
 func (f signerFlags) signer(ctx context.Context, base string, accept []string) (*signedurl.Signer, error) {
@@ -48,9 +48,9 @@ func (f signerFlags) signer(ctx context.Context, base string, accept []string) (
 type signCmd struct {
 	signerFlags
 	BaseURL     string        `required:"" group:"urls" name:"base-url" placeholder:"URL" help:"Where clients reach serve: the same as its --base-url."`
-	Method      string        `enum:"GET,PUT,DELETE" default:"GET" placeholder:"METHOD" help:"What it allows: GET, which is the default and good for HEAD too, PUT or DELETE."`
-	Expiry      time.Duration `default:"1h" placeholder:"DURATION" help:"How long it is good for, at most seven days; by default 1h."`
-	ContentType string        `placeholder:"TYPE" help:"With PUT: the content type that the request must have; without it, any."`
+	Method      string        `enum:"GET,PUT,DELETE" default:"GET" placeholder:"METHOD" help:"What the URL allows: GET (and HEAD), which is the default, PUT or DELETE."`
+	Expiry      time.Duration `default:"1h" placeholder:"DURATION" help:"How long the URL works, at most seven days; by default 1h."`
+	ContentType string        `placeholder:"TYPE" help:"With PUT: the content type that the request must have."`
 	MaxSize     int64         `placeholder:"BYTES" help:"With PUT: the largest body; without it, the server's limit."`
 	IfMatch     string        `placeholder:"ETAG" help:"With GET: serve the object only while it has this ETag."`
 	Response    struct {
@@ -59,14 +59,6 @@ type signCmd struct {
 		CacheControl       string `placeholder:"VALUE" help:"With GET: Cache-Control of the response."`
 	} `embed:"" prefix:"response-"`
 	Key string `arg:"" help:"Object, which need not exist."`
-}
-
-func (signCmd) Help() string {
-	return `Whoever has the URL may do that one thing with that object, until it expires; it cannot be called back. It needs neither the bucket nor its keys.
-
-    blobseal bucket sign --secret-file url.key --base-url https://photos.example.com/ 2026/cat.jpg
-    blobseal bucket sign --secret-file url.key --base-url https://photos.example.com/ --response-content-disposition attachment 2026/cat.jpg
-    blobseal bucket sign --secret-file url.key --base-url https://photos.example.com/ --method PUT --content-type image/jpeg --expiry 10m 2026/dog.jpg`
 }
 
 func (cmd signCmd) Run(ctx context.Context, c *console.Console) error {

@@ -21,44 +21,29 @@ import (
 
 // Commands are the commands on a key service.
 type Commands struct {
-	Init             initCmd             `cmd:"" help:"Make a key service, in a directory."`
-	CreateKey        createKeyCmd        `cmd:"" help:"Make a key."`
-	List             listCmd             `cmd:"" help:"List the keys; shows nothing secret."`
-	Describe         describeCmd         `cmd:"" help:"Show all that is known of a key; nothing secret."`
-	Enable           enableCmd           `cmd:"" help:"Let a disabled key serve again."`
-	Disable          disableCmd          `cmd:"" help:"Refuse every use of a key at once, until it is enabled again."`
-	ScheduleDeletion scheduleDeletionCmd `cmd:"" help:"Refuse every use of a key at once, and delete it after some days."`
-	CancelDeletion   cancelDeletionCmd   `cmd:"" help:"Take schedule-deletion back; the key is disabled then."`
-	Rotate           rotateCmd           `cmd:"" help:"Give a key new material now; what the old one encrypted still opens."`
-	ChangeRoot       changeRootCmd       `cmd:"" help:"Encrypt the key service under another root: a key file, a passphrase or another service's key."`
-	Rotation         rotationCmd         `cmd:"" help:"Rotate a key by schedule."`
-	Alias            aliasCmd            `cmd:"" help:"Give keys names that can be moved from one to another."`
-	Policy           policyCmd           `cmd:"" help:"Say who may do what with a key."`
-	Grant            grantCmd            `cmd:"" help:"Permit someone to use a key, beside its policy."`
-	Tag              tagCmd              `cmd:"" help:"Tag a key; policies see tags."`
+	Init             initCmd             `cmd:"" help:"Create a key service, in a directory."`
+	CreateKey        createKeyCmd        `cmd:"" help:"Create a key."`
+	List             listCmd             `cmd:"" help:"List the keys. Shows nothing secret."`
+	Describe         describeCmd         `cmd:"" help:"Describe a key. Shows nothing secret."`
+	Enable           enableCmd           `cmd:"" help:"Enable a disabled key."`
+	Disable          disableCmd          `cmd:"" help:"Refuse every use of a key, until you enable it again."`
+	ScheduleDeletion scheduleDeletionCmd `cmd:"" help:"Refuse every use of a key, and delete it after some days."`
+	CancelDeletion   cancelDeletionCmd   `cmd:"" help:"Cancel the deletion of a key."`
+	Rotate           rotateCmd           `cmd:"" help:"Rotate a key now. What older versions encrypted still opens."`
+	ChangeRoot       changeRootCmd       `cmd:"" help:"Encrypt the key service under another root."`
+	Rotation         rotationCmd         `cmd:"" help:"Rotate a key on a schedule."`
+	Alias            aliasCmd            `cmd:"" help:"Give keys names that you can move to other keys."`
+	Policy           policyCmd           `cmd:"" help:"Decide who may do what with a key."`
+	Grant            grantCmd            `cmd:"" help:"Permit a principal to use a key, in addition to its policy."`
+	Tag              tagCmd              `cmd:"" help:"Tag a key. Policies can refer to tags."`
 	Untag            untagCmd            `cmd:"" help:"Remove tags of a key."`
-}
-
-func (Commands) Help() string {
-	return `A key service makes a data key for each file and keeps the keys that encrypt those. Who may use which key for what is in its policies and grants; each use and each change is recorded, done or refused, see audit. It is a directory: a document, encrypted under a root, and the audit trail.
-
---principal says who asks; by default it is user:NAME, the user that you are. That is a claim, not a login: policies bind whoever comes by way of this command or of a service that knows its callers. Whoever can read the directory and has its root can do without either.
-
-A first session:
-
-    blobseal kms init --kms my.kms --generate-root-key root.key
-    blobseal kms create-key --kms my.kms --root-key-file root.key --alias alias/photos
-    blobseal encrypt --kms my.kms --root-key-file root.key --kms-key alias/photos photo.jpg photo.enc
-    blobseal decrypt --kms my.kms --root-key-file root.key photo.enc copy.jpg
-    blobseal kms disable --kms my.kms --root-key-file root.key alias/photos
-    blobseal audit show --kms my.kms`
 }
 
 // serviceFlags name a key service, its root and who asks.
 type serviceFlags struct {
 	KMS string `name:"kms" required:"" group:"root" placeholder:"DIR" help:"Key service."`
 	keys.RootFlags
-	Principal string `group:"root" placeholder:"ID" help:"Who asks; by default user:NAME, the user that you are."`
+	Principal string `group:"root" placeholder:"ID" help:"Who asks; by default user:NAME, your user name."`
 }
 
 // with opens the service and has f use it, as the principal.
@@ -87,19 +72,13 @@ func (f serviceFlags) change(ctx context.Context, c *console.Console, op kms.Ope
 
 // serviceKeyArg names a key of a key service.
 type serviceKeyArg struct {
-	Key string `arg:"" help:"Id, ARN or alias; see kms list."`
+	Key string `arg:"" help:"Id, ARN or alias (see kms list)."`
 }
 
 type initCmd struct {
 	KMS string `name:"kms" required:"" group:"root" placeholder:"DIR" help:"Key service."`
 	keys.RootFlags
-	GenerateRootKey string `group:"root" placeholder:"FILE" help:"Make a new root key in FILE, as keygen does, and use it."`
-}
-
-func (initCmd) Help() string {
-	return `Its document DIR/keys is encrypted under its root, which is kept elsewhere: a key file, a passphrase or a key in another key service, see ring. Without either, nothing opens what its keys encrypt. DIR/audit.jsonl is the audit trail. A key service that exists is refused.
-
-    blobseal kms init --kms my.kms --generate-root-key root.key`
+	GenerateRootKey string `group:"root" placeholder:"FILE" help:"Create a root key in FILE, and use it."`
 }
 
 func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
@@ -121,7 +100,7 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	}
 	s := &keys.Service{Dir: cmd.KMS}
 	if err := s.Open(ctx, c, root, func(store keyring.Store) keyring.Store {
-		return keys.NewStore{Store: store, Name: cmd.KMS, Exists: errServiceExists}
+		return newStore{Store: store, name: cmd.KMS, exists: errServiceExists}
 	}); err != nil {
 		undo()
 		if _, there := os.Lstat(message.KeysPath(cmd.KMS)); made == nil && errors.Is(there, os.ErrNotExist) {
@@ -137,20 +116,13 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	return c.Printf("%s: created, without keys; make one with: blobseal kms create-key --kms %[1]s\n", message.Printable(cmd.KMS))
 }
 
-var errServiceExists = errors.New("already exists, and a key service is never overwritten")
+var errServiceExists = errors.New("already exists, and is never overwritten")
 
 type changeRootCmd struct {
 	serviceFlags
 	NewRootKeyFile    string `placeholder:"FILE" help:"New root key."`
-	NewPassphraseFile string `placeholder:"FILE" help:"New passphrase, without its line end. Or set BLOBSEAL_NEW_PASSPHRASE."`
-	NewRootKMSKey     string `name:"new-root-kms-key" placeholder:"URL" help:"New root key in a key service, such as awskms:///alias/rings; see ring."`
-}
-
-func (changeRootCmd) Help() string {
-	return `The keys stay as they are, and so does every file. Copies of the key service from before still open with the old root: remove them. Services that run must be told of the new root, or restarted. The command may be repeated after a crash.
-
-    blobseal keygen new.key
-    blobseal kms change-root --kms my.kms --root-key-file root.key --new-root-key-file new.key`
+	NewPassphraseFile string `placeholder:"FILE" help:"New passphrase. Or set BLOBSEAL_NEW_PASSPHRASE."`
+	NewRootKMSKey     string `name:"new-root-kms-key" placeholder:"URL" help:"New root key in a key service (see ring)."`
 }
 
 func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
@@ -175,18 +147,12 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 
 type createKeyCmd struct {
 	serviceFlags
-	Alias        string   `placeholder:"alias/NAME" help:"Give it a name, too."`
-	Description  string   `placeholder:"TEXT" help:"What it is for."`
-	Tag          []string `placeholder:"K=V" sep:"none" help:"Tag; may be repeated. Policies see tags."`
-	RotationDays int      `placeholder:"N" help:"Rotate it every so many days, 90 to 2560; without it, on demand alone."`
-	Policy       string   `placeholder:"FILE" help:"Policy in Cedar, see kms policy; - is standard input. Without one, everyone may do everything with the key."`
-	Force        bool     `help:"Set the policy although it forbids you to replace it."`
-}
-
-func (createKeyCmd) Help() string {
-	return `It writes the new key's id. --kms-key and the commands on keys take that, or an alias. The default key, alias/blobseal/default, need not be made: its first use does that.
-
-    blobseal kms create-key --kms my.kms --root-key-file root.key --alias alias/photos --rotation-days 365`
+	Alias        string   `placeholder:"alias/NAME" help:"Alias for the key."`
+	Description  string   `placeholder:"TEXT" help:"What the key is for."`
+	Tag          []string `placeholder:"K=V" sep:"none" help:"Tag; may be repeated. Policies can refer to tags."`
+	RotationDays int      `placeholder:"N" help:"Rotate the key every N days, 90 to 2560. Without this flag, only on demand."`
+	Policy       string   `placeholder:"FILE" help:"Policy in Cedar (see kms policy); - is standard input. Without one, everyone may do everything."`
+	Force        bool     `help:"Set a policy that forbids you to replace it."`
 }
 
 func (cmd createKeyCmd) Run(ctx context.Context, c *console.Console) error {
@@ -245,12 +211,6 @@ type listCmd struct {
 	JSON bool `name:"json" help:"Write JSON."`
 }
 
-func (listCmd) Help() string {
-	return `One line for each key, those that are disabled or wait for their deletion too.
-
-    blobseal kms list --kms my.kms --root-key-file root.key`
-}
-
 func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		names, err := aliasesOf(ctx, s, "")
@@ -294,12 +254,6 @@ type describeCmd struct {
 	serviceFlags
 	serviceKeyArg
 	JSON bool `name:"json" help:"Write JSON."`
-}
-
-func (describeCmd) Help() string {
-	return `The versions of a key are the generations of its material: the newest encrypts, all decrypt.
-
-    blobseal kms describe --kms my.kms --root-key-file root.key alias/photos`
 }
 
 func (cmd describeCmd) Run(ctx context.Context, c *console.Console) error {
@@ -355,12 +309,6 @@ type enableCmd struct {
 	serviceKeyArg
 }
 
-func (enableCmd) Help() string {
-	return `What it encrypted opens again.
-
-    blobseal kms enable --kms my.kms --root-key-file root.key alias/photos`
-}
-
 func (cmd enableCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.change(ctx, c, localkms.OpEnableKey, cmd.Key, func(ctx context.Context, s *keys.Service) error {
 		return s.EnableKey(ctx, cmd.Key)
@@ -370,12 +318,6 @@ func (cmd enableCmd) Run(ctx context.Context, c *console.Console) error {
 type disableCmd struct {
 	serviceFlags
 	serviceKeyArg
-}
-
-func (disableCmd) Help() string {
-	return `Nothing is lost: enable takes it back. A running service on the same directory refuses within a second. Disable a key some time before you delete it, to find out who still needs it: audit show tells who was refused.
-
-    blobseal kms disable --kms my.kms --root-key-file root.key alias/photos`
 }
 
 func (cmd disableCmd) Run(ctx context.Context, c *console.Console) error {
@@ -388,12 +330,6 @@ type scheduleDeletionCmd struct {
 	serviceFlags
 	serviceKeyArg
 	Days int `default:"30" placeholder:"N" help:"Days until then, 7 to 30; by default 30."`
-}
-
-func (scheduleDeletionCmd) Help() string {
-	return `Until the day comes, cancel-deletion takes it back. Then the key is gone, with its aliases, its policy and its grants, and what it encrypted can never be opened again by anyone who has no older copy of the directory.
-
-    blobseal kms schedule-deletion --kms my.kms --root-key-file root.key --days 7 alias/photos`
 }
 
 func (cmd scheduleDeletionCmd) Run(ctx context.Context, c *console.Console) error {
@@ -414,12 +350,6 @@ type cancelDeletionCmd struct {
 	serviceKeyArg
 }
 
-func (cancelDeletionCmd) Help() string {
-	return `The key is disabled then; enable lets it serve.
-
-    blobseal kms cancel-deletion --kms my.kms --root-key-file root.key alias/photos`
-}
-
 func (cmd cancelDeletionCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.change(ctx, c, localkms.OpCancelKeyDeletion, cmd.Key, func(ctx context.Context, s *keys.Service) error {
 		return s.CancelKeyDeletion(ctx, cmd.Key)
@@ -429,12 +359,6 @@ func (cmd cancelDeletionCmd) Run(ctx context.Context, c *console.Console) error 
 type rotateCmd struct {
 	serviceFlags
 	serviceKeyArg
-}
-
-func (rotateCmd) Help() string {
-	return `The key's id stays, and old files keep opening; rewrap moves them to the new material. A schedule is not moved, see rotation.
-
-    blobseal kms rotate --kms my.kms --root-key-file root.key alias/photos`
 }
 
 func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
@@ -449,21 +373,15 @@ func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
 
 // rotationCmd are the commands on the schedule of a key's rotation.
 type rotationCmd struct {
-	Enable  rotationEnableCmd  `cmd:"" help:"Rotate a key every so many days."`
-	Disable rotationDisableCmd `cmd:"" help:"Rotate a key on demand alone."`
+	Enable  rotationEnableCmd  `cmd:"" help:"Rotate a key every N days."`
+	Disable rotationDisableCmd `cmd:"" help:"Rotate a key only on demand."`
 	List    rotationListCmd    `cmd:"" help:"List the versions of a key."`
 }
 
 type rotationEnableCmd struct {
 	serviceFlags
 	serviceKeyArg
-	Days int `default:"365" placeholder:"N" help:"The period, 90 to 2560 days; by default 365."`
-}
-
-func (rotationEnableCmd) Help() string {
-	return `The first rotation is that many days from now. Whoever first uses the service when the day has come does it.
-
-    blobseal kms rotation enable --kms my.kms --root-key-file root.key --days 90 alias/photos`
+	Days int `default:"365" placeholder:"N" help:"Period in days, 90 to 2560; by default 365."`
 }
 
 func (cmd rotationEnableCmd) Run(ctx context.Context, c *console.Console) error {
@@ -480,12 +398,6 @@ type rotationDisableCmd struct {
 	serviceKeyArg
 }
 
-func (rotationDisableCmd) Help() string {
-	return `Ends the schedule; rotate still rotates.
-
-    blobseal kms rotation disable --kms my.kms --root-key-file root.key alias/photos`
-}
-
 func (cmd rotationDisableCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.change(ctx, c, localkms.OpDisableKeyRotation, cmd.Key, func(ctx context.Context, s *keys.Service) error {
 		return s.DisableKeyRotation(ctx, cmd.Key)
@@ -496,12 +408,6 @@ type rotationListCmd struct {
 	serviceFlags
 	serviceKeyArg
 	JSON bool `name:"json" help:"Write JSON."`
-}
-
-func (rotationListCmd) Help() string {
-	return `The last one encrypts, all decrypt.
-
-    blobseal kms rotation list --kms my.kms --root-key-file root.key alias/photos`
 }
 
 func (cmd rotationListCmd) Run(ctx context.Context, c *console.Console) error {
@@ -526,13 +432,7 @@ func (cmd rotationListCmd) Run(ctx context.Context, c *console.Console) error {
 type tagCmd struct {
 	serviceFlags
 	serviceKeyArg
-	Tags []string `arg:"" name:"name=value" help:"Tag; one of the same name is replaced."`
-}
-
-func (tagCmd) Help() string {
-	return `Whoever may tag a key may change who may use it, if a policy is about tags.
-
-    blobseal kms tag --kms my.kms --root-key-file root.key alias/photos stage=live team=blue`
+	Tags []string `arg:"" name:"name=value" help:"Tag. It replaces a tag of the same name."`
 }
 
 func (cmd tagCmd) Run(ctx context.Context, c *console.Console) error {
@@ -549,12 +449,6 @@ type untagCmd struct {
 	serviceFlags
 	serviceKeyArg
 	Names []string `arg:"" name:"name" help:"Name of a tag."`
-}
-
-func (untagCmd) Help() string {
-	return `A tag that is not there is no error.
-
-    blobseal kms untag --kms my.kms --root-key-file root.key alias/photos stage`
 }
 
 func (cmd untagCmd) Run(ctx context.Context, c *console.Console) error {

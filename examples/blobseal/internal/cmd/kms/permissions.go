@@ -20,26 +20,20 @@ import (
 // aliasCmd are the commands on aliases.
 type aliasCmd struct {
 	Create aliasCreateCmd `cmd:"" help:"Give a key a name."`
-	Update aliasUpdateCmd `cmd:"" help:"Make a name that exists another key's."`
-	Delete aliasDeleteCmd `cmd:"" help:"Take a name away; the key stays."`
+	Update aliasUpdateCmd `cmd:"" help:"Move a name to another key."`
+	Delete aliasDeleteCmd `cmd:"" help:"Delete a name. The key stays."`
 	List   aliasListCmd   `cmd:"" help:"List names."`
 }
 
 // aliasArg names an alias.
 type aliasArg struct {
-	Alias string `arg:"" placeholder:"alias/NAME" help:"Its name, with alias/ in front. Names that begin with alias/blobseal/ are the service's."`
+	Alias string `arg:"" placeholder:"alias/NAME" help:"Alias, such as alias/photos. The service owns those that begin with alias/blobseal/."`
 }
 
 type aliasCreateCmd struct {
 	serviceFlags
 	aliasArg
 	serviceKeyArg
-}
-
-func (aliasCreateCmd) Help() string {
-	return `Files keep the id of the key, not the name that it had.
-
-    blobseal kms alias create --kms my.kms --root-key-file root.key alias/photos 5b2c8e01-…`
 }
 
 func (cmd aliasCreateCmd) Run(ctx context.Context, c *console.Console) error {
@@ -61,12 +55,6 @@ type aliasUpdateCmd struct {
 	serviceKeyArg
 }
 
-func (aliasUpdateCmd) Help() string {
-	return `New files that name the alias get the new key; old ones keep theirs until they are rewrapped.
-
-    blobseal kms alias update --kms my.kms --root-key-file root.key alias/photos 5b2c8e01-…`
-}
-
 func (cmd aliasUpdateCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.name(ctx, c, localkms.OpUpdateAlias, cmd.Alias, cmd.Key, (*localkms.Client).UpdateAlias)
 }
@@ -74,12 +62,6 @@ func (cmd aliasUpdateCmd) Run(ctx context.Context, c *console.Console) error {
 type aliasDeleteCmd struct {
 	serviceFlags
 	aliasArg
-}
-
-func (aliasDeleteCmd) Help() string {
-	return `Files that were encrypted by that name stay readable.
-
-    blobseal kms alias delete --kms my.kms --root-key-file root.key alias/photos`
 }
 
 func (cmd aliasDeleteCmd) Run(ctx context.Context, c *console.Console) error {
@@ -90,14 +72,8 @@ func (cmd aliasDeleteCmd) Run(ctx context.Context, c *console.Console) error {
 
 type aliasListCmd struct {
 	serviceFlags
-	Key  string `arg:"" optional:"" help:"Only those of this key."`
+	Key  string `arg:"" optional:"" help:"Only aliases of this key."`
 	JSON bool   `name:"json" help:"Write JSON."`
-}
-
-func (aliasListCmd) Help() string {
-	return `One line for each alias, with the key's id.
-
-    blobseal kms alias list --kms my.kms --root-key-file root.key`
 }
 
 func (cmd aliasListCmd) Run(ctx context.Context, c *console.Console) error {
@@ -123,29 +99,14 @@ func (cmd aliasListCmd) Run(ctx context.Context, c *console.Console) error {
 
 // policyCmd are the commands on policies.
 type policyCmd struct {
-	Get    policyGetCmd    `cmd:"" help:"Write a key's policy, as it was put."`
-	Put    policyPutCmd    `cmd:"" help:"Give a key a policy, in place of the one that it may have."`
-	Delete policyDeleteCmd `cmd:"" help:"Take a key's policy away: everyone may do everything then."`
+	Get    policyGetCmd    `cmd:"" help:"Show a key's policy."`
+	Put    policyPutCmd    `cmd:"" help:"Set a key's policy."`
+	Delete policyDeleteCmd `cmd:"" help:"Delete a key's policy. Then everyone may do everything with the key."`
 }
-
-const policyHelp = `A policy is in Cedar. A key that has one denies what nobody permits, and forbid beats permit. The actions are the operations of AWS KMS, such as Action::"Decrypt", and the groups Action::"Use", Action::"View" and Action::"Administer". Writing needs GenerateDataKey, reading Decrypt. A writer who may not read:
-
-    permit (principal == Principal::"user:admin", action, resource);
-    permit (principal == Principal::"user:writer", action == Action::"GenerateDataKey", resource);
-    permit (principal == Principal::"user:reader", action == Action::"Decrypt", resource)
-      when { context.encryptionContext has team && context.encryptionContext.team == "blue" };`
-
-func (policyCmd) Help() string { return policyHelp }
 
 type policyGetCmd struct {
 	serviceFlags
 	serviceKeyArg
-}
-
-func (policyGetCmd) Help() string {
-	return `A key without a policy is an error.
-
-    blobseal kms policy get --kms my.kms --root-key-file root.key alias/photos >photos.cedar`
 }
 
 func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
@@ -176,15 +137,7 @@ type policyPutCmd struct {
 	serviceFlags
 	serviceKeyArg
 	File  string `arg:"" help:"Policy in Cedar; - is standard input."`
-	Force bool   `help:"Set it although it forbids you to replace it."`
-}
-
-func (policyPutCmd) Help() string {
-	return policyHelp + `
-
-It is refused if it does not parse, and if you could not put another one under it.
-
-    blobseal kms policy put --kms my.kms --root-key-file root.key alias/photos photos.cedar`
+	Force bool   `help:"Set a policy that forbids you to replace it."`
 }
 
 func (cmd policyPutCmd) Run(ctx context.Context, c *console.Console) error {
@@ -230,12 +183,6 @@ type policyDeleteCmd struct {
 	serviceKeyArg
 }
 
-func (policyDeleteCmd) Help() string {
-	return `Grants stay.
-
-    blobseal kms policy delete --kms my.kms --root-key-file root.key alias/photos`
-}
-
 func (cmd policyDeleteCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.change(ctx, c, localkms.OpDeleteKeyPolicy, cmd.Key, func(ctx context.Context, s *keys.Service) error {
 		return s.DeleteKeyPolicy(ctx, cmd.Key)
@@ -246,25 +193,19 @@ func (cmd policyDeleteCmd) Run(ctx context.Context, c *console.Console) error {
 type grantCmd struct {
 	Create grantCreateCmd `cmd:"" help:"Permit someone to use a key."`
 	List   grantListCmd   `cmd:"" help:"List the grants of a key."`
-	Revoke grantRevokeCmd `cmd:"" help:"Take a grant away, as who administers the key."`
-	Retire grantRetireCmd `cmd:"" help:"Give a grant up, as who has it or retires it."`
+	Revoke grantRevokeCmd `cmd:"" help:"End a grant, as an administrator of the key."`
+	Retire grantRetireCmd `cmd:"" help:"End a grant, as its grantee or its retiring principal."`
 }
 
 type grantCreateCmd struct {
 	serviceFlags
 	serviceKeyArg
-	To            string          `required:"" placeholder:"ID" help:"Principal that is permitted."`
-	Operation     []kms.Operation `required:"" placeholder:"OP" enum:"GenerateDataKey,GenerateDataKeyWithoutPlaintext,Encrypt,Decrypt,ReEncryptFrom,ReEncryptTo,DescribeKey,RetireGrant" help:"What it may do: ${enum}. May be repeated."`
-	ContextEquals []string        `placeholder:"K=V" sep:"none" help:"Only where the encryption context has these pairs and no others."`
-	ContextSubset []string        `placeholder:"K=V" sep:"none" help:"Only where the encryption context has these pairs among others."`
-	RetireBy      string          `placeholder:"ID" help:"Principal that may retire the grant."`
-	Name          string          `help:"Name, so that a repetition of the command changes nothing."`
-}
-
-func (grantCreateCmd) Help() string {
-	return `It writes the grant's id. A grant permits beside the key's policy; what a policy forbids stays forbidden. The encryption context of a file is what --context gave to encrypt, and blobseal:object with the file's name.
-
-    blobseal kms grant create --kms my.kms --root-key-file root.key alias/photos --to user:bob --operation Decrypt --context-subset team=blue`
+	To            string          `required:"" placeholder:"ID" help:"Grantee: the principal who is permitted."`
+	Operation     []kms.Operation `required:"" placeholder:"OP" enum:"GenerateDataKey,GenerateDataKeyWithoutPlaintext,Encrypt,Decrypt,ReEncryptFrom,ReEncryptTo,DescribeKey,RetireGrant" help:"What the grantee may do: ${enum}. May be repeated."`
+	ContextEquals []string        `placeholder:"K=V" sep:"none" help:"Only if the encryption context is exactly these pairs."`
+	ContextSubset []string        `placeholder:"K=V" sep:"none" help:"Only if the encryption context contains these pairs."`
+	RetireBy      string          `placeholder:"ID" help:"Principal who may retire the grant."`
+	Name          string          `help:"Name. With a name, repeating the command changes nothing."`
 }
 
 func (cmd grantCreateCmd) Run(ctx context.Context, c *console.Console) error {
@@ -292,12 +233,6 @@ type grantListCmd struct {
 	serviceFlags
 	serviceKeyArg
 	JSON bool `name:"json" help:"Write JSON."`
-}
-
-func (grantListCmd) Help() string {
-	return `The oldest is first.
-
-    blobseal kms grant list --kms my.kms --root-key-file root.key alias/photos`
 }
 
 func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
@@ -338,19 +273,13 @@ func pairsShown(ec kms.Context) string {
 
 // grantArg names a grant.
 type grantArg struct {
-	Grant string `arg:"" help:"Id; see kms grant list."`
+	Grant string `arg:"" help:"Id of the grant (see kms grant list)."`
 }
 
 type grantRevokeCmd struct {
 	serviceFlags
 	serviceKeyArg
 	grantArg
-}
-
-func (grantRevokeCmd) Help() string {
-	return `It ends at once.
-
-    blobseal kms grant revoke --kms my.kms --root-key-file root.key alias/photos 5b2c8e01…`
 }
 
 func (cmd grantRevokeCmd) Run(ctx context.Context, c *console.Console) error {
@@ -370,12 +299,6 @@ type grantRetireCmd struct {
 	serviceFlags
 	serviceKeyArg
 	grantArg
-}
-
-func (grantRetireCmd) Help() string {
-	return `Its retiring principal may do that, and the one that it permits, if RetireGrant is among its operations.
-
-    blobseal kms grant retire --kms my.kms --root-key-file root.key --principal user:bob alias/photos 5b2c8e01…`
 }
 
 func (cmd grantRetireCmd) Run(ctx context.Context, c *console.Console) error {

@@ -14,20 +14,10 @@ import (
 type Decrypt struct {
 	keys.Flags
 	objectFlags
-	Range string `placeholder:"OFF-END" help:"Bytes of the plaintext: END is included, as in HTTP, and OFF- goes to the end. Reads only the chunks that it needs, from a regular file."`
+	Range string `placeholder:"OFF-END" help:"Bytes of the plaintext, as in HTTP: END is included, and OFF- goes to the end. Needs a regular file."`
 	Force bool   `help:"Replace OUT if it exists."`
 	In    string `arg:"" name:"in" help:"Sealed file; - is standard input."`
 	Out   string `arg:"" name:"out" help:"Plaintext; - is standard output."`
-}
-
-func (Decrypt) Help() string {
-	return `Nothing is written that was not authenticated. A file OUT appears when all is authentic, or not at all, and is readable by you alone (mode 0600). Standard output gets authentic data as it comes: it is tentative, and may be cut short, until the exit code is 0.
-
---context may be left out; if it is given it must be exactly what was given to encrypt.
-
-    blobseal decrypt --ring my.ring --root-key-file root.key photo.enc photo.jpg
-    blobseal decrypt --kms my.kms --root-key-file root.key --principal user:bob photo.enc photo.jpg
-    blobseal decrypt --customer-key-file my.key --range 0-511 docs.enc - | file -`
 }
 
 func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {

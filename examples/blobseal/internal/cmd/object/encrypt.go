@@ -13,18 +13,10 @@ import (
 type Encrypt struct {
 	keys.Flags
 	objectFlags
-	BucketKey bool   `group:"keys" help:"With --kms: bind the service's data key to the bucket of --object, not to the whole name, as S3's Bucket Keys do. Whoever reads or rewraps many such files asks the service less."`
+	BucketKey bool   `group:"keys" help:"With --kms: bind the service's data key to the bucket, not to the name, as S3's Bucket Keys do. Saves calls."`
 	Force     bool   `help:"Replace OUT if it exists."`
 	In        string `arg:"" name:"in" help:"Plaintext; - is standard input."`
 	Out       string `arg:"" name:"out" help:"Sealed file; - is standard output."`
-}
-
-func (Encrypt) Help() string {
-	return `The file gets a data key of its own, which is sealed under the newest key of the ring, under a data key of the key service, or under the customer key. OUT appears when it is complete, or not at all, and has the mode that the umask gives. A ring whose newest key is too old (90 days) is rotated first. A key service may refuse; it records that as it records each use.
-
-    blobseal encrypt --ring my.ring --root-key-file root.key photo.jpg photo.enc
-    blobseal encrypt --kms my.kms --root-key-file root.key --kms-key alias/photos photo.jpg photo.enc
-    tar c docs | blobseal encrypt --customer-key-file my.key --context owner=me - docs.enc`
 }
 
 func (cmd Encrypt) Run(ctx context.Context, c *console.Console) error {

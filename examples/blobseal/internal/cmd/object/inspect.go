@@ -14,15 +14,8 @@ import (
 )
 
 type Inspect struct {
-	JSON  bool     `name:"json" help:"Write one JSON object a line for each file."`
+	JSON  bool     `name:"json" help:"Write a line of JSON for each file."`
 	Files []string `arg:"" name:"file" help:"Sealed file; - is standard input."`
-}
-
-func (Inspect) Help() string {
-	return `What it shows is what the file says, and nothing of that is authenticated: verify does that. The plaintext's size is computed from the body's.
-
-    blobseal inspect photo.enc
-    blobseal inspect --json *.enc | jq -r 'select(.mode == "SSE-S3") | .key_id'`
 }
 
 // description of a file. Its JSON is a contract.
@@ -88,7 +81,8 @@ func (i *inspection) String() string {
 	}
 	fmt.Fprintf(w, "  mode\t%v, %s\n", i.Mode, meaning[i.Mode])
 	if i.KeyID != "" {
-		fmt.Fprintf(w, "  key\t%s\n", message.Printable(i.KeyID))
+		label := map[bool]string{true: "version", false: "key"}[i.Mode == sse.ModeManaged]
+		fmt.Fprintf(w, "  %s\t%s\n", label, message.Printable(i.KeyID))
 	}
 	if i.BucketKey {
 		fmt.Fprintf(w, "  bucket key\tyes: the key service bound the bucket, not the whole name\n")

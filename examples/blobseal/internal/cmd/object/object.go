@@ -27,8 +27,8 @@ func envelopeSize(env *sse.Envelope) int {
 
 // objectFlags say which object a file is.
 type objectFlags struct {
-	Object  string   `placeholder:"BUCKET/KEY" help:"Name that the file is bound to; it opens under no other. Without it a file is bound to no name and can be renamed freely."`
-	Context []string `placeholder:"K=V" sep:"none" help:"Pair of the encryption context; may be repeated. It is bound to the file and readable in it."`
+	Object  string   `placeholder:"BUCKET/KEY" help:"Name that the file is bound to, and opens under. Without it, you can rename the file freely."`
+	Context []string `placeholder:"K=V" sep:"none" help:"Pair of the encryption context; may be repeated. Bound to the file, and not secret."`
 }
 
 func (f objectFlags) object() (obj sse.Object, err error) {

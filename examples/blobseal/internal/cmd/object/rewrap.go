@@ -22,21 +22,10 @@ type Rewrap struct {
 	objectFlags
 
 	keys.TargetFlags
-	ToBucketKey *bool   `negatable:"" group:"target" help:"Bind the service's data key to the bucket, or not; see encrypt. By default a file stays as it is."`
-	ToObject    *string `group:"target" placeholder:"BUCKET/KEY" help:"Bind the file to another name; an empty one frees it."`
+	ToBucketKey *bool   `negatable:"" group:"target" help:"Bind the service's data key to the bucket, or not (see encrypt). By default files stay as they are."`
+	ToObject    *string `group:"target" placeholder:"BUCKET/KEY" help:"Bind the file to another name. An empty one lets you rename it freely."`
 
 	Files []string `arg:"" name:"file" help:"Sealed file."`
-}
-
-func (Rewrap) Help() string {
-	return `Run it after a rotation, to move files to the newest key, or to hand them to another key, ring, service or name. It changes the envelope at the head of the file and copies the body as it is, without decrypting it. A file that is under the newest key already is left as it is. Under a key service it asks for a new data key, of the file's own key unless --to-kms-key names another one.
-
-Each file is replaced as a whole, by a copy with the new envelope that was proved to open: at any moment, and after a crash, the file opens under the old key or the new one. It keeps its owner, group and mode; other hard links to the old file keep the old envelope. Copies of the file from before still open under the old key.
-
-    blobseal rewrap --ring my.ring --root-key-file root.key *.enc
-    blobseal rewrap --kms my.kms --root-key-file root.key --to-kms-key alias/archive *.enc
-    blobseal rewrap --ring my.ring --root-key-file root.key --to-kms my.kms --to-root-key-file kms.key photo.enc
-    blobseal rewrap --ring my.ring --root-key-file root.key --to-customer-key-file my.key photo.enc`
 }
 
 func (cmd Rewrap) Run(ctx context.Context, c *console.Console) (err error) {
@@ -155,7 +144,7 @@ func (r *Job) run(ctx context.Context, name string) error {
 
 // already says that a file needs no rewrap.
 func (r *Job) already(o *Object) error {
-	return r.Printf("%s: is under the newest key already, %s\n", message.Printable(o.Name), o.env.KeyID())
+	return r.Printf("%s: already under the newest version, %s\n", message.Printable(o.Name), o.env.KeyID())
 }
 
 // newest tells whether a file of a ring is where it should be.
@@ -246,8 +235,11 @@ func (r *Job) Replace(ctx context.Context, o *Object, envelope []byte) error {
 // service's key.
 func describe(env *sse.Envelope, version string) string {
 	text := "a customer key"
-	if id := env.KeyID(); id != "" {
-		text = "key " + id
+	switch env.Mode() {
+	case sse.ModeManaged:
+		text = "version " + env.KeyID()
+	case sse.ModeKMS:
+		text = "key " + env.KeyID()
 	}
 	if version != "" {
 		text += " version " + version

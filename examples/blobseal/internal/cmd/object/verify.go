@@ -17,12 +17,6 @@ type Verify struct {
 	Files []string `arg:"" name:"file" help:"Sealed file; - is standard input."`
 }
 
-func (Verify) Help() string {
-	return `Reads each file to its end and checks every chunk, as decrypt would, without releasing anything. It writes a line for each file, and goes on after a bad one; a damaged file's line names the first bad chunk. The exit code is 0 if all are good.
-
-    blobseal verify --ring my.ring --root-key-file root.key *.enc`
-}
-
 func (cmd Verify) Run(ctx context.Context, c *console.Console) error {
 	if err := cmd.Source().Check(); err != nil {
 		return err

@@ -12,13 +12,7 @@ import (
 
 type mergeCmd struct {
 	keys.RingFlags
-	Copies []string `arg:"" name:"copy" help:"Other copies of the ring: backups, or what a running service exported."`
-}
-
-func (mergeCmd) Help() string {
-	return `Saves a ring of which no copy has all keys. Afterwards it has the keys of all copies, and a key that was disabled or destroyed in one of them stays so. A ring that is missing is made from the first copy. All copies need the same root as the ring; the copies are not changed.
-
-    blobseal ring merge --ring my.ring --root-key-file root.key monday.ring tuesday.ring`
+	Copies []string `arg:"" name:"copy" help:"Other copy of the ring: a backup, or what a running service exported."`
 }
 
 func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
@@ -42,7 +36,7 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := cmd.restore(ctx, root, copies[0]); err != nil {
 		return err
 	}
-	ring, err := keys.OpenRing(ctx, cmd.Ring, root, nil)
+	ring, err := keys.OpenRing(ctx, cmd.Ring, root)
 	if err != nil {
 		return err
 	}
@@ -52,7 +46,7 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 			return message.Ring(cmd.Copies[i], err)
 		}
 	}
-	return c.Printf("%s: merged; it has %d keys, of which %d are new\n", message.Printable(cmd.Ring), len(ring.Versions()), len(ring.Versions())-before)
+	return c.Printf("%s: merged; it has %d versions, of which %d are new\n", message.Printable(cmd.Ring), len(ring.Versions()), len(ring.Versions())-before)
 }
 
 // restore makes a ring that is missing from a copy that the root opens.
