@@ -122,10 +122,10 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	if _, err := b.opts.Policy.precheck(cipher); err != nil {
 		return nil, err
 	}
-	b.store = &store.Store{
+	b.store = store.New(store.Store{
 		Inner: inner, Name: name, EnvelopeSize: b.opts.EnvelopeSize, Cipher: cipher, Decrypter: b,
-		Locks: stored.LocksOf(inner), AllowPlain: b.opts.AllowPlain, Admit: b.admit, IfUnchanged: b.opts.IfUnchanged,
-	}
+		Locks: stored.LocksOf(inner), AllowPlain: b.opts.AllowPlain, Precheck: b.precheck, Admit: b.admit, IfUnchanged: b.opts.IfUnchanged,
+	})
 	b.Bucket = gcblob.NewBucket(&bucketDriver{b: b})
 	return b, nil
 }
@@ -156,6 +156,12 @@ func throwaway(obj sse.Object) (*sse.Envelope, error) {
 		return nil, err
 	}
 	return enc.Envelope(), nil
+}
+
+// precheck checks a cipher against the policy, without touching a key.
+func (b *Bucket) precheck(enc sse.Encrypter) error {
+	_, err := b.opts.Policy.precheck(enc)
+	return err
 }
 
 // admit checks a new envelope against the policy.

@@ -33,6 +33,9 @@ func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *dr
 	if d.source != nil {
 		c.from = d.source
 	}
+	if err := errors.Join(c.from.store.CheckKey(srcKey), c.to.store.CheckKey(dstKey)); err != nil {
+		return err
+	}
 	for attempt := 1; ; attempt++ {
 		err := c.run(ctx)
 		switch {
@@ -112,9 +115,9 @@ func (c *copying) publish(ctx context.Context, watch *stored.Watch, attrs *gcblo
 		if err := unchanged(); err != nil {
 			return err
 		}
-		return c.to.store.Locks.Commit(ctx, c.dst, publish)
+		return c.to.store.Commit(ctx, c.dst, publish)
 	}
-	return watch.Change(ctx, func(changed bool) error {
+	return c.to.store.Change(ctx, watch, func(changed bool) error {
 		if changed {
 			return ErrChanged
 		}

@@ -63,6 +63,9 @@ func (d *bucketDriver) ErrorAs(err error, i any) bool {
 // Attributes implements [driver.Bucket], with one inner request where the object's
 // metadata has the hint.
 func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attributes, error) {
+	if err := d.b.store.CheckKey(key); err != nil {
+		return nil, err
+	}
 	a, hint, size, err := d.b.attributes(ctx, key)
 	if err != nil {
 		return nil, err
@@ -136,7 +139,10 @@ func (b *Bucket) describe(ctx context.Context, key string, a *gcblob.Attributes)
 
 // Delete implements [driver.Bucket].
 func (d *bucketDriver) Delete(ctx context.Context, key string, opts *driver.DeleteOptions) error {
-	return d.b.store.Locks.Commit(ctx, key, func() error {
+	if err := d.b.store.CheckKey(key); err != nil {
+		return err
+	}
+	return d.b.store.Commit(ctx, key, func() error {
 		return store.OpenError(d.b.store.Inner.DeleteWithOptions(ctx, key, &gcblob.DeleteOptions{BeforeDelete: opts.BeforeDelete}))
 	})
 }

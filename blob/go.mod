@@ -4,6 +4,7 @@ go 1.26.4
 
 require (
 	github.com/blobseal/blobseal v0.0.0
+	github.com/gofrs/flock v0.13.2
 	github.com/rs/cors v1.11.1
 	github.com/stretchr/testify v1.12.1
 	gocloud.dev v0.49.0
@@ -16,7 +17,6 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
-	github.com/gofrs/flock v0.13.2 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/googleapis/gax-go/v2 v2.27.0 // indirect

@@ -45,6 +45,9 @@ func (r *reader) Close() error { return r.get.close() }
 
 // NewRangeReader implements [driver.Bucket].
 func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, length int64, opts *driver.ReaderOptions) (driver.Reader, error) {
+	if err := d.b.store.CheckKey(key); err != nil {
+		return nil, err
+	}
 	open := func(g *getter) (*reader, *sse.Envelope, error) { return g.readRange(offset, length) }
 	if offset == 0 && length < 0 {
 		open = (*getter).readWhole

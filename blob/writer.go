@@ -29,6 +29,9 @@ func (d *bucketDriver) NewTypedWriter(ctx context.Context, key, contentType stri
 
 // newWriter begins to write an object.
 func (b *Bucket) newWriter(ctx context.Context, key, contentType string, opts *driver.WriterOptions) (*writer, error) {
+	if err := b.store.CheckKey(key); err != nil {
+		return nil, err
+	}
 	if err := stored.CheckMetadata(opts.Metadata); err != nil {
 		return nil, err
 	}
@@ -125,7 +128,7 @@ func (w *writer) Close() error {
 	}
 	w.done = true
 	w.err = w.object.Commit(func(publish func() error) error {
-		return w.b.store.Locks.Commit(w.ctx, w.key, publish)
+		return w.b.store.Commit(w.ctx, w.key, publish)
 	})
 	return w.err
 }

@@ -48,6 +48,9 @@ type encryptPlain struct {
 }
 
 func (e *encryptPlain) probe(ctx context.Context) (*sse.Envelope, error) {
+	if err := e.s.Precheck(e.to); err != nil {
+		return nil, err
+	}
 	probe, err := e.to.Encrypt(ctx, e.s.Object(e.prefix))
 	if err != nil {
 		return nil, err
@@ -63,7 +66,7 @@ func (e *encryptPlain) same(context.Context, *sse.Envelope) bool { return true }
 
 func (e *encryptPlain) look(_ context.Context, entry Entry, _ *sse.Envelope) (Outcome, error) {
 	switch {
-	case entry.Kind == stored.KindPlain && store.IsUnfinished(e.s.Inner, entry.Key):
+	case entry.Kind == stored.KindPlain && e.s.IsUnfinished(entry.Key):
 		return OutcomeFailed, store.ErrUnfinished
 	case entry.Kind == stored.KindPlain:
 		return OutcomeDone, nil

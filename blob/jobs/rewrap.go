@@ -241,6 +241,9 @@ type rewrap struct {
 }
 
 func (r *rewrap) probe(ctx context.Context) (*sse.Envelope, error) {
+	if err := r.s.Precheck(r.to); err != nil {
+		return nil, err
+	}
 	e, err := r.to.Encrypt(ctx, r.s.Object(r.filter.Prefix))
 	if err != nil {
 		return nil, err

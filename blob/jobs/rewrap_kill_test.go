@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -85,7 +86,10 @@ func openKillBucket(dir string, bare bool) (*blob.Bucket, *keyring.Ring, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	ring, err := keyring.Create(context.Background(), store, root, nil)
+	ring, err := keyring.Open(context.Background(), store, root, nil)
+	if errors.Is(err, keyring.ErrNotExist) {
+		ring, err = keyring.Create(context.Background(), store, root, nil)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -256,7 +256,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 	if err != nil {
 		return absentIfNotFound(err)
 	}
-	var f store.Files
+	f := s.Files()
 	src, err := s.Open(ctx, r.Key, 0, -1, f.Reading())
 	if err != nil {
 		return absentIfNotFound(err)
@@ -301,14 +301,18 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 		return err
 	}
 	f.Write(out.Head())
-	n, err := copyBody(io.MultiWriter(out, &f), body)
+	n, err := copyBody(io.MultiWriter(out, f), body)
 	r.Stored = int64(sealed.Size()) + n
 	if err != nil {
 		out.Abort()
 		return err
 	}
-	return out.Commit(func(publish func() error) error {
-		return w.Change(ctx, func(changed bool) error {
+	if err := f.Sync(); err != nil {
+		out.Abort()
+		return err
+	}
+	err = out.Commit(func(publish func() error) error {
+		return s.Change(ctx, w, func(changed bool) error {
 			if changed {
 				return stored.ErrChanged
 			}
@@ -318,7 +322,7 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if done, err := f.Publish(s.Inner, opts, env == nil); done {
+			if done, err := f.Publish(opts, env == nil); done {
 				return err
 			}
 			err := publish()
@@ -331,6 +335,10 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 			return absentIfNotFound(err) // S3 answers so to If-Match
 		})
 	})
+	if err != nil {
+		return err
+	}
+	return f.SyncDirectory()
 }
 
 // exactReader reads left bytes and fails if its source ends before, as one that

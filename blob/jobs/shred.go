@@ -241,7 +241,7 @@ func shred(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) erro
 	if env != nil {
 		return replace(ctx, s, w, env, remove)
 	}
-	return w.Change(ctx, func(bool) error {
+	return s.Change(ctx, w, func(bool) error {
 		now := s.Inspect(ctx, e.Key, -1)
 		seen := stored.Version{Size: e.Stored, ModTime: e.ModTime}
 		switch {
@@ -259,7 +259,7 @@ func shred(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) erro
 // [blob.ErrChanged]. w has watched the key since before it was read. Only
 // [blob.Options].IfUnchanged guards against other processes.
 func replace(ctx context.Context, s *store.Store, w *stored.Watch, seen *sse.Envelope, publish func() error) error {
-	return w.Change(ctx, func(changed bool) error {
+	return s.Change(ctx, w, func(changed bool) error {
 		if changed {
 			return stored.ErrChanged
 		}

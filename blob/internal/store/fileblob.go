@@ -11,21 +11,112 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/gofrs/flock"
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/sse"
 )
 
 // This file holds all that works around package fileblob of gocloud.
 
-// isDirectory reports whether a bucket is a fileblob bucket.
+// isDirectory reports whether a bucket is a fileblob bucket, or a driver over one.
 func isDirectory(bucket *gcblob.Bucket) bool {
 	var info fs.FileInfo
 	return bucket.As(&info) && info.IsDir()
+}
+
+// bareDirectory returns the directory of a fileblob bucket, or "" if a driver other
+// than gocloud's own PrefixedBucket and SingleKeyBucket wraps it: only then may this
+// package replace files itself, since nothing else looks at the driver's calls.
+//
+// gocloud gives no access to a bucket's driver. If its fields change, every bucket
+// counts as wrapped, and a test fails.
+func bareDirectory(bucket *gcblob.Bucket) string {
+	driver := reflect.ValueOf(bucket).Elem().FieldByName("b")
+	for {
+		for driver.Kind() == reflect.Interface || driver.Kind() == reflect.Pointer {
+			driver = driver.Elem()
+		}
+		if driver.Kind() != reflect.Struct {
+			return ""
+		}
+		switch t := driver.Type(); t.PkgPath() + "." + t.Name() {
+		case "gocloud.dev/blob/fileblob.bucket":
+			if dir := driver.FieldByName("dir"); dir.Kind() == reflect.String {
+				return dir.String()
+			}
+			return ""
+		case "gocloud.dev/blob/driver.prefixedBucket", "gocloud.dev/blob/driver.singleKeyBucket":
+			driver = driver.FieldByName("base")
+		default:
+			return ""
+		}
+	}
+}
+
+// CheckKey returns [sse.ErrInvalid] for a key that names the same file as another key:
+// fileblob escapes "//", "../" and a trailing slash, but cleans the path that results.
+// Two such keys would overwrite each other's object, and get around a policy that goes
+// by names.
+func (s *Store) CheckKey(key string) error {
+	if !s.directory {
+		return nil
+	}
+	parts := strings.Split(key, "/")
+	for i, part := range parts {
+		last := i == len(parts)-1
+		if part == "." || part == ".." && last || part == "" && i == 0 && !last {
+			return fmt.Errorf("%w: key %q is another key's file in a file bucket (leave out empty and dot parts)", sse.ErrInvalid, key)
+		}
+	}
+	return nil
+}
+
+// lockName is the file, in a fileblob bucket's directory, that writers lock. fileblob
+// lists no file of this suffix.
+const lockName = ".blobseal-lock" + attrsSuffix
+
+// fileLock makes the writers of a directory take turns, in all processes that use this
+// package: fileblob has no conditional write.
+type fileLock struct {
+	path  string
+	token chan struct{} // taken first: one process locks the file once
+}
+
+func newFileLock(dir string) *fileLock {
+	return &fileLock{path: filepath.Join(dir, lockName), token: make(chan struct{}, 1)}
+}
+
+// run runs fn while no other process does. ctx ends the wait for others; if there is
+// nothing to wait for, fn runs even if ctx has ended.
+func (l *fileLock) run(ctx context.Context, fn func() error) error {
+	select {
+	case l.token <- struct{}{}:
+	default:
+		select {
+		case l.token <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	defer func() { <-l.token }()
+	lock := flock.New(l.path)
+	locked, err := lock.TryLock()
+	if err == nil && !locked {
+		_, err = lock.TryLockContext(ctx, time.Millisecond)
+	}
+	if err != nil {
+		return fmt.Errorf("blob: lock of the directory: %w", err)
+	}
+	return errors.Join(fn(), lock.Close())
 }
 
 // listAttempts bounds how often a directory is read whose files come and go.
@@ -93,57 +184,59 @@ func fileSize(r *gcblob.Reader) (size int64, ok bool) {
 	return info.Size(), true
 }
 
-// attrsSuffix ends the names of the files in which package fileblob keeps
-// objects' attributes. It lists nothing whose name ends so.
+// attrsSuffix ends the names of the files in which fileblob keeps objects'
+// attributes. fileblob lists no file of this suffix.
 const attrsSuffix = ".attrs"
 
-// unfinishedName is the end of the names of files in which package fileblob (of gocloud
-// v0.47.0) has what it is writing. With its NoTempDir they lie beside the objects,
-// and are listed as some.
+// unfinishedName matches the names of files that fileblob is writing. With its
+// NoTempDir they lie beside the objects, and are listed as objects.
 var unfinishedName = regexp.MustCompile(`\.[0-9a-f]{16}\.tmp$`)
 
-// ErrUnfinished: what was replaced by itself would be published in the place of what
-// its writer has written.
+// ErrUnfinished means that a file is what a writer has not published yet. If a job
+// replaced it, the writer would publish the job's object as its own.
 var ErrUnfinished = errors.New("blob: unfinished write (delete the file if no writer runs)")
 
-// IsUnfinished reports whether a key is the name of a file that a fileblob bucket has
-// not yet published under its own.
-func IsUnfinished(store *gcblob.Bucket, key string) bool {
-	return unfinishedName.MatchString(key) && isDirectory(store)
+// IsUnfinished reports whether key names a file that fileblob has not published yet.
+func (s *Store) IsUnfinished(key string) bool {
+	return s.directory && unfinishedName.MatchString(key)
 }
 
-// files publishes an object of a fileblob bucket that keeps attributes. fileblob
-// itself truncates their file and writes it anew, and refuses to read the object
-// while, or if, it is not whole: of 100 processes that were killed in rewraps, 44
-// left such an object behind. So the file with the attributes is replaced by
-// renaming another one.
+// Files publishes an object of a fileblob bucket that keeps attributes. fileblob
+// truncates the file with the attributes and writes it again; if it is killed
+// meanwhile, it refuses to read the object: of 100 processes that were killed in
+// rewraps, 44 left such an object behind. Files replaces that file by a rename.
 //
-// The attributes go first, as fileblob does it, but for an object that was plain:
-// with metadata that says otherwise it would be damaged, whereas what is encrypted
-// needs no metadata. So whatever comes between, the object is readable.
+// The attributes go first, as in fileblob. An object that was plain goes before its
+// attributes: with attributes that call it encrypted it would be damaged, whereas an
+// encrypted object needs none. So the object is readable at every moment.
 //
-// Of any other store it notes nothing, and publishes nothing.
+// In any other bucket, and in one that a driver wraps, Files does nothing, so that
+// the driver's conditions, locks and metrics see the write.
 type Files struct {
+	bare bool
 	path string    // of the object
 	temp string    // of what is to become the object, which fileblob has opened
 	sum  hash.Hash // of all that is written to temp: the store's MD5
 }
 
-// reading takes note of where the object is.
+// Files returns the Files of one write.
+func (s *Store) Files() *Files { return &Files{bare: s.files != nil} }
+
+// Reading returns options that note where the object is.
 func (f *Files) Reading() *gcblob.ReaderOptions {
 	return &gcblob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
 		var file *os.File
-		if as(&file) {
+		if f.bare && as(&file) {
 			f.path = file.Name()
 		}
 		return nil
 	}}
 }
 
-// writing takes note of where the new object is being written.
+// Writing notes where the new object is being written.
 func (f *Files) Writing(as func(any) bool) {
 	var file *os.File
-	if as(&file) {
+	if f.bare && as(&file) {
 		f.temp, f.sum = file.Name(), md5.New()
 	}
 }
@@ -156,11 +249,37 @@ func (f *Files) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// publish puts the new object in the place of the old one, which was plain or not,
-// with the attributes that opts, of its write, has for it. done is false, and nothing
-// has happened, where that is the store's to do.
-func (f *Files) Publish(store *gcblob.Bucket, opts *gcblob.WriterOptions, plain bool) (done bool, err error) {
-	if f.path == "" || f.temp == "" || !isDirectory(store) {
+// Sync makes what was written to the new object survive a power cut. fileblob does
+// not; a service that writes an object again loses nothing, but a job's checkpoint
+// would call done what the disk never had.
+func (f *Files) Sync() error {
+	if f.temp == "" {
+		return nil
+	}
+	file, err := os.OpenFile(f.temp, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}
+
+// SyncDirectory makes the publication survive a power cut.
+func (f *Files) SyncDirectory() error {
+	if f.path == "" || runtime.GOOS == "windows" { // which has no such call
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(f.path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Publish puts the new object in the place of the old one, which was plain or not,
+// with the attributes that opts, of its write, has for it. If done is false, nothing
+// has happened, and the driver has to publish.
+func (f *Files) Publish(opts *gcblob.WriterOptions, plain bool) (done bool, err error) {
+	if f.path == "" || f.temp == "" {
 		return false, nil
 	}
 	if runtime.GOOS == "windows" {

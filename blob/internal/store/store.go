@@ -32,11 +32,46 @@ type Store struct {
 	Locks        *stored.Locks
 	AllowPlain   bool // whether objects may be plain
 
+	// Precheck checks a cipher against the bucket's policy, as far as it tells
+	// without touching a key.
+	Precheck func(enc sse.Encrypter) error
+
 	// Admit checks a new envelope against the bucket's policy.
 	Admit func(env *sse.Envelope) error
 
 	// IfUnchanged adds the store's condition to a write; see blob.Options.
 	IfUnchanged func(as func(any) bool, attrs *gcblob.Attributes) error
+
+	directory bool      // Inner is a fileblob bucket, or a driver over one
+	files     *fileLock // nil unless Inner is a bare fileblob bucket
+}
+
+// New completes s, which has its exported fields.
+func New(s Store) *Store {
+	s.directory = isDirectory(s.Inner)
+	if dir := bareDirectory(s.Inner); s.directory && dir != "" {
+		s.files = newFileLock(dir)
+	}
+	return &s
+}
+
+// Commit runs publish, which writes or deletes the object at key, while no other
+// writer of that key runs: none of this process, and in a fileblob bucket none of
+// another process that uses this library.
+func (s *Store) Commit(ctx context.Context, key string, publish func() error) error {
+	w := s.Locks.Watch(key)
+	defer w.End()
+	return s.Change(ctx, w, func(bool) error { return publish() })
+}
+
+// Change is [stored.Watch.Change], which excludes other processes as Commit does.
+func (s *Store) Change(ctx context.Context, w *stored.Watch, fn func(changed bool) error) error {
+	return w.Change(ctx, func(changed bool) error {
+		if s.files == nil {
+			return fn(changed)
+		}
+		return s.files.run(ctx, func() error { return fn(changed) })
+	})
 }
 
 // Object returns the identity of a new object at key, without a context.
