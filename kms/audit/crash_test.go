@@ -65,7 +65,7 @@ func TestKilledWhileSettingAside(t *testing.T) {
 	for name, leave := range map[string]func(t *testing.T, path string){
 		"next file not in place": func(t *testing.T, path string) {
 			require.NoError(t, os.Rename(path, path+".000001"))
-			require.NoError(t, os.WriteFile(path+".tmp", []byte("half a li"), 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(path), ".audit.jsonl.123.tmp"), []byte("half a li"), 0o600))
 		},
 		"next file empty": func(t *testing.T, path string) {
 			require.NoError(t, os.Rename(path, path+".000001"))
@@ -76,7 +76,7 @@ func TestKilledWhileSettingAside(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, []byte(`{"seq":3,"pr`), 0o600))
 		},
 		"next file not begun": func(t *testing.T, path string) {
-			require.NoError(t, os.WriteFile(path+".tmp", []byte("half a li"), 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(path), ".audit.jsonl.123.tmp"), []byte("half a li"), 0o600))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,6 +89,7 @@ func TestKilledWhileSettingAside(t *testing.T) {
 			write(t, s, "c")
 			require.NoError(t, s.Close())
 			require.Equal(t, []string{"a", "b", "c"}, names(t, path))
+			require.NoFileExists(t, filepath.Join(filepath.Dir(path), ".audit.jsonl.123.tmp"))
 			if _, err := os.Stat(path + ".000001"); err == nil {
 				require.Contains(t, string(readFile(t, path)), `"note":{"type":"continue"`)
 			}
@@ -96,8 +97,8 @@ func TestKilledWhileSettingAside(t *testing.T) {
 	}
 }
 
-// TestTemporaryFile: a link at the temporary file's name is not followed.
-func TestTemporaryFile(t *testing.T) {
+// TestLinks: links at predictable names of temporary files are not followed.
+func TestLinks(t *testing.T) {
 	path := auditPath(t)
 	target := filepath.Join(t.TempDir(), "target")
 	require.NoError(t, os.WriteFile(target, []byte("precious"), 0o600))

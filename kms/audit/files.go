@@ -2,13 +2,9 @@ package audit
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,46 +60,4 @@ func nextAside(path string) (string, error) {
 		}
 	}
 	return fmt.Sprintf("%s.%0*d", path, asideDigits, number+1), nil
-}
-
-// replaceFile atomically replaces the file at path. It follows no symbolic links,
-// because whoever owns the directory may not be who owns the link's target.
-func replaceFile(path string, content io.Reader) error {
-	temp := path + ".tmp"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a crash
-		return fmt.Errorf("audit: %w", err)
-	}
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	_, err = io.Copy(f, content)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		_ = os.Remove(temp)
-		return fmt.Errorf("audit: %w", err)
-	}
-	if err := syncDir(path); err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	return nil
-}
-
-// syncDir makes changes in path's directory durable.
-func syncDir(path string) error {
-	if runtime.GOOS == "windows" { // cannot flush directories
-		return nil
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -9,6 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+
+	"github.com/blobseal/blobseal/internal/atomicfile"
 )
 
 // trail appends entries to the files of a trail. It is not safe for concurrent
@@ -93,6 +96,7 @@ func (l *lines) checkpoint() error {
 // open finds the end of the trail, repairs what a crash left there, and opens
 // the current file.
 func (t *trail) open() error {
+	atomicfile.RemoveStale(t.path)
 	torn, follows, err := t.load(nil)
 	if err != nil {
 		return err
@@ -119,7 +123,7 @@ func (t *trail) openFile() error {
 		t.file = t.wrap(f)
 	}
 	// The process before may have left this to the operating system.
-	if err := errors.Join(t.file.Sync(), syncDir(t.path)); err != nil {
+	if err := errors.Join(t.file.Sync(), atomicfile.SyncDir(filepath.Dir(t.path))); err != nil {
 		return errors.Join(fmt.Errorf("audit: %w", err), t.file.Close())
 	}
 	return nil
@@ -246,8 +250,8 @@ func (t *trail) repair(torn *Note, follows bool) error {
 		defer f.Close()
 		whole = io.LimitReader(f, t.size)
 	}
-	if err := replaceFile(t.path, io.MultiReader(whole, bytes.NewReader(l.buf))); err != nil {
-		return err
+	if err := atomicfile.Replace(t.path, io.MultiReader(whole, bytes.NewReader(l.buf))); err != nil {
+		return fmt.Errorf("audit: %w", err)
 	}
 	t.size += int64(len(l.buf))
 	t.tail = l.tail
@@ -371,8 +375,8 @@ func (t *trail) startFile() error {
 			return fmt.Errorf("audit: %w", err)
 		}
 	}
-	if err := replaceFile(t.path, bytes.NewReader(l.buf)); err != nil {
-		return err // the next write tries again
+	if err := atomicfile.Replace(t.path, bytes.NewReader(l.buf)); err != nil {
+		return fmt.Errorf("audit: %w", err) // the next write tries again
 	}
 	if err := t.openFile(); err != nil {
 		return err
