@@ -27,8 +27,8 @@
 //
 //	client := audit.NewClient(kms.NewCache(service, nil), sink)
 //
-// If you wrap a Client, for example to count calls, forward Authorize or add a
-// method Unwrap() Client.
+// If you wrap a Client, for example to count calls, forward Authorize and SameKey or
+// add a method Unwrap() Client.
 //
 // # Errors
 //

@@ -4,26 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"unicode/utf8"
 
 	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/isnil"
 	"github.com/blobseal/blobseal/internal/secret"
 	"github.com/blobseal/blobseal/kms"
 )
 
-// Names that begin with "blobseal:" are not for callers, neither in what an
-// envelope stores nor in what a key service is asked.
+// Names in encryption contexts that begin with "blobseal:" are reserved.
 const (
 	reservedPrefix = "blobseal:"
 
-	// ContextObject is the pair of the encryption context that names the object
-	// to the key service, and so in its audit trail: "BUCKET/KEY", or the bucket
-	// alone for objects under a bucket key.
+	// ContextObject is the name of the pair by which a key service, its policies and
+	// its audit trail know the object. The value is "BUCKET/KEY", or only the bucket
+	// for objects with a bucket key.
 	ContextObject = reservedPrefix + "object"
 
-	// contextBucketKey, with the value "true", is stored with an object whose
-	// data key's context names the bucket alone.
+	// contextBucketKey, with the value "true", is stored with objects that have a
+	// bucket key.
 	contextBucketKey = reservedPrefix + "bucket-key"
 )
 
@@ -80,7 +79,7 @@ type KMS struct {
 // NewKMS asks nothing of the service and is cheap. If requests name their key,
 // make a mode for each request, with the same client.
 func NewKMS(client kms.Client, keyID string, opts *KMSOptions) (*KMS, error) {
-	if v := reflect.ValueOf(client); client == nil || v.Kind() == reflect.Pointer && v.IsNil() {
+	if isnil.Any(client) {
 		return nil, fmt.Errorf("%w: NewKMS: no client", ErrInvalid)
 	}
 	if opts == nil {
@@ -210,7 +209,7 @@ func (k *KMS) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope,
 	return k.wrapping(dk).rewrap(obj, d)
 }
 
-// wrapping seals under a data key, until that is cleared.
+// wrapping returns what seals under a data key, until the data key is cleared.
 func (k *KMS) wrapping(dk *kms.DataKey) wrapping {
 	return wrapping{
 		mode: ModeKMS, keyID: dk.KeyID, wrapped: dk.Ciphertext,
@@ -255,11 +254,11 @@ func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
 // check refuses a data key that could not be read back, and clears it.
 func (k *KMS) check(dk *kms.DataKey) (err error) {
 	if dk == nil {
-		return fmt.Errorf("sse: %w: it returned no data key", kms.ErrUnavailable)
+		return fmt.Errorf("sse: %w: no data key (retry)", kms.ErrUnavailable)
 	}
 	if dk.KeyID == "" || len(dk.Ciphertext) == 0 || dk.IsZero() {
 		dk.Clear()
-		return fmt.Errorf("sse: %w: data key lacks id, ciphertext or plaintext", kms.ErrUnavailable)
+		return fmt.Errorf("sse: %w: data key lacks id, ciphertext or plaintext (retry)", kms.ErrUnavailable)
 	}
 	if _, err := k.openingKey(dk.KeyID); err != nil {
 		dk.Clear()
@@ -268,17 +267,17 @@ func (k *KMS) check(dk *kms.DataKey) (err error) {
 	return nil
 }
 
-// resource is how records of use name an object, also one under a bucket key.
+// resource returns the name of an object in audit records.
 func resource(obj Object) string { return obj.Bucket + "/" + obj.Key }
 
-// keyContext is the encryption context that the key service binds: the object's
-// name, or with a bucket key the bucket's, and the caller's pairs.
+// keyContext returns the encryption context that the key service binds: the caller's
+// pairs, and the name of the object or, with a bucket key, of the bucket.
 func keyContext(obj Object, name string, bucketKey bool) (kms.Context, error) {
 	if bucketKey {
 		name = obj.Bucket
 	}
 	if !utf8.ValidString(name) {
-		return nil, fmt.Errorf("%w: object name %q is not UTF-8, which a key service needs", ErrInvalid, name)
+		return nil, fmt.Errorf("%w: object name %q is not UTF-8 (SSE-KMS needs UTF-8)", ErrInvalid, name)
 	}
 	ec := make(kms.Context, len(obj.Context)+1)
 	for k, v := range obj.Context {

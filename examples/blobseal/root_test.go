@@ -314,7 +314,7 @@ func newVaultBed(t *testing.T) *rootBed {
 	const bedEnv = "BLOBSEAL_VAULTBED"
 	program := os.Getenv(bedEnv)
 	if program == "" {
-		t.Skip("no Transit: build it with (cd internal/vaultbed && GOWORK=off go build -mod=mod -o /tmp/vaultbed .) and set " + bedEnv + "=/tmp/vaultbed")
+		t.Skip("no Transit: build it with (cd internal/testbed/vault && GOWORK=off go build -mod=mod -o /tmp/vaultbed .) and set " + bedEnv + "=/tmp/vaultbed")
 	}
 	bed := exec.Command(program)
 	bed.Stderr = os.Stderr

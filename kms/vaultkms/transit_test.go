@@ -35,11 +35,11 @@ import (
 )
 
 // Every test runs against a fake of Transit that speaks its wire, which is what
-// fakeTransit is, and against Transit itself, which internal/vaultbed serves.
+// fakeTransit is, and against Transit itself, which internal/testbed/vault serves.
 const (
 	bedEnv   = "BLOBSEAL_VAULTBED"
 	token    = "vaultbed" // the one token of both
-	howToBed = "no Transit: build it with (cd internal/vaultbed && GOWORK=off go build -mod=mod -o /tmp/vaultbed .) and set " + bedEnv + "=/tmp/vaultbed"
+	howToBed = "no Transit: build it with (cd internal/testbed/vault && GOWORK=off go build -mod=mod -o /tmp/vaultbed .) and set " + bedEnv + "=/tmp/vaultbed"
 )
 
 var bedURL string // of vaultbed, if it runs

@@ -1,10 +1,10 @@
-// Package awskmstest is an AWS KMS in the process, for tests of what uses package
-// awskms: it speaks the service's wire to the SDK's own client, and has what
-// emulators leave out, keys that are disabled or pending deletion.
+// Package awskmstest is a fake of AWS KMS for tests of services that use package
+// awskms. It speaks the service's protocol to the SDK's own client. Unlike
+// emulators, it has keys that are disabled or pending deletion.
 //
-// It serves GenerateDataKey and Decrypt, all that package awskms uses, and refuses
-// parameters that it does not model. It checks no signature: the access key id
-// alone says who asks. Nothing that it encrypts is worth protecting.
+// It serves GenerateDataKey and Decrypt, and refuses parameters that it does not
+// model. It checks no signature: the access key id says who the caller is. Do not
+// encrypt anything worth protecting with it.
 package awskmstest
 
 import (
@@ -26,7 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
 
-// Where the server claims to be, and whose keys it claims to have.
+// The region and account of all keys.
 const (
 	Region    = "us-east-1"
 	AccountID = "111122223333"
@@ -37,7 +37,7 @@ const arnPrefix = "arn:aws:kms:" + Region + ":" + AccountID + ":"
 // State is the state of a key.
 type State string
 
-// The states of a key in which it is of use, and in which it is not.
+// The states of a key. Only an enabled key can be used.
 const (
 	Enabled         State = "Enabled"
 	Disabled        State = "Disabled"

@@ -1,9 +1,9 @@
-// Package gcpkmstest is a Google Cloud KMS in the process, for tests of what uses
-// package gcpkms: it serves Google's own client over gRPC, and checks and returns
+// Package gcpkmstest is a fake of Google Cloud KMS for tests of services that use
+// package gcpkms. It serves Google's own client over gRPC, and checks and returns
 // checksums as the service does.
 //
-// It serves Encrypt and Decrypt, all that package gcpkms uses. A bearer token is
-// the name of who asks. Nothing that it encrypts is worth protecting.
+// It serves Encrypt and Decrypt. The bearer token is the name of the caller. Do not
+// encrypt anything worth protecting with it.
 package gcpkmstest
 
 import (
@@ -80,8 +80,8 @@ func (s *Server) Close() { s.server.Stop() }
 // Disconnect breaks all connections. Clients may come back.
 func (s *Server) Disconnect() { s.conns.disconnect() }
 
-// ClientOptions are the options with which Google's client is a client of the
-// server, as a principal:
+// ClientOptions returns the options with which Google's client calls this server as a
+// principal:
 //
 //	client, err := kms.NewKeyManagementClient(ctx, server.ClientOptions("me@example.com")...)
 func (s *Server) ClientOptions(principal string) []option.ClientOption {

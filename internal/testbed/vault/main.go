@@ -1,11 +1,11 @@
-// Command vaultbed serves the real Transit engine of HashiCorp Vault, without the
+// Command vault serves the real Transit engine of HashiCorp Vault, without the
 // rest of Vault, for the tests of kms/vaultkms.
 //
 // It is a module of its own and no part of the workspace: what Vault requires
 // would choose versions for everything else. Build and use it so, and never tidy
 // its go.mod, which lists what this program's imports need of Vault's graph:
 //
-//	cd internal/vaultbed && GOWORK=off go build -mod=mod -o /tmp/vaultbed .
+//	cd internal/testbed/vault && GOWORK=off go build -mod=mod -o /tmp/vaultbed .
 //	BLOBSEAL_VAULTBED=/tmp/vaultbed go test ./kms/vaultkms/...
 //
 // It listens on a free port of 127.0.0.1, prints its URL as the only line of its

@@ -1,4 +1,4 @@
-module github.com/blobseal/blobseal/internal/vaultbed
+module github.com/blobseal/blobseal/internal/testbed/vault
 
 go 1.26.4
 
