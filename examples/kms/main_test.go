@@ -32,7 +32,7 @@ func TestProgram(t *testing.T) {
 		`\n6 .* role/writer +Decrypt +documents/march +failure: Denied\n`,
 		`\n11 .* role/reader +Decrypt +documents/march +failure: Disabled\n`,
 		`verified: 13 records`,
-		`edited copy: found: line 8 is edited: its hash is another`,
+		`edited copy: found: line 8 is edited: the line does not match its hash`,
 	} {
 		require.Regexp(t, line, string(text))
 	}

@@ -1,0 +1,411 @@
+package jobs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// TestHistory runs random histories of writes, deletes, copies, reads, rotations and
+// jobs on one bucket and its ring. At each request to the store, another operation may
+// run, the request may fail, with or without effect, or the process may die. A model
+// knows what each key may hold. At the end of a history, a new process with nothing in
+// memory reads everything.
+//
+// A history follows from its seed alone, which a failure prints and
+// BLOBSEAL_SEED replays. BLOBSEAL_STRESS, such as 1h, is how long to go on.
+func TestHistory(t *testing.T) {
+	if text := os.Getenv("BLOBSEAL_SEED"); text != "" {
+		seed, err := strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+		runHistory(t, seed)
+		return
+	}
+	histories, ops := 0, 0
+	for until := time.Now().Add(blobtest.StressFor(t)); histories < 20 || time.Now().Before(until); histories++ {
+		seed := rand.Uint64()
+		ops += runHistory(t, seed)
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d histories of %d operations", histories, ops)
+}
+
+// history is one random history.
+type history struct {
+	*testing.T
+	seed  uint64
+	rng   *rand.Rand
+	inner *gcblob.Bucket
+	rings *flakyRing
+	fake  *kmstest.Fake
+	ssec  *sse.Customer
+	depth int      // operations within operations
+	outer []string // keys of the outermost operation, unless it is a job
+	log   []string
+	ops   int
+
+	proc  *process
+	model map[string][]string // key -> contents that it may hold; "" in it means that it may be absent
+	spent map[string]bool     // contents that were given out
+}
+
+// process is what one process has in memory.
+type process struct {
+	ring *keyring.Ring
+	kms  *sse.KMS
+	b    *blob.Bucket
+	dead bool // no request of it has any effect
+}
+
+const absent = ""
+
+var errDead = errors.New("the process is dead")
+
+// flakyRing is the ring's store. It fails like the object store, at random.
+type flakyRing struct {
+	keyring.Store
+	h *history
+}
+
+func (f *flakyRing) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	switch {
+	case f.h.proc != nil && f.h.proc.dead:
+		return "", errDead
+	case f.h.chance(30):
+		return "", errRigged
+	case f.h.chance(30):
+		if _, err := f.Store.Swap(ctx, version, data); err != nil {
+			return "", err
+		}
+		return "", errRigged // with effect
+	}
+	return f.Store.Swap(ctx, version, data)
+}
+
+// chance is true once in n times.
+func (h *history) chance(n int) bool { return h.rng.IntN(n) == 0 }
+
+func (h *history) note(format string, args ...any) {
+	h.log = append(h.log, strings.Repeat("  ", h.depth)+fmt.Sprintf(format, args...))
+}
+
+// fail ends the test with the history and its seed.
+func (h *history) fail(format string, args ...any) {
+	h.Helper()
+	h.Fatalf("seed %d: %s\n%s", h.seed, fmt.Sprintf(format, args...), strings.Join(h.log, "\n"))
+}
+
+func runHistory(t *testing.T, seed uint64) int {
+	h := &history{
+		T: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), inner: newMem(t), fake: kmstest.NewFake("k1"),
+		ssec: newCustomer(t, 1), model: make(map[string][]string), spent: make(map[string]bool),
+	}
+	h.rings = &flakyRing{keyring.NewMemStore(), h}
+	h.start(true)
+	for range 60 {
+		h.ops++
+		h.step()
+		if h.proc.dead {
+			h.note("a new process")
+			h.start(false)
+		}
+	}
+	h.verify()
+	return h.ops
+}
+
+// start begins a process.
+func (h *history) start(create bool) {
+	root, err := keyring.NewKeyRoot(content(32))
+	require.NoError(h, err)
+	h.proc = nil // nothing fails meanwhile
+	p := new(process)
+	if create {
+		_, err = keyring.Create(ctx, h.rings.Store, root, &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(h, err)
+	}
+	p.ring, err = keyring.Open(ctx, h.rings, root, nil)
+	require.NoError(h, err)
+	p.kms, err = sse.NewKMS(h.fake, "k1", nil)
+	require.NoError(h, err)
+	store, outer := rig(h, h.inner)
+	store.set(func(op, key string) error { return h.interfere(p, op, key) })
+	p.b = newBucketWith(h, outer, sse.NewManaged(p.ring), &blob.Options{
+		AllowPlain: true,
+		Decrypters: sse.ByMode{sse.ModeKMS: p.kms, sse.ModeCustomer: h.ssec},
+		Policy:     blob.Policy{AllowCustomerKeys: true},
+	})
+	h.proc = p
+}
+
+// interfere runs before each request of p to the store.
+func (h *history) interfere(p *process, op, key string) error {
+	switch {
+	case p.dead:
+		return errDead
+	case h.depth == 0: // of a check of the model
+		return nil
+	case h.chance(400):
+		p.dead = true
+		h.note("the process dies at %s %s", op, key)
+		return errDead
+	case h.chance(150):
+		h.note("%s %s fails", op, key)
+		return errRigged
+	case h.depth == 1 && h.chance(25):
+		h.ops++
+		h.step(h.locked(op, key)...)
+	}
+	return nil
+}
+
+var keys = []string{"a", "b", "dir/c", "dir/d", "e"}
+
+// locked returns the keys whose locks the operation that makes this request may hold.
+// An operation that ran within it and wanted one of them would wait for ever. A job
+// holds none when it begins to write and while it writes.
+func (h *history) locked(op, key string) []string {
+	if len(h.outer) == 0 && (op == "create" || op == "write") {
+		return nil
+	}
+	return append([]string{key}, h.outer...)
+}
+
+// step does one operation, on other keys than those.
+func (h *history) step(avoid ...string) {
+	h.depth++
+	defer func() { h.depth-- }()
+	key := keys[h.rng.IntN(len(keys))]
+	src := keys[h.rng.IntN(len(keys))]
+	if slices.Contains(avoid, key) || slices.Contains(avoid, src) {
+		return
+	}
+	nested := h.depth > 1
+	if !nested {
+		h.outer = nil
+	}
+	switch n := h.rng.IntN(20); {
+	case n < 6:
+		h.write(key)
+	case n < 8:
+		h.remove(key)
+	case n < 9:
+		h.writePlain(key)
+	case n < 11:
+		h.copyObject(src, key)
+	case n < 13:
+		h.read(key)
+	case n < 15:
+		_, err := h.proc.ring.Rotate(ctx)
+		h.note("rotate: %v", err)
+	case nested:
+	case n < 18:
+		to := []sse.Cipher{nil, h.proc.kms, h.ssec, sse.NewManaged(h.proc.ring)}[h.rng.IntN(4)]
+		report, err := jobs.Rewrap(ctx, h.proc.b, &jobs.RewrapOptions{To: to, Force: h.chance(3), Job: jobs.Job{Workers: 1}})
+		h.note("rewrap: %v: %v", report, err)
+		h.mustBeWhole(report, err)
+	case n < 19:
+		report, err := jobs.EncryptExisting(ctx, h.proc.b, &jobs.EncryptOptions{Job: jobs.Job{Workers: 1}})
+		h.note("encrypt existing: %v: %v", report, err)
+		h.mustBeWhole(report, err)
+	default:
+		h.retire()
+	}
+}
+
+// mustBeWhole checks that a job which left objects undone says so.
+func (h *history) mustBeWhole(report *jobs.Report, err error) {
+	if err == nil && report.Failed > 0 {
+		h.fail("the job left %d objects undone and returned nil", report.Failed)
+	}
+}
+
+// next returns content that no write had before.
+func (h *history) next() string {
+	text := fmt.Sprintf("content %d ", len(h.spent)+1)
+	h.spent[text] = true
+	return text + string(content([]int{0, 100, 16384, 20_000}[h.rng.IntN(4)]))
+}
+
+// outcome notes what a write of text to key made possible. err is nil if it was
+// acknowledged.
+func (h *history) outcome(key, text string, before []string, err error) {
+	if err == nil {
+		h.model[key] = []string{text}
+		return
+	}
+	h.model[key] = append(slices.Clone(before), text)
+}
+
+func (h *history) holds(key string) []string {
+	if may := h.model[key]; may != nil {
+		return may
+	}
+	return []string{absent}
+}
+
+func short(text string) string {
+	return strings.SplitN(text+"  ", " ", 3)[0] + strings.SplitN(text+"  ", " ", 3)[1]
+}
+
+// enter notes the keys of the outermost operation.
+func (h *history) enter(keys ...string) {
+	if h.depth == 1 {
+		h.outer = keys
+	}
+}
+
+func (h *history) write(key string) {
+	h.enter(key)
+	text, before := h.next(), h.holds(key)
+	err := h.proc.b.WriteAll(ctx, key, []byte(text), nil)
+	h.note("write %s %s: %v", key, short(text), err)
+	h.outcome(key, text, before, err)
+}
+
+// writePlain is another process that does not encrypt, before the bucket's time.
+func (h *history) writePlain(key string) {
+	if h.depth > 1 {
+		return // jobs do not guard against other processes on this store
+	}
+	text := h.next()
+	require.NoError(h, h.inner.WriteAll(ctx, key, []byte(text), nil))
+	h.note("write plain %s %s", key, short(text))
+	h.model[key] = []string{text}
+}
+
+func (h *history) remove(key string) {
+	h.enter(key)
+	before := h.holds(key)
+	err := h.proc.b.Delete(ctx, key)
+	h.note("delete %s: %v", key, err)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		if !slices.Contains(before, absent) {
+			h.fail("delete %s: not found, but it holds %d", key, len(before))
+		}
+		err = nil
+	}
+	h.outcome(key, absent, before, err)
+}
+
+func (h *history) copyObject(src, dst string) {
+	h.enter(src, dst)
+	sources, before := h.holds(src), h.holds(dst)
+	err := h.proc.b.Copy(ctx, dst, src, nil)
+	h.note("copy %s to %s: %v", src, dst, err)
+	switch {
+	case gcerrors.Code(err) == gcerrors.NotFound && slices.Contains(sources, absent):
+	case err == nil:
+		h.model[dst] = append(slices.Clone(sources), h.holds(src)...) // another write may have come first
+	default:
+		h.model[dst] = append(append(slices.Clone(before), sources...), h.holds(src)...)
+	}
+}
+
+func (h *history) read(key string) {
+	h.enter(key)
+	before := h.holds(key)
+	got, err := h.proc.b.ReadAll(ctx, key)
+	h.check(key, append(slices.Clone(before), h.holds(key)...), got, err)
+}
+
+// check holds a read against the model. A failure that was injected proves nothing.
+func (h *history) check(key string, may []string, got []byte, err error) {
+	switch {
+	case errors.Is(err, errRigged), errors.Is(err, errDead), errors.Is(err, blob.ErrChanged), errors.Is(err, keyring.ErrDisabled):
+		return
+	case gcerrors.Code(err) == gcerrors.NotFound:
+		if !slices.Contains(may, absent) {
+			h.fail("%s is not found", key)
+		}
+	case err != nil:
+		h.fail("%s: %v", key, err)
+	case !slices.ContainsFunc(may, func(text string) bool { return text != absent && text == string(got) }):
+		h.fail("%s holds %q", key, short(string(got)))
+	}
+}
+
+// retire retires a random version.
+func (h *history) retire() {
+	versions := h.proc.ring.Versions()
+	v := versions[h.rng.IntN(len(versions))]
+	if v.Primary {
+		return
+	}
+	info, err := jobs.Retire(ctx, h.proc.ring, v.ID, &jobs.RetireOptions{
+		Destroy: h.chance(2), Quarantine: jobs.NoQuarantine, Workers: 1, // this process is the only writer, and knows the primary
+	}, h.proc.b)
+	h.note("retire %s: %v: %v", v.ID, info.State, err)
+}
+
+// verify reads everything in a new process, to which nothing happens any more.
+func (h *history) verify() {
+	h.note("verify")
+	h.start(false)
+	for _, v := range h.proc.ring.Versions() {
+		if v.State == keyring.Disabled {
+			h.settle(func() error { _, err := h.proc.ring.SetState(ctx, v.ID, keyring.Enabled); return err })
+		}
+	}
+	for _, key := range keys {
+		got, err := h.proc.b.ReadAll(ctx, key)
+		h.check(key, h.holds(key), got, err)
+	}
+	for f, err := range jobs.Check(ctx, h.proc.b, nil) {
+		require.NoError(h, err)
+		if f.Verdict != jobs.VerdictGood && f.Verdict != jobs.VerdictPlain {
+			h.fail("%s is %v: %v", f.Key, f.Verdict, f.Err)
+		}
+		stored, err := h.inner.ReadAll(ctx, f.Key)
+		require.NoError(h, err)
+		if f.Verdict == jobs.VerdictGood && bytes.Contains(stored, []byte("content ")) {
+			h.fail("%s is in the store in plain text", f.Key)
+		}
+	}
+	// With nothing in its way, a job does all that is asked.
+	if _, err := jobs.EncryptExisting(ctx, h.proc.b, nil); err != nil {
+		h.fail("encrypt existing: %v", err)
+	}
+	if _, err := jobs.Rewrap(ctx, h.proc.b, &jobs.RewrapOptions{To: sse.NewManaged(h.proc.ring)}); err != nil {
+		h.fail("rewrap: %v", err)
+	}
+	newest := h.proc.ring.Versions()[len(h.proc.ring.Versions())-1].ID
+	for e, err := range jobs.Inventory(ctx, h.proc.b, nil) {
+		require.NoError(h, err)
+		if want := (jobs.KeyRef{Mode: sse.ModeManaged, KeyID: newest}); e.Seal != want {
+			h.fail("%s is under %v after a rewrap to %v", e.Key, e.Seal, want)
+		}
+	}
+}
+
+// settle repeats what the ring's store makes fail at random.
+func (h *history) settle(do func() error) {
+	for range 100 {
+		if do() == nil {
+			return
+		}
+	}
+	h.fail("the ring's store never succeeds")
+}
