@@ -21,6 +21,7 @@ type s3Server struct {
 	mu         sync.Mutex
 	beforePut  func(*http.Request)
 	conditions []string // the If-Match of each PUT
+	careless   bool     // it ignores If-Match
 }
 
 // withoutChecksums removes the checksums from a response, as S3 does for ranges.
@@ -56,7 +57,14 @@ func newS3(t *testing.T) *s3Server {
 			s.mu.Lock()
 			s.conditions = append(s.conditions, r.Header.Get("If-Match"))
 			before := s.beforePut
-			s.beforePut = nil
+			if !strings.Contains(r.URL.Path, "/.blobseal-probe-") {
+				s.beforePut = nil
+			} else {
+				before, s.conditions = nil, s.conditions[:len(s.conditions)-1]
+			}
+			if s.careless {
+				r.Header.Del("If-Match")
+			}
 			s.mu.Unlock()
 			if before != nil {
 				before(r)
@@ -137,4 +145,20 @@ func TestBucketS3SDKIsQuiet(t *testing.T) {
 	require.Equal(t, result{out: "text"}, execute(t, command(t, "1", args("bucket", "get", url, ring, "a", "-")...)))
 	require.Equal(t, result{out: "ex"}, execute(t, command(t, "1", args("bucket", "get", url, ring, "--range", "1-2", "a", "-")...)))
 	require.Empty(t, execute(t, command(t, "1", args("bucket", "rewrap", url, ring, "--to-customer-key-file", "my.key")...)).errout)
+}
+
+// A server that ignores If-Match could lose a service's write.
+func TestBucketS3WithoutConditions(t *testing.T) {
+	s3 := newS3(t)
+	s3.careless = true
+	workspace(t)
+	write(t, "plain", []byte("text"))
+	ok(t, args("bucket", "put", s3.url, ring, "plain", "a")...)
+	ok(t, args("ring", "rotate", ring)...)
+	const says = "s3://photos: the server ignores If-Match, so the command could undo a write of a service (stop all writers and give --exclusive)"
+	blobseal(args("bucket", "rewrap", s3.url, ring)...).fails(t, 1, says)
+	blobseal(args("bucket", "encrypt-existing", s3.url, ring)...).fails(t, 1, says)
+	require.Contains(t, ok(t, args("bucket", "inventory", s3.url)...), "s3://photos: 1 object, ", "the probe is gone")
+	ok(t, args("bucket", "rewrap", s3.url, ring, "--dry-run")...)
+	require.Contains(t, ok(t, args("bucket", "rewrap", s3.url, ring, "--exclusive")...), "s3://photos: 1 object rewrapped to ")
 }

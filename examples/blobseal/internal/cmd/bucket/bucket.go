@@ -12,10 +12,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/smithy-go/logging"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
@@ -66,6 +63,9 @@ type bucket struct {
 	place    string // what tells it from others of its name
 	pageSize int    // that suits the store
 	keys     map[sse.Mode]*keys.Keys
+	s3       *s3.Client // nil in other stores
+	s3Name   string
+	s3Prefix string
 }
 
 // open opens the bucket with its keys, of which the first seals. Without keys, only
@@ -119,7 +119,9 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 	if err != nil {
 		return nil, b.aboutOpening(err)
 	}
-	silenceSDK(inner)
+	if b.s3 = silenceSDK(inner); b.s3 != nil {
+		b.s3Name, b.s3Prefix = u.Host, query.Get("prefix")
+	}
 	var cipher sse.Cipher = noKey{}
 	opts.Policy.AllowCustomerKeys = true // the operator brings it
 	opts.Decrypters = sse.ByMode{}
@@ -209,27 +211,6 @@ func (b *bucket) holds(file string) bool {
 func (b *bucket) Close() {
 	b.Bucket.Close()
 	b.Inner().Close()
-}
-
-// silenceSDK keeps the AWS SDK from logging to standard error. It would tell of each
-// object without a checksum that it knows, which is nearly each one: the checksum of
-// an encrypted object is its authentication. A bucket's URL has no parameter for
-// that, so the client that Go CDK made is replaced by one with the same options.
-func silenceSDK(inner *gcblob.Bucket) {
-	var client *s3.Client
-	if inner.As(&client) {
-		*client = *s3.New(client.Options(), func(o *s3.Options) { o.Logger = logging.Nop{} })
-	}
-}
-
-// ifMatch has S3 replace an object only if it is still the one that was read.
-func ifMatch(as func(any) bool, attrs *gcblob.Attributes) error {
-	var in *transfermanager.UploadObjectInput
-	if !as(&in) {
-		return errors.New("the S3 client takes no condition")
-	}
-	in.IfMatch = aws.String(attrs.ETag)
-	return nil
 }
 
 // noKey stands for the key of a bucket where none was given.

@@ -19,6 +19,7 @@ import (
 type jobFlags struct {
 	Checkpoint  string `placeholder:"FILE" help:"Keep the progress in FILE. The same command continues from there."`
 	DryRun      bool   `help:"Do all but write, and show what would fail. Ignores --checkpoint."`
+	Exclusive   bool   `help:"Nobody else writes to the bucket meanwhile. Needed on stores without conditional writes."`
 	MaxFailures int    `default:"1000" placeholder:"N" help:"Give up after N failures; by default 1000."`
 	paceFlags
 	List bool `help:"Write a line for each changed object, too."`
@@ -55,6 +56,9 @@ type jobSummary struct {
 // run runs a job over b; do is the job, and done says what it did to an object, as in:
 // rewrapped to KEY.
 func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target *keys.Keys, prefix, done string, do func(context.Context, jobs.Job) (*jobs.Report, error)) error {
+	if err := b.checkExclusive(ctx, f.Exclusive || f.DryRun); err != nil {
+		return err
+	}
 	p := count(ctx, c, b, prefix)
 	defer p.done()
 	if f.DryRun {
