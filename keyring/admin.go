@@ -67,8 +67,9 @@ func (r *Ring) lockRotation(ctx context.Context) error {
 func (r *Ring) unlockRotation() { <-r.rotating }
 
 // SetState enables, disables or destroys the version with that id, and returns
-// the version as it then is. If it is in that state already, nothing is written. ctx
-// bounds the call.
+// the version as it then is. ctx bounds the call. To enable an enabled version or to
+// destroy a destroyed one writes nothing. To disable a disabled one is recorded, so that an
+// enabling elsewhere that did not know of it does not undo it.
 //
 // Other processes learn of it when they next refresh. Destroying removes the key
 // bytes from the document for ever, but copies of older documents still hold them. The

@@ -28,8 +28,8 @@ const (
 	// knows it by name; after that by the watermark.
 	tombstoneAge = 365 * 24 * time.Hour
 
-	// maxEnabled is how often a version may be enabled again.
-	maxEnabled = 1000
+	// maxMarks is how many marks a version may have, in force or removed.
+	maxMarks = 1000
 )
 
 // newDraft drafts a ring with one version.
@@ -117,13 +117,18 @@ func (d *draft) prune(now time.Time) {
 	})
 }
 
-// setState gives a version another state. It reports whether that is a change.
+// setState gives a version another state. It reports whether the document changed.
+// Disabling a version that is disabled already adds a mark: someone who enabled it in a
+// document that the store lost did not see this act, and must not undo it.
 func (d *draft) setState(id uint32, state State, now time.Time) (bool, error) {
 	v := d.find(id)
 	if v == nil {
 		return false, &VersionError{keyID(d.ring, id), ErrUnknownKey}
 	}
 	switch {
+	case v.state == Disabled && state == Disabled && len(v.enabled)+len(v.disabled) < maxMarks:
+		v.disabled = unionMarks(v.disabled, []mark{newMark()})
+		return true, nil
 	case v.state == state:
 		return false, nil
 	case v.state == Destroyed:
@@ -133,19 +138,22 @@ func (d *draft) setState(id uint32, state State, now time.Time) (bool, error) {
 	}
 	switch state {
 	case Enabled:
-		if len(v.enabled)+len(v.disabled) > maxEnabled {
+		if len(v.enabled)+len(v.disabled) > maxMarks {
 			return false, &VersionError{keyID(d.ring, id), fmt.Errorf("%w: enabled %d times", ErrFull, len(v.enabled))}
 		}
 		v.enabled, v.disabled = unionMarks(v.enabled, v.disabled), nil
 	case Disabled:
-		var m mark
-		rand.Read(m[:]) // never fails: it ends the program instead
-		v.disabled = []mark{m}
+		v.disabled = []mark{newMark()}
 	case Destroyed:
 		d.destroy(v)
 	}
 	v.state, v.changed = state, millis(now)
 	return true, nil
+}
+
+func newMark() (m mark) {
+	rand.Read(m[:]) // never fails: it ends the program instead
+	return m
 }
 
 // destroy removes a version's key and marks.

@@ -91,6 +91,26 @@ func TestCampsMerge(t *testing.T) {
 	require.Equal(t, keyring.Enabled, state(t, one, ids[1]))
 }
 
+// Disabling holds although the version was disabled already, against an enabling that the
+// store had lost by then.
+func TestDisablingAgainHolds(t *testing.T) {
+	store := keyring.NewMemStore()
+	one := create(t, store, nil)
+	id := primary(t, one)
+	rotate(t, one)
+	set(t, one, id, keyring.Disabled)
+	before := document(t, store)
+	set(t, one, id, keyring.Enabled)
+	overwrite(t, store, before)
+
+	two := reopen(t, store)
+	set(t, two, id, keyring.Disabled)
+	require.NoError(t, one.Refresh(t.Context()))
+	require.NoError(t, two.Refresh(t.Context()))
+	require.Equal(t, keyring.Disabled, state(t, two, id))
+	require.Equal(t, keyring.Disabled, state(t, reopen(t, store), id))
+}
+
 // Two backups, neither of which has all, save a ring that no process knows any more.
 func TestMergeBackups(t *testing.T) {
 	ctx := t.Context()

@@ -62,7 +62,8 @@ func (r *Replica[S, O]) ChangeRoot(ctx context.Context, root Root, rekey func(o 
 	})
 	switch {
 	case err == nil:
-		r.keys.Store(&rootSet{roots: []*keeper{added}, former: old.roots})
+		former := slices.Concat(old.roots, old.former)
+		r.keys.Store(&rootSet{roots: []*keeper{added}, former: former[:min(len(former), formerLimit)]})
 	case !errors.Is(err, ErrStore): // nothing was written
 		r.keys.Store(old)
 	}

@@ -88,6 +88,7 @@ const (
 	LoadTimeout = 10 * time.Second // of one load
 	EditTimeout = 30 * time.Second // of one attempt to edit
 	seenLimit   = 256              // documents that a replica recognises
+	formerLimit = 8                // roots that it remembers
 )
 
 // Replica is this process's copy of a document. All methods are safe for

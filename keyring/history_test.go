@@ -1,0 +1,298 @@
+package keyring_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// TestHistories runs random histories of several processes that share a ring, with
+// faults of the store, failovers that lose writes, wrong clocks, changes of the root and
+// processes that end. In the end everything that was sealed opens in a new process, and
+// nothing that was taken away is back. A history follows from its seed, which a failure
+// prints: run it again with BLOBSEAL_SEED. BLOBSEAL_STRESS, such as 2h, is how long the
+// test runs; by default it runs a few histories.
+func TestHistories(t *testing.T) {
+	if text := os.Getenv("BLOBSEAL_SEED"); text != "" {
+		seed, err := strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err, "BLOBSEAL_SEED")
+		bubble.Test(t, func(t *testing.T) { runHistory(t, seed) })
+		return
+	}
+	var limit time.Duration
+	if text := os.Getenv("BLOBSEAL_STRESS"); text != "" {
+		var err error
+		limit, err = time.ParseDuration(text)
+		require.NoError(t, err, "BLOBSEAL_STRESS")
+	}
+	for i, begin := 0, time.Now(); i < 10 || time.Since(begin) < limit; i++ {
+		seed := rand.Uint64()
+		if t.Run("seed", func(t *testing.T) { bubble.Test(t, func(t *testing.T) { runHistory(t, seed) }) }); t.Failed() {
+			return
+		}
+	}
+}
+
+// history is a ring, the processes that share it, and what they were told.
+type history struct {
+	t         *testing.T
+	rng       *rand.Rand
+	store     *hooked
+	root      byte // the present root
+	attempted byte // the last root that the ring was to have
+	processes []*keyring.Ring
+	witness   *keyring.Ring // knows what the store lost; it lives until it has said so
+	documents [][]byte      // that the store had
+
+	sealed    []sealedKey
+	destroyed map[string]bool // by a call that succeeded
+	doomed    map[string]bool // by a call that succeeded, or may have
+	disabled  map[string]bool // by a call that succeeded, and nobody tried to enable it since
+}
+
+type sealedKey struct {
+	id    string
+	bytes []byte
+}
+
+func runHistory(t *testing.T, seed uint64) {
+	h := &history{t: t, rng: rand.New(rand.NewPCG(seed, 0)), store: newHooked(), root: 1, attempted: 1,
+		destroyed: map[string]bool{}, doomed: map[string]bool{}, disabled: map[string]bool{}}
+	defer func() {
+		if t.Failed() {
+			t.Logf("BLOBSEAL_SEED=%d", seed)
+		}
+	}()
+	quiet := slog.New(slog.DiscardHandler)
+	ring, err := keyring.Create(t.Context(), h.store, keyRoot(t, 0x81), &keyring.Options{Logger: quiet})
+	require.NoError(t, err)
+	h.processes = append(h.processes, ring)
+	for range 300 {
+		h.step()
+		data, _, err := h.store.Store.Load(t.Context())
+		require.NoError(t, err)
+		h.documents = append(h.documents, data)
+		synctest.Wait()
+	}
+	h.finish()
+}
+
+// step has one thing happen.
+func (h *history) step() {
+	ring := h.processes[h.rng.IntN(len(h.processes))]
+	switch h.rng.IntN(16) {
+	case 0:
+		h.open()
+	case 1:
+		h.end(ring)
+	case 2:
+		h.fail()
+	case 3:
+		h.failover()
+	case 4:
+		h.changeRoot(ring)
+	case 5:
+		ring.Rotate(h.ctx())
+	case 6:
+		ring.SetPeriod(h.ctx(), time.Duration(1+h.rng.IntN(100))*day)
+	case 7, 8, 9:
+		h.setState(ring)
+	case 10, 11:
+		h.refresh(ring)
+	case 12:
+		time.Sleep(time.Duration(h.rng.IntN(60*24)) * time.Hour)
+	default:
+		h.seal(ring)
+	}
+}
+
+// ctx ends soon, since the store may be down for good.
+func (h *history) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Second)
+	context.AfterFunc(ctx, cancel)
+	return ctx
+}
+
+// open starts a process, whose clock may be wrong.
+func (h *history) open() {
+	if len(h.processes) >= 5 {
+		return
+	}
+	skew := []time.Duration{0, 0, 0, time.Minute, -5 * time.Minute, 300 * day, -300 * day}[h.rng.IntN(7)]
+	ring, err := keyring.Open(h.ctx(), h.store, keyRoot(h.t, 0x80+h.root), &keyring.Options{
+		Logger: slog.New(slog.DiscardHandler), Now: skewed(skew),
+	})
+	if err == nil {
+		h.processes = append(h.processes, ring)
+	}
+}
+
+// end ends a process, unless it knows what nobody else does.
+func (h *history) end(ring *keyring.Ring) {
+	if len(h.processes) < 2 || ring == h.witness || !h.refresh(ring) {
+		return
+	}
+	for i, r := range h.processes {
+		if r == ring {
+			h.processes = append(h.processes[:i], h.processes[i+1:]...)
+			return
+		}
+	}
+}
+
+// fail has the store fail in some way, or work again.
+func (h *history) fail() {
+	switch h.rng.IntN(5) {
+	case 0:
+		h.store.down()
+	case 1: // reads fail
+		h.store.set(func(context.Context) error { return errDown }, nil)
+	case 2: // some writes happen, and some say so
+		happens, says := h.rng.IntN(2) == 0, h.rng.IntN(2) == 0
+		h.store.set(nil, func(_ context.Context, swap func() error) error {
+			var err error
+			if happens {
+				err = swap()
+			}
+			if err == nil && !(happens && says) {
+				err = errDown
+			}
+			return err
+		})
+	default:
+		h.store.up()
+	}
+}
+
+// failover has the store go back to a document that it had. One process knows what it
+// loses by that.
+func (h *history) failover() {
+	if len(h.documents) == 0 || h.witness != nil && !h.refresh(h.witness) {
+		return
+	}
+	witness := h.processes[h.rng.IntN(len(h.processes))]
+	if !h.refresh(witness) {
+		return
+	}
+	h.witness = witness
+	recent := h.documents[max(0, len(h.documents)-50):]
+	overwrite(h.t, h.store.Store, recent[h.rng.IntN(len(recent))])
+}
+
+// changeRoot moves the ring to another root; the others are told later.
+func (h *history) changeRoot(ring *keyring.Ring) {
+	h.attempted++
+	if ring.ChangeRoot(h.ctx(), keyRoot(h.t, 0x80+h.attempted)) == nil {
+		h.root = h.attempted
+	}
+}
+
+// refresh refreshes a process, and reports whether the store then holds all that it knows.
+// If the root is wrong, an operator tells the process of those that may be the right one.
+func (h *history) refresh(ring *keyring.Ring) bool {
+	err := ring.Refresh(h.ctx())
+	for root := h.attempted; root > 0; root-- {
+		if errors.Is(err, keyring.ErrRoot) {
+			if err = ring.ChangeRoot(h.ctx(), keyRoot(h.t, 0x80+root)); err == nil {
+				h.root = root
+			}
+		}
+	}
+	if err != nil {
+		return false
+	}
+	if ring == h.witness {
+		h.witness = nil
+	}
+	return true
+}
+
+func (h *history) setState(ring *keyring.Ring) {
+	versions := ring.Versions()
+	v := versions[h.rng.IntN(len(versions))]
+	to := []keyring.State{keyring.Enabled, keyring.Disabled, keyring.Disabled, keyring.Destroyed}[h.rng.IntN(4)]
+	if to == keyring.Destroyed && h.rng.IntN(3) > 0 {
+		to = keyring.Disabled
+	}
+	switch to { // whatever becomes of it
+	case keyring.Enabled:
+		delete(h.disabled, v.ID)
+	case keyring.Destroyed:
+		h.doomed[v.ID] = true
+	}
+	if _, err := ring.SetState(h.ctx(), v.ID, to); err != nil {
+		return
+	}
+	switch to {
+	case keyring.Disabled:
+		h.disabled[v.ID] = true
+	case keyring.Destroyed:
+		h.destroyed[v.ID] = true
+	}
+}
+
+func (h *history) seal(ring *keyring.Ring) {
+	key, err := ring.Primary(h.ctx())
+	if err != nil {
+		return // refused
+	}
+	b, err := key.Seal([]byte("data key"), nil)
+	require.NoError(h.t, err)
+	h.sealed = append(h.sealed, sealedKey{key.ID(), b})
+}
+
+// finish makes the store work, lets the processes find that out, and judges.
+func (h *history) finish() {
+	t := h.t
+	h.store.up()
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	for range 3 { // a process that was never told of a root is told last
+		for _, ring := range h.processes {
+			if h.refresh(ring) {
+				require.NoError(t, ring.ChangeRoot(h.ctx(), keyRoot(t, 0x80+h.root)))
+			}
+		}
+	}
+	fresh, err := keyring.Open(t.Context(), h.store, keyRoot(t, 0x80+h.root), nil)
+	require.NoError(t, err)
+	states := map[string]keyring.State{}
+	for _, v := range fresh.Versions() {
+		states[v.ID] = v.State
+	}
+	require.Less(t, len(states), 150, "clocks that disagree do not fill the ring")
+	for _, ring := range h.processes {
+		require.NoError(t, ring.Refresh(t.Context()))
+		require.Equal(t, fresh.Versions(), ring.Versions(), "all agree")
+		require.Equal(t, fresh.Period(), ring.Period())
+	}
+	for id := range h.destroyed {
+		require.Contains(t, []keyring.State{0, keyring.Destroyed}, states[id], "%s was destroyed", id)
+	}
+	for id := range h.disabled {
+		require.NotEqual(t, keyring.Enabled, states[id], "%s was disabled", id)
+	}
+	for _, s := range h.sealed {
+		key, err := fresh.Key(t.Context(), s.id)
+		if errors.Is(err, keyring.ErrDisabled) || errors.Is(err, keyring.ErrDestroyed) ||
+			h.doomed[s.id] && errors.Is(err, keyring.ErrUnknownKey) { // its tombstone is gone, too
+			continue
+		}
+		require.NoError(t, err)
+		_, err = key.Open(s.bytes, nil)
+		require.NoError(t, err)
+	}
+	time.Sleep(time.Minute) // what is under way in the background ends
+	synctest.Wait()
+}
