@@ -22,21 +22,21 @@ type Encryption struct {
 	used     atomic.Bool
 }
 
-// Envelope returns what must be kept, with the body or apart from it, to decrypt
-// the object.
+// Envelope returns the envelope, which decrypts the body. Store it with the body
+// or apart from it.
 func (e *Encryption) Envelope() *Envelope { return e.envelope }
 
-// Writer returns a writer that encrypts to dst. Close seals the last chunk and
-// leaves dst open; a body that was not closed is truncated, and shows it.
+// Writer returns a writer that encrypts to dst. Close completes the object and
+// leaves dst open. Without Close, the object is incomplete and readers refuse it.
 //
-// So Close says that the plaintext is whole. Call it once the last of that is
-// written, and never by defer, which would make a whole object of what came before
-// an error of yours or a panic; a writer that is not closed has nothing to release.
+// Call Close only after you wrote all of the plaintext, and never by defer: after
+// an error or a panic of yours, it would complete a short object. A writer that is
+// not closed holds no resources.
 //
-// After a failure, also of a source in ReadFrom, every call returns that error and
-// nothing more is written; a panic of dst or of a source is one. The writer holds
-// less than 20 KiB between calls. It implements [io.ReaderFrom] and seals what it
-// gets at one time on several cores.
+// After a failure, every call returns that first error and nothing more is
+// written. A failed source in ReadFrom, and a panic of dst or of a source, are
+// failures too. The writer holds less than 20 KiB between calls. It implements
+// [io.ReaderFrom], and encrypts long writes on several cores.
 func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
@@ -44,8 +44,8 @@ func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
 	return e.body.Writer(dst)
 }
 
-// Reader returns a reader of src, encrypted. It ends with [io.EOF] after the
-// last chunk; an error of src is returned for ever. It implements [io.WriterTo].
+// Reader returns a reader that encrypts src. It returns [io.EOF] after the last
+// chunk. An error of src stays. It implements [io.WriterTo].
 func (e *Encryption) Reader(src io.Reader) io.Reader {
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
@@ -53,7 +53,7 @@ func (e *Encryption) Reader(src io.Reader) io.Reader {
 	return e.body.EncryptingReader(src)
 }
 
-// failed is a stream that has failed before it began.
+// failed is a stream that failed before it began.
 type failed struct{ err error }
 
 func (f failed) Read([]byte) (int, error)          { return 0, f.err }
@@ -62,9 +62,9 @@ func (f failed) ReadFrom(io.Reader) (int64, error) { return 0, f.err }
 func (f failed) WriteTo(io.Writer) (int64, error)  { return 0, f.err }
 func (f failed) Close() error                      { return f.err }
 
-// Decryption opens the body of one object, as often as wanted. It is immutable
-// and safe for concurrent use; each of its readers is for one goroutine, but for
-// those of ReaderAt.
+// Decryption decrypts the body of one object, any number of times. It is
+// immutable and safe for concurrent use. A reader that it returns belongs to one
+// goroutine, except the result of ReaderAt.
 type Decryption struct {
 	envelope *Envelope
 	dek      secret.Key
@@ -88,11 +88,11 @@ func (d *Decryption) RangeReader(src io.Reader, off, n int64) io.Reader {
 	return d.body.RangeReader(src, off, n)
 }
 
-// ReaderAt returns random access to the plaintext of the body in src, which is
-// size bytes long. It reads the last chunk to authenticate that length. A read
-// touches only the chunks that it needs, 16,400 bytes each: many small reads in
-// a row are better buffered. The result's ReadAt is safe for concurrent use if
-// that of src is. [net/http.ServeContent] takes it, and serves ranges of it.
+// ReaderAt returns random access to the plaintext of a body of size bytes. It
+// reads the last chunk to authenticate that size. Each read fetches only the
+// chunks it needs, of 16,400 bytes, so buffer small reads in sequence. The
+// result's ReadAt is safe for concurrent use if that of src is. Give the result
+// to [net/http.ServeContent] to serve ranges.
 func (d *Decryption) ReaderAt(src io.ReaderAt, size int64) (*io.SectionReader, error) {
 	r, err := d.body.ReaderAt(src, size)
 	if err != nil {

@@ -32,29 +32,29 @@ const (
 	maxName    = 65535 // of a bucket or a key
 )
 
-// Envelope is what it takes to decrypt an object's body, but for the key: the
-// mode, which key, the object's sealed data key, its encryption context and the
-// head of its body. Nothing in it is secret. What it says is authentic once
-// [Decrypter.Decrypt] has accepted it, but for its size: padding is not bound.
-// It is immutable.
+// Envelope holds all that decrypts an object's body, except the key: the mode,
+// the id of the key, the sealed data key, the encryption context and the head of
+// the body. Nothing in it is secret. Once [Decrypter.Decrypt] has accepted an
+// envelope, its fields are authentic; its size is not, since padding is not
+// bound. An Envelope is immutable.
 type Envelope struct {
 	mode    Mode
 	keyID   string
 	wrapped []byte // the key service's ciphertext of its data key
-	sealed  []byte // the object's data key, under the mode's key
+	sealed  []byte // the object's data key, sealed under the mode's key
 	context pairs
 	head    [chunked.HeadSize]byte
 	padding int
 }
 
-// Mode returns who manages the key that opens the envelope.
+// Mode returns the mode that opens the envelope.
 func (e *Envelope) Mode() Mode { return e.mode }
 
-// KeyID names the key that opens the envelope: a version of a ring's master key
-// or a key of a key service. It is empty in ModeCustomer.
+// KeyID returns the id of the key that opens the envelope: a version of a ring's
+// master key, or a key of a key service. It is empty in [ModeCustomer].
 func (e *Envelope) KeyID() string { return e.keyID }
 
-// Context returns a copy of the caller's encryption context; it is never nil.
+// Context returns a copy of the caller's encryption context. It is never nil.
 func (e *Envelope) Context() kms.Context {
 	c := make(kms.Context)
 	for name, value := range e.context.each {
@@ -65,11 +65,11 @@ func (e *Envelope) Context() kms.Context {
 	return c
 }
 
-// BucketKey reports whether the key service bound the object's bucket alone; see
-// [KMSOptions].
-func (e *Envelope) BucketKey() bool {
+// BucketKeyEnabled reports whether the key service bound the object's bucket
+// and not its key: see [KMSOptions].
+func (e *Envelope) BucketKeyEnabled() bool {
 	for name := range e.context.each {
-		if name == contextBucketKey { // whose value is "true", see pairs.check
+		if name == contextBucketKey { // pairs.check allows only the value "true"
 			return true
 		}
 	}
@@ -93,30 +93,31 @@ func (e *Envelope) Equal(other *Envelope) bool {
 		e.padding == other.padding
 }
 
-// Size returns how many bytes the envelope takes, padding included. In the
-// self-contained form the body begins behind them.
+// Size returns the size of the encoded envelope in bytes, padding included. In
+// the self-contained form, the body begins at that offset.
 func (e *Envelope) Size() int { return e.unpadded() + e.padding }
 
-// unpadded is the envelope's size without its padding.
+// unpadded returns the size without padding.
 func (e *Envelope) unpadded() int {
 	return prefixSize + 2 + len(e.keyID) + 2 + len(e.wrapped) + sealedSize +
 		2 + len(e.context) + chunked.HeadSize
 }
 
-// WithSize returns the same envelope padded to size bytes, so that a store can
-// give all envelopes one size and replace them in place. It fails with
-// [ErrTooLarge] if the envelope needs more, or size is above [MaxEnvelopeSize].
+// WithSize returns the same envelope, padded to size bytes. A store whose
+// envelopes all have one size can replace them in place. WithSize fails with
+// [ErrTooLarge] if the envelope needs more bytes, or if size is above
+// [MaxEnvelopeSize].
 func (e *Envelope) WithSize(size int) (*Envelope, error) {
 	least := e.unpadded()
 	if size < least || size > MaxEnvelopeSize {
-		return nil, fmt.Errorf("%w: envelope of %d bytes cannot be %d (at most %d)", ErrTooLarge, least, size, MaxEnvelopeSize)
+		return nil, fmt.Errorf("%w: envelope cannot have %d bytes (choose %d to %d)", ErrTooLarge, size, least, MaxEnvelopeSize)
 	}
 	padded := *e
 	padded.padding = size - least
 	return &padded, nil
 }
 
-// String describes the envelope.
+// String describes the envelope, for logs.
 func (e *Envelope) String() string {
 	if e.keyID == "" {
 		return fmt.Sprintf("%v envelope of %d bytes", e.mode, e.Size())
@@ -124,17 +125,16 @@ func (e *Envelope) String() string {
 	return fmt.Sprintf("%v envelope of %d bytes under key %q", e.mode, e.Size(), e.keyID)
 }
 
-// check reports what the format does not allow. It is the same for an envelope
-// that is made and for one that was read.
+// check refuses what the format does not allow, in new and in parsed envelopes.
 func (e *Envelope) check() error {
 	if _, known := modeNames[e.mode]; !known {
-		return fmt.Errorf("%w: mode %d", ErrInvalid, uint8(e.mode))
+		return fmt.Errorf("%w: unknown mode %d", ErrInvalid, uint8(e.mode))
 	}
 	if hasID := e.keyID != ""; hasID != (e.mode != ModeCustomer) {
-		return fmt.Errorf("%w: key id %q in %v", ErrInvalid, e.keyID, e.mode)
+		return fmt.Errorf("%w: %v envelope has key id %q", ErrInvalid, e.mode, e.keyID)
 	}
 	if hasWrapped := len(e.wrapped) > 0; hasWrapped != (e.mode == ModeKMS) {
-		return fmt.Errorf("%w: wrapped data key of %d bytes in %v", ErrInvalid, len(e.wrapped), e.mode)
+		return fmt.Errorf("%w: %v envelope has a wrapped data key of %d bytes", ErrInvalid, e.mode, len(e.wrapped))
 	}
 	if !utf8.ValidString(e.keyID) {
 		return fmt.Errorf("%w: key id %q is not UTF-8", ErrInvalid, e.keyID)
@@ -152,13 +152,13 @@ func (e *Envelope) check() error {
 		{"envelope", e.Size(), MaxEnvelopeSize},
 	} {
 		if part.size > part.limit {
-			return fmt.Errorf("%w: %s of %d bytes, at most %d", ErrTooLarge, part.name, part.size, part.limit)
+			return fmt.Errorf("%w: %s has %d bytes, at most %d fit", ErrTooLarge, part.name, part.size, part.limit)
 		}
 	}
 	return nil
 }
 
-// MarshalBinary returns the envelope's one encoding, which SPEC.md describes.
+// MarshalBinary returns the envelope's only encoding: see SPEC.md.
 func (e *Envelope) MarshalBinary() ([]byte, error) {
 	if e == nil {
 		return nil, fmt.Errorf("%w: nil envelope", ErrInvalid)
@@ -180,15 +180,15 @@ func (e *Envelope) MarshalBinary() ([]byte, error) {
 	return b.Bytes()
 }
 
-// UnmarshalBinary parses exactly one envelope; trailing bytes are [ErrFormat].
-// It fails with [ErrFormat] or [ErrVersion].
+// UnmarshalBinary parses one envelope and nothing behind it. It fails with
+// [ErrFormat] or [ErrVersion].
 func (e *Envelope) UnmarshalBinary(data []byte) error {
 	size, err := parsePrefix(data)
 	if err != nil {
 		return err
 	}
 	if len(data) != size {
-		return fmt.Errorf("%w: %d bytes, it says %d", ErrFormat, len(data), size)
+		return fmt.Errorf("%w: data has %d bytes, its size field says %d", ErrFormat, len(data), size)
 	}
 	parsed := Envelope{mode: Mode(data[len(magic)+1])}
 	s := cryptobyte.String(data[prefixSize:])
@@ -200,7 +200,7 @@ func (e *Envelope) UnmarshalBinary(data []byte) error {
 		s.ReadUint16LengthPrefixed(&context) &&
 		len(s) >= chunked.HeadSize
 	if !ok {
-		return fmt.Errorf("%w: a field does not fit", ErrFormat)
+		return fmt.Errorf("%w: field exceeds the envelope's %d bytes", ErrFormat, size)
 	}
 	parsed.keyID = string(keyID)
 	parsed.wrapped = bytes.Clone(wrapped)
@@ -219,25 +219,26 @@ func (e *Envelope) UnmarshalBinary(data []byte) error {
 	return nil
 }
 
-// parsePrefix checks the fixed first fields and returns the envelope's size.
+// parsePrefix checks the first fields, which have fixed places, and returns the
+// envelope's size.
 func parsePrefix(data []byte) (size int, err error) {
 	if m := data[:min(len(data), len(magic))]; !bytes.HasPrefix([]byte(magic), m) {
-		return 0, fmt.Errorf("%w: it does not begin with the magic bytes", ErrFormat)
+		return 0, fmt.Errorf("%w: magic bytes are missing", ErrFormat)
 	}
 	if len(data) > len(magic) && data[len(magic)] != version {
-		return 0, fmt.Errorf("%w: %d, this package knows %d", ErrVersion, data[len(magic)], version)
+		return 0, fmt.Errorf("%w: %d (this release reads %d)", ErrVersion, data[len(magic)], version)
 	}
 	if len(data) < prefixSize {
-		return 0, fmt.Errorf("%w: it ends after %d bytes: %w", ErrFormat, len(data), io.ErrUnexpectedEOF)
+		return 0, fmt.Errorf("%w: data ends after %d bytes: %w", ErrFormat, len(data), io.ErrUnexpectedEOF)
 	}
 	var n uint32
 	s := cryptobyte.String(data[len(magic)+2:])
 	s.ReadUint32(&n)
 	if n > MaxEnvelopeSize {
-		return 0, fmt.Errorf("%w: size of %d bytes, at most %d", ErrFormat, n, MaxEnvelopeSize)
+		return 0, fmt.Errorf("%w: size field says %d bytes, at most %d are allowed", ErrFormat, n, MaxEnvelopeSize)
 	}
 	if int(n) < prefixSize {
-		return 0, fmt.Errorf("%w: size of %d bytes", ErrFormat, n)
+		return 0, fmt.Errorf("%w: size field says %d bytes, fewer than the fixed fields", ErrFormat, n)
 	}
 	return int(n), nil
 }
@@ -246,10 +247,10 @@ func parsePrefix(data []byte) (size int, err error) {
 // envelope, of any version. It needs the first 8 bytes.
 func IsEnvelope(prefix []byte) bool { return bytes.HasPrefix(prefix, []byte(magic)) }
 
-// ReadEnvelope reads an envelope from r and not a byte more: what follows in r
-// is the body. It fails with [ErrFormat] or [ErrVersion], or r's own error.
+// ReadEnvelope reads an envelope from r, and no byte of the body behind it. It
+// fails with [ErrFormat], [ErrVersion] or an error of r.
 func ReadEnvelope(r io.Reader) (*Envelope, error) {
-	var data bytes.Buffer // grows with what comes, not with what is announced
+	var data bytes.Buffer // grows with the data, not with the size field
 	read := func(n int) error {
 		_, err := io.CopyN(&data, r, int64(n))
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -268,7 +269,7 @@ func ReadEnvelope(r io.Reader) (*Envelope, error) {
 		return nil, err
 	}
 	if data.Len() < size {
-		return nil, fmt.Errorf("%w: it ends after %d of %d bytes: %w", ErrFormat, data.Len(), size, io.ErrUnexpectedEOF)
+		return nil, fmt.Errorf("%w: data ends after %d of %d bytes: %w", ErrFormat, data.Len(), size, io.ErrUnexpectedEOF)
 	}
 	e := new(Envelope)
 	if err := e.UnmarshalBinary(data.Bytes()); err != nil {
@@ -277,8 +278,8 @@ func ReadEnvelope(r io.Reader) (*Envelope, error) {
 	return e, nil
 }
 
-// MarshalText returns the envelope's encoding in unpadded base64url, which fits
-// one header or metadata value.
+// MarshalText returns the encoding of MarshalBinary in base64url without
+// padding, for a header or a metadata value.
 func (e *Envelope) MarshalText() ([]byte, error) {
 	data, err := e.MarshalBinary()
 	if err != nil {
@@ -287,13 +288,14 @@ func (e *Envelope) MarshalText() ([]byte, error) {
 	return base64.RawURLEncoding.AppendEncode(nil, data), nil
 }
 
-// UnmarshalText parses what MarshalText returns, and no other spelling of it.
+// UnmarshalText parses what MarshalText returns, and no other spelling. It fails
+// with [ErrFormat] or [ErrVersion].
 func (e *Envelope) UnmarshalText(text []byte) error {
 	if len(text) > base64.RawURLEncoding.EncodedLen(MaxEnvelopeSize) {
-		return fmt.Errorf("%w: text of %d bytes", ErrFormat, len(text))
+		return fmt.Errorf("%w: text has %d bytes, more than any envelope", ErrFormat, len(text))
 	}
-	if bytes.ContainsAny(text, "\r\n") { // which the decoder would skip
-		return fmt.Errorf("%w: line break in its text", ErrFormat)
+	if bytes.ContainsAny(text, "\r\n") { // the decoder skips them
+		return fmt.Errorf("%w: text contains a line break", ErrFormat)
 	}
 	data, err := base64.RawURLEncoding.Strict().AppendDecode(nil, text)
 	if err != nil {
@@ -302,11 +304,11 @@ func (e *Envelope) UnmarshalText(text []byte) error {
 	return e.UnmarshalBinary(data)
 }
 
-// addString and addBytes add a field behind its length, a uint16.
+// addString and addBytes add a field and, in front of it, its length as a uint16.
 
 func addString(b *cryptobyte.Builder, s string) { addBytes(b, []byte(s)) }
 
 func addBytes(b *cryptobyte.Builder, p []byte) {
-	b.AddUint16(uint16(len(p))) // bounded by check
+	b.AddUint16(uint16(len(p))) // check bounds it
 	b.AddBytes(p)
 }

@@ -39,7 +39,7 @@ func FuzzEnvelope(f *testing.F) {
 		require.NoError(t, again.UnmarshalText(text))
 		require.Equal(t, read, marshal(t, &again))
 		context := env.Context()
-		if env.BucketKey() {
+		if env.BucketKeyEnabled() {
 			context["blobseal:bucket-key"] = "true"
 		}
 		var kv []string

@@ -147,7 +147,7 @@ func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decrypti
 		return nil, err
 	}
 	name := resource(obj)
-	ec, err := keyContext(obj, name, env.BucketKey())
+	ec, err := keyContext(obj, name, env.BucketKeyEnabled())
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func TestKMSContext(t *testing.T) {
 		require.NoError(t, err)
 		env := e.Envelope()
 		require.Equal(t, kmsKey, env.KeyID(), "never an alias")
-		require.Equal(t, tc.bucketKey, env.BucketKey())
+		require.Equal(t, tc.bucketKey, env.BucketKeyEnabled())
 		require.Equal(t, object.Context, env.Context())
 		// Either way of writing is read by either way of reading.
 		for _, opts := range []*sse.KMSOptions{{Accept: sse.AnyKey}, {Accept: sse.AnyKey, BucketKey: true}} {
@@ -257,7 +257,7 @@ func TestRewrapToKMS(t *testing.T) {
 	moved, err := second.Rewrap(t.Context(), anyContext(object), d)
 	require.NoError(t, err)
 	require.Equal(t, kmstest.ARN("second"), moved.KeyID())
-	require.True(t, moved.BucketKey())
+	require.True(t, moved.BucketKeyEnabled())
 	require.Equal(t, 1024, moved.Size())
 	_, err = open(k, object, append(marshal(t, moved), data[1024:]...))
 	require.ErrorIs(t, err, sse.ErrKey)
@@ -270,7 +270,7 @@ func TestRewrapToKMS(t *testing.T) {
 	require.NoError(t, err)
 	out, err := newCustomer(t, customerKey).Rewrap(t.Context(), object, d)
 	require.NoError(t, err)
-	require.False(t, out.BucketKey())
+	require.False(t, out.BucketKeyEnabled())
 	require.Equal(t, object.Context, out.Context())
 
 	for _, fault := range []error{kms.ErrDenied, kms.ErrUnavailable, kms.ErrDisabled} {

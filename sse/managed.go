@@ -8,9 +8,9 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// Managed is mode SSE-S3: data keys are sealed under the primary version of a
-// ring's master key, and open under any version that the ring still holds. It is
-// safe for concurrent use.
+// Managed is mode SSE-S3. It seals data keys under the primary version of a
+// ring's master key, and opens them under every version that the ring holds. A
+// Managed is safe for concurrent use.
 type Managed struct{ ring *keyring.Ring }
 
 // NewManaged returns the mode for an open ring. Without a ring, every call of
@@ -29,7 +29,7 @@ func (m *Managed) check() error {
 }
 
 // Encrypt implements [Encrypter], under the ring's primary version. ctx bounds a
-// rotation that is due; the ring's errors are visible.
+// rotation that is due. Errors of package keyring are visible to [errors.Is].
 func (m *Managed) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
 	w, err := m.wrapping(ctx)
 	if err != nil {
@@ -38,11 +38,11 @@ func (m *Managed) Encrypt(ctx context.Context, obj Object) (*Encryption, error) 
 	return w.encrypt(obj)
 }
 
-// Decrypt implements [Decrypter]. ctx bounds the ring's look-up of a version
-// that it has not seen. A version that the ring does not hold is [ErrKey] and
-// [keyring.ErrUnknownKey]; where the ring could not look it up because its store
-// failed, the error is not ErrKey and shows why. A version that was disabled or
-// destroyed is [keyring.ErrDisabled] or [keyring.ErrDestroyed].
+// Decrypt implements [Decrypter]. ctx bounds the ring's search for a version that
+// is new to it. A version that the ring does not hold is [ErrKey] and
+// [keyring.ErrUnknownKey]. If the store of the ring fails, nobody knows whether
+// the version exists, and the error is not ErrKey. A disabled or destroyed version
+// is [keyring.ErrDisabled] or [keyring.ErrDestroyed].
 func (m *Managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryption, error) {
 	if err := m.check(); err != nil {
 		return nil, err
@@ -64,7 +64,8 @@ func (m *Managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decr
 	return nil, fmt.Errorf("sse: %w", err)
 }
 
-// Rewrap implements [Cipher], under the ring's primary version.
+// Rewrap implements [Cipher], under the ring's primary version. ctx bounds a
+// rotation that is due.
 func (m *Managed) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error) {
 	w, err := m.wrapping(ctx)
 	if err != nil {

@@ -10,12 +10,12 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// pairs is an encryption context as an envelope encodes it: each name and each
-// value behind its length, a uint16, the names ascending. One string, since it is
-// written, bound and measured more often than it is looked into.
+// pairs is an encryption context in an envelope's encoding: the names ascend, and
+// each name and value follows its length, a uint16. A string serves best, since
+// pairs are written, bound and measured more often than read.
 type pairs string
 
-// encodePairs encodes a context, whatever its names and values are: see check.
+// encodePairs encodes a context. It does not check names and values: see check.
 func encodePairs(c kms.Context) (pairs, error) {
 	if len(c) == 0 {
 		return "", nil
@@ -23,8 +23,8 @@ func encodePairs(c kms.Context) (pairs, error) {
 	size := 0
 	for name, value := range c {
 		size += 2 + len(name) + 2 + len(value)
-		if size > maxContext { // at once: the sum of them all may overflow
-			return "", fmt.Errorf("%w: encryption context of more than %d bytes", ErrTooLarge, maxContext)
+		if size > maxContext { // inside the loop: the sum of all could overflow
+			return "", fmt.Errorf("%w: encryption context has more than %d bytes", ErrTooLarge, maxContext)
 		}
 	}
 	b := cryptobyte.NewFixedBuilder(make([]byte, 0, size))
@@ -35,24 +35,24 @@ func encodePairs(c kms.Context) (pairs, error) {
 	return pairs(b.BytesOrPanic()), nil
 }
 
-// parsePairs checks that s is pairs in their order. What they may be is for the
-// envelope's check, as it is for those of encodePairs.
+// parsePairs checks that s encodes pairs, in order. It does not check names and
+// values: see check.
 func parsePairs(s cryptobyte.String) (pairs, error) {
 	p := pairs(s)
 	for last := ""; !s.Empty(); {
 		var name, value cryptobyte.String
 		if !s.ReadUint16LengthPrefixed(&name) || !s.ReadUint16LengthPrefixed(&value) {
-			return "", fmt.Errorf("%w: a pair of the encryption context does not fit", ErrFormat)
+			return "", fmt.Errorf("%w: pair exceeds the encryption context", ErrFormat)
 		}
 		if string(name) <= last {
-			return "", fmt.Errorf("%w: encryption context is not in order", ErrFormat)
+			return "", fmt.Errorf("%w: names of the encryption context do not ascend", ErrFormat)
 		}
 		last = string(name)
 	}
 	return p, nil
 }
 
-// each yields the pairs in their order.
+// each yields the pairs in order.
 func (p pairs) each(yield func(name, value string) bool) {
 	field := func() (s string) {
 		n := 2 + int(p[0])<<8 + int(p[1])
@@ -66,11 +66,11 @@ func (p pairs) each(yield func(name, value string) bool) {
 	}
 }
 
-// check reports what the format does not allow in an envelope of that mode.
+// check refuses names and values that the format does not allow in a mode.
 func (p pairs) check(mode Mode) error {
 	for name, value := range p.each {
 		if name == "" {
-			return fmt.Errorf("%w: empty name in the encryption context", ErrInvalid)
+			return fmt.Errorf("%w: encryption context has an empty name", ErrInvalid)
 		}
 		if strings.HasPrefix(name, reservedPrefix) && (mode != ModeKMS || name != contextBucketKey || value != "true") {
 			return fmt.Errorf("%w: %q in the encryption context is reserved", ErrInvalid, name)
@@ -82,6 +82,6 @@ func (p pairs) check(mode Mode) error {
 	return nil
 }
 
-// bucketKeyPairs is the context of an object under a bucket key without pairs of
-// the caller's, as most are.
+// bucketKeyPairs is the context of most objects under a bucket key: the caller
+// added no pairs.
 var bucketKeyPairs, _ = encodePairs(kms.Context{contextBucketKey: "true"})

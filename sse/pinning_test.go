@@ -169,7 +169,7 @@ func TestCacheTurnsOnBucketKeys(t *testing.T) {
 			for i := range 10 {
 				e, err := k.Encrypt(t.Context(), sse.Object{Bucket: "b", Key: string(rune('a' + i))})
 				require.NoError(t, err)
-				require.Equal(t, tc.calls == 1, e.Envelope().BucketKey())
+				require.Equal(t, tc.calls == 1, e.Envelope().BucketKeyEnabled())
 			}
 			require.Equal(t, tc.calls, fake.Count())
 		})

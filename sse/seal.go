@@ -10,13 +10,13 @@ import (
 	"github.com/blobseal/blobseal/internal/secret"
 )
 
-// Labels keep apart what one key could be asked to do. See SPEC.md.
+// Labels separate the uses of a key. See SPEC.md.
 const (
 	bodyLabel = "github.com/blobseal/blobseal/v1 body"
 	sealLabel = "github.com/blobseal/blobseal/v1 sealed data key"
 )
 
-// sealer and opener are what a key-encryption key does to data keys. Open fails
+// sealer and opener seal and open data keys with a key-encryption key. Open fails
 // with [chunked.ErrKey] or [chunked.ErrCorrupt].
 type (
 	sealer interface {
@@ -27,8 +27,8 @@ type (
 	}
 )
 
-// wrapping is one mode with the key that it has chosen for one object. The three
-// modes differ in how they come by it and in nothing else.
+// wrapping is a mode's key for one object. The modes differ only in how they
+// obtain it.
 type wrapping struct {
 	mode    Mode
 	keyID   string
@@ -52,7 +52,7 @@ func (w wrapping) encrypt(obj Object) (*Encryption, error) {
 	return &Encryption{envelope: env, body: body}, nil
 }
 
-// seal makes the envelope of a body that head begins.
+// seal returns the envelope of a body that begins with head.
 func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte) (*Envelope, error) {
 	stored, err := w.context(obj)
 	if err != nil {
@@ -70,8 +70,8 @@ func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte) 
 	return env, nil
 }
 
-// context is what the envelope stores of obj's: the caller's pairs, and whether
-// the key service bound the bucket alone.
+// context returns the pairs that the envelope stores: the caller's, and whether
+// the key service bound only the bucket.
 func (w wrapping) context(obj Object) (pairs, error) {
 	if err := obj.check(); err != nil {
 		return "", err
@@ -99,7 +99,7 @@ func decrypt(kek opener, obj Object, env *Envelope) (*Decryption, error) {
 	}
 	opened, err := kek.Open(env.sealed, context)
 	if errors.Is(err, chunked.ErrKey) || errors.Is(err, chunked.ErrCorrupt) {
-		return nil, ErrKey // an envelope, whatever part of it, is no body
+		return nil, ErrKey // ErrCorrupt is for bodies
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sse: opening the data key: %w", err)
@@ -116,7 +116,7 @@ func decrypt(kek opener, obj Object, env *Envelope) (*Decryption, error) {
 	return &Decryption{envelope: env, dek: dek, body: body}, nil
 }
 
-// rewrap seals d's data key for obj; see [Cipher].
+// rewrap seals d's data key for obj: see [Cipher].
 func (w wrapping) rewrap(obj Object, d *Decryption) (*Envelope, error) {
 	obj, err := obj.rewrapped(d)
 	if err != nil {
@@ -132,14 +132,14 @@ func (w wrapping) rewrap(obj Object, d *Decryption) (*Envelope, error) {
 	return env, nil
 }
 
-// sealContext is what the sealed data key is bound to: all of the envelope but
-// its padding and the sealed key itself, and the object's name.
+// sealContext returns what the sealed data key is bound to: the object's name
+// and the envelope, except its padding and the sealed key itself.
 func (e *Envelope) sealContext(obj Object) ([]byte, error) {
 	if err := e.check(); err != nil {
 		return nil, err
 	}
 	if len(obj.Bucket) > maxName || len(obj.Key) > maxName {
-		return nil, fmt.Errorf("%w: object name of %d and %d bytes, each at most %d", ErrTooLarge, len(obj.Bucket), len(obj.Key), maxName)
+		return nil, fmt.Errorf("%w: bucket has %d bytes, key has %d, at most %d fit", ErrTooLarge, len(obj.Bucket), len(obj.Key), maxName)
 	}
 	b := cryptobyte.NewBuilder(make([]byte, 0, len(sealLabel)+e.unpadded()+4+len(obj.Bucket)+len(obj.Key)))
 	b.AddBytes([]byte(sealLabel))
@@ -154,7 +154,7 @@ func (e *Envelope) sealContext(obj Object) ([]byte, error) {
 	return b.Bytes()
 }
 
-// keySealer is a key-encryption key that is at hand.
+// keySealer is a key-encryption key in memory.
 type keySealer struct{ key secret.Key }
 
 func (k keySealer) Seal(dek, context []byte) ([]byte, error) {

@@ -1,51 +1,40 @@
-// Package sse encrypts blobs as S3's server-side encryption does: every object
-// under its own random 256-bit data key, and that key sealed under a key that
-// one of three mutually exclusive modes manages.
+// Package sse encrypts objects as S3's server-side encryption does.
 //
-//   - SSE-S3, [NewManaged]: a key ring of yours, whose master key rotates.
-//   - SSE-KMS, [NewKMS]: a key service, which decides who may use which key and
-//     records each use.
-//   - SSE-C, [NewCustomer]: a key that the caller brings with every request.
+// Each object gets a random 256-bit data key, sealed under a second key and
+// kept in the object's [Envelope]. Modes differ in who holds the second key:
 //
-// The shortest way to use it is the self-contained form, an envelope and then
-// the body, through [NewWriter] and [NewReader]:
+//   - SSE-S3, [NewManaged]: your key ring, which rotates.
+//   - SSE-KMS, [NewKMS]: a key service, which decides who may use it.
+//   - SSE-C, [NewCustomer]: the caller, who sends it with each request.
 //
-//	ring, err := keyring.Open(ctx, store, root, nil)
-//	cipher := sse.NewManaged(ring)
-//	obj := sse.Object{Bucket: "photos", Key: "2026/cat.jpg"}
+// [NewWriter] and [NewReader] keep envelope and body in one stream:
 //
 //	w, err := sse.NewWriter(ctx, dst, cipher, obj, nil)
-//	_, err = io.Copy(w, plaintext)
-//	err = w.Close() // without Close the object is truncated, and shows it
+//	_, err = io.Copy(w, src)
+//	err = w.Close() // only if Copy succeeded
 //
-//	r, err := sse.NewReader(ctx, src, cipher, obj)
-//	_, err = io.Copy(plaintext, r)
+//	r, err := sse.NewReader(ctx, dst, cipher, obj)
+//	_, err = io.Copy(out, r)
 //
-// # Two phases
+// [NewEncryptingReader] does what NewWriter does for clients that upload from
+// an [io.Reader]. To store envelopes elsewhere, call [Encrypter.Encrypt] and
+// [Decrypter.Decrypt]: see [Encryption]. Only key operations use ctx; to cancel
+// a stream, make its source or destination fail.
 //
-// Encryption has a key phase and a data phase. The key phase, [Encrypter.Encrypt]
-// or [Decrypter.Decrypt], may talk to a network, so it takes a ctx. What it
-// returns, an [Encryption] or a [Decryption], makes streams that need nothing
-// more; they are cancelled through the reader or writer under them. A service
-// that has a metadata store of its own keeps the [Envelope] there, detached from
-// the body; the self-contained form is only a convenience on top.
+// # Guarantees
 //
-// # What is guaranteed
+// Readers authenticate plaintext before returning it. A reader of a whole
+// object returns [io.EOF], and the last byte, only if the object is complete.
+// On any other error, a server must abort its response, as the [NewReader]
+// example does.
 //
-// No byte of plaintext is released before it is authenticated, in the stream, in
-// a range and at random. A reader returns [io.EOF] only after it has proved that
-// the body is whole: data is tentative until then, and a server that meets an
-// error when it has sent some breaks its answer off, as in the example of
-// [NewReader], rather than end a short object cleanly. An envelope opens only for
-// its own object (bucket, key and encryption context), only in its own mode and
-// only with its own body. See SPEC.md beside this package for the format, which
-// version 1 fixes for good, and for what an attacker can and cannot do.
+// An envelope opens only its own body, in its own mode, for the bucket, key
+// and context it was sealed for. SPEC.md defines the format.
 //
 // # Changing keys
 //
-// Rotation of a master key, exchange of a customer's key, a rename, a copy and a
-// change of mode re-seal the data key, 104 bytes in the envelope; the body's
-// bytes never change: see [Cipher].
+// [Cipher.Rewrap] seals the data key for a new key, mode or name. The body
+// does not change, and the old envelope still opens with its old key.
 package sse
 
 import (
@@ -129,21 +118,20 @@ type Encrypter interface {
 	// Mode returns the mode of the envelopes that Encrypt makes.
 	Mode() Mode
 
-	// Encrypt draws a new data key for obj and seals it. ctx bounds the key
-	// operation only. Nothing is written when it fails.
+	// Encrypt draws a new data key for obj and seals it. ctx bounds only the key
+	// operation.
 	Encrypt(ctx context.Context, obj Object) (*Encryption, error)
 }
 
 // Decrypter opens objects. Implementations are safe for concurrent use.
 type Decrypter interface {
-	// Decrypt opens env's data key for obj. ctx bounds the key operation only.
-	// It fails with [ErrMode] where env is of a mode that this Decrypter is not
-	// for, and with [ErrKey] where the key, the object or its context is another
-	// or env was edited.
+	// Decrypt opens env's data key for obj. ctx bounds only the key operation.
+	// Decrypt fails with [ErrMode] if it is not for env's mode, and with [ErrKey]
+	// if the key, the object or its context is wrong, or env was edited.
 	Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryption, error)
 }
 
-// Cipher is a mode with its key: it encrypts, decrypts and rewraps.
+// Cipher is a mode and its key.
 type Cipher interface {
 	Encrypter
 	Decrypter
@@ -166,13 +154,13 @@ type Cipher interface {
 const ChunkSize = chunked.ChunkSize
 
 // CiphertextSize returns the size in bytes of the body of plain bytes. It fails
-// with [ErrTooLarge] from 4 PiB on. The envelope's size comes on top: see
-// [Envelope.Size].
+// with [ErrTooLarge] from 4 PiB on. In the self-contained form, the envelope
+// adds [Envelope.Size].
 func CiphertextSize(plain int64) (int64, error) { return chunked.CiphertextSize(plain) }
 
-// PlaintextSize is the inverse of [CiphertextSize]. A size that no body has is
-// [ErrTruncated]. The result is only as authentic as body is: see
-// [Decryption.ReaderAt].
+// PlaintextSize is the inverse of [CiphertextSize]. If no body has that size,
+// the error is [ErrTruncated]. The result is a claim of whoever says what size
+// the body has: [Decryption.ReaderAt] authenticates it.
 func PlaintextSize(body int64) (int64, error) { return chunked.PlaintextSize(body) }
 
 // CiphertextRange returns which part of a body [Decryption.RangeReader] needs

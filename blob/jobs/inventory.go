@@ -109,7 +109,7 @@ func inspectListed(ctx context.Context, s *store.Store, object listed) (Entry, *
 func entryOf(o store.Object) Entry {
 	e := Entry{Key: o.Key, Kind: o.Kind, Stored: o.Stored, Size: o.Size, ModTime: o.ModTime, Err: o.Err}
 	if env := o.Envelope; env != nil {
-		e.Seal, e.BucketKey, e.EnvelopeSize = keyOf(env), env.BucketKey(), env.Size()
+		e.Seal, e.BucketKey, e.EnvelopeSize = keyOf(env), env.BucketKeyEnabled(), env.Size()
 	}
 	return e
 }

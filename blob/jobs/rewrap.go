@@ -269,7 +269,7 @@ func (r *rewrap) look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome,
 		return OutcomeFailed, e.Err
 	}
 	target := r.target.Load()
-	if r.force || keyOf(env) != keyOf(target) || env.BucketKey() != target.BucketKey() {
+	if r.force || keyOf(env) != keyOf(target) || env.BucketKeyEnabled() != target.BucketKeyEnabled() {
 		return OutcomeDone, nil
 	}
 	if env.Mode() == sse.ModeCustomer { // whose keys have no ids

@@ -244,11 +244,11 @@ func TestBadInput(t *testing.T) {
 		"wrong root":      {args("encrypt", "--ring", "my.ring", "--root-key-file", "other.key", "plain", "out"), "my.ring: wrong root: "},
 		"ring exists":     {args("ring", "create", ring), "my.ring: already exists"},
 		"no ring to list": {args("ring", "list", withRing("no.ring")), "no.ring: no such ring"},
-		"big context":     {args("encrypt", ring, "--context", "a="+strings.Repeat("x", 9000), "plain", "out"), "encryption context of more than 8192 bytes"},
+		"big context":     {args("encrypt", ring, "--context", "a="+strings.Repeat("x", 9000), "plain", "out"), "encryption context has more than 8192 bytes"},
 
 		"empty file":     {args("decrypt", ring, "empty", "out"), "empty: not a sealed file, or truncated within its envelope"},
 		"short envelope": {args("decrypt", ring, "short", "out"), "short: not a sealed file, or truncated within its envelope"},
-		"not sealed":     {args("decrypt", ring, "plain", "out"), "plain: not an envelope: it does not begin with the magic bytes (not a sealed file, or damaged)"},
+		"not sealed":     {args("decrypt", ring, "plain", "out"), "plain: not an envelope: magic bytes are missing (not a sealed file, or damaged)"},
 		"magic":          {args("inspect", "magic"), "magic: not an envelope: "},
 		"version":        {args("decrypt", ring, "version", "out"), "version: sealed by another release of blobseal"},
 		"envelope":       {args("decrypt", ring, "envelope", "out"), "envelope: wrong key, object or context, or edited envelope"},
@@ -261,7 +261,7 @@ func TestBadInput(t *testing.T) {
 		"rewrap of none": {args("rewrap", ring, "none"), "none: no such file or directory"},
 		"rewrap of dir":  {args("rewrap", ring, "dir"), "dir: is a directory"},
 		"rewrap edited":  {args("rewrap", ring, "envelope"), "envelope: wrong key"},
-		"rewrap plain":   {args("rewrap", ring, "plain"), "plain: not an envelope: it does not begin with the magic bytes (not a sealed file, or damaged)"},
+		"rewrap plain":   {args("rewrap", ring, "plain"), "plain: not an envelope: magic bytes are missing (not a sealed file, or damaged)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if strings.Contains(name, "full") {

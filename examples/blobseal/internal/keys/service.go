@@ -103,7 +103,7 @@ func (s *Service) Resolve(ctx context.Context, key string) (string, error) {
 func (s *Service) MayOpen(ctx context.Context, obj sse.Object, env *sse.Envelope) bool {
 	ec := env.Context()
 	ec[sse.ContextObject] = obj.Bucket
-	if !env.BucketKey() {
+	if !env.BucketKeyEnabled() {
 		ec[sse.ContextObject] += "/" + obj.Key
 	}
 	return !errors.Is(s.Authorize(ctx, kms.OpDecrypt, env.KeyID(), ec), kms.ErrDenied)

@@ -62,7 +62,7 @@ func Describe(ctx context.Context, c *console.Console, name string) (*inspection
 		}
 	}
 	found := &inspection{
-		File: name, Mode: o.env.Mode(), KeyID: o.env.KeyID(), BucketKey: o.env.BucketKey(), Context: o.env.Context(),
+		File: name, Mode: o.env.Mode(), KeyID: o.env.KeyID(), BucketKey: o.env.BucketKeyEnabled(), Context: o.env.Context(),
 		EnvelopeSize: o.env.Size(), BodySize: o.Size,
 	}
 	if n, err := sse.PlaintextSize(o.Size); err == nil {

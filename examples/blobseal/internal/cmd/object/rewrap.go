@@ -90,7 +90,7 @@ func (r *Job) sealer(env *sse.Envelope) (*keys.Keys, error) {
 	if r.target.Service == nil {
 		return r.target, nil
 	}
-	key, bucketKey := r.toKey, env.BucketKey()
+	key, bucketKey := r.toKey, env.BucketKeyEnabled()
 	if key == "" {
 		key = env.KeyID()
 	}
@@ -159,7 +159,7 @@ func (r *Job) newest(ctx context.Context, env *sse.Envelope) bool {
 // staysWith tells whether the file keeps all but the version of its service's key.
 func (r *Job) staysWith(old, env *sse.Envelope) bool {
 	return r.target.Service != nil && r.target.Service == r.source.Service && !r.renames() &&
-		env.KeyID() == old.KeyID() && env.BucketKey() == old.BucketKey()
+		env.KeyID() == old.KeyID() && env.BucketKeyEnabled() == old.BucketKeyEnabled()
 }
 
 func (r *Job) renames() bool { return r.from.Bucket != r.to.Bucket || r.from.Key != r.to.Key }
@@ -244,7 +244,7 @@ func describe(env *sse.Envelope, version string) string {
 	if version != "" {
 		text += " version " + version
 	}
-	if env.BucketKey() {
+	if env.BucketKeyEnabled() {
 		text += " (bucket key)"
 	}
 	return text
