@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"strconv"
 )
@@ -44,3 +45,17 @@ func VerifyFiles(opts *VerifyOptions, files ...[]byte) (VerifyResult, error) {
 
 // MaxLine bounds a line for its readers.
 const MaxLine = maxLine
+
+// Abandon releases what the sink holds, as the end of its process does.
+func (s *FileSink) Abandon() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	<-s.turn
+	defer s.release()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.trail.failure = ErrClosed
+	return errors.Join(s.trail.file.Close(), s.lock.Unlock())
+}

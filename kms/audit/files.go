@@ -46,6 +46,25 @@ func rotatedFiles(path string) ([]string, error) {
 // asideDigits is the least number of digits in the name of a file set aside.
 const asideDigits = 6
 
+// lastRotated returns the newest of the older files, or "". logrotate also renames
+// files that are empty, which do not count.
+func lastRotated(path string) (string, error) {
+	names, err := rotatedFiles(path)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range slices.Backward(names) {
+		info, err := os.Stat(name)
+		if err != nil {
+			return "", fmt.Errorf("audit: %w", err)
+		}
+		if info.Size() > 0 || len(filepath.Ext(name)) > asideDigits {
+			return name, nil
+		}
+	}
+	return "", nil
+}
+
 // nextAside returns the name under which to set the file at path aside.
 func nextAside(path string) (string, error) {
 	names, err := rotatedFiles(path)

@@ -124,7 +124,7 @@ func (t *trail) openFile() error {
 	}
 	// The process before may have left this to the operating system.
 	if err := errors.Join(t.file.Sync(), atomicfile.SyncDir(filepath.Dir(t.path))); err != nil {
-		return errors.Join(fmt.Errorf("audit: %w", err), t.file.Close())
+		return errors.Join(t.fail(err), t.file.Close())
 	}
 	return nil
 }
@@ -141,11 +141,10 @@ func (t *trail) load(known *Anchor) (torn *Note, follows bool, err error) {
 	if err != nil || t.size > 0 {
 		return torn, false, err
 	}
-	older, err := rotatedFiles(t.path)
-	if err != nil || len(older) == 0 {
+	name, err := lastRotated(t.path)
+	if err != nil || name == "" {
 		return torn, false, err
 	}
-	name := older[len(older)-1]
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, false, fmt.Errorf("audit: %w", err)
