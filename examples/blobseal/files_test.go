@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -43,18 +42,6 @@ func TestRoundTrip(t *testing.T) {
 				require.NotContains(t, name, ".tmp")
 			}
 		})
-	}
-}
-
-func TestFileModes(t *testing.T) {
-	workspace(t)
-	write(t, "plain", []byte("x"))
-	ok(t, args("encrypt", ring, "plain", "sealed")...)
-	ok(t, args("decrypt", ring, "sealed", "copy")...)
-	for name, want := range map[string]os.FileMode{"sealed": 0o644, "copy": 0o600, "root.key": 0o600, "my.ring": 0o600} {
-		info, err := os.Stat(name)
-		require.NoError(t, err)
-		require.Equal(t, want, info.Mode().Perm(), name) // with the usual umask
 	}
 }
 
@@ -318,27 +305,6 @@ sealed: OK, 49252 bytes
 	})
 }
 
-func TestForce(t *testing.T) {
-	workspace(t)
-	write(t, "plain", []byte("plain"))
-	write(t, "out", []byte("old"))
-	require.NoError(t, os.Symlink("out", "link"))
-	ok(t, args("encrypt", ring, "--force", "plain", "link")...)
-	info, err := os.Lstat("link")
-	require.NoError(t, err)
-	require.NotZero(t, info.Mode()&os.ModeSymlink, "the link stays, what it leads to is replaced")
-	require.Equal(t, "plain", ok(t, args("decrypt", ring, "out", "-")...))
-
-	t.Run("a failure keeps the old file", func(t *testing.T) {
-		damaged := read(t, "out")
-		damaged[len(damaged)-1] ^= 1
-		write(t, "damaged", damaged)
-		write(t, "keep", []byte("old"))
-		blobseal(args("decrypt", ring, "--force", "damaged", "keep")...).fails(t, 1, "damaged: damaged: chunk 0")
-		require.Equal(t, "old", string(read(t, "keep")))
-	})
-}
-
 // TestOutputRace lets a file appear under the output's name meanwhile.
 func TestOutputRace(t *testing.T) {
 	t.Chdir(t.TempDir())
@@ -416,17 +382,4 @@ func TestEnvelopeSize(t *testing.T) {
 		require.Zero(t, env.Size()%object.EnvelopeUnit)
 		require.Less(t, env.Size(), 200+n+2*object.EnvelopeUnit)
 	}
-}
-
-func TestLink(t *testing.T) {
-	workspace(t)
-	require.NoError(t, os.Mkdir("dir", 0o755))
-	write(t, filepath.Join("dir", "plain"), []byte("plain"))
-	ok(t, args("encrypt", ring, "dir/plain", "dir/sealed")...)
-	require.NoError(t, os.Symlink("dir/sealed", "link"))
-	ok(t, args("rewrap", ring, "--to-customer-key-file", "my.key", "link")...)
-	require.Equal(t, "plain", ok(t, args("decrypt", customer, "link", "-")...))
-	info, err := os.Lstat("link")
-	require.NoError(t, err)
-	require.NotZero(t, info.Mode()&os.ModeSymlink)
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	kmscmd "github.com/blobseal/blobseal/examples/blobseal/internal/cmd/kms"
-	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -372,41 +371,6 @@ func TestKMSGrants(t *testing.T) {
 	require.Equal(t, "my.kms: grant "+id+" of alias/photos is retired\n", ok(t, args("kms", "grant", "retire", by("user:ann"), "alias/photos", id)...))
 	decrypt("user:bob").fails(t, 1, "nothing permits it")
 	require.Contains(t, ok(t, args("kms", "grant", "list", by("user:me"), "--json", "alias/photos")...), `"grants": []`)
-}
-
-func TestKMSAliases(t *testing.T) {
-	workspace(t)
-	write(t, "plain", []byte("plain"))
-	ok(t, args("encrypt", photos, "plain", "old")...)
-	first := keyOf(t, "alias/photos").ID
-	second := strings.TrimSpace(ok(t, args("kms", "create-key", service)...))
-	require.Equal(t, "my.kms: alias/cats is "+second+"\n", ok(t, args("kms", "alias", "create", service, "alias/cats", second)...))
-	require.Equal(t, "my.kms: alias/photos is "+second+"\n", ok(t, args("kms", "alias", "update", service, "alias/photos", second)...))
-	ok(t, args("encrypt", photos, "plain", "new")...)
-	require.Equal(t, first, message.ShortKey(keyID(t, "old")))
-	require.Equal(t, second, message.ShortKey(keyID(t, "new")))
-	require.Equal(t, "plain", ok(t, args("decrypt", service, "old", "-")...))
-	require.Regexp(t, `^ALIAS +KEY +CREATED +UPDATED\nalias/cats +`+second+`  20\S+Z  20\S+Z\nalias/photos  `+second+`  20\S+Z  20\S+Z\n$`, ok(t, args("kms", "alias", "list", service)...))
-	require.Equal(t, "ALIAS  KEY  CREATED  UPDATED\n", ok(t, args("kms", "alias", "list", service, first)...))
-	var all struct{ Aliases []localkms.Alias }
-	require.NoError(t, json.Unmarshal([]byte(ok(t, args("kms", "alias", "list", service, "--json", "alias/photos")...)), &all))
-	require.Equal(t, []string{"alias/cats", "alias/photos"}, []string{all.Aliases[0].Name, all.Aliases[1].Name})
-	require.Equal(t, "my.kms: alias/cats is deleted\n", ok(t, args("kms", "alias", "delete", service, "alias/cats")...))
-	for name, test := range map[string]struct {
-		args []string
-		says string
-	}{
-		"taken":        {args("create", "alias/photos", first), "my.kms: already exists: alias/photos"},
-		"not there":    {args("update", "alias/cats", first), `my.kms: key not found: alias "alias/cats"`},
-		"gone":         {args("delete", "alias/cats"), `my.kms: no such key: "alias/cats"`},
-		"reserved":     {args("create", "alias/blobseal/x", first), "my.kms: reserved for the service: aliases that begin with alias/blobseal/"},
-		"not an alias": {args("create", "cats", first), `my.kms: invalid request: alias "cats": want alias/ and 1 to `},
-		"of no key":    {args("create", "alias/x", "alias/none"), `my.kms: no such key: "alias/none"`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			blobseal(args("kms", "alias", test.args, service)...).fails(t, 1, test.says)
-		})
-	}
 }
 
 // TestKMSRewrap moves files within a service.

@@ -19,13 +19,6 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 )
 
-// The caller's own passphrases have no part in the tests.
-func init() {
-	for _, name := range []string{"BLOBSEAL_PASSPHRASE", "BLOBSEAL_NEW_PASSPHRASE", "BLOBSEAL_TO_PASSPHRASE"} {
-		os.Unsetenv(name)
-	}
-}
-
 // result of one command.
 type result struct {
 	code        int
@@ -88,6 +81,11 @@ func (r result) fails(t *testing.T, code int, says string) {
 	require.Regexp(t, `\Ablobseal: [^\n]+\n\z`, r.errout)
 	require.Contains(t, r.errout, says)
 }
+
+// asCommand makes the test binary the command: "1" as it is, "fsize=N" with a limit of
+// N bytes on every file, "nobody" as another user than root, "nohup" with SIGHUP
+// ignored, "rewraps" as rewraps without end.
+const asCommand = "BLOBSEAL_TEST_COMMAND"
 
 // longest bounds each wait of a test. No machine is so slow.
 const longest = 2 * time.Minute

@@ -26,19 +26,7 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 )
 
-// asCommand makes the test binary the command: "1" as it is, "fsize=N" with a
-// limit of N bytes on every file, "nobody" as another user than root, "nohup" with
-// SIGHUP ignored, "rewraps" as rewraps without end.
-const asCommand = "BLOBSEAL_TEST_COMMAND"
-
-// TestMain lets the test binary be the command, for tests of signals and kills.
-func TestMain(m *testing.M) {
-	if os.Getenv(asCommand) != "" {
-		beCommand()
-	}
-	os.Exit(m.Run())
-}
-
+// beCommand makes the test binary the command, in the way that asCommand says.
 func beCommand() {
 	how := os.Getenv(asCommand)
 	// Whatever signals the tests' own parent ignores, as nohup and shells do:

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// beCommand makes the test binary the command.
+func beCommand() { main() }

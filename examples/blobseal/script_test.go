@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets the test binary be the command, for scripts and for tests of processes.
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		beCommand()
+	}
+	commands := map[string]func(){"blobseal": main}
+	if commands[filepath.Base(os.Args[0])] == nil { // not a command of a script, which has its own environment
+		for _, name := range []string{"BLOBSEAL_PASSPHRASE", "BLOBSEAL_NEW_PASSPHRASE", "BLOBSEAL_TO_PASSPHRASE"} {
+			os.Unsetenv(name) // the caller's own
+		}
+	}
+	testscript.Main(m, commands)
+}
+
+// TestScripts runs the sessions in testdata/script, as a person would type them.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"random":  randomFile,
+			"flip":    flipByte,
+			"capture": capture,
+			"mode":    checkMode,
+		},
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+			return nil
+		},
+	})
+}
+
+// randomFile is the command: random FILE SIZE.
+func randomFile(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), random(n), 0o644))
+}
+
+// flipByte is the command: flip FILE OFFSET.
+func flipByte(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	name := ts.MkAbs(args[0])
+	data, err := os.ReadFile(name)
+	ts.Check(err)
+	data[n] ^= 1
+	ts.Check(os.WriteFile(name, data, 0o644))
+}
+
+// capture is the command: capture VARIABLE PATTERN. It sets the variable to what the
+// pattern's first group matches in the output of the last command.
+func capture(ts *testscript.TestScript, _ bool, args []string) {
+	match := regexp.MustCompile("(?m)" + args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if match == nil {
+		ts.Fatalf("no match for %q", args[1])
+	}
+	ts.Setenv(args[0], match[1])
+}
+
+// checkMode is the command: mode FILE OCTAL.
+func checkMode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[1] {
+		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
+	}
+}
