@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 
+	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob/internal/store"
@@ -244,101 +245,134 @@ func (j *job) rehearse(ctx context.Context, r *Result, e Entry, env *sse.Envelop
 	return err
 }
 
-// replace reads an object, looks at it, and puts what it is to become in its
-// place. All that it judges by and all that it copies is of one version of the
-// object: the attributes are read before the object is opened and again before the
-// new one is published, and the envelope and the body are of one stream.
+// replace reads an object and puts what the operation makes of it in its place.
 func (j *job) replace(ctx context.Context, r *Result) error {
-	s := j.s
-	w := s.Locks.Watch(r.Key)
-	defer w.End()
-	attrs, err := s.Inner.Attributes(ctx, r.Key)
+	x := &replacement{job: j, r: r, watch: j.s.Locks.Watch(r.Key), files: j.s.Files()}
+	defer x.watch.End()
+	src, err := x.open(ctx)
 	if err != nil {
-		return absentIfNotFound(err)
-	}
-	f := s.Files()
-	src, err := s.Open(ctx, r.Key, 0, -1, f.Reading())
-	if err != nil {
-		return absentIfNotFound(err)
+		return err
 	}
 	defer src.Close()
-	if src.Size() < 0 {
-		return store.ErrUnpacked
+	sealed, body, err := x.convert(ctx, src)
+	if err != nil || r.Outcome != OutcomeDone {
+		return err
 	}
-	if !store.VersionRead(src).Same(store.VersionOf(attrs)) {
-		return stored.ErrChanged
+	out, err := x.write(ctx, sealed, body)
+	if err != nil {
+		return err
 	}
+	if err := out.Commit(func(publish func() error) error { return x.publish(ctx, publish) }); err != nil {
+		return err
+	}
+	return x.files.SyncDirectory()
+}
 
-	object := store.Object{Key: r.Key, Stored: attrs.Size, Size: -1, ModTime: attrs.ModTime}
-	whole := &exactReader{r: src, left: attrs.Size}
-	env, body, err := stored.ReadEnvelope(whole, s.EnvelopeSize)
-	_, hinted := stored.ParseHint(attrs.Metadata)
-	object.Envelope = env
+// replacement replaces one object. All that it judges by and all that it copies
+// belong to one version of the object: it reads the attributes before it opens the
+// object and again before it publishes, and envelope and body are of one stream.
+type replacement struct {
+	*job
+	r       *Result
+	watch   *stored.Watch
+	files   *store.Files
+	attrs   *gcblob.Attributes    // of the object as it is
+	env     *sse.Envelope         // of the object as it is, or nil
+	options *gcblob.WriterOptions // of the write
+}
+
+// open reads the attributes of the object and opens it.
+func (x *replacement) open(ctx context.Context) (src *gcblob.Reader, err error) {
+	if x.attrs, err = x.s.Inner.Attributes(ctx, x.r.Key); err != nil {
+		return nil, absentIfNotFound(err)
+	}
+	src, err = x.s.Open(ctx, x.r.Key, 0, -1, x.files.Reading())
+	if err != nil {
+		return nil, absentIfNotFound(err)
+	}
+	switch {
+	case src.Size() < 0:
+		err = store.ErrUnpacked
+	case !store.VersionRead(src).Same(store.VersionOf(x.attrs)):
+		err = stored.ErrChanged
+	default:
+		return src, nil
+	}
+	src.Close()
+	return nil, err
+}
+
+// convert has the operation look at the object and, if the outcome is
+// [OutcomeDone], returns the envelope and body of the object that takes its place.
+func (x *replacement) convert(ctx context.Context, src *gcblob.Reader) (sealed *sse.Envelope, body io.Reader, err error) {
+	whole := &exactReader{r: src, left: x.attrs.Size}
+	x.env, body, err = stored.ReadEnvelope(whole, x.s.EnvelopeSize)
+	object := store.Object{Key: x.r.Key, Envelope: x.env, Stored: x.attrs.Size, Size: -1, ModTime: x.attrs.ModTime}
+	_, hinted := stored.ParseHint(x.attrs.Metadata)
 	object.Classify(err, hinted)
 	e := entryOf(object)
-	r.From = e.Seal
-	if r.Outcome, err = j.op.look(ctx, e, env); r.Outcome != OutcomeDone {
-		return err
+	x.r.From = e.Seal
+	if x.r.Outcome, err = x.op.look(ctx, e, x.env); x.r.Outcome != OutcomeDone {
+		return nil, nil, err
 	}
-	sealed, body, err := j.op.convert(ctx, r.Key, env, body)
-	if err != nil {
-		return store.KeyError(err)
+	if sealed, body, err = x.op.convert(ctx, x.r.Key, x.env, body); err != nil {
+		return nil, nil, store.KeyError(err)
 	}
-	if sealed, err = s.Fit(sealed); err != nil {
-		return err
-	}
-	r.To = keyOf(sealed)
-	opts := store.OptionsLike(attrs)
-	opts.BeforeWrite = func(as func(any) bool) error {
-		f.Writing(as)
-		if s.IfUnchanged == nil {
+	sealed, err = x.s.Fit(sealed)
+	return sealed, body, err
+}
+
+// write writes the new object. It is not visible before it is committed.
+func (x *replacement) write(ctx context.Context, sealed *sse.Envelope, body io.Reader) (*store.Writer, error) {
+	x.options = store.OptionsLike(x.attrs)
+	x.options.BeforeWrite = func(as func(any) bool) error {
+		x.files.Writing(as)
+		if x.s.IfUnchanged == nil {
 			return nil
 		}
-		return s.IfUnchanged(as, attrs)
+		return x.s.IfUnchanged(as, x.attrs)
 	}
-	out, err := s.Create(ctx, r.Key, sealed, opts)
+	out, err := x.s.Create(ctx, x.r.Key, sealed, x.options)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	f.Write(out.Head())
-	n, err := copyBody(io.MultiWriter(out, f), body)
-	r.Stored = int64(sealed.Size()) + n
+	x.files.Write(out.Head())
+	n, err := copyBody(io.MultiWriter(out, x.files), body)
+	if err == nil {
+		err = x.files.Sync()
+	}
 	if err != nil {
 		out.Abort()
-		return err
+		return nil, err
 	}
-	if err := f.Sync(); err != nil {
-		out.Abort()
-		return err
-	}
-	err = out.Commit(func(publish func() error) error {
-		return s.Change(ctx, w, func(changed bool) error {
-			if changed {
-				return stored.ErrChanged
-			}
-			if err := s.CheckUnchanged(ctx, r.Key, attrs, env); err != nil {
-				return absentIfNotFound(err)
-			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if done, err := f.Publish(opts, env == nil); done {
-				return err
-			}
-			err := publish()
-			if s.IfUnchanged == nil {
-				return err
-			}
-			if gcerrors.Code(err) == gcerrors.FailedPrecondition {
-				return fmt.Errorf("%w: %w", stored.ErrChanged, err)
-			}
-			return absentIfNotFound(err) // S3 answers so to If-Match
-		})
+	x.r.To, x.r.Stored = keyOf(sealed), int64(sealed.Size())+n
+	return out, nil
+}
+
+// publish makes the new object visible unless somebody changed the old one.
+func (x *replacement) publish(ctx context.Context, publish func() error) error {
+	return x.s.Change(ctx, x.watch, func(changed bool) error {
+		if changed {
+			return stored.ErrChanged
+		}
+		if err := x.s.CheckUnchanged(ctx, x.r.Key, x.attrs, x.env); err != nil {
+			return absentIfNotFound(err)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if done, err := x.files.Publish(x.options, x.env == nil); done {
+			return err
+		}
+		err := publish()
+		switch {
+		case x.s.IfUnchanged == nil:
+			return err
+		case gcerrors.Code(err) == gcerrors.FailedPrecondition:
+			return fmt.Errorf("%w: %w", stored.ErrChanged, err)
+		}
+		return absentIfNotFound(err) // S3 answers so to If-Match
 	})
-	if err != nil {
-		return err
-	}
-	return f.SyncDirectory()
 }
 
 // exactReader reads left bytes and fails if its source ends before, as one that
