@@ -19,16 +19,16 @@ import (
 // Verdict is what [Check] finds an object to be.
 type Verdict uint8
 
-// What an object can be. The order is that of a summary.
+// The verdicts, in the order of a summary.
 const (
 	VerdictGood           Verdict = iota + 1 // authentic, as far as Depth says
-	VerdictPlain                             // not encrypted, and nothing says that it should be
-	VerdictWrongKey                          // the envelope is of another object, bucket, context or key, or was edited
-	VerdictNoKey                             // the key is not to be had: disabled, destroyed, denied, unreachable, or a customer's
-	VerdictTruncated                         // it ends where no object ends
-	VerdictDamaged                           // the envelope or the body is not what was written
+	VerdictPlain                             // not encrypted, and its metadata agrees
+	VerdictWrongKey                          // the envelope belongs to another object, bucket, context or key, or was edited
+	VerdictNoKey                             // the key is unavailable: disabled, destroyed, denied, unreachable, or a customer's
+	VerdictTruncated                         // the object was cut
+	VerdictDamaged                           // the envelope or the body was altered
 	VerdictUnknownVersion                    // the envelope is of a later version of the format
-	VerdictUnreadable                        // the store did not give it, or another version of it each time
+	VerdictUnreadable                        // the store failed, or served another version each time
 )
 
 var verdictNames = [...]string{
@@ -44,7 +44,7 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("Verdict(%d)", uint8(v))
 }
 
-// Depth is how far a check looks into objects.
+// Depth is how much of an object a check reads.
 type Depth uint8
 
 // How far a check looks, and what each costs. A verdict holds as far as the check
@@ -62,23 +62,23 @@ const (
 	CheckEnvelopes
 )
 
-// Finding is what was found of one object.
+// Finding is the result of a check for one object.
 type Finding struct {
 	Entry
 	Verdict Verdict
-	Err     error // nil if it is good, or plain
+	Err     error // nil if the object is good or plain
 }
 
 // CheckOptions are for [Check]. The zero value is right for most.
 type CheckOptions struct {
-	// Filter chooses objects. One with Modes or KeyIDs leaves out what has no
-	// envelope.
+	// Filter chooses objects. A filter with Modes or KeyIDs leaves out objects without
+	// an envelope.
 	Filter Filter
 
-	// Depth is how far to look.
+	// Depth is how much to read.
 	Depth Depth
 
-	// From opens the objects; nil means what the bucket opens them with.
+	// From opens the objects; nil means the bucket's decrypters.
 	From sse.Decrypter
 
 	// Workers is how many objects are looked at at once; 0 means 8.
@@ -88,15 +88,14 @@ type CheckOptions struct {
 	Limit Limiter
 }
 
-// Check tells of every object whether it can be read, and if not, what is wrong
-// with it. Findings come in the order of the store's listing, and are nowhere
-// collected; bodies pass through in pieces. Where the object was replaced while
-// it was looked at, the new one counts; where it was deleted, there is no
-// finding. The sequence ends with an error if the listing fails or ctx ends, and
-// then is not the whole bucket.
+// Check reads every object and says what is wrong with it. Findings come in the order of
+// the store's listing, one at a time; bodies pass through in pieces. If an object is
+// replaced meanwhile, the new one counts. If it is deleted, there is no finding. If the
+// listing fails or ctx ends, the sequence ends with an error and does not cover the whole
+// bucket.
 //
-// A good object is authentic as far as Depth says. That it is the latest that was
-// written under its key, and that no object is missing, nothing proves.
+// A good object is authentic as far as Depth reaches. Nothing proves that it is the
+// latest that was written under its key, or that no object is missing.
 func Check(ctx context.Context, b *blob.Bucket, opts *CheckOptions) iter.Seq2[Finding, error] {
 	s := storeOf(b)
 	o := valueOr(opts)
@@ -130,9 +129,8 @@ func Check(ctx context.Context, b *blob.Bucket, opts *CheckOptions) iter.Seq2[Fi
 // maxChecks bounds how often a changing object is checked.
 const maxChecks = 8
 
-// check looks at one object. A verdict that is not good may come of two versions,
-// in one look even where the store tells the size of another than it gives, as that
-// of files may. So it has to last for two looks, at one version.
+// check looks at one object. A bad verdict may come from reading parts of two versions,
+// so it counts only if two looks at one version agree.
 func check(ctx context.Context, s *store.Store, object listed, o CheckOptions) Finding {
 	var before *sse.Envelope
 	var found Verdict // then
@@ -158,7 +156,7 @@ func check(ctx context.Context, s *store.Store, object listed, o CheckOptions) F
 	}
 }
 
-// open opens an object as far as asked.
+// open opens an object and reads as much as o.Depth says.
 func open(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope, o CheckOptions) error {
 	d, err := o.From.Decrypt(ctx, s.Existing(e.Key), env)
 	if err != nil {
@@ -176,7 +174,7 @@ func open(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope, o Che
 		defer r.Close()
 		var n int64
 		if n, err = copyBody(io.Discard, d.Reader(r)); err == nil && n != e.Size {
-			err = fmt.Errorf("%w: its size is not the one that the store said", stored.ErrChanged)
+			err = fmt.Errorf("%w: body has %d bytes, store reported %d", stored.ErrChanged, n, e.Size)
 		}
 	}
 	return err
@@ -203,7 +201,7 @@ func (s *storedBody) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// verdict tells what an error means.
+// verdict returns the verdict for an error.
 func verdict(e Entry, err error) Verdict {
 	switch {
 	case err == nil && e.Kind == stored.KindPlain:
@@ -227,7 +225,7 @@ func verdict(e Entry, err error) Verdict {
 	return VerdictUnreadable
 }
 
-// noKey are the errors of keys that are not to be had.
+// noKey are the errors of unavailable keys.
 var noKey = []error{
 	sse.ErrMode, keyring.ErrDisabled, keyring.ErrDestroyed, keyring.ErrUnknownKey, keyring.ErrStore,
 	kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrUnavailable, kms.ErrInvalid, audit.ErrNotRecorded,

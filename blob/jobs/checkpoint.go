@@ -13,23 +13,23 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// ErrCheckpoint: the checkpoint is of another job, or is none. A job that goes
-// where another one got to would leave objects out.
+// ErrCheckpoint means that the checkpoint belongs to another job, or is none. A job
+// that continued where another stopped would skip objects.
 var ErrCheckpoint = errors.New("blob: checkpoint is not of this job")
 
 const (
 	checkpointFormat = 1
 
-	// defaultSaveEvery is how often a job saves how far it got. What was done since
-	// is, after a crash, looked at again.
+	// defaultSaveEvery is how often a job saves its progress. After a crash, the next
+	// run looks again at the objects since.
 	defaultSaveEvery = time.Second
 
-	// maxFailedBytes bounds the keys of failed objects in a checkpoint, which has
-	// to fit into a [keyring.Store].
+	// maxFailedBytes bounds the keys of failed objects, so that the checkpoint fits
+	// into a [keyring.Store].
 	maxFailedBytes = keyring.MaxDocumentSize / 4
 )
 
-// jobSpec is what was asked of a job, which a checkpoint is good for.
+// jobSpec is what a caller asked of a job. A checkpoint serves the same job only.
 type jobSpec struct {
 	Operation string `json:"operation"`
 	Bucket    string `json:"bucket"`
@@ -38,7 +38,7 @@ type jobSpec struct {
 	Force     bool   `json:"force,omitempty"`
 }
 
-// String is the job's JSON, in which two equal jobs are equal.
+// String returns the job's JSON, which is equal for equal jobs.
 func (j jobSpec) String() string {
 	text, err := json.Marshal(j)
 	if err != nil {
@@ -47,28 +47,28 @@ func (j jobSpec) String() string {
 	return string(text)
 }
 
-// checkpoint is how far a job got. Its document is JSON.
+// checkpoint is the progress of a job. Its document is JSON.
 type checkpoint struct {
 	Format int     `json:"format"`
 	Job    jobSpec `json:"job"`
 
-	// Target is the key that the objects go under. When it is no longer what is
-	// asked for, since the ring was rotated, the job begins anew. Probe tells
-	// customer keys apart, which have no ids: an envelope of nothing.
+	// Target is the key that objects move to. If it is no longer the target, because
+	// the ring was rotated, the job starts again. Probe is an envelope without a body
+	// that tells customer keys apart, which have no ids.
 	Target KeyRef        `json:"target"`
 	Probe  *sse.Envelope `json:"probe,omitempty"`
 
-	// Moved: the ring was rotated during the job, and what was done before that is
-	// to be done again.
+	// Moved means that the ring was rotated during the job, which must move again what
+	// it moved before.
 	Moved bool `json:"moved,omitempty"`
 
-	// Done: nothing is left to do, and the next job begins anew.
+	// Done means that nothing is left to do. The next job starts again.
 	Done bool `json:"done"`
 
-	// After is the last key, in the order of the listing, that the job is through
-	// with, and Failed those of them that failed, to be tried again. Unordered:
-	// the store does not list in the order of keys, or has keys that are not UTF-8,
-	// so that After and Failed say nothing.
+	// After is the last key, in the order of the listing, that the job has finished.
+	// Failed are those that failed, for another attempt. Unordered means that the
+	// store does not list in the order of keys, or has keys that are not UTF-8: After
+	// and Failed then mean nothing.
 	After     string   `json:"after"`
 	Unordered bool     `json:"unordered,omitempty"`
 	Failed    []string `json:"failed,omitempty"`
@@ -80,8 +80,8 @@ type checkpoint struct {
 	saved   time.Time
 }
 
-// openCheckpoint loads the checkpoint of a job, or begins one. resumed reports
-// that there is work to go on from. A nil store keeps nothing.
+// openCheckpoint loads the checkpoint of a job, or begins one. resumed reports whether
+// there is earlier work to continue. A nil store keeps nothing.
 func openCheckpoint(ctx context.Context, store keyring.Store, job jobSpec) (c *checkpoint, resumed bool, err error) {
 	fresh := &checkpoint{Format: checkpointFormat, Job: job, store: store}
 	if store == nil {
@@ -106,20 +106,20 @@ func openCheckpoint(ctx context.Context, store keyring.Store, job jobSpec) (c *c
 		return fresh, false, nil
 	}
 	if has, asked := c.Job.String(), job.String(); has != asked {
-		return nil, false, fmt.Errorf("%w: it is of %s, asked for is %s", ErrCheckpoint, has, asked)
+		return nil, false, fmt.Errorf("%w: saved by %s, used for %s (pass another Checkpoint)", ErrCheckpoint, has, asked)
 	}
 	if c.Unordered {
-		c.restart() // what is done shows in its envelope
+		c.restart() // envelopes show what is done
 	}
 	return c, true, nil
 }
 
-// restart begins anew.
+// restart forgets all progress.
 func (c *checkpoint) restart() {
 	c.Moved, c.After, c.Unordered, c.Failed, c.Counts = false, "", false, nil, Counts{}
 }
 
-// saveIfDue saves if the last time was long enough ago.
+// saveIfDue saves unless the last save was less than every ago.
 func (c *checkpoint) saveIfDue(ctx context.Context, every time.Duration) error {
 	if time.Since(c.saved) < every {
 		return nil
@@ -127,7 +127,7 @@ func (c *checkpoint) saveIfDue(ctx context.Context, every time.Duration) error {
 	return c.save(ctx)
 }
 
-// save saves. Another process that works with the same checkpoint is
+// save saves the checkpoint. If another process uses it too, the error is
 // [keyring.ErrConflict].
 func (c *checkpoint) save(ctx context.Context) error {
 	if c.store == nil {
@@ -144,16 +144,16 @@ func (c *checkpoint) save(ctx context.Context) error {
 	return nil
 }
 
-// through takes note that the job is through with a key, well or not. It fails if
-// there are more failures than a checkpoint holds.
-func (c *checkpoint) through(key string, failed, again bool, maxFailures int) error {
+// recordResult notes that the job has finished a key, and whether it failed. Its error
+// is [ErrTooManyFailures] if a checkpoint cannot hold more failures.
+func (c *checkpoint) recordResult(key string, failed, again bool, maxFailures int) error {
 	if again {
 		if !failed {
 			c.Failed = slices.DeleteFunc(c.Failed, func(k string) bool { return k == key })
 		}
 		return nil
 	}
-	if key <= c.After || !utf8.ValidString(key) { // which JSON would not keep
+	if key <= c.After || !utf8.ValidString(key) { // JSON would not keep it
 		c.Unordered = true
 	}
 	c.After = key
@@ -171,9 +171,10 @@ func (c *checkpoint) through(key string, failed, again bool, maxFailures int) er
 	return nil
 }
 
-// rest wraps a lister so that it leaves out what an earlier run is through with:
-// the first of what is listed, as long as that ascends and is not behind After.
-func (c *checkpoint) rest(list func(context.Context, func(listed) error) error) func(context.Context, func(listed) error) error {
+// skipFinished wraps a lister: it visits what failed in an earlier run, and leaves out
+// what that run finished, which is the beginning of the listing for as long as keys
+// ascend and do not exceed After.
+func (c *checkpoint) skipFinished(list func(context.Context, func(listed) error) error) func(context.Context, func(listed) error) error {
 	after, failed := c.After, slices.Clone(c.Failed)
 	return func(ctx context.Context, visit func(listed) error) error {
 		again := make(map[string]bool, len(failed))

@@ -10,26 +10,25 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// EncryptOptions are for [EncryptExisting]. The zero value encrypts all
-// that is plain, as the bucket encrypts new objects.
+// EncryptOptions are for [EncryptExisting]. The zero value encrypts all plain objects
+// with the bucket's own cipher.
 type EncryptOptions struct {
 	Job
 
-	// Prefix is that of the keys.
+	// Prefix is the prefix of the keys of objects to encrypt.
 	Prefix string
 
-	// To encrypts; nil means the bucket's own cipher. The bucket's policy decides
-	// whether it may.
+	// To encrypts; nil means the bucket's own cipher. The bucket's policy must permit
+	// it.
 	To sse.Encrypter
 }
 
-// EncryptExisting encrypts, in place, what is in the bucket and is not encrypted:
-// for buckets that were there before, see [blob.Options].AllowPlain. Objects that are
-// encrypted are [OutcomeUnmatched]; those that should be and are not, by their metadata or
-// their first bytes, fail. Otherwise it is as [Rewrap].
+// EncryptExisting encrypts plain objects in place, for buckets that existed before their
+// encryption: see [blob.Options].AllowPlain. Encrypted objects are [OutcomeUnmatched].
+// Objects fail that should be encrypted, by their metadata or first bytes, and are not.
+// Otherwise it works as [Rewrap] does.
 //
-// A store that keeps older versions keeps the plaintext in them, and so do
-// backups.
+// Older versions in the store and backups keep the plaintext: delete them.
 func EncryptExisting(ctx context.Context, b *blob.Bucket, opts *EncryptOptions) (*Report, error) {
 	s := storeOf(b)
 	o := valueOr(opts)
@@ -58,10 +57,10 @@ func (e *encryptPlain) probe(ctx context.Context) (*sse.Envelope, error) {
 	return probe.Envelope(), nil
 }
 
-// follows is false: another job moves what is encrypted to newer keys.
+// follows is false: Rewrap moves encrypted objects to newer keys.
 func (e *encryptPlain) follows() bool { return false }
 
-// same is true: what is encrypted is out of the job's sight, whatever the key.
+// same is true: the job ignores encrypted objects, whatever their key.
 func (e *encryptPlain) same(context.Context, *sse.Envelope) bool { return true }
 
 func (e *encryptPlain) look(_ context.Context, entry Entry, _ *sse.Envelope) (Outcome, error) {

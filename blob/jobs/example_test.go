@@ -232,7 +232,7 @@ func ExampleShredKey() {
 
 	var record strings.Builder
 	key := jobs.KeyRef{Mode: sse.ModeManaged, KeyID: old}
-	report := must(jobs.ShredKey(ctx, key, jobs.Version(ring, old), &record, nil, bucket))
+	report := must(jobs.ShredKey(ctx, key, jobs.RingKeyDestroyer(ring, old), &record, nil, bucket))
 	fmt.Println(report.Objects, "objects are unreadable")
 	if err := inner.WriteAll(ctx, "a.jpg", backup, nil); err != nil {
 		panic(err)

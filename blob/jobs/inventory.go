@@ -14,35 +14,33 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Limiter sets the pace of a job, which waits before each object. A
-// *rate.Limiter of golang.org/x/time/rate is one.
+// Limiter sets the pace of a job, which waits before each object. A *rate.Limiter of
+// golang.org/x/time/rate is a Limiter.
 type Limiter interface {
 	Wait(ctx context.Context) error
 }
 
-// Entry is one object of a [Inventory]. What it says is what the object's
-// envelope says, which is not authentic before a key has opened it: see
-// [Check].
+// Entry describes one object of an [Inventory], as its envelope does. An envelope is not
+// authentic until a key has opened it: see [Check].
 type Entry struct {
 	Key          string
 	Kind         stored.Kind // zero for an object that could not be read
-	Seal         KeyRef      // what opens it; zero without an envelope
+	Seal         KeyRef      // the key; zero without an envelope
 	BucketKey    bool        // in SSE-KMS: see [sse.KMSOptions]
 	Stored       int64       // bytes in the store
-	Size         int64       // bytes of plaintext; -1 where that is not known
+	Size         int64       // bytes of plaintext; -1 if unknown
 	EnvelopeSize int         // bytes of Stored that are not the body
 	ModTime      time.Time   // in the store
 
-	// Err says why an object is damaged, is of an unknown version, or could not
-	// be read.
+	// Err says why the object is damaged, of an unknown version, or unreadable.
 	Err error
 }
 
 // InventoryOptions are for [Inventory]. The zero value is right for most.
 type InventoryOptions struct {
-	// Filter chooses objects. One with Modes or KeyIDs leaves out what has no
-	// envelope, and so what could not be read: that no object is in it is no
-	// proof that a key is without use. See [CheckUnused].
+	// Filter chooses objects. A filter with Modes or KeyIDs leaves out objects without an
+	// envelope, and so those that could not be read. An empty result is therefore no
+	// proof that a key is unused: see [CheckUnused].
 	Filter Filter
 
 	// Workers is how many objects are looked at at once; 0 means 8.
@@ -52,17 +50,15 @@ type InventoryOptions struct {
 	Limit Limiter
 }
 
-// Inventory tells of every object what kind it is, under which key, and how
-// large. It touches no key and reads no body: one request for the head of each
-// object, and a second where that is not an envelope, which is looked at again if
-// it should be one. Entries come in the order of the store's listing and are nowhere
-// collected; an object that cannot be read is an Entry with Err. The sequence ends
-// with an error if the listing fails or ctx ends, and then is not the whole bucket.
-// Objects written or deleted meanwhile are in it or not.
+// Inventory lists every object with its kind, key and sizes. It uses no key and reads no
+// body: it makes one request for the head of each object, and a second one if the head is
+// not an envelope. Entries come in the order of the store's listing, one at a time. An
+// object that cannot be read is an Entry with Err. If the listing fails or ctx ends, the
+// sequence ends with an error and does not cover the whole bucket. Objects that are
+// written or deleted meanwhile may be missing.
 //
-// A store that keeps older versions, or has backups, has objects that no listing
-// shows. In a directory, fileblob (of gocloud v0.47.0) shows nothing of subdirectories
-// that are links or that it may not read, and nothing at all if the bucket's own
+// No listing shows older versions that a store keeps, or backups. fileblob does not show
+// subdirectories that are links or unreadable, and shows nothing if the bucket's own
 // directory is a link.
 func Inventory(ctx context.Context, b *blob.Bucket, opts *InventoryOptions) iter.Seq2[Entry, error] {
 	s := storeOf(b)
@@ -114,21 +110,21 @@ func entryOf(o store.Object) Entry {
 	return e
 }
 
-// Totals sums an inventory up. The zero Totals is ready.
+// Totals adds up an inventory. The zero Totals is ready to use.
 type Totals struct {
-	Objects, Stored, Size int64 // Size without the objects whose size is not known
+	Objects, Stored, Size int64 // Size without objects of unknown size
 	Plain                 Count
 	UnknownVersion        Count
 	Damaged               Count
 	Unreadable            Count
 	Sealed                map[KeyRef]Count
 
-	// Other is of objects under further keys, once Sealed has maxKeys of them:
-	// objects say themselves what key they are under.
+	// Other counts objects under further keys once Sealed has 10,000, since anybody
+	// who writes to the store can name keys.
 	Other Count
 }
 
-// Count is of some of the objects.
+// Count counts objects and their bytes.
 type Count struct {
 	Objects int64 `json:"objects"`
 	Stored  int64 `json:"stored"` // bytes in the store
@@ -143,7 +139,7 @@ func (t *Totals) Add(e Entry) {
 	t.Stored += max(e.Stored, 0)
 	t.Size += max(e.Size, 0)
 	switch {
-	case e.Seal != KeyRef{}: // also if the body is damaged: the key is needed still
+	case e.Seal != KeyRef{}: // a damaged object may still need its key
 		count, known := t.Sealed[e.Seal]
 		if !known && len(t.Sealed) >= maxKeys {
 			t.Other.add(e)
@@ -190,7 +186,7 @@ func lister(s *store.Store, prefix string) func(context.Context, func(listed) er
 	}
 }
 
-// storeOf returns what a bucket reads and writes.
+// storeOf returns the bucket's view of the store under it.
 func storeOf(b *blob.Bucket) *store.Store {
 	var s *store.Store
 	b.As(&s)

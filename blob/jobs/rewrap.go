@@ -29,77 +29,78 @@ var (
 	ErrTooManyFailures = errors.New("blob: too many objects failed")
 )
 
-// Job is what the jobs over a whole bucket have in common, [Rewrap] and
-// [EncryptExisting]. The zero value is right for small buckets; large ones
-// want a Checkpoint.
+// Job is what [Rewrap] and [EncryptExisting] have in common. The zero value is right
+// for small buckets; give a job of a large one a Checkpoint.
 //
 // # What a job does to an object
 //
-// It reads the object as one stream, writes what the object is to become, and
-// publishes it by the store's own atomic replacement, with all that gocloud knows
-// of the object: content type, metadata, cache control, content encoding,
-// disposition and language. The hint in the metadata is made anew. So a process
-// that is killed leaves each object as it was or as it is to be. What gocloud does
-// not know, such as tags, access lists and storage class, becomes the bucket's
-// default, if [blob.Options].IfUnchanged does not carry it over. The time of
-// modification and the ETag are new.
+// A job reads the object as one stream, writes the new object and publishes it by the
+// store's own atomic replacement. It keeps all that gocloud knows of the object:
+// content type, metadata, cache control, content encoding, disposition and language.
+// It writes the hint again. A process that is killed therefore leaves each object
+// either as it was or as the job makes it. Tags, access lists and the storage class,
+// which gocloud does not know, become the bucket's defaults unless
+// [blob.Options].IfUnchanged carries them over. The modification time and the store's
+// ETag change.
 //
-// In a fileblob bucket that keeps attributes, the job replaces their file by
-// itself, since fileblob truncates it first, and refuses to read the object if it
-// is killed then. (That can still happen on Windows, and to an object that had no
-// such file when it was encrypted.) With fileblob's NoTempDir, what a process is
-// writing, or was when it was killed, is listed as an object, which no key opens.
-// EncryptExisting leaves it alone, as failed, if it is plain: its writer would else
-// publish the job's object in the place of its own.
+// In a fileblob bucket that keeps attributes, the job replaces the attributes' file by
+// a rename, since fileblob truncates that file first and refuses to read the object if
+// the process is killed then. (On Windows this can still happen.) With fileblob's
+// NoTempDir, the listing shows files that another process is writing. They do not open
+// under any key. EncryptExisting reports them as failed and leaves them alone.
 //
-// It does not replace an object that was written or deleted since the job read
-// it. Through the same [blob.Bucket] that cannot happen. Of other processes' writes it
-// is sure with [blob.Options].IfUnchanged; without, it looks immediately before it
-// publishes, and loses a write that comes between.
+// # Other writers
+//
+// A job never replaces an object that was written or deleted since it read it, if the
+// write came through a [blob.Bucket] of this process, or if [blob.Options].IfUnchanged
+// carries the store's condition. It attempts such an object again; an object that
+// changes at every attempt is [OutcomeFailed]. Without IfUnchanged, a write by another
+// process between the job's last look and its publication is lost, except on files,
+// where processes take turns.
 type Job struct {
 	// Workers is how many objects are in hand at once; 0 means 8.
 	Workers int
 
-	// Checkpoint, if set, keeps how far the job got, a [keyring.FileStore] for
-	// one: the same job, with the same Checkpoint, goes on from there, and tries
-	// again what failed. It begins anew when the last run was complete, and where
-	// the target's key is another by now. A checkpoint of another job is
-	// [ErrCheckpoint], one that two processes use at once
-	// [keyring.ErrConflict]. After a crash, what was done in the last second or
-	// so is looked at again.
+	// Checkpoint, if set, keeps the progress of the job, for example in a
+	// [keyring.FileStore]. The same job with the same Checkpoint continues where the
+	// last run stopped and attempts again what failed. It starts again if the last
+	// run was complete or the target's key has changed. A checkpoint of another job
+	// is [ErrCheckpoint]. A checkpoint that two processes use at once is
+	// [keyring.ErrConflict]. After a crash, the job looks again at the objects of
+	// about the last second.
 	Checkpoint keyring.Store
 
-	// DryRun does all but copy bodies and write: data keys are opened and sealed
-	// anew, and what cannot be done shows. It takes no notice of Checkpoint.
+	// DryRun opens and seals data keys but copies no bodies and writes nothing, so
+	// that failures show. It ignores Checkpoint.
 	DryRun bool
 
 	// Limit, if set, sets the pace, in objects.
 	Limit Limiter
 
-	// Progress, if set, hears the state after each object, in the goroutine of
-	// the job.
+	// Progress, if set, is called with the state after each object, in the goroutine
+	// of the job.
 	Progress func(*Report)
 
-	// Object, if set, hears what became of each object, in the order of the
+	// Object, if set, is called with the result of each object, in the order of the
 	// listing and in the goroutine of the job.
 	Object func(Result)
 
-	// MaxFailures is how many objects may fail before the job gives up, with
-	// ErrTooManyFailures; 0 means 1000. What was under way then may be done and is
-	// not counted: the next run finds it so.
+	// MaxFailures is how many objects may fail before the job gives up with
+	// ErrTooManyFailures; 0 means 1000. Objects under way at that moment may be done
+	// without being counted; the next run finds them done.
 	MaxFailures int
 
 	saveEvery time.Duration // of the checkpoint; 0 means a second
 }
 
-// Outcome is what became of an object in a job.
+// Outcome is the result of a job for one object.
 type Outcome uint8
 
-// What can become of an object.
+// The outcomes.
 const (
-	OutcomeDone      Outcome = iota + 1 // it is as asked; in a dry run, it would be
-	OutcomeCurrent                      // it was as asked already
-	OutcomeUnmatched                    // it was not asked for
+	OutcomeDone      Outcome = iota + 1 // the job replaced it; a dry run would
+	OutcomeCurrent                      // it was under the target already
+	OutcomeUnmatched                    // the job does not concern it
 	OutcomeSkipped                      // it is of another mode, which nothing asked for: see [ErrSkipped]
 	OutcomeDeleted                      // it was deleted since the store listed it
 	OutcomeFailed                       // it is as it was: see Result.Err
@@ -115,16 +116,16 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("Outcome(%d)", uint8(o))
 }
 
-// Result is what became of one object.
+// Result is the outcome of one object.
 type Result struct {
 	Key      string
 	Outcome  Outcome
-	From, To KeyRef // as far as known; To is zero unless it is done
-	Stored   int64  // bytes that were written, or would have been
+	From, To KeyRef // zero if unknown; To is zero unless the outcome is OutcomeDone
+	Stored   int64  // bytes written; in a dry run, bytes to write
 	Err      error  // of OutcomeFailed; [blob.ErrChanged] if other writers changed it at every attempt
 }
 
-// Counts are the numbers of objects by what became of them.
+// Counts are the numbers of objects by outcome.
 type Counts struct {
 	Done      int64 `json:"done"`
 	Current   int64 `json:"current"`
@@ -134,23 +135,23 @@ type Counts struct {
 	Bytes     int64 `json:"bytes"` // written to the store
 }
 
-// Report is what a job has done, the runs before it of the same checkpoint
-// included.
+// Report describes what a job has done, including earlier runs of the same
+// checkpoint.
 type Report struct {
-	Target  KeyRef // what Done objects are under
-	Resumed bool   // an earlier run's work was gone on with
+	Target  KeyRef // the key of Done objects
+	Resumed bool   // the job continued an earlier run
 	DryRun  bool
 	Counts
-	Failed int64 // now; what failed in an earlier run and then did not is not in it
+	Failed int64 // objects that are still undone
 
-	// Failures are the results of the first of this run that failed, at most 100.
+	// Failures are the first failures of this run, at most 100.
 	Failures []Result
 }
 
 // maxReported bounds Report.Failures.
 const maxReported = 100
 
-// String sums the report up.
+// String summarizes the report in one line.
 func (r *Report) String() string {
 	s := fmt.Sprintf("%d done (%d bytes), %d current, %d unmatched, %d deleted meanwhile, %d failed", r.Done, r.Bytes, r.Current, r.Unmatched, r.Deleted, r.Failed)
 	if r.Skipped > 0 {
@@ -171,8 +172,8 @@ func (r *Report) undone(n int) error {
 	return fmt.Errorf("%w: %d failed, first %q: %w", ErrIncomplete, n, first.Key, first.Err)
 }
 
-// RewrapOptions are for [Rewrap]. The zero value seals all objects of the
-// mode of the bucket's cipher that are not under its newest key under that.
+// RewrapOptions are for [Rewrap]. The zero value moves objects in the mode of the
+// bucket's cipher to the cipher's newest key.
 type RewrapOptions struct {
 	Job
 
@@ -182,36 +183,35 @@ type RewrapOptions struct {
 	// only if you ask for it.
 	Filter Filter
 
-	// To is what to seal under: the newest master key of a ring, a key of a key
-	// service, or a customer key. nil means the bucket's own cipher. The bucket's
-	// policy decides whether it may. Whatever reads the objects later has to have
-	// it too: see [blob.Options].Decrypters.
+	// To seals the data keys: under the newest master key of a ring, a key of a key
+	// service, or a customer key. Nil means the bucket's own cipher. The bucket's
+	// policy must permit it. Give every reader of the bucket a decrypter for it first:
+	// see [blob.Options].Decrypters.
 	To sse.Cipher
 
-	// From opens the objects; nil means what the bucket opens them with.
+	// From opens the objects; nil means the bucket's decrypters.
 	From sse.Decrypter
 
-	// Force seals objects anew that are under To's key already. A key service
+	// Force also rewraps objects that are under To's key already, since a key service
 	// may have new material under the same key id.
 	Force bool
 }
 
-// Rewrap moves objects to another key, or to another mode, by sealing their data
-// keys again. Bodies are copied as they are, and nothing is decrypted but data
-// keys. Whoever has a copy of an old envelope, and its key, can still open the
-// body: Rewrap is for keys that grow old, not for keys that were stolen.
+// Rewrap moves objects to another key or another mode by sealing their data keys
+// again. It streams each body through the process as ciphertext and decrypts data keys
+// only. Whoever has a copy of an old envelope and its key can still open the body:
+// rewrapping replaces old keys, it does not revoke stolen ones.
 //
-// It goes through the whole bucket, whatever fails: an object that cannot be done
-// as asked is [OutcomeFailed] and stays as it is, and Rewrap then returns
-// [ErrIncomplete], with its report. Plain objects are [OutcomeUnmatched]; damaged
-// ones, and those of an unknown version, fail, unless Filter says what they should be
-// under. Other errors end the job: those of the listing, of the checkpoint, of
-// the target's key, and of ctx. The report is never nil.
+// Rewrap visits the whole bucket even if objects fail. A failed object stays as it was,
+// and Rewrap then returns [ErrIncomplete]. Plain objects are [OutcomeUnmatched].
+// Damaged objects and those of an unknown version fail, unless Filter names other keys.
+// Errors of the listing, the checkpoint, the target's key and ctx end the job. The
+// report is never nil.
 //
-// To begin, it seals one data key that it then forgets, for an object with the
-// name of Filter.Prefix: that tells which key is the newest, and shows in the
-// records of a key service. If the ring rotates while Rewrap runs, it goes through
-// the bucket once more, and counts what it does twice as done twice.
+// Rewrap begins by sealing one data key that it forgets, for an object named
+// Filter.Prefix. This shows which key is the newest, and appears in the records of a
+// key service. If the ring rotates while Rewrap runs, Rewrap visits the bucket again
+// and counts objects that it moves twice as done twice.
 func Rewrap(ctx context.Context, b *blob.Bucket, opts *RewrapOptions) (*Report, error) {
 	s := storeOf(b)
 	o := valueOr(opts)
@@ -236,8 +236,8 @@ type rewrap struct {
 	from   sse.Decrypter
 	filter Filter
 	force  bool
-	stays  bool                         // whether objects of other modes are left alone
-	target atomic.Pointer[sse.Envelope] // one that was made last
+	stays  bool                         // whether objects keep their mode
+	target atomic.Pointer[sse.Envelope] // the newest that was made
 }
 
 func (r *rewrap) probe(ctx context.Context) (*sse.Envelope, error) {
@@ -272,7 +272,7 @@ func (r *rewrap) look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome,
 	if r.force || keyOf(env) != keyOf(target) || env.BucketKeyEnabled() != target.BucketKeyEnabled() {
 		return OutcomeDone, nil
 	}
-	if env.Mode() == sse.ModeCustomer { // whose keys have no ids
+	if env.Mode() == sse.ModeCustomer { // customer keys have no ids: only opening tells
 		if _, err := r.to.Decrypt(ctx, r.s.Existing(e.Key), env); errors.Is(err, sse.ErrKey) {
 			return OutcomeDone, nil
 		}
@@ -290,7 +290,7 @@ func (r *rewrap) convert(ctx context.Context, key string, env *sse.Envelope, bod
 		return nil, nil, err
 	}
 	if asked := r.target.Load().Mode(); sealed.Mode() != asked {
-		return nil, nil, fmt.Errorf("%w: sealed in %v, asked for was %v", sse.ErrMode, sealed.Mode(), asked)
+		return nil, nil, fmt.Errorf("%w: sealed in %v, want %v", sse.ErrMode, sealed.Mode(), asked)
 	}
 	if keyOf(sealed) != keyOf(r.target.Load()) { // the ring was rotated
 		if _, err := r.probe(ctx); err != nil {

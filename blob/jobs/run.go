@@ -15,36 +15,34 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// operation is what a job does to objects. Its methods are safe for concurrent
-// use, but for probe, which the job calls before the others.
+// operation is what a job does to objects. The job calls probe first; the other methods
+// are safe for concurrent use.
 type operation interface {
-	// probe makes an envelope of nothing, which shows what objects will be under.
+	// probe makes an envelope without a body, which shows the target's key.
 	probe(ctx context.Context) (*sse.Envelope, error)
 
-	// follows reports whether all objects have to be under the key that is the
-	// newest when the job ends.
+	// follows reports whether all objects must be under the key that is the newest
+	// when the job ends.
 	follows() bool
 
-	// same reports whether an earlier probe is under what objects now are.
+	// same reports whether an earlier probe is under the target's key.
 	same(ctx context.Context, probe *sse.Envelope) bool
 
-	// look says whether to convert an object (OutcomeDone), or what it is otherwise. env
-	// is nil where e is not of an encrypted object.
+	// look returns OutcomeDone if the object is to be converted, and its outcome
+	// otherwise. env is nil if the object is not encrypted.
 	look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome, error)
 
-	// convert makes of an object's envelope, if it has one, and of what follows
-	// it those of the object that takes its place.
+	// convert turns an object's envelope, or nil, and its body into those of the
+	// object that takes its place.
 	convert(ctx context.Context, key string, env *sse.Envelope, body io.Reader) (*sse.Envelope, io.Reader, error)
 }
 
 const (
-	// lookFirst is the size from which an object's head is read by itself, to
-	// know whether there is anything to do, before the object is asked for. A
-	// smaller one is cheaper to ask for at once.
+	// lookFirst is the size from which a job reads an object's head by itself, to see
+	// whether there is anything to do. Smaller objects are cheaper to open at once.
 	lookFirst = 64 << 10
 
-	// maxPasses bounds how often a job goes through the bucket because its
-	// target moved.
+	// maxPasses bounds how often a job visits the bucket because its target moved.
 	maxPasses = 3
 
 	defaultMaxFailures = 1000
@@ -87,7 +85,7 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 	j.sum()
 	for pass := 1; ; pass++ {
 		if err := j.pass(ctx); err != nil {
-			// What is done is kept, also when ctx has ended.
+			// Keep what is done, even if ctx has ended.
 			return report, errors.Join(err, c.save(context.WithoutCancel(ctx)))
 		}
 		if !c.Moved {
@@ -122,9 +120,9 @@ type job struct {
 	report *Report
 }
 
-// pass goes through the bucket once.
+// pass visits the bucket once.
 func (j *job) pass(ctx context.Context) error {
-	list := j.c.rest(lister(j.s, j.c.Job.Filter.Prefix))
+	list := j.c.skipFinished(lister(j.s, j.c.Job.Filter.Prefix))
 	return inOrder(ctx, workers(j.Workers), list, j.one, func(object listed, r Result) error {
 		if err := ctx.Err(); err != nil && r.Outcome == OutcomeFailed {
 			return err
@@ -149,7 +147,7 @@ func (j *job) pass(ctx context.Context) error {
 				j.report.Failures = append(j.report.Failures, r)
 			}
 		}
-		stop := j.c.through(r.Key, r.Outcome == OutcomeFailed, object.again, j.MaxFailures)
+		stop := j.c.recordResult(r.Key, r.Outcome == OutcomeFailed, object.again, j.MaxFailures)
 		j.sum()
 		if j.Object != nil {
 			j.Object(r)
@@ -161,7 +159,7 @@ func (j *job) pass(ctx context.Context) error {
 	})
 }
 
-// sum brings the report up to date.
+// sum updates the report.
 func (j *job) sum() {
 	j.report.Target, j.report.Counts, j.report.Failed = j.c.Target, j.c.Counts, int64(len(j.c.Failed))
 }
@@ -231,7 +229,7 @@ func absentIfNotFound(err error) error {
 	return err
 }
 
-// rehearse does what replace does, but for the body and the store.
+// rehearse does what replace does without the body and without writing.
 func (j *job) rehearse(ctx context.Context, r *Result, e Entry, env *sse.Envelope) error {
 	sealed, _, err := j.op.convert(ctx, r.Key, env, nil)
 	if err != nil {
@@ -375,8 +373,8 @@ func (x *replacement) publish(ctx context.Context, publish func() error) error {
 	})
 }
 
-// exactReader reads left bytes and fails if its source ends before, as one that
-// was cut off without an error, or has more.
+// exactReader reads left bytes. It fails if its source has fewer, as after a cut that
+// the store did not report, or more.
 type exactReader struct {
 	r    io.Reader
 	left int64
@@ -387,7 +385,7 @@ func (x *exactReader) Read(p []byte) (int, error) {
 	x.left -= int64(n)
 	switch {
 	case x.left < 0, err == io.EOF && x.left > 0:
-		return n, fmt.Errorf("blob: the store gave another number of bytes than it said: %w", io.ErrUnexpectedEOF)
+		return n, fmt.Errorf("blob: object has another size than the store reported (retry): %w", io.ErrUnexpectedEOF)
 	}
 	return n, err
 }

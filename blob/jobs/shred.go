@@ -21,22 +21,21 @@ import (
 // ErrNothingToShred means that no object is under the key that was to be shredded.
 var ErrNothingToShred = errors.New("blob: no object is under the key")
 
-// ShredEvent is what a [ShredRecord] tells.
+// ShredEvent is the event of a [ShredRecord].
 type ShredEvent string
 
-// The events of a record. Each "shred" of an object that is deleted, or of a key
-// that is destroyed, is followed, later, by a "shredded" or a "failed" of the
-// same; where one is missing, the process ended between, and whether it happened
-// has to be looked up. Objects whose key is destroyed share what follows that of
-// the key.
+// The events of a record. A "shred" precedes each deletion of an object and each
+// destruction of a key; a "shredded" or "failed" of the same object or key follows it. If
+// none follows, the process ended in between: look up whether it happened. Objects whose
+// key is destroyed share the key's outcome.
 const (
-	ShredBegins ShredEvent = "shred"    // it is about to be unreadable
+	ShredBegins ShredEvent = "shred"    // it is about to become unreadable
 	ShredDone   ShredEvent = "shredded" // it is unreadable
-	ShredFailed ShredEvent = "failed"   // it is as it was; of a key, see Error
+	ShredFailed ShredEvent = "failed"   // it is unchanged; for a key, see Error
 )
 
-// ShredRecord is a line of the record of what was made unreadable. One without a
-// Key is of a key that seals objects.
+// ShredRecord is a line of the record of a shredding, about an object or, if Key is
+// empty, about a key that seals objects.
 type ShredRecord struct {
 	Time    time.Time  `json:"time"`
 	Event   ShredEvent `json:"event"`
@@ -51,23 +50,22 @@ type ShredRecord struct {
 	Error   string     `json:"error,omitempty"`
 }
 
-// ShredReport counts what was made unreadable.
+// ShredReport counts objects.
 type ShredReport struct {
-	// Objects are unreadable now, or will be once a key service deletes the key; of
-	// a ShredKey that failed, they are those that it recorded.
+	// Objects are unreadable now, or will be when the key service deletes the key. If
+	// ShredKey failed, they are the objects that it recorded.
 	Objects int64
-	Failed  int64 // these are as they were, or do not tell their key
+	Failed  int64 // unchanged, or under an unknown key
 }
 
-// ShredOptions are for [ShredPrefix] and [ShredKey]. The zero value is
-// right for most.
+// ShredOptions are for [ShredPrefix] and [ShredKey]. Most callers pass nil.
 type ShredOptions struct {
 	Workers int     // how many objects are in hand at once; 0 means 8
 	Limit   Limiter // if set, sets the pace, in objects
 }
 
-// shredBatch is how many objects are recorded, and the record synced, before any
-// of them is deleted.
+// shredBatch is how many objects ShredPrefix records, with one sync of the record,
+// before it deletes them.
 const shredBatch = 256
 
 // shredRecorder writes a record, as JSON Lines.
@@ -88,7 +86,7 @@ func (r shredRecorder) write(event ShredEvent, line ShredRecord, err error) erro
 	return nil
 }
 
-// sync makes the record last, if its writer can, as an *os.File can.
+// sync syncs the record if its writer can, as an *os.File can.
 func (r shredRecorder) sync() error {
 	if s, ok := r.dst.(interface{ Sync() error }); ok {
 		if err := s.Sync(); err != nil {
@@ -98,7 +96,7 @@ func (r shredRecorder) sync() error {
 	return nil
 }
 
-// shredLine is the record of an object.
+// shredLine returns the record of an object.
 func shredLine(bucket string, e Entry) ShredRecord {
 	line := ShredRecord{Bucket: bucket, Key: e.Key, Stored: max(e.Stored, 0), Size: max(e.Size, 0)}
 	if e.Kind != 0 {
@@ -114,8 +112,8 @@ func shredLine(bucket string, e Entry) ShredRecord {
 	return line
 }
 
-// ShredObject makes one object unreadable by deleting its sealed data key, and the
-// ciphertext with it. See [ShredPrefix].
+// ShredObject makes one object unreadable: it deletes the object and with it the sealed
+// data key. See [ShredPrefix].
 func ShredObject(ctx context.Context, b *blob.Bucket, key string, record io.Writer) error {
 	s := storeOf(b)
 	e, env := inspect(ctx, s, listed{key: key, size: -1})
@@ -138,96 +136,108 @@ func ShredObject(ctx context.Context, b *blob.Bucket, key string, record io.Writ
 	return errors.Join(err, r.write(event, line, err), r.sync())
 }
 
-// ShredPrefix makes all objects whose keys begin with prefix unreadable, by
-// deleting their sealed data keys, and the ciphertext with them. What it is going
-// to do is in the record, and synced if record has a Sync method, before it is
-// done. Objects that are not encrypted fail, with [blob.ErrPlain], and stay: to delete
-// them shreds nothing. An empty prefix is refused, as it is the whole bucket.
+// ShredPrefix makes all objects whose keys begin with prefix unreadable: it deletes them
+// and with them their sealed data keys. It writes to the record, and syncs it if it has a
+// Sync method, before it deletes. Objects that are not encrypted fail with
+// [blob.ErrPlain] and stay, since deleting them shreds nothing. An empty prefix, which
+// means the whole bucket, is refused.
 //
-// This is as good as the store's deletion. Older versions that the store keeps,
-// replicas, and backups still have the sealed keys, and whoever has the master key
-// opens them. To reach those, give what is to be forgotten together a key of its
-// own, and destroy that: see [ShredKey].
+// This is as good as the store's deletion. Older versions in the store, replicas and
+// backups still have the sealed keys, and whoever has the master key can open them. To
+// reach those, put objects that are to be forgotten together under a key of their own and
+// destroy it: see [ShredKey].
 //
-// Objects that are written while it runs are shredded or not; one that is
-// replaced by this Bucket while it is being shredded fails, with [blob.ErrChanged].
+// Objects that are written while ShredPrefix runs may stay. An object that this Bucket
+// replaces meanwhile fails with [blob.ErrChanged].
 func ShredPrefix(ctx context.Context, b *blob.Bucket, prefix string, record io.Writer, opts *ShredOptions) (*ShredReport, error) {
-	s := storeOf(b)
-	report := new(ShredReport)
 	if prefix == "" {
-		return report, fmt.Errorf("%w: an empty prefix is the whole bucket", sse.ErrInvalid)
+		return new(ShredReport), fmt.Errorf("%w: an empty prefix is the whole bucket", sse.ErrInvalid)
 	}
 	o := valueOr(opts)
-	type found struct {
-		Entry
-		env *sse.Envelope
-	}
-	r := shredRecorder{record}
-	var batch []found
-	flush := func() error {
-		for _, f := range batch {
-			if err := r.write(ShredBegins, shredLine(s.Name, f.Entry), nil); err != nil {
-				return err
-			}
-		}
-		if err := r.sync(); err != nil {
-			return err
-		}
-		errs := make([]error, len(batch))
-		each(workers(o.Workers), len(batch), func(i int) {
-			errs[i] = s.Absence(ctx, batch[i].Key, shred(ctx, s, batch[i].Entry, batch[i].env))
-		})
-		for i, f := range batch {
-			event := ShredDone
-			switch {
-			case errors.Is(errs[i], store.ErrDeleted): // by somebody else
-				report.Objects++
-				errs[i] = nil
-			case errs[i] != nil:
-				report.Failed++
-				event = ShredFailed
-			default:
-				report.Objects++
-			}
-			if err := r.write(event, shredLine(s.Name, f.Entry), errs[i]); err != nil {
-				return err
-			}
-		}
-		clear(batch)
-		batch = batch[:0]
-		return ctx.Err()
-	}
-	err := inOrder(ctx, workers(o.Workers), lister(s, prefix), func(ctx context.Context, object listed) found {
+	p := &prefixShredder{s: storeOf(b), workers: workers(o.Workers), record: shredRecorder{record}, report: new(ShredReport)}
+	err := inOrder(ctx, p.workers, lister(p.s, prefix), func(ctx context.Context, object listed) shredTarget {
 		if err := wait(ctx, o.Limit); err != nil {
-			return found{Entry{Key: object.key, Err: err}, nil}
+			return shredTarget{Entry: Entry{Key: object.key, Err: err}}
 		}
-		e, env := inspectListed(ctx, s, object)
-		return found{e, env}
-	}, func(_ listed, f found) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if errors.Is(f.Err, store.ErrDeleted) {
-			return nil
-		}
-		if batch = append(batch, f); len(batch) < shredBatch {
-			return nil
-		}
-		return flush()
-	})
+		e, env := inspectListed(ctx, p.s, object)
+		return shredTarget{e, env}
+	}, func(_ listed, target shredTarget) error { return p.add(ctx, target) })
 	if err == nil {
-		err = flush()
+		err = p.flush(ctx)
 	}
-	if err = errors.Join(err, r.sync()); err != nil {
-		return report, err
+	if err = errors.Join(err, p.record.sync()); err != nil {
+		return p.report, err
 	}
-	if report.Failed > 0 {
-		return report, fmt.Errorf("%w: %d failed", ErrIncomplete, report.Failed)
+	if p.report.Failed > 0 {
+		return p.report, fmt.Errorf("%w: %d failed", ErrIncomplete, p.report.Failed)
 	}
-	return report, nil
+	return p.report, nil
 }
 
-// shred deletes an object if it still is the one that was recorded.
+// shredTarget is an object to shred, with its envelope if it has one.
+type shredTarget struct {
+	Entry
+	env *sse.Envelope
+}
+
+// prefixShredder shreds objects in batches.
+type prefixShredder struct {
+	s       *store.Store
+	workers int
+	record  shredRecorder
+	report  *ShredReport
+	batch   []shredTarget
+}
+
+// add adds an object to the batch, and shreds the batch when it is full.
+func (p *prefixShredder) add(ctx context.Context, target shredTarget) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if errors.Is(target.Err, store.ErrDeleted) {
+		return nil
+	}
+	if p.batch = append(p.batch, target); len(p.batch) < shredBatch {
+		return nil
+	}
+	return p.flush(ctx)
+}
+
+// flush records the batch, shreds it and records how that went.
+func (p *prefixShredder) flush(ctx context.Context) error {
+	for _, target := range p.batch {
+		if err := p.record.write(ShredBegins, shredLine(p.s.Name, target.Entry), nil); err != nil {
+			return err
+		}
+	}
+	if err := p.record.sync(); err != nil {
+		return err
+	}
+	errs := make([]error, len(p.batch))
+	each(p.workers, len(p.batch), func(i int) {
+		errs[i] = p.s.Absence(ctx, p.batch[i].Key, shred(ctx, p.s, p.batch[i].Entry, p.batch[i].env))
+	})
+	for i, target := range p.batch {
+		event, err := ShredDone, errs[i]
+		if errors.Is(err, store.ErrDeleted) { // by somebody else
+			err = nil
+		}
+		if err != nil {
+			event = ShredFailed
+			p.report.Failed++
+		} else {
+			p.report.Objects++
+		}
+		if err := p.record.write(event, shredLine(p.s.Name, target.Entry), err); err != nil {
+			return err
+		}
+	}
+	clear(p.batch)
+	p.batch = p.batch[:0]
+	return ctx.Err()
+}
+
+// shred deletes an object if it is still the one that was recorded.
 func shred(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) error {
 	switch e.Kind {
 	case 0:
@@ -254,10 +264,10 @@ func shred(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) erro
 	})
 }
 
-// replace runs publish, which writes or deletes a key, unless the version that
-// began with the envelope seen is no longer there; it then returns
-// [blob.ErrChanged]. w has watched the key since before it was read. Only
-// [blob.Options].IfUnchanged guards against other processes.
+// replace runs publish, which writes or deletes a key, if the object still begins with
+// the envelope seen. Otherwise it returns [blob.ErrChanged]. w has watched the key since
+// before the object was read. Only [blob.Options].IfUnchanged guards against other
+// processes.
 func replace(ctx context.Context, s *store.Store, w *stored.Watch, seen *sse.Envelope, publish func() error) error {
 	return s.Change(ctx, w, func(changed bool) error {
 		if changed {
@@ -277,7 +287,7 @@ func replace(ctx context.Context, s *store.Store, w *stored.Watch, seen *sse.Env
 	})
 }
 
-// each calls do for 0 to n-1, from several goroutines.
+// each calls do for 0 to n-1 in several goroutines.
 func each(workers, n int, do func(i int)) {
 	var group sync.WaitGroup
 	next := make(chan int)
@@ -295,51 +305,50 @@ func each(workers, n int, do func(i int)) {
 	group.Wait()
 }
 
-// KeyDestroyer destroys one key. [Version] makes one of a ring's version; for a
-// key of a key service, a service has its own calls, such as DisableKey and
-// ScheduleKeyDeletion of AWS KMS and of package localkms.
+// KeyDestroyer destroys one key. [RingKeyDestroyer] returns one for a version of a ring.
+// For a key of a key service, implement it with the service's calls, such as DisableKey
+// and ScheduleKeyDeletion of AWS KMS and of package localkms.
 type KeyDestroyer interface {
-	// Disable keeps the key from sealing and opening. It does nothing for a key
-	// that is disabled.
+	// Disable stops the key from sealing and opening. It does nothing if the key is
+	// disabled.
 	Disable(ctx context.Context) error
-	// Destroy destroys the key, or schedules that.
+	// Destroy destroys the key or schedules its destruction.
 	Destroy(ctx context.Context) error
 }
 
-// Version is a version of a ring's master key as a [KeyDestroyer]. The primary
-// cannot be destroyed: rotate first.
-func Version(ring *keyring.Ring, id string) KeyDestroyer { return version{ring, id} }
+// RingKeyDestroyer returns the [KeyDestroyer] of a version of a ring's master key. The
+// primary cannot be destroyed: rotate first.
+func RingKeyDestroyer(ring *keyring.Ring, id string) KeyDestroyer { return ringVersion{ring, id} }
 
-type version struct {
+type ringVersion struct {
 	ring *keyring.Ring
 	id   string
 }
 
-func (v version) Disable(ctx context.Context) error {
+func (v ringVersion) Disable(ctx context.Context) error {
 	_, err := v.ring.SetState(ctx, v.id, keyring.Disabled)
 	return err
 }
 
-func (v version) Destroy(ctx context.Context) error {
+func (v ringVersion) Destroy(ctx context.Context) error {
 	_, err := v.ring.SetState(ctx, v.id, keyring.Destroyed)
 	return err
 }
 
-// ShredKey destroys a key, and with it everything that it sealed, wherever there
-// are copies: older versions, replicas, and backups of the buckets too. (Backups of
-// a ring's document that are older than this hold the version: destroy them, or
-// their root. A key service may wait for days before it deletes.) It disables the
-// key, so that no more is sealed under it, records every object in buckets that is
-// under it, syncs the record if it can, and only then destroys. If it fails before
-// that, the key stays disabled, and nothing is lost yet.
+// ShredKey destroys a key and with it everything that it sealed, including older
+// versions, replicas and backups of the buckets. (Older backups of a ring's document still
+// hold the version: destroy them, or their root. A key service may wait for days before it
+// deletes.) ShredKey disables the key so that it seals no more, records every object in
+// buckets that is under it, syncs the record if it can, and only then destroys the key. If
+// it fails before that, the key stays disabled and nothing is lost yet.
 //
-// A process that does not know yet that the key is disabled, as one whose ring has
-// not been refreshed, seals on: what it writes after the record is not in it, and
-// lost all the same.
+// A process that has not heard that the key is disabled, because its ring has not been
+// refreshed, still seals under it. What it writes after the record is lost and not in the
+// record.
 //
 // If no object in buckets is under the key, ShredKey changes nothing and returns
-// [ErrNothingToShred]: the key may have been mistyped. Name a key of a key service by
-// its id or ARN, never by an alias. To destroy a key that nothing needs, use [Retire].
+// [ErrNothingToShred]: the key may have been mistyped. Name a key of a key service by its
+// id or ARN, never by an alias. To destroy a key that nothing needs, use [Retire].
 //
 // Objects that do not tell which key they need are recorded as failed.
 func ShredKey(ctx context.Context, key KeyRef, destroyer KeyDestroyer, record io.Writer, opts *ShredOptions, buckets ...*blob.Bucket) (*ShredReport, error) {

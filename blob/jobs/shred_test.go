@@ -154,17 +154,17 @@ func TestShredKey(t *testing.T) {
 	require.NoError(t, w.Inner().WriteAll(ctx, "x", []byte(later), nil))
 	key := jobs.KeyRef{Mode: sse.ModeManaged, KeyID: old}
 	record := new(journal)
-	_, err := jobs.ShredKey(ctx, key, jobs.Version(w.ring, old), record, nil, w.Bucket)
+	_, err := jobs.ShredKey(ctx, key, jobs.RingKeyDestroyer(w.ring, old), record, nil, w.Bucket)
 	require.ErrorIs(t, err, keyring.ErrPrimary)
 	require.Empty(t, record.lines(t))
 
 	w.rotate(t)
 	w.put(t, "c", 10, nil)
-	_, err = jobs.ShredKey(ctx, key, jobs.Version(w.ring, old), brokenWriter{}, nil, w.Bucket)
+	_, err = jobs.ShredKey(ctx, key, jobs.RingKeyDestroyer(w.ring, old), brokenWriter{}, nil, w.Bucket)
 	require.ErrorIs(t, err, errRigged)
 	require.Equal(t, keyring.Disabled, w.state(old), "nothing is lost yet")
 
-	report, err := jobs.ShredKey(ctx, key, jobs.Version(w.ring, old), record, nil, w.Bucket)
+	report, err := jobs.ShredKey(ctx, key, jobs.RingKeyDestroyer(w.ring, old), record, nil, w.Bucket)
 	require.NoError(t, err)
 	require.Equal(t, &jobs.ShredReport{Objects: 2, Failed: 1}, report)
 	require.Equal(t, []string{"shred a", "shred b", "failed x", "shred SSE-S3", "shredded SSE-S3"}, record.lines(t))

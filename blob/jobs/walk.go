@@ -9,26 +9,25 @@ import (
 	"sync"
 )
 
-// window is how many objects for each worker may be under way or wait for an
-// earlier one to finish, since results come in the order of the listing.
+// window is how many objects per worker may be under way or wait for an earlier one,
+// since results come in the order of the listing.
 const window = 32
 
-// defaultWorkers is how many objects a job has in hand at once: more than there
-// are cores, since most of the time goes to waiting for the store.
+// defaultWorkers exceeds the number of cores, since workers mostly wait for the store.
 const defaultWorkers = 8
 
 // listed is an object as the store's listing shows it.
 type listed struct {
 	key   string
-	size  int64 // as stored; below zero if it is not known
-	again bool  // it failed in an earlier run, and is not from the listing
+	size  int64 // as stored; below zero if unknown
+	again bool  // it failed in an earlier run and comes from the checkpoint
 }
 
-// inOrder has workers work on all that list visits, and hands their results to
-// collect, in the order of the listing and from the caller's goroutine. It ends
-// with the first error of list, of collect or of ctx, and no goroutine is left
-// when it returns. When ctx has ended, collect still gets what was under way,
-// which may have failed for that reason: it ends the walk by returning ctx's error.
+// inOrder has workers work on everything that list visits and passes their results to
+// collect, in the order of the listing and in the caller's goroutine. It ends with the
+// first error of list, collect or ctx, and leaves no goroutine behind. After the end of
+// ctx, collect still gets the results of objects under way, which may have failed for
+// that reason; it ends the walk by returning the error of ctx.
 func inOrder[R any](
 	ctx context.Context,
 	workers int,
@@ -85,12 +84,12 @@ func inOrder[R any](
 		}
 	}
 	if err := parent.Err(); err != nil {
-		return err // rather than what the store made of it
+		return err // not what the store made of it
 	}
-	return listErr // settled, since order is closed
+	return listErr // no longer written: order is closed
 }
 
-// sequence makes an iterator of run, whose yield fails when the loop was left.
+// sequence turns run into an iterator. yield fails after the caller left the loop.
 func sequence[T any](run func(yield func(T) error) error) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		err := run(func(value T) error {
@@ -106,7 +105,7 @@ func sequence[T any](run func(yield func(T) error) error) iter.Seq2[T, error] {
 	}
 }
 
-var errLeft = errors.New("blob: the loop was left")
+var errLeft = errors.New("blob: caller left the loop")
 
 // valueOr returns *opts, and the zero options for nil.
 func valueOr[T any](opts *T) (value T) {
@@ -116,7 +115,7 @@ func valueOr[T any](opts *T) (value T) {
 	return value
 }
 
-// workers returns how many workers n asks for.
+// workers returns n, or the default if n is not positive.
 func workers(n int) int {
 	if n <= 0 {
 		return defaultWorkers

@@ -174,7 +174,7 @@ func (cmd shredCmd) victim(ctx context.Context, k *keys.Keys) (jobs.KeyRef, jobs
 		if err := keys.Destroyable(k.Ring, id); err != nil {
 			return jobs.KeyRef{}, nil, message.Ring(k.RingPath, err)
 		}
-		return jobs.KeyRef{Mode: sse.ModeManaged, KeyID: id}, jobs.Version(k.Ring, id), nil
+		return jobs.KeyRef{Mode: sse.ModeManaged, KeyID: id}, jobs.RingKeyDestroyer(k.Ring, id), nil
 	}
 	arn, err := k.Service.Resolve(ctx, cmd.KeyID)
 	if err != nil {
