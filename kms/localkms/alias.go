@@ -188,7 +188,7 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 			return nil // made by someone else
 		}
 		k = made
-		k.created, k.versions[0].created = d.now, d.now
+		k.created, k.settled, k.versions[0].created = d.now, d.now, d.now
 		k.rotation.next = nextRotation(d.now, k.rotation.days)
 		d.put(k)
 		d.putAlias(full, alias{key: k.id, created: d.now, updated: d.now})

@@ -18,7 +18,7 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 		return fmt.Errorf("%w: %q may not %s with %s: %s", kms.ErrDenied, shorten(p.ID), op, k.arn, why)
 	}
 	service := c.service.policy
-	if service == nil && k.policy == nil { // the most frequent case, without a question
+	if service == nil && len(k.policies) == 0 { // the most frequent case, without a question
 		if k.account == c.account || k.granted(p, op, ec) {
 			return nil
 		}
@@ -34,8 +34,8 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 			allowed = k.account == c.account
 		}
 	}
-	if k.policy != nil {
-		switch k.policy.decide(r) {
+	if len(k.policies) > 0 {
+		switch k.decide(r) {
 		case forbidden:
 			return deny("the key's policy forbids it")
 		case permitted:
@@ -60,7 +60,7 @@ func deniedElsewhere(ctx context.Context) error {
 func (c *Client) forbids(ctx context.Context, op kms.Operation, k *key) bool {
 	r := newRequest(c, kms.PrincipalFrom(ctx), op, k.entity, nil)
 	return c.service.policy != nil && c.service.policy.decide(r) == forbidden ||
-		k.policy != nil && k.policy.decide(r) == forbidden
+		k.decide(r) == forbidden
 }
 
 // authorizeAccount is authorize for operations on the client's account.

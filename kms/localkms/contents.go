@@ -1,17 +1,10 @@
 package localkms
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
-
-	"golang.org/x/crypto/cryptobyte"
-
-	"github.com/blobseal/blobseal/internal/secret"
-	"github.com/blobseal/blobseal/kms"
 )
 
 // The contents of a document, in one encoding: what parses marshals back to the
@@ -29,7 +22,7 @@ import (
 //	  state       uint8     1 enabled, 2 disabled, 3 pending deletion
 //	  default     uint8     1 if the service made it as a default key, else 0
 //	  deadline    uint64    of its deletion; 0 unless it is pending
-//	  policy      uint32    0 none, or the number of its policy from 1
+//	  policy      uint32    0 none, or the number of its first policy from 1
 //	  days        uint16    rotation period; 0 none
 //	  next        uint64    next rotation; 0 if there is none
 //	  tags        uint8 count, then each, in ascending order: name text8, value text16
@@ -54,21 +47,43 @@ import (
 //	  created     uint64
 //	  updated     uint64
 //
-// Key ids, alias names, and grant ids and names within a key, are there once.
+// Documents of version 2 go on, so that two of them can be merged; see [mark]. A
+// mark is 8 bytes, and lists of marks are in ascending order:
+//
+//	watermark uint64      latest time of a removed mark that was forgotten, or 0
+//	removed   uint32 count, then each: mark, uint64 time of its removal
+//	deleted   uint32 count, then the id of each key that was deleted, in ascending order
+//	keys      for each key, as above:
+//	  settled     uint64    when description, tags or rotation were last set
+//	  disabled    uint16 count, then the mark of each act of disabling
+//	  deletions   uint16 count, then each: mark, deadline uint64
+//	  policies    uint16 count, then each: mark, number of the policy uint32
+//	  rivals      uint16 count, then each, in ascending order of number, created, material:
+//	    number      uint32
+//	    created     uint64
+//	    origin      uint8
+//	    material    [32]byte
+//	aliases   for each alias, as above:
+//	  mark
+//	  rivals      uint16 count, then each, the latest first: mark, key [16]byte,
+//	              created uint64, updated uint64
+//
+// The state of a key follows from its marks: with a deletion it is pending, until
+// the latest deadline, and else disabled if there is a mark of disabling. Policies
+// are numbered first by the first policy of each key, then by the others.
+//
+// Key ids, alias names, and grant ids within a key, are there once.
 
 // marshal returns the encoding of c.
 func (c *contents) marshal() ([]byte, error) {
 	keys := c.sortedKeys(nil)
-	numbers := make(map[string]uint32) // of policies
-	var texts []string
-	size := 64
+	numbers, texts := numberPolicies(keys)
+	size := 64 + len(c.removed)*16 + len(c.deleted)*16
+	for _, text := range texts {
+		size += 2 + len(text)
+	}
 	for _, k := range keys {
 		size += 256 + len(k.description) + len(k.versions)*41 + len(k.grants)*256
-		if k.policy != nil && numbers[k.policy.text] == 0 {
-			texts = append(texts, k.policy.text)
-			numbers[k.policy.text] = uint32(len(texts))
-			size += 2 + len(k.policy.text)
-		}
 	}
 	w := &writer{b: make([]byte, 0, size+len(c.aliases)*128)}
 	w.uint32(len(texts))
@@ -78,13 +93,14 @@ func (c *contents) marshal() ([]byte, error) {
 	w.uint32(len(keys))
 	for _, k := range keys {
 		number := uint32(0)
-		if k.policy != nil {
-			number = numbers[k.policy.text]
+		if len(k.policies) > 0 {
+			number = numbers[k.policies[0].policy.text]
 		}
 		w.key(k, number)
 	}
 	w.uint32(len(c.aliases))
-	for _, name := range c.sortedAliases() {
+	names := c.sortedAliases()
+	for _, name := range names {
 		a := c.aliases[name]
 		w.text8(name.account)
 		w.text8(name.region)
@@ -93,10 +109,86 @@ func (c *contents) marshal() ([]byte, error) {
 		w.time(a.created)
 		w.time(a.updated)
 	}
+	w.history(&c.history)
+	for _, k := range keys {
+		w.marks(k, numbers)
+	}
+	for _, name := range names {
+		a := c.aliases[name]
+		w.bytes(a.mark[:])
+		w.uint16(len(a.rivals))
+		for _, one := range a.rivals {
+			w.bytes(one.mark[:])
+			w.bytes(one.key[:])
+			w.time(one.created)
+			w.time(one.updated)
+		}
+	}
 	if w.tooLong {
 		return nil, errors.New("localkms: text too long for the document") // the door checks every length
 	}
 	return w.b, nil
+}
+
+// numberPolicies numbers the policies of keys, each text once.
+func numberPolicies(keys []*key) (numbers map[string]uint32, texts []string) {
+	numbers = make(map[string]uint32)
+	add := func(one keyPolicy) {
+		if numbers[one.policy.text] == 0 {
+			texts = append(texts, one.policy.text)
+			numbers[one.policy.text] = uint32(len(texts))
+		}
+	}
+	for _, k := range keys {
+		if len(k.policies) > 0 {
+			add(k.policies[0])
+		}
+	}
+	for _, k := range keys {
+		for _, one := range k.policies {
+			add(one)
+		}
+	}
+	return numbers, texts
+}
+
+func (w *writer) history(h *history) {
+	w.time(h.watermark)
+	w.uint32(len(h.removed))
+	for _, m := range slices.SortedFunc(maps.Keys(h.removed), mark.compare) {
+		w.bytes(m[:])
+		w.time(h.removed[m])
+	}
+	w.uint32(len(h.deleted))
+	for _, id := range slices.SortedFunc(maps.Keys(h.deleted), keyID.compare) {
+		w.bytes(id[:])
+	}
+}
+
+func (w *writer) marks(k *key, numbers map[string]uint32) {
+	w.time(k.settled)
+	w.uint16(len(k.disabled))
+	for _, m := range k.disabled {
+		w.bytes(m[:])
+	}
+	w.uint16(len(k.deletions))
+	for _, one := range k.deletions {
+		w.bytes(one.mark[:])
+		w.time(one.deadline)
+	}
+	w.uint16(len(k.policies))
+	for _, one := range k.policies {
+		w.bytes(one.mark[:])
+		w.uint32(int(numbers[one.policy.text]))
+	}
+	w.uint16(len(k.rivals))
+	for i := range k.rivals {
+		v := &k.rivals[i]
+		w.uint32(int(v.number))
+		w.time(v.created)
+		w.uint8(int(v.origin))
+		w.bytes(v.key.Bytes())
+	}
 }
 
 func (w *writer) key(k *key, policy uint32) {
@@ -165,311 +257,4 @@ func (w *writer) bool(v bool) {
 		n = 1
 	}
 	w.uint8(n)
-}
-
-// parse is the inverse of marshal. Nothing in c is data's memory. Policies are
-// those of known, a snapshot or nil, where it has them.
-func (c *contents) parse(data []byte, known *snapshot) error {
-	r := &reader{s: data}
-	policies := r.policies(known)
-	count := r.count(minKeySize)
-	c.keys = make(map[keyID]*key, count)
-	var last *key
-	next := uint32(1) // the policy that a key may name first
-	for range count {
-		k := r.key(policies, &next)
-		if r.err != nil {
-			return r.err
-		}
-		if last != nil && bytes.Compare(last.id[:], k.id[:]) >= 0 {
-			return errors.New("keys are not in order")
-		}
-		last = k
-		c.keys[k.id] = k
-	}
-	if int(next) != len(policies)+1 {
-		r.fail("a policy without a key")
-	}
-	count = r.count(minAliasSize)
-	c.aliases = make(map[aliasName]alias, count)
-	var before aliasName
-	for i := range count {
-		name := aliasName{scope: scope{account: r.text8(), region: r.text8()}, name: r.text16()}
-		var a alias
-		r.bytes(a.key[:])
-		a.created, a.updated = r.time(), r.time()
-		if r.err != nil {
-			return r.err
-		}
-		k := c.keys[a.key]
-		switch {
-		case name.check() != nil || checkAlias(name.name) != nil:
-			return errors.New("an alias has no name")
-		case i > 0 && before.compare(name) >= 0:
-			return errors.New("aliases are not in order")
-		case k == nil || k.scope != name.scope:
-			return errors.New("an alias without a key of its account and region")
-		}
-		before = name
-		c.aliases[name] = a
-	}
-	if r.err == nil && len(r.s) != 0 {
-		r.fail("bytes behind the contents")
-	}
-	return r.err
-}
-
-// The least that a key, an alias and so on take: so that a count is checked
-// before anything is allocated for it.
-const (
-	minKeySize     = 16 + 2 + 2 + 2 + 2 + 8 + 1 + 1 + 8 + 4 + 2 + 8 + 1 + 2 + 41 + 2
-	minAliasSize   = 2 + 2 + 2 + 7 + 16 + 8 + 8
-	minPolicySize  = 2
-	minVersionSize = 41
-	minGrantSize   = 16 + 8 + 1 + 2 + 2 + 2 + 1 + 2
-	minPairSize    = 4
-	minTagSize     = 3
-)
-
-// policies reads the table of policies, which are parsed when first used.
-func (r *reader) policies(known *snapshot) []*policy {
-	shared := make(map[string]*policy)
-	if known != nil {
-		for _, k := range known.keys {
-			if k.policy != nil {
-				shared[k.policy.text] = k.policy
-			}
-		}
-	}
-	policies := make([]*policy, r.count(minPolicySize))
-	seen := make(map[string]bool, len(policies))
-	for i := range policies {
-		text := r.text16()
-		if seen[text] {
-			r.fail("a policy is there twice")
-		}
-		seen[text] = true
-		if policies[i] = shared[text]; policies[i] == nil {
-			policies[i] = &policy{text: text}
-		}
-	}
-	return policies
-}
-
-func (r *reader) key(policies []*policy, next *uint32) *key {
-	k := new(key)
-	r.bytes(k.id[:])
-	k.account, k.region = r.text8(), r.text8()
-	k.description = r.text16()
-	k.created = r.time()
-	k.state = State(r.uint8())
-	isDefault := r.uint8()
-	k.isDefault = isDefault == 1
-	k.deadline = r.time()
-	number := r.uint32()
-	k.rotation.days = r.uint16()
-	k.rotation.next = r.time()
-	if r.err != nil {
-		return nil
-	}
-	switch {
-	case k.scope.check() != nil:
-		r.fail("a key of no account or region")
-	case !k.state.valid() || isDefault > 1:
-		r.fail("a key in no state")
-	case (k.state == PendingDeletion) != (k.deadline != 0):
-		r.fail("a deadline without a deletion, or the other way about")
-	case k.rotation.days != 0 && checkRotation(int(k.rotation.days)) != nil || (k.rotation.days == 0) != (k.rotation.next == 0):
-		r.fail("a rotation of no period")
-	case number > uint32(len(policies)) || number > *next:
-		r.fail("a policy out of order")
-	case number != 0:
-		k.policy = policies[number-1]
-		if number == *next {
-			*next++
-		}
-	}
-	r.tags(k)
-	r.versions(k)
-	r.grants(k)
-	if r.err != nil {
-		return nil
-	}
-	return k.finish()
-}
-
-func (r *reader) tags(k *key) {
-	count := int(r.uint8())
-	if count == 0 || !r.fits(count, minTagSize) {
-		return
-	}
-	k.tags = make(map[string]string, count)
-	before := ""
-	for i := range count {
-		name, value := r.text8(), r.text16()
-		if i > 0 && name <= before {
-			r.fail("tags are not in order")
-			return
-		}
-		k.tags[name], before = value, name
-	}
-}
-
-func (r *reader) versions(k *key) {
-	count := int(r.uint16())
-	if count == 0 || count > MaxVersions {
-		r.fail("a key without material")
-	}
-	if !r.fits(count, minVersionSize) {
-		return
-	}
-	k.versions = make([]material, count)
-	var raw [secret.KeySize]byte
-	defer clear(raw[:])
-	for i := range k.versions {
-		v := &k.versions[i]
-		v.number = uint32(i + 1)
-		v.created = r.time()
-		v.origin = Origin(r.uint8())
-		r.bytes(raw[:])
-		if !v.origin.valid() || (v.origin == Created) != (i == 0) {
-			r.fail("a version of no origin")
-		}
-		if r.err != nil {
-			return
-		}
-		v.key, _ = secret.New(raw[:]) // the length is right
-	}
-}
-
-func (r *reader) grants(k *key) {
-	count := int(r.uint16())
-	if count > MaxGrants {
-		r.fail("too many grants")
-	}
-	if count == 0 || !r.fits(count, minGrantSize) {
-		return
-	}
-	k.grants = make([]*grant, count)
-	ids, names := make(map[[16]byte]bool), make(map[string]bool)
-	for i := range k.grants {
-		g := new(grant)
-		r.bytes(g.id[:])
-		g.created = r.time()
-		g.name, g.grantee, g.retiring = r.text8(), r.text16(), r.text16()
-		g.operations = operationSet(r.uint16())
-		g.constraint = constraint(r.uint8())
-		r.pairs(g)
-		if r.err != nil {
-			return
-		}
-		if err := g.prepare(); err != nil || ids[g.id] || g.name != "" && names[g.name] {
-			r.fail("a grant that cannot be")
-			return
-		}
-		ids[g.id], names[g.name] = true, true
-		k.grants[i] = g
-	}
-}
-
-func (r *reader) pairs(g *grant) {
-	count := int(r.uint16())
-	if count == 0 || !r.fits(count, minPairSize) {
-		return
-	}
-	g.context = make(kms.Context, count)
-	before := ""
-	for i := range count {
-		name, value := r.text16(), r.text16()
-		if i > 0 && name <= before {
-			r.fail("a grant's context is not in order")
-			return
-		}
-		g.context[name], before = value, name
-	}
-}
-
-// reader reads values from s until the first error, and zeros from then on.
-type reader struct {
-	s   cryptobyte.String
-	err error
-}
-
-func (r *reader) fail(reason string) {
-	if r.err == nil {
-		r.err, r.s = fmt.Errorf("contents: %s", reason), nil
-	}
-}
-
-func (r *reader) bytes(b []byte) {
-	if !r.s.CopyBytes(b) {
-		r.fail("cut short")
-	}
-}
-
-func (r *reader) uint8() (n uint8) {
-	if !r.s.ReadUint8(&n) {
-		r.fail("cut short")
-	}
-	return n
-}
-
-func (r *reader) uint16() (n uint16) {
-	if !r.s.ReadUint16(&n) {
-		r.fail("cut short")
-	}
-	return n
-}
-
-func (r *reader) uint32() (n uint32) {
-	if !r.s.ReadUint32(&n) {
-		r.fail("cut short")
-	}
-	return n
-}
-
-func (r *reader) time() int64 {
-	var n uint64
-	if !r.s.ReadUint64(&n) {
-		r.fail("cut short")
-	}
-	if n > maxMillis {
-		r.fail("a time beyond the year 9999")
-		return 0
-	}
-	return int64(n)
-}
-
-func (r *reader) text8() string {
-	var s cryptobyte.String
-	if !r.s.ReadUint8LengthPrefixed(&s) {
-		r.fail("cut short")
-	}
-	return string(s)
-}
-
-func (r *reader) text16() string {
-	var s cryptobyte.String
-	if !r.s.ReadUint16LengthPrefixed(&s) {
-		r.fail("cut short")
-	}
-	return string(s)
-}
-
-// fits reports whether so many things of at least size bytes can follow.
-func (r *reader) fits(count, size int) bool {
-	if r.err == nil && count > len(r.s)/size {
-		r.fail("cut short")
-	}
-	return r.err == nil
-}
-
-// count reads how many things of at least size bytes follow.
-func (r *reader) count(size int) int {
-	count := r.uint32()
-	if r.err != nil || int64(count) > int64(len(r.s)/size) {
-		r.fail("cut short")
-		return 0
-	}
-	return int(count)
 }

@@ -140,9 +140,14 @@ func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ci
 	if b.version > k.current().number {
 		return nil, fmt.Errorf("%w: %s has no version %d", kms.ErrCiphertext, k.arn, b.version)
 	}
-	v := &k.versions[b.version-1]
-	kms.ReportFrom(ctx).KeyVersion = v.name()
-	return openBlob(b, v.key, ec)
+	plaintext, err := openBlob(b, k.versions[b.version-1].key, ec)
+	for _, rival := range k.rivals { // of the same number, made while the store had failed over
+		if err != nil && rival.number == b.version {
+			plaintext, err = openBlob(b, rival.key, ec)
+		}
+	}
+	kms.ReportFrom(ctx).KeyVersion = k.versions[b.version-1].name()
+	return plaintext, err
 }
 
 // useKey is use of an existing key. The name must name the key with that id.

@@ -25,7 +25,7 @@ const (
 // compacted, PostgreSQL until it is vacuumed and its log is recycled.
 //
 // A key that waits already is kms.ErrPendingDeletion, a default key [ErrReserved].
-func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (deletion time.Time, err error) {
+func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (when time.Time, err error) {
 	err = c.change(ctx, OpScheduleKeyDeletion, keyID, func(d *draft, k *key) error {
 		if days == 0 {
 			days = DefaultDeletionDays
@@ -40,14 +40,14 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 			return err
 		}
 		deadline := min(d.now+int64(days)*day, maxMillis)
-		deletion = date(deadline)
-		d.edit(k, func(k *key) { k.state, k.deadline = PendingDeletion, deadline })
+		when = date(deadline)
+		d.edit(k, func(k *key) { k.deletions = []deletion{{newMark(), deadline}} })
 		return nil
 	})
 	if err != nil {
 		return time.Time{}, err
 	}
-	return deletion, nil
+	return when, nil
 }
 
 // CancelKeyDeletion takes ScheduleKeyDeletion back and leaves the key disabled.
@@ -58,7 +58,13 @@ func (c *Client) CancelKeyDeletion(ctx context.Context, keyID string) error {
 		if k.state != PendingDeletion {
 			return invalid("%s is not pending deletion", k.arn)
 		}
-		d.edit(k, func(k *key) { k.state, k.deadline = Disabled, 0 })
+		d.forget(marksOf(k.deletions)...)
+		d.edit(k, func(k *key) {
+			k.deletions = nil
+			if len(k.disabled) == 0 {
+				k.disable()
+			}
+		})
 		return nil
 	})
 }

@@ -1,11 +1,11 @@
-// Package localkms is a key service within the process: keys with permissions,
-// rotation and an audit trail, for programs that have no key service to call.
+// Package localkms is an embedded key service: keys with permissions, rotation
+// and an audit trail, for programs that have no key service to call.
 //
-// [Open] opens a service in a [keyring.Store], such as a file, under a root key
-// or passphrase as package keyring has them. [Service.Client] is the service as
-// an account sees it in a region. A [Client] is a [kms.Client], so it goes
-// wherever another key service goes, behind [kms.NewCache] and [audit.NewClient]
-// as well; its other methods make and administer keys.
+// [Open] opens a service in a [keyring.Store], such as a file, under a root as
+// package keyring has them. [Service.Client] returns the service as one account
+// sees it in one region. A [Client] is a [kms.Client]; put it behind
+// [kms.NewCache] and [audit.NewClient] like any other. Its other methods create
+// and administer keys.
 //
 //	store, err := keyring.NewFileStore("kms.blobseal")
 //	root, err := keyring.NewKeyRoot(rootKey)
@@ -15,82 +15,80 @@
 //
 // # Keys
 //
-// A key has a random id, a UUID, which also names it as
-// arn:blobseal:kms:REGION:ACCOUNT:key/ID. Its material are 32 random bytes, and
-// more with each rotation: the newest version encrypts, all decrypt, and the id
-// stays. [Client.EnableKeyRotation] rotates on a schedule, [Client.RotateKey]
-// on demand.
+// A key has a random id, a UUID. Its full name is
+// arn:blobseal:kms:REGION:ACCOUNT:key/ID. Its material is 32 random bytes per
+// version: the newest version encrypts, all versions decrypt, and the id stays.
+// [Client.EnableKeyRotation] rotates on a schedule, [Client.RotateKey] on demand.
 //
-// An alias is another name of a key. [DefaultAlias] is the name of a default key,
-// which each account has in each region once it has used it.
+// An alias is another name for a key. [DefaultAlias] names the default key, which
+// each account gets in each region when it first uses the alias.
 //
 // A disabled key serves nobody until it is enabled. [Client.ScheduleKeyDeletion]
-// stops a key, and after 7 to 30 days deletes it: its material is gone from the
-// store, and so is all that it encrypted.
+// stops a key and deletes it after 7 to 30 days. Then the store no longer holds
+// its material, and nothing that it encrypted can be read.
 //
 // # Permissions
 //
-// Who asks is the [kms.Principal] in ctx. A program sets it from its own
-// authentication; the service believes it. Whether a principal may do an
-// operation with a key is decided in this order:
+// The caller is the [kms.Principal] in ctx. Your program authenticates callers and
+// sets it; the service believes it. The service decides in this order whether a
+// principal may do an operation with a key:
 //
 //  1. What the service's policy (Options.Policy) or the key's policy
 //     ([Client.PutKeyPolicy]) forbids is denied.
-//  2. If the key has a policy, what that permits is allowed.
-//     Otherwise clients of the key's own account may do what the service's policy
-//     permits, and everything if the service has none.
+//  2. If the key has a policy, what that policy permits is allowed. Otherwise
+//     clients of the key's own account may do what the service's policy permits,
+//     or everything if the service has no policy.
 //  3. What a grant permits is allowed.
 //  4. Everything else is denied.
 //
-// So without any policy a program may use all its keys, one account's
-// apart from another's; a key with a policy denies what nobody permits; and an
-// explicit forbid beats everything. Only a key's own policy and its grants let
-// other accounts in. They name principals by their ids, which are those of all
-// accounts: a policy that means one account alone says so, by context.account.
-// [OpCreateKey], [OpListKeys] and [OpListAliases] have no key: the service's
-// policy decides alone, and without one they are allowed.
+// So without any policy, a program may use all keys of the account that it asks
+// for. A key with a policy denies what nobody permits, and an explicit forbid
+// always wins. Only a key's own policy and its grants let other accounts in. They
+// name principals by id, whatever account the principal uses; a policy that means
+// one account says so with context.account. [OpCreateKey], [OpListKeys] and
+// [OpListAliases] have no key: the service's policy alone decides.
 //
-// A service with keys of its own principals should bring a policy: keys without
-// one, such as default keys, are open to every principal of their account, the
-// nameless one included.
+// If principals bring keys of their own, set Options.Policy. Keys without a policy,
+// such as default keys, are open to every principal of their account, and to
+// callers without a name.
 //
 // # Policies
 //
-// Policies are written in Cedar (https://docs.cedarpolicy.com). In them
+// Policies are written in Cedar (https://docs.cedarpolicy.com):
 //
-//   - principal is Principal::"ID", with the attributes id and type;
-//   - action is Action::"NAME" by the names of the operations, such as
-//     Action::"GenerateDataKey", each in one of the groups Action::"Use",
-//     Action::"View" and Action::"Administer";
+//   - principal is Principal::"ID", with the attributes id and type.
+//   - action is Action::"NAME", where NAME is an operation such as
+//     GenerateDataKey. Each action is in one of the groups Action::"Use",
+//     Action::"View" and Action::"Administer".
 //   - resource is Key::"UUID", with the attributes id, arn, account, region,
-//     default and tags, in Account::"ACCOUNT"; for operations without a key it
-//     is the Account;
-//   - context.encryptionContext has the pairs of the encryption context, and
-//     context.account and context.region are those of the client that asks.
+//     default and tags, in Account::"ACCOUNT". For operations without a key,
+//     resource is the Account.
+//   - context.encryptionContext holds the encryption context; context.account and
+//     context.region are those of the client.
 //
-// One principal that writes what another reads, within one team:
+// For example, one principal writes what another reads, within one team:
 //
 //	permit (principal == Principal::"writer", action == Action::"GenerateDataKey", resource)
 //	when { context.encryptionContext has team && context.encryptionContext.team == "red" };
 //	permit (principal == Principal::"reader", action == Action::"Decrypt", resource);
 //	permit (principal == Principal::"admin", action in [Action::"View", Action::"Administer"], resource);
 //
-// In one thing this is stricter than Cedar: a forbid that cannot be evaluated,
-// since it reads a pair or a tag that is not there, forbids. Ask with "has" first.
-// A permit that cannot be evaluated permits nothing, as ever.
+// One rule is stricter than Cedar's: a forbid that cannot be evaluated, because it
+// reads a pair or a tag that is missing, forbids. Test with "has" first.
 //
 // # Grants
 //
-// [Client.CreateGrant] permits a principal to use a key without a change of its
-// policy, within an encryption context if wanted. Whoever administers the key
-// revokes it; the principal itself, or one appointed to it, may retire it.
+// [Client.CreateGrant] permits a principal to use a key without a change of the
+// key's policy, and only with a certain encryption context if you say so. An
+// administrator of the key revokes the grant; the principal itself, or another one
+// that the grant names, may retire it.
 //
 // # Audit
 //
 // Every operation except the two of [kms.Client] leaves a record in
-// Options.Audit, refused ones included; [audit.NewClient] records the two. An operation
-// that changes a key is recorded before it is stored. If the change then does not
-// happen, a second record with the same request id says why.
+// Options.Audit, refused ones included; [audit.NewClient] records the two. An
+// operation that changes a key is recorded before it is stored. If the change then
+// does not happen, a second record with the same request id says why.
 //
 // Rotations and deletions by schedule, [OpRotateKey] and [OpDeleteKey], are
 // recorded under the principal "localkms". If several processes find the same
@@ -99,38 +97,40 @@
 //
 // # Processes
 //
-// Everything is one document, replaced by compare-and-swap: any number of
-// processes may have the service open, and one that is killed leaves the old
-// document or the new one. Keys are used from memory, without a lock. A change
-// holds at once within its Service, and in other processes after
-// Options.RefreshInterval, a second. If the store tells of changes, as
-// [keyring.Watcher] has it, a change holds after a tenth of a second in those that
-// are in [Service.Run]. A key or a version that was made elsewhere is found at
-// once. While the store cannot be read, keys are used for Options.MaxStaleness
-// more, a minute; changes fail.
+// The service is one encrypted document in the store, replaced by
+// compare-and-swap. Any number of processes may open it, and a process that is
+// killed leaves the old document or the new one. Keys are used from memory. A
+// change takes effect at once in its own Service, and in other processes after
+// Options.RefreshInterval, a second by default, or within a tenth of a second in
+// [Service.Run] if the store is a [keyring.Watcher]. Keys and versions created
+// elsewhere are found at once. While the store cannot be read, keys are used for
+// Options.MaxStaleness more, a minute by default, and changes fail.
 //
-// Ten thousand keys take some 2.5 MiB and open in a few hundredths of a second.
-// Each change writes them all, in some 50 ms: this is not a service for keys that
-// come and go by the second. The bounds are [MaxDocumentSize], [MaxVersions],
-// [MaxGrants], [MaxTags], [MaxPolicy] and their like, and Options.Quota for each
-// account. A document that is full refuses changes with [ErrFull], but a part of
-// it is kept for changes that take power away: a key can always be disabled.
+// Ten thousand keys take about 2.7 MiB and open in less than a second. Each change
+// rewrites them all, in about 50 ms: do not create a key per object. The constants
+// of this package and Options.Quota, per account, bound what a service holds. A
+// full document refuses changes with [ErrFull], except that space is reserved for
+// changes that take power away: a key can always be disabled.
 //
 // # Clocks
 //
-// Keys are deleted and rotated by the wall clock of the process that finds it due.
-// A clock that goes back delays what is to come and undoes nothing: what was
-// deleted, or was seen past its deadline, stays so. A clock that is far ahead
-// deletes early what was scheduled to be deleted, and cannot be undone; so is the
-// window shorter that begins by a clock which is behind. On machines that start
-// without the time, wait for it before a service is opened.
+// Each process deletes and rotates keys by its own wall clock. A clock that goes
+// back delays the schedule; a key that was seen past its deadline stays gone. A
+// clock that is far ahead deletes early, which cannot be undone. On machines that
+// start without the time, wait for it before you open a service.
 //
-// # What to keep
+// # Recovery
 //
-// The document and the root, as package keyring says of a ring: without either,
-// everything that the keys encrypted is lost. A copy of the document from before a
-// deletion still holds the key that was deleted. Whoever can write to the store
-// can put an old document back: an open Service refuses it, with
-// [keyring.ErrRollback], and also what others made of it, if that lacks a key or a
-// version that the Service knows; one that starts cannot know.
+// Back up the document after changes, and the root separately. Without either,
+// everything that the keys encrypted is lost. A backup from before a deletion still
+// holds the deleted key.
+//
+// A store can lose its last writes, for example when a database fails over. A
+// process that knows the lost changes merges them into the store when it next
+// refreshes, and logs that. Nothing that was taken away comes back: disabled keys
+// stay disabled, revoked grants revoked, deleted keys deleted. If two processes
+// changed one key's policy apart from each other, both policies apply until an
+// administrator puts one, and the log says so. Two exceptions: a change that no
+// running process knows is lost, and a process that starts on a document from
+// before [Client.CancelKeyDeletion] deletes the key once its deadline has passed.
 package localkms

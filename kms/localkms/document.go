@@ -22,7 +22,7 @@ import (
 // binary, all integers big-endian.
 //
 //	magic       [8]byte   89 4B 4D 53 0D 0A 1A 0A, "\x89KMS\r\n\x1a\n"
-//	version     uint8     1
+//	version     uint8     2; 1 is read as well
 //	service     [16]byte  the service's id, random
 //	generation  uint64    1 in the first document, one more in each that replaces it
 //	sealed      opaque    the document key, 32 random bytes, encrypted by the root; 1 to
@@ -47,6 +47,7 @@ import (
 // a document is opened first, and not when it changes; each write has a salt and
 // so an AEAD key of its own.
 type header struct {
+	version    uint8
 	service    [16]byte
 	generation uint64
 	sealed     []byte // the document key
@@ -54,7 +55,7 @@ type header struct {
 
 const (
 	documentMagic   = "\x89KMS\r\n\x1a\n"
-	documentVersion = 1
+	documentVersion = 2
 	documentLabel   = "github.com/blobseal/blobseal/v1 localkms document\x00"
 	rootLabel       = "github.com/blobseal/blobseal/v1 localkms root\x00"
 
@@ -71,7 +72,7 @@ const MaxDocumentSize = 32 << 20
 func (h *header) marshal() []byte {
 	b := make([]byte, 0, len(documentMagic)+1+16+8+2+len(h.sealed))
 	b = append(b, documentMagic...)
-	b = append(b, documentVersion)
+	b = append(b, h.version)
 	b = append(b, h.service[:]...)
 	b = binary.BigEndian.AppendUint64(b, h.generation)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(h.sealed)))
@@ -88,8 +89,8 @@ func parseDocument(data []byte) (h header, body []byte, err error) {
 	if !found || len(rest) == 0 {
 		return h, nil, fmt.Errorf("%w: does not begin as a key service's document", keyring.ErrDamaged)
 	}
-	if rest[0] != documentVersion {
-		return h, nil, fmt.Errorf("%w: %d, this release knows %d", keyring.ErrVersion, rest[0], documentVersion)
+	if h.version = rest[0]; h.version < 1 || h.version > documentVersion {
+		return h, nil, fmt.Errorf("%w: %d, this release knows 1 to %d (install a newer release)", keyring.ErrVersion, h.version, documentVersion)
 	}
 	if len(rest) < 1+sha256.Size {
 		return h, nil, fmt.Errorf("%w: cut short", keyring.ErrDamaged)
@@ -194,7 +195,7 @@ func openDocument(ctx context.Context, root keyring.Root, data []byte, known *sn
 		return nil, fmt.Errorf("%w: %w", keyring.ErrDamaged, err)
 	}
 	defer clear(plaintext)
-	if err := d.contents.parse(plaintext, known); err != nil {
+	if err := d.contents.parseVersion(plaintext, h.version, known); err != nil {
 		return nil, fmt.Errorf("%w: %w", keyring.ErrDamaged, err)
 	}
 	return d, nil

@@ -2,8 +2,8 @@ package localkms
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/keyring"
@@ -12,7 +12,7 @@ import (
 // format is the [document.Format] of a service.
 type format struct {
 	limit int // of a document, in bytes
-	now   func() int64
+	log   *slog.Logger
 }
 
 // Open implements [document.Format].
@@ -22,7 +22,7 @@ func (f *format) Open(ctx context.Context, root document.Root, data []byte, know
 
 // State implements [document.Format].
 func (f *format) State(d *draft) (*snapshot, error) {
-	s := &snapshot{header: d.header, contents: d.contents, dek: d.dek, size: d.size, loaded: f.now()}
+	s := &snapshot{header: d.header, contents: d.contents, dek: d.dek, size: d.size}
 	return s.finish(), nil
 }
 
@@ -35,7 +35,7 @@ func (f *format) Draft(s *snapshot) (*draft, bool) {
 // Seal implements [document.Format]. Only a draft without a document key, which is
 // new or changes its root, asks the root.
 func (f *format) Seal(ctx context.Context, root document.Root, d *draft, generation uint64) ([]byte, *snapshot, error) {
-	d.generation = generation
+	d.version, d.generation = documentVersion, generation
 	if len(d.sealed) == 0 {
 		dek, err := d.newKey(ctx, root)
 		if err != nil {
@@ -57,28 +57,24 @@ func (f *format) Seal(ctx context.Context, root document.Root, d *draft, generat
 	return data, s, err
 }
 
-// Includes implements [document.Format]: no change takes a version from a key, and
-// a key is not deleted before it has been PendingDeletion for MinDeletionDays. A
-// snapshot that is older than that says nothing about deletions.
+// Includes implements [document.Format].
 func (f *format) Includes(known, next *snapshot) error {
-	if known.generation == next.generation {
-		return errors.New("two documents have this generation")
-	}
-	outdated := f.now() >= known.loaded+MinDeletionDays*day
-	for id, k := range known.keys {
-		n := next.keys[id]
-		if n == k || n == nil && (outdated || k.state == PendingDeletion) {
-			continue
-		}
-		if n == nil || !n.continues(k) {
-			return fmt.Errorf("it lacks a version of %s", k.arn)
+	return known.contents.includes(&next.contents)
+}
+
+// Merge implements [document.Format].
+func (f *format) Merge(d, other *draft) error {
+	d.contents = d.contents.merge(&other.contents)
+	d.keysCloned, d.aliasesCloned, d.historyCloned = true, true, true
+	d.changed, d.takesAway = true, true
+	for _, k := range d.keys {
+		if len(k.policies) > 1 {
+			f.log.Error("localkms: two processes changed a key's policy apart from each other, both apply until one is put",
+				slog.String("key", k.arn))
 		}
 	}
 	return nil
 }
-
-// Merge implements [document.Format].
-func (f *format) Merge(_, _ *draft) error { return errors.ErrUnsupported }
 
 // checkSize refuses a draft whose document would be too large, with [ErrFull]: by
 // the whole limit for a draft that takes power away, and otherwise by the limit

@@ -56,6 +56,15 @@ type historyStore struct {
 	failSwap bool   // the next Swap fails
 	loseSwap bool   // the next Swap happens, and fails
 	before   func() // runs before the next Swap
+	past     [][]byte
+}
+
+// goBack makes the store lose its last writes, as a failover can.
+func (s *historyStore) goBack(t *testing.T, writes int) {
+	_, version, err := s.MemStore.Load(t.Context())
+	require.NoError(t, err)
+	_, err = s.MemStore.Swap(t.Context(), version, s.past[max(0, len(s.past)-1-writes)])
+	require.NoError(t, err)
 }
 
 func (s *historyStore) Load(ctx context.Context) ([]byte, string, error) {
@@ -76,6 +85,9 @@ func (s *historyStore) Swap(ctx context.Context, version string, data []byte) (s
 		return "", errDown
 	}
 	stored, err := s.MemStore.Swap(ctx, version, data)
+	if err == nil {
+		s.past = append(s.past, slices.Clone(data))
+	}
 	if s.loseSwap {
 		s.loseSwap = false
 		return "", errDown
@@ -99,6 +111,7 @@ type modelKey struct {
 	id          string
 	state       localkms.State
 	deadline    time.Time
+	cancelled   []time.Time         // deadlines that were
 	locked      bool                // by a policy that permits the administrator alone
 	grants      map[string]struct{} // ids of grants to the guest
 	versions    int
@@ -116,15 +129,16 @@ func (k *modelKey) permitsGuest() bool { return !k.locked || len(k.grants) > 0 }
 
 // history is a history under way.
 type history struct {
-	t         *testing.T
-	rand      *rand.Rand
-	store     *historyStore
-	processes []*historyProcess
-	keys      []*modelKey
-	aliases   map[string]string // to key ids
-	latest    time.Time         // the latest time on any clock that was used
-	log       []string
-	acting    *historyProcess
+	t          *testing.T
+	rand       *rand.Rand
+	store      *historyStore
+	processes  []*historyProcess
+	keys       []*modelKey
+	aliases    map[string]string // to key ids
+	latest     time.Time         // the latest time on any clock that was used
+	failedOver bool
+	log        []string
+	acting     *historyProcess
 }
 
 const (
@@ -210,8 +224,10 @@ func (h *history) step() {
 	case n < 86:
 		h.note("restart")
 		h.open(p)
-	case n < 96:
+	case n < 94:
 		h.fault()
+	case n < 97:
+		h.failOver(p)
 	default:
 		h.verify()
 	}
@@ -242,6 +258,30 @@ func (h *history) fault() {
 	}
 }
 
+// failOver has the store lose writes. A process may write on before those that
+// know more find out. Nothing that was acknowledged is lost, since they all live.
+func (h *history) failOver(p *historyProcess) {
+	h.verify()
+	writes := 1 + h.rand.IntN(4)
+	h.note("the store loses %d writes", writes)
+	h.store.goBack(h.t, writes)
+	h.failedOver = true
+	if h.rand.IntN(2) == 0 {
+		lagging := new(historyProcess)
+		h.open(lagging)
+		h.create(lagging)
+	}
+	if h.rand.IntN(2) == 0 {
+		h.create(p)
+	}
+	for range 2 {
+		for _, p := range h.processes {
+			require.NoError(h.t, p.Refresh(h.ctx("")))
+		}
+	}
+	h.verify()
+}
+
 // change makes a random change at a process, as the administrator.
 func (h *history) change(p *historyProcess) {
 	ctx := h.ctx("admin")
@@ -264,7 +304,9 @@ func (h *history) change(p *historyProcess) {
 			k.state, k.deadline = localkms.PendingDeletion, deletion
 		})
 	case 5:
-		h.apply("cancel deletion", k, p.CancelKeyDeletion(ctx, k.id), k.state != localkms.PendingDeletion, func(k *modelKey) { k.state = localkms.Disabled })
+		h.apply("cancel deletion", k, p.CancelKeyDeletion(ctx, k.id), k.state != localkms.PendingDeletion, func(k *modelKey) {
+			k.state, k.cancelled = localkms.Disabled, append(slices.Clip(k.cancelled), k.deadline)
+		})
 	case 6:
 		if h.rand.IntN(2) == 0 {
 			h.apply("lock", k, p.PutKeyPolicy(ctx, k.id, lockedPolicy, nil), k.state == localkms.PendingDeletion, func(k *modelKey) { k.locked = true })
@@ -328,8 +370,12 @@ func (h *history) nestedChange() bool {
 	return slices.Contains(h.log[max(0, n-3):], "meanwhile:")
 }
 
+// mayBeGone reports whether a process may have deleted the key. A process that
+// opens a document from before a deletion was cancelled may, once its deadline has
+// passed: nothing tells it better.
 func (h *history) mayBeGone(k *modelKey) bool {
-	return k.state == localkms.PendingDeletion && !h.latest.Before(k.deadline)
+	due := func(deadline time.Time) bool { return !h.latest.Before(deadline) }
+	return k.state == localkms.PendingDeletion && due(k.deadline) || h.failedOver && slices.ContainsFunc(k.cancelled, due)
 }
 
 // replace puts a key's next state into the model.

@@ -31,7 +31,7 @@ func (c *Client) PutKeyPolicy(ctx context.Context, keyID, policy string, opts *P
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		next := d.edit(k, func(k *key) { k.policy = p })
+		next := d.setPolicy(k, p)
 		if opts != nil && opts.BypassLockoutCheck {
 			return nil
 		}
@@ -47,13 +47,13 @@ func (c *Client) checkLockout(ctx context.Context, k *key) error {
 	return nil
 }
 
-// KeyPolicy returns the key's policy, as it was put, or "" if it has none.
+// KeyPolicy returns the key's policy, as it was put, or "" if it has none. If the
+// store failed over while two processes changed the policy, it returns both; both
+// apply until PutKeyPolicy or DeleteKeyPolicy replaces them.
 func (c *Client) KeyPolicy(ctx context.Context, keyID string) (string, error) {
 	var text string
 	err := c.view(ctx, OpGetKeyPolicy, keyID, func(k *key) error {
-		if k.policy != nil {
-			text = k.policy.text
-		}
+		text = k.policyText()
 		return nil
 	})
 	if err != nil {
@@ -68,8 +68,8 @@ func (c *Client) DeleteKeyPolicy(ctx context.Context, keyID string) error {
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		if k.policy != nil {
-			d.edit(k, func(k *key) { k.policy = nil })
+		if len(k.policies) > 0 {
+			d.setPolicy(k, nil)
 		}
 		return nil
 	})

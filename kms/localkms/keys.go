@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/blobseal/blobseal/internal/secret"
-	"github.com/blobseal/blobseal/kms"
 )
 
 // Bounds of a key's metadata.
@@ -44,7 +43,7 @@ func (k *key) info() *Info {
 	i := &Info{
 		ID: k.id.String(), ARN: k.arn, Account: k.account, Region: k.region,
 		Description: k.description, Tags: maps.Clone(k.tags), Created: date(k.created),
-		State: k.state, Default: k.isDefault, HasPolicy: k.policy != nil,
+		State: k.state, Default: k.isDefault, HasPolicy: len(k.policies) > 0,
 		Rotation: k.rotationInfo(),
 	}
 	if k.state == PendingDeletion {
@@ -87,13 +86,13 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 			if err := c.authorizeAccount(o.ctx, o.op); err != nil {
 				return err
 			}
-			k.created, k.versions[0].created = d.now, d.now
+			k.created, k.settled, k.versions[0].created = d.now, d.now, d.now
 			if k.rotation.days != 0 {
 				k.rotation.next = nextRotation(d.now, k.rotation.days)
 			}
 			d.put(k)
 			o.concerns(k)
-			if k.policy != nil && !in.BypassLockoutCheck {
+			if len(k.policies) > 0 && !in.BypassLockoutCheck {
 				return c.checkLockout(o.ctx, k)
 			}
 			return nil
@@ -119,7 +118,7 @@ func (c *Client) newKey(in *CreateKeyInput) (*key, error) {
 		}
 	}
 	k := &key{
-		scope: c.scope, id: newKeyID(), description: in.Description, state: Enabled,
+		scope: c.scope, id: newKeyID(), description: in.Description,
 		rotation: schedule{days: uint16(in.RotationDays)},
 		versions: []material{{number: 1, origin: Created, key: secret.Random()}},
 	}
@@ -131,7 +130,7 @@ func (c *Client) newKey(in *CreateKeyInput) (*key, error) {
 		if err != nil {
 			return nil, err
 		}
-		k.policy = p
+		k.policies = []keyPolicy{{newMark(), p}}
 	}
 	return k, nil
 }
@@ -204,22 +203,27 @@ func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 // EnableKey lets a disabled key serve again. An enabled one stays as it is; one
 // that waits to be deleted is kms.ErrPendingDeletion.
 func (c *Client) EnableKey(ctx context.Context, keyID string) error {
-	return c.setState(ctx, OpEnableKey, keyID, Enabled)
+	return c.change(ctx, OpEnableKey, keyID, func(d *draft, k *key) error {
+		if err := k.notDeleting(); err != nil {
+			return err
+		}
+		if k.state == Disabled {
+			d.forget(k.disabled...)
+			d.edit(k, func(k *key) { k.disabled = nil })
+		}
+		return nil
+	})
 }
 
 // DisableKey refuses every use of the key, until it is enabled again. A disabled
 // key stays as it is; one that waits to be deleted is kms.ErrPendingDeletion.
 func (c *Client) DisableKey(ctx context.Context, keyID string) error {
-	return c.setState(ctx, OpDisableKey, keyID, Disabled)
-}
-
-func (c *Client) setState(ctx context.Context, op kms.Operation, keyID string, state State) error {
-	return c.change(ctx, op, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, OpDisableKey, keyID, func(d *draft, k *key) error {
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		if k.state != state {
-			d.edit(k, func(k *key) { k.state = state })
+		if k.state == Enabled {
+			d.edit(k, (*key).disable)
 		}
 		return nil
 	})
@@ -234,7 +238,7 @@ func (c *Client) UpdateDescription(ctx context.Context, keyID, description strin
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		d.edit(k, func(k *key) { k.description = description })
+		d.settle(k, func(k *key) { k.description = description })
 		return nil
 	})
 }
@@ -254,7 +258,7 @@ func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) 
 		if err := checkTags(all); err != nil {
 			return err
 		}
-		d.edit(k, func(k *key) { k.tags = all })
+		d.settle(k, func(k *key) { k.tags = all })
 		return nil
 	})
 }
@@ -267,7 +271,7 @@ func (c *Client) Untag(ctx context.Context, keyID string, names ...string) error
 		}
 		rest := maps.Clone(k.tags)
 		maps.DeleteFunc(rest, func(name, _ string) bool { return slices.Contains(names, name) })
-		d.edit(k, func(k *key) { k.tags = rest })
+		d.settle(k, func(k *key) { k.tags = rest })
 		return nil
 	})
 }

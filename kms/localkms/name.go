@@ -1,6 +1,7 @@
 package localkms
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -34,6 +35,8 @@ func newKeyID() keyID {
 	id[8] = id[8]&0x3f | 0x80
 	return id
 }
+
+func (id keyID) compare(other keyID) int { return bytes.Compare(id[:], other[:]) }
 
 // String returns the UUID in its usual, lower-case form.
 func (id keyID) String() string {

@@ -33,8 +33,8 @@ func (c *contents) usage(account string) (used Quota) {
 		if k.account == account {
 			used.Keys++
 			used.Grants += len(k.grants)
-			if k.policy != nil {
-				policies[k.policy.text] = true
+			for _, one := range k.policies {
+				policies[one.policy.text] = true
 			}
 		}
 	}

@@ -106,7 +106,7 @@ func (c *Client) EnableKeyRotation(ctx context.Context, keyID string, days int) 
 			return err
 		}
 		if int(k.rotation.days) != days {
-			d.edit(k, func(k *key) {
+			d.settle(k, func(k *key) {
 				k.rotation = schedule{days: uint16(days), next: nextRotation(d.now, uint16(days))}
 			})
 		}
@@ -121,7 +121,7 @@ func (c *Client) DisableKeyRotation(ctx context.Context, keyID string) error {
 			return err
 		}
 		if k.rotation.days != 0 {
-			d.edit(k, func(k *key) { k.rotation = schedule{} })
+			d.settle(k, func(k *key) { k.rotation = schedule{} })
 		}
 		return nil
 	})

@@ -1,6 +1,7 @@
 package localkms
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -114,7 +115,7 @@ func Open(ctx context.Context, store keyring.Store, root keyring.Root, opts *Opt
 		return nil, err
 	}
 	s.log = s.opts.Logger
-	s.format = &format{limit: documentLimit(store), now: s.now}
+	s.format = &format{limit: documentLimit(store), log: s.log}
 	if s.opts.Policy != "" {
 		p, err := newPolicy(s.opts.Policy)
 		if err != nil {
@@ -185,10 +186,11 @@ func (s *Service) now() int64 {
 // Refresh loads the document at once. Calls do so by themselves, see
 // Options.RefreshInterval. ctx bounds the wait.
 //
-// A document that is not a later one of the same service is refused, with
-// [keyring.ErrRollback] or [keyring.ErrOtherRing], and so is one that does not
-// open; the service then goes on with what it had, up to Options.MaxStaleness.
-// All of these are also [kms.ErrUnavailable].
+// If the document lacks changes that this process knows, Refresh merges them into
+// the store, and fails with [keyring.ErrRollback] if the store refuses. A document
+// of another service is [keyring.ErrOtherRing]. After an error the service goes on
+// with what it had, up to Options.MaxStaleness. All errors are also
+// [kms.ErrUnavailable].
 func (s *Service) Refresh(ctx context.Context) error {
 	return unavailable(ctx, s.doc.Refresh(ctx))
 }
@@ -229,6 +231,7 @@ func (s *Service) update(ctx context.Context, edit func(*draft) error, commit fu
 		d.now = s.now()
 		refused = edit(d)
 		if refused == nil && d.changed {
+			d.prune()
 			refused = s.format.checkSize(d)
 		}
 		if refused == nil {
@@ -267,6 +270,9 @@ func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
 	}
 	return err
 }
+
+// Document returns the encrypted document that this Service uses, for a backup.
+func (s *Service) Document() []byte { return bytes.Clone(s.doc.Document()) }
 
 // Generation returns the number of the document that this Service uses. It only
 // grows: by one with each change.

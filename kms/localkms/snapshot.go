@@ -19,15 +19,19 @@ type key struct {
 	id          keyID
 	description string
 	tags        map[string]string
-	created     int64 // Unix milliseconds, as all times here
-	state       State
-	deadline    int64 // when it is deleted; zero unless it is PendingDeletion
-	isDefault   bool  // made by the service, as a default key
+	created     int64      // Unix milliseconds, as all times here
+	disabled    []mark     // in ascending order, as all marks
+	deletions   []deletion // scheduled
+	isDefault   bool       // made by the service, as a default key
 	rotation    schedule
-	versions    []material // at least one; version n at index n-1
-	policy      *policy    // nil if it has none
-	grants      []*grant   // oldest first
+	settled     int64       // when description, tags or rotation were last set
+	versions    []material  // at least one; version n at index n-1
+	rivals      []material  // versions that were made apart from one of the same number
+	policies    []keyPolicy // several only after a merge
+	grants      []*grant    // oldest first
 
+	state    State // follows from the marks
+	deadline int64 // when it is deleted; zero unless it is PendingDeletion
 	arn      string
 	entity   *entity             // for policies
 	grantsTo map[string][]*grant // by grantee
@@ -45,6 +49,13 @@ type material struct {
 	created int64
 	origin  Origin
 	key     secret.Key
+}
+
+// compare orders versions by number. Of several with one number, the first is the
+// key's own, and the others are rivals.
+func (v material) compare(other material) int {
+	return cmp.Or(cmp.Compare(v.number, other.number), cmp.Compare(v.created, other.created),
+		bytes.Compare(v.key.Bytes(), other.key.Bytes()))
 }
 
 // current is the version that encrypts.
@@ -67,6 +78,13 @@ func (k *key) due() int64 {
 
 // finish sets what follows from the other fields.
 func (k *key) finish() *key {
+	k.state, k.deadline = Enabled, 0
+	if len(k.disabled) > 0 {
+		k.state = Disabled
+	}
+	for _, one := range k.deletions {
+		k.state, k.deadline = PendingDeletion, max(k.deadline, one.deadline)
+	}
 	k.arn = k.scope.arn("key/" + k.id.String())
 	k.entity = newKeyEntity(k)
 	k.grantsTo = byGrantee(k.grants)
@@ -84,8 +102,34 @@ func (a aliasName) compare(b aliasName) int {
 }
 
 type alias struct {
+	mark             mark
 	key              keyID
 	created, updated int64
+	rivals           []alias // of the same name, set apart from this one and earlier; latest first
+}
+
+// all returns the alias and its rivals, which have none.
+func (a alias) all() []alias {
+	rivals := a.rivals
+	a.rivals = nil
+	return append([]alias{a}, rivals...)
+}
+
+// newAlias is the inverse of all, in any order. ok is false if there is none.
+func newAlias(all []alias) (a alias, ok bool) {
+	if len(all) == 0 {
+		return alias{}, false
+	}
+	slices.SortFunc(all, func(a, b alias) int { return b.compare(a) })
+	a = all[0]
+	if len(all) > 1 {
+		a.rivals = all[1:]
+	}
+	return a, true
+}
+
+func (a alias) compare(b alias) int {
+	return cmp.Or(cmp.Compare(a.updated, b.updated), a.mark.compare(b.mark))
 }
 
 // contents are what the service keeps. The maps are not changed once a snapshot
@@ -93,6 +137,7 @@ type alias struct {
 type contents struct {
 	keys    map[keyID]*key
 	aliases map[aliasName]alias
+	history
 }
 
 // sortedKeys returns the keys of a scope in ascending order of their ids, or all
@@ -117,10 +162,9 @@ func (c *contents) sortedAliases() []aliasName {
 type snapshot struct {
 	header
 	contents
-	dek    secret.Key // opens the document; sealed by the root in the header
-	size   int        // of the document, in bytes
-	loaded int64      // when the document was loaded or written
-	due    int64      // when the first key is due
+	dek  secret.Key // opens the document; sealed by the root in the header
+	size int        // of the document, in bytes
+	due  int64      // when the first key is due
 
 	listing sync.Map // scope -> []*key, see list
 }
@@ -152,12 +196,6 @@ func (s *snapshot) list(of scope) []*key {
 	return keys
 }
 
-// continues reports whether k has all versions that it had as old.
-func (k *key) continues(old *key) bool {
-	return len(k.versions) >= len(old.versions) &&
-		slices.EqualFunc(k.versions[:len(old.versions)], old.versions, func(a, b material) bool { return a.key.Equal(b.key) })
-}
-
 // draft is the next document in the making. It shares with the snapshot that it
 // was made from what it did not change.
 type draft struct {
@@ -168,6 +206,7 @@ type draft struct {
 
 	now           int64
 	keysCloned    bool
+	historyCloned bool
 	aliasesCloned bool
 	changed       bool
 	touched       *key   // the key that was put last
@@ -214,13 +253,29 @@ func (d *draft) edit(k *key, change func(*key)) *key {
 	return &c
 }
 
+// settle is edit for description, tags and rotation. Of two documents that were
+// changed apart from each other, the later setting counts.
+func (d *draft) settle(k *key, change func(*key)) {
+	d.edit(k, func(k *key) {
+		change(k)
+		k.settled = max(d.now, k.settled+1)
+	})
+}
+
 func (d *draft) putAlias(name aliasName, a alias) {
 	d.cloneAliases()
+	if _, found := d.aliases[name]; found {
+		d.removeAlias(name)
+	}
+	a.mark = newMark()
 	d.aliases[name] = a
 }
 
 func (d *draft) removeAlias(name aliasName) {
 	d.cloneAliases()
+	for _, one := range d.aliases[name].all() {
+		d.forget(one.mark)
+	}
 	delete(d.aliases, name)
 }
 
@@ -228,10 +283,17 @@ func (d *draft) removeAlias(name aliasName) {
 func (d *draft) remove(k *key) {
 	d.cloneKeys()
 	delete(d.keys, k.id)
+	d.cloneHistory()
+	d.deleted[k.id] = struct{}{}
 	for name, a := range d.aliases {
-		if a.key == k.id {
-			d.cloneAliases()
-			delete(d.aliases, name)
+		rest := slices.DeleteFunc(a.all(), func(one alias) bool { return one.key == k.id })
+		if len(rest) == len(a.rivals)+1 {
+			continue
+		}
+		d.cloneAliases()
+		delete(d.aliases, name)
+		if next, ok := newAlias(rest); ok {
+			d.aliases[name] = next
 		}
 	}
 }
