@@ -28,7 +28,8 @@ func Example() {
 	key := make([]byte, 32) // a real service reads it from where it keeps secrets
 	rand.Read(key)
 
-	replica := func() (*keyring.Ring, *localkms.Client) {
+	// replica opens both. An operator creates the ring once, before the first start.
+	replica := func(openRing func(context.Context, keyring.Store, keyring.Root, *keyring.Options) (*keyring.Ring, error)) (*keyring.Ring, *localkms.Client) {
 		db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "service.db")+"?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
 		if err != nil {
 			log.Fatal(err)
@@ -41,7 +42,7 @@ func Example() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		ring, err := keyring.Create(ctx, forRing, root, nil)
+		ring, err := openRing(ctx, forRing, root, nil)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -59,8 +60,8 @@ func Example() {
 		}
 		return ring, client
 	}
-	ring, client := replica()
-	otherRing, otherClient := replica()
+	ring, client := replica(keyring.Create)
+	otherRing, otherClient := replica(keyring.Open)
 	fmt.Println("one ring:", ring.ID() == otherRing.ID())
 
 	info, err := ring.Rotate(ctx)
