@@ -18,11 +18,11 @@ import (
 	"github.com/blobseal/blobseal/internal/atomicfile"
 )
 
-// MaxFileSize is the largest document of a [FileStore] in bytes. It is more than
-// a ring may hold ([MaxDocumentSize]), for documents of other kinds.
+// MaxFileSize is the largest document of a [FileStore] in bytes. Rings are smaller
+// ([MaxDocumentSize]); the documents of package localkms may need it.
 const MaxFileSize = 64 << 20
 
-// lockRetry is how often a writer asks for the lock that another one holds.
+// lockRetry is how often a writer asks for a lock that someone else holds.
 const lockRetry = 5 * time.Millisecond
 
 // FileStore is a [Store] in one file, for any number of processes on one
@@ -43,23 +43,23 @@ const lockRetry = 5 * time.Millisecond
 // and syncs. Backups may copy the file at any time.
 type FileStore struct{ path string }
 
-// NewFileStore returns the store in the file at path. It does not touch the
-// file: that need not exist, but its directory must when the store is used. An empty
-// path is [ErrInvalid].
+// NewFileStore returns the store in the file at path. It does not touch the file, which
+// need not exist; the directory must exist when the store is used. An empty path is
+// [ErrInvalid].
 func NewFileStore(path string) (*FileStore, error) {
 	if path == "" {
 		return nil, invalid("empty path")
 	}
-	abs, err := filepath.Abs(path) // whatever the working directory becomes
+	abs, err := filepath.Abs(path) // the working directory may change
 	if err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
 	}
 	return &FileStore{path: abs}, nil
 }
 
-// Load implements [Store]. The file's absence is [ErrNotExist]; that of its
-// directory, or of what a symbolic link points to, is another error. A file
-// beyond [MaxFileSize] is [ErrDamaged], unread.
+// Load implements [Store]. A missing file is [ErrNotExist]; a missing directory, and a
+// symbolic link to nothing, are not. A file larger than [MaxFileSize] is [ErrDamaged],
+// unread.
 func (s *FileStore) Load(ctx context.Context) ([]byte, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err

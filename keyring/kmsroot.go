@@ -57,28 +57,24 @@ type kmsRoot struct {
 	opts   KMSRootOptions
 }
 
-// NewKMSRoot returns a root that is the key keyID of a key service. Each document
-// is sealed under a new data key of the service, and the data key is bound to the
-// document: a keyset of any size takes one request to seal and one to open, of
-// some hundred bytes each. The service is asked as opts.Principal, under the
-// encryption context that opts describe, and about the resource "keyring".
-// nil opts means the zero KMSRootOptions. Without a client or a key id, and with a
-// context that has the pair [KMSPurpose] already, it fails with [ErrInvalid].
+// NewKMSRoot returns a root that is the key keyID of a key service. Each document is
+// sealed under a new data key of the service: one request seals it and one opens it. The
+// service is asked as opts.Principal, with the encryption context that opts describe, about
+// the resource "keyring". Most services leave opts nil.
 //
-// Only keyID is ever asked to open a document, and never the key that the
-// document names: who can write to the store could name one of their own. So
-// keyID should be an id; an alias must go on to stand for the key that sealed
-// the document. To move to another key, or to another service, make a root of it
-// and call [Ring.ChangeRoot], before an alias is moved and before the old key is
-// disabled.
+// The root asks the service only for keyID, never for the key that a document names:
+// anyone who can write to the store could name a key of their own. Use an id rather than an
+// alias; an alias must not move away from the key that sealed the document. To change the
+// key or the service, call [Ring.ChangeRoot] before you move the alias or disable the old
+// key.
 //
-// A document of another key, context or kind of root is [ErrRoot], and one that
-// was edited behind the message's head [ErrDamaged]. Whatever else the service
-// says, that it is unavailable or that its key is disabled, denied or gone, is
-// [ErrRootUnavailable]: the document is as good as before. The service's own
-// error is wrapped beside all of these. ctx bounds the requests.
+// A document of another key, context or kind of root is [ErrRoot]; a message edited behind
+// its head is [ErrDamaged]. If the service does not answer, or its key is disabled, denied
+// or deleted, the error is [ErrRootUnavailable]. The service's error is wrapped beside all
+// of these. Without a client or a key id, and with a reserved context, the error is
+// [ErrInvalid].
 //
-// It is safe for concurrent use and keeps no data key.
+// The root is safe for concurrent use and keeps no data key.
 func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (Root, error) {
 	if client == nil {
 		return nil, invalid("no key service")

@@ -7,11 +7,11 @@ import (
 	"sync"
 )
 
-// MemStore is a [Store] in memory, for tests and examples: the ring is lost
-// with the process. The zero MemStore is empty and ready.
+// MemStore is a [Store] in memory, for tests and examples: the ring is lost with the
+// process. The zero MemStore is empty and ready to use.
 //
-// A test that wants a store which fails embeds it. In a bubble of testing/synctest
-// a ring ages, rotates and refreshes by the bubble's clock.
+// To test with a store that fails, embed MemStore and override its methods. In a bubble of
+// testing/synctest, a ring ages, rotates and refreshes by the bubble's clock.
 type MemStore struct {
 	mu    sync.Mutex
 	data  []byte

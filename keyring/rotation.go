@@ -19,14 +19,15 @@ const (
 
 // Primary returns the version that seals new data keys.
 //
-// Once it is older than the ring's period, Primary rotates in the background:
-// one attempt at a time, each of at most 30 seconds, and none for a minute after
-// one that failed, unless Run finds that the store works again. The call that begins an attempt waits for it, but at most a
-// quarter of a second and ctx, and then goes on with the old primary; others do
-// not wait. Failures go to the Logger.
+// If the primary is older than the ring's period, Primary rotates in the background. The
+// call that begins an attempt waits for it, at most a quarter of a second and not beyond
+// ctx, and then returns the old primary; other calls do not wait. One attempt runs at a
+// time, for at most 30 seconds. After a failure there is none for a minute, unless Run finds
+// that the store works again. Failures go to the Logger.
 //
-// Past HardAge the old primary is refused: calls wait for the attempt, as far
-// as ctx lets them, and fail with [ErrTooOld] and the reason.
+// Past HardAge, calls wait for the attempt as long as ctx lets them, and fail with
+// [ErrTooOld] and the reason. If the store is known to lack the primary, for example after a
+// failover, and has not been healed for 30 seconds, the error is [ErrRollback].
 func (r *Ring) Primary(ctx context.Context) (*Key, error) {
 	s := r.doc.State()
 	if r.doc.Diverged() != nil {

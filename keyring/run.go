@@ -18,12 +18,11 @@ const refreshSpread = 250 * time.Millisecond
 // from about a second. Once a refresh works again, a rotation that is due is tried
 // at once.
 //
-// It returns for no other reason than the end of ctx, and an attempt to load or to
-// rotate that is under way then goes on: a ring needs no Run to seal and to open.
+// Run returns only when ctx ends. A load or rotation that is under way then goes on.
 //
-// One Run for each Ring is enough, and any number of processes may each have
-// theirs. Without it a ring still rotates and finds new versions when it is
-// used, but learns of disabled and destroyed ones only when told to refresh.
+// Call Run once for each Ring, in every process. Without it, a ring still seals, opens,
+// rotates and finds new versions when it is used, but learns of disabled and destroyed
+// versions only from [Ring.Refresh].
 func (r *Ring) Run(ctx context.Context) error {
 	return r.doc.Run(ctx, func(ctx context.Context, recovered bool) {
 		if recovered {

@@ -10,9 +10,9 @@ type State uint8
 
 // The states of a version. The numbers are those of the document.
 const (
-	Enabled   State = 1 // opens what it sealed; seals if it is the primary
-	Disabled  State = 2 // refused, until it is enabled again
-	Destroyed State = 3 // its key bytes are gone; for ever
+	Enabled   State = 1 // opens what it sealed; the primary also seals
+	Disabled  State = 2 // refused until it is enabled again
+	Destroyed State = 3 // its key bytes are gone for ever
 )
 
 // stateNames are the text forms, by number.

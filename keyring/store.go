@@ -6,9 +6,9 @@ import "context"
 // documents up to it, and may refuse larger ones.
 const MaxDocumentSize = 1 << 20
 
-// Store keeps one opaque document under compare-and-swap. The document is
-// encrypted, but for ids, times and states. Package keyringtest tests an
-// implementation against every sentence below.
+// Store keeps one opaque document under compare-and-swap. Except for ids, times and
+// states, the document is encrypted. Most services use a store that exists; to write one,
+// test it with package keyringtest, which has a test for each sentence below.
 //
 //   - Load of a store without a document fails with [ErrNotExist]. A document
 //     that cannot be read, for whatever reason, is another error.
@@ -24,12 +24,12 @@ const MaxDocumentSize = 1 << 20
 //   - Documents are arbitrary bytes, from 1 to [MaxDocumentSize].
 //   - A store keeps no reference to what it was given, and a caller may change
 //     what it got.
-//   - ctx bounds the whole operation. After its end both fail with an error
-//     that is ctx's, and do nothing.
+//   - ctx bounds the whole operation. If ctx has ended, both methods do nothing and
+//     fail with an error that is ctx's.
 //   - All methods are safe for concurrent use.
 //
-// A Swap that fails otherwise may have happened or may not: callers find out
-// by loading.
+// A Swap that fails with any other error may have happened or not. Callers load to find
+// out.
 type Store interface {
 	// Load returns the document and its version.
 	Load(ctx context.Context) (data []byte, version string, err error)
@@ -39,9 +39,9 @@ type Store interface {
 	Swap(ctx context.Context, version string, data []byte) (newVersion string, err error)
 }
 
-// Watcher is what a [Store] may implement beside it, so that [Ring.Run] learns of
-// a change when it happens, and not at its next interval. It is a matter of
-// speed alone: a ring that hears nothing finds out by loading.
+// Watcher is what a [Store] may implement besides, so that [Ring.Run] learns of a change
+// when it happens and not after an interval. It only saves time: a ring that hears nothing
+// finds changes when it loads.
 type Watcher interface {
 	// Watch calls changed once it has begun to watch, and from then on after
 	// every Swap that succeeds, through whichever process or handle. One call may
@@ -54,9 +54,8 @@ type Watcher interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
-// Sizer is what a [Store] implements that takes documents larger than
-// [MaxDocumentSize]. Rings do not grow that large; the documents of package
-// localkms do.
+// Sizer is what a [Store] implements if it takes documents larger than [MaxDocumentSize].
+// Rings never grow that large; the documents of package localkms do.
 type Sizer interface {
 	// MaxSize returns the size of the largest document in bytes.
 	MaxSize() int

@@ -1,6 +1,5 @@
 // Package etcdstore keeps a ring, or the document of package localkms, under a
-// key of etcd, for services whose replicas share a cluster. It takes the official
-// client, configured by the service.
+// key of etcd. It takes the official client, as your service configures it.
 //
 //	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: tls})
 //	...
@@ -10,23 +9,25 @@
 //
 // The value of the key is the document. A write is a transaction on the key's
 // revision, and reads are linearizable: both need a majority of the cluster. The
-// store is a [keyring.Watcher], so that a ring's Run hears of other replicas'
-// changes at once.
+// store is a [keyring.Watcher], so a ring's Run hears of other replicas' changes at
+// once.
 //
 // etcd takes requests of up to 1.5 MiB by default. Any ring fits, and so does the
 // document of package localkms, which stays below [keyring.MaxDocumentSize] here:
 // some 6,000 keys.
 //
-// A snapshot of the cluster is a backup of the ring. One that is restored lacks the
-// versions that were made after it, and what they sealed cannot be read any more:
-// keep a copy of the document apart, after each rotation.
+// A snapshot of the cluster is a backup of the ring. After a restore, a running process
+// that knows more puts it back. Otherwise the versions made after the snapshot are lost,
+// with everything that they sealed: keep a copy of the document apart, after each
+// rotation. Restore with --bump-revision and --mark-compacted, or watches hear nothing
+// until the cluster has reached its old revision again.
 //
 // With authentication, run etcd 3.7.3 or later. Debian's 3.4.23 never lets the
 // client recover after the server has restarted or the client's token has expired:
 // every request fails until the process restarts.
 //
-// Whoever may write to the key can delete the ring or put an old document back,
-// but not read or forge its keys.
+// Anyone who can write to the key can delete the ring or put an old document back,
+// but cannot read or forge its keys.
 package etcdstore
 
 import (
