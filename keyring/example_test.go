@@ -322,7 +322,7 @@ func ExampleOptions() {
 	ring, err := keyring.Create(ctx, store, root, &keyring.Options{Period: 30 * 24 * time.Hour})
 	fmt.Println(ring.Period(), err)
 	// Output:
-	// <nil> keyring: root key is 31 bytes, want 32
+	// <nil> keyring: root key has 31 bytes, want 32
 	// keyring: ring does not exist
 	// 720h0m0s <nil>
 }

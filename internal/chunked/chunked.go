@@ -2,15 +2,15 @@
 // c2sp.org/chunked-encryption@v1: messages of up to 4 PiB, encrypted and
 // decrypted as a stream or at random, in bounded memory.
 //
-// A message is a head (salt and key commitment, [HeadSize] bytes) and a body
-// (chunks). The two are handled apart, since blobseal stores the head inside an
-// envelope. [New] and [Open] turn a key, a context and a head into a [Cipher];
-// the streams and random-access readers of a Cipher then turn plaintext into a
-// body and back. [Seal] and [OpenMessage] do whole short messages.
+// A message has a head (salt and key commitment, [HeadSize] bytes) and a body
+// (chunks). The API separates them, since blobseal stores the head in an
+// envelope. [New] and [Open] turn a key, a context and a head into a [Cipher],
+// whose streams and random-access readers turn plaintext into a body and back.
+// [Seal] and [OpenMessage] handle short messages as a whole.
 //
-// No byte of a chunk is released before its tag has passed, and a stream ends
-// with [io.EOF] only after its last chunk has. The package knows nothing of
-// envelopes, modes or key rings.
+// A reader releases no byte of a chunk before the chunk's tag verifies, and
+// returns [io.EOF] only after the last chunk verified. The package knows
+// nothing about envelopes, modes and key rings.
 package chunked
 
 import (
@@ -38,39 +38,39 @@ const (
 // MaxChunks is the largest number of chunks of one message.
 const MaxChunks = 1 << 38
 
-// Errors of this package. Package sse exports them under the same names to its
-// users, and so they carry its prefix.
+// Errors of this package. They carry the prefix of package sse, which exports
+// them under the same names.
 var (
-	// ErrKey: the commitment does not match. The key or the context is another,
-	// or the head was changed.
+	// ErrKey: the commitment does not match. The key or the context is wrong, or
+	// the head was edited.
 	ErrKey = errors.New("sse: wrong key, object or context, or edited envelope")
 
 	// ErrCorrupt: a chunk is not authentic.
 	ErrCorrupt = errors.New("sse: object is corrupt")
 
-	// ErrTooLarge: a size or an offset is beyond what the format can hold.
+	// ErrTooLarge: a size or an offset exceeds the format.
 	ErrTooLarge = errors.New("sse: too large")
 
-	// ErrInvalid: an argument that is wrong in itself.
+	// ErrInvalid: an argument is wrong, whatever the message.
 	ErrInvalid = errors.New("sse: invalid argument")
 )
 
-// info is the fixed start of HKDF-Expand's info field.
+// info begins the info field of HKDF-Expand.
 const info = "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
 
 // Cipher encrypts or decrypts the chunks of one message. It is immutable and
-// safe for concurrent use. Whoever encrypts with it must give each chunk index
-// to one plaintext only.
+// safe for concurrent use. To encrypt, use one stream of it: two would use nonces
+// twice.
 type Cipher struct {
 	aead cipher.AEAD
 	base [nonceSize]byte
 }
 
-// New starts a message under key (KeySize bytes) and context: it draws a salt
-// and returns the message's cipher and its head.
+// New begins a message under key ([KeySize] bytes) and context. It draws a salt
+// and returns the message's cipher and head.
 func New(key, context []byte) (*Cipher, [HeadSize]byte, error) {
 	var head [HeadSize]byte
-	rand.Read(head[:SaltSize]) // never fails: it ends the program instead
+	rand.Read(head[:SaltSize]) // crashes the program rather than fail
 	c, commitment, err := derive(key, head[:SaltSize], context)
 	if err != nil {
 		return nil, head, err
@@ -79,11 +79,11 @@ func New(key, context []byte) (*Cipher, [HeadSize]byte, error) {
 	return c, head, nil
 }
 
-// Open returns the cipher of the message that head begins. It fails with
-// [ErrKey] unless head's commitment is that of key and context.
+// Open returns the cipher of a message with this head. It fails with [ErrKey]
+// unless head commits to key and context.
 func Open(key, context, head []byte) (*Cipher, error) {
 	if len(head) != HeadSize {
-		return nil, fmt.Errorf("%w: head is %d bytes, want %d", ErrInvalid, len(head), HeadSize)
+		return nil, fmt.Errorf("%w: head has %d bytes, want %d", ErrInvalid, len(head), HeadSize)
 	}
 	c, commitment, err := derive(key, head[:SaltSize], context)
 	if err != nil {
@@ -98,7 +98,7 @@ func Open(key, context, head []byte) (*Cipher, error) {
 // derive is the specification's key derivation.
 func derive(key, salt, context []byte) (c *Cipher, commitment []byte, err error) {
 	if len(key) != KeySize {
-		return nil, nil, fmt.Errorf("%w: key is %d bytes, want %d", ErrInvalid, len(key), KeySize)
+		return nil, nil, fmt.Errorf("%w: key has %d bytes, want %d", ErrInvalid, len(key), KeySize)
 	}
 	okm := expand(key, salt, context)
 	c, err = newRaw(okm[:KeySize], okm[KeySize:KeySize+nonceSize])
@@ -121,22 +121,23 @@ func newRaw(aeadKey, baseNonce []byte) (*Cipher, error) {
 	return c, nil
 }
 
-// nonce sets n to the nonce of chunk i: the base nonce XOR i, in its last bytes.
+// nonce sets n to the nonce of chunk i: the base nonce, with i XORed into its
+// last bytes.
 func (c *Cipher) nonce(n *[nonceSize]byte, i uint64) {
 	*n = c.base
 	last := n[nonceSize-8:]
 	binary.BigEndian.PutUint64(last, binary.BigEndian.Uint64(last)^i)
 }
 
-// sealChunk appends the encryption of chunk i to dst. n is scratch space that
-// the caller keeps on the heap, so that no chunk allocates.
+// sealChunk appends the sealed chunk i to dst. n is scratch space on the caller's
+// heap, so that chunks do not allocate.
 func (c *Cipher) sealChunk(dst, plaintext []byte, i uint64, n *[nonceSize]byte) []byte {
 	c.nonce(n, i)
 	return c.aead.Seal(dst, n[:], plaintext, nil)
 }
 
-// openChunk appends the plaintext of chunk i to dst. On failure the part of
-// dst that it would have filled is zero.
+// openChunk appends the plaintext of chunk i to dst. If it fails, it clears the
+// part of dst that it would have filled.
 func (c *Cipher) openChunk(dst, sealed []byte, i uint64, n *[nonceSize]byte) ([]byte, error) {
 	c.nonce(n, i)
 	plaintext, err := c.aead.Open(dst, n[:], sealed, nil)
@@ -146,7 +147,7 @@ func (c *Cipher) openChunk(dst, sealed []byte, i uint64, n *[nonceSize]byte) ([]
 	return plaintext, nil
 }
 
-// Seal encrypts a whole message under key and context: a head and a body.
+// Seal encrypts plaintext under key and context. It returns head and body.
 func Seal(key, context, plaintext []byte) ([]byte, error) {
 	bodySize, err := CiphertextSize(int64(len(plaintext)))
 	if err != nil {
@@ -169,8 +170,8 @@ func Seal(key, context, plaintext []byte) ([]byte, error) {
 	}
 }
 
-// OpenMessage decrypts what [Seal] returned. Its errors are [ErrKey],
-// [ErrCorrupt] and [ErrTruncated].
+// OpenMessage decrypts what [Seal] returned. It fails with [ErrKey],
+// [ErrCorrupt] or [ErrTruncated].
 func OpenMessage(key, context, message []byte) ([]byte, error) {
 	if len(message) < HeadSize {
 		return nil, ErrTruncated

@@ -2,7 +2,7 @@ package chunked
 
 import "io"
 
-// Raw is the specification's raw mode, which only the vectors use.
+// Raw is the specification's raw mode. Only its vectors use it.
 func Raw(aeadKey, baseNonce []byte) (*Cipher, error) { return newRaw(aeadKey, baseNonce) }
 
 // The streams below begin at chunk first and run on procs goroutines.
@@ -35,7 +35,7 @@ func (c *Cipher) Nonce(i uint64) (n [12]byte) {
 
 const BatchChunks = batchChunks
 
-// Expand is the derivation's HKDF-Expand, and Info what its info begins with.
+// Expand and Info are the derivation's HKDF-Expand and the beginning of its info.
 func Expand(key, salt, context []byte) []byte { return expand(key, salt, context) }
 
 const Info = info

@@ -5,12 +5,12 @@ import (
 	"sync"
 )
 
-// A call that moves many chunks moves them in batches. Measured on two cores:
-// smaller batches drown in wake-ups, larger or more ones leave the cache, and
-// larger ones also leave the second core idle at the ends of a call.
+// A call that moves many chunks moves them in batches. On two cores, smaller
+// batches cost too many wake-ups; larger ones, and more of them, leave the cache;
+// larger ones also leave a core idle at both ends of a call.
 const (
 	batchChunks = 16
-	batchDepth  = 4 // batches under way at once in one call
+	batchDepth  = 4 // batches of one call in progress
 )
 
 // batch is a run of chunks on its way through a pipeline.
@@ -61,9 +61,9 @@ func (b *batch) recycle() {
 	batches.Put(b)
 }
 
-// pipeline runs batches through op on up to GOMAXPROCS cores, the calling
-// goroutine among them, and emits them in order. fetch and emit run on the
-// calling goroutine alone. Its workers end before run returns or panics.
+// pipeline runs op on batches, on up to GOMAXPROCS goroutines, one of which is
+// the caller's, and emits the batches in order. Only the caller's goroutine runs
+// fetch and emit. All workers end before run returns or panics.
 type pipeline struct {
 	// fetch prepares a batch. An empty one is dropped. fetch returns false, or
 	// an error, if no batch follows this one.
@@ -76,9 +76,9 @@ type pipeline struct {
 	procs int
 }
 
-// run moves batches until fetch has no more or something fails, and returns the
-// first failure in stream order: an error of fetch comes after all batches that
-// were fetched before it.
+// run moves batches until fetch has no more or something fails. It returns the
+// first failure in the order of the stream: an error of fetch comes after the
+// batches fetched before it.
 func (p *pipeline) run() error {
 	r := running{pipeline: p, procs: p.procs}
 	if r.procs == 0 {
@@ -92,8 +92,8 @@ func (p *pipeline) run() error {
 type running struct {
 	*pipeline
 	procs   int
-	pending []*batch    // submitted and not yet emitted, oldest first
-	work    chan *batch // submitted and not yet taken
+	pending []*batch    // submitted but not emitted, oldest first
+	work    chan *batch // submitted but not taken by a worker
 	done    [batchDepth]chan struct{}
 	turn    int // index in done for the next batch; its previous user is emitted
 	workers int
@@ -110,7 +110,7 @@ func (r *running) loop() error {
 			switch {
 			case len(b.in) == 0 && len(b.out) == 0:
 				b.recycle()
-			case alone || r.procs == 1: // nothing to overlap with
+			case alone || r.procs == 1: // no other batch to overlap with
 				r.op(b)
 				if err := r.finish(b); err != nil {
 					return err
@@ -156,10 +156,10 @@ func (r *running) submit(b *batch) {
 	b.done = r.done[r.turn]
 	r.turn = (r.turn + 1) % batchDepth
 	r.pending = append(r.pending, b)
-	r.work <- b // never blocks: pending is no longer than its capacity
+	r.work <- b // never blocks: pending has at most batchDepth batches
 }
 
-// next emits the oldest batch. While it is not done, the caller works too.
+// next emits the oldest batch. Until that is done, the caller works too.
 func (r *running) next() error {
 	oldest := r.pending[0]
 	for done := false; !done; {
@@ -218,7 +218,7 @@ func (c *Cipher) sealBatch(b *batch) {
 	}
 }
 
-// openBatch decrypts chunks, the last of which may be shorter than the others.
+// openBatch decrypts chunks, of which the last may be shorter.
 func (c *Cipher) openBatch(b *batch) {
 	for i, in := b.first, b.in; len(in) > 0; i++ {
 		n := min(len(in), SealedChunkSize)

@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// ReaderAt decrypts at random. See [Cipher.ReaderAt].
+// ReaderAt gives random access to plaintext. See [Cipher.ReaderAt].
 type ReaderAt struct {
 	c     *Cipher
 	src   io.ReaderAt
@@ -16,9 +16,9 @@ type ReaderAt struct {
 }
 
 // ReaderAt returns random access to the plaintext of a body of the given size.
-// It reads the last chunk to authenticate that size: a body that was cut or
-// extended is refused here, with [ErrTruncated] or a [*ChunkError]. The result
-// is safe for concurrent use if src is.
+// It reads the last chunk to authenticate that size, and refuses a body that was
+// cut or extended with [ErrTruncated] or a [*ChunkError]. The result is safe for
+// concurrent use if src is.
 func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*ReaderAt, error) {
 	plain, err := PlaintextSize(size)
 	if err != nil {
@@ -38,11 +38,11 @@ func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*ReaderAt, error) {
 	return r, nil
 }
 
-// Size returns the plaintext's size, which is authentic.
+// Size returns the authentic size of the plaintext.
 func (r *ReaderAt) Size() int64 { return r.size }
 
-// ReadAt implements [io.ReaderAt]. It reads only the chunks that hold p, and a
-// large p on several cores.
+// ReadAt implements [io.ReaderAt]. It reads only the chunks that hold p, and
+// decrypts a large p on several cores.
 func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 	if off < 0 {
 		return 0, fmt.Errorf("%w: negative offset %d", ErrInvalid, off)
@@ -71,7 +71,7 @@ func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 			return false, err
 		}
 		chunk, chunks = chunk+n, chunks-n
-		// A batch that fills its part of p exactly is opened in place.
+		// Open a batch in place if it fills its part of p exactly.
 		if opens := int(n) * ChunkSize; skip == 0 && len(free) >= opens {
 			b.out, free = free[:0:opens], free[opens:]
 		} else {
@@ -84,14 +84,14 @@ func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 	run.emit = func(b *batch) error {
 		out := b.out[min(lead, len(b.out)):]
 		lead = 0
-		if len(out) > 0 && &out[0] != &p[total] { // else it was opened in place
+		if len(out) > 0 && &out[0] != &p[total] { // not opened in place
 			out = out[:copy(p[total:], out)]
 		}
 		total += len(out)
 		return nil
 	}
 	if err := run.run(); err != nil {
-		clear(p[total:]) // authentic, but behind a chunk that is not
+		clear(p[total:]) // behind a chunk that is not authentic
 		return total, err
 	}
 	return total, end
@@ -105,11 +105,11 @@ func (r *ReaderAt) load(b *batch, chunk, n int64) error {
 	sealed := b.input()[:min(n*SealedChunkSize, r.body-at)]
 	m, err := r.src.ReadAt(sealed, at)
 	switch {
-	case m == len(sealed): // with io.EOF or without
+	case m == len(sealed): // err may be io.EOF
 		b.in, b.out, b.first, b.doubt = sealed, b.output(), uint64(chunk), false
 		return nil
 	case err == nil || errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: it ends before its size of %d bytes", ErrTruncated, r.body)
+		return fmt.Errorf("%w: body ends before its size of %d bytes", ErrTruncated, r.body)
 	}
 	return err
 }

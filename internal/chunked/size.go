@@ -2,37 +2,37 @@ package chunked
 
 import "fmt"
 
-// MaxPlaintextSize is the largest plaintext of one message: 4 PiB less a byte,
-// since the last of the MaxChunks chunks is shorter than a whole one.
+// MaxPlaintextSize is the size of the largest plaintext: a byte less than 4 PiB,
+// since the last of [MaxChunks] chunks is never a whole one.
 const MaxPlaintextSize = MaxChunks*ChunkSize - 1
 
-// maxBodySize is the size of the body of MaxPlaintextSize bytes.
+// maxBodySize is the body size of MaxPlaintextSize bytes.
 const maxBodySize = MaxPlaintextSize + MaxChunks*TagSize
 
-// CiphertextSize returns the size of the body of a plaintext of the given size.
-// It fails with [ErrTooLarge] beyond [MaxPlaintextSize].
+// CiphertextSize returns the body size of a plaintext of the given size. It fails
+// with [ErrTooLarge] above [MaxPlaintextSize].
 func CiphertextSize(plain int64) (int64, error) {
 	if plain < 0 {
 		return 0, fmt.Errorf("%w: negative size %d", ErrInvalid, plain)
 	}
 	if plain > MaxPlaintextSize {
-		return 0, fmt.Errorf("%w: plaintext of %d bytes, at most %d", ErrTooLarge, plain, int64(MaxPlaintextSize))
+		return 0, fmt.Errorf("%w: plaintext has %d bytes, at most %d fit", ErrTooLarge, plain, int64(MaxPlaintextSize))
 	}
 	return plain + TagSize*(plain/ChunkSize+1), nil
 }
 
-// PlaintextSize is the inverse of [CiphertextSize]. A size that no body has is
-// [ErrTruncated], or [ErrTooLarge] beyond the largest.
+// PlaintextSize is the inverse of [CiphertextSize]. If no body has that size, the
+// error is [ErrTruncated], or [ErrTooLarge] above the largest body.
 func PlaintextSize(body int64) (int64, error) {
 	if body < 0 {
 		return 0, fmt.Errorf("%w: negative size %d", ErrInvalid, body)
 	}
 	if body > maxBodySize {
-		return 0, fmt.Errorf("%w: body of %d bytes, at most %d", ErrTooLarge, body, int64(maxBodySize))
+		return 0, fmt.Errorf("%w: body has %d bytes, at most %d fit", ErrTooLarge, body, int64(maxBodySize))
 	}
 	whole, last := body/SealedChunkSize, body%SealedChunkSize
 	if last < TagSize {
-		return 0, fmt.Errorf("%w: no body is %d bytes long", ErrTruncated, body)
+		return 0, fmt.Errorf("%w: no body has %d bytes", ErrTruncated, body)
 	}
 	return whole*ChunkSize + last - TagSize, nil
 }
@@ -49,7 +49,7 @@ func CiphertextRange(off, n int64) (bodyOff, bodyLen int64, err error) {
 		return 0, 0, fmt.Errorf("%w: negative offset %d", ErrInvalid, off)
 	}
 	if off > MaxPlaintextSize {
-		return 0, 0, fmt.Errorf("%w: offset %d, at most %d", ErrTooLarge, off, int64(MaxPlaintextSize))
+		return 0, 0, fmt.Errorf("%w: offset is %d, at most %d", ErrTooLarge, off, int64(MaxPlaintextSize))
 	}
 	first := off / ChunkSize
 	switch {

@@ -1,4 +1,4 @@
-// Package secret holds key bytes in a value that does not print them.
+// Package secret holds keys in a type that does not print them.
 package secret
 
 import (
@@ -13,23 +13,23 @@ import (
 // KeySize is the length in bytes of every key in this module.
 const KeySize = 32
 
-// redacted is what every way of printing a key shows.
+// redacted is what a printed key shows.
 const redacted = "[redacted]"
 
-// Key is a 256-bit key. It is immutable and safe for concurrent use. Every verb
-// of fmt, slog and the encoding packages shows a placeholder instead of its
-// bytes. The bytes sit behind a closure, so that a printer that walks unexported
-// fields by reflection (where fmt can call no method) finds a code pointer.
+// Key is a 256-bit key. It is immutable and safe for concurrent use. fmt, slog and
+// the encoding packages print a placeholder instead of its bytes. The bytes are
+// behind a closure: a printer that walks unexported fields by reflection, where
+// fmt calls no methods, finds a code pointer.
 //
-// The zero Key holds no key; its Bytes panics, since reaching for it is a bug.
+// The zero Key holds no key, and its Bytes panics.
 type Key struct {
 	open func() *[KeySize]byte
 }
 
-// New returns a key that holds a copy of b, which must be KeySize bytes long.
+// New returns a key with a copy of b, which must have [KeySize] bytes.
 func New(b []byte) (Key, error) {
 	if len(b) != KeySize {
-		return Key{}, fmt.Errorf("key is %d bytes, want %d", len(b), KeySize)
+		return Key{}, fmt.Errorf("key has %d bytes, want %d", len(b), KeySize)
 	}
 	p := new([KeySize]byte)
 	copy(p[:], b)
@@ -48,11 +48,11 @@ func Brought(b []byte) (Key, error) {
 // Random returns a key from the operating system's random source.
 func Random() Key {
 	p := new([KeySize]byte)
-	rand.Read(p[:]) // never fails: it ends the program instead
+	rand.Read(p[:]) // crashes the program rather than fail
 	return Key{open: func() *[KeySize]byte { return p }}
 }
 
-// Bytes returns the key's own bytes. The caller must not change or keep them.
+// Bytes returns the bytes of the key. The caller must not change or keep them.
 func (k Key) Bytes() []byte { return k.open()[:] }
 
 // IsZero reports whether k holds no key.
@@ -66,8 +66,8 @@ func (k Key) Equal(other Key) bool {
 // Format implements [fmt.Formatter] for every verb.
 func (Key) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
 
-// LogValue implements [slog.LogValuer].
+// LogValue implements [slog.LogValuer] with the placeholder.
 func (Key) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText implements [encoding.TextMarshaler], and so covers JSON and XML.
+// MarshalText implements [encoding.TextMarshaler], for JSON and XML.
 func (Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }
