@@ -71,6 +71,6 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(key)
-	// Output: data key under "photos-key"
+	fmt.Println("data key under", key.KeyID)
+	// Output: data key under photos-key
 }
