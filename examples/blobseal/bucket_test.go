@@ -446,7 +446,7 @@ func TestBucketRetireOfAnEmptyBucket(t *testing.T) {
 	ok(t, args("ring", "rotate", ring)...)
 	require.NoError(t, os.Mkdir("fotos", 0o755))
 	retire := args("bucket", "retire", "--bucket", "file://./fotos", ring, old)
-	blobseal(retire...).fails(t, 1, "file://./fotos: no object is in it: is it the bucket that you mean?")
+	blobseal(retire...).fails(t, 1, "file://./fotos: has no objects: is it the right bucket?")
 	require.Equal(t, "enabled", ringKeys(t).Versions[0].State.String())
 	ok(t, args(retire, "--allow-empty")...)
 	require.Equal(t, "disabled", ringKeys(t).Versions[0].State.String())

@@ -10,9 +10,9 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// tracked reads a source until ctx ends, names the source in its errors, and
-// shows progress on a terminal once that takes a while.
-type tracked struct {
+// Source is a source of bytes that ends with a command's context, names itself in
+// errors, and shows its progress on a terminal if that takes a while.
+type Source struct {
 	ctx   context.Context
 	name  string
 	src   io.Reader
@@ -21,10 +21,10 @@ type tracked struct {
 	delay *DelayedWriter
 }
 
-// Track wraps src, of total bytes or -1 if that is not known. The caller calls
-// done when it is through.
-func (c *Console) Track(ctx context.Context, name string, src io.Reader, total int64) *tracked {
-	t := &tracked{ctx: ctx, name: name, src: src}
+// Track returns src as a [Source]. It has total bytes, or -1 if that is not known. The
+// caller calls Done.
+func (c *Console) Track(ctx context.Context, name string, src io.Reader, total int64) *Source {
+	t := &Source{ctx: ctx, name: name, src: src}
 	if c.IsTerminal(c.Stderr) {
 		t.delay = &DelayedWriter{Dst: c.Stderr, Until: time.Now().Add(c.Patience)}
 		t.bar = progressbar.NewOptions64(total,
@@ -41,7 +41,7 @@ func (c *Console) Track(ctx context.Context, name string, src io.Reader, total i
 	return t
 }
 
-func (t *tracked) Read(p []byte) (int, error) {
+func (t *Source) Read(p []byte) (int, error) {
 	if err := t.ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -56,8 +56,8 @@ func (t *tracked) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Done takes the progress bar away.
-func (t *tracked) Done() {
+// Done removes the progress bar.
+func (t *Source) Done() {
 	if t.bar == nil {
 		return
 	}
@@ -68,7 +68,7 @@ func (t *tracked) Done() {
 	t.bar = nil
 }
 
-// DelayedWriter drops what is written before its time.
+// DelayedWriter drops what is written before a time.
 type DelayedWriter struct {
 	Dst   io.Writer
 	Until time.Time

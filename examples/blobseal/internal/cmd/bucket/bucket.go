@@ -69,58 +69,19 @@ type bucket struct {
 }
 
 // open opens the bucket with its keys, of which the first seals. Without keys, only
-// what needs none can be done. The caller closes it.
+// operations that need none work. The caller closes the bucket.
 func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.Keys) (*bucket, error) {
-	u, err := url.Parse(f.Bucket)
-	if err != nil || u.Scheme == "" {
-		return nil, message.Usagef("--bucket %q: want a URL: file:///DIR, s3://NAME or mem://", f.Bucket)
+	b, store, name, err := f.parse()
+	if err != nil {
+		return nil, err
 	}
-	store := *u
-	b := &bucket{shown: message.Printable(u.Scheme + "://" + u.Host + u.Path), pageSize: 1000, keys: map[sse.Mode]*keys.Keys{}}
-	name := f.Name
-	switch u.Scheme {
-	case "file":
-		if u.Host != "" && u.Host != "." && u.Host != "localhost" {
-			return nil, message.Usagef("--bucket %q: the directory begins with a third slash, file:///DIR, or with a dot, file://./DIR", f.Bucket)
-		}
-		b.pageSize = 100_000 // each page walks the directory
-		dir := filepath.FromSlash(u.Path)
-		if u.Host == "." {
-			dir = "." + dir
-		}
-		if b.dir, err = filepath.Abs(dir); err != nil {
-			return nil, message.About(b.shown, err)
-		}
-		if real, err := filepath.EvalSymlinks(b.dir); err == nil { // package fileblob lists nothing behind a link
-			b.dir = real
-		}
-		store.Host, store.Path, store.RawPath = "", path.Join("/", filepath.ToSlash(b.dir)), ""
-		if last := path.Base(u.Path); name == "" && last != "/" && last != "." && last != ".." {
-			name = last
-		}
-	case "s3":
-		opts.IfUnchanged = ifMatch
-		if name == "" {
-			name = u.Host
-		}
-	case "mem":
-		if name == "" {
-			name = "mem"
-		}
-	default:
-		return nil, message.Usagef("--bucket: %s:// is unknown; want file://, s3:// or mem://", u.Scheme)
-	}
-	if name == "" {
-		return nil, message.Usagef("--bucket %q has no name in it: give --name", f.Bucket)
-	}
-	query := u.Query()
-	b.place = fmt.Sprintf("%s://%s%s?%s", u.Scheme, store.Host, store.Path, url.Values{"endpoint": query["endpoint"], "prefix": query["prefix"]}.Encode())
 	inner, err := gcblob.OpenBucket(ctx, store.String())
 	if err != nil {
 		return nil, b.aboutOpening(err)
 	}
 	if b.s3 = silenceSDK(inner); b.s3 != nil {
-		b.s3Name, b.s3Prefix = u.Host, query.Get("prefix")
+		b.s3Name, b.s3Prefix = store.Host, store.Query().Get("prefix")
+		opts.IfUnchanged = ifMatch
 	}
 	var cipher sse.Cipher = noKey{}
 	opts.Policy.AllowCustomerKeys = true // the operator brings it
@@ -141,6 +102,63 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 		return nil, message.About(b.shown, err)
 	}
 	return b, nil
+}
+
+// parse returns the bucket of the flags, not open yet, the URL to open it by, and the
+// name that objects are bound to.
+func (f bucketFlags) parse() (b *bucket, store *url.URL, name string, err error) {
+	u, err := url.Parse(f.Bucket)
+	if err != nil || u.Scheme == "" {
+		return nil, nil, "", message.Usagef("--bucket %q: want a URL: file:///DIR, s3://NAME or mem://", f.Bucket)
+	}
+	b = &bucket{shown: message.Printable(u.Scheme + "://" + u.Host + u.Path), pageSize: 1000, keys: map[sse.Mode]*keys.Keys{}}
+	store = u
+	switch u.Scheme {
+	case "file":
+		store, name, err = b.parseDirectory(u)
+		if err != nil {
+			return nil, nil, "", err
+		}
+	case "s3":
+		name = u.Host
+	case "mem":
+		name = "mem"
+	default:
+		return nil, nil, "", message.Usagef("--bucket: %s:// is unknown; want file://, s3:// or mem://", u.Scheme)
+	}
+	if f.Name != "" {
+		name = f.Name
+	}
+	if name == "" {
+		return nil, nil, "", message.Usagef("--bucket %q has no name in it: give --name", f.Bucket)
+	}
+	query := u.Query()
+	b.place = fmt.Sprintf("%s://%s%s?%s", u.Scheme, store.Host, store.Path, url.Values{"endpoint": query["endpoint"], "prefix": query["prefix"]}.Encode())
+	return b, store, name, nil
+}
+
+// parseDirectory is parse for the URL of a directory.
+func (b *bucket) parseDirectory(u *url.URL) (store *url.URL, name string, err error) {
+	if u.Host != "" && u.Host != "." && u.Host != "localhost" {
+		return nil, "", message.Usagef("--bucket %q: the directory begins with a third slash, file:///DIR, or with a dot, file://./DIR", u)
+	}
+	b.pageSize = 100_000 // each page walks the directory
+	dir := filepath.FromSlash(u.Path)
+	if u.Host == "." {
+		dir = "." + dir
+	}
+	if b.dir, err = filepath.Abs(dir); err != nil {
+		return nil, "", message.About(b.shown, err)
+	}
+	if real, err := filepath.EvalSymlinks(b.dir); err == nil { // package fileblob lists nothing behind a link
+		b.dir = real
+	}
+	copied := *u
+	copied.Host, copied.Path, copied.RawPath = "", path.Join("/", filepath.ToSlash(b.dir)), ""
+	if last := path.Base(u.Path); last != "/" && last != "." && last != ".." {
+		name = last
+	}
+	return &copied, name, nil
 }
 
 // openWhole is open for a command on all objects. It fails if a listing would leave

@@ -65,30 +65,16 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := keys.Destroyable(ring, id); err != nil {
 		return message.Ring(cmd.Ring, err)
 	}
+	buckets, err := cmd.openBuckets(ctx)
+	defer closeBuckets(buckets)
+	if err != nil {
+		return err
+	}
 	var all []*blob.Bucket
 	var shown []string
-	var last *bucket
-	for _, url := range cmd.Bucket {
-		if strings.HasPrefix(url, "mem:") {
-			return message.Usagef("--bucket %s: it is always empty, which proves nothing", url)
-		}
-		b, err := bucketFlags{Bucket: url}.openWhole(ctx, blob.Options{})
-		if err != nil {
-			return err
-		}
-		defer b.Close()
-		if !cmd.AllowEmpty {
-			some, _, err := b.Inner().ListPage(ctx, gcblob.FirstPageToken, 1, nil)
-			if err != nil {
-				return b.about(err)
-			}
-			if len(some) == 0 {
-				return message.Problemf(nil, b.shown, "no object is in it: is it the bucket that you mean? --allow-empty goes on")
-			}
-		}
-		all, shown, last = append(all, b.Bucket), append(shown, b.shown), b
+	for _, b := range buckets {
+		all, shown = append(all, b.Bucket), append(shown, b.shown)
 	}
-	last.shown = strings.Join(shown, ", ") // an error of an inventory does not say whose it is
 	if cmd.Destroy && !cmd.Yes {
 		question := fmt.Sprintf("Destroy version %s of %s, if nothing in %s needs it?\nNobody can open what else it sealed.\n"+
 			"Type yes to destroy it: ", id, message.Printable(cmd.Ring), message.Printable(strings.Join(shown, ", ")))
@@ -101,27 +87,63 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 		opts.Quarantine = jobs.NoQuarantine
 	}
 	info, err := jobs.Retire(ctx, ring, id, opts, all...)
-	var used *jobs.InUseError
-	inUse := errors.As(err, &used)
-	if err == nil || inUse || errors.Is(err, jobs.ErrQuarantine) {
+	used, _ := errors.AsType[*jobs.InUseError](err)
+	if err == nil || used != nil || errors.Is(err, jobs.ErrQuarantine) {
 		if err := cmd.show(c, info, used); err != nil {
 			return err
 		}
 	}
+	return cmd.about(info, strings.Join(shown, ", "), used, err)
+}
+
+// about returns an error of retiring a version as a [message.Problem].
+func (cmd retireCmd) about(info keyring.Version, buckets string, used *jobs.InUseError, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case inUse && info.State == keyring.Disabled:
-		return message.Problemf(err, cmd.Ring, "version %s is needed, by %s: it was disabled before this command, or could not be enabled again", id, neededBy(used))
-	case inUse:
-		return message.Problemf(err, cmd.Ring, "version %s stays as it is: %s", id, neededBy(used))
+	case used != nil && info.State == keyring.Disabled:
+		return message.Problemf(err, cmd.Ring, "version %s is needed, by %s: it was disabled before this command, or could not be enabled again", info.ID, neededBy(used))
+	case used != nil:
+		return message.Problemf(err, cmd.Ring, "version %s stays as it is: %s", info.ID, neededBy(used))
 	case errors.Is(err, jobs.ErrQuarantine):
 		return message.Problemf(err, cmd.Ring, "version %s is not destroyed yet: it was disabled at %s (repeat the command after %s)",
-			id, info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
+			info.ID, info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
 	case message.IsKeys(err):
 		return message.Ring(cmd.Ring, err)
 	}
-	return last.about(err)
+	return message.Bucket(buckets, err) // an inventory's error does not say of which bucket it is
+}
+
+// openBuckets opens the buckets, which must have objects unless AllowEmpty is set. The
+// caller closes them, also after an error.
+func (cmd retireCmd) openBuckets(ctx context.Context) (all []*bucket, err error) {
+	for _, url := range cmd.Bucket {
+		if strings.HasPrefix(url, "mem:") {
+			return all, message.Usagef("--bucket %s: it is always empty, which proves nothing", url)
+		}
+		b, err := bucketFlags{Bucket: url}.openWhole(ctx, blob.Options{})
+		if err != nil {
+			return all, err
+		}
+		all = append(all, b)
+		if cmd.AllowEmpty {
+			continue
+		}
+		some, _, err := b.Inner().ListPage(ctx, gcblob.FirstPageToken, 1, nil)
+		switch {
+		case err != nil:
+			return all, b.about(err)
+		case len(some) == 0:
+			return all, message.Problemf(nil, b.shown, "has no objects: is it the right bucket? (--allow-empty accepts it)")
+		}
+	}
+	return all, nil
+}
+
+func closeBuckets(all []*bucket) {
+	for _, b := range all {
+		b.Close()
+	}
 }
 
 // neededBy counts what stands against retiring a key.

@@ -11,6 +11,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
+// Decrypt is the command that decrypts a file.
 type Decrypt struct {
 	keys.Flags
 	objectFlags
@@ -55,36 +56,43 @@ func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return err
 	}
-	var plain io.Reader
-	src := c.Track(ctx, o.Name, o.body, o.Size)
-	defer func() { src.Done() }()
-	switch {
-	case !o.Regular():
-		plain = d.Reader(src)
-	default:
-		size, err := o.prove(d) // before a byte is written
-		if err != nil {
-			return err
-		}
-		if part == nil {
-			plain = d.Reader(src)
-			break
-		}
-		off, n, err := part.Within(size)
-		if err != nil {
-			return message.Problemf(err, o.Name, "%s", err)
-		}
-		bodyOff, bodyLen, err := sse.CiphertextRange(off, n)
-		if err != nil {
-			return aboutObject(o, k, err)
-		}
-		bodyLen = min(bodyLen, o.Size-bodyOff)
-		src = c.Track(ctx, o.Name, io.NewSectionReader(o.bodyAt(), bodyOff, bodyLen), bodyLen)
-		plain = d.RangeReader(src, off, n)
+	src, plain, err := o.plaintext(ctx, c, d, part)
+	if err != nil {
+		return aboutObject(o, k, err)
 	}
+	defer src.Done()
 	if _, err := io.Copy(out, plain); err != nil {
 		return aboutObject(o, k, err)
 	}
 	src.Done()
 	return out.Commit()
+}
+
+// plaintext returns the reader of the plaintext, or of a part of it, and the source
+// below, whose progress shows. The end of a regular file is proved before a byte is
+// released.
+func (o *Object) plaintext(ctx context.Context, c *console.Console, d *sse.Decryption, part *file.Range) (*console.Source, io.Reader, error) {
+	if !o.Regular() {
+		src := c.Track(ctx, o.Name, o.body, o.Size)
+		return src, d.Reader(src), nil
+	}
+	size, err := o.prove(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	if part == nil {
+		src := c.Track(ctx, o.Name, o.body, o.Size)
+		return src, d.Reader(src), nil
+	}
+	off, n, err := part.Within(size)
+	if err != nil {
+		return nil, nil, message.Problemf(err, o.Name, "%s", err)
+	}
+	bodyOff, bodyLen, err := sse.CiphertextRange(off, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	bodyLen = min(bodyLen, o.Size-bodyOff)
+	src := c.Track(ctx, o.Name, io.NewSectionReader(o.bodyAt(), bodyOff, bodyLen), bodyLen)
+	return src, d.RangeReader(src, off, n), nil
 }

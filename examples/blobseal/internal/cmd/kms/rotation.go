@@ -1,0 +1,70 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+// rotationCmd are the commands on the schedule of a key's rotation.
+type rotationCmd struct {
+	Enable  rotationEnableCmd  `cmd:"" help:"Rotate a key every N days."`
+	Disable rotationDisableCmd `cmd:"" help:"Rotate a key only on demand."`
+	List    rotationListCmd    `cmd:"" help:"List the versions of a key."`
+}
+
+type rotationEnableCmd struct {
+	serviceFlags
+	serviceKeyArg
+	Days int `default:"365" placeholder:"N" help:"Period in days, 90 to 2560; by default 365."`
+}
+
+func (cmd rotationEnableCmd) Run(ctx context.Context, c *console.Console) error {
+	if err := console.CheckDays("--days", max(cmd.Days, 1), localkms.MinRotationDays, localkms.MaxRotationDays); err != nil {
+		return err
+	}
+	return cmd.change(ctx, c, localkms.OpEnableKeyRotation, cmd.Key, func(ctx context.Context, s *keys.Service) error {
+		return s.EnableKeyRotation(ctx, cmd.Key, cmd.Days)
+	}, fmt.Sprintf("is rotated every %d days", cmd.Days))
+}
+
+type rotationDisableCmd struct {
+	serviceFlags
+	serviceKeyArg
+}
+
+func (cmd rotationDisableCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.change(ctx, c, localkms.OpDisableKeyRotation, cmd.Key, func(ctx context.Context, s *keys.Service) error {
+		return s.DisableKeyRotation(ctx, cmd.Key)
+	}, "is rotated on demand alone")
+}
+
+type rotationListCmd struct {
+	serviceFlags
+	serviceKeyArg
+	JSON bool `name:"json" help:"Write JSON."`
+}
+
+func (cmd rotationListCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
+		versions, err := s.ListKeyRotations(ctx, cmd.Key)
+		if err != nil {
+			return s.About(localkms.OpListKeyRotations, cmd.Key, err)
+		}
+		if cmd.JSON {
+			return c.WriteJSON(map[string]any{"versions": versions})
+		}
+		return c.Table(func(w *tabwriter.Writer) {
+			fmt.Fprintln(w, "VERSION\tCREATED\tHOW")
+			how := map[localkms.Origin]string{localkms.Created: "with the key", localkms.ScheduledRotation: "by schedule", localkms.OnDemandRotation: "on demand"}
+			for _, v := range versions {
+				fmt.Fprintf(w, "%d\t%s\t%s\n", v.Number, v.Created.Format(time.RFC3339), how[v.Origin])
+			}
+		})
+	})
+}
