@@ -19,11 +19,26 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// A service opens its ring when it starts, and lets Run rotate it.
+// A service opens its ring when it starts, and has Run keep it up to date. The ring was
+// made once, by Create or by the command blobseal ring create.
 func ExampleOpen() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	store, root := provision(ctx)
 
+	ring, err := keyring.Open(ctx, store, root, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	go ring.Run(ctx)
+
+	fmt.Println(len(ring.Versions()), "version, rotated every", ring.Period())
+	// Output: 1 version, rotated every 2160h0m0s
+}
+
+// Whoever sets a service up makes its ring, once: a store that has one is refused.
+func ExampleCreate() {
+	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "ring")
 	if err != nil {
 		log.Fatal(err)
@@ -44,14 +59,12 @@ func ExampleOpen() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ring, err := keyring.Create(ctx, store, root, nil)
-	if err != nil {
+	if _, err := keyring.Create(ctx, store, root, nil); err != nil {
 		log.Fatal(err)
 	}
-	go ring.Run(ctx)
-
-	fmt.Println(len(ring.Versions()), "version, rotated every", ring.Period())
-	// Output: 1 version, rotated every 2160h0m0s
+	_, err = keyring.Create(ctx, store, root, nil)
+	fmt.Println(errors.Is(err, keyring.ErrExist))
+	// Output: true
 }
 
 // Primary seals a data key, and Key finds the version that opens it.
@@ -328,15 +341,25 @@ func ExampleOptions() {
 }
 
 func exampleRing(ctx context.Context) *keyring.Ring {
+	store, root := provision(ctx)
+	ring, err := keyring.Open(ctx, store, root, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return ring
+}
+
+// provision makes a ring in memory, for the examples.
+func provision(ctx context.Context) (keyring.Store, keyring.Root) {
 	key := make([]byte, 32)
 	rand.Read(key)
 	root, err := keyring.NewKeyRoot(key)
 	if err != nil {
 		log.Fatal(err)
 	}
-	ring, err := keyring.Create(ctx, keyring.NewMemStore(), root, nil)
-	if err != nil {
+	store := keyring.NewMemStore()
+	if _, err := keyring.Create(ctx, store, root, nil); err != nil {
 		log.Fatal(err)
 	}
-	return ring
+	return store, root
 }
