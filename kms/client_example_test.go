@@ -12,28 +12,28 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// vault is a key service of one's own, here with its keys in memory; a real one
-// would call something. Package kmstest proves such a client, sentence by sentence.
+// vault is a client of your own. A real one calls a service; this one has its keys in
+// memory. Test yours with package kmstest.
 type vault struct {
-	keys map[string]cipher.AEAD // not changed once it is in use
+	keys map[string]cipher.AEAD
 }
 
 var _ kms.Client = (*vault)(nil)
 
-func (v *vault) use(ctx context.Context, keyID string) (cipher.AEAD, error) {
+func (v *vault) key(ctx context.Context, op kms.Operation, keyID string) (cipher.AEAD, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, kms.CallError(ctx, op, keyID, nil, err)
 	}
 	key, ok := v.keys[keyID]
 	if !ok {
-		return nil, fmt.Errorf("%w: %q", kms.ErrNotFound, keyID)
+		return nil, kms.CallError(ctx, op, keyID, nil, kms.ErrNotFound)
 	}
 	kms.ReportFrom(ctx).KeyID = keyID // for the audit trail
 	return key, nil
 }
 
 func (v *vault) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	key, err := v.use(ctx, keyID)
+	key, err := v.key(ctx, kms.OpGenerateDataKey, keyID)
 	if err != nil {
 		return nil, err
 	}
@@ -44,18 +44,18 @@ func (v *vault) GenerateDataKey(ctx context.Context, keyID string, ec kms.Contex
 }
 
 func (v *vault) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	key, err := v.use(ctx, keyID)
+	key, err := v.key(ctx, kms.OpDecrypt, keyID)
 	if err != nil {
 		return nil, err
 	}
 	plaintext, err := key.Open(nil, nil, ciphertext, ec.AssociatedData())
 	if err != nil {
-		return nil, kms.ErrCiphertext
+		return nil, kms.CallError(ctx, kms.OpDecrypt, keyID, nil, kms.ErrCiphertext)
 	}
 	return plaintext, nil
 }
 
-// A client of a key service that this module does not have.
+// Write a client for a key service that blobseal does not support.
 func ExampleClient() {
 	key := make([]byte, 32)
 	rand.Read(key)
@@ -78,11 +78,11 @@ func ExampleClient() {
 	_, err = client.Decrypt(ctx, dk.KeyID, dk.Ciphertext, ec)
 	fmt.Println("the same context:", err)
 	_, err = client.Decrypt(ctx, dk.KeyID, dk.Ciphertext, kms.Context{"team": "red"})
-	fmt.Println("another:", errors.Is(err, kms.ErrCiphertext))
+	fmt.Println("another context:", errors.Is(err, kms.ErrCiphertext))
 	_, err = client.Decrypt(ctx, "videos-key", dk.Ciphertext, ec)
 	fmt.Println("no such key:", errors.Is(err, kms.ErrNotFound))
 	// Output:
 	// the same context: <nil>
-	// another: true
+	// another context: true
 	// no such key: true
 }

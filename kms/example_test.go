@@ -13,15 +13,15 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// A service says in each request's ctx who asks, out of its own authentication. A
-// request without one asks as nobody: key policies should not let nobody in.
+// Put the authenticated user into the ctx of each request. A request without a user
+// has the zero Principal, which key policies should deny.
 func ExampleWithPrincipal() {
-	service := kmstest.NewFake("photos-key")             // stands for a real one
-	service.Deny(kms.Principal{})                        // nobody
-	service.Deny(kms.Principal{ID: "bob", Type: "User"}) // and bob
+	service := kmstest.NewFake("photos-key") // stands in for a real key service
+	service.Deny(kms.Principal{})            // requests without a user
+	service.Deny(kms.Principal{ID: "bob", Type: "User"})
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
-		if user, _, ok := r.BasicAuth(); ok { // and if the password is right
+		if user, _, ok := r.BasicAuth(); ok { // and the password is right
 			ctx = kms.WithPrincipal(ctx, kms.Principal{ID: user, Type: "User"})
 		}
 		_, err := service.GenerateDataKey(ctx, "photos-key", nil) // as sse.KMS does
@@ -45,13 +45,13 @@ func ExampleWithPrincipal() {
 	// "": 403
 }
 
-// One call to the key service for many objects of a bucket, and a key that is
-// disabled at once.
+// A cache makes one call for many objects of a bucket. Disabling the key still takes
+// effect at once.
 func ExampleNewCache() {
-	service := kmstest.NewFake("photos-key") // stands for a real one
+	service := kmstest.NewFake("photos-key") // stands in for a real key service
 	cache := kms.NewCache(kmstest.Authorizing{Fake: service}, &kms.CacheOptions{
 		MaxAge:     time.Minute,
-		StaleReads: time.Hour, // reads go on while the service is down
+		StaleReads: time.Hour, // reads continue while the key service is down
 	})
 	defer cache.Close()
 

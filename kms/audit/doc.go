@@ -14,8 +14,14 @@
 // first. [Read] returns the records. [NewSlogSink] writes to a log instead, which
 // detects nothing.
 //
-// The hashes have no key, so whoever can write the files can also rewrite all
-// hashes. Keep an [Anchor] where they cannot reach it.
+// The hashes have no key, so an attacker who can write the files can recompute all
+// hashes after an edit. Two measures detect that:
+//
+//   - Give the sink a [Signer], and [Verify] the verifier key. The trail then
+//     contains signed checkpoints, which the attacker cannot forge. Keep the signer
+//     key out of the attacker's reach, for example with [SealSigner].
+//   - Keep an [Anchor], such as [FileSink.Last], on another machine. An anchor also
+//     detects that the end of the trail was cut off, which a signature cannot.
 //
 // # Compatibility
 //

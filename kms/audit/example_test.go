@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log"
@@ -10,13 +11,16 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// Every use leaves a record, also those that a cache answers and those that are
-// refused.
+// Every use leaves a record, including those that a cache answers and those that
+// are refused.
 func ExampleNewClient() {
 	dir, err := os.MkdirTemp("", "audit")
 	if err != nil {
@@ -29,7 +33,7 @@ func ExampleNewClient() {
 		log.Fatal(err)
 	}
 
-	service := kmstest.NewFake("photos-key") // stands for a real one
+	service := kmstest.NewFake("photos-key") // stands in for a real key service
 	writer, reader := kms.Principal{ID: "writer"}, kms.Principal{ID: "reader"}
 	service.Deny(writer, kms.OpDecrypt)
 	client := audit.NewClient(kms.NewCache(service, nil), sink)
@@ -69,7 +73,7 @@ func ExampleNewClient() {
 	// 4 reader Decrypt photos/cat.jpg: success, cached: false
 }
 
-// An edited line is found, and named.
+// Verify names the first line that was edited.
 func ExampleVerify() {
 	dir, err := os.MkdirTemp("", "audit")
 	if err != nil {
@@ -88,7 +92,7 @@ func ExampleVerify() {
 			log.Fatal(err)
 		}
 	}
-	anchor := sink.Last() // to keep where the file's writer cannot reach it
+	anchor := sink.Last() // keep it on another machine
 	if err := sink.Close(); err != nil {
 		log.Fatal(err)
 	}
@@ -108,10 +112,10 @@ func ExampleVerify() {
 	// entry 2 is edited: audit.jsonl, line 2
 }
 
-// Records in the service's own log.
+// Write records to the log of your service.
 func ExampleNewSlogSink() {
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
-		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { // for an output that stays the same
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { // omit what changes with each run
 			switch a.Key {
 			case "time", "eventTime", "eventID", "requestID":
 				return slog.Attr{}
@@ -126,4 +130,62 @@ func ExampleNewSlogSink() {
 	}
 	// Output:
 	// level=INFO msg="kms audit" userIdentity.id=alice userIdentity.type=User eventName=GenerateDataKey requestedKeyId=key keyId=arn:kmstest:kms:test:111122223333:key/key keyMaterialId=1 encryptionContext.blobseal:object=photos/cat.jpg resource=photos/cat.jpg outcome=success cached=false
+}
+
+// Sign checkpoints, so that an attacker who can write the files cannot rewrite the
+// trail unnoticed.
+func ExampleNewSigner() {
+	dir, err := os.MkdirTemp("", "audit")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "audit.jsonl")
+
+	// Once: seal the signer key under a root, and publish the verifier key.
+	signerKey, verifierKey, err := note.GenerateKey(rand.Reader, "photos.example.com/audit")
+	if err != nil {
+		log.Fatal(err)
+	}
+	rootKey := make([]byte, 32)
+	rand.Read(rootKey)
+	root, err := keyring.NewKeyRoot(rootKey) // in practice, the root of your ring
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	sealed, err := audit.SealSigner(ctx, signerKey, root)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	// In the service:
+	signer, err := audit.OpenSigner(ctx, sealed, root)
+	if err != nil {
+		log.Fatal(err)
+	}
+	sink, err := audit.OpenFileSink(path, &audit.FileSinkOptions{Signer: signer})
+	if err != nil {
+		log.Fatal(err)
+	}
+	client := audit.NewClient(kmstest.NewFake("key"), sink)
+	if _, err := client.GenerateDataKey(ctx, "key", nil); err != nil {
+		log.Fatal(err)
+	}
+	if err := sink.Close(); err != nil {
+		log.Fatal(err)
+	}
+
+	// Anyone with the verifier key:
+	verifier, err := note.NewVerifier(verifierKey)
+	if err != nil {
+		log.Fatal(err)
+	}
+	found, err := audit.Verify(path, &audit.VerifyOptions{Verifier: verifier})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d record; entries up to %d of %d are signed\n", found.Records, found.Signed.Seq, found.Last.Seq)
+	// Output:
+	// 1 record; entries up to 2 of 3 are signed
 }

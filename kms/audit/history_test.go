@@ -54,9 +54,8 @@ const (
 
 // expected is a record of the model.
 type expected struct {
-	name    string
-	unsure  bool // Write did not return nil, so it may be in the trail or not
-	unknown bool // it was acknowledged, but someone removed it since
+	name   string
+	unsure bool // Write failed, so the record may be in the trail or not
 }
 
 // history is a trail and its model.
@@ -389,8 +388,8 @@ func (h *history) edit() {
 	h.change(name, bytes.Join(edited, nil), what)
 }
 
-// rehashedEdit changes a record and computes all later hashes again, which the
-// anchor shows.
+// rehashedEdit changes a record and recomputes all later hashes. The anchor shows
+// it, and the next checkpoint does.
 func (h *history) rehashedEdit() {
 	if len(h.records) == 0 || h.last == nil {
 		return
@@ -398,6 +397,7 @@ func (h *history) rehashedEdit() {
 	victim := h.records[h.rand.IntN(len(h.records))].name
 	before := make(map[string][]byte)
 	prev, found := strings.Repeat("0", 64), false
+	var seq, signed uint64 // of the victim, and of the last checkpoint
 	for _, name := range h.files() {
 		content, err := os.ReadFile(name)
 		if err != nil {
@@ -411,6 +411,10 @@ func (h *history) rehashedEdit() {
 			line = bytes.Replace(line, []byte(`"prev":"`+entry.Prev), []byte(`"prev":"`+prev), 1)
 			if entry.Record != nil && entry.Record.Principal.ID == victim && entry.Seq <= h.last.Seq {
 				line, found = bytes.Replace(line, []byte(`"id":"user`), []byte(`"id":"USER`), 1), true
+				seq = entry.Seq
+			}
+			if entry.Note != nil && entry.Note.Type == audit.NoteCheckpoint {
+				signed = entry.Seq
 			}
 			line = rehash(line)
 			entry, _, err = audit.ParseLine(bytes.TrimSuffix(line, []byte("\n")))
@@ -422,6 +426,10 @@ func (h *history) rehashedEdit() {
 	}
 	if found {
 		require.ErrorAs(h, h.verify(), new(*audit.ChainError), "edit of %q", victim)
+	}
+	if found && seq < signed { // found without the anchor, too
+		_, err := audit.Verify(h.path, &audit.VerifyOptions{Verifier: h.verifier})
+		require.ErrorAs(h, err, new(*audit.ChainError), "edit of %q, entry %d, signed in entry %d", victim, seq, signed)
 	}
 	for name, content := range before {
 		require.NoError(h, os.WriteFile(name, content, 0o600))

@@ -12,8 +12,7 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// notes is a service under test: it keeps notes, each encrypted under a data key
-// of its own.
+// notes is the service under test. It encrypts each note under its own data key.
 type notes struct {
 	client kms.Client
 	stored map[string]note
@@ -63,8 +62,8 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// How a service that uses a key service tests itself: what it asks, and what it
-// does when it is refused, or when nobody answers.
+// A service tests what it asks of a key service, and what it does when the key
+// service refuses or is down.
 func ExampleFake() {
 	ctx := context.Background()
 	fake := kmstest.NewFake("key-1")
@@ -80,15 +79,15 @@ func ExampleFake() {
 
 	err := service.put(ctx, "alice", "diary", "dear diary")
 	text, readErr := service.get(ctx, "alice", "diary")
-	check("what is put is got", err == nil && readErr == nil && text == "dear diary")
+	check("a note can be read", err == nil && readErr == nil && text == "dear diary")
 
 	asked := fake.Calls()
-	check("one call for each, with the note's name and the user's",
+	check("each call names the note and the user",
 		len(asked) == 2 && asked[0].Context["note"] == "diary" && asked[1].Principal.ID == "alice")
 
 	fake.Deny(kms.Principal{ID: "bob", Type: "User"}, kms.OpDecrypt)
 	_, err = service.get(ctx, "bob", "diary")
-	check("who may not decrypt does not read", errors.Is(err, kms.ErrDenied))
+	check("a denied user cannot read", errors.Is(err, kms.ErrDenied))
 
 	fake.Fail(kms.ErrUnavailable, 1, kms.OpGenerateDataKey)
 	err = service.put(ctx, "alice", "lost", "?")
@@ -99,17 +98,17 @@ func ExampleFake() {
 	hurried, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
 	_, err = service.get(hurried, "alice", "diary")
-	check("a slow key service does not hold up the user", errors.Is(err, context.DeadlineExceeded))
+	check("a slow key service does not delay the user", errors.Is(err, context.DeadlineExceeded))
 	fake.Recover()
 
 	fake.AnswerPlaintext(func([]byte) []byte { return []byte("garbage") })
 	_, err = service.get(ctx, "alice", "diary")
 	check("garbage is an error", err != nil)
 	// Output:
-	// ok: what is put is got
-	// ok: one call for each, with the note's name and the user's
-	// ok: who may not decrypt does not read
+	// ok: a note can be read
+	// ok: each call names the note and the user
+	// ok: a denied user cannot read
 	// ok: nothing is stored while the key service is down
-	// ok: a slow key service does not hold up the user
+	// ok: a slow key service does not delay the user
 	// ok: garbage is an error
 }

@@ -3,7 +3,6 @@ package kmstest
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,7 +39,7 @@ type Fake struct {
 
 type fakeKey struct {
 	key   secret.Key
-	state error // nil: enabled
+	state error // nil if enabled
 }
 
 type denial struct {
@@ -50,18 +49,18 @@ type denial struct {
 
 type fault struct {
 	err error
-	n   int // negative: no end
+	n   int // negative means always
 	ops []kms.Operation
 }
 
-// Call is what a [Fake] was asked, and what it said.
+// Call is a call of a [Fake] and its error.
 type Call struct {
 	Operation kms.Operation
-	KeyID     string // as it was asked for
+	KeyID     string // as the caller named the key
 	Principal kms.Principal
 	Context   kms.Context
 	Resource  string
-	Err       error // nil in what a hook sees
+	Err       error // nil in hooks
 }
 
 var (
@@ -137,12 +136,11 @@ func (f *Fake) setState(name string, state error) {
 	k.state = state
 }
 
-// Deny makes ops of p fail with [kms.ErrDenied]; no ops means every one. p is
-// compared whole: with a Type, if the service under test sets one. The zero
-// Principal denies whoever comes without one.
+// Deny makes operations by p fail with [kms.ErrDenied]: all of them if ops is
+// empty. p must match ID and Type. The zero Principal denies calls without one.
 func (f *Fake) Deny(p kms.Principal, ops ...kms.Operation) { f.setDenied(p, ops, true) }
 
-// Allow takes back what [Fake.Deny] did.
+// Allow undoes [Fake.Deny].
 func (f *Fake) Allow(p kms.Principal, ops ...kms.Operation) { f.setDenied(p, ops, false) }
 
 func (f *Fake) setDenied(p kms.Principal, ops []kms.Operation, denied bool) {
@@ -156,42 +154,40 @@ func (f *Fake) setDenied(p kms.Principal, ops []kms.Operation, denied bool) {
 	}
 }
 
-// Fail makes the next n calls of ops fail with err, all calls from now on if n
-// is negative; no ops means every one. A call meets the faults in the order in
-// which they were set. Use one of package kms, such as [kms.ErrUnavailable], or
-// an error that wraps it.
+// Fail makes the next n calls of ops fail with err: all later calls if n is
+// negative, calls of all operations if ops is empty. Faults apply in the order in
+// which they were set. err should be of a kind such as [kms.ErrUnavailable].
 func (f *Fake) Fail(err error, n int, ops ...kms.Operation) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.faults = append(f.faults, &fault{err, n, ops})
 }
 
-// Recover ends all faults: those of Fail, Hook, AnswerKey, AnswerPlaintext and
-// SetLatency. States of keys and denials stay.
+// Recover ends all faults: Fail, Hook, AnswerKey, AnswerPlaintext and SetLatency.
+// It does not change keys or permissions.
 func (f *Fake) Recover() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.faults, f.hook, f.onKey, f.onPlain, f.latency = nil, nil, nil, nil, 0
 }
 
-// Hook has h called, without locks, before each call is answered, also by
-// [Authorizing]; its error is the call's. A hook that blocks makes a service
-// that hangs: it sees the call's ctx.
+// Hook calls h, without locks, before it answers a call, also one of [Authorizing].
+// The call returns h's error. To make the service hang, let h wait for its ctx.
 func (f *Fake) Hook(h func(ctx context.Context, c Call) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hook = h
 }
 
-// AnswerKey has each data key replaced before it is returned: by one of another
-// key, say, or by none.
+// AnswerKey replaces each data key before it is returned, for example by nil or by
+// another key's.
 func (f *Fake) AnswerKey(answer func(*kms.DataKey) *kms.DataKey) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.onKey = answer
 }
 
-// AnswerPlaintext has each result of Decrypt replaced before it is returned.
+// AnswerPlaintext replaces each result of Decrypt before it is returned.
 func (f *Fake) AnswerPlaintext(answer func([]byte) []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -205,16 +201,15 @@ func (f *Fake) SetLatency(d time.Duration) {
 	f.latency = d
 }
 
-// Calls returns the calls so far, in the order of their ends, without those of
-// [Authorizing.Authorize].
+// Calls returns the calls so far, in the order in which they ended, without those
+// of [Authorizing.Authorize].
 func (f *Fake) Calls() []Call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.calls)
 }
 
-// Count returns the number of calls so far of these operations; of all if none
-// is given.
+// Count returns the number of calls so far: of all operations if ops is empty.
 func (f *Fake) Count(ops ...kms.Operation) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -227,7 +222,7 @@ func (f *Fake) Count(ops ...kms.Operation) int {
 	return n
 }
 
-// Forget forgets the calls so far.
+// Forget clears the list of calls.
 func (f *Fake) Forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -245,7 +240,7 @@ func (f *Fake) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context
 		return nil, err
 	}
 	plaintext := secret.Random()
-	ciphertext, err := chunked.Seal(k.Bytes(), frame(ec), plaintext.Bytes())
+	ciphertext, err := chunked.Seal(k.Bytes(), ec.AssociatedData(), plaintext.Bytes())
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +266,7 @@ func (f *Fake) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec 
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err = chunked.OpenMessage(k.Bytes(), frame(ec), ciphertext)
+	plaintext, err = chunked.OpenMessage(k.Bytes(), ec.AssociatedData(), ciphertext)
 	if err != nil {
 		return nil, kms.ErrCiphertext
 	}
@@ -295,7 +290,7 @@ func (f *Fake) SameKey(name, id string) (same, known bool) {
 	return name != "" && ARN(name) == ARN(id), true
 }
 
-// use is what both operations begin with.
+// use begins both operations.
 func (f *Fake) use(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) (string, secret.Key, error) {
 	f.mu.Lock()
 	hook, latency := f.hook, f.latency
@@ -335,7 +330,7 @@ func (f *Fake) use(ctx context.Context, op kms.Operation, keyID string, ec kms.C
 	return f.authorize(ctx, op, keyID)
 }
 
-// authorize resolves keyID and says whether the principal of ctx may use it now.
+// authorize returns the key that keyID names if the principal of ctx may use it now.
 func (f *Fake) authorize(ctx context.Context, op kms.Operation, keyID string) (string, secret.Key, error) {
 	id := f.resolve(keyID)
 	k := f.keys[id]
@@ -364,14 +359,14 @@ func (f *Fake) record(ctx context.Context, op kms.Operation, keyID string, ec km
 	f.calls = append(f.calls, c)
 }
 
-// Authorizing is a [Fake] that is a [kms.Authorizer] too, as the embedded key
-// service is: a cache in front of it asks before it answers.
+// Authorizing is a [Fake] that is also a [kms.Authorizer], like the embedded key
+// service. A cache in front of it asks before it answers.
 type Authorizing struct{ *Fake }
 
 var _ kms.Authorizer = Authorizing{}
 
-// Authorize implements [kms.Authorizer] with the states of keys, the denials and
-// the hook; faults and latency are those of operations.
+// Authorize implements [kms.Authorizer]. It applies states of keys, denials and the
+// hook, but no faults and no latency.
 func (a Authorizing) Authorize(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) (err error) {
 	defer func() { err = keyError(op, keyID, err) }()
 	if err := ctx.Err(); err != nil {
@@ -397,18 +392,6 @@ func keyError(op kms.Operation, keyID string, err error) error {
 		return nil
 	}
 	return &kms.KeyError{Op: op, KeyID: keyID, Err: err}
-}
-
-// frame is the one encoding of a context that the fake binds.
-func frame(ec kms.Context) []byte {
-	b := []byte("blobseal kmstest fake\x00")
-	for _, k := range ec.Keys() {
-		for _, s := range []string{k, ec[k]} {
-			b = binary.BigEndian.AppendUint64(b, uint64(len(s)))
-			b = append(b, s...)
-		}
-	}
-	return b
 }
 
 // NewDataKey returns a data key that the key did not make, for [Fake.AnswerKey].
