@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 
@@ -28,10 +29,11 @@ type URLSigner interface {
 
 // Options are for [NewBucket]. The zero value is right for most.
 type Options struct {
-	// EnvelopeSize is what every object's envelope is padded to, in bytes; 0
-	// means [DefaultEnvelopeSize]. It should stay the same for a bucket's life:
-	// objects with another size are read, at the price of one more request, but
-	// are listed with a wrong size unless LookWhenListing is set.
+	// EnvelopeSize is the size, in bytes, to which every object's envelope is
+	// padded; 0 means [DefaultEnvelopeSize]. Choose a larger one if objects have
+	// a long encryption context. Objects with envelopes of another size are read,
+	// with one more request. With any size but the default, lists report the size
+	// -1 unless LookWhenListing is set.
 	EnvelopeSize int
 
 	// Decrypters open objects of modes, or with keys, that the bucket's cipher is
@@ -47,6 +49,14 @@ type Options struct {
 	// pass off an object of his own, which is why it is not the default.
 	AllowPlain bool
 
+	// WritePlain writes new objects unencrypted, and reads both kinds. It is for
+	// the first step of a migration, in which every process learns to read
+	// encrypted objects before any process writes one; see MIGRATING.md. It needs
+	// AllowPlain. NewBucket and each such write log a warning. A request that
+	// brings a key or a context is encrypted nevertheless, and so is the copy of
+	// an encrypted object.
+	WritePlain bool
+
 	// LookWhenListing reads the envelope's first bytes of every object that is
 	// listed, to know its size. It is implied by AllowPlain.
 	LookWhenListing bool
@@ -58,13 +68,33 @@ type Options struct {
 	// Signer makes signed URLs. Without it SignedURL is unimplemented.
 	Signer URLSigner
 
-	// IfUnchanged, if set, adds to a write the store's own condition that the
-	// object is still the one with these attributes, such as If-Match with its
-	// ETag. It is called as the BeforeWrite hook of writes that replace an object
-	// by itself, as rewraps do, and gets the inner bucket's types from as. Without
-	// it, only writers that use the same Bucket are safe from being overwritten by
-	// what was there before.
+	// IfUnchanged, if set, adds the store's own condition, such as If-Match, to
+	// writes that replace the object with these attributes, as rewraps do. It is
+	// called as the BeforeWrite hook of such a write. [IfMatch] makes one. Without
+	// it, a job can undo what another process writes between the job's last look
+	// at an object and its own write, except in a fileblob bucket that no driver
+	// wraps: there the processes that use this package take turns.
 	IfUnchanged func(as func(any) bool, attrs *gcblob.Attributes) error
+}
+
+// IfMatch returns an [Options].IfUnchanged for a store whose uploads take an entity
+// tag. set puts the tag into the upload, whose type is that of the store's driver. For
+// S3:
+//
+//	opts.IfUnchanged = blob.IfMatch(func(in *transfermanager.UploadObjectInput, etag string) {
+//		in.IfMatch = &etag
+//	})
+//
+// A write fails if the store's uploads have another type.
+func IfMatch[Upload any](set func(upload *Upload, etag string)) func(as func(any) bool, attrs *gcblob.Attributes) error {
+	return func(as func(any) bool, attrs *gcblob.Attributes) error {
+		var upload *Upload
+		if !as(&upload) {
+			return fmt.Errorf("%w: IfMatch: the store's uploads are no %T", sse.ErrInvalid, upload)
+		}
+		set(upload, attrs.ETag)
+		return nil
+	}
 }
 
 // Bucket is a bucket that encrypts. The embedded bucket is what a service uses,
@@ -102,6 +132,12 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	var nested *Bucket
 	if inner.As(&nested) { // which refuses our metadata
 		return nil, fmt.Errorf("%w: inner bucket %q encrypts already", sse.ErrInvalid, nested.Name())
+	}
+	if opts != nil && opts.WritePlain {
+		if !opts.AllowPlain {
+			return nil, fmt.Errorf("%w: WritePlain needs AllowPlain, or the bucket could not read what it writes", sse.ErrInvalid)
+		}
+		slog.Warn("blob: bucket writes objects unencrypted (Options.WritePlain)", "bucket", name)
 	}
 	b := new(Bucket)
 	if opts != nil {

@@ -90,7 +90,7 @@ func (c *copying) write(ctx context.Context, attrs *gcblob.Attributes, r io.Read
 	env, body, err := stored.ReadEnvelope(r, c.from.store.EnvelopeSize)
 	switch {
 	case errors.Is(err, ErrPlain):
-		return c.encrypt(ctx, attrs, body, opts)
+		return c.writePlain(ctx, attrs, body, opts)
 	case err != nil:
 		return nil, err
 	}
@@ -182,23 +182,22 @@ func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse
 	return w, nil
 }
 
-// encrypt writes the copy of a plain object, which it encrypts.
-func (c *copying) encrypt(ctx context.Context, attrs *gcblob.Attributes, content io.Reader, opts *gcblob.WriterOptions) (*store.Writer, error) {
+// writePlain writes the copy of a plain object, as the bucket writes any content.
+func (c *copying) writePlain(ctx context.Context, attrs *gcblob.Attributes, content io.Reader, opts *gcblob.WriterOptions) (*store.Writer, error) {
 	if err := c.from.admitPlain(); err != nil {
 		return nil, err
 	}
 	if _, hinted := stored.ParseHint(attrs.Metadata); hinted {
 		return nil, stored.ErrDamaged
 	}
-	enc, env, err := c.to.encrypt(ctx, c.dst)
+	create := c.to.create
+	if c.to.writesPlain() {
+		create = c.to.createPlain
+	}
+	w, body, err := create(ctx, c.dst, opts)
 	if err != nil {
 		return nil, err
 	}
-	w, err := c.to.store.Create(ctx, c.dst, env, opts)
-	if err != nil {
-		return nil, err
-	}
-	body := enc.Writer(w)
 	n, err := io.Copy(body, content)
 	if err == nil && n != attrs.Size {
 		err = fmt.Errorf("blob: %d of %d bytes of the source came: %w", n, attrs.Size, io.ErrUnexpectedEOF)

@@ -44,12 +44,18 @@ func (d *bucketDriver) ListPaged(ctx context.Context, opts *driver.ListOptions) 
 	return page, d.b.listSizes(ctx, page.Objects)
 }
 
-// listSizes sets the objects' sizes to those of what is in them: by arithmetic, or
-// by looking at each.
+// listSizes sets the objects' sizes to those of their plaintexts: by arithmetic, or by
+// a look at each object. A bucket whose envelope size is not the default may hold
+// objects from before it was changed, whose sizes only a look tells.
 func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) error {
 	if !b.opts.AllowPlain && !b.opts.LookWhenListing {
 		for _, o := range objects {
-			if size, err := stored.PlaintextSize(o.Size, b.store.EnvelopeSize); err == nil && !o.IsDir {
+			size, err := stored.PlaintextSize(o.Size, b.store.EnvelopeSize)
+			switch {
+			case o.IsDir:
+			case b.store.EnvelopeSize != DefaultEnvelopeSize:
+				o.Size = -1
+			case err == nil:
 				o.Size = size
 			}
 		}

@@ -535,3 +535,16 @@ func TestAttributesOfAStaleSize(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 100, attrs.Size)
 }
+
+// TestListOfAnotherEnvelopeSize: a list reports no size by arithmetic if objects may
+// have envelopes of another size.
+func TestListOfAnotherEnvelopeSize(t *testing.T) {
+	inner, cipher := newMem(t), sse.NewManaged(newRing(t))
+	require.NoError(t, newBucketWith(t, inner, cipher, nil).WriteAll(ctx, "k", content(5000), nil))
+	for look, want := range map[bool]int64{false: -1, true: 5000} {
+		b := newBucketWith(t, inner, cipher, &blob.Options{EnvelopeSize: 2048, LookWhenListing: look})
+		o, err := b.List(nil).Next(ctx)
+		require.NoError(t, err)
+		require.Equal(t, want, o.Size, "look %v", look)
+	}
+}

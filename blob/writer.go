@@ -3,6 +3,7 @@ package blob
 import (
 	"context"
 	"io"
+	"log/slog"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
@@ -35,11 +36,7 @@ func (b *Bucket) newWriter(ctx context.Context, key, contentType string, opts *d
 	if err := stored.CheckMetadata(opts.Metadata); err != nil {
 		return nil, err
 	}
-	enc, env, err := b.encrypt(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	object, err := b.store.Create(ctx, key, env, &gcblob.WriterOptions{
+	inner := &gcblob.WriterOptions{
 		BufferSize:         opts.BufferSize,
 		MaxConcurrency:     opts.MaxConcurrency,
 		CacheControl:       opts.CacheControl,
@@ -48,14 +45,51 @@ func (b *Bucket) newWriter(ctx context.Context, key, contentType string, opts *d
 		ContentLanguage:    opts.ContentLanguage,
 		ContentType:        contentType,
 		Metadata:           opts.Metadata,
-		BeforeWrite:        withEnvelope(opts.BeforeWrite, env),
+		BeforeWrite:        opts.BeforeWrite,
 		IfNotExist:         opts.IfNotExist,
-	})
+	}
+	w := &writer{b: b, ctx: ctx, key: key}
+	var err error
+	if b.writesPlain() {
+		w.object, w.body, err = b.createPlain(ctx, key, inner)
+	} else {
+		w.object, w.body, err = b.create(ctx, key, inner)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &writer{b: b, ctx: ctx, key: key, object: object, body: enc.Writer(object)}, nil
+	return w, nil
 }
+
+// create begins to write an encrypted object. body takes its plaintext.
+func (b *Bucket) create(ctx context.Context, key string, opts *gcblob.WriterOptions) (object *store.Writer, body io.WriteCloser, err error) {
+	enc, env, err := b.encrypt(ctx, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	opts.BeforeWrite = withEnvelope(opts.BeforeWrite, env)
+	if object, err = b.store.Create(ctx, key, env, opts); err != nil {
+		return nil, nil, err
+	}
+	return object, enc.Writer(object), nil
+}
+
+// writesPlain reports whether the bucket writes this request's objects unencrypted.
+func (b *Bucket) writesPlain() bool { return b.opts.WritePlain && !b.req.needsEncryption() }
+
+// createPlain begins to write an object as it is.
+func (b *Bucket) createPlain(ctx context.Context, key string, opts *gcblob.WriterOptions) (object *store.Writer, body io.WriteCloser, err error) {
+	slog.WarnContext(ctx, "blob: writing an object unencrypted (Options.WritePlain)", "bucket", b.Name(), "key", key)
+	if object, err = b.store.CreatePlain(ctx, key, opts); err != nil {
+		return nil, nil, err
+	}
+	return object, unclosed{object}, nil
+}
+
+// unclosed is a writer whose Close does nothing.
+type unclosed struct{ io.Writer }
+
+func (unclosed) Close() error { return nil }
 
 // withEnvelope lets a BeforeWrite hook ask for the envelope of what is written,
 // besides the types of the inner bucket.

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/stretchr/testify/require"
 	gcblob "gocloud.dev/blob"
@@ -23,14 +22,7 @@ import (
 
 // ifMatch is for [blob.Options].IfUnchanged on S3. The transfer manager hands the
 // condition to PutObject, and in a multipart upload to CompleteMultipartUpload.
-func ifMatch(as func(any) bool, attrs *gcblob.Attributes) error {
-	var in *transfermanager.UploadObjectInput
-	if !as(&in) {
-		return errors.New("not a bucket of s3blob")
-	}
-	in.IfMatch = aws.String(attrs.ETag)
-	return nil
-}
+var ifMatch = blob.IfMatch(func(in *transfermanager.UploadObjectInput, etag string) { in.IfMatch = &etag })
 
 // race is a rewrap of one object, or a copy of it onto itself, which another
 // process forestalls at the last moment: when the request that publishes is on its

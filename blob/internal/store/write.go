@@ -33,8 +33,19 @@ func (s *Store) Create(ctx context.Context, key string, env *sse.Envelope, opts 
 	if opts.ContentEncoding != "" {
 		opts.Metadata[stored.ContentEncoding], opts.ContentEncoding = opts.ContentEncoding, ""
 	}
+	w, err := s.CreatePlain(ctx, key, opts)
+	if err == nil {
+		w.head = head
+	}
+	return w, err
+}
+
+// CreatePlain begins to write an object as it is. Create and CreatePlain leave the
+// detection of a content type to the caller.
+func (s *Store) CreatePlain(ctx context.Context, key string, opts *gcblob.WriterOptions) (*Writer, error) {
 	opts.DisableContentTypeDetection = true
-	w := &Writer{head: head}
+	w := new(Writer)
+	var err error
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	if w.inner, err = s.Inner.NewWriter(w.ctx, key, opts); err != nil {
 		w.cancel()

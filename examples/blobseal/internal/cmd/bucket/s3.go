@@ -13,6 +13,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 	gcblob "gocloud.dev/blob"
 
+	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
@@ -32,14 +33,7 @@ func silenceSDK(inner *gcblob.Bucket) *s3.Client {
 }
 
 // ifMatch has S3 replace an object only if it is still the one that was read.
-func ifMatch(as func(any) bool, attrs *gcblob.Attributes) error {
-	var in *transfermanager.UploadObjectInput
-	if !as(&in) {
-		return errors.New("the S3 client takes no condition")
-	}
-	in.IfMatch = aws.String(attrs.ETag)
-	return nil
-}
+var ifMatch = blob.IfMatch(func(in *transfermanager.UploadObjectInput, etag string) { in.IfMatch = &etag })
 
 // checkExclusive refuses a job on a store that cannot replace an object only if it is
 // unchanged, unless the operator says that nobody else writes. S3 can, by If-Match, but

@@ -1,0 +1,98 @@
+package blob_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// replica is a process of a fleet, of one release.
+type replica struct {
+	release string
+	bucket  *gcblob.Bucket
+}
+
+// eachReadsAll writes with each replica, and reads with each what all have written,
+// after a read, a rename and a change as services make them.
+func eachReadsAll(t *testing.T, fleet ...replica) {
+	for _, writer := range fleet {
+		for _, reader := range fleet {
+			key := fmt.Sprintf("%s, then %s", writer.release, reader.release)
+			require.NoError(t, writer.bucket.WriteAll(ctx, key, content(20_000), nil))
+			require.Equal(t, content(20_000), readAll(t, reader.bucket, key), key)
+			require.NoError(t, reader.bucket.Copy(ctx, key+" renamed", key, nil), key)
+			require.Equal(t, content(20_000), readAll(t, writer.bucket, key+" renamed"), key)
+			p := append(readAll(t, reader.bucket, key), '!')
+			require.NoError(t, reader.bucket.WriteAll(ctx, key, p, nil))
+			require.Equal(t, p, readAll(t, writer.bucket, key), key)
+		}
+	}
+}
+
+// TestMigrationFromPlaintext rolls out the releases of MIGRATING.md. In each step, two
+// releases run side by side, and each reads what the other writes.
+func TestMigrationFromPlaintext(t *testing.T) {
+	var log bytes.Buffer
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+
+	inner, cipher := newMem(t), sse.NewManaged(newRing(t))
+	release := func(opts *blob.Options) *blob.Bucket { return newBucketWith(t, inner, cipher, opts) }
+	plain := replica{"plain", inner}
+	require.NoError(t, inner.WriteAll(ctx, "old", content(5), nil))
+
+	reading := release(&blob.Options{AllowPlain: true, WritePlain: true})
+	require.Contains(t, log.String(), "unencrypted")
+	log.Reset()
+	eachReadsAll(t, plain, replica{"reading", reading.Bucket})
+	require.Contains(t, log.String(), "key=", "each write says so")
+
+	writing := release(&blob.Options{AllowPlain: true})
+	eachReadsAll(t, replica{"reading", reading.Bucket}, replica{"writing", writing.Bucket})
+
+	_, err := jobs.EncryptExisting(ctx, writing, nil)
+	require.NoError(t, err)
+	strict := release(nil)
+	eachReadsAll(t, replica{"writing", writing.Bucket}, replica{"strict", strict.Bucket})
+	require.Equal(t, content(5), readAll(t, strict.Bucket, "old"))
+}
+
+// TestMigrationToAnotherKey moves from one key service to another: decrypters
+// everywhere first, then the cipher, then a rewrap.
+func TestMigrationToAnotherKey(t *testing.T) {
+	inner, old, renewed := newMem(t), sse.NewManaged(newRing(t)), newKMS(t, "new")
+	decrypters := sse.ByMode{sse.ModeManaged: old, sse.ModeKMS: renewed}
+	before := newBucketWith(t, inner, old, nil)
+	ready := newBucketWith(t, inner, old, &blob.Options{Decrypters: decrypters})
+	moved := newBucketWith(t, inner, renewed, &blob.Options{Decrypters: decrypters})
+	after := newBucketWith(t, inner, renewed, nil)
+	eachReadsAll(t, replica{"before", before.Bucket}, replica{"ready", ready.Bucket})
+	eachReadsAll(t, replica{"ready", ready.Bucket}, replica{"moved", moved.Bucket})
+	_, err := jobs.Rewrap(ctx, moved, &jobs.RewrapOptions{Filter: jobs.Filter{Modes: []sse.Mode{sse.ModeManaged}}})
+	require.NoError(t, err)
+	eachReadsAll(t, replica{"moved", moved.Bucket}, replica{"after", after.Bucket})
+}
+
+// TestWritePlain: it needs AllowPlain, and a request that brings a key encrypts.
+func TestWritePlain(t *testing.T) {
+	inner := newMem(t)
+	_, err := blob.NewBucket(inner, "photos", newKMS(t, "a"), &blob.Options{WritePlain: true})
+	require.ErrorIs(t, err, sse.ErrInvalid)
+	b := newBucket(t, inner, &blob.Options{WritePlain: true, AllowPlain: true, Policy: blob.Policy{AllowCustomerKeys: true}})
+	require.NoError(t, b.WriteAll(ctx, "plain", content(10), &gcblob.WriterOptions{ContentType: "image/png", Metadata: map[string]string{"a": "b"}}))
+	require.Equal(t, content(10), readAll(t, inner, "plain"))
+	attrs, err := inner.Attributes(ctx, "plain")
+	require.NoError(t, err)
+	require.Equal(t, "image/png", attrs.ContentType)
+	require.Equal(t, map[string]string{"a": "b"}, attrs.Metadata)
+	require.NoError(t, with(t, b, blob.Request{Cipher: newCustomer(t, 1)}).WriteAll(ctx, "sealed", content(10), nil))
+	require.NotContains(t, string(readAll(t, inner, "sealed")), string(content(10)))
+}
