@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -60,7 +61,16 @@ func (d *draft) handle() (*keyset.Handle, error) {
 		}
 		ks.Key = append(ks.Key, &masterKey{KeyData: key.KeyData, Status: status, KeyId: v.id, OutputPrefixType: key.OutputPrefixType})
 	}
-	return insecurecleartextkeyset.Read(&keyset.MemReaderWriter{Keyset: ks})
+	return handleOf(ks)
+}
+
+// handleOf returns the handle of a keyset.
+func handleOf(ks *tinkpb.Keyset) (*keyset.Handle, error) {
+	var clear bytes.Buffer
+	if err := keyset.NewBinaryWriter(&clear).Write(ks); err != nil {
+		return nil, err
+	}
+	return insecurecleartextkeyset.Read(keyset.NewBinaryReader(&clear))
 }
 
 // rotate adds a version and makes it the primary. It drops old tombstones first.
