@@ -175,3 +175,30 @@ func TestCacheTurnsOnBucketKeys(t *testing.T) {
 		})
 	}
 }
+
+// TestEmbeddedAliasMoved: the same with the embedded service, which a cache asks
+// for permission, and which a process opens again.
+func TestEmbeddedAliasMoved(t *testing.T) {
+	s := newVectorService(t)
+	old, next := s.key(t, "alias/photos"), s.key(t, "alias/next")
+	oldID := old[len(old)-36:]
+	cipher := func(keyID string, opts *sse.KMSOptions) *sse.KMS {
+		return newKMS(t, kms.NewCache(s.document(t).client(t), nil), keyID, opts) // a new process
+	}
+	sealed := seal(t, cipher("alias/photos", nil), object, []byte("old"), nil)
+	for _, keyID := range []string{"alias/photos", old, oldID} {
+		_, err := open(cipher(keyID, nil), object, sealed)
+		require.NoError(t, err, keyID)
+	}
+	require.NoError(t, s.UpdateAlias(t.Context(), "alias/photos", next))
+	moved := cipher("alias/photos", nil)
+	_, err := open(moved, object, sealed)
+	require.ErrorIs(t, err, sse.ErrKey)
+	require.ErrorContains(t, err, old)
+	_, err = open(moved, object, seal(t, moved, object, []byte("new"), nil))
+	require.NoError(t, err)
+	_, err = open(cipher("alias/photos", &sse.KMSOptions{Accept: func(id string) bool { return id == old }}), object, sealed)
+	require.NoError(t, err)
+	_, err = open(cipher(next, nil), object, sealed)
+	require.ErrorIs(t, err, sse.ErrKey)
+}
