@@ -2,8 +2,8 @@ package sse_test
 
 import (
 	"bytes"
-	"crypto/md5"
-	"encoding/base64"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -66,84 +67,118 @@ func TestNilsAreErrors(t *testing.T) {
 	require.ErrorIs(t, err, sse.ErrInvalid)
 }
 
-// TestCustomerKeys: 32 zeros are memory that nobody filled. Text is a key: S3's
-// clients send some.
-func TestCustomerKeys(t *testing.T) {
-	parse := func(key []byte) (*sse.Customer, error) {
-		sum := md5.Sum(key)
-		return sse.ParseCustomerKey("AES256", base64.StdEncoding.EncodeToString(key), base64.StdEncoding.EncodeToString(sum[:]))
+func TestNothingIsWrittenWhenTheKeyPhaseFails(t *testing.T) {
+	refused := errors.New("no key for you")
+	var dst bytes.Buffer
+	_, err := sse.NewWriter(t.Context(), &dst, refusing{refused}, object, nil)
+	require.ErrorIs(t, err, refused)
+	require.Zero(t, dst.Len())
+	c := newCustomer(t, customerKey)
+	_, err = sse.NewWriter(t.Context(), &dst, c, object, &sse.WriterOptions{EnvelopeSize: 100})
+	require.ErrorIs(t, err, sse.ErrTooLarge)
+	require.Zero(t, dst.Len())
+	full := errors.New("disk full")
+	_, err = sse.NewWriter(t.Context(), failingWriter{full}, c, object, nil)
+	require.ErrorIs(t, err, full)
+	_, err = sse.NewWriter(t.Context(), failingWriter{}, c, object, nil)
+	require.ErrorIs(t, err, io.ErrShortWrite)
+	_, err = sse.NewReader(t.Context(), iotest.ErrReader(full), c, object)
+	require.ErrorIs(t, err, full)
+	require.NotErrorIs(t, err, sse.ErrFormat)
+}
+
+type refusing struct{ err error }
+
+func (refusing) Mode() sse.Mode { return sse.ModeCustomer }
+
+func (r refusing) Encrypt(context.Context, sse.Object) (*sse.Encryption, error) { return nil, r.err }
+
+type failingWriter struct{ err error }
+
+func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// TestBadArguments: what the format cannot hold is refused, not cut. SPEC LIM-1 LIM-2
+func TestBadArguments(t *testing.T) {
+	c := newCustomer(t, customerKey)
+	huge := make(kms.Context) // 4 GiB and a little, which in 32 bits is a little
+	for value := strings.Repeat("v", 32<<20); len(huge) < 128; {
+		huge[fmt.Sprint(len(huge))] = value
 	}
-	for name, from := range map[string]func([]byte) (*sse.Customer, error){"NewCustomer": sse.NewCustomer, "ParseCustomerKey": parse} {
-		_, err := from(make([]byte, 32))
-		require.ErrorIs(t, err, sse.ErrInvalid, name)
-		require.ErrorContains(t, err, "zeros", name)
-		for _, key := range []string{"0123456789abcdef0123456789abcdef", strings.Repeat("\x00", 31) + "\x01"} {
-			c, err := from([]byte(key))
-			require.NoError(t, err, name)
-			sum := md5.Sum([]byte(key))
-			require.Equal(t, base64.StdEncoding.EncodeToString(sum[:]), c.KeyMD5(), name)
-			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
-				require.NotContains(t, fmt.Sprintf(verb, c), key, name)
-				require.NotContains(t, fmt.Sprintf(verb, c), fmt.Sprintf("%x", key), name)
+	for _, n := range []int{0, 16, 31, 33} {
+		_, err := sse.NewCustomer(make([]byte, n))
+		require.ErrorIs(t, err, sse.ErrInvalid)
+		require.ErrorContains(t, err, fmt.Sprintf("%d bytes", n))
+	}
+	for name, tc := range map[string]struct {
+		obj  sse.Object
+		want error
+	}{
+		"bucket":        {sse.Object{Bucket: strings.Repeat("b", 65536)}, sse.ErrTooLarge},
+		"key":           {sse.Object{Key: strings.Repeat("k", 65536)}, sse.ErrTooLarge},
+		"context":       {sse.Object{Context: kms.Context{"k": strings.Repeat("v", 8192)}}, sse.ErrTooLarge},
+		"huge context":  {sse.Object{Context: huge}, sse.ErrTooLarge},
+		"reserved":      {sse.Object{Context: kms.Context{"blobseal:object": "v"}}, sse.ErrInvalid},
+		"empty name":    {sse.Object{Context: kms.Context{"": "v"}}, sse.ErrInvalid},
+		"name not text": {sse.Object{Context: kms.Context{"\xff": "v"}}, sse.ErrInvalid},
+		"not text":      {sse.Object{Context: kms.Context{"k": "\xff"}}, sse.ErrInvalid},
+	} {
+		_, err := c.Encrypt(t.Context(), tc.obj)
+		require.ErrorIs(t, err, tc.want, name)
+	}
+	for name, obj := range map[string]sse.Object{
+		"longest bucket":  {Bucket: strings.Repeat("b", 65535)},
+		"longest key":     {Key: strings.Repeat("k", 65535)},
+		"largest context": {Context: kms.Context{"k": strings.Repeat("v", 8192-5)}},
+		"not UTF-8":       {Bucket: "\xff\x00", Key: "\x00"},
+	} {
+		got, err := open(c, obj, seal(t, c, obj, []byte("fits"), nil))
+		require.NoError(t, err, name)
+		require.Equal(t, "fits", string(got), name)
+	}
+	_, err := sse.CiphertextSize(-1)
+	require.ErrorIs(t, err, sse.ErrInvalid)
+	_, err = sse.CiphertextSize(1 << 52)
+	require.ErrorIs(t, err, sse.ErrTooLarge)
+	_, err = sse.PlaintextSize(15)
+	require.ErrorIs(t, err, sse.ErrTruncated) // SPEC MSG-7
+	_, _, err = sse.CiphertextRange(-1, 5)
+	require.ErrorIs(t, err, sse.ErrInvalid)
+}
+
+// A service that has lost an envelope, or never had one, is told so by every mode.
+func TestNoEnvelope(t *testing.T) {
+	for mode, m := range ciphers(t) {
+		for _, env := range []*sse.Envelope{nil, new(sse.Envelope)} {
+			for _, d := range []sse.Decrypter{m[0], sse.ByMode{mode: m[0]}, sse.ByMode{0: m[0]}, sse.ByMode{}} {
+				_, err := d.Decrypt(t.Context(), sse.Object{}, env)
+				require.ErrorIs(t, err, sse.ErrFormat)
+				require.NotErrorIs(t, err, sse.ErrMode)
 			}
 		}
 	}
 }
 
-// TestEncryptingReader: the pull form makes what the push form makes.
-func TestEncryptingReader(t *testing.T) {
-	ctx, cipher := t.Context(), newCustomer(t, customerKey)
-	for _, size := range []int{0, 1, chunk - 1, chunk, 3*chunk + 5} {
-		plaintext := pattern(size)
-		for name, read := range map[string]func(io.Reader) ([]byte, error){
-			"ReadAll":       io.ReadAll,
-			"byte by byte":  func(r io.Reader) ([]byte, error) { return io.ReadAll(iotest.OneByteReader(r)) },
-			"through Write": func(r io.Reader) ([]byte, error) { var b bytes.Buffer; _, err := io.Copy(&b, r); return b.Bytes(), err },
-		} {
-			r, err := sse.NewEncryptingReader(ctx, bytes.NewReader(plaintext), cipher, object, &sse.WriterOptions{EnvelopeSize: 1024})
-			require.NoError(t, err)
-			data, err := read(r)
-			require.NoError(t, err, name)
-			body, err := sse.CiphertextSize(int64(size))
-			require.NoError(t, err)
-			require.EqualValues(t, 1024+body, len(data), name)
-			got, err := open(cipher, object, data)
-			require.NoError(t, err, name)
-			require.True(t, bytes.Equal(plaintext, got), name)
+// TestAnyContextIsExplicit: a caller who forgets the context gets an error, and
+// loses nothing.
+func TestAnyContextIsExplicit(t *testing.T) {
+	ctx := t.Context()
+	forgotten := sse.Object{Bucket: object.Bucket, Key: object.Key}
+	both := anyContext(object)
+	both.Context = object.Context
+	for mode, cs := range ciphers(t) {
+		_, err := cs[0].Encrypt(ctx, anyContext(object))
+		require.ErrorIs(t, err, sse.ErrInvalid, mode)
+		e, err := cs[0].Encrypt(ctx, object)
+		require.NoError(t, err)
+		_, err = cs[0].Decrypt(ctx, forgotten, e.Envelope())
+		require.ErrorIs(t, err, sse.ErrKey, mode)
+		_, err = cs[0].Decrypt(ctx, both, e.Envelope())
+		require.ErrorIs(t, err, sse.ErrInvalid, mode)
+		d, err := cs[0].Decrypt(ctx, object, e.Envelope())
+		require.NoError(t, err)
+		for _, obj := range []sse.Object{forgotten, both} {
+			_, err = cs[0].Rewrap(ctx, obj, d)
+			require.ErrorIs(t, err, sse.ErrInvalid, mode)
 		}
 	}
-	broken := io.MultiReader(bytes.NewReader(pattern(chunk)), iotest.ErrReader(io.ErrNoProgress))
-	r, err := sse.NewEncryptingReader(ctx, broken, cipher, object, nil)
-	require.NoError(t, err)
-	data, err := io.ReadAll(r)
-	require.ErrorIs(t, err, io.ErrNoProgress)
-	_, err = open(cipher, object, data)
-	require.ErrorIs(t, err, sse.ErrTruncated)
-	_, err = sse.NewEncryptingReader(ctx, broken, cipher, object, &sse.WriterOptions{EnvelopeSize: 10})
-	require.ErrorIs(t, err, sse.ErrTooLarge)
-}
-
-func TestIsEnvelope(t *testing.T) {
-	data := seal(t, newCustomer(t, customerKey), object, nil, nil)
-	require.True(t, sse.IsEnvelope(data))
-	require.True(t, sse.IsEnvelope(data[:8]))
-	require.True(t, sse.IsEnvelope([]byte("\x89SSE\r\n\x1a\n\x02")), "a later version")
-	require.False(t, sse.IsEnvelope(data[:7]))
-	require.False(t, sse.IsEnvelope([]byte("\x89PNG\r\n\x1a\n")))
-	require.False(t, sse.IsEnvelope(nil))
-}
-
-func TestEnvelopeEqual(t *testing.T) {
-	cipher := newCustomer(t, customerKey)
-	env := envelope(t, cipher, object)
-	same := new(sse.Envelope)
-	require.NoError(t, same.UnmarshalBinary(marshal(t, env)))
-	require.True(t, env.Equal(same))
-	padded, err := env.WithSize(1000)
-	require.NoError(t, err)
-	require.False(t, env.Equal(padded))
-	require.False(t, env.Equal(envelope(t, cipher, object)))
-	require.False(t, env.Equal(nil))
-	require.False(t, (*sse.Envelope)(nil).Equal(env))
-	require.True(t, (*sse.Envelope)(nil).Equal(nil))
 }

@@ -14,9 +14,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// BenchmarkWrite is what a self-contained object of 1 KiB costs in each mode; in
-// that of a key service, through a warm cache with bucket keys, "in one run with
-// a managed write" being the figure to look at.
+// BenchmarkWrite measures a self-contained object of 1 KiB in each mode. SSE-KMS
+// goes through a warm cache with bucket keys: compare it with SSE-S3 in one run.
 func BenchmarkWrite(b *testing.B) {
 	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32))
 	require.NoError(b, err)

@@ -295,3 +295,28 @@ func TestModeNames(t *testing.T) {
 	require.ErrorIs(t, err, sse.ErrInvalid)
 	require.ErrorIs(t, new(sse.Mode).UnmarshalText([]byte("AES256")), sse.ErrInvalid)
 }
+
+func TestIsEnvelope(t *testing.T) {
+	data := seal(t, newCustomer(t, customerKey), object, nil, nil)
+	require.True(t, sse.IsEnvelope(data))
+	require.True(t, sse.IsEnvelope(data[:8]))
+	require.True(t, sse.IsEnvelope([]byte("\x89SSE\r\n\x1a\n\x02")), "a later version")
+	require.False(t, sse.IsEnvelope(data[:7]))
+	require.False(t, sse.IsEnvelope([]byte("\x89PNG\r\n\x1a\n")))
+	require.False(t, sse.IsEnvelope(nil))
+}
+
+func TestEnvelopeEqual(t *testing.T) {
+	cipher := newCustomer(t, customerKey)
+	env := envelope(t, cipher, object)
+	same := new(sse.Envelope)
+	require.NoError(t, same.UnmarshalBinary(marshal(t, env)))
+	require.True(t, env.Equal(same))
+	padded, err := env.WithSize(1000)
+	require.NoError(t, err)
+	require.False(t, env.Equal(padded))
+	require.False(t, env.Equal(envelope(t, cipher, object)))
+	require.False(t, env.Equal(nil))
+	require.False(t, (*sse.Envelope)(nil).Equal(env))
+	require.True(t, (*sse.Envelope)(nil).Equal(nil))
+}

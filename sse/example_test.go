@@ -39,7 +39,7 @@ func exampleRing() *keyring.Ring {
 	return ring
 }
 
-// Encrypt and decrypt a stream, in the self-contained form.
+// A stream is encrypted and decrypted, in the self-contained form.
 func Example() {
 	ctx := context.Background()
 	cipher := sse.NewManaged(exampleRing())
@@ -53,7 +53,7 @@ func Example() {
 	if _, err := io.Copy(w, strings.NewReader("a picture of a cat")); err != nil {
 		log.Fatal(err)
 	}
-	if err := w.Close(); err != nil { // without it the object is truncated
+	if err := w.Close(); err != nil { // without Close, the object is incomplete
 		log.Fatal(err)
 	}
 
@@ -67,9 +67,9 @@ func Example() {
 	// Output: a picture of a cat
 }
 
-// A server streams an object. What it has sent is authentic, but when an error comes
-// the object has not proved to be whole: the answer is broken off, since one that
-// ends cleanly would be taken for all of it.
+// A server streams an object. If an error comes in the middle, what it sent is
+// authentic but not all: it aborts the response, so that the client does not take
+// that for the whole object.
 func ExampleNewReader() {
 	cipher := sse.NewManaged(exampleRing())
 	obj := sse.Object{Bucket: "logs", Key: "2026-11-24"}
@@ -77,7 +77,7 @@ func ExampleNewReader() {
 	w, _ := sse.NewWriter(context.Background(), &stored, cipher, obj, nil)
 	io.WriteString(w, strings.Repeat("0123456789", 10_000))
 	w.Close()
-	stored.Truncate(50_000) // by some accident
+	stored.Truncate(50_000) // an accident
 
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r, err := sse.NewReader(req.Context(), &stored, cipher, obj)
@@ -97,11 +97,11 @@ func ExampleNewReader() {
 	}
 	defer answer.Body.Close()
 	_, err = io.Copy(io.Discard, answer.Body)
-	fmt.Println("the client sees it:", err)
-	// Output: the client sees it: unexpected EOF
+	fmt.Println("the client knows:", err)
+	// Output: the client knows: unexpected EOF
 }
 
-// Random access authenticates the object's length when it is opened.
+// NewReaderAt gives random access, and authenticates the object's length.
 func ExampleNewReaderAt() {
 	ctx := context.Background()
 	cipher := sse.NewManaged(exampleRing())
@@ -123,7 +123,7 @@ func ExampleNewReaderAt() {
 	// Output: 100000 567890123456
 }
 
-// A range needs only the chunks that hold it, as from an HTTP range request.
+// A service reads a range of an object with one range request to its store.
 func ExampleDecryption_RangeReader() {
 	ctx := context.Background()
 	cipher := sse.NewManaged(exampleRing())
@@ -150,7 +150,7 @@ func ExampleDecryption_RangeReader() {
 	// 567890123456
 }
 
-// The caller brings the key with every request; the service keeps none.
+// The caller sends the key with each request, and the service keeps none.
 func ExampleCustomer() {
 	ctx := context.Background()
 	key := make([]byte, 32)
@@ -175,8 +175,8 @@ func ExampleCustomer() {
 	// Output: true
 }
 
-// customerFrom reads the key that a request brings in S3's headers; it is nil if
-// the request brings none. Every error is the caller's fault, and shows no key.
+// customerFrom returns the customer's key in S3's headers, or nil if the request
+// brings none. Errors are the caller's fault and show no key.
 func customerFrom(h http.Header) (*sse.Customer, error) {
 	const prefix = "X-Amz-Server-Side-Encryption-Customer-"
 	algorithm, key, sum := h.Get(prefix+"Algorithm"), h.Get(prefix+"Key"), h.Get(prefix+"Key-Md5")
@@ -186,8 +186,8 @@ func customerFrom(h http.Header) (*sse.Customer, error) {
 	return sse.ParseCustomerKey(algorithm, key, sum)
 }
 
-// A service that takes customer keys as S3 does. Answers repeat the algorithm and
-// the MD5, and never the key.
+// A service takes customers' keys as S3 does. Its responses repeat the algorithm
+// and the MD5 of the key.
 func ExampleParseCustomerKey() {
 	h := http.Header{}
 	h.Set("x-amz-server-side-encryption-customer-algorithm", "AES256")
@@ -204,8 +204,9 @@ func ExampleParseCustomerKey() {
 	// sse: invalid argument: customer key does not match its MD5 (send the key's MD5 in base64)
 }
 
-// statusOf is the HTTP status of an error, as S3 has it. The order counts, since an
-// error may be of several kinds. byCustomer says that the request brought a key.
+// statusOf returns the HTTP status that S3 has for an error. An error can be of
+// several kinds, so the order matters. byCustomer says that the request brought a
+// key.
 func statusOf(err error, byCustomer bool) int {
 	is := func(kinds ...error) bool {
 		return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
@@ -214,23 +215,22 @@ func statusOf(err error, byCustomer bool) int {
 	case err == nil:
 		return http.StatusOK
 	case is(kms.ErrUnavailable, audit.ErrNotRecorded, keyring.ErrStore, keyring.ErrRootUnavailable, context.DeadlineExceeded):
-		return http.StatusServiceUnavailable // may work later
+		return http.StatusServiceUnavailable // retry
 	case is(kms.ErrDenied):
 		return http.StatusForbidden
 	case is(kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion):
-		return http.StatusBadRequest // the caller named the key, or owns the object's
+		return http.StatusBadRequest // the caller named the key, or owns it
 	case is(sse.ErrKey) && byCustomer:
 		return http.StatusForbidden
 	case is(sse.ErrKey, sse.ErrCorrupt, sse.ErrFormat):
-		return http.StatusInternalServerError // not the caller's doing: for an alarm
+		return http.StatusInternalServerError // not the caller's fault: alert somebody
 	case is(sse.ErrMode, sse.ErrInvalid, sse.ErrTooLarge, kms.ErrInvalid):
 		return http.StatusBadRequest
 	}
 	return http.StatusInternalServerError
 }
 
-// Errors are told apart with errors.Is, and most concern the service, not its
-// callers.
+// A service answers with the HTTP status that fits an error.
 func Example_errors() {
 	ctx := context.Background()
 	fake := kmstest.NewFake("photos") // a key service for tests
@@ -276,8 +276,8 @@ func Example_errors() {
 	// another ring: 500 true
 }
 
-// A service with a table of metadata keeps the envelope in a column, and the body in
-// a file. Its objects are served with ranges and conditional requests.
+// A service serves ranges of an object, and conditional requests. It keeps the
+// envelope in a table and the body in a file.
 func ExampleDecryption_ReaderAt() {
 	ctx := context.Background()
 	cipher := sse.NewManaged(exampleRing())
@@ -323,7 +323,7 @@ func ExampleDecryption_ReaderAt() {
 	// Output: 206 bytes 50005-50016/100000 567890123456
 }
 
-// The envelope's mode chooses who decrypts.
+// A service reads objects of two modes.
 func ExampleByMode() {
 	ctx := context.Background()
 	managed := sse.NewManaged(exampleRing())
@@ -349,8 +349,8 @@ func ExampleByMode() {
 	// SSE-C hello
 }
 
-// A key service keeps the keys and decides about each use. This one is embedded;
-// packages awskms, gcpkms, azurekms, vaultkms and tinkkms are others.
+// A key service holds the keys and decides about each use. This one is embedded;
+// packages awskms, gcpkms, azurekms, vaultkms and tinkkms are clients of others.
 func ExampleNewKMS() {
 	ctx := context.Background()
 	rootKey := make([]byte, 32)
@@ -394,64 +394,7 @@ func ExampleNewKMS() {
 	// true
 }
 
-// Rotation touches the envelope alone.
-func ExampleManaged_Rewrap() {
-	ctx := context.Background()
-	ring := exampleRing()
-	cipher := sse.NewManaged(ring)
-	obj := sse.Object{Bucket: "photos", Key: "cat.jpg"}
-	e, _ := cipher.Encrypt(ctx, obj)
-	body, _ := io.ReadAll(e.Reader(strings.NewReader("a picture of a cat")))
-
-	if _, err := ring.Rotate(ctx); err != nil {
-		log.Fatal(err)
-	}
-	d, err := cipher.Decrypt(ctx, obj, e.Envelope()) // old versions keep opening
-	if err != nil {
-		log.Fatal(err)
-	}
-	newer, err := cipher.Rewrap(ctx, obj, d)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("another key:", newer.KeyID() != e.Envelope().KeyID())
-
-	d, err = cipher.Decrypt(ctx, obj, newer)
-	if err != nil {
-		log.Fatal(err)
-	}
-	io.Copy(os.Stdout, d.Reader(bytes.NewReader(body)))
-	// Output:
-	// another key: true
-	// a picture of a cat
-}
-
-// A customer's key is exchanged without touching the body; the same call moves
-// an object to another mode or another name.
-func ExampleCustomer_Rewrap() {
-	ctx := context.Background()
-	old, _ := sse.NewCustomer(bytes.Repeat([]byte{1}, 32))
-	new, _ := sse.NewCustomer(bytes.Repeat([]byte{2}, 32))
-	e, _ := old.Encrypt(ctx, sse.Object{Key: "draft"})
-
-	d, err := old.Decrypt(ctx, sse.Object{Key: "draft"}, e.Envelope())
-	if err != nil {
-		log.Fatal(err)
-	}
-	env, err := new.Rewrap(ctx, sse.Object{Key: "final"}, d)
-	if err != nil {
-		log.Fatal(err)
-	}
-	_, err = old.Decrypt(ctx, sse.Object{Key: "final"}, env)
-	fmt.Println("old key:", errors.Is(err, sse.ErrKey))
-	_, err = new.Decrypt(ctx, sse.Object{Key: "final"}, env)
-	fmt.Println("new key:", err)
-	// Output:
-	// old key: true
-	// new key: <nil>
-}
-
-// An envelope says without a key what it would take to open it.
+// An envelope shows, without a key, which key opens it.
 func ExampleReadEnvelope() {
 	customer, _ := sse.NewCustomer(bytes.Repeat([]byte{1}, 32))
 	obj := sse.Object{Key: "k", Context: kms.Context{"team": "blue"}}
@@ -460,7 +403,7 @@ func ExampleReadEnvelope() {
 	io.WriteString(w, "hello")
 	w.Close()
 
-	env, err := sse.ReadEnvelope(&stored) // what is left in stored is the body
+	env, err := sse.ReadEnvelope(&stored) // stored now holds the body
 	if err != nil {
 		log.Fatal(err)
 	}
