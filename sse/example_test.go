@@ -359,7 +359,7 @@ func ExampleNewKMS() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	service, err := localkms.Open(ctx, keyring.NewMemStore(), root, &localkms.Options{Create: true})
+	service, err := localkms.Create(ctx, keyring.NewMemStore(), root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func newVectorService(t *testing.T) *vectorService {
 	s := &vectorService{store: keyring.NewMemStore(), rootKey: randomBytes(32)}
 	root, err := keyring.NewKeyRoot(s.rootKey)
 	require.NoError(t, err)
-	service, err := localkms.Open(t.Context(), s.store, root, &localkms.Options{Create: true})
+	service, err := localkms.Create(t.Context(), s.store, root, nil)
 	require.NoError(t, err)
 	s.Client, err = service.Client("", "")
 	require.NoError(t, err)

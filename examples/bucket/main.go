@@ -45,7 +45,7 @@ func main() {
 	// production their roots come from a secret store, and their stores are shared.
 	ring, err := keyring.Create(ctx, keyring.NewMemStore(), newRoot(), nil)
 	check(err)
-	keys, err := localkms.Open(ctx, keyring.NewMemStore(), newRoot(), &localkms.Options{Create: true})
+	keys, err := localkms.Create(ctx, keyring.NewMemStore(), newRoot(), nil)
 	check(err)
 	client, err := keys.Client("", "")
 	check(err)

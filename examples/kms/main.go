@@ -49,7 +49,7 @@ func main() {
 	check(err)
 	store, err := keyring.NewFileStore(filepath.Join(dir, "keys"))
 	check(err)
-	service, err := localkms.Open(context.Background(), store, root, &localkms.Options{Create: true, Audit: sink})
+	service, err := localkms.Create(context.Background(), store, root, &localkms.Options{Audit: sink})
 	check(err)
 	client, err := service.Client("", "")
 	check(err)

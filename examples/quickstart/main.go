@@ -37,7 +37,7 @@ func main() {
 	// SSE-KMS: a key service has the keys. This one is embedded and in one file;
 	// its default key is made on first use.
 	keys := must(keyring.NewFileStore(filepath.Join(dir, "kms")))
-	service := must(localkms.Open(ctx, keys, root, &localkms.Options{Create: true}))
+	service := must(localkms.Create(ctx, keys, root, nil))
 	kms := must(sse.NewKMS(must(service.Client("", "")), localkms.DefaultAlias, nil))
 
 	// SSE-C: the caller brings the key with every request.

@@ -50,7 +50,7 @@ func Example() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		service, err := localkms.Open(ctx, forKMS, root, &localkms.Options{Create: true})
+		service, err := localkms.Create(ctx, forKMS, root, nil)
 		if err != nil {
 			log.Fatal(err)
 		}

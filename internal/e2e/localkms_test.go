@@ -55,7 +55,11 @@ func openKMS(ctx context.Context, db *sql.DB, d sqlstore.Dialect, create bool) (
 	if err != nil {
 		return nil, err
 	}
-	service, err := localkms.Open(ctx, s, fleetRoot(), &localkms.Options{Create: create, RefreshInterval: 100 * time.Millisecond})
+	open := localkms.Open
+	if create {
+		open = localkms.Create
+	}
+	service, err := open(ctx, s, fleetRoot(), &localkms.Options{RefreshInterval: 100 * time.Millisecond})
 	if err != nil {
 		return nil, err
 	}

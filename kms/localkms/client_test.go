@@ -369,8 +369,12 @@ func TestOpenRefuses(t *testing.T) {
 	ring := keyring.NewMemStore()
 	_, err = keyring.Create(t.Context(), ring, keyRoot(t, 1), nil)
 	require.NoError(t, err)
-	_, err = localkms.Open(t.Context(), ring, keyRoot(t, 1), &localkms.Options{Create: true})
+	_, err = localkms.Open(t.Context(), ring, keyRoot(t, 1), nil)
 	require.ErrorIs(t, err, keyring.ErrDamaged)
+	for _, taken := range []keyring.Store{ring, store} { // nothing is replaced
+		_, err = localkms.Create(t.Context(), taken, keyRoot(t, 1), nil)
+		require.ErrorIs(t, err, keyring.ErrExist)
+	}
 }
 
 // TestAnotherAccountsNamesTellNothing: a caller who may not use a key of another

@@ -378,6 +378,7 @@ func TestUsesSpareAStoreThatFails(t *testing.T) {
 		s := open(t, store, func(o *localkms.Options) {
 			o.RefreshInterval, o.Logger = time.Second, textLogger(&said)
 		})
+		said.reset()
 		id := s.key()
 		use := func(seconds int) (loads int64) {
 			before := store.loads.Load()

@@ -9,7 +9,7 @@
 //
 //	store, err := keyring.NewFileStore("kms.blobseal")
 //	root, err := keyring.NewKeyRoot(rootKey)
-//	service, err := localkms.Open(ctx, store, root, &localkms.Options{Create: true})
+//	service, err := localkms.Create(ctx, store, root, nil)
 //	client, err := service.Client("", "")
 //	mode, err := sse.NewKMS(client, localkms.DefaultAlias, nil)
 //

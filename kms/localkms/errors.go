@@ -85,7 +85,7 @@ func unavailable(ctx context.Context, err error) error {
 // openError makes an error of opening a document a kms.ErrUnavailable if the
 // store or the root could not be asked.
 func openError(ctx context.Context, err error) error {
-	for _, kind := range []error{keyring.ErrNotExist, keyring.ErrDamaged, keyring.ErrVersion, keyring.ErrRoot} {
+	for _, kind := range []error{keyring.ErrNotExist, keyring.ErrExist, keyring.ErrDamaged, keyring.ErrVersion, keyring.ErrRoot} {
 		if errors.Is(err, kind) {
 			return err
 		}

@@ -19,7 +19,7 @@ func exampleClient(ctx context.Context) *localkms.Client {
 	if err != nil {
 		log.Fatal(err)
 	}
-	service, err := localkms.Open(ctx, keyring.NewMemStore(), root, &localkms.Options{Create: true})
+	service, err := localkms.Create(ctx, keyring.NewMemStore(), root, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func open(t testing.TB, store keyring.Store, change func(*localkms.Options)) *se
 		store = keyring.NewMemStore()
 	}
 	s := &service{store: store, clock: newClock(), t: t}
-	s.opts = localkms.Options{Create: true, Now: s.clock.now, Logger: slog.New(slog.DiscardHandler)}
+	s.opts = localkms.Options{Now: s.clock.now, Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&s.opts)
 	}
@@ -79,9 +79,21 @@ func open(t testing.TB, store keyring.Store, change func(*localkms.Options)) *se
 func (s *service) restart() {
 	s.t.Helper()
 	var err error
-	s.Service, err = localkms.Open(s.t.Context(), s.store, keyRoot(s.t, 1), &s.opts)
+	s.Service, err = openOrCreate(s.t.Context(), s.store, keyRoot(s.t, 1), &s.opts)
 	require.NoError(s.t, err)
 	s.Client = s.client("", "")
+}
+
+// openOrCreate opens the service in store, or makes one.
+func openOrCreate(ctx context.Context, store keyring.Store, root keyring.Root, opts *localkms.Options) (*localkms.Service, error) {
+	s, err := localkms.Open(ctx, store, root, opts)
+	if errors.Is(err, keyring.ErrNotExist) {
+		s, err = localkms.Create(ctx, store, root, opts)
+	}
+	if errors.Is(err, keyring.ErrExist) {
+		s, err = localkms.Open(ctx, store, root, opts)
+	}
+	return s, err
 }
 
 func (s *service) client(account, region string) *localkms.Client {

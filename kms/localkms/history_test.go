@@ -189,8 +189,8 @@ func (h *history) open(p *historyProcess) {
 }
 
 func (h *history) openIn(p *historyProcess, store keyring.Store) {
-	service, err := localkms.Open(h.t.Context(), store, keyRoot(h.t, 1), &localkms.Options{
-		Create: true, Now: func() time.Time { return h.clock(p) }, Logger: quiet,
+	service, err := openOrCreate(h.t.Context(), store, keyRoot(h.t, 1), &localkms.Options{
+		Now: func() time.Time { return h.clock(p) }, Logger: quiet,
 		RefreshInterval: historyInterval, MaxStaleness: historyStaleness,
 	})
 	require.NoError(h.t, err)

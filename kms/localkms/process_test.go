@@ -56,7 +56,7 @@ func child(kind string) error {
 	if err != nil {
 		return err
 	}
-	s, err := localkms.Open(ctx, store, root, &localkms.Options{Create: true})
+	s, err := openOrCreate(ctx, store, root, nil)
 	if err != nil {
 		return err
 	}

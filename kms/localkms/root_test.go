@@ -3,6 +3,7 @@ package localkms_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,7 +104,7 @@ func TestOneHungLoadStopsNobody(t *testing.T) {
 		s := open(t, store, func(o *localkms.Options) { o.RefreshInterval, o.MaxStaleness = time.Second, 5*time.Second })
 		id := s.key()
 		time.Sleep(time.Second)
-		store.hang = true
+		store.hang.Store(true)
 		done := make(chan error, 1)
 		go func() { done <- s.Refresh(context.Background()) }()
 		time.Sleep(5 * time.Second)
@@ -121,12 +122,11 @@ func TestOneHungLoadStopsNobody(t *testing.T) {
 // hanging is a store of which one load hangs, for as long as its ctx lets it.
 type hanging struct {
 	keyring.Store
-	hang bool
+	hang atomic.Bool
 }
 
 func (s *hanging) Load(ctx context.Context) ([]byte, string, error) {
-	if s.hang {
-		s.hang = false
+	if s.hang.CompareAndSwap(true, false) {
 		<-ctx.Done()
 		return nil, "", ctx.Err()
 	}

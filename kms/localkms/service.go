@@ -21,14 +21,8 @@ const (
 	DefaultMaxStaleness    = time.Minute
 )
 
-// Options change what [Open] does. The zero Options, and nil, are right for
-// most services that have their keys already.
+// Options change what [Open] and [Create] do. Most services set Audit and Policy.
 type Options struct {
-	// Create makes a new service, without keys, if the store has none. A caller
-	// that sets it should be sure of its store: with an empty store in place of
-	// the right one, it starts a service that opens nothing of the old one's.
-	Create bool
-
 	// Policy is the policy of the service itself, in Cedar; see the package
 	// documentation. It is not stored: each process brings its own. Empty means
 	// that every principal may do everything within the account of its [Client],
@@ -92,18 +86,50 @@ type Service struct {
 	start       time.Time
 }
 
-// Open opens the service in store under root. Both are used for as long as the
-// Service is. ctx bounds the call.
+// Open opens the service in store under root, and uses both for as long as the
+// Service is used. ctx bounds the call. Keys whose deletion is due are deleted
+// before Open returns, if the store allows.
 //
-// Keys whose deletion has become due are deleted before Open returns, if the
-// store allows.
-//
-// Its errors are [keyring.ErrNotExist], those of the document
-// ([keyring.ErrDamaged], [keyring.ErrVersion], [keyring.ErrRoot]),
-// [kms.ErrUnavailable] when the store or the root could not be asked, [ErrPolicy]
-// for Options.Policy, and [kms.ErrInvalid]. Those of the store, of the root and
-// of ctx are visible to [errors.Is].
+// Its errors are [keyring.ErrNotExist], see [Create]; [keyring.ErrDamaged],
+// [keyring.ErrVersion] and [keyring.ErrRoot] for the document;
+// [kms.ErrUnavailable] if the store or the root could not be asked; [ErrPolicy] for
+// Options.Policy; and [kms.ErrInvalid].
 func Open(ctx context.Context, store keyring.Store, root keyring.Root, opts *Options) (*Service, error) {
+	s, err := newService(store, root, opts)
+	if err != nil {
+		return nil, err
+	}
+	s.doc, err = document.Open(ctx, store, root, s.format, s.engineOptions())
+	if err != nil {
+		return nil, openError(ctx, err)
+	}
+	if s.now() >= s.doc.State().due {
+		s.maintain(ctx, ownPatience)
+	}
+	return s, nil
+}
+
+// Create makes a new service without keys, stores it and opens it. A store that
+// holds a document already is [keyring.ErrExist], so that no service is ever
+// replaced. Create logs the new service's id as a warning: a service that creates
+// one because its volume was not mounted opens nothing that was encrypted before.
+// Otherwise Create is like [Open].
+func Create(ctx context.Context, store keyring.Store, root keyring.Root, opts *Options) (*Service, error) {
+	s, err := newService(store, root, opts)
+	if err != nil {
+		return nil, err
+	}
+	s.doc, err = document.Create(ctx, store, root, s.format, newDraft(), s.engineOptions())
+	if err != nil {
+		return nil, openError(ctx, err)
+	}
+	s.log.LogAttrs(ctx, slog.LevelWarn, "localkms: created a new key service, which opens nothing that was encrypted before",
+		slog.String("service", s.doc.State().Identity()))
+	return s, nil
+}
+
+// newService checks the arguments of Open and Create.
+func newService(store keyring.Store, root keyring.Root, opts *Options) (*Service, error) {
 	if store == nil || root == nil {
 		return nil, invalid("no store or no root")
 	}
@@ -123,32 +149,17 @@ func Open(ctx context.Context, store keyring.Store, root keyring.Root, opts *Opt
 		}
 		s.policy = p
 	}
-	if err := s.openOrCreate(ctx, store, root); err != nil {
-		return nil, openError(ctx, err)
-	}
-	if s.now() >= s.doc.State().due {
-		s.maintain(ctx, ownPatience)
-	}
 	return s, nil
 }
 
-// openOrCreate opens the document, or makes one if the options say so.
-func (s *Service) openOrCreate(ctx context.Context, store keyring.Store, root keyring.Root) (err error) {
-	engine := document.Options{
+// engineOptions returns the options of the engine.
+func (s *Service) engineOptions() document.Options {
+	return document.Options{
 		Interval: s.opts.RefreshInterval / 3 * 2, // before callers have to
 		Spread:   refreshSpread, MissBurst: missBurst,
 		MaxAge: s.opts.RefreshInterval, MaxStaleness: s.opts.MaxStaleness, Patience: usePatience,
 		Prefix: "localkms", Logger: s.log,
 	}
-	s.doc, err = document.Open(ctx, store, root, s.format, engine)
-	if !errors.Is(err, keyring.ErrNotExist) || !s.opts.Create {
-		return err
-	}
-	s.doc, err = document.Create(ctx, store, root, s.format, newDraft(), engine)
-	if errors.Is(err, document.ErrExist) { // another process made one
-		s.doc, err = document.Open(ctx, store, root, s.format, engine)
-	}
-	return err
 }
 
 const (

@@ -67,7 +67,11 @@ func (c config) open(ctx context.Context, log *slog.Logger, create bool) (*servi
 	if err != nil {
 		return nil, err
 	}
-	keys, err := localkms.Open(ctx, store, root, &localkms.Options{Create: create, Logger: log})
+	open := localkms.Open
+	if create {
+		open = localkms.Create
+	}
+	keys, err := open(ctx, store, root, &localkms.Options{Logger: log})
 	if err != nil {
 		return nil, err
 	}

@@ -10,8 +10,6 @@ import (
 
 	"github.com/blobseal/blobseal/kms/audit"
 
-	"github.com/tink-crypto/tink-go/v2/tink"
-
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/keyring"
@@ -46,24 +44,27 @@ func OpenService(ctx context.Context, c *console.Console, dir string, root RootS
 	if err != nil {
 		return nil, err
 	}
-	return s, s.Open(ctx, c, key, nil)
+	return s, s.open(ctx, c, key, localkms.Open)
 }
 
-func (s *Service) Open(ctx context.Context, c *console.Console, root tink.AEADWithContext, wrap func(keyring.Store) keyring.Store) error {
-	file, err := keyring.NewFileStore(message.KeysPath(s.Dir))
+// Create creates the key service in its directory, and opens it.
+func (s *Service) Create(ctx context.Context, c *console.Console, root keyring.Root) error {
+	return s.open(ctx, c, root, localkms.Create)
+}
+
+type openService func(context.Context, keyring.Store, keyring.Root, *localkms.Options) (*localkms.Service, error)
+
+func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Root, open openService) error {
+	store, err := keyring.NewFileStore(message.KeysPath(s.Dir))
 	if err != nil {
 		return s.About("", "", err)
 	}
-	var store keyring.Store = file
 	s.Trail = &trail{ctx: ctx, path: message.TrailPath(s.Dir), wait: c.AuditWait}
 	opts := &localkms.Options{
 		Audit:  s.Trail,
 		Logger: slog.New(slog.DiscardHandler), // a rotation that is due and fails is tried by the next command
 	}
-	if wrap != nil {
-		store, opts.Create = wrap(store), true
-	}
-	service, err := localkms.Open(ctx, store, root, opts)
+	service, err := open(ctx, store, root, opts)
 	if err == nil {
 		s.Client, err = service.Client("", "")
 	}

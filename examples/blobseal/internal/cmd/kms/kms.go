@@ -14,7 +14,6 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
@@ -99,9 +98,7 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		return message.About(cmd.KMS, made)
 	}
 	s := &keys.Service{Dir: cmd.KMS}
-	if err := s.Open(ctx, c, root, func(store keyring.Store) keyring.Store {
-		return newStore{Store: store, name: cmd.KMS, exists: errServiceExists}
-	}); err != nil {
+	if err := s.Create(ctx, c, root); err != nil {
 		undo()
 		if _, there := os.Lstat(message.KeysPath(cmd.KMS)); made == nil && errors.Is(there, os.ErrNotExist) {
 			os.Remove(message.KeysPath(cmd.KMS) + ".lock")
