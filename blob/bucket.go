@@ -16,18 +16,18 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// DefaultEnvelopeSize is what envelopes are padded to where [Options] do not say.
+// DefaultEnvelopeSize is the size of envelopes if [Options] do not say.
 const DefaultEnvelopeSize = 1024
 
-// URLSigner makes signed URLs of a bucket's objects, whatever serves them. It is
-// safe for concurrent use.
+// URLSigner makes signed URLs of a bucket's objects. It is safe for concurrent use.
+// Package signedurl has one.
 type URLSigner interface {
-	// SignedURL returns a URL for one method on key; opts are complete, as the
-	// driver package says. BeforeSign was called before.
+	// SignedURL returns a URL for one method on key. gocloud has checked and
+	// completed opts, and BeforeSign was called.
 	SignedURL(ctx context.Context, key string, opts *driver.SignedURLOptions) (string, error)
 }
 
-// Options are for [NewBucket]. The zero value is right for most.
+// Options are for [NewBucket]. Most services leave them nil.
 type Options struct {
 	// EnvelopeSize is the size, in bytes, to which every object's envelope is
 	// padded; 0 means [DefaultEnvelopeSize]. Choose a larger one if objects have
@@ -36,17 +36,19 @@ type Options struct {
 	// -1 unless LookWhenListing is set.
 	EnvelopeSize int
 
-	// Decrypters open objects of modes, or with keys, that the bucket's cipher is
-	// not for, such as those from before a change of mode. An envelope's mode
-	// chooses among them; the cipher is for modes that are not here.
+	// Decrypters open objects of other modes than the cipher's, or with other
+	// keys, such as those from before a change of mode. An envelope's mode chooses
+	// among them. The cipher opens the modes that are not here.
 	Decrypters sse.ByMode
 
 	// Policy says what may be written.
 	Policy Policy
 
-	// AllowPlain lets objects that are not encrypted be read as they are, for
-	// buckets that were there before. Whoever can write to the store can then
-	// pass off an object of his own, which is why it is not the default.
+	// AllowPlain lets reads return objects that are not encrypted, for buckets that
+	// were in use before their encryption. An attacker with write access to the
+	// store can then pass off a plain object of their own. Reads of plain objects
+	// take a look at their metadata, which tells a plain object from an encrypted
+	// one whose envelope was damaged.
 	AllowPlain bool
 
 	// WritePlain writes new objects unencrypted, and reads both kinds. It is for
@@ -57,15 +59,16 @@ type Options struct {
 	// an encrypted object.
 	WritePlain bool
 
-	// LookWhenListing reads the envelope's first bytes of every object that is
-	// listed, to know its size. It is implied by AllowPlain.
+	// LookWhenListing reads the head of every listed object to know its size.
+	// AllowPlain implies it.
 	LookWhenListing bool
 
-	// SkipLengthCheck saves a read of part of an object the request that proves
-	// how long the whole object is. What is read is authentic nevertheless.
+	// SkipLengthCheck saves reads of a part the request that proves how long the
+	// object is. What they return is authentic nevertheless.
 	SkipLengthCheck bool
 
-	// Signer makes signed URLs. Without it SignedURL is unimplemented.
+	// Signer makes signed URLs. Without a Signer, SignedURL returns
+	// [ErrNoSigner].
 	Signer URLSigner
 
 	// IfUnchanged, if set, adds the store's own condition, such as If-Match, to
@@ -97,9 +100,8 @@ func IfMatch[Upload any](set func(upload *Upload, etag string)) func(as func(any
 	}
 }
 
-// Bucket is a bucket that encrypts. The embedded bucket is what a service uses,
-// as any of gocloud; beside it are the jobs that keep its keys. It is safe for
-// concurrent use.
+// Bucket is a bucket that encrypts. The embedded bucket is the one that a service
+// uses. It is safe for concurrent use.
 type Bucket struct {
 	*gcblob.Bucket
 
@@ -159,7 +161,7 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 		return nil, err
 	}
 	b.store = store.New(store.Store{
-		Inner: inner, Name: name, EnvelopeSize: b.opts.EnvelopeSize, Cipher: cipher, Decrypter: b,
+		Inner: inner, Name: name, EnvelopeSize: b.opts.EnvelopeSize, Cipher: cipher, Decrypter: decrypter{b},
 		Locks: stored.LocksOf(inner), AllowPlain: b.opts.AllowPlain, Precheck: b.precheck, Admit: b.admit, IfUnchanged: b.opts.IfUnchanged,
 	})
 	b.Bucket = gcblob.NewBucket(&bucketDriver{b: b})
@@ -209,12 +211,5 @@ func (b *Bucket) admit(env *sse.Envelope) error {
 // Inner returns the bucket that holds the stored objects.
 func (b *Bucket) Inner() *gcblob.Bucket { return b.store.Inner }
 
-// Name returns what the bucket's objects are bound to, beside their keys.
+// Name returns the name that the bucket's envelopes are bound to.
 func (b *Bucket) Name() string { return b.store.Name }
-
-// Decrypt opens an envelope as the bucket's reads do. It implements
-// [sse.Decrypter].
-func (b *Bucket) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
-	dec, _ := b.decrypter(env.Mode())
-	return dec.Decrypt(ctx, obj, env)
-}

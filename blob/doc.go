@@ -1,67 +1,65 @@
-// Package blob makes a bucket of gocloud.dev/blob that encrypts at rest: a bucket
-// of S3, Google, Azure, files or memory in, a bucket of the same kind out, and no
-// change to the code that reads, writes, lists and shares what is in it.
+// Package blob encrypts buckets of gocloud.dev/blob.
+//
+// A [Bucket] is a bucket of the same kind as the one under it: S3, Google, Azure,
+// files or memory. The code that uses it does not change.
 //
 //	inner, err := gcblob.OpenBucket(ctx, "s3://photos?region=eu-west-1")
 //	bucket, err := blob.NewBucket(inner, "photos", sse.NewManaged(ring), nil)
 //
 //	err = bucket.WriteAll(ctx, "2026/cat.jpg", picture, nil)
-//	service := gallery.New(bucket.Bucket) // which wants a *gcblob.Bucket
+//	service := gallery.New(bucket.Bucket) // takes a *gcblob.Bucket
 //
-// # What is stored
+// Package jobs inventories, checks, rewraps, encrypts and shreds whole buckets.
+// Package signedurl makes and serves signed URLs; a store's own would serve
+// ciphertext. MIGRATING.md says how to encrypt a bucket that is in use.
 //
-// An object is stored as its envelope, padded to one size for the whole bucket
-// (1 KiB unless [Options] say otherwise), and its body behind it: the
-// self-contained form of package sse. Nothing else is needed to read it, so that
-// it survives any copy tool that keeps bytes. It opens under its own key and in a
-// bucket of its own name only. A [Hint] of what the envelope says stands in the
-// object's metadata, for whoever sees a HEAD, and nothing trusts it. The caller's
-// Content-Encoding stands there too, since no store may unpack ciphertext.
+// # Stored objects
 //
-// # What is asked of the store
+// An object is stored as its envelope, padded to one size for the whole bucket, and
+// its body: the self-contained form of package sse. It survives any tool that copies
+// bytes, and opens only under its own key in a bucket of its own name. A hint in the
+// metadata repeats what the envelope says; nothing trusts it. Package stored has the
+// details.
 //
-// A write is one request, and so are a read of a whole object, its attributes
-// and a page of a list. A read of a part asks for the envelope and for the chunks
-// that hold the part side by side, or for both at once where they are neighbours,
-// and with a third, of at most 16,400 bytes, for the last chunk, which proves how
-// long the object is; [Options].SkipLengthCheck waives that. A copy reads the
-// source once, asks twice for its attributes, so that it is a copy of one version,
-// and writes once: the body goes through as ciphertext. Where the store's gocloud
-// driver uploads in parts, a write is as many requests as it makes: on S3 from 16
-// MiB on. Parts of an upload that failed or was cancelled may stay in the store
-// until a lifecycle rule ends them (s3blob of v0.47.0 aborts in the ctx that has
-// ended); nothing of them is ever published.
+// # Requests
 //
-// Sizes are arithmetic. Only where a bucket may have plain objects, or envelopes
-// of several sizes, does a list look at each object that it shows, and at no more
-// than sixteen of them at a time.
+// These take one request to the store: a write, a read of a whole object, its
+// attributes, and a page of a list. A read of a part takes three at most: for the
+// envelope, for the chunks that hold the part, and for the last chunk, which proves
+// how long the object is. [Options].SkipLengthCheck saves the last one. A copy reads
+// the source once, asks for its attributes before and after, and writes once. On S3, a
+// write takes more requests from 16 MiB on, since gocloud's driver then uploads parts.
 //
-// # What a reader and a writer can rely on
+// A read that takes several requests holds at most one response at a time. Any number
+// of readers can share a pool of connections, even of one. A copy or a rewrap of an
+// object that is uploaded in parts holds the source's response meanwhile and needs a
+// second connection.
 //
-// No byte is returned before it is authenticated, and io.EOF only when the object
-// is whole. A read of a part is of one version of the object, also while others
-// replace it; where they do that all the time it is [ErrChanged]. Sizes in
-// attributes and lists are as authentic as the store, and so are those of readers
-// of plain objects. That of a reader of an encrypted one is proved at the latest by
-// io.EOF, unless [Options].SkipLengthCheck waives that: where it is another, the
-// reader ends with [ErrChanged].
+// Lists compute sizes. If a bucket may have plain objects, or envelopes of several
+// sizes, a list looks at each object, at 16 of them at a time.
 //
-// Nothing is published before Close has returned nil, and nothing at all once a
-// write, an upload's source or ctx has failed: the store's own write is cancelled
-// before it is closed. Close publishes what was written, and cannot know that the
-// source of an io.Copy failed: store the body of a request with Upload, or cancel ctx
-// first.
+// # Guarantees
 //
-// What a caller sees is the plaintext's: its size, the content type that was found in
-// it, a ContentMD5 that is checked against it and goes no further. MD5 is absent from
-// attributes, since stores know only the ciphertext's. ETag and ModTime are the
-// store's, and change when an object is rewrapped.
+// A reader authenticates plaintext before it returns it. It returns the last byte of
+// the object, or of the range, only after it has verified that the object ends where
+// its size says. So neither io.Copy nor io.CopyN nor http.ServeContent takes a
+// truncated object for whole. With SkipLengthCheck, this holds for reads to the end
+// only. A read of a part is of one version of the object, even while other writers
+// replace it; if they never stop, it is [ErrChanged].
 //
-// Commits, deletes and rewraps of one key through one Bucket take turns, so that
-// of several writers with IfNotExist one wins, and a rewrap never puts an old
-// version over a new one. A BeforeDelete hook runs in its delete's turn, and so must
-// not write its own key. Between processes that is for the store to decide: see
-// [Options].IfUnchanged.
+// Nothing of a write is visible before Close has returned nil. Nothing is published if
+// a Write, the source of an Upload, or ctx failed. Close cannot know that the source of
+// an io.Copy failed: cancel ctx before Close, or call Upload.
+//
+// Sizes in attributes and lists are as authentic as the store. Attributes have no MD5.
+// ETag and ModTime are the store's, and change when an object is rewrapped. A
+// Content-Encoding is kept in the metadata, so that no store unpacks ciphertext.
+//
+// Commits, deletes and rewraps of one key take turns: all buckets over one inner bucket
+// in a process, and all processes that share a fileblob bucket which no driver wraps.
+// Of several writers with IfNotExist, one wins. Other stores need their own conditions
+// between processes: see [Options].IfUnchanged. A BeforeDelete hook runs in its delete's
+// turn and must not write its own key.
 //
 // # A request with its own key
 //
@@ -76,47 +74,35 @@
 //
 // [Bucket.CopyFrom] copies from one such view to another.
 //
+// # Hooks and As
+//
 // gocloud's hooks see the types of the inner bucket. A BeforeRead hook is called for
 // each request to the store, one call at a time. A BeforeWrite hook can also ask for
-// the [*sse.Envelope] that is being written. As of a bucket gives the [*Bucket], of a
-// reader the [*sse.Envelope], of attributes the stored.Hint, and of all of them what
-// the inner bucket gives. A copy is a write to the inner bucket, and its hook gets the
-// types of a write. What the store keeps but gocloud does not know, such as tags, is
-// not copied.
+// the [*sse.Envelope] that is being written. A copy is a write to the inner bucket, and
+// its hook sees the types of a write; what gocloud does not know, such as tags, is not
+// copied. As of a bucket gives the [*Bucket], As of a reader the [*sse.Envelope], and As
+// of attributes the stored.Hint.
 //
-// # What is allowed
+// # Policy
 //
-// [Policy] says in which modes and under which keys a bucket may be written;
-// customer keys are refused unless it allows them, and what was once written stays
-// readable. Nothing is ever written unencrypted. Objects that are not encrypted
-// are refused, as forged ones must be, unless [Options].AllowPlain says that the
-// bucket was there before its encryption: then they are read as they are, at the
-// price of a look at their metadata, which tells a plain object from one whose
-// envelope was damaged. [Bucket.ExplainWrite] and [Bucket.ExplainRead] tell which
+// [Policy] says in which modes and under which keys a bucket may be written. It refuses
+// customer keys unless told otherwise. Objects that were once written stay readable.
+// Plain objects are refused, since an attacker could have put them there, unless
+// [Options].AllowPlain is set. [Bucket.ExplainWrite] and [Bucket.ExplainRead] tell which
 // rule decides about a request, without touching a key.
 //
 // # Errors
 //
-// Errors of the inner bucket keep their codes. Ours have gocloud codes too, and
-// are visible to [errors.Is] beside the sentinels of sse, kms and keyring:
-// PermissionDenied for [sse.ErrKey], [kms.ErrDenied] and [ErrPolicy];
-// InvalidArgument for [sse.ErrMode], as of a customer's object without its key,
-// [sse.ErrInvalid], [sse.ErrTooLarge] and [ErrReserved]; FailedPrecondition for
-// [ErrPlain], [ErrChanged], keys that are disabled, destroyed or missing, and copies
-// of plain objects that the store unpacks on their way, by their Content-Encoding;
-// Internal for damage, [sse.ErrCorrupt] and [sse.ErrFormat]; Unimplemented for
-// [sse.ErrVersion] and [ErrNoSigner]. NotFound is an object that is not there, and
-// never a key.
+// Errors of the inner bucket keep their codes. Those of this library have gocloud codes,
+// and errors.Is finds the sentinels of sse, kms and keyring in them:
 //
-// # Signed URLs
+//   - PermissionDenied: [sse.ErrKey], [kms.ErrDenied], [ErrPolicy]
+//   - InvalidArgument: [sse.ErrMode], for example a customer's object without its key;
+//     [sse.ErrInvalid], [sse.ErrTooLarge], [ErrReserved]
+//   - FailedPrecondition: [ErrPlain], [ErrChanged], a key that is disabled, destroyed or
+//     missing, and a copy of an object that the store decompresses
+//   - Internal: damage, [sse.ErrCorrupt] and [sse.ErrFormat]
+//   - Unimplemented: [sse.ErrVersion], [ErrNoSigner]
 //
-// A store's own signed URL would serve ciphertext. Package signedurl makes URLs of
-// your service instead and serves them; pass its Signer in [Options].
-//
-// # Rotation
-//
-// Rotating a ring changes the key of new objects. The jobs of a Bucket carry the
-// old ones along: an inventory of what is under which key, a rewrap to the newest,
-// which seals 104 bytes of each object anew, and [Retire], which disables or
-// destroys a key only when nothing refers to it any more.
+// NotFound always means the object, never a key.
 package blob

@@ -14,8 +14,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// bucketDriver implements gocloud's driver over the public API of the inner
-// bucket.
+// bucketDriver implements gocloud's driver on the public API of the inner bucket.
 type bucketDriver struct {
 	b      *Bucket
 	source *Bucket // of copies, if it is not b
@@ -39,7 +38,7 @@ func (d *bucketDriver) As(i any) bool {
 	return i != nil && d.b.store.Inner.As(i)
 }
 
-// ErrorAs gives the types of the inner bucket's errors, however deep they are.
+// ErrorAs gives the types of the inner bucket's errors, at any depth.
 func (d *bucketDriver) ErrorAs(err error, i any) bool {
 	if err == nil {
 		return false
@@ -60,7 +59,7 @@ func (d *bucketDriver) ErrorAs(err error, i any) bool {
 	return false
 }
 
-// Attributes implements [driver.Bucket], with one inner request where the object's
+// Attributes implements [driver.Bucket]. It takes one request to the store if the object's
 // metadata has the hint.
 func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attributes, error) {
 	if err := d.b.store.CheckKey(key); err != nil {

@@ -12,31 +12,32 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Errors, for [errors.Is]. Those of sse, kms, keyring, of ctx and of the inner
-// bucket stay visible beside them; the package's doc lists their gocloud codes.
+// Errors for errors.Is, which also finds those of sse, kms, keyring, of ctx and of the
+// inner bucket. The package's comment lists their gocloud codes.
 var (
-	// ErrPlain: the object is not encrypted, and the bucket does not allow that.
-	// It is [sse.ErrFormat] too.
+	// ErrPlain means that the object is not encrypted and the bucket does not
+	// allow plain objects. It is [sse.ErrFormat] too.
 	ErrPlain = stored.ErrPlain
 
-	// ErrPolicy: the bucket's policy does not allow what the request asks for.
+	// ErrPolicy means that the bucket's policy does not allow the write.
 	ErrPolicy = errors.New("blob: refused by the bucket's policy")
 
-	// ErrReserved: the caller's metadata has a name that begins with
-	// [ReservedPrefix].
+	// ErrReserved means that the caller's metadata has a name that begins with
+	// stored.ReservedPrefix.
 	ErrReserved = stored.ErrReserved
 
-	// ErrChanged: the object was replaced or deleted while it was worked on.
+	// ErrChanged means that the object was replaced or deleted during the call.
+	// Retry it.
 	ErrChanged = stored.ErrChanged
 
-	// ErrNoSigner: a signed URL was asked for, and [Options] has no Signer. The
-	// inner bucket's URL would serve ciphertext.
-	ErrNoSigner = errors.New("blob: bucket has no URL signer")
+	// ErrNoSigner means that [Options] have no Signer. The inner bucket's own URL
+	// would serve ciphertext.
+	ErrNoSigner = errors.New("blob: bucket has no URL signer (set Options.Signer)")
 )
 
-// codes are gocloud's codes of our errors; the first that matches counts. None
-// is NotFound, which would deny the object: that is said by the inner bucket
-// alone. A key service that does not answer has no code in gocloud.
+// codes are gocloud's codes of our errors. The first match counts. None is NotFound: only
+// the inner bucket knows that an object does not exist. gocloud has no code for a key
+// service that does not answer.
 var codes = []struct {
 	err  error
 	code gcerrors.ErrorCode
@@ -64,6 +65,7 @@ var codes = []struct {
 	{sse.ErrFormat, gcerrors.Internal},
 }
 
+// errorCode returns gocloud's code of an error.
 func errorCode(err error) gcerrors.ErrorCode {
 	if code := gcerrors.Code(err); code != gcerrors.Unknown {
 		return code

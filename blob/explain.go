@@ -10,7 +10,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Rule names what decides about a request.
+// Rule names a setting that decides about a request.
 type Rule string
 
 // The rules that decide about a request.
@@ -25,35 +25,33 @@ const (
 	RuleStored       Rule = "the stored object"
 )
 
-// Explanation says what a request would do. The key itself may still refuse: who
-// may use it, and whether it is the right one, shows only when it is used.
+// Explanation says what a request would do. The key service may still refuse: only the
+// use of a key shows whether it is the right one, and permitted.
 type Explanation struct {
-	// Rule decided, and Err is why it refuses; nil if it does not.
+	// Rule decided. Err says why it refuses the request, or is nil.
 	Rule Rule
 	Err  error
 
-	// Cipher says whose cipher would be used: RuleRequest, RuleDecrypters or
-	// RuleCipher. It is empty where none would.
+	// Cipher says whose cipher the request would use: RuleRequest, RuleDecrypters
+	// or RuleCipher. It is empty if the request would use none.
 	Cipher Rule
 
-	// Kind is what the stored object is, for a read.
+	// Kind is the kind of the stored object, for a read.
 	Kind stored.Kind
 
-	// Mode and KeyID are those of the stored object, for a read, and those of the
-	// object that would be written, for a write. They are zero where that shows
-	// only when the key is used. The policy then has its say once more, before
-	// anything is written: a nil Err is not its last word.
+	// Mode and KeyID are those of the stored object, for a read, or of the object
+	// that would be written. They are zero if only the use of the key shows them.
+	// The policy then decides again before anything is written.
 	Mode  sse.Mode
 	KeyID string
 
-	// RequestedKey is, for a write in SSE-KMS, the key that the key service will be
-	// asked for, as the cipher names it: an id, an ARN or an alias. It is not what
-	// the policy decides by: that is the id of the key with which the service
-	// answers.
+	// RequestedKey is, for a write in SSE-KMS, the name by which the cipher asks the
+	// key service for its key: an id, an ARN or an alias. The policy decides by the
+	// id with which the service answers.
 	RequestedKey string
 }
 
-// String is the explanation in a sentence.
+// String returns the explanation as a sentence.
 func (e Explanation) String() string {
 	what := "no encryption"
 	switch {
@@ -66,7 +64,7 @@ func (e Explanation) String() string {
 	case e.Kind != 0 && e.Kind != stored.KindPlain:
 		what = e.Kind.String()
 	case e.Kind == 0:
-		what = "a mode that its key will tell"
+		what = "unknown mode"
 	}
 	if e.Cipher != "" {
 		what += " with " + string(e.Cipher)

@@ -83,19 +83,18 @@ func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) er
 	}
 	looks.Wait()
 	if err := parent.Err(); err != nil {
-		return err // and not its cause, which gocloud would not know
+		return err // gocloud knows its code, but not its cause's
 	}
 	return context.Cause(ctx)
 }
 
-// look sets one object's size by its envelope, or by its hint if it cannot be read,
-// as when it is archived. What has neither, or one that makes no sense, keeps the
-// size that it has.
+// look sets an object's size from its envelope, or from its hint if the object cannot be
+// read, as when it is archived. An object without either keeps its stored size.
 func (b *Bucket) look(ctx context.Context, o *driver.ListObject) error {
 	var envelope int
 	seen, err := b.store.Head(ctx, o.Key, o.Size)
 	switch {
-	case err == nil: // and of this version, if the listing is of an older one
+	case err == nil: // of this version, even if the listing shows an older one
 		o.Size, envelope = seen.Stored, seen.Envelope.Size()
 	case errors.Is(err, ErrPlain) && seen.Stored >= 0:
 		o.Size = seen.Stored

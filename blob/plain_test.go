@@ -548,3 +548,28 @@ func TestListOfAnotherEnvelopeSize(t *testing.T) {
 		require.Equal(t, want, o.Size, "look %v", look)
 	}
 }
+
+// TestRangeOfAnEmptyObject: a range of an empty stored object is empty, or plain, on
+// stores that refuse every range of it, as three do with a raw 416.
+func TestRangeOfAnEmptyObject(t *testing.T) {
+	spy, inner := newSpy(t)
+	mixed, strict := newBucket(t, inner, &blob.Options{AllowPlain: true}), newBucket(t, inner, nil)
+	require.NoError(t, inner.WriteAll(ctx, "k", nil, nil))
+	spy.Hook = func(_ context.Context, call string) error {
+		if strings.HasPrefix(call, "GET k ") && call != "GET k 0 -1" {
+			return errBoom
+		}
+		return nil
+	}
+	for _, part := range [][2]int64{{0, 5}, {3, 5}, {3, -1}, {40_000, 5}} {
+		p, err := readRange(mixed.Bucket, "k", part[0], part[1])
+		require.NoError(t, err, part)
+		require.Empty(t, p)
+		_, err = readRange(strict.Bucket, "k", part[0], part[1])
+		require.ErrorIs(t, err, blob.ErrPlain, part)
+		require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(err))
+	}
+	require.NoError(t, inner.WriteAll(ctx, "k", []byte("x"), nil))
+	_, err := readRange(mixed.Bucket, "k", 0, 5)
+	require.ErrorIs(t, err, errBoom, "an error of the store is no empty object")
+}

@@ -7,24 +7,24 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Policy says what may be written to a bucket. It does not bear on reads: what
-// was once allowed stays readable. The zero value allows SSE-S3 and SSE-KMS under
-// any key, and no customer keys. Nothing allows unencrypted writes.
+// Policy says what may be written to a bucket. It does not limit reads: objects that were
+// once allowed stay readable. The zero value allows SSE-S3, and SSE-KMS under any key,
+// but no customer keys. No Policy allows unencrypted writes.
 type Policy struct {
 	// Modes are the modes that writes may use. Empty means SSE-S3 and SSE-KMS.
 	Modes []sse.Mode
 
-	// KMSKeys are the key ids under which SSE-KMS writes may be, as the key
-	// service resolves them: an alias is none. Empty means any. To read objects of
+	// KMSKeys are the keys that SSE-KMS writes may use, by the ids to which the key
+	// service resolves them, never by aliases. Empty means any. To read objects of
 	// several keys, accept these keys in [sse.KMSOptions] too.
 	KMSKeys []string
 
-	// AllowCustomerKeys allows writes in SSE-C, which a mode in Modes does too.
+	// AllowCustomerKeys allows writes in SSE-C. Listing the mode in Modes does too.
 	AllowCustomerKeys bool
 }
 
-// check returns the rule that decides about a new envelope, and [ErrPolicy] if
-// it refuses. An empty keyID is one that is not known yet.
+// check returns the rule that decides about a new envelope, and [ErrPolicy] if the rule
+// refuses the envelope. An empty keyID means that the key is not known yet.
 func (p *Policy) check(mode sse.Mode, keyID string) (Rule, error) {
 	named := slices.Contains(p.Modes, mode)
 	switch {
@@ -44,9 +44,8 @@ func (p *Policy) check(mode sse.Mode, keyID string) (Rule, error) {
 	return RuleModes, nil
 }
 
-// precheck refuses what is known to be refused before a key is touched. The key
-// id is not known before the envelope is. A cipher without a mode encrypts
-// nothing.
+// precheck is check before a key is touched. The envelope tells the key id, so precheck
+// does not know it. A cipher without a mode encrypts nothing.
 func (p *Policy) precheck(enc sse.Encrypter) (Rule, error) {
 	mode := enc.Mode()
 	if mode == 0 {
@@ -55,7 +54,7 @@ func (p *Policy) precheck(enc sse.Encrypter) (Rule, error) {
 	return p.check(mode, "")
 }
 
-// valid reports a policy that makes no sense.
+// valid refuses a policy with an unknown mode.
 func (p *Policy) valid() error {
 	for _, mode := range p.Modes {
 		if _, err := mode.MarshalText(); err != nil {

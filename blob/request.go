@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"context"
 	"fmt"
 	"maps"
 
@@ -59,7 +60,7 @@ func (b *Bucket) With(r Request) (*Bucket, error) {
 	r.Decrypters, r.Context = maps.Clone(r.Decrypters), maps.Clone(r.Context)
 	view := &Bucket{opts: b.opts, req: r}
 	shared := *b.store
-	shared.Cipher, shared.Decrypter = view.cipher(b), view
+	shared.Cipher, shared.Decrypter = view.cipher(b), decrypter{view}
 	if !r.hasKey() {
 		view.req.Cipher, view.req.Decrypters = b.req.Cipher, b.req.Decrypters
 	}
@@ -108,6 +109,14 @@ func (b *Bucket) decrypter(mode sse.Mode) (sse.Decrypter, Rule) {
 		return dec, RuleDecrypters
 	}
 	return b.store.Cipher, RuleCipher
+}
+
+// decrypter opens envelopes as the bucket's reads do, for any identity.
+type decrypter struct{ b *Bucket }
+
+func (d decrypter) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
+	dec, _ := d.b.decrypter(env.Mode())
+	return dec.Decrypt(ctx, obj, env)
 }
 
 // newObject returns the identity of an object that the request writes.

@@ -100,7 +100,7 @@ func Check(ctx context.Context, b *blob.Bucket, opts *CheckOptions) iter.Seq2[Fi
 	s := storeOf(b)
 	o := valueOr(opts)
 	if o.From == nil {
-		o.From = b
+		o.From = s.Decrypter
 	}
 	return sequence(func(yield func(Finding) error) error {
 		if err := o.Filter.check(); err != nil {

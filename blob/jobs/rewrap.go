@@ -223,7 +223,7 @@ func Rewrap(ctx context.Context, b *blob.Bucket, opts *RewrapOptions) (*Report, 
 		o.To = s.Cipher
 	}
 	if o.From == nil {
-		o.From = b
+		o.From = s.Decrypter
 	}
 	r := &rewrap{s: s, to: o.To, from: o.From, filter: o.Filter, force: o.Force, stays: stays}
 	return run(ctx, s, o.Job, r, jobSpec{Operation: "rewrap", Filter: o.Filter, Force: o.Force})

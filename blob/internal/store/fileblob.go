@@ -25,7 +25,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// This file holds all that works around package fileblob of gocloud.
+// This file holds all that works around package fileblob of gocloud v0.49.0. Each part
+// names the upstream issue, if there is one; drop the part when a release fixes it.
 
 // isDirectory reports whether a bucket is a fileblob bucket, or a driver over one.
 func isDirectory(bucket *gcblob.Bucket) bool {
@@ -65,7 +66,7 @@ func bareDirectory(bucket *gcblob.Bucket) string {
 // CheckKey returns [sse.ErrInvalid] for a key that names the same file as another key:
 // fileblob escapes "//", "../" and a trailing slash, but cleans the path that results.
 // Two such keys would overwrite each other's object, and get around a policy that goes
-// by names.
+// by names. Compare go-cloud issue 3667, which fixed only keys that leave the bucket.
 func (s *Store) CheckKey(key string) error {
 	if !s.directory {
 		return nil
@@ -125,7 +126,8 @@ const listAttempts = 10
 // listTree lists a fileblob bucket, one directory at a time. fileblob visits "a/1"
 // before "a-1", but begins each page behind the last key of the page before in byte
 // order, so it leaves out of later pages what sorts otherwise. listTree therefore
-// takes each directory in one page; memory grows with the largest directory.
+// takes each directory in one page; memory grows with the largest directory. See
+// go-cloud issue 3089 and pull request 3791.
 //
 // fileblob also fails with NotFound if a file disappears between its reading of the
 // directory and its look at the file. listTree then asks again.
@@ -164,7 +166,7 @@ func listTree(ctx context.Context, bucket *gcblob.Bucket, prefix string, visit f
 
 // fileSize returns the size of the file that r reads, if r reads one. fileblob
 // looks at a file and then opens it, so the size that it reports and the bytes that
-// it serves may belong to two versions.
+// it serves may belong to two versions. No issue yet.
 func fileSize(r *gcblob.Reader) (size int64, ok bool) {
 	var from io.Reader
 	if !r.As(&from) {
@@ -189,7 +191,8 @@ func fileSize(r *gcblob.Reader) (size int64, ok bool) {
 const attrsSuffix = ".attrs"
 
 // unfinishedName matches the names of files that fileblob is writing. With its
-// NoTempDir they lie beside the objects, and are listed as objects.
+// NoTempDir, which go-cloud issue 3294 asked for, they lie beside the objects, are listed
+// as objects, and stay behind if the process is killed (issue 3286).
 var unfinishedName = regexp.MustCompile(`\.[0-9a-f]{16}\.tmp$`)
 
 // ErrUnfinished means that a file is what a writer has not published yet. If a job
@@ -204,7 +207,8 @@ func (s *Store) IsUnfinished(key string) bool {
 // Files publishes an object of a fileblob bucket that keeps attributes. fileblob
 // truncates the file with the attributes and writes it again; if it is killed
 // meanwhile, it refuses to read the object: of 100 processes that were killed in
-// rewraps, 44 left such an object behind. Files replaces that file by a rename.
+// rewraps, 44 left such an object behind. Files replaces that file by a rename. No
+// issue yet; git-pkgs/proxy pull request 328 describes the same.
 //
 // The attributes go first, as in fileblob. An object that was plain goes before its
 // attributes: with attributes that call it encrypted it would be damaged, whereas an
@@ -283,7 +287,7 @@ func (f *Files) Publish(opts *gcblob.WriterOptions, plain bool) (done bool, err 
 		return false, nil
 	}
 	if runtime.GOOS == "windows" {
-		return false, nil // an open file is not renamed there
+		return false, nil // no rename of open files
 	}
 	info, err := os.Lstat(f.path + attrsSuffix)
 	if err != nil || !info.Mode().IsRegular() {
@@ -318,7 +322,8 @@ func (f *Files) Publish(opts *gcblob.WriterOptions, plain bool) (done bool, err 
 	return true, nil
 }
 
-// attributes returns fileblob's document of the attributes with what changes.
+// attributes returns data, fileblob's document of an object's attributes, with the
+// metadata, encoding and MD5 of the new object.
 func (f *Files) attributes(data []byte, opts *gcblob.WriterOptions) ([]byte, error) {
 	var doc map[string]json.RawMessage
 	err := json.Unmarshal(data, &doc)
@@ -335,16 +340,19 @@ func (f *Files) attributes(data []byte, opts *gcblob.WriterOptions) ([]byte, err
 	return json.Marshal(doc)
 }
 
-// replaceFile replaces a file with attributes at once.
+// replaceFile replaces a file by a rename.
 func replaceFile(name string, data []byte, mode os.FileMode) error {
 	temp, err := os.CreateTemp(filepath.Dir(name), ".blobseal-*"+attrsSuffix)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp.Name()) // does nothing after the renaming
+	defer os.Remove(temp.Name()) // does nothing after the rename
 	_, err = temp.Write(data)
 	if err == nil {
 		err = temp.Chmod(mode)
+	}
+	if err == nil {
+		err = temp.Sync()
 	}
 	if closeErr := temp.Close(); err == nil {
 		err = closeErr
