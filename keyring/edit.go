@@ -66,11 +66,12 @@ func (d *draft) handle() (*keyset.Handle, error) {
 
 // handleOf returns the handle of a keyset.
 func handleOf(ks *tinkpb.Keyset) (*keyset.Handle, error) {
-	var clear bytes.Buffer
-	if err := keyset.NewBinaryWriter(&clear).Write(ks); err != nil {
+	var buf bytes.Buffer
+	if err := keyset.NewBinaryWriter(&buf).Write(ks); err != nil {
 		return nil, err
 	}
-	return insecurecleartextkeyset.Read(keyset.NewBinaryReader(&clear))
+	defer clear(buf.Bytes())
+	return insecurecleartextkeyset.Read(keyset.NewBinaryReader(&buf))
 }
 
 // rotate adds a version and makes it the primary. It drops old tombstones first.
