@@ -287,11 +287,11 @@ func TestKMSPolicy(t *testing.T) {
 
 	blobseal(get...).fails(t, 1, "my.kms: alias/photos has no policy: everyone may do everything with it")
 	for file, says := range map[string]string{
-		"bad":      "bad: line 3, column 1: no such principal: User::\"a\"",
-		"nonsense": `nonsense: line 2, column 3: want ",", found "oops"`,
+		"bad":      "bad: policy does not parse: 3:1: no such principal: User::\"a\"",
+		"nonsense": `nonsense: policy does not parse: 2:7 "": exact got oops want ,`,
 		"lockout":  `lockout: "user:me" could not replace this policy (permit PutKeyPolicy, or give --force)`,
 		"large":    "large: more than 32768 bytes, too long for a policy",
-		"binary":   "binary: line 1, column 1: not UTF-8",
+		"binary":   "binary: policy does not parse: 1:1: not UTF-8",
 		"none":     "none: no such file or directory",
 		".":        ".: is a directory",
 	} {
@@ -300,7 +300,7 @@ func TestKMSPolicy(t *testing.T) {
 		res.fails(t, 1, says)
 		require.Empty(t, res.out)
 	}
-	piped("nonsense", put("-")...).fails(t, 1, "standard input: line 1, column 1: ")
+	piped("nonsense", put("-")...).fails(t, 1, "standard input: policy does not parse: 1:9")
 	require.False(t, keyOf(t, "alias/photos").HasPolicy)
 
 	require.Equal(t, "my.kms: alias/photos has the policy\n", ok(t, put("all")...))

@@ -16,8 +16,8 @@ var (
 	// ErrAlreadyExists: the name, of an alias or of a grant, is taken.
 	ErrAlreadyExists error = &refusal{"localkms: already exists"}
 
-	// ErrPolicy: the key policy is not one. The error is a [*PolicyError], which
-	// tells where.
+	// ErrPolicy: a policy does not parse, or names something that this service does
+	// not have. The text says where, as LINE:COLUMN.
 	ErrPolicy error = &refusal{"localkms: policy does not parse"}
 
 	// ErrLockout: the key policy would forbid the caller to replace it.
@@ -46,19 +46,6 @@ type refusal struct{ text string }
 
 func (e *refusal) Error() string { return e.text }
 func (e *refusal) Unwrap() error { return kms.ErrInvalid }
-
-// PolicyError tells why a policy was refused, and where. It is [ErrPolicy].
-type PolicyError struct {
-	Line   int    // from 1
-	Column int    // from 1, in characters
-	Reason string // what the parser said
-}
-
-func (e *PolicyError) Error() string {
-	return fmt.Sprintf("%v: line %d, column %d: %s", ErrPolicy, e.Line, e.Column, e.Reason)
-}
-
-func (e *PolicyError) Unwrap() error { return ErrPolicy }
 
 // invalid returns a kms.ErrInvalid.
 func invalid(format string, args ...any) error {

@@ -19,8 +19,7 @@ type PutKeyPolicyOptions struct {
 // permit is denied, but for grants.
 //
 // A policy that does not parse, or whose heads name principals, actions or
-// resources of kinds that the service does not have, is [ErrPolicy], with its
-// position. A policy under which the caller, as who it now is, may not call
+// resources of kinds that the service does not have, is [ErrPolicy]. A policy under which the caller, as who it now is, may not call
 // PutKeyPolicy again is [ErrLockout], unless opts say otherwise.
 func (c *Client) PutKeyPolicy(ctx context.Context, keyID, policy string, opts *PutKeyPolicyOptions) error {
 	return c.change(ctx, OpPutKeyPolicy, keyID, func(d *draft, k *key) error {

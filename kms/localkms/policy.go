@@ -4,12 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"regexp"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go"
@@ -68,7 +65,7 @@ func (s policySet) isForbid(id cedar.PolicyID) bool {
 	return true
 }
 
-// newPolicy parses a policy. It fails with a [*PolicyError].
+// newPolicy parses a policy. It fails with [ErrPolicy].
 func newPolicy(text string) (*policy, error) {
 	p := &policy{text: text}
 	if err := p.compile(); err != nil {
@@ -85,120 +82,46 @@ func (p *policy) compile() error {
 
 func parsePolicy(text string) (policySet, error) {
 	if len(text) > MaxPolicy {
-		return nil, &PolicyError{Line: 1, Column: 1, Reason: fmt.Sprintf("%d bytes, at most %d", len(text), MaxPolicy)}
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrPolicy, len(text), MaxPolicy)
 	}
 	if err := checkNesting(text); err != nil {
 		return nil, err
 	}
-	list, err := parse(text)
+	list, err := cedar.NewPolicyListFromBytes("", []byte(text))
 	if err != nil {
-		return nil, positioned(text, err)
+		return nil, parserError(err)
 	}
 	set := make(policySet, len(list))
 	for i, p := range list {
 		set[i] = namedPolicy{cedar.PolicyID(strconv.Itoa(i)), p}
 		if err := checkScope(p); err != nil {
 			at := p.Position()
-			return nil, &PolicyError{Line: at.Line, Column: at.Column, Reason: err.Error()}
+			return nil, policyError(at.Line, at.Column, err.Error())
 		}
 	}
 	return set, nil
 }
 
-func parse(text string) (cedar.PolicyList, error) {
-	return cedar.NewPolicyListFromBytes("", []byte(text))
+// policyError returns an [ErrPolicy] with the place of the mistake.
+func policyError(line, column int, reason string) error {
+	return fmt.Errorf("%w: %d:%d: %s", ErrPolicy, line, column, reason)
 }
 
-// positionPattern is how the parser's errors begin: `parse error at <input>:2:7 "": `
-// or "<input>:2:7: ". What is quoted comes next in the text, and is left out.
-var positionPattern = regexp.MustCompile(`^(?:parser error: )?(?:parse error at )?\S*?(\d+):(\d+):? (?:"(?:[^"\\]|\\.)*": )?`)
-
-// Its complaints about a word that it has read already, so that the position is
-// that of the word after it.
-var (
-	expectedPattern = regexp.MustCompile(`^exact got (.*) want (.*)$`)
-	effectPattern   = regexp.MustCompile(`^unexpected effect: (.*)$`)
-)
-
-// positioned makes an error of parsing text a PolicyError.
-func positioned(text string, err error) error {
-	reason := err.Error()
-	e := &PolicyError{Line: 1, Column: 1}
-	if m := positionPattern.FindStringSubmatch(reason); m != nil {
-		e.Line, _ = strconv.Atoi(m[1])
-		e.Column, _ = strconv.Atoi(m[2])
-		reason = reason[len(m[0]):]
-	} else { // of a number that is too large, or of an escape that is none
-		e.at(text, badLiteral(text))
-		reason = strings.TrimPrefix(reason, "parser error: ")
+// parserError returns an [ErrPolicy] with what the parser says, which is where the
+// mistake is for most mistakes.
+func parserError(err error) error {
+	text := err.Error()
+	for _, prefix := range []string{"parser error: ", "parse error at ", "<input>:"} {
+		text = strings.TrimPrefix(text, prefix)
 	}
-	want, found := "", ""
-	if m := expectedPattern.FindStringSubmatch(reason); m != nil {
-		found, want = m[1], strconv.Quote(m[2])
-	} else if m := effectPattern.FindStringSubmatch(reason); m != nil {
-		found, want = m[1], "permit or forbid"
-	}
-	if want != "" {
-		e.back(text, found)
-		reason = fmt.Sprintf("want %s, found %q", want, found)
-		if found == "" {
-			reason = fmt.Sprintf("want %s, found the end", want)
-		}
-	}
-	e.Reason = shorten(reason)
-	return e
-}
-
-// badLiteral returns where in text a literal ends, or goes beyond what it may be,
-// at which the parser fails without saying where: it does so once it has that much
-// of the text.
-func badLiteral(text string) int {
-	return sort.Search(len(text)-1, func(i int) bool {
-		_, err := parse(text[:i+1])
-		return err != nil && !positionPattern.MatchString(err.Error())
-	})
-}
-
-// at sets the position to that of the character that text[i] is in.
-func (e *PolicyError) at(text string, i int) {
-	before := text[:i]
-	e.Line = strings.Count(before, "\n") + 1
-	e.Column = utf8.RuneCountInString(before[strings.LastIndex(before, "\n")+1:]) + 1
-}
-
-// back moves the position to the word before it, if that is there.
-func (e *PolicyError) back(text, word string) {
-	lines := strings.Split(text, "\n")
-	if word == "" || e.Line < 1 || e.Line > len(lines) {
-		return
-	}
-	rest := []rune(lines[e.Line-1])
-	rest = rest[:min(max(e.Column-1, 0), len(rest))]
-	for line := e.Line; ; {
-		whole := strings.TrimRightFunc(string(rest), unicode.IsSpace)
-		code, _, _ := strings.Cut(whole, "//")
-		code = strings.TrimRightFunc(code, unicode.IsSpace)
-		for _, c := range []string{code, whole} { // the slashes may be in a string
-			if before, ok := strings.CutSuffix(c, word); ok && c != "" {
-				e.Line, e.Column = line, utf8.RuneCountInString(before)+1
-				return
-			}
-		}
-		if code != "" {
-			return
-		}
-		if line--; line < 1 {
-			return
-		}
-		rest = []rune(lines[line-1])
-	}
+	return fmt.Errorf("%w: %s", ErrPolicy, shorten(text))
 }
 
 // checkNesting refuses what is not text, and brackets that are nested too deep.
 func checkNesting(text string) error {
 	line, column, depth := 1, 0, 0
 	quoted, comment := false, false
-	fail := func(reason string) error { return &PolicyError{Line: line, Column: column, Reason: reason} }
+	fail := func(reason string) error { return policyError(line, column, reason) }
 	for i := 0; i < len(text); {
 		c, size := utf8.DecodeRuneInString(text[i:])
 		i += size

@@ -80,7 +80,7 @@ type entry struct {
 // an error is often of several kinds, and the more telling ones come first.
 var table = []entry{
 	// What an administrator of a key service did wrong.
-	{localkms.ErrPolicy, true, policyWords},
+	{localkms.ErrPolicy, true, plainWords},
 	{localkms.ErrLockout, true, Attempt.lockoutWords},
 	{localkms.ErrAlreadyExists, true, plainWords},
 	{localkms.ErrReserved, true, plainWords},
@@ -226,14 +226,6 @@ func (a Attempt) storeWords(err error) string {
 		return a.document() + " " + ErrIsDirectory.Error()
 	}
 	return plainWords(a, err)
-}
-
-func policyWords(_ Attempt, err error) string {
-	policy, ok := errors.AsType[*localkms.PolicyError](err)
-	if !ok {
-		return ""
-	}
-	return fmt.Sprintf("line %d, column %d: %s", policy.Line, policy.Column, policy.Reason)
 }
 
 func (a Attempt) lockoutWords(error) string {
