@@ -110,20 +110,20 @@ func TestKMSKeys(t *testing.T) {
 	}
 	text := ok(t, args("kms", "describe", service, "alias/b")...)
 	for _, line := range []string{
-		`key +` + id, `arn +` + arn, `aliases +alias/b`, `state +Enabled`, `created +20\d\d-\S+Z`, `description +of cats`, `tags +team=blue,red`,
+		`key +` + id, `arn +` + arn, `aliases +alias/b`, `state +enabled`, `created +20\d\d-\S+Z`, `description +of cats`, `tags +team=blue,red`,
 		`policy +none: everyone may do everything`, `versions +1`, `rotation +every 90 days, next 20\d\d-\S+Z`,
 	} {
 		require.Regexp(t, `(?m)^`+line+`$`, text)
 	}
 	list := ok(t, args("kms", "list", service)...)
 	require.Regexp(t, `^KEY +ALIASES +STATE +CREATED +NEXT ROTATION\n`, list)
-	require.Regexp(t, `(?m)^`+id+`  alias/b +Enabled  20\d\d-\S+Z  20\d\d-\S+Z$`, list)
-	require.Regexp(t, `(?m)^[0-9a-f-]{36}  alias/photos  Enabled  20\d\d-\S+Z  -$`, list)
+	require.Regexp(t, `(?m)^`+id+`  alias/b +enabled  20\d\d-\S+Z  20\d\d-\S+Z$`, list)
+	require.Regexp(t, `(?m)^[0-9a-f-]{36}  alias/photos  enabled  20\d\d-\S+Z  -$`, list)
 	require.Equal(t, 3, strings.Count(list, "\n"))
 	var all struct{ Keys []struct{ ID, State string } }
 	require.NoError(t, json.Unmarshal([]byte(ok(t, args("kms", "list", "--json", service)...)), &all))
 	require.Len(t, all.Keys, 2)
-	require.Equal(t, "Enabled", all.Keys[0].State)
+	require.Equal(t, "enabled", all.Keys[0].State)
 
 	for _, step := range []struct {
 		args string
@@ -131,24 +131,24 @@ func TestKMSKeys(t *testing.T) {
 		code int
 		then string // state, tags and versions
 	}{
-		{"tag alias/b stage=live team=red", "alias/b is tagged", 0, "Enabled map[stage:live team:red] 1"},
-		{"untag alias/b stage none", "alias/b is untagged", 0, "Enabled map[team:red] 1"},
-		{"rotate alias/b", "alias/b is rotated, to version 2", 0, "Enabled map[team:red] 2"},
-		{"disable alias/b", "alias/b is disabled", 0, "Disabled map[team:red] 2"},
-		{"disable alias/b", "alias/b is disabled", 0, "Disabled map[team:red] 2"},
-		{"rotate alias/b", "may not RotateKeyOnDemand with alias/b: the key is disabled (enable it with: blobseal kms enable --kms my.kms alias/b)", 1, "Disabled map[team:red] 2"},
-		{"enable " + id, id + " is enabled", 0, "Enabled map[team:red] 2"},
-		{"cancel-deletion alias/b", arn + " is not pending deletion", 1, "Enabled map[team:red] 2"},
-		{"schedule-deletion alias/b --days 7", "alias/b is refused from now on, and deleted on 20", 0, "PendingDeletion map[team:red] 2"},
-		{"schedule-deletion alias/b", "the key is pending deletion (keep it with: blobseal kms cancel-deletion --kms my.kms alias/b)", 1, "PendingDeletion map[team:red] 2"},
-		{"enable alias/b", "may not EnableKey with alias/b: the key is pending deletion", 1, "PendingDeletion map[team:red] 2"},
-		{"tag alias/b x=y", "may not TagResource with alias/b", 1, "PendingDeletion map[team:red] 2"},
-		{"cancel-deletion alias/b", "alias/b is not deleted, but disabled", 0, "Disabled map[team:red] 2"},
-		{"rotation enable alias/b --days 100", "the key is disabled", 1, "Disabled map[team:red] 2"},
-		{"enable alias/b", "alias/b is enabled", 0, "Enabled map[team:red] 2"},
-		{"rotation enable alias/b --days 100", "alias/b is rotated every 100 days", 0, "Enabled map[team:red] 2"},
-		{"rotation disable alias/b", "alias/b is rotated on demand alone", 0, "Enabled map[team:red] 2"},
-		{"rotation list alias/b", "2        20", 0, "Enabled map[team:red] 2"},
+		{"tag alias/b stage=live team=red", "alias/b is tagged", 0, "enabled map[stage:live team:red] 1"},
+		{"untag alias/b stage none", "alias/b is untagged", 0, "enabled map[team:red] 1"},
+		{"rotate alias/b", "alias/b is rotated, to version 2", 0, "enabled map[team:red] 2"},
+		{"disable alias/b", "alias/b is disabled", 0, "disabled map[team:red] 2"},
+		{"disable alias/b", "alias/b is disabled", 0, "disabled map[team:red] 2"},
+		{"rotate alias/b", "may not RotateKeyOnDemand with alias/b: the key is disabled (enable it with: blobseal kms enable --kms my.kms alias/b)", 1, "disabled map[team:red] 2"},
+		{"enable " + id, id + " is enabled", 0, "enabled map[team:red] 2"},
+		{"cancel-deletion alias/b", arn + " is not pending deletion", 1, "enabled map[team:red] 2"},
+		{"schedule-deletion alias/b --days 7", "alias/b is refused from now on, and deleted on 20", 0, "pending deletion map[team:red] 2"},
+		{"schedule-deletion alias/b", "the key is pending deletion (keep it with: blobseal kms cancel-deletion --kms my.kms alias/b)", 1, "pending deletion map[team:red] 2"},
+		{"enable alias/b", "may not EnableKey with alias/b: the key is pending deletion", 1, "pending deletion map[team:red] 2"},
+		{"tag alias/b x=y", "may not TagResource with alias/b", 1, "pending deletion map[team:red] 2"},
+		{"cancel-deletion alias/b", "alias/b is not deleted, but disabled", 0, "disabled map[team:red] 2"},
+		{"rotation enable alias/b --days 100", "the key is disabled", 1, "disabled map[team:red] 2"},
+		{"enable alias/b", "alias/b is enabled", 0, "enabled map[team:red] 2"},
+		{"rotation enable alias/b --days 100", "alias/b is rotated every 100 days", 0, "enabled map[team:red] 2"},
+		{"rotation disable alias/b", "alias/b is rotated on demand alone", 0, "enabled map[team:red] 2"},
+		{"rotation list alias/b", "2        20", 0, "enabled map[team:red] 2"},
 		{"describe alias/none", `my.kms: no such key: "alias/none" (list them with: blobseal kms list --kms my.kms`, 1, ""},
 		{"describe none", `no such key: "none"`, 1, ""},
 		{"schedule-deletion alias/blobseal/default", `no such key: "alias/blobseal/default"`, 1, ""},
@@ -167,7 +167,7 @@ func TestKMSKeys(t *testing.T) {
 		}
 	}
 	ok(t, args("kms", "schedule-deletion", service, "alias/b")...)
-	require.Regexp(t, `(?m)^`+id+`  alias/b +PendingDeletion, deleted 20\S+Z `, ok(t, args("kms", "list", service)...))
+	require.Regexp(t, `(?m)^`+id+`  alias/b +pending deletion, deleted 20\S+Z `, ok(t, args("kms", "list", service)...))
 
 	t.Run("the default key", func(t *testing.T) {
 		ok(t, args("encrypt", service, "plain", "sealed")...)

@@ -241,16 +241,6 @@ func TestAnOperationThatCannotBeRecordedFailsAndChangesNothing(t *testing.T) {
 		require.Equal(t, before, s.Generation(), op)
 	}
 
-	sink := new(trail)
-	var logged strings.Builder
-	s := open(t, nil, func(o *localkms.Options) {
-		o.Audit, o.ContinueWithoutRecord, o.Logger = sink, true, textLogger(&logged)
-	})
-	sink.fail(full)
-	id := s.key()
-	require.NoError(t, s.DisableKey(as(t, "someone"), id))
-	require.Contains(t, logged.String(), "DisableKey")
-	require.Contains(t, logged.String(), "someone")
 }
 
 func TestAChangeThatTheStoreRefusesAfterItsRecordIsRecordedAsFailed(t *testing.T) {

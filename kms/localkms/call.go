@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
@@ -111,10 +110,6 @@ func (s *Service) record(ctx context.Context, r audit.Record, err error) error {
 	failure := s.opts.Audit.Write(ctx, r)
 	switch {
 	case failure == nil:
-		return err
-	case s.opts.ContinueWithoutRecord:
-		s.log.LogAttrs(ctx, slog.LevelError, "localkms: audit record could not be written",
-			slog.Any("record", r), slog.Any("error", failure))
 		return err
 	case err != nil:
 		return fmt.Errorf("%w: %w; the operation had failed: %w", audit.ErrNotRecorded, failure, err)

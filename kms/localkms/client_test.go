@@ -163,7 +163,7 @@ func TestMetadata(t *testing.T) {
 		require.Equal(t, `"`+fmt.Sprint(v)+`"`, string(text))
 	}
 	var state localkms.State
-	require.NoError(t, json.Unmarshal([]byte(`"PendingDeletion"`), &state))
+	require.NoError(t, json.Unmarshal([]byte(`"pending deletion"`), &state))
 	require.Equal(t, localkms.PendingDeletion, state)
 	require.Error(t, json.Unmarshal([]byte(`"pendingdeletion"`), &state))
 }

@@ -257,7 +257,7 @@ func TestOnDemandRotationDoesNotMoveTheSchedule(t *testing.T) {
 	require.Equal(t, info.Rotation.Next.Add(12*90*day), rotation.Next)
 	versions, err := s.ListKeyRotations(t.Context(), info.ID)
 	require.NoError(t, err)
-	require.Equal(t, "[Created OnDemand Scheduled Scheduled]", fmt.Sprint([]localkms.Origin{
+	require.Equal(t, "[created on demand scheduled scheduled]", fmt.Sprint([]localkms.Origin{
 		versions[0].Origin, versions[1].Origin, versions[2].Origin, versions[3].Origin}))
 }
 

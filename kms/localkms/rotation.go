@@ -28,11 +28,11 @@ const (
 	OnDemandRotation  Origin = 3
 )
 
-var originNames = [...]string{Created: "Created", ScheduledRotation: "Scheduled", OnDemandRotation: "OnDemand"}
+var originNames = [...]string{Created: "created", ScheduledRotation: "scheduled", OnDemandRotation: "on demand"}
 
 func (o Origin) valid() bool { return o >= Created && o <= OnDemandRotation }
 
-// String returns "Created", "Scheduled" or "OnDemand".
+// String returns "created", "scheduled" or "on demand".
 func (o Origin) String() string {
 	if !o.valid() {
 		return fmt.Sprintf("origin %d", uint8(o))

@@ -42,10 +42,6 @@ type Options struct {
 	// a second record with the same request id says so.
 	Audit audit.Sink
 
-	// ContinueWithoutRecord lets operations go on whose record could not be
-	// written. The record goes to Logger instead, as an error.
-	ContinueWithoutRecord bool
-
 	// RefreshInterval is how old the service's knowledge of the store may be when
 	// a key is used: a call that finds it older loads the document first, while
 	// others go on. So it is also how long a key that another process disabled goes

@@ -7,16 +7,16 @@ type State uint8
 
 // The states of a key. The numbers are those of the document.
 const (
-	Enabled         State = 1 // serves
-	Disabled        State = 2 // serves nobody until it is enabled: kms.ErrDisabled
-	PendingDeletion State = 3 // serves nobody, and waits to be deleted: kms.ErrPendingDeletion
+	Enabled         State = 1 // usable
+	Disabled        State = 2 // kms.ErrDisabled until it is enabled again
+	PendingDeletion State = 3 // kms.ErrPendingDeletion until it is deleted, or the deletion cancelled
 )
 
-var stateNames = [...]string{Enabled: "Enabled", Disabled: "Disabled", PendingDeletion: "PendingDeletion"}
+var stateNames = [...]string{Enabled: "enabled", Disabled: "disabled", PendingDeletion: "pending deletion"}
 
 func (s State) valid() bool { return s >= Enabled && s <= PendingDeletion }
 
-// String returns "Enabled", "Disabled" or "PendingDeletion".
+// String returns "enabled", "disabled" or "pending deletion".
 func (s State) String() string {
 	if !s.valid() {
 		return fmt.Sprintf("state %d", uint8(s))
