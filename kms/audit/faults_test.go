@@ -279,3 +279,47 @@ func TestLogrotate(t *testing.T) {
 	require.Equal(t, want, names(t, path))
 	require.Equal(t, 24, mustVerify(t, path).Records)
 }
+
+// mortalFile writes through to a file until its process is killed.
+type mortalFile struct {
+	audit.SinkFile
+	left int   // bytes until the process is killed, or room on the disk; negative: no limit
+	full error // what happens then
+	sync error // of the next flush
+	dead bool
+}
+
+var errKilled = errors.New("the process was killed")
+
+func (f *mortalFile) Write(b []byte) (int, error) {
+	switch {
+	case f.dead:
+		return 0, errKilled
+	case f.left < 0 || len(b) <= f.left:
+		if f.left > 0 {
+			f.left -= len(b)
+		}
+		return f.SinkFile.Write(b)
+	}
+	n, err := f.SinkFile.Write(b[:f.left])
+	f.dead = f.full == errKilled
+	return n, errors.Join(err, f.full)
+}
+
+func (f *mortalFile) Sync() error {
+	if f.dead {
+		return errKilled
+	}
+	if err := f.sync; err != nil {
+		f.sync = nil
+		return err
+	}
+	return f.SinkFile.Sync()
+}
+
+func (f *mortalFile) Truncate(n int64) error {
+	if f.dead {
+		return errKilled
+	}
+	return f.SinkFile.Truncate(n)
+}

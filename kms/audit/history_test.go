@@ -2,7 +2,6 @@ package audit_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -73,50 +72,6 @@ type history struct {
 	last    *audit.Anchor // after the last acknowledged record
 	next    int
 	steps   []string
-}
-
-// mortalFile writes through to a file until its process is killed.
-type mortalFile struct {
-	audit.SinkFile
-	left int   // bytes until the process is killed, or room on the disk; negative: no limit
-	full error // what happens then
-	sync error // of the next flush
-	dead bool
-}
-
-var errKilled = errors.New("the process was killed")
-
-func (f *mortalFile) Write(b []byte) (int, error) {
-	switch {
-	case f.dead:
-		return 0, errKilled
-	case f.left < 0 || len(b) <= f.left:
-		if f.left > 0 {
-			f.left -= len(b)
-		}
-		return f.SinkFile.Write(b)
-	}
-	n, err := f.SinkFile.Write(b[:f.left])
-	f.dead = f.full == errKilled
-	return n, errors.Join(err, f.full)
-}
-
-func (f *mortalFile) Sync() error {
-	if f.dead {
-		return errKilled
-	}
-	if err := f.sync; err != nil {
-		f.sync = nil
-		return err
-	}
-	return f.SinkFile.Sync()
-}
-
-func (f *mortalFile) Truncate(n int64) error {
-	if f.dead {
-		return errKilled
-	}
-	return f.SinkFile.Truncate(n)
 }
 
 func runHistory(t *testing.T, seed uint64) {

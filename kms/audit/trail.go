@@ -359,23 +359,19 @@ func (t *trail) fail(err error) error {
 }
 
 // startFile sets the file at path aside, if it is not empty, and continues the
-// trail in a new one.
+// trail in a new one. If it fails, the next write tries again.
 func (t *trail) startFile() error {
 	l := t.newLines()
 	if err := l.begin(); err != nil {
 		return err
 	}
-	if info, err := os.Stat(t.path); err == nil && info.Size() > 0 {
-		aside, err := nextAside(t.path)
-		if err == nil {
-			err = os.Rename(t.path, aside)
-		}
-		if err != nil {
-			return fmt.Errorf("audit: %w", err)
-		}
+	_ = t.file.Close() // Windows renames no open file; everything in it is flushed
+	err := t.setAside()
+	if err == nil {
+		err = atomicfile.Replace(t.path, bytes.NewReader(l.buf))
 	}
-	if err := atomicfile.Replace(t.path, bytes.NewReader(l.buf)); err != nil {
-		return fmt.Errorf("audit: %w", err) // the next write tries again
+	if err != nil {
+		return errors.Join(fmt.Errorf("audit: %w", err), t.openFile())
 	}
 	if err := t.openFile(); err != nil {
 		return err
@@ -383,6 +379,19 @@ func (t *trail) startFile() error {
 	t.size, t.tail = int64(len(l.buf)), l.tail
 	t.head = t.size
 	return nil
+}
+
+// setAside renames the file at path unless it is empty.
+func (t *trail) setAside() error {
+	info, err := os.Stat(t.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil
+	}
+	aside, err := nextAside(t.path)
+	if err != nil {
+		return err
+	}
+	return os.Rename(t.path, aside)
 }
 
 // reopen opens the current file again after fail, or after someone moved it.
