@@ -37,7 +37,7 @@ func TestBucketInterrupt(t *testing.T) {
 			out := ok(t, rewrap...)
 			require.NotContains(t, out, "a: rewrapped")
 			require.Contains(t, out, "e: rewrapped")
-			require.Equal(t, test.flags != nil, strings.Contains(out, "with the runs before: 5 objects rewrapped"))
+			require.Equal(t, test.flags != nil, strings.Contains(out, "with earlier runs: 5 objects rewrapped"))
 			require.Contains(t, ok(t, args("bucket", "check", bucketURL, ring)...), ", 5 good ")
 		})
 	}

@@ -129,7 +129,7 @@ func TestBucketS3Race(t *testing.T) {
 		ok(t, args("bucket", "put", s3.url, ring, "--force", "newer", "a")...)
 	}
 	out := ok(t, args("bucket", "rewrap", s3.url, ring)...)
-	require.Contains(t, out, " 1 there already, 0 not asked for, 0 deleted meanwhile, 0 failed")
+	require.Contains(t, out, " 1 current, 0 unmatched, 0 deleted meanwhile, 0 failed")
 	require.Equal(t, "newer", ok(t, args("bucket", "get", s3.url, ring, "a", "-")...))
 }
 

@@ -94,7 +94,7 @@ func TestBucketLife(t *testing.T) {
 
 	before := read(t, "photos/a.jpg")
 	rewrap := args("bucket", "rewrap", bucketURL, ring)
-	require.Regexp(t, `^file://./photos: 3 objects would be rewrapped to SSE-S3 version `+newest+` \(\d+ bytes\), 0 there already, 0 not asked for, 0 deleted meanwhile, 0 failed\n$`,
+	require.Regexp(t, `^file://./photos: 3 objects would be rewrapped to SSE-S3 version `+newest+` \(\d+ bytes\), 0 current, 0 unmatched, 0 deleted meanwhile, 0 failed\n$`,
 		ok(t, args(rewrap, "--dry-run")...))
 	require.Equal(t, before, read(t, "photos/a.jpg"))
 	listed := ok(t, args(rewrap, "--prefix", "2026/", "--list")...)
@@ -174,7 +174,7 @@ func TestBucketRewrapTo(t *testing.T) {
 			if !strings.Contains(strings.Join(test.rewrap, " "), "--force") {
 				again := ok(t, args("bucket", "rewrap", bucketURL, test.source, test.rewrap)...)
 				require.Contains(t, again, ": 0 objects rewrapped")
-				require.Contains(t, again, " 2 there already")
+				require.Contains(t, again, " 2 current")
 			}
 			ok(t, args("bucket", "check", bucketURL, test.target, "--depth", "bodies")...)
 		})
@@ -186,12 +186,12 @@ func TestBucketRewrapTo(t *testing.T) {
 		keys := lines(t, ok(t, args("bucket", "inventory", bucketURL, "--list", "--json")...))
 		out := ok(t, args("bucket", "rewrap", bucketURL, service, toCustomer, "--key-id", keys[1]["key_id"].(string))...)
 		require.Contains(t, out, ": 1 object rewrapped")
-		require.Contains(t, out, " 2 not asked for")
+		require.Contains(t, out, " 2 unmatched")
 		out = ok(t, args("bucket", "rewrap", bucketURL, photos, toCustomer)...)
 		require.Contains(t, out, ": 0 objects rewrapped", "--kms-key is what objects must be under")
 		out = ok(t, args("bucket", "rewrap", bucketURL, ring, toCustomer, "--mode", "SSE-S3", "--mode", "SSE-C")...)
 		require.Contains(t, out, ": 1 object rewrapped")
-		require.Contains(t, out, " 1 there already, 1 not asked for")
+		require.Contains(t, out, " 1 current, 1 unmatched")
 	})
 }
 
@@ -218,7 +218,7 @@ func TestBucketFailures(t *testing.T) {
 	res.fails(t, 1, "gave up when 1 object had failed; the same command leaves alone what is done")
 
 	require.NoError(t, os.Remove("photos/b"))
-	require.Contains(t, ok(t, args("bucket", "rewrap", bucketURL, ring)...), " 2 there already")
+	require.Contains(t, ok(t, args("bucket", "rewrap", bucketURL, ring)...), " 2 current")
 }
 
 func TestBucketCheckpoint(t *testing.T) {
@@ -236,12 +236,12 @@ func TestBucketCheckpoint(t *testing.T) {
 
 	require.NoError(t, os.WriteFile("photos/b", read(t, "photos/a"), 0o644))
 	blobseal(args(rewrap, checkpoint)...).fails(t, 1, "1 object failed")
-	blobseal(args(rewrap, checkpoint, "--prefix", "a")...).fails(t, 1, "photos.cp: is the checkpoint of another job, or none")
+	blobseal(args(rewrap, checkpoint, "--prefix", "a")...).fails(t, 1, "photos.cp: is not a checkpoint of this job")
 	require.NoError(t, os.CopyFS("elsewhere/photos", os.DirFS("photos")))
 	blobseal(args("bucket", "rewrap", "--bucket", "file://./elsewhere/photos", ring, "--force", checkpoint)...).
-		fails(t, 1, "photos.cp: is the checkpoint of another job, or none")
+		fails(t, 1, "photos.cp: is not a checkpoint of this job")
 	write(t, "photos.cp", []byte("to do: rewrap"))
-	blobseal(args(rewrap, checkpoint)...).fails(t, 1, "photos.cp: is the checkpoint of another job, or none")
+	blobseal(args(rewrap, checkpoint)...).fails(t, 1, "photos.cp: is not a checkpoint of this job")
 	blobseal(args(rewrap, "--checkpoint", "no/photos.cp")...).fails(t, 1, "no/photos.cp: no such file or directory")
 	blobseal(args(rewrap, "--checkpoint", "photos")...).fails(t, 1, "photos: is a directory")
 }
@@ -321,7 +321,7 @@ func TestBucketEncryptExisting(t *testing.T) {
 	require.Contains(t, ok(t, args(encrypt, "--dry-run")...), ": 1 object would be encrypted under SSE-S3 version ")
 	require.Equal(t, "roses are red", string(read(t, "photos/poem")))
 	require.Contains(t, ok(t, args("bucket", "inventory", bucketURL)...), "nothing: not encrypted")
-	require.Regexp(t, `: 1 object encrypted under SSE-S3 version .* 1 not asked for, .* 0 failed\n$`, ok(t, encrypt...))
+	require.Regexp(t, `: 1 object encrypted under SSE-S3 version .* 1 unmatched, .* 0 failed\n$`, ok(t, encrypt...))
 	require.NotContains(t, string(read(t, "photos/poem")), "roses")
 	require.Equal(t, "roses are red", get(t, ring, "poem"))
 	require.Contains(t, string(read(t, "photos/poem.attrs")), "text/x-poem")
@@ -350,7 +350,7 @@ func TestBucketShred(t *testing.T) {
 	require.Equal(t, "file://./photos: 2 objects shredded\n", res.out)
 	require.FileExists(t, "photos/u7/plain")
 	require.Equal(t, []string{"shred u7/a", "shred u7/b", "shred u7/plain", "shredded u7/a", "shredded u7/b", "failed u7/plain"}, events())
-	blobseal(args(shred, "--yes", "u7/plain")...).fails(t, 1, "u7/plain: not encrypted, so that deleting it shreds nothing")
+	blobseal(args(shred, "--yes", "u7/plain")...).fails(t, 1, "u7/plain: not encrypted: deleting it would shred nothing")
 	events()
 	require.NoError(t, os.Remove("photos/u7/plain"))
 
@@ -467,7 +467,7 @@ func TestBucketRefuses(t *testing.T) {
 		args []string
 		says string
 	}{
-		"no directory":         {args("bucket", "check", none, ring), "file://./none: no such directory; ?create_dir=true makes it"},
+		"no directory":         {args("bucket", "check", none, ring), "file://./none: no such directory (?create_dir=true creates it)"},
 		"a file":               {args("bucket", "check", "--bucket", "file://./plain", ring), "is not a directory"},
 		"parameter":            {args("bucket", "inventory", "--bucket", "file://./photos?frob=1"), `file://./photos: invalid query parameter "frob"`},
 		"s3 parameter":         {args("bucket", "inventory", "--bucket", "s3://photos?frob=1"), `s3://photos: unknown query parameter "frob"`},
@@ -553,7 +553,7 @@ func TestBucketUsage(t *testing.T) {
 		"no rate":               {args("bucket", "check", bucketURL, ring, "--rate=NaN"), "--rate NaN: want more than 0"},
 		"max failures":          {args("bucket", "rewrap", bucketURL, ring, "--max-failures", "0"), "--max-failures 0: want 1 or more"},
 		"nothing to change":     {args("bucket", "rewrap", bucketURL, customer), "nothing to change: give --to-ring, --to-kms or --to-customer-key-file"},
-		"no newest":             {args("bucket", "rewrap", bucketURL, service), "the keys of a key service have no newest one: give --to-kms-key"},
+		"no newest":             {args("bucket", "rewrap", bucketURL, service), "a key service has no newest key: give --to-kms-key"},
 		"no to-root":            {args("bucket", "rewrap", bucketURL, ring, "--to-ring", "other.ring"), "give --to-root-key-file"},
 		"to a key of none":      {args("bucket", "rewrap", bucketURL, ring, "--to-kms-key", "alias/photos"), "--to-kms-key: give --to-kms with it"},
 		"two filters":           {args("bucket", "check", bucketURL, photos, "--key-id", "x"), "--kms-key and --key-id: give one"},
@@ -578,7 +578,7 @@ func TestBucketUsage(t *testing.T) {
 		"sign, method":          {args(sign, "--base-url", "http://localhost/", "--method", "POST", "a"), "--method"},
 		"sign, type of a GET":   {args(sign, "--base-url", "http://localhost/", "--content-type", "a/b", "a"), "--content-type, --max-size: give --method PUT with them"},
 		"serve without secret":  {args("bucket", "serve", bucketURL, ring), "--secret-file"},
-		"serve a customer's":    {args("bucket", "serve", bucketURL, customer, "--secret-file", "my.key"), "customer keys do not come with a URL"},
+		"serve a customer's":    {args("bucket", "serve", bucketURL, customer, "--secret-file", "my.key"), "a URL has no customer key"},
 		"serve where":           {args(serve, "--listen", "8080"), `--listen "8080": want HOST:PORT`},
 		"serve what size":       {args(serve, "--max-size", "0"), "--max-size 0: want 1 or more"},
 		"serve what base":       {args(serve, "--listen", "127.0.0.1:0", "--base-url", "ftp://x/"), "want an http or https URL"},

@@ -148,12 +148,12 @@ func TestKeyFiles(t *testing.T) {
 		require.Equal(t, "plain", ok(t, "decrypt", "--customer-key-file", "text.key", "sealed", "-"), name)
 	}
 	for name, test := range map[string]struct{ text, says string }{
-		"empty":     {"", "it holds 0 bytes"},
-		"short":     {string(raw[:31]), "it holds 31 bytes, and a key is 32"},
-		"long":      {string(raw) + "x", "it holds 33 bytes"},
+		"empty":     {"", "it has 0 bytes"},
+		"short":     {string(raw[:31]), "it has 31 bytes, want 32"},
+		"long":      {string(raw) + "x", "it has 33 bytes"},
 		"half hex":  {hex.EncodeToString(raw[:16]), "its 32 bytes are text"},
-		"odd hex":   {hex.EncodeToString(raw)[:63], "it holds 63 bytes"},
-		"not hex":   {strings.Repeat("g", 64), "it holds 64 bytes"},
+		"odd hex":   {hex.EncodeToString(raw)[:63], "it has 63 bytes"},
+		"not hex":   {strings.Repeat("g", 64), "it has 64 bytes"},
 		"much more": {strings.Repeat("x", 5000), "more than 4096 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {

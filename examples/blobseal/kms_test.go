@@ -54,7 +54,7 @@ func records(t *testing.T) (all []audit.Record) {
 func TestKMSInit(t *testing.T) {
 	t.Chdir(t.TempDir())
 	out := ok(t, "kms", "init", "--kms", "my.kms", "--generate-root-key", "root.key")
-	require.Equal(t, "my.kms: created, without keys; make one with: blobseal kms create-key --kms my.kms\n", out)
+	require.Equal(t, "my.kms: created, without keys (create one with: blobseal kms create-key --kms my.kms)\n", out)
 	for name, want := range map[string]os.FileMode{"my.kms": 0o700, "my.kms/keys": 0o600, "my.kms/audit.jsonl": 0o600} {
 		require.Equal(t, want, stat(t, name).Mode().Perm(), name)
 	}
@@ -179,7 +179,7 @@ func TestKMSKeys(t *testing.T) {
 	})
 	t.Run("a key without its alias", func(t *testing.T) {
 		res := blobseal(args("kms", "create-key", service, "--alias", "alias/photos")...)
-		res.fails(t, 1, "my.kms: already exists: alias/photos; the key is there, without the alias")
+		res.fails(t, 1, "my.kms: already exists: alias/photos; the key was created without the alias")
 		require.Equal(t, []string{}, keyOf(t, strings.TrimSpace(res.out)).Aliases)
 		blobseal(args("kms", "create-key", service, "--alias", "photos")...).fails(t, 1, "")
 	})
@@ -309,7 +309,7 @@ func TestKMSPolicy(t *testing.T) {
 	res := piped(all+"// again\n", put("-")...)
 	require.Equal(t, 0, res.code, res.errout)
 	require.Equal(t, all+"// again\n", ok(t, get...), "put under itself")
-	require.Contains(t, ok(t, args("kms", "policy", "delete", service, "alias/photos")...), "alias/photos has no policy any more")
+	require.Contains(t, ok(t, args("kms", "policy", "delete", service, "alias/photos")...), "alias/photos has no policy: everyone")
 	blobseal(get...).fails(t, 1, "has no policy")
 
 	t.Run("force", func(t *testing.T) {
@@ -522,7 +522,7 @@ func TestKMSChangeRoot(t *testing.T) {
 	ok(t, args("encrypt", old, "plain", "sealed")...)
 	blobseal(args("kms", "change-root", old)...).fails(t, 2, "the key service needs a new root: give --new-root-key-file")
 	for range 2 { // it may be repeated
-		require.Contains(t, ok(t, args("kms", "change-root", old, "--new-root-key-file", "new.key")...), "moved.kms: the root is changed")
+		require.Contains(t, ok(t, args("kms", "change-root", old, "--new-root-key-file", "new.key")...), "moved.kms: the root was changed")
 		old = next
 	}
 	require.Equal(t, "plain", ok(t, args("decrypt", next, "sealed", "-")...))

@@ -1,10 +1,9 @@
 // Command blobseal encrypts files as the library encrypts objects: under a key
-// ring whose master key rotates, under a key service with permissions and an
-// audit trail, or under a customer's key. It is a small tool to use, and an
-// example of the library that is complete down to crash safety.
+// ring that rotates, under a key service with permissions and an audit trail, or
+// under a customer's key. README.md is its manual.
 //
-// A sealed file is a self-contained object: an envelope, padded to 1 KiB, and
-// then the body. So the file can be rewrapped in place when keys change.
+// A sealed file is a self-contained object: an envelope, padded to 1 KiB, and the
+// body.
 package main
 
 import (
@@ -33,7 +32,7 @@ import (
 
 func main() {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
 		signals = append(signals, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
@@ -58,8 +57,8 @@ type cli struct {
 	Version kong.VersionFlag `help:"Show the version."`
 }
 
-// run is the whole command but for the process around it. It returns the exit
-// code. When ctx ends, it cleans up and returns.
+// run runs a command line and returns its exit code. When ctx ends, it cleans up and
+// returns.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return runOn(ctx, console.New(stdin, stdout, stderr), args)
 }
@@ -74,10 +73,10 @@ func runOn(ctx context.Context, c *console.Console, args []string) int {
 	return message.ExitCode(err)
 }
 
-// finished is thrown by kong's Exit, after --help and --version.
+// finished is the panic of kong's Exit, after --help and --version.
 type finished struct{}
 
-// newParser makes a parser of command lines.
+// newParser returns a parser of command lines.
 func newParser() *kong.Kong {
 	parser, err := kong.New(&cli{},
 		kong.Name("blobseal"),
@@ -99,8 +98,8 @@ func newParser() *kong.Kong {
 	return parser
 }
 
-// asItIs takes a text as it is. Kong's own way changes what is not UTF-8, as names
-// of files may be.
+// asItIs maps a text without changing it. Kong's own mapper changes bytes that are not
+// UTF-8, which names of files may have.
 func asItIs(from *kong.DecodeContext, to reflect.Value) error {
 	token, err := from.Scan.PopValue("string")
 	if err == nil {
@@ -124,7 +123,7 @@ func dispatch(ctx context.Context, c *console.Console, args []string) error {
 		args = []string{"--help"}
 	}
 	parsed, err := parser.Parse(args)
-	if errors.As(err, new(*fs.PathError)) { // of writing help
+	if errors.As(err, new(*fs.PathError)) { // writing help failed
 		return message.About("standard output", err)
 	}
 	if err != nil {
@@ -139,7 +138,7 @@ func dispatch(ctx context.Context, c *console.Console, args []string) error {
 	return parsed.Run(c)
 }
 
-// version describes this build.
+// version returns a description of this build.
 func version() string {
 	v := "(devel)"
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {

@@ -234,7 +234,7 @@ func TestUsage(t *testing.T) {
 		"context":             {args("encrypt", customer, "--context", "novalue", "plain", "out"), "want NAME=VALUE"},
 		"context without name": {
 			args("encrypt", customer, "--context", "=value", "plain", "out"), "want NAME=VALUE"},
-		"context twice":       {args("encrypt", customer, "--context", "a=1", "--context", "a=2", "plain", "out"), `"a" is there twice`},
+		"context twice":       {args("encrypt", customer, "--context", "a=1", "--context", "a=2", "plain", "out"), `"a" is given twice`},
 		"range":               {args("decrypt", customer, "--range", "x", "sealed", "out"), "want OFF-END"},
 		"range without OFF":   {args("decrypt", customer, "--range=-5", "sealed", "out"), "want OFF-END"},
 		"range backwards":     {args("decrypt", customer, "--range", "5-4", "sealed", "out"), "END is before OFF"},
@@ -268,7 +268,7 @@ func TestUsage(t *testing.T) {
 		"rotation of new key": {args("kms", "create-key", service, "--rotation-days", "1"), "--rotation-days 1: want 90 to 2560"},
 		"tag of new key":      {args("kms", "create-key", service, "--tag", "x"), `--tag "x": want NAME=VALUE`},
 		"tag":                 {args("kms", "tag", service, "alias/photos", "x"), `tag "x": want NAME=VALUE`},
-		"tag twice":           {args("kms", "tag", service, "alias/photos", "x=1", "x=2"), `tag: "x" is there twice`},
+		"tag twice":           {args("kms", "tag", service, "alias/photos", "x=1", "x=2"), `tag: "x" is given twice`},
 		"grant to nobody":     {args("kms", "grant", "create", service, "alias/photos", "--operation", "Decrypt"), "--to"},
 		"grant of nothing":    {args("kms", "grant", "create", service, "alias/photos", "--to", "user:bob"), "--operation"},
 		"grant of what":       {args("kms", "grant", "create", service, "alias/photos", "--to", "user:bob", "--operation", "PutKeyPolicy"), `must be one of "GenerateDataKey"`},

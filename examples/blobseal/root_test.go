@@ -496,7 +496,7 @@ func TestChangeRootBetweenServices(t *testing.T) {
 			at := root(first)
 			for _, next := range append(roots, first) {
 				before, after := args("--ring", "my.ring", at("")), args("--ring", "my.ring", next(""))
-				require.Equal(t, "my.ring: the root is changed; copies of the ring from before still open with the old one\n",
+				require.Equal(t, "my.ring: the root was changed; older copies still open with the old one\n",
 					ok(t, args("ring", "change-root", before, next("new-"))...))
 				require.Equal(t, "plain", ok(t, args("decrypt", after, "sealed", "-")...))
 				blobseal(args("decrypt", before, "sealed", "-")...).fails(t, 1, "root")

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// Abandon calls f, which may block for ever, as pipes do. When ctx ends it returns,
-// and leaves the call behind for the process to end.
+// Abandon calls f, which may block for ever, as reading a pipe may. When ctx ends,
+// Abandon returns and leaves f running until the process ends.
 func Abandon[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -25,7 +25,7 @@ func Abandon[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}
 }
 
-// AbandoningReader reads from a source that may block for ever.
+// AbandoningReader reads from a source that may block for ever, until Ctx ends.
 type AbandoningReader struct {
 	Ctx context.Context
 	Src io.Reader
@@ -41,7 +41,7 @@ func (r *AbandoningReader) Read(p []byte) (int, error) {
 	return copy(p, buf[:n]), err
 }
 
-// AbandoningWriter is the same for a destination.
+// AbandoningWriter writes to a destination that may block for ever, until Ctx ends.
 type AbandoningWriter struct {
 	Ctx context.Context
 	Dst io.Writer

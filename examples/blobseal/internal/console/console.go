@@ -1,4 +1,4 @@
-// Package console is what a command talks to: streams, a terminal, progress bars.
+// Package console connects a command to its streams and its terminal.
 package console
 
 import (
@@ -15,23 +15,23 @@ import (
 	"google.golang.org/api/option"
 )
 
-// Console is what a command talks to.
+// Console has the streams of a command, and the settings that tests change.
 type Console struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 
-	Parser     *kong.Kong // of command lines; nil for one of its own
+	Parser     *kong.Kong // nil for a new one
 	IsTerminal func(stream any) bool
-	Patience   time.Duration // before a progress bar shows
-	AuditWait  time.Duration // for an audit trail that another process writes
-	RootWait   time.Duration // for the key service of a root
+	Patience   time.Duration // until a progress bar shows
+	AuditWait  time.Duration // for another process to close the audit trail
+	RootWait   time.Duration // for the key service of a root to answer
 
-	// How the clients of vendors' key services are made.
+	// Options of the clients of vendors' key services.
 	Google          []option.ClientOption
 	Azure           *azkeys.ClientOptions
 	AzureCredential func() (azcore.TokenCredential, error)
 
-	ends []func() // of what the command has opened
+	ends []func() // close what the command opened
 }
 
 func New(stdin io.Reader, stdout, stderr io.Writer) *Console {
@@ -42,7 +42,7 @@ func New(stdin io.Reader, stdout, stderr io.Writer) *Console {
 	}
 }
 
-// AtEnd has a function called when the command is done.
+// AtEnd registers a function to call when the command ends.
 func (c *Console) AtEnd(end func()) { c.ends = append(c.ends, end) }
 
 func isTerminal(stream any) bool {
@@ -50,15 +50,14 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// rootWait is how long a key service may take to answer, with all that its client
-// tries again.
+// rootWait is how long a key service may take to answer, including its client's retries.
 const rootWait = 30 * time.Second
 
-// auditWait is how long to wait for other processes that write an audit trail, before
-// an operation fails.
+// auditWait is how long an operation waits for other processes that write an audit
+// trail.
 const auditWait = 10 * time.Second
 
-// End ends what the command has opened, the last first.
+// End calls the functions of AtEnd, the last one first.
 func (c *Console) End() {
 	for _, end := range slices.Backward(c.ends) {
 		end()

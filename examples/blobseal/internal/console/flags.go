@@ -6,7 +6,8 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// ParsePairs parses NAME=VALUE, each name once. No pairs are nil.
+// ParsePairs parses texts of the form NAME=VALUE, each name once. Without texts it
+// returns nil.
 func ParsePairs(flag string, texts []string) (pairs map[string]string, err error) {
 	for _, text := range texts {
 		name, value, found := strings.Cut(text, "=")
@@ -14,7 +15,7 @@ func ParsePairs(flag string, texts []string) (pairs map[string]string, err error
 			return nil, message.Usagef("%s %q: want NAME=VALUE", flag, text)
 		}
 		if _, twice := pairs[name]; twice {
-			return nil, message.Usagef("%s: %q is there twice", flag, name)
+			return nil, message.Usagef("%s: %q is given twice", flag, name)
 		}
 		if pairs == nil {
 			pairs = map[string]string{}
@@ -24,7 +25,7 @@ func ParsePairs(flag string, texts []string) (pairs map[string]string, err error
 	return pairs, nil
 }
 
-// CheckDays refuses a number of days that no key takes; zero is a default.
+// CheckDays refuses a number of days out of bounds. Zero stands for the default.
 func CheckDays(flag string, days, least, most int) error {
 	if days != 0 && (days < least || days > most) {
 		return message.Usagef("%s %d: want %d to %d", flag, days, least, most)

@@ -12,8 +12,8 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// ForEach calls f with each name, goes on after a failure, and returns one error
-// for all. It stops when ctx ends.
+// ForEach calls f with each name, also after a failure, until ctx ends. It returns one
+// error for all failures.
 func ForEach(ctx context.Context, names []string, f func(name string) error) error {
 	var first error
 	failed := 0
@@ -49,7 +49,7 @@ func (c *Console) Table(print func(*tabwriter.Writer)) error {
 	return c.Printf("%s", text.String())
 }
 
-// Confirm asks on the terminal.
+// Confirm asks a question on the terminal, and fails unless the answer is yes.
 func (c *Console) Confirm(ctx context.Context, question string) error {
 	fmt.Fprint(c.Stderr, question)
 	answer, err := bufio.NewReader(&AbandoningReader{Ctx: ctx, Src: c.Stdin}).ReadString('\n')

@@ -7,10 +7,10 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// Range is a range of bytes; last is included, and -1 for the end.
+// Range is a range of bytes. It includes last, which is -1 for the end.
 type Range struct{ off, last int64 }
 
-// ParseRange parses OFF-END and OFF-. An empty text is no range, nil.
+// ParseRange parses OFF-END and OFF-. It returns nil for an empty text.
 func ParseRange(text string) (*Range, error) {
 	if text == "" {
 		return nil, nil
@@ -34,8 +34,8 @@ func ParseRange(text string) (*Range, error) {
 	return r, nil
 }
 
-// Within returns the offset and the length of the range in size bytes. Like
-// everything else that cannot be done as asked, a range beyond them is refused.
+// Within returns the offset and the length of the range in size bytes. It refuses a range
+// that goes beyond them.
 func (r *Range) Within(size int64) (off, n int64, err error) {
 	last := r.last
 	if last < 0 {

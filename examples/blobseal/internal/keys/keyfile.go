@@ -12,7 +12,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// GenerateKey makes a key file. An error leaves none behind.
+// GenerateKey creates a key file, or none if it fails.
 func GenerateKey(ctx context.Context, c *console.Console, name string) error {
 	if name == "-" {
 		return message.Usagef("a key goes to a file, not to standard output")
@@ -65,9 +65,9 @@ func ReadKey(ctx context.Context, name string) ([]byte, error) {
 	case err == nil:
 		return key, nil
 	case len(text) == keySize:
-		return nil, message.Problemf(err, name, "not a key: its %d bytes are text, and a key is random; make one with: blobseal keygen FILE", keySize)
+		return nil, message.Problemf(err, name, "not a key: its %d bytes are text (create one with: blobseal keygen FILE)", keySize)
 	}
-	return nil, message.Problemf(err, name, "not a key: it holds %d bytes, and a key is %d, or these in hex or base64", len(text), keySize)
+	return nil, message.Problemf(err, name, "not a key: it has %d bytes, want %d, raw or in hex or base64", len(text), keySize)
 }
 
 const keySize = 32

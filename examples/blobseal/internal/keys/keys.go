@@ -1,5 +1,5 @@
-// Package keys opens what seals and opens files: rings, key services and customer
-// keys, and the roots and audit trails of these.
+// Package keys opens rings, key services and customer keys, with their roots and audit
+// trails.
 package keys
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Flags name the keys of a file: a ring, a key service, or a customer key.
+// Flags name the keys of a command: a ring, a key service, or a customer key.
 type Flags struct {
 	Ring            string `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
 	KMS             string `name:"kms" group:"keys" placeholder:"DIR" help:"Key service (SSE-KMS)."`
@@ -41,7 +41,7 @@ func (f Flags) Source() Source {
 	}
 }
 
-// Source is where a file's key comes from. The prefix of its flags is root's.
+// Source says where keys come from. Root has the prefix of the flags.
 type Source struct {
 	Ring        string
 	KMS, KMSKey string
@@ -80,16 +80,16 @@ func (s Source) Check() error {
 	return nil
 }
 
-// Keys are what opens and seals files.
+// Keys seal and open files.
 type Keys struct {
 	sse.Cipher
-	Ring       *keyring.Ring // nil unless it is a ring
+	Ring       *keyring.Ring // nil for other keys
 	RingPath   string
-	Service    *Service // nil unless it is a key service
-	ServiceKey string   // as it was given; may be empty
+	Service    *Service // nil for other keys
+	ServiceKey string   // as the user wrote it; may be empty
 }
 
-// Close gives up what the keys hold.
+// Close closes the audit trail of a key service.
 func (k *Keys) Close() { k.Service.Close() }
 
 // Open opens the keys, for the principal in ctx. The caller closes them.
@@ -124,25 +124,25 @@ func (s Source) Open(ctx context.Context, c *console.Console) (*Keys, error) {
 	return &Keys{Cipher: sse.NewManaged(ring), Ring: ring, RingPath: s.Ring}, nil
 }
 
-// Keys are those of a key service; no key is its default key.
+// Keys returns keys that seal under a key of the service, by default its default key.
 func (s *Service) Keys(key string, bucketKey bool) (*Keys, error) {
 	seal := key
 	if seal == "" {
 		seal = localkms.DefaultAlias
 	}
 	client := s.uses
-	if bucketKey { // which is for many files; without, each has a data key of its own
+	if bucketKey { // otherwise each file gets its own data key
 		client = s.cached
 	}
 	opts := &sse.KMSOptions{BucketKey: bucketKey}
-	if key == "" { // all keys of the user's own service are the user's
+	if key == "" { // the user owns all keys of the service
 		opts.Accept = sse.AnyKey
 	}
 	cipher, err := sse.NewKMS(client, seal, opts)
 	return &Keys{Cipher: cipher, Service: s, ServiceKey: key}, err
 }
 
-// Accept refuses what is under another key of the service than was asked for.
+// Accept refuses an object that is not under the key that the user asked for.
 func (k *Keys) Accept(ctx context.Context, name string, mode sse.Mode, keyID string) error {
 	if k.Service == nil || k.ServiceKey == "" || mode != sse.ModeKMS {
 		return nil
@@ -172,8 +172,9 @@ func (k *Keys) AboutSealing(err error) error {
 	return a.About(subject, err)
 }
 
-// Attempt is the attempt to open an object of a mode, sealed under keyID. Mode 0 is
-// one whose envelope could not be read. The keys may be nil, for none.
+// Attempt returns the attempt to open an object of a mode, sealed under keyID, for
+// error messages. Mode 0 is an object whose envelope could not be read. The keys may be
+// nil.
 func (k *Keys) Attempt(mode sse.Mode, keyID string) message.Attempt {
 	a := k.attempt()
 	a.Mode, a.KeyID, a.Op, a.Key = mode, keyID, kms.OpDecrypt, keyID

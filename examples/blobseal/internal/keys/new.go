@@ -10,9 +10,9 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// NewRoot opens the root of a ring or a key service that is about to be made,
-// from a source or from a new key file. Refuse tells early what stands in the way.
-// undo takes the key file back, which nothing is under.
+// NewRoot opens the root of a ring or a key service that is about to be created, from a
+// source or from a new key file. It calls refuse first, which reports what stands in the
+// way. If the creation fails, undo removes the new key file.
 func NewRoot(ctx context.Context, c *console.Console, source RootSource, file, what string, refuse func() error) (root tink.AEADWithContext, undo func(), err error) {
 	undo = func() {}
 	if file != "" {

@@ -35,7 +35,7 @@ func (f RingFlags) Open(ctx context.Context, c *console.Console) (*keyring.Ring,
 }
 
 func (f RingFlags) OpenRing(ctx context.Context, c *console.Console) (*keyring.Ring, error) {
-	if _, err := os.Stat(f.Ring); errors.Is(err, os.ErrNotExist) { // before the root, which costs
+	if _, err := os.Stat(f.Ring); errors.Is(err, os.ErrNotExist) { // before opening the root, which takes time
 		return nil, message.Ring(f.Ring, keyring.ErrNotExist)
 	}
 	root, err := f.Source().Open(AsPrincipal(ctx, f.Principal), c)
@@ -45,12 +45,12 @@ func (f RingFlags) OpenRing(ctx context.Context, c *console.Console) (*keyring.R
 	return OpenRing(ctx, f.Ring, root)
 }
 
-// VersionArg names a key of a ring.
+// VersionArg names a version of a ring.
 type VersionArg struct {
 	Key string `arg:"" help:"Version: its id, or the part after the dot (see ring list)."`
 }
 
-// ID is the whole id.
+// ID returns the whole id of the version.
 func (a VersionArg) ID(ring *keyring.Ring) string {
 	if strings.Contains(a.Key, ".") {
 		return a.Key
@@ -58,7 +58,8 @@ func (a VersionArg) ID(ring *keyring.Ring) string {
 	return ring.ID() + "." + a.Key
 }
 
-// Destroyable tells early what SetState would refuse.
+// Destroyable returns the error that destroying a version would have, before the user is
+// asked to confirm it.
 func Destroyable(ring *keyring.Ring, id string) error {
 	for _, key := range ring.Versions() {
 		switch {

@@ -13,7 +13,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// RootFlags name the source of a root: of a ring, or of a key service.
+// RootFlags name the root of a ring or of a key service.
 type RootFlags struct {
 	RootKeyFile    string `group:"root" placeholder:"FILE" help:"Root key: 32 bytes, raw or in hex or base64."`
 	PassphraseFile string `group:"root" placeholder:"FILE" help:"Passphrase. Or set BLOBSEAL_PASSPHRASE."`
@@ -24,21 +24,21 @@ func (f RootFlags) Source() RootSource {
 	return RootSource{f.RootKeyFile, f.PassphraseFile, f.RootKMSKey, "", "BLOBSEAL_PASSPHRASE"}
 }
 
-// RootSource is where a root comes from: a key file, a passphrase, or a key of a
-// key service. A service in a directory has a root of its own, which is then what
-// the others give. Prefix begins the names of the flags, after the dashes.
+// RootSource says where a root comes from: a key file, a passphrase, or a key of a key
+// service. If that is a service in a directory, the key file or the passphrase is the
+// service's own root. Prefix begins the names of the flags, after the dashes.
 type RootSource struct{ KeyFile, PassphraseFile, KMSKey, Prefix, Variable string }
 
-// own is the source without the key service.
+// own returns the source of the service's own root.
 func (s RootSource) own() RootSource {
 	s.KMSKey = ""
 	return s
 }
 
-// Local tells whether the root is a key of a service in a directory.
+// Local reports whether the root is a key of a service in a directory.
 func (s RootSource) Local() bool { return strings.HasPrefix(s.KMSKey, localScheme+"://") }
 
-// Directory is that of the service of a local root; it is empty for others.
+// Directory returns the directory of the service of a local root, or "".
 func (s RootSource) Directory() string {
 	u, err := parseRootURL(s.kmsFlag(), s.KMSKey)
 	if err != nil || u.scheme != localScheme {
@@ -57,7 +57,7 @@ func (s RootSource) Flags() string {
 	return text + " or " + s.Variable
 }
 
-// Given lists the sources that were given.
+// Given returns the flags and variables that the user set.
 func (s RootSource) Given() (names []string) {
 	if s.KeyFile != "" {
 		names = append(names, "--"+s.Prefix+"root-key-file")
@@ -74,7 +74,7 @@ func (s RootSource) Given() (names []string) {
 	return names
 }
 
-// Check is a usage error unless there is exactly one source of the root of what.
+// Check returns a usage error unless the user named exactly one root.
 func (s RootSource) Check(what string) error {
 	given := s.Given()
 	if s.KMSKey != "" {
@@ -95,8 +95,8 @@ func (s RootSource) Check(what string) error {
 	}
 }
 
-// Open reads the root, or makes one that asks its key service, as the principal in
-// ctx. Errors show no part of it.
+// Open opens the root. One in a key service asks as the principal in ctx. Errors show no
+// part of a key or passphrase.
 func (s RootSource) Open(ctx context.Context, c *console.Console) (tink.AEADWithContext, error) {
 	if s.KMSKey != "" {
 		return openRootKey(ctx, c, s)

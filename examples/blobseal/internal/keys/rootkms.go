@@ -36,11 +36,10 @@ import (
 	"github.com/blobseal/blobseal/kms/vaultkms"
 )
 
-// A root in a key service has a URL, whose scheme says which service, and the rest
-// which key, in the service's own words. The schemes of vendors are those of the
-// Go CDK (gocloud.dev/secrets), as the URLs of buckets are. Where the service is
-// and who asks it is what the vendor's own tools take it to be: by the environment,
-// as a rule.
+// A root in a key service has a URL: the scheme names the service, and the rest the key,
+// in the service's own words. The vendors' schemes are those of Go CDK
+// (gocloud.dev/secrets). Address and credentials come from where the vendor's own tools
+// take them, usually the environment.
 const (
 	awsScheme    = "awskms"
 	googleScheme = "gcpkms"
@@ -51,15 +50,15 @@ const (
 
 const rootSchemes = "awskms://, gcpkms://, azurekeyvault://, hashivault:// or localkms://"
 
-// rootURL is such a URL.
+// rootURL is the URL of a root in a key service.
 type rootURL struct {
 	scheme string
-	key    string            // behind the scheme; of localkms the directory
-	params map[string]string // all that the scheme knows; empty ones were not given
+	key    string            // what follows the scheme; for localkms the directory
+	params map[string]string // by name; only those that were given
 }
 
-// rootShape returns what a URL of a scheme must be: its form, in words and as a
-// pattern for the key, and its parameters.
+// rootShape describes the URLs of a scheme: their form in words, a pattern for the key,
+// and the parameters.
 func rootShape(scheme string) (form, pattern string, params []string) {
 	switch scheme {
 	case awsScheme:
@@ -76,9 +75,9 @@ func rootShape(scheme string) (form, pattern string, params []string) {
 	return "", "", nil
 }
 
-// parseRootURL reads a flag's URL. It asks nobody.
+// parseRootURL parses the URL of a flag, without asking the service.
 func parseRootURL(flag, text string) (*rootURL, error) {
-	scheme, rest, found := strings.Cut(text, "://") // not url.Parse, for which an ARN has a bad port
+	scheme, rest, found := strings.Cut(text, "://") // url.Parse would take part of an ARN for a bad port
 	if !found {
 		return nil, message.Usagef("%s %q: want a URL: %s", flag, text, rootSchemes)
 	}
@@ -111,7 +110,7 @@ func parseRootURL(flag, text string) (*rootURL, error) {
 	return u, nil
 }
 
-// String is the URL without its parameters, for messages.
+// String returns the URL without its parameters, for messages.
 func (u *rootURL) String() string {
 	if u.scheme == awsScheme {
 		return u.scheme + ":///" + u.key
@@ -119,8 +118,8 @@ func (u *rootURL) String() string {
 	return u.scheme + "://" + u.key
 }
 
-// openRootKey makes a root of the key in a key service that source names. It asks
-// the service nothing yet.
+// openRootKey returns a root that is a key of a key service. It does not ask the service
+// yet.
 func openRootKey(ctx context.Context, c *console.Console, source RootSource) (tink.AEADWithContext, error) {
 	u, err := parseRootURL(source.kmsFlag(), source.KMSKey)
 	if err != nil {
@@ -153,14 +152,15 @@ func openRootKey(ctx context.Context, c *console.Console, source RootSource) (ti
 	return root, err
 }
 
-// awsKey is a key of AWS KMS. Its ARN says the region, unless the URL does.
+// awsKey returns the client and the id of a key of AWS KMS. The region comes from the
+// URL, or else from the key's ARN.
 func awsKey(ctx context.Context, c *console.Console, u *rootURL) (kms.Client, string, error) {
 	region := u.params["region"]
 	if a, err := arn.Parse(u.key); err == nil && region == "" {
 		region = a.Region
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithSharedConfigProfile(u.params["profile"]),
-		config.WithLogger(logging.Nop{})) // it would write beside our one line
+		config.WithLogger(logging.Nop{})) // an error is one line, and ours
 	if err != nil {
 		return nil, "", err
 	}
@@ -171,7 +171,7 @@ func awsKey(ctx context.Context, c *console.Console, u *rootURL) (kms.Client, st
 	return remote(c, u, client, ""), u.key, err
 }
 
-// googleKey is a key of Google Cloud KMS.
+// googleKey returns the client and the name of a key of Google Cloud KMS.
 func googleKey(ctx context.Context, c *console.Console, u *rootURL) (kms.Client, string, error) {
 	api, err := google.NewKeyManagementClient(ctx, c.Google...)
 	if err != nil {
@@ -182,7 +182,7 @@ func googleKey(ctx context.Context, c *console.Console, u *rootURL) (kms.Client,
 	return remote(c, u, client, ""), u.key, err
 }
 
-// azureKey is a key in an Azure Key Vault or a Managed HSM.
+// azureKey returns the client and the id of a key in an Azure Key Vault or Managed HSM.
 func azureKey(c *console.Console, u *rootURL) (kms.Client, string, error) {
 	credential, err := c.AzureCredential()
 	if err != nil {
@@ -197,8 +197,8 @@ func azureKey(c *console.Console, u *rootURL) (kms.Client, string, error) {
 	return remote(c, u, client, ""), "https://" + u.key, err
 }
 
-// vaultKey is a key of the Transit engine of Vault or OpenBao. Without VAULT_TOKEN
-// the token is the one that vault login has left.
+// vaultKey returns the client and the name of a key of the Transit engine of Vault or
+// OpenBao. Without VAULT_TOKEN, it uses the token that vault login left.
 func vaultKey(c *console.Console, u *rootURL) (kms.Client, string, error) {
 	cfg := vault.DefaultConfig()
 	if cfg.Error != nil {
@@ -208,7 +208,7 @@ func vaultKey(c *console.Console, u *rootURL) (kms.Client, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if _, err := os.UserHomeDir(); api.Token() == "" && err == nil { // without a home the helper panics
+	if _, err := os.UserHomeDir(); api.Token() == "" && err == nil { // the helper panics without a home directory
 		helper, err := cliconfig.DefaultTokenHelper()
 		if err != nil {
 			return nil, "", err
@@ -224,14 +224,13 @@ func vaultKey(c *console.Console, u *rootURL) (kms.Client, string, error) {
 		opts.Mount = u.key[:i]
 	}
 	client, err := vaultkms.New(api, opts)
-	if api.Token() == "" { // which is an agent's way, or forgotten
+	if api.Token() == "" { // an agent may add one, or the user forgot it
 		return remote(c, u, client, "no token: set VAULT_TOKEN, or log in with vault login"), u.key, err
 	}
 	return remote(c, u, client, ""), u.key, err
 }
 
-// localKey is a key of the key service in a directory. The service's words are
-// about itself, its keys and what to do.
+// localKey returns the client and the name of a key of a key service in a directory.
 func localKey(ctx context.Context, c *console.Console, u *rootURL, root RootSource) (kms.Client, string, error) {
 	s, err := OpenService(ctx, c, u.key, root)
 	if err != nil {
@@ -248,7 +247,8 @@ func localKey(ctx context.Context, c *console.Console, u *rootURL, root RootSour
 	return client, keyID, nil
 }
 
-// remote is a client of a vendor's service. Hint is why that may refuse.
+// remote returns a client that puts a vendor's errors into words. Hint says why the
+// vendor may refuse.
 func remote(c *console.Console, u *rootURL, client kms.Client, hint string) kms.Client {
 	return &rootKey{client: client, wait: c.RootWait, says: func(_ kms.Operation, err error) string {
 		text := fmt.Sprintf("%s: %s", u, message.Service(err))
@@ -259,10 +259,10 @@ func remote(c *console.Console, u *rootURL, client kms.Client, hint string) kms.
 	}}
 }
 
-// rootKey is the client that a root asks. It puts errors into words.
+// rootKey is the client of a root. It bounds the wait, and puts errors into words.
 type rootKey struct {
 	client kms.Client
-	wait   time.Duration // zero is for ever
+	wait   time.Duration // 0 for no limit
 	says   func(kms.Operation, error) string
 }
 

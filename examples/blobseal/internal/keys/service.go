@@ -22,9 +22,9 @@ import (
 // directory with its document, encrypted under its root, and its audit trail, in the
 // clear.
 type Service struct {
-	*localkms.Client            // for what is not a use: it records that itself
-	uses             kms.Client // for uses, which are recorded
-	cached           kms.Client // the same, and asks once for what is asked again
+	*localkms.Client            // for changes, which it records
+	uses             kms.Client // for uses, which it records
+	cached           kms.Client // as uses, with a cache
 	service          *localkms.Service
 	Dir              string
 	principal        kms.Principal
@@ -35,7 +35,7 @@ type Service struct {
 // caller closes it.
 func OpenService(ctx context.Context, c *console.Console, dir string, root RootSource) (*Service, error) {
 	s := &Service{Dir: dir, principal: kms.PrincipalFrom(ctx)}
-	if _, err := os.Stat(message.KeysPath(dir)); errors.Is(err, os.ErrNotExist) { // before the root, which costs
+	if _, err := os.Stat(message.KeysPath(dir)); errors.Is(err, os.ErrNotExist) { // before opening the root, which takes time
 		return nil, s.About("", "", keyring.ErrNotExist)
 	} else if err != nil {
 		return nil, message.About(dir, err)
@@ -62,7 +62,7 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 	s.Trail = &trail{ctx: ctx, path: message.TrailPath(s.Dir), wait: c.AuditWait}
 	opts := &localkms.Options{
 		Audit:  s.Trail,
-		Logger: slog.New(slog.DiscardHandler), // a rotation that is due and fails is tried by the next command
+		Logger: slog.New(slog.DiscardHandler), // the next command tries a failed rotation again
 	}
 	service, err := open(ctx, store, root, opts)
 	if err == nil {
@@ -78,12 +78,12 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 	return nil
 }
 
-// ChangeRoot puts the service's document under another root.
+// ChangeRoot encrypts the service's document under another root.
 func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
 	return s.service.ChangeRoot(ctx, root)
 }
 
-// Close gives up the audit trail. A nil service has none.
+// Close closes the audit trail. The service may be nil.
 func (s *Service) Close() {
 	if s != nil {
 		s.Trail.Close()
@@ -94,13 +94,13 @@ func (s *Service) Close() {
 func (s *Service) Resolve(ctx context.Context, key string) (string, error) {
 	report := new(kms.Report)
 	err := s.Authorize(kms.WithReport(ctx, report), kms.OpDecrypt, key, nil)
-	if report.KeyID != "" { // whether it may be used is another question
+	if report.KeyID != "" { // also if the principal may not use the key
 		return report.KeyID, nil
 	}
 	return "", err
 }
 
-// MayOpen tells whether the principal may decrypt the data key of obj.
+// MayOpen reports whether the principal may decrypt the data key of obj.
 func (s *Service) MayOpen(ctx context.Context, obj sse.Object, env *sse.Envelope) bool {
 	ec := env.Context()
 	ec[sse.ContextObject] = obj.Bucket
@@ -110,8 +110,8 @@ func (s *Service) MayOpen(ctx context.Context, obj sse.Object, env *sse.Envelope
 	return !errors.Is(s.Authorize(ctx, kms.OpDecrypt, env.KeyID(), ec), kms.ErrDenied)
 }
 
-// AsPrincipal returns a ctx in which a principal asks; by default the user whose
-// process this is.
+// AsPrincipal returns a ctx in which a principal asks, by default the user of this
+// process.
 func AsPrincipal(ctx context.Context, id string) context.Context {
 	if id == "" {
 		id = fmt.Sprintf("user:%d", os.Getuid())

@@ -7,7 +7,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Mode is that of what the keys seal.
+// Mode returns the mode of what the keys seal.
 func (k *Keys) Mode() sse.Mode {
 	switch {
 	case k.Ring != nil:
@@ -18,9 +18,9 @@ func (k *Keys) Mode() sse.Mode {
 	return sse.ModeCustomer
 }
 
-// Sources are the keys of a bucket with objects of several modes, the first of
-// which seals. A ring and a service then have the same root, but a ring may also be
-// under a key of a service in a directory: then that has the service's root.
+// Sources returns the keys of a bucket with objects of several modes. The first one
+// seals. A ring and a service have the same root, unless the ring's root is a key of a
+// service in a directory: then the service has that service's root.
 func (f Flags) Sources() (all []Source) {
 	root := f.Source().Root
 	service := root
@@ -38,7 +38,7 @@ func (f Flags) Sources() (all []Source) {
 	}
 	switch {
 	case len(all) == 0:
-		return []Source{f.Source()} // which fails its check
+		return []Source{f.Source()} // Check says what is missing
 	case f.KMS == "":
 		all[0].KMSKey, all[0].Principal = f.KMSKey, f.Principal
 	}
@@ -73,7 +73,7 @@ func CloseAll(all []*Keys) {
 	}
 }
 
-// ServiceOf are the keys of a key service among others.
+// ServiceOf returns the keys of a key service among all, or nil.
 func ServiceOf(all []*Keys) *Keys {
 	for _, k := range all {
 		if k.Service != nil {

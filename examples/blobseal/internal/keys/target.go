@@ -1,6 +1,6 @@
 package keys
 
-// TargetFlags name what to seal under instead.
+// TargetFlags name the keys that a rewrap seals under.
 type TargetFlags struct {
 	ToRing            string `group:"target" placeholder:"FILE" help:"Another ring, under its newest version."`
 	ToKMS             string `name:"to-kms" group:"target" placeholder:"DIR" help:"Another key service."`
@@ -11,8 +11,8 @@ type TargetFlags struct {
 	ToCustomerKeyFile string `group:"target" placeholder:"FILE" help:"A customer key."`
 }
 
-// Target is what to seal under, for files that are under source now; same tells
-// that it is the same ring or service.
+// Target returns the keys to seal under, for files that are under source. Same reports
+// that the ring or service stays the same.
 func (f TargetFlags) Target(source Source, bucketKey bool) (to Source, same bool) {
 	to = Source{
 		Ring:      f.ToRing,

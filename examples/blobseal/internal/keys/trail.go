@@ -10,28 +10,26 @@ import (
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
-// A trail is written by one process at a time. These make it serve many, each of
-// which waits for its turn.
+// One process at a time writes a trail. With these, commands that run at once take turns.
 const (
-	auditTurn = 200 * time.Millisecond // after which others have theirs
-	auditIdle = 20 * time.Millisecond  // without a record, after which others have theirs
-	auditGap  = 15 * time.Millisecond  // that is left for others
+	auditTurn = 200 * time.Millisecond // that a command keeps the trail at most
+	auditIdle = 20 * time.Millisecond  // without a record, after which it closes the trail
+	auditGap  = 15 * time.Millisecond  // until it opens the trail again
 )
 
-// auditSize is the size at which a file of the trail is set aside. Each command
-// reads the last file, to go on where it ends: so it is small.
+// auditSize is the size at which the trail starts a new file. It is small because each
+// command reads the last file to its end.
 const auditSize = 4 << 20
 
-// trail is the audit trail of a key service, for one command. It is opened by the
-// first record, and given up whenever the command does something else, such as
-// streaming a large file.
+// trail is the audit trail of a key service, for one command. The first record opens it.
+// While the command does something else, such as streaming a large file, it is closed.
 type trail struct {
-	ctx  context.Context // of the command: records are written whatever becomes of an operation's
+	ctx  context.Context // of the command, since records are written after an operation's ctx has ended
 	path string
 	wait time.Duration
 
 	mu     sync.Mutex
-	sink   *audit.FileSink // nil while others may have it
+	sink   *audit.FileSink // nil while closed
 	opened time.Time
 	used   time.Time
 }
@@ -48,17 +46,17 @@ func (t *trail) Write(ctx context.Context, r audit.Record) error {
 		if err := t.Open(); err != nil {
 			return err
 		}
-		time.AfterFunc(auditIdle, t.rest)
+		time.AfterFunc(auditIdle, t.closeIfIdle)
 	}
 	err := t.sink.Write(ctx, r)
 	t.used = time.Now()
 	if err != nil {
-		t.release() // the next record opens it anew
+		t.release() // the next record opens it again
 	}
 	return err
 }
 
-// Open opens the trail once no other process has it.
+// Open opens the trail when no other process has it open.
 func (t *trail) Open() error {
 	for end := time.Now().Add(t.wait); ; {
 		sink, err := audit.OpenFileSink(t.path, &audit.FileSinkOptions{MaxSize: auditSize})
@@ -77,14 +75,14 @@ func (t *trail) Open() error {
 	}
 }
 
-// rest gives the trail up if it is idle, or comes back later.
-func (t *trail) rest() {
+// closeIfIdle closes the trail if it is idle, or looks again later.
+func (t *trail) closeIfIdle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch left := auditIdle - time.Since(t.used); {
 	case t.sink == nil:
 	case left > 0:
-		time.AfterFunc(left, t.rest)
+		time.AfterFunc(left, t.closeIfIdle)
 	default:
 		t.release()
 	}
@@ -95,7 +93,7 @@ func (t *trail) release() {
 	t.sink = nil
 }
 
-// Close gives the trail up.
+// Close closes the trail.
 func (t *trail) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

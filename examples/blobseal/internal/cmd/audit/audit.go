@@ -22,7 +22,7 @@ type Commands struct {
 	Verify verifyCmd `cmd:"" help:"Check that no entry was edited, removed or moved. Needs no key."`
 }
 
-// trailFlags are about a whole trail.
+// trailFlags are the flags of commands on a whole trail.
 type trailFlags struct {
 	From *anchor `placeholder:"SEQ:HASH" help:"Entry before the first one, as verify showed it, if older files were moved away."`
 }
@@ -52,7 +52,7 @@ type showCmd struct {
 	JSON      bool   `name:"json" help:"Write a line of JSON for each record."`
 }
 
-// auditLine is a record, or a note on the trail. Its JSON is a contract.
+// auditLine is a record or a note of a trail. Scripts rely on its JSON.
 type auditLine struct {
 	Seq uint64 `json:"seq"`
 	*audit.Record
@@ -115,7 +115,8 @@ func (cmd showCmd) selects(e audit.Entry) bool {
 		(cmd.Key == "" || cmd.Key == e.Record.RequestedKeyID || cmd.Key == e.Record.KeyID || cmd.Key == message.ShortKey(e.Record.KeyID))
 }
 
-// keyShown is the key's id; if it never became known, what was asked for.
+// keyShown returns the id of a record's key, or the name that was asked for if the id is
+// unknown.
 func keyShown(r *audit.Record) string {
 	if r.KeyID != "" {
 		return message.Printable(message.ShortKey(r.KeyID))
@@ -174,7 +175,7 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
 	})
 }
 
-// trails are the files of trails that were given, or the one of a key service.
+// trails returns the files that the user named, or the trail of a key service.
 func trails(files []string, dir string) ([]string, error) {
 	switch {
 	case len(files) > 0 && dir != "":

@@ -8,7 +8,7 @@ import (
 	"github.com/blobseal/blobseal/blob/signedurl"
 )
 
-// accessLog logs each request, without its URL: whoever has that may use it.
+// accessLog logs each request without its URL, since whoever reads a URL may use it.
 func accessLog(logger *slog.Logger, signer *signedurl.Signer, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
@@ -23,14 +23,14 @@ func accessLog(logger *slog.Logger, signer *signedurl.Signer, next http.Handler)
 				"duration", time.Since(begin).Round(time.Microsecond).String(), "remote", r.RemoteAddr)
 		}()
 		next.ServeHTTP(seen, r)
-		cut = false // it did not panic, as it does when an object proves to be damaged
+		cut = false // the handler panics if an object is damaged
 		if seen.status == 0 {
 			seen.status = http.StatusOK
 		}
 	})
 }
 
-// answer takes note of what is answered.
+// answer records the status and the size of a response.
 type answer struct {
 	http.ResponseWriter
 	status int
@@ -53,5 +53,5 @@ func (a *answer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap lets [http.ResponseController] reach what is below.
+// Unwrap returns the writer below, for [http.ResponseController].
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -13,27 +13,18 @@ import (
 	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-
-	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
-	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-
 	gcblob "gocloud.dev/blob"
-
-	_ "gocloud.dev/blob/fileblob"
-
-	// file://
-	_ "gocloud.dev/blob/memblob"
-
-	// mem://
-	_ "gocloud.dev/blob/s3blob"
+	_ "gocloud.dev/blob/fileblob" // file://
+	_ "gocloud.dev/blob/memblob"  // mem://
+	_ "gocloud.dev/blob/s3blob"   // s3://
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
-
-// s3://
 
 // Commands are the commands on encrypted buckets.
 type Commands struct {
@@ -59,11 +50,11 @@ type bucketFlags struct {
 type bucket struct {
 	*blob.Bucket
 	shown    string // its URL, without parameters
-	dir      string // where it is, if it is a directory
-	place    string // what tells it from others of its name
-	pageSize int    // that suits the store
+	dir      string // path of a directory; empty for other stores
+	place    string // distinguishes buckets of one name
+	pageSize int    // for listings
 	keys     map[sse.Mode]*keys.Keys
-	s3       *s3.Client // nil in other stores
+	s3       *s3.Client // nil for other stores
 	s3Name   string
 	s3Prefix string
 }
@@ -84,7 +75,7 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 		opts.IfUnchanged = ifMatch
 	}
 	var cipher sse.Cipher = noKey{}
-	opts.Policy.AllowCustomerKeys = true // the operator brings it
+	opts.Policy.AllowCustomerKeys = true // the operator's own
 	opts.Decrypters = sse.ByMode{}
 	for i, k := range with {
 		if i == 0 {
@@ -95,7 +86,7 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 	}
 	sealed, err := blob.NewBucket(inner, name, cipher, &opts)
 	if err == nil {
-		b.Bucket, err = sealed.With(blob.Request{AnyContext: true}) // the operator serves all tenants
+		b.Bucket, err = sealed.With(blob.Request{AnyContext: true}) // of all tenants
 	}
 	if err != nil {
 		inner.Close()
@@ -137,7 +128,7 @@ func (f bucketFlags) parse() (b *bucket, store *url.URL, name string, err error)
 	return b, store, name, nil
 }
 
-// parseDirectory is parse for the URL of a directory.
+// parseDirectory does the part of parse that is about directories.
 func (b *bucket) parseDirectory(u *url.URL) (store *url.URL, name string, err error) {
 	if u.Host != "" && u.Host != "." && u.Host != "localhost" {
 		return nil, "", message.Usagef("--bucket %q: the directory begins with a third slash, file:///DIR, or with a dot, file://./DIR", u)
@@ -161,9 +152,9 @@ func (b *bucket) parseDirectory(u *url.URL) (store *url.URL, name string, err er
 	return &copied, name, nil
 }
 
-// openWhole is open for a command on all objects. It fails if a listing would leave
-// some out: package fileblob passes over directories that it may not read, and over
-// those that are links. What is no file, such as a pipe, would be waited for.
+// openWhole opens the bucket for a command on all objects. It fails if a listing would
+// omit some: package fileblob skips directories that it may not read or that are links.
+// It also fails for files that are not regular, such as pipes, which would block.
 func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*keys.Keys) (*bucket, error) {
 	b, err := f.open(ctx, opts, with...)
 	if err != nil || b.dir == "" {
@@ -174,16 +165,16 @@ func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*
 			return ctx.Err()
 		}
 		if err == nil {
-			if path == filepath.Join(b.dir, "lost+found") && entry.IsDir() { // the file system's
+			if path == filepath.Join(b.dir, "lost+found") && entry.IsDir() { // belongs to the file system
 				return fs.SkipDir
 			}
 			err = listable(path, entry.Type())
 		}
-		if err == nil || errors.Is(err, fs.ErrNotExist) { // it went meanwhile
+		if err == nil || errors.Is(err, fs.ErrNotExist) { // removed meanwhile
 			return nil
 		}
 		rel, _ := filepath.Rel(b.dir, path)
-		return message.Problemf(err, b.shown, "%s: %s: not all that is there would be seen", rel, message.Plain(err))
+		return message.Problemf(err, b.shown, "%s: %s (a listing would omit it)", rel, message.Plain(err))
 	})
 	if err != nil {
 		b.Close()
@@ -192,7 +183,7 @@ func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*
 	return b, nil
 }
 
-// listable says why something in a directory is neither an object nor leads to some.
+// listable returns an error for a directory entry that a listing would omit.
 func listable(path string, mode fs.FileMode) error {
 	if mode&fs.ModeSymlink != 0 {
 		info, err := os.Stat(path)
@@ -210,7 +201,7 @@ func listable(path string, mode fs.FileMode) error {
 	return nil
 }
 
-// holds tells whether a file is in the bucket, as far as it can be found.
+// holds reports whether a file is in the bucket, as far as its path tells.
 func (b *bucket) holds(file string) bool {
 	path, err := filepath.Abs(file)
 	if b.dir == "" || file == "" || err != nil {
@@ -218,20 +209,20 @@ func (b *bucket) holds(file string) bool {
 	}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
-	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil { // it is not there yet
+	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil { // the file does not exist yet
 		path = filepath.Join(dir, filepath.Base(path))
 	}
 	rel, err := filepath.Rel(b.dir, path)
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// Close closes the bucket, and the one that holds the stored objects.
+// Close closes the bucket and its store.
 func (b *bucket) Close() {
 	b.Bucket.Close()
 	b.Inner().Close()
 }
 
-// noKey stands for the key of a bucket where none was given.
+// noKey is the cipher of a bucket that was opened without keys.
 type noKey struct{}
 
 var errNoKey = fmt.Errorf("%w: no key was given", sse.ErrMode)
@@ -245,15 +236,14 @@ func (noKey) Rewrap(context.Context, sse.Object, *sse.Decryption) (*sse.Envelope
 	return nil, errNoKey
 }
 
-// filterFlags choose objects by what they are under.
+// filterFlags select objects by key.
 type filterFlags struct {
 	Prefix string   `placeholder:"PREFIX" help:"Only objects whose keys begin with PREFIX."`
 	Mode   []string `placeholder:"MODE" enum:"SSE-S3,SSE-KMS,SSE-C" help:"Only objects of this mode: SSE-S3, SSE-KMS or SSE-C. May be repeated."`
 	KeyID  []string `name:"key-id" placeholder:"ID" sep:"none" help:"Only objects under this key, as inventory shows it. May be repeated."`
 }
 
-// filter is that of the flags, and the one of --kms-key where it says what objects
-// must be under.
+// filter returns the filter of the flags. --kms-key selects objects, too.
 func (f filterFlags) filter(ctx context.Context, k *keys.Keys) (jobs.Filter, error) {
 	filter := jobs.Filter{Prefix: f.Prefix, KeyIDs: f.KeyID}
 	for _, text := range f.Mode {
@@ -280,7 +270,7 @@ func (f filterFlags) filter(ctx context.Context, k *keys.Keys) (jobs.Filter, err
 // aboutOpening returns an error of opening the bucket as a [message.Problem].
 func (b *bucket) aboutOpening(err error) error {
 	if errors.Is(err, syscall.ENOENT) {
-		return message.Problemf(err, b.shown, "no such directory; ?create_dir=true makes it")
+		return message.Problemf(err, b.shown, "no such directory (?create_dir=true creates it)")
 	}
 	if inner := errors.Unwrap(err); inner != nil { // Go CDK shows the URL with its parameters
 		err = inner
@@ -306,9 +296,9 @@ func (b *bucket) attempt(seal jobs.KeyRef) message.Attempt {
 	return a
 }
 
-// sealShape is what an object is under, in JSON.
+// sealShape is the key of an object in JSON.
 type sealShape struct {
-	Mode  string `json:"mode"`   // empty if it is not known
+	Mode  string `json:"mode"`   // empty if unknown
 	KeyID string `json:"key_id"` // empty for SSE-C
 }
 
@@ -319,7 +309,7 @@ func shapeOf(k jobs.KeyRef) sealShape {
 	return sealShape{k.Mode.String(), k.KeyID}
 }
 
-// keyName is the name of a key of a mode for people.
+// keyName returns a key's name for people.
 func keyName(mode, id string) string {
 	if mode == sse.ModeManaged.String() {
 		return fmt.Sprintf("%s version %s", mode, message.Printable(id))
@@ -327,7 +317,7 @@ func keyName(mode, id string) string {
 	return fmt.Sprintf("%s key %s", mode, message.Printable(id))
 }
 
-// sealName is a key's name for people.
+// sealName returns the name of an object's key for people.
 func sealName(k jobs.KeyRef) string {
 	switch {
 	case k.Mode == 0:
@@ -338,7 +328,7 @@ func sealName(k jobs.KeyRef) string {
 	return keyName(k.Mode.String(), k.KeyID)
 }
 
-// objects is a number of objects, in words.
+// objects returns a number of objects in words.
 func objects(n int64) string {
 	if n == 1 {
 		return "1 object"

@@ -24,13 +24,13 @@ type inventoryCmd struct {
 	JSON bool `name:"json" help:"Write a line of JSON for each object that is listed, and one for the summary."`
 }
 
-// entryLine is an object of an inventory. Its JSON is a contract.
+// entryLine is an object of an inventory. Scripts rely on its JSON.
 type entryLine struct {
 	Key  string `json:"key"`
 	Kind string `json:"kind"` // encrypted, plain, damaged or unknown version; empty if it could not be read
 	sealShape
 	Stored  int64     `json:"stored"` // bytes in the store
-	Size    *int64    `json:"size"`   // of the plaintext; null if it is not known
+	Size    *int64    `json:"size"`   // of the plaintext; null if unknown
 	ModTime time.Time `json:"mod_time"`
 	Error   string    `json:"error,omitempty"`
 }
@@ -49,19 +49,19 @@ func (b *bucket) entryLine(e jobs.Entry) entryLine {
 	return line
 }
 
-// groupShape is a row of an inventory. Its JSON is a contract.
+// groupShape is a row of an inventory. Scripts rely on its JSON.
 type groupShape struct {
 	Kind string `json:"kind"` // as in entryLine; other for keys beyond the first 10,000
 	sealShape
 	jobs.Count
 }
 
-// inventorySummary is the last line of an inventory. Its JSON is a contract.
+// inventorySummary is the last line of an inventory. Scripts rely on its JSON.
 type inventorySummary struct {
 	Bucket  string       `json:"bucket"`
 	Objects int64        `json:"objects"`
 	Stored  int64        `json:"stored"`
-	Size    int64        `json:"size"` // of the plaintext, as far as it is known
+	Size    int64        `json:"size"` // of the plaintext, as far as known
 	Groups  []groupShape `json:"groups"`
 }
 
@@ -120,7 +120,7 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 	return c.Printf("%s", text.String())
 }
 
-// describeEntry is an object for people.
+// describeEntry returns an object of an inventory for people.
 func describeEntry(b *bucket, e jobs.Entry) string {
 	text := message.Printable(e.Key) + ": "
 	switch {
@@ -132,7 +132,7 @@ func describeEntry(b *bucket, e jobs.Entry) string {
 	return text + fmt.Sprintf("%d bytes, %s", e.Size, sealName(e.Seal))
 }
 
-// groupsOf are the rows of an inventory.
+// groupsOf returns the rows of an inventory.
 func groupsOf(t *jobs.Totals) []groupShape {
 	groups := []groupShape{}
 	for _, key := range t.Keys() {
@@ -180,13 +180,13 @@ type checkCmd struct {
 	JSON bool `name:"json" help:"Write JSON, one object a line for each object that is to be shown, and one with the summary."`
 }
 
-// findingLine is an object of a check. Its JSON is a contract.
+// findingLine is an object of a check. Scripts rely on its JSON.
 type findingLine struct {
 	entryLine
 	Verdict string `json:"verdict"`
 }
 
-// checkSummary is the last line of a check. Its JSON is a contract.
+// checkSummary is the last line of a check. Scripts rely on its JSON.
 type checkSummary struct {
 	Bucket   string           `json:"bucket"`
 	Depth    string           `json:"depth"`
@@ -195,7 +195,7 @@ type checkSummary struct {
 	Verdicts map[string]int64 `json:"verdicts"`
 }
 
-// lastVerdict ends the list of them.
+// lastVerdict is the last of the verdicts.
 const lastVerdict = jobs.VerdictUnreadable
 
 func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {

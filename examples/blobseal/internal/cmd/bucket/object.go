@@ -58,7 +58,7 @@ func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
 	defer b.Close()
 	src := c.Track(ctx, in.Name, in.R, in.Size)
 	defer src.Done()
-	writing, abort := context.WithCancel(ctx) // a writer is given up by its ctx
+	writing, abort := context.WithCancel(ctx) // ending its ctx aborts a writer
 	defer abort()
 	bound, err := b.With(blob.Request{Context: pairs})
 	if err != nil {
@@ -82,11 +82,11 @@ func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
 	return nil
 }
 
-// typeByName returns the content type of a name's extension, or "". To look at the
-// data finds text/plain for CSS, scripts, JSON and SVG.
+// typeByName returns the content type of a name's extension, or "". Sniffing would take
+// CSS, scripts, JSON and SVG for text/plain.
 func typeByName(name string) string { return mime.TypeByExtension(path.Ext(name)) }
 
-// about puts an error of writing into words.
+// about returns an error of writing as a [message.Problem].
 func (cmd putCmd) about(b *bucket, k *keys.Keys, err error) error {
 	switch {
 	case !cmd.Force && gcerrors.Code(err) == gcerrors.FailedPrecondition && !message.IsKeys(err):
@@ -131,7 +131,7 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	defer b.Close()
-	if k.ServiceKey != "" { // which the object must be under
+	if k.ServiceKey != "" { // the object must be under that key
 		e, err := b.ExplainRead(ctx, cmd.Key)
 		if err != nil {
 			return cmd.about(ctx, b, err)
@@ -168,7 +168,7 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 	return out.Commit()
 }
 
-// about puts an error of reading into words; the object may say what it is under.
+// about returns an error of reading as a [message.Problem]. The object may tell its key.
 func (cmd getCmd) about(ctx context.Context, b *bucket, err error) error {
 	var seal jobs.KeyRef
 	if e, explainErr := b.ExplainRead(ctx, cmd.Key); explainErr == nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/blobseal/blobseal/blob/jobs"
 )
 
-// paceFlags say how hard to work on a bucket.
+// paceFlags limit the load on a bucket.
 type paceFlags struct {
 	Workers int     `placeholder:"N" help:"Objects in progress at a time, at most 1000; by default 8."`
 	Rate    float64 `placeholder:"N" help:"At most N objects a second."`
@@ -34,7 +34,7 @@ func (f paceFlags) check() error {
 	return nil
 }
 
-// limit is the pace; nil for none.
+// limit returns the limit of --rate, or nil.
 func (f paceFlags) limit() jobs.Limiter {
 	if f.Rate == 0 {
 		return nil
@@ -42,20 +42,20 @@ func (f paceFlags) limit() jobs.Limiter {
 	return rate.NewLimiter(rate.Limit(f.Rate), 1)
 }
 
-// counter shows how many objects a command is through with, on a terminal. How
-// many there are it finds out by listing them, meanwhile.
+// counter shows on a terminal how many objects a command has processed, and of how many,
+// which a listing finds out meanwhile.
 type counter struct {
 	c     *console.Console
 	bar   *progressbar.ProgressBar // nil if there is no terminal
 	delay *console.DelayedWriter
 	n     int64
 
-	total   atomic.Int64 // -1 until it is known
+	total   atomic.Int64 // -1 while unknown
 	stop    context.CancelFunc
 	listing sync.WaitGroup
 }
 
-// count begins to count objects of b. The caller calls done.
+// count starts the counter of a command. The caller calls done.
 func count(ctx context.Context, c *console.Console, b *bucket, prefix string) *counter {
 	p := &counter{c: c}
 	if !c.IsTerminal(c.Stderr) {
@@ -75,7 +75,7 @@ func count(ctx context.Context, c *console.Console, b *bucket, prefix string) *c
 	p.total.Store(-1)
 	ctx, p.stop = context.WithCancel(ctx)
 	p.listing.Go(func() {
-		if n, err := b.size(ctx, prefix); err == nil { // else the command will say
+		if n, err := b.size(ctx, prefix); err == nil { // the command reports an error of the store itself
 			p.total.Store(n)
 		}
 	})
@@ -94,7 +94,7 @@ func (b *bucket) size(ctx context.Context, prefix string) (n int64, err error) {
 	return n, nil
 }
 
-// at takes note that n objects are done with.
+// at reports that n objects have been processed.
 func (p *counter) at(n int64) {
 	p.n = max(p.n, n)
 	if p.bar == nil {
@@ -106,16 +106,16 @@ func (p *counter) at(n int64) {
 	p.bar.Set64(p.n)
 }
 
-// one takes note of one more object.
+// one reports that one more object has been processed.
 func (p *counter) one() { p.at(p.n + 1) }
 
-// printf writes a line to standard output, where the bar may be.
+// printf writes a line to standard output, and removes the bar for it.
 func (p *counter) printf(format string, args ...any) error {
 	p.clear()
 	return p.c.Printf(format, args...)
 }
 
-// writeLine is printf for JSON.
+// writeLine writes a line of JSON in the same way.
 func (p *counter) writeLine(line any) error {
 	p.clear()
 	return p.c.WriteLine(line)
@@ -127,7 +127,7 @@ func (p *counter) clear() {
 	}
 }
 
-// done takes the bar away.
+// done removes the bar.
 func (p *counter) done() {
 	if p.bar == nil {
 		return
@@ -139,5 +139,5 @@ func (p *counter) done() {
 	p.bar = nil
 }
 
-// before is how far a command got, for the message of an error that ended it.
+// before says how far a command got, for the error that ended it.
 func (p *counter) before() string { return fmt.Sprintf("after %s", objects(p.n)) }

@@ -31,17 +31,17 @@ type retireCmd struct {
 	JSON bool `name:"json" help:"Write JSON."`
 }
 
-// Retirement is what became of a key. Its JSON is a contract.
+// Retirement is the result of retiring a version. Scripts rely on its JSON.
 type Retirement struct {
 	KeyID        string            `json:"key_id"`
 	State        string            `json:"state"` // enabled, disabled or destroyed
 	Objects      int64             `json:"objects"`
-	Names        []jobs.ObjectName `json:"names"` // the first that are under it
+	Names        []jobs.ObjectName `json:"names"` // the first that need it
 	Unclear      int64             `json:"unclear"`
-	UnclearNames []unclearName     `json:"unclear_names"` // the first that may be under it
+	UnclearNames []unclearName     `json:"unclear_names"` // the first that may need it
 }
 
-// unclearName is an object that may need the key.
+// unclearName is an object that may need the version.
 type unclearName struct {
 	jobs.ObjectName
 	Error string `json:"error"`
@@ -146,7 +146,7 @@ func closeBuckets(all []*bucket) {
 	}
 }
 
-// neededBy counts what stands against retiring a key.
+// neededBy says which objects keep a version from being retired.
 func neededBy(used *jobs.InUseError) string {
 	var parts []string
 	if used.Objects > 0 {

@@ -15,7 +15,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// jobFlags are those of commands that change a whole bucket.
+// jobFlags are the flags of jobs that change a whole bucket.
 type jobFlags struct {
 	Checkpoint  string `placeholder:"FILE" help:"Keep the progress in FILE. The same command continues from there."`
 	DryRun      bool   `help:"Do all but write, and show what would fail. Ignores --checkpoint."`
@@ -33,17 +33,17 @@ func (f jobFlags) check() error {
 	return f.paceFlags.check()
 }
 
-// resultLine is what became of an object. Its JSON is a contract.
+// resultLine is the result of a job for one object. Scripts rely on its JSON.
 type resultLine struct {
 	Key     string     `json:"key"`
 	Outcome string     `json:"outcome"` // done, current, unmatched, changed or failed
 	From    sealShape  `json:"from"`
-	To      *sealShape `json:"to"`     // null unless it is done
-	Stored  int64      `json:"stored"` // bytes that were written
+	To      *sealShape `json:"to"`     // null unless done
+	Stored  int64      `json:"stored"` // bytes written
 	Error   string     `json:"error,omitempty"`
 }
 
-// jobSummary is the last line of a job. Its JSON is a contract.
+// jobSummary is the last line of a job. Scripts rely on its JSON.
 type jobSummary struct {
 	Bucket  string    `json:"bucket"`
 	Target  sealShape `json:"target"`
@@ -53,8 +53,8 @@ type jobSummary struct {
 	Failed int64 `json:"failed"`
 }
 
-// run runs a job over b; do is the job, and done says what it did to an object, as in:
-// rewrapped to KEY.
+// run runs do, a job over b. Done says what the job does to an object, such as
+// "rewrapped to".
 func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target *keys.Keys, prefix, done string, do func(context.Context, jobs.Job) (*jobs.Report, error)) error {
 	if err := b.checkExclusive(ctx, f.Exclusive || f.DryRun); err != nil {
 		return err
@@ -66,7 +66,7 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var unwritten error // of a line, which ends the job
+	var unwritten error // a failed line ends the job
 	job := jobs.Job{
 		Workers: f.Workers, DryRun: f.DryRun, Limit: f.limit(), MaxFailures: f.MaxFailures,
 		Progress: func(r *jobs.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Deleted + r.Failed) },
@@ -102,14 +102,14 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	case errors.Is(err, jobs.ErrTooManyFailures):
 		return message.Problemf(err, b.shown, "gave up when %s had failed; the same command %s", objects(report.Failed), f.resumes())
 	case errors.Is(err, jobs.ErrCheckpoint):
-		return message.Problemf(err, f.Checkpoint, "is the checkpoint of another job, or none: give the flags that it was made with, or another file")
+		return message.Problemf(err, f.Checkpoint, "is not a checkpoint of this job (repeat the job's flags, or name another file)")
 	case message.IsKeys(err):
 		return target.AboutSealing(err)
 	}
 	return b.about(err)
 }
 
-// resumes says what the same command does after this one was ended.
+// resumes says what the same command does after this one was interrupted.
 func (f jobFlags) resumes() string {
 	if f.Checkpoint != "" && !f.DryRun {
 		return "goes on from there"
@@ -148,18 +148,18 @@ func (f jobFlags) summary(c *console.Console, b *bucket, r *jobs.Report, done st
 	}
 	how := ""
 	if r.Resumed {
-		how = "with the runs before: "
+		how = "with earlier runs: "
 	}
-	return c.Printf("%s: %s%s %s %s (%d bytes), %d there already, %d not asked for, %d deleted meanwhile, %d failed\n",
+	return c.Printf("%s: %s%s %s %s (%d bytes), %d current, %d unmatched, %d deleted meanwhile, %d failed\n",
 		b.shown, how, objects(r.Done), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, r.Deleted, r.Failed)
 }
 
-// checkpointStore keeps a checkpoint, and puts its errors into words. It knows where
-// the bucket is, since another one of its name may be at another place.
+// checkpointStore stores a checkpoint, and puts its errors into words. It records where
+// the bucket is, since several buckets may have one name.
 type checkpointStore struct {
 	keyring.Store
 	path string
-	head string // line that a checkpoint of this bucket begins with
+	head string // first line of a checkpoint of this bucket
 }
 
 func (s checkpointStore) about(err error) error {
@@ -207,7 +207,7 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	source := cmd.Source()
 	to, same := cmd.Target(source, cmd.ToBucketKey)
 	if (to.KMS != "" || to.Root.Local()) && source.KMS == "" {
-		source.Principal = "" // it is the target's
+		source.Principal = "" // the target's service is meant
 	}
 	if err := source.Check(); err != nil {
 		return err
@@ -220,7 +220,7 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	case source.Customer != "":
 		return message.Usagef("nothing to change: give --to-ring, --to-kms or --to-customer-key-file")
 	case source.KMS != "" && to.KMSKey == "":
-		return message.Usagef("the keys of a key service have no newest one: give --to-kms-key, or another target")
+		return message.Usagef("a key service has no newest key: give --to-kms-key, or another target")
 	}
 	if err := cmd.jobFlags.check(); err != nil {
 		return err
@@ -284,7 +284,7 @@ func (cmd encryptCmd) Run(ctx context.Context, c *console.Console) error {
 	defer b.Close()
 	for _, file := range []string{cmd.Ring, cmd.KMS, cmd.RootKeyFile, cmd.PassphraseFile, cmd.CustomerKeyFile, source.Root.Directory(), cmd.Checkpoint} {
 		if b.holds(file) {
-			return message.Problemf(nil, file, "is in the bucket, and would be encrypted, too: keep it elsewhere")
+			return message.Problemf(nil, file, "is in the bucket and would be encrypted (keep it elsewhere)")
 		}
 	}
 	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted under", func(ctx context.Context, job jobs.Job) (*jobs.Report, error) {

@@ -32,7 +32,7 @@ func silenceSDK(inner *gcblob.Bucket) *s3.Client {
 	return client
 }
 
-// ifMatch has S3 replace an object only if it is still the one that was read.
+// ifMatch makes S3 replace an object only if it is still the one that was read.
 var ifMatch = blob.IfMatch(func(in *transfermanager.UploadObjectInput, etag string) { in.IfMatch = &etag })
 
 // checkExclusive refuses a job on a store that cannot replace an object only if it is

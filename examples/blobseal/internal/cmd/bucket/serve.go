@@ -48,7 +48,7 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := keys.CheckAll(sources); err != nil {
 		return err
 	}
-	serving := context.WithoutCancel(keys.AsPrincipal(ctx, cmd.Principal)) // requests end by themselves
+	serving := context.WithoutCancel(keys.AsPrincipal(ctx, cmd.Principal)) // requests outlive an interrupt
 	all, err := keys.OpenAll(serving, c, sources)
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 func (cmd serveCmd) check() error {
 	switch {
 	case cmd.CustomerKeyFile != "":
-		return message.Usagef("customer keys do not come with a URL: give --ring or --kms")
+		return message.Usagef("a URL has no customer key: give --ring or --kms")
 	case cmd.BucketKey && cmd.KMS == "":
 		return message.Usagef("--bucket-key: give --kms with it")
 	case cmd.MaxSize <= 0:
@@ -156,8 +156,8 @@ func (cmd serveCmd) logger(c *console.Console) *slog.Logger {
 	return slog.New(slog.NewTextHandler(c.Stdout, opts))
 }
 
-// errorText makes an error its text, as it would be for %v: slog would use %+v, for
-// which gocloud's errors list calls and source files.
+// errorText replaces an error by its text. slog would format it with %+v, for which Go
+// CDK's errors list calls and source files.
 func errorText(_ []string, a slog.Attr) slog.Attr {
 	if err, is := a.Value.Any().(error); is {
 		a.Value = slog.StringValue(err.Error())

@@ -34,7 +34,7 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	if !cmd.Yes && !c.IsTerminal(c.Stdin) {
-		return message.Usagef("shredding cannot be undone: give --yes, or ask on a terminal")
+		return message.Usagef("shredding cannot be undone: give --yes, or run it on a terminal")
 	}
 	ctx = keys.AsPrincipal(ctx, cmd.Principal)
 	var k *keys.Keys
@@ -79,7 +79,7 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 		err := jobs.ShredObject(ctx, b.Bucket, name, record)
 		switch {
 		case errors.Is(err, blob.ErrPlain):
-			return message.Problemf(err, name, "not encrypted, so that deleting it shreds nothing")
+			return message.Problemf(err, name, "not encrypted: deleting it would shred nothing")
 		case err != nil:
 			return b.aboutObject(name, jobs.KeyRef{}, err)
 		}
@@ -112,7 +112,7 @@ func (cmd shredCmd) check() error {
 	return cmp.Or(console.CheckDays("--days", cmd.Days, localkms.MinDeletionDays, localkms.MaxDeletionDays), cmd.paceFlags.check())
 }
 
-// what names what is to be shredded.
+// what names what the command shreds.
 func (cmd shredCmd) what(b *bucket) string {
 	switch {
 	case cmd.KeyID != "":
@@ -131,7 +131,7 @@ func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket,
 	report, err := jobs.ShredKey(ctx, victim, destroyer, record, cmd.options(), b.Bucket)
 	switch {
 	case errors.Is(err, context.Canceled):
-		return message.Problemf(err, "", "interrupted before key %s was destroyed; it is disabled, unless it had not come to that: repeat the command, or enable the key", victim.KeyID)
+		return message.Problemf(err, "", "interrupted; key %s may be disabled, but is not destroyed (repeat the command, or enable the key)", victim.KeyID)
 	case err != nil && message.IsKeys(err):
 		return k.AboutSealing(err)
 	case err != nil:
@@ -145,7 +145,7 @@ func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket,
 		return err
 	}
 	if report.Failed > 0 {
-		return message.Problemf(nil, b.shown, "%s did not tell what key they are under; see %s", objects(report.Failed), cmd.Record)
+		return message.Problemf(nil, b.shown, "%s with an unknown key; see %s", objects(report.Failed), cmd.Record)
 	}
 	return nil
 }
@@ -167,7 +167,7 @@ func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *buck
 	return nil
 }
 
-// victim is the key to destroy.
+// victim returns the key to destroy.
 func (cmd shredCmd) victim(ctx context.Context, k *keys.Keys) (jobs.KeyRef, jobs.KeyDestroyer, error) {
 	if k.Ring != nil {
 		id := keys.VersionArg{Key: cmd.KeyID}.ID(k.Ring)
@@ -183,7 +183,7 @@ func (cmd shredCmd) victim(ctx context.Context, k *keys.Keys) (jobs.KeyRef, jobs
 	return jobs.KeyRef{Mode: sse.ModeKMS, KeyID: arn}, serviceKeyDestroyer{k.Service, arn, cmd.Days}, nil
 }
 
-// serviceKeyDestroyer is a key of a key service.
+// serviceKeyDestroyer destroys a key of a key service.
 type serviceKeyDestroyer struct {
 	service *keys.Service
 	arn     string
@@ -202,14 +202,14 @@ func (d serviceKeyDestroyer) Destroy(ctx context.Context) error {
 	return nil
 }
 
-// recordFile is the record of shredding.
+// recordFile is the file that records what was shredded.
 type recordFile struct {
 	*os.File
 	name string
 }
 
-// openRecord opens a record to add to it. It spares files of other kinds, and ends a
-// line that was torn off.
+// openRecord opens a record to append to it. It refuses files of other kinds, and ends a
+// line that a crash left incomplete.
 func openRecord(name string) (recordFile, error) {
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// signerFlags are what a signer and its server agree on.
+// signerFlags are the flags that sign and serve share.
 type signerFlags struct {
 	SecretFile string `required:"" group:"urls" placeholder:"FILE" help:"Secret that signs URLs: a key file, as keygen makes it."`
 }

@@ -45,7 +45,7 @@ type serviceFlags struct {
 	Principal string `group:"root" placeholder:"ID" help:"Who asks; by default user:NAME, your user name."`
 }
 
-// with opens the service and has f use it, as the principal.
+// with opens the service as the principal, and calls use.
 func (f serviceFlags) with(ctx context.Context, c *console.Console, use func(context.Context, *keys.Service) error) error {
 	if err := f.Source().Check("key service"); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (f serviceFlags) with(ctx context.Context, c *console.Console, use func(con
 	return use(ctx, s)
 }
 
-// change is with for one operation on one key, and says what was done.
+// change runs one operation on one key, and says what was done.
 func (f serviceFlags) change(ctx context.Context, c *console.Console, op kms.Operation, key string, do func(context.Context, *keys.Service) error, done string) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := do(ctx, s); err != nil {
@@ -102,15 +102,15 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		undo()
 		if _, there := os.Lstat(message.KeysPath(cmd.KMS)); made == nil && errors.Is(there, os.ErrNotExist) {
 			os.Remove(message.KeysPath(cmd.KMS) + ".lock")
-			os.Remove(cmd.KMS) // if nothing else is in it
+			os.Remove(cmd.KMS) // unless it has other files
 		}
 		return err
 	}
 	defer s.Close()
-	if err := s.Trail.Open(); err != nil { // so that a trail which is missing shows
+	if err := s.Trail.Open(); err != nil { // an empty trail, so that a missing one shows
 		return message.Problemf(err, cmd.KMS, "created, but without its audit trail, so it refuses every use: %s", message.Reason(message.Trail("", err), ""))
 	}
-	return c.Printf("%s: created, without keys; make one with: blobseal kms create-key --kms %[1]s\n", message.Printable(cmd.KMS))
+	return c.Printf("%s: created, without keys (create one with: blobseal kms create-key --kms %[1]s)\n", message.Printable(cmd.KMS))
 }
 
 var errServiceExists = errors.New("already exists, and is never overwritten")
@@ -138,7 +138,7 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 		if err := s.ChangeRoot(ctx, newRoot); err != nil {
 			return s.About("", "", err)
 		}
-		return c.Printf("%s: the root is changed; copies of the key service from before still open with the old one\n", message.Printable(cmd.KMS))
+		return c.Printf("%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.KMS))
 	})
 }
 
@@ -179,19 +179,19 @@ func (cmd createKeyCmd) Run(ctx context.Context, c *console.Console) error {
 		}
 		if err := s.CreateAlias(ctx, cmd.Alias, key.ID); err != nil {
 			err = s.About(localkms.OpCreateAlias, key.ARN, err)
-			return message.Problemf(err, "", "%s; the key is there, without the alias", message.OneLine(err))
+			return message.Problemf(err, "", "%s; the key was created without the alias", message.OneLine(err))
 		}
 		return nil
 	})
 }
 
-// KeyShape is a key in JSON, which is a contract.
+// KeyShape is a key in JSON. Scripts rely on it.
 type KeyShape struct {
 	*localkms.Info
 	Aliases []string `json:"aliases"`
 }
 
-// aliases are the names of each key, or of one, by its id.
+// aliases returns the aliases of all keys, or of one, by the key's id.
 func aliasesOf(ctx context.Context, s *keys.Service, key string) (names map[string][]string, err error) {
 	names = map[string][]string{}
 	for a, err := range s.ListAliases(ctx, key) {

@@ -124,7 +124,7 @@ func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
 		if !c.IsTerminal(c.Stdout) {
 			return c.Printf("%s", text)
 		}
-		for line := range strings.Lines(text) { // whoever put the policy does not command this terminal
+		for line := range strings.Lines(text) { // the policy's author must not command this terminal
 			if err := c.Printf("%s\n", message.Printable(strings.TrimSuffix(line, "\n"))); err != nil {
 				return err
 			}
@@ -153,7 +153,7 @@ func (cmd policyPutCmd) Run(ctx context.Context, c *console.Console) error {
 	})
 }
 
-// readPolicy reads a policy, without judging it.
+// readPolicy reads a policy from a file.
 func readPolicy(ctx context.Context, c *console.Console, name string) (string, error) {
 	in, err := file.Open(ctx, c, name)
 	if err != nil {
@@ -167,7 +167,7 @@ func readPolicy(ctx context.Context, c *console.Console, name string) (string, e
 	return string(text), message.About(in.Name, err)
 }
 
-// aboutPolicy is about for what a policy in a file may be the cause of.
+// aboutPolicy returns an error of an operation with a policy from a file.
 func aboutPolicy(s *keys.Service, op kms.Operation, key, file string, err error) error {
 	if errors.Is(err, localkms.ErrPolicy) || errors.Is(err, localkms.ErrLockout) {
 		if file == "-" {
@@ -186,7 +186,7 @@ type policyDeleteCmd struct {
 func (cmd policyDeleteCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.change(ctx, c, localkms.OpDeleteKeyPolicy, cmd.Key, func(ctx context.Context, s *keys.Service) error {
 		return s.DeleteKeyPolicy(ctx, cmd.Key)
-	}, "has no policy any more: everyone may do everything with it")
+	}, "has no policy: everyone may do everything with it")
 }
 
 // grantCmd are the commands on grants.

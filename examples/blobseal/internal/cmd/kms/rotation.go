@@ -11,7 +11,7 @@ import (
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
-// rotationCmd are the commands on the schedule of a key's rotation.
+// rotationCmd are the commands on the rotation of keys.
 type rotationCmd struct {
 	Enable  rotationEnableCmd  `cmd:"" help:"Rotate a key every N days."`
 	Disable rotationDisableCmd `cmd:"" help:"Rotate a key only on demand."`

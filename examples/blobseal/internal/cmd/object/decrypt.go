@@ -40,7 +40,7 @@ func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
 	}
 	defer o.Close()
 	if part != nil && !o.Regular() {
-		return message.Usagef("--range needs a regular file: %s cannot be read at random", o.Name)
+		return message.Usagef("--range needs a regular file, not %s", o.Name)
 	}
 	out, err := file.CreateFor(ctx, c, o.Input, cmd.Out, 0o600, cmd.Force)
 	if err != nil {

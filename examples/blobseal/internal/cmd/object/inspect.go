@@ -18,7 +18,7 @@ type Inspect struct {
 	Files []string `arg:"" name:"file" help:"Sealed file; - is standard input."`
 }
 
-// description of a file. Its JSON is a contract.
+// inspection is the description of a file. Scripts rely on its JSON.
 type inspection struct {
 	File          string      `json:"file"`
 	Mode          sse.Mode    `json:"mode"`
@@ -27,7 +27,7 @@ type inspection struct {
 	Context       kms.Context `json:"context"`
 	EnvelopeSize  int         `json:"envelope_size"`
 	BodySize      int64       `json:"body_size"`
-	PlaintextSize *int64      `json:"plaintext_size"` // null if no plaintext has such a body
+	PlaintextSize *int64      `json:"plaintext_size"` // null if no body has this size
 }
 
 func (cmd Inspect) Run(ctx context.Context, c *console.Console) error {
@@ -71,7 +71,7 @@ func Describe(ctx context.Context, c *console.Console, name string) (*inspection
 	return found, nil
 }
 
-// String is the description for people.
+// String returns the description for people.
 func (i *inspection) String() string {
 	var text strings.Builder
 	fmt.Fprintln(&text, message.Printable(i.File))

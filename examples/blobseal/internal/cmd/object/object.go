@@ -15,8 +15,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Envelopes are padded to a multiple of this many bytes, so that another one
-// fits in their place.
+// EnvelopeUnit is the size that envelopes are padded to a multiple of, so that a new one
+// has the same size.
 const EnvelopeUnit = 1024
 
 const headSize = 56 // of a body's message: the end of its envelope
@@ -25,7 +25,7 @@ func envelopeSize(env *sse.Envelope) int {
 	return (env.Size() + EnvelopeUnit - 1) / EnvelopeUnit * EnvelopeUnit
 }
 
-// objectFlags say which object a file is.
+// objectFlags name the object that a file is bound to.
 type objectFlags struct {
 	Object  string   `placeholder:"BUCKET/KEY" help:"Name that the file is bound to, and opens under. Without it, you can rename the file freely."`
 	Context []string `placeholder:"K=V" sep:"none" help:"Pair of the encryption context; may be repeated. Bound to the file, and not secret."`
@@ -39,7 +39,7 @@ func (f objectFlags) object() (obj sse.Object, err error) {
 	return obj, err
 }
 
-// parseObject splits a name at its first slash. No name is the empty one.
+// parseObject splits a name at its first slash. An empty name is the empty object.
 func parseObject(flag, name string) (obj sse.Object, err error) {
 	if name == "" {
 		return obj, nil
@@ -85,14 +85,12 @@ func readObject(in *file.Input) (o *Object, err error) {
 	return o, nil
 }
 
-// bodyAt gives random access to the body of a regular file.
+// bodyAt returns the body of a regular file, for random access.
 func (o *Object) bodyAt() *io.SectionReader {
 	return io.NewSectionReader(o.File, int64(o.env.Size()), o.Size)
 }
 
-// Decrypt opens the object's data key. It proves the end of a body that can be
-// read at random, so that a file which was cut short is refused before a byte of
-// it is used.
+// Decrypt opens the object's data key.
 func (o *Object) Decrypt(ctx context.Context, k *keys.Keys, obj sse.Object) (*sse.Decryption, error) {
 	if err := k.Accept(ctx, o.Name, o.env.Mode(), o.env.KeyID()); err != nil {
 		return nil, err
@@ -102,8 +100,8 @@ func (o *Object) Decrypt(ctx context.Context, k *keys.Keys, obj sse.Object) (*ss
 	return d, aboutObject(o, k, err)
 }
 
-// prove authenticates the length of a regular file's body and returns the
-// plaintext's.
+// prove authenticates the end of a regular file's body, and returns the size of the
+// plaintext.
 func (o *Object) prove(d *sse.Decryption) (int64, error) {
 	r, err := d.ReaderAt(o.bodyAt(), o.Size)
 	if err != nil {

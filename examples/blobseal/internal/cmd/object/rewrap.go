@@ -32,7 +32,7 @@ func (cmd Rewrap) Run(ctx context.Context, c *console.Console) (err error) {
 	source := cmd.Source()
 	to, same := cmd.Target(source, cmd.ToBucketKey != nil)
 	if (to.KMS != "" || to.Root.Local()) && source.KMS == "" {
-		source.Principal = "" // it is the target's
+		source.Principal = "" // the target's service is meant
 	}
 	if err := source.Check(); err != nil {
 		return err
@@ -74,18 +74,18 @@ func (cmd Rewrap) Run(ctx context.Context, c *console.Console) (err error) {
 	return console.ForEach(ctx, cmd.Files, func(name string) error { return job.run(ctx, name) })
 }
 
-// Job is what to do to each file.
+// Job is a rewrap of several files.
 type Job struct {
 	*console.Console
 	source, target *keys.Keys
 	from, to       sse.Object
 
-	// Of a key service:
-	toKey       string // empty for each file's own
-	toBucketKey *bool  // nil for as it is
+	// For a key service:
+	toKey       string // empty for each file's own key
+	toBucketKey *bool  // nil to leave it
 }
 
-// sealer is what seals a file that was under env until now.
+// sealer returns the keys for a file that has the envelope env.
 func (r *Job) sealer(env *sse.Envelope) (*keys.Keys, error) {
 	if r.target.Service == nil {
 		return r.target, nil
@@ -142,12 +142,12 @@ func (r *Job) run(ctx context.Context, name string) error {
 	return r.Printf("%s: rewrapped from %s to %s\n", message.Printable(name), describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
 }
 
-// already says that a file needs no rewrap.
+// already reports that a file needs no rewrap.
 func (r *Job) already(o *Object) error {
 	return r.Printf("%s: already under the newest version, %s\n", message.Printable(o.Name), o.env.KeyID())
 }
 
-// newest tells whether a file of a ring is where it should be.
+// newest reports whether a file is under the newest version of the ring already.
 func (r *Job) newest(ctx context.Context, env *sse.Envelope) bool {
 	if r.target != r.source || r.source.Ring == nil || r.renames() {
 		return false
@@ -156,7 +156,7 @@ func (r *Job) newest(ctx context.Context, env *sse.Envelope) bool {
 	return err == nil && key.ID() == env.KeyID()
 }
 
-// staysWith tells whether the file keeps all but the version of its service's key.
+// staysWith reports whether a rewrap changes nothing but the version of the service's key.
 func (r *Job) staysWith(old, env *sse.Envelope) bool {
 	return r.target.Service != nil && r.target.Service == r.source.Service && !r.renames() &&
 		env.KeyID() == old.KeyID() && env.BucketKeyEnabled() == old.BucketKeyEnabled()
@@ -164,7 +164,7 @@ func (r *Job) staysWith(old, env *sse.Envelope) bool {
 
 func (r *Job) renames() bool { return r.from.Bucket != r.to.Bucket || r.from.Key != r.to.Key }
 
-// notChanged says that the file is as it was.
+// notChanged returns an error that says that the file is as it was.
 func notChanged(o *Object, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return message.About(o.Name, err)
@@ -189,7 +189,7 @@ func (r *Job) encode(ctx context.Context, o *Object, target *keys.Keys, env *sse
 	if err := again.UnmarshalBinary(data); err != nil {
 		return nil, err
 	}
-	if target.Service == nil || target.Service.MayOpen(ctx, r.to, again) { // a policy may let us write and not read
+	if target.Service == nil || target.Service.MayOpen(ctx, r.to, again) { // policies may permit writing without reading
 		if _, err := target.Decrypt(ctx, r.to, again); err != nil {
 			return nil, fmt.Errorf("the new envelope does not open: %w", err)
 		}

@@ -49,7 +49,7 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 	return c.Printf("%s: merged; it has %d versions, of which %d are new\n", message.Printable(cmd.Ring), len(ring.Versions()), len(ring.Versions())-before)
 }
 
-// restore makes a ring that is missing from a copy that the root opens.
+// restore creates a missing ring from a copy, if the root opens the copy.
 func (cmd mergeCmd) restore(ctx context.Context, root keyring.Root, data []byte) error {
 	store, err := keyring.NewFileStore(cmd.Ring)
 	if err != nil {

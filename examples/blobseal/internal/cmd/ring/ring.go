@@ -53,7 +53,7 @@ func (cmd createCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	return c.Printf("%s: created, with version %s\n", message.Printable(cmd.Ring), primary(ring))
 }
 
-// primary is the id of the ring's newest key.
+// primary returns the id of the ring's newest version.
 func primary(ring *keyring.Ring) string {
 	for _, key := range ring.Versions() {
 		if key.Primary {
@@ -68,7 +68,7 @@ type listCmd struct {
 	JSON bool `name:"json" help:"Write JSON."`
 }
 
-// Listing of a ring. Its JSON is a contract.
+// Listing is the description of a ring. Scripts rely on its JSON.
 type Listing struct {
 	Ring          string            `json:"ring"`
 	Generation    uint64            `json:"generation"`
@@ -214,7 +214,7 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := ring.ChangeRoot(ctx, newRoot); err != nil {
 		return message.Ring(cmd.Ring, err)
 	}
-	return c.Printf("%s: the root is changed; copies of the ring from before still open with the old one\n", message.Printable(cmd.Ring))
+	return c.Printf("%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.Ring))
 }
 
 func setState(ctx context.Context, c *console.Console, f keys.RingFlags, ring *keyring.Ring, id string, state keyring.State, done string) error {
