@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
@@ -126,6 +128,21 @@ func TestAuditVerify(t *testing.T) {
 		write(t, "copy", nil)
 		ok(t, "audit", "verify", "copy")
 		blobseal("audit", "verify", "--reaches", anchor, "copy").fails(t, 1, "copy: line 1: entry 1 is truncated")
+	})
+	t.Run("signed", func(t *testing.T) {
+		signerKey, verifierKey, err := note.GenerateKey(rand.Reader, "photos.example.com/audit")
+		require.NoError(t, err)
+		signer, err := audit.NewSigner(signerKey)
+		require.NoError(t, err)
+		sink, err := audit.OpenFileSink("signed", &audit.FileSinkOptions{Signer: signer})
+		require.NoError(t, err)
+		require.NoError(t, sink.Write(t.Context(), audit.Record{EventID: "e", Operation: kms.OpDecrypt, Outcome: audit.OutcomeSuccess}))
+		require.NoError(t, sink.Close())
+		require.Contains(t, ok(t, "audit", "verify", "--signed-by", verifierKey, "signed"), "signed: OK, 1 records, signed up to entry 2, up to 3:")
+		blobseal("audit", "verify", "--signed-by", verifierKey, "my.kms/audit.jsonl").fails(t, 1,
+			"my.kms/audit.jsonl: line 1: entry 1 is unsigned: no checkpoint of photos.example.com/audit precedes it")
+		blobseal("audit", "show", "--signed-by", verifierKey, "my.kms/audit.jsonl").fails(t, 1, "entry 1 is unsigned")
+		blobseal("audit", "verify", "--signed-by", "key", "signed").fails(t, 2, "want NAME+HASH+KEY")
 	})
 	t.Run("files that were moved away", func(t *testing.T) {
 		write(t, "first", join(1, 2, 3))

@@ -27,6 +27,7 @@ require (
 	github.com/stretchr/testify v1.12.1
 	github.com/tink-crypto/tink-go/v2 v2.9.0
 	gocloud.dev v0.49.0
+	golang.org/x/mod v0.42.0
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
 	golang.org/x/time v0.16.0
@@ -34,10 +35,7 @@ require (
 	google.golang.org/grpc v1.85.0
 )
 
-require (
-	github.com/rs/cors v1.11.1 // indirect
-	golang.org/x/mod v0.42.0 // indirect
-)
+require github.com/rs/cors v1.11.1 // indirect
 
 require (
 	cloud.google.com/go v0.123.0 // indirect

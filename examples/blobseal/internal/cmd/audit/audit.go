@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/blobseal/blobseal/kms/audit"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
@@ -24,7 +26,27 @@ type Commands struct {
 
 // trailFlags are the flags of commands on a whole trail.
 type trailFlags struct {
-	From *anchor `placeholder:"SEQ:HASH" help:"Entry before the first one, as verify showed it, if older files were moved away."`
+	From     *anchor   `placeholder:"SEQ:HASH" help:"Entry before the first one, as verify showed it, if older files were moved away."`
+	SignedBy *verifier `placeholder:"KEY" help:"Verifier key of the trail: check its signed checkpoints, too."`
+}
+
+func (f trailFlags) options() *audit.VerifyOptions {
+	opts := &audit.VerifyOptions{First: (*audit.Anchor)(f.From)}
+	if f.SignedBy != nil {
+		opts.Verifier = f.SignedBy
+	}
+	return opts
+}
+
+// verifier is a verifier key, as NAME+HASH+KEY.
+type verifier struct{ note.Verifier }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *verifier) UnmarshalText(text []byte) (err error) {
+	if v.Verifier, err = note.NewVerifier(string(text)); err != nil {
+		return fmt.Errorf("%q: want NAME+HASH+KEY, a verifier key in the form of signed notes", text)
+	}
+	return nil
 }
 
 // anchor is a place in a trail, as SEQ:HASH.
@@ -79,7 +101,7 @@ func (cmd showCmd) Run(ctx context.Context, c *console.Console) error {
 		}
 	}
 	var broken error
-	for entry, err := range audit.Read(files[0], &audit.VerifyOptions{First: (*audit.Anchor)(cmd.From)}) {
+	for entry, err := range audit.Read(files[0], cmd.options()) {
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -154,11 +176,13 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
 	switch {
 	case err != nil:
 		return err
-	case len(files) > 1 && (cmd.From != nil || cmd.Reaches != nil):
-		return message.Usagef("--from and --reaches are about one trail: give one FILE with them")
+	case len(files) > 1 && (cmd.From != nil || cmd.Reaches != nil || cmd.SignedBy != nil):
+		return message.Usagef("--from, --reaches and --signed-by are about one trail: give one FILE with them")
 	}
 	return console.ForEach(ctx, files, func(name string) error {
-		found, err := audit.Verify(name, &audit.VerifyOptions{First: (*audit.Anchor)(cmd.From), Last: (*audit.Anchor)(cmd.Reaches)})
+		opts := cmd.options()
+		opts.Last = (*audit.Anchor)(cmd.Reaches)
+		found, err := audit.Verify(name, opts)
 		if err != nil {
 			err = message.Trail(name, err)
 			if len(files) > 1 {
@@ -171,7 +195,11 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
 				return err
 			}
 		}
-		return c.Printf("%s: OK, %d records, up to %v\n", message.Printable(name), found.Records, anchor(found.Last))
+		signed := ""
+		if cmd.SignedBy != nil {
+			signed = fmt.Sprintf(", signed up to entry %d", found.Signed.Seq)
+		}
+		return c.Printf("%s: OK, %d records%s, up to %v\n", message.Printable(name), found.Records, signed, anchor(found.Last))
 	})
 }
 
