@@ -222,14 +222,14 @@ type result struct {
 // use answers q and fills in the caller's report.
 func (c *Cache) use(ctx context.Context, q *question) (result, error) {
 	if err := ctx.Err(); err != nil {
-		return result{}, asKeyError(q.op, q.keyID, err)
+		return result{}, CallError(ctx, q.op, q.keyID, nil, err)
 	}
 	var scratch [512]byte
 	r, err := c.answer(ctx, q, q.appendName(scratch[:0], PrincipalFrom(ctx)))
 	if report, ok := ctx.Value(reportKey{}).(*Report); ok {
 		*report = r.report
 	}
-	return r, asKeyError(q.op, q.keyID, err)
+	return r, CallError(ctx, q.op, q.keyID, nil, err)
 }
 
 // answer answers from an entry, from a call that another caller makes, or from a

@@ -41,11 +41,3 @@ func (e *KeyError) Error() string {
 }
 
 func (e *KeyError) Unwrap() error { return e.Err }
-
-// asKeyError returns err as a [*KeyError], unless it is one or nil.
-func asKeyError(op Operation, keyID string, err error) error {
-	if _, ok := errors.AsType[*KeyError](err); ok || err == nil {
-		return err
-	}
-	return &KeyError{Op: op, KeyID: keyID, Err: err}
-}
