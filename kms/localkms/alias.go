@@ -18,8 +18,8 @@ const (
 	// ReservedAliasPrefix begins the aliases that belong to the service.
 	ReservedAliasPrefix = "alias/blobseal/"
 
-	// DefaultAlias names the default key of an account in a region. Its first
-	// use makes the key: one, however many processes use it at once.
+	// DefaultAlias names the default key of an account in a region. The first use
+	// makes the key, once, even if many processes use the alias at the same time.
 	DefaultAlias = "alias/blobseal/default"
 )
 
@@ -29,7 +29,7 @@ type Alias struct {
 	ARN     string    `json:"arn"`  // "arn:blobseal:kms:REGION:ACCOUNT:alias/NAME"
 	KeyID   string    `json:"keyId"`
 	Created time.Time `json:"created"`
-	Updated time.Time `json:"updated"` // when it was last made to name another key
+	Updated time.Time `json:"updated"` // when the alias was last pointed at a key
 }
 
 func (a alias) info(name aliasName) *Alias {
@@ -41,8 +41,8 @@ func (a alias) info(name aliasName) *Alias {
 
 func reserved(what string) error { return fmt.Errorf("%w: %s", ErrReserved, what) }
 
-// ownAlias returns the full name of an alias of the client's scope that callers
-// may change; name may be an ARN.
+// ownAlias returns the full name of an alias that callers of the client may change.
+// name may be an ARN.
 func (c *Client) ownAlias(name string) (aliasName, error) {
 	t, err := c.target(name)
 	switch {
@@ -58,7 +58,7 @@ func (c *Client) ownAlias(name string) (aliasName, error) {
 	return aliasName{scope: t.scope, name: t.alias}, nil
 }
 
-// changeAlias is a change whose record names the alias as its resource.
+// changeAlias performs a change whose record names the alias as its resource.
 func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID string, edit func(*draft, aliasName, *key) error) error {
 	full, err := c.ownAlias(name)
 	if err != nil {
@@ -73,9 +73,9 @@ func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID 
 	})
 }
 
-// CreateAlias makes name, which begins with "alias/", a name of the key. A name
-// that is there is [ErrAlreadyExists], a reserved one [ErrReserved]. The key must
-// be of the client's account and region, and not wait to be deleted.
+// CreateAlias gives the key another name, which begins with "alias/". A name in use
+// is [ErrAlreadyExists], and a reserved one [ErrReserved]. The key must be of the
+// client's account and region, and not pending deletion.
 func (c *Client) CreateAlias(ctx context.Context, name, keyID string) error {
 	return c.changeAlias(ctx, OpCreateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
 		if err := k.notDeleting(); err != nil {
@@ -89,8 +89,8 @@ func (c *Client) CreateAlias(ctx context.Context, name, keyID string) error {
 	})
 }
 
-// UpdateAlias makes an alias that exists a name of another key. The principal
-// needs the permission of both keys.
+// UpdateAlias points an alias at another key. The principal needs permission for
+// both keys.
 func (c *Client) UpdateAlias(ctx context.Context, name, keyID string) error {
 	return c.changeAlias(ctx, OpUpdateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
 		former := c.service.findAlias(&d.contents, full)
@@ -108,8 +108,8 @@ func (c *Client) UpdateAlias(ctx context.Context, name, keyID string) error {
 	})
 }
 
-// DeleteAlias removes an alias; the key stays. The principal needs the
-// permission of the key.
+// DeleteAlias removes an alias; the key stays. The principal needs permission for
+// the key.
 func (c *Client) DeleteAlias(ctx context.Context, name string) error {
 	return c.changeAlias(ctx, OpDeleteAlias, name, name, func(d *draft, full aliasName, _ *key) error {
 		d.removeAlias(full)
@@ -163,9 +163,9 @@ func (c *Client) listAliases(o *call) ([]*Alias, error) {
 	return aliases, nil
 }
 
-// createDefault makes the client's default key, if that is what name names and
-// what was not found. If it does not, it returns cause. Who makes it is someone
-// who may do op with it.
+// createDefault makes the client's default key after a lookup of name failed with
+// cause, if name is the default alias and the principal in ctx may do op with the
+// key. Otherwise it returns cause.
 func (c *Client) createDefault(ctx context.Context, op kms.Operation, name string, ec kms.Context, cause error) (*key, error) {
 	if !errors.Is(cause, kms.ErrNotFound) {
 		return nil, cause
@@ -173,7 +173,7 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 	if t, err := c.target(name); err != nil || t.alias != DefaultAlias || t.scope != c.scope {
 		return nil, cause
 	}
-	made, err := c.newKey(&CreateKeyInput{Description: "default key", RotationDays: DefaultRotationDays})
+	made, err := c.newKey(&CreateKeyInput{Description: "default key", RotationDays: defaultRotationDays})
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 	err = o.update(func(d *draft) error {
 		if k = d.find(target{scope: c.scope, alias: DefaultAlias}); k != nil {
 			found, o.unchanged = true, true
-			return nil // made by someone else
+			return nil // another process made it
 		}
 		k = made
 		k.created, k.settled, k.versions[0].created = d.now, d.now, d.now
@@ -197,14 +197,14 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 	})
 	switch {
 	case found && err == nil:
-		if o.recorded != nil { // as made, and then someone else was first
+		if o.recorded != nil { // as made, but another process was first
 			err = o.finish(fmt.Errorf("%w: %s", ErrAlreadyExists, DefaultAlias))
 		}
 		if errors.Is(err, audit.ErrNotRecorded) {
 			return nil, err
 		}
 		return k, nil
-	case o.recorded == nil && errors.Is(err, kms.ErrDenied): // the operation's own to record
+	case o.recorded == nil && errors.Is(err, kms.ErrDenied): // the operation itself records that
 		return nil, err
 	}
 	if err := o.finish(err); err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// authorize reports whether the principal in ctx may do op with k now; k's state
-// is not looked at. The order is that of the package documentation.
+// authorize returns nil if the principal in ctx may do op with k, in the order of
+// the package documentation. It does not look at k's state.
 func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms.Context) error {
 	p := kms.PrincipalFrom(ctx)
 	deny := func(why string) error {
@@ -18,7 +18,7 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 		return fmt.Errorf("%w: %q may not %s with %s: %s", kms.ErrDenied, shorten(p.ID), op, k.arn, why)
 	}
 	service := c.service.policy
-	if service == nil && len(k.policies) == 0 { // the most frequent case, without a question
+	if service == nil && len(k.policies) == 0 { // the usual case needs no policy engine
 		if k.account == c.account || k.granted(p, op, ec) {
 			return nil
 		}
@@ -49,14 +49,14 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 	return deny("nothing permits it")
 }
 
-// deniedElsewhere refuses the principal in ctx a key of another account. It says
-// nothing about the key, not even that there is one.
+// deniedElsewhere returns the refusal of a key of another account. It does not
+// reveal whether the key exists.
 func deniedElsewhere(ctx context.Context) error {
 	return fmt.Errorf("%w: the key is of another account, which does not permit %q or has no such key (its owner can put a policy or create a grant)",
 		kms.ErrDenied, shorten(kms.PrincipalFrom(ctx).ID))
 }
 
-// forbids reports whether a policy forbids op: for what needs no permission.
+// forbids reports whether a policy forbids an operation that needs no permission.
 func (c *Client) forbids(ctx context.Context, op kms.Operation, k *key) bool {
 	r := newRequest(c, kms.PrincipalFrom(ctx), op, k.entity, nil)
 	return c.service.policy != nil && c.service.policy.decide(r) == forbidden ||
@@ -73,7 +73,7 @@ func (c *Client) authorizeAccount(ctx context.Context, op kms.Operation) error {
 	return fmt.Errorf("%w: %q may not %s in account %s: the service's policy does not permit it", kms.ErrDenied, shorten(p.ID), op, c.account)
 }
 
-// serves reports whether k's state lets it be used.
+// serves returns an error if k's state does not allow its use.
 func (k *key) serves() error {
 	switch k.state {
 	case Enabled:
@@ -85,7 +85,7 @@ func (k *key) serves() error {
 	}
 }
 
-// notDeleting refuses changes of a key that waits to be deleted.
+// notDeleting returns an error if k is pending deletion.
 func (k *key) notDeleting() error {
 	if k.state == PendingDeletion {
 		return fmt.Errorf("%w: %s", kms.ErrPendingDeletion, k.arn)

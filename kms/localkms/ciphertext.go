@@ -36,11 +36,11 @@ const (
 )
 
 const (
-	// MaxPlaintext is the most that [Client.Encrypt] takes, in bytes.
+	// MaxPlaintext is the largest plaintext of [Client.Encrypt], in bytes.
 	MaxPlaintext = 4096
 
-	// MaxContext is the size of the largest encryption context: the bytes of
-	// its names and values, and 8 for each pair.
+	// MaxContext is the size of the largest encryption context: the bytes of its names
+	// and values, plus 8 for each pair.
 	MaxContext = 8192
 )
 

@@ -8,18 +8,15 @@ import (
 // Client is a [Service] as one account sees it in one region. It is a
 // [kms.Client] and a [kms.Authorizer]. All methods are safe for concurrent use.
 //
-// Methods take a key as its id, its ARN, an alias or an alias's ARN; ids and
-// aliases are those of the client's own account and region, ARNs of any. The
-// principal that asks is the one in ctx, see [kms.WithPrincipal]. Changes are in
-// the store when a method returns, and hold at once for every call of this
-// Service that begins after; for those of other processes see
-// Options.RefreshInterval.
+// Methods take a key by its id, its ARN, an alias or an alias's ARN. Ids and
+// aliases are those of the client's own account and region; ARNs may be of any. The
+// caller is the principal in ctx, see [kms.WithPrincipal]. When a method returns,
+// its change is in the store and takes effect for every later call of this Service.
 //
-// The errors of all methods are of the kinds of package kms: for what the
-// service does not know kms.ErrNotFound, for what the principal may not do
-// kms.ErrDenied, which is also the answer for an unknown key of another account,
-// for a store that fails kms.ErrUnavailable, after which a change
-// may have happened or not. A key's permissions are looked at before its state.
+// Errors of operations with a key are of type [*kms.KeyError], and their kinds are
+// those of package kms. A caller who names a key of another account gets
+// [kms.ErrDenied] whether the key exists or not. After [kms.ErrUnavailable] a change
+// may have happened. Permissions are checked before a key's state.
 type Client struct {
 	service *Service
 	scope
@@ -53,8 +50,8 @@ func (c *contents) find(t target) *key {
 	return nil
 }
 
-// find is contents.find, but for keys whose deadline has passed. That is
-// remembered, so that a clock that goes back does not bring one back.
+// find returns the key that t names, or nil if there is none or its deadline has
+// passed.
 func (s *Service) find(c *contents, t target) *key {
 	k := c.find(t)
 	if k == nil || s.isGone(k) {
@@ -63,7 +60,8 @@ func (s *Service) find(c *contents, t target) *key {
 	return k
 }
 
-// isGone reports whether k's deadline has passed, and remembers it.
+// isGone reports whether k's deadline has passed. It remembers that, so that a
+// clock that goes back does not revive the key.
 func (s *Service) isGone(k *key) bool {
 	if k.state != PendingDeletion || s.isLost(k) {
 		return k.state == PendingDeletion
@@ -81,7 +79,7 @@ func (s *Service) findAlias(c *contents, name aliasName) *key {
 	return s.find(c, target{scope: name.scope, alias: name.name})
 }
 
-// isLost reports whether k was seen past its deadline.
+// isLost reports whether k was once seen past its deadline.
 func (s *Service) isLost(k *key) bool {
 	deadline, found := s.lost.Load(k.id)
 	return found && k.state == PendingDeletion && deadline.(int64) == k.deadline

@@ -9,7 +9,8 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// use returns a key that the principal in ctx may use for op now.
+// use returns the key that name names, if the principal in ctx may use it for op
+// now. With create, it makes the default key.
 func (c *Client) use(ctx context.Context, op kms.Operation, name string, ec kms.Context, create bool) (*key, error) {
 	if err := checkContext(ec); err != nil {
 		return nil, err
@@ -38,11 +39,9 @@ func (k *key) seal(ctx context.Context, plaintext []byte, ec kms.Context) ([]byt
 	return sealBlob(k.id, v, plaintext, ec)
 }
 
-// GenerateDataKey implements [kms.Client]: a random data key, encrypted under the
-// key's newest version. The result names the key by its ARN.
-//
-// [DefaultAlias] makes the default key if there is none yet. A nil context is
-// an empty one.
+// GenerateDataKey implements [kms.Client]. It returns a random data key, encrypted
+// under the key's newest version, and the key's ARN. The first use of
+// [DefaultAlias] makes the default key.
 func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
 	kms.ReportFrom(ctx).RequestID = newKeyID().String()
 	k, err := c.use(ctx, kms.OpGenerateDataKey, keyID, ec, true)
@@ -59,8 +58,8 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	return kms.NewDataKey(k.arn, plaintext[:], ciphertext)
 }
 
-// GenerateDataKeyWithoutPlaintext is GenerateDataKey for who only stores the key:
-// the result has no plaintext.
+// GenerateDataKeyWithoutPlaintext is GenerateDataKey for callers that only store
+// the data key: the result has no plaintext.
 func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
 	o := c.start(ctx, OpGenerateDataKeyWithoutPlaintext, keyID, ec)
 	dk, err := func() (*kms.DataKey, error) {
@@ -83,9 +82,8 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID stri
 	return dk, nil
 }
 
-// Encrypt encrypts 1 to [MaxPlaintext] bytes under the key's newest version.
-// [DefaultAlias] makes the default key if there is none yet. A nil context is
-// an empty one.
+// Encrypt encrypts 1 to [MaxPlaintext] bytes under the key's newest version. The
+// first use of [DefaultAlias] makes the default key.
 func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kms.Context) ([]byte, error) {
 	o := c.start(ctx, OpEncrypt, keyID, ec)
 	ciphertext, err := func() ([]byte, error) {
@@ -105,10 +103,9 @@ func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec
 }
 
 // Decrypt implements [kms.Client]. It opens what Encrypt, ReEncrypt and the
-// methods that generate data keys returned, under any version of the key.
-//
-// keyID is the key that the caller expects: a ciphertext of another one is
-// kms.ErrCiphertext. Who expects none asks [KeyID] which one it is.
+// methods that generate data keys returned, under any version of the key. A
+// ciphertext of another key than keyID is [kms.ErrCiphertext]; [KeyID] tells which
+// key a ciphertext names.
 func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
 	kms.ReportFrom(ctx).RequestID = newKeyID().String()
 	plaintext, err := c.decrypt(ctx, kms.OpDecrypt, keyID, ciphertext, ec)
@@ -150,7 +147,7 @@ func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ci
 	return plaintext, err
 }
 
-// useKey is use of an existing key. The name must name the key with that id.
+// useKey is use for a ciphertext: the name must name the key with that id.
 func (c *Client) useKey(ctx context.Context, op kms.Operation, name string, id keyID, ec kms.Context) (*key, error) {
 	k, err := c.use(ctx, op, name, ec, false)
 	if err == nil && k.id != id {
@@ -159,8 +156,8 @@ func (c *Client) useKey(ctx context.Context, op kms.Operation, name string, id k
 	return k, err
 }
 
-// KeyID returns the id of the key that a ciphertext is under, as the ciphertext
-// says: nothing of it is authenticated, and anyone can write one that names a key.
+// KeyID returns the id of the key that a ciphertext names. The id is not
+// authenticated: anyone can write a ciphertext that names a key.
 func KeyID(ciphertext []byte) (string, error) {
 	b, err := parseBlob(ciphertext)
 	if err != nil {
@@ -172,26 +169,23 @@ func KeyID(ciphertext []byte) (string, error) {
 // ReEncryptInput is what [Client.ReEncrypt] takes.
 type ReEncryptInput struct {
 	Ciphertext    []byte
-	SourceKeyID   string      // the key that it is under, as in Decrypt
-	SourceContext kms.Context // of the ciphertext
-	KeyID         string      // the key to encrypt under; it may be the same one
-	Context       kms.Context // of the result
+	SourceKeyID   string      // as keyID in Decrypt
+	SourceContext kms.Context // the ciphertext was encrypted with it
+	KeyID         string      // encrypt under this key
+	Context       kms.Context // encrypt with this context
 }
 
 // ReEncrypted is what [Client.ReEncrypt] returns.
 type ReEncrypted struct {
 	Ciphertext  []byte
-	KeyID       string // ARN of the key that it is under
-	SourceKeyID string // ARN of the key that it was under
+	KeyID       string // ARN of the new key
+	SourceKeyID string // ARN of the old key
 }
 
-// ReEncrypt decrypts a ciphertext and encrypts the plaintext, which never leaves
-// the service, under another key, another context or the newest version. The
-// principal needs [OpReEncryptFrom] of the source and [OpReEncryptTo] of the
-// destination.
-//
-// It leaves two records of one request id: one of each operation, with its own
-// key and context. If the first is not permitted or fails, there is no second.
+// ReEncrypt decrypts a ciphertext and encrypts its plaintext again: under another
+// key, another context or the newest version. The plaintext does not leave the
+// service. The principal needs [OpReEncryptFrom] for the source and
+// [OpReEncryptTo] for the destination; each leaves a record, with one request id.
 func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypted, error) {
 	if in == nil {
 		return nil, invalid("no input")
@@ -217,9 +211,9 @@ func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypte
 	return &ReEncrypted{Ciphertext: ciphertext, KeyID: to.report.KeyID, SourceKeyID: from.report.KeyID}, nil
 }
 
-// Authorize implements [kms.Authorizer]: whether the principal in ctx may use
-// the key for op now. It needs the operations that use a key, or DescribeKey,
-// and answers from memory as they do. It makes no default key.
+// Authorize implements [kms.Authorizer]: it reports whether the principal in ctx
+// may use the key for op now. op is a use of a key, or DescribeKey. Authorize
+// answers from memory, as uses do, and makes no default key.
 func (c *Client) Authorize(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) error {
 	if !hasContext(op) && op != OpDescribeKey {
 		return invalid("operation %q is no use of a key", shorten(string(op)))

@@ -5,30 +5,29 @@ import (
 	"time"
 )
 
-// The window between ScheduleKeyDeletion and the deletion, in days.
+// The days between ScheduleKeyDeletion and the deletion.
 const (
 	MinDeletionDays     = 7
 	MaxDeletionDays     = 30
-	DefaultDeletionDays = 30
+	defaultDeletionDays = 30
 )
 
-// ScheduleKeyDeletion stops every use of the key at once, and deletes it after
-// days, from MinDeletionDays to MaxDeletionDays; zero means DefaultDeletionDays.
-// It returns when. Until then [Client.CancelKeyDeletion] takes it back.
+// ScheduleKeyDeletion refuses every use of the key, and deletes it after days, from
+// MinDeletionDays to MaxDeletionDays; zero means 30. It returns when.
+// [Client.CancelKeyDeletion] keeps the key until then.
 //
-// Then the key is gone: its material, its aliases, its grants and its policy.
-// The process that first opens or uses the service after that, or that is in
-// [Service.Run], writes a document without them; whether that has happened or
-// not, the key is not found. What it encrypted cannot be read any more, by
-// anyone, once copies of older documents, or their roots, are gone as well. A
-// database makes such copies by itself: etcd keeps what was replaced until it is
+// From that time on the key is not found. Its material, aliases, grants and policy
+// are removed from the document by the process that first uses or opens the
+// service, or that is in [Service.Run]. What the key encrypted is lost once no copy
+// of an older document is left. Databases keep such copies: etcd until it is
 // compacted, PostgreSQL until it is vacuumed and its log is recycled.
 //
-// A key that waits already is kms.ErrPendingDeletion, a default key [ErrReserved].
+// A key that is pending deletion already is [kms.ErrPendingDeletion], and a default
+// key [ErrReserved].
 func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (when time.Time, err error) {
 	err = c.change(ctx, OpScheduleKeyDeletion, keyID, func(d *draft, k *key) error {
 		if days == 0 {
-			days = DefaultDeletionDays
+			days = defaultDeletionDays
 		}
 		if days < MinDeletionDays || days > MaxDeletionDays {
 			return invalid("deletion in %d days, want %d to %d", days, MinDeletionDays, MaxDeletionDays)
@@ -50,9 +49,8 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 	return when, nil
 }
 
-// CancelKeyDeletion takes ScheduleKeyDeletion back and leaves the key disabled.
-// A key that is not waiting to be deleted is kms.ErrInvalid; one whose window has
-// passed is kms.ErrNotFound.
+// CancelKeyDeletion keeps a key that is pending deletion, and leaves it disabled.
+// Any other key is [kms.ErrInvalid], or [kms.ErrNotFound] once it is deleted.
 func (c *Client) CancelKeyDeletion(ctx context.Context, keyID string) error {
 	return c.change(ctx, OpCancelKeyDeletion, keyID, func(d *draft, k *key) error {
 		if k.state != PendingDeletion {

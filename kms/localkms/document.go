@@ -24,7 +24,7 @@ import (
 //	magic       [8]byte   89 4B 4D 53 0D 0A 1A 0A, "\x89KMS\r\n\x1a\n"
 //	version     uint8     2; 1 is read as well
 //	service     [16]byte  the service's id, random
-//	generation  uint64    1 in the first document, one more in each that replaces it
+//	generation  uint64    1 in the first document, larger in each that replaces it
 //	sealed      opaque    the document key, 32 random bytes, encrypted by the root; 1 to
 //	                      65535 bytes with their length as uint16
 //	body        opaque    Cobblestone-256 message under the document key: the contents
@@ -40,12 +40,12 @@ import (
 //
 //	"github.com/blobseal/blobseal/v1 localkms document" || 0x00 || everything before the body
 //
-// so all of it is authentic. The checksum is not, it only tells damage from a
-// wrong root.
+// so the whole is authentic except for the checksum, which only tells damage from
+// a wrong root.
 //
-// The document key stays the same from write to write, so the root is asked when
-// a document is opened first, and not when it changes; each write has a salt and
-// so an AEAD key of its own.
+// The document key changes with the root alone, so a process asks the root when it
+// opens the document, and not for each change. Each write has a salt, and so an
+// AEAD key, of its own.
 type header struct {
 	version    uint8
 	service    [16]byte
@@ -62,11 +62,10 @@ const (
 	maxSealed = 1<<16 - 1
 )
 
-// MaxDocumentSize is the largest document of a service in bytes. It is what
-// bounds the number of keys, since a store may take less: a key without a
-// policy, tags or a description takes some 160 bytes, and each version after its
-// first 41. [keyring.FileStore] takes documents of this size; a store that takes
-// no more than [keyring.MaxDocumentSize] holds some 6,500 keys.
+// MaxDocumentSize is the largest document of a service in bytes. It bounds the
+// number of keys: a key without a policy, tags or a description takes about 180
+// bytes, and each further version 41. A store that takes only
+// [keyring.MaxDocumentSize] holds about 5,800 keys.
 const MaxDocumentSize = 32 << 20
 
 func (h *header) marshal() []byte {
@@ -80,7 +79,7 @@ func (h *header) marshal() []byte {
 }
 
 // parseDocument takes a document apart. It fails with [keyring.ErrDamaged] or
-// [keyring.ErrVersion]. body is data's memory, the header is not.
+// [keyring.ErrVersion]. body shares data's memory.
 func parseDocument(data []byte) (h header, body []byte, err error) {
 	if len(data) > MaxDocumentSize {
 		return h, nil, fmt.Errorf("%w: %d bytes, at most %d", keyring.ErrDamaged, len(data), MaxDocumentSize)

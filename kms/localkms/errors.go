@@ -10,10 +10,9 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// Errors of this package that a caller can act on. Each is also of a kind of
-// package kms: all of them [kms.ErrInvalid].
+// Errors that a caller can act on. All of them are also [kms.ErrInvalid].
 var (
-	// ErrAlreadyExists: the name, of an alias or of a grant, is taken.
+	// ErrAlreadyExists: another alias or grant has that name.
 	ErrAlreadyExists error = &refusal{"localkms: already exists"}
 
 	// ErrPolicy: a policy does not parse, or names something that this service does
@@ -33,15 +32,14 @@ var (
 	// of their own and go on working.
 	ErrFull error = &refusal{"localkms: document is full"}
 
-	// ErrReserved: the key or the alias belongs to the service, which alone
-	// changes it in this way.
+	// ErrReserved: only the service itself may make or delete this key or alias.
 	ErrReserved error = &refusal{"localkms: reserved for the service"}
 )
 
 // errSuperseded is why a change that was recorded did not happen.
 var errSuperseded = fmt.Errorf("%w: another process changed the store first", keyring.ErrConflict)
 
-// refusal is an error that is a kind of kms.ErrInvalid.
+// refusal is an error of the kind kms.ErrInvalid.
 type refusal struct{ text string }
 
 func (e *refusal) Error() string { return e.text }
@@ -80,7 +78,7 @@ func openError(ctx context.Context, err error) error {
 	return unavailable(ctx, err)
 }
 
-// ended returns the end of ctx as an error, or nil.
+// ended returns an error if ctx has ended.
 func ended(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("localkms: %w", err)

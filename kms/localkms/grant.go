@@ -85,10 +85,11 @@ func (g *grant) prepare() error {
 	return nil
 }
 
-// fold maps names that differ in case alone to one.
+// fold maps names that differ only in case to one. Names that are not UTF-8 stay as
+// they are: folding would make one name of all that differ in invalid bytes.
 func fold(name string) string {
 	if !utf8.ValidString(name) {
-		return name // it would become one with all that differ in bytes that are no text
+		return name
 	}
 	return strings.ToLower(strings.ToUpper(name))
 }
@@ -183,30 +184,28 @@ func (g *grant) same(other *grant) bool {
 
 // CreateGrantInput is what [Client.CreateGrant] takes.
 type CreateGrantInput struct {
-	// Grantee is the ID of the principal that is permitted; required.
+	// Grantee is the ID of the principal that may use the key.
 	Grantee string
 
-	// Operations are what it may do: the uses of a key, [OpDescribeKey] and
-	// [OpRetireGrant]; at least one.
+	// Operations are what the grantee may do, at least one: uses of the key,
+	// [OpDescribeKey], and [OpRetireGrant].
 	Operations []kms.Operation
 
-	// ContextEquals and ContextSubset limit the uses to encryption contexts that
-	// have these pairs and no others, or these pairs among others. Names are
-	// compared without regard to case, values with it. At most one may be set;
-	// empty ones set no limit.
+	// ContextEquals limits uses to encryption contexts with exactly these pairs,
+	// ContextSubset to contexts that include them. The case of names does not matter,
+	// that of values does. Set one of them at most.
 	ContextEquals, ContextSubset kms.Context
 
-	// RetiringPrincipal is the ID of one who may retire the grant; may be empty.
+	// RetiringPrincipal is the ID of a principal that may retire the grant.
 	RetiringPrincipal string
 
-	// Name makes a repetition of the call harmless; may be empty. A grant of that
-	// name that gives the same is returned, and one that gives something else is
-	// [ErrAlreadyExists].
+	// Name makes it safe to repeat the call: if the key has an equal grant of that
+	// name, CreateGrant returns it. A different one is [ErrAlreadyExists].
 	Name string
 }
 
-// CreateGrant permits a principal to use the key, beside the policies and without
-// a change of them. What a policy forbids stays forbidden.
+// CreateGrant permits a principal to use the key, without a change of the key's
+// policy. What a policy forbids stays forbidden.
 func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantInput) (*Grant, error) {
 	if in == nil {
 		in = new(CreateGrantInput)
@@ -270,16 +269,17 @@ func (c *Client) ListGrants(ctx context.Context, keyID string) ([]*Grant, error)
 	return grants, nil
 }
 
-// RevokeGrant takes a grant away: for who administers the key.
+// RevokeGrant removes a grant. It is for administrators of the key.
 func (c *Client) RevokeGrant(ctx context.Context, keyID, grantID string) error {
 	return c.change(kms.WithResource(ctx, shorten(grantID)), OpRevokeGrant, keyID, func(d *draft, k *key) error {
 		return d.removeGrant(k, grantID)
 	})
 }
 
-// RetireGrant gives a grant up: for its retiring principal, and for its grantee
-// if it gives [OpRetireGrant]. Neither needs a permission, but a policy can
-// forbid it. For anyone else the grant is kms.ErrDenied, whether it is there or not.
+// RetireGrant removes a grant. It is for the grant's retiring principal, and for
+// its grantee if the grant permits [OpRetireGrant]. Neither needs another
+// permission, but a policy can forbid it. Everyone else gets [kms.ErrDenied], even
+// if there is no such grant.
 func (c *Client) RetireGrant(ctx context.Context, keyID, grantID string) error {
 	o := c.start(kms.WithResource(ctx, shorten(grantID)), OpRetireGrant, keyID, nil)
 	t, err := c.target(keyID)

@@ -20,7 +20,7 @@ const (
 	MaxTagValue    = 256  // bytes
 )
 
-// Info describes a key. It holds nothing secret, and is the caller's own.
+// Info describes a key. It holds nothing secret.
 type Info struct {
 	ID          string            `json:"id"`  // UUID
 	ARN         string            `json:"arn"` // "arn:blobseal:kms:REGION:ACCOUNT:key/ID"
@@ -28,9 +28,9 @@ type Info struct {
 	Region      string            `json:"region"`
 	Description string            `json:"description,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
-	Created     time.Time         `json:"created"` // UTC, whole milliseconds, as all times here
+	Created     time.Time         `json:"created"` // UTC, in whole milliseconds
 	State       State             `json:"state"`
-	Default     bool              `json:"default,omitempty"` // a default key, made by the service
+	Default     bool              `json:"default,omitempty"` // made by the service as a default key
 	HasPolicy   bool              `json:"hasPolicy,omitempty"`
 
 	// Deletion is when the key is deleted; zero unless it is PendingDeletion.
@@ -52,29 +52,26 @@ func (k *key) info() *Info {
 	return i
 }
 
-// CreateKeyInput is what [Client.CreateKey] takes. The zero value, and nil, make
-// a key without a description, tags, schedule or policy of its own.
+// CreateKeyInput is what [Client.CreateKey] takes. Nil makes a key without a
+// description, tags, schedule or policy.
 type CreateKeyInput struct {
 	Description string
 	Tags        map[string]string
 
-	// RotationDays is the rotation period, from MinRotationDays to
-	// MaxRotationDays; zero means that the key is rotated on demand alone. See
-	// [Client.EnableKeyRotation].
+	// RotationDays is the rotation period, from MinRotationDays to MaxRotationDays; see
+	// [Client.EnableKeyRotation]. Zero means no schedule.
 	RotationDays int
 
 	// Policy is the key's policy, see [Client.PutKeyPolicy]; empty means none.
 	Policy string
 
-	// BypassLockoutCheck sets Policy although it forbids the caller to replace it.
+	// BypassLockoutCheck accepts a Policy that forbids the caller to replace it.
 	BypassLockoutCheck bool
 }
 
-// CreateKey makes a key in the client's account and region. It is enabled, and
-// has one version.
-//
-// After an error that is kms.ErrUnavailable there may be a key that no one knows
-// of: [Client.ListKeys] finds it.
+// CreateKey makes a key in the client's account and region. The key is enabled and
+// has one version. After [kms.ErrUnavailable] the key may exist: look for it with
+// [Client.ListKeys].
 func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, error) {
 	if in == nil {
 		in = new(CreateKeyInput)
@@ -104,7 +101,7 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 	return k.info(), nil
 }
 
-// newKey makes a key of the client's scope, without its times.
+// newKey returns a key of the client's account and region, without its times.
 func (c *Client) newKey(in *CreateKeyInput) (*key, error) {
 	if err := checkDescription(in.Description); err != nil {
 		return nil, err
@@ -154,8 +151,8 @@ func checkTags(tags map[string]string) error {
 	return nil
 }
 
-// DescribeKey returns what is known of a key. [DefaultAlias] makes the default
-// key if there is none yet.
+// DescribeKey returns the description of a key. The first use of [DefaultAlias]
+// makes the default key.
 func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
 	o := c.start(ctx, OpDescribeKey, keyID, nil)
 	info, err := func() (*Info, error) {
@@ -179,8 +176,7 @@ func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
 }
 
 // ListKeys returns the keys of the client's account and region, in ascending order
-// of their ids. All of them are of one document, whatever changes meanwhile. An
-// error is the only pair that the loop gets.
+// of their ids, as they are when the loop begins. After an error the loop ends.
 func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 	return func(yield func(*Info, error) bool) {
 		o := c.start(ctx, OpListKeys, "", nil)
@@ -200,8 +196,8 @@ func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 	}
 }
 
-// EnableKey lets a disabled key serve again. An enabled one stays as it is; one
-// that waits to be deleted is kms.ErrPendingDeletion.
+// EnableKey makes a disabled key usable again. An enabled key stays as it is; a key
+// pending deletion is [kms.ErrPendingDeletion].
 func (c *Client) EnableKey(ctx context.Context, keyID string) error {
 	return c.change(ctx, OpEnableKey, keyID, func(d *draft, k *key) error {
 		if err := k.notDeleting(); err != nil {
@@ -215,8 +211,8 @@ func (c *Client) EnableKey(ctx context.Context, keyID string) error {
 	})
 }
 
-// DisableKey refuses every use of the key, until it is enabled again. A disabled
-// key stays as it is; one that waits to be deleted is kms.ErrPendingDeletion.
+// DisableKey refuses every use of the key until it is enabled again. A disabled key
+// stays as it is; a key pending deletion is [kms.ErrPendingDeletion].
 func (c *Client) DisableKey(ctx context.Context, keyID string) error {
 	return c.change(ctx, OpDisableKey, keyID, func(d *draft, k *key) error {
 		if err := k.notDeleting(); err != nil {
@@ -243,8 +239,8 @@ func (c *Client) UpdateDescription(ctx context.Context, keyID, description strin
 	})
 }
 
-// Tag adds tags to the key, and replaces those of the same name. Policies see
-// tags, so whoever may tag a key may change who may use it.
+// Tag adds tags to the key and replaces those of the same name. Policies can read
+// tags, so a principal that may tag a key may change who can use it.
 func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) error {
 	return c.change(ctx, OpTagResource, keyID, func(d *draft, k *key) error {
 		if err := k.notDeleting(); err != nil {
@@ -263,7 +259,7 @@ func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) 
 	})
 }
 
-// Untag removes the tags of those names; names that are not there are no error.
+// Untag removes the tags with those names. A missing tag is not an error.
 func (c *Client) Untag(ctx context.Context, keyID string, names ...string) error {
 	return c.change(ctx, OpUntagResource, keyID, func(d *draft, k *key) error {
 		if err := k.notDeleting(); err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// The account and region of [Service.Client] with empty arguments.
+// The account and region that [Service.Client] uses for empty arguments.
 const (
 	DefaultAccount = "000000000000"
 	DefaultRegion  = "local"

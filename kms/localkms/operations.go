@@ -2,23 +2,23 @@ package localkms
 
 import "github.com/blobseal/blobseal/kms"
 
-// The operations of a [Client], besides [kms.OpGenerateDataKey] and
-// [kms.OpDecrypt], under the names that AWS KMS gives them: in policies, grants
-// and audit records.
+// The operations of a [Client] besides [kms.OpGenerateDataKey] and
+// [kms.OpDecrypt], for policies, grants and audit records. The names are those of
+// AWS KMS.
 const (
 	// Uses of a key.
 	OpEncrypt                         kms.Operation = "Encrypt"
 	OpGenerateDataKeyWithoutPlaintext kms.Operation = "GenerateDataKeyWithoutPlaintext"
-	OpReEncryptFrom                   kms.Operation = "ReEncryptFrom" // ReEncrypt needs both
+	OpReEncryptFrom                   kms.Operation = "ReEncryptFrom" // ReEncrypt needs this and the next
 	OpReEncryptTo                     kms.Operation = "ReEncryptTo"
 
-	// Looking at a key.
+	// Views of a key.
 	OpDescribeKey      kms.Operation = "DescribeKey"
 	OpGetKeyPolicy     kms.Operation = "GetKeyPolicy"
 	OpListGrants       kms.Operation = "ListGrants"
 	OpListKeyRotations kms.Operation = "ListKeyRotations"
 
-	// Changing a key.
+	// Administration of a key.
 	OpEnableKey            kms.Operation = "EnableKey"
 	OpDisableKey           kms.Operation = "DisableKey"
 	OpScheduleKeyDeletion  kms.Operation = "ScheduleKeyDeletion"
@@ -44,10 +44,10 @@ const (
 	OpListAliases kms.Operation = "ListAliases"
 )
 
-// What the service does by itself, in audit records. No policy is asked.
+// Maintenance of the service itself, for audit records. Policies do not apply.
 const (
 	OpRotateKey kms.Operation = "RotateKey" // by schedule
-	OpDeleteKey kms.Operation = "DeleteKey" // after its window
+	OpDeleteKey kms.Operation = "DeleteKey" // after its deadline
 )
 
 // Groups of operations, for policies: action in Action::"Use".

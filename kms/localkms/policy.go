@@ -17,8 +17,8 @@ import (
 // MaxPolicy is the size of the largest policy, in bytes.
 const MaxPolicy = 32 << 10
 
-// maxNesting bounds the brackets around brackets of a policy, since its parser
-// and its evaluation recurse.
+// maxNesting bounds nested brackets in a policy, because the parser and the
+// evaluation recurse.
 const maxNesting = 64
 
 // Entity types of policies.
@@ -152,8 +152,8 @@ func checkNesting(text string) error {
 	return nil
 }
 
-// checkScope refuses a policy whose head names what this service does not have,
-// since it would never apply, and a forbid not protect.
+// checkScope refuses a policy whose head names something that this service does not
+// have: a permit would never apply, and a forbid would not protect.
 func checkScope(p *cedar.Policy) error {
 	type uid struct{ Type, ID string }
 	type scope struct {
@@ -168,7 +168,7 @@ func checkScope(p *cedar.Policy) error {
 		} `json:"in"`
 	}
 	bare := *p.AST()
-	bare.Conditions = nil // long ones would take their time
+	bare.Conditions = nil // which can be long
 	data, err := cedar.NewPolicyFromAST(&bare).MarshalJSON()
 	if err != nil {
 		return err
@@ -220,8 +220,8 @@ const (
 	forbidden
 )
 
-// decide asks the policy. Where Cedar skips a forbid that cannot be evaluated, as
-// when it reads a pair that is not there, this forbids.
+// decide asks the policy. Cedar skips a forbid that cannot be evaluated, for example
+// because it reads a pair that is missing; decide treats it as a forbid.
 func (p *policy) decide(r *request) verdict {
 	if p.compile() != nil {
 		return forbidden // a stored policy was parsed when it was set

@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// The rotation period, in days, and how many versions a key has.
+// The rotation period, in days, and the number of versions of a key.
 const (
 	MinRotationDays     = 90
 	MaxRotationDays     = 2560
-	DefaultRotationDays = 365
+	defaultRotationDays = 365
 
-	// MaxVersions is the largest number of versions of one key: ten of its
-	// rotations a year for a hundred years.
+	// MaxVersions is the largest number of versions of one key: ten rotations a
+	// year for a hundred years.
 	MaxVersions = 1000
 )
 
-// Origin tells how a version of a key came about.
+// Origin tells why a version of a key was made.
 type Origin uint8
 
 // The origins of a version. The numbers are those of the document.
@@ -52,7 +52,7 @@ func (o Origin) MarshalText() ([]byte, error) {
 type Rotation struct {
 	Days     int       `json:"days,omitempty"` // the period; zero means no schedule
 	Next     time.Time `json:"next,omitzero"`  // by schedule; zero if there is none
-	Versions int       `json:"versions"`       // of the key's material, the newest of which encrypts
+	Versions int       `json:"versions"`       // the newest encrypts
 }
 
 func (k *key) rotationInfo() Rotation {
@@ -65,12 +65,12 @@ func (k *key) rotationInfo() Rotation {
 
 // Version describes one version of a key's material.
 type Version struct {
-	Number  int       `json:"number"` // from 1; as text, it is the KeyVersion of reports and records
+	Number  int       `json:"number"` // from 1; the KeyVersion of reports and audit records
 	Created time.Time `json:"created"`
 	Origin  Origin    `json:"origin"`
 }
 
-// name is the version in reports and records.
+// name returns the version's number for reports and records.
 func (v *material) name() string { return strconv.FormatUint(uint64(v.number), 10) }
 
 func (v *material) info() Version {
@@ -86,18 +86,17 @@ func checkRotation(days int) error {
 
 func nextRotation(now int64, days uint16) int64 { return min(now+int64(days)*day, maxMillis) }
 
-// EnableKeyRotation rotates the key every so many days from now on, from
-// MinRotationDays to MaxRotationDays; zero means DefaultRotationDays. For a key
-// that is rotated already it changes the period, and the next date is days from
-// now; with the same period nothing changes.
+// EnableKeyRotation rotates the key every so many days, from MinRotationDays to
+// MaxRotationDays; zero means 365. The first rotation is that many days from now.
+// If the key has that period already, nothing changes.
 //
-// A key is rotated when its date has come and it is enabled, by whichever
-// process first uses the service, opens it, or is in [Service.Run]. Its id stays,
-// and everything that older versions encrypted is still decrypted.
+// A key whose date has come is rotated, if it is enabled, by the process that first
+// uses or opens the service, or that is in [Service.Run]. Older versions go on
+// decrypting what they encrypted.
 func (c *Client) EnableKeyRotation(ctx context.Context, keyID string, days int) error {
 	return c.change(ctx, OpEnableKeyRotation, keyID, func(d *draft, k *key) error {
 		if days == 0 {
-			days = DefaultRotationDays
+			days = defaultRotationDays
 		}
 		if err := checkRotation(days); err != nil {
 			return err
@@ -127,9 +126,9 @@ func (c *Client) DisableKeyRotation(ctx context.Context, keyID string) error {
 	})
 }
 
-// RotateKey adds a version to the key now, which encrypts from then on, and
-// returns it. It does not move the schedule. The key must be enabled; one that
-// has MaxVersions is [ErrLimit].
+// RotateKey adds a version to the key now and returns it. The version encrypts from
+// then on. The schedule stays as it is. The key must be enabled; a key with
+// MaxVersions versions is [ErrLimit].
 func (c *Client) RotateKey(ctx context.Context, keyID string) (Version, error) {
 	var made Version
 	err := c.change(ctx, OpRotateKeyOnDemand, keyID, func(d *draft, k *key) error {
@@ -148,7 +147,7 @@ func (c *Client) RotateKey(ctx context.Context, keyID string) (Version, error) {
 	return made, nil
 }
 
-// ListKeyRotations returns the versions of the key's material, oldest first.
+// ListKeyRotations returns the versions of the key, oldest first.
 func (c *Client) ListKeyRotations(ctx context.Context, keyID string) ([]Version, error) {
 	var versions []Version
 	err := c.view(ctx, OpListKeyRotations, keyID, func(k *key) error {

@@ -15,55 +15,50 @@ import (
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
-// What an [Options] field means that is zero.
 const (
-	DefaultRefreshInterval = time.Second
-	DefaultMaxStaleness    = time.Minute
+	defaultRefreshInterval = time.Second
+	defaultMaxStaleness    = time.Minute
 )
 
 // Options change what [Open] and [Create] do. Most services set Audit and Policy.
 type Options struct {
 	// Policy is the policy of the service itself, in Cedar; see the package
-	// documentation. It is not stored: each process brings its own. Empty means
-	// that every principal may do everything within the account of its [Client],
-	// except where a key's policy says otherwise.
+	// documentation. It is not stored: each process brings its own. If it is empty,
+	// every principal may do everything within the account of its [Client], except
+	// where a key's policy says otherwise.
 	Policy string
 
 	// Quota bounds what each account may hold.
 	Quota Quota
 
-	// Audit takes a record of each operation that is not a [kms.Client]'s own:
-	// those are recorded by [audit.NewClient], which also sees the uses that a
-	// cache answers. Nil means that nothing is recorded.
+	// Audit takes a record of every operation except the two of [kms.Client], which
+	// [audit.NewClient] records; that also sees the uses that a cache answers. Nil
+	// records nothing.
 	//
-	// A change of a key is recorded before it is stored, any other operation
-	// before its result is handed out, and one that cannot be recorded fails with
-	// [audit.ErrNotRecorded] and changes nothing. Should the store then refuse the change,
-	// a second record with the same request id says so.
+	// A change is recorded before it is stored, and any other operation before its
+	// result is returned. An operation that cannot be recorded fails with
+	// [audit.ErrNotRecorded] and changes nothing. If the store then refuses a recorded
+	// change, a second record with the same request id says so.
 	Audit audit.Sink
 
-	// RefreshInterval is how old the service's knowledge of the store may be when
-	// a key is used: a call that finds it older loads the document first, while
-	// others go on. So it is also how long a key that another process disabled goes
-	// on serving here, but for the time that a load takes. In [Service.Run], with a
-	// store that is a [keyring.Watcher], that is a tenth of a second as a rule, but a
-	// connection can be gone for a while before anyone notices, and what is promised
-	// is the interval. Zero means DefaultRefreshInterval. A process that has its store
+	// RefreshInterval is how old the service's knowledge of the store may be when a
+	// key is used. A call that finds it older loads the document first, while other
+	// calls go on. So a key that another process disabled may serve here for this
+	// long, plus the time of a load. Zero means a second. A process that has its store
 	// to itself may set it high.
 	RefreshInterval time.Duration
 
-	// MaxStaleness is how long the service goes on with what it knows while the
-	// store fails or hangs; after that every use of a key is kms.ErrUnavailable.
-	// Zero means DefaultMaxStaleness, or RefreshInterval if that is longer; less
-	// than RefreshInterval is refused.
+	// MaxStaleness is how long the service uses what it knows while the store fails or
+	// hangs. After that, every use of a key is [kms.ErrUnavailable]. Zero means a
+	// minute, or RefreshInterval if that is longer.
 	MaxStaleness time.Duration
 
-	// Now is the wall clock, by which keys are deleted and rotated. Nil means
-	// [time.Now]; tests bring their own.
+	// Now is the wall clock by which keys are rotated and deleted. Nil means
+	// [time.Now].
 	Now func() time.Time
 
-	// Logger hears of what fails without failing a call: loads of the store, and
-	// rotations and deletions that were due. Nil means [slog.Default].
+	// Logger hears about failures that fail no call: loads, rotations, deletions. Nil
+	// means [slog.Default].
 	Logger *slog.Logger
 }
 
@@ -75,10 +70,10 @@ type Service struct {
 	opts   Options
 	log    *slog.Logger
 	policy *policy  // the service's own, or nil
-	lost   sync.Map // keyID -> deadline (int64) that was seen to have passed
+	lost   sync.Map // keyID -> deadline (int64) that has passed, even if the clock goes back
 
 	maintaining atomic.Bool
-	resume      atomic.Int64 // no maintenance before, after one that failed; since start
+	resume      atomic.Int64 // when maintenance may be tried again after a failure; since start
 	start       time.Time
 }
 
@@ -168,10 +163,10 @@ func (o *Options) check() error {
 		return invalid("negative RefreshInterval or MaxStaleness")
 	}
 	if o.RefreshInterval == 0 {
-		o.RefreshInterval = DefaultRefreshInterval
+		o.RefreshInterval = defaultRefreshInterval
 	}
 	if o.MaxStaleness == 0 {
-		o.MaxStaleness = max(DefaultMaxStaleness, o.RefreshInterval)
+		o.MaxStaleness = max(defaultMaxStaleness, o.RefreshInterval)
 	}
 	if o.MaxStaleness < o.RefreshInterval {
 		return invalid("MaxStaleness %v is less than RefreshInterval %v", o.MaxStaleness, o.RefreshInterval)
@@ -182,7 +177,7 @@ func (o *Options) check() error {
 	return o.Quota.check()
 }
 
-// now is the wall clock's time, in Unix milliseconds.
+// now returns the wall clock's time, in Unix milliseconds.
 func (s *Service) now() int64 {
 	if s.opts.Now != nil {
 		return millis(s.opts.Now())
@@ -190,20 +185,20 @@ func (s *Service) now() int64 {
 	return time.Now().UnixMilli()
 }
 
-// Refresh loads the document at once. Calls do so by themselves, see
+// Refresh loads the document now. Calls do so by themselves, see
 // Options.RefreshInterval. ctx bounds the wait.
 //
 // If the document lacks changes that this process knows, Refresh merges them into
 // the store, and fails with [keyring.ErrRollback] if the store refuses. A document
-// of another service is [keyring.ErrOtherRing]. After an error the service goes on
-// with what it had, up to Options.MaxStaleness. All errors are also
+// of another service is [keyring.ErrOtherRing]. After an error the service uses
+// what it had, up to Options.MaxStaleness. All errors are also
 // [kms.ErrUnavailable].
 func (s *Service) Refresh(ctx context.Context) error {
 	return unavailable(ctx, s.doc.Refresh(ctx))
 }
 
-// fresh returns a snapshot that is young enough to use a key by, and does first
-// what is due.
+// fresh returns a snapshot that is young enough to use a key by. It performs
+// maintenance that is due first.
 func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
 	if err := ended(ctx); err != nil {
 		return nil, err
@@ -226,9 +221,9 @@ func (s *Service) loadFor(ctx context.Context, id string, found func(*snapshot) 
 	return snap, unavailable(ctx, err)
 }
 
-// update loads the document, lets edit change it, and replaces it, again and
-// again until no other process came between. It calls commit before it stores
-// anything; an error of edit or of commit ends the call.
+// update loads the document, lets edit change it and replaces it, and starts over
+// if another process replaced it meanwhile. It calls commit before it stores
+// anything. An error of edit or of commit ends the call.
 func (s *Service) update(ctx context.Context, edit func(*draft) error, commit func() error) error {
 	if err := ended(ctx); err != nil {
 		return err
@@ -282,21 +277,19 @@ func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
 func (s *Service) Document() []byte { return bytes.Clone(s.doc.Document()) }
 
 // Generation returns the number of the document that this Service uses. It only
-// grows: by one with each change.
+// grows.
 func (s *Service) Generation() uint64 { return s.doc.State().generation }
 
-// Run refreshes the service in time, rotates and deletes what is due, until ctx
-// ends, and returns ctx's error. If the store is a [keyring.Watcher], Run also
-// refreshes within a tenth of a second of hearing of a change; the processes that
-// hear of it spread their loads over that time.
+// Run refreshes the service, and rotates and deletes keys that are due, until ctx
+// ends. It returns ctx's error. If the store is a [keyring.Watcher], Run also
+// refreshes within a tenth of a second of a change.
 //
-// What fails goes to the Logger, and Run goes on: a load that failed is tried again
-// after RefreshInterval at the latest, and a watch that broke after a pause, which
-// grows from about a second to a minute.
+// Failures go to the Logger, and Run goes on: it retries a load after
+// RefreshInterval at the latest, and a broken watch after a pause that grows from a
+// second to a minute.
 //
-// Any number of processes may each have theirs. Without it, the same happens
-// when the service is used or opened, and the call that finds it due waits for
-// it; but nothing is heard of.
+// Run it in every process that uses keys. Without it, calls refresh the service
+// when they find it too old, and rotate and delete what they find due.
 func (s *Service) Run(ctx context.Context) error {
 	return s.doc.Run(ctx, func(ctx context.Context, _ bool) {
 		if s.now() >= s.doc.State().due {
@@ -316,11 +309,10 @@ func (s *Service) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(s))
 // MarshalText implements [encoding.TextMarshaler] with the service's id alone.
 func (s *Service) MarshalText() ([]byte, error) { return []byte(fmt.Sprint(s)), nil }
 
-// Client returns the service as the given account sees it in the given region:
-// keys and aliases belong to both. Each is 1 to 64 letters, digits, dots,
-// dashes and underscores; empty ones are [DefaultAccount] and [DefaultRegion].
-//
-// It costs nothing, and any number of clients may be in use.
+// Client returns the service as an account sees it in a region. Keys and aliases
+// belong to both. Each is 1 to 64 letters, digits, dots, dashes and underscores;
+// empty ones are [DefaultAccount] and [DefaultRegion]. A Client costs nothing: make
+// one per request if you like.
 func (s *Service) Client(account, region string) (*Client, error) {
 	c := &Client{service: s, scope: scope{account: account, region: region}}
 	if account == "" {

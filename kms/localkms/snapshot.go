@@ -43,7 +43,7 @@ type schedule struct {
 	next int64
 }
 
-// material is one version of a key.
+// material is one version of a key's material.
 type material struct {
 	number  uint32
 	created int64
@@ -76,7 +76,7 @@ func (k *key) due() int64 {
 	}
 }
 
-// finish sets what follows from the other fields.
+// finish derives the fields that follow from the others.
 func (k *key) finish() *key {
 	k.state, k.deadline = Enabled, 0
 	if len(k.disabled) > 0 {
@@ -175,7 +175,7 @@ func (s *snapshot) Identity() string { return hex.EncodeToString(s.service[:]) }
 // Generation implements [document.State].
 func (s *snapshot) Generation() uint64 { return s.generation }
 
-// finish sets what follows from the contents.
+// finish derives the fields that follow from the contents.
 func (s *snapshot) finish() *snapshot {
 	s.due = math.MaxInt64
 	for _, k := range s.keys {
@@ -190,7 +190,7 @@ func (s *snapshot) list(of scope) []*key {
 		return keys.([]*key)
 	}
 	keys := s.sortedKeys(&of)
-	if len(keys) > 0 { // or else anyone's invented scopes would be remembered
+	if len(keys) > 0 { // do not remember scopes that callers invent
 		s.listing.Store(of, keys)
 	}
 	return keys
@@ -244,8 +244,8 @@ func (d *draft) put(k *key) {
 	d.keys[k.id], d.touched = k.finish(), k
 }
 
-// edit replaces a key by a copy that change has changed. Slices and maps of the
-// copy are the original's: change replaces them and does not write into them.
+// edit replaces a key by a changed copy. The copy shares slices and maps with the
+// original, so change replaces them instead of writing into them.
 func (d *draft) edit(k *key, change func(*key)) *key {
 	c := *k
 	change(&c)
@@ -298,14 +298,14 @@ func (d *draft) remove(k *key) {
 	}
 }
 
-// rotate adds a version to a key. By schedule, it also sets the next date, which
-// stays in step with the first one.
+// rotate adds a version to a key. A rotation by schedule also sets the next date,
+// in step with the first one.
 func (d *draft) rotate(k *key, origin Origin) *key {
 	return d.edit(k, func(c *key) {
 		last := k.current()
 		c.versions = append(slices.Clip(k.versions), material{
 			number:  last.number + 1,
-			created: max(d.now, last.created), // whatever the clock did
+			created: max(d.now, last.created), // even if the clock went back
 			origin:  origin,
 			key:     secret.Random(),
 		})
