@@ -25,6 +25,10 @@ var (
 	// since nothing asked for them. Their keys are still in use.
 	ErrSkipped = errors.New("blob: job skipped objects of other modes (name them in Filter.Modes)")
 
+	// ErrTarget means that the bucket could not open what the job would write. Add the
+	// target to [blob.Options].Decrypters, in every reader of the bucket, first.
+	ErrTarget = errors.New("blob: bucket has no decrypter for the job's target (add it to Options.Decrypters)")
+
 	// ErrTooManyFailures means that the job gave up after [Job].MaxFailures failures.
 	ErrTooManyFailures = errors.New("blob: too many objects failed")
 )
@@ -237,8 +241,10 @@ type rewrap struct {
 	filter Filter
 	force  bool
 	stays  bool                         // whether objects keep their mode
-	target atomic.Pointer[sse.Envelope] // the newest that was made
+	newest atomic.Pointer[sse.Envelope] // the newest that was made
 }
+
+func (r *rewrap) prefix() string { return r.filter.Prefix }
 
 func (r *rewrap) probe(ctx context.Context) (*sse.Envelope, error) {
 	if err := r.s.Precheck(r.to); err != nil {
@@ -248,7 +254,7 @@ func (r *rewrap) probe(ctx context.Context) (*sse.Envelope, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.target.Store(e.Envelope())
+	r.newest.Store(e.Envelope())
 	return e.Envelope(), nil
 }
 
@@ -263,12 +269,12 @@ func (r *rewrap) look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome,
 	switch {
 	case e.Seal != KeyRef{} && !r.filter.match(e.Seal), env == nil && r.filter.narrow(), e.Kind == stored.KindPlain:
 		return OutcomeUnmatched, nil
-	case r.stays && e.Seal != KeyRef{} && e.Seal.Mode != r.target.Load().Mode():
+	case r.stays && e.Seal != KeyRef{} && e.Seal.Mode != r.newest.Load().Mode():
 		return OutcomeSkipped, nil
 	case e.Err != nil:
 		return OutcomeFailed, e.Err
 	}
-	target := r.target.Load()
+	target := r.newest.Load()
 	if r.force || keyOf(env) != keyOf(target) || env.BucketKeyEnabled() != target.BucketKeyEnabled() {
 		return OutcomeDone, nil
 	}
@@ -289,10 +295,10 @@ func (r *rewrap) convert(ctx context.Context, key string, env *sse.Envelope, bod
 	if err != nil {
 		return nil, nil, err
 	}
-	if asked := r.target.Load().Mode(); sealed.Mode() != asked {
+	if asked := r.newest.Load().Mode(); sealed.Mode() != asked {
 		return nil, nil, fmt.Errorf("%w: sealed in %v, want %v", sse.ErrMode, sealed.Mode(), asked)
 	}
-	if keyOf(sealed) != keyOf(r.target.Load()) { // the ring was rotated
+	if keyOf(sealed) != keyOf(r.newest.Load()) { // the ring was rotated
 		if _, err := r.probe(ctx); err != nil {
 			return nil, nil, err
 		}

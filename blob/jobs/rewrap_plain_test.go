@@ -111,7 +111,7 @@ func TestFileNotReplaced(t *testing.T) {
 	report, err := jobs.EncryptExisting(ctx, b, nil)
 	require.ErrorIs(t, err, jobs.ErrIncomplete)
 	require.ErrorIs(t, report.Failures[0].Err, os.ErrNotExist)
-	report, err = jobs.Rewrap(ctx, b, &jobs.RewrapOptions{To: newKMS(t, "a")})
+	report, err = jobs.Rewrap(ctx, b, &jobs.RewrapOptions{Force: true})
 	require.ErrorIs(t, err, jobs.ErrIncomplete)
 	require.ErrorIs(t, report.Failures[0].Err, os.ErrNotExist)
 	require.Equal(t, before, all())

@@ -18,6 +18,9 @@ import (
 // operation is what a job does to objects. The job calls probe first; the other methods
 // are safe for concurrent use.
 type operation interface {
+	// prefix is the prefix of the keys of the objects.
+	prefix() string
+
 	// probe makes an envelope without a body, which shows the target's key.
 	probe(ctx context.Context) (*sse.Envelope, error)
 
@@ -60,11 +63,8 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 	if o.saveEvery == 0 {
 		o.saveEvery = defaultSaveEvery
 	}
-	probe, err := op.probe(ctx)
+	probe, err := probeTarget(ctx, s, op)
 	if err != nil {
-		return report, fmt.Errorf("blob: the target's key: %w", err)
-	}
-	if _, err := s.Fit(probe); err != nil {
 		return report, err
 	}
 	spec.Bucket, spec.Mode = s.Name, probe.Mode().String()
@@ -109,6 +109,25 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 		return report, fmt.Errorf("%w: %d objects", ErrSkipped, n)
 	}
 	return report, nil
+}
+
+// probeTarget makes an envelope under the target's key, if the bucket's policy permits
+// that and the bucket can open objects under it.
+func probeTarget(ctx context.Context, s *store.Store, op operation) (*sse.Envelope, error) {
+	probe, err := op.probe(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("blob: target's key: %w", err)
+	}
+	if _, err := s.Fit(probe); err != nil {
+		return nil, err
+	}
+	if probe.Mode() == sse.ModeCustomer {
+		return probe, nil // each caller brings the key
+	}
+	if _, err := s.Decrypter.Decrypt(ctx, s.Object(op.prefix()), probe); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTarget, store.KeyError(err))
+	}
+	return probe, nil
 }
 
 // job is a job that runs.

@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,16 +17,46 @@ import (
 func TestJobsOnCoarseReaders(t *testing.T) {
 	spy, inner := newSpy(t)
 	spy.Google = true
-	b := newBucketWith(t, inner, newKMS(t, "old"), &blob.Options{AllowPlain: true})
+	target := newKMS(t, "new")
+	old := newKMS(t, "old")
+	b := newBucketWith(t, inner, old, &blob.Options{AllowPlain: true, Decrypters: sse.ByMode{sse.ModeKMS: eitherKey{old, target}}})
 	require.NoError(t, inner.WriteAll(ctx, "plain", content(3000), nil))
 	report, err := jobs.EncryptExisting(ctx, b, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Done, "%v", report)
 
-	target := newKMS(t, "new")
 	report, err = jobs.Rewrap(ctx, b, &jobs.RewrapOptions{To: target})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Done, "%v", report)
+}
+
+// eitherKey opens objects under the keys of two ciphers.
+type eitherKey [2]sse.Decrypter
+
+func (e eitherKey) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
+	d, err := e[0].Decrypt(ctx, obj, env)
+	if err != nil {
+		return e[1].Decrypt(ctx, obj, env)
+	}
+	return d, nil
+}
+
+// TestTargetThatNobodyReads: a job does not move objects to a key under which the
+// bucket cannot read them.
+func TestTargetThatNobodyReads(t *testing.T) {
+	b := newBucketWith(t, newMem(t), newKMS(t, "old"), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+	require.NoError(t, b.WriteAll(ctx, "a", content(100), nil))
+	for name, to := range map[string]sse.Cipher{"another key": newKMS(t, "new"), "another mode": sse.NewManaged(newRing(t))} {
+		t.Run(name, func(t *testing.T) {
+			_, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{To: to})
+			require.ErrorIs(t, err, jobs.ErrTarget)
+			require.ErrorContains(t, err, "Options.Decrypters")
+			require.Equal(t, content(100), readAll(t, b.Bucket, "a"))
+		})
+	}
+	report, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{To: newCustomer(t, 1)})
+	require.NoError(t, err, "each caller brings a customer key")
+	require.EqualValues(t, 1, report.Done)
 }
 
 // TestJobsAskThePolicyFirst: a job whose target the policy forbids does not call the key

@@ -59,8 +59,8 @@ type bucket struct {
 	s3Prefix string
 }
 
-// open opens the bucket with its keys, of which the first seals. Without keys, only
-// operations that need none work. The caller closes the bucket.
+// open opens the bucket with its keys, of which the first seals and all open. Without
+// keys, only operations that need none work. The caller closes the bucket.
 func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.Keys) (*bucket, error) {
 	b, store, name, err := f.parse()
 	if err != nil {
@@ -81,6 +81,10 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 		if i == 0 {
 			cipher = k
 		}
+		if first := opts.Decrypters[k.Mode()]; first != nil {
+			opts.Decrypters[k.Mode()] = either{first, k}
+			continue
+		}
 		opts.Decrypters[k.Mode()] = k
 		b.keys[k.Mode()] = k
 	}
@@ -93,6 +97,20 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 		return nil, message.About(b.shown, err)
 	}
 	return b, nil
+}
+
+// either opens objects under the keys that a bucket moves from and to.
+type either struct{ from, to sse.Decrypter }
+
+func (e either) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
+	d, err := e.from.Decrypt(ctx, obj, env)
+	if err == nil {
+		return d, nil
+	}
+	if d, err := e.to.Decrypt(ctx, obj, env); err == nil {
+		return d, nil
+	}
+	return nil, err
 }
 
 // parse returns the bucket of the flags, not open yet, the URL to open it by, and the

@@ -36,7 +36,7 @@ func (f jobFlags) check() error {
 // resultLine is the result of a job for one object. Scripts rely on its JSON.
 type resultLine struct {
 	Key     string     `json:"key"`
-	Outcome string     `json:"outcome"` // done, current, unmatched, changed or failed
+	Outcome string     `json:"outcome"` // done, current, unmatched, deleted or failed
 	From    sealShape  `json:"from"`
 	To      *sealShape `json:"to"`     // null unless done
 	Stored  int64      `json:"stored"` // bytes written
@@ -247,7 +247,11 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	if err != nil {
 		return err
 	}
-	b, err := cmd.openWhole(ctx, blob.Options{}, from)
+	with := []*keys.Keys{from}
+	if target != from {
+		with = append(with, target)
+	}
+	b, err := cmd.openWhole(ctx, blob.Options{}, with...)
 	if err != nil {
 		return err
 	}
