@@ -28,8 +28,12 @@ func Example() {
 	key := make([]byte, 32) // a real service reads it from where it keeps secrets
 	rand.Read(key)
 
-	// replica opens both. An operator creates the ring once, before the first start.
-	replica := func(openRing func(context.Context, keyring.Store, keyring.Root, *keyring.Options) (*keyring.Ring, error)) (*keyring.Ring, *localkms.Client) {
+	// replica opens both. An operator creates them once, before the first start.
+	replica := func(create bool) (*keyring.Ring, *localkms.Client) {
+		openRing, openService := keyring.Open, localkms.Open
+		if create {
+			openRing, openService = keyring.Create, localkms.Create
+		}
 		db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "service.db")+"?_pragma=busy_timeout(1000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
 		if err != nil {
 			log.Fatal(err)
@@ -50,7 +54,7 @@ func Example() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		service, err := localkms.Create(ctx, forKMS, root, nil)
+		service, err := openService(ctx, forKMS, root, nil)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -60,8 +64,8 @@ func Example() {
 		}
 		return ring, client
 	}
-	ring, client := replica(keyring.Create)
-	otherRing, otherClient := replica(keyring.Open)
+	ring, client := replica(true)
+	otherRing, otherClient := replica(false)
 	fmt.Println("one ring:", ring.ID() == otherRing.ID())
 
 	info, err := ring.Rotate(ctx)
