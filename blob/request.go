@@ -50,12 +50,14 @@ func (b *Bucket) With(r Request) (*Bucket, error) {
 	if r.AnyContext && r.Context != nil {
 		return nil, fmt.Errorf("%w: Request has both Context and AnyContext (choose one)", sse.ErrInvalid)
 	}
-	probe, err := throwaway(sse.Object{Context: r.Context})
-	if err == nil {
-		_, err = probe.WithSize(b.store.EnvelopeSize)
-	}
-	if err != nil {
-		return nil, err
+	if len(r.Context) > 0 {
+		probe, err := throwaway(sse.Object{Context: r.Context})
+		if err == nil {
+			_, err = probe.WithSize(b.store.EnvelopeSize)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	r.Decrypters, r.Context = maps.Clone(r.Decrypters), maps.Clone(r.Context)
 	view := &Bucket{opts: b.opts, req: r}

@@ -1,0 +1,196 @@
+package blob_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// TestOneFailingRequest: one failing request of a range ends the others, and its
+// error is what the caller gets.
+func TestOneFailingRequest(t *testing.T) {
+	boom := errors.New("boom")
+	for fail, name := range []string{"envelope", "chunks", "last chunk"} {
+		t.Run(name, func(t *testing.T) {
+			spy, inner := newSpy(t)
+			b := newBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
+			calls := []string{
+				fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize),
+				fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+sealedChunk, sealedChunk),
+				fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+4*sealedChunk, sealedChunk),
+			}
+			spy.Hook = func(_ context.Context, call string) error {
+				if call == calls[fail] {
+					return boom
+				}
+				return nil
+			}
+			_, err := b.NewRangeReader(context.Background(), "k", chunk, 10, nil)
+			require.ErrorIs(t, err, boom)
+			reading, _, _ := spy.State()
+			require.Zero(t, reading)
+		})
+	}
+}
+
+// TestBrokenAnswer: an answer that breaks off, as a connection that is cut ends with
+// io.ErrUnexpectedEOF, is an error, or asked for again, wherever it is.
+func TestBrokenAnswer(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := newSpy(t)
+	cipher := sse.NewManaged(newRing(t))
+	b := newBucketWith(t, inner, cipher, nil)
+	want := content(3*chunk + 5)
+	require.NoError(t, b.WriteAll(ctx, "k", want, nil))
+	for _, envelope := range []int{500, blob.DefaultEnvelopeSize, 3000} {
+		b := newBucketWith(t, inner, cipher, &blob.Options{EnvelopeSize: envelope})
+		for _, off := range []int64{0, 10, chunk, 3 * chunk, 5 * chunk} {
+			for _, n := range []int64{-1, 0, 7, 2 * chunk} {
+				for nth := 1; nth < 6; nth++ {
+					var reads atomic.Int32
+					spy.Hook = func(_ context.Context, call string) error {
+						if call == "read k" && reads.Add(1) == int32(nth) {
+							return io.ErrUnexpectedEOF
+						}
+						return nil
+					}
+					got, err := readRange(b.Bucket, "k", off, n)
+					spy.Hook = nil
+					from := min(off, int64(len(want)))
+					to := int64(len(want))
+					if n >= 0 {
+						to = min(from+n, to)
+					}
+					if err == nil {
+						require.True(t, bytes.Equal(want[from:to], got), "%d+%d", off, n)
+					} else {
+						require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+						require.True(t, bytes.HasPrefix(want[from:to], got), "%d+%d", off, n)
+					}
+					reading, _, _ := spy.State()
+					require.Zero(t, reading)
+				}
+			}
+		}
+	}
+}
+
+// replaceStored puts a stored object in place as it is, with the metadata of another.
+func replaceStored(t testing.TB, inner *gcblob.Bucket, key string, p []byte) {
+	attrs, err := inner.Attributes(context.Background(), key)
+	require.NoError(t, err)
+	require.NoError(t, inner.WriteAll(context.Background(), key, p, &gcblob.WriterOptions{
+		ContentType: attrs.ContentType, Metadata: attrs.Metadata,
+	}))
+}
+
+// TestDamage: whatever bit of a stored object is flipped, wherever it is cut, no
+// read returns anything but what was written, and none of the whole succeeds. In a
+// mixed bucket too: damage never makes an encrypted object plain.
+func TestDamage(t *testing.T) {
+	ctx := context.Background()
+	for _, mixed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mixed=%v", mixed), func(t *testing.T) {
+			inner := newMem(t)
+			b := newBucket(t, inner, &blob.Options{EnvelopeSize: 320, AllowPlain: mixed})
+			want := content(50)
+			require.NoError(t, b.WriteAll(ctx, "k", want, nil))
+			good := readAll(t, inner, "k")
+			check := func(p []byte, what string, at int) {
+				replaceStored(t, inner, "k", p)
+				_, err := b.ReadAll(ctx, "k")
+				require.Error(t, err, "%s %d", what, at)
+				require.True(t, isOurs(err), "%s %d: %v", what, at, err)
+				got, err := readRange(b.Bucket, "k", 3, 7)
+				require.Error(t, err, "%s %d", what, at)
+				require.Empty(t, got)
+			}
+			for bit := range len(good) * 8 {
+				bad := bytes.Clone(good)
+				bad[bit/8] ^= 1 << (bit % 8)
+				check(bad, "bit", bit)
+			}
+			for n := range len(good) {
+				check(good[:n], "cut to", n)
+			}
+			check(append(bytes.Clone(good), 0), "longer by", 1)
+			replaceStored(t, inner, "k", good)
+			require.Equal(t, want, readAll(t, b.Bucket, "k"))
+		})
+	}
+}
+
+// isOurs reports whether an error has one of the kinds that damage can be.
+func isOurs(err error) bool {
+	for _, kind := range []error{sse.ErrFormat, sse.ErrVersion, sse.ErrKey, sse.ErrCorrupt, sse.ErrMode} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestDamagedChunks: a read returns what is before the damage, or nothing; a cut
+// or longer object shows in any range unless that check is waived.
+func TestDamagedChunks(t *testing.T) {
+	ctx := context.Background()
+	inner := newMem(t)
+	cipher := sse.NewManaged(newRing(t))
+	b := newBucketWith(t, inner, cipher, nil)
+	waived := newBucketWith(t, inner, cipher, &blob.Options{SkipLengthCheck: true})
+	want := content(3*chunk + 10)
+	require.NoError(t, b.WriteAll(ctx, "k", want, nil))
+	good := readAll(t, inner, "k")
+
+	flipped := bytes.Clone(good)
+	flipped[blob.DefaultEnvelopeSize+sealedChunk+5] ^= 1 // in chunk 1
+	replaceStored(t, inner, "k", flipped)
+	got, err := readRange(b.Bucket, "k", 0, -1)
+	require.ErrorIs(t, err, sse.ErrCorrupt)
+	require.Equal(t, gcerrors.Internal, gcerrors.Code(err))
+	require.True(t, bytes.Equal(want[:chunk], got))
+	_, err = readRange(b.Bucket, "k", chunk+3, 3)
+	var where *sse.ChunkError
+	require.ErrorAs(t, err, &where)
+	require.EqualValues(t, 1, where.Chunk)
+	got, err = readRange(b.Bucket, "k", 2*chunk, 3)
+	require.NoError(t, err, "another chunk")
+	require.Equal(t, want[2*chunk:2*chunk+3], got)
+
+	for name, stored := range map[string][]byte{
+		"cut between chunks": good[:blob.DefaultEnvelopeSize+2*sealedChunk],
+		"cut in a chunk":     good[:blob.DefaultEnvelopeSize+2*sealedChunk+100],
+		"longer":             append(bytes.Clone(good), make([]byte, 20)...),
+		"longer by a chunk":  append(bytes.Clone(good), make([]byte, 2*sealedChunk)...),
+		"only an envelope":   good[:blob.DefaultEnvelopeSize],
+	} {
+		t.Run(name, func(t *testing.T) {
+			replaceStored(t, inner, "k", stored)
+			_, err := b.ReadAll(ctx, "k")
+			require.ErrorIs(t, err, sse.ErrCorrupt)
+			_, err = readRange(b.Bucket, "k", 10, 10)
+			require.ErrorIs(t, err, sse.ErrCorrupt)
+			_, err = readRange(b.Bucket, "k", 1<<20, 10)
+			require.ErrorIs(t, err, sse.ErrCorrupt, "beyond the end")
+			_, err = readRange(waived.Bucket, "k", 1<<20, 10)
+			require.ErrorIs(t, err, sse.ErrCorrupt, "beyond the end, whose check is not waived")
+			if len(stored) > blob.DefaultEnvelopeSize+2*sealedChunk+16 {
+				got, err := readRange(waived.Bucket, "k", 10, 10)
+				require.NoError(t, err)
+				require.Equal(t, want[10:20], got)
+			}
+		})
+	}
+}
