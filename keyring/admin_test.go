@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/keyring"
 )
@@ -326,7 +327,7 @@ func TestWaitingForTheTurnEndsWithCtx(t *testing.T) {
 	})
 	var wg sync.WaitGroup
 	wg.Go(func() { rotate(t, ring) })
-	<-entered
+	await.Value(t, entered, "Rotate to write")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := ring.Rotate(ended)

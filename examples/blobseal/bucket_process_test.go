@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/internal/await"
 )
 
 // TestBucketInterrupt interrupts a rewrap; the same command goes on from there.
@@ -122,7 +123,7 @@ func TestBucketShredAsks(t *testing.T) {
 		require.Contains(t, text, `Shred all objects of file://./photos whose keys begin with "u7/"?`)
 		_, err := screen.WriteString(answer)
 		require.NoError(t, err)
-		require.Equal(t, code, receive(t, done, "the command to end"))
+		require.Equal(t, code, await.Value(t, done, "the command to end"))
 		_, err = os.Stat("photos/u7/a")
 		require.Equal(t, code == 0, os.IsNotExist(err))
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/internal/await"
 )
 
 // lockedBuffer is an output that is read while it is written.
@@ -52,7 +54,7 @@ func serve(t *testing.T, flags ...string) *serving {
 	go func() { s.code <- run(ctx, command, strings.NewReader(""), s.log, s.says) }()
 	require.Eventually(t, func() bool {
 		return strings.Contains(s.log.String(), "\n") || strings.Contains(s.says.String(), "\n")
-	}, longest, time.Millisecond, "the server says where it is")
+	}, await.Longest, time.Millisecond, "the server says where it is")
 	var first struct {
 		BaseURL string `json:"base_url"`
 	}
@@ -66,7 +68,7 @@ func serve(t *testing.T, flags ...string) *serving {
 func (s *serving) ends(t *testing.T) (requests []map[string]any) {
 	t.Helper()
 	s.stop()
-	require.Equal(t, 0, receive(t, s.code, "the server to end"), s.says)
+	require.Equal(t, 0, await.Value(t, s.code, "the server to end"), s.says)
 	require.Empty(t, s.says.String())
 	for _, line := range lines(t, s.log.String()) {
 		if line["msg"] == "request" {
@@ -272,21 +274,21 @@ func TestBucketServeStops(t *testing.T) {
 			require.Eventually(t, func() bool {
 				began, err := os.ReadDir(uploads)
 				return err == nil && len(began) > 0
-			}, longest, time.Millisecond, "the server writes")
+			}, await.Longest, time.Millisecond, "the server writes")
 			s.stop()
 			if test.code != 0 {
-				require.Equal(t, test.code, receive(t, s.code, "the server to end"))
+				require.Equal(t, test.code, await.Value(t, s.code, "the server to end"))
 				require.Regexp(t, `\Ablobseal: requests did not end within 10ms, and were cut off\n\z`, s.says.String())
 				w.CloseWithError(io.ErrUnexpectedEOF)
-				require.Error(t, receive(t, answered, "the answer").err)
+				require.Error(t, await.Value(t, answered, "the answer").err)
 				require.NoFileExists(t, "photos/slow")
 				return
 			}
 			_, err = w.Write([]byte("end"))
 			require.NoError(t, err)
 			require.NoError(t, w.Close())
-			require.Equal(t, outcome{status: 200}, receive(t, answered, "the answer"))
-			require.Equal(t, 0, receive(t, s.code, "the server to end"), s.says)
+			require.Equal(t, outcome{status: 200}, await.Value(t, answered, "the answer"))
+			require.Equal(t, 0, await.Value(t, s.code, "the server to end"), s.says)
 			require.Equal(t, 100_003, len(get(t, ring, "slow")))
 		})
 	}

@@ -79,7 +79,7 @@ func TestNamesTellATerminalNothing(t *testing.T) {
 	require.Equal(t, "file://./odd name?: 0 objects (envelopes authenticated)\n", ok(t, args("bucket", "check", url, ring)...))
 }
 
-// A file may have the longest name that there is.
+// A file may have the await.Longest name that there is.
 func TestLongNames(t *testing.T) {
 	workspace(t)
 	plain := random(20_000)

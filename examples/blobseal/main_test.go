@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
@@ -86,21 +85,6 @@ func (r result) fails(t *testing.T, code int, says string) {
 // N bytes on every file, "nobody" as another user than root, "nohup" with SIGHUP
 // ignored, "rewraps" as rewraps without end.
 const asCommand = "BLOBSEAL_TEST_COMMAND"
-
-// longest bounds each wait of a test. No machine is so slow.
-const longest = 2 * time.Minute
-
-// receive takes what a goroutine of the test sends.
-func receive[T any](t *testing.T, from <-chan T, what string) T {
-	t.Helper()
-	select {
-	case value := <-from:
-		return value
-	case <-time.After(longest):
-		require.Fail(t, fmt.Sprintf("waited %v for %s", longest, what))
-		panic("unreachable")
-	}
-}
 
 // args joins lists of arguments.
 func args(lists ...any) (all []string) {

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/internal/await"
 )
 
 // beCommand makes the test binary the command, in the way that asCommand says.
@@ -78,7 +79,7 @@ type process struct {
 	late     atomic.Bool
 }
 
-// start starts a command. If it does not end within longest, it is killed, so that
+// start starts a command. If it does not end within await.Longest, it is killed, so that
 // whatever waits for it fails.
 func start(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
@@ -95,7 +96,7 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 	}
 	cmd.Stderr = &p.errout
 	require.NoError(t, cmd.Start())
-	p.watchdog = time.AfterFunc(longest, func() {
+	p.watchdog = time.AfterFunc(await.Longest, func() {
 		p.late.Store(true)
 		cmd.Process.Kill()
 	})
@@ -119,7 +120,7 @@ func (p *process) ends(t *testing.T, what string) result {
 	}
 	err := p.Wait()
 	p.watchdog.Stop()
-	require.False(t, p.late.Load(), "waited %v for %s; stderr: %s", longest, what, p.errout.String())
+	require.False(t, p.late.Load(), "waited %v for %s; stderr: %s", await.Longest, what, p.errout.String())
 	if exit := new(exec.ExitError); !errors.As(err, &exit) {
 		require.NoError(t, err)
 	}
@@ -324,7 +325,7 @@ func show(t *testing.T, screen *os.File, want string) string {
 			n, err := screen.Read(buf)
 			read <- chunk{buf[:n], err}
 		}()
-		c := receive(t, read, fmt.Sprintf("%q on the screen, which shows %q", want, text))
+		c := await.Value(t, read, fmt.Sprintf("%q on the screen, which shows %q", want, text))
 		require.NoError(t, c.err, "%s", text)
 		text = append(text, c.text...)
 	}
@@ -405,7 +406,7 @@ func TestDestroyAsks(t *testing.T) {
 		require.Contains(t, text, "Nobody can open")
 		_, err := screen.WriteString(test.answer)
 		require.NoError(t, err)
-		require.Equal(t, test.code, receive(t, code, "the command to end"), "%q", test.answer)
+		require.Equal(t, test.code, await.Value(t, code, "the command to end"), "%q", test.answer)
 		if test.says != "" {
 			show(t, screen, test.says)
 		}

@@ -183,7 +183,7 @@ func TestLocalKMSInADatabase(t *testing.T) {
 			require.NoError(t, client.DisableKey(ctx, key.ID))
 			require.Eventually(t, func() bool {
 				return other.ask(kmsRequest{KeyID: key.ID}).Err != ""
-			}, 10*time.Second, 20*time.Millisecond)
+			}, patience, 20*time.Millisecond, "the other process hears that the key is disabled")
 			require.Contains(t, other.ask(kmsRequest{KeyID: key.ID}).Err, ": key is disabled: ")
 
 			// Changes by both at once are all there.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/sse"
@@ -67,7 +68,7 @@ func newPeer(t *testing.T, port int, document string, opts keyring.Options) *pee
 	go func() { ended <- p.ring.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		require.ErrorIs(t, <-ended, context.Canceled)
+		require.ErrorIs(t, await.Value(t, ended, "Run to end"), context.Canceled)
 	})
 	return p
 }

@@ -143,7 +143,12 @@ func (p *postgres) stop(sig syscall.Signal) {
 		return
 	}
 	p.cmd.Process.Signal(sig)
+	watchdog := time.AfterFunc(patience, func() {
+		p.t.Errorf("waited %v for the server to end after %v", patience, sig)
+		p.cmd.Process.Kill()
+	})
 	p.cmd.Wait()
+	watchdog.Stop()
 	p.cmd = nil
 }
 

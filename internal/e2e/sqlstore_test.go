@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	_ "modernc.org/sqlite"
 
+	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
@@ -416,11 +417,11 @@ func TestListenersLeaveNothing(t *testing.T) {
 		begun := make(chan struct{})
 		ended := make(chan error, 1)
 		go func() { ended <- s.Watch(ctx, sync.OnceFunc(func() { close(begun) })) }()
-		<-begun
+		await.Value(t, begun, "Watch to begin")
 		require.Equal(t, 1, listeners())
 		cancel()
-		require.ErrorIs(t, <-ended, context.Canceled)
-		require.Eventually(t, func() bool { return listeners() == 0 }, patience, 10*time.Millisecond)
+		require.ErrorIs(t, await.Value(t, ended, "Watch to end"), context.Canceled)
+		require.Eventually(t, func() bool { return listeners() == 0 }, patience, 10*time.Millisecond, "the listener disconnects")
 	}
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, patience, 10*time.Millisecond, "goroutines end")
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/etcdstore"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
@@ -134,13 +135,13 @@ func TestRingThroughARestart(t *testing.T) {
 	replica, err := keyring.Open(t.Context(), other, root, quiet)
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error)
+	ended := make(chan error, 1)
 	go func() { ended <- replica.Run(ctx) }()
 	heard := func() bool { return replica.Generation() == ring.Generation() }
 
 	_, err = ring.Rotate(ctx)
 	require.NoError(t, err)
-	require.Eventually(t, heard, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, heard, await.Longest, 10*time.Millisecond, "the replica hears of the rotation")
 
 	e.kill()
 	down, cancel := context.WithTimeout(ctx, time.Second)
@@ -154,9 +155,9 @@ func TestRingThroughARestart(t *testing.T) {
 	e.start()
 	_, err = ring.Rotate(ctx)
 	require.NoError(t, err)
-	require.Eventually(t, heard, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, heard, await.Longest, 10*time.Millisecond, "the replica hears of the rotation after the restart")
 	stop()
-	require.ErrorIs(t, <-ended, context.Canceled)
+	require.ErrorIs(t, await.Value(t, ended, "Run to end"), context.Canceled)
 }
 
 // A cluster that is restored from a snapshot has lost a rotation, and its revisions went
@@ -192,7 +193,7 @@ func TestRingHealsARestoredCluster(t *testing.T) {
 		return err == nil
 	}, time.Minute, 200*time.Millisecond, "a new process knows the version that the snapshot lacks")
 	stop()
-	require.ErrorIs(t, <-ended, context.Canceled)
+	require.ErrorIs(t, await.Value(t, ended, "Run to end"), context.Canceled)
 }
 
 // Watches leave nothing behind, however they end.
@@ -211,6 +212,6 @@ func TestWatchesLeaveNothing(t *testing.T) {
 	for range 50 {
 		watch()
 	}
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+3 }, 10*time.Second, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+3 }, await.Longest, 10*time.Millisecond,
 		"goroutines of watches that have ended")
 }

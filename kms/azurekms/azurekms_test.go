@@ -20,6 +20,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/azurekms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -339,10 +340,10 @@ func TestSlowCredential(t *testing.T) {
 	generate := func(ctx context.Context) error { _, err := c.GenerateDataKey(ctx, "photos", ec); return err }
 	first := make(chan error, 1)
 	go func() { first <- generate(context.Background()) }()
-	<-slow.asked
+	await.Value(t, slow.asked, "the client to ask for a token")
 	kmstest.RequireEnds(t, generate)
 	close(slow.release)
-	require.NoError(t, <-first)
+	require.NoError(t, await.Value(t, first, "the first call to end"))
 	require.NoError(t, generate(t.Context()))
 }
 

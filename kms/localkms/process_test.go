@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -271,9 +272,9 @@ func TestTwoServicesRacingMakeOneDefaultKey(t *testing.T) {
 				ids <- dk.KeyID
 			}()
 		}
-		first := <-ids
+		first := await.Value(t, ids, "a first data key")
 		for range 3 {
-			require.Equal(t, first, <-ids)
+			require.Equal(t, first, await.Value(t, ids, "the other data keys"))
 		}
 		require.Equal(t, first, a.describe(localkms.DefaultAlias).ARN)
 	}
