@@ -22,6 +22,9 @@ const (
 // of an older document is left. Databases keep such copies: etcd until it is
 // compacted, PostgreSQL until it is vacuumed and its log is recycled.
 //
+// If this process's clock is behind the newest time in the document, the days count
+// from that time, so that no other process deletes the key early.
+//
 // A key that is pending deletion already is [kms.ErrPendingDeletion], and a default
 // key [ErrReserved].
 func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (when time.Time, err error) {
@@ -38,7 +41,7 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		deadline := min(d.now+int64(days)*day, maxMillis)
+		deadline := min(max(d.now, d.newest())+int64(days)*day, maxMillis)
 		when = date(deadline)
 		d.edit(k, func(k *key) { k.deletions = []deletion{{newMark(), deadline}} })
 		return nil

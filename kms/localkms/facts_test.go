@@ -420,3 +420,18 @@ func TestAnAliasOfAKeyPastItsDeadlineIsFree(t *testing.T) {
 	s.restart()
 	require.Equal(t, next, s.describe("alias/x").ID)
 }
+
+// TestAClockThatIsBehindDeletesNoKeyEarly: a process a year behind schedules a
+// deletion, and the key waits for its days by everyone's clock.
+func TestAClockThatIsBehindDeletesNoKeyEarly(t *testing.T) {
+	s := open(t, nil, nil)
+	behind := open(t, s.store, nil)
+	behind.clock.add(-365 * day)
+	id := s.key()
+	deletion, err := behind.ScheduleKeyDeletion(t.Context(), id, 7)
+	require.NoError(t, err)
+	require.Equal(t, s.clock.now().Add(7*day), deletion)
+	require.NoError(t, s.Refresh(t.Context()))
+	require.Equal(t, localkms.PendingDeletion, s.describe(id).State)
+	require.NoError(t, s.CancelKeyDeletion(t.Context(), id))
+}

@@ -153,6 +153,23 @@ func (c *contents) sortedKeys(s *scope) []*key {
 	return keys
 }
 
+// newest returns the latest time at which something was made or changed.
+func (c *contents) newest() (at int64) {
+	for _, k := range c.keys {
+		at = max(at, k.settled, k.current().created)
+		for _, g := range k.grants {
+			at = max(at, g.created)
+		}
+	}
+	for _, a := range c.aliases {
+		at = max(at, a.updated)
+	}
+	for _, when := range c.removed {
+		at = max(at, when)
+	}
+	return at
+}
+
 // sortedAliases returns the names of all aliases in order.
 func (c *contents) sortedAliases() []aliasName {
 	return slices.SortedFunc(maps.Keys(c.aliases), aliasName.compare)
