@@ -276,9 +276,11 @@ func TestSignals(t *testing.T) {
 		p := start(t, command(t, "1", args("decrypt", customer, "sealed", "-")...))
 		_, err := io.ReadFull(p.stdout, make([]byte, 100))
 		require.NoError(t, err)
-		res := p.signal(t, os.Interrupt)
-		res.out = ""
-		res.fails(t, 1, "interrupted")
+		require.NoError(t, p.Process.Signal(os.Interrupt))
+		p.Wait() // without reading: what the command had written before must not free it
+		p.watchdog.Stop()
+		require.False(t, p.late.Load(), "waited %v for the command to end", await.Longest)
+		result{code: p.ProcessState.ExitCode(), errout: p.errout.String()}.fails(t, 1, "interrupted")
 	})
 	t.Run("SIGHUP under nohup", func(t *testing.T) {
 		p := start(t, command(t, "nohup", args("verify", customer, "-")...))
