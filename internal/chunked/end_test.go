@@ -2,6 +2,7 @@ package chunked_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -107,13 +108,18 @@ var limitedReadings = map[string]func(c *chunked.Cipher, body io.Reader, n int64
 	},
 }
 
-// limited reads n bytes of r with a buffer of the given size.
+// limited reads n bytes of r with a buffer of the given size. Behind what Read
+// returns, the buffer must hold nothing that was not released.
 func limited(r io.Reader, n int64, size int) (got []byte, err error) {
 	p := make([]byte, size)
 	for int64(len(got)) < n && err == nil {
 		var m int
 		m, err = r.Read(p[:min(int64(size), n-int64(len(got)))])
 		got = append(got, p[:m]...)
+		if len(bytes.Trim(p[m:], "\x00")) > 0 {
+			return make([]byte, n), errors.New("unreleased bytes in the buffer")
+		}
+		clear(p)
 	}
 	return got, err
 }

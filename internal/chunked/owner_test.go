@@ -145,7 +145,9 @@ var hostiles = map[string]func(c *chunked.Cipher, report func(string)){
 				})
 				return 0, errors.New("timeout")
 			}))
-			w.Write(own(1))
+			if size < batch {
+				w.Write(own(1)) // so that size fills the stream's own buffer
+			}
 			w.Write(own(size))
 			close(late)
 			innocent(c, report)
