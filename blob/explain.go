@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/stored"
@@ -122,7 +123,7 @@ func (b *Bucket) ExplainRead(ctx context.Context, key string) (Explanation, erro
 	if c, ok := dec.(sse.Encrypter); ok && c.Mode() != 0 && c.Mode() != env.Mode() {
 		e.Err = fmt.Errorf("%w: the object is %v, and %s is for %v", sse.ErrMode, env.Mode(), e.Cipher, c.Mode())
 	}
-	if !b.req.AnyContext && !b.req.Context.Equal(env.Context()) {
+	if !b.req.AnyContext && !maps.Equal(b.req.Context, env.Context()) {
 		e.Rule, e.Err = RuleStored, fmt.Errorf("%w: encryption context differs (state it in Request.Context)", sse.ErrKey)
 	}
 	return e, nil

@@ -105,7 +105,7 @@ func (r *kmsRoot) ask(ctx context.Context) context.Context {
 
 // EncryptWithContext implements [Root].
 func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
-	dk, err := r.client.GenerateDataKey(r.ask(ctx), r.keyID, r.ec.Clone())
+	dk, err := r.client.GenerateDataKey(r.ask(ctx), r.keyID, maps.Clone(r.ec))
 	if err != nil {
 		return nil, r.unavailable(ctx, err)
 	}
@@ -138,7 +138,7 @@ func (r *kmsRoot) DecryptWithContext(ctx context.Context, ciphertext, associated
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	plaintext, err := r.client.Decrypt(r.ask(ctx), r.keyID, wrapped, r.ec.Clone())
+	plaintext, err := r.client.Decrypt(r.ask(ctx), r.keyID, wrapped, maps.Clone(r.ec))
 	defer clear(plaintext)
 	switch {
 	case err == nil:

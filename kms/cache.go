@@ -100,7 +100,7 @@ type CacheStats struct {
 //
 // Callers own what they get and may clear it. The cache overwrites its own copies
 // when it drops them. It starts no goroutine, so an idle cache keeps expired
-// results until [Cache.Close].
+// results: call [Cache.Invalidate] when you have no use for it any more.
 func NewCache(c Client, opts *CacheOptions) *Cache {
 	if isnil.Any(c) {
 		c = noClient{}
@@ -184,15 +184,6 @@ func (c *Cache) Invalidate(keyIDs ...string) {
 			c.drop(e)
 		}
 	}
-}
-
-// Close drops all results. Later calls go to the client, and nothing is kept.
-func (c *Cache) Close() error {
-	c.mu.Lock()
-	c.off = true
-	c.mu.Unlock()
-	c.Invalidate()
-	return nil
 }
 
 // Stats returns the counts so far.

@@ -232,6 +232,6 @@ func TestManyGoroutines(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.NoError(t, cache.Close())
+	cache.Invalidate()
 	require.Empty(t, cache.Plaintexts())
 }

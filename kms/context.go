@@ -13,20 +13,6 @@ import (
 // A nil Context and an empty one are different to some operations, which say so.
 type Context map[string]string
 
-// Clone returns a copy of c; nil stays nil.
-func (c Context) Clone() Context { return maps.Clone(c) }
-
-// Equal reports whether c and other hold the same pairs. nil equals empty.
-func (c Context) Equal(other Context) bool { return maps.Equal(c, other) }
-
-// Keys returns the names in ascending byte order, as encodings have them.
-func (c Context) Keys() []string {
-	if len(c) == 0 {
-		return nil // sorting would allocate, and most contexts are empty
-	}
-	return slices.Sorted(maps.Keys(c))
-}
-
 // contextLabel begins the encoding of every context.
 const contextLabel = "blobseal kms context v1\x00"
 
@@ -41,7 +27,7 @@ const contextLabel = "blobseal kms context v1\x00"
 // stored ciphertexts depend on it.
 func (c Context) AssociatedData() []byte {
 	b := binary.BigEndian.AppendUint32([]byte(contextLabel), uint32(len(c)))
-	for _, name := range c.Keys() {
+	for _, name := range slices.Sorted(maps.Keys(c)) {
 		for _, s := range []string{name, c[name]} {
 			b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
 			b = append(b, s...)

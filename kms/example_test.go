@@ -53,7 +53,7 @@ func ExampleNewCache() {
 		MaxAge:     time.Minute,
 		StaleReads: time.Hour, // reads continue while the key service is down
 	})
-	defer cache.Close()
+	defer cache.Invalidate()
 
 	ctx := kms.WithPrincipal(context.Background(), kms.Principal{ID: "uploader", Type: "Service"})
 	bucket := kms.Context{"blobseal:object": "photos"}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,19 +43,6 @@ func TestDataKey(t *testing.T) {
 		_, err := kms.NewDataKey("key", make([]byte, n), nil)
 		require.ErrorIs(t, err, kms.ErrInvalid)
 	}
-}
-
-func TestContext(t *testing.T) {
-	var none kms.Context
-	require.Nil(t, none.Clone())
-	require.True(t, none.Equal(kms.Context{}))
-	ec := kms.Context{"b": "2", "a": "1", "B": "3"}
-	require.Equal(t, []string{"B", "a", "b"}, ec.Keys())
-	clone := ec.Clone()
-	clone["b"] = "x"
-	require.Equal(t, "2", ec["b"])
-	require.False(t, ec.Equal(clone))
-	require.True(t, slices.IsSorted(ec.Keys()))
 }
 
 func TestWhatCtxCarries(t *testing.T) {

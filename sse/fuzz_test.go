@@ -3,6 +3,8 @@ package sse_test
 import (
 	"bytes"
 	"io"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,7 +45,7 @@ func FuzzEnvelope(f *testing.F) {
 			context["blobseal:bucket-key"] = "true"
 		}
 		var kv []string
-		for _, name := range context.Keys() {
+		for _, name := range slices.Sorted(maps.Keys(context)) {
 			kv = append(kv, name, context[name])
 		}
 		require.True(t, bytes.Contains(read, str16(pairs(kv...))))

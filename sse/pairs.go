@@ -2,6 +2,8 @@ package sse
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -28,7 +30,7 @@ func encodePairs(c kms.Context) (pairs, error) {
 		}
 	}
 	b := cryptobyte.NewFixedBuilder(make([]byte, 0, size))
-	for _, name := range c.Keys() {
+	for _, name := range slices.Sorted(maps.Keys(c)) {
 		addString(b, name)
 		addString(b, c[name])
 	}

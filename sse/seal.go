@@ -3,6 +3,7 @@ package sse
 import (
 	"errors"
 	"fmt"
+	"maps"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -82,7 +83,7 @@ func (w wrapping) context(obj Object) (pairs, error) {
 	case len(obj.Context) == 0:
 		return bucketKeyPairs, nil
 	}
-	stored := obj.Context.Clone()
+	stored := maps.Clone(obj.Context)
 	stored[contextBucketKey] = "true"
 	return encodePairs(stored)
 }

@@ -40,6 +40,7 @@ package sse
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/blobseal/blobseal/internal/chunked"
@@ -85,7 +86,7 @@ func (obj Object) opened(env *Envelope) (Object, error) {
 	switch {
 	case obj.AnyContext && obj.Context != nil:
 		return obj, errBothContexts
-	case !obj.AnyContext && !obj.Context.Equal(stored):
+	case !obj.AnyContext && !maps.Equal(obj.Context, stored):
 		return obj, fmt.Errorf("%w (encryption context differs: state it in Object.Context)", ErrKey)
 	}
 	obj.Context, obj.AnyContext = stored, false

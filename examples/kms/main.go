@@ -63,7 +63,7 @@ func main() {
 	// A bucket key: the cache asks the key service once for each principal, and not
 	// once for each document. The trail is in front of it, and so shows every use.
 	cache := kms.NewCache(client, nil)
-	defer cache.Close()
+	defer cache.Invalidate()
 	cipher, err := sse.NewKMS(audit.NewClient(cache, sink), "alias/documents", &sse.KMSOptions{BucketKey: true})
 	check(err)
 	docs := &documents{cipher: cipher, stored: map[string][]byte{}}

@@ -122,7 +122,7 @@ func TestModeOverCacheAndAudit(t *testing.T) {
 	var requests atomic.Int64
 	s.Intercept(func(http.ResponseWriter, *http.Request) bool { requests.Add(1); return false })
 	cache := kms.NewCache(newClient(t, s), nil)
-	defer cache.Close()
+	defer cache.Invalidate()
 	var sink trail
 	mode, err := sse.NewKMS(audit.NewClient(cache, &sink), "alias/photos", &sse.KMSOptions{BucketKey: true})
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -167,7 +168,7 @@ func testContextOrder(ctx context.Context, t *testing.T, s Subject) {
 	for range 10 {
 		k := generate(ctx, t, s, up)
 		requireOpens(ctx, t, s, k, down)
-		requireOpens(ctx, t, s, k, up.Clone())
+		requireOpens(ctx, t, s, k, maps.Clone(up))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -349,7 +350,7 @@ func (f *Fake) authorize(ctx context.Context, op kms.Operation, keyID string) (s
 }
 
 func newCall(ctx context.Context, op kms.Operation, keyID string, ec kms.Context, err error) Call {
-	return Call{op, keyID, kms.PrincipalFrom(ctx), ec.Clone(), kms.ResourceFrom(ctx), err}
+	return Call{op, keyID, kms.PrincipalFrom(ctx), maps.Clone(ec), kms.ResourceFrom(ctx), err}
 }
 
 func (f *Fake) record(ctx context.Context, op kms.Operation, keyID string, ec kms.Context, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
@@ -136,7 +137,7 @@ func must(k *kms.DataKey, err error) *kms.DataKey {
 
 func join(ec kms.Context, sep string) kms.Context {
 	var parts []string
-	for _, k := range ec.Keys() {
+	for _, k := range slices.Sorted(maps.Keys(ec)) {
 		parts = append(parts, k+sep+ec[k])
 	}
 	return kms.Context{"joined": strings.Join(parts, sep)}
@@ -233,7 +234,7 @@ var broken = map[string]struct {
 	"joins the context without framing": {contexts(func(ec kms.Context) kms.Context { return join(ec, "") }), "Another context is ErrCiphertext"},
 	"joins the context with zeros":      {contexts(func(ec kms.Context) kms.Context { return join(ec, "\x00") }), "Another context is ErrCiphertext"},
 	"drops empty pairs": {contexts(func(ec kms.Context) kms.Context {
-		out := ec.Clone()
+		out := maps.Clone(ec)
 		delete(out, "")
 		return out
 	}), "Another context is ErrCiphertext"},

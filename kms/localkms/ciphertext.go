@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -100,7 +102,7 @@ func bind(head []byte, ec kms.Context) []byte {
 	b := cryptobyte.NewBuilder(make([]byte, 0, len(ciphertextLabel)+ciphertextHead+contextSize(ec)))
 	b.AddBytes([]byte(ciphertextLabel))
 	b.AddBytes(head)
-	for _, name := range ec.Keys() {
+	for _, name := range slices.Sorted(maps.Keys(ec)) {
 		for _, s := range []string{name, ec[name]} {
 			b.AddUint32(uint32(len(s)))
 			b.AddBytes([]byte(s))

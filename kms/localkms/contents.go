@@ -225,7 +225,7 @@ func (w *writer) key(k *key, policy uint32) {
 		w.uint16(int(g.operations))
 		w.uint8(int(g.constraint))
 		w.uint16(len(g.context))
-		for _, name := range g.context.Keys() {
+		for _, name := range slices.Sorted(maps.Keys(g.context)) {
 			w.text16(name)
 			w.text16(g.context[name])
 		}

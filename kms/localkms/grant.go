@@ -169,9 +169,9 @@ func (g *grant) info(k *key) *Grant {
 	}
 	switch g.constraint {
 	case contextEquals:
-		i.ContextEquals = g.context.Clone()
+		i.ContextEquals = maps.Clone(g.context)
 	case contextSubset:
-		i.ContextSubset = g.context.Clone()
+		i.ContextSubset = maps.Clone(g.context)
 	}
 	return i
 }
@@ -221,9 +221,9 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 		case len(in.ContextEquals) > 0 && len(in.ContextSubset) > 0:
 			return invalid("grant with two constraints")
 		case len(in.ContextEquals) > 0:
-			g.constraint, g.context = contextEquals, in.ContextEquals.Clone()
+			g.constraint, g.context = contextEquals, maps.Clone(in.ContextEquals)
 		case len(in.ContextSubset) > 0:
-			g.constraint, g.context = contextSubset, in.ContextSubset.Clone()
+			g.constraint, g.context = contextSubset, maps.Clone(in.ContextSubset)
 		}
 		if err := g.prepare(); err != nil {
 			return err

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -281,7 +283,7 @@ func (k KeyShape) print(w *tabwriter.Writer) {
 	if k.Description != "" {
 		line("description", k.Description)
 	}
-	for i, name := range kms.Context(k.Tags).Keys() {
+	for i, name := range slices.Sorted(maps.Keys(k.Tags)) {
 		label := ""
 		if i == 0 {
 			label = "tags"

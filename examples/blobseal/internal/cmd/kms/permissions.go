@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -265,7 +267,7 @@ func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
 
 func pairsShown(ec kms.Context) string {
 	var pairs []string
-	for _, name := range ec.Keys() {
+	for _, name := range slices.Sorted(maps.Keys(ec)) {
 		pairs = append(pairs, message.Printable(name+"="+ec[name]))
 	}
 	return strings.Join(pairs, " ")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -90,7 +92,7 @@ func (i *inspection) String() string {
 	if len(i.Context) == 0 {
 		fmt.Fprintf(w, "  context\tnone\n")
 	}
-	for n, name := range i.Context.Keys() {
+	for n, name := range slices.Sorted(maps.Keys(i.Context)) {
 		label := ""
 		if n == 0 {
 			label = "context"
