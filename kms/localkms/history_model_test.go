@@ -107,6 +107,9 @@ func (h *history) compare(c *localkms.Client, k *modelKey) error {
 	if err != nil {
 		return err
 	}
+	if info.State == k.state && k.state == localkms.PendingDeletion && k.deadline.IsZero() {
+		k.deadline = info.Deletion // nobody was told
+	}
 	if info.State != k.state || k.state == localkms.PendingDeletion && !info.Deletion.Equal(k.deadline) {
 		return fmt.Errorf("%.8s is %v until %v, want %v until %v", k.id, info.State, info.Deletion, k.state, k.deadline)
 	}

@@ -225,9 +225,6 @@ func (h *history) change(p *historyProcess) {
 		h.apply("enable", k, p.EnableKey(ctx, k.id), k.state == localkms.PendingDeletion, func(k *modelKey) { k.state = localkms.Enabled })
 	case 4:
 		deletion, err := p.ScheduleKeyDeletion(ctx, k.id, 7)
-		if err != nil {
-			deletion = time.Now().Add(p.skew + 7*day).Truncate(time.Millisecond)
-		}
 		h.apply("schedule deletion", k, err, k.state == localkms.PendingDeletion, func(k *modelKey) {
 			k.state, k.deadline = localkms.PendingDeletion, deletion
 		})
