@@ -158,6 +158,12 @@ func outcomeShown(r *audit.Record) string {
 	if r.ErrorCode != "" {
 		text += ": " + r.ErrorCode
 	}
+	if r.Count > 0 {
+		text += fmt.Sprintf(", %d times", r.Count)
+	}
+	if r.Retracts {
+		text += ", retracts"
+	}
 	if r.Cached {
 		text += ", cached"
 	}
