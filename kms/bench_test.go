@@ -11,7 +11,7 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// BenchmarkCache is what a cached use of a key costs.
+// BenchmarkCache measures a cached use of a key.
 func BenchmarkCache(b *testing.B) {
 	for name, client := range map[string]func(*kmstest.Fake) kms.Client{
 		"blind":  func(f *kmstest.Fake) kms.Client { return f },
@@ -41,8 +41,8 @@ func BenchmarkCache(b *testing.B) {
 	}
 }
 
-// BenchmarkBucketKey counts the calls to the key service of 100,000 writes by
-// two principals: calls/1000-writes is to be at most 0.1.
+// BenchmarkBucketKey counts the calls to the key service for 100,000 writes by two
+// principals. calls/1000-writes should be at most 0.1.
 func BenchmarkBucketKey(b *testing.B) {
 	var calls, writes int
 	for b.Loop() {

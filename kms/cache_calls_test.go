@@ -18,7 +18,7 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// TestOneCall: those who ask at once share a call, or its failure.
+// TestOneCall: concurrent callers share a call or its failure.
 func TestOneCall(t *testing.T) {
 	for name, fault := range map[string]error{"success": nil, "failure": kms.ErrDenied} {
 		t.Run(name, func(t *testing.T) {
@@ -56,7 +56,7 @@ func TestOneCall(t *testing.T) {
 					return
 				}
 				require.Zero(t, cached.Load())
-				ask() // a failure is not kept
+				ask() // the cache keeps no failure
 				require.Equal(t, 2, fake.Count())
 				require.NoError(t, errors.Join(errs...))
 			})
@@ -64,7 +64,7 @@ func TestOneCall(t *testing.T) {
 	}
 }
 
-// TestLeaderGivesUp: the end of one caller's ctx is no other's.
+// TestLeaderGivesUp: the end of one caller's ctx ends no other call.
 func TestLeaderGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
@@ -93,7 +93,7 @@ func TestLeaderGivesUp(t *testing.T) {
 	})
 }
 
-// TestClientPanics: a panic is the caller's whose call it was; nobody hangs.
+// TestClientPanics: a panic reaches the caller who made the call. Nobody hangs.
 func TestClientPanics(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	cache := kms.NewCache(fake, nil)
@@ -104,7 +104,7 @@ func TestClientPanics(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestGarbage: an answer that is none is an error of its own, and not kept.
+// TestGarbage: a malformed answer is an error, and the cache does not keep it.
 func TestGarbage(t *testing.T) {
 	fake := kmstest.NewFake("key", "other")
 	cache := kms.NewCache(fake, nil)
@@ -133,7 +133,7 @@ func TestGarbage(t *testing.T) {
 	_, err = kms.NewDataKey("key", make([]byte, 31), nil)
 	require.ErrorIs(t, err, kms.ErrInvalid)
 
-	// Another key's data key goes by its own name, and opens by no other.
+	// Another key's data key has that key's id, and opens under no other.
 	fake.Recover()
 	other, err := fake.GenerateDataKey(ctx, "other", photo)
 	require.NoError(t, err)
@@ -147,7 +147,7 @@ func TestGarbage(t *testing.T) {
 	require.Empty(t, cache.Plaintexts())
 	fake.AnswerKey(func(*kms.DataKey) *kms.DataKey { return wrong })
 	k, err = cache.GenerateDataKey(ctx, "key", photo)
-	require.NoError(t, err) // a lie that only opening can tell
+	require.NoError(t, err) // only decryption can notice
 	_, err = cache.Decrypt(ctx, k.KeyID, k.Ciphertext, photo)
 	require.ErrorIs(t, err, kms.ErrCiphertext)
 }
@@ -170,8 +170,8 @@ func (s silent) Authorize(_ context.Context, _ kms.Operation, keyID string, _ km
 	return nil
 }
 
-// TestCacheOfASilentClient: a result is of the key that was asked for if the client
-// does not say which it is of.
+// TestCacheOfASilentClient: if the client does not report the key, a result counts as
+// one of the key that was asked for.
 func TestCacheOfASilentClient(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	cache := kms.NewCache(silent{fake}, nil)

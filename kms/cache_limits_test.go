@@ -14,8 +14,8 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// TestCacheUseLimitOfMany: nor do those who ask at once, or wait for one call, use
-// a result more often.
+// TestCacheUseLimitOfMany: the limit also holds for concurrent callers, and for those
+// who wait for one call.
 func TestCacheUseLimitOfMany(t *testing.T) {
 	for _, client := range []kms.Client{kmstest.NewFake("key"), kmstest.Authorizing{Fake: kmstest.NewFake("key")}} {
 		cache := kms.NewCache(client, &kms.CacheOptions{MaxUses: 3})
@@ -67,7 +67,7 @@ func TestCacheUseLimit(t *testing.T) {
 	}
 	require.Equal(t, 10, fake.Count())
 
-	// Also among those who waited for one call.
+	// The limit holds for callers who waited for one call.
 	uses, mu := make(map[string]int), sync.Mutex{}
 	fake.SetLatency(time.Millisecond)
 	var wg sync.WaitGroup
@@ -125,7 +125,7 @@ func TestCacheEntryLimit(t *testing.T) {
 	require.Len(t, cache.Plaintexts(), 3)
 }
 
-// TestCacheZeroes: whatever drops an entry zeroes the cache's copy, and no one's else.
+// TestCacheZeroes: dropping an entry overwrites the cache's copy, and no caller's.
 func TestCacheZeroes(t *testing.T) {
 	zero := make([]byte, 32)
 	for name, drop := range map[string]func(c *kms.Cache, f *kmstest.Fake){
@@ -195,7 +195,7 @@ func TestCacheInvalidate(t *testing.T) {
 	}
 	require.Equal(t, 5, calls())
 	require.Equal(t, 0, calls())
-	cache.Invalidate("key") // those by alias too
+	cache.Invalidate("key") // also results that were asked for by alias
 	require.Equal(t, 4, calls())
 	cache.Invalidate("alias")
 	require.Equal(t, 2, calls())
@@ -207,8 +207,8 @@ func TestCacheInvalidate(t *testing.T) {
 	require.Empty(t, cache.Plaintexts())
 }
 
-// TestInvalidateDuringCall: what was asked before an invalidation is not kept
-// after it, and who asks after it does not get it.
+// TestInvalidateDuringCall: the cache does not keep the result of a call that began
+// before an invalidation, and gives it to no caller who came later.
 func TestInvalidateDuringCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
@@ -244,7 +244,7 @@ func TestInvalidateDuringCall(t *testing.T) {
 		require.Zero(t, fake.Count(), "answered before")
 		ask(0)
 		synctest.Wait()
-		cache.Invalidate() // while it is called
+		cache.Invalidate() // during the call
 		wg.Wait()
 		require.Equal(t, 1, fake.Count())
 		require.Empty(t, cache.Plaintexts())
@@ -256,8 +256,8 @@ func TestInvalidateDuringCall(t *testing.T) {
 	})
 }
 
-// TestCacheZeroesWhatWasWaitedFor: those who wait for a result hold it no longer than
-// they take it, whether they do or give up.
+// TestCacheZeroesWhatWasWaitedFor: callers who waited for a result, or gave up, leave
+// no copy behind.
 func TestCacheZeroesWhatWasWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
@@ -284,8 +284,8 @@ func TestCacheZeroesWhatWasWaitedFor(t *testing.T) {
 	})
 }
 
-// TestCacheZeroesWhatIsReplaced: a result that was kept for an outage goes when
-// the client answers anew.
+// TestCacheZeroesWhatIsReplaced: a result kept for an outage is overwritten when the
+// client answers again.
 func TestCacheZeroesWhatIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
@@ -305,8 +305,8 @@ func TestCacheZeroesWhatIsReplaced(t *testing.T) {
 	})
 }
 
-// TestCacheKeepsWhatIsFresh: results past their limits go together, now and then,
-// and the others stay.
+// TestCacheKeepsWhatIsFresh: the cache drops expired results now and then, and keeps
+// the others.
 func TestCacheKeepsWhatIsFresh(t *testing.T) {
 	for name, staleReads := range map[string]time.Duration{"closed": 0, "reads": 2 * defaultMaxAge} {
 		t.Run(name, func(t *testing.T) {
@@ -332,7 +332,8 @@ func TestCacheKeepsWhatIsFresh(t *testing.T) {
 	}
 }
 
-// keeping keeps what a client returned, to see whether it is cleared.
+// keeping remembers what a client returned, so that a test can see whether it is
+// cleared.
 type keeping struct {
 	kms.Client
 	key       *kms.DataKey
@@ -351,8 +352,8 @@ func (c *keeping) Decrypt(ctx context.Context, keyID string, ciphertext []byte, 
 	return p, err
 }
 
-// TestCacheClears: what the client returned is cleared once it is copied, and what
-// is past its limits once the client was asked in vain.
+// TestCacheClears: the cache overwrites what the client returned, and expired results
+// when the client fails.
 func TestCacheClears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")

@@ -18,8 +18,8 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// TestWarmCacheRefuses: with an Authorizer, found through wrappers, a change of
-// state or permission counts at once.
+// TestWarmCacheRefuses: with an Authorizer, also behind wrappers, a change of state or
+// permission takes effect at once.
 func TestWarmCacheRefuses(t *testing.T) {
 	for name, wrap := range map[string]func(kms.Client) kms.Client{
 		"direct":       func(c kms.Client) kms.Client { return c },
@@ -75,12 +75,12 @@ type discardSink struct{}
 
 func (discardSink) Write(context.Context, audit.Record) error { return nil }
 
-// wrapper forwards no Authorize, but says what it wraps.
+// wrapper has Unwrap, and does not forward Authorize.
 type wrapper struct{ kms.Client }
 
 func (w wrapper) Unwrap() kms.Client { return w.Client }
 
-// TestMovedAlias: a write by an alias whose old key was disabled goes to the new one.
+// TestMovedAlias: when the old key is disabled, a write by alias uses the new key.
 func TestMovedAlias(t *testing.T) {
 	fake := kmstest.NewFake("old", "new")
 	fake.SetAlias("alias", "old")
@@ -94,8 +94,8 @@ func TestMovedAlias(t *testing.T) {
 	require.Equal(t, kmstest.ARN("new"), k.KeyID)
 }
 
-// TestAuthorizerDuringChange: an entry that is dropped while the Authorizer
-// thinks is not handed out.
+// TestAuthorizerDuringChange: an entry that is dropped while the Authorizer is asked
+// is not used.
 func TestAuthorizerDuringChange(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	cache := kms.NewCache(kmstest.Authorizing{Fake: fake}, nil)
@@ -114,13 +114,13 @@ func TestAuthorizerDuringChange(t *testing.T) {
 	require.NotEqual(t, first.Plaintext(), second.Plaintext())
 	require.False(t, second.IsZero())
 
-	// The end of ctx while it thinks is no refusal.
+	// The end of ctx meanwhile is not a refusal.
 	ctx, cancel := context.WithCancel(as(t, alice))
 	fake.Hook(func(ctx context.Context, _ kmstest.Call) error { cancel(); <-ctx.Done(); return ctx.Err() })
 	_, err = cache.GenerateDataKey(ctx, "key", photo)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Len(t, cache.Plaintexts(), 1)
-	// Nor is its outage, which fails closed.
+	// An outage of the Authorizer is not a refusal either, but fails.
 	fake.Hook(func(context.Context, kmstest.Call) error { return kms.ErrUnavailable })
 	_, err = cache.GenerateDataKey(as(t, alice), "key", photo)
 	require.ErrorIs(t, err, kms.ErrUnavailable)
@@ -132,7 +132,7 @@ func TestAuthorizerDuringChange(t *testing.T) {
 	require.Zero(t, fake.Count())
 }
 
-// TestOutage: what is answered while the service is down, by policy.
+// TestOutage tests StaleReads while the service is down.
 func TestOutage(t *testing.T) {
 	const maxAge = time.Hour
 	for _, staleReads := range []time.Duration{0, maxAge, -1} {
@@ -186,7 +186,7 @@ func TestOutage(t *testing.T) {
 					require.NoError(t, read(k), "at the age that the policy allows")
 					_, err = cache.Decrypt(as(t, bob), "key", k.Ciphertext, photo)
 					require.ErrorIs(t, err, kms.ErrUnavailable, "another principal")
-					// Flapping: each success is good for as long again.
+					// Each success counts for the full time again.
 					fake.Recover()
 					require.NoError(t, read(k))
 					require.False(t, r.Cached)
@@ -212,10 +212,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestOutageAfterRefusal: what the client refused is not served later, and only
-// unavailability is an outage.
-// TestOutageShorterThanMaxAge: the policy's age bounds what is served without
-// permission also when that is young enough to be served with it.
+// TestOutageShorterThanMaxAge: StaleReads bounds what is used without permission, also
+// if the result is younger than MaxAge.
 func TestOutageShorterThanMaxAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
@@ -236,6 +234,8 @@ func TestOutageShorterThanMaxAge(t *testing.T) {
 	})
 }
 
+// TestOutageAfterRefusal: a result that the client refused is not used later, and only
+// ErrUnavailable is an outage.
 func TestOutageAfterRefusal(t *testing.T) {
 	for _, kind := range []error{
 		kms.ErrDenied, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrNotFound, kms.ErrCiphertext, kms.ErrInvalid, errors.New("other"),
@@ -269,8 +269,8 @@ func TestOutageAfterRefusal(t *testing.T) {
 	}
 }
 
-// TestSlowService: the end of ctx ends a call at once, the first caller's and
-// that of those who wait.
+// TestSlowService: a call ends as soon as its ctx does, for the caller who makes it and
+// for those who wait.
 func TestSlowService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
@@ -293,7 +293,7 @@ func TestSlowService(t *testing.T) {
 	})
 }
 
-// TestFlapping: every second call fails; nobody gets a key that does not open.
+// TestFlapping: when every second call fails, every data key still opens.
 func TestFlapping(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	var n atomic.Int64
@@ -317,8 +317,8 @@ func TestFlapping(t *testing.T) {
 	require.Greater(t, succeeded, 200)
 }
 
-// TestClocks: an entry does not outlive its limit when a clock is moved, or when
-// the machine slept.
+// TestClocks: an entry does not outlive its limit when a clock is set or the machine
+// sleeps.
 func TestClocks(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	cache := kms.NewCache(fake, nil)
@@ -336,7 +336,7 @@ func TestClocks(t *testing.T) {
 	// The wall clock forward, as after sleep: Round strips the monotonic reading.
 	now = start.Round(0).Add(defaultMaxAge)
 	require.Equal(t, 1, calls())
-	// All clocks backward: no age that means anything.
+	// When all clocks go back, ages mean nothing.
 	now = start.Round(0).Add(-time.Hour)
 	require.Equal(t, 1, calls())
 	require.Equal(t, 0, calls())

@@ -30,7 +30,7 @@ var (
 
 func as(t testing.TB, p kms.Principal) context.Context { return kms.WithPrincipal(t.Context(), p) }
 
-// fakeSubject is a fake, behind wrap, as a subject of the suite.
+// fakeSubject returns a fake behind wrap, for the suite.
 func fakeSubject(f *kmstest.Fake, wrap func(kms.Client) kms.Client, authorizing bool) kmstest.Subject {
 	f.AddKey("key-1")
 	f.AddKey("key-2")
@@ -51,14 +51,14 @@ func fakeSubject(f *kmstest.Fake, wrap func(kms.Client) kms.Client, authorizing 
 	return s
 }
 
-// TestCacheIsAClient: the whole contract holds through a cache that asks, and
-// all of it that a cache can hold through one that cannot.
+// TestCacheIsAClient: a cache that asks an Authorizer keeps the whole contract. One that
+// cannot ask keeps the rest.
 func TestCacheIsAClient(t *testing.T) {
 	t.Run("asking", func(t *testing.T) {
 		kmstest.Run(t, func(t *testing.T) kmstest.Subject {
 			s := fakeSubject(kmstest.NewFake(), func(c kms.Client) kms.Client { return kms.NewCache(c, nil) }, true)
 			s.ReusesDataKeys = true
-			s.Break = nil // a cache goes on for a while
+			s.Break = nil // a cache keeps answering for a while
 			return s
 		})
 	})
@@ -66,7 +66,7 @@ func TestCacheIsAClient(t *testing.T) {
 		kmstest.Run(t, func(t *testing.T) kmstest.Subject {
 			s := fakeSubject(kmstest.NewFake(), func(c kms.Client) kms.Client { return kms.NewCache(c, nil) }, false)
 			s.ReusesDataKeys = true
-			s.Break, s.Disable, s.ScheduleDeletion, s.Deny = nil, nil, nil, nil // it learns of them late
+			s.Break, s.Disable, s.ScheduleDeletion, s.Deny = nil, nil, nil, nil // the cache notices late
 			return s
 		})
 	})
@@ -79,7 +79,7 @@ func TestCacheIsAClient(t *testing.T) {
 	})
 }
 
-// TestBucketKey: 100,000 writes of two principals are two calls per time limit.
+// TestBucketKey: 100,000 writes by two principals make two calls per MaxAge.
 func TestBucketKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
@@ -110,7 +110,7 @@ func TestBucketKey(t *testing.T) {
 	})
 }
 
-// TestCacheSeparates: each question is its own, however alike.
+// TestCacheSeparates: different questions never share a result.
 func TestCacheSeparates(t *testing.T) {
 	fake := kmstest.NewFake("key", "key2", "k", "")
 	fake.SetAlias("alias", "key")
@@ -150,7 +150,7 @@ func TestCacheSeparates(t *testing.T) {
 	require.Len(t, seen, 15)
 	require.Equal(t, 15, fake.Count())
 
-	// Order does not count, and nil is empty.
+	// Order does not matter, and nil equals empty.
 	fake.Forget()
 	for range 20 {
 		ec := kms.Context{}
@@ -165,8 +165,8 @@ func TestCacheSeparates(t *testing.T) {
 	require.Equal(t, 1, fake.Count())
 }
 
-// TestCacheDecrypt: a read is cached as a write is, and permission to write is
-// none to read.
+// TestCacheDecrypt: reads are cached as writes are, and permission to write does not
+// permit reading.
 func TestCacheDecrypt(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	fake.Deny(alice, kms.OpDecrypt)
@@ -217,7 +217,7 @@ func TestCacheReports(t *testing.T) {
 	}
 }
 
-// TestCacheOff: a field below zero means that nothing is cached, each by itself.
+// TestCacheOff: any one limit below zero turns the cache off.
 func TestCacheOff(t *testing.T) {
 	for _, opts := range []kms.CacheOptions{{MaxAge: -1}, {MaxUses: -1}, {MaxEntries: -1}} {
 		fake := kmstest.NewFake("key")
@@ -236,8 +236,7 @@ func TestCacheOff(t *testing.T) {
 	}
 }
 
-// TestCachePrintsNoKey: fmt follows a pointer further than it says, for a verb that
-// is none of pointers.
+// TestCachePrintsNoKey: no verb of fmt prints a key, although some follow pointers.
 func TestCachePrintsNoKey(t *testing.T) {
 	cache := kms.NewCache(kmstest.NewFake("key"), nil)
 	k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
@@ -286,7 +285,7 @@ func TestCacheStats(t *testing.T) {
 	})
 }
 
-// TestNilClient: a nil Client is an error of the first call, not a panic.
+// TestNilClient: with a nil Client, the first call fails and does not panic.
 func TestNilClient(t *testing.T) {
 	var typed *kms.Cache
 	for _, client := range []kms.Client{nil, typed} {

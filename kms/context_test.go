@@ -28,7 +28,7 @@ func TestAssociatedData(t *testing.T) {
 	}
 }
 
-// decode is the inverse of the encoding; false for what no context is encoded as.
+// decode inverts the encoding. It returns false for what encodes no context.
 func decode(b []byte) (kms.Context, bool) {
 	b, ok := bytes.CutPrefix(b, []byte("blobseal kms context v1\x00"))
 	number := func() uint32 {
@@ -62,7 +62,7 @@ func decode(b []byte) (kms.Context, bool) {
 	return ec, ok && len(b) == 0
 }
 
-// FuzzAssociatedData: two contexts never have one encoding, and one never has two.
+// FuzzAssociatedData: each context has one encoding, and no other context has it.
 func FuzzAssociatedData(f *testing.F) {
 	f.Add("a", "1", "b", "2", []byte("blobseal kms context v1\x00\x00\x00\x00\x00"))
 	f.Add("", "", "\x00", "é", []byte("blobseal kms context v1\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00"))

@@ -57,7 +57,7 @@ func TestWhatCtxCarries(t *testing.T) {
 	require.Same(t, &r, kms.ReportFrom(ctx))
 }
 
-// TestKeyError: an error carries the operation and the key, and names each once.
+// TestKeyError: an error carries the operation and the key, and its text names each once.
 func TestKeyError(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	ctx := as(t, alice)
@@ -85,7 +85,7 @@ func TestKeyError(t *testing.T) {
 	}
 }
 
-// bare is a client whose errors are no KeyErrors.
+// bare is a client whose errors are not KeyErrors.
 type bare struct{}
 
 func (bare) GenerateDataKey(context.Context, string, kms.Context) (*kms.DataKey, error) {

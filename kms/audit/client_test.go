@@ -20,7 +20,7 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// memorySink keeps records; err is what Write says.
+// memorySink keeps records. If err is set, Write fails with it.
 type memorySink struct {
 	mu      sync.Mutex
 	records []audit.Record
@@ -40,7 +40,7 @@ func (s *memorySink) Write(ctx context.Context, r audit.Record) error {
 	return nil
 }
 
-// take returns the records so far, without what differs from run to run.
+// take returns the records so far, without ids and times, which change with each run.
 func (s *memorySink) take() []audit.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +89,7 @@ func TestClientIsAClient(t *testing.T) {
 	}
 }
 
-// TestRecords: one record for each use, with what is known of it.
+// TestRecords: each use leaves one record, with all that is known about it.
 func TestRecords(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	fake.SetAlias("alias", "key")
@@ -108,7 +108,7 @@ func TestRecords(t *testing.T) {
 
 	_, err = client.GenerateDataKey(as(t, alice), "alias", photo)
 	require.NoError(t, err)
-	want.RequestID, want.Cached, want.Resource = "", true, "photos" // of the context's pair
+	want.RequestID, want.Cached, want.Resource = "", true, "photos" // from the context's pair
 	require.Equal(t, []audit.Record{want}, sink.take())
 
 	for range 2 {
@@ -128,7 +128,7 @@ func TestRecords(t *testing.T) {
 	stale.Stale = true
 	require.Equal(t, []audit.Record{want, cached, stale}, sink.take())
 
-	// Failures, each under the name of its kind.
+	// Failures carry the name of their kind.
 	for _, kind := range []struct {
 		err  error
 		code string
@@ -156,22 +156,22 @@ func TestRecords(t *testing.T) {
 	}
 	require.Empty(t, audit.ErrorCode(nil))
 
-	// A use whose caller went away is recorded all the same.
+	// A use is recorded even if its caller gave up.
 	ended, cancel := context.WithCancel(as(t, bob))
 	cancel()
 	_, err = client.GenerateDataKey(ended, "key", nil)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, "Canceled", sink.take()[0].ErrorCode)
 
-	// A long message is cut, within no character.
+	// A long message is cut between characters.
 	fake.Fail(errors.New(strings.Repeat("é", 5000)), 1)
 	_, err = client.GenerateDataKey(as(t, bob), "key", nil)
 	require.Error(t, err)
 	require.Less(t, len(sink.take()[0].ErrorMessage), 1100)
 }
 
-// TestRecordsOfOtherBytes: names that are not UTF-8, which JSON would make one, stay
-// apart in a trail.
+// TestRecordsOfOtherBytes: names that are not UTF-8 stay different in a trail,
+// although JSON would make them equal.
 func TestRecordsOfOtherBytes(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
@@ -212,8 +212,8 @@ func TestRecordsAreUnique(t *testing.T) {
 	}
 }
 
-// TestRefusedHit: in front of a cache that asks, refusals from the cache are
-// recorded; behind it too, where other hits are not.
+// TestRefusedHit: an audit client records refusals by a cache that asks, in front of
+// the cache and behind it. Behind the cache, it does not see other hits.
 func TestRefusedHit(t *testing.T) {
 	for _, outside := range []bool{true, false} {
 		fake := kmstest.NewFake("key")
@@ -240,7 +240,8 @@ func TestRefusedHit(t *testing.T) {
 	}
 }
 
-// keeping keeps what a client returned, to see whether it is cleared.
+// keeping remembers what a client returned, so that a test can see whether it is
+// cleared.
 type keeping struct {
 	kms.Client
 	key       *kms.DataKey
@@ -259,7 +260,7 @@ func (c *keeping) Decrypt(ctx context.Context, keyID string, ciphertext []byte, 
 	return p, err
 }
 
-// TestUnrecordedUseFails: by default nothing comes out without its record.
+// TestUnrecordedUseFails: no result is returned without its record.
 func TestUnrecordedUseFails(t *testing.T) {
 	full := errors.New("no space left on device")
 	fake := kmstest.NewFake("key")
@@ -313,7 +314,7 @@ func TestSlogSink(t *testing.T) {
 		require.NotContains(t, log.String(), secret)
 	}
 
-	// A logger that drops records, or fails, is an error.
+	// It is an error if the logger drops records or fails.
 	log.Reset()
 	quiet := audit.NewClient(fake, audit.NewSlogSink(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))))
 	_, err = quiet.GenerateDataKey(as(t, alice), "key", photo)
@@ -330,8 +331,7 @@ type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, errWriter }
 
-// TestNilArguments: a nil client or sink is an error of the first call, not a
-// panic.
+// TestNilArguments: with a nil client or sink, the first call fails and does not panic.
 func TestNilArguments(t *testing.T) {
 	var cache *kms.Cache
 	var file *audit.FileSink

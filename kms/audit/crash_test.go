@@ -24,8 +24,8 @@ import (
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
-// TestTornTail: a file that ends within a line goes on with a note
-// that holds what was torn.
+// TestTornTail: after a crash within a line, the file continues with a note that
+// holds what was torn.
 func TestTornTail(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
@@ -59,8 +59,8 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-// TestKilledWhileSettingAside: each state that a crash can leave between two
-// files is one that opens.
+// TestKilledWhileSettingAside: a sink opens each state that a crash can leave between
+// two files.
 func TestKilledWhileSettingAside(t *testing.T) {
 	for name, leave := range map[string]func(t *testing.T, path string){
 		"next file not in place": func(t *testing.T, path string) {
@@ -112,7 +112,7 @@ func TestLinks(t *testing.T) {
 	require.FileExists(t, path+".000001")
 }
 
-// TestBrokenTrailIsNotOpened: a sink does not write after what it cannot verify.
+// TestBrokenTrailIsNotOpened: a sink does not continue a file that it cannot verify.
 func TestBrokenTrailIsNotOpened(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
@@ -124,13 +124,13 @@ func TestBrokenTrailIsNotOpened(t *testing.T) {
 	_, err := audit.OpenFileSink(path, nil)
 	require.ErrorAs(t, err, new(*audit.ChainError))
 	require.Equal(t, edited, readFile(t, path))
-	// A line longer than lines are is no torn one, if it has an end.
+	// A line that is too long, but has a newline, is not torn.
 	long := slices.Concat(whole, bytes.Repeat([]byte("x"), 2<<20), []byte("\nx"))
 	require.NoError(t, os.WriteFile(path, long, 0o600))
 	_, err = audit.OpenFileSink(path, nil)
 	require.ErrorAs(t, err, new(*audit.ChainError))
 	require.True(t, bytes.Equal(long, readFile(t, path)))
-	// Nor does a trail begin with its second entry, unless the first file is gone.
+	// A trail does not begin with its second entry, unless the first file is gone.
 	_, headless, _ := bytes.Cut(whole, []byte("\n"))
 	require.NoError(t, os.WriteFile(path, headless, 0o600))
 	_, err = audit.OpenFileSink(path, nil)
@@ -140,7 +140,7 @@ func TestBrokenTrailIsNotOpened(t *testing.T) {
 	require.EqualValues(t, 1, broken.Seq)
 	require.ErrorContains(t, err, "to another directory, to start a new trail")
 	require.Equal(t, headless, readFile(t, path))
-	// Nor does a trail begin before its first entry.
+	// A trail does not begin before its first entry.
 	line, _, _ := bytes.Cut(whole, []byte("\n"))
 	zeroth := rehash(bytes.Replace(line, []byte(`{"seq":1,`), []byte(`{"seq":0,`), 1))
 	require.NoError(t, os.WriteFile(path, zeroth, 0o600))
@@ -161,9 +161,9 @@ func TestBrokenTrailIsNotOpened(t *testing.T) {
 	require.Equal(t, []string{"a", "b", "c", "d"}, names(t, path))
 }
 
-// TestKill: a process that is killed while it writes loses no record that it had
-// been told was written, and the trail says so if a line was torn. Every other
-// process is killed at a random moment; the others stop within a line to be killed.
+// TestKill: no acknowledged record is lost when a process is killed while it writes,
+// and a note says if a line was torn. Every second process is killed at a random
+// moment; the others stop within a line to be killed.
 func TestKill(t *testing.T) {
 	if path := os.Getenv("KMS_TEST_KILL"); path != "" {
 		killed(path)
@@ -183,7 +183,7 @@ func TestKill(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
 		kill := func() { _ = cmd.Process.Kill() }
-		left := 1 + rand.IntN(60) // records, and a little later it is killed
+		left := 1 + rand.IntN(60) // records until shortly before it is killed
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			name, wrote := strings.CutPrefix(lines.Text(), "wrote ")
 			if wrote {
@@ -217,7 +217,7 @@ func TestKill(t *testing.T) {
 }
 
 // piecemeal writes a little at a time, as a disk may, and stops within the write
-// that leaves none over.
+// number left.
 type piecemeal struct {
 	audit.SinkFile
 	left *int
@@ -248,7 +248,7 @@ func killed(path string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	left := 0 // writes until one stops half-way; they are of up to 4 records
+	left := 0 // writes of up to 4 records until one stops half-way
 	if round, _ := strconv.Atoi(os.Getenv("KMS_TEST_ROUND")); round%2 == 1 {
 		left = 1 + rand.IntN(20)
 	}
@@ -271,7 +271,7 @@ func killed(path string) {
 	select {}
 }
 
-// TestLockedByAnotherProcess: the lock ends with its process.
+// TestLockedByAnotherProcess: the lock ends when its process does.
 func TestLockedByAnotherProcess(t *testing.T) {
 	path := auditPath(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
@@ -291,7 +291,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	mustVerify(t, path)
 }
 
-// FuzzOpenFileSink: a sink opens what it can verify, and otherwise says why not
+// FuzzOpenFileSink: a sink opens what it can verify. Otherwise it returns an error
 // and changes nothing.
 func FuzzOpenFileSink(f *testing.F) {
 	path := auditPath(f)

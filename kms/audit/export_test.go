@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// SinkFile is what a FileSink needs of a file.
+// SinkFile is a file as a FileSink uses it.
 type SinkFile = sinkFile
 
 // WrapFile makes the sink write through wrap, to this file and those that follow.
@@ -46,7 +46,7 @@ func VerifyFiles(opts *VerifyOptions, files ...[]byte) (VerifyResult, error) {
 // MaxLine bounds a line for its readers.
 const MaxLine = maxLine
 
-// Abandon releases what the sink holds, as the end of its process does.
+// Abandon releases what the sink holds, as happens when its process dies.
 func (s *FileSink) Abandon() error {
 	s.mu.Lock()
 	s.closed = true

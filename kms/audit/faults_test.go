@@ -20,11 +20,11 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// faultyFile fails as it is told.
+// faultyFile fails on demand.
 type faultyFile struct {
 	audit.SinkFile
 	mu       sync.Mutex
-	room     int // bytes that still fit; negative: all
+	room     int // bytes that still fit, no limit if negative
 	sync     error
 	truncate error
 	syncs    int
@@ -71,8 +71,8 @@ func faulty(s *audit.FileSink) *faultyFile {
 	return f
 }
 
-// TestDiskFull: a write that does not fit, however much of it does, leaves
-// nothing and fails the operation; the sink goes on when there is room.
+// TestDiskFull: a write that does not fit leaves nothing behind and fails the
+// operation. Later writes succeed when there is room.
 func TestDiskFull(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
@@ -89,7 +89,7 @@ func TestDiskFull(t *testing.T) {
 			require.Nil(t, k)
 		}
 		require.Equal(t, before, readFile(t, path))
-		// Not even cutting it works, until later.
+		// Truncating fails, too, until later.
 		f.truncate = syscall.EIO
 		require.ErrorIs(t, s.Write(t.Context(), record("lost")), syscall.ENOSPC)
 		if room > 0 {
@@ -121,7 +121,8 @@ func TestSetAsideFails(t *testing.T) {
 	require.Equal(t, []string{"a", "b", "c"}, names(t, path))
 }
 
-// TestFlushFails: after it the sink is over, and opens again.
+// TestFlushFails: after a failed flush, every write fails until the sink is opened
+// again.
 func TestFlushFails(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
@@ -283,7 +284,7 @@ func TestLogrotate(t *testing.T) {
 // mortalFile writes through to a file until its process is killed.
 type mortalFile struct {
 	audit.SinkFile
-	left int   // bytes until the process is killed, or room on the disk; negative: no limit
+	left int   // bytes until the process is killed or the disk is full; no limit if negative
 	full error // what happens then
 	sync error // of the next flush
 	dead bool

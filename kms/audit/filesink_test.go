@@ -21,7 +21,7 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// replaceInFile edits a file, as someone with an editor would.
+// replaceInFile edits a file as a person with an editor does.
 func replaceInFile(name, old, with string) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
@@ -40,7 +40,7 @@ func openSink(t testing.TB, path string, opts *audit.FileSinkOptions) *audit.Fil
 
 func auditPath(t testing.TB) string { return filepath.Join(t.TempDir(), "audit.jsonl") }
 
-// record returns a record that says name.
+// record returns a record of a principal called name.
 func record(name string) audit.Record {
 	ctx := kms.WithPrincipal(context.Background(), kms.Principal{ID: name})
 	return audit.NewRecord(ctx, kms.OpDecrypt, "key", kms.Context{"blobseal:object": "photos/" + name}, nil)
@@ -53,7 +53,7 @@ func write(t testing.TB, s *audit.FileSink, names ...string) {
 	}
 }
 
-// names returns who asked, of each record in the trail at path.
+// names returns the principal of each record in the trail at path.
 func names(t testing.TB, path string) []string {
 	t.Helper()
 	var out []string
@@ -110,7 +110,7 @@ func TestFileSink(t *testing.T) {
 	v := mustVerify(t, path)
 	require.Equal(t, audit.VerifyResult{Last: last, Records: 2}, v)
 
-	// Each line is JSON to others, and its hash is what the documentation says.
+	// Each line is JSON, and its hash is the documented one.
 	prev := strings.Repeat("0", 64)
 	for i, line := range strings.Split(strings.TrimSpace(string(readFile(t, path))), "\n") {
 		var l struct {
@@ -226,8 +226,8 @@ func TestTimeout(t *testing.T) {
 	require.Equal(t, []string{"slow"}, names(t, path))
 }
 
-// TestSetAside: files end at their size, and the trail goes on through them and
-// through restarts.
+// TestSetAside: files end at their size, and the trail continues through files and
+// restarts.
 func TestSetAside(t *testing.T) {
 	path := auditPath(t)
 	var want []string
@@ -251,7 +251,7 @@ func TestSetAside(t *testing.T) {
 	v := mustVerify(t, path)
 	require.Equal(t, 40, v.Records)
 
-	// A trail whose first files were archived goes on from its anchor.
+	// A trail whose first files were archived continues from its anchor.
 	half, err := audit.VerifyFiles(nil, readFile(t, files[0]), readFile(t, files[1]))
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(files[0]))
@@ -269,7 +269,7 @@ func TestSetAside(t *testing.T) {
 	_, err = audit.Verify(path, &audit.VerifyOptions{First: &wrong})
 	require.ErrorAs(t, err, &broken)
 
-	// And so does the sink, with no aside file left at all.
+	// The sink continues, too, without any older file.
 	for _, name := range files[2:] {
 		require.NoError(t, os.Remove(name))
 	}
@@ -305,7 +305,7 @@ func TestAnchors(t *testing.T) {
 	require.Equal(t, last, all.Last)
 }
 
-// TestWritersShareFlushes: many writers, few flushes, and every record there.
+// TestWritersShareFlushes: many writers need few flushes and lose no record.
 func TestWritersShareFlushes(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, &audit.FileSinkOptions{MaxSize: 20 << 10})
@@ -327,7 +327,7 @@ func TestWritersShareFlushes(t *testing.T) {
 	require.NoError(t, s.Close())
 	got := names(t, path)
 	require.Len(t, got, writers*each)
-	next := make(map[string]int) // each writer's records are in its order
+	next := make(map[string]int) // each writer's records keep their order
 	for _, name := range got {
 		w, i, _ := strings.Cut(name, "-")
 		require.Equal(t, fmt.Sprint(next[w]), i)
@@ -335,7 +335,7 @@ func TestWritersShareFlushes(t *testing.T) {
 	}
 }
 
-// TestClockBackwards: times are what the clock said; the order is the trail's.
+// TestClockBackwards: a clock that goes back changes times, not the order.
 func TestClockBackwards(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)

@@ -13,12 +13,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
-// TestEveryEdit: any one line edited, removed, repeated, moved or cut is found,
-// and named by file, line and number.
+// TestEveryEdit: Verify finds every line that was edited, removed, repeated, moved or
+// cut, and names its file, line and number.
 func TestEveryEdit(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, &audit.FileSinkOptions{MaxSize: 1600})
@@ -46,7 +47,7 @@ func TestEveryEdit(t *testing.T) {
 	_, err = audit.Verify(path, opts)
 	require.NoError(t, err)
 	edits := 0
-	// found edits a file, and expects the error to be one of these.
+	// found edits a file, and expects one of these errors.
 	found := func(what, name string, lines [][]byte, want ...audit.ChainError) {
 		t.Helper()
 		edits++
@@ -75,19 +76,19 @@ func TestEveryEdit(t *testing.T) {
 			}
 			seq := seqs[name][i]
 			isLast := seq == last.Seq
-			// Each byte of it changed.
+			// Change each byte.
 			for j := range line {
 				changed := slices.Clone(line)
 				changed[j] ^= 0x01
 				edited := slices.Clone(lines)
 				edited[i] = changed
 				want := []audit.ChainError{at(audit.ChainEdited, i+1, seq)}
-				if j == len(line)-1 { // the newline: two lines are one, or the file ends within
+				if j == len(line)-1 { // without its newline, two lines are one, or the file ends within the line
 					want = append(want, at(audit.ChainTruncated, i+1, seq))
 				}
 				found("a byte", name, edited, want...)
 			}
-			// It removed.
+			// Remove the line.
 			removed := slices.Delete(slices.Clone(lines), i, i+1)
 			switch {
 			case isLast:
@@ -97,37 +98,37 @@ func TestEveryEdit(t *testing.T) {
 			default:
 				found("removal", name, removed, at(audit.ChainMissing, i+1, seq))
 			}
-			// It twice.
+			// Repeat it.
 			twice := slices.Insert(slices.Clone(lines), i, line)
 			if isLast {
 				found("repeat", name, twice, at(audit.ChainReordered, i+2, seq+1))
 			} else {
 				found("repeat", name, twice, at(audit.ChainReordered, i+2, seq+1))
 			}
-			// It moved.
+			// Move it.
 			if i > 0 {
 				swapped := slices.Clone(lines)
 				swapped[i-1], swapped[i] = swapped[i], swapped[i-1]
 				found("swap", name, swapped, at(audit.ChainReordered, i, seq-1))
 			}
-			// It cut, at each length, with what follows and without it.
+			// Cut it at each length.
 			for n := 1; n < len(line); n++ {
 				cut := append(slices.Clone(lines[:i]), line[:n])
 				found("cut", name, cut, at(audit.ChainTruncated, i+1, seq))
 			}
-			// All from it on removed.
+			// Remove it and all that follows.
 			switch {
 			case f == len(files)-1:
 				found("end", name, lines[:i], at(audit.ChainTruncated, i+1, seq))
 			case true:
 				found("end", name, lines[:i], audit.ChainError{Kind: audit.ChainMissing, File: files[f+1], Line: 1, Seq: seq})
 			}
-			// Rubbish before it.
+			// Insert rubbish before it.
 			found("insertion", name, slices.Insert(slices.Clone(lines), i, []byte("{}\n")), at(audit.ChainEdited, i+1, seq))
 			found("empty line", name, slices.Insert(slices.Clone(lines), i, []byte("\n")), at(audit.ChainEdited, i+1, seq))
 		}
 	}
-	// Whole files.
+	// Remove whole files.
 	for f, name := range files {
 		require.NoError(t, os.Rename(name, name+"-away"))
 		_, err := audit.Verify(path, opts)
@@ -158,15 +159,15 @@ func TestEveryEdit(t *testing.T) {
 	t.Logf("%d edits, each found", edits)
 }
 
-// rehash makes the hash of a line anew, after an edit.
+// rehash recomputes the hash of a line after an edit.
 func rehash(line []byte) []byte {
 	cut := bytes.LastIndex(line, []byte(`,"hash"`))
 	sum := sha256.Sum256(append([]byte("blobseal audit v1\x00"), line[:cut]...))
 	return fmt.Appendf(slices.Clone(line[:cut]), ",\"hash\":\"%x\"}\n", sum)
 }
 
-// TestRehashedEdit: an edit whose own hash was made anew shows in the next entry;
-// one with all the hashes after it shows against an anchor alone.
+// TestRehashedEdit: if the hash of an edited line is recomputed, the next entry shows
+// it. If all later hashes are recomputed, only an anchor does.
 func TestRehashedEdit(t *testing.T) {
 	path := auditPath(t)
 	s := openSink(t, path, nil)
@@ -199,8 +200,8 @@ func TestRehashedEdit(t *testing.T) {
 	require.EqualValues(t, 4, got.Seq)
 }
 
-// FuzzVerify: whatever the files hold, reading them ends, without a panic, and
-// what is accepted is what the sink would have written.
+// FuzzVerify: reading any files ends without a panic, and accepted lines are lines
+// that a sink writes.
 func FuzzVerify(f *testing.F) {
 	path := auditPath(f)
 	s := openSink(f, path, &audit.FileSinkOptions{MaxSize: 900})
@@ -214,12 +215,19 @@ func FuzzVerify(f *testing.F) {
 	require.NoError(f, err)
 	f.Add(first, second)
 	f.Add(second, first)
+	f.Add(readFile(f, "testdata/v1.jsonl.000001"), readFile(f, "testdata/v1.jsonl.000002"))
+	verifier, err := note.NewVerifier(historyVerifier)
+	require.NoError(f, err)
 	f.Add([]byte("{\"seq\":1,\"prev\":\""), []byte("\n\n"))
 	f.Add([]byte{}, make([]byte, 100))
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		v, err := audit.VerifyFiles(nil, first, second)
 		if _, broken := errors.AsType[*audit.ChainError](err); err != nil && !broken {
 			t.Fatal(err)
+		}
+		_, signed := audit.VerifyFiles(&audit.VerifyOptions{Verifier: verifier}, first, second)
+		if _, broken := errors.AsType[*audit.ChainError](signed); signed != nil && !broken || signed == nil && err != nil {
+			t.Fatal(signed, err)
 		}
 		if err == nil && v.Last.Seq > 0 && len(first)+len(second) == 0 {
 			t.Fatal("entries from nothing")
@@ -229,7 +237,7 @@ func FuzzVerify(f *testing.F) {
 			if _, again, err := audit.ParseLine(line); err == nil && !bytes.Equal(line, again) {
 				t.Fatalf("%q is written as %q", line, again)
 			}
-			// With its hash made anew, for the parser behind it.
+			// Recompute the hash, to reach the parser behind it.
 			if bytes.Contains(line, []byte(`,"hash"`)) {
 				line = bytes.TrimSuffix(rehash(line), []byte("\n"))
 				if _, again, err := audit.ParseLine(line); err == nil && !bytes.Equal(line, again) {

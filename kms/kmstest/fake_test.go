@@ -110,7 +110,7 @@ func TestFaultsDuringCalls(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for range 200 {
-				_ = generate(t.Context(), f) // fails now and then
+				_ = generate(t.Context(), f) // fails sometimes
 			}
 		})
 	}

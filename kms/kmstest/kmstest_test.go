@@ -20,7 +20,7 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// subject is a Fake with everything that the suite can use, behind wrap.
+// subject returns a Fake behind wrap, with everything that the suite can use.
 func subject(wrap func(*kmstest.Fake) kms.Client) kmstest.Subject {
 	f := kmstest.NewFake("key-1", "key-2")
 	f.SetAlias("alias/one", "key-1")
@@ -52,7 +52,7 @@ func TestAuthorizing(t *testing.T) {
 	})
 }
 
-// client is a Fake of which some parts are replaced.
+// client is a Fake with some parts replaced.
 type client struct {
 	*kmstest.Fake
 	generate func(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error)
@@ -111,7 +111,7 @@ func failing(change func(error) error) func(*kmstest.Fake) kms.Client {
 	}
 }
 
-// instead returns a client whose errors of one kind are of another.
+// instead returns a client that replaces one kind of error by another.
 func instead(kind, other error) func(*kmstest.Fake) kms.Client {
 	return failing(func(err error) error {
 		if errors.Is(err, kind) {
@@ -148,13 +148,13 @@ type allowing struct{ *kmstest.Fake }
 
 func (allowing) Authorize(context.Context, kms.Operation, string, kms.Context) error { return nil }
 
-// sameKeys is a KeyComparer that takes every name for every key.
+// sameKeys is a KeyComparer for which every name means every key.
 type sameKeys struct{ *kmstest.Fake }
 
 func (sameKeys) SameKey(string, string) (same, known bool) { return true, true }
 
-// broken are clients that break the contract, each with a subtest that must tell.
-// Others may, since one breach entails another.
+// broken are clients that break the contract, each with the subtest that must fail.
+// Other subtests may fail, too.
 var broken = map[string]struct {
 	client func(f *kmstest.Fake) kms.Client
 	fails  string // empty: nothing is wrong
@@ -357,13 +357,13 @@ func detached(f *kmstest.Fake) kms.Client {
 		start := time.Now()
 		k, err := f.GenerateDataKey(ctx, keyID, ec)
 		if err != nil && time.Since(start) > 10*time.Millisecond {
-			time.Sleep(1500 * time.Millisecond) // the call would go on
+			time.Sleep(1500 * time.Millisecond) // the call would continue
 		}
 		return k, err
 	}}
 }
 
-// keepsKeys answers Decrypt from a cache that asks nobody.
+// keepsKeys answers Decrypt from a cache without asking.
 func keepsKeys(f *kmstest.Fake) kms.Client {
 	var mu sync.Mutex
 	kept := make(map[string][]byte)
@@ -382,7 +382,7 @@ func keepsKeys(f *kmstest.Fake) kms.Client {
 	}}
 }
 
-// sharesPlaintext returns the slice that it keeps.
+// sharesPlaintext returns a slice that it keeps.
 func sharesPlaintext(f *kmstest.Fake) kms.Client {
 	var mu sync.Mutex
 	kept := make(map[string][]byte)
@@ -419,7 +419,7 @@ func clearsCiphertext(f *kmstest.Fake) kms.Client {
 	}}
 }
 
-// confused answers with what the call before it asked for, if that is under way.
+// confused returns the answer of a concurrent call.
 func confused(f *kmstest.Fake) kms.Client {
 	var mu sync.Mutex
 	busy := 0
@@ -440,8 +440,8 @@ func confused(f *kmstest.Fake) kms.Client {
 	}}
 }
 
-// TestBroken runs the suite against each broken client, in a process of its own
-// since the suite fails there.
+// TestBroken runs the suite against each broken client, in a process of its own because
+// the suite fails there.
 func TestBroken(t *testing.T) {
 	if os.Getenv("KMSTEST_BROKEN") != "" {
 		for name, b := range broken {
@@ -469,10 +469,10 @@ func TestBroken(t *testing.T) {
 		require.Contains(t, string(out), prefix+sentence(b.fails)+" ", "%q was not caught", name)
 		told[sentence(b.fails)] = true
 	}
-	// Every sentence tells of something: each has a client that it alone was named for.
+	// Every sentence catches something: each is named for one of the clients.
 	for _, m := range regexp.MustCompile(`--- PASS: TestBroken/nothing_wrong/(\S+)`).FindAllStringSubmatch(string(out), -1) {
 		if m[1] == "A_data_key_does_not_print" {
-			continue // DataKey's own doing, tested in package kms
+			continue // tested in package kms
 		}
 		require.True(t, told[m[1]], "no broken client is named for %q", m[1])
 	}
