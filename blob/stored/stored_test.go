@@ -3,7 +3,9 @@ package stored
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -77,4 +79,24 @@ func TestHint(t *testing.T) {
 	_, present := ParseHint(map[string]string{"owner": "me"})
 	require.False(t, present)
 	require.Nil(t, CallerMetadata(map[string]string{hintMode: "SSE-S3"}))
+}
+
+// TestLocksOf: one bucket has one set of locks, which goes with the bucket.
+func TestLocksOf(t *testing.T) {
+	type bucket struct{ name string }
+	first, second := &bucket{"first"}, &bucket{"second"}
+	require.Same(t, LocksOf(first), LocksOf(first))
+	require.NotSame(t, LocksOf(first), LocksOf(second))
+
+	count := func() (n int) {
+		shared.Range(func(any, any) bool { n++; return true })
+		return n
+	}
+	runtime.KeepAlive(first)
+	runtime.KeepAlive(second)
+	first, second = nil, nil
+	for wait := time.Now(); count() > 0; time.Sleep(time.Millisecond) {
+		require.Less(t, time.Since(wait), time.Minute, "the locks of %d collected buckets are kept", count())
+		runtime.GC()
+	}
 }

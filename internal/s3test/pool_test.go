@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -107,5 +109,32 @@ func readSlice(p []byte, pick func() (off, n int64)) func(context.Context, *blob
 			err = fmt.Errorf("read %d wrong bytes", len(got))
 		}
 		return err
+	}
+}
+
+// TestJobsOnABoundedPool: the workers of a job share one connection.
+func TestJobsOnABoundedPool(t *testing.T) {
+	s := startFake(t)
+	s.base.(*http.Transport).MaxConnsPerHost = 1
+	inner := s.open(t, s.newBucket(t), nil)
+	b, err := blob.NewBucket(inner, "photos", sse.NewManaged(newRing(t)), &blob.Options{AllowPlain: true})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for i := range 30 {
+		bucket := []*gcblob.Bucket{b.Bucket, inner}[i%2]
+		require.NoError(t, bucket.WriteAll(ctx, fmt.Sprint(i), make([]byte, i*10_000), nil))
+	}
+	encrypted, err := jobs.EncryptExisting(ctx, b, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 15, encrypted.Done)
+	rewrapped, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{Force: true})
+	require.NoError(t, err)
+	require.EqualValues(t, 30, rewrapped.Done)
+	for _, depth := range []jobs.Depth{jobs.CheckEnvelopes, jobs.CheckLengths, jobs.CheckBodies} {
+		for finding, err := range jobs.Check(ctx, b, &jobs.CheckOptions{Depth: depth}) {
+			require.NoError(t, err, "within a minute")
+			require.NoError(t, finding.Err)
+		}
 	}
 }
