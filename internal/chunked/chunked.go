@@ -69,12 +69,22 @@ type Cipher struct {
 // New begins a message under key ([KeySize] bytes) and context. It draws a salt
 // and returns the message's cipher and head.
 func New(key, context []byte) (*Cipher, [HeadSize]byte, error) {
-	var head [HeadSize]byte
-	rand.Read(head[:SaltSize]) // crashes the program rather than fail
-	c, commitment, err := derive(key, head[:SaltSize], context)
+	var salt [SaltSize]byte
+	rand.Read(salt[:]) // crashes the program rather than fail
+	return FromSalt(key, context, salt[:])
+}
+
+// FromSalt returns the cipher and the head of the message that salt begins
+// under key and context. Encrypt only with a salt that was drawn for one message.
+func FromSalt(key, context, salt []byte) (c *Cipher, head [HeadSize]byte, err error) {
+	if len(salt) != SaltSize {
+		return nil, head, fmt.Errorf("%w: salt is %d bytes, want %d", ErrInvalid, len(salt), SaltSize)
+	}
+	c, commitment, err := derive(key, salt, context)
 	if err != nil {
 		return nil, head, err
 	}
+	copy(head[:], salt)
 	copy(head[SaltSize:], commitment)
 	return c, head, nil
 }

@@ -25,17 +25,32 @@ func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*ReaderAt, error) {
 		return nil, err
 	}
 	r := &ReaderAt{c: c, src: src, size: plain, body: size}
-	last := batches.Get().(*batch)
-	if err := r.load(last, plain/ChunkSize, 1); err != nil {
-		return nil, err
-	}
-	c.openBatch(last)
-	err = last.err
-	last.recycle()
-	if err != nil {
+	if err := r.verifyLast(); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// SizedReaderAt returns random access to the body of plain bytes, a size that
+// the caller has authenticated. It reads nothing.
+func (c *Cipher) SizedReaderAt(src io.ReaderAt, plain int64) (*ReaderAt, error) {
+	body, err := CiphertextSize(plain)
+	if err != nil {
+		return nil, err
+	}
+	return &ReaderAt{c: c, src: src, size: plain, body: body}, nil
+}
+
+// verifyLast reads the last chunk and verifies it.
+func (r *ReaderAt) verifyLast() error {
+	last := batches.Get().(*batch)
+	if err := r.load(last, r.size/ChunkSize, 1); err != nil {
+		return err
+	}
+	r.c.openBatch(last)
+	err := last.err
+	last.recycle()
+	return err
 }
 
 // Size returns the authentic size of the plaintext.
