@@ -38,6 +38,9 @@ func (e *Encryption) Envelope() *Envelope { return e.envelope }
 // failures too. The writer holds less than 20 KiB between calls. It implements
 // [io.ReaderFrom], and encrypts long writes on several cores.
 func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
+	if e.body == nil {
+		return failed{ErrComposite}
+	}
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
 	}
@@ -47,6 +50,9 @@ func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
 // Reader returns a reader that encrypts src. It returns [io.EOF] after the last
 // chunk. An error of src stays. It implements [io.WriterTo].
 func (e *Encryption) Reader(src io.Reader) io.Reader {
+	if e.body == nil {
+		return failed{ErrComposite}
+	}
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
 	}
@@ -77,7 +83,15 @@ type Decryption struct {
 // So a truncated body gives an error even to a caller that stops at the length
 // its size suggests. The reader's first error stays: [ErrTruncated], a
 // [*ChunkError] or one of src. It implements [io.WriterTo].
-func (d *Decryption) Reader(src io.Reader) io.Reader { return d.body.Reader(src) }
+//
+// All readers of a composite object's Decryption are [ErrComposite]: give it to
+// [Trailer.Open].
+func (d *Decryption) Reader(src io.Reader) io.Reader {
+	if d.body == nil {
+		return failed{ErrComposite}
+	}
+	return d.body.Reader(src)
+}
 
 // RangeReader returns a reader of n plaintext bytes from off. src starts where
 // [CiphertextRange] says, and no more is read of it than that says. A negative
@@ -85,6 +99,9 @@ func (d *Decryption) Reader(src io.Reader) io.Reader { return d.body.Reader(src)
 // proves that end and returns [io.EOF] there. Otherwise it says nothing about
 // the body's length: see [Decryption.ReaderAt]. It implements [io.WriterTo].
 func (d *Decryption) RangeReader(src io.Reader, off, n int64) io.Reader {
+	if d.body == nil {
+		return failed{ErrComposite}
+	}
 	return d.body.RangeReader(src, off, n)
 }
 
@@ -94,6 +111,9 @@ func (d *Decryption) RangeReader(src io.Reader, off, n int64) io.Reader {
 // result's ReadAt is safe for concurrent use if that of src is. Give the result
 // to [net/http.ServeContent] to serve ranges.
 func (d *Decryption) ReaderAt(src io.ReaderAt, size int64) (*io.SectionReader, error) {
+	if d.body == nil {
+		return nil, ErrComposite
+	}
 	r, err := d.body.ReaderAt(src, size)
 	if err != nil {
 		return nil, err

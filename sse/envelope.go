@@ -23,6 +23,7 @@ const (
 
 	magic      = "\x89SSE\r\n\x1a\n"
 	version    = 1
+	version2   = 2                      // of composite objects: see composite.go
 	prefixSize = len(magic) + 1 + 1 + 4 // up to and with the size
 	sealedSize = chunked.HeadSize + chunked.KeySize + chunked.TagSize
 
@@ -45,6 +46,7 @@ type Envelope struct {
 	context pairs
 	head    [chunked.HeadSize]byte
 	padding int
+	kind    kind
 }
 
 // Mode returns the mode that opens the envelope.
@@ -90,7 +92,7 @@ func (e *Envelope) Equal(other *Envelope) bool {
 	}
 	return e.mode == other.mode && e.keyID == other.keyID && bytes.Equal(e.wrapped, other.wrapped) &&
 		bytes.Equal(e.sealed, other.sealed) && e.context == other.context && e.head == other.head &&
-		e.padding == other.padding
+		e.padding == other.padding && e.kind == other.kind
 }
 
 // Size returns the size of the encoded envelope in bytes, padding included. In
@@ -168,7 +170,7 @@ func (e *Envelope) MarshalBinary() ([]byte, error) {
 	}
 	b := cryptobyte.NewBuilder(make([]byte, 0, e.Size()))
 	b.AddBytes([]byte(magic))
-	b.AddUint8(version)
+	b.AddUint8(e.kind.version())
 	b.AddUint8(uint8(e.mode))
 	b.AddUint32(uint32(e.Size()))
 	addString(b, e.keyID)
@@ -180,17 +182,25 @@ func (e *Envelope) MarshalBinary() ([]byte, error) {
 	return b.Bytes()
 }
 
-// UnmarshalBinary parses one envelope and nothing behind it. It fails with
-// [ErrFormat] or [ErrVersion].
+// UnmarshalBinary parses one envelope, of an object or of a composite object, and
+// nothing behind it. It fails with [ErrFormat] or [ErrVersion].
 func (e *Envelope) UnmarshalBinary(data []byte) error {
-	size, err := parsePrefix(data)
+	if len(data) > len(magic)+1 && data[len(magic)] == version2 && data[len(magic)+1] != 0 {
+		return e.parse(data, kindComposite)
+	}
+	return e.parse(data, kindObject)
+}
+
+// parse parses exactly one envelope of a kind.
+func (e *Envelope) parse(data []byte, kind kind) error {
+	size, err := parsePrefix(data, kind.version())
 	if err != nil {
 		return err
 	}
 	if len(data) != size {
 		return fmt.Errorf("%w: data has %d bytes, its size field says %d", ErrFormat, len(data), size)
 	}
-	parsed := Envelope{mode: Mode(data[len(magic)+1])}
+	parsed := Envelope{mode: Mode(data[len(magic)+1]), kind: kind}
 	s := cryptobyte.String(data[prefixSize:])
 	var keyID, context cryptobyte.String
 	var wrapped cryptobyte.String
@@ -219,14 +229,17 @@ func (e *Envelope) UnmarshalBinary(data []byte) error {
 	return nil
 }
 
-// parsePrefix checks the first fields, which have fixed places, and returns the
-// envelope's size.
-func parsePrefix(data []byte) (size int, err error) {
+// parsePrefix checks the first fields, which have fixed places, of an envelope of
+// that version. It returns the envelope's size.
+func parsePrefix(data []byte, version byte) (size int, err error) {
 	if m := data[:min(len(data), len(magic))]; !bytes.HasPrefix([]byte(magic), m) {
 		return 0, fmt.Errorf("%w: magic bytes are missing", ErrFormat)
 	}
+	if isComposite(data) {
+		return 0, ErrComposite
+	}
 	if len(data) > len(magic) && data[len(magic)] != version {
-		return 0, fmt.Errorf("%w: %d (this release reads %d)", ErrVersion, data[len(magic)], version)
+		return 0, fmt.Errorf("%w: %d, not %d", ErrVersion, data[len(magic)], version)
 	}
 	if len(data) < prefixSize {
 		return 0, fmt.Errorf("%w: data ends after %d bytes: %w", ErrFormat, len(data), io.ErrUnexpectedEOF)
@@ -244,11 +257,12 @@ func parsePrefix(data []byte) (size int, err error) {
 }
 
 // IsEnvelope reports whether data that begins with prefix begins with an
-// envelope, of any version. It needs the first 8 bytes.
+// envelope, of any version, or with a part of a composite object. It needs the
+// first 8 bytes.
 func IsEnvelope(prefix []byte) bool { return bytes.HasPrefix(prefix, []byte(magic)) }
 
 // ReadEnvelope reads an envelope from r, and no byte of the body behind it. It
-// fails with [ErrFormat], [ErrVersion] or an error of r.
+// fails with [ErrFormat], [ErrVersion], [ErrComposite] or an error of r.
 func ReadEnvelope(r io.Reader) (*Envelope, error) {
 	var data bytes.Buffer // grows with the data, not with the size field
 	read := func(n int) error {
@@ -261,7 +275,7 @@ func ReadEnvelope(r io.Reader) (*Envelope, error) {
 	if err := read(prefixSize); err != nil {
 		return nil, err
 	}
-	size, err := parsePrefix(data.Bytes())
+	size, err := parsePrefix(data.Bytes(), version)
 	if err != nil {
 		return nil, err
 	}

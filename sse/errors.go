@@ -17,6 +17,14 @@ var (
 	// was used. Upgrade.
 	ErrVersion = errors.New("sse: unknown envelope version")
 
+	// ErrComposite: the object was uploaded in parts, and reading it takes random
+	// access. Open it with [NewReaderAt] or [ReadTrailer]. It is a kind of
+	// [ErrVersion]. No key was used.
+	ErrComposite error = composite{}
+
+	// ErrReceipt: a receipt is of another upload, or was edited.
+	ErrReceipt = errors.New("sse: not a receipt of this upload")
+
 	// ErrMode: the Decrypter is not for the envelope's mode. Either the service is
 	// wired wrongly (use [ByMode]), or a request brought a customer's key for an
 	// object that has none, or no key for one that does. No key was used.
@@ -47,11 +55,24 @@ var (
 	// key of 31 bytes.
 	ErrInvalid = chunked.ErrInvalid
 
-	// ErrUsed: an [Encryption] was asked for a second stream, which would use the
-	// object's key twice.
-	ErrUsed = errors.New("sse: Encryption already used (call Encrypt again)")
+	// ErrUsed: an [Encryption] or a [Part] was asked for a second stream, which
+	// would use its key twice.
+	ErrUsed = errors.New("sse: Encryption or Part already used (call Encrypt or Multipart.Part again)")
 )
 
 // ChunkError names the first chunk that is not authentic. Chunk counts from zero,
 // and chunk k begins at plaintext offset k*[ChunkSize]. It is [ErrCorrupt].
 type ChunkError = chunked.ChunkError
+
+// composite is the type of ErrComposite.
+type composite struct{}
+
+func (composite) Error() string {
+	return "sse: object was uploaded in parts (open it with NewReaderAt or ReadTrailer)"
+}
+func (composite) Unwrap() error { return ErrVersion }
+
+// PartError names the part of a composite object that is not authentic, in its
+// field Number. Its field Err is the cause, often a [*ChunkError] that counts the
+// part's own chunks. It is [ErrCorrupt].
+type PartError = chunked.PartError

@@ -41,25 +41,38 @@ type wrapping struct {
 
 // encrypt draws a data key, starts the body and seals the key for obj.
 func (w wrapping) encrypt(obj Object) (*Encryption, error) {
+	if obj.sealing != nil {
+		return w.encryptComposite(obj)
+	}
 	dek := secret.Random()
 	body, head, err := chunked.New(dek.Bytes(), []byte(bodyLabel))
 	if err != nil {
 		return nil, err
 	}
-	env, err := w.seal(obj, dek, head)
+	env, err := w.seal(obj, dek, head, kindObject)
 	if err != nil {
 		return nil, err
 	}
 	return &Encryption{envelope: env, body: body}, nil
 }
 
+// encryptComposite seals what obj.sealing asks for.
+func (w wrapping) encryptComposite(obj Object) (*Encryption, error) {
+	s := obj.sealing
+	env, err := w.seal(obj, s.key, s.head, s.kind)
+	if err != nil {
+		return nil, err
+	}
+	return &Encryption{envelope: env}, nil
+}
+
 // seal returns the envelope of a body that begins with head.
-func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte) (*Envelope, error) {
+func (w wrapping) seal(obj Object, dek secret.Key, head [chunked.HeadSize]byte, kind kind) (*Envelope, error) {
 	stored, err := w.context(obj)
 	if err != nil {
 		return nil, err
 	}
-	env := &Envelope{mode: w.mode, keyID: w.keyID, wrapped: w.wrapped, context: stored, head: head}
+	env := &Envelope{mode: w.mode, keyID: w.keyID, wrapped: w.wrapped, context: stored, head: head, kind: kind}
 	context, err := env.sealContext(obj)
 	if err != nil {
 		return nil, err
@@ -110,11 +123,18 @@ func decrypt(kek opener, obj Object, env *Envelope) (*Decryption, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: sealed %v", ErrKey, err)
 	}
-	body, err := chunked.Open(dek.Bytes(), []byte(bodyLabel), env.head[:])
+	d := &Decryption{envelope: env, dek: dek}
+	switch env.kind {
+	case kindObject:
+		d.body, err = chunked.Open(dek.Bytes(), []byte(bodyLabel), env.head[:])
+	case kindComposite:
+		_, err = chunked.Open(dek.Bytes(), []byte(compositeLabel), env.head[:])
+	case kindKeeper: // the key is no data key, and the head is not its own
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &Decryption{envelope: env, dek: dek, body: body}, nil
+	return d, nil
 }
 
 // rewrap seals d's data key for obj: see [Cipher].
@@ -123,7 +143,7 @@ func (w wrapping) rewrap(obj Object, d *Decryption) (*Envelope, error) {
 	if err != nil {
 		return nil, err
 	}
-	env, err := w.seal(obj, d.dek, d.envelope.head)
+	env, err := w.seal(obj, d.dek, d.envelope.head, d.envelope.kind)
 	if err != nil {
 		return nil, err
 	}
@@ -142,9 +162,10 @@ func (e *Envelope) sealContext(obj Object) ([]byte, error) {
 	if len(obj.Bucket) > maxName || len(obj.Key) > maxName {
 		return nil, fmt.Errorf("%w: bucket has %d bytes, key has %d, at most %d fit", ErrTooLarge, len(obj.Bucket), len(obj.Key), maxName)
 	}
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(sealLabel)+e.unpadded()+4+len(obj.Bucket)+len(obj.Key)))
-	b.AddBytes([]byte(sealLabel))
-	b.AddUint8(version)
+	label := e.kind.sealLabel()
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(label)+e.unpadded()+4+len(obj.Bucket)+len(obj.Key)))
+	b.AddBytes([]byte(label))
+	b.AddUint8(e.kind.version())
 	b.AddUint8(uint8(e.mode))
 	addString(b, e.keyID)
 	addBytes(b, e.wrapped)

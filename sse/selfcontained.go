@@ -3,6 +3,7 @@ package sse
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -67,7 +68,8 @@ func begin(ctx context.Context, enc Encrypter, obj Object, opts *WriterOptions) 
 }
 
 // NewReader opens an object in the self-contained form and returns a reader of
-// its plaintext, as [Decryption.Reader] does. ctx bounds only the key operation.
+// its plaintext, as [Decryption.Reader] does. An object that was uploaded in parts
+// is [ErrComposite]. ctx bounds only the key operation.
 func NewReader(ctx context.Context, src io.Reader, dec Decrypter, obj Object) (io.Reader, error) {
 	_, d, err := open(ctx, src, dec, obj)
 	if err != nil {
@@ -76,16 +78,37 @@ func NewReader(ctx context.Context, src io.Reader, dec Decrypter, obj Object) (i
 	return d.Reader(src), nil
 }
 
-// NewReaderAt opens an object of size bytes in the self-contained form, for
-// random access to its plaintext. It authenticates the length, as
-// [Decryption.ReaderAt] does. ctx bounds only the key operation.
+// NewReaderAt opens an object of size bytes in the self-contained form, or one
+// that was uploaded in parts, for random access to its plaintext. It
+// authenticates the length, as [Decryption.ReaderAt] and [Trailer.Open] do. ctx
+// bounds only the key operation.
 func NewReaderAt(ctx context.Context, src io.ReaderAt, size int64, dec Decrypter, obj Object) (*io.SectionReader, error) {
 	env, d, err := open(ctx, io.NewSectionReader(src, 0, size), dec, obj)
+	if errors.Is(err, ErrComposite) {
+		return openComposite(ctx, src, size, dec, obj)
+	}
 	if err != nil {
 		return nil, err
 	}
 	body := size - int64(env.Size())
 	return d.ReaderAt(io.NewSectionReader(src, int64(env.Size()), body), body)
+}
+
+// openComposite opens an object that begins with a part.
+func openComposite(ctx context.Context, src io.ReaderAt, size int64, dec Decrypter, obj Object) (*io.SectionReader, error) {
+	t, err := ReadTrailer(src, size)
+	if err != nil {
+		return nil, err
+	}
+	d, err := dec.Decrypt(ctx, obj, t.env)
+	if err != nil {
+		return nil, err
+	}
+	c, err := t.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	return c.ReaderAt(src), nil
 }
 
 // open reads an envelope and opens its data key.

@@ -22,6 +22,8 @@ func specExamples(t *testing.T) []map[string][][]byte {
 	require.NoError(t, err)
 	_, section, found := strings.Cut(string(spec), "\n## 15. ")
 	require.True(t, found)
+	section, _, found = strings.Cut(section, "\n## 16. ")
+	require.True(t, found)
 	var examples []map[string][][]byte
 	line := regexp.MustCompile(`^(\S.{13} |\s{15})([0-9a-f]+)$`)
 	inside, name := false, ""

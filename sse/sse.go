@@ -31,6 +31,12 @@
 // An envelope opens only its own body, in its own mode, for the bucket, key
 // and context it was sealed for. SPEC.md defines the format.
 //
+// # Objects in parts
+//
+// [StartMultipart] encrypts one object in parts, in any order and in several
+// processes. [NewReaderAt] reads such composite objects as it does others, and
+// [ReadTrailer] opens them for streams and ranges.
+//
 // # Changing keys
 //
 // [Cipher.Rewrap] seals the data key for a new key, mode or name. The body
@@ -65,6 +71,8 @@ type Object struct {
 	// stores. Set it in tools that serve all tenants, never for a request of
 	// one. It is [ErrInvalid] together with Context, and for Encrypt.
 	AnyContext bool
+
+	sealing *sealing // set by StartMultipart and State: what Encrypt seals
 }
 
 // check refuses what no new envelope can hold.

@@ -1,0 +1,181 @@
+package sse
+
+import (
+	"fmt"
+	"io"
+	"iter"
+	"sort"
+	"sync/atomic"
+
+	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/secret"
+)
+
+// Composite reads an object that was uploaded in parts. Its sizes and its list of
+// parts are authentic. It is immutable and safe for concurrent use; each of its
+// readers is for one goroutine, except those of ReaderAt.
+type Composite struct {
+	dek      secret.Key
+	uploadID []byte
+	parts    []entry
+	plain    []int64 // plain[i] is where part i begins in the plaintext
+	stored   []int64 // stored[i] is where part i begins in the stored object
+	size     int64   // of the plaintext
+	end      int64   // where the parts end in the stored object
+}
+
+func newComposite(dek secret.Key, uploadID []byte, parts []entry) *Composite {
+	c := &Composite{dek: dek, uploadID: uploadID, parts: parts}
+	c.plain = make([]int64, len(parts))
+	c.stored = make([]int64, len(parts))
+	for i, p := range parts {
+		c.plain[i], c.stored[i] = c.size, c.end
+		c.size += p.size
+		c.end += partStored(p.size)
+	}
+	return c
+}
+
+// Size returns the plaintext's size.
+func (c *Composite) Size() int64 { return c.size }
+
+// Parts yields each part's number and plaintext size, in order.
+func (c *Composite) Parts() iter.Seq2[int, int64] {
+	return func(yield func(int, int64) bool) {
+		for _, p := range c.parts {
+			if !yield(p.number, p.size) {
+				return
+			}
+		}
+	}
+}
+
+// partAt returns the index of the part that holds plaintext byte off, which is
+// below the size.
+func (c *Composite) partAt(off int64) int {
+	return sort.Search(len(c.parts), func(i int) bool { return c.plainEnd(i) > off })
+}
+
+// plainEnd returns where part i ends in the plaintext.
+func (c *Composite) plainEnd(i int) int64 { return c.plain[i] + c.parts[i].size }
+
+// chunkAt returns where the chunk of part i that holds plaintext byte off is
+// stored.
+func (c *Composite) chunkAt(i int, off int64) int64 {
+	return c.stored[i] + PartOverhead + (off-c.plain[i])/ChunkSize*chunked.SealedChunkSize
+}
+
+// body returns the cipher and the head of part i.
+func (c *Composite) body(i int) (*chunked.Cipher, [chunked.HeadSize]byte, error) {
+	p := &c.parts[i]
+	return chunked.FromSalt(c.dek.Bytes(), partContext(c.uploadID, p.number), p.salt[:])
+}
+
+// StoredRange returns which part of the stored object [Composite.RangeReader]
+// needs for n plaintext bytes from off. A negative n means to the end, and an n
+// beyond the end is reduced to it. An off that is negative or beyond the end is
+// [ErrInvalid].
+func (c *Composite) StoredRange(off, n int64) (storedOff, storedLen int64, err error) {
+	r, err := c.span(off, n)
+	if err != nil {
+		return 0, 0, err
+	}
+	return r.from, r.to - r.from, nil
+}
+
+// span is a range of the plaintext, and what it takes of the stored object.
+type span struct {
+	off, n   int64
+	first    int // index of the part that holds off
+	from, to int64
+	toEnd    bool // all later chunks are verified, with the range's last byte
+}
+
+func (c *Composite) span(off, n int64) (span, error) {
+	if off < 0 || off > c.size {
+		return span{}, fmt.Errorf("%w: offset %d in an object of %d bytes", ErrInvalid, off, c.size)
+	}
+	if n < 0 || n > c.size-off {
+		n = c.size - off
+	}
+	if n == 0 && c.size > 0 {
+		return span{off: off, from: c.end, to: c.end}, nil
+	}
+	r := span{off: off, n: n}
+	if c.size > 0 {
+		r.first = c.partAt(off)
+	}
+	r.from = c.chunkAt(r.first, off)
+	if off+n == c.size {
+		r.to, r.toEnd = c.end, true
+		return r, nil
+	}
+	last := c.partAt(off + n - 1)
+	_, bodyLen, err := chunked.CiphertextRange(0, off+n-c.plain[last])
+	r.to = c.stored[last] + min(PartOverhead+bodyLen, partStored(c.parts[last].size))
+	return r, err
+}
+
+// ReaderAt returns random access to the plaintext. src is the whole stored object.
+// A read touches only the chunks that it needs, 16,400 bytes each: many small reads
+// in a row are better buffered. The result's ReadAt is safe for concurrent use if
+// that of src is. An error names the part, as a [*PartError].
+func (c *Composite) ReaderAt(src io.ReaderAt) *io.SectionReader {
+	return io.NewSectionReader(&compositeReaderAt{c: c, src: src}, 0, c.size)
+}
+
+type compositeReaderAt struct {
+	c    *Composite
+	src  io.ReaderAt
+	last atomic.Pointer[openPart]
+}
+
+// openPart is the part that was read last.
+type openPart struct {
+	index int
+	r     *chunked.ReaderAt
+}
+
+// ReadAt implements [io.ReaderAt].
+func (r *compositeReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
+	if off < 0 {
+		return 0, fmt.Errorf("%w: negative offset %d", ErrInvalid, off)
+	}
+	for len(p) > 0 {
+		if off >= r.c.size {
+			return total, io.EOF
+		}
+		i := r.c.partAt(off)
+		n := int(min(int64(len(p)), r.c.plainEnd(i)-off))
+		part, err := r.part(i)
+		if err != nil {
+			return total, err
+		}
+		n, err = part.ReadAt(p[:n], off-r.c.plain[i])
+		total += n
+		if err != nil {
+			return total, r.c.partError(i, err)
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return total, nil
+}
+
+// part returns random access to part i.
+func (r *compositeReaderAt) part(i int) (*chunked.ReaderAt, error) {
+	if last := r.last.Load(); last != nil && last.index == i {
+		return last.r, nil
+	}
+	body, _, err := r.c.body(i)
+	if err != nil {
+		return nil, err
+	}
+	size := r.c.parts[i].size
+	at := r.c.stored[i] + PartOverhead
+	part, err := body.SizedReaderAt(io.NewSectionReader(r.src, at, partStored(size)-PartOverhead), size)
+	if err != nil {
+		return nil, err
+	}
+	r.last.Store(&openPart{i, part})
+	return part, nil
+}
