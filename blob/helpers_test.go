@@ -2,10 +2,7 @@ package blob_test
 
 import "github.com/blobseal/blobseal/blob/internal/blobtest"
 
-type (
-	mode = blobtest.Mode
-	spy  = blobtest.Spy
-)
+type spy = blobtest.Spy
 
 var (
 	modes         = blobtest.Modes

@@ -2,13 +2,7 @@ package jobs_test
 
 import "github.com/blobseal/blobseal/blob/internal/blobtest"
 
-type (
-	mode = blobtest.Mode
-	spy  = blobtest.Spy
-)
-
 var (
-	modes         = blobtest.Modes
 	stores        = blobtest.Stores
 	newRing       = blobtest.NewRing
 	newKMS        = blobtest.NewKMS
