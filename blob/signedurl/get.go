@@ -223,7 +223,7 @@ func (o *object) open(ctx context.Context, off, n int64) (*part, error) {
 		err = fmt.Errorf("%w: %q has another body than its attributes say", blob.ErrChanged, o.key)
 	case r.Size() < 0:
 		err = fmt.Errorf("signedurl: store decompresses object: %q (remove its Content-Encoding)", o.key)
-	case r.Size() != o.attrs.Size || r.ModTime().Unix() != o.attrs.ModTime.Unix(): // stores differ in precision
+	case !stored.Version{Size: r.Size(), ModTime: r.ModTime()}.Same(stored.Version{Size: o.attrs.Size, ModTime: o.attrs.ModTime}):
 		err = fmt.Errorf("%w: %q", blob.ErrChanged, o.key)
 	}
 	if err != nil {
