@@ -15,3 +15,6 @@ func ShareLock(path, locked string) {}
 
 // SyncDir does nothing: Windows does not sync directories.
 func SyncDir(string) error { return nil }
+
+// Share does nothing: files have no owners here.
+func Share(path, continues string) {}

@@ -44,6 +44,27 @@ func ShareLock(path, locked string) {
 	}
 }
 
+// Share gives the file at path, if this process owns it, the owner, group and mode of the
+// file that it continues, as far as it can.
+func Share(path, continues string) {
+	info, err := os.Stat(continues)
+	if err != nil || !info.Mode().IsRegular() {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	own, err := f.Stat()
+	if err != nil || !own.Mode().IsRegular() || own.Sys().(*syscall.Stat_t).Nlink != 1 || int(own.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+		return
+	}
+	if keepOwner(f, info) == nil {
+		f.Chmod(info.Mode().Perm())
+	}
+}
+
 func sameOwner(a, b fs.FileInfo) bool {
 	x, y := a.Sys().(*syscall.Stat_t), b.Sys().(*syscall.Stat_t)
 	return x.Uid == y.Uid && x.Gid == y.Gid

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/blobseal/blobseal/internal/atomicfile"
 )
 
 var (
@@ -175,6 +177,7 @@ func OpenFileSink(path string, opts *FileSinkOptions) (*FileSink, error) {
 		}
 		return nil, err
 	}
+	atomicfile.ShareLock(path+".lock", path)
 	s.release()
 	return s, nil
 }

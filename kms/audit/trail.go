@@ -366,9 +366,12 @@ func (t *trail) startFile() error {
 		return err
 	}
 	_ = t.file.Close() // Windows renames no open file; everything in it is flushed
-	err := t.setAside()
+	aside, err := t.setAside()
 	if err == nil {
 		err = atomicfile.Replace(t.path, bytes.NewReader(l.buf))
+	}
+	if err == nil && aside != "" {
+		atomicfile.Share(t.path, aside) // a service goes on after root wrote to its trail
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("audit: %w", err), t.openFile())
@@ -381,17 +384,17 @@ func (t *trail) startFile() error {
 	return nil
 }
 
-// setAside renames the file at path unless it is empty.
-func (t *trail) setAside() error {
+// setAside renames the file at path unless it is empty, and returns its new path.
+func (t *trail) setAside() (string, error) {
 	info, err := os.Stat(t.path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
-		return nil
+		return "", nil
 	}
 	aside, err := nextAside(t.path)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return os.Rename(t.path, aside)
+	return aside, os.Rename(t.path, aside)
 }
 
 // reopen opens the current file again after fail, or after someone moved it.
