@@ -128,3 +128,17 @@ func TestBucketShredAsks(t *testing.T) {
 		require.Equal(t, code == 0, os.IsNotExist(err))
 	}
 }
+
+// The AWS SDK logs to standard error when an object has no checksum that it knows,
+// as nearly none has. Commands say nothing but their own one line.
+func TestBucketS3SDKIsQuiet(t *testing.T) {
+	s3 := newS3(t)
+	workspace(t)
+	write(t, "plain", []byte("text"))
+	url := []string{"--bucket", strings.Replace(s3.url[1], "&response_checksum_validation=when_required", "", 1)}
+	require.NotEqual(t, s3.url, url)
+	require.Equal(t, result{}, execute(t, command(t, "1", args("bucket", "put", url, ring, "plain", "a")...)))
+	require.Equal(t, result{out: "text"}, execute(t, command(t, "1", args("bucket", "get", url, ring, "a", "-")...)))
+	require.Equal(t, result{out: "ex"}, execute(t, command(t, "1", args("bucket", "get", url, ring, "--range", "1-2", "a", "-")...)))
+	require.Empty(t, execute(t, command(t, "1", args("bucket", "rewrap", url, ring, "--to-customer-key-file", "my.key")...)).errout)
+}

@@ -133,20 +133,6 @@ func TestBucketS3Race(t *testing.T) {
 	require.Equal(t, "newer", ok(t, args("bucket", "get", s3.url, ring, "a", "-")...))
 }
 
-// The AWS SDK logs to standard error when an object has no checksum that it knows,
-// as nearly none has. Commands say nothing but their own one line.
-func TestBucketS3SDKIsQuiet(t *testing.T) {
-	s3 := newS3(t)
-	workspace(t)
-	write(t, "plain", []byte("text"))
-	url := []string{"--bucket", strings.Replace(s3.url[1], "&response_checksum_validation=when_required", "", 1)}
-	require.NotEqual(t, s3.url, url)
-	require.Equal(t, result{}, execute(t, command(t, "1", args("bucket", "put", url, ring, "plain", "a")...)))
-	require.Equal(t, result{out: "text"}, execute(t, command(t, "1", args("bucket", "get", url, ring, "a", "-")...)))
-	require.Equal(t, result{out: "ex"}, execute(t, command(t, "1", args("bucket", "get", url, ring, "--range", "1-2", "a", "-")...)))
-	require.Empty(t, execute(t, command(t, "1", args("bucket", "rewrap", url, ring, "--to-customer-key-file", "my.key")...)).errout)
-}
-
 // A server that ignores If-Match could lose a service's write.
 func TestBucketS3WithoutConditions(t *testing.T) {
 	s3 := newS3(t)
