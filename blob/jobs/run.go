@@ -414,6 +414,9 @@ var bodyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 // copyBody is [io.Copy] with a buffer of its own.
 func copyBody(dst io.Writer, src io.Reader) (int64, error) {
 	buf := bodyBuffers.Get().(*[64 << 10]byte)
-	defer bodyBuffers.Put(buf)
-	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
+	n, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
+	if err == nil { // after a failure, dst or src may still use the buffer
+		bodyBuffers.Put(buf)
+	}
+	return n, err
 }

@@ -172,10 +172,6 @@ func (h *Handler) send(w http.ResponseWriter, r *http.Request, o *object, a *ans
 	}
 	defer src.Close()
 	buf := copyBuffers.Get().(*[copySize]byte)
-	defer func() {
-		clear(buf[:min(a.length, copySize)]) // the pool holds no plaintext
-		copyBuffers.Put(buf)
-	}()
 	dst := h.sender(w)
 	for begun := false; ; begun = true {
 		n, err := src.Read(buf[:])
@@ -190,7 +186,9 @@ func (h *Handler) send(w http.ResponseWriter, r *http.Request, o *object, a *ans
 		if _, err := dst.Write(buf[:n]); err != nil {
 			return &brokenError{&goneError{err}}
 		}
-		if err == io.EOF {
+		if err == io.EOF { // after a failure, src or dst may still use buf
+			clear(buf[:min(a.length, copySize)]) // the pool holds no plaintext
+			copyBuffers.Put(buf)
 			return nil
 		}
 	}
