@@ -106,7 +106,7 @@
 // elsewhere are found at once. While the store cannot be read, keys are used for
 // Options.MaxStaleness more, a minute by default, and changes fail.
 //
-// Ten thousand keys take about 2.7 MiB and open in less than a second. Each change
+// Ten thousand keys take about 2.5 MiB and open in less than a second. Each change
 // rewrites them all, in about 50 ms: do not create a key per object. The constants
 // of this package and Options.Quota, per account, bound what a service holds. A
 // full document refuses changes with [ErrFull], except that space is reserved for

@@ -124,7 +124,7 @@ func TestEveryDamageOfADocumentIsFound(t *testing.T) {
 	require.ErrorIs(t, try(make([]byte, MaxDocumentSize+1), testRoot(t, 1)), keyring.ErrDamaged)
 }
 
-func TestAnOlderOrAnotherDocumentIsRefused(t *testing.T) {
+func TestAnOlderDocumentIsHealed(t *testing.T) {
 	store := keyring.NewMemStore()
 	c := full(t, store)
 	old, _, err := store.Load(t.Context())
