@@ -20,20 +20,17 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// TestConcurrent: writers, readers of wholes and of parts, copies and deletes of
-// the same few keys. What a read returns is one version, whole; what fails says
-// why, and is never called damage. It takes as long as stressFor says, and until
-// there were reads to judge by.
+// TestConcurrent runs writers, readers, copies and deletes of a few keys at once. A read
+// returns one whole version. An operation that fails says why, and never reports damage.
 func TestConcurrent(t *testing.T) {
 	for _, store := range stores {
 		t.Run(store.Name, func(t *testing.T) { testConcurrent(t, store.Open(t), store.Name == "mem") })
 	}
 }
 
-// testConcurrent is TestConcurrent on one store. One that is atomic has an object's
-// size, metadata and content always of one version, and so nothing else to fail of.
-// A file bucket has them in two files, which it replaces one after the other, and
-// the size by a look of its own.
+// testConcurrent is TestConcurrent on one store. On an atomic store, size, metadata and
+// content always belong to one version, so nothing else may fail. A file bucket keeps them
+// in two files, which it replaces one after the other.
 func testConcurrent(t *testing.T, inner *gcblob.Bucket, atomically bool) {
 	b := newBucket(t, inner, nil)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -121,7 +118,7 @@ func testConcurrent(t *testing.T, inner *gcblob.Bucket, atomically bool) {
 	t.Logf("%d reads, %d writes, %d gave up on an object that changed", reads.Load(), writes.Load(), torn.Load())
 }
 
-// TestPrefixedAndSingleKey: gocloud's own wrappers go on top.
+// TestPrefixedAndSingleKey wraps an encrypted bucket in gocloud's own wrappers.
 func TestPrefixedAndSingleKey(t *testing.T) {
 	ctx := context.Background()
 	inner := newMem(t)

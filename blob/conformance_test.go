@@ -62,8 +62,8 @@ func (h *harness) SupportsNonSlashDelimiters() bool { return true }
 func (h *harness) SkipDownloadAt() bool             { return false }
 func (h *harness) Close()                           { h.server.Close() }
 
-// TestConformance: gocloud's own suite, over each store, in each mode, in buckets
-// that are all encrypted and in mixed ones.
+// TestConformance runs gocloud's suite over each store, in each mode, in encrypted and in
+// mixed buckets.
 func TestConformance(t *testing.T) {
 	for _, store := range stores {
 		for _, mode := range modes {
@@ -78,7 +78,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// ourTypes checks what As gives of ours.
+// ourTypes checks the types of this package that As gives.
 type ourTypes struct{}
 
 func (ourTypes) Name() string { return "our types" }
@@ -121,8 +121,7 @@ func (ourTypes) ReaderCheck(r *gcblob.Reader) error {
 
 func (ourTypes) ListObjectCheck(*gcblob.ListObject) error { return nil }
 
-// innerTypes checks that the types of the inner bucket are still there, where it
-// has any.
+// innerTypes checks the types of the inner bucket that As gives.
 type innerTypes struct{ file bool }
 
 func (innerTypes) Name() string { return "types of the inner bucket" }

@@ -18,8 +18,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// TestCopy: from each mode to each, to another name and onto itself. The body's
-// bytes stay as they are, and so does the metadata.
+// TestCopy copies from each mode to each, to another name and onto itself. The body and
+// the metadata do not change.
 func TestCopy(t *testing.T) {
 	ctx := context.Background()
 	ciphers := map[string]sse.Cipher{
@@ -93,8 +93,8 @@ func TestCopyContext(t *testing.T) {
 	require.Error(t, b.CopyFrom(ctx, "k3", anyone, "k", nil), "the context would get lost")
 }
 
-// TestCopyOfWhatChanges: a copy is of one version. Onto itself, it never puts an
-// old version over a new one.
+// TestCopyOfWhatChanges: a copy holds one version. A copy of an object onto itself never
+// replaces a newer version by an older one.
 func TestCopyOfWhatChanges(t *testing.T) {
 	ctx := context.Background()
 	for _, dst := range []string{"k2", "k"} {
@@ -125,8 +125,8 @@ func TestCopyOfWhatChanges(t *testing.T) {
 	}
 }
 
-// TestCopyOverAChange: on a store where nothing tells two versions apart, a copy
-// onto itself does not bring back one that this Bucket replaced meanwhile.
+// TestCopyOverAChange: on a store that does not tell versions apart, a copy of an object
+// onto itself does not bring back a version that this process has replaced.
 func TestCopyOverAChange(t *testing.T) {
 	ctx := context.Background()
 	for _, when := range []string{"GET k", "PUT k", "write k"} {
@@ -148,8 +148,8 @@ func TestCopyOverAChange(t *testing.T) {
 	}
 }
 
-// TestCopyOfWhatIsDeleted: a copy of what was deleted meanwhile is of what was there,
-// or is not. Onto itself, it never brings an object back.
+// TestCopyOfWhatIsDeleted: if the source is deleted during a copy, there is no copy. A copy
+// of an object onto itself never brings the object back.
 func TestCopyOfWhatIsDeleted(t *testing.T) {
 	ctx := context.Background()
 	for _, test := range []struct {
@@ -196,8 +196,8 @@ func TestCopyOfWhatIsDeleted(t *testing.T) {
 	}
 }
 
-// TestCopyOfDamage: damage is refused where it shows, and else copied as it is,
-// never healed.
+// TestCopyOfDamage: a copy refuses the damage that it sees and preserves the rest; it never
+// heals an object.
 func TestCopyOfDamage(t *testing.T) {
 	ctx := context.Background()
 	inner := newMem(t)
@@ -220,8 +220,8 @@ func TestCopyOfDamage(t *testing.T) {
 	}
 }
 
-// TestCopyOfMixed: of what a mixed bucket may not hold, and of a source that ends too
-// early without an error, there is no copy.
+// TestCopyOfMixed: a copy refuses what a mixed bucket must not hold, and a source that
+// ends too early without an error.
 func TestCopyOfMixed(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)

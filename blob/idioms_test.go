@@ -113,7 +113,7 @@ func withReader(read func(r *gcblob.Reader, dst *bytes.Buffer) error) func(*gcbl
 	}
 }
 
-// noticed is what a careful user of LimitReader does.
+// noticed is the check that a careful user of LimitReader adds.
 func noticed(err error, n int, want int64) error {
 	if err == nil && int64(n) != want {
 		return io.ErrUnexpectedEOF

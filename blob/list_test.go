@@ -17,8 +17,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// TestReplacedBetweenLooks: what takes two looks at an object, and meets two
-// versions of it, tells of one of them, and calls neither damaged.
+// TestReplacedBetweenLooks: an operation that looks at an object twice and meets two
+// versions reports one of them, and calls neither damaged.
 func TestReplacedBetweenLooks(t *testing.T) {
 	ctx := context.Background()
 	const was, is = 5000, 7000 // bytes
@@ -74,8 +74,8 @@ func TestReplacedBetweenLooks(t *testing.T) {
 	}
 }
 
-// TestListOfArchived: an object that cannot be read now, since it is archived, does
-// not hide the others; its size is that of its metadata.
+// TestListOfArchived: an archived object, which cannot be read now, is listed with the size
+// that its metadata tells, and does not hide other objects.
 func TestListOfArchived(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
@@ -106,8 +106,8 @@ func TestListOfArchived(t *testing.T) {
 	require.ErrorIs(t, err, errBoom, "nothing tells its size")
 }
 
-// TestCancelList: a listing that ctx ended says so, and not why ctx ended, which
-// has no code.
+// TestCancelList: a listing returns ctx's own error, whose code gocloud knows, and not the
+// cause, whose code it does not.
 func TestCancelList(t *testing.T) {
 	spy, inner := newSpy(t)
 	require.NoError(t, inner.WriteAll(context.Background(), "k", content(100), nil))
@@ -124,8 +124,8 @@ func TestCancelList(t *testing.T) {
 	require.Equal(t, gcerrors.Canceled, gcerrors.Code(err))
 }
 
-// TestWithoutHint: objects whose metadata was lost, as by a copy tool, are the
-// same but for one more request.
+// TestWithoutHint: an object that lost its metadata, as in a copy tool, reads the same, with
+// one more request.
 func TestWithoutHint(t *testing.T) {
 	ctx := context.Background()
 	inner := newMem(t)
@@ -152,8 +152,7 @@ func TestWithoutHint(t *testing.T) {
 	require.Equal(t, content(100), readAll(t, b.Bucket, "100"))
 }
 
-// TestListOfWhatWasSealedMeanwhile: the size in a list is arithmetic with two
-// numbers of one version.
+// TestListOfWhatWasSealedMeanwhile: a list computes a size from two numbers of one version.
 func TestListOfWhatWasSealedMeanwhile(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
@@ -171,8 +170,8 @@ func TestListOfWhatWasSealedMeanwhile(t *testing.T) {
 	require.EqualValues(t, 7000, page[0].Size)
 }
 
-// TestAttributesOfAStaleSize: attributes and a look at the content that both tell
-// the size of what was there before make nothing of it truncated.
+// TestAttributesOfAStaleSize: attributes and content that both report the size of the
+// version before do not make the object look truncated.
 func TestAttributesOfAStaleSize(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, &blob.Options{AllowPlain: true})

@@ -78,8 +78,8 @@ type nowhere struct{ io.Writer }
 
 func (nowhere) Close() error { return nil }
 
-// TestPartsOfLargeObjects: copies and rewraps ask for parts so large that S3's
-// 10,000 suffice, and for nothing where they do anyway.
+// TestPartsOfLargeObjects: copies and rewraps of large objects ask for parts so large that
+// S3's 10,000 parts suffice, and leave the part size alone otherwise.
 func TestPartsOfLargeObjects(t *testing.T) {
 	ctx := context.Background()
 	for _, test := range []struct {

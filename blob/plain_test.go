@@ -23,8 +23,7 @@ import (
 
 var ctx = context.Background()
 
-// TestErrorsOfAPlainBucket: each bad request has the code that it has in a plain
-// bucket.
+// TestErrorsOfAPlainBucket: a bad request has the same code as in a plain bucket.
 func TestErrorsOfAPlainBucket(t *testing.T) {
 	ctx := context.Background()
 	cancelled, cancel := context.WithCancel(ctx)
@@ -125,8 +124,8 @@ func TestErrorsOfAPlainBucket(t *testing.T) {
 	}
 }
 
-// TestErrorsOfTheStore: an error of the store keeps its code and itself, from
-// whichever request it comes.
+// TestErrorsOfTheStore: an error of the store keeps its identity and its code, in every
+// request.
 func TestErrorsOfTheStore(t *testing.T) {
 	ctx := context.Background()
 	mem := newMem(t)
@@ -177,8 +176,8 @@ func TestErrorsOfTheStore(t *testing.T) {
 	}
 }
 
-// TestStoreThatEnds: a store's io.EOF, as where its own files end too early, ends
-// nothing for the caller.
+// TestStoreThatEnds: a store that returns io.EOF because its own file ended too early does
+// not end the caller's stream.
 func TestStoreThatEnds(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
@@ -205,8 +204,8 @@ func TestStoreThatEnds(t *testing.T) {
 	}
 }
 
-// TestMixedBucket: objects from before encryption are read as they are where the
-// bucket allows it, and refused where it does not; sizes are right in both.
+// TestMixedBucket: objects from before encryption are readable if the bucket allows them and
+// refused if not; sizes are right in both.
 func TestMixedBucket(t *testing.T) {
 	ctx := context.Background()
 	for _, store := range stores {
@@ -278,8 +277,8 @@ func TestMixedBucket(t *testing.T) {
 	}
 }
 
-// TestUnpackedObject: a plain object that the store unpacks on its way is read as
-// from a plain bucket.
+// TestUnpackedObject: a plain object that the store decompresses reads as from a plain
+// bucket.
 func TestUnpackedObject(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
@@ -292,8 +291,8 @@ func TestUnpackedObject(t *testing.T) {
 	require.Equal(t, content(100)[5:15], got)
 }
 
-// TestMovedObject: a raw object that was moved to another name, or into a
-// bucket of another name, does not open.
+// TestMovedObject: a stored object that was moved to another key, or to a bucket of another
+// name, does not open.
 func TestMovedObject(t *testing.T) {
 	ctx := context.Background()
 	inner := newMem(t)
@@ -309,8 +308,8 @@ func TestMovedObject(t *testing.T) {
 	require.ErrorIs(t, err, sse.ErrKey)
 }
 
-// TestSignedURLWithoutSigner: the store's own URL, which would serve ciphertext,
-// is never given out.
+// TestSignedURLWithoutSigner: the bucket never returns the store's own URL, which would serve
+// ciphertext.
 func TestSignedURLWithoutSigner(t *testing.T) {
 	_, inner := newSpy(t)
 	url, err := newBucket(t, inner, nil).SignedURL(context.Background(), "k", nil)
@@ -319,8 +318,8 @@ func TestSignedURLWithoutSigner(t *testing.T) {
 	require.Empty(t, url)
 }
 
-// TestMetadataComesFirst: in a store that publishes metadata and then, a moment
-// later, what it is of, a plain object that is being replaced is not damaged.
+// TestMetadataComesFirst: on a store that publishes metadata a moment before content, a
+// plain object that is being replaced is not called damaged.
 func TestMetadataComesFirst(t *testing.T) {
 	for name, do := range map[string]func(b *blob.Bucket) error{
 		"read":       func(b *blob.Bucket) error { _, err := b.ReadAll(ctx, "k"); return err },

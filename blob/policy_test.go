@@ -18,8 +18,8 @@ import (
 // foreign is a cipher that this package does not know.
 type foreign struct{ sse.Cipher }
 
-// TestPolicy: what a bucket's policy allows, is explained so and written; what it
-// refuses is explained with the rule, and leaves no trace.
+// TestPolicy: the bucket writes what its policy allows and explains it so. It refuses the
+// rest, names the rule, and leaves no trace.
 func TestPolicy(t *testing.T) {
 	ctx := context.Background()
 	fake := kmstest.NewFake("arn:a", "arn:b")
@@ -85,8 +85,8 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// TestExplainRequestedKey: the key is shown as the request names it, and is not
-// what the policy decides by.
+// TestExplainRequestedKey: an explanation shows the key as the cipher requests it. The
+// policy does not decide by that name.
 func TestExplainRequestedKey(t *testing.T) {
 	fake := kmstest.NewFake("arn:b")
 	fake.SetAlias("alias/b", "arn:b")
@@ -121,8 +121,8 @@ func TestExplainRequestedKey(t *testing.T) {
 	require.Empty(t, fake.Calls(), "a key was touched")
 }
 
-// TestPolicyOfTheBucketsOwn: a bucket whose own cipher its policy refuses, or whose
-// policy makes no sense, is refused.
+// TestPolicyOfTheBucketsOwn: NewBucket refuses a policy that forbids the bucket's own cipher,
+// and one that makes no sense.
 func TestPolicyOfTheBucketsOwn(t *testing.T) {
 	_, err := blob.NewBucket(newMem(t), "photos", newCustomer(t, 1), nil)
 	require.ErrorIs(t, err, blob.ErrPolicy)
@@ -136,7 +136,7 @@ func TestPolicyOfTheBucketsOwn(t *testing.T) {
 	require.ErrorIs(t, err, sse.ErrInvalid)
 }
 
-// TestOldObjects: what the policy no longer allows stays readable.
+// TestOldObjects: objects that the policy no longer allows stay readable.
 func TestOldObjects(t *testing.T) {
 	ctx := context.Background()
 	inner := newMem(t)
@@ -157,7 +157,7 @@ func TestOldObjects(t *testing.T) {
 	}
 }
 
-// TestExplainRead: what a read would meet, without a key.
+// TestExplainRead explains reads without a key, and compares each with the read itself.
 func TestExplainRead(t *testing.T) {
 	ctx := context.Background()
 	inner := newMem(t)

@@ -17,8 +17,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// TestOneFailingRequest: one failing request of a range ends the others, and its
-// error is what the caller gets.
+// TestOneFailingRequest: if one request of a range read fails, the others end, and the caller
+// gets that error.
 func TestOneFailingRequest(t *testing.T) {
 	boom := errors.New("boom")
 	for fail, name := range []string{"envelope", "chunks", "last chunk"} {
@@ -45,8 +45,8 @@ func TestOneFailingRequest(t *testing.T) {
 	}
 }
 
-// TestBrokenAnswer: an answer that breaks off, as a connection that is cut ends with
-// io.ErrUnexpectedEOF, is an error, or asked for again, wherever it is.
+// TestBrokenAnswer: a response that breaks off, as on a cut connection, is an error or is
+// requested again.
 func TestBrokenAnswer(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
@@ -87,7 +87,7 @@ func TestBrokenAnswer(t *testing.T) {
 	}
 }
 
-// replaceStored puts a stored object in place as it is, with the metadata of another.
+// replaceStored replaces the bytes of a stored object and keeps its metadata.
 func replaceStored(t testing.TB, inner *gcblob.Bucket, key string, p []byte) {
 	attrs, err := inner.Attributes(context.Background(), key)
 	require.NoError(t, err)
@@ -96,9 +96,9 @@ func replaceStored(t testing.TB, inner *gcblob.Bucket, key string, p []byte) {
 	}))
 }
 
-// TestDamage: whatever bit of a stored object is flipped, wherever it is cut, no
-// read returns anything but what was written, and none of the whole succeeds. In a
-// mixed bucket too: damage never makes an encrypted object plain.
+// TestDamage flips every bit of a stored object and cuts it at every byte. No read returns
+// wrong bytes, no read of the whole object succeeds, and damage never makes an encrypted
+// object plain.
 func TestDamage(t *testing.T) {
 	ctx := context.Background()
 	for _, mixed := range []bool{false, true} {
@@ -132,7 +132,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// isOurs reports whether an error has one of the kinds that damage can be.
+// isOurs reports whether damage may cause err.
 func isOurs(err error) bool {
 	for _, kind := range []error{sse.ErrFormat, sse.ErrVersion, sse.ErrKey, sse.ErrCorrupt, sse.ErrMode} {
 		if errors.Is(err, kind) {
@@ -142,8 +142,8 @@ func isOurs(err error) bool {
 	return false
 }
 
-// TestDamagedChunks: a read returns what is before the damage, or nothing; a cut
-// or longer object shows in any range unless that check is waived.
+// TestDamagedChunks: a read returns the bytes before the damage, or nothing. Any range notices
+// a cut or an extended object unless SkipLengthCheck waives that.
 func TestDamagedChunks(t *testing.T) {
 	ctx := context.Background()
 	inner := newMem(t)

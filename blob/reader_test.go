@@ -26,7 +26,7 @@ import (
 
 const chunk, sealedChunk = 16384, 16400
 
-// TestRequests: what each operation asks of the store, and nothing else.
+// TestRequests lists the requests that each operation makes to the store.
 func TestRequests(t *testing.T) {
 	const size = 5*chunk + 100
 	body := func(chunks int64) int64 { return blob.DefaultEnvelopeSize + chunks*sealedChunk }
@@ -97,7 +97,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestRangeSideBySide: neither of a range's first two requests waits for the other.
+// TestRangeSideBySide: a short range requests envelope and chunks at the same time.
 func TestRangeSideBySide(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, &blob.Options{SkipLengthCheck: true})
@@ -126,8 +126,8 @@ func TestRangeSideBySide(t *testing.T) {
 	require.Equal(t, content(3 * chunk)[chunk:chunk+5], p)
 }
 
-// TestRanges: every range around chunk boundaries, in buckets whose envelopes have
-// the size that is expected, or a smaller or larger one, or that do not check.
+// TestRanges reads every range around chunk boundaries, from buckets with envelopes of the
+// expected, a smaller and a larger size, and without length checks.
 func TestRanges(t *testing.T) {
 	ctx := context.Background()
 	edges := []int64{0, 1, chunk - 1, chunk, chunk + 1, 2*chunk - 1, 2 * chunk, 2*chunk + 1, 3*chunk + 7, 1 << 40}
@@ -162,7 +162,7 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// TestReaderManners: seeks, small steps, io/fs and iterators read what was written.
+// TestReaderManners: seeks, small reads, io/fs and iotest get what was written.
 func TestReaderManners(t *testing.T) {
 	ctx := context.Background()
 	for _, store := range stores {
@@ -207,7 +207,7 @@ func TestReaderManners(t *testing.T) {
 	}
 }
 
-// TestHalfRead: a reader that is closed early leaves nothing behind.
+// TestHalfRead: closing a reader early leaks nothing.
 func TestHalfRead(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
@@ -239,7 +239,7 @@ func TestHalfRead(t *testing.T) {
 	blobtest.NoneLeft(t, before)
 }
 
-// TestCancelRead: the caller's ctx ends all inner requests, whichever wait.
+// TestCancelRead: when the caller's ctx ends, every request of a read ends.
 func TestCancelRead(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, nil)
@@ -274,8 +274,8 @@ func TestCancelRead(t *testing.T) {
 	require.NoError(t, r.Close())
 }
 
-// TestFailureEndsTheOther: when one of two requests fails, or the key does, the
-// other request is not waited for.
+// TestFailureEndsTheOther: when one request or the key fails, the read cancels the request
+// that runs beside it.
 func TestFailureEndsTheOther(t *testing.T) {
 	body := func(chunks int64) int64 { return blob.DefaultEnvelopeSize + chunks*sealedChunk }
 	for _, test := range []struct {

@@ -23,9 +23,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// TestTornRead: a range whose requests met two versions is read again; what comes
-// is one version, and an object that changes all the time gives ErrChanged or one
-// of its versions.
+// TestTornRead: a range read whose requests met two versions starts again and returns one
+// version. If the object never stops changing, the read returns ErrChanged or one version.
 func TestTornRead(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
@@ -70,8 +69,8 @@ func TestTornRead(t *testing.T) {
 	require.NotErrorIs(t, err, sse.ErrCorrupt)
 }
 
-// TestTornTwice: chunks that are older than their envelope, and then some that are
-// newer than the same envelope, are not damage.
+// TestTornTwice: chunks older than their envelope, then chunks newer than the same envelope,
+// are not called damage.
 func TestTornTwice(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
@@ -105,9 +104,8 @@ func TestTornTwice(t *testing.T) {
 	require.EqualValues(t, 3, envelopes.Load())
 }
 
-// TestMetadataBeforeContent: an object of a mixed bucket that is being encrypted
-// in place is not taken for damaged while the store shows its new metadata beside
-// its old content.
+// TestMetadataBeforeContent: a plain object that is being encrypted in place is not called
+// damaged while the store shows its new metadata beside its old content.
 func TestMetadataBeforeContent(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()
@@ -139,9 +137,8 @@ func TestMetadataBeforeContent(t *testing.T) {
 	}
 }
 
-// TestStaleSize: a store of files looks at a file and then opens it. Whichever
-// request meets a size of one version and the content of another, what is read is
-// one version, of the size that the reader tells.
+// TestStaleSize: a file store may report the size of one version and serve the content of
+// another. A read returns one version, with its own size.
 func TestStaleSize(t *testing.T) {
 	ctx := context.Background()
 	versions := map[string][]byte{"plain": content(70_000), "small": content(100), "large": content(40_000)}
@@ -194,9 +191,8 @@ func TestStaleSize(t *testing.T) {
 	}
 }
 
-// TestSizeIsProved: a store that says another size than the object has is found
-// out at the end of the object, if not before, and everywhere by a read that does
-// not reach it.
+// TestSizeIsProved: a read notices, at the end of the object at the latest, that the store
+// reported a wrong size.
 func TestSizeIsProved(t *testing.T) {
 	ctx := context.Background()
 	const size = 2*chunk + 100
@@ -227,8 +223,8 @@ func TestSizeIsProved(t *testing.T) {
 	}
 }
 
-// TestTornAfterChanges: attempts that met two sizes do not bear out that what a later
-// one met is damage.
+// TestTornAfterChanges: attempts that met two sizes do not count as evidence that a later
+// attempt met damage.
 func TestTornAfterChanges(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)

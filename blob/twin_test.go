@@ -18,9 +18,8 @@ import (
 	"github.com/blobseal/blobseal/blob"
 )
 
-// TestTwins: whatever is done, in whatever order, a plain bucket and an encrypted
-// one show the same, but for what only the store knows. So does a mixed bucket
-// that gets half of its writes as plain ones.
+// TestTwins runs random operations on a plain and an encrypted bucket. Both show the same,
+// except what only the store knows. A mixed bucket, half of whose writes are plain, does too.
 func TestTwins(t *testing.T) {
 	for _, store := range stores {
 		for _, mixed := range []bool{false, true} {
@@ -35,7 +34,7 @@ func TestTwins(t *testing.T) {
 	}
 }
 
-// twinKeys are few, so that they meet each other.
+// twinKeys are few, so that operations meet on one key.
 var twinKeys = []string{"a", "a/b", "a/c/d", "a-b", "b/", "ü/ñ", "..a", "x//y", "%41", " "}
 
 func testTwins(t *testing.T, rng *rand.Rand, plain *gcblob.Bucket, sealed *blob.Bucket, mixed bool) {

@@ -27,8 +27,8 @@ import (
 
 var errBoom = errors.New("boom")
 
-// TestFailedWrites: whatever fails, and whenever, nothing is published, what was
-// there before stays, and the store's write was cancelled before it was closed.
+// TestFailedWrites: whatever fails, nothing is published, the old object stays, and the
+// store's write is cancelled before it is closed.
 func TestFailedWrites(t *testing.T) {
 	background := context.Background()
 	old, p := []byte("what was there before"), content(3*chunk)
@@ -113,7 +113,7 @@ func TestFailedWrites(t *testing.T) {
 	}
 }
 
-// writesItself is a source that writes itself, in part.
+// writesItself is a source with a WriteTo that stops early.
 type writesItself struct{ p []byte }
 
 func (w writesItself) Read([]byte) (int, error) { return 0, errBoom }
@@ -123,7 +123,7 @@ func (w writesItself) WriteTo(dst io.Writer) (int64, error) {
 	return int64(n), errBoom
 }
 
-// TestFailedCommit: an error of the commit is the caller's.
+// TestFailedCommit: the caller gets the error of the commit.
 func TestFailedCommit(t *testing.T) {
 	spy, inner := newSpy(t)
 	b := newBucket(t, inner, nil)
@@ -136,9 +136,8 @@ func TestFailedCommit(t *testing.T) {
 	require.ErrorIs(t, b.WriteAll(context.Background(), "k", nil, nil), errBoom)
 }
 
-// TestFailedOpen: a write that could not begin, because the key or the store was
-// not to be had for a moment, is not begun again by its Close, which would publish
-// what was not written.
+// TestFailedOpen: if a write cannot begin because the key or the store is down for a moment,
+// Close does not begin it again; that would publish an object without its content.
 func TestFailedOpen(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
@@ -198,8 +197,8 @@ func TestFailedOpen(t *testing.T) {
 	}
 }
 
-// TestWhatIsStored: the store sees no plaintext, no MD5 of it, and a content type
-// that was found in the plaintext; a reader sees the caller's metadata alone.
+// TestWhatIsStored: the store sees no plaintext and no MD5 of the plaintext, but the content
+// type that was found in it. A reader sees the caller's metadata only.
 func TestWhatIsStored(t *testing.T) {
 	ctx := context.Background()
 	spy, inner := newSpy(t)
@@ -258,8 +257,8 @@ func TestWhatIsStored(t *testing.T) {
 	require.Empty(t, bare.ContentType)
 }
 
-// TestIfNotExist: of many writers of one key, one wins, on stores that check and
-// publish in two steps too.
+// TestIfNotExist: one of many writers of a key wins, even on a store that checks and
+// publishes in two steps.
 func TestIfNotExist(t *testing.T) {
 	for _, store := range stores {
 		t.Run(store.Name, func(t *testing.T) {
@@ -350,8 +349,8 @@ func TestWithWhatNoObjectCanHave(t *testing.T) {
 	}
 }
 
-// TestKeyErrors: what a key service says stays visible, and never makes an object
-// look as if it were not there, or a stream as if it had ended.
+// TestKeyErrors: an error of the key service stays visible. It never makes an object look
+// absent, or a stream look finished.
 func TestKeyErrors(t *testing.T) {
 	ctx := context.Background()
 	notFound := func() error { _, err := newMem(t).Attributes(ctx, "the service's own key"); return err }()

@@ -77,8 +77,7 @@ func NewFile(t testing.TB) *gcblob.Bucket {
 	return b
 }
 
-// NewBucket is an encrypted bucket over inner, in Mode managed unless opts change
-// that.
+// NewBucket returns an encrypted bucket over inner, in mode managed.
 func NewBucket(t testing.TB, inner *gcblob.Bucket, opts *blob.Options) *blob.Bucket {
 	return NewBucketWith(t, inner, sse.NewManaged(NewRing(t)), opts)
 }
@@ -90,7 +89,7 @@ func NewBucketWith(t testing.TB, inner *gcblob.Bucket, cipher sse.Cipher, opts *
 	return b
 }
 
-// Content is n bytes that differ from chunk to chunk.
+// Content returns n bytes that differ from chunk to chunk.
 func Content(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -125,9 +124,8 @@ func StressFor(t testing.TB) time.Duration {
 	return d
 }
 
-// NoneLeft waits until there are no more goroutines than before. Those that are
-// done may still be there for a moment: what waits for them is told by their last
-// statement, not by their end.
+// NoneLeft waits until there are no more goroutines than before. A goroutine that has
+// reported its result may take a moment to end.
 func NoneLeft(t *testing.T, before int) {
 	t.Helper()
 	for wait := time.Now(); runtime.NumGoroutine() > before; runtime.Gosched() {

@@ -14,15 +14,15 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// Spy is a store that tells what it is asked for, and fails when it is told to. It
-// keeps its objects in another bucket.
+// Spy is a store that records its requests and fails on demand. It keeps its objects in
+// another bucket.
 type Spy struct {
-	Bucket *gcblob.Bucket // what is behind it
+	Bucket *gcblob.Bucket // holds the objects
 	Hook   func(ctx context.Context, call string) error
-	Coarse time.Duration // what times are rounded to, and then nothing else tells versions apart
-	Google bool          // times are of milliseconds in attributes, and of seconds in readers, as Google's
-	Unpack bool          // readers do not know the size, as of what is unpacked on its way
-	Stale  func() int64  // the size that a reader tells, if it is set and not zero
+	Coarse time.Duration // rounds times to this, and leaves out ETags
+	Google bool          // rounds times as Google's store does: milliseconds in attributes, seconds in readers
+	Unpack bool          // hides the size from readers, as a store that decompresses objects does
+	Stale  func() int64  // if set, returns the size that readers report, or 0 for the real size
 
 	mu      sync.Mutex
 	calls   []string
@@ -54,8 +54,7 @@ func (s *Spy) note(ctx context.Context, format string, args ...any) error {
 	return ctx.Err() // as a store over a network, and not the one behind it, does
 }
 
-// Take returns the calls since the last take, in order of their text, since some
-// are made side by side.
+// Take returns the calls since the last Take, sorted, since some run side by side.
 func (s *Spy) Take() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
