@@ -17,7 +17,8 @@ const MinEnvelopeSize = 8
 //
 // An object that does not begin as envelopes do is [ErrPlain], and body then
 // reads the whole object. An object that does, but holds no envelope, is
-// [sse.ErrVersion] or [sse.ErrFormat]. Other errors come from r.
+// [sse.ErrVersion] or [sse.ErrFormat]. One that was uploaded in parts is
+// [sse.ErrComposite], which is [sse.ErrVersion] too. Other errors come from r.
 func ReadEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, err error) {
 	head := make([]byte, expect)
 	n, err := io.ReadFull(r, head)
@@ -25,17 +26,18 @@ func ReadEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, e
 		return nil, nil, err
 	}
 	head = head[:n]
-	whole := io.MultiReader(bytes.NewReader(head), r)
+	ahead := bytes.NewReader(head)
+	whole := io.MultiReader(ahead, r)
 	if !sse.IsEnvelope(head) {
 		return nil, whole, ErrPlain
 	}
-	env = new(sse.Envelope)
-	if n == expect && env.UnmarshalBinary(head) == nil {
-		return env, r, nil
-	}
-	env, err = sse.ReadEnvelope(whole)
-	if err != nil {
+	// Not UnmarshalBinary: it accepts the envelope of a composite object, which has no
+	// place at the head of an object.
+	if env, err = sse.ReadEnvelope(whole); err != nil {
 		return nil, nil, err
+	}
+	if ahead.Len() == 0 {
+		return env, r, nil
 	}
 	return env, whole, nil
 }
