@@ -162,7 +162,7 @@ func (s *stream) step(n int, proven bool) (out []byte, err error) {
 	case !s.decrypt:
 		out = s.c.sealChunk(buf[:0], buf[:n], s.next, &s.nonce)
 	case n < TagSize:
-		err = fmt.Errorf("%w: it ends before the end of chunk %d", ErrTruncated, s.next)
+		err = fmt.Errorf("%w: body ends before the end of chunk %d", ErrTruncated, s.next)
 	default:
 		out, err = s.c.openChunk(buf[:0], buf[:n], s.next, &s.nonce)
 	}
