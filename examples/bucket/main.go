@@ -34,6 +34,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
+// main is long because it is one session, to be read from top to bottom.
 func main() {
 	log.SetFlags(0)
 	ctx := context.Background()
@@ -41,8 +42,8 @@ func main() {
 	check(err)
 	defer os.RemoveAll(dir)
 
-	// The service's own keys: a ring, and a key service with a key for the team. In
-	// production their roots come from a secret store, and their stores are shared.
+	// The service has a ring, and a key service with a key for the team. In production,
+	// roots come from a secret store, and all replicas share the stores.
 	ring, err := keyring.Create(ctx, keyring.NewMemStore(), newRoot(), nil)
 	check(err)
 	keys, err := localkms.Create(ctx, keyring.NewMemStore(), newRoot(), nil)
@@ -52,8 +53,8 @@ func main() {
 	team, err := sse.NewKMS(client, localkms.DefaultAlias, nil)
 	check(err)
 
-	// The bucket: a directory below, and what the service sees above. A link to a
-	// photo is served by the service itself, since the directory holds ciphertext.
+	// The bucket encrypts a directory. The service itself serves links to photos, since
+	// the directory holds ciphertext.
 	store, err := fileblob.OpenBucket(filepath.Join(dir, "photos"), &fileblob.Options{CreateDir: true})
 	check(err)
 	defer store.Close()
@@ -82,17 +83,17 @@ func main() {
 	photos.put(ctx, "customers/7/passport.jpg", "a passport", customer)
 	show(ctx, bucket)
 	for name, picture := range map[string]string{"holiday.jpg": "a beach", "team/roadmap.jpg": "a whiteboard"} {
-		ensure(photos.get(ctx, name, nil) == picture, "%s reads otherwise", name)
+		ensure(photos.get(ctx, name, nil) == picture, "%s differs", name)
 		stored, err := os.ReadFile(filepath.Join(dir, "photos", name))
 		check(err)
 		ensure(!bytes.Contains(stored, []byte(picture)), "%s is in the directory in the clear", name)
 	}
-	ensure(photos.get(ctx, "customers/7/passport.jpg", customer) == "a passport", "the passport reads otherwise")
+	ensure(photos.get(ctx, "customers/7/passport.jpg", customer) == "a passport", "the passport differs")
 	_, err = bucket.ReadAll(ctx, "customers/7/passport.jpg")
 	ensure(errors.Is(err, sse.ErrMode), "read without the customer's key: %v", err)
 	fmt.Printf("without the customer's key: %v\n\n", err)
 
-	// A link is good for one photo, for a while, for whoever has it.
+	// Whoever has a link can read one photo, until the link expires.
 	link, err := bucket.SignedURL(ctx, "holiday.jpg", &gcblob.SignedURLOptions{Expiry: 10 * time.Minute})
 	check(err)
 	status, body := fetch(link)
@@ -102,42 +103,42 @@ func main() {
 	ensure(status == http.StatusForbidden, "a forged link gives %d", status)
 	fmt.Printf("forged link: %d\n\n", status)
 
-	// The master key rotates. The old one is still needed, until the photos are
-	// rewrapped: that seals their data keys anew, and copies the bodies as they are.
+	// The ring rotates. Photos need the old version until they are rewrapped, which seals
+	// their data keys again and copies the bodies without decrypting them.
 	old, err := ring.Primary(ctx)
 	check(err)
 	_, err = ring.Rotate(ctx)
 	check(err)
 	_, err = jobs.Retire(ctx, ring, old.ID(), nil, bucket)
 	var used *jobs.InUseError
-	ensure(errors.As(err, &used) && used.Objects == 1, "the old key was retired while it was needed: %v", err)
-	fmt.Printf("retire: refused, %v needs the key\n", used.Names[0])
+	ensure(errors.As(err, &used) && used.Objects == 1, "the old version was retired while it was needed: %v", err)
+	fmt.Printf("retire: refused, %v needs the version\n", used.Names[0])
 	report, err := jobs.Rewrap(ctx, bucket, &jobs.RewrapOptions{Filter: jobs.Filter{Modes: []sse.Mode{sse.ModeManaged}}})
 	check(err)
-	ensure(report.Done == 1 && report.Unmatched == 2, "the rewrap did otherwise: %v", report)
+	ensure(report.Done == 1 && report.Unmatched == 2, "unexpected rewrap: %v", report)
 	fmt.Printf("rewrap: %v\n", report)
 	info, err := jobs.Retire(ctx, ring, old.ID(), &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, bucket)
 	check(err)
-	ensure(info.State == keyring.Destroyed, "the old key is %v", info.State)
-	fmt.Printf("retire: the old key is %v\n\n", info.State)
+	ensure(info.State == keyring.Destroyed, "the old version is %v", info.State)
+	fmt.Printf("retire: the old version is %v\n\n", info.State)
 
-	// All photos open, the link too, and nothing is under the old key.
+	// All photos and the link still work, and no photo needs the old version.
 	show(ctx, bucket)
 	for finding, err := range jobs.Check(ctx, bucket, &jobs.CheckOptions{Depth: jobs.CheckBodies}) {
 		check(err)
 		want := jobs.VerdictGood
 		if finding.Seal.Mode == sse.ModeCustomer {
-			want = jobs.VerdictNoKey // which the service does not have
+			want = jobs.VerdictNoKey // the service does not have the customer's key
 		}
 		ensure(finding.Verdict == want, "%s is %v: %v", finding.Key, finding.Verdict, finding.Err)
 	}
-	ensure(photos.get(ctx, "customers/7/passport.jpg", customer) == "a passport", "the passport reads otherwise")
+	ensure(photos.get(ctx, "customers/7/passport.jpg", customer) == "a passport", "the passport differs")
 	status, body = fetch(link)
 	ensure(status == http.StatusOK && body == "a beach", "the link gives %d: %s", status, body)
 	fmt.Println("all photos open, and so does the link")
 }
 
-// service keeps photos, and knows nothing of encryption but the key of a request.
+// service stores photos. All it knows of encryption is the key of a request.
 type service struct{ bucket *blob.Bucket }
 
 // put stores a photo, under the request's key or, if that is nil, as the bucket does.

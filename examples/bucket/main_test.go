@@ -30,9 +30,9 @@ func TestProgram(t *testing.T) {
 		`(?m)^team/roadmap.jpg          12 bytes, SSE-KMS `,
 		`without the customer's key: .*SSE-C`,
 		`shared link: 200, "a beach"\nforged link: 403\n`,
-		`retire: refused, photos/holiday.jpg needs the key\n`,
+		`retire: refused, photos/holiday.jpg needs the version\n`,
 		`rewrap: 1 done .* 2 unmatched, 0 deleted meanwhile, 0 failed\n`,
-		`retire: the old key is destroyed\n`,
+		`retire: the old version is destroyed\n`,
 		`all photos open, and so does the link\n\z`,
 	} {
 		require.Regexp(t, line, string(text))

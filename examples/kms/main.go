@@ -25,21 +25,22 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// The policy of the key. What nobody permits is denied.
+// policy is the policy of the key. It denies what no statement permits.
 const policy = `
 permit (principal == Principal::"role/admin",  action,                              resource);
 permit (principal == Principal::"role/writer", action == Action::"GenerateDataKey", resource);
 permit (principal == Principal::"role/reader", action == Action::"Decrypt",         resource);
 `
 
+// main is long because it is one session, to be read from top to bottom.
 func main() {
 	log.SetFlags(0)
 	dir, err := os.MkdirTemp("", "blobseal-kms-")
 	check(err)
 	defer os.RemoveAll(dir)
 
-	// The key service keeps its keys in one file, encrypted under a root. Whatever
-	// it is asked, and whatever it refuses, goes to a trail whose lines are chained.
+	// The key service stores its keys in one file, encrypted under a root. It records
+	// every request, granted or refused, in an audit trail with a hash chain.
 	trail := filepath.Join(dir, "audit.jsonl")
 	sink, err := audit.OpenFileSink(trail, nil)
 	check(err)
@@ -60,15 +61,15 @@ func main() {
 	check(client.CreateAlias(admin, "alias/documents", key.ID))
 	fmt.Printf("key service: alias/documents is %s\n", key.ID)
 
-	// A bucket key: the cache asks the key service once for each principal, and not
-	// once for each document. The trail is in front of it, and so shows every use.
+	// With a bucket key, the cache asks the key service once for each principal instead
+	// of once for each document. The trail is in front of the cache, so it has every use.
 	cache := kms.NewCache(client, nil)
 	defer cache.Invalidate()
 	cipher, err := sse.NewKMS(audit.NewClient(cache, sink), "alias/documents", &sse.KMSOptions{BucketKey: true})
 	check(err)
 	docs := &documents{cipher: cipher, stored: map[string][]byte{}}
 
-	// The writer writes. That is all that it may.
+	// The writer may write, but not read.
 	writer, reader := as("role/writer"), as("role/reader")
 	for _, name := range []string{"january", "february", "march"} {
 		check(docs.put(writer, name, "the figures of "+name))
@@ -76,16 +77,16 @@ func main() {
 	_, err = docs.get(writer, "march")
 	fmt.Printf("writer reads:  %v\n", refused(err, kms.ErrDenied))
 
-	// The reader reads, and a document that it cannot write is not stored.
+	// The reader may read, but not write: a document that it writes is not stored.
 	text, err := docs.get(reader, "march")
 	check(err)
-	ensure(text == "the figures of march", "the document reads otherwise: %q", text)
+	ensure(text == "the figures of march", "the document differs: %q", text)
 	fmt.Printf("reader reads:  %q\n", text)
 	err = docs.put(reader, "april", "forged")
 	fmt.Printf("reader writes: %v\n", refused(err, kms.ErrDenied))
 	ensure(docs.stored["april"] == nil, "a refused document was stored")
 
-	// A disabled key is refused at once, although the cache still has its data keys.
+	// A disabled key stops at once, although the cache has its data keys.
 	check(client.DisableKey(admin, key.ID))
 	fmt.Printf("disabled:      %v\n", refused(docs.put(writer, "may", "late"), kms.ErrDisabled))
 	_, err = docs.get(reader, "march")
@@ -94,7 +95,7 @@ func main() {
 	_, err = docs.get(reader, "march")
 	check(err)
 
-	// The trail, as a table; and the proof that it is what was written.
+	// Show the trail, and verify that it is as it was written.
 	check(sink.Close())
 	fmt.Println()
 	cached := show(trail)
@@ -103,7 +104,7 @@ func main() {
 	check(err)
 	fmt.Printf("\nverified: %d records, the last with hash %.16s…\n", verified.Records, verified.Last.Hash)
 
-	// Someone makes the reader's attempt to write the writer's, in a copy.
+	// Somebody edits a copy, to blame the writer for the reader's attempt.
 	lines, err := os.ReadFile(trail)
 	check(err)
 	const forger, scapegoat = `"role/reader","type":"Role"},"eventName":"GenerateDataKey"`, `"role/writer","type":"Role"},"eventName":"GenerateDataKey"`
@@ -116,7 +117,7 @@ func main() {
 	fmt.Printf("edited copy: found: line %d is %s: %s\n", broken.Line, broken.Kind, broken.Detail)
 }
 
-// documents is the service: what it stores is encrypted.
+// documents is a service that stores encrypted documents.
 type documents struct {
 	cipher sse.Cipher
 	stored map[string][]byte
