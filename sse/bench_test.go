@@ -49,3 +49,45 @@ func BenchmarkWrite(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkComposite measures composite objects: opening one of 10,000 parts, a
+// stream of four parts of 1 MiB, and reads of 4 KiB at random.
+func BenchmarkComposite(b *testing.B) {
+	c := newCustomer(b, customerKey)
+	u := startUpload(b, c, object)
+	part := sealPart(b, u.m, 1, []byte{1})
+	for number := range 10_000 {
+		part.number = number + 1
+		part.receipt = sealPart(b, u.m, number+1, []byte{1}).receipt
+		u.parts = append(u.parts, part)
+	}
+	many := u.complete(b, nil)
+	_, large := compositeOf(b, c, object, 1<<20, 1<<20, 1<<20, 1<<20)
+	composite, err := openComposite(b, c, object, large)
+	require.NoError(b, err)
+
+	b.Run("open", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, err := openComposite(b, c, object, many)
+			require.NoError(b, err)
+		}
+	})
+	b.Run("stream", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetBytes(composite.Size())
+		for b.Loop() {
+			_, err := io.Copy(io.Discard, composite.Reader(bytes.NewReader(large)))
+			require.NoError(b, err)
+		}
+	})
+	b.Run("random", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetBytes(4096)
+		at, p := composite.ReaderAt(bytes.NewReader(large)), make([]byte, 4096)
+		for i := int64(0); b.Loop(); i++ {
+			_, err := at.ReadAt(p, i*7919*4096%(composite.Size()-4096))
+			require.NoError(b, err)
+		}
+	})
+}

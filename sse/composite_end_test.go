@@ -54,7 +54,7 @@ var streamIdioms = map[string]func(r io.Reader, size int64) ([]byte, error){
 func TestEndOfComposites(t *testing.T) {
 	c := newCustomer(t, customerKey)
 	for _, sizes := range [][]int{
-		{1}, {chunk}, {chunk, 0}, {1, 0}, {5, chunk}, {chunk, 5}, {chunk + 1, 2 * chunk, 0}, {3, 4, 5}, {2 * chunk, 2 * chunk}, {20 * chunk, 0},
+		{1}, {chunk}, {chunk, 0}, {1, 0}, {5, chunk}, {chunk, 5}, {chunk + 1, 2 * chunk, 0}, {3, 4, 5}, {2 * chunk, 2 * chunk}, {3 * chunk, 0},
 	} {
 		u, stored := compositeOf(t, c, object, sizes...)
 		plain := u.plain()
@@ -223,6 +223,14 @@ func TestPartFailures(t *testing.T) {
 	}
 	p, err := u.m.Part(1)
 	require.NoError(t, err)
+	w := p.Writer(new(panicOnce))
+	require.Panics(t, func() { w.Write([]byte("plaintext")) })
+	require.Error(t, w.Close())
+	_, err = p.Receipt()
+	require.ErrorIs(t, err, sse.ErrInvalid)
+
+	p, err = u.m.Part(1)
+	require.NoError(t, err)
 	_, err = p.Reader(bytes.NewReader(pattern(3 * chunk))).(io.WriterTo).WriteTo(&limitedWriter{left: chunk})
 	require.ErrorIs(t, err, io.ErrShortWrite)
 	_, err = p.Receipt()
@@ -241,4 +249,15 @@ func (l *limitedWriter) Write(p []byte) (int, error) {
 		return n, io.ErrShortWrite
 	}
 	return n, nil
+}
+
+// panicOnce panics at its first Write, and takes all others.
+type panicOnce struct{ done bool }
+
+func (p *panicOnce) Write(b []byte) (int, error) {
+	if !p.done {
+		p.done = true
+		panic("destination")
+	}
+	return len(b), nil
 }

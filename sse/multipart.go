@@ -163,7 +163,8 @@ func parseState(state []byte) (env, kept *Envelope, err error) {
 
 // State returns what [OpenMultipart] needs in any process. It is not secret.
 //
-// Most services pass a nil keeper. With a keeper, the state also holds what
+// Most services pass a nil keeper. The state is then the envelope that the object
+// will have, up to padding, which [Envelope.UnmarshalBinary] parses. With a keeper, the state also holds what
 // [OpenCompleter] needs: a second key, which keeper seals, and which completes the
 // upload and decrypts no part. ctx bounds that key operation. Delete such a state
 // when the upload has ended: until then, whoever may use the keeper's key can

@@ -2,6 +2,7 @@ package sse
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -93,12 +94,15 @@ type partWriter struct {
 	plain int64
 }
 
+// errPanicked stays if the destination panics in begin.
+var errPanicked = errors.New("sse: destination panicked (start a new part)")
+
 // begin writes the prefix and the head before the first chunk.
 func (w *partWriter) begin() error {
 	if w.begun {
 		return w.err
 	}
-	w.begun = true
+	w.begun, w.err = true, errPanicked
 	prefix := w.part.prefix()
 	n, err := w.dst.Write(prefix)
 	if err == nil && n != len(prefix) {
