@@ -12,6 +12,10 @@
 // store is a [keyring.Watcher], so a ring's Run hears of other replicas' changes at
 // once.
 //
+// Give the client the addresses of all members, and set its DialKeepAliveTime to ten
+// seconds. Without the latter, requests still go to a member that hangs, and last until
+// their ctx ends. A member that lost its peers refuses at once, and the client asks another.
+//
 // etcd takes requests of up to 1.5 MiB by default. Any ring fits, and so does the
 // document of package localkms, which stays below [keyring.MaxDocumentSize] here:
 // some 6,000 keys.
@@ -37,11 +41,17 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/blobseal/blobseal/keyring"
+)
+
+const (
+	electionWait  = 5 * time.Second        // for the cluster to have a leader
+	electionPause = 100 * time.Millisecond // between attempts
 )
 
 // Store is the document under one key. It is safe for concurrent use, and holds
@@ -70,7 +80,7 @@ func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
-	response, err := s.client.Get(ctx, s.key)
+	response, err := s.client.Get(clientv3.WithRequireLeader(ctx), s.key)
 	if err != nil {
 		return nil, "", s.failed(ctx, "load", err)
 	}
@@ -104,10 +114,7 @@ func (s *Store) Swap(ctx context.Context, old string, data []byte) (string, erro
 			return "", keyring.ErrConflict
 		}
 	}
-	response, err := s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(s.key), "=", revision)).
-		Then(clientv3.OpPut(s.key, string(data))).
-		Commit()
+	response, err := s.put(ctx, revision, data)
 	switch {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge):
 		return "", fmt.Errorf("%w: %w", keyring.ErrFull, s.failed(ctx, "swap", err))
@@ -117,6 +124,25 @@ func (s *Store) Swap(ctx context.Context, old string, data []byte) (string, erro
 		return "", keyring.ErrConflict
 	}
 	return version(response.Header.Revision, data), nil
+}
+
+// put writes the document if the key has this revision. A member that has no leader
+// refuses, and does nothing: put tries the next member, or the same one after an election.
+func (s *Store) put(ctx context.Context, revision int64, data []byte) (*clientv3.TxnResponse, error) {
+	for begin := time.Now(); ; {
+		response, err := s.client.Txn(clientv3.WithRequireLeader(ctx)).
+			If(clientv3.Compare(clientv3.ModRevision(s.key), "=", revision)).
+			Then(clientv3.OpPut(s.key, string(data))).
+			Commit()
+		if !errors.Is(err, rpctypes.ErrNoLeader) || time.Since(begin) > electionWait {
+			return response, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(electionPause):
+		}
+	}
 }
 
 // Watch implements [keyring.Watcher]. The client itself sees to it that the watch
