@@ -134,9 +134,11 @@ func TestAFullStoreDoesNotProtectAKey(t *testing.T) {
 		require.NoError(t, err)
 		return len(data)
 	}
+	large := ""
 	for size() < keyring.MaxDocumentSize-2*localkms.MaxDescription {
-		_, err := greedy.CreateKey(t.Context(), &localkms.CreateKeyInput{Description: strings.Repeat("x", localkms.MaxDescription)})
+		info, err := greedy.CreateKey(t.Context(), &localkms.CreateKeyInput{Description: strings.Repeat("x", localkms.MaxDescription)})
 		require.NoError(t, err)
+		large = info.ID
 	}
 	for size() < keyring.MaxDocumentSize-300 {
 		_, err := greedy.CreateKey(t.Context(), nil)
@@ -150,6 +152,7 @@ func TestAFullStoreDoesNotProtectAKey(t *testing.T) {
 	require.NoError(t, err, "goes on with the version that it has")
 	_, err = s.victim.CreateKey(t.Context(), nil)
 	require.ErrorIs(t, err, localkms.ErrFull)
+	require.NoError(t, s.client("greedy", "").UpdateDescription(t.Context(), large, ""), "what makes the document smaller passes")
 	s.stop(t)
 }
 
