@@ -24,6 +24,19 @@ func (f RootFlags) Source() RootSource {
 	return RootSource{f.RootKeyFile, f.PassphraseFile, f.RootKMSKey, "", "BLOBSEAL_PASSPHRASE"}
 }
 
+// NewRootFlags name the root that replaces another.
+type NewRootFlags struct {
+	NewRootKeyFile    string `placeholder:"FILE" help:"New root key."`
+	NewPassphraseFile string `placeholder:"FILE" help:"New passphrase. Or set BLOBSEAL_NEW_PASSPHRASE."`
+	NewRootKMSKey     string `name:"new-root-kms-key" placeholder:"URL" help:"New root key in a key service (see ring)."`
+}
+
+// NewSource returns the source of the new root. Its name is not that of RootFlags'
+// method, since commands embed both.
+func (f NewRootFlags) NewSource() RootSource {
+	return RootSource{f.NewRootKeyFile, f.NewPassphraseFile, f.NewRootKMSKey, "new-", "BLOBSEAL_NEW_PASSPHRASE"}
+}
+
 // RootSource says where a root comes from: a key file, a passphrase, or a key of a key
 // service. If that is a service in a directory, the key file or the passphrase is the
 // service's own root. Prefix begins the names of the flags, after the dashes.

@@ -115,7 +115,8 @@ func (cmd showCmd) Run(ctx context.Context, c *console.Console) error {
 		if cmd.JSON {
 			err = c.WriteLine(auditLine{entry.Seq, entry.Record, entry.Note})
 		} else if r := entry.Record; r != nil {
-			err = write("%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), message.OrNone(r.Principal.ID), message.Printable(string(r.Operation)), keyShown(r), resourceShown(r), outcomeShown(r))
+			err = write("%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), message.OrNone(r.Principal.ID),
+				message.Printable(string(r.Operation)), keyShown(r), resourceShown(r), outcomeShown(r))
 		} else {
 			err = write("%s\t-\t-\t-\t-\ta process was killed while it wrote entry %d\n", entry.Note.Time.Format(time.RFC3339), entry.Seq)
 		}

@@ -55,7 +55,8 @@ type jobSummary struct {
 
 // run runs do, a job over b. Done says what the job does to an object, such as
 // "rewrapped to".
-func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target *keys.Keys, prefix, done string, do func(context.Context, jobs.Job) (*jobs.Report, error)) error {
+func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target *keys.Keys, prefix, done string,
+	do func(context.Context, jobs.Job) (*jobs.Report, error)) error {
 	if err := b.checkExclusive(ctx, f.Exclusive || f.DryRun); err != nil {
 		return err
 	}

@@ -127,7 +127,8 @@ func (cmd shredCmd) options() *jobs.ShredOptions {
 	return &jobs.ShredOptions{Workers: cmd.Workers, Limit: cmd.limit()}
 }
 
-func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket, k *keys.Keys, victim jobs.KeyRef, destroyer jobs.KeyDestroyer, record recordFile) error {
+func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket, k *keys.Keys,
+	victim jobs.KeyRef, destroyer jobs.KeyDestroyer, record recordFile) error {
 	report, err := jobs.ShredKey(ctx, victim, destroyer, record, cmd.options(), b.Bucket)
 	switch {
 	case errors.Is(err, context.Canceled):

@@ -62,7 +62,8 @@ func (f serviceFlags) with(ctx context.Context, c *console.Console, use func(con
 }
 
 // change runs one operation on one key, and says what was done.
-func (f serviceFlags) change(ctx context.Context, c *console.Console, op kms.Operation, key string, do func(context.Context, *keys.Service) error, done string) error {
+func (f serviceFlags) change(ctx context.Context, c *console.Console, op kms.Operation, key string,
+	do func(context.Context, *keys.Service) error, done string) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := do(ctx, s); err != nil {
 			return s.About(op, key, err)
@@ -119,13 +120,11 @@ var errServiceExists = errors.New("already exists, and is never overwritten")
 
 type changeRootCmd struct {
 	serviceFlags
-	NewRootKeyFile    string `placeholder:"FILE" help:"New root key."`
-	NewPassphraseFile string `placeholder:"FILE" help:"New passphrase. Or set BLOBSEAL_NEW_PASSPHRASE."`
-	NewRootKMSKey     string `name:"new-root-kms-key" placeholder:"URL" help:"New root key in a key service (see ring)."`
+	keys.NewRootFlags
 }
 
 func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
-	next := keys.RootSource{KeyFile: cmd.NewRootKeyFile, PassphraseFile: cmd.NewPassphraseFile, KMSKey: cmd.NewRootKMSKey, Prefix: "new-", Variable: "BLOBSEAL_NEW_PASSPHRASE"}
+	next := cmd.NewSource()
 	if len(next.Given()) == 0 {
 		return message.Usagef("the key service needs a new root: give %s", next.Flags())
 	}
@@ -229,7 +228,8 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 		return c.Table(func(w *tabwriter.Writer) {
 			fmt.Fprintln(w, "KEY\tALIASES\tSTATE\tCREATED\tNEXT ROTATION")
 			for _, k := range keys {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.ID, message.OrNone(strings.Join(k.Aliases, " ")), stateShown(k.Info), k.Created.Format(time.RFC3339), dateShown(k.Rotation.Next))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.ID, message.OrNone(strings.Join(k.Aliases, " ")), stateShown(k.Info),
+					k.Created.Format(time.RFC3339), dateShown(k.Rotation.Next))
 			}
 		})
 	})

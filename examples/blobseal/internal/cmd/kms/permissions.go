@@ -42,7 +42,8 @@ func (cmd aliasCreateCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.name(ctx, c, localkms.OpCreateAlias, cmd.Alias, cmd.Key, (*localkms.Client).CreateAlias)
 }
 
-func (f serviceFlags) name(ctx context.Context, c *console.Console, op kms.Operation, alias, key string, do func(*localkms.Client, context.Context, string, string) error) error {
+func (f serviceFlags) name(ctx context.Context, c *console.Console, op kms.Operation, alias, key string,
+	do func(*localkms.Client, context.Context, string, string) error) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := do(s.Client, ctx, alias, key); err != nil {
 			return s.About(op, key, err)
@@ -259,7 +260,8 @@ func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
 				} else if len(g.ContextSubset) > 0 {
 					limit = "has " + pairsShown(g.ContextSubset)
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.ID, message.OrNone(g.Name), message.Printable(g.Grantee), strings.Join(ops, " "), limit, message.OrNone(g.RetiringPrincipal), g.Created.Format(time.RFC3339))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.ID, message.OrNone(g.Name), message.Printable(g.Grantee),
+					strings.Join(ops, " "), limit, message.OrNone(g.RetiringPrincipal), g.Created.Format(time.RFC3339))
 			}
 		})
 	})
@@ -288,7 +290,8 @@ func (cmd grantRevokeCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.end(ctx, c, localkms.OpRevokeGrant, cmd.Key, cmd.Grant, (*localkms.Client).RevokeGrant, "revoked")
 }
 
-func (f serviceFlags) end(ctx context.Context, c *console.Console, op kms.Operation, key, grant string, do func(*localkms.Client, context.Context, string, string) error, done string) error {
+func (f serviceFlags) end(ctx context.Context, c *console.Console, op kms.Operation, key, grant string,
+	do func(*localkms.Client, context.Context, string, string) error, done string) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := do(s.Client, ctx, key, grant); err != nil {
 			return s.About(op, key, err)

@@ -184,13 +184,11 @@ func (cmd destroyCmd) Run(ctx context.Context, c *console.Console) error {
 
 type changeRootCmd struct {
 	keys.RingFlags
-	NewRootKeyFile    string `placeholder:"FILE" help:"New root key."`
-	NewPassphraseFile string `placeholder:"FILE" help:"New passphrase. Or set BLOBSEAL_NEW_PASSPHRASE."`
-	NewRootKMSKey     string `name:"new-root-kms-key" placeholder:"URL" help:"New root key in a key service (see ring)."`
+	keys.NewRootFlags
 }
 
 func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
-	next := keys.RootSource{KeyFile: cmd.NewRootKeyFile, PassphraseFile: cmd.NewPassphraseFile, KMSKey: cmd.NewRootKMSKey, Prefix: "new-", Variable: "BLOBSEAL_NEW_PASSPHRASE"}
+	next := cmd.NewSource()
 	if err := cmd.Source().Check("ring"); err != nil {
 		return err
 	}
