@@ -150,3 +150,27 @@ func TestSetStateIf(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, keyring.Destroyed, v.State)
 }
+
+// A process whose clock is years ahead forgets no destroyed version: the watermark that
+// takes the place of the tombstone would destroy the versions that a failover lost, too.
+func TestClockAheadPrunesNothing(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		store := newHooked()
+		one := create(t, store, nil)
+		two := reopen(t, store)
+		failover := document(t, store)
+		lost := rotate(t, one)
+
+		overwrite(t, store, failover)
+		destroyed := rotate(t, two)
+		rotate(t, two)
+		set(t, two, destroyed, keyring.Destroyed)
+		ahead := create(t, store, &keyring.Options{Now: skewed(20 * 365 * day)})
+		rotate(t, ahead)
+		require.Equal(t, keyring.Destroyed, state(t, reopen(t, store), destroyed), "the tombstone stays")
+
+		require.NoError(t, one.Refresh(t.Context()))
+		_, err := reopen(t, store).Key(t.Context(), lost)
+		require.NoError(t, err, "the lost version is back")
+	})
+}

@@ -28,7 +28,8 @@
 // version: destroy them, or their roots, too.
 //
 // Ages are measured by the clock of each process. A version created more than ten
-// minutes in the future is replaced.
+// minutes in the future is replaced. A process cannot tell that its own clock is ahead
+// from a ring that nobody used for years, so it rotates once.
 //
 // # Recovery
 //

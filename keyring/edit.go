@@ -105,10 +105,18 @@ func randomID() uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// prune drops the versions that were destroyed tombstoneAge ago, and if the ring
-// is full even so, the one that was destroyed first. The watermark goes on to say that
-// they were destroyed.
+// prune drops the versions that were destroyed tombstoneAge before the primary was
+// created, and if the ring is full even so, the one that was destroyed first. The
+// watermark then says that they were destroyed. It says so of lost versions with lower
+// numbers, too, so a clock that is ahead must not raise it: the primary's time has to
+// bear the clock out.
 func (d *draft) prune(now time.Time) {
+	if len(d.versions) == 0 {
+		return
+	}
+	if created := time.UnixMilli(int64(d.primary().created)); created.Before(now) {
+		now = created
+	}
 	cutoff := millis(now.Add(-tombstoneAge))
 	oldest := uint64(maxMillis + 1)
 	for _, v := range d.versions {
