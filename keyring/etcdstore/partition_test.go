@@ -199,6 +199,6 @@ func TestNothingIsLostWithTheLeader(t *testing.T) {
 		_, err := fresh.Key(t.Context(), id)
 		require.NoError(t, err, "a rotation that was acknowledged")
 	}
-	t.Logf("%d swaps acknowledged, %d refused, %d with an uncertain end; %d documents and %d rotations, none lost",
+	t.Logf("%d swaps acknowledged, %d refused, %d with an uncertain end; %d documents, %d rotations",
 		r.acked, r.conflicts, r.failed, number, len(rotations))
 }
