@@ -83,7 +83,21 @@ func forgedObjects(kek []byte, bucket, key string) map[string]forgedObject {
 	add("head-version-1", "the object begins with version 1", "format", edit(func(o []byte) { o[8] = 1 }), nil)
 	add("head-magic", "the object begins without magic bytes", "format", edit(func(o []byte) { o[0] = 0 }), nil)
 
-	// What only who has the keys can do.
+	forgedManifests(add, byForge, kek, bucket, key)
+	forgedFooters(add, object)
+	forgedEnvelopes(add, byForge, valid, kek, bucket, key)
+	return forged
+}
+
+// addForged adds an object, and byForge one that a valid forge makes after a change.
+type (
+	addForged func(name, comment, result string, object, released []byte)
+	byForge   func(name, comment, result string, change func(f *forge))
+)
+
+// forgedManifests breaks each rule of manifests, which takes the keys.
+func forgedManifests(add addForged, byForge byForge, kek []byte, bucket, key string) {
+	a, b := bytes.Repeat([]byte{'a'}, 300), bytes.Repeat([]byte{'b'}, 300)
 	byForge("no-parts", "n is 0", "format", func(f *forge) {
 		f.editEntries = func([]strangerEntry) []strangerEntry { return nil }
 	})
@@ -124,13 +138,10 @@ func forgedObjects(kek []byte, bucket, key string) map[string]forgedObject {
 			return e
 		}
 	})
-	forgedFooters(add, object, valid, bucket, key)
-	forgedEnvelopes(add, byForge, valid, kek, bucket, key)
-	return forged
 }
 
 // forgedFooters breaks each field of the footer.
-func forgedFooters(add func(string, string, string, []byte, []byte), object []byte, valid func() *forge, bucket, key string) {
+func forgedFooters(add addForged, object []byte) {
 	footer := func(name, comment, result string, edit func(f []byte)) {
 		o := bytes.Clone(object)
 		edit(o[len(o)-32:])
@@ -153,8 +164,7 @@ func forgedFooters(add func(string, string, string, []byte, []byte), object []by
 }
 
 // forgedEnvelopes puts wrong envelopes into the trailer.
-func forgedEnvelopes(add func(string, string, string, []byte, []byte), byForge func(string, string, string, func(f *forge)),
-	valid func() *forge, kek []byte, bucket, key string) {
+func forgedEnvelopes(add addForged, byForge byForge, valid func() *forge, kek []byte, bucket, key string) {
 	byForge("envelope-version-1", "the envelope has version 1", "version", func(f *forge) { f.version = 1 })
 	byForge("envelope-version-3", "the envelope has version 3", "version", func(f *forge) { f.version = 3 })
 	byForge("padding", "the padding is not zero", "format", func(f *forge) { f.padding = []byte{0, 1, 0} })

@@ -2,6 +2,7 @@ package sse_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"slices"
 	"testing"
@@ -85,26 +86,18 @@ func FuzzUploadState(f *testing.F) {
 	f.Add(append(bytes.Clone(state), state...), append(bytes.Clone(receipt), 0))
 	f.Fuzz(func(t *testing.T, fuzzed, receiptBytes []byte) {
 		m, err := sse.OpenMultipart(t.Context(), c, object, fuzzed)
-		if err == nil { // authentic, but for the padding
+		if err == nil { // an upload under this key, perhaps one of another fuzzing process
 			reopened, err := m.State(t.Context(), nil)
 			require.NoError(t, err)
 			require.True(t, bytes.HasPrefix(fuzzed, reopened))
-			require.Equal(t, trailerEnvelope(t, u.m).BodyID(), trailerEnvelope(t, m).BodyID())
 		}
 		if completer, err := sse.OpenCompleter(t.Context(), c, object, fuzzed); err == nil {
 			_, err = completer.Trailer([][]byte{receipt}, nil)
-			require.NoError(t, err)
+			require.True(t, err == nil || errors.Is(err, sse.ErrReceipt), "%v", err)
 		}
 		_, err = u.m.Trailer([][]byte{receiptBytes}, nil)
 		require.Equal(t, bytes.Equal(receiptBytes, receipt), err == nil)
 	})
-}
-
-// trailerEnvelope is the envelope that an upload's trailer has.
-func trailerEnvelope(t testing.TB, m *sse.Multipart) *sse.Envelope {
-	u := &storedUpload{m: m}
-	u.add(t, 1, nil)
-	return trailerOf(t, u.complete(t, nil)).Envelope()
 }
 
 // FuzzComposite edits a valid composite object. Whatever the edit, what comes out
