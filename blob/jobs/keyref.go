@@ -51,15 +51,23 @@ func checkKeyID(id string) error {
 	return nil
 }
 
-// names reports whether k names the key of an envelope. A key service's key may go
-// by the last part of its ARN.
+// names reports whether k names the key of an envelope; see [namesKey].
 func (k KeyRef) names(seal KeyRef) bool {
 	return k.Mode == seal.Mode && namesKey(k.KeyID, seal.KeyID)
 }
 
-func namesKey(id, of string) bool {
-	return id == of || id != "" && !strings.ContainsAny(id, "/:") && strings.HasPrefix(of, "arn:") && strings.HasSuffix(of, "/"+id)
+// namesKey reports whether name names the key that an envelope calls id. A name without
+// slashes and colons, such as a UUID or the name of a key in a vault, names every key
+// whose id ends in it. The versions of one key are one key, since deleting a key deletes
+// all of them.
+func namesKey(name, id string) bool {
+	name, id = keyVersion.ReplaceAllString(name, "$1$2"), keyVersion.ReplaceAllString(id, "$1$2")
+	return name == id || name != "" && !strings.ContainsAny(name, "/:") && strings.HasSuffix(id, "/"+name)
 }
+
+// keyVersion matches ids that name a version of a key, as those of Azure Key Vault and
+// Google Cloud KMS do.
+var keyVersion = regexp.MustCompile(`^(https://[^/]+/keys/[^/]+)/[^/]+$|^(projects/.+/cryptoKeys/[^/]+)/cryptoKeyVersions/[0-9]+$`)
 
 // Filter chooses objects. The zero Filter chooses all.
 type Filter struct {

@@ -113,8 +113,10 @@ func KeyOf(ctx context.Context, enc sse.Encrypter) (KeyRef, error) {
 // one is under the key, or may be. The totals are of all objects that it saw: a key
 // with a typo in its name is unused too.
 //
-// An SSE-KMS key can be named by the UUID that its ARN ends in. An alias, which may
-// mean different keys at different times, is [sse.ErrInvalid]: see [KeyOf].
+// An SSE-KMS key can be named by its id, with or without a version, and by what its id
+// ends in, such as the UUID of an ARN; a short name names every key whose id ends in it.
+// All versions of a key count as the key. An alias, which may mean different keys at
+// different times, is [sse.ErrInvalid]: see [KeyOf].
 //
 // CheckUnused reads the head of every object and believes its envelope, which
 // anybody with write access to the store can edit; [Retire] does not. An object that

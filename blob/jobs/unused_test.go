@@ -11,6 +11,7 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -145,4 +146,50 @@ func TestRetireDoesNotBelieveEnvelopes(t *testing.T) {
 			require.Equal(t, content(5000), readAll(t, b.Bucket, "precious"))
 		})
 	}
+}
+
+// TestKeyNames: objects of every version of a key are objects of the key, by whatever
+// name of the service the caller asks.
+func TestKeyNames(t *testing.T) {
+	const (
+		azure  = "https://v.vault.azure.net/keys/photos"
+		google = "projects/p/locations/l/keyRings/r/cryptoKeys/photos"
+		vault  = "transit/keys/photos"
+	)
+	for _, c := range []struct {
+		id    string // in the envelope
+		named []string
+		not   []string
+	}{
+		{azure + "/v1", []string{azure, azure + "/v1", azure + "/v2", "photos"}, []string{"v1", azure + "2", "https://w.vault.azure.net/keys/photos", "hotos"}},
+		{google, []string{google, google + "/cryptoKeyVersions/7", "photos"}, []string{google + "2", "r"}},
+		{google + "/cryptoKeyVersions/1", []string{google, google + "/cryptoKeyVersions/7", "photos"}, []string{"1", google + "/x"}},
+		{vault, []string{vault, "photos"}, []string{"keys", "other/keys/photos"}},
+	} {
+		t.Run(c.id, func(t *testing.T) {
+			cipher, err := sse.NewKMS(namedKey{c.id}, c.id, nil)
+			require.NoError(t, err)
+			b := newBucketWith(t, newMem(t), cipher, &blob.Options{})
+			require.NoError(t, b.WriteAll(ctx, "a", nil, nil))
+			for _, name := range c.named {
+				_, err := jobs.CheckUnused(ctx, jobs.KeyRef{Mode: sse.ModeKMS, KeyID: name}, nil, b)
+				require.ErrorIs(t, err, jobs.ErrInUse, name)
+			}
+			for _, name := range c.not {
+				_, err := jobs.CheckUnused(ctx, jobs.KeyRef{Mode: sse.ModeKMS, KeyID: name}, nil, b)
+				require.NoError(t, err, name)
+			}
+		})
+	}
+}
+
+// namedKey is a key service with one key, by a name of any form.
+type namedKey struct{ id string }
+
+func (n namedKey) GenerateDataKey(context.Context, string, kms.Context) (*kms.DataKey, error) {
+	return kms.NewDataKey(n.id, content(32), []byte("ciphertext"))
+}
+
+func (n namedKey) Decrypt(context.Context, string, []byte, kms.Context) ([]byte, error) {
+	return content(32), nil
 }
