@@ -78,6 +78,9 @@ func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOpti
 	if err != nil {
 		return info, fmt.Errorf("blob: retiring %s: %w", id, err)
 	}
+	if err := checkClock(ring); err != nil {
+		return info, err
+	}
 	p := newProver(ring, id)
 	var looked time.Time // when the last look at all objects began
 	unused := func() error {
@@ -122,6 +125,20 @@ func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOpti
 		return info, fmt.Errorf("blob: retiring %s: %w", id, err)
 	}
 	return destroyed, nil
+}
+
+// clockTolerance is how far another process's clock may be ahead of this one.
+const clockTolerance = 10 * time.Minute
+
+// checkClock refuses to begin or end a quarantine by a clock that is behind the clock
+// that made a version of the ring. The quarantine would be shorter than it says.
+func checkClock(ring *keyring.Ring) error {
+	for _, v := range ring.Versions() {
+		if ahead := time.Until(v.Created); ahead > clockTolerance {
+			return fmt.Errorf("%w: version %s was made %v in the future (check all clocks)", ErrQuarantine, v.ID, ahead.Round(time.Minute))
+		}
+	}
+	return nil
 }
 
 // versionOf returns a version that may be retired.

@@ -379,3 +379,25 @@ func TestRetireGivesWayToEnable(t *testing.T) {
 	require.Nil(t, store.before)
 	require.Equal(t, keyring.Enabled, info.State)
 }
+
+// TestRetireByAWrongClock: a process whose clock is days behind the ring's begins no
+// quarantine, which would end at once for everybody else.
+func TestRetireByAWrongClock(t *testing.T) {
+	root, err := keyring.NewKeyRoot(content(32))
+	require.NoError(t, err)
+	store := keyring.NewMemStore()
+	right := func() time.Time { return time.Now().Add(8 * 24 * time.Hour) }
+	ring, err := keyring.Create(ctx, store, root, &keyring.Options{Now: right})
+	require.NoError(t, err)
+	old := primary(t, ring)
+	_, err = ring.Rotate(ctx)
+	require.NoError(t, err)
+	behind, err := keyring.Open(ctx, store, root, nil)
+	require.NoError(t, err)
+	b := newBucketWith(t, newMem(t), sse.NewManaged(ring), &blob.Options{})
+	require.NoError(t, b.WriteAll(ctx, "a", nil, nil))
+	info, err := jobs.Retire(ctx, behind, old, nil, b)
+	require.ErrorIs(t, err, jobs.ErrQuarantine)
+	require.ErrorContains(t, err, "check all clocks")
+	require.Equal(t, keyring.Enabled, info.State)
+}
