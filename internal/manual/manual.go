@@ -7,8 +7,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-
-	"github.com/stretchr/testify/require"
 )
 
 // Commands returns the first block of shell commands after the text in a document. The
@@ -16,13 +14,21 @@ import (
 func Commands(t testing.TB, document, text string) string {
 	t.Helper()
 	content, err := os.ReadFile(document)
-	require.NoError(t, err)
-	require.Equal(t, 1, strings.Count(string(content), text), "%s: how often it says %q", document, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(content), text); n != 1 {
+		t.Fatalf("%s says %q %d times, want once", document, text, n)
+	}
 	_, after, _ := strings.Cut(string(content), text)
 	_, block, found := strings.Cut(after, "\n```sh\n")
-	require.True(t, found, "%s: no commands after %q", document, text)
+	if !found {
+		t.Fatalf("%s: no commands after %q", document, text)
+	}
 	block, _, found = strings.Cut(block, "\n```\n")
-	require.True(t, found, "%s: commands after %q do not end", document, text)
+	if !found {
+		t.Fatalf("%s: commands after %q do not end", document, text)
+	}
 	return block
 }
 
@@ -34,6 +40,8 @@ func Run(t testing.TB, dir string, env []string, commands string) string {
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s\n%s", commands, out)
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, commands, out)
+	}
 	return string(out)
 }
