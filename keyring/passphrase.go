@@ -225,9 +225,10 @@ func (r *passphraseRoot) derive(h passphraseHeader) (secret.Key, error) {
 	return key, nil
 }
 
-func (r *passphraseRoot) checkNew() error {
+// CheckNew implements [document.NewRootChecker].
+func (r *passphraseRoot) CheckNew() error {
 	if n := len(r.passphrase()); n < minPassphrase {
-		return invalid("passphrase of %d bytes, want at least %d for a new ring", n, minPassphrase)
+		return invalid("passphrase of %d bytes, want at least %d for a new root", n, minPassphrase)
 	}
 	return nil
 }

@@ -118,9 +118,6 @@ func Create(ctx context.Context, store Store, root Root, opts *Options) (*Ring, 
 	if r.opts.ReadOnly {
 		return nil, ErrReadOnly
 	}
-	if err := checkNewRoot(root); err != nil {
-		return nil, err
-	}
 	if r.opts.Period == 0 {
 		r.opts.Period = defaultPeriod
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/internal/secret"
 )
 
@@ -48,20 +49,18 @@ func NewKeyRoot(key []byte) (Root, error) {
 	return &keyRoot{key: k}, nil
 }
 
-// checkNewRoot refuses a root to encrypt a document with that is too easy to guess.
-func checkNewRoot(root Root) error {
-	if c, ok := root.(interface{ checkNew() error }); ok {
-		return c.checkNew()
-	}
-	return nil
-}
-
-func (r *keyRoot) checkNew() error {
+// CheckNew implements [document.NewRootChecker].
+func (r *keyRoot) CheckNew() error {
 	if isPrintable(r.key.Bytes()) {
 		return invalid("root key is printable text (generate 32 random bytes)")
 	}
 	return nil
 }
+
+var (
+	_ document.NewRootChecker = (*keyRoot)(nil)
+	_ document.NewRootChecker = (*passphraseRoot)(nil)
+)
 
 func isZero(key []byte) bool { return subtle.ConstantTimeCompare(key, make([]byte, len(key))) == 1 }
 

@@ -40,8 +40,12 @@ func (r *Replica[S, O]) OpenOther(ctx context.Context, data []byte) (O, error) {
 // It may be repeated: a document that the new root opens already is left as it is.
 // So a caller repeats it after an error of the store, which leaves open whether the
 // root was changed, and after a failover that lost the change; and a process whose
-// document was moved elsewhere is told of the new root by the same call.
+// document was moved elsewhere is told of the new root by the same call. See
+// [NewRootChecker].
 func (r *Replica[S, O]) ChangeRoot(ctx context.Context, root Root, rekey func(o O) error) error {
+	if err := checkNewRoot(root); err != nil {
+		return err
+	}
 	if err := r.lock(ctx); err != nil {
 		return err
 	}

@@ -28,6 +28,21 @@ type Root interface {
 	DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error)
 }
 
+// NewRootChecker is a [Root] that can be too easy to guess. [Create] and
+// [Replica.ChangeRoot] call CheckNew first and return its error. [Open] does not: an old
+// document stays readable.
+type NewRootChecker interface {
+	Root
+	CheckNew() error
+}
+
+func checkNewRoot(root Root) error {
+	if c, ok := root.(NewRootChecker); ok {
+		return c.CheckNew()
+	}
+	return nil
+}
+
 // State is what a process keeps of one document: a pointer to something
 // immutable.
 type State interface {
@@ -175,8 +190,11 @@ func Open[S State, O any](ctx context.Context, store Store, root Root, format Fo
 }
 
 // Create stores o as the first document of its identity, and returns its replica.
-// A store that holds a document already is [ErrExist].
+// A store that holds a document already is [ErrExist]. See [NewRootChecker].
 func Create[S State, O any](ctx context.Context, store Store, root Root, format Format[S, O], o O, opts Options) (*Replica[S, O], error) {
+	if err := checkNewRoot(root); err != nil {
+		return nil, err
+	}
 	r := newReplica(store, root, format, opts)
 	_, _, err := r.fetch(ctx)
 	if err == nil {

@@ -70,6 +70,9 @@ func unavailable(ctx context.Context, err error) error {
 // openError makes an error of opening a document a kms.ErrUnavailable if the
 // store or the root could not be asked.
 func openError(ctx context.Context, err error) error {
+	if errors.Is(err, keyring.ErrInvalid) { // the root is too easy to guess
+		return fmt.Errorf("%w: %w", kms.ErrInvalid, err)
+	}
 	for _, kind := range []error{keyring.ErrNotExist, keyring.ErrExist, keyring.ErrDamaged, keyring.ErrVersion, keyring.ErrRoot} {
 		if errors.Is(err, kind) {
 			return err

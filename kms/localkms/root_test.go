@@ -1,6 +1,7 @@
 package localkms_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -55,6 +56,37 @@ func TestChangeRoot(t *testing.T) {
 	require.NoError(t, s.ChangeRoot(t.Context(), keyRoot(t, 3)))
 	require.ErrorIs(t, reopen(2), keyring.ErrRoot)
 	require.NoError(t, reopen(3))
+}
+
+// TestWeakRootsAreRefused: anyone who sees the document could try passphrases on it. Open
+// asks a weak root nevertheless: a service may be under one already.
+func TestWeakRootsAreRefused(t *testing.T) {
+	for name, make := range map[string]func() (keyring.Root, error){
+		"printable key":    func() (keyring.Root, error) { return keyring.NewKeyRoot(bytes.Repeat([]byte("secret78"), 4)) },
+		"short passphrase": func() (keyring.Root, error) { return keyring.NewPassphraseRoot([]byte("a"), nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, err := make()
+			require.NoError(t, err)
+			store := keyring.NewMemStore()
+			_, err = localkms.Create(t.Context(), store, root, nil)
+			isKind(t, kms.ErrInvalid, err)
+			require.ErrorIs(t, err, keyring.ErrInvalid)
+			_, _, err = store.Load(t.Context())
+			require.ErrorIs(t, err, keyring.ErrNotExist, "nothing was stored")
+
+			s := open(t, nil, nil)
+			generation := s.Generation()
+			err = s.ChangeRoot(t.Context(), root)
+			isKind(t, kms.ErrInvalid, err)
+			require.ErrorIs(t, err, keyring.ErrInvalid)
+			require.NoError(t, s.Refresh(t.Context()))
+			require.Equal(t, generation, s.Generation())
+
+			_, err = localkms.Open(t.Context(), s.store, root, nil)
+			require.ErrorIs(t, err, keyring.ErrRoot, "asked, not refused")
+		})
+	}
 }
 
 // TestChangeRootThatFailsMayBeRepeated: the store fails, or answers too late.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
@@ -104,7 +105,8 @@ func Open(ctx context.Context, store keyring.Store, root keyring.Root, opts *Opt
 // holds a document already is [keyring.ErrExist], so that no service is ever
 // replaced. Create logs the new service's id as a warning: a service that creates
 // one because its volume was not mounted opens nothing that was encrypted before.
-// Otherwise Create is like [Open].
+// It refuses roots that are too easy to guess, with [kms.ErrInvalid]: see
+// [keyring.Create]. Otherwise Create is like [Open].
 func Create(ctx context.Context, store keyring.Store, root keyring.Root, opts *Options) (*Service, error) {
 	s, err := newService(store, root, opts)
 	if err != nil {
@@ -252,7 +254,8 @@ func (s *Service) update(ctx context.Context, edit func(*draft) error, commit fu
 }
 
 // ChangeRoot puts the document under another root and a new document key, in one
-// write, and uses that root from then on. ctx bounds the call.
+// write, and uses that root from then on. ctx bounds the call. Like [Create], it
+// refuses roots that are too easy to guess.
 //
 // Call it in every running process before you disable the old root: a process
 // that was not told fails to refresh, and the same call tells it. After an error
@@ -267,6 +270,9 @@ func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
 		d.sealed = nil // Seal draws another key
 		return nil
 	})
+	if errors.Is(err, keyring.ErrInvalid) {
+		return fmt.Errorf("%w: %w", kms.ErrInvalid, err)
+	}
 	if err != nil && (errors.Is(err, keyring.ErrStore) || errors.Is(err, keyring.ErrRootUnavailable) || ctx.Err() != nil) {
 		return unavailable(ctx, err)
 	}
