@@ -50,6 +50,9 @@ const MaxLine = maxLine
 func (s *FileSink) Abandon() error {
 	s.mu.Lock()
 	s.closed = true
+	if s.unfold != nil {
+		s.unfold.Stop()
+	}
 	s.mu.Unlock()
 	<-s.turn
 	defer s.release()

@@ -34,8 +34,9 @@ type FileSinkOptions struct {
 	Timeout time.Duration
 
 	// FoldWindow is the time over which repeated failures of one kind become one
-	// record: one minute by default. Below zero, every failure has its own record,
-	// and whoever can provoke failures can fill the disk.
+	// record: one minute by default. A process that is killed loses the counts of
+	// its last window. Below zero, every failure has its own record, and whoever can
+	// provoke failures can fill the disk.
 	FoldWindow time.Duration
 
 	// Signer signs checkpoints. Without one, the trail has none.
@@ -69,6 +70,7 @@ type FileSink struct {
 	queue  []*pending
 	busy   bool // a goroutine writes the queue
 	closed bool
+	unfold *time.Timer // until a window of the folder ends; nil if nothing is folded
 
 	turn  chan struct{} // holds one token; whoever takes it owns what follows
 	trail *trail
@@ -129,8 +131,10 @@ type pending struct {
 //
 // The sink folds failures of one kind: of one principal, operation, key and error
 // code. It writes the first at once. Those of the following minute become one
-// record with a Count, which it writes with the next record after the minute or
-// at Close; a crash loses the count. It writes at most 150 records of failures
+// record with a Count, which it writes at the end of the minute or at Close. Until
+// then the count is in memory only: a process that is killed loses the counts of its
+// last minute, and a disk that fails keeps them in memory for another minute. The
+// sink writes at most 150 records of failures
 // in a minute: beyond 64 kinds, it folds by error code alone. It never folds a
 // record with Retracts.
 //
@@ -223,9 +227,8 @@ func (s *FileSink) Write(ctx context.Context, r Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p := &pending{records: s.folder.add(r, time.Now()), done: make(chan error, 1)}
-	if err := s.enqueue(p); err != nil {
-		s.folder.restore(p.records, time.Now())
+	p, err := s.enqueue(func(now time.Time) []Record { return s.folder.add(r, now) })
+	if err != nil {
 		return err
 	}
 	ctx, cancel := s.withTimeout(ctx)
@@ -234,39 +237,42 @@ func (s *FileSink) Write(ctx context.Context, r Record) error {
 	case err := <-p.done:
 		return err
 	case <-ctx.Done():
-		if s.withdraw(p) {
-			s.folder.restore(p.records, time.Now())
-		}
+		s.withdraw(p)
 		return context.Cause(ctx)
 	}
 }
 
-func (s *FileSink) enqueue(p *pending) (err error) {
-	if p.bodies, err = recordBodies(p.records); err != nil {
-		return err
-	}
+// enqueue moves records from the folder to the queue. It holds the lock throughout, so
+// that Close finds each folded failure in one of them.
+func (s *FileSink) enqueue(take func(now time.Time) []Record) (p *pending, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return ErrClosed
+		return nil, ErrClosed
+	}
+	defer s.scheduleUnfold()
+	p = &pending{records: take(time.Now()), done: make(chan error, 1)}
+	if p.bodies, err = recordBodies(p.records); err != nil {
+		s.folder.restore(p.records, time.Now())
+		return nil, err
 	}
 	s.queue = append(s.queue, p)
 	if !s.busy {
 		s.busy = true
 		go s.writeInBackground()
 	}
-	return nil
+	return p, nil
 }
 
-// withdraw takes back what nobody waits for, and reports whether it was in time.
-func (s *FileSink) withdraw(p *pending) bool {
+// withdraw takes back what nobody waits for, if it is not being written.
+func (s *FileSink) withdraw(p *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := slices.Index(s.queue, p)
-	if i >= 0 {
+	if i := slices.Index(s.queue, p); i >= 0 {
 		s.queue = slices.Delete(s.queue, i, i+1)
+		s.folder.restore(p.records, time.Now())
+		s.scheduleUnfold()
 	}
-	return i >= 0
 }
 
 // writeInBackground writes the queue until it is empty. It runs apart from the
@@ -284,20 +290,31 @@ func (s *FileSink) writeInBackground() {
 			return
 		}
 		s.mu.Unlock()
-		var bodies [][]byte
-		for _, p := range batch {
-			bodies = append(bodies, p.bodies...)
-		}
-		err := s.trail.write(bodies)
+		err := s.writeBatch(batch)
 		s.scheduleCheckpoint()
 		s.release()
 		for _, p := range batch {
-			if err != nil {
-				s.folder.restore(p.records, time.Now())
-			}
 			p.done <- err
 		}
 	}
+}
+
+// writeBatch writes a batch, or takes it back to the folder. Its caller has the turn.
+func (s *FileSink) writeBatch(batch []*pending) error {
+	var bodies [][]byte
+	for _, p := range batch {
+		bodies = append(bodies, p.bodies...)
+	}
+	err := s.trail.write(bodies)
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, p := range batch {
+			s.folder.restore(p.records, time.Now())
+		}
+		s.scheduleUnfold()
+	}
+	return err
 }
 
 // scheduleCheckpoint starts the timer of the next checkpoint if one is due.
@@ -346,11 +363,16 @@ func (s *FileSink) Reopen() error {
 func (s *FileSink) Close() error {
 	s.mu.Lock()
 	s.closed = true
+	if s.unfold != nil {
+		s.unfold.Stop()
+		s.unfold = nil
+	}
 	s.mu.Unlock()
 	if err := s.acquire(); err != nil {
 		return err
 	}
 	defer s.release()
+	s.writeQueue()
 	if s.timer != nil {
 		s.timer.Stop()
 		s.timer = nil
@@ -368,6 +390,21 @@ func (s *FileSink) Close() error {
 	err = errors.Join(err, s.trail.close())
 	s.trail.failure = ErrClosed
 	return errors.Join(err, s.lock.Unlock())
+}
+
+// writeQueue writes what waits when the sink is closed. Its caller has the turn.
+func (s *FileSink) writeQueue() {
+	s.mu.Lock()
+	batch := s.queue
+	s.queue = nil
+	s.mu.Unlock()
+	if len(batch) == 0 {
+		return
+	}
+	err := s.writeBatch(batch)
+	for _, p := range batch {
+		p.done <- err
+	}
 }
 
 func recordBodies(records []Record) ([][]byte, error) {

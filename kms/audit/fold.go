@@ -49,7 +49,7 @@ func (f *folder) add(r Record, now time.Time) []Record {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	records := f.take(func(one *folded) bool { return now.Sub(one.began) >= f.window }, now)
+	records := f.takeOver(now)
 	if r.Outcome != OutcomeFailure || r.Retracts {
 		return append(records, r)
 	}
@@ -102,11 +102,35 @@ func (f *folder) restore(records []Record, now time.Time) {
 	}
 }
 
+// due returns how long it is until a window ends. ok is false if nothing was folded.
+func (f *folder) due(now time.Time) (wait time.Duration, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range f.kinds {
+		if one.count > 0 {
+			return f.window - now.Sub(f.oldest), true
+		}
+	}
+	return 0, false
+}
+
+// expire returns the records of folded failures whose window has ended.
+func (f *folder) expire(now time.Time) []Record {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.takeOver(now)
+}
+
 // flush returns the records of all folded failures.
 func (f *folder) flush() []Record {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.take(func(*folded) bool { return true }, time.Time{})
+}
+
+// takeOver takes the kinds whose window has ended. f.mu is held.
+func (f *folder) takeOver(now time.Time) []Record {
+	return f.take(func(one *folded) bool { return now.Sub(one.began) >= f.window }, now)
 }
 
 // take removes the kinds that are over, and returns the records of their
@@ -133,4 +157,24 @@ func (f *folder) take(over func(*folded) bool, now time.Time) (records []Record)
 	}
 	slices.SortFunc(records, func(a, b Record) int { return a.Time.Compare(b.Time) })
 	return records
+}
+
+// scheduleUnfold starts the timer that writes folded failures, if there are any. s.mu
+// is held.
+func (s *FileSink) scheduleUnfold() {
+	if s.unfold != nil || s.closed {
+		return
+	}
+	if wait, ok := s.folder.due(time.Now()); ok {
+		s.unfold = time.AfterFunc(wait, s.unfoldInBackground)
+	}
+}
+
+// unfoldInBackground writes the folded failures whose window has ended. If that fails,
+// they go back to the folder for another window.
+func (s *FileSink) unfoldInBackground() {
+	s.mu.Lock()
+	s.unfold = nil
+	s.mu.Unlock()
+	_, _ = s.enqueue(s.folder.expire) // fails if the sink was closed, which has written them
 }

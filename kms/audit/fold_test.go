@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -36,7 +37,7 @@ func records(t testing.TB, path string) (all []audit.Record) {
 func TestRepeatedRefusalsAreFolded(t *testing.T) {
 	path := auditPath(t)
 	var seen []audit.Record
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := openSink(t, path, nil)
 		put := func(r audit.Record) { require.NoError(t, s.Write(t.Context(), r)) }
 		began := time.Now()
@@ -84,11 +85,97 @@ func TestRepeatedRefusalsAreFolded(t *testing.T) {
 	mustVerify(t, path)
 }
 
+// TestFoldedRefusalsNeedNoNextRecord: the count is on the disk when its window ends, so
+// that a process that is killed later does not lose it.
+func TestFoldedRefusalsNeedNoNextRecord(t *testing.T) {
+	path := auditPath(t)
+	bubble.Test(t, func(t *testing.T) {
+		s := openSink(t, path, nil)
+		put := func(principal string) {
+			require.NoError(t, s.Write(t.Context(), refusal(principal, "a", kms.ErrDenied)))
+		}
+		put("first")
+		time.Sleep(20 * time.Second)
+		put("second")
+		put("second")
+		put("first")
+		put("first")
+		at := func(wait time.Duration, count int) {
+			time.Sleep(wait)
+			synctest.Wait()
+			require.Len(t, records(t, path), count)
+		}
+		at(40*time.Second-1, 2)
+		at(1, 3)
+		at(20*time.Second-1, 3)
+		at(1, 4)
+		require.NoError(t, s.Abandon())
+		seen := records(t, path)
+		require.Equal(t, []string{"first", "second"}, []string{seen[2].Principal.ID, seen[3].Principal.ID})
+		require.Equal(t, []int{2, 1}, []int{seen[2].Count, seen[3].Count})
+	})
+	mustVerify(t, path)
+}
+
+// TestFoldedRefusalsAreRetried: a full disk at the end of the window costs another
+// window, and no count.
+func TestFoldedRefusalsAreRetried(t *testing.T) {
+	path := auditPath(t)
+	bubble.Test(t, func(t *testing.T) {
+		s := openSink(t, path, nil)
+		f := faulty(s)
+		for range 4 {
+			require.NoError(t, s.Write(t.Context(), refusal("intruder", "a", kms.ErrDenied)))
+		}
+		f.room = 0
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Len(t, records(t, path), 1)
+		f.room = -1
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		seen := records(t, path)
+		require.Len(t, seen, 2)
+		require.Equal(t, 3, seen[1].Count)
+	})
+}
+
+// TestCloseAtTheEndOfAWindow: whoever comes first writes the count, and nothing runs
+// after Close. The bubble fails if a goroutine stays.
+func TestCloseAtTheEndOfAWindow(t *testing.T) {
+	for _, before := range []time.Duration{0, 1, time.Second} {
+		for i := range 20 {
+			path := auditPath(t)
+			bubble.Test(t, func(t *testing.T) {
+				s := openSink(t, path, nil)
+				for range 4 {
+					require.NoError(t, s.Write(t.Context(), refusal("intruder", "a", kms.ErrDenied)))
+				}
+				time.Sleep(time.Minute - before)
+				if i%2 == 0 {
+					_ = s.Write(t.Context(), record("user"))
+				}
+				require.NoError(t, s.Close())
+				closed := readFile(t, path)
+				time.Sleep(time.Hour)
+				require.Equal(t, closed, readFile(t, path))
+			})
+			total := 0
+			for _, r := range records(t, path) {
+				if r.Outcome == audit.OutcomeFailure {
+					total += max(1, r.Count)
+				}
+			}
+			require.Equal(t, 4, total)
+		}
+	}
+}
+
 // TestFoldingIsBounded: an attacker who changes names with each refusal gets no
 // more records, and no more memory.
 func TestFoldingIsBounded(t *testing.T) {
 	path := auditPath(t)
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := openSink(t, path, nil)
 		for i := range 5000 {
 			require.NoError(t, s.Write(t.Context(), refusal(fmt.Sprint("name ", i), fmt.Sprint("key ", i), kms.ErrDenied)))
