@@ -22,15 +22,17 @@ import (
 	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
 
 // TestHistory runs random histories of writes, deletes, copies, reads, rotations and
-// jobs on one bucket and its ring. At each request to the store, another operation may
-// run, the request may fail, with or without effect, or the process may die. A model
-// knows what each key may hold. At the end of a history, a new process with nothing in
-// memory reads everything.
+// jobs on one bucket, its ring and a key service. At each request to the store, another
+// operation may run, the request may fail, with or without effect, or the process may
+// die. The key service is down at times, and its key disabled. A model knows what each
+// key may hold. At the end of a history, a new process with nothing in memory reads
+// everything.
 //
 // A history follows from its seed alone, which a failure prints and
 // BLOBSEAL_SEED replays. BLOBSEAL_STRESS, such as 1h, is how long to go on.
@@ -104,6 +106,36 @@ func (f *flakyRing) Swap(ctx context.Context, version string, data []byte) (stri
 	return f.Store.Swap(ctx, version, data)
 }
 
+// flakyKMS is a key service that is down at random, and whose key is disabled at times.
+type flakyKMS struct {
+	kms.Client
+	h *history
+}
+
+func (f flakyKMS) Unwrap() kms.Client { return f.Client }
+
+// down returns an error once in a while, unless the model is being checked.
+func (f flakyKMS) down() error {
+	if f.h.depth > 0 && f.h.chance(20) {
+		return kms.ErrUnavailable
+	}
+	return nil
+}
+
+func (f flakyKMS) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	if err := f.down(); err != nil {
+		return nil, err
+	}
+	return f.Client.GenerateDataKey(ctx, keyID, ec)
+}
+
+func (f flakyKMS) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	if err := f.down(); err != nil {
+		return nil, err
+	}
+	return f.Client.Decrypt(ctx, keyID, ciphertext, ec)
+}
+
 // chance is true once in n times.
 func (h *history) chance(n int) bool { return h.rng.IntN(n) == 0 }
 
@@ -148,7 +180,7 @@ func (h *history) start(create bool) {
 	}
 	p.ring, err = keyring.Open(ctx, h.rings, root, nil)
 	require.NoError(h, err)
-	p.kms, err = sse.NewKMS(h.fake, "k1", nil)
+	p.kms, err = sse.NewKMS(flakyKMS{h.fake, h}, "k1", nil)
 	require.NoError(h, err)
 	store, outer := rig(h, h.inner)
 	store.set(func(op, key string) error { return h.interfere(p, op, key) })
@@ -220,6 +252,12 @@ func (h *history) step(avoid ...string) {
 	case n < 15:
 		_, err := h.proc.ring.Rotate(ctx)
 		h.note("rotate: %v", err)
+		if h.chance(4) {
+			h.fake.Disable("k1")
+			h.note("disable k1")
+		} else {
+			h.fake.Enable("k1")
+		}
 	case nested:
 	case n < 18:
 		to := []sse.Cipher{nil, h.proc.kms, h.ssec, sse.NewManaged(h.proc.ring)}[h.rng.IntN(4)]
@@ -334,7 +372,8 @@ func (h *history) read(key string) {
 // check holds a read against the model. A failure that was injected proves nothing.
 func (h *history) check(key string, may []string, got []byte, err error) {
 	switch {
-	case errors.Is(err, errRigged), errors.Is(err, errDead), errors.Is(err, blob.ErrChanged), errors.Is(err, keyring.ErrDisabled):
+	case errors.Is(err, errRigged), errors.Is(err, errDead), errors.Is(err, blob.ErrChanged), errors.Is(err, keyring.ErrDisabled),
+		errors.Is(err, kms.ErrUnavailable), errors.Is(err, kms.ErrDisabled):
 		return
 	case gcerrors.Code(err) == gcerrors.NotFound:
 		if !slices.Contains(may, absent) {
@@ -363,6 +402,7 @@ func (h *history) retire() {
 // verify reads everything in a new process, to which nothing happens any more.
 func (h *history) verify() {
 	h.note("verify")
+	h.fake.Enable("k1")
 	h.start(false)
 	for _, v := range h.proc.ring.Versions() {
 		if v.State == keyring.Disabled {
