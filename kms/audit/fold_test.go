@@ -124,14 +124,19 @@ func TestFoldedRefusalsAreRetried(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		s := openSink(t, path, nil)
 		f := faulty(s)
+		setRoom := func(n int) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.room = n
+		}
 		for range 4 {
 			require.NoError(t, s.Write(t.Context(), refusal("intruder", "a", kms.ErrDenied)))
 		}
-		f.room = 0
+		setRoom(0)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.Len(t, records(t, path), 1)
-		f.room = -1
+		setRoom(-1)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		seen := records(t, path)
