@@ -21,7 +21,7 @@ func TestBucketRewrapTo(t *testing.T) {
 		"key service":     {ring, []string{"--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-kms-key", "alias/photos"}, photos, "SSE-KMS key arn:"},
 		"customer key":    {ring, toCustomer, customer, "SSE-C, a customer key"},
 		"customer's new":  {customer, []string{"--to-customer-key-file", "other.key"}, []string{"--customer-key-file", "other.key"}, "SSE-C, a customer key"},
-		"another key":     {service, []string{"--to-kms-key", "alias/photos"}, photos, "SSE-KMS key arn:"},
+		"another key":     {defaultKey, []string{"--to-kms-key", "alias/photos"}, photos, "SSE-KMS key arn:"},
 		"a bucket key":    {photos, []string{"--to-kms-key", "alias/photos", "--to-bucket-key"}, photos, "SSE-KMS key arn:"},
 		"new material":    {photos, []string{"--to-kms-key", "alias/photos", "--force"}, photos, "SSE-KMS key arn:"},
 		"ring to itself":  {ring, []string{"--force"}, ring, "SSE-S3 version "},
@@ -36,7 +36,7 @@ func TestBucketRewrapTo(t *testing.T) {
 			if !strings.Contains(strings.Join(test.rewrap, " "), "--force") {
 				again := ok(t, args("bucket", "rewrap", bucketURL, test.source, test.rewrap)...)
 				require.Contains(t, again, ": 0 objects rewrapped")
-				require.Contains(t, again, " 2 current")
+				require.Regexp(t, " 2 (current|unmatched)", again) // unmatched: under another key than --kms-key
 			}
 			ok(t, args("bucket", "check", bucketURL, test.target, "--depth", "bodies")...)
 		})
@@ -46,7 +46,7 @@ func TestBucketRewrapTo(t *testing.T) {
 		put(t, photos, "b", "x")
 		put(t, service, "c", "x")
 		keys := lines(t, ok(t, args("bucket", "inventory", bucketURL, "--list", "--json")...))
-		out := ok(t, args("bucket", "rewrap", bucketURL, service, toCustomer, "--key-id", keys[1]["key_id"].(string))...)
+		out := ok(t, args("bucket", "rewrap", bucketURL, anyKey, toCustomer, "--key-id", keys[1]["key_id"].(string))...)
 		require.Contains(t, out, ": 1 object rewrapped")
 		require.Contains(t, out, " 2 unmatched")
 		out = ok(t, args("bucket", "rewrap", bucketURL, photos, toCustomer)...)
@@ -173,7 +173,7 @@ func TestBucketShred(t *testing.T) {
 	t.Run("a service's key", func(t *testing.T) {
 		put(t, photos, "k", "x")
 		require.Contains(t, ok(t, args(shred, service, "--yes", "--key-id", "alias/photos", "--days", "7")...), " sealed 1 object here; the key is disabled, and is deleted after some days")
-		blobseal(args("bucket", "get", bucketURL, service, "k", "-")...).fails(t, 1, "pending deletion")
+		blobseal(args("bucket", "get", bucketURL, anyKey, "k", "-")...).fails(t, 1, "pending deletion")
 		blobseal(args(shred, service, "--yes", "--key-id", "alias/photos")...).fails(t, 1, "pending deletion")
 	})
 }

@@ -103,7 +103,7 @@ func send(t *testing.T, method, url string, body io.Reader, headers ...string) (
 func TestBucketServe(t *testing.T) {
 	album(t, ring, "2026/cat.jpg")
 	put(t, photos, "kms.jpg", "under a service's key")
-	s := serve(t, args(ring, "--kms", "my.kms")...)
+	s := serve(t, args(ring, "--kms", "my.kms", "--kms-key", "alias/photos")...)
 	cat := s.sign(t, "2026/cat.jpg")
 
 	status, body := send(t, http.MethodGet, cat, nil)

@@ -191,7 +191,7 @@ func TestBucketCheck(t *testing.T) {
 	check([]string{noCustomer, "flipped: DAMAGED: damaged: chunk 1 is not authentic, at byte 16384 of the plaintext", foreign, head, noKMS, unencrypted,
 		"short: .*"}, "7 of 9 objects", "--depth", "bodies")
 	check([]string{noCustomer, foreign, head, noKMS, unencrypted, "short: .*"}, "6 of 9", "--depth", "lengths")
-	check([]string{foreign, head}, "2 of 9", "--allow-plain", "--kms", "my.kms", customer)
+	check([]string{foreign, head}, "2 of 9", "--allow-plain", "--kms", "my.kms", "--kms-key", "alias/photos", customer)
 	check([]string{foreign}, "1 of 4 objects", "--key-id", before)
 	check([]string{"new: GOOD, 1 bytes"}, "", "--prefix", "new", "--list")
 
@@ -249,7 +249,7 @@ func TestBucketRefuses(t *testing.T) {
 		"another name":         {args("bucket", "get", bucketURL, ring, "--name", "pictures", "a", "out"), "a bucket that is not named pictures"},
 		"another mode":         {args("bucket", "get", bucketURL, customer, "a", "out"), "a: sealed under a ring (SSE-S3): give --ring and its root"},
 		"another service key":  {args("bucket", "get", bucketURL, service, "--kms-key", "alias/none", "k", "out"), `no such key: "alias/none"`},
-		"not permitted":        {args("bucket", "get", bucketURL, service, "--principal", "user:bob", "k", "out"), `"user:bob" may not Decrypt`},
+		"not permitted":        {args("bucket", "get", bucketURL, anyKey, "--principal", "user:bob", "k", "out"), `"user:bob" may not Decrypt`},
 		"put, not permitted":   {args("bucket", "put", bucketURL, photos, "--principal", "user:bob", "plain", "new"), `"user:bob" may not GenerateDataKey`},
 		"put, no file":         {args("bucket", "put", bucketURL, ring, "none", "new"), "none: no such file or directory"},
 		"put, bad name":        {args("bucket", "put", bucketURL, ring, "plain", "x.attrs"), `x.attrs: file extension ".attrs" is reserved`},
@@ -327,7 +327,7 @@ func TestBucketUsage(t *testing.T) {
 		"no newest":             {args("bucket", "rewrap", bucketURL, service), "a key service has no newest key: give --to-kms-key"},
 		"no to-root":            {args("bucket", "rewrap", bucketURL, ring, "--to-ring", "other.ring"), "give --to-root-key-file"},
 		"to a key of none":      {args("bucket", "rewrap", bucketURL, ring, "--to-kms-key", "alias/photos"), "--to-kms-key: give --to-kms with it"},
-		"two filters":           {args("bucket", "check", bucketURL, photos, "--key-id", "x"), "--kms-key and --key-id: give one"},
+		"two filters":           {args("bucket", "rewrap", bucketURL, photos, toCustomer, "--key-id", "x"), "--kms-key and --key-id: give one"},
 		"encrypt, bucket key":   {args("bucket", "encrypt-existing", bucketURL, ring, "--bucket-key"), "--bucket-key: give --kms with it"},
 		"retire, no key":        {args("bucket", "retire", bucketURL, ring), "<key>"},
 		"retire, what bucket":   {args("bucket", "retire", "--bucket", "mem://", ring, old), "it is always empty, which proves nothing"},

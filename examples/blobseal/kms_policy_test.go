@@ -58,11 +58,11 @@ permit (principal == Principal::"user:reader", action == Action::"Decrypt", reso
 			refused(t, generate, "GenerateDataKey", why, "encrypt", who(generate), "--kms-key", "alias/photos", "--force", "plain", "exists")
 			refused(t, generate, "GenerateDataKey", why, "rewrap", customer, "--principal", generate, "--to-kms", "my.kms", "--to-kms-key", arn, "--to-root-key-file", "root.key", "customer")
 		}
-		refused(t, decrypt, "Decrypt", why, "decrypt", who(decrypt), "sealed", "out")
-		refused(t, decrypt, "Decrypt", why, "decrypt", who(decrypt), "sealed", "-")
-		refused(t, decrypt, "Decrypt", why, "decrypt", who(decrypt), "--force", "--kms-key", "alias/photos", "sealed", "exists")
-		refused(t, decrypt, "Decrypt", why, "rewrap", who(decrypt), "sealed")
-		res := blobseal(args("verify", who(decrypt), "sealed")...)
+		refused(t, decrypt, "Decrypt", why, "decrypt", opens(decrypt), "sealed", "out")
+		refused(t, decrypt, "Decrypt", why, "decrypt", opens(decrypt), "sealed", "-")
+		refused(t, decrypt, "Decrypt", why, "decrypt", opens(decrypt), "--force", "--kms-key", "alias/photos", "sealed", "exists")
+		refused(t, decrypt, "Decrypt", why, "rewrap", opens(decrypt), "sealed")
+		res := blobseal(args("verify", opens(decrypt), "sealed")...)
 		res.fails(t, 1, "1 of 1 files failed verification")
 		require.Regexp(t, "^sealed: FAILED: .*"+mayNot(decrypt, "Decrypt", why), res.out)
 	}
@@ -93,7 +93,7 @@ permit (principal == Principal::"user:reader", action == Action::"Decrypt", reso
 	t.Run("and back", func(t *testing.T) {
 		ok(t, args("kms", "cancel-deletion", by("user:admin"), "alias/photos")...)
 		ok(t, args("kms", "enable", by("user:admin"), "alias/photos")...)
-		ok(t, args("verify", by("user:reader"), "sealed")...)
+		ok(t, args("verify", opens("user:reader"), "sealed")...)
 	})
 }
 
@@ -168,7 +168,7 @@ func TestKMSGrants(t *testing.T) {
 	ok(t, args("kms", "policy", "put", by("user:me"), "alias/photos", "policy")...)
 	ok(t, args("encrypt", photos, "--principal", "user:me", "--context", "team=blue", "--object", "a/b", "plain", "sealed")...)
 	decrypt := func(who string) result {
-		return blobseal(args("decrypt", by(who), "--object", "a/b", "sealed", "-")...)
+		return blobseal(args("decrypt", opens(who), "--object", "a/b", "sealed", "-")...)
 	}
 	grant := func(rest ...string) []string {
 		return args("kms", "grant", "create", by("user:me"), "alias/photos", rest)

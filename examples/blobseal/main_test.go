@@ -103,11 +103,13 @@ func args(lists ...any) (all []string) {
 
 // The keys of workspace, as flags.
 var (
-	ring     = []string{"--ring", "my.ring", "--root-key-file", "root.key"}
-	service  = []string{"--kms", "my.kms", "--root-key-file", "root.key"}
-	photos   = args(service, "--kms-key", "alias/photos")
-	customer = []string{"--customer-key-file", "my.key"}
-	modes    = map[string][]string{"SSE-S3": ring, "SSE-KMS": photos, "SSE-C": customer}
+	ring       = []string{"--ring", "my.ring", "--root-key-file", "root.key"}
+	service    = []string{"--kms", "my.kms", "--root-key-file", "root.key"}
+	anyKey     = args(service, "--any-kms-key")
+	defaultKey = args(service, "--kms-key", "alias/blobseal/default")
+	photos     = args(service, "--kms-key", "alias/photos")
+	customer   = []string{"--customer-key-file", "my.key"}
+	modes      = map[string][]string{"SSE-S3": ring, "SSE-KMS": photos, "SSE-C": customer}
 )
 
 // workspace makes an empty directory the current one, and a ring, a key service
@@ -234,6 +236,8 @@ func TestUsage(t *testing.T) {
 		"three modes":         {args("encrypt", service, customer, "--ring", "my.ring", "plain", "out"), "--ring and --kms and --customer-key-file: give one"},
 		"service, no root":    {args("encrypt", "--kms", "my.kms", "plain", "out"), "the key service needs its root: give --root-key-file"},
 		"key of no service":   {args("encrypt", ring, "--kms-key", "alias/photos", "plain", "out"), "--kms-key: give --kms with it"},
+		"any key of none":     {args("decrypt", ring, "--any-kms-key", "sealed", "out"), "--any-kms-key: give --kms with it"},
+		"seal under two":      {args("encrypt", photos, "--kms-key", "alias/other", "plain", "out"), "--kms-key: give one of them only"},
 		"bucket key of none":  {args("encrypt", ring, "--bucket-key", "plain", "out"), "--bucket-key: give --kms with it"},
 		"principal of none":   {args("decrypt", customer, "--principal", "user:bob", "sealed", "out"), "--principal: give --kms with it"},
 		"to a key of none":    {args("rewrap", customer, "--to-kms-key", "alias/photos", "sealed"), "--to-kms-key: give --to-kms with it"},

@@ -53,7 +53,7 @@ func TestRewrap(t *testing.T) {
 		"to a service's default key": {
 			source: customer, seal: []string{"--object", "a/b", "--context", "k=v"},
 			rewrap: []string{"--object", "a/b", "--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-bucket-key", "--principal", "user:bob"},
-			target: args(service, "--kms-key", "alias/blobseal/default"), open: []string{"--object", "a/b", "--context", "k=v"},
+			target: defaultKey, open: []string{"--object", "a/b", "--context", "k=v"},
 		},
 		"service to a ring": {source: photos, rewrap: []string{"--to-ring", "my.ring", "--to-root-key-file", "root.key"}, target: ring},
 		"service to a customer": {
@@ -62,11 +62,11 @@ func TestRewrap(t *testing.T) {
 		},
 		"service's other key": {
 			source: photos, seal: []string{"--object", "a/b"}, rewrap: []string{"--object", "a/b", "--to-kms-key", "alias/blobseal/default"},
-			target: args(service, "--kms-key", "alias/blobseal/default"), open: []string{"--object", "a/b"},
+			target: defaultKey, open: []string{"--object", "a/b"},
 		},
 		"another service": {
 			source: photos, rewrap: []string{"--to-kms", "other.kms", "--to-root-key-file", "other.key"},
-			target: []string{"--kms", "other.kms", "--root-key-file", "other.key"},
+			target: []string{"--kms", "other.kms", "--root-key-file", "other.key", "--kms-key", "alias/blobseal/default"},
 		},
 		"name in a service": {
 			source: photos, seal: []string{"--object", "a/b"}, rewrap: []string{"--object", "a/b", "--to-object", "c/d"},

@@ -20,35 +20,52 @@ import (
 
 // Flags name the keys of a command: a ring, a key service, or a customer key.
 type Flags struct {
-	Ring            string `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
-	KMS             string `name:"kms" group:"keys" placeholder:"DIR" help:"Key service (SSE-KMS)."`
-	KMSKey          string `name:"kms-key" group:"keys" placeholder:"KEY" help:"Key of the service: an id, ARN or alias. To encrypt, by default alias/blobseal/default; to open, any key."`
-	Principal       string `group:"keys" placeholder:"ID" help:"Who asks the service; by default user:NAME, your user name."`
-	RootKeyFile     string `group:"keys" placeholder:"FILE" help:"Root key of the ring or service: 32 bytes, raw or in hex or base64."`
-	PassphraseFile  string `group:"keys" placeholder:"FILE" help:"Passphrase of the ring or service. Or set BLOBSEAL_PASSPHRASE."`
-	RootKMSKey      string `name:"root-kms-key" group:"keys" placeholder:"URL" help:"Root of the ring or service in a key service, such as awskms:///alias/rings (see ring)."`
-	CustomerKeyFile string `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C): 32 bytes, raw or in hex or base64."`
+	Ring            string   `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
+	KMS             string   `name:"kms" group:"keys" placeholder:"DIR" help:"Key service (SSE-KMS)."`
+	KMSKey          []string `name:"kms-key" group:"keys" sep:"none" placeholder:"KEY" help:"Key of the service: an id, ARN or alias. To encrypt, by default alias/blobseal/default. To open, the only key that is accepted; may be repeated then."`
+	Principal       string   `group:"keys" placeholder:"ID" help:"Who asks the service; by default user:NAME, your user name."`
+	RootKeyFile     string   `group:"keys" placeholder:"FILE" help:"Root key of the ring or service: 32 bytes, raw or in hex or base64."`
+	PassphraseFile  string   `group:"keys" placeholder:"FILE" help:"Passphrase of the ring or service. Or set BLOBSEAL_PASSPHRASE."`
+	RootKMSKey      string   `name:"root-kms-key" group:"keys" placeholder:"URL" help:"Root of the ring or service in a key service, such as awskms:///alias/rings (see ring)."`
+	CustomerKeyFile string   `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C): 32 bytes, raw or in hex or base64."`
 }
 
 func (f Flags) Source() Source {
 	return Source{
 		Ring:      f.Ring,
 		KMS:       f.KMS,
-		KMSKey:    f.KMSKey,
+		KMSKeys:   f.KMSKey,
 		Principal: f.Principal,
 		Root:      RootSource{f.RootKeyFile, f.PassphraseFile, f.RootKMSKey, "", "BLOBSEAL_PASSPHRASE"},
 		Customer:  f.CustomerKeyFile,
 	}
 }
 
+// OpenFlags name the keys of a command that opens objects. It opens those of a key
+// service only under keys that the user accepts: whoever can write to the files and use
+// a key of the service could plant objects.
+type OpenFlags struct {
+	Flags
+	AnyKMSKey bool `name:"any-kms-key" group:"keys" help:"Open objects under any key of the service: only if nobody else can write to the files or make keys."`
+}
+
+func (f OpenFlags) Source() Source {
+	source := f.Flags.Source()
+	source.Opens, source.AnyKey = true, f.AnyKMSKey
+	return source
+}
+
 // Source says where keys come from. Root has the prefix of the flags.
 type Source struct {
-	Ring        string
-	KMS, KMSKey string
-	BucketKey   bool
-	Principal   string
-	Root        RootSource
-	Customer    string
+	Ring      string
+	KMS       string
+	KMSKeys   []string // the first one seals; none is the default key
+	Opens     bool     // only objects under KMSKeys, or any key
+	AnyKey    bool
+	BucketKey bool
+	Principal string
+	Root      RootSource
+	Customer  string
 }
 
 func (s Source) Check() error {
@@ -62,8 +79,12 @@ func (s Source) Check() error {
 	switch {
 	case len(given) > 1:
 		return message.Usagef("%s: give one of them only", strings.Join(given, " and "))
-	case s.KMS == "" && s.KMSKey != "":
+	case s.KMS == "" && len(s.KMSKeys) > 0:
 		return message.Usagef("--%skms-key: give --%[1]skms with it", prefix)
+	case s.KMS == "" && s.AnyKey:
+		return message.Usagef("--any-kms-key: give --kms with it")
+	case !s.Opens && len(s.KMSKeys) > 1:
+		return message.Usagef("--%skms-key: give one of them only", prefix)
 	case s.KMS == "" && s.BucketKey:
 		return message.Usagef("--%sbucket-key: give --%[1]skms with it", prefix)
 	case s.KMS == "" && !s.Root.Local() && s.Principal != "":
@@ -80,13 +101,22 @@ func (s Source) Check() error {
 	return nil
 }
 
+// sealingKey is the key of the service that seals; empty for the default key.
+func (s Source) sealingKey() string {
+	if len(s.KMSKeys) == 0 {
+		return ""
+	}
+	return s.KMSKeys[0]
+}
+
 // Keys seal and open files.
 type Keys struct {
 	sse.Cipher
 	Ring       *keyring.Ring // nil for other keys
 	RingPath   string
 	Service    *Service // nil for other keys
-	ServiceKey string   // as the user wrote it; may be empty
+	ServiceKey string   // which seals, as the user wrote it; may be empty
+	Accepted   []string // ARNs of the only keys that open; nil for others
 }
 
 // Close closes the audit trail of a key service.
@@ -111,7 +141,17 @@ func (s Source) Open(ctx context.Context, c *console.Console) (*Keys, error) {
 		if err != nil {
 			return nil, err
 		}
-		return service.Keys(s.KMSKey, s.BucketKey)
+		var k *Keys
+		if s.Opens {
+			k, err = service.opening(ctx, s)
+		} else {
+			k, err = service.Keys(s.sealingKey(), s.BucketKey)
+		}
+		if err != nil {
+			service.Close()
+			return nil, err
+		}
+		return k, nil
 	}
 	root, err := s.Root.Open(ctx, c)
 	if err != nil {
@@ -122,39 +162,6 @@ func (s Source) Open(ctx context.Context, c *console.Console) (*Keys, error) {
 		return nil, err
 	}
 	return &Keys{Cipher: sse.NewManaged(ring), Ring: ring, RingPath: s.Ring}, nil
-}
-
-// Keys returns keys that seal under a key of the service, by default its default key.
-func (s *Service) Keys(key string, bucketKey bool) (*Keys, error) {
-	seal := key
-	if seal == "" {
-		seal = localkms.DefaultAlias
-	}
-	client := s.uses
-	if bucketKey { // otherwise each file gets its own data key
-		client = s.cached
-	}
-	opts := &sse.KMSOptions{BucketKey: bucketKey}
-	if key == "" { // the user owns all keys of the service
-		opts.Accept = sse.AnyKey
-	}
-	cipher, err := sse.NewKMS(client, seal, opts)
-	return &Keys{Cipher: cipher, Service: s, ServiceKey: key}, err
-}
-
-// Accept refuses an object that is not under the key that the user asked for.
-func (k *Keys) Accept(ctx context.Context, name string, mode sse.Mode, keyID string) error {
-	if k.Service == nil || k.ServiceKey == "" || mode != sse.ModeKMS {
-		return nil
-	}
-	want, err := k.Service.Resolve(ctx, k.ServiceKey)
-	switch {
-	case err != nil:
-		return k.Service.About(kms.OpDecrypt, k.ServiceKey, err)
-	case want != keyID:
-		return message.Problemf(nil, name, "sealed under key %s, not under %s", keyID, k.ServiceKey)
-	}
-	return nil
 }
 
 // AboutSealing returns an error of sealing a data key as a [message.Problem].

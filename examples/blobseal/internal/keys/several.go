@@ -21,7 +21,7 @@ func (k *Keys) Mode() sse.Mode {
 // Sources returns the keys of a bucket with objects of several modes. The first one
 // seals. A ring and a service have the same root, unless the ring's root is a key of a
 // service in a directory: then the service has that service's root.
-func (f Flags) Sources() (all []Source) {
+func (f OpenFlags) Sources() (all []Source) {
 	root := f.Source().Root
 	service := root
 	if f.Ring != "" && root.Local() {
@@ -31,7 +31,9 @@ func (f Flags) Sources() (all []Source) {
 		all = append(all, Source{Ring: f.Ring, Root: root})
 	}
 	if f.KMS != "" {
-		all = append(all, Source{KMS: f.KMS, KMSKey: f.KMSKey, Principal: f.Principal, Root: service})
+		source := f.Source()
+		source.Ring, source.Customer, source.Root = "", "", service
+		all = append(all, source)
 	}
 	if f.CustomerKeyFile != "" {
 		all = append(all, Source{Customer: f.CustomerKeyFile})
@@ -40,7 +42,7 @@ func (f Flags) Sources() (all []Source) {
 	case len(all) == 0:
 		return []Source{f.Source()} // Check says what is missing
 	case f.KMS == "":
-		all[0].KMSKey, all[0].Principal = f.KMSKey, f.Principal
+		all[0].KMSKeys, all[0].AnyKey, all[0].Principal = f.KMSKey, f.AnyKMSKey, f.Principal
 	}
 	return all
 }
@@ -71,14 +73,4 @@ func CloseAll(all []*Keys) {
 	for _, k := range all {
 		k.Close()
 	}
-}
-
-// ServiceOf returns the keys of a key service among all, or nil.
-func ServiceOf(all []*Keys) *Keys {
-	for _, k := range all {
-		if k.Service != nil {
-			return k
-		}
-	}
-	return nil
 }

@@ -17,12 +17,14 @@ func (f TargetFlags) Target(source Source, bucketKey bool) (to Source, same bool
 	to = Source{
 		Ring:      f.ToRing,
 		KMS:       f.ToKMS,
-		KMSKey:    f.ToKMSKey,
 		BucketKey: bucketKey,
 		Root:      RootSource{f.ToRootKeyFile, f.ToPassphraseFile, f.ToRootKMSKey, "to-", "BLOBSEAL_TO_PASSPHRASE"},
 		Customer:  f.ToCustomerKeyFile,
 	}
+	if f.ToKMSKey != "" {
+		to.KMSKeys = []string{f.ToKMSKey}
+	}
 	same = to.Ring == "" && to.KMS == "" && to.Customer == "" && to.Root.KeyFile == "" && to.Root.PassphraseFile == "" && to.Root.KMSKey == "" &&
-		(source.KMS != "" || to.KMSKey == "" && !to.BucketKey)
+		(source.KMS != "" || f.ToKMSKey == "" && !to.BucketKey)
 	return to, same
 }

@@ -331,7 +331,10 @@ func (a Attempt) formatWords(err error) string {
 	return Plain(err) + " (not a sealed file, or damaged)"
 }
 
-func (a Attempt) wrongKeyWords(error) string {
+func (a Attempt) wrongKeyWords(err error) string {
+	if refused, ok := errors.AsType[*KeyNotAcceptedError](err); ok {
+		return refused.Error()
+	}
 	if a.Bucket != "" {
 		return fmt.Sprintf("wrong key, or sealed for another object or for a bucket that is not named %s, or edited envelope", a.Bucket)
 	}

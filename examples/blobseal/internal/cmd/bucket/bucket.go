@@ -22,7 +22,6 @@ import (
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -261,8 +260,9 @@ type filterFlags struct {
 	KeyID  []string `name:"key-id" placeholder:"ID" sep:"none" help:"Only objects under this key, as inventory shows it. May be repeated."`
 }
 
-// filter returns the filter of the flags. --kms-key selects objects, too.
-func (f filterFlags) filter(ctx context.Context, k *keys.Keys) (jobs.Filter, error) {
+// filter returns the filter of the flags. --kms-key of k selects objects, too; k may be
+// nil.
+func (f filterFlags) filter(k *keys.Keys) (jobs.Filter, error) {
 	filter := jobs.Filter{Prefix: f.Prefix, KeyIDs: f.KeyID}
 	for _, text := range f.Mode {
 		var mode sse.Mode
@@ -271,17 +271,13 @@ func (f filterFlags) filter(ctx context.Context, k *keys.Keys) (jobs.Filter, err
 		}
 		filter.Modes = append(filter.Modes, mode)
 	}
-	if k == nil || k.Service == nil || k.ServiceKey == "" {
+	if k == nil || len(k.Accepted) == 0 {
 		return filter, nil
 	}
 	if len(f.KeyID) > 0 {
 		return filter, message.Usagef("--kms-key and --key-id: give one of them only")
 	}
-	arn, err := k.Service.Resolve(ctx, k.ServiceKey)
-	if err != nil {
-		return filter, k.Service.About(kms.OpDecrypt, k.ServiceKey, err)
-	}
-	filter.KeyIDs = []string{arn}
+	filter.KeyIDs = k.Accepted
 	return filter, nil
 }
 

@@ -99,7 +99,7 @@ func (cmd putCmd) about(b *bucket, k *keys.Keys, err error) error {
 
 type getCmd struct {
 	bucketFlags
-	keys.Flags
+	keys.OpenFlags
 	AllowPlain bool   `help:"Read an object that is not encrypted, too."`
 	Range      string `placeholder:"OFF-END" help:"Bytes of the plaintext, as in HTTP: END is included, and OFF- goes to the end."`
 	Force      bool   `help:"Replace OUT if it exists."`
@@ -131,15 +131,6 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	defer b.Close()
-	if k.ServiceKey != "" { // the object must be under that key
-		e, err := b.ExplainRead(ctx, cmd.Key)
-		if err != nil {
-			return cmd.about(ctx, b, err)
-		}
-		if err := k.Accept(ctx, cmd.Key, e.Mode, e.KeyID); err != nil {
-			return err
-		}
-	}
 	off, n := int64(0), int64(-1)
 	if part != nil {
 		attrs, err := b.Attributes(ctx, cmd.Key)

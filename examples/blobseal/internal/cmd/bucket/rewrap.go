@@ -196,7 +196,7 @@ func (s checkpointStore) Swap(ctx context.Context, version string, data []byte) 
 
 type rewrapCmd struct {
 	bucketFlags
-	keys.Flags
+	keys.OpenFlags
 	keys.TargetFlags
 	ToBucketKey bool `group:"target" help:"Bind the service's data key to the bucket, not to each object's name (see encrypt)."`
 	filterFlags
@@ -220,7 +220,7 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		}
 	case source.Customer != "":
 		return message.Usagef("nothing to change: give --to-ring, --to-kms or --to-customer-key-file")
-	case source.KMS != "" && to.KMSKey == "":
+	case source.KMS != "" && cmd.ToKMSKey == "":
 		return message.Usagef("a key service has no newest key: give --to-kms-key, or another target")
 	}
 	if err := cmd.jobFlags.check(); err != nil {
@@ -239,12 +239,12 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 			defer target.Close()
 		}
 	case from.Service != nil:
-		target, err = from.Service.Keys(to.KMSKey, to.BucketKey)
+		target, err = from.Service.Keys(cmd.ToKMSKey, to.BucketKey)
 	}
 	if err != nil {
 		return err
 	}
-	filter, err := cmd.filter(ctx, from)
+	filter, err := cmd.filter(from)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ import (
 
 type serveCmd struct {
 	bucketFlags
-	keys.Flags
+	keys.OpenFlags
 	BucketKey  bool `group:"keys" help:"With --kms: bind the service's data key to the bucket (see encrypt)."`
 	AllowPlain bool `help:"Serve objects that are not encrypted, too."`
 	signerFlags
@@ -97,6 +97,8 @@ func (cmd serveCmd) check() error {
 	switch {
 	case cmd.CustomerKeyFile != "":
 		return message.Usagef("a URL has no customer key: give --ring or --kms")
+	case cmd.KMS != "" && len(cmd.KMSKey) == 0 && !cmd.AnyKMSKey:
+		return message.Usagef("--kms: give --kms-key with it, which objects must be under, or --any-kms-key")
 	case cmd.BucketKey && cmd.KMS == "":
 		return message.Usagef("--bucket-key: give --kms with it")
 	case cmd.MaxSize <= 0:

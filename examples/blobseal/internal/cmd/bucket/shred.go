@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
@@ -100,9 +101,9 @@ func (cmd shredCmd) check() error {
 		return message.Usagef("give one of these: keys of objects, --prefix, or --key-id")
 	case source.KMS == "" && cmd.Days != 0:
 		return message.Usagef("--days: give --kms with it")
-	case cmd.KeyID != "" && (source.Customer != "" || source.KMSKey != ""):
+	case cmd.KeyID != "" && (source.Customer != "" || len(source.KMSKeys) > 0):
 		return message.Usagef("--key-id names a key of --ring or of --kms")
-	case cmd.KeyID == "" && cmd.Flags != (keys.Flags{}):
+	case cmd.KeyID == "" && !reflect.ValueOf(cmd.Flags).IsZero():
 		return message.Usagef("objects are shredded without a key: give --key-id with --ring or --kms, or neither")
 	case cmd.KeyID != "":
 		if err := source.Check(); err != nil {

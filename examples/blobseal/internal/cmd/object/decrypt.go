@@ -13,7 +13,7 @@ import (
 
 // Decrypt is the command that decrypts a file.
 type Decrypt struct {
-	keys.Flags
+	keys.OpenFlags
 	objectFlags
 	Range string `placeholder:"OFF-END" help:"Bytes of the plaintext, as in HTTP: END is included, and OFF- goes to the end. Needs a regular file."`
 	Force bool   `help:"Replace OUT if it exists."`

@@ -92,9 +92,6 @@ func (o *Object) bodyAt() *io.SectionReader {
 
 // Decrypt opens the object's data key.
 func (o *Object) Decrypt(ctx context.Context, k *keys.Keys, obj sse.Object) (*sse.Decryption, error) {
-	if err := k.Accept(ctx, o.Name, o.env.Mode(), o.env.KeyID()); err != nil {
-		return nil, err
-	}
 	obj.AnyContext = obj.Context == nil
 	d, err := k.Decrypt(ctx, obj, o.env)
 	return d, aboutObject(o, k, err)

@@ -18,7 +18,7 @@ import (
 )
 
 type Rewrap struct {
-	keys.Flags
+	keys.OpenFlags
 	objectFlags
 
 	keys.TargetFlags

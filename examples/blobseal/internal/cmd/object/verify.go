@@ -12,7 +12,7 @@ import (
 )
 
 type Verify struct {
-	keys.Flags
+	keys.OpenFlags
 	objectFlags
 	Files []string `arg:"" name:"file" help:"Sealed file; - is standard input."`
 }
