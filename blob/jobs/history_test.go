@@ -23,14 +23,15 @@ import (
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
-	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
 
 // TestHistory runs random histories of writes, deletes, copies, reads, rotations and
 // jobs on one bucket, its ring and a key service. At each request to the store, another
 // operation may run, the request may fail, with or without effect, or the process may
-// die. The key service is down at times, and its key disabled. A model knows what each
+// die. The key service is the embedded one: its key is disabled, enabled and rotated, its
+// document is in a store that fails too, and it is down at times. A model knows what each
 // key may hold. At the end of a history, a new process with nothing in memory reads
 // everything.
 //
@@ -61,7 +62,8 @@ type history struct {
 	rng   *rand.Rand
 	inner *gcblob.Bucket
 	rings *flakyRing
-	fake  *kmstest.Fake
+	keys  *flakyRing // the document of the key service
+	kmsID string     // its key
 	ssec  *sse.Customer
 	depth int      // operations within operations
 	outer []string // keys of the outermost operation, unless it is a job
@@ -75,17 +77,19 @@ type history struct {
 
 // process is what one process has in memory.
 type process struct {
-	ring *keyring.Ring
-	kms  *sse.KMS
-	b    *blob.Bucket
-	dead bool // no request of it has any effect
+	ring    *keyring.Ring
+	service *localkms.Client
+	kms     *sse.KMS
+	b       *blob.Bucket
+	dead    bool // no request of it has any effect
 }
 
 const absent = ""
 
 var errDead = errors.New("the process is dead")
 
-// flakyRing is the ring's store. It fails like the object store, at random.
+// flakyRing is the store of the ring, or of the key service. It fails like the object
+// store, at random.
 type flakyRing struct {
 	keyring.Store
 	h *history
@@ -106,7 +110,7 @@ func (f *flakyRing) Swap(ctx context.Context, version string, data []byte) (stri
 	return f.Store.Swap(ctx, version, data)
 }
 
-// flakyKMS is a key service that is down at random, and whose key is disabled at times.
+// flakyKMS is the embedded key service behind a connection that fails at random.
 type flakyKMS struct {
 	kms.Client
 	h *history
@@ -151,10 +155,10 @@ func (h *history) fail(format string, args ...any) {
 
 func runHistory(t *testing.T, seed uint64) int {
 	h := &history{
-		T: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), inner: newMem(t), fake: kmstest.NewFake("k1"),
+		T: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), inner: newMem(t),
 		ssec: newCustomer(t, 1), model: make(map[string][]string), spent: make(map[string]bool),
 	}
-	h.rings = &flakyRing{keyring.NewMemStore(), h}
+	h.rings, h.keys = &flakyRing{keyring.NewMemStore(), h}, &flakyRing{keyring.NewMemStore(), h}
 	h.start(true)
 	for range 60 {
 		h.ops++
@@ -174,13 +178,25 @@ func (h *history) start(create bool) {
 	require.NoError(h, err)
 	h.proc = nil // nothing fails meanwhile
 	p := new(process)
+	quiet := slog.New(slog.DiscardHandler)
 	if create {
-		_, err = keyring.Create(ctx, h.rings.Store, root, &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
+		_, err = keyring.Create(ctx, h.rings.Store, root, &keyring.Options{Logger: quiet})
 		require.NoError(h, err)
+		service, err := localkms.Create(ctx, h.keys.Store, root, &localkms.Options{Logger: quiet})
+		require.NoError(h, err)
+		client, err := service.Client("", "")
+		require.NoError(h, err)
+		key, err := client.CreateKey(ctx, nil)
+		require.NoError(h, err)
+		h.kmsID = key.ARN
 	}
 	p.ring, err = keyring.Open(ctx, h.rings, root, nil)
 	require.NoError(h, err)
-	p.kms, err = sse.NewKMS(flakyKMS{h.fake, h}, "k1", nil)
+	service, err := localkms.Open(ctx, h.keys, root, &localkms.Options{Logger: quiet})
+	require.NoError(h, err)
+	p.service, err = service.Client("", "")
+	require.NoError(h, err)
+	p.kms, err = sse.NewKMS(flakyKMS{p.service, h}, h.kmsID, nil)
 	require.NoError(h, err)
 	store, outer := rig(h, h.inner)
 	store.set(func(op, key string) error { return h.interfere(p, op, key) })
@@ -238,7 +254,7 @@ func (h *history) step(avoid ...string) {
 	if !nested {
 		h.outer = nil
 	}
-	switch n := h.rng.IntN(20); {
+	switch n := h.rng.IntN(21); {
 	case n < 6:
 		h.write(key)
 	case n < 8:
@@ -252,19 +268,15 @@ func (h *history) step(avoid ...string) {
 	case n < 15:
 		_, err := h.proc.ring.Rotate(ctx)
 		h.note("rotate: %v", err)
-		if h.chance(4) {
-			h.fake.Disable("k1")
-			h.note("disable k1")
-		} else {
-			h.fake.Enable("k1")
-		}
+	case n < 16:
+		h.changeKey()
 	case nested:
-	case n < 18:
+	case n < 19:
 		to := []sse.Cipher{nil, h.proc.kms, h.ssec, sse.NewManaged(h.proc.ring)}[h.rng.IntN(4)]
 		report, err := jobs.Rewrap(ctx, h.proc.b, &jobs.RewrapOptions{To: to, Force: h.chance(3), Job: jobs.Job{Workers: 1}})
 		h.note("rewrap: %v: %v", report, err)
 		h.mustBeWhole(report, err)
-	case n < 19:
+	case n < 20:
 		report, err := jobs.EncryptExisting(ctx, h.proc.b, &jobs.EncryptOptions{Job: jobs.Job{Workers: 1}})
 		h.note("encrypt existing: %v: %v", report, err)
 		h.mustBeWhole(report, err)
@@ -386,6 +398,16 @@ func (h *history) check(key string, may []string, got []byte, err error) {
 	}
 }
 
+// changeKey disables, enables or rotates the key of the key service.
+func (h *history) changeKey() {
+	change := []func(context.Context, string) error{
+		h.proc.service.DisableKey, h.proc.service.EnableKey, h.proc.service.EnableKey,
+		func(ctx context.Context, id string) error { _, err := h.proc.service.RotateKey(ctx, id); return err },
+	}
+	i := h.rng.IntN(len(change))
+	h.note("%s: %v", []string{"disable key", "enable key", "enable key", "rotate key"}[i], change[i](ctx, h.kmsID))
+}
+
 // retire retires a random version.
 func (h *history) retire() {
 	versions := h.proc.ring.Versions()
@@ -402,8 +424,8 @@ func (h *history) retire() {
 // verify reads everything in a new process, to which nothing happens any more.
 func (h *history) verify() {
 	h.note("verify")
-	h.fake.Enable("k1")
 	h.start(false)
+	h.settle(func() error { return h.proc.service.EnableKey(ctx, h.kmsID) })
 	for _, v := range h.proc.ring.Versions() {
 		if v.State == keyring.Disabled {
 			h.settle(func() error { _, err := h.proc.ring.SetState(ctx, v.ID, keyring.Enabled); return err })
