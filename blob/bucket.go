@@ -13,6 +13,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/isnil"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -126,7 +127,7 @@ type Bucket struct {
 // honour.
 func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Options) (*Bucket, error) {
 	switch {
-	case inner == nil || cipher == nil:
+	case inner == nil || isnil.Any(cipher):
 		return nil, fmt.Errorf("%w: NewBucket needs a bucket and a cipher", sse.ErrInvalid)
 	case name == "":
 		return nil, fmt.Errorf("%w: NewBucket needs a name (objects of nameless buckets could be swapped)", sse.ErrInvalid)

@@ -132,6 +132,8 @@ func TestPolicyOfTheBucketsOwn(t *testing.T) {
 	require.ErrorIs(t, err, sse.ErrInvalid)
 	_, err = blob.NewBucket(newMem(t), "photos", newKMS(t, "a"), &blob.Options{EnvelopeSize: sse.MaxEnvelopeSize + 1})
 	require.ErrorIs(t, err, sse.ErrInvalid)
+	_, err = blob.NewBucket(newMem(t), "photos", (*sse.KMS)(nil), nil)
+	require.ErrorIs(t, err, sse.ErrInvalid)
 	_, err = blob.NewBucket(nil, "photos", newKMS(t, "a"), nil)
 	require.ErrorIs(t, err, sse.ErrInvalid)
 }

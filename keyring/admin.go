@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/blobseal/blobseal/internal/isnil"
 )
 
 // Rotate adds a version, makes it the primary and returns it. The version is in the
@@ -159,7 +161,7 @@ func (r *Ring) Merge(ctx context.Context, document []byte) error {
 // Master keys stay as they are: anyone who copied them, or an older document and its
 // root, can still open what they sealed.
 func (r *Ring) ChangeRoot(ctx context.Context, newRoot Root) error {
-	if newRoot == nil {
+	if isnil.Any(newRoot) {
 		return invalid("no root")
 	}
 	return r.doc.ChangeRoot(ctx, newRoot, nil)

@@ -37,6 +37,12 @@ func TestInvalidArguments(t *testing.T) {
 	second := func(_ any, err error) error { return err }
 	for name, err := range map[string]error{
 		"no store":             second(keyring.Open(ctx, nil, root, nil)),
+		"nil store":            second(keyring.Open(ctx, (*keyring.MemStore)(nil), root, nil)),
+		"nil store to create":  second(keyring.Create(ctx, (*keyring.MemStore)(nil), root, nil)),
+		"nil root":             second(keyring.Open(ctx, keyring.NewMemStore(), (*nilRoot)(nil), nil)),
+		"nil root to create":   second(keyring.Create(ctx, keyring.NewMemStore(), (*nilRoot)(nil), nil)),
+		"nil new root":         ring.ChangeRoot(ctx, (*nilRoot)(nil)),
+		"nil key service":      second(keyring.NewKMSRoot((*kms.Cache)(nil), "key", nil)),
 		"no root":              second(keyring.Open(ctx, keyring.NewMemStore(), nil, nil)),
 		"hard age":             open(keyring.Options{HardAge: -1}),
 		"refresh interval":     open(keyring.Options{RefreshInterval: time.Second - 1}),
@@ -71,3 +77,6 @@ func TestInvalidArguments(t *testing.T) {
 	require.EqualValues(t, 1, ring.Generation())
 	require.Empty(t, fake.Calls())
 }
+
+// nilRoot is for roots that are nil pointers.
+type nilRoot struct{ keyring.Root }

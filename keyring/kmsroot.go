@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/blobseal/blobseal/internal/document"
+	"github.com/blobseal/blobseal/internal/isnil"
 	"github.com/blobseal/blobseal/internal/secret"
 	"github.com/blobseal/blobseal/kms"
 )
@@ -76,7 +77,7 @@ type kmsRoot struct {
 //
 // The root is safe for concurrent use and keeps no data key.
 func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (Root, error) {
-	if client == nil {
+	if isnil.Any(client) {
 		return nil, invalid("no key service")
 	}
 	if keyID == "" || len(keyID) > maxKMSKeyID {

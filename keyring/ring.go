@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/internal/document"
+	"github.com/blobseal/blobseal/internal/isnil"
 )
 
 const (
@@ -139,7 +140,7 @@ func Create(ctx context.Context, store Store, root Root, opts *Options) (*Ring, 
 
 // newRing checks the arguments of Open and Create.
 func newRing(store Store, root Root, opts *Options) (*Ring, error) {
-	if store == nil || root == nil {
+	if isnil.Any(store) || isnil.Any(root) {
 		return nil, invalid("no store or no root")
 	}
 	r := &Ring{rotating: make(chan struct{}, 1)}

@@ -3,6 +3,7 @@ package awskms
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 
@@ -45,7 +46,7 @@ var (
 
 // New returns a client that calls api.
 func New(api API, opts *Options) (*Client, error) {
-	if api == nil {
+	if v := reflect.ValueOf(api); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, fmt.Errorf("awskms: %w: New needs a client of the SDK", kms.ErrInvalid)
 	}
 	c := &Client{api: api}

@@ -541,6 +541,8 @@ func TestReplicaRegion(t *testing.T) {
 func TestErrors(t *testing.T) {
 	_, err := awskms.New(nil, nil)
 	kmstest.RequireKind(t, err, kms.ErrInvalid)
+	_, err = awskms.New((*sdk.Client)(nil), nil)
+	kmstest.RequireKind(t, err, kms.ErrInvalid)
 	for _, c := range []struct {
 		name string
 		err  error

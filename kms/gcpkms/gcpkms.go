@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"hash/crc32"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 
@@ -34,7 +35,7 @@ var (
 
 // New returns a client that calls api. The caller closes api.
 func New(api API) (*Client, error) {
-	if api == nil {
+	if v := reflect.ValueOf(api); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, fmt.Errorf("gcpkms: %w: New needs a client of Google's", kms.ErrInvalid)
 	}
 	return &Client{api}, nil

@@ -540,6 +540,8 @@ func TestSlow(t *testing.T) {
 func TestNames(t *testing.T) {
 	_, err := gcpkms.New(nil)
 	kmstest.RequireKind(t, err, kms.ErrInvalid)
+	_, err = gcpkms.New((*google.KeyManagementClient)(nil))
+	kmstest.RequireKind(t, err, kms.ErrInvalid)
 	s := newServer(t)
 	keyID := s.CreateKey("photos")
 	client := newClient(t, s)

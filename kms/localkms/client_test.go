@@ -353,6 +353,12 @@ func TestOpenRefuses(t *testing.T) {
 	isKind(t, kms.ErrInvalid, err)
 	_, err = localkms.Open(t.Context(), store, nil, nil)
 	isKind(t, kms.ErrInvalid, err)
+	_, err = localkms.Open(t.Context(), (*keyring.MemStore)(nil), keyRoot(t, 1), nil)
+	isKind(t, kms.ErrInvalid, err)
+	_, err = localkms.Create(t.Context(), (*keyring.MemStore)(nil), keyRoot(t, 1), nil)
+	isKind(t, kms.ErrInvalid, err)
+	_, err = localkms.Create(t.Context(), store, (*nilRoot)(nil), nil)
+	isKind(t, kms.ErrInvalid, err)
 	for _, o := range []localkms.Options{{RefreshInterval: -1}, {MaxStaleness: -1}, {RefreshInterval: 2, MaxStaleness: 1}} {
 		_, err = localkms.Open(t.Context(), store, keyRoot(t, 1), &o)
 		isKind(t, kms.ErrInvalid, err)
@@ -422,3 +428,6 @@ func TestAnotherAccountsNamesTellNothing(t *testing.T) {
 		})
 	}
 }
+
+// nilRoot is for roots that are nil pointers.
+type nilRoot struct{ keyring.Root }

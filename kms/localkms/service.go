@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/internal/document"
+	"github.com/blobseal/blobseal/internal/isnil"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
@@ -123,7 +124,7 @@ func Create(ctx context.Context, store keyring.Store, root keyring.Root, opts *O
 
 // newService checks the arguments of Open and Create.
 func newService(store keyring.Store, root keyring.Root, opts *Options) (*Service, error) {
-	if store == nil || root == nil {
+	if isnil.Any(store) || isnil.Any(root) {
 		return nil, invalid("no store or no root")
 	}
 	s := &Service{start: time.Now()}
@@ -263,7 +264,7 @@ func (s *Service) update(ctx context.Context, edit func(*draft) error, commit fu
 // Keys stay as they are, so whoever copied an older document and its root can
 // still decrypt.
 func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
-	if root == nil {
+	if isnil.Any(root) {
 		return invalid("no root")
 	}
 	err := s.doc.ChangeRoot(ctx, root, func(d *draft) error {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/blobseal/blobseal/internal/isnil"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -62,7 +63,7 @@ var (
 // New returns a client for one key, aead, with the name keyID. Any other key id is
 // [kms.ErrNotFound]. Envelopes store the name.
 func New(aead tink.AEADWithContext, keyID string, opts *Options) (*Client, error) {
-	if aead == nil || keyID == "" {
+	if isnil.Any(aead) || keyID == "" {
 		return nil, fmt.Errorf("tinkkms: %w: New needs an AEAD and a key id", kms.ErrInvalid)
 	}
 	return newClient(opts, func(id string) (tink.AEADWithContext, error) {
@@ -85,7 +86,7 @@ func New(aead tink.AEADWithContext, keyID string, opts *Options) (*Client, error
 // stopped: at the end of ctx the call returns, and a goroutine stays until the AEAD
 // returns.
 func NewFromKMSClient(client KMSClient, opts *Options) (*Client, error) {
-	if client == nil {
+	if isnil.Any(client) {
 		return nil, fmt.Errorf("tinkkms: %w: NewFromKMSClient needs a KMS client", kms.ErrInvalid)
 	}
 	return newClient(opts, func(keyURI string) (tink.AEADWithContext, error) {
@@ -96,7 +97,7 @@ func NewFromKMSClient(client KMSClient, opts *Options) (*Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		if aead == nil {
+		if isnil.Any(aead) {
 			return nil, fmt.Errorf("%w: the KMS client has no AEAD for it", kms.ErrNotFound)
 		}
 		if a, ok := aead.(tink.AEADWithContext); ok {
