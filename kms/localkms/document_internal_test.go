@@ -147,8 +147,6 @@ func TestAnOlderDocumentIsHealed(t *testing.T) {
 	put(old)
 	require.NoError(t, c.DisableKey(t.Context(), k.ID))
 	require.NoError(t, c.EnableKey(t.Context(), k.ID))
-	current, _, err = store.Load(t.Context())
-	require.NoError(t, err)
 	other := keyring.NewMemStore()
 	full(t, other)
 	foreign, _, err := other.Load(t.Context())
