@@ -79,7 +79,7 @@ func TestBucketProgress(t *testing.T) {
 	for name, command := range map[string][]string{
 		"rewrap":    args("bucket", "rewrap", bucketURL, ring),
 		"inventory": args("bucket", "inventory", bucketURL),
-		"check":     args("bucket", "check", bucketURL, ring, "--depth", "bodies"),
+		"check":     args("bucket", "check", bucketURL, ring),
 	} {
 		t.Run(name, func(t *testing.T) {
 			tty, screen := terminal(t)

@@ -109,7 +109,7 @@ func TestBucketS3(t *testing.T) {
 		require.Regexp(t, `^"[0-9a-f]{32}"$`, etag)
 	}
 	require.Contains(t, ok(t, args("bucket", "inventory", s3.url)...), "s3://photos: 2 objects, ")
-	require.Contains(t, ok(t, args("bucket", "check", s3.url, ring, "--depth", "bodies")...), ", 2 good (")
+	require.Contains(t, ok(t, args("bucket", "check", s3.url, ring)...), ", 2 good (")
 	ok(t, args("bucket", "retire", s3.url, ring, old)...)
 	require.Equal(t, string(plain), ok(t, args("bucket", "get", s3.url, ring, "2026/b", "-")...))
 

@@ -114,7 +114,7 @@ func TestBucketLife(t *testing.T) {
 	for _, name := range []string{"a.jpg", "2026/b.jpg", "2026/c.jpg"} {
 		require.Equal(t, "picture of "+name, get(t, ring, name))
 	}
-	require.Equal(t, "file://./photos: 3 objects, 3 good (bodies authenticated)\n", ok(t, args("bucket", "check", bucketURL, ring, "--depth", "bodies")...))
+	require.Equal(t, "file://./photos: 3 objects, 3 good (bodies authenticated)\n", ok(t, args("bucket", "check", bucketURL, ring)...))
 }
 
 func TestBucketPutAndGet(t *testing.T) {
@@ -187,15 +187,16 @@ func TestBucketCheck(t *testing.T) {
 	unencrypted := "plain: PLAIN: it is not encrypted; --allow-plain lets that be"
 	noCustomer := `customers: NO KEY: sealed under a customer key \(SSE-C\): give --customer-key-file`
 	noKMS := `kms: NO KEY: sealed under a key service \(SSE-KMS\): give --kms and its root`
-	check([]string{noCustomer, foreign, head, noKMS, unencrypted}, "file://./photos: 5 of 9 objects cannot be read")
+	check([]string{noCustomer, foreign, head, noKMS, unencrypted}, "file://./photos: 5 of 9 objects cannot be read", "--depth", "envelopes")
 	check([]string{noCustomer, "flipped: DAMAGED: damaged: chunk 1 is not authentic, at byte 16384 of the plaintext", foreign, head, noKMS, unencrypted,
-		"short: .*"}, "7 of 9 objects", "--depth", "bodies")
+		"short: .*"}, "file://./photos: 7 of 9 objects cannot be read")
 	check([]string{noCustomer, foreign, head, noKMS, unencrypted, "short: .*"}, "6 of 9", "--depth", "lengths")
-	check([]string{foreign, head}, "2 of 9", "--allow-plain", "--kms", "my.kms", "--kms-key", "alias/photos", customer)
-	check([]string{foreign}, "1 of 4 objects", "--key-id", before)
+	check([]string{foreign, head}, "2 of 9", "--depth", "envelopes", "--allow-plain", "--kms", "my.kms", "--kms-key", "alias/photos", customer)
+	check([]string{foreign}, "1 of 4 objects", "--depth", "envelopes", "--key-id", before)
 	check([]string{"new: GOOD, 1 bytes"}, "", "--prefix", "new", "--list")
+	check([]string{"new: LENGTH GOOD, 1 bytes"}, "", "--prefix", "new", "--list", "--depth", "lengths")
 
-	res := blobseal(args("bucket", "check", bucketURL, ring, "--depth", "bodies", "--json")...)
+	res := blobseal(args("bucket", "check", bucketURL, ring, "--json")...)
 	res.fails(t, 1, "7 of 9")
 	all := lines(t, res.out)
 	require.Len(t, all, 8)
@@ -211,6 +212,21 @@ func TestBucketCheck(t *testing.T) {
 	res = blobseal(args("bucket", "check", bucketURL, ring, "--prefix", "good")...)
 	res.fails(t, 1, "1 of 1 object")
 	require.Contains(t, res.out, "good: NO KEY: sealed under version "+before+", which is disabled (enable it with: blobseal ring enable "+before)
+}
+
+// TestBucketCheckOfAZeroedBody: an object whose body is gone is not good.
+func TestBucketCheckOfAZeroedBody(t *testing.T) {
+	album(t, ring)
+	put(t, ring, "zeroed", string(random(40_000)))
+	data := read(t, "photos/zeroed")
+	clear(data[2000:20_000])
+	require.NoError(t, os.WriteFile("photos/zeroed", data, 0o644))
+
+	blobseal(args("bucket", "check", bucketURL, ring)...).fails(t, 1, "1 of 1 object")
+	require.Equal(t, "file://./photos: 1 object, 1 envelope good (envelopes authenticated, bodies not read)\n",
+		ok(t, args("bucket", "check", bucketURL, ring, "--depth", "envelopes")...))
+	require.Equal(t, "file://./photos: 1 object, 1 length good (envelopes and ends of bodies authenticated)\n",
+		ok(t, args("bucket", "check", bucketURL, ring, "--depth", "lengths")...))
 }
 
 // A bucket is called as its directory is.

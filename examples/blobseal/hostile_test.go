@@ -76,7 +76,7 @@ func TestNamesTellATerminalNothing(t *testing.T) {
 
 	url := []string{"--bucket", "file://./odd%0Aname%C2%9B"}
 	require.NoError(t, os.Mkdir("odd\nname\u009b", 0o755))
-	require.Equal(t, "file://./odd name?: 0 objects (envelopes authenticated)\n", ok(t, args("bucket", "check", url, ring)...))
+	require.Equal(t, "file://./odd name?: 0 objects (bodies authenticated)\n", ok(t, args("bucket", "check", url, ring)...))
 }
 
 // A file may have the await.Longest name that there is.

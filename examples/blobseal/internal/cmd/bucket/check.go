@@ -173,7 +173,7 @@ type checkCmd struct {
 	bucketFlags
 	keys.OpenFlags
 	filterFlags
-	Depth      string `enum:"envelopes,lengths,bodies" default:"envelopes" help:"What to authenticate: envelopes, which is quick; lengths, also the end of each body; bodies, every byte."`
+	Depth      string `enum:"envelopes,lengths,bodies" default:"bodies" help:"What to authenticate: bodies, every byte, which is the default; lengths, only envelopes and the end of each body; envelopes, which is quick and sees no damage to a body."`
 	AllowPlain bool   `help:"Accept objects that are not encrypted."`
 	paceFlags
 	List bool `help:"Write a line for good objects, too."`
@@ -263,7 +263,7 @@ func (cmd checkCmd) show(p *counter, b *bucket, f jobs.Finding, bad bool) error 
 	case f.Verdict == jobs.VerdictPlain && bad:
 		reason = "it is not encrypted; --allow-plain lets that be"
 	case !bad:
-		return p.printf("%s: %s, %d bytes\n", message.Printable(f.Key), strings.ToUpper(f.Verdict.String()), f.Size)
+		return p.printf("%s: %s, %d bytes\n", message.Printable(f.Key), strings.ToUpper(cmd.words(f.Verdict)), f.Size)
 	}
 	return p.printf("%s: %s: %s\n", message.Printable(f.Key), strings.ToUpper(f.Verdict.String()), message.Printable(reason))
 }
@@ -275,8 +275,21 @@ func (cmd checkCmd) summary(c *console.Console, b *bucket, sum checkSummary) err
 	text := fmt.Sprintf("%s: %s", b.shown, objects(sum.Objects))
 	for v := jobs.VerdictGood; v <= lastVerdict; v++ {
 		if n := sum.Verdicts[v.String()]; n > 0 {
-			text += fmt.Sprintf(", %d %s", n, v)
+			text += fmt.Sprintf(", %d %s", n, cmd.words(v))
 		}
 	}
-	return c.Printf("%s (%s authenticated)\n", text, cmd.Depth)
+	read := map[string]string{
+		"envelopes": "envelopes authenticated, bodies not read",
+		"lengths":   "envelopes and ends of bodies authenticated",
+		"bodies":    "bodies authenticated",
+	}
+	return c.Printf("%s (%s)\n", text, read[cmd.Depth])
+}
+
+// words returns a verdict for people. An object is only good if its body is.
+func (cmd checkCmd) words(v jobs.Verdict) string {
+	if v == jobs.VerdictGood && cmd.Depth != "bodies" {
+		return strings.TrimSuffix(cmd.Depth, "s") + " good"
+	}
+	return v.String()
 }
