@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,8 +32,8 @@ import (
 // jobs on one bucket, its ring and a key service. At each request to the store, another
 // operation may run, the request may fail, with or without effect, or the process may
 // die. The key service is the embedded one: its key is disabled, enabled and rotated, its
-// document is in a store that fails too, and it is down at times. A model knows what each
-// key may hold. At the end of a history, a new process with nothing in memory reads
+// document is in a store that fails too, and it is down at times. The clock jumps. A model
+// knows what each key may hold. At the end of a history, a new process with nothing in memory reads
 // everything.
 //
 // A history follows from its seed alone, which a failure prints and
@@ -58,17 +59,20 @@ func TestHistory(t *testing.T) {
 // history is one random history.
 type history struct {
 	*testing.T
-	seed  uint64
-	rng   *rand.Rand
-	inner *gcblob.Bucket
-	rings *flakyRing
-	keys  *flakyRing // the document of the key service
-	kmsID string     // its key
-	ssec  *sse.Customer
-	depth int      // operations within operations
-	outer []string // keys of the outermost operation, unless it is a job
-	log   []string
-	ops   int
+	seed   uint64
+	mu     sync.Mutex // guards rng, clock and latest
+	rng    *rand.Rand
+	clock  time.Time
+	latest time.Time // that the clock has shown
+	inner  *gcblob.Bucket
+	rings  *flakyRing
+	keys   *flakyRing // the document of the key service
+	kmsID  string     // its key
+	ssec   *sse.Customer
+	depth  int      // operations within operations
+	outer  []string // keys of the outermost operation, unless it is a job
+	log    []string
+	ops    int
 
 	proc  *process
 	model map[string][]string // key -> contents that it may hold; "" in it means that it may be absent
@@ -141,7 +145,39 @@ func (f flakyKMS) Decrypt(ctx context.Context, keyID string, ciphertext []byte, 
 }
 
 // chance is true once in n times.
-func (h *history) chance(n int) bool { return h.rng.IntN(n) == 0 }
+func (h *history) chance(n int) bool { return h.intn(n) == 0 }
+
+// intn returns a random number below n. A rotation by age may ask for one while the
+// operation that began it waits.
+func (h *history) intn(n int) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.rng.IntN(n)
+}
+
+// now is the clock of every process. It jumps.
+func (h *history) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.clock
+}
+
+// jump moves the clock, by months at times, and mostly forward.
+func (h *history) jump() {
+	days := h.intn(200) - 50
+	h.mu.Lock()
+	h.clock = h.clock.Add(time.Duration(days) * 24 * time.Hour)
+	h.latest = maxTime(h.latest, h.clock)
+	h.mu.Unlock()
+	h.note("the clock jumps by %d days", days)
+}
+
+func maxTime(x, y time.Time) time.Time {
+	if x.After(y) {
+		return x
+	}
+	return y
+}
 
 func (h *history) note(format string, args ...any) {
 	h.log = append(h.log, strings.Repeat("  ", h.depth)+fmt.Sprintf(format, args...))
@@ -158,10 +194,15 @@ func runHistory(t *testing.T, seed uint64) int {
 		T: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), inner: newMem(t),
 		ssec: newCustomer(t, 1), model: make(map[string][]string), spent: make(map[string]bool),
 	}
+	h.clock = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	h.latest = h.clock
 	h.rings, h.keys = &flakyRing{keyring.NewMemStore(), h}, &flakyRing{keyring.NewMemStore(), h}
 	h.start(true)
 	for range 60 {
 		h.ops++
+		if h.chance(10) {
+			h.jump()
+		}
 		h.step()
 		if h.proc.dead {
 			h.note("a new process")
@@ -180,9 +221,9 @@ func (h *history) start(create bool) {
 	p := new(process)
 	quiet := slog.New(slog.DiscardHandler)
 	if create {
-		_, err = keyring.Create(ctx, h.rings.Store, root, &keyring.Options{Logger: quiet})
+		_, err = keyring.Create(ctx, h.rings.Store, root, &keyring.Options{Logger: quiet, Now: h.now})
 		require.NoError(h, err)
-		service, err := localkms.Create(ctx, h.keys.Store, root, &localkms.Options{Logger: quiet})
+		service, err := localkms.Create(ctx, h.keys.Store, root, &localkms.Options{Logger: quiet, Now: h.now})
 		require.NoError(h, err)
 		client, err := service.Client("", "")
 		require.NoError(h, err)
@@ -190,9 +231,9 @@ func (h *history) start(create bool) {
 		require.NoError(h, err)
 		h.kmsID = key.ARN
 	}
-	p.ring, err = keyring.Open(ctx, h.rings, root, nil)
+	p.ring, err = keyring.Open(ctx, h.rings, root, &keyring.Options{Logger: quiet, Now: h.now})
 	require.NoError(h, err)
-	service, err := localkms.Open(ctx, h.keys, root, &localkms.Options{Logger: quiet})
+	service, err := localkms.Open(ctx, h.keys, root, &localkms.Options{Logger: quiet, Now: h.now})
 	require.NoError(h, err)
 	p.service, err = service.Client("", "")
 	require.NoError(h, err)
@@ -245,8 +286,8 @@ func (h *history) locked(op, key string) []string {
 func (h *history) step(avoid ...string) {
 	h.depth++
 	defer func() { h.depth-- }()
-	key := keys[h.rng.IntN(len(keys))]
-	src := keys[h.rng.IntN(len(keys))]
+	key := keys[h.intn(len(keys))]
+	src := keys[h.intn(len(keys))]
 	if slices.Contains(avoid, key) || slices.Contains(avoid, src) {
 		return
 	}
@@ -254,7 +295,7 @@ func (h *history) step(avoid ...string) {
 	if !nested {
 		h.outer = nil
 	}
-	switch n := h.rng.IntN(21); {
+	switch n := h.intn(21); {
 	case n < 6:
 		h.write(key)
 	case n < 8:
@@ -272,7 +313,7 @@ func (h *history) step(avoid ...string) {
 		h.changeKey()
 	case nested:
 	case n < 19:
-		to := []sse.Cipher{nil, h.proc.kms, h.ssec, sse.NewManaged(h.proc.ring)}[h.rng.IntN(4)]
+		to := []sse.Cipher{nil, h.proc.kms, h.ssec, sse.NewManaged(h.proc.ring)}[h.intn(4)]
 		report, err := jobs.Rewrap(ctx, h.proc.b, &jobs.RewrapOptions{To: to, Force: h.chance(3), Job: jobs.Job{Workers: 1}})
 		h.note("rewrap: %v: %v", report, err)
 		h.mustBeWhole(report, err)
@@ -296,7 +337,7 @@ func (h *history) mustBeWhole(report *jobs.Report, err error) {
 func (h *history) next() string {
 	text := fmt.Sprintf("content %d ", len(h.spent)+1)
 	h.spent[text] = true
-	return text + string(content([]int{0, 100, 16384, 20_000}[h.rng.IntN(4)]))
+	return text + string(content([]int{0, 100, 16384, 20_000}[h.intn(4)]))
 }
 
 // outcome notes what a write of text to key made possible. err is nil if it was
@@ -404,14 +445,14 @@ func (h *history) changeKey() {
 		h.proc.service.DisableKey, h.proc.service.EnableKey, h.proc.service.EnableKey,
 		func(ctx context.Context, id string) error { _, err := h.proc.service.RotateKey(ctx, id); return err },
 	}
-	i := h.rng.IntN(len(change))
+	i := h.intn(len(change))
 	h.note("%s: %v", []string{"disable key", "enable key", "enable key", "rotate key"}[i], change[i](ctx, h.kmsID))
 }
 
 // retire retires a random version.
 func (h *history) retire() {
 	versions := h.proc.ring.Versions()
-	v := versions[h.rng.IntN(len(versions))]
+	v := versions[h.intn(len(versions))]
 	if v.Primary {
 		return
 	}
@@ -424,6 +465,7 @@ func (h *history) retire() {
 // verify reads everything in a new process, to which nothing happens any more.
 func (h *history) verify() {
 	h.note("verify")
+	h.clock = h.latest // a clock that is right
 	h.start(false)
 	h.settle(func() error { return h.proc.service.EnableKey(ctx, h.kmsID) })
 	for _, v := range h.proc.ring.Versions() {
@@ -453,7 +495,7 @@ func (h *history) verify() {
 	if _, err := jobs.Rewrap(ctx, h.proc.b, &jobs.RewrapOptions{To: sse.NewManaged(h.proc.ring)}); err != nil {
 		h.fail("rewrap: %v", err)
 	}
-	newest := h.proc.ring.Versions()[len(h.proc.ring.Versions())-1].ID
+	newest := primary(h, h.proc.ring)
 	for e, err := range jobs.Inventory(ctx, h.proc.b, nil) {
 		require.NoError(h, err)
 		if want := (jobs.KeyRef{Mode: sse.ModeManaged, KeyID: newest}); e.Seal != want {
