@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/signedurl"
+	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -76,18 +79,47 @@ func TestStalledUploadIsCut(t *testing.T) {
 
 // TestSlowUploadGoesOn: the timeout is for each piece, and not for the whole.
 func TestSlowUploadGoesOn(t *testing.T) {
-	const idle = 2 * time.Second
-	b := newBed(t, "plain", newMem(t), &signedurl.HandlerOptions{IdleTimeout: idle})
-	conn := dial(t, "PUT", b.url(t, "k", "PUT", ""), "Content-Length: 5")
-	for range 5 {
-		time.Sleep(idle / 4)
-		_, err := conn.Write([]byte("x"))
-		require.NoError(t, err)
+	for wait, status := range map[time.Duration]int{
+		signedurl.DefaultIdleTimeout - 1: 200,
+		signedurl.DefaultIdleTimeout + 1: 408,
+	} {
+		t.Run(wait.String(), func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				client, server := net.Pipe()
+				defer client.Close()
+				base, err := url.Parse("http://photos.example/shared")
+				require.NoError(t, err)
+				signer := newSigner(t, base.String(), secretOf(1), nil)
+				signed, err := signer.Sign(&signedurl.Permit{Method: "PUT", Key: "k", Expires: time.Now().Add(time.Hour)})
+				require.NoError(t, err)
+				req := httptest.NewRequestWithContext(t.Context(), "PUT", signed.String(), io.LimitReader(server, 5))
+				req.ContentLength = 5
+				var sender sync.WaitGroup
+				sender.Go(func() {
+					for range 5 {
+						time.Sleep(wait)
+						if _, err := client.Write([]byte("x")); err != nil {
+							return // cut
+						}
+					}
+				})
+				w := &deadlineRecorder{httptest.NewRecorder(), server}
+				signedurl.NewHandler(newMem(t), signer, nil).ServeHTTP(w, req)
+				server.Close()
+				sender.Wait()
+				require.Equal(t, status, w.Code)
+			})
+		})
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
-	require.Equal(t, 200, resp.StatusCode)
 }
+
+// deadlineRecorder is a ResponseWriter whose read deadlines are those of conn.
+type deadlineRecorder struct {
+	*httptest.ResponseRecorder
+	conn net.Conn
+}
+
+func (r *deadlineRecorder) SetReadDeadline(at time.Time) error { return r.conn.SetReadDeadline(at) }
 
 // TestClientThatDoesNotReadIsCut: its handler returns, and the object's reader is
 // closed.
