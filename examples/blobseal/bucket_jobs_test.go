@@ -57,6 +57,38 @@ func TestBucketRewrapTo(t *testing.T) {
 	})
 }
 
+// TestBucketRewrapOfSeveralModes: what a rewrap leaves alone is named, and what to do.
+func TestBucketRewrapOfSeveralModes(t *testing.T) {
+	album(t, ring, "a")
+	put(t, photos, "b", "x")
+	put(t, customer, "c", "x")
+	ok(t, args("ring", "rotate", ring)...)
+	res := blobseal(args("bucket", "rewrap", bucketURL, ring)...)
+	res.fails(t, 1, "file://./photos: 2 objects of other modes than SSE-S3 left as they were, with their keys in use (to move them, repeat the command with their keys and a target such as --to-ring; --mode SSE-S3 leaves them without this error)")
+	require.Contains(t, res.out, ": 1 object rewrapped")
+	require.Contains(t, res.out, ", 0 unmatched, 2 of other modes, ")
+	ok(t, args("bucket", "rewrap", bucketURL, ring, "--mode", "SSE-S3")...)
+
+	res = blobseal(args("bucket", "rewrap", bucketURL, anyKey, "--to-kms-key", "alias/blobseal/default")...)
+	res.fails(t, 1, "2 objects of other modes than SSE-KMS left as they were")
+	require.Contains(t, res.out, ": 1 object rewrapped")
+	res = blobseal(args("bucket", "rewrap", bucketURL, anyKey, toCustomer)...)
+	res.fails(t, 1, "1 object failed, unchanged; the same command tries again (run it once for each mode, with that mode's keys and --mode)")
+	ok(t, args("bucket", "rewrap", bucketURL, ring, toCustomer)...)
+}
+
+// TestBucketRewrapToUnreadable: a target that seals for a principal, but does not open.
+func TestBucketRewrapToUnreadable(t *testing.T) {
+	album(t, ring, "a")
+	write(t, "policy", []byte(`permit (principal == Principal::"user:admin", action, resource);
+permit (principal, action == Action::"GenerateDataKey", resource);`))
+	ok(t, args("kms", "policy", "put", by("user:admin"), "alias/photos", "policy")...)
+	before := read(t, "photos/a")
+	blobseal(args("bucket", "rewrap", bucketURL, ring, "--principal", "user:hand", "--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-kms-key", "alias/photos")...).
+		fails(t, 1, "file://./photos: nothing is changed: the objects would not open under the target: my.kms: access denied: \"user:hand\" may not Decrypt with ")
+	require.Equal(t, before, read(t, "photos/a"))
+}
+
 func TestBucketFailures(t *testing.T) {
 	album(t, ring, "a", "b", "c")
 	require.NoError(t, os.WriteFile("photos/b", read(t, "photos/a"), 0o644)) // an object under another's name

@@ -289,7 +289,7 @@ func TestBucketRefuses(t *testing.T) {
 	}
 	t.Run("rewrap with another ring", func(t *testing.T) {
 		res := blobseal(args("bucket", "rewrap", bucketURL, otherRing)...)
-		res.fails(t, 1, "2 objects failed")
+		res.fails(t, 1, "1 object failed")
 		require.Regexp(t, `(?m)^a: FAILED: sealed under version \S+ of another ring \(other.ring is ring `, res.out)
 		require.Equal(t, before, tree(t))
 	})

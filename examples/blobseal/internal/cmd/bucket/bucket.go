@@ -112,6 +112,16 @@ func (e either) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) 
 	return nil, err
 }
 
+// moving seals under another key than those that it opens.
+type moving struct {
+	sse.Cipher
+	from sse.Decrypter
+}
+
+func (m moving) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
+	return m.from.Decrypt(ctx, obj, env)
+}
+
 // parse returns the bucket of the flags, not open yet, the URL to open it by, and the
 // name that objects are bound to.
 func (f bucketFlags) parse() (b *bucket, store *url.URL, name string, err error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
 )
 
 // jobFlags are the flags of jobs that change a whole bucket.
@@ -70,7 +71,7 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	var unwritten error // a failed line ends the job
 	job := jobs.Job{
 		Workers: f.Workers, DryRun: f.DryRun, Limit: f.limit(), MaxFailures: f.MaxFailures,
-		Progress: func(r *jobs.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Deleted + r.Failed) },
+		Progress: func(r *jobs.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Skipped + r.Deleted + r.Failed) },
 		Object: func(r jobs.Result) {
 			if err := f.show(p, b, r, done); err != nil {
 				unwritten = err
@@ -90,24 +91,42 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	switch {
 	case unwritten != nil:
 		return unwritten
-	case err == nil, errors.Is(err, jobs.ErrIncomplete):
-		if err := f.summary(c, b, report, done); err != nil {
-			return err
-		}
-		if err != nil {
-			return message.Problemf(err, b.shown, "%s failed, unchanged; the same command tries again", objects(report.Failed))
-		}
-		return nil
+	case err == nil, errors.Is(err, jobs.ErrIncomplete), errors.Is(err, jobs.ErrSkipped):
+		return cmp.Or(f.summary(c, b, report, done), b.aboutLeft(report, err))
 	case errors.Is(err, context.Canceled):
 		return message.Problemf(err, "", "interrupted %s; the same command %s", p.before(), f.resumes())
 	case errors.Is(err, jobs.ErrTooManyFailures):
 		return message.Problemf(err, b.shown, "gave up when %s had failed; the same command %s", objects(report.Failed), f.resumes())
 	case errors.Is(err, jobs.ErrCheckpoint):
 		return message.Problemf(err, f.Checkpoint, "is not a checkpoint of this job (repeat the job's flags, or name another file)")
+	case errors.Is(err, jobs.ErrTarget):
+		return message.Problemf(err, b.shown, "nothing is changed: the objects would not open under the target: %s (let the target open objects first, here and in every reader of the bucket)",
+			message.OneLine(target.AboutSealing(err)))
 	case message.IsKeys(err):
 		return target.AboutSealing(err)
 	}
 	return b.about(err)
+}
+
+// aboutLeft returns the error of a job that left objects as they were as a
+// [message.Problem].
+func (b *bucket) aboutLeft(report *jobs.Report, err error) error {
+	mode := report.Target.Mode
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, jobs.ErrSkipped):
+		return message.Problemf(err, b.shown, "%s of other modes than %v left as they were, with their keys in use (to move them, repeat the command with their keys and a target such as --to-ring; --mode %[2]v leaves them without this error)",
+			objects(report.Skipped), mode)
+	}
+	text := fmt.Sprintf("%s failed, unchanged; the same command tries again", objects(report.Failed))
+	for _, failure := range report.Failures {
+		if errors.Is(failure.Err, sse.ErrMode) {
+			text += " (run it once for each mode, with that mode's keys and --mode)"
+			break
+		}
+	}
+	return message.Problemf(err, b.shown, "%s", text)
 }
 
 // resumes says what the same command does after this one was interrupted.
@@ -151,8 +170,12 @@ func (f jobFlags) summary(c *console.Console, b *bucket, r *jobs.Report, done st
 	if r.Resumed {
 		how = "with earlier runs: "
 	}
-	return c.Printf("%s: %s%s %s %s (%d bytes), %d current, %d unmatched, %d deleted meanwhile, %d failed\n",
-		b.shown, how, objects(r.Done), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, r.Deleted, r.Failed)
+	skipped := ""
+	if r.Skipped > 0 {
+		skipped = fmt.Sprintf(", %d of other modes", r.Skipped)
+	}
+	return c.Printf("%s: %s%s %s %s (%d bytes), %d current, %d unmatched%s, %d deleted meanwhile, %d failed\n",
+		b.shown, how, objects(r.Done), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, skipped, r.Deleted, r.Failed)
 }
 
 // checkpointStore stores a checkpoint, and puts its errors into words. It records where
@@ -248,9 +271,16 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	if err != nil {
 		return err
 	}
+	opts := &jobs.RewrapOptions{Filter: filter, Force: cmd.Force}
 	with := []*keys.Keys{from}
-	if target != from {
+	switch {
+	case !same:
+		opts.To = target
 		with = append(with, target)
+	case from.Service != nil:
+		within := *from
+		within.Cipher = moving{target, either{from, target}}
+		with[0] = &within
 	}
 	b, err := cmd.openWhole(ctx, blob.Options{}, with...)
 	if err != nil {
@@ -258,7 +288,8 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	}
 	defer b.Close()
 	return cmd.run(ctx, c, b, target, filter.Prefix, "rewrapped to", func(ctx context.Context, job jobs.Job) (*jobs.Report, error) {
-		return jobs.Rewrap(ctx, b.Bucket, &jobs.RewrapOptions{Job: job, Filter: filter, To: target, Force: cmd.Force})
+		opts.Job = job
+		return jobs.Rewrap(ctx, b.Bucket, opts)
 	})
 }
 
