@@ -288,8 +288,8 @@ func newVaultBed(t *testing.T) *rootBed {
 	return &rootBed{
 		key: "hashivault://rings", other: "hashivault://transit/keys/other", id: "transit/keys/rings",
 		states: []rootState{
-			{"denied", denied, permitted, `status 403: "permission denied"`},
-			{"no token", forgot, permitted, `"permission denied"; no token: set VAULT_TOKEN, or log in with vault login`},
+			{"denied", denied, permitted, `403: permission denied`},
+			{"no token", forgot, permitted, `403: permission denied; no token: set VAULT_TOKEN, or log in with vault login`},
 			{"unreachable", away, back, "hashivault://rings: the service is unavailable: dial tcp 127.0.0.1:"},
 			{"deleted", func() {
 				post("rings/config", map[string]any{"deletion_allowed": true})
