@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 
 	gcblob "gocloud.dev/blob"
@@ -13,7 +14,6 @@ import (
 
 	"github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/stored"
-	"github.com/blobseal/blobseal/internal/isnil"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -127,7 +127,7 @@ type Bucket struct {
 // honour.
 func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Options) (*Bucket, error) {
 	switch {
-	case inner == nil || isnil.Any(cipher):
+	case inner == nil || isNil(cipher):
 		return nil, fmt.Errorf("%w: NewBucket needs a bucket and a cipher", sse.ErrInvalid)
 	case name == "":
 		return nil, fmt.Errorf("%w: NewBucket needs a name (objects of nameless buckets could be swapped)", sse.ErrInvalid)
@@ -195,6 +195,12 @@ func throwaway(obj sse.Object) (*sse.Envelope, error) {
 		return nil, err
 	}
 	return enc.Envelope(), nil
+}
+
+// isNil reports whether cipher is nil, or holds a nil pointer.
+func isNil(cipher sse.Cipher) bool {
+	v := reflect.ValueOf(cipher)
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // precheck checks a cipher against the policy, without touching a key.
