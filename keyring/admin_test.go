@@ -19,9 +19,8 @@ import (
 func TestSetState(t *testing.T) {
 	ctx := t.Context()
 	store := newHooked()
-	ring := create(t, store, nil)
 	now := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
-	ring.SetClock(func() time.Time { return now })
+	ring := create(t, store, &keyring.Options{Now: func() time.Time { return now }})
 	first := primary(t, ring)
 	second := rotate(t, ring)
 	created := ring.Versions()[0].Created

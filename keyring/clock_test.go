@@ -174,3 +174,21 @@ func TestClockAheadPrunesNothing(t *testing.T) {
 		require.NoError(t, err, "the lost version is back")
 	})
 }
+
+// TestChangeByAClockThatIsBehind: a change is dated no earlier than the newest time in
+// the document, so that a quarantine that counts from it does not end at once for
+// processes whose clocks are right.
+func TestChangeByAClockThatIsBehind(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		store := newHooked()
+		ring := create(t, store, nil)
+		first := primary(t, ring)
+		rotate(t, ring)
+		rotated := ring.Versions()[1].Created
+		behind, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Now: skewed(-8 * day)})
+		require.NoError(t, err)
+		info, err := behind.SetState(t.Context(), first, keyring.Disabled)
+		require.NoError(t, err)
+		require.False(t, info.Changed.Before(rotated), "%v, and the ring was rotated %v", info.Changed, rotated)
+	})
+}

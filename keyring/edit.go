@@ -136,6 +136,16 @@ func (d *draft) prune(now time.Time) {
 	})
 }
 
+// newest returns the latest time at which a version was made or changed. A change is
+// never dated before it: by a clock that is behind, a quarantine that counts from the
+// change would end too early for everybody else.
+func (d *draft) newest() (latest uint64) {
+	for _, v := range d.versions {
+		latest = max(latest, v.created, v.changed)
+	}
+	return latest
+}
+
 // setState gives a version another state. It reports whether the document changed.
 // Disabling a version that is disabled already adds a mark: someone who enabled it in a
 // document that the store lost did not see this act, and must not undo it.
@@ -166,7 +176,7 @@ func (d *draft) setState(id uint32, state State, now time.Time) (bool, error) {
 	case Destroyed:
 		d.destroy(v)
 	}
-	v.state, v.changed = state, millis(now)
+	v.state, v.changed = state, max(millis(now), d.newest())
 	return true, nil
 }
 
