@@ -74,7 +74,7 @@ type process struct {
 	stdin    io.WriteCloser
 	stdout   *bufio.Reader
 	hangUp   func() error // closes stdout
-	errout   bytes.Buffer
+	errout   lockedBuffer
 	watchdog *time.Timer
 	late     atomic.Bool
 }
