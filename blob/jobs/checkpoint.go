@@ -13,7 +13,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// ErrCheckpoint means that the checkpoint belongs to another job, or is none. A job
+// ErrCheckpoint means that the checkpoint belongs to another job, or is damaged. A job
 // that continued where another stopped would skip objects.
 var ErrCheckpoint = errors.New("blob: checkpoint is not of this job")
 

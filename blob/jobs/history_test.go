@@ -376,7 +376,7 @@ func (h *history) write(key string) {
 	h.outcome(key, text, before, err)
 }
 
-// writePlain is another process that does not encrypt, before the bucket's time.
+// writePlain writes as a process does that has not learned to encrypt yet.
 func (h *history) writePlain(key string) {
 	if h.depth > 1 {
 		return // jobs do not guard against other processes on this store
