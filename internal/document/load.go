@@ -21,7 +21,7 @@ type loads struct {
 
 	turn   chan struct{}       // closed when the caller who waits to load after a miss is done; nil if none waits
 	free   time.Time           // when the next load after a miss would be if there were no burst
-	missed map[string]struct{} // ids that the current document lacked when they were looked up
+	missed map[string]struct{} // ids that loads were made for
 
 	resume time.Time // Fresh does not load because of age before, after a failure
 }
@@ -30,7 +30,8 @@ type loads struct {
 type load struct {
 	number uint64
 	timer  *time.Timer
-	done   chan struct{} // closed at the end, after the fields below are set
+	wanted map[string]struct{} // ids for which callers wait for it
+	done   chan struct{}       // closed at the end, after the fields below are set
 	ended  time.Time
 	err    error
 }
@@ -191,6 +192,9 @@ func (r *Replica[S, O]) endLoad(l *load, err error) {
 	l.timer.Stop()
 	l.ended, l.err = time.Now(), err
 	r.loads.running, r.loads.last = nil, l
+	if err == nil {
+		r.loads.remember(l.wanted)
+	}
 	close(l.done)
 }
 

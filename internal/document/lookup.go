@@ -3,6 +3,7 @@ package document
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -31,23 +32,32 @@ func (r *Replica[S, O]) Lookup(ctx context.Context, id string, found func(S) boo
 			return none, err
 		}
 		if done {
-			s := r.State()
-			if !found(s) {
-				r.loads.remember(id)
-			}
-			return s, nil
+			return r.State(), nil
 		}
 	}
 }
 
-// remember keeps an id as missing until the document changes.
-func (l *loads) remember(id string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.missed == nil || len(l.missed) >= missedLimit {
-		l.missed = make(map[string]struct{})
+// wants notes that a caller waits for the load because of id.
+func (l *load) wants(id string) {
+	if l.wanted == nil {
+		l.wanted = make(map[string]struct{})
 	}
-	l.missed[id] = struct{}{}
+	if len(l.wanted) < missedLimit {
+		l.wanted[id] = struct{}{}
+	}
+}
+
+// remember keeps ids that a load was made for, until the document changes. Those
+// that it found do no harm there: they are found before they are looked for here.
+func (l *loads) remember(ids map[string]struct{}) {
+	if len(l.missed)+len(ids) > missedLimit {
+		l.missed = nil
+	}
+	if l.missed == nil {
+		l.missed = ids
+		return
+	}
+	maps.Copy(l.missed, ids)
 }
 
 // loadAfterMiss loads, or waits for a load. done tells that the load of that ticket,
@@ -80,6 +90,9 @@ func (r *Replica[S, O]) loadAfterMiss(ctx context.Context, ticket uint64, id str
 	wait, changed := l.turn, l.changed
 	if l.running != nil {
 		wait = l.running.done
+		if l.running.number >= ticket {
+			l.running.wants(id)
+		}
 	}
 	l.mu.Unlock()
 	if wait == nil { // a turn that ended, or that the document's change ended
