@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -235,19 +236,18 @@ func TestRetireLooksAfterTheQuarantine(t *testing.T) {
 				require.ErrorIs(t, err, jobs.ErrQuarantine)
 				time.Sleep(jobs.DefaultQuarantine - time.Second)
 			}
-			opened := 0
+			var closed atomic.Bool
 			w.store.set(func(op, key string) error {
-				if op == "open" {
-					if opened++; key == "b" && w.state(old) == keyring.Disabled && late != nil {
-						require.NoError(t, late.Close()) // where the inventory has been
-						late = nil
-						time.Sleep(time.Hour)
+				if op == "open" && key == "b" && w.state(old) == keyring.Disabled && closed.CompareAndSwap(false, true) {
+					if err := late.Close(); err != nil { // where the inventory has been
+						return err
 					}
+					time.Sleep(time.Hour)
 				}
 				return nil
 			})
 			info, err := jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
-			require.Nil(t, late)
+			require.True(t, closed.Load())
 			require.ErrorIs(t, err, jobs.ErrQuarantine)
 			require.Equal(t, keyring.Disabled, info.State)
 			_, err = jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
