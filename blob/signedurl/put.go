@@ -161,26 +161,34 @@ func (h *Handler) delete(w http.ResponseWriter, r *http.Request, p *Permit) erro
 	if err := checkSupported(r); err != nil {
 		return err
 	}
-	err := h.bucket.Delete(r.Context(), p.Key)
-	if gcerrors.Code(err) == gcerrors.NotFound {
-		err = h.checkMissing(r.Context(), p.Key, err)
-	}
-	if err != nil && !cannotHold(err) {
+	if err := h.deleteKey(r.Context(), p.Key); err != nil && !cannotHold(err) {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// checkMissing returns nil if the bucket's listing agrees that the object does not
-// exist. Google's store also says "not found" to a caller who may not delete.
-func (h *Handler) checkMissing(ctx context.Context, key string, notFound error) error {
-	page, _, err := h.bucket.ListPage(ctx, gcblob.FirstPageToken, 1, &gcblob.ListOptions{Prefix: key})
-	if err != nil {
-		return err
+// deleteKey deletes an object. It believes the store's "not found" only if the
+// listing agrees, since Google's store also says so to a caller who may not delete. A
+// listing that shows the object may show one that was stored meanwhile: that one is
+// deleted.
+func (h *Handler) deleteKey(ctx context.Context, key string) error {
+	for attempt := 1; ; attempt++ {
+		err := h.bucket.Delete(ctx, key)
+		if gcerrors.Code(err) != gcerrors.NotFound {
+			return err
+		}
+		page, _, listErr := h.bucket.ListPage(ctx, gcblob.FirstPageToken, 1, &gcblob.ListOptions{Prefix: key})
+		switch {
+		case listErr != nil:
+			return listErr
+		case len(page) == 0 || page[0].Key != key: // listings are sorted, and key sorts first
+			return nil
+		case attempt == deleteAttempts:
+			return &httpError{http.StatusForbidden, "AccessDenied", fmt.Errorf("signedurl: store lists the object that it did not find: %w", err)}
+		}
 	}
-	if len(page) > 0 && page[0].Key == key { // listings are sorted, and key sorts first
-		return &httpError{http.StatusForbidden, "AccessDenied", fmt.Errorf("signedurl: store lists the object that it did not find: %w", notFound)}
-	}
-	return nil
 }
+
+// deleteAttempts is how often a store may say "not found" of an object that it lists.
+const deleteAttempts = 5
