@@ -12,15 +12,19 @@ import (
 // MinEnvelopeSize is the size below which no object holds an envelope.
 const MinEnvelopeSize = 8
 
+// probeSize is what ReadEnvelope reads at least. Every envelope has more bytes.
+const probeSize = 64
+
 // ReadEnvelope reads the envelope at the head of a stored object from r, in one
 // read if the envelope has at most expect bytes. body reads what follows.
 //
 // An object that does not begin as envelopes do is [ErrPlain], and body then
 // reads the whole object. An object that does, but holds no envelope, is
 // [sse.ErrVersion] or [sse.ErrFormat]. One that was uploaded in parts is
-// [sse.ErrComposite], which is [sse.ErrVersion] too. Other errors come from r.
+// [sse.ErrComposite], which is [sse.ErrVersion] too, and body reads the whole object:
+// [sse.ReadTrailer] finds its envelope. Other errors come from r.
 func ReadEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, err error) {
-	head := make([]byte, expect)
+	head := make([]byte, max(expect, probeSize))
 	n, err := io.ReadFull(r, head)
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return nil, nil, err
@@ -33,7 +37,11 @@ func ReadEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, e
 	}
 	// Not UnmarshalBinary: it accepts the envelope of a composite object, which has no
 	// place at the head of an object.
-	if env, err = sse.ReadEnvelope(whole); err != nil {
+	env, err = sse.ReadEnvelope(whole)
+	switch {
+	case errors.Is(err, sse.ErrComposite): // found in the first bytes of head
+		return nil, io.MultiReader(bytes.NewReader(head), r), err
+	case err != nil:
 		return nil, nil, err
 	}
 	if ahead.Len() == 0 {
@@ -43,7 +51,9 @@ func ReadEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, e
 }
 
 // PlaintextSize returns the plaintext's size of a stored object of size bytes. It
-// is [sse.ErrTruncated] if no object has that size.
+// is [sse.ErrTruncated] if no object has that size, except composite objects that
+// were padded for this envelopeSize: their plaintext's size is in their trailer. So a
+// listing needs to look only at objects for which PlaintextSize fails.
 func PlaintextSize(size int64, envelopeSize int) (int64, error) {
 	if size < int64(envelopeSize) {
 		return 0, fmt.Errorf("%w: stored object has %d bytes, its envelope %d", sse.ErrTruncated, size, envelopeSize)

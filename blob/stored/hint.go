@@ -17,6 +17,7 @@ const (
 	hintKeyID        = ReservedPrefix + "key-id"
 	hintEnvelopeSize = ReservedPrefix + "envelope-size"
 	hintBodyID       = ReservedPrefix + "body-id"
+	hintComposite    = ReservedPrefix + "composite"
 
 	// maxHintKeyID bounds the key id in a hint, since stores bound metadata.
 	maxHintKeyID = 512
@@ -31,8 +32,9 @@ const ContentEncoding = ReservedPrefix + "content-encoding"
 type Hint struct {
 	Mode         sse.Mode
 	KeyID        string // empty in SSE-C, and if the id is too long for metadata
-	EnvelopeSize int    // in bytes; the body begins behind them
+	EnvelopeSize int    // in bytes; the body begins behind them; 0 in a composite object
 	BodyID       string // see [sse.Envelope.BodyID]; empty in objects that lack it
+	Composite    bool   // the object was uploaded in parts
 }
 
 // HintOf returns the hint that describes env.
@@ -41,6 +43,14 @@ func HintOf(env *sse.Envelope) Hint {
 	if len(h.KeyID) > maxHintKeyID {
 		h.KeyID = ""
 	}
+	return h
+}
+
+// CompositeHint returns the hint that describes env, the envelope of a composite
+// object or the state of its upload.
+func CompositeHint(env *sse.Envelope) Hint {
+	h := HintOf(env)
+	h.EnvelopeSize, h.Composite = 0, true
 	return h
 }
 
@@ -54,7 +64,11 @@ func (h Hint) Metadata(md map[string]string) map[string]string {
 		all[ContentEncoding] = encoding
 	}
 	all[hintMode] = h.Mode.String()
-	all[hintEnvelopeSize] = strconv.Itoa(h.EnvelopeSize)
+	if h.Composite {
+		all[hintComposite] = "true"
+	} else {
+		all[hintEnvelopeSize] = strconv.Itoa(h.EnvelopeSize)
+	}
 	if h.KeyID != "" {
 		all[hintKeyID] = h.KeyID
 	}
@@ -73,14 +87,17 @@ func ParseHint(md map[string]string) (hint Hint, present bool) {
 	if !present {
 		return Hint{}, false
 	}
-	size, err := strconv.Atoi(md[hintEnvelopeSize])
-	if err != nil || size <= 0 || size > sse.MaxEnvelopeSize {
-		return Hint{}, true
+	if hint.Composite = md[hintComposite] == "true"; !hint.Composite {
+		size, err := strconv.Atoi(md[hintEnvelopeSize])
+		if err != nil || size <= 0 || size > sse.MaxEnvelopeSize {
+			return Hint{}, true
+		}
+		hint.EnvelopeSize = size
 	}
 	if hint.Mode.UnmarshalText([]byte(md[hintMode])) != nil {
 		return Hint{}, true
 	}
-	hint.KeyID, hint.EnvelopeSize, hint.BodyID = md[hintKeyID], size, md[hintBodyID]
+	hint.KeyID, hint.BodyID = md[hintKeyID], md[hintBodyID]
 	return hint, true
 }
 
