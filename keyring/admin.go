@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 //
 // Calls that meet share a version: a call that waited for another rotation of this Ring,
 // or whose write lost against a rotation of another process, returns that version. A ring
-// of 4096 versions is [ErrFull]; versions destroyed long ago do not count.
+// of 4096 versions is [ErrFull]; versions destroyed long ago do not count. A process whose
+// clock differs from the store's does not rotate: see [ClockError].
 //
 // After [ErrStore] the version may or may not be in the store; if it is, the ring takes
 // it up when it next refreshes.
@@ -44,7 +46,11 @@ func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (Version, e
 		if !made {
 			return false, nil
 		}
-		return true, d.rotate(r.opts.Now())
+		now, _, err := r.doc.Time(ctx, r.opts.Now)
+		if err != nil {
+			return false, err
+		}
+		return true, d.rotate(now)
 	})
 	if err != nil {
 		return Version{}, err
@@ -78,13 +84,21 @@ func (r *Ring) unlockRotation() { <-r.rotating }
 // errors of the ring's own are [ErrUnknownKey], [ErrDestroyed] for a version that
 // already is, [ErrPrimary], and [ErrInvalid] for a number that is no state.
 func (r *Ring) SetState(ctx context.Context, id string, state State) (Version, error) {
-	return r.SetStateIf(ctx, id, state, func(Version) error { return nil })
+	return r.setState(ctx, id, state, nil)
 }
 
 // SetStateIf is SetState under a condition, as one compare-and-swap: condition gets the
 // version as the stored document has it, and an error of it ends the call and changes
 // nothing. It is called again after each conflict with another writer.
+//
+// A condition may compare times. So unlike SetState, SetStateIf fails with a [*ClockError]
+// if the clock of this process differs from the store's.
 func (r *Ring) SetStateIf(ctx context.Context, id string, state State, condition func(Version) error) (Version, error) {
+	return r.setState(ctx, id, state, condition)
+}
+
+// setState is SetStateIf, or SetState if condition is nil.
+func (r *Ring) setState(ctx context.Context, id string, state State, condition func(Version) error) (Version, error) {
 	if !state.valid() {
 		return Version{}, invalid("no such state: %d", uint8(state))
 	}
@@ -93,14 +107,19 @@ func (r *Ring) SetStateIf(ctx context.Context, id string, state State, condition
 		return Version{}, err
 	}
 	s, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
+		now, ofStore, err := r.doc.Time(ctx, r.opts.Now)
+		var differ *ClockError
+		if err != nil && (condition != nil || !errors.As(err, &differ)) {
+			return false, err
+		}
 		for i, v := range d.versions {
-			if v.id == version {
+			if v.id == version && condition != nil {
 				if err := condition(d.info(i)); err != nil {
 					return false, err
 				}
 			}
 		}
-		return d.setState(version, state, r.opts.Now())
+		return d.setState(version, state, d.dateOfChange(now, ofStore))
 	})
 	if err != nil {
 		return Version{}, err

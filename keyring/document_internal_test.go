@@ -41,7 +41,7 @@ func testDraft(t testing.TB) *draft {
 		d.generation++
 	}
 	for i, state := range []State{Disabled, Destroyed} {
-		_, err := d.setState(d.versions[i].id, state, testTime.Add(100*time.Hour))
+		_, err := d.setState(d.versions[i].id, state, d.dateOfChange(testTime.Add(100*time.Hour), false))
 		require.NoError(t, err)
 	}
 	return d

@@ -136,20 +136,29 @@ func (d *draft) prune(now time.Time) {
 	})
 }
 
-// newest returns the latest time at which a version was made or changed. A change is
-// never dated before it: by a clock that is behind, a quarantine that counts from the
-// change would end too early for everybody else.
-func (d *draft) newest() (latest uint64) {
-	for _, v := range d.versions {
-		latest = max(latest, v.created, v.changed)
+// dateOfChange returns the date of a change that is made now: not before the newest time
+// at which a version was made or changed. By a clock that is behind, a quarantine that
+// counts from the change would end too early for everybody else. The store's clock is
+// right, and a time that is far ahead of it is not.
+func (d *draft) dateOfChange(now time.Time, ofStore bool) uint64 {
+	date, limit := millis(now), uint64(maxMillis)
+	if ofStore {
+		limit = millis(now.Add(clockTolerance))
 	}
-	return latest
+	for _, v := range d.versions {
+		for _, t := range []uint64{v.created, v.changed} {
+			if t <= limit {
+				date = max(date, t)
+			}
+		}
+	}
+	return date
 }
 
-// setState gives a version another state. It reports whether the document changed.
+// setState gives a version another state, as of date. It reports whether the document changed.
 // Disabling a version that is disabled already adds a mark: someone who enabled it in a
 // document that the store lost did not see this act, and must not undo it.
-func (d *draft) setState(id uint32, state State, now time.Time) (bool, error) {
+func (d *draft) setState(id uint32, state State, date uint64) (bool, error) {
 	v := d.find(id)
 	if v == nil {
 		return false, &VersionError{keyID(d.ring, id), ErrUnknownKey}
@@ -176,7 +185,7 @@ func (d *draft) setState(id uint32, state State, now time.Time) (bool, error) {
 	case Destroyed:
 		d.destroy(v)
 	}
-	v.state, v.changed = state, max(millis(now), d.newest())
+	v.state, v.changed = state, date
 	return true, nil
 }
 

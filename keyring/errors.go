@@ -35,6 +35,11 @@ func (e *VersionError) Error() string {
 // Unwrap returns Err.
 func (e *VersionError) Unwrap() error { return e.Err }
 
+// ClockError: the clocks of this process and of the store differ by more than ten minutes.
+// Nothing was changed. Set the one that is wrong. To disable or destroy a version works all
+// the same: [Ring.SetState] dates it by the store's clock.
+type ClockError = document.ClockError
+
 // Errors of a [Store], which the ring passes on.
 var (
 	// ErrNotExist: the store holds no document. A store that cannot be read never

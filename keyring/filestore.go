@@ -103,6 +103,19 @@ func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (stri
 	return contentVersion(data), nil
 }
 
+// Now implements [Clock]. It is the time at which a temporary file in the directory was
+// made, by the clock of the file system.
+func (s *FileStore) Now(ctx context.Context) (time.Time, error) {
+	if err := ctx.Err(); err != nil {
+		return time.Time{}, err
+	}
+	target, err := s.target()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return atomicfile.Now(target)
+}
+
 // MaxSize implements [Sizer].
 func (s *FileStore) MaxSize() int { return MaxFileSize }
 

@@ -53,7 +53,7 @@ func wander(t *testing.T, rng *rand.Rand, d *draft, steps int) {
 			if state == Destroyed && rng.IntN(3) > 0 {
 				state = Disabled
 			}
-			_, err := d.setState(v.id, state, now)
+			_, err := d.setState(v.id, state, d.dateOfChange(now, false))
 			require.NoError(t, err)
 		}
 	}
@@ -145,7 +145,7 @@ func TestMergeOfVersion1(t *testing.T) {
 	}
 	a, b := open(), open()
 	require.Equal(t, a.content(), merged(t, a, b).content())
-	_, err := a.setState(a.versions[0].id, Enabled, testTime)
+	_, err := a.setState(a.versions[0].id, Enabled, a.dateOfChange(testTime, false))
 	require.NoError(t, err)
 	require.NoError(t, b.rotate(testTime))
 	m := merged(t, a, b)

@@ -53,7 +53,7 @@ type Options struct {
 	Backup func(ctx context.Context, document []byte) error
 
 	// Now is the wall clock that ages are measured by. Most services leave it nil,
-	// which means [time.Now].
+	// which means [time.Now]. If the store is a [Clock], changes are dated by that.
 	Now func() time.Time
 
 	// Logger gets what fails in the background. Nil means [slog.Default].
@@ -125,7 +125,11 @@ func Create(ctx context.Context, store Store, root Root, opts *Options) (*Ring, 
 	if err := r.opts.checkHardAge(r.opts.Period); err != nil {
 		return nil, err
 	}
-	d, err := newDraft(r.opts.Period, r.opts.Now())
+	now, _, err := document.TimeOf(ctx, store, r.opts.Now)
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDraft(r.opts.Period, now)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,9 @@
 package keyring
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // MaxDocumentSize is the largest document of a ring in bytes. A [Store] takes
 // documents up to it, and may refuse larger ones.
@@ -59,4 +62,17 @@ type Watcher interface {
 type Sizer interface {
 	// MaxSize returns the size of the largest document in bytes.
 	MaxSize() int
+}
+
+// Clock is what a [Store] implements if it can tell the time of its server, so that all
+// processes date changes by one clock: sqlstore does for PostgreSQL, and [FileStore] by
+// the file system's. The others have none.
+//
+// By a store's clock, a process whose own clock is wrong neither rotates a ring nor lets a
+// quarantine end early: see [ClockError]. Without one, it cannot be told from a process
+// that meets a ring nobody has changed for a long time. Keep clocks synchronized there.
+type Clock interface {
+	// Now returns the time by the clock that all processes with this store share. A
+	// store that has none after all returns [errors.ErrUnsupported].
+	Now(ctx context.Context) (time.Time, error)
 }

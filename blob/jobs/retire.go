@@ -27,9 +27,13 @@ type RetireOptions struct {
 	Destroy bool
 
 	// Quarantine is how long that is; 0 means DefaultQuarantine. Make it longer than
-	// the longest upload, than the time that any process writes without refreshing its
-	// ring, and than the difference between the clocks of the process that disabled the
-	// version and this one. [NoQuarantine] is for buckets that nobody else writes to.
+	// the longest upload, and than the time that any process writes without refreshing
+	// its ring. [NoQuarantine] is for buckets that nobody else writes to.
+	//
+	// If the ring's store is a [keyring.Clock], the quarantine counts by that, and Retire
+	// fails with a [*keyring.ClockError] instead of destroying by a wrong clock.
+	// Otherwise make it longer than the difference between the clocks of the process that
+	// disabled the version and this one.
 	Quarantine time.Duration
 
 	// Workers is how many objects are looked at at once; 0 means 8.

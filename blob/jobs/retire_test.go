@@ -401,3 +401,44 @@ func TestRetireByAWrongClock(t *testing.T) {
 	require.ErrorContains(t, err, "check all clocks")
 	require.Equal(t, keyring.Enabled, info.State)
 }
+
+// clockStore is a store whose clock is right.
+type clockStore struct{ keyring.Store }
+
+func (clockStore) Now(context.Context) (time.Time, error) { return time.Now(), nil }
+
+// TestRetireByTheStoresClock: the ring was not changed for a long time, so it does not
+// tell what time it is. If the store does, a process with a wrong clock neither shortens
+// the quarantine of the others nor ends it early.
+func TestRetireByTheStoresClock(t *testing.T) {
+	root, err := keyring.NewKeyRoot(content(32))
+	require.NoError(t, err)
+	inner := keyring.NewMemStore()
+	longAgo := func() time.Time { return time.Now().Add(-60 * 24 * time.Hour) }
+	then, err := keyring.Create(ctx, inner, root, &keyring.Options{Now: longAgo})
+	require.NoError(t, err)
+	old := primary(t, then)
+	_, err = then.Rotate(ctx)
+	require.NoError(t, err)
+
+	store := clockStore{inner}
+	behind, err := keyring.Open(ctx, store, root, &keyring.Options{Now: func() time.Time { return time.Now().Add(-8 * 24 * time.Hour) }})
+	require.NoError(t, err)
+	b := newBucketWith(t, newMem(t), sse.NewManaged(then), &blob.Options{})
+	info, err := jobs.Retire(ctx, behind, old, nil, b)
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now(), info.Changed, time.Minute)
+
+	ring, err := keyring.Open(ctx, store, root, nil)
+	require.NoError(t, err)
+	_, err = jobs.Retire(ctx, ring, old, &jobs.RetireOptions{Destroy: true}, b)
+	require.ErrorIs(t, err, jobs.ErrQuarantine)
+
+	_, err = jobs.Retire(ctx, behind, old, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, b)
+	var differ *keyring.ClockError
+	require.ErrorAs(t, err, &differ)
+	require.ErrorContains(t, err, old)
+	info, err = jobs.Retire(ctx, ring, old, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, b)
+	require.NoError(t, err)
+	require.Equal(t, keyring.Destroyed, info.State)
+}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Replace makes content the content of the file at path, or leaves the file as it is. It
@@ -63,6 +64,22 @@ func Replace(path string, content io.Reader) (err error) {
 const tempSuffix = ".tmp"
 
 func tempPrefix(name string) string { return "." + name + "." }
+
+// Now returns the time by the clock of the file system that holds path: a temporary file
+// beside path is made and removed.
+func Now(path string) (time.Time, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(filepath.Base(path))+"*.tmp")
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
 
 // RemoveStale removes the temporary files of path that killed writers left behind, as far
 // as it can. The caller keeps other writers away.

@@ -229,6 +229,8 @@ func TestStandbyIsNotRead(t *testing.T) {
 	stale := openStore(t, standby.open(t), sqlstore.PostgreSQL, name, nil)
 	_, _, err = stale.Load(t.Context())
 	require.ErrorIs(t, err, sqlstore.ErrStandby)
+	_, err = stale.Now(t.Context())
+	require.ErrorIs(t, err, sqlstore.ErrStandby)
 	_, err = keyring.Open(t.Context(), stale, fleetRoot(), nil)
 	require.ErrorIs(t, err, keyring.ErrStore)
 	require.ErrorIs(t, err, sqlstore.ErrStandby)

@@ -30,6 +30,9 @@
 // client recover after the server has restarted or the client's token has expired:
 // every request fails until the process restarts.
 //
+// etcd tells no time, so a Store is no [keyring.Clock]: changes are dated by the clocks of
+// the processes. Keep those synchronized.
+//
 // Anyone who can write to the key can delete the ring or put an old document back,
 // but cannot read or forge its keys.
 package etcdstore

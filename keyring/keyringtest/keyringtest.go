@@ -87,6 +87,7 @@ func Run(t *testing.T, newStore func(t *testing.T) keyring.Store, caps Capabilit
 		{"A watch begins, and ends with its ctx", c.watchEnds},
 		{"A watch hears of every change, through whichever handle", c.watchHears},
 		{"A watch that breaks says why, and another may follow", c.watchBreaks},
+		{"A clock goes on, is the same through each handle, and heeds ctx", c.clock},
 	} {
 		t.Run(sentence.name, sentence.test)
 	}

@@ -55,6 +55,7 @@ type statements struct {
 	create  string // document's name, new version, data
 	swap    string // new version, data, document's name, old version
 	notify  string // payload: send a notification
+	clock   string // none: the server's time in milliseconds since 1970, and whether it is a standby; empty if the clock is this machine's
 }
 
 var postgreSQL = dialect{
@@ -83,6 +84,7 @@ var postgreSQL = dialect{
 			swap: `UPDATE ` + table + ` AS d SET version = $1, data = $2 FROM ` + durable + `
 				WHERE d.name = $3 AND d.version = $4 RETURNING ` + notify,
 			notify: `SELECT pg_notify('` + Channel + `', $1)`,
+			clock:  `SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, pg_is_in_recovery()`,
 		}
 	},
 	checkDurability: func(context.Context, *sql.DB) error { return nil }, // each write sees to it

@@ -149,6 +149,7 @@ type Store struct {
 var _ interface {
 	keyring.Store
 	keyring.Watcher
+	keyring.Clock
 } = (*Store)(nil)
 
 var (
@@ -325,6 +326,23 @@ func (s *Store) execDetached(ctx context.Context, statement string, args []any) 
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
+}
+
+// Now implements [keyring.Clock] by the clock of a PostgreSQL server. SQLite has none.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	if s.sql.clock == "" {
+		return time.Time{}, s.failed(ctx, "read clock", errors.ErrUnsupported)
+	}
+	var millis int64
+	var standby bool
+	err := retryOnConflict(ctx, func() error { return s.db.QueryRowContext(ctx, s.sql.clock).Scan(&millis, &standby) })
+	if err == nil && standby {
+		err = ErrStandby
+	}
+	if err != nil {
+		return time.Time{}, s.failed(ctx, "read clock", err)
+	}
+	return time.UnixMilli(millis), nil
 }
 
 // MaxSize implements [keyring.Sizer].
