@@ -1,0 +1,202 @@
+package s3wire
+
+import (
+	"crypto/md5"
+	"encoding/base64"
+	"strings"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Algorithm is a value of [HeaderEncryption] and of SSEAlgorithm in a bucket's
+// configuration. Customer keys have none.
+type Algorithm string
+
+// The algorithms. A [Keys] knows all but the last.
+const (
+	AES256     Algorithm = "AES256"       // SSE-S3
+	AWSKMS     Algorithm = "aws:kms"      // SSE-KMS
+	AWSKMSDSSE Algorithm = "aws:kms:dsse" // two layers of SSE-KMS
+)
+
+func (a Algorithm) known() bool { return a == AES256 || a.kms() }
+func (a Algorithm) kms() bool   { return a == AWSKMS || a == AWSKMSDSSE }
+
+// Write is what a request that stores an object says about its encryption. If it
+// says nothing, the zero Write, the bucket's configuration decides.
+type Write struct {
+	Algorithm Algorithm   // empty if the request names none
+	KeyID     string      // id, ARN or alias of a KMS key; empty for the default key
+	Context   kms.Context // the pairs that the request adds; nil without the header
+	BucketKey *bool       // nil without the header
+
+	// Customer has the customer's key, which it does not print. The other fields
+	// are then empty.
+	Customer *sse.Customer
+}
+
+// Read is what a request that reads an object, or stores a part of one, says about
+// its encryption. The zero Read brings no customer key.
+type Read struct {
+	// Customer has the customer's key, which it does not print, or is nil.
+	Customer *sse.Customer
+
+	// SelfCopy says that this is the source of a copy onto itself, for which S3
+	// has an error code of its own. Set it after ParseCopySource.
+	SelfCopy bool
+
+	part bool // it is a part's
+}
+
+// ParseWrite parses the headers of PutObject, POST Object (from its form fields),
+// CreateMultipartUpload, and of the destination of CopyObject. tls says whether the
+// connection is encrypted: a customer key on another one is refused. Every error is
+// an [*Error]; it shows no value of the request.
+func ParseWrite(get Values, tls bool) (*Write, error) {
+	p := &parser{get: get}
+	w := &Write{Customer: p.customer(HeaderCustomerAlgorithm, HeaderCustomerKey, HeaderCustomerKeyMD5, tls)}
+	if w.Customer != nil {
+		p.refuse(messageIncompatible, HeaderEncryption, HeaderKeyID, HeaderContext, HeaderBucketKey)
+		return w.orError(p.err)
+	}
+	algorithm, present := p.one(HeaderEncryption)
+	w.Algorithm = Algorithm(algorithm)
+	if present && !w.Algorithm.known() {
+		p.fail(CodeInvalidArgument, messageUnknownMethod)
+	}
+	var named bool
+	if w.KeyID, named = p.one(HeaderKeyID); named {
+		p.needKMS(w.Algorithm, "a key id")
+		if w.KeyID == "" || len(w.KeyID) > maxKeyID {
+			p.fail(CodeInvalidArgument, "The KMS key id is empty or too long.")
+		}
+	}
+	if encoded, ok := p.one(HeaderContext); ok {
+		p.needKMS(w.Algorithm, "an encryption context")
+		var complaint string
+		if w.Context, complaint = parseContext(encoded); complaint != "" {
+			p.fail(CodeInvalidArgument, complaint)
+		}
+	}
+	if value, ok := p.one(HeaderBucketKey); ok {
+		enabled := strings.EqualFold(value, "true")
+		if !enabled && !strings.EqualFold(value, "false") {
+			p.fail(CodeInvalidArgument, "The header "+HeaderBucketKey+" is neither true nor false.")
+		}
+		if enabled && w.Algorithm == AES256 {
+			p.fail(CodeInvalidArgument, messageBucketKey)
+		}
+		w.BucketKey = &enabled
+	}
+	return w.orError(p.err)
+}
+
+// maxKeyID bounds the name of a key, in bytes. The ARN of an alias has at most 300.
+const maxKeyID = 2048
+
+// ParseRead parses the headers of GetObject, HeadObject, GetObjectAttributes and
+// CompleteMultipartUpload, as ParseWrite does. The headers of SSE-S3 and SSE-KMS do
+// not belong there, and are refused.
+func ParseRead(get Values, tls bool) (*Read, error) {
+	p := &parser{get: get}
+	for _, name := range []string{HeaderEncryption, HeaderKeyID, HeaderContext, HeaderBucketKey} {
+		p.refuse(name+" header is not supported for this operation.", name)
+	}
+	q := &Read{Customer: p.customer(HeaderCustomerAlgorithm, HeaderCustomerKey, HeaderCustomerKeyMD5, tls)}
+	if p.err != nil {
+		return nil, p.err
+	}
+	return q, nil
+}
+
+// ParsePart parses the headers of UploadPart, and of the destination of
+// UploadPartCopy, as ParseRead does. [Keys.ForRead] of the result opens the upload,
+// with [sse.OpenMultipart], and checks that the part has the upload's key.
+func ParsePart(get Values, tls bool) (*Read, error) {
+	q, err := ParseRead(get, tls)
+	if err != nil {
+		return nil, err
+	}
+	q.part = true
+	return q, nil
+}
+
+// ParseCopySource parses the headers about the source of CopyObject and
+// UploadPartCopy, as ParseRead does.
+func ParseCopySource(get Values, tls bool) (*Read, error) {
+	p := &parser{get: get}
+	q := &Read{Customer: p.customer(HeaderSourceAlgorithm, HeaderSourceKey, HeaderSourceKeyMD5, tls)}
+	if p.err != nil {
+		return nil, p.err
+	}
+	return q, nil
+}
+
+// CheckSelfCopy returns InvalidRequest for a copy of an object onto itself that
+// changes nothing. w is of the destination; changed says whether the request
+// changes something else, such as the metadata. Naming an encryption is a change,
+// even if the object has it: the object gets a new envelope.
+func CheckSelfCopy(w *Write, changed bool) error {
+	if changed || w != nil && (w.Algorithm != "" || w.Customer != nil) {
+		return nil
+	}
+	return &Error{Code: CodeInvalidRequest, Message: "This copy request is illegal because it is trying to copy an object to itself " +
+		"without changing the object's metadata, storage class, website redirect location or encryption attributes."}
+}
+
+func (w *Write) orError(err error) (*Write, error) {
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// needKMS fails unless the algorithm is one of a key service.
+func (p *parser) needKMS(algorithm Algorithm, what string) {
+	if !algorithm.kms() {
+		p.fail(CodeInvalidArgument, "The request has "+what+", which needs the encryption method aws:kms.")
+	}
+}
+
+// customer parses the three headers of a customer key. Without any, it is nil. If
+// it is nil although there are some, p has the error.
+func (p *parser) customer(algorithmName, keyName, md5Name string, tls bool) *sse.Customer {
+	algorithm, hasAlgorithm := p.one(algorithmName)
+	key, hasKey := p.one(keyName)
+	sum, hasSum := p.one(md5Name)
+	if !hasAlgorithm && !hasKey && !hasSum {
+		return nil
+	}
+	const requests = "Requests specifying Server Side Encryption with Customer provided keys must "
+	switch {
+	case !tls:
+		p.fail(CodeInvalidRequest, requests+"be made over a secure connection.")
+	case algorithm != string(AES256):
+		p.fail(CodeInvalidArgument, requests+"provide a valid encryption algorithm.")
+	case key == "":
+		p.fail(CodeInvalidArgument, requests+"provide an appropriate secret key.")
+	case sum == "":
+		p.fail(CodeInvalidArgument, requests+"provide the client calculated MD5 of the secret key.")
+	}
+	if p.err != nil {
+		return nil
+	}
+	customer, err := sse.ParseCustomerKey(algorithm, key, sum)
+	if err != nil {
+		p.fail(CodeInvalidArgument, customerMessage(key, sum))
+		return nil
+	}
+	return customer
+}
+
+// customerMessage says why a customer's key was refused.
+func customerMessage(key, sum string) string {
+	raw, err := base64.StdEncoding.DecodeString(key)
+	defer clear(raw)
+	digest := md5.Sum(raw)
+	if err == nil && len(raw) == 32 && base64.StdEncoding.EncodeToString(digest[:]) != sum {
+		return "The calculated MD5 hash of the key did not match the hash that was provided."
+	}
+	return "The secret key was invalid for the specified algorithm."
+}
