@@ -22,6 +22,7 @@ type Composite struct {
 	stored   []int64 // stored[i] is where part i begins in the stored object
 	size     int64   // of the plaintext
 	end      int64   // where the parts end in the stored object
+	observe  observer
 }
 
 func newComposite(dek secret.Key, uploadID []byte, parts []entry) *Composite {
@@ -68,7 +69,11 @@ func (c *Composite) chunkAt(i int, off int64) int64 {
 // body returns the cipher and the head of part i.
 func (c *Composite) body(i int) (*chunked.Cipher, [chunked.HeadSize]byte, error) {
 	p := &c.parts[i]
-	return chunked.FromSalt(c.dek.Bytes(), partContext(c.uploadID, p.number), p.salt[:])
+	body, head, err := chunked.FromSalt(c.dek.Bytes(), partContext(c.uploadID, p.number), p.salt[:])
+	if err == nil && c.observe != nil {
+		body = body.Observed(c.observe.part)
+	}
+	return body, head, err
 }
 
 // StoredRange returns which part of the stored object [Composite.RangeReader]

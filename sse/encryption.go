@@ -20,6 +20,7 @@ type Encryption struct {
 	envelope *Envelope
 	body     *chunked.Cipher
 	used     atomic.Bool
+	observe  observer // of body, or of the parts
 }
 
 // Envelope returns the envelope, which decrypts the body. Store it with the body
@@ -75,6 +76,7 @@ type Decryption struct {
 	envelope *Envelope
 	dek      secret.Key
 	body     *chunked.Cipher
+	observe  observer // of body, or of the parts
 }
 
 // Reader returns a reader of the plaintext of the body in src. All that it

@@ -23,8 +23,9 @@ import (
 // is secret.
 type Multipart struct {
 	Completer
-	dek secret.Key
-	obj Object
+	dek     secret.Key
+	obj     Object
+	observe observer // of the parts; see Encryption.Observed
 }
 
 // Completer completes one upload. It cannot decrypt a part. It is immutable and
@@ -58,15 +59,20 @@ func StartMultipart(ctx context.Context, enc Encrypter, obj Object) (*Multipart,
 	if err != nil {
 		return nil, err
 	}
-	env, err := sealKey(ctx, enc, obj, sealing{kindComposite, dek, head})
+	e, err := sealKey(ctx, enc, obj, sealing{kindComposite, dek, head})
 	if err != nil {
 		return nil, err
 	}
-	return newMultipart(dek, env, obj)
+	m, err := newMultipart(dek, e.envelope, obj)
+	if err != nil {
+		return nil, err
+	}
+	m.observe = e.observe
+	return m, nil
 }
 
 // sealKey has enc seal a key for obj.
-func sealKey(ctx context.Context, enc Encrypter, obj Object, s sealing) (*Envelope, error) {
+func sealKey(ctx context.Context, enc Encrypter, obj Object, s sealing) (*Encryption, error) {
 	obj.sealing = &s
 	e, err := enc.Encrypt(ctx, obj)
 	if err != nil {
@@ -75,7 +81,7 @@ func sealKey(ctx context.Context, enc Encrypter, obj Object, s sealing) (*Envelo
 	if e == nil || e.envelope == nil || e.envelope.kind != s.kind || e.envelope.head != s.head {
 		return nil, fmt.Errorf("%w: Encrypter did not pass its Object on (change only the fields that must differ)", ErrInvalid)
 	}
-	return e.envelope, nil
+	return e, nil
 }
 
 func newMultipart(dek secret.Key, env *Envelope, obj Object) (*Multipart, error) {
@@ -177,11 +183,11 @@ func (m *Multipart) State(ctx context.Context, keeper Encrypter) ([]byte, error)
 	if err != nil || keeper == nil {
 		return state, err
 	}
-	env, err := sealKey(ctx, keeper, m.obj, sealing{kindKeeper, m.mk, m.env.head})
+	e, err := sealKey(ctx, keeper, m.obj, sealing{kindKeeper, m.mk, m.env.head})
 	if err != nil {
 		return nil, err
 	}
-	kept, err := env.MarshalBinary()
+	kept, err := e.envelope.MarshalBinary()
 	return append(state, kept...), err
 }
 

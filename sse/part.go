@@ -38,6 +38,9 @@ func (m *Multipart) Part(number int) (*Part, error) {
 	p := &Part{completer: &m.Completer, entry: entry{number: number}}
 	var err error
 	p.body, p.head, err = chunked.New(m.dek.Bytes(), partContext(m.env.uploadID(), number))
+	if err == nil && m.observe != nil {
+		p.body = p.body.Observed(m.observe.part)
+	}
 	copy(p.entry.salt[:], p.head[:])
 	return p, err
 }

@@ -113,6 +113,7 @@ func (t *Trailer) Open(d *Decryption) (*Composite, error) {
 		return nil, err
 	}
 	c := newComposite(d.dek, t.env.uploadID(), m.parts)
+	c.observe = d.observe
 	if c.size != t.footer.plain {
 		return nil, fmt.Errorf("%w: its footer says %d bytes, its parts have %d", ErrCorrupt, t.footer.plain, c.size)
 	}

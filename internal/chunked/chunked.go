@@ -62,8 +62,9 @@ const info = "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
 // safe for concurrent use. To encrypt, use one stream of it: two would use nonces
 // twice.
 type Cipher struct {
-	aead cipher.AEAD
-	base [nonceSize]byte
+	aead    cipher.AEAD
+	base    [nonceSize]byte
+	observe func(plain int64, err error) // see Observed; may be nil
 }
 
 // New begins a message under key ([KeySize] bytes) and context. It draws a salt

@@ -10,6 +10,10 @@ import (
 type Reader struct {
 	stream
 	out []byte // output in the source's buffer that nobody has read yet
+
+	partial bool  // a part of a message
+	told    bool  // the observer knows of the end
+	sealed  int64 // output so far, of an encrypting reader with an observer
 }
 
 // EncryptingReader returns a reader of the body that src encrypts to, from
@@ -54,6 +58,7 @@ func (c *Cipher) RangeReader(src io.Reader, off, n int64) *Reader {
 		r.err = err
 		return r
 	}
+	r.partial = off > 0 || n >= 0
 	r.next = uint64(off / ChunkSize)
 	r.skip = int(off % ChunkSize)
 	if n >= 0 {
@@ -71,6 +76,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.read(p)
+	r.tellRead(int64(n))
 	return n, r.leave(err)
 }
 
@@ -190,6 +196,7 @@ func (r *Reader) WriteTo(dst io.Writer) (int64, error) {
 	if r.fail(err); err == io.EOF {
 		err = nil
 	}
+	r.tellRead(r.written)
 	return r.written, r.leave(err)
 }
 

@@ -37,8 +37,10 @@ func (w *Writer) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if err := w.push(p); err != nil {
+		w.c.tell(0, err)
 		return 0, w.leave(w.fail(err))
 	}
+	w.c.tell(int64(len(p)), nil)
 	return len(p), w.leave(nil)
 }
 
@@ -53,6 +55,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	if err != nil {
 		w.fail(err)
 	}
+	w.c.tell(n, err)
 	return n, w.leave(err)
 }
 
@@ -63,11 +66,14 @@ func (w *Writer) Close() error {
 		return err
 	}
 	if w.err == nil {
-		err := w.flush(true)
+		err, told := w.flush(true), io.EOF
 		if err == nil {
 			err = errClosed
+		} else {
+			told = err
 		}
 		w.fail(err)
+		w.c.tell(0, told)
 	}
 	if w.err != errClosed {
 		return w.leave(w.err)
