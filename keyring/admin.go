@@ -53,6 +53,7 @@ func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (Version, e
 		return true, d.rotate(now)
 	})
 	if err != nil {
+		r.failed.Add(1)
 		return Version{}, err
 	}
 	if made {

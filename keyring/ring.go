@@ -72,6 +72,7 @@ type Ring struct {
 
 	rotating chan struct{} // held by the one call of Rotate that makes a version
 	rotated  atomic.Uint64 // number of versions that this Ring made
+	failed   atomic.Uint64 // number of rotations that failed
 	rotation rotation      // by age
 	future   atomic.Pointer[futureVersion]
 	warned   atomic.Uint64 // id of the primary that warnOfAge warned of, plus one
@@ -211,6 +212,27 @@ func (r *Ring) Period() time.Duration { return r.doc.State().period }
 // Versions returns all versions as this Ring knows them, oldest first; the last is the
 // primary. The caller owns the slice.
 func (r *Ring) Versions() []Version { return slices.Clone(r.doc.State().infos) }
+
+// Stats tell how a [Ring], or the key service of package localkms, keeps up with its
+// store. The counts are of this process, since it opened the document.
+type Stats struct {
+	// Refreshed is when the last successful load began: nothing in the store that is
+	// older is unknown here. It has a monotonic clock reading.
+	Refreshed time.Time
+
+	Refreshes       uint64 // loads that succeeded
+	RefreshFailures uint64
+
+	Rotations        uint64 // versions that this process added
+	RotationFailures uint64
+}
+
+// Stats returns the statistics of this Ring.
+func (r *Ring) Stats() Stats {
+	s := Stats{Refreshed: r.doc.Verified(), Rotations: r.rotated.Load(), RotationFailures: r.failed.Load()}
+	s.Refreshes, s.RefreshFailures = r.doc.Loads()
+	return s
+}
 
 // Document returns the encrypted document that this Ring uses. It is a backup: put
 // into an empty store, it is the ring again, under the same root. Take it from a running

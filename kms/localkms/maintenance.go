@@ -104,7 +104,7 @@ func (s *Service) deleteDue(ctx context.Context) error {
 // rotateDue rotates the keys whose date has come, the longest overdue first, as
 // many as the document has room for.
 func (s *Service) rotateDue(ctx context.Context) error {
-	left := 0
+	left, made := 0, 0
 	err := s.perform(ctx, func(d *draft) []deed {
 		var due []*key
 		for _, k := range d.keys {
@@ -120,10 +120,17 @@ func (s *Service) rotateDue(ctx context.Context) error {
 			next := d.rotate(k, ScheduledRotation)
 			deeds = append(deeds, deed{op: OpRotateKey, arn: k.arn, version: next.current().name()})
 		}
+		made = len(deeds)
 		return deeds
 	})
+	if err == nil {
+		s.rotated.Add(uint64(made))
+	}
 	if err == nil && left > 0 {
 		err = fmt.Errorf("%w: %d keys are due for rotation, but the document has no room for their versions", ErrFull, left)
+	}
+	if err != nil {
+		s.failed.Add(1)
 	}
 	return err
 }

@@ -2,9 +2,12 @@ package localkms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/blobseal/blobseal/kms"
 )
 
 // The rotation period, in days, and the number of versions of a key.
@@ -141,9 +144,13 @@ func (c *Client) RotateKey(ctx context.Context, keyID string) (Version, error) {
 		made = d.rotate(k, OnDemandRotation).current().info()
 		return nil
 	})
+	if errors.Is(err, kms.ErrUnavailable) {
+		c.service.failed.Add(1)
+	}
 	if err != nil {
 		return Version{}, err
 	}
+	c.service.rotated.Add(1)
 	return made, nil
 }
 

@@ -74,6 +74,9 @@ type Service struct {
 	policy *policy  // the service's own, or nil
 	lost   sync.Map // keyID -> deadline (int64) that has passed, even if the clock goes back
 
+	rotated atomic.Uint64 // number of versions of keys that this Service added
+	failed  atomic.Uint64 // number of attempts at that which failed
+
 	maintaining atomic.Bool
 	resume      atomic.Int64 // when maintenance may be tried again after a failure; since start
 	start       time.Time
@@ -286,6 +289,15 @@ func (s *Service) Document() []byte { return bytes.Clone(s.doc.Document()) }
 // Generation returns the number of the document that this Service uses. It only
 // grows.
 func (s *Service) Generation() uint64 { return s.doc.State().generation }
+
+// Stats returns the statistics of this Service. Rotations are those of its keys. A
+// rotation by schedule that fails counts once for all keys that are due. One on demand
+// counts as failed if the store failed, not if it was refused.
+func (s *Service) Stats() keyring.Stats {
+	stats := keyring.Stats{Refreshed: s.doc.Verified(), Rotations: s.rotated.Load(), RotationFailures: s.failed.Load()}
+	stats.Refreshes, stats.RefreshFailures = s.doc.Loads()
+	return stats
+}
 
 // Run refreshes the service, and rotates and deletes keys that are due, until ctx
 // ends. It returns ctx's error. If the store is a [keyring.Watcher], Run also
