@@ -92,7 +92,8 @@ type CacheStats struct {
 // If c is an [Authorizer], the cache asks it before every answer. Disabling a key
 // or revoking a permission then takes effect at once. Otherwise it takes effect
 // within MaxAge, or after [Cache.Invalidate]. The cache notices within MaxAge that
-// an alias has moved.
+// an alias has moved. NewCache logs a warning if c wraps an Authorizer by embedding
+// and so hides it.
 //
 // Concurrent questions that are the same make one call. If the caller who makes it
 // gives up, the next one calls. Callers who wait share a failure, which the cache
@@ -108,7 +109,10 @@ func NewCache(c Client, opts *CacheOptions) *Cache {
 	if opts == nil {
 		opts = new(CacheOptions)
 	}
-	authorizer, _ := Find[Authorizer](c)
+	authorizer, ok := Find[Authorizer](c)
+	if !ok {
+		warnIfHidden(c)
+	}
 	cache := &Cache{
 		client:     c,
 		authorizer: authorizer,

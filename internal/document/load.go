@@ -18,6 +18,8 @@ type loads struct {
 	begun   uint64        // number of loads that began
 	running *load
 	last    *load // the latest that ended
+	good    uint64
+	bad     uint64 // loads that failed
 
 	turn   chan struct{}       // closed when the caller who waits to load after a miss is done; nil if none waits
 	free   time.Time           // when the next load after a miss would be if there were no burst
@@ -34,6 +36,13 @@ type load struct {
 	done   chan struct{}       // closed at the end, after the fields below are set
 	ended  time.Time
 	err    error
+}
+
+// Loads returns how many loads of an open replica succeeded and how many failed.
+func (r *Replica[S, O]) Loads() (good, bad uint64) {
+	r.loads.mu.Lock()
+	defer r.loads.mu.Unlock()
+	return r.loads.good, r.loads.bad
 }
 
 // announce tells those who wait after a miss to look again.
@@ -193,7 +202,10 @@ func (r *Replica[S, O]) endLoad(l *load, err error) {
 	l.ended, l.err = time.Now(), err
 	r.loads.running, r.loads.last = nil, l
 	if err == nil {
+		r.loads.good++
 		r.loads.remember(l.wanted)
+	} else {
+		r.loads.bad++
 	}
 	close(l.done)
 }
