@@ -15,7 +15,7 @@ const (
 	rotationTimeout = 30 * time.Second        // of one attempt in the background
 	rotationPause   = time.Minute             // after an attempt that failed
 	rotationWait    = 250 * time.Millisecond  // for a healthy store to deliver the new primary
-	lostGrace       = 30 * time.Second        // to go on sealing under a version that the store lacks
+	lostGrace       = document.LostGrace      // to go on sealing under a version that the store lacks
 	clockTolerance  = document.ClockTolerance // by which the clock of another process may be ahead
 )
 

@@ -102,6 +102,7 @@ type Options struct {
 const (
 	LoadTimeout = 10 * time.Second // of one load
 	EditTimeout = 30 * time.Second // of one attempt to edit
+	LostGrace   = 30 * time.Second // to go on sealing under a key that the store lacks
 	seenLimit   = 256              // documents that a replica recognises
 	formerLimit = 8                // roots that it remembers
 )

@@ -4,8 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
 
+	"github.com/blobseal/blobseal/internal/document"
+	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -33,11 +37,34 @@ func (c *Client) use(ctx context.Context, op kms.Operation, name string, ec kms.
 }
 
 // seal encrypts under the key's current version.
-func (k *key) seal(ctx context.Context, plaintext []byte, ec kms.Context) ([]byte, error) {
+func (s *Service) seal(ctx context.Context, k *key, plaintext []byte, ec kms.Context) ([]byte, error) {
+	if err := s.checkStored(ctx, k); err != nil {
+		return nil, err
+	}
 	v := k.current()
 	kms.ReportFrom(ctx).KeyVersion = v.name()
 	return sealBlob(k.id, v, plaintext, ec)
 }
+
+// checkStored refuses to encrypt under a version that the store has been known to lack
+// for longer than a grace. What it encrypts would be lost with this process.
+func (s *Service) checkStored(ctx context.Context, k *key) error {
+	d := s.doc.Diverged()
+	if d == nil || time.Since(d.Since) < s.lostGrace() {
+		return nil
+	}
+	if d.State != nil {
+		if stored := d.State.keys[k.id]; stored != nil && slices.ContainsFunc(slices.Concat(stored.versions, stored.rivals),
+			func(v material) bool { return v.compare(*k.current()) == 0 }) {
+			return nil
+		}
+	}
+	return unavailable(ctx, fmt.Errorf("%w: it lacks version %s of %s since %s: %w", keyring.ErrRollback,
+		k.current().name(), k.arn, d.Since.UTC().Format(time.RFC3339), d.Err))
+}
+
+// lostGrace is shorter than MaxStaleness, after which there are no uses at all.
+func (s *Service) lostGrace() time.Duration { return min(document.LostGrace, s.opts.MaxStaleness/2) }
 
 // GenerateDataKey implements [kms.Client]. It returns a random data key, encrypted
 // under the key's newest version, and the key's ARN. The first use of
@@ -51,7 +78,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 	var plaintext [kms.DataKeySize]byte
 	defer clear(plaintext[:])
 	rand.Read(plaintext[:]) // never fails: it ends the program instead
-	ciphertext, err := k.seal(ctx, plaintext[:], ec)
+	ciphertext, err := c.service.seal(ctx, k, plaintext[:], ec)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +97,7 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID stri
 		var plaintext [kms.DataKeySize]byte
 		defer clear(plaintext[:])
 		rand.Read(plaintext[:])
-		ciphertext, err := k.seal(o.ctx, plaintext[:], ec)
+		ciphertext, err := c.service.seal(o.ctx, k, plaintext[:], ec)
 		if err != nil {
 			return nil, err
 		}
@@ -94,7 +121,7 @@ func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec
 		if err != nil {
 			return nil, err
 		}
-		return k.seal(o.ctx, plaintext, ec)
+		return c.service.seal(o.ctx, k, plaintext, ec)
 	}()
 	if err := o.finish(err); err != nil {
 		return nil, err
@@ -203,7 +230,7 @@ func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypte
 		if err != nil {
 			return nil, err
 		}
-		return k.seal(to.ctx, plaintext, in.Context)
+		return c.service.seal(to.ctx, k, plaintext, in.Context)
 	}()
 	if err := to.finish(err); err != nil {
 		return nil, err

@@ -3,6 +3,8 @@ package localkms
 import (
 	"context"
 	"time"
+
+	"github.com/blobseal/blobseal/internal/document"
 )
 
 // The days between ScheduleKeyDeletion and the deletion.
@@ -22,8 +24,9 @@ const (
 // of an older document is left. Databases keep such copies: etcd until it is
 // compacted, PostgreSQL until it is vacuumed and its log is recycled.
 //
-// If this process's clock is behind the newest time in the document, the days count
-// from that time, so that no other process deletes the key early.
+// The days count by the store's clock if it has one, see [keyring.Clock]. Otherwise they
+// count from the newest time in the document if this process's clock is behind that, so
+// that no other process deletes the key early.
 //
 // A key that is pending deletion already is [kms.ErrPendingDeletion], and a default
 // key [ErrReserved].
@@ -41,7 +44,7 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		deadline := min(max(d.now, d.newest())+int64(days)*day, maxMillis)
+		deadline := min(d.latest()+int64(days)*day, maxMillis)
 		when = date(deadline)
 		d.edit(k, func(k *key) { k.deletions = []deletion{{newMark(), deadline}} })
 		return nil
@@ -50,6 +53,16 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 		return time.Time{}, err
 	}
 	return when, nil
+}
+
+// latest returns the time from which a deadline counts. The store's clock is right, and a
+// time in the document that is far ahead of it is not.
+func (d *draft) latest() int64 {
+	limit := maxMillis
+	if d.ofStore {
+		limit = d.now + document.ClockTolerance.Milliseconds()
+	}
+	return max(d.now, d.newest(limit))
 }
 
 // CancelKeyDeletion keeps a key that is pending deletion, and leaves it disabled.

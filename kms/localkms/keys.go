@@ -211,14 +211,15 @@ func (c *Client) EnableKey(ctx context.Context, keyID string) error {
 	})
 }
 
-// DisableKey refuses every use of the key until it is enabled again. A disabled key
-// stays as it is; a key pending deletion is [kms.ErrPendingDeletion].
+// DisableKey refuses every use of the key until it is enabled again. A key pending
+// deletion is [kms.ErrPendingDeletion]. That a disabled key is disabled again is stored,
+// so that an enabling elsewhere that did not know of it does not undo it.
 func (c *Client) DisableKey(ctx context.Context, keyID string) error {
 	return c.change(ctx, OpDisableKey, keyID, func(d *draft, k *key) error {
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		if k.state == Enabled {
+		if len(k.disabled) < maxDisabled {
 			d.edit(k, (*key).disable)
 		}
 		return nil

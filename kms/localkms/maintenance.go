@@ -86,13 +86,13 @@ func (s *Service) deletionDue() bool {
 	return false
 }
 
-// deleteDue deletes the keys whose deadline has passed, or was seen to pass
-// before the clock went back.
+// deleteDue deletes the keys whose deadline has passed, by the store's clock if it has
+// one, or was seen to pass before this process's clock went back.
 func (s *Service) deleteDue(ctx context.Context) error {
 	return s.perform(ctx, func(d *draft) []deed {
 		var deeds []deed
 		for _, k := range d.keys { // remove replaces d.keys, not the map that is ranged over
-			if k.gone(d.now) || s.isLost(k) {
+			if k.gone(d.now) || s.isLost(k) && !d.ofStore {
 				d.remove(k)
 				deeds = append(deeds, deed{op: OpDeleteKey, arn: k.arn})
 			}

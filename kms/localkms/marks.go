@@ -89,9 +89,10 @@ func (d *draft) forget(marks ...mark) {
 }
 
 // prune lets go of marks that were removed long ago, and of the oldest if there are
-// too many.
+// too many. The watermark then says of grants and aliases that a failover lost that they
+// were removed, too, so a clock that is ahead must not raise it.
 func (d *draft) prune() {
-	oldest := d.now - removedFor.Milliseconds()
+	oldest := d.past - removedFor.Milliseconds()
 	if len(d.removed) > removedMax {
 		times := slices.Sorted(maps.Values(d.removed))
 		oldest = max(oldest, times[len(times)-removedMax-1]+1)
@@ -105,8 +106,14 @@ func (d *draft) prune() {
 	}
 }
 
+// maxDisabled is how many marks of disabling a key has at most.
+const maxDisabled = 1000
+
 // disable adds a mark of disabling.
-func (k *key) disable() { k.disabled = []mark{newMark()} }
+func (k *key) disable() {
+	k.disabled = append(slices.Clip(k.disabled), newMark())
+	slices.SortFunc(k.disabled, mark.compare)
+}
 
 // marksOf returns the marks of deletions.
 func marksOf(deletions []deletion) (marks []mark) {

@@ -275,12 +275,12 @@ func TestMergeIsASemilattice(t *testing.T) {
 		}
 		var camps [3]*contents
 		for i := range camps {
-			d := &draft{contents: base.contents, now: base.now}
+			d := &draft{contents: base.contents, now: base.now, past: base.now}
 			for range r.IntN(15) {
 				randomEdit(r, c, d)
 			}
 			if r.IntN(3) == 0 { // forgets what it removed
-				d.now += removedFor.Milliseconds()
+				d.past += removedFor.Milliseconds()
 				d.prune()
 			}
 			camps[i] = &d.contents

@@ -64,7 +64,7 @@ func (r *reader) time() int64 {
 	if !r.s.ReadUint64(&n) {
 		r.fail("cut short")
 	}
-	if n > maxMillis {
+	if n > uint64(maxMillis) {
 		r.fail("a time beyond the year 9999")
 		return 0
 	}

@@ -53,10 +53,18 @@ type Options struct {
 	// MaxStaleness is how long the service uses what it knows while the store fails or
 	// hangs. After that, every use of a key is [kms.ErrUnavailable]. Zero means a
 	// minute, or RefreshInterval if that is longer.
+	//
+	// If the store is known to lack the version that would encrypt, for example after a
+	// failover, and has not been healed for half a minute, or for half of MaxStaleness
+	// if that is less, encrypting is [kms.ErrUnavailable] and [keyring.ErrRollback].
 	MaxStaleness time.Duration
 
 	// Now is the wall clock by which keys are rotated and deleted. Nil means
-	// [time.Now].
+	// [time.Now]. If the store is a [keyring.Clock], changes are dated by that. A
+	// process whose clock differs from the store's by more than ten minutes then
+	// rotates and deletes nothing, and of an administrator's changes it makes only
+	// those that take power away: see [ErrFull]. All others are
+	// [kms.ErrUnavailable] and a [*keyring.ClockError].
 	Now func() time.Time
 
 	// Logger hears about failures that fail no call: loads, rotations, deletions. Nil
@@ -183,13 +191,16 @@ func (o *Options) check() error {
 	return o.Quota.check()
 }
 
-// now returns the wall clock's time, in Unix milliseconds.
-func (s *Service) now() int64 {
+// clock returns the wall clock's time.
+func (s *Service) clock() time.Time {
 	if s.opts.Now != nil {
-		return millis(s.opts.Now())
+		return s.opts.Now()
 	}
-	return time.Now().UnixMilli()
+	return time.Now()
 }
+
+// now returns the wall clock's time, in Unix milliseconds.
+func (s *Service) now() int64 { return millis(s.clock()) }
 
 // Refresh loads the document now. Calls do so by themselves, see
 // Options.RefreshInterval. ctx bounds the wait.
@@ -236,8 +247,14 @@ func (s *Service) update(ctx context.Context, edit func(*draft) error, commit fu
 	}
 	var refused error // by edit or commit
 	_, err := s.doc.Edit(ctx, func(d *draft) (bool, error) {
-		d.now = s.now()
+		wrongClock, err := s.setTime(ctx, d)
+		if err != nil {
+			return false, err
+		}
 		refused = edit(d)
+		if refused == nil && d.changed && !d.takesAway && wrongClock != nil {
+			refused = unavailable(ctx, wrongClock)
+		}
 		if refused == nil && d.changed {
 			d.prune()
 			refused = s.format.checkSize(d)
@@ -255,6 +272,22 @@ func (s *Service) update(ctx context.Context, edit func(*draft) error, commit fu
 	default:
 		return unavailable(ctx, err)
 	}
+}
+
+// setTime sets the draft's times. wrongClock is not nil if this process's clock differs
+// from the store's; then only what takes power away is changed, dated by the store's.
+func (s *Service) setTime(ctx context.Context, d *draft) (wrongClock, err error) {
+	now, ofStore, err := s.doc.Time(ctx, s.clock)
+	var differ *keyring.ClockError
+	if err != nil && !errors.As(err, &differ) {
+		return nil, err
+	}
+	d.now, d.ofStore = millis(now), ofStore
+	d.past = d.now
+	if !ofStore {
+		d.past = min(d.now, d.newest(maxMillis))
+	}
+	return err, nil
 }
 
 // ChangeRoot puts the document under another root and a new document key, in one

@@ -153,21 +153,27 @@ func (c *contents) sortedKeys(s *scope) []*key {
 	return keys
 }
 
-// newest returns the latest time at which something was made or changed.
-func (c *contents) newest() (at int64) {
+// newest returns the latest time, up to limit, at which something was made or changed.
+func (c *contents) newest(limit int64) (latest int64) {
+	note := func(at int64) {
+		if at <= limit {
+			latest = max(latest, at)
+		}
+	}
 	for _, k := range c.keys {
-		at = max(at, k.settled, k.current().created)
+		note(k.settled)
+		note(k.current().created)
 		for _, g := range k.grants {
-			at = max(at, g.created)
+			note(g.created)
 		}
 	}
 	for _, a := range c.aliases {
-		at = max(at, a.updated)
+		note(a.updated)
 	}
 	for _, when := range c.removed {
-		at = max(at, when)
+		note(when)
 	}
-	return at
+	return latest
 }
 
 // sortedAliases returns the names of all aliases in order.
@@ -222,6 +228,8 @@ type draft struct {
 	size int // of the document that the draft was made from, in bytes
 
 	now           int64
+	ofStore       bool  // now is by the store's clock
+	past          int64 // a time that has passed even if now is by a clock that is ahead
 	keysCloned    bool
 	historyCloned bool
 	aliasesCloned bool
@@ -336,7 +344,7 @@ func (d *draft) rotate(k *key, origin Origin) *key {
 const day = int64(24 * time.Hour / time.Millisecond)
 
 // maxMillis is the last that time.Time marshals to JSON, in the year 9999.
-const maxMillis = 253_402_300_799_999
+const maxMillis int64 = 253_402_300_799_999
 
 // millis returns t for a document, within what that holds.
 func millis(t time.Time) int64 { return min(max(t.UnixMilli(), 0), maxMillis) }
