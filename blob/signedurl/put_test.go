@@ -3,6 +3,7 @@ package signedurl_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/md5"
 	"encoding/base64"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -20,6 +22,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
 )
 
@@ -144,4 +147,26 @@ func TestRefusedPutSendsNoContinue(t *testing.T) {
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "HTTP/1.1 403 Forbidden\r\n", line)
+}
+
+// TestDeleteThatFindsNothing: Google's store says "not found" to who may not delete,
+// and a busy store says it of an object that is stored right afterwards.
+func TestDeleteThatFindsNothing(t *testing.T) {
+	for _, tc := range []struct{ refusals, status int }{{0, 204}, {1, 204}, {1000, 403}} {
+		spy, inner := blobtest.NewSpy(t)
+		b := newBed(t, "spy", inner, nil)
+		require.NoError(t, inner.WriteAll(t.Context(), "k", []byte("x"), nil))
+		_, notFound := inner.ReadAll(t.Context(), "nothing")
+		var deletes atomic.Int64
+		spy.Hook = func(_ context.Context, call string) error {
+			if call == "DELETE k" && deletes.Add(1) <= int64(tc.refusals) {
+				return notFound
+			}
+			return nil
+		}
+		require.Equal(t, tc.status, b.do(t, "DELETE", b.url(t, "k", "DELETE", ""), nil).status)
+		exists, err := inner.Exists(t.Context(), "k")
+		require.NoError(t, err)
+		require.Equal(t, tc.status == 403, exists)
+	}
 }
