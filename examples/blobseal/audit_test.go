@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -61,8 +63,9 @@ $`, text)
 	}
 	var line map[string]any
 	require.NoError(t, json.Unmarshal([]byte(ok(t, "audit", "show", "--kms", "my.kms", "--json", "--principal", "user:ann")), &line))
-	require.Equal(t, []any{3.0, "GenerateDataKey", arn, "a/b", "success", "1", map[string]any{"id": "user:ann"}, map[string]any{"blobseal:object": "a/b"}},
-		[]any{line["seq"], line["eventName"], line["keyId"], line["resource"], line["outcome"], line["keyMaterialId"], line["userIdentity"], line["encryptionContext"]})
+	require.Equal(t, []any{"GenerateDataKey", arn, "a/b", "success", "1", map[string]any{"id": "user:ann"}, map[string]any{"blobseal:object": "a/b"}},
+		[]any{line["eventName"], line["keyId"], line["resource"], line["outcome"], line["keyMaterialId"], line["userIdentity"], line["encryptionContext"]})
+	require.NotZero(t, line["seq"])
 	require.NotContains(t, line, "note")
 	require.NotContains(t, ok(t, "kms", "list", "--kms", "my.kms", "--root-key-file", "root.key"), "user:")
 
@@ -74,15 +77,22 @@ $`, text)
 	})
 }
 
-// TestAuditVerify edits copies of a trail.
+// TestAuditVerify edits copies of a trail without checkpoints.
 func TestAuditVerify(t *testing.T) {
 	used(t)
-	out := ok(t, "audit", "verify", "--kms", "my.kms")
-	require.Regexp(t, `^my.kms/audit.jsonl: OK, 7 records, up to 7:[0-9a-f]{64}\n$`, out)
+	require.Regexp(t, `^my.kms/audit.jsonl: OK, 7 records, up to [0-9]+:[0-9a-f]{64}\n$`, ok(t, "audit", "verify", "--kms", "my.kms"))
+	sink, err := audit.OpenFileSink("trail", nil)
+	require.NoError(t, err)
+	for _, r := range records(t) {
+		require.NoError(t, sink.Write(t.Context(), r))
+	}
+	require.NoError(t, sink.Close())
+	out := ok(t, "audit", "verify", "trail")
+	require.Regexp(t, `^trail: OK, 7 records, up to 7:[0-9a-f]{64}\n$`, out)
 	anchor := strings.TrimSpace(out[strings.Index(out, "up to ")+6:])
-	require.Equal(t, out, ok(t, "audit", "verify", "--reaches", anchor, "my.kms/audit.jsonl"))
+	require.Equal(t, out, ok(t, "audit", "verify", "--reaches", anchor, "trail"))
 
-	whole := read(t, "my.kms/audit.jsonl")
+	whole := read(t, "trail")
 	lines := bytes.SplitAfter(whole, []byte("\n"))[:7]
 	join := func(order ...int) []byte {
 		var text []byte
@@ -113,7 +123,7 @@ func TestAuditVerify(t *testing.T) {
 			res = blobseal("audit", "show", "copy")
 			res.fails(t, 1, test.says)
 			require.Contains(t, res.out, "TIME", "what is good is shown")
-			res = blobseal("audit", "verify", "copy", "my.kms/audit.jsonl", "none")
+			res = blobseal("audit", "verify", "copy", "trail", "none")
 			res.fails(t, 1, test.says)
 			require.Contains(t, res.errout, "(and 1 more of 3 files failed)")
 			require.Contains(t, res.out, "copy: FAILED: line ")
@@ -139,9 +149,11 @@ func TestAuditVerify(t *testing.T) {
 		require.NoError(t, sink.Write(t.Context(), audit.Record{EventID: "e", Operation: kms.OpDecrypt, Outcome: audit.OutcomeSuccess}))
 		require.NoError(t, sink.Close())
 		require.Contains(t, ok(t, "audit", "verify", "--signed-by", verifierKey, "signed"), "signed: OK, 1 records, signed up to entry 2, up to 3:")
+		blobseal("audit", "verify", "--signed-by", verifierKey, "trail").fails(t, 1,
+			"trail: line 1: entry 1 is unsigned: no checkpoint of photos.example.com/audit precedes it")
+		blobseal("audit", "show", "--signed-by", verifierKey, "trail").fails(t, 1, "entry 1 is unsigned")
 		blobseal("audit", "verify", "--signed-by", verifierKey, "my.kms/audit.jsonl").fails(t, 1,
-			"my.kms/audit.jsonl: line 1: entry 1 is unsigned: no checkpoint of photos.example.com/audit precedes it")
-		blobseal("audit", "show", "--signed-by", verifierKey, "my.kms/audit.jsonl").fails(t, 1, "entry 1 is unsigned")
+			"entry 1 is edited: the checkpoint is not signed by photos.example.com/audit")
 		blobseal("audit", "verify", "--signed-by", "key", "signed").fails(t, 2, "want NAME+HASH+KEY")
 	})
 	t.Run("files that were moved away", func(t *testing.T) {
@@ -166,12 +178,13 @@ func TestAuditVerify(t *testing.T) {
 func TestAuditTorn(t *testing.T) {
 	used(t)
 	whole := read(t, "my.kms/audit.jsonl")
-	write(t, "my.kms/audit.jsonl", whole[:len(whole)-10])
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n') // the last line is a checkpoint
+	write(t, "my.kms/audit.jsonl", whole[:last-10])
 	ok(t, args("kms", "enable", service, "alias/photos")...)
 	require.Equal(t, "plain", ok(t, args("decrypt", anyKey, "--object", "a/b", "sealed", "-")...))
-	require.Regexp(t, `^my.kms/audit.jsonl: entry 7: a process was killed while it wrote\nmy.kms/audit.jsonl: OK, 8 records, up to 9:`, ok(t, "audit", "verify", "--kms", "my.kms"))
-	require.Regexp(t, `(?m)^20\S+Z  - +- +- +- +a process was killed while it wrote entry 7$`, ok(t, "audit", "show", "--kms", "my.kms"))
-	require.Contains(t, ok(t, "audit", "show", "--kms", "my.kms", "--json"), `{"seq":7,"note":{"type":"recovery"`)
+	require.Regexp(t, `^my.kms/audit.jsonl: entry [0-9]+: a process was killed while it wrote\nmy.kms/audit.jsonl: OK, 8 records, up to `, ok(t, "audit", "verify", "--kms", "my.kms"))
+	require.Regexp(t, `(?m)^20\S+Z  - +- +- +- +a process was killed while it wrote entry [0-9]+$`, ok(t, "audit", "show", "--kms", "my.kms"))
+	require.Contains(t, ok(t, "audit", "show", "--kms", "my.kms", "--json"), `,"note":{"type":"recovery"`)
 }
 
 // TestNothingWithoutRecord: what cannot be recorded is not done.
@@ -184,7 +197,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 			whole := read(t, "my.kms/audit.jsonl")
 			write(t, "my.kms/audit.jsonl", bytes.Replace(whole, []byte("CreateKey"), []byte("CreateNot"), 1))
 			return func() { write(t, "my.kms/audit.jsonl", whole) }
-		}, "my.kms/audit.jsonl: line 1: entry 1 is edited"},
+		}, " is edited: the line does not match its hash"},
 		"a trail that cannot be opened": {func(t *testing.T) func() {
 			require.NoError(t, os.Rename("my.kms/audit.jsonl", "moved"))
 			require.NoError(t, os.Mkdir("my.kms/audit.jsonl", 0o755))
@@ -194,7 +207,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 			}
 		}, "is a directory"},
 		"a trail that another process holds": {func(t *testing.T) func() {
-			sink, err := audit.OpenFileSink("my.kms/audit.jsonl", nil)
+			sink, err := audit.OpenFileSink("my.kms/audit.jsonl", &audit.FileSinkOptions{Signer: signerOf(t)})
 			require.NoError(t, err)
 			return func() { require.NoError(t, sink.Close()) }
 		}, "another process has the audit trail open"},
@@ -245,7 +258,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 func TestAuditWait(t *testing.T) {
 	workspace(t)
 	write(t, "plain", []byte("plain"))
-	sink, err := audit.OpenFileSink("my.kms/audit.jsonl", nil)
+	sink, err := audit.OpenFileSink("my.kms/audit.jsonl", &audit.FileSinkOptions{Signer: signerOf(t)})
 	require.NoError(t, err)
 	t.Run("interrupted", func(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, nil)
@@ -263,7 +276,7 @@ func TestAuditWait(t *testing.T) {
 // A trail is read over all its files; what was moved away is missed.
 func TestAuditRotated(t *testing.T) {
 	workspace(t)
-	sink, err := audit.OpenFileSink("my.kms/audit.jsonl", &audit.FileSinkOptions{MaxSize: 2000})
+	sink, err := audit.OpenFileSink("my.kms/audit.jsonl", &audit.FileSinkOptions{MaxSize: 2000, Signer: signerOf(t)})
 	require.NoError(t, err)
 	for range 20 {
 		require.NoError(t, sink.Write(t.Context(), audit.Record{Time: time.Now(), EventID: "e", Operation: kms.OpDecrypt, Outcome: audit.OutcomeSuccess}))
@@ -274,7 +287,7 @@ func TestAuditRotated(t *testing.T) {
 	ok(t, args("encrypt", photos, "plain", "sealed")...)
 	before := len(records(t))
 	require.Equal(t, 2+20+1, before, "CreateKey and CreateAlias, those, and the use")
-	require.Contains(t, ok(t, "audit", "verify", "--kms", "my.kms"), ": OK, 23 records, up to 2")
+	require.Contains(t, ok(t, "audit", "verify", "--kms", "my.kms"), ": OK, 23 records, up to ")
 	require.Equal(t, 1+before, strings.Count(ok(t, "audit", "show", "--kms", "my.kms"), "\n"))
 
 	first := ok(t, "audit", "verify", "my.kms/audit.jsonl.000001")
@@ -284,4 +297,77 @@ func TestAuditRotated(t *testing.T) {
 	require.True(t, found)
 	require.Contains(t, ok(t, "audit", "verify", "--kms", "my.kms", "--from", anchor), ": OK, ")
 	ok(t, args("decrypt", anyKey, "sealed", "-")...)
+}
+
+// signerOf returns what signs the trail of my.kms.
+func signerOf(t *testing.T) *audit.Signer {
+	key, err := keyring.ParseKey(read(t, "root.key"))
+	require.NoError(t, err)
+	root, err := keyring.NewKeyRoot(key)
+	require.NoError(t, err)
+	sealed, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(read(t, "my.kms/audit.key"))))
+	require.NoError(t, err)
+	signer, err := audit.OpenSigner(t.Context(), sealed, root)
+	require.NoError(t, err)
+	return signer
+}
+
+// verifierOf returns the verifier key that kms init showed.
+func verifierOf(t *testing.T, shown string) string {
+	_, key, found := strings.Cut(strings.TrimSpace(shown), "(see audit verify): ")
+	require.True(t, found, shown)
+	return key
+}
+
+// TestSignedTrail: the command's key service signs its trail, also after a change of the
+// root, and does not continue it with another key.
+func TestSignedTrail(t *testing.T) {
+	t.Chdir(t.TempDir())
+	verifier := verifierOf(t, ok(t, "kms", "init", "--kms", "my.kms", "--generate-root-key", "root.key"))
+	ok(t, args("kms", "create-key", service, "--alias", "alias/photos")...)
+	ok(t, "keygen", "new.key")
+	change := args("kms", "change-root", service, "--new-root-key-file", "new.key")
+	ok(t, change...)
+	ok(t, "kms", "disable", "--kms", "my.kms", "--root-key-file", "new.key", "alias/photos")
+	require.Equal(t, 1, bytes.Count(read(t, "my.kms/audit.key"), []byte("\n")))
+	out := ok(t, "audit", "verify", "--kms", "my.kms", "--signed-by", verifier)
+	require.Regexp(t, `^my.kms/audit.jsonl: OK, 3 records, signed up to entry ([0-9]+), up to `, out)
+
+	t.Run("a change of root that was killed", func(t *testing.T) {
+		key, err := keyring.ParseKey(read(t, "root.key"))
+		require.NoError(t, err)
+		root, err := keyring.NewKeyRoot(key)
+		require.NoError(t, err)
+		sealed, err := root.EncryptWithContext(t.Context(), []byte("of a change that was not made"), nil)
+		require.NoError(t, err)
+		other := base64.StdEncoding.EncodeToString(sealed) + "\n"
+		write(t, "my.kms/audit.key", append([]byte(other), read(t, "my.kms/audit.key")...))
+		ok(t, "kms", "enable", "--kms", "my.kms", "--root-key-file", "new.key", "alias/photos")
+		require.Contains(t, ok(t, "audit", "verify", "--kms", "my.kms", "--signed-by", verifier), "OK, 4 records, signed")
+	})
+	t.Run("a record that was taken out, with new hashes and no checkpoints", func(t *testing.T) {
+		sink, err := audit.OpenFileSink("forged", nil)
+		require.NoError(t, err)
+		for _, r := range records(t)[:2] {
+			require.NoError(t, sink.Write(t.Context(), r))
+		}
+		require.NoError(t, sink.Close())
+		ok(t, "audit", "verify", "forged")
+		blobseal("audit", "verify", "--signed-by", verifier, "forged").fails(t, 1, "forged: line 1: entry 1 is unsigned")
+	})
+	t.Run("without its key", func(t *testing.T) {
+		list := []string{"kms", "list", "--kms", "my.kms", "--root-key-file", "new.key"}
+		require.NoError(t, os.Rename("my.kms/audit.key", "moved"))
+		res := blobseal(list...)
+		require.Contains(t, res.errout, "my.kms: the key that signs the audit trail was missing, and a new one was created.\n")
+		require.NotEqual(t, verifier, verifierOf(t, res.errout))
+		require.Equal(t, 1, res.code)
+		require.Contains(t, res.errout, "not done, because the audit trail could not record it: my.kms/audit.jsonl: line 1: entry 1 is edited: the checkpoint is not signed by blobseal-kms")
+		ok(t, "audit", "verify", "--kms", "my.kms", "--signed-by", verifier)
+		require.NoError(t, os.Rename("my.kms/audit.jsonl", "moved.jsonl"))
+		ok(t, list...)
+		blobseal("audit", "verify", "--kms", "my.kms", "--signed-by", verifier).fails(t, 1, "my.kms/audit.jsonl: line 1: ")
+		write(t, "my.kms/audit.key", []byte("nonsense\n"))
+		blobseal(list...).fails(t, 1, "my.kms/audit.key: the key that signs the audit trail does not open")
+	})
 }

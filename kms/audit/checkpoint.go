@@ -15,7 +15,8 @@ import (
 
 // Signer signs the checkpoints of one trail.
 type Signer struct {
-	signer   note.Signer // holds its key in a closure, so it does not print
+	signer   note.Signer
+	key      func() string // behind a closure, so that it does not print; so is signer's own
 	verifier note.Verifier
 }
 
@@ -26,7 +27,7 @@ type Signer struct {
 //
 //	signerKey, verifierKey, err := note.GenerateKey(rand.Reader, "photos.example.com/audit")
 //
-// Whoever has signerKey can forge the trail. Seal it with [SealSigner], or keep
+// Whoever has signerKey can forge the trail. Seal it with [Signer.Seal], or keep
 // it in a file that only this service can read. Publish verifierKey.
 func NewSigner(signerKey string) (*Signer, error) {
 	signerKey = strings.TrimSpace(signerKey)
@@ -38,7 +39,7 @@ func NewSigner(signerKey string) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit: signer key: %w", err)
 	}
-	return &Signer{signer: signer, verifier: verifier}, nil
+	return &Signer{signer: signer, key: func() string { return signerKey }, verifier: verifier}, nil
 }
 
 // verifierOf returns the verifier of what signerKey signs. signerKey is valid:
@@ -61,20 +62,18 @@ func verifierOf(name, signerKey string) (note.Verifier, error) {
 // sealLabel is the associated data of sealed signer keys.
 const sealLabel = "blobseal audit signer v1"
 
-// SealSigner encrypts a signer key for storage. aead is a root of a keyring or
-// any other key-encryption key.
-func SealSigner(ctx context.Context, signerKey string, aead tink.AEADWithContext) ([]byte, error) {
-	if _, err := NewSigner(signerKey); err != nil {
-		return nil, err
-	}
-	sealed, err := aead.EncryptWithContext(ctx, []byte(strings.TrimSpace(signerKey)), []byte(sealLabel))
+// Seal encrypts the signer's key for storage. aead is a root of a keyring or any
+// other key-encryption key. To change it, open the signer with the old one and seal
+// it with the new one.
+func (s *Signer) Seal(ctx context.Context, aead tink.AEADWithContext) ([]byte, error) {
+	sealed, err := aead.EncryptWithContext(ctx, []byte(s.key()), []byte(sealLabel))
 	if err != nil {
 		return nil, fmt.Errorf("audit: seal signer key: %w", err)
 	}
 	return sealed, nil
 }
 
-// OpenSigner returns the signer whose key [SealSigner] sealed with the same aead.
+// OpenSigner returns the signer whose key [Signer.Seal] sealed with the same aead.
 func OpenSigner(ctx context.Context, sealed []byte, aead tink.AEADWithContext) (*Signer, error) {
 	key, err := aead.DecryptWithContext(ctx, sealed, []byte(sealLabel))
 	if err != nil {

@@ -153,8 +153,12 @@ func ExampleNewSigner() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	made, err := audit.NewSigner(signerKey)
+	if err != nil {
+		log.Fatal(err)
+	}
 	ctx := context.Background()
-	sealed, err := audit.SealSigner(ctx, signerKey, root)
+	sealed, err := made.Seal(ctx, root)
 	if err != nil {
 		log.Fatal(err)
 	}

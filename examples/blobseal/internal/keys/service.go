@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"sync"
 
 	"github.com/blobseal/blobseal/kms/audit"
 
@@ -29,6 +30,9 @@ type Service struct {
 	Dir              string
 	principal        kms.Principal
 	Trail            *trail
+	root             keyring.Root
+	signers          *signers // of the trail
+	announce         func(verifierKey string)
 }
 
 // OpenService opens the key service in a directory, for the principal in ctx. The
@@ -47,9 +51,18 @@ func OpenService(ctx context.Context, c *console.Console, dir string, root RootS
 	return s, s.open(ctx, c, key, localkms.Open)
 }
 
-// Create creates the key service in its directory, and opens it.
-func (s *Service) Create(ctx context.Context, c *console.Console, root keyring.Root) error {
-	return s.open(ctx, c, root, localkms.Create)
+// Create creates the key service in its directory, and opens it with an empty trail.
+// announce is told the key that verifies what the trail's signer signs.
+func (s *Service) Create(ctx context.Context, c *console.Console, root keyring.Root, announce func(verifierKey string)) error {
+	s.announce = announce
+	if err := s.open(ctx, c, root, localkms.Create); err != nil {
+		return err
+	}
+	if err := s.Trail.Open(); err != nil { // an empty trail, so that a missing one shows
+		s.Close()
+		return message.Problemf(err, s.Dir, "created, but without its audit trail, so it refuses every use: %s", message.Reason(message.Trail("", err), ""))
+	}
+	return nil
 }
 
 type openService func(context.Context, keyring.Store, keyring.Root, *localkms.Options) (*localkms.Service, error)
@@ -59,7 +72,18 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 	if err != nil {
 		return s.About("", "", err)
 	}
+	if s.signers, err = newSigners(s.Dir); err != nil {
+		return s.About("", "", err)
+	}
+	if s.signers.announce = s.announce; s.announce == nil {
+		s.signers.announce = func(verifierKey string) {
+			fmt.Fprintf(c.Stderr, "%s: the key that signs the audit trail was missing, and a new one was created.\nKeep its verifier key in another place (see audit verify): %s\n",
+				message.Printable(s.Dir), verifierKey)
+		}
+	}
+	s.root = root
 	s.Trail = &trail{ctx: ctx, path: message.TrailPath(s.Dir), wait: c.AuditWait}
+	s.Trail.signer = sync.OnceValues(func() (*audit.Signer, error) { return s.signers.open(ctx, root) })
 	opts := &localkms.Options{
 		Audit:  s.Trail,
 		Logger: slog.New(slog.DiscardHandler), // the next command tries a failed rotation again
@@ -78,9 +102,16 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 	return nil
 }
 
-// ChangeRoot encrypts the service's document under another root.
+// ChangeRoot encrypts the service's document, and the key that signs its trail, under
+// another root.
 func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
-	return s.service.ChangeRoot(ctx, root)
+	signer, err := s.Trail.signer()
+	if err != nil {
+		return err
+	}
+	return s.signers.changeRoot(ctx, signer, s.root, root, func() error {
+		return s.service.ChangeRoot(ctx, root)
+	})
 }
 
 // Close closes the audit trail. The service may be nil.

@@ -28,6 +28,8 @@ type trail struct {
 	path string
 	wait time.Duration
 
+	signer func() (*audit.Signer, error) // opens it once
+
 	mu     sync.Mutex
 	sink   *audit.FileSink // nil while closed
 	opened time.Time
@@ -58,8 +60,12 @@ func (t *trail) Write(ctx context.Context, r audit.Record) error {
 
 // Open opens the trail when no other process has it open.
 func (t *trail) Open() error {
+	signer, err := t.signer()
+	if err != nil {
+		return err
+	}
 	for end := time.Now().Add(t.wait); ; {
-		sink, err := audit.OpenFileSink(t.path, &audit.FileSinkOptions{MaxSize: auditSize})
+		sink, err := audit.OpenFileSink(t.path, &audit.FileSinkOptions{MaxSize: auditSize, Signer: signer})
 		switch {
 		case err == nil:
 			t.sink, t.opened = sink, time.Now()

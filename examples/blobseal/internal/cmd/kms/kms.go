@@ -100,8 +100,9 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		undo()
 		return message.About(cmd.KMS, made)
 	}
+	verifier := ""
 	s := &keys.Service{Dir: cmd.KMS}
-	if err := s.Create(ctx, c, root); err != nil {
+	if err := s.Create(ctx, c, root, func(key string) { verifier = key }); err != nil {
 		undo()
 		if _, there := os.Lstat(message.KeysPath(cmd.KMS)); made == nil && errors.Is(there, os.ErrNotExist) {
 			os.Remove(message.KeysPath(cmd.KMS) + ".lock")
@@ -110,10 +111,8 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		return err
 	}
 	defer s.Close()
-	if err := s.Trail.Open(); err != nil { // an empty trail, so that a missing one shows
-		return message.Problemf(err, cmd.KMS, "created, but without its audit trail, so it refuses every use: %s", message.Reason(message.Trail("", err), ""))
-	}
-	return c.Printf("%s: created, without keys (create one with: blobseal kms create-key --kms %[1]s)\n", message.Printable(cmd.KMS))
+	return c.Printf("%s: created, without keys (create one with: blobseal kms create-key --kms %[1]s)\n"+
+		"%[1]s: signs its audit trail; keep this verifier key in another place (see audit verify): %s\n", message.Printable(cmd.KMS), verifier)
 }
 
 var errServiceExists = errors.New("already exists, and is never overwritten")
