@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,23 +14,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/freeport"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
-
-// standby starts a standby of the server.
-func (p *postgres) standby() *postgres {
-	p.t.Helper()
-	s := &postgres{t: p.t, bin: p.bin, data: filepath.Join(filepath.Dir(p.data), "standby"), port: freeport.Get(p.t), conf: []string{"synchronous_standby_names="}}
-	out, err := p.command("pg_basebackup", "-D", s.data, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", p.url()).CombinedOutput()
-	require.NoError(p.t, err, "%s", out)
-	s.start()
-	p.t.Cleanup(func() { s.stop(syscall.SIGQUIT) })
-	return s
-}
-
-func (p *postgres) address() string { return fmt.Sprintf("127.0.0.1:%d", p.port) }
 
 // member is a replica of a fleet that seals all the time.
 type member struct {
@@ -132,7 +117,7 @@ func TestFailoverThatLosesChanges(t *testing.T) {
 	primary.stop(syscall.SIGQUIT)
 	standby.start()
 	standby.exec(t, `SELECT pg_promote()`)
-	direct := joinFleet(t, standby.port, name) // a new process, before anyone else
+	direct := joinFleet(t, standby.Port, name) // a new process, before anyone else
 	_, unknown := direct.ring.Key(t.Context(), lost)
 	_, err = direct.ring.Rotate(t.Context())
 	require.NoError(t, err)

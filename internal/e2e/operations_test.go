@@ -40,7 +40,7 @@ func startBlobs(t *testing.T) (open func() *sql.DB, env []string) {
 	p := startPostgres(t)
 	p.exec(t, `CREATE DATABASE blobs`)
 	open = func() *sql.DB { return openPostgres(t, strings.Replace(p.url(), "/postgres?", "/blobs?", 1)) }
-	return open, []string{"PGHOST=127.0.0.1", fmt.Sprint("PGPORT=", p.port), "PGUSER=postgres", "PGDATABASE=blobs", "PGSSLMODE=disable"}
+	return open, []string{"PGHOST=127.0.0.1", fmt.Sprint("PGPORT=", p.Port), "PGUSER=postgres", "PGDATABASE=blobs", "PGSSLMODE=disable"}
 }
 
 func quietOptions() *keyring.Options {

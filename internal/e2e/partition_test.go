@@ -81,9 +81,9 @@ func TestPartition(t *testing.T) {
 	for name, failure := range map[string]network{"cut": cut, "silent": silent} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they mostly wait
-			way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.port))
+			way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.Port))
 			far := newPeer(t, way.port(), name, keyring.Options{})
-			near := newPeer(t, p.port, name, keyring.Options{})
+			near := newPeer(t, p.Port, name, keyring.Options{})
 			dir := t.TempDir()
 			require.NoError(t, writeObject(t.Context(), dir, "before", far.mode))
 			require.NoError(t, readObject(t.Context(), dir, "before", near.mode))
@@ -145,7 +145,7 @@ func TestPartitionPastHardAge(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)
 	const period = time.Minute
-	way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.port))
+	way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.Port))
 	dir := t.TempDir()
 	var (
 		far      *peer
@@ -176,7 +176,7 @@ func TestPartitionPastHardAge(t *testing.T) {
 	require.NoError(t, readObject(t.Context(), dir, "young", far.mode), "it still opens")
 	require.True(t, far.log.contains("rotation failed, old primary stays in use")())
 
-	near := newPeer(t, p.port, document, keyring.Options{HardAge: period})
+	near := newPeer(t, p.Port, document, keyring.Options{HardAge: period})
 	require.NoError(t, writeObject(t.Context(), dir, "elsewhere", near.mode), "others rotate")
 	way.set(whole)
 	require.Eventually(t, func() bool {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/e2e/pgserver"
 	"github.com/blobseal/blobseal/internal/freeport"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
@@ -29,7 +30,7 @@ func startPgBouncer(t *testing.T, p *postgres) string {
 	if err != nil {
 		t.Skip("no PgBouncer: apt-get install pgbouncer")
 	}
-	dir := filepath.Dir(p.data) // PgBouncer refuses to run as root, as PostgreSQL does
+	dir := p.Dir() // PgBouncer refuses to run as root, as PostgreSQL does
 	port := freeport.Get(t)
 	config := filepath.Join(dir, "pgbouncer.ini")
 	users := filepath.Join(dir, "users.txt")
@@ -45,10 +46,12 @@ auth_file = %s
 pool_mode = transaction
 default_pool_size = 8
 max_client_conn = 500
-`, p.port, port, users), 0o644))
+`, p.Port, port, users), 0o644))
 	var log bytes.Buffer // read after the process has ended
 	cmd := exec.Command(program, config)
-	cmd.Dir, cmd.SysProcAttr = dir, p.attr()
+	cmd.SysProcAttr, err = pgserver.Attributes()
+	require.NoError(t, err)
+	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = &log, &log
 	require.NoError(t, cmd.Start())
 	ended := make(chan error, 1)

@@ -289,7 +289,7 @@ func TestPostgreSQLPrivileges(t *testing.T) {
 	p.exec(t, "CREATE ROLE service LOGIN", "CREATE ROLE reader LOGIN", "CREATE SCHEMA blobs",
 		"REVOKE CREATE ON SCHEMA public FROM PUBLIC", "GRANT USAGE ON SCHEMA blobs TO service")
 	as := func(role string) *sql.DB {
-		return openPostgres(t, fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres?sslmode=disable", role, p.port))
+		return openPostgres(t, fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres?sslmode=disable", role, p.Port))
 	}
 	opts := &sqlstore.Options{Table: "blobs.documents"}
 	_, err := sqlstore.Open(t.Context(), as("service"), sqlstore.PostgreSQL, "ring", opts)

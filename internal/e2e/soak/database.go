@@ -4,21 +4,17 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	_ "modernc.org/sqlite"
 
+	"github.com/blobseal/blobseal/internal/e2e/pgserver"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
@@ -153,94 +149,23 @@ func (c cuttable) Swap(ctx context.Context, version string, data []byte) (string
 	return c.Store.Swap(ctx, version, data)
 }
 
-// postgresPrograms returns the directory of PostgreSQL's programs, or "".
-func postgresPrograms() string {
-	paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	slices.Sort(paths)
-	if path, err := exec.LookPath("initdb"); err == nil {
-		paths = append(paths, path)
-	}
-	if len(paths) == 0 {
-		return ""
-	}
-	return filepath.Dir(paths[len(paths)-1])
-}
-
-// freePort returns a port for a server that takes it later: one of those that the
-// system does not give, meanwhile, to who asks for any.
-func freePort() (int, error) {
-	for attempt := 0; ; attempt++ {
-		port := 10_000 + rand.N(20_000)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return port, listener.Close()
-		}
-		if attempt == 100 {
-			return 0, err
-		}
-	}
-}
-
 // startDatabase starts a PostgreSQL server of our own, which ends with this
 // process, or makes a SQLite database where there is no PostgreSQL.
 func startDatabase(ctx context.Context, dir string) (dsn string, stop func(), err error) {
-	programs := postgresPrograms()
-	if programs == "" {
+	if pgserver.Programs() == "" {
 		return "file:" + filepath.Join(dir, "fleet.db"), func() {}, nil
 	}
-	home, err := os.MkdirTemp("", "blobseal-postgres-") // dir is closed to other users
+	server, err := pgserver.New()
 	if err != nil {
-		return "", nil, err
-	}
-	port, err := freePort()
-	if err != nil {
-		return "", nil, err
-	}
-	// The server has no reason to end when we are killed, but for the end of its
-	// shell's input.
-	script := fmt.Sprintf(`set -e
-cd %[1]q
-%[2]q/initdb -D data -U postgres -A trust -E UTF8 --locale=C --no-sync >log
-%[2]q/postgres -D data -p %[3]d -h 127.0.0.1 -k "" -c max_connections=300 >>log 2>&1 &
-read end || true
-kill -INT $!
-wait
-rm -rf data log
-`, home, programs, port)
-	cmd := exec.Command("sh", "-c", script)
-	if os.Geteuid() == 0 { // as whom PostgreSQL refuses to run
-		cmd = exec.Command("su", "postgres", "-s", "/bin/sh", "-c", script)
-		if out, err := exec.Command("chown", "postgres", home).CombinedOutput(); err != nil {
-			return "", nil, fmt.Errorf("chown: %w: %s", err, out)
-		}
-	}
-	cmd.Stderr = os.Stderr
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	if err := cmd.Start(); err != nil {
 		return "", nil, err
 	}
 	stop = func() {
-		input.Close()
-		cmd.Wait()
-		os.RemoveAll(home)
+		server.Stop(os.Interrupt)
+		server.Remove()
 	}
-	dsn = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port)
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		conn, err := pgx.Connect(ctx, dsn)
-		if err == nil {
-			return dsn, stop, conn.Close(ctx)
-		}
-		select {
-		case <-ctx.Done():
-			log, _ := os.ReadFile(filepath.Join(home, "log"))
-			stop()
-			return "", nil, fmt.Errorf("PostgreSQL does not start: %w: %s", err, log)
-		case <-time.After(20 * time.Millisecond):
-		}
+	if err := server.Start(ctx); err != nil {
+		stop()
+		return "", nil, err
 	}
+	return server.URL(), stop, nil
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/internal/e2e/pgserver"
 )
 
 const programEnv = "BLOBSEAL_TEST_PROGRAM"
@@ -27,7 +29,7 @@ func TestSoak(t *testing.T) {
 		"SQLite":     {"-dsn", "file:" + filepath.Join(t.TempDir(), "fleet.db")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if args == nil && postgresPrograms() == "" {
+			if args == nil && pgserver.Programs() == "" {
 				t.Skip("no PostgreSQL: apt-get install postgresql")
 			}
 			dir, err := os.MkdirTemp("", "blobseal-soak-test-") // t.TempDir is closed to PostgreSQL's user
