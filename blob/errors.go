@@ -13,14 +13,15 @@ import (
 )
 
 // Errors for errors.Is, which also finds those of sse, kms, keyring, of ctx and of the
-// inner bucket. The package's comment lists their gocloud codes.
+// inner bucket. The package's comment lists their gocloud codes. Errors of this package have
+// codes of S3, too, which package sse/s3wire finds.
 var (
 	// ErrPlain means that the object is not encrypted and the bucket does not
 	// allow plain objects. It is [sse.ErrFormat] too.
 	ErrPlain = stored.ErrPlain
 
 	// ErrPolicy means that the bucket's policy does not allow the write.
-	ErrPolicy = errors.New("blob: refused by the bucket's policy")
+	ErrPolicy error = s3Error{"blob: refused by the bucket's policy", "AccessDenied"}
 
 	// ErrReserved means that the caller's metadata has a name that begins with
 	// stored.ReservedPrefix.
@@ -32,8 +33,14 @@ var (
 
 	// ErrNoSigner means that [Options] have no Signer. The inner bucket's own URL
 	// would serve ciphertext.
-	ErrNoSigner = errors.New("blob: bucket has no URL signer (set Options.Signer)")
+	ErrNoSigner error = s3Error{"blob: bucket has no URL signer (set Options.Signer)", "NotImplemented"}
 )
+
+// s3Error is an error with the code that sse/s3wire answers with.
+type s3Error struct{ text, code string }
+
+func (e s3Error) Error() string  { return e.text }
+func (e s3Error) S3Code() string { return e.code }
 
 // codes are gocloud's codes of our errors. The first match counts. None is NotFound: only
 // the inner bucket knows that an object does not exist. gocloud has no code for a key

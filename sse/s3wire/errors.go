@@ -64,7 +64,7 @@ var codes = map[Code]struct {
 	CodeNotImplemented:     {501, "A header you provided implies functionality that is not implemented."},
 	CodeOperationAborted:   {409, "A conflicting conditional operation is currently in progress against this resource. Try again."},
 	CodeRequestTimeout:     {400, "Your socket connection to the server was not read from or written to within the timeout period."},
-	CodeServiceUnavailable: {503, "Please reduce your request rate."},
+	CodeServiceUnavailable: {503, "Service is unable to handle request."},
 }
 
 // Status returns the HTTP status of a code: 500 for a code that is not one of this
