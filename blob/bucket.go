@@ -61,7 +61,8 @@ type Options struct {
 	WritePlain bool
 
 	// LookWhenListing reads the head of every listed object to know its size.
-	// AllowPlain implies it.
+	// AllowPlain implies it. Without it, a list looks only at objects whose stored
+	// size is none of an encrypted object, as those that were uploaded in parts.
 	LookWhenListing bool
 
 	// SkipLengthCheck saves reads of a part the request that proves how long the

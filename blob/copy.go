@@ -54,6 +54,7 @@ type copying struct {
 	from, to *Bucket
 	src, dst string
 	hook     func(as func(any) bool) error // of the write
+	held     *gcblob.Reader                // the response that is being read, or nil
 }
 
 // run copies what is at the source now. It returns [ErrChanged], and has written
@@ -65,22 +66,39 @@ func (c *copying) run(ctx context.Context) error {
 	if err != nil {
 		return store.OpenError(err)
 	}
-	r, err := c.from.store.Open(ctx, c.src, 0, -1, nil)
+	defer c.end()
+	if err := c.open(ctx, attrs, -1); err != nil {
+		return err
+	}
+	w, err := c.write(ctx, attrs, c.held)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	return w.Commit(func(publish func() error) error { return c.publish(ctx, watch, attrs, publish) })
+}
+
+// open begins to read the first n bytes of the source, or all of them if n is negative.
+func (c *copying) open(ctx context.Context, attrs *gcblob.Attributes, n int64) error {
+	r, err := c.from.store.Open(ctx, c.src, 0, n, nil)
+	if err != nil {
+		return err
+	}
+	c.held = r
 	if r.Size() < 0 {
 		return store.ErrUnpacked
 	}
 	if !store.VersionRead(r).Same(store.VersionOf(attrs)) {
 		return ErrChanged
 	}
-	w, err := c.write(ctx, attrs, r)
-	if err != nil {
-		return err
+	return nil
+}
+
+// end ends the response that is being read.
+func (c *copying) end() {
+	if c.held != nil {
+		c.held.Close()
+		c.held = nil
 	}
-	return w.Commit(func(publish func() error) error { return c.publish(ctx, watch, attrs, publish) })
 }
 
 // write writes the copy of what r reads, and does not commit it.
@@ -91,6 +109,8 @@ func (c *copying) write(ctx context.Context, attrs *gcblob.Attributes, r io.Read
 	switch {
 	case errors.Is(err, ErrPlain):
 		return c.writePlain(ctx, attrs, body, opts)
+	case errors.Is(err, sse.ErrComposite):
+		return c.resealComposite(ctx, attrs, opts)
 	case err != nil:
 		return nil, err
 	}
@@ -153,16 +173,9 @@ func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse
 	if _, err := stored.PlaintextSize(attrs.Size, env.Size()); err != nil {
 		return nil, err
 	}
-	if _, err := c.to.opts.Policy.precheck(c.to.store.Cipher); err != nil {
-		return nil, err
-	}
-	d, err := c.from.decrypt(ctx, c.src, env)
+	_, sealed, err := c.rewrap(ctx, env)
 	if err != nil {
 		return nil, err
-	}
-	sealed, err := c.to.store.Cipher.Rewrap(ctx, c.to.object(c.dst), d)
-	if err != nil {
-		return nil, store.KeyError(err)
 	}
 	if sealed, err = c.to.store.Fit(sealed); err != nil {
 		return nil, err
@@ -176,6 +189,53 @@ func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse
 		err = fmt.Errorf("%w: %d of %d bytes of the body came", sse.ErrTruncated, n, want)
 	}
 	if err != nil {
+		w.Abort()
+		return nil, err
+	}
+	return w, nil
+}
+
+// rewrap opens the source's envelope and seals its data key for the copy.
+func (c *copying) rewrap(ctx context.Context, env *sse.Envelope) (*sse.Decryption, *sse.Envelope, error) {
+	if _, err := c.to.opts.Policy.precheck(c.to.store.Cipher); err != nil {
+		return nil, nil, err
+	}
+	d, err := c.from.decrypt(ctx, c.src, env)
+	if err != nil {
+		return nil, nil, err
+	}
+	sealed, err := c.to.store.Cipher.Rewrap(ctx, c.to.object(c.dst), d)
+	return d, sealed, store.KeyError(err)
+}
+
+// resealComposite writes the copy of an object that was uploaded in parts. The new
+// envelope is at the end of the copy, and its hint at the beginning of the write, so
+// the trailer comes first.
+func (c *copying) resealComposite(ctx context.Context, attrs *gcblob.Attributes, opts *gcblob.WriterOptions) (*store.Writer, error) {
+	c.end()
+	t, err := c.from.store.Trailer(ctx, c.src, store.VersionOf(attrs), nil)
+	if err != nil {
+		return nil, err
+	}
+	d, sealed, err := c.rewrap(ctx, t.Envelope())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.Open(d); err != nil { // the stored size is wrong
+		return nil, err
+	}
+	tail, err := c.to.store.Replace(t, sealed)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.open(ctx, attrs, tail.Off); err != nil {
+		return nil, err
+	}
+	w, err := c.to.store.CreateComposite(ctx, c.dst, sealed, opts)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(w, t.Copy(c.held, tail)); err != nil {
 		w.Abort()
 		return nil, err
 	}

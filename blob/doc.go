@@ -21,6 +21,9 @@
 // metadata repeats what the envelope says; nothing trusts it. Package stored has the
 // details.
 //
+// A composite object, which was uploaded in parts, is read as any other. A Bucket makes
+// none: its writes are single streams. [sse.StartMultipart] begins one.
+//
 // # Requests
 //
 // These take one request to the store: a write, a read of a whole object, its
@@ -30,13 +33,20 @@
 // the source once, asks for its attributes before and after, and writes once. On S3, a
 // write takes more requests from 16 MiB on, since gocloud's driver then uploads parts.
 //
+// A composite object has its envelope and the list of its parts at its end. A whole read
+// takes three requests, unless the object is smaller than 128 KiB, attributes three, of
+// which two at once, and a read of a part up to four. An object of more than 1,400 parts
+// takes one more. A read of a part proves the object's length without reading its last
+// chunk.
+//
 // A read that takes several requests holds at most one response at a time. Any number
 // of readers can share a pool of connections, even of one. A copy or a rewrap of an
 // object that is uploaded in parts holds the source's response meanwhile and needs a
 // second connection.
 //
-// Lists compute sizes. If a bucket may have plain objects, or envelopes of several
-// sizes, a list looks at each object, at 16 of them at a time.
+// Lists compute sizes, and look at composite objects, with two requests each. If a
+// bucket may have plain objects, or envelopes of several sizes, a list looks at each
+// object. It looks at 16 objects at a time.
 //
 // # Guarantees
 //

@@ -60,7 +60,7 @@ func (d *bucketDriver) ErrorAs(err error, i any) bool {
 }
 
 // Attributes implements [driver.Bucket]. It takes one request to the store if the object's
-// metadata has the hint.
+// metadata has the hint, and two more, at once, if the object was uploaded in parts.
 func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attributes, error) {
 	if err := d.b.store.CheckKey(key); err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attr
 		Size:               size,
 		ETag:               a.ETag,
 		AsFunc: func(i any) bool {
-			if p, ok := i.(*stored.Hint); ok && hint.EnvelopeSize > 0 {
+			if p, ok := i.(*stored.Hint); ok && hint.Mode != 0 {
 				*p = hint
 				return true
 			}
@@ -119,6 +119,15 @@ func (b *Bucket) describe(ctx context.Context, key string, a *gcblob.Attributes)
 			return hint, size, nil
 		}
 	}
+	if hint.Composite {
+		t, err := b.store.Trailer(ctx, key, store.VersionOf(a), nil)
+		if err == nil {
+			return stored.CompositeHint(t.Envelope()), t.Size(), nil
+		}
+		if !errors.Is(err, sse.ErrFormat) { // a hint of another version, perhaps
+			return stored.Hint{}, 0, err
+		}
+	}
 	o, err := b.store.Head(ctx, key, a.Size)
 	switch {
 	case err != nil && !errors.Is(err, ErrPlain):
@@ -126,8 +135,8 @@ func (b *Bucket) describe(ctx context.Context, key string, a *gcblob.Attributes)
 	case !o.Version().Same(store.VersionOf(a)):
 		return stored.Hint{}, 0, ErrChanged
 	case err == nil:
-		size, err := stored.PlaintextSize(a.Size, o.Envelope.Size())
-		return stored.HintOf(o.Envelope), size, err
+		err := o.Measure()
+		return o.Hint(), o.Size, err
 	case !b.opts.AllowPlain:
 		return stored.Hint{}, 0, ErrPlain
 	case hinted:

@@ -16,8 +16,9 @@ import (
 // its connection is free for the next request.
 const drainSize = 128 << 10
 
-// maxPart bounds what a read keeps of a response in memory.
-const maxPart = sse.MaxEnvelopeSize + drainSize
+// maxPart bounds what a read keeps of a response in memory: an envelope with a few
+// chunks, or the trailer of a composite object.
+const maxPart = 512 << 10
 
 // getter makes the requests of one read. It holds at most one response that is not
 // read to its end, and makes no request while it holds one: otherwise readers that
@@ -71,7 +72,7 @@ func (g *getter) fetch(off, n int64) (*part, error) {
 	if n < 0 || n > maxPart {
 		n = maxPart
 	}
-	data := bytes.NewBuffer(make([]byte, 0, n+bytes.MinRead))
+	data := bytes.NewBuffer(make([]byte, 0, min(n, sse.MaxEnvelopeSize+drainSize)+bytes.MinRead))
 	if _, err := data.ReadFrom(io.LimitReader(r, n)); err != nil {
 		return nil, err
 	}

@@ -46,21 +46,30 @@ func (d *bucketDriver) ListPaged(ctx context.Context, opts *driver.ListOptions) 
 
 // listSizes sets the objects' sizes to those of their plaintexts: by arithmetic, or by
 // a look at each object. A bucket whose envelope size is not the default may hold
-// objects from before it was changed, whose sizes only a look tells.
+// objects from before it was changed, whose sizes only a look tells. So does the size
+// of an object that was uploaded in parts.
 func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) error {
-	if !b.opts.AllowPlain && !b.opts.LookWhenListing {
-		for _, o := range objects {
-			size, err := stored.PlaintextSize(o.Size, b.store.EnvelopeSize)
-			switch {
-			case o.IsDir:
-			case b.store.EnvelopeSize != DefaultEnvelopeSize:
-				o.Size = -1
-			case err == nil:
-				o.Size = size
-			}
-		}
-		return nil
+	if b.opts.AllowPlain || b.opts.LookWhenListing {
+		return b.lookAt(ctx, objects)
 	}
+	var unknown []*driver.ListObject
+	for _, o := range objects {
+		size, err := stored.PlaintextSize(o.Size, b.store.EnvelopeSize)
+		switch {
+		case o.IsDir:
+		case b.store.EnvelopeSize != DefaultEnvelopeSize:
+			o.Size = -1
+		case err != nil:
+			unknown = append(unknown, o)
+		default:
+			o.Size = size
+		}
+	}
+	return b.lookAt(ctx, unknown)
+}
+
+// lookAt sets the objects' sizes by a look at each.
+func (b *Bucket) lookAt(ctx context.Context, objects []*driver.ListObject) error {
 	parent := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -88,14 +97,17 @@ func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) er
 	return context.Cause(ctx)
 }
 
-// look sets an object's size from its envelope, or from its hint if the object cannot be
-// read, as when it is archived. An object without either keeps its stored size.
+// look sets an object's size from its envelope or its trailer, or from its hint if the
+// object cannot be read, as when it is archived. An object without either keeps its
+// stored size. That of a composite object that cannot be read is -1.
 func (b *Bucket) look(ctx context.Context, o *driver.ListObject) error {
-	var envelope int
 	seen, err := b.store.Head(ctx, o.Key, o.Size)
 	switch {
 	case err == nil: // of this version, even if the listing shows an older one
-		o.Size, envelope = seen.Stored, seen.Envelope.Size()
+		if o.Size = seen.Stored; seen.Measure() == nil {
+			o.Size = seen.Size
+		}
+		return nil
 	case errors.Is(err, ErrPlain) && seen.Stored >= 0:
 		o.Size = seen.Stored
 		return nil
@@ -107,10 +119,13 @@ func (b *Bucket) look(ctx context.Context, o *driver.ListObject) error {
 			return err
 		}
 		hint, _ := stored.ParseHint(attrs.Metadata)
-		o.Size, envelope = attrs.Size, hint.EnvelopeSize // of one version
+		size, err := stored.PlaintextSize(attrs.Size, hint.EnvelopeSize) // of one version
+		switch o.Size = attrs.Size; {
+		case hint.Composite:
+			o.Size = -1
+		case err == nil && hint.EnvelopeSize > 0:
+			o.Size = size
+		}
+		return nil
 	}
-	if size, err := stored.PlaintextSize(o.Size, envelope); err == nil && envelope > 0 {
-		o.Size = size
-	}
-	return nil
 }

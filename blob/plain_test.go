@@ -376,24 +376,3 @@ func TestRangeOfAnEmptyObject(t *testing.T) {
 	_, err := readRange(mixed.Bucket, "k", 0, 5)
 	require.ErrorIs(t, err, errBoom, "an error of the store is no empty object")
 }
-
-// TestCompositeObject: an object that was uploaded in parts is refused as such, and so is
-// the envelope of one at the head of an object. Neither is plain.
-func TestCompositeObject(t *testing.T) {
-	inner := newMem(t)
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
-	require.NoError(t, b.WriteAll(ctx, "envelope", content(3*chunk), nil))
-	misplaced := readAll(t, inner, "envelope")
-	misplaced[8] = 2
-	replaceStored(t, inner, "envelope", misplaced)
-	require.NoError(t, inner.WriteAll(ctx, "parts", append([]byte("\x89SSE\r\n\x1a\n\x02\x00\x00\x01"), content(3*chunk)...), nil))
-	for key, want := range map[string]error{"envelope": sse.ErrVersion, "parts": sse.ErrComposite} {
-		_, whole := b.ReadAll(ctx, key)
-		_, part := readRange(b.Bucket, key, 5, 5)
-		_, rest := readRange(b.Bucket, key, chunk, -1)
-		for _, err := range []error{whole, part, rest, b.Copy(ctx, "copy", key, nil)} {
-			require.ErrorIs(t, err, want, key)
-			require.Equal(t, gcerrors.Unimplemented, gcerrors.Code(err))
-		}
-	}
-}

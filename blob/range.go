@@ -45,12 +45,15 @@ func (g *getter) readRange(off, n int64) (*reader, *sse.Envelope, error) {
 }
 
 func (r *rangeRead) run() (*reader, error) {
-	if err := r.fetchHead(); errors.Is(err, ErrPlain) {
+	err := r.fetchHead()
+	switch {
+	case errors.Is(err, ErrPlain):
 		return r.plain()
-	} else if err != nil {
+	case errors.Is(err, sse.ErrComposite):
+		return r.composite()
+	case err != nil:
 		return nil, err
 	}
-	var err error
 	if r.size, err = stored.PlaintextSize(r.head.Size(), r.env.Size()); err != nil {
 		return nil, err
 	}
@@ -244,6 +247,31 @@ func (r *rangeRead) plain() (*reader, error) {
 	return r.reader(inner, inner.Size(), nil, inner), nil
 }
 
+// composite opens part of an object that was uploaded in parts.
+func (r *rangeRead) composite() (*reader, error) {
+	c := r.newComposite(r.head.Reader, r.head.data)
+	err := c.openTrailer()
+	if r.env = c.env; err != nil {
+		return nil, err
+	}
+	r.size = c.object.Size()
+	switch {
+	case r.beyond():
+		return r.reader(eof{}, r.size, r.env, r.head.Reader), r.askBeyond()
+	case r.n == 0:
+		return r.reader(eof{}, r.size, r.env, r.head.Reader), nil
+	}
+	at, length, err := c.object.StoredRange(r.off, r.n)
+	if err != nil {
+		return nil, err
+	}
+	src, err := c.open(at, length)
+	if err != nil {
+		return nil, err
+	}
+	return c.reader(c.object.RangeReader(src, r.off, r.n))
+}
+
 // prefixed reads a byte that was read ahead, and then the rest.
 type prefixed struct {
 	byte [1]byte
@@ -261,6 +289,19 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	}
 	n, _ := p.rest.Read(b[1:]) // an error stays, and the next Read returns it
 	return 1 + n, nil
+}
+
+// WriteTo implements [io.WriterTo], to use that of the rest.
+func (p *prefixed) WriteTo(w io.Writer) (written int64, err error) {
+	if !p.done {
+		p.done = true
+		n, err := w.Write(p.byte[:])
+		if written = int64(n); err != nil {
+			return written, err
+		}
+	}
+	n, err := io.Copy(w, p.rest)
+	return written + n, err
 }
 
 // eof is an empty reader.

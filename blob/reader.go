@@ -98,7 +98,7 @@ func (g *getter) reader(plaintext io.Reader, size int64, env *sse.Envelope, inne
 	}}
 }
 
-// readWhole opens the object with one request. It returns the envelope also with an
+// readWhole opens the object with one request, unless it is plain or composite. It returns the envelope also with an
 // error, if it got so far.
 func (g *getter) readWhole() (*reader, *sse.Envelope, error) {
 	inner, err := g.open(0, -1)
@@ -106,11 +106,13 @@ func (g *getter) readWhole() (*reader, *sse.Envelope, error) {
 		return nil, nil, err
 	}
 	env, body, err := stored.ReadEnvelope(inner, g.b.store.EnvelopeSize)
-	if errors.Is(err, ErrPlain) {
+	switch {
+	case errors.Is(err, ErrPlain):
 		r, err := g.plainWhole(inner, body)
 		return r, nil, err
-	}
-	if err != nil {
+	case errors.Is(err, sse.ErrComposite):
+		return g.compositeWhole(inner, body)
+	case err != nil:
 		return nil, nil, err
 	}
 	size, err := stored.PlaintextSize(inner.Size(), env.Size())

@@ -13,11 +13,12 @@ import (
 // maxLooks bounds how often the head of a changing object is read.
 const maxLooks = 3
 
-// Object is a stored object as its head shows it.
+// Object is a stored object as its head, or its trailer, shows it.
 type Object struct {
 	Key      string
 	Kind     stored.Kind // zero if the object could not be read
 	Envelope *sse.Envelope
+	Trailer  *Trailer  // of a composite object, or nil
 	Stored   int64     // bytes in the store
 	Size     int64     // bytes of plaintext; -1 if unknown
 	ModTime  time.Time // in the store
@@ -46,40 +47,81 @@ func (s *Store) Inspect(ctx context.Context, key string, size int64) Object {
 	}
 }
 
-// Head reads the envelope, size and time of the object at key. Its error is that
-// of the store or of [stored.ReadEnvelope]; the object is not classified.
+// Head reads the envelope, size and time of the object at key, and the trailer of a
+// composite one. Its error is that of the store, of [stored.ReadEnvelope] or of
+// [sse.ReadTrailer]; the object is not classified.
 func (s *Store) Head(ctx context.Context, key string, size int64) (Object, error) {
-	o := Object{Key: key, Stored: size, Size: -1}
-	err := s.readHead(ctx, &o, s.EnvelopeSize)
-	if errors.Is(err, io.ErrUnexpectedEOF) && o.Stored > int64(s.EnvelopeSize) {
-		err = s.readHead(ctx, &o, sse.MaxEnvelopeSize) // an envelope of another size
+	for look := 1; ; look++ {
+		o := Object{Key: key, Stored: size, Size: -1}
+		head, err := s.readHead(ctx, &o, s.EnvelopeSize)
+		if errors.Is(err, io.ErrUnexpectedEOF) && o.Stored > int64(s.EnvelopeSize) {
+			head, err = s.readHead(ctx, &o, sse.MaxEnvelopeSize) // an envelope of another size
+		}
+		if errors.Is(err, sse.ErrComposite) {
+			if o.Trailer, err = s.Trailer(ctx, key, o.Version(), head); err == nil {
+				o.Envelope = o.Trailer.Envelope()
+			}
+		}
+		if !errors.Is(err, stored.ErrChanged) || look == maxLooks {
+			return o, err
+		}
+		size = -1
 	}
-	return o, err
 }
 
-// readHead reads up to n bytes of the object.
-func (s *Store) readHead(ctx context.Context, o *Object, n int) error {
+// readHead reads up to n bytes of the object. It returns them if the error is
+// [sse.ErrComposite].
+func (s *Store) readHead(ctx context.Context, o *Object, n int) (head []byte, err error) {
 	length := int64(n)
 	if o.Stored <= 0 {
 		length = -1 // stores refuse ranges of empty objects
 	}
 	r, err := s.Open(ctx, o.Key, 0, length, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer r.Close()
 	o.Stored, o.ModTime = r.Size(), r.ModTime()
-	o.Envelope, _, err = stored.ReadEnvelope(r, n)
+	var body io.Reader
+	o.Envelope, body, err = stored.ReadEnvelope(r, n)
+	if errors.Is(err, sse.ErrComposite) {
+		var readErr error
+		if head, readErr = io.ReadAll(io.LimitReader(body, int64(n))); readErr != nil {
+			return nil, readErr
+		}
+	}
+	return head, err
+}
+
+// Hint returns the hint of an object that has an envelope.
+func (o *Object) Hint() stored.Hint {
+	if o.Trailer != nil {
+		return stored.CompositeHint(o.Envelope)
+	}
+	return stored.HintOf(o.Envelope)
+}
+
+// Measure sets the plaintext's size of an object that has an envelope: by arithmetic,
+// or as the trailer of a composite object says.
+func (o *Object) Measure() (err error) {
+	if o.Trailer != nil {
+		o.Size = o.Trailer.Size()
+		return nil
+	}
+	if o.Size, err = stored.PlaintextSize(o.Stored, o.Envelope.Size()); err != nil {
+		o.Size = -1
+	}
 	return err
 }
 
-// Classify fills in what the error of [stored.ReadEnvelope] says about o.
+// Classify fills in what the error of [stored.ReadEnvelope] or [sse.ReadTrailer] says
+// about o.
 func (o *Object) Classify(err error, hinted bool) {
 	o.Kind, _ = stored.KindOf(err, hinted)
 	switch o.Kind {
 	case stored.KindEncrypted:
-		if o.Size, err = stored.PlaintextSize(o.Stored, o.Envelope.Size()); err != nil {
-			o.Kind, o.Size, o.Err = stored.KindDamaged, -1, err
+		if err = o.Measure(); err != nil {
+			o.Kind, o.Err = stored.KindDamaged, err
 		}
 	case stored.KindPlain:
 		o.Size = o.Stored

@@ -29,15 +29,25 @@ func (s *Store) Create(ctx context.Context, key string, env *sse.Envelope, opts 
 		return nil, err
 	}
 	head = slices.Grow(head, small)
-	opts.Metadata = stored.HintOf(env).Metadata(opts.Metadata)
-	if opts.ContentEncoding != "" {
-		opts.Metadata[stored.ContentEncoding], opts.ContentEncoding = opts.ContentEncoding, ""
-	}
-	w, err := s.CreatePlain(ctx, key, opts)
+	w, err := s.create(ctx, key, stored.HintOf(env), opts)
 	if err == nil {
 		w.head = head
 	}
 	return w, err
+}
+
+// CreateComposite is Create for a composite object. The caller writes all of it,
+// with env in its trailer.
+func (s *Store) CreateComposite(ctx context.Context, key string, env *sse.Envelope, opts *gcblob.WriterOptions) (*Writer, error) {
+	return s.create(ctx, key, stored.CompositeHint(env), opts)
+}
+
+func (s *Store) create(ctx context.Context, key string, hint stored.Hint, opts *gcblob.WriterOptions) (*Writer, error) {
+	opts.Metadata = hint.Metadata(opts.Metadata)
+	if opts.ContentEncoding != "" {
+		opts.Metadata[stored.ContentEncoding], opts.ContentEncoding = opts.ContentEncoding, ""
+	}
+	return s.CreatePlain(ctx, key, opts)
 }
 
 // CreatePlain begins to write an object as it is. Create and CreatePlain leave the

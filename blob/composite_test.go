@@ -1,0 +1,284 @@
+package blob_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// compositeSizes are sizes of parts: empty objects, small ones, an empty last part, and
+// more than a read takes into memory.
+var compositeSizes = [][]int{
+	{0}, {1}, {chunk}, {5, 7}, {chunk, 0}, {chunk - 1, 1, 3*chunk + 5}, {10 * chunk, 100, 2 * chunk, 0},
+}
+
+func sum(sizes []int) (total int) {
+	for _, size := range sizes {
+		total += size
+	}
+	return total
+}
+
+// TestComposite: an object that was uploaded in parts reads as any other does, in each mode
+// and from each store: as a whole, in ranges, its attributes and in lists.
+func TestComposite(t *testing.T) {
+	for _, mode := range modes {
+		for _, store := range stores {
+			t.Run(mode.Name+"/"+store.Name, func(t *testing.T) {
+				inner, cipher := store.Open(t), mode.Cipher(t)
+				b := newBucketWith(t, inner, cipher, &blob.Options{Policy: mode.Policy})
+				for _, sizes := range compositeSizes {
+					key := fmt.Sprint(sizes)
+					want := blobtest.PutComposite(t, inner, key, cipher, sizes...)
+					checkComposite(t, b, key, want)
+					attrs, err := b.Attributes(ctx, key)
+					require.NoError(t, err)
+					require.EqualValues(t, len(want), attrs.Size)
+					require.Equal(t, "image/jpeg", attrs.ContentType)
+					require.Equal(t, map[string]string{"owner": "me"}, attrs.Metadata)
+					var hint stored.Hint
+					require.True(t, attrs.As(&hint))
+					require.True(t, hint.Composite)
+					require.Equal(t, mode.Name, map[sse.Mode]string{sse.ModeManaged: "managed", sse.ModeKMS: "kms", sse.ModeCustomer: "customer"}[hint.Mode])
+					explained, err := b.ExplainRead(ctx, key)
+					require.NoError(t, err)
+					require.NoError(t, explained.Err)
+					require.Equal(t, stored.KindEncrypted, explained.Kind)
+
+					// Without its metadata, too.
+					require.NoError(t, inner.WriteAll(ctx, key, readAll(t, inner, key), nil))
+					bare, err := b.Attributes(ctx, key)
+					require.NoError(t, err)
+					require.EqualValues(t, len(want), bare.Size)
+					var bareHint stored.Hint
+					require.True(t, bare.As(&bareHint))
+					require.Equal(t, hint, bareHint)
+				}
+				objects := b.List(nil)
+				for {
+					o, err := objects.Next(ctx)
+					if err == io.EOF {
+						break
+					}
+					require.NoError(t, err)
+					attrs, err := b.Attributes(ctx, o.Key)
+					require.NoError(t, err)
+					require.Equal(t, attrs.Size, o.Size, o.Key)
+				}
+			})
+		}
+	}
+}
+
+// checkComposite reads an object as a whole and in ranges around the borders of chunks.
+func checkComposite(t *testing.T, b *blob.Bucket, key string, want []byte) {
+	t.Helper()
+	size := int64(len(want))
+	require.True(t, bytes.Equal(want, readAll(t, b.Bucket, key)), key)
+	var dst bytes.Buffer
+	require.NoError(t, b.Download(ctx, key, &dst, nil))
+	require.True(t, bytes.Equal(want, dst.Bytes()), key)
+	for _, off := range []int64{0, 1, 5, 6, chunk - 1, chunk, chunk + 1, 10*chunk + 50, size - 1, size, 1 << 40} {
+		for _, n := range []int64{-1, 0, 1, 7, chunk, 9 * chunk, 1 << 40} {
+			if off < 0 {
+				continue
+			}
+			r, err := b.NewRangeReader(ctx, key, off, n, nil)
+			require.NoError(t, err, "%s: %d+%d", key, off, n)
+			require.Equal(t, size, r.Size())
+			var env *sse.Envelope
+			require.True(t, r.As(&env))
+			got, err := io.ReadAll(r)
+			require.NoError(t, err)
+			require.NoError(t, r.Close())
+			from := min(off, size)
+			to := size
+			if n >= 0 && n < size-from {
+				to = from + n
+			}
+			require.True(t, bytes.Equal(want[from:to], got), "%s: %d+%d", key, off, n)
+		}
+	}
+}
+
+// TestCompositeRequests lists the requests that reads of composite objects make. No response
+// is held while another is awaited.
+func TestCompositeRequests(t *testing.T) {
+	const small, large = "small", "large"
+	get := func(key string, off, n int64) string { return fmt.Sprintf("GET %s %d %d", key, off, n) }
+	sizes := map[string][]int{small: {chunk, 5}, large: {20 * chunk, 100}}
+	end := int64(68 + 20*sealedChunk + 16 + 68 + 100 + 16) // of the parts of the large object
+	var stored int64                                       // its size
+	read := func(key string, off, n int64) func(*gcblob.Bucket) error {
+		return func(b *gcblob.Bucket) error { _, err := readRange(b, key, off, n); return err }
+	}
+	const envelope = blob.DefaultEnvelopeSize
+	tail := func() string { return get(large, stored-64<<10, 64<<10) }
+	for _, test := range []struct {
+		name string
+		do   func(*gcblob.Bucket) error
+		want func() []string
+	}{
+		{"small", read(small, 0, -1), func() []string { return []string{get(small, 0, -1)} }},
+		{"whole", read(large, 0, -1), func() []string { return []string{get(large, 0, -1), get(large, 0, end), tail()} }},
+		{"download", func(b *gcblob.Bucket) error { return b.Download(ctx, large, io.Discard, nil) },
+			func() []string { return []string{get(large, 0, -1), get(large, 0, end), tail()} }},
+		{"start", read(large, 5, 5), func() []string {
+			return []string{get(large, 0, envelope+sealedChunk), tail()}
+		}},
+		{"long range", read(large, chunk, 10*chunk), func() []string {
+			return []string{get(large, 0, envelope), tail(), get(large, 68+sealedChunk, 10*sealedChunk+16+1)}
+		}},
+		{"end", read(large, 20*chunk+5, -1), func() []string { return []string{get(large, 0, envelope), tail()} }},
+		{"attributes", func(b *gcblob.Bucket) error { _, err := b.Attributes(ctx, large); return err },
+			func() []string { return []string{"HEAD large", get(large, 0, 64), tail()} }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spy, inner := newSpy(t)
+			cipher := newKMS(t, "key")
+			b := newBucketWith(t, inner, cipher, nil)
+			for key, parts := range sizes {
+				blobtest.PutComposite(t, inner, key, cipher, parts...)
+			}
+			attrs, err := inner.Attributes(ctx, large)
+			require.NoError(t, err)
+			stored = attrs.Size
+			spy.Take()
+			if test.name != "attributes" { // which asks for both ends at once, and holds neither
+				spy.Hook = func(_ context.Context, call string) error {
+					if reading, _, _ := spy.State(); reading > 0 && !strings.HasPrefix(call, "read") {
+						return errors.New("a response is held")
+					}
+					return nil
+				}
+			}
+			require.NoError(t, test.do(b.Bucket))
+			want := test.want()
+			slices.Sort(want)
+			require.Equal(t, want, spy.Take())
+			reading, writing, _ := spy.State()
+			require.Zero(t, reading)
+			require.Zero(t, writing)
+		})
+	}
+}
+
+// TestCompositeListLooks: a list looks only at objects that were uploaded in parts.
+func TestCompositeListLooks(t *testing.T) {
+	spy, inner := newSpy(t)
+	cipher := sse.NewManaged(newRing(t))
+	b := newBucketWith(t, inner, cipher, nil)
+	for n := range 50 {
+		require.NoError(t, b.WriteAll(ctx, fmt.Sprintf("whole/%02d", n), content(n*1000), nil))
+	}
+	want := blobtest.PutComposite(t, inner, "parts", cipher, 3*chunk, chunk/2)
+	spy.Take()
+	page, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 100, nil)
+	require.NoError(t, err)
+	require.Len(t, page, 51)
+	require.EqualValues(t, len(want), page[0].Size)
+	for n, o := range page[1:] {
+		require.EqualValues(t, n*1000, o.Size)
+	}
+	require.Len(t, spy.Take(), 3, "the list, and the object's head and trailer")
+
+	// An archived one has no size, and does not hide the others.
+	spy.Hook = func(_ context.Context, call string) error {
+		if strings.HasPrefix(call, "GET parts") {
+			return errBoom
+		}
+		return nil
+	}
+	page, _, err = b.ListPage(ctx, gcblob.FirstPageToken, 100, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, -1, page[0].Size)
+}
+
+// TestCompositeCopy: a copy of a composite object, to another mode, another name or onto
+// itself, keeps its parts, and its hint says under which key it is.
+func TestCompositeCopy(t *testing.T) {
+	for _, from := range modes {
+		for _, to := range modes {
+			for _, dst := range []string{"dir/copy", "k"} {
+				t.Run(fmt.Sprintf("%s to %s at %s", from.Name, to.Name, dst), func(t *testing.T) {
+					inner := newFile(t)
+					source, target := from.Cipher(t), to.Cipher(t)
+					b := newBucket(t, inner, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+					want := blobtest.PutComposite(t, inner, "k", source, 11*chunk, 77)
+					before := readAll(t, inner, "k")
+					reads := with(t, b, blob.Request{Cipher: target})
+					require.NoError(t, reads.CopyFrom(ctx, dst, with(t, b, blob.Request{Cipher: source}), "k", nil))
+					checkComposite(t, reads, dst, want)
+					after := readAll(t, inner, dst)
+					end := 68 + 11*sealedChunk + 16 + 68 + 77 + 16
+					require.Equal(t, before[:end], after[:end])
+					require.NotEqual(t, before, after)
+					attrs, err := reads.Attributes(ctx, dst)
+					require.NoError(t, err)
+					require.Equal(t, map[string]string{"owner": "me"}, attrs.Metadata)
+					raw, err := inner.Attributes(ctx, dst)
+					require.NoError(t, err)
+					hint, _ := stored.ParseHint(raw.Metadata)
+					require.True(t, hint.Composite)
+					require.Equal(t, target.Mode(), hint.Mode)
+					_, err = stored.PlaintextSize(raw.Size, blob.DefaultEnvelopeSize)
+					require.Error(t, err, "a list would take it for an object of another size")
+				})
+			}
+		}
+	}
+}
+
+// TestCompositeRefusals: a composite object opens only under its key, in its name and in its
+// context, and what only begins like one is damaged or of a later version, never plain.
+func TestCompositeRefusals(t *testing.T) {
+	inner := newMem(t)
+	b := newBucket(t, inner, &blob.Options{AllowPlain: true, Policy: blob.Policy{AllowCustomerKeys: true}})
+	blobtest.PutComposite(t, inner, "k", newCustomer(t, 1), 3*chunk, 9)
+	require.NoError(t, inner.WriteAll(ctx, "moved", readAll(t, inner, "k"), nil))
+	right := with(t, b, blob.Request{Cipher: newCustomer(t, 1)})
+	require.Equal(t, 3*chunk+9, len(readAll(t, right.Bucket, "k")))
+
+	require.NoError(t, b.WriteAll(ctx, "envelope", content(3*chunk), nil))
+	misplaced := readAll(t, inner, "envelope")
+	misplaced[8] = 2
+	replaceStored(t, inner, "envelope", misplaced)
+	require.NoError(t, inner.WriteAll(ctx, "parts", append([]byte("\x89SSE\r\n\x1a\n\x02\x00\x00\x01"), content(3*chunk)...), nil))
+	for _, test := range []struct {
+		name, key string
+		b         *blob.Bucket
+		want      error
+		code      gcerrors.ErrorCode
+	}{
+		{"another key", "k", with(t, b, blob.Request{Cipher: newCustomer(t, 2)}), sse.ErrKey, gcerrors.PermissionDenied},
+		{"no key", "k", b, sse.ErrMode, gcerrors.InvalidArgument},
+		{"another name", "moved", right, sse.ErrKey, gcerrors.PermissionDenied},
+		{"an envelope at the head", "envelope", b, sse.ErrVersion, gcerrors.Unimplemented},
+		{"no footer", "parts", b, sse.ErrFormat, gcerrors.Internal},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, whole := test.b.ReadAll(ctx, test.key)
+			_, part := readRange(test.b.Bucket, test.key, 5, 5)
+			_, rest := readRange(test.b.Bucket, test.key, chunk, -1)
+			for _, err := range []error{whole, part, rest, test.b.Copy(ctx, "copy", test.key, nil)} {
+				require.ErrorIs(t, err, test.want)
+				require.NotErrorIs(t, err, blob.ErrPlain)
+				require.Equal(t, test.code, gcerrors.Code(err))
+			}
+		})
+	}
+}

@@ -1,0 +1,188 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// tailSize is how many of its last bytes [sse.ReadTrailer] reads first of an object.
+const tailSize = 64 << 10
+
+// headSize is more than [sse.ReadTrailer] reads of an object's first bytes.
+const headSize = 64
+
+// Pieces gives random access to one version of a stored object. It keeps what it
+// read, so that no piece is requested twice. It is for one goroutine.
+type Pieces struct {
+	// Fetch reads n bytes of the stored object from off. It is [stored.ErrChanged] if
+	// the store serves another version. No response is held when it returns.
+	Fetch func(off, n int64) ([]byte, error)
+
+	kept []piece
+}
+
+type piece struct {
+	off  int64
+	data []byte
+}
+
+// Keep adds the bytes that are stored at off.
+func (p *Pieces) Keep(off int64, data []byte) { p.kept = append(p.kept, piece{off, data}) }
+
+// Kept returns n bytes from off, or nil if they are not all kept.
+func (p *Pieces) Kept(off, n int64) []byte {
+	for _, k := range p.kept {
+		if at := off - k.off; at >= 0 && n <= int64(len(k.data))-at {
+			return k.data[at:][:n:n]
+		}
+	}
+	return nil
+}
+
+// Range returns n bytes from off, or fewer if the stored object ends before.
+func (p *Pieces) Range(off, n int64) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	if data := p.Kept(off, n); data != nil {
+		return data, nil
+	}
+	data, err := p.Fetch(off, n)
+	if err == nil {
+		p.Keep(off, data)
+	}
+	return data, err
+}
+
+// ReadAt implements [io.ReaderAt].
+func (p *Pieces) ReadAt(b []byte, off int64) (int, error) {
+	data, err := p.Range(off, int64(len(b)))
+	n := copy(b, data)
+	if err == nil && n < len(b) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// pieces returns the pieces of the version seen of the object at key.
+func (s *Store) pieces(ctx context.Context, key string, seen stored.Version) *Pieces {
+	return &Pieces{Fetch: func(off, n int64) ([]byte, error) {
+		r, err := s.Open(ctx, key, off, n, nil)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		if !VersionRead(r).Same(seen) {
+			return nil, stored.ErrChanged
+		}
+		return io.ReadAll(io.LimitReader(r, n))
+	}}
+}
+
+// Trailer is the trailer of a composite object in a store.
+type Trailer struct {
+	*sse.Trailer
+	pieces *Pieces // of the version of which it is
+}
+
+// Trailer reads the trailer of the version seen of a composite object, of which head
+// is the first bytes, if the caller has them. Its errors are those of the store and of
+// [sse.ReadTrailer].
+func (s *Store) Trailer(ctx context.Context, key string, seen stored.Version, head []byte) (*Trailer, error) {
+	if seen.Size < 0 {
+		return nil, ErrUnpacked
+	}
+	p := s.pieces(ctx, key, seen)
+	if len(head) > 0 {
+		p.Keep(0, head)
+	} else if seen.Size > tailSize {
+		if err := p.both(seen.Size); err != nil {
+			return nil, err
+		}
+	}
+	t, err := sse.ReadTrailer(p, seen.Size)
+	if err != nil {
+		return nil, err
+	}
+	return &Trailer{t, p}, nil
+}
+
+// both requests both ends of an object of size bytes at once.
+func (p *Pieces) both(size int64) error {
+	var head, tail []byte
+	var headErr, tailErr error
+	var group sync.WaitGroup
+	group.Go(func() { head, headErr = p.Fetch(0, headSize) })
+	tail, tailErr = p.Fetch(size-tailSize, tailSize)
+	group.Wait()
+	for _, err := range []error{headErr, tailErr} {
+		if err != nil {
+			return err
+		}
+	}
+	p.Keep(0, head)
+	p.Keep(size-tailSize, tail)
+	return nil
+}
+
+// Tail is the new end of a composite object, for an envelope in the place of its own.
+type Tail struct {
+	Envelope *sse.Envelope
+	Off      int64 // where it begins; the bytes before it stay
+	Data     []byte
+}
+
+// Size returns the size of the stored object.
+func (t *Tail) Size() int64 { return t.Off + int64(len(t.Data)) }
+
+// Replace returns the tail of a composite object for an envelope that is about to be
+// written.
+func (s *Store) Replace(t *Trailer, env *sse.Envelope) (*Tail, error) {
+	if err := s.Admit(env); err != nil {
+		return nil, err
+	}
+	data, off, err := t.Trailer.Replace(env)
+	return &Tail{env, off, data}, err
+}
+
+// Copy returns a reader of the object with its new tail. src reads the object as it
+// is, from its start. The reader fails with [stored.ErrChanged] if src reads another
+// object than the trailer is of, whose list of parts is not the same. If src ends
+// early, it is [sse.ErrTruncated].
+func (t *Trailer) Copy(src io.Reader, tail *Tail) io.Reader {
+	return io.MultiReader(&partsReader{src: src, end: tail.Off, known: t.pieces.kept}, bytes.NewReader(tail.Data))
+}
+
+// partsReader reads the bytes of a composite object before end and compares them with
+// what is known of them, which includes the sealed list of parts.
+type partsReader struct {
+	src     io.Reader
+	at, end int64
+	known   []piece
+}
+
+func (r *partsReader) Read(p []byte) (int, error) {
+	if r.at == r.end {
+		return 0, io.EOF
+	}
+	n, err := r.src.Read(p[:min(int64(len(p)), r.end-r.at)])
+	for _, k := range r.known {
+		from, to := max(r.at, k.off), min(r.at+int64(n), k.off+int64(len(k.data)))
+		if from < to && !bytes.Equal(p[from-r.at:to-r.at], k.data[from-k.off:to-k.off]) {
+			return 0, stored.ErrChanged
+		}
+	}
+	r.at += int64(n)
+	if err == io.EOF {
+		if err = nil; r.at < r.end {
+			err = fmt.Errorf("%w: %d of %d bytes of the parts came", sse.ErrTruncated, r.at, r.end)
+		}
+	}
+	return n, err
+}
