@@ -54,11 +54,13 @@ const (
 	CheckBodies Depth = iota
 
 	// CheckLengths opens the envelope and authenticates where the body ends, and so
-	// its size. It reads the head and the last 16 KiB of each object.
+	// its size. It reads the head and the last 16 KiB of each object. For a composite
+	// object, that is what CheckEnvelopes does.
 	CheckLengths
 
 	// CheckEnvelopes opens the envelope and finds sizes that no object has. It reads
-	// the head of each object.
+	// the head of each object, and the end of a composite one, whose list of parts and
+	// size it authenticates.
 	CheckEnvelopes
 )
 
@@ -135,10 +137,11 @@ func check(ctx context.Context, s *store.Store, object listed, o CheckOptions) F
 	var before *sse.Envelope
 	var found Verdict // then
 	for attempt := 1; ; attempt++ {
-		e, env := inspectListed(ctx, s, object)
+		e, seen := inspectListed(ctx, s, object)
+		env := seen.Envelope
 		f := Finding{Entry: e, Err: e.Err}
 		if env != nil && f.Err == nil && o.Filter.match(e.Seal) {
-			f.Err = s.Absence(ctx, e.Key, open(ctx, s, e, env, o))
+			f.Err = s.Absence(ctx, e.Key, open(ctx, s, seen, o))
 		}
 		f.Verdict = verdict(e, f.Err)
 		if f.Err == nil || env == nil {
@@ -157,25 +160,49 @@ func check(ctx context.Context, s *store.Store, object listed, o CheckOptions) F
 }
 
 // open opens an object and reads as much as o.Depth says.
-func open(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope, o CheckOptions) error {
-	d, err := o.From.Decrypt(ctx, s.Existing(e.Key), env)
+func open(ctx context.Context, s *store.Store, seen store.Object, o CheckOptions) error {
+	d, err := o.From.Decrypt(ctx, s.Existing(seen.Key), seen.Envelope)
 	if err != nil {
 		return store.KeyError(err)
 	}
+	if seen.Trailer != nil {
+		return openComposite(ctx, s, seen, d, o.Depth)
+	}
+	at := int64(seen.Envelope.Size())
 	switch o.Depth {
 	case CheckLengths:
-		body := &storedBody{ctx: ctx, s: s, key: e.Key, off: int64(e.EnvelopeSize)}
-		_, err = d.ReaderAt(body, e.Stored-int64(e.EnvelopeSize))
+		_, err = d.ReaderAt(&storedBody{ctx: ctx, s: s, key: seen.Key, off: at}, seen.Stored-at)
 	case CheckBodies:
-		r, openErr := s.Open(ctx, e.Key, int64(e.EnvelopeSize), -1, nil)
-		if openErr != nil {
-			return openErr
-		}
-		defer r.Close()
-		var n int64
-		if n, err = copyBody(io.Discard, d.Reader(r)); err == nil && n != e.Size {
-			err = fmt.Errorf("%w: body has %d bytes, store reported %d", stored.ErrChanged, n, e.Size)
-		}
+		err = readBody(ctx, s, seen, at, -1, seen.Size, d.Reader)
+	}
+	return err
+}
+
+// openComposite authenticates the list of an object's parts, whose sizes are the
+// object's, and reads the parts if depth says so.
+func openComposite(ctx context.Context, s *store.Store, seen store.Object, d *sse.Decryption, depth Depth) error {
+	c, err := seen.Trailer.Open(d)
+	if err != nil || depth != CheckBodies {
+		return err
+	}
+	at, n, err := c.StoredRange(0, -1)
+	if err != nil {
+		return err
+	}
+	return readBody(ctx, s, seen, 0, at+n, c.Size(), c.Reader)
+}
+
+// readBody reads n stored bytes from off, or all from off on if n is negative, through
+// decrypt. The plaintext must have size bytes.
+func readBody(ctx context.Context, s *store.Store, seen store.Object, off, n, size int64, decrypt func(io.Reader) io.Reader) error {
+	r, err := s.Open(ctx, seen.Key, off, n, nil)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	read, err := copyBody(io.Discard, decrypt(r))
+	if err == nil && read != size {
+		err = fmt.Errorf("%w: body has %d bytes, store reported %d", stored.ErrChanged, read, size)
 	}
 	return err
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/stored"
-	"github.com/blobseal/blobseal/sse"
 )
 
 // Limiter sets the pace of a job, which waits before each object. A *rate.Limiter of
@@ -29,7 +28,7 @@ type Entry struct {
 	BucketKey    bool        // in SSE-KMS: see [sse.KMSOptions]
 	Stored       int64       // bytes in the store
 	Size         int64       // bytes of plaintext; -1 if unknown
-	EnvelopeSize int         // bytes of Stored that are not the body
+	EnvelopeSize int         // bytes of Stored that are the envelope
 	ModTime      time.Time   // in the store
 
 	// Err says why the object is damaged, of an unknown version, or unreadable.
@@ -52,7 +51,7 @@ type InventoryOptions struct {
 
 // Inventory lists every object with its kind, key and sizes. It uses no key and reads no
 // body: it makes one request for the head of each object, and a second one if the head is
-// not an envelope. Entries come in the order of the store's listing, one at a time. An
+// not an envelope or begins a composite object. Entries come in the order of the store's listing, one at a time. An
 // object that cannot be read is an Entry with Err. If the listing fails or ctx ends, the
 // sequence ends with an error and does not cover the whole bucket. Objects that are
 // written or deleted meanwhile may be missing.
@@ -88,17 +87,17 @@ func Inventory(ctx context.Context, b *blob.Bucket, opts *InventoryOptions) iter
 	})
 }
 
-// inspect reads the head of an object. The envelope is nil if there is none.
-func inspect(ctx context.Context, s *store.Store, object listed) (Entry, *sse.Envelope) {
+// inspect reads the envelope of an object, if it has one.
+func inspect(ctx context.Context, s *store.Store, object listed) (Entry, store.Object) {
 	o := s.Inspect(ctx, object.key, object.size)
-	return entryOf(o), o.Envelope
+	return entryOf(o), o
 }
 
-// inspectListed reads the head of an object that the listing showed. The entry's
+// inspectListed reads the envelope of an object that the listing showed. The entry's
 // error is [store.ErrDeleted] if the listing no longer does.
-func inspectListed(ctx context.Context, s *store.Store, object listed) (Entry, *sse.Envelope) {
+func inspectListed(ctx context.Context, s *store.Store, object listed) (Entry, store.Object) {
 	o := s.InspectListed(ctx, object.key, object.size)
-	return entryOf(o), o.Envelope
+	return entryOf(o), o
 }
 
 // entryOf returns the entry of an object.

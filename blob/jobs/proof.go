@@ -36,9 +36,9 @@ const maxProofs = 4
 // which key the object needs, or is nil.
 func (p *prover) prove(ctx context.Context, s *store.Store, object listed) (e Entry, doubt error) {
 	for attempt := 1; ; attempt++ {
-		var env *sse.Envelope
-		e, env = inspectListed(ctx, s, object)
-		if doubt = p.doubt(ctx, s, e, env); doubt == nil || attempt == maxProofs || ctx.Err() != nil {
+		var seen store.Object
+		e, seen = inspectListed(ctx, s, object)
+		if doubt = p.doubt(ctx, s, e, seen); doubt == nil || attempt == maxProofs || ctx.Err() != nil {
 			return e, doubt
 		}
 		object.size = -1
@@ -46,7 +46,8 @@ func (p *prover) prove(ctx context.Context, s *store.Store, object listed) (e En
 	}
 }
 
-func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) error {
+func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, seen store.Object) error {
+	env := seen.Envelope
 	switch {
 	case e.Kind == stored.KindPlain && !s.AllowPlain:
 		return fmt.Errorf("%w, in a bucket without AllowPlain", stored.ErrPlain)
@@ -59,7 +60,7 @@ func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, env *sse.En
 	if err != nil {
 		return s.Absence(ctx, e.Key, err)
 	}
-	if hint, present := stored.ParseHint(attrs.Metadata); present && hint != stored.HintOf(env) {
+	if hint, present := stored.ParseHint(attrs.Metadata); present && hint != seen.Hint() {
 		return fmt.Errorf("blob: metadata says %v, envelope says %v (rewrap with Force)", KeyRef{hint.Mode, hint.KeyID}, keyOf(env))
 	}
 	if env.Mode() != sse.ModeManaged {

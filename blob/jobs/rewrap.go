@@ -39,7 +39,9 @@ var (
 // # What a job does to an object
 //
 // A job reads the object as one stream, writes the new object and publishes it by the
-// store's own atomic replacement. It keeps all that gocloud knows of the object:
+// store's own atomic replacement. A composite object, which was uploaded in parts, passes
+// through the process as a whole, too; only its envelope and its footer, at its end,
+// change. A job keeps all that gocloud knows of the object:
 // content type, metadata, cache control, content encoding, disposition and language.
 // It writes the hint again. A process that is killed therefore leaves each object
 // either as it was or as the job makes it. Tags, access lists and the storage class,

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
-	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob/internal/store"
@@ -215,14 +213,14 @@ func (j *job) one(ctx context.Context, object listed) Result {
 func (j *job) attempt(ctx context.Context, object listed) Result {
 	r := Result{Key: object.key}
 	if j.DryRun || object.size >= lookFirst {
-		e, env := inspect(ctx, j.s, object)
+		e, seen := inspect(ctx, j.s, object)
 		r.From = e.Seal
-		if r.Outcome, r.Err = j.op.look(ctx, e, env); r.Outcome != OutcomeDone {
+		if r.Outcome, r.Err = j.op.look(ctx, e, seen.Envelope); r.Outcome != OutcomeDone {
 			r.Err = absentIfNotFound(r.Err)
 			return r
 		}
 		if j.DryRun {
-			r.Err = j.rehearse(ctx, &r, e, env)
+			r.Err = j.rehearse(ctx, &r, seen)
 		}
 	}
 	if !j.DryRun {
@@ -249,174 +247,23 @@ func absentIfNotFound(err error) error {
 }
 
 // rehearse does what replace does without the body and without writing.
-func (j *job) rehearse(ctx context.Context, r *Result, e Entry, env *sse.Envelope) error {
-	sealed, _, err := j.op.convert(ctx, r.Key, env, nil)
+func (j *job) rehearse(ctx context.Context, r *Result, seen store.Object) error {
+	sealed, _, err := j.op.convert(ctx, r.Key, seen.Envelope, nil)
 	if err != nil {
 		return store.KeyError(err)
+	}
+	r.To = keyOf(sealed)
+	if seen.Trailer != nil {
+		tail, err := j.s.Replace(seen.Trailer, sealed)
+		if err == nil {
+			r.Stored = tail.Size()
+		}
+		return err
 	}
 	if sealed, err = j.s.Fit(sealed); err != nil {
 		return err
 	}
-	body, err := sse.CiphertextSize(e.Size)
-	r.To, r.Stored = keyOf(sealed), int64(sealed.Size())+body
+	body, err := sse.CiphertextSize(seen.Size)
+	r.Stored = int64(sealed.Size()) + body
 	return err
-}
-
-// replace reads an object and puts what the operation makes of it in its place.
-func (j *job) replace(ctx context.Context, r *Result) error {
-	x := &replacement{job: j, r: r, watch: j.s.Locks.Watch(r.Key), files: j.s.Files()}
-	defer x.watch.End()
-	src, err := x.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	sealed, body, err := x.convert(ctx, src)
-	if err != nil || r.Outcome != OutcomeDone {
-		return err
-	}
-	out, err := x.write(ctx, sealed, body)
-	if err != nil {
-		return err
-	}
-	if err := out.Commit(func(publish func() error) error { return x.publish(ctx, publish) }); err != nil {
-		return err
-	}
-	return x.files.SyncDirectory()
-}
-
-// replacement replaces one object. All that it judges by and all that it copies
-// belong to one version of the object: it reads the attributes before it opens the
-// object and again before it publishes, and envelope and body are of one stream.
-type replacement struct {
-	*job
-	r       *Result
-	watch   *stored.Watch
-	files   *store.Files
-	attrs   *gcblob.Attributes    // of the object as it is
-	env     *sse.Envelope         // of the object as it is, or nil
-	options *gcblob.WriterOptions // of the write
-}
-
-// open reads the attributes of the object and opens it.
-func (x *replacement) open(ctx context.Context) (src *gcblob.Reader, err error) {
-	if x.attrs, err = x.s.Inner.Attributes(ctx, x.r.Key); err != nil {
-		return nil, absentIfNotFound(err)
-	}
-	src, err = x.s.Open(ctx, x.r.Key, 0, -1, x.files.Reading())
-	if err != nil {
-		return nil, absentIfNotFound(err)
-	}
-	switch {
-	case src.Size() < 0:
-		err = store.ErrUnpacked
-	case !store.VersionRead(src).Same(store.VersionOf(x.attrs)):
-		err = stored.ErrChanged
-	default:
-		return src, nil
-	}
-	src.Close()
-	return nil, err
-}
-
-// convert has the operation look at the object and, if the outcome is
-// [OutcomeDone], returns the envelope and body of the object that takes its place.
-func (x *replacement) convert(ctx context.Context, src *gcblob.Reader) (sealed *sse.Envelope, body io.Reader, err error) {
-	whole := &exactReader{r: src, left: x.attrs.Size}
-	x.env, body, err = stored.ReadEnvelope(whole, x.s.EnvelopeSize)
-	object := store.Object{Key: x.r.Key, Envelope: x.env, Stored: x.attrs.Size, Size: -1, ModTime: x.attrs.ModTime}
-	_, hinted := stored.ParseHint(x.attrs.Metadata)
-	object.Classify(err, hinted)
-	e := entryOf(object)
-	x.r.From = e.Seal
-	if x.r.Outcome, err = x.op.look(ctx, e, x.env); x.r.Outcome != OutcomeDone {
-		return nil, nil, err
-	}
-	if sealed, body, err = x.op.convert(ctx, x.r.Key, x.env, body); err != nil {
-		return nil, nil, store.KeyError(err)
-	}
-	sealed, err = x.s.Fit(sealed)
-	return sealed, body, err
-}
-
-// write writes the new object. It is not visible before it is committed.
-func (x *replacement) write(ctx context.Context, sealed *sse.Envelope, body io.Reader) (*store.Writer, error) {
-	x.options = store.OptionsLike(x.attrs)
-	x.options.BeforeWrite = func(as func(any) bool) error {
-		x.files.Writing(as)
-		if x.s.IfUnchanged == nil {
-			return nil
-		}
-		return x.s.IfUnchanged(as, x.attrs)
-	}
-	out, err := x.s.Create(ctx, x.r.Key, sealed, x.options)
-	if err != nil {
-		return nil, err
-	}
-	x.files.Write(out.Head())
-	n, err := copyBody(io.MultiWriter(out, x.files), body)
-	if err == nil {
-		err = x.files.Sync()
-	}
-	if err != nil {
-		out.Abort()
-		return nil, err
-	}
-	x.r.To, x.r.Stored = keyOf(sealed), int64(sealed.Size())+n
-	return out, nil
-}
-
-// publish makes the new object visible unless somebody changed the old one.
-func (x *replacement) publish(ctx context.Context, publish func() error) error {
-	return x.s.Change(ctx, x.watch, func(changed bool) error {
-		if changed {
-			return stored.ErrChanged
-		}
-		if err := x.s.CheckUnchanged(ctx, x.r.Key, x.attrs, x.env); err != nil {
-			return absentIfNotFound(err)
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if done, err := x.files.Publish(x.options, x.env == nil); done {
-			return err
-		}
-		err := publish()
-		switch {
-		case x.s.IfUnchanged == nil:
-			return err
-		case gcerrors.Code(err) == gcerrors.FailedPrecondition:
-			return fmt.Errorf("%w: %w", stored.ErrChanged, err)
-		}
-		return absentIfNotFound(err) // S3 answers so to If-Match
-	})
-}
-
-// exactReader reads left bytes. It fails if its source has fewer, as after a cut that
-// the store did not report, or more.
-type exactReader struct {
-	r    io.Reader
-	left int64
-}
-
-func (x *exactReader) Read(p []byte) (int, error) {
-	n, err := x.r.Read(p)
-	x.left -= int64(n)
-	switch {
-	case x.left < 0, err == io.EOF && x.left > 0:
-		return n, fmt.Errorf("blob: object has another size than the store reported (retry): %w", io.ErrUnexpectedEOF)
-	}
-	return n, err
-}
-
-var bodyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
-
-// copyBody is [io.Copy] with a buffer of its own.
-func copyBody(dst io.Writer, src io.Reader) (int64, error) {
-	buf := bodyBuffers.Get().(*[64 << 10]byte)
-	n, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
-	if err == nil { // after a failure, dst or src may still use the buffer
-		bodyBuffers.Put(buf)
-	}
-	return n, err
 }

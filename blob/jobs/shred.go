@@ -116,7 +116,7 @@ func shredLine(bucket string, e Entry) ShredRecord {
 // data key. See [ShredPrefix].
 func ShredObject(ctx context.Context, b *blob.Bucket, key string, record io.Writer) error {
 	s := storeOf(b)
-	e, env := inspect(ctx, s, listed{key: key, size: -1})
+	e, seen := inspect(ctx, s, listed{key: key, size: -1})
 	if e.Kind == 0 {
 		return e.Err
 	}
@@ -128,7 +128,7 @@ func ShredObject(ctx context.Context, b *blob.Bucket, key string, record io.Writ
 	if err := r.sync(); err != nil {
 		return err
 	}
-	err := shred(ctx, s, e, env)
+	err := shred(ctx, s, e, seen.Envelope)
 	event := ShredDone
 	if err != nil {
 		event = ShredFailed
@@ -159,8 +159,8 @@ func ShredPrefix(ctx context.Context, b *blob.Bucket, prefix string, record io.W
 		if err := wait(ctx, o.Limit); err != nil {
 			return shredTarget{Entry: Entry{Key: object.key, Err: err}}
 		}
-		e, env := inspectListed(ctx, p.s, object)
-		return shredTarget{e, env}
+		e, seen := inspectListed(ctx, p.s, object)
+		return shredTarget{e, seen.Envelope}
 	}, func(_ listed, target shredTarget) error { return p.add(ctx, target) })
 	if err == nil {
 		err = p.flush(ctx)
@@ -264,8 +264,8 @@ func shred(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) erro
 	})
 }
 
-// replace runs publish, which writes or deletes a key, if the object still begins with
-// the envelope seen. Otherwise it returns [blob.ErrChanged]. w has watched the key since
+// replace runs publish, which writes or deletes a key, if the object still has the
+// envelope seen. Otherwise it returns [blob.ErrChanged]. w has watched the key since
 // before the object was read. Only [blob.Options].IfUnchanged guards against other
 // processes.
 func replace(ctx context.Context, s *store.Store, w *stored.Watch, seen *sse.Envelope, publish func() error) error {

@@ -1,0 +1,224 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	gcblob "gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// replace reads an object and puts what the operation makes of it in its place.
+func (j *job) replace(ctx context.Context, r *Result) error {
+	x := &replacement{job: j, r: r, watch: j.s.Locks.Watch(r.Key), files: j.s.Files()}
+	defer x.watch.End()
+	defer x.end()
+	if err := x.open(ctx, -1); err != nil {
+		return err
+	}
+	made, err := x.convert(ctx)
+	if err != nil || r.Outcome != OutcomeDone {
+		return err
+	}
+	out, err := x.write(ctx, made)
+	if err != nil {
+		return err
+	}
+	x.end()
+	if err := out.Commit(func(publish func() error) error { return x.publish(ctx, publish) }); err != nil {
+		return err
+	}
+	return x.files.SyncDirectory()
+}
+
+// replacement replaces one object. All that it judges by and all that it copies
+// belong to one version of the object: it reads the attributes before it opens the
+// object and again before it publishes, and envelope and body are of one stream.
+type replacement struct {
+	*job
+	r       *Result
+	watch   *stored.Watch
+	files   *store.Files
+	attrs   *gcblob.Attributes    // of the object as it is
+	src     *gcblob.Reader        // the response that is being read, or nil
+	env     *sse.Envelope         // of the object as it is, or nil
+	options *gcblob.WriterOptions // of the write
+}
+
+// open reads the attributes of the object, unless it has them, and begins to read its
+// first n bytes, or all of them if n is negative.
+func (x *replacement) open(ctx context.Context, n int64) (err error) {
+	if x.attrs == nil {
+		if x.attrs, err = x.s.Inner.Attributes(ctx, x.r.Key); err != nil {
+			return absentIfNotFound(err)
+		}
+	}
+	if x.src, err = x.s.Open(ctx, x.r.Key, 0, n, x.files.Reading()); err != nil {
+		return absentIfNotFound(err)
+	}
+	switch {
+	case x.src.Size() < 0:
+		return store.ErrUnpacked
+	case !store.VersionRead(x.src).Same(store.VersionOf(x.attrs)):
+		return stored.ErrChanged
+	}
+	return nil
+}
+
+// end ends the response that is being read.
+func (x *replacement) end() {
+	if x.src != nil {
+		x.src.Close()
+		x.src = nil
+	}
+}
+
+// made is what an operation made of an object.
+type made struct {
+	env       *sse.Envelope
+	body      io.Reader // what follows the envelope; all of a composite object
+	composite bool
+}
+
+// convert has the operation look at the object and, if the outcome is
+// [OutcomeDone], returns the object that takes its place.
+func (x *replacement) convert(ctx context.Context) (*made, error) {
+	whole := &exactReader{r: x.src, left: x.attrs.Size}
+	object := store.Object{Key: x.r.Key, Stored: x.attrs.Size, Size: -1, ModTime: x.attrs.ModTime}
+	var body io.Reader
+	var err error
+	object.Envelope, body, err = stored.ReadEnvelope(whole, x.s.EnvelopeSize)
+	_, hinted := stored.ParseHint(x.attrs.Metadata)
+	if errors.Is(err, sse.ErrComposite) {
+		x.end() // and reads the trailer first
+		object.Trailer, err = x.s.Trailer(ctx, x.r.Key, store.VersionOf(x.attrs), nil)
+		if err == nil {
+			object.Envelope = object.Trailer.Envelope()
+		} else if _, told := stored.KindOf(err, hinted); !told {
+			return nil, absentIfNotFound(err)
+		}
+	}
+	x.env = object.Envelope
+	object.Classify(err, hinted)
+	e := entryOf(object)
+	x.r.From = e.Seal
+	if x.r.Outcome, err = x.op.look(ctx, e, x.env); x.r.Outcome != OutcomeDone {
+		return nil, err
+	}
+	sealed, body, err := x.op.convert(ctx, x.r.Key, x.env, body)
+	if err != nil {
+		return nil, store.KeyError(err)
+	}
+	if object.Trailer != nil {
+		return x.convertComposite(ctx, object.Trailer, sealed)
+	}
+	sealed, err = x.s.Fit(sealed)
+	return &made{env: sealed, body: body}, err
+}
+
+// convertComposite returns the composite object with the envelope sealed in the place
+// of its own. Its parts do not change.
+func (x *replacement) convertComposite(ctx context.Context, t *store.Trailer, sealed *sse.Envelope) (*made, error) {
+	tail, err := x.s.Replace(t, sealed)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.open(ctx, tail.Off); err != nil {
+		return nil, err
+	}
+	return &made{sealed, t.Copy(x.src, tail), true}, nil
+}
+
+// write writes the new object. It is not visible before it is committed.
+func (x *replacement) write(ctx context.Context, made *made) (*store.Writer, error) {
+	x.options = store.OptionsLike(x.attrs)
+	x.options.BeforeWrite = func(as func(any) bool) error {
+		x.files.Writing(as)
+		if x.s.IfUnchanged == nil {
+			return nil
+		}
+		return x.s.IfUnchanged(as, x.attrs)
+	}
+	create := x.s.Create
+	if made.composite {
+		create = x.s.CreateComposite
+	}
+	out, err := create(ctx, x.r.Key, made.env, x.options)
+	if err != nil {
+		return nil, err
+	}
+	x.files.Write(out.Head())
+	x.r.To, x.r.Stored = keyOf(made.env), int64(len(out.Head()))
+	n, err := copyBody(io.MultiWriter(out, x.files), made.body)
+	if err == nil {
+		err = x.files.Sync()
+	}
+	if err != nil {
+		out.Abort()
+		return nil, err
+	}
+	x.r.Stored += n
+	return out, nil
+}
+
+// publish makes the new object visible unless somebody changed the old one.
+func (x *replacement) publish(ctx context.Context, publish func() error) error {
+	return x.s.Change(ctx, x.watch, func(changed bool) error {
+		if changed {
+			return stored.ErrChanged
+		}
+		if err := x.s.CheckUnchanged(ctx, x.r.Key, x.attrs, x.env); err != nil {
+			return absentIfNotFound(err)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if done, err := x.files.Publish(x.options, x.env == nil); done {
+			return err
+		}
+		err := publish()
+		switch {
+		case x.s.IfUnchanged == nil:
+			return err
+		case gcerrors.Code(err) == gcerrors.FailedPrecondition:
+			return fmt.Errorf("%w: %w", stored.ErrChanged, err)
+		}
+		return absentIfNotFound(err) // S3 answers so to If-Match
+	})
+}
+
+// exactReader reads left bytes. It fails if its source has fewer, as after a cut that
+// the store did not report, or more.
+type exactReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (x *exactReader) Read(p []byte) (int, error) {
+	n, err := x.r.Read(p)
+	x.left -= int64(n)
+	switch {
+	case x.left < 0, err == io.EOF && x.left > 0:
+		return n, fmt.Errorf("blob: object has another size than the store reported (retry): %w", io.ErrUnexpectedEOF)
+	}
+	return n, err
+}
+
+var bodyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// copyBody is [io.Copy] with a buffer of its own.
+func copyBody(dst io.Writer, src io.Reader) (int64, error) {
+	buf := bodyBuffers.Get().(*[64 << 10]byte)
+	n, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
+	if err == nil { // after a failure, dst or src may still use the buffer
+		bodyBuffers.Put(buf)
+	}
+	return n, err
+}
