@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -211,6 +212,14 @@ func TestForWrite(t *testing.T) {
 	t.Run("a bucket key without SSE-KMS", func(t *testing.T) {
 		_, err := newBed(t).keys.ForWrite(&s3wire.Write{BucketKey: &yes}, nil)
 		requireCode(t, s3wire.CodeInvalidArgument, err)
+	})
+	t.Run("a context too long for an envelope", func(t *testing.T) {
+		w := &s3wire.Write{Algorithm: s3wire.AWSKMS, Context: kms.Context{"a": strings.Repeat("b", 8192)}}
+		cipher, err := newBed(t).keys.ForWrite(w, nil)
+		require.NoError(t, err)
+		_, err = cipher.Encrypt(t.Context(), sse.Object{Bucket: "b", Key: "k"})
+		requireCode(t, s3wire.CodeInvalidArgument, err)
+		require.ErrorIs(t, err, sse.ErrTooLarge)
 	})
 }
 

@@ -118,6 +118,7 @@ func TestParseWriteRefuses(t *testing.T) {
 		"a context not in base64":         kmsWith(s3wire.HeaderContext, `{"a":"b"}`),
 		"a context not in JSON":           kmsWith(s3wire.HeaderContext, encoded(`{"a":"b"`)),
 		"a context with more":             kmsWith(s3wire.HeaderContext, encoded(`{"a":"b"} {}`)),
+		"a context in loose base64":       kmsWith(s3wire.HeaderContext, "e30="[:2]+"1="),
 		"a context of null":               kmsWith(s3wire.HeaderContext, encoded(`null`)),
 		"a context of a list":             kmsWith(s3wire.HeaderContext, encoded(`["a","b"]`)),
 		"a context with a number":         kmsWith(s3wire.HeaderContext, encoded(`{"a":1}`)),
@@ -138,6 +139,22 @@ func TestParseWriteRefuses(t *testing.T) {
 			w, err := s3wire.ParseWrite(h.Values, true)
 			require.Nil(t, w)
 			requireCode(t, s3wire.CodeInvalidArgument, err)
+		})
+	}
+}
+
+// TestCustomerMessages: S3's own words say which header is at fault.
+func TestCustomerMessages(t *testing.T) {
+	for message, h := range map[string]http.Header{
+		"valid encryption algorithm": customerHeaders(s3wire.HeaderCustomerAlgorithm, "-"),
+		"appropriate secret key":     customerHeaders(s3wire.HeaderCustomerKey, "-"),
+		"client calculated MD5":      customerHeaders(s3wire.HeaderCustomerKeyMD5, "-"),
+		"key was invalid":            customerHeaders(s3wire.HeaderCustomerKey, "%%%"),
+		"did not match":              customerHeaders(s3wire.HeaderCustomerKeyMD5, "AAAAAAAAAAAAAAAAAAAAAA=="),
+	} {
+		t.Run(message, func(t *testing.T) {
+			_, err := s3wire.ParseWrite(h.Values, true)
+			require.Contains(t, s3wire.FromError(err).ClientMessage(), message)
 		})
 	}
 }
