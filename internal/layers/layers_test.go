@@ -63,7 +63,7 @@ func TestImportsGoDown(t *testing.T) {
 	const format = "{{.ImportPath}} {{join .Imports \" \"}}"
 	lines := goList(t, "-f", format, "./...")
 	require.Greater(t, len(lines), 5)
-	for _, pattern := range []string{"../../blob", "../../kms/*", "../../keyring/*"} {
+	for _, pattern := range []string{"../../blob", "../../sse/*", "../../kms/*", "../../keyring/*"} {
 		nested, err := filepath.Glob(pattern + "/go.mod")
 		require.NoError(t, err)
 		for _, mod := range nested {
@@ -114,6 +114,11 @@ func TestCoreStaysSmall(t *testing.T) {
 			require.False(t, strings.HasPrefix(dep, banned+"/"), "blob depends on %s", dep)
 		}
 	}
+	for _, dep := range goListIn(t, "../../sse/sseotel", "-deps", ".") { // OpenTelemetry's API, which does nothing by itself
+		for _, banned := range []string{"go.opentelemetry.io/otel/sdk", "github.com/prometheus", "gocloud.dev", "github.com/cedar-policy"} {
+			require.False(t, dep == banned || strings.HasPrefix(dep, banned+"/"), "sse/sseotel depends on %s", dep)
+		}
+	}
 	for _, dep := range goList(t, "-deps", "./internal/...") {
 		require.False(t, strings.HasPrefix(dep, "github.com/") && !strings.HasPrefix(dep, module),
 			"internal depends on %s", dep)
@@ -125,7 +130,7 @@ func TestCoreStaysSmall(t *testing.T) {
 // internal packages without breaking a published module.
 func TestNestedModulesUseExportedAPI(t *testing.T) {
 	for _, folder := range []string{
-		"blob", "kms/awskms", "kms/azurekms", "kms/gcpkms", "kms/vaultkms", "keyring/etcdstore", "examples", "examples/blobseal",
+		"blob", "kms/awskms", "kms/azurekms", "kms/gcpkms", "kms/vaultkms", "keyring/etcdstore", "sse/sseotel", "examples", "examples/blobseal",
 	} {
 		t.Run(folder, func(t *testing.T) {
 			for _, line := range goListIn(t, "../../"+folder, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {

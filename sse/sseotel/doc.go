@@ -1,0 +1,45 @@
+// Package sseotel adds OpenTelemetry metrics and traces to ciphers, key services,
+// key rings and jobs.
+//
+// Make one [Telemetry] and wrap what you already have:
+//
+//	tel, err := sseotel.New() // or with sseotel.WithMeterProvider(provider)
+//	client := tel.Client(kms.NewCache(tel.Client(service), nil))
+//	mode, err := sse.NewKMS(client, keyID, nil)
+//	bucket, err := blob.NewBucket(inner, "photos", tel.Cipher(mode), nil)
+//
+// Observe what runs beside requests. Each call returns a function that ends the
+// observation:
+//
+//	stop := tel.ObserveRing("photos", ring)
+//	stop := tel.ObserveCache("photos", cache)
+//	stop := tel.ObserveService("keys", localService)
+//	sink := tel.Sink(fileSink) // for audit.NewClient
+//
+// METRICS.md lists every metric, span and attribute.
+//
+// # Wrappers lose no refusal
+//
+// A cache asks its client before every answer whether the key may be used now:
+// see [kms.Authorizer]. The wrappers of this package forward that question, and
+// have Unwrap, so telemetry, audit and cache work in any order. A wrapper of your
+// own that only embeds [kms.Client] stops disabled keys from being refused.
+//
+// # Privacy
+//
+// Metrics carry no key ids, no object names and no error texts. Spans carry key
+// ids. They carry bucket and object names only with [WithObjectNames].
+//
+// # Buckets
+//
+// Package gocloud.dev/blob has metrics and spans of its own, for the encrypting
+// bucket and for the store's. METRICS.md describes them. If the context of a key
+// operation holds such a span, the key operation adds its mode, its key id and, if
+// you asked for them, its names.
+//
+// # Cost
+//
+// Each key operation costs two reads of the clock and one recording. Bytes and
+// objects are counted by atomic additions and read when metrics are collected.
+// Without a provider, only the wrapper's call remains.
+package sseotel
