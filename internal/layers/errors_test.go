@@ -19,7 +19,7 @@ func TestErrorReference(t *testing.T) {
 	found := 0
 	for _, dir := range []string{
 		"sse", "keyring", "keyring/sqlstore", "keyring/etcdstore", "kms", "kms/audit", "kms/localkms",
-		"blob", "blob/stored", "blob/jobs", "blob/signedurl",
+		"blob", "blob/stored", "blob/jobs", "blob/signedurl", "blob/awss3",
 	} {
 		files, err := filepath.Glob(filepath.Join("../..", dir, "*.go"))
 		require.NoError(t, err)

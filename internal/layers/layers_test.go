@@ -37,7 +37,7 @@ func row(t *testing.T, pkg string) (string, int) {
 
 // blobOrder is the order within blob, from the top. A package imports those of
 // later rows only; those under an internal folder belong to no row.
-var blobOrder = [][]string{{"blob/jobs", "blob/signedurl", "blob/internal/blobtest"}, {"blob"}, {"blob/internal/store"}, {"blob/stored"}}
+var blobOrder = [][]string{{"blob/jobs", "blob/signedurl", "blob/awss3", "blob/internal/blobtest"}, {"blob"}, {"blob/internal/store"}, {"blob/stored"}}
 
 // blobRank returns the row of blobOrder that has pkg, or -1.
 func blobRank(pkg string) int {
@@ -63,7 +63,7 @@ func TestImportsGoDown(t *testing.T) {
 	const format = "{{.ImportPath}} {{join .Imports \" \"}}"
 	lines := goList(t, "-f", format, "./...")
 	require.Greater(t, len(lines), 5)
-	for _, pattern := range []string{"../../blob", "../../sse/*", "../../kms/*", "../../keyring/*"} {
+	for _, pattern := range []string{"../../blob", "../../blob/*", "../../sse/*", "../../kms/*", "../../keyring/*"} {
 		nested, err := filepath.Glob(pattern + "/go.mod")
 		require.NoError(t, err)
 		for _, mod := range nested {
@@ -109,6 +109,9 @@ func TestCoreStaysSmall(t *testing.T) {
 	for _, dep := range goListIn(t, "../../blob", "-deps", "./stored") { // which packages without gocloud use
 		require.False(t, strings.HasPrefix(dep, "gocloud.dev"), "blob/stored depends on %s", dep)
 	}
+	for _, dep := range goListIn(t, "../../blob/awss3", "-deps", ".") {
+		require.False(t, strings.HasPrefix(dep, "gocloud.dev"), "blob/awss3 depends on %s", dep)
+	}
 	for _, dep := range goListIn(t, "../../blob", "-deps", "./...") { // gocloud.dev alone, whose drivers are the caller's
 		for _, banned := range []string{"github.com/aws", "cloud.google.com", "github.com/Azure", "github.com/cedar-policy"} {
 			require.False(t, strings.HasPrefix(dep, banned+"/"), "blob depends on %s", dep)
@@ -130,7 +133,7 @@ func TestCoreStaysSmall(t *testing.T) {
 // internal packages without breaking a published module.
 func TestNestedModulesUseExportedAPI(t *testing.T) {
 	for _, folder := range []string{
-		"blob", "kms/awskms", "kms/azurekms", "kms/gcpkms", "kms/vaultkms", "keyring/etcdstore", "sse/sseotel", "examples", "examples/blobseal",
+		"blob", "blob/awss3", "kms/awskms", "kms/azurekms", "kms/gcpkms", "kms/vaultkms", "keyring/etcdstore", "sse/sseotel", "examples", "examples/blobseal",
 	} {
 		t.Run(folder, func(t *testing.T) {
 			for _, line := range goListIn(t, "../../"+folder, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {

@@ -9,6 +9,7 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/s3 v1.114.10
 	github.com/aws/smithy-go v1.28.9
 	github.com/blobseal/blobseal v0.0.0
+	github.com/blobseal/blobseal/blob/awss3 v0.0.0
 	github.com/johannesboyne/gofakes3 v1.2.0
 	github.com/stretchr/testify v1.12.1
 	gocloud.dev v0.49.0
@@ -70,3 +71,5 @@ require (
 replace github.com/blobseal/blobseal => ../..
 
 replace github.com/blobseal/blobseal/blob => ../../blob
+
+replace github.com/blobseal/blobseal/blob/awss3 => ../../blob/awss3

@@ -1,0 +1,205 @@
+package awss3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// CopyObject copies an object to a new name and seals it for that name, under the
+// client's key. The body passes through this process as ciphertext. Metadata and tags are
+// copied or replaced as the input's directives say. CopySource must be BUCKET/KEY, with an
+// optional versionId.
+//
+// A copy onto itself fails with S3's PreconditionFailed if another writer replaces the object
+// meanwhile.
+func (c *Client) CopyObject(ctx context.Context, in *s3.CopyObjectInput, optFns ...func(*s3.Options)) (*s3.CopyObjectOutput, error) {
+	cp := *in
+	to, err := c.withCustomerKey(&cp.SSECustomerAlgorithm, &cp.SSECustomerKey, &cp.SSECustomerKeyMD5)
+	if err != nil {
+		return nil, err
+	}
+	from, err := c.withCustomerKey(&cp.CopySourceSSECustomerAlgorithm, &cp.CopySourceSSECustomerKey, &cp.CopySourceSSECustomerKeyMD5)
+	if err != nil {
+		return nil, err
+	}
+	get, err := copySource(&cp)
+	if err != nil {
+		return nil, err
+	}
+	return retryChanged(func() (*s3.CopyObjectOutput, error) { return from.copy(ctx, to, *get, cp, optFns) })
+}
+
+// copySource takes the source of a copy out of its input.
+func copySource(cp *s3.CopyObjectInput) (*s3.GetObjectInput, error) {
+	name, query, _ := strings.Cut(strings.TrimPrefix(aws.ToString(cp.CopySource), "/"), "?versionId=")
+	name, err := url.PathUnescape(name)
+	bucket, key, ok := strings.Cut(name, "/")
+	if err != nil || !ok || bucket == "" || key == "" || strings.HasPrefix(name, "arn:") {
+		return nil, fmt.Errorf("%w: CopySource %q (want BUCKET/KEY)", sse.ErrInvalid, aws.ToString(cp.CopySource))
+	}
+	get := &s3.GetObjectInput{
+		Bucket: &bucket, Key: &key, ExpectedBucketOwner: cp.ExpectedSourceBucketOwner, RequestPayer: cp.RequestPayer,
+		IfMatch: cp.CopySourceIfMatch, IfNoneMatch: cp.CopySourceIfNoneMatch,
+		IfModifiedSince: cp.CopySourceIfModifiedSince, IfUnmodifiedSince: cp.CopySourceIfUnmodifiedSince,
+	}
+	if query != "" {
+		get.VersionId = &query
+	}
+	cp.CopySource, cp.ExpectedSourceBucketOwner, cp.CopySourceIfMatch, cp.CopySourceIfNoneMatch = nil, nil, nil, nil
+	cp.CopySourceIfModifiedSince, cp.CopySourceIfUnmodifiedSince = nil, nil
+	return get, nil
+}
+
+// copy copies what get names, which c opens, to what cp names, which to seals.
+func (c *Client) copy(ctx context.Context, to *Client, get s3.GetObjectInput, cp s3.CopyObjectInput, optFns []func(*s3.Options)) (*s3.CopyObjectOutput, error) {
+	if _, err := c.identity(get.Bucket, get.Key); err != nil {
+		return nil, err
+	}
+	src, err := c.api.GetObject(ctx, &get, optFns...)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Body.Close()
+	if size := aws.ToInt64(src.ContentLength); size <= singlePut { // ends the response
+		data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+		if _, err := data.ReadFrom(src.Body); err != nil {
+			return nil, err
+		}
+		src.Body.Close()
+		src.Body = io.NopCloser(data)
+	}
+	env, body, err := stored.ReadEnvelope(src.Body, c.opts.EnvelopeSize)
+	switch {
+	case errors.Is(err, sse.ErrComposite):
+		return nil, fmt.Errorf("%w (copy it with package blob)", err)
+	case errors.Is(err, stored.ErrPlain):
+		return nil, fmt.Errorf("%w (read and write it to encrypt the copy)", err)
+	case err != nil:
+		return nil, err
+	}
+	sealed, err := c.reseal(ctx, to, get, cp, env)
+	if err != nil {
+		return nil, err
+	}
+	put, err := c.copyInput(ctx, get, cp, src, sealed, optFns)
+	if err != nil {
+		return nil, err
+	}
+	head, err := sealed.MarshalBinary()
+	if err != nil {
+		return nil, err
+	}
+	rest := aws.ToInt64(src.ContentLength) - int64(env.Size())
+	if _, err := sse.PlaintextSize(rest); err != nil {
+		return nil, err
+	}
+	out, err := c.put(ctx, put, io.MultiReader(bytes.NewReader(head), exactly(body, rest)), int64(len(head))+rest, optFns)
+	if err != nil {
+		return nil, err
+	}
+	return &s3.CopyObjectOutput{
+		CopyObjectResult: &types.CopyObjectResult{ETag: out.ETag}, CopySourceVersionId: src.VersionId, VersionId: out.VersionId,
+		BucketKeyEnabled: out.BucketKeyEnabled, Expiration: out.Expiration, RequestCharged: out.RequestCharged,
+		SSEKMSKeyId: out.SSEKMSKeyId, ServerSideEncryption: out.ServerSideEncryption, ResultMetadata: out.ResultMetadata,
+	}, nil
+}
+
+// reseal returns the envelope of a copy.
+func (c *Client) reseal(ctx context.Context, to *Client, get s3.GetObjectInput, cp s3.CopyObjectInput, env *sse.Envelope) (*sse.Envelope, error) {
+	obj, err := to.identity(cp.Bucket, cp.Key)
+	if err == nil {
+		err = to.admit(to.cipher.Mode())
+	}
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.decrypt(ctx, get.Bucket, get.Key, env)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := to.cipher.Rewrap(ctx, obj, d)
+	if err != nil {
+		return nil, keyError(err)
+	}
+	return sealed.WithSize(to.opts.EnvelopeSize)
+}
+
+// copyInput returns the write of a copy, without its body.
+func (c *Client) copyInput(ctx context.Context, get s3.GetObjectInput, cp s3.CopyObjectInput, src *s3.GetObjectOutput, env *sse.Envelope, optFns []func(*s3.Options)) (*s3.PutObjectInput, error) {
+	if cp.AnnotationDirective != "" {
+		return nil, fmt.Errorf("%w: AnnotationDirective: annotations are not copied", sse.ErrInvalid)
+	}
+	if cp.MetadataDirective != types.MetadataDirectiveReplace {
+		cp.Metadata, cp.ContentEncoding, _, _ = openMetadata(src.Metadata, src.ContentEncoding)
+		cp.CacheControl, cp.ContentDisposition, cp.ContentLanguage = src.CacheControl, src.ContentDisposition, src.ContentLanguage
+		cp.ContentType, cp.WebsiteRedirectLocation = src.ContentType, src.WebsiteRedirectLocation
+		if at, err := http.ParseTime(aws.ToString(src.ExpiresString)); err == nil {
+			cp.Expires = &at
+		}
+	}
+	if cp.TaggingDirective != types.TaggingDirectiveReplace {
+		tags, err := c.tagsOf(ctx, get, src, optFns)
+		if err != nil {
+			return nil, err
+		}
+		cp.Tagging = tags
+	}
+	if aws.ToString(get.Bucket) == aws.ToString(cp.Bucket) && aws.ToString(get.Key) == aws.ToString(cp.Key) && cp.IfMatch == nil {
+		cp.IfMatch = src.ETag
+	}
+	var err error
+	if cp.Metadata, err = sealMetadata(env, cp.Metadata, cp.ContentEncoding); err != nil {
+		return nil, err
+	}
+	cp.ContentEncoding, cp.MetadataDirective, cp.TaggingDirective = nil, "", ""
+	put := new(s3.PutObjectInput)
+	return put, convert(put, &cp)
+}
+
+// tagsOf returns the tags of a copy's source, as S3 encodes them in a header.
+func (c *Client) tagsOf(ctx context.Context, get s3.GetObjectInput, src *s3.GetObjectOutput, optFns []func(*s3.Options)) (*string, error) {
+	if aws.ToInt32(src.TagCount) == 0 {
+		return nil, nil
+	}
+	out, err := c.api.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{
+		Bucket: get.Bucket, Key: get.Key, VersionId: src.VersionId, ExpectedBucketOwner: get.ExpectedBucketOwner, RequestPayer: get.RequestPayer,
+	}, optFns...)
+	if err != nil {
+		return nil, err
+	}
+	tags := url.Values{}
+	for _, tag := range out.TagSet {
+		tags.Add(aws.ToString(tag.Key), aws.ToString(tag.Value))
+	}
+	return aws.String(tags.Encode()), nil
+}
+
+// exactly reads n bytes of r and fails if r has fewer.
+func exactly(r io.Reader, n int64) io.Reader { return &exact{r, n} }
+
+type exact struct {
+	r    io.Reader
+	left int64
+}
+
+func (e *exact) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p[:min(int64(len(p)), e.left+1)])
+	e.left -= int64(n)
+	if e.left < 0 || err == io.EOF && e.left > 0 {
+		return n, fmt.Errorf("%w: the stored object does not have its size", sse.ErrTruncated)
+	}
+	return n, err
+}

@@ -1,0 +1,287 @@
+package awss3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+const (
+	maxTries  = 4         // attempts at an object that other writers replace
+	drainSize = 128 << 10 // chunks of a range up to which they come with the envelope
+	maxHead   = sse.MaxEnvelopeSize + drainSize
+)
+
+// object is one version of a stored object, opened for reads of its parts. Except for
+// read, it holds no response of the store when a method returns.
+type object struct {
+	c      *Client
+	in     s3.GetObjectInput // of requests behind the first
+	optFns []func(*s3.Options)
+
+	out   *s3.GetObjectOutput // the first response, without its body
+	head  []byte              // the first bytes of the stored object
+	total int64               // stored size
+	size  int64               // plaintext size
+	proof bool                // size is authentic
+
+	plain   bool
+	env     *sse.Envelope
+	trailer *sse.Trailer // of a composite object
+	body    body
+}
+
+// body is the part of [sse.Composite] that reads need.
+type body interface {
+	StoredRange(off, n int64) (storedOff, storedLen int64, err error)
+	RangeReader(src io.Reader, off, n int64) io.Reader
+}
+
+// openObject opens the object that in names, with one request, and two for an envelope of
+// unusual size. ahead is how much of the plaintext's beginning to request with the
+// envelope. in's conditions hold for the first request; later ones demand the version that it met.
+func (c *Client) openObject(ctx context.Context, in s3.GetObjectInput, ahead int64, optFns []func(*s3.Options)) (*object, error) {
+	in.Range, in.PartNumber = nil, nil
+	o := &object{c: c, in: in, optFns: optFns}
+	want := int64(c.opts.EnvelopeSize)
+	if ahead > 0 && ahead <= drainSize {
+		_, n, err := sse.CiphertextRange(0, ahead)
+		if err != nil {
+			return nil, err
+		}
+		want += n
+	}
+	if err := o.fetchHead(ctx, want); err != nil {
+		return nil, err
+	}
+	o.in.IfMatch, o.in.IfNoneMatch, o.in.IfModifiedSince, o.in.IfUnmodifiedSince = o.out.ETag, nil, nil, nil
+	env, _, err := stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
+	if errors.Is(err, io.ErrUnexpectedEOF) && o.total > int64(len(o.head)) {
+		if err := o.fetchHead(ctx, maxHead); err != nil {
+			return nil, changedIf(err)
+		}
+		env, _, err = stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
+	}
+	switch {
+	case errors.Is(err, stored.ErrPlain):
+		return o, o.openPlain()
+	case errors.Is(err, sse.ErrComposite):
+		return o, o.openComposite(ctx)
+	case err != nil:
+		return nil, err
+	}
+	o.env = env
+	if o.size, err = stored.PlaintextSize(o.total, env.Size()); err != nil {
+		return nil, err
+	}
+	d, err := c.decrypt(ctx, in.Bucket, in.Key, env)
+	o.body = single{d, int64(env.Size())}
+	return o, err
+}
+
+// fetchHead requests the first n bytes of the stored object.
+func (o *object) fetchHead(ctx context.Context, n int64) error {
+	out, data, err := o.fetch(ctx, 0, n)
+	if hasCode(err, "InvalidRange") { // of an empty object
+		in := o.in
+		if out, err = o.c.api.GetObject(ctx, &in, o.optFns...); err == nil {
+			out.Body.Close()
+			if aws.ToInt64(out.ContentLength) > 0 {
+				err = stored.ErrChanged
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	o.out, o.head, o.total = out, data, aws.ToInt64(out.ContentLength)
+	if _, _, total, ok := parseContentRange(aws.ToString(out.ContentRange)); ok {
+		o.total = total
+	}
+	return nil
+}
+
+// fetch requests n bytes of the stored object from off and reads them.
+func (o *object) fetch(ctx context.Context, off, n int64) (*s3.GetObjectOutput, []byte, error) {
+	out, err := o.request(ctx, off, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer out.Body.Close()
+	data := bytes.NewBuffer(make([]byte, 0, min(n, maxHead)+bytes.MinRead))
+	_, err = data.ReadFrom(io.LimitReader(out.Body, n))
+	return out, data.Bytes(), err
+}
+
+func (o *object) request(ctx context.Context, off, n int64) (*s3.GetObjectOutput, error) {
+	in := o.in
+	in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	return o.c.api.GetObject(ctx, &in, o.optFns...)
+}
+
+// changedIf turns the error of a request behind the first into [stored.ErrChanged], if the
+// version that the first one met is gone.
+func changedIf(err error) error {
+	if hasCode(err, "PreconditionFailed", "NoSuchKey", "NotFound", "InvalidRange") {
+		return fmt.Errorf("%w: %w", stored.ErrChanged, opaque{err})
+	}
+	return err
+}
+
+func (o *object) openPlain() error {
+	_, _, _, hinted := openMetadata(o.out.Metadata, nil)
+	o.plain, o.size, o.proof, o.body = true, o.total, true, plainBody{o.total}
+	return o.c.admitPlain(hinted)
+}
+
+// openComposite opens an object that was uploaded in parts.
+func (o *object) openComposite(ctx context.Context) error {
+	trailer, err := sse.ReadTrailer(fetcher{ctx, o}, o.total)
+	if err != nil {
+		return changedIf(err)
+	}
+	d, err := o.c.decrypt(ctx, o.in.Bucket, o.in.Key, trailer.Envelope())
+	if err != nil {
+		return err
+	}
+	composite, err := trailer.Open(d)
+	if err != nil {
+		return err
+	}
+	o.env, o.trailer, o.body, o.size, o.proof = trailer.Envelope(), trailer, composite, composite.Size(), true
+	return nil
+}
+
+// fetcher reads a stored object by requests.
+type fetcher struct {
+	ctx context.Context // of one call
+	o   *object
+}
+
+func (f fetcher) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) <= int64(len(f.o.head)) {
+		return copy(p, f.o.head[off:]), nil
+	}
+	_, data, err := f.o.fetch(f.ctx, off, int64(len(p)))
+	n := copy(p, data)
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// single is the body of an object that was written as one message.
+type single struct {
+	*sse.Decryption
+	envelope int64
+}
+
+func (s single) StoredRange(off, n int64) (int64, int64, error) {
+	at, length, err := sse.CiphertextRange(off, n)
+	return s.envelope + at, length, err
+}
+
+// plainBody is the body of a plain object of some size.
+type plainBody struct{ size int64 }
+
+func (plainBody) StoredRange(off, n int64) (int64, int64, error) { return off, n, nil }
+func (b plainBody) RangeReader(src io.Reader, off, n int64) io.Reader {
+	return io.LimitReader(src, n)
+}
+
+// prove reads the last chunk, which authenticates the object's size, unless a reader of
+// n bytes from off verifies that chunk.
+func (o *object) prove(ctx context.Context, off, n int64) error {
+	last := o.size / sse.ChunkSize * sse.ChunkSize
+	if o.proof || n > 0 && (off+n > last || off+n == o.size) {
+		return nil
+	}
+	r, err := o.read(ctx, last, o.size-last)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	got, err := io.Copy(io.Discard, r)
+	if err != nil {
+		return err
+	}
+	if last+got != o.size {
+		return stored.ErrChanged
+	}
+	o.proof = true
+	return nil
+}
+
+// read returns n plaintext bytes from off, which are in the object. The caller closes the
+// result, and makes no other request before.
+func (o *object) read(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	if off+n == o.size && !o.plain && o.trailer == nil {
+		n = -1 // the reader verifies the end
+	}
+	at, length, err := o.body.StoredRange(off, n)
+	if err != nil {
+		return nil, err
+	}
+	if length < 0 || at+length > o.total {
+		length = o.total - at
+	}
+	if length == 0 {
+		return io.NopCloser(o.body.RangeReader(bytes.NewReader(nil), off, n)), nil
+	}
+	if at+length <= int64(len(o.head)) {
+		return io.NopCloser(o.body.RangeReader(bytes.NewReader(o.head[at:at+length]), off, n)), nil
+	}
+	out, err := o.request(ctx, at, length)
+	if err != nil {
+		return nil, changedIf(err)
+	}
+	if etag := out.ETag; etag != nil && o.out.ETag != nil && *etag != *o.out.ETag { // the server ignores If-Match
+		out.Body.Close()
+		return nil, stored.ErrChanged
+	}
+	return plaintext{o.body.RangeReader(out.Body, off, n), out.Body}, nil
+}
+
+// plaintext reads what a response decrypts to.
+type plaintext struct {
+	io.Reader
+	response io.Closer
+}
+
+func (p plaintext) Close() error { return p.response.Close() }
+
+// WriteTo implements [io.WriterTo], to decrypt on several cores.
+func (p plaintext) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, p.Reader) }
+
+// sizeByHead returns the plaintext's size as the first bytes of the object, or its
+// trailer, tell it.
+func (o *object) sizeByHead(ctx context.Context, hinted bool) (int64, error) {
+	env, _, err := stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
+	if errors.Is(err, io.ErrUnexpectedEOF) && o.total > int64(len(o.head)) {
+		if err := o.fetchHead(ctx, maxHead); err != nil {
+			return 0, changedIf(err)
+		}
+		env, _, err = stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
+	}
+	switch {
+	case errors.Is(err, stored.ErrPlain):
+		return o.total, o.c.admitPlain(hinted)
+	case errors.Is(err, sse.ErrComposite):
+		trailer, err := sse.ReadTrailer(fetcher{ctx, o}, o.total)
+		if err != nil {
+			return 0, changedIf(err)
+		}
+		return trailer.Size(), nil
+	case err != nil:
+		return 0, err
+	}
+	return stored.PlaintextSize(o.total, env.Size())
+}
