@@ -22,6 +22,7 @@ const (
 var children = map[string]func(config []byte) error{
 	"fleet":    fleetChild,
 	"localkms": localkmsChild,
+	"reader":   readerChild,
 }
 
 func TestMain(m *testing.M) {

@@ -3,11 +3,14 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
+	"maps"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -16,207 +19,326 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/localkms"
 )
 
-// member is a replica of a fleet that seals all the time.
-type member struct {
-	ring *keyring.Ring
-	log  *lines
-	stop func()
-
-	mu     sync.Mutex
-	sealed []sealed
+// failover is a fleet in two camps, over a primary with a standby.
+type failover struct {
+	t                *testing.T
+	primary, standby *postgres
+	camps            [2]*proxy
+	fleet            []*member         // of the first camp, and as many of the second
+	name             string            // of the documents
+	keys             map[string]string // ids of the service's keys, by what becomes of them
+	first            string            // version of the ring
+	grant            *localkms.Grant   // of the key "revoked", to the guest
+	loses            bool              // the scenario loses changes
 }
 
-type sealed struct {
-	id    string
-	bytes []byte
-}
+const (
+	denied    = `forbid (principal == Principal::"guest", action, resource); permit (principal, action, resource);`
+	adminOnly = `permit (principal == Principal::"admin", action, resource);`
+)
 
-// joinFleet opens the ring at a port as a process of its own, and has it seal.
-func joinFleet(t *testing.T, port int, name string) *member {
-	t.Helper()
-	url := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=5", port)
-	m := &member{log: new(lines)}
-	opts := &keyring.Options{RefreshInterval: time.Second, Logger: slog.New(slog.NewTextHandler(m.log, nil))}
-	s := openStore(t, openPostgres(t, url), sqlstore.PostgreSQL, name, nil)
-	var err error
-	m.ring, err = keyring.Open(t.Context(), s, fleetRoot(), opts)
-	if errors.Is(err, keyring.ErrNotExist) {
-		m.ring, err = keyring.Create(t.Context(), s, fleetRoot(), opts)
-	}
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	var working sync.WaitGroup
-	working.Go(func() { m.ring.Run(ctx) })
-	working.Go(func() {
-		for ctx.Err() == nil {
-			m.seal(ctx)
-			time.Sleep(2 * time.Millisecond)
+// newFailover starts a fleet that works, with all of its keys on the standby.
+func newFailover(t *testing.T) *failover {
+	f := &failover{t: t, name: fmt.Sprint("failover/", stores.Add(1)), keys: map[string]string{}}
+	f.primary = startPostgres(t)
+	f.standby = f.primary.standby()
+	for i := range f.camps {
+		f.camps[i] = newProxy(t, f.primary.address())
+		for range 2 {
+			f.fleet = append(f.fleet, join(t, f.camps[i].port(), f.name))
 		}
+	}
+	f.first = f.one().ring.Versions()[0].ID
+	_, err := f.one().ring.Rotate(t.Context())
+	require.NoError(t, err)
+	ctx := admin(t.Context())
+	for _, what := range []string{"tagged", "rotated", "disabled", "denied", "scheduled", "revoked", "other"} {
+		k, err := f.one().client.CreateKey(ctx, nil)
+		require.NoError(t, err)
+		f.keys[what] = k.ID
+	}
+	f.grant, err = f.one().client.CreateGrant(ctx, f.keys["revoked"], &localkms.CreateGrantInput{
+		Grantee: "guest", Operations: []kms.Operation{localkms.OpEncrypt, kms.OpDecrypt},
 	})
-	m.stop = func() { cancel(); working.Wait() }
-	t.Cleanup(m.stop)
-	return m
+	require.NoError(t, err)
+	require.NoError(t, f.one().client.PutKeyPolicy(ctx, f.keys["revoked"], adminOnly, nil))
+	for _, m := range f.fleet {
+		m.work(t, slices.Collect(maps.Values(f.keys)))
+	}
+	f.work()
+	f.replicate()
+	return f
 }
 
-func (m *member) seal(ctx context.Context) {
-	key, err := m.ring.Primary(ctx)
-	if err != nil {
-		return // refused: nothing is lost
-	}
-	b, err := key.Seal([]byte("data key"), nil)
-	if err != nil {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.sealed = append(m.sealed, sealed{key.ID(), b})
+// one is a member of the first camp, and two one of the second.
+func (f *failover) one() *member { return f.fleet[0] }
+func (f *failover) two() *member { return f.fleet[2] }
+
+// work lets the fleet work for a while.
+func (f *failover) work() { time.Sleep(stress(f.t) / 10) }
+
+// replicate waits until the standby has all documents.
+func (f *failover) replicate() {
+	f.t.Helper()
+	const query = `SELECT string_agg(version, ' ' ORDER BY name) FROM blobseal_documents`
+	here, there := f.primary.open(f.t), f.standby.open(f.t)
+	require.Eventually(f.t, func() bool {
+		var a, b string
+		return here.QueryRow(query).Scan(&a) == nil && there.QueryRow(query).Scan(&b) == nil && a == b
+	}, patience, 50*time.Millisecond, "the standby has all documents")
 }
 
-// A failover to an asynchronous standby loses a rotation and a disabling, and processes
-// that start afterwards go on from what is left. Those that run put it right by
-// themselves: everything that was sealed opens in a new process, and what was disabled
-// stays disabled.
-func TestFailoverThatLosesChanges(t *testing.T) {
-	primary := startPostgres(t)
-	standby := primary.standby()
-	way := newProxy(t, primary.address())
-	name := fmt.Sprint("failover/", stores.Add(1))
-	var fleet []*member
-	for range 4 {
-		fleet = append(fleet, joinFleet(t, way.port(), name))
-	}
-	one := fleet[0].ring
-	first := one.Versions()[0].ID
-	_, err := one.Rotate(t.Context())
-	require.NoError(t, err)
-	require.Eventually(t, func() bool {
-		var here, there string
-		const query = `SELECT version FROM blobseal_documents WHERE name = $1`
-		return primary.open(t).QueryRow(query, name).Scan(&here) == nil &&
-			standby.open(t).QueryRow(query, name).Scan(&there) == nil && here == there
-	}, patience, 50*time.Millisecond, "the standby has the ring")
-
-	standby.stop(syscall.SIGINT) // what follows is not replicated
-	_, err = one.Rotate(t.Context())
-	require.NoError(t, err)
-	lost := one.Versions()[len(one.Versions())-1].ID
-	_, err = one.SetState(t.Context(), first, keyring.Disabled)
-	require.NoError(t, err)
-	require.Eventually(t, func() bool {
-		for _, m := range fleet {
-			if m.ring.Generation() != one.Generation() {
+// agree waits until all members know what one knows.
+func (f *failover) agree(one *member, members ...*member) {
+	f.t.Helper()
+	require.Eventually(f.t, func() bool {
+		for _, m := range members {
+			if m.ring.Generation() != one.ring.Generation() || m.service.Generation() != one.service.Generation() {
 				return false
 			}
 		}
 		return true
 	}, patience, 20*time.Millisecond, "all know of it")
-	time.Sleep(100 * time.Millisecond) // and seal under it
+}
 
-	primary.stop(syscall.SIGQUIT)
-	standby.start()
-	standby.exec(t, `SELECT pg_promote()`)
-	direct := joinFleet(t, standby.Port, name) // a new process, before anyone else
-	_, unknown := direct.ring.Key(t.Context(), lost)
-	_, err = direct.ring.Rotate(t.Context())
+// takeAway takes power away at the first camp, and adds versions.
+func (f *failover) takeAway() {
+	t, ctx, c := f.t, admin(f.t.Context()), f.one().client
+	_, err := f.one().ring.Rotate(ctx)
 	require.NoError(t, err)
-	t.Logf("after the failover, a new process says of the lost version: %v", unknown)
-	way.lead(standby.address())
-	promoted := time.Now()
-	fleet = append(fleet, direct)
+	_, err = f.one().ring.SetState(ctx, f.first, keyring.Disabled)
+	require.NoError(t, err)
+	require.NoError(t, c.Tag(ctx, f.keys["tagged"], map[string]string{"lost": "yes"}))
+	_, err = c.RotateKey(ctx, f.keys["rotated"])
+	require.NoError(t, err)
+	require.NoError(t, c.DisableKey(ctx, f.keys["disabled"]))
+	require.NoError(t, c.PutKeyPolicy(ctx, f.keys["denied"], denied, nil))
+	_, err = c.ScheduleKeyDeletion(ctx, f.keys["scheduled"], 7)
+	require.NoError(t, err)
+	require.NoError(t, c.RevokeGrant(ctx, f.keys["revoked"], f.grant.ID))
+}
 
-	fresh := func() *keyring.Ring {
-		s := openStore(t, standby.open(t), sqlstore.PostgreSQL, name, nil)
-		ring, err := keyring.Open(t.Context(), s, fleetRoot(), &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
-		require.NoError(t, err)
-		return ring
+// goOn is what processes do that know nothing of takeAway.
+func goOn(t *testing.T, m *member, key string) {
+	ctx := admin(t.Context())
+	for _, act := range []func() error{
+		func() error { _, err := m.ring.Rotate(ctx); return err },
+		func() error { _, err := m.client.CreateKey(ctx, nil); return err },
+		func() error { _, err := m.client.RotateKey(ctx, key); return err },
+	} {
+		// A connection of before the failover may break only now.
+		require.Eventually(t, func() bool { return act() == nil }, patience, 20*time.Millisecond, "a change succeeds")
 	}
-	require.Eventually(t, func() bool {
-		want := fresh().Generation()
-		for _, m := range fleet {
-			if m.ring.Generation() != want || len(m.ring.Versions()) != 4 {
+}
+
+// promote makes the standby the primary.
+func (f *failover) promote() { f.standby.exec(f.t, `SELECT pg_promote()`) }
+
+// lead has a camp connect to the standby.
+func (f *failover) lead(camp int) { f.camps[camp].lead(f.standby.address()) }
+
+// fresh is a process that starts now.
+func (f *failover) fresh() *member { return join(f.t, f.standby.Port, f.name) }
+
+// heal waits until the whole fleet and a new process agree, and what was lost is back.
+func (f *failover) heal() {
+	f.t.Helper()
+	begin := time.Now()
+	require.Eventually(f.t, func() bool {
+		now := f.fresh()
+		for _, m := range f.fleet {
+			if m.ring.Generation() != now.ring.Generation() || m.service.Generation() != now.service.Generation() {
 				return false
 			}
 		}
-		return true
+		return f.taken(now) == nil
 	}, patience, 100*time.Millisecond, "the fleet agrees again")
-	t.Logf("healed in %v", time.Since(promoted).Round(time.Millisecond))
-	time.Sleep(100 * time.Millisecond)
+	f.t.Logf("healed in %v", time.Since(begin).Round(10*time.Millisecond))
+}
 
-	ring := fresh()
-	total, underLost := 0, 0
-	loud := false
-	for _, m := range fleet {
-		m.stop()
-		loud = loud || m.log.contains("store had lost changes")()
-		for _, s := range m.sealed {
-			if s.id == first {
-				continue // disabled
-			}
-			key, err := ring.Key(t.Context(), s.id)
-			require.NoError(t, err)
-			_, err = key.Open(s.bytes, nil)
-			require.NoError(t, err)
-			total++
-			if s.id == lost {
-				underLost++
-			}
+// isError reports whether err is want, which may be nil.
+func isError(err, want error) bool {
+	return want == nil && err == nil || want != nil && errors.Is(err, want)
+}
+
+// taken returns what of takeAway does not hold at a member.
+func (f *failover) taken(m *member) (missing []string) {
+	ctx := f.t.Context()
+	for what, want := range map[string]error{
+		"tagged": nil, "rotated": nil, "other": nil, "disabled": kms.ErrDisabled, "denied": kms.ErrDenied,
+		"scheduled": kms.ErrPendingDeletion, "revoked": kms.ErrDenied,
+	} {
+		if err := m.client.Authorize(guest(ctx), localkms.OpEncrypt, f.keys[what], nil); !isError(err, want) {
+			missing = append(missing, fmt.Sprintf("%s: %v", what, err))
 		}
 	}
-	t.Logf("%d seals, %d of them under the lost version; none is lost", total, underLost)
-	require.Positive(t, underLost)
-	require.True(t, loud, "it is logged")
-	_, err = ring.Key(t.Context(), first)
-	require.ErrorIs(t, err, keyring.ErrDisabled, "what was taken away stays away")
-}
-
-// A commit that waits for a synchronous standby when its ctx ends is not made visible: a
-// failover would lose what others have read.
-func TestCommitThatWaitsIsNotExposed(t *testing.T) {
-	primary := startPostgres(t)
-	standby := primary.standby()
-	name := fmt.Sprint("failover/", stores.Add(1))
-	s := openStore(t, primary.open(t), sqlstore.PostgreSQL, name, nil)
-	ring, err := keyring.Create(t.Context(), s, fleetRoot(), &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	primary.exec(t, `ALTER SYSTEM SET synchronous_standby_names = '*'`, `SELECT pg_reload_conf()`)
-	standby.stop(syscall.SIGINT)
-	before, _, err := s.Load(t.Context())
-	require.NoError(t, err)
-
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, err = ring.Rotate(ctx)
-	require.ErrorIs(t, err, keyring.ErrStore)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	other := openStore(t, primary.open(t), sqlstore.PostgreSQL, name, nil)
-	for range 10 {
-		now, _, err := other.Load(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, before, now, "nobody sees what no standby has")
-		time.Sleep(50 * time.Millisecond)
+	if k, err := m.client.DescribeKey(admin(ctx), f.keys["tagged"]); err != nil || k.Tags["lost"] != "yes" {
+		missing = append(missing, "tag")
 	}
-
-	standby.start()
-	require.Eventually(t, func() bool { return ring.Refresh(t.Context()) == nil && len(ring.Versions()) == 2 }, patience, 50*time.Millisecond,
-		"the commit goes through when the standby is back")
+	if _, err := m.ring.Key(ctx, f.first); !isError(err, keyring.ErrDisabled) {
+		missing = append(missing, fmt.Sprintf("version: %v", err))
+	}
+	return missing
 }
 
-// A standby answers, but perhaps with what was true a while ago.
-func TestStandbyIsNotRead(t *testing.T) {
-	primary := startPostgres(t)
-	name := fmt.Sprint("failover/", stores.Add(1))
-	s := openStore(t, primary.open(t), sqlstore.PostgreSQL, name, nil)
-	_, err := keyring.Create(t.Context(), s, fleetRoot(), &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
+// verify ends the fleet. Everything that was taken away is taken away everywhere; and once
+// an administrator gave it back, all objects open in a new process.
+func (f *failover) verify() {
+	t := f.t
+	t.Helper()
+	f.work()
+	var objects []object
+	loud := 0
+	for _, m := range f.fleet {
+		m.stop()
+		require.Empty(t, f.taken(m))
+		objects = append(objects, m.written()...)
+		if m.log.contains("store had lost changes")() {
+			loud++
+		}
+	}
+	require.Equal(t, f.loses, loud > 0, "what was lost is logged, and nothing else")
+	r := reader{f.standby.url(), f.name}
+	refused := 0
+	for _, line := range openInNewProcess(t, r, objects) {
+		id, _, _ := strings.Cut(line, ": ")
+		isTaken := id == f.first || slices.Contains([]string{f.keys["disabled"], f.keys["denied"], f.keys["scheduled"], f.keys["revoked"]}, id)
+		require.True(t, isTaken, line)
+		refused++
+	}
+	require.Positive(t, refused)
+
+	ctx, m := admin(t.Context()), f.fresh()
+	_, err := m.ring.SetState(ctx, f.first, keyring.Enabled)
 	require.NoError(t, err)
+	require.NoError(t, m.client.CancelKeyDeletion(ctx, f.keys["scheduled"]))
+	require.NoError(t, m.client.EnableKey(ctx, f.keys["scheduled"]))
+	require.NoError(t, m.client.EnableKey(ctx, f.keys["disabled"]))
+	require.NoError(t, m.client.DeleteKeyPolicy(ctx, f.keys["denied"]))
+	require.NoError(t, m.client.DeleteKeyPolicy(ctx, f.keys["revoked"]))
+	require.Empty(t, openInNewProcess(t, r, objects))
+	t.Logf("%d objects written, %d of them refused until an administrator gave back what was taken away, none is lost", len(objects), refused)
+}
+
+// A failover to an asynchronous standby loses changes, and processes that start afterwards
+// go on from what is left. Those that run put it right by themselves.
+func TestFailoverThatLosesChanges(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	f.loses = true
+	f.standby.stop(syscall.SIGINT) // what follows is not replicated
+	f.takeAway()
+	f.agree(f.one(), f.fleet...)
+	f.work() // under versions that will be lost
+
+	f.primary.stop(syscall.SIGQUIT)
+	f.standby.start()
+	f.promote()
+	direct := f.fresh() // a new process, before anyone else
+	require.NotEmpty(t, f.taken(direct), "the changes are lost")
+	goOn(t, direct, f.keys["other"])
+	direct.work(t, []string{f.keys["other"]})
+	f.fleet = append(f.fleet, direct)
+	f.lead(0)
+	f.lead(1)
+	f.heal()
+	f.verify()
+}
+
+// A standby is promoted while the primary lives, and each camp writes to its own.
+func TestFailoverThatSplits(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	f.loses = true
+	f.promote()
+	f.lead(1)
+	require.Eventually(t, func() bool {
+		return f.two().ring.Refresh(t.Context()) == nil && f.two().service.Refresh(t.Context()) == nil
+	},
+		patience, 50*time.Millisecond, "the second camp is connected")
+	f.takeAway()
+	goOn(t, f.two(), f.keys["other"])
+	goOn(t, f.two(), f.keys["rotated"]) // as the first camp did: two versions have one number
+	f.agree(f.one(), f.fleet[1])
+	f.agree(f.two(), f.fleet[3])
+	f.work()
+
+	f.primary.stop(syscall.SIGQUIT)
+	f.lead(0)
+	f.heal()
+	f.verify()
+}
+
+// With a synchronous standby nothing is lost, not even if callers gave up waiting.
+func TestSynchronousFailover(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	f.primary.exec(t, `ALTER SYSTEM SET synchronous_standby_names = '*'`, `SELECT pg_reload_conf()`)
+	f.takeAway()
+	f.agree(f.one(), f.fleet...)
+	f.standby.stop(syscall.SIGINT)
+	for _, m := range f.fleet {
+		given := func(act func(ctx context.Context) error) error {
+			ctx, cancel := context.WithTimeout(admin(t.Context()), 100*time.Millisecond)
+			defer cancel()
+			return act(ctx)
+		}
+		require.ErrorIs(t, given(func(ctx context.Context) error { _, err := m.ring.Rotate(ctx); return err }), keyring.ErrStore)
+		require.ErrorIs(t, given(func(ctx context.Context) error {
+			_, err := m.client.RotateKey(ctx, f.keys["rotated"])
+			return err
+		}), kms.ErrUnavailable)
+	}
+	f.work()
+
+	f.primary.stop(syscall.SIGQUIT)
+	f.standby.start()
+	f.promote()
+	f.lead(0)
+	f.lead(1)
+	f.heal()
+	f.verify()
+}
+
+// A failover that loses a change of the root: the call may be repeated, in each process.
+func TestFailoverThatLosesAChangeOfRoot(t *testing.T) {
+	t.Parallel()
+	primary := startPostgres(t)
 	standby := primary.standby()
-	stale := openStore(t, standby.open(t), sqlstore.PostgreSQL, name, nil)
-	_, _, err = stale.Load(t.Context())
-	require.ErrorIs(t, err, sqlstore.ErrStandby)
-	_, err = stale.Now(t.Context())
-	require.ErrorIs(t, err, sqlstore.ErrStandby)
-	_, err = keyring.Open(t.Context(), stale, fleetRoot(), nil)
-	require.ErrorIs(t, err, keyring.ErrStore)
-	require.ErrorIs(t, err, sqlstore.ErrStandby)
+	way := newProxy(t, primary.address())
+	m := join(t, way.port(), "root")
+	key, err := m.client.CreateKey(t.Context(), nil)
+	require.NoError(t, err)
+	f := &failover{t: t, primary: primary, standby: standby}
+	f.replicate()
+	standby.stop(syscall.SIGINT)
+	next, err := keyring.NewKeyRoot(bytes.Repeat([]byte{8}, 32))
+	require.NoError(t, err)
+	change := func() {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			return m.ring.ChangeRoot(t.Context(), next) == nil && m.service.ChangeRoot(t.Context(), next) == nil
+		}, patience, 50*time.Millisecond, "the root is changed; after an error of the store, it is tried again")
+	}
+	change()
+	primary.stop(syscall.SIGQUIT)
+	standby.start()
+	f.promote()
+	way.lead(standby.address())
+	change()
+
+	db := standby.open(t)
+	ring, err := keyring.Open(t.Context(), openStore(t, db, sqlstore.PostgreSQL, "root/ring", nil), next, &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	require.Equal(t, m.ring.Versions(), ring.Versions())
+	service, err := localkms.Open(t.Context(), openStore(t, db, sqlstore.PostgreSQL, "root/kms", nil), next, nil)
+	require.NoError(t, err)
+	client, err := service.Client("", "")
+	require.NoError(t, err)
+	_, err = client.DescribeKey(t.Context(), key.ID)
+	require.NoError(t, err)
 }

@@ -66,6 +66,15 @@ func openKMS(ctx context.Context, db *sql.DB, d sqlstore.Dialect, create bool) (
 	return service.Client("", "")
 }
 
+// openOrCreateService opens the key service in a store, or makes it.
+func openOrCreateService(ctx context.Context, s keyring.Store, opts *localkms.Options) (*localkms.Service, error) {
+	service, err := localkms.Open(ctx, s, fleetRoot(), opts)
+	if errors.Is(err, keyring.ErrNotExist) {
+		return localkms.Create(ctx, s, fleetRoot(), opts)
+	}
+	return service, err
+}
+
 func localkmsChild(config []byte) error {
 	var p kmsProcess
 	if err := json.Unmarshal(config, &p); err != nil {

@@ -3,9 +3,11 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -27,6 +29,7 @@ type proxy struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	state   network
+	delay   time.Duration // before each piece of an answer
 	closed  bool
 	conns   map[net.Conn]bool
 }
@@ -51,6 +54,18 @@ func newProxy(t testing.TB, server string) *proxy {
 }
 
 func (p *proxy) port() int { return p.listener.Addr().(*net.TCPAddr).Port }
+
+// url is where clients connect to a database behind the proxy.
+func (p *proxy) url() string {
+	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=60", p.port())
+}
+
+// slow has each answer of the server take that long.
+func (p *proxy) slow(delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = delay
+}
 
 // set makes the network be in that state.
 func (p *proxy) set(state network) {
@@ -95,8 +110,8 @@ func (p *proxy) serve(serving *sync.WaitGroup) {
 			}
 			continue
 		}
-		serving.Go(func() { p.copy(client, server) })
-		serving.Go(func() { p.copy(server, client) })
+		serving.Go(func() { p.copy(client, server, true) })
+		serving.Go(func() { p.copy(server, client, false) })
 	}
 }
 
@@ -113,7 +128,7 @@ func (p *proxy) add(conns ...net.Conn) bool {
 }
 
 // copy forwards what arrives while the network is not silent.
-func (p *proxy) copy(dst, src net.Conn) {
+func (p *proxy) copy(dst, src net.Conn, answers bool) {
 	defer dst.Close()
 	defer src.Close()
 	buf := make([]byte, 1<<16)
@@ -123,7 +138,11 @@ func (p *proxy) copy(dst, src net.Conn) {
 		for p.state == silent && !p.closed {
 			p.changed.Wait()
 		}
+		delay := p.delay
 		p.mu.Unlock()
+		if answers && n > 0 {
+			time.Sleep(delay)
+		}
 		if _, werr := dst.Write(buf[:n]); err != nil || werr != nil {
 			return
 		}
