@@ -338,9 +338,9 @@ func TestInspect(t *testing.T) {
 	key := keyID(t, "managed")
 	require.Regexp(t, `^[0-9a-f]{16}\.[0-9a-f]{8}$`, key)
 	require.Equal(t, []map[string]any{
-		{"file": "managed", "mode": "SSE-S3", "key_id": key, "bucket_key": false, "context": map[string]any{"a": "1", "b": "2"},
+		{"file": "managed", "mode": "SSE-S3", "key_id": key, "bucket_key": false, "composite": false, "context": map[string]any{"a": "1", "b": "2"},
 			"envelope_size": 1024.0, "body_size": 20032.0, "plaintext_size": 20000.0},
-		{"file": "customer", "mode": "SSE-C", "key_id": "", "bucket_key": false, "context": map[string]any{},
+		{"file": "customer", "mode": "SSE-C", "key_id": "", "bucket_key": false, "composite": false, "context": map[string]any{},
 			"envelope_size": 1024.0, "body_size": 20032.0, "plaintext_size": 20000.0},
 	}, found)
 

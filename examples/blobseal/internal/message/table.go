@@ -120,6 +120,7 @@ var table = []entry{
 	// Files and objects.
 	{blob.ErrPlain, false, words("not encrypted (--allow-plain reads it, encrypt-existing encrypts it)", "")},
 	{blob.ErrChanged, false, words("replaced or deleted meanwhile", "")},
+	{sse.ErrComposite, false, words("uploaded in parts, which only a regular file can be read from (save it first)", "")},
 	{sse.ErrVersion, false, words("sealed by another release of blobseal: ")},
 	{sse.ErrFormat, false, Attempt.formatWords},
 	{sse.ErrKey, false, Attempt.wrongKeyWords},

@@ -73,26 +73,18 @@ func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
 // released.
 func (o *Object) plaintext(ctx context.Context, c *console.Console, d *sse.Decryption, part *file.Range) (*console.Source, io.Reader, error) {
 	if !o.Regular() {
-		src := c.Track(ctx, o.Name, o.body, o.Size)
-		return src, d.Reader(src), nil
+		return o.openBody(ctx, c, d)
 	}
 	size, err := o.prove(d)
 	if err != nil {
 		return nil, nil, err
 	}
 	if part == nil {
-		src := c.Track(ctx, o.Name, o.body, o.Size)
-		return src, d.Reader(src), nil
+		return o.openBody(ctx, c, d)
 	}
 	off, n, err := part.Within(size)
 	if err != nil {
 		return nil, nil, message.Problemf(err, o.Name, "%s", err)
 	}
-	bodyOff, bodyLen, err := sse.CiphertextRange(off, n)
-	if err != nil {
-		return nil, nil, err
-	}
-	bodyLen = min(bodyLen, o.Size-bodyOff)
-	src := c.Track(ctx, o.Name, io.NewSectionReader(o.bodyAt(), bodyOff, bodyLen), bodyLen)
-	return src, d.RangeReader(src, off, n), nil
+	return o.openRange(ctx, c, d, off, n)
 }

@@ -27,6 +27,7 @@ type inspection struct {
 	KeyID         string      `json:"key_id"`     // empty for SSE-C
 	BucketKey     bool        `json:"bucket_key"` // of SSE-KMS
 	Context       kms.Context `json:"context"`
+	Composite     bool        `json:"composite"` // uploaded in parts
 	EnvelopeSize  int         `json:"envelope_size"`
 	BodySize      int64       `json:"body_size"`
 	PlaintextSize *int64      `json:"plaintext_size"` // null if no body has this size
@@ -67,7 +68,10 @@ func Describe(ctx context.Context, c *console.Console, name string) (*inspection
 		File: name, Mode: o.env.Mode(), KeyID: o.env.KeyID(), BucketKey: o.env.BucketKeyEnabled(), Context: o.env.Context(),
 		EnvelopeSize: o.env.Size(), BodySize: o.Size,
 	}
-	if n, err := sse.PlaintextSize(o.Size); err == nil {
+	if o.trailer != nil {
+		n := o.trailer.Size()
+		found.PlaintextSize, found.Composite = &n, true
+	} else if n, err := sse.PlaintextSize(o.Size); err == nil {
 		found.PlaintextSize = &n
 	}
 	return found, nil
@@ -100,10 +104,17 @@ func (i *inspection) String() string {
 		fmt.Fprintf(w, "  %s\t%s=%s\n", label, message.Printable(name), message.Printable(i.Context[name]))
 	}
 	fmt.Fprintf(w, "  envelope\t%d bytes\n", i.EnvelopeSize)
-	fmt.Fprintf(w, "  body\t%d bytes\n", i.BodySize)
-	if i.PlaintextSize != nil {
-		fmt.Fprintf(w, "  plaintext\t%d bytes, by arithmetic; not authenticated\n", *i.PlaintextSize)
+	if i.Composite {
+		fmt.Fprintf(w, "  body\t%d bytes, uploaded in parts\n", i.BodySize)
 	} else {
+		fmt.Fprintf(w, "  body\t%d bytes\n", i.BodySize)
+	}
+	switch {
+	case i.Composite:
+		fmt.Fprintf(w, "  plaintext\t%d bytes, as the file says; not authenticated\n", *i.PlaintextSize)
+	case i.PlaintextSize != nil:
+		fmt.Fprintf(w, "  plaintext\t%d bytes, by arithmetic; not authenticated\n", *i.PlaintextSize)
+	default:
 		fmt.Fprintf(w, "  plaintext\tnone has such a body: the file is truncated\n")
 	}
 	w.Flush()

@@ -55,8 +55,12 @@ func parseObject(flag, name string) (obj sse.Object, err error) {
 type Object struct {
 	*file.Input
 	env  *sse.Envelope
-	body io.Reader // what follows the envelope
+	body io.Reader // what follows the envelope; nil of a composite file
 	Size int64     // of the body; -1 if unknown
+
+	// Of a composite file, which was uploaded in parts:
+	trailer *sse.Trailer
+	parts   *sse.Composite // nil until Decrypt
 }
 
 // Open opens a sealed file and reads its envelope. The caller closes the object.
@@ -77,6 +81,11 @@ func readObject(in *file.Input) (o *Object, err error) {
 	} else if o.env, err = sse.ReadEnvelope(io.NewSectionReader(o.File, 0, o.Input.Size)); err == nil {
 		o.Size = o.Input.Size - int64(o.env.Size())
 		o.body = o.bodyAt()
+	} else if errors.Is(err, sse.ErrComposite) {
+		if o.trailer, err = sse.ReadTrailer(o.File, o.Input.Size); err == nil {
+			o.env = o.trailer.Envelope()
+			o.Size = o.Input.Size - int64(o.env.Size())
+		}
 	}
 	if err != nil {
 		in.Close()
@@ -90,16 +99,57 @@ func (o *Object) bodyAt() *io.SectionReader {
 	return io.NewSectionReader(o.File, int64(o.env.Size()), o.Size)
 }
 
-// Decrypt opens the object's data key.
+// Decrypt opens the object's data key, and the list of parts of a composite file, which
+// proves its size.
 func (o *Object) Decrypt(ctx context.Context, k *keys.Keys, obj sse.Object) (*sse.Decryption, error) {
 	obj.AnyContext = obj.Context == nil
 	d, err := k.Decrypt(ctx, obj, o.env)
+	if err == nil && o.trailer != nil {
+		o.parts, err = o.trailer.Open(d)
+	}
 	return d, aboutObject(o, k, err)
+}
+
+// openBody returns the reader of the plaintext, and the source below, whose progress
+// shows.
+func (o *Object) openBody(ctx context.Context, c *console.Console, d *sse.Decryption) (*console.Source, io.Reader, error) {
+	if o.parts == nil {
+		src := c.Track(ctx, o.Name, o.body, o.Size)
+		return src, d.Reader(src), nil
+	}
+	at, n, err := o.parts.StoredRange(0, -1)
+	if err != nil {
+		return nil, nil, err
+	}
+	src := c.Track(ctx, o.Name, io.NewSectionReader(o.File, 0, at+n), at+n)
+	return src, o.parts.Reader(src), nil
+}
+
+// openRange is openBody for n bytes from off of a regular file.
+func (o *Object) openRange(ctx context.Context, c *console.Console, d *sse.Decryption, off, n int64) (*console.Source, io.Reader, error) {
+	if o.parts == nil {
+		at, length, err := sse.CiphertextRange(off, n)
+		if err != nil {
+			return nil, nil, err
+		}
+		length = min(length, o.Size-at)
+		src := c.Track(ctx, o.Name, io.NewSectionReader(o.bodyAt(), at, length), length)
+		return src, d.RangeReader(src, off, n), nil
+	}
+	at, length, err := o.parts.StoredRange(off, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	src := c.Track(ctx, o.Name, io.NewSectionReader(o.File, at, length), length)
+	return src, o.parts.RangeReader(src, off, n), nil
 }
 
 // prove authenticates the end of a regular file's body, and returns the size of the
 // plaintext.
 func (o *Object) prove(d *sse.Decryption) (int64, error) {
+	if o.parts != nil {
+		return o.parts.Size(), nil
+	}
 	r, err := d.ReaderAt(o.bodyAt(), o.Size)
 	if err != nil {
 		return 0, aboutObject(o, nil, err)
@@ -121,6 +171,9 @@ func (o *Object) badChunk(i int64) string {
 // aboutObject returns an error of a sealed file as a [message.Problem]. Keys that
 // were not tried yet are nil.
 func aboutObject(o *Object, k *keys.Keys, err error) error {
+	if part, ok := errors.AsType[*sse.PartError](err); ok && !message.InWords(err) {
+		return message.Problemf(err, o.Name, "damaged: part %d is not authentic", part.Number)
+	}
 	if chunk, ok := errors.AsType[*sse.ChunkError](err); ok && !errors.Is(err, sse.ErrTruncated) && !message.InWords(err) {
 		return message.Problemf(err, o.Name, "%s", o.badChunk(chunk.Chunk))
 	}

@@ -132,11 +132,11 @@ func (r *Job) run(ctx context.Context, name string) error {
 	if next.KeyVersion == used.KeyVersion && r.staysWith(o.env, env) {
 		return r.already(o)
 	}
-	data, err := r.encode(ctx, o, target, env)
+	changed, err := r.encode(ctx, o, target, env)
 	if err != nil {
 		return notChanged(o, err)
 	}
-	if err := r.Replace(ctx, o, data); err != nil {
+	if err := r.Replace(ctx, o, changed); err != nil {
 		return err
 	}
 	return r.Printf("%s: rewrapped from %s to %s\n", message.Printable(name), describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
@@ -172,11 +172,19 @@ func notChanged(o *Object, err error) error {
 	return message.Problemf(err, o.Name, "not changed: %s", message.Reason(message.About(o.Name, err), o.Name))
 }
 
-// encode encodes the new envelope, padded to the old one's size if it fits. It
-// proves that the encoding opens, and that it belongs to the file's body.
-func (r *Job) encode(ctx context.Context, o *Object, target *keys.Keys, env *sse.Envelope) ([]byte, error) {
+// Changed is what a rewrap puts in the place of a file: head, the bytes of the file that
+// stay, and tail.
+type Changed struct {
+	Head []byte
+	Stay *io.SectionReader
+	Tail []byte
+}
+
+// encode encodes the new envelope. It proves that the encoding opens, and that it belongs
+// to the file's body.
+func (r *Job) encode(ctx context.Context, o *Object, target *keys.Keys, env *sse.Envelope) (*Changed, error) {
 	var err error
-	if env.Size() > o.env.Size() {
+	if o.trailer == nil && env.Size() > o.env.Size() {
 		if env, err = env.WithSize(envelopeSize(env)); err != nil {
 			return nil, err
 		}
@@ -194,32 +202,56 @@ func (r *Job) encode(ctx context.Context, o *Object, target *keys.Keys, env *sse
 			return nil, fmt.Errorf("the new envelope does not open: %w", err)
 		}
 	}
+	if o.trailer != nil {
+		return o.replaceTail(env)
+	}
 	head := make([]byte, headSize)
 	if _, err := o.File.ReadAt(head, int64(o.env.Size()-headSize)); err != nil {
 		return nil, err
 	}
 	if !bytes.HasSuffix(data, head) {
-		return nil, errors.New("the file changed meanwhile")
+		return nil, errChanged
 	}
-	return data, nil
+	return &Changed{Head: data, Stay: o.bodyAt()}, nil
 }
 
-// Replace writes a new file, the envelope followed by the body, and puts it in the
-// place of the old one.
-func (r *Job) Replace(ctx context.Context, o *Object, envelope []byte) error {
+var errChanged = errors.New("the file changed meanwhile")
+
+// replaceTail puts an envelope into the end of a composite file.
+func (o *Object) replaceTail(env *sse.Envelope) (*Changed, error) {
+	now, err := sse.ReadTrailer(o.File, o.Input.Size)
+	if err != nil {
+		return nil, err
+	}
+	if !now.Envelope().Equal(o.env) {
+		return nil, errChanged
+	}
+	tail, off, err := now.Replace(env)
+	if err != nil {
+		return nil, err
+	}
+	return &Changed{Stay: io.NewSectionReader(o.File, 0, off), Tail: tail}, nil
+}
+
+// Replace writes a new file and puts it in the place of the old one.
+func (r *Job) Replace(ctx context.Context, o *Object, changed *Changed) error {
 	out, err := file.Replace(ctx, o.Input)
 	if err != nil {
 		return notChanged(o, err)
 	}
 	defer out.Discard()
-	src := r.Track(ctx, o.Name, o.bodyAt(), o.Size)
+	size := changed.Stay.Size()
+	src := r.Track(ctx, o.Name, changed.Stay, size)
 	defer src.Done()
-	if _, err := out.Write(envelope); err != nil {
+	if _, err := out.Write(changed.Head); err != nil {
 		return notChanged(o, err)
 	}
 	n, err := io.Copy(out, src)
-	if err == nil && n != o.Size {
+	if err == nil && n != size {
 		err = io.ErrUnexpectedEOF
+	}
+	if err == nil {
+		_, err = out.Write(changed.Tail)
 	}
 	if err != nil {
 		return notChanged(o, err)

@@ -54,7 +54,7 @@ func TestReplaceLosesNoWrite(t *testing.T) {
 	require.NoError(t, err)
 
 	job := Job{Console: console.New(nil, nil, io.Discard)}
-	require.ErrorContains(t, job.Replace(t.Context(), o, make([]byte, 2048)), path+": not changed: the file was replaced meanwhile")
+	require.ErrorContains(t, job.Replace(t.Context(), o, &Changed{Head: make([]byte, 2048), Stay: o.bodyAt()}), path+": not changed: the file was replaced meanwhile")
 	after, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, newest, after)

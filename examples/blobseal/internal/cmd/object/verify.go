@@ -65,8 +65,11 @@ func verify(ctx context.Context, c *console.Console, name string, k *keys.Keys, 
 	if err != nil {
 		return 0, err
 	}
-	src := c.Track(ctx, o.Name, o.body, o.Size)
+	src, plain, err := o.openBody(ctx, c, d)
+	if err != nil {
+		return 0, aboutObject(o, k, err)
+	}
 	defer src.Done()
-	n, err := io.Copy(io.Discard, d.Reader(src))
+	n, err := io.Copy(io.Discard, plain)
 	return n, aboutObject(o, k, err)
 }
