@@ -18,7 +18,7 @@ import (
 )
 
 // DefaultEnvelopeSize is the size of envelopes if [Options] do not say.
-const DefaultEnvelopeSize = 1024
+const DefaultEnvelopeSize = stored.DefaultEnvelopeSize
 
 // URLSigner makes signed URLs of a bucket's objects. It is safe for concurrent use.
 // Package signedurl has one.

@@ -9,6 +9,10 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
+// DefaultEnvelopeSize is the size to which buckets pad envelopes unless they are
+// told otherwise.
+const DefaultEnvelopeSize = 1024
+
 // MinEnvelopeSize is the size below which no object holds an envelope.
 const MinEnvelopeSize = 8
 
