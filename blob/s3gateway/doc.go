@@ -1,0 +1,38 @@
+// Package s3gateway is an S3 server that encrypts: any S3 client that talks to it
+// gets S3's server-side encryption over plain files.
+//
+// The server is [versitygw], the engine: it has the HTTP, the signatures, accounts,
+// policies and versions. A [Gateway] is a backend for it that stands in front of
+// another one, the inner store, encrypts what goes in and decrypts what comes out:
+//
+//	files, err := s3gateway.OpenFiles("/srv/objects", nil)
+//	keys, err := s3wire.NewKeys(s3wire.KeysOptions{Managed: managed, KMS: client})
+//	gateway, err := s3gateway.New(ctx, files, keys, managed, nil)
+//	err = gateway.Run(ctx, embedgw.Config{RootUserAccess: user, RootUserSecret: secret, Ports: []string{":7070"}})
+//
+// # What is encrypted
+//
+// Every object is, in SSE-S3 unless the request or the bucket's configuration
+// (?encryption) says SSE-KMS or SSE-C. In SSE-KMS, the key service sees the
+// authenticated user as the [kms.Principal]: its policies decide, and its audit
+// trail names user, key and object. Customer keys need TLS, and a bucket whose
+// configuration allows them.
+//
+// Objects lie in the store as package stored says, so that package blob, its jobs
+// and the command line read them. The envelope in the object decides whether it is
+// encrypted, never its metadata. An object that is not is refused, unless
+// [Options] allow it.
+//
+// Names, metadata, tags and sizes are not encrypted. Neither are the checksums that
+// the store keeps for clients, nor the ETag of an object of SSE-S3, which is the
+// plaintext's MD5: whoever reads the store can test a guess at an object's content.
+// An empty object whose key ends in a slash is stored as a directory.
+//
+// # What is not implemented
+//
+// Uploads in parts, and S3 Select. Such a request is NotImplemented and stores nothing. A copy passes through the
+// gateway, decrypted and encrypted again. The engine's conditions of bucket policies
+// do not know the headers of encryption.
+//
+// [versitygw]: https://github.com/versity/versitygw
+package s3gateway

@@ -1,0 +1,173 @@
+package s3gateway
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/versity/versitygw/s3response"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// maxLooks bounds how many objects a list looks at, at a time.
+const maxLooks = 16
+
+// listed is an entry of a list whose size is the stored one's.
+type listed struct {
+	key, version string
+	size         *int64
+	etag         **string
+}
+
+// ListObjects implements [backend.Backend].
+func (g *Gateway) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3response.ListObjectsResult, error) {
+	if err := g.guard(in.Bucket); err != nil {
+		return s3response.ListObjectsResult{}, err
+	}
+	out, err := g.Backend.ListObjects(ctx, in)
+	if err == nil {
+		g.fixObjects(ctx, *in.Bucket, out.Contents)
+	}
+	return out, err
+}
+
+// ListObjectsV2 implements [backend.Backend].
+func (g *Gateway) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) (s3response.ListObjectsV2Result, error) {
+	if err := g.guard(in.Bucket); err != nil {
+		return s3response.ListObjectsV2Result{}, err
+	}
+	out, err := g.Backend.ListObjectsV2(ctx, in)
+	if err == nil {
+		g.fixObjects(ctx, *in.Bucket, out.Contents)
+	}
+	return out, err
+}
+
+func (g *Gateway) fixObjects(ctx context.Context, bucket string, contents []s3response.Object) {
+	entries := make([]listed, 0, len(contents))
+	for i := range contents {
+		if c := &contents[i]; c.Size != nil {
+			entries = append(entries, listed{deref(c.Key), "", c.Size, &c.ETag})
+		}
+	}
+	g.fix(ctx, bucket, entries)
+}
+
+// ListObjectVersions implements [backend.Backend].
+func (g *Gateway) ListObjectVersions(ctx context.Context, in *s3.ListObjectVersionsInput) (s3response.ListVersionsResult, error) {
+	if err := g.guard(in.Bucket); err != nil {
+		return s3response.ListVersionsResult{}, err
+	}
+	out, err := g.Backend.ListObjectVersions(ctx, in)
+	if err != nil {
+		return out, err
+	}
+	entries := make([]listed, 0, len(out.Versions))
+	for i := range out.Versions {
+		if v := &out.Versions[i]; v.Size != nil {
+			entries = append(entries, listed{deref(v.Key), deref(v.VersionId), v.Size, &v.ETag})
+		}
+	}
+	g.fix(ctx, *in.Bucket, entries)
+	return out, nil
+}
+
+// fix replaces the sizes and ETags of entries by those that clients see. The sizes
+// of most objects are arithmetic. Those that were uploaded in parts are not: their
+// ends say how long they are.
+func (g *Gateway) fix(ctx context.Context, bucket string, entries []listed) {
+	var looks sync.WaitGroup
+	slots := make(chan struct{}, maxLooks)
+	for _, e := range entries {
+		*e.etag = g.clientETag(*e.etag)
+		if isDirectory(&e.key, *e.size) {
+			continue
+		}
+		if n, err := stored.PlaintextSize(*e.size, stored.DefaultEnvelopeSize); err == nil && !g.opts.AllowPlain {
+			*e.size = n
+			continue
+		}
+		slots <- struct{}{}
+		looks.Go(func() {
+			defer func() { <-slots }()
+			if n, err := g.look(ctx, bucket, e); err == nil {
+				*e.size = n
+			}
+		})
+	}
+	looks.Wait()
+}
+
+// look returns the plaintext's size of an object, as the object says.
+func (g *Gateway) look(ctx context.Context, bucket string, e listed) (int64, error) {
+	v := &version{g: g, ctx: ctx, bucket: bucket, key: e.key, id: e.version, size: *e.size}
+	if strings.EqualFold(v.id, "null") {
+		v.id = ""
+	}
+	body, err := v.get(0, min(v.size, sse.MaxEnvelopeSize))
+	if err != nil {
+		return 0, err
+	}
+	env, _, err := stored.ReadEnvelope(body, stored.DefaultEnvelopeSize)
+	body.Close()
+	switch {
+	case errors.Is(err, sse.ErrComposite):
+		t, err := sse.ReadTrailer(v, v.size)
+		if err != nil {
+			return 0, err
+		}
+		return t.Size(), nil
+	case err != nil:
+		return 0, err // a plain object has the size that the store says
+	}
+	return stored.PlaintextSize(v.size, env.Size())
+}
+
+// DeleteObject implements [backend.Backend].
+func (g *Gateway) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
+	if err := g.guard(in.Bucket); err != nil {
+		return nil, err
+	}
+	in.IfMatch = g.innerETag(in.IfMatch)
+	in.IfMatchSize = g.storedSize(ctx, *in.Bucket, in.Key, in.VersionId, in.IfMatchSize)
+	return g.Backend.DeleteObject(ctx, in)
+}
+
+// DeleteObjects implements [backend.Backend].
+func (g *Gateway) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
+	if err := g.guard(in.Bucket); err != nil {
+		return s3response.DeleteResult{}, err
+	}
+	if in.Delete != nil {
+		for i := range in.Delete.Objects {
+			o := &in.Delete.Objects[i]
+			o.ETag = g.innerETag(o.ETag)
+			o.Size = g.storedSize(ctx, *in.Bucket, o.Key, o.VersionId, o.Size)
+		}
+	}
+	return g.Backend.DeleteObjects(ctx, in)
+}
+
+// storedSize returns the condition on the stored size for one on the plaintext's:
+// the object's stored size if the plaintext has the wanted one.
+func (g *Gateway) storedSize(ctx context.Context, bucket string, key, id *string, want *int64) *int64 {
+	if want == nil {
+		return nil
+	}
+	head, err := g.Backend.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &bucket, Key: key, VersionId: id})
+	if err != nil || isDirectory(key, deref(head.ContentLength)) {
+		return want
+	}
+	size := deref(head.ContentLength)
+	etag := head.ETag
+	entry := listed{deref(key), deref(id), &size, &etag}
+	g.fix(ctx, bucket, []listed{entry})
+	if size == *want {
+		return head.ContentLength
+	}
+	return ptr(int64(-1))
+}

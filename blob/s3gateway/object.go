@@ -1,0 +1,235 @@
+package s3gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// version is one version of a stored object.
+type version struct {
+	g           *Gateway
+	ctx         context.Context
+	bucket, key string
+	id          string // the version's, if a request must name it
+	etag        string // the inner store's, without quotes; empty if unknown
+	size        int64  // stored bytes
+	hinted      bool   // the metadata has a hint
+}
+
+// versionOf returns the version that the inner store has answered with.
+func (g *Gateway) versionOf(ctx context.Context, bucket, key, requested string, out *s3.GetObjectOutput) *version {
+	v := &version{g: g, ctx: ctx, bucket: bucket, key: key, id: requested, etag: unquote(out.ETag), size: deref(out.ContentLength)}
+	if id := deref(out.VersionId); v.id == "" && id != "null" {
+		v.id = id
+	}
+	if _, total, ok := strings.Cut(deref(out.ContentRange), "/"); ok {
+		if n, err := strconv.ParseInt(total, 10, 64); err == nil {
+			v.size = n
+		}
+	}
+	_, v.hinted = stored.ParseHint(out.Metadata)
+	return v
+}
+
+// get requests n stored bytes from off of the version.
+func (v *version) get(off, n int64) (io.ReadCloser, error) {
+	in := &s3.GetObjectInput{Bucket: &v.bucket, Key: &v.key, Range: ptr(fmt.Sprintf("bytes=%d-%d", off, off+n-1))}
+	if v.id != "" {
+		in.VersionId = &v.id
+	}
+	if v.etag != "" {
+		in.IfMatch = &v.etag
+	}
+	out, err := v.g.Backend.GetObject(v.ctx, in)
+	if hasCode(err, "PreconditionFailed") {
+		return nil, stored.ErrChanged
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out.Body, nil
+}
+
+// ReadAt implements [io.ReaderAt], with one request.
+func (v *version) ReadAt(p []byte, off int64) (int, error) {
+	want := min(int64(len(p)), v.size-off)
+	if want <= 0 {
+		return 0, io.EOF
+	}
+	body, err := v.get(off, want)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	n, err := io.ReadFull(body, p[:want])
+	if err == io.ErrUnexpectedEOF {
+		err = io.EOF
+	}
+	if err == nil && want < int64(len(p)) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// object is a version that was opened.
+type object struct {
+	*version
+	env       *sse.Envelope
+	d         *sse.Decryption
+	composite *sse.Composite // nil for an object that was stored at once
+	plaintext int64          // size; authentic in a composite object and after prove
+}
+
+// open opens a version. head is how the stored object begins, with at least as many
+// bytes as envelopes usually have.
+func (v *version) open(r *request, dec sse.Decrypter, head []byte) (*object, error) {
+	env, _, err := stored.ReadEnvelope(bytes.NewReader(head), stored.DefaultEnvelopeSize)
+	if errors.Is(err, io.ErrUnexpectedEOF) && int64(len(head)) < v.size {
+		longer := make([]byte, min(v.size, sse.MaxEnvelopeSize))
+		if _, err := v.ReadAt(longer, 0); err != nil && err != io.EOF {
+			return nil, err
+		}
+		env, _, err = stored.ReadEnvelope(bytes.NewReader(longer), stored.DefaultEnvelopeSize)
+	}
+	if errors.Is(err, sse.ErrComposite) {
+		return v.openComposite(r, dec)
+	}
+	if errors.Is(err, stored.ErrPlain) && v.hinted {
+		return nil, stored.ErrDamaged
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v.openSimple(r, dec, env)
+}
+
+func (v *version) openSimple(r *request, dec sse.Decrypter, env *sse.Envelope) (*object, error) {
+	size, err := stored.PlaintextSize(v.size, env.Size())
+	if err != nil {
+		return nil, err
+	}
+	d, err := v.decrypt(r, dec, env)
+	if err != nil {
+		return nil, err
+	}
+	return &object{version: v, env: env, d: d, plaintext: size}, nil
+}
+
+func (v *version) openComposite(r *request, dec sse.Decrypter) (*object, error) {
+	t, err := sse.ReadTrailer(v, v.size)
+	if err != nil {
+		return nil, err
+	}
+	d, err := v.decrypt(r, dec, t.Envelope())
+	if err != nil {
+		return nil, err
+	}
+	c, err := t.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	return &object{version: v, env: t.Envelope(), d: d, composite: c, plaintext: c.Size()}, nil
+}
+
+func (v *version) decrypt(r *request, dec sse.Decrypter, env *sse.Envelope) (*sse.Decryption, error) {
+	ctx, cancel := v.g.keyContext(r)
+	defer cancel()
+	return dec.Decrypt(ctx, sse.Object{Bucket: v.bucket, Key: v.key}, env)
+}
+
+// prove authenticates the plaintext's size.
+func (o *object) prove() error {
+	if o.composite != nil {
+		return nil
+	}
+	envelope := int64(o.env.Size())
+	body := io.NewSectionReader(o.version, envelope, o.size-envelope)
+	_, err := o.d.ReaderAt(body, body.Size())
+	return err
+}
+
+// readRange returns a reader of n plaintext bytes from off, which are in the object.
+func (o *object) readRange(off, n int64) (io.ReadCloser, error) {
+	if n == 0 {
+		return io.NopCloser(bytes.NewReader(nil)), o.prove()
+	}
+	if o.composite != nil {
+		at, length, err := o.composite.StoredRange(off, n)
+		if err != nil {
+			return nil, err
+		}
+		body, err := o.get(at, length)
+		if err != nil {
+			return nil, err
+		}
+		return &stream{o.composite.RangeReader(body, off, n), body}, nil
+	}
+	at, length, err := sse.CiphertextRange(off, n)
+	if err != nil {
+		return nil, err
+	}
+	if last := o.plaintext / sse.ChunkSize * sse.ChunkSize; off+n <= last && off+n < o.plaintext {
+		if err := o.prove(); err != nil { // the last chunk is not among those of the range
+			return nil, err
+		}
+	}
+	envelope := int64(o.env.Size())
+	body, err := o.get(envelope+at, min(length, o.size-envelope-at))
+	if err != nil {
+		return nil, err
+	}
+	return &stream{o.d.RangeReader(body, off, n), body}, nil
+}
+
+// part returns where the part of a number begins in the plaintext and how long it
+// is, and how many parts the object has. ok is false if there is no such part.
+// Parts are counted from 1, without the gaps of an upload's numbers.
+func (o *object) part(number int32) (off, n int64, count int32, ok bool) {
+	if o.composite == nil {
+		return 0, o.plaintext, 1, number == 1
+	}
+	var at int64
+	for _, size := range o.composite.Parts() {
+		count++
+		if count == number {
+			off, n, ok = at, size, true
+		}
+		at += size
+	}
+	return off, n, count, ok
+}
+
+// stream is plaintext whose end closes the response of the store.
+type stream struct {
+	io.Reader
+	io.Closer
+}
+
+// readAll returns a reader of the whole plaintext. A plain object, which is not
+// decrypted, has no envelope.
+func (o *object) readAll() (io.ReadCloser, error) {
+	switch {
+	case o.env != nil && o.composite != nil:
+		return o.readRange(0, o.plaintext)
+	case o.size == 0:
+		return io.NopCloser(bytes.NewReader(nil)), nil
+	case o.env == nil:
+		return o.get(0, o.size)
+	}
+	envelope := int64(o.env.Size())
+	body, err := o.get(envelope, o.size-envelope)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{o.d.Reader(body), body}, nil
+}

@@ -1,0 +1,163 @@
+package s3gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/backend/meta"
+	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/s3response"
+)
+
+// Files is an inner store that keeps objects in the files of a directory. Their
+// ETags and checksums are those of the plaintext: the clients of S3 take an ETag
+// of 32 hexadecimal digits for the MD5 of what they have sent.
+type Files struct {
+	*posix.Posix
+	attributes *attributes
+}
+
+// OpenFiles opens a directory, which must exist. Only one store can be open in a
+// process, since the engine changes the process's working directory.
+//
+// Attributes are kept in the files' extended attributes, or below opts.SideCarDir
+// if the file system has none. opts may be nil. Its DataIntegrityEtag is set.
+func OpenFiles(dir string, opts *posix.PosixOpts) (*Files, error) {
+	o := posix.PosixOpts{}
+	if opts != nil {
+		o = *opts
+	}
+	// The engine then computes no MD5 of the ciphertext, and builds ETags from the
+	// checksum that a body claims.
+	o.DataIntegrityEtag = true
+	if o.CopyObjectThreshold == 0 {
+		o.CopyObjectThreshold = maxCopy
+	}
+	var inner meta.MetadataStorer = meta.XattrMeta{}
+	if o.SideCarDir != "" {
+		sidecar, err := meta.NewSideCar(o.SideCarDir)
+		if err != nil {
+			return nil, err
+		}
+		inner = sidecar
+	} else if err := (meta.XattrMeta{}).Test(dir); err != nil {
+		return nil, fmt.Errorf("s3gateway: %s: no extended attributes (set SideCarDir): %w", dir, err)
+	}
+	a := &attributes{MetadataStorer: inner, uploads: map[string]*completion{}}
+	p, err := posix.New(dir, a, o)
+	if err != nil {
+		return nil, err
+	}
+	return &Files{p, a}, nil
+}
+
+// Attributes of the engine, by its names.
+const (
+	attrETag      = "etag"
+	attrChecksums = "checksums"
+	attrPartCRC   = "part-crc64nvme"
+	attrMultipart = "mp-metadata"
+)
+
+// A claim is what the body of an upload states as its checksum: the checksum of
+// the plaintext, a separator that no checksum has, and the ETag. The engine passes
+// it on to the attributes that it stores.
+const claimSeparator = "|"
+
+func claim(sum, etag string) string { return sum + claimSeparator + etag }
+
+// claimed returns the ETag of a claim.
+func claimed(value string) (etag string, ok bool) {
+	_, etag, ok = strings.Cut(strings.Trim(value, `"`), claimSeparator)
+	return etag, ok
+}
+
+var claimETag = regexp.MustCompile(`\` + claimSeparator + `[0-9a-f-]*`)
+
+// attributes stores what the engine says of an object, but for the ETag, checksums
+// and sizes, which the engine knows only of the ciphertext.
+type attributes struct {
+	meta.MetadataStorer
+
+	mu      sync.Mutex
+	uploads map[string]*completion
+}
+
+// completion is what a completed upload gets instead of what the engine computes.
+type completion struct {
+	etag     string
+	checksum s3response.Checksum
+	ends     []int64 // where each part ends in the plaintext
+}
+
+// StoreAttribute implements [meta.MetadataStorer].
+func (a *attributes) StoreAttribute(f *os.File, bucket, object, name string, value []byte) error {
+	switch name {
+	case attrETag:
+		if etag, ok := claimed(string(value)); ok {
+			value = []byte(quote(etag))
+		} else if f == nil && strings.HasSuffix(object, "/") {
+			value = []byte(quote(emptyMD5))
+		}
+	case attrChecksums:
+		value = claimETag.ReplaceAll(value, nil)
+	case attrPartCRC:
+		// The engine adds up the CRCs of the parts, and a completion replaces the sum.
+		if bytes.Contains(value, []byte(claimSeparator)) {
+			value = []byte(zeroCRC64)
+		}
+	case attrMultipart:
+		return a.complete(f, bucket, object, value)
+	}
+	return a.MetadataStorer.StoreAttribute(f, bucket, object, name, value)
+}
+
+const (
+	emptyMD5  = "d41d8cd98f00b204e9800998ecf8427e"
+	zeroCRC64 = "AAAAAAAAAAA="
+)
+
+// complete stores the last attribute of an object that was uploaded in parts, and
+// replaces the earlier ones.
+func (a *attributes) complete(f *os.File, bucket, object string, value []byte) error {
+	mp, err := backend.UnmarshalMpUploadMetadata(value, false)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	c := a.uploads[mp.UploadID]
+	a.mu.Unlock()
+	if c == nil {
+		return fmt.Errorf("s3gateway: upload %s of %s/%s is completed without its parts' sizes", mp.UploadID, bucket, object)
+	}
+	mp.Parts = c.ends
+	if value, err = backend.MarshalMpUploadMetadata(mp, false); err != nil {
+		return err
+	}
+	sums, err := json.Marshal(c.checksum)
+	if err != nil {
+		return err
+	}
+	for name, value := range map[string][]byte{attrETag: []byte(quote(c.etag)), attrChecksums: sums, attrMultipart: value} {
+		if err := a.MetadataStorer.StoreAttribute(f, bucket, object, name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quote returns an ETag as headers have it.
+func quote(etag string) string { return `"` + strings.Trim(etag, `"`) + `"` }
+
+func unquote(etag *string) string {
+	if etag == nil {
+		return ""
+	}
+	return strings.Trim(*etag, `"`)
+}

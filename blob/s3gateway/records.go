@@ -1,0 +1,152 @@
+package s3gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/versity/versitygw/auth"
+	"github.com/versity/versitygw/s3err"
+	"github.com/versity/versitygw/s3response"
+
+	"github.com/blobseal/blobseal/sse"
+)
+
+// Records are small objects in the state bucket, encrypted with the service's
+// cipher. Each is written whole. Names:
+//
+//	config/BUCKET                           the bucket's encryption configuration
+//	uploads/BUCKET/UPLOAD/state             an upload: see upload
+//	uploads/BUCKET/UPLOAD/part-NUMBER-ETAG  one attempt at a part: see receipt
+const (
+	configPrefix  = "config/"
+	uploadsPrefix = "uploads/"
+)
+
+// errNoRecord means that a record does not exist.
+var errNoRecord = errors.New("s3gateway: no such record")
+
+// maxRecord bounds a record, in bytes.
+const maxRecord = 1 << 20
+
+func (g *Gateway) createStateBucket(ctx context.Context) error {
+	acl, err := json.Marshal(auth.ACL{})
+	if err != nil {
+		return err
+	}
+	err = g.Backend.CreateBucket(valueless{ctx}, &s3.CreateBucketInput{
+		Bucket: &g.opts.StateBucket, CreateBucketConfiguration: &types.CreateBucketConfiguration{},
+	}, acl)
+	if hasCode(err, "BucketAlreadyExists", "BucketAlreadyOwnedByYou") {
+		return nil
+	}
+	return err
+}
+
+// hasCode reports whether err is the inner store's with one of these codes.
+func hasCode(err error, codes ...string) bool {
+	known, ok := errors.AsType[s3err.S3Error](err)
+	for _, code := range codes {
+		if ok && known.BaseError().Code == code {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *Gateway) recordObject(name string) sse.Object {
+	return sse.Object{Bucket: g.opts.StateBucket, Key: name}
+}
+
+// putRecord stores v under a name, in place of what is there.
+func (g *Gateway) putRecord(ctx context.Context, name string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var sealed bytes.Buffer
+	w, err := sse.NewWriter(ctx, &sealed, g.service, g.recordObject(name), nil)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(text); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	_, err = g.Backend.PutObject(valueless{ctx}, s3response.PutObjectInput{
+		Bucket: &g.opts.StateBucket, Key: &name, Body: bytes.NewReader(sealed.Bytes()),
+		ContentLength: ptr(int64(sealed.Len())),
+	})
+	return err
+}
+
+// getRecord reads the record of a name into v. It returns errNoRecord if there is
+// none.
+func (g *Gateway) getRecord(ctx context.Context, name string, v any) error {
+	out, err := g.Backend.GetObject(valueless{ctx}, &s3.GetObjectInput{Bucket: &g.opts.StateBucket, Key: &name})
+	if isNotFound(err) {
+		return errNoRecord
+	}
+	if err != nil {
+		return err
+	}
+	defer out.Body.Close()
+	r, err := sse.NewReader(ctx, io.LimitReader(out.Body, maxRecord), g.service, g.recordObject(name))
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, v)
+}
+
+// isNotFound reports whether the inner store says that an object does not exist.
+// A missing bucket is no missing object.
+func isNotFound(err error) bool {
+	known, ok := errors.AsType[s3err.S3Error](err)
+	return ok && known.StatusCode() == http.StatusNotFound && known.BaseError().Code != "NoSuchBucket"
+}
+
+// deleteRecords deletes the records whose names begin with prefix.
+func (g *Gateway) deleteRecords(ctx context.Context, prefix string) error {
+	ctx = valueless{ctx}
+	for {
+		list, err := g.Backend.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
+			Bucket: &g.opts.StateBucket, Prefix: &prefix, Delimiter: ptr(""), MaxKeys: ptr(int32(1000)),
+			ContinuationToken: ptr(""), StartAfter: ptr(""), FetchOwner: ptr(false),
+		})
+		if err != nil {
+			return err
+		}
+		for _, record := range list.Contents {
+			if err := g.deleteRecord(ctx, *record.Key); err != nil {
+				return err
+			}
+		}
+		if !deref(list.IsTruncated) || len(list.Contents) == 0 {
+			return nil
+		}
+	}
+}
+
+func (g *Gateway) deleteRecord(ctx context.Context, name string) error {
+	_, err := g.Backend.DeleteObject(valueless{ctx}, &s3.DeleteObjectInput{Bucket: &g.opts.StateBucket, Key: &name})
+	if isNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// forgetBucket deletes the records of a bucket.
+func (g *Gateway) forgetBucket(ctx context.Context, bucket string) error {
+	return errors.Join(g.deleteRecord(ctx, configPrefix+bucket), g.deleteRecords(ctx, uploadsPrefix+bucket+"/"))
+}

@@ -1,0 +1,89 @@
+package s3gateway
+
+import (
+	"context"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"github.com/versity/versitygw/auth"
+	"github.com/versity/versitygw/s3api/middlewares"
+	"github.com/versity/versitygw/s3api/utils"
+
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/sse/s3wire"
+)
+
+// request is what one request brings beside the input of a backend's method: the
+// engine passes on neither the headers of encryption nor who is asking.
+type request struct {
+	ctx  context.Context
+	http *fasthttp.RequestCtx // nil if a program calls the Gateway itself
+	form map[string]string    // fields of POST Object; nil in other requests
+	tls  bool
+}
+
+func (g *Gateway) request(ctx context.Context) *request {
+	r := &request{ctx: ctx}
+	r.http, _ = ctx.(*fasthttp.RequestCtx)
+	if r.http == nil {
+		return r
+	}
+	r.tls = g.opts.BehindTLS || r.http.IsTLS()
+	if post, ok := ctx.Value(string(utils.ContextKeyObjectPostResult)).(middlewares.PostObjectResult); ok {
+		r.form = post.Fields
+		if r.form == nil {
+			r.form = map[string]string{}
+		}
+	}
+	return r
+}
+
+// values returns the values of a header, or of a form's field. It is an
+// [s3wire.Values].
+func (r *request) values(name string) []string {
+	if r.form != nil {
+		for field, value := range r.form {
+			if equalFold(field, name) {
+				return []string{value}
+			}
+		}
+		return nil
+	}
+	if r.http == nil {
+		return nil
+	}
+	var values []string
+	for _, value := range r.http.Request.Header.PeekAll(name) {
+		values = append(values, string(value))
+	}
+	return values
+}
+
+// setHeader sets a header of the response.
+func (r *request) setHeader(name, value string) {
+	if r.http != nil {
+		r.http.Response.Header.Set(name, value)
+	}
+}
+
+// keyContext returns a context for calls of the key service: the principal is the
+// authenticated user, and the call ends in time even if the client waits for ever.
+// The engine's own context ends only when the server does.
+func (g *Gateway) keyContext(r *request) (context.Context, context.CancelFunc) {
+	var ctx context.Context = valueless{r.ctx}
+	if account, ok := r.ctx.Value(string(utils.ContextKeyAccount)).(auth.Account); ok && account.Access != "" {
+		ctx = kms.WithPrincipal(ctx, kms.Principal{ID: account.Access, Type: "User"})
+	}
+	return context.WithTimeout(ctx, g.opts.KeyTimeout)
+}
+
+// valueless hides the values of a context. Those of the engine must not be read
+// after a request has ended, and a call of the gateway's own has no account.
+type valueless struct{ context.Context }
+
+func (valueless) Value(any) any { return nil }
+
+// defaultKeyTimeout bounds a call of the key service if Options do not.
+const defaultKeyTimeout = 15 * time.Second
+
+var _ s3wire.Values = (&request{}).values

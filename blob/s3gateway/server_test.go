@@ -1,0 +1,275 @@
+package s3gateway_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/stretchr/testify/require"
+	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/embedgw"
+	"github.com/versity/versitygw/s3api"
+
+	"github.com/blobseal/blobseal/blob/s3gateway"
+	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/localkms"
+	"github.com/blobseal/blobseal/sse"
+	"github.com/blobseal/blobseal/sse/s3wire"
+)
+
+const (
+	rootUser, rootSecret = "admin", "admin-secret"
+	serverVariable       = "BLOBSEAL_TEST_GATEWAY"
+)
+
+// setup says how a gateway is started. All gateways of a test share a directory.
+type setup struct {
+	Dir        string // holds data, ring, keys, trail and certificate
+	Port       int
+	Plain      bool // without TLS
+	AllowPlain bool
+}
+
+func (s setup) path(name string) string { return filepath.Join(s.Dir, name) }
+
+// TestMain runs a gateway instead of the tests if a test has started this process
+// for that: the engine allows one gateway in a process.
+func TestMain(m *testing.M) {
+	if text := os.Getenv(serverVariable); text != "" {
+		var s setup
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			log.Fatal(err)
+		}
+		log.Fatal(serve(s))
+	}
+	os.Exit(m.Run())
+}
+
+// serve runs a gateway until its standard input ends.
+func serve(s setup) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	ring, keys, err := open(ctx, s)
+	if err != nil {
+		return err
+	}
+	managed := sse.NewManaged(ring)
+	client, err := keys.Client("", "")
+	if err != nil {
+		return err
+	}
+	sink, err := audit.OpenFileSink(s.path(fmt.Sprintf("trail-%d", os.Getpid())), nil)
+	if err != nil {
+		return err
+	}
+	wire, err := s3wire.NewKeys(s3wire.KeysOptions{
+		Managed: managed, KMS: audit.NewClient(kms.NewCache(client, nil), sink), Accept: sse.AnyKey, DefaultKey: localkms.DefaultAlias,
+	})
+	if err != nil {
+		return err
+	}
+	files, err := s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.path("versions")})
+	if err != nil {
+		return err
+	}
+	gateway, err := s3gateway.New(ctx, files, wire, managed, &s3gateway.Options{AllowPlain: s.AllowPlain})
+	if err != nil {
+		return err
+	}
+	config := embedgw.Config{
+		RootUserAccess: rootUser, RootUserSecret: rootSecret, Quiet: true, IAMDir: s.path("accounts"),
+		Ports:     []string{fmt.Sprintf("127.0.0.1:%d", s.Port)},
+		S3Options: []s3api.Option{s3api.WithOnListen(func() { fmt.Println("listening") })},
+	}
+	if !s.Plain {
+		config.CertFile, config.KeyFile = s.path("cert.pem"), s.path("cert.key")
+	}
+	return gateway.Run(ctx, config)
+}
+
+// open opens the ring and the key service of a directory.
+func open(ctx context.Context, s setup) (*keyring.Ring, *localkms.Service, error) {
+	key, err := os.ReadFile(s.path("root.key"))
+	if err != nil {
+		return nil, nil, err
+	}
+	root, err := keyring.NewKeyRoot(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	ringStore, err := keyring.NewFileStore(s.path("ring"))
+	if err != nil {
+		return nil, nil, err
+	}
+	ring, err := keyring.Open(ctx, ringStore, root, nil)
+	if errors.Is(err, keyring.ErrNotExist) {
+		ring, err = keyring.Create(ctx, ringStore, root, nil)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	keyStore, err := keyring.NewFileStore(s.path("keys"))
+	if err != nil {
+		return nil, nil, err
+	}
+	service, err := localkms.Open(ctx, keyStore, root, &localkms.Options{RefreshInterval: time.Millisecond})
+	if errors.Is(err, keyring.ErrNotExist) {
+		service, err = localkms.Create(ctx, keyStore, root, &localkms.Options{RefreshInterval: time.Millisecond})
+	}
+	return ring, service, err
+}
+
+// newSetup prepares a directory.
+func newSetup(t *testing.T) setup {
+	s := setup{Dir: t.TempDir()}
+	for _, name := range []string{"data", "versions", "accounts"} {
+		require.NoError(t, os.Mkdir(s.path(name), 0o700))
+	}
+	key := make([]byte, 32)
+	rand.Read(key)
+	require.NoError(t, os.WriteFile(s.path("root.key"), key, 0o600))
+	writeCertificate(t, s)
+	_, _, err := open(t.Context(), s)
+	require.NoError(t, err)
+	return s
+}
+
+func writeCertificate(t *testing.T, s setup) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gateway"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "cert.key": {Type: "PRIVATE KEY", Bytes: private}} {
+		require.NoError(t, os.WriteFile(s.path(name), pem.EncodeToMemory(block), 0o600))
+	}
+}
+
+// server is a running gateway.
+type server struct {
+	setup
+	url string
+	cmd *exec.Cmd
+	log *buffer
+}
+
+// start starts a gateway, which ends with the test.
+func (s setup) start(t *testing.T) *server {
+	s.Port = freeport.Get(t)
+	text, err := json.Marshal(s)
+	require.NoError(t, err)
+	g := &server{setup: s, log: &buffer{}, url: fmt.Sprintf("https://127.0.0.1:%d", s.Port)}
+	if s.Plain {
+		g.url = fmt.Sprintf("http://127.0.0.1:%d", s.Port)
+	}
+	g.cmd = exec.Command(os.Args[0])
+	g.cmd.Env = append(os.Environ(), serverVariable+"="+string(text))
+	stdin, err := g.cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := g.cmd.StdoutPipe()
+	require.NoError(t, err)
+	g.cmd.Stderr = g.log
+	require.NoError(t, g.cmd.Start())
+	t.Cleanup(func() {
+		stdin.Close()
+		g.kill()
+		if t.Failed() {
+			t.Logf("log of the gateway:\n%s", g.log)
+		}
+	})
+	listening := make(chan bool, 1)
+	go func() {
+		defer close(listening)
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			if lines.Text() == "listening" {
+				listening <- true
+			}
+		}
+	}()
+	require.True(t, await.Value(t, listening, "a gateway to listen"), "the gateway ended: %v", g.log)
+	return g
+}
+
+// kill ends the gateway at once, as a crash does.
+func (g *server) kill() {
+	g.cmd.Process.Kill()
+	g.cmd.Wait()
+}
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// client returns a client of the gateway.
+func (g *server) client(t *testing.T) *s3.Client { return g.clientAs(t, rootUser, rootSecret) }
+
+func (g *server) clientAs(t *testing.T, user, secret string) *s3.Client {
+	return s3.New(s3.Options{
+		BaseEndpoint: &g.url, UsePathStyle: true, Region: "us-east-1", HTTPClient: g.http(t),
+		Credentials:                credentials.NewStaticCredentialsProvider(user, secret, ""),
+		RetryMaxAttempts:           1,
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+	})
+}
+
+func (g *server) http(t *testing.T) *http.Client {
+	pool := x509.NewCertPool()
+	text, err := os.ReadFile(g.path("cert.pem"))
+	require.NoError(t, err)
+	require.True(t, pool.AppendCertsFromPEM(text))
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: await.Longest}
+}
