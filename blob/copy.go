@@ -74,6 +74,7 @@ func (c *copying) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.end()
 	return w.Commit(func(publish func() error) error { return c.publish(ctx, watch, attrs, publish) })
 }
 
@@ -118,8 +119,8 @@ func (c *copying) write(ctx context.Context, attrs *gcblob.Attributes, r io.Read
 }
 
 // publish makes the copy visible if the version of the source that was there before
-// it was read is still there, and so is the version that was read. The source was
-// read to its end by now, so no response is held.
+// it was read is still there, and so is the version that was read. No response is held
+// by now.
 func (c *copying) publish(ctx context.Context, watch *stored.Watch, attrs *gcblob.Attributes, publish func() error) error {
 	unchanged := func() error {
 		now, err := c.from.store.Inner.Attributes(ctx, c.src)

@@ -56,17 +56,19 @@ func TestBoundedPool(t *testing.T) {
 	}
 	for _, connections := range []int{1, 3} {
 		for _, way := range ways {
-			for _, key := range []string{"sealed", "plain"} {
+			for _, key := range []string{"sealed", "plain", "parts"} {
 				t.Run(fmt.Sprintf("%d connections/%s/%s", connections, way.name, key), func(t *testing.T) {
 					s := startFake(t)
 					s.base.(*http.Transport).MaxConnsPerHost = connections
 					inner := s.open(t, s.newBucket(t), nil)
-					b, err := blob.NewBucket(inner, "photos", sse.NewManaged(newRing(t)), &blob.Options{AllowPlain: true})
+					cipher := sse.NewManaged(newRing(t))
+					b, err := blob.NewBucket(inner, "photos", cipher, &blob.Options{AllowPlain: true})
 					require.NoError(t, err)
 					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					defer cancel()
 					require.NoError(t, b.WriteAll(ctx, "sealed", p, nil))
 					require.NoError(t, inner.WriteAll(ctx, "plain", p, nil))
+					putParts(t, inner, "parts", cipher, p, 10*16384, 2*16384+77)
 
 					errs := make(chan error, readers)
 					var group sync.WaitGroup
@@ -117,7 +119,8 @@ func TestJobsOnABoundedPool(t *testing.T) {
 	s := startFake(t)
 	s.base.(*http.Transport).MaxConnsPerHost = 1
 	inner := s.open(t, s.newBucket(t), nil)
-	b, err := blob.NewBucket(inner, "photos", sse.NewManaged(newRing(t)), &blob.Options{AllowPlain: true})
+	cipher := sse.NewManaged(newRing(t))
+	b, err := blob.NewBucket(inner, "photos", cipher, &blob.Options{AllowPlain: true})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -125,12 +128,15 @@ func TestJobsOnABoundedPool(t *testing.T) {
 		bucket := []*gcblob.Bucket{b.Bucket, inner}[i%2]
 		require.NoError(t, bucket.WriteAll(ctx, fmt.Sprint(i), make([]byte, i*10_000), nil))
 	}
+	for i := range 10 {
+		putParts(t, inner, fmt.Sprint("parts", i), cipher, make([]byte, i*30_000+1), i*30_000+1)
+	}
 	encrypted, err := jobs.EncryptExisting(ctx, b, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 15, encrypted.Done)
 	rewrapped, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{Force: true})
 	require.NoError(t, err)
-	require.EqualValues(t, 30, rewrapped.Done)
+	require.EqualValues(t, 40, rewrapped.Done)
 	for _, depth := range []jobs.Depth{jobs.CheckEnvelopes, jobs.CheckLengths, jobs.CheckBodies} {
 		for finding, err := range jobs.Check(ctx, b, &jobs.CheckOptions{Depth: depth}) {
 			require.NoError(t, err, "within a minute")

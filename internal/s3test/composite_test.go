@@ -1,0 +1,90 @@
+package s3test
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// putParts stores a composite object of the bucket "photos", whose parts have these sizes.
+func putParts(t *testing.T, inner *gcblob.Bucket, key string, cipher sse.Cipher, plain []byte, sizes ...int) {
+	t.Helper()
+	ctx := context.Background()
+	upload, err := sse.StartMultipart(ctx, cipher, sse.Object{Bucket: "photos", Key: key})
+	require.NoError(t, err)
+	var object bytes.Buffer
+	var receipts [][]byte
+	for i, size := range sizes {
+		part, err := upload.Part(i + 1)
+		require.NoError(t, err)
+		_, err = object.ReadFrom(part.Reader(bytes.NewReader(plain[:size])))
+		require.NoError(t, err)
+		receipt, err := part.Receipt()
+		require.NoError(t, err)
+		plain, receipts = plain[size:], append(receipts, receipt)
+	}
+	require.Empty(t, plain)
+	trailer, err := upload.Trailer(receipts, &sse.TrailerOptions{EnvelopeSize: envelope})
+	require.NoError(t, err)
+	state, err := upload.State(ctx, nil)
+	require.NoError(t, err)
+	env := new(sse.Envelope)
+	require.NoError(t, env.UnmarshalBinary(state))
+	require.NoError(t, inner.WriteAll(ctx, key, slices.Concat(object.Bytes(), trailer), &gcblob.WriterOptions{
+		Metadata: stored.CompositeHint(env).Metadata(map[string]string{"author": "Zoë ☺"}),
+	}))
+}
+
+// TestComposite: over S3, an object that was uploaded in parts is read, listed, copied,
+// checked and rewrapped as any other.
+func TestComposite(t *testing.T) {
+	ctx := context.Background()
+	eachServer(t, func(t *testing.T, s *server) {
+		inner := s.open(t, s.newBucket(t), nil)
+		ring := newRing(t)
+		cipher := sse.NewManaged(ring)
+		b := encrypted(t, inner, cipher, nil)
+		data := content(300_000)
+		putParts(t, inner, "k", cipher, data, 250_000, 50_000)
+		requireWhole := func(key string) {
+			t.Helper()
+			got, err := b.ReadAll(ctx, key)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(data, got))
+			require.NoError(t, readSlice(data, func() (int64, int64) { return 249_990, 30 })(ctx, b, key))
+			a, err := b.Attributes(ctx, key)
+			require.NoError(t, err)
+			require.EqualValues(t, len(data), a.Size)
+			require.Equal(t, map[string]string{"author": "Zoë ☺"}, a.Metadata)
+			o, err := b.List(&gcblob.ListOptions{Prefix: key}).Next(ctx)
+			require.NoError(t, err)
+			require.EqualValues(t, len(data), o.Size)
+		}
+		requireWhole("k")
+		require.NoError(t, b.Copy(ctx, "copy", "k", nil))
+		requireWhole("copy")
+
+		old := primary(t, ring)
+		_, err := ring.Rotate(ctx)
+		require.NoError(t, err)
+		rewrapped, err := jobs.Rewrap(ctx, b, nil)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, rewrapped.Done)
+		_, err = jobs.Retire(ctx, ring, old, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, b)
+		require.NoError(t, err)
+		requireWhole("k")
+		requireWhole("copy")
+		for f, err := range jobs.Check(ctx, b, nil) {
+			require.NoError(t, err)
+			require.Equal(t, jobs.VerdictGood, f.Verdict, "%s: %v", f.Key, f.Err)
+		}
+	})
+}
