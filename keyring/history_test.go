@@ -5,8 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,34 +12,19 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/seeds"
 	"github.com/blobseal/blobseal/keyring"
 )
 
 // TestHistories runs random histories of several processes that share a ring, with
 // faults of the store, failovers that lose writes, wrong clocks, changes of the root and
 // processes that end. In the end everything that was sealed opens in a new process, and
-// nothing that was taken away is back. A history follows from its seed, which a failure
-// prints: run it again with BLOBSEAL_SEED. BLOBSEAL_STRESS, such as 2h, is how long the
-// test runs; by default it runs a few histories.
+// nothing that was taken away is back. See [seeds.Run] for how to run one again, or for
+// hours.
 func TestHistories(t *testing.T) {
-	if text := os.Getenv("BLOBSEAL_SEED"); text != "" {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err, "BLOBSEAL_SEED")
+	seeds.Run(t, 10, func(t *testing.T, seed uint64) {
 		bubble.Test(t, func(t *testing.T) { runHistory(t, seed) })
-		return
-	}
-	var limit time.Duration
-	if text := os.Getenv("BLOBSEAL_STRESS"); text != "" {
-		var err error
-		limit, err = time.ParseDuration(text)
-		require.NoError(t, err, "BLOBSEAL_STRESS")
-	}
-	for i, begin := 0, time.Now(); i < 10 || time.Since(begin) < limit; i++ {
-		seed := rand.Uint64()
-		if t.Run("seed", func(t *testing.T) { bubble.Test(t, func(t *testing.T) { runHistory(t, seed) }) }); t.Failed() {
-			return
-		}
-	}
+	})
 }
 
 // history is a ring, the processes that share it, and what they were told.

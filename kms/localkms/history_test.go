@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/seeds"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -22,30 +21,22 @@ import (
 
 // TestHistories runs random histories of several processes over one store, with
 // faults in the store and wrong clocks, and compares what the processes say with a
-// model. A history follows from its seed, which a failure prints: run it again with
-// BLOBSEAL_SEED. BLOBSEAL_STRESS, such as 2h, is how long the test runs; by default
-// it runs a few histories.
+// model. See [seeds.Run] for how to run one again, or for hours.
 func TestHistories(t *testing.T) {
-	steps, begin := 250, time.Now()
-	if text := os.Getenv("BLOBSEAL_SEED"); text != "" {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err, "BLOBSEAL_SEED")
-		synctest.Test(t, func(t *testing.T) { runHistory(t, seed, steps) })
-		return
-	}
-	var limit time.Duration
-	if text := os.Getenv("BLOBSEAL_STRESS"); text != "" {
-		var err error
-		limit, err = time.ParseDuration(text)
-		require.NoError(t, err, "BLOBSEAL_STRESS")
-	}
-	for i := 0; i < 12 || time.Since(begin) < limit; i++ {
-		seed := rand.Uint64()
-		synctest.Test(t, func(t *testing.T) { runHistory(t, seed, steps) })
-		if t.Failed() {
-			return
-		}
-	}
+	seeds.Run(t, 12, func(t *testing.T, seed uint64) {
+		synctest.Test(t, func(t *testing.T) { runHistory(t, seed, 250) })
+	})
+}
+
+// runUntil runs a Run until over is closed.
+func runUntil(over <-chan struct{}, run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		<-over
+		cancel()
+	}()
+	run(ctx)
 }
 
 // historyProcess is one process. Its clock is off by skew.
