@@ -45,7 +45,9 @@ func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
 	}
-	return e.body.Writer(dst)
+	w := e.body.Writer(dst)
+	w.Observe(e.observe)
+	return w
 }
 
 // Reader returns a reader that encrypts src. It returns [io.EOF] after the last
@@ -57,7 +59,9 @@ func (e *Encryption) Reader(src io.Reader) io.Reader {
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
 	}
-	return e.body.EncryptingReader(src)
+	r := e.body.EncryptingReader(src)
+	r.Observe(e.observe)
+	return r
 }
 
 // failed is a stream that failed before it began.

@@ -19,17 +19,21 @@ func (c *Cipher) Observed(f func(plain int64, err error)) *Cipher {
 	return &observed
 }
 
-// tell tells the observer, if there is one, what a call did.
-func (c *Cipher) tell(plain int64, err error) {
-	if c.observe != nil && (plain > 0 || err != nil) {
-		c.observe(plain, err)
+// Observe gives this stream an observer, in place of the Cipher's, before its first
+// use. It saves a copy of the Cipher. Nil observes nothing.
+func (s *stream) Observe(f func(plain int64, err error)) { s.observe = f }
+
+// tell tells an observer, if there is one, what a call did.
+func tell(observe func(int64, error), plain int64, err error) {
+	if observe != nil && (plain > 0 || err != nil) {
+		observe(plain, err)
 	}
 }
 
 // tellRead tells the observer that the reader released n bytes, and once that it
 // ended.
 func (r *Reader) tellRead(n int64) {
-	if r.c.observe == nil {
+	if r.observe == nil {
 		return
 	}
 	if !r.decrypt {
@@ -44,7 +48,7 @@ func (r *Reader) tellRead(n int64) {
 	if end == io.EOF && r.partial {
 		end = nil
 	}
-	r.c.tell(n, end)
+	tell(r.observe, n, end)
 }
 
 // plainIn returns how many plaintext bytes the first n bytes of a body hold, if

@@ -22,12 +22,12 @@ type ReaderAt struct {
 func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*ReaderAt, error) {
 	plain, err := PlaintextSize(size)
 	if err != nil {
-		c.tell(0, err)
+		tell(c.observe, 0, err)
 		return nil, err
 	}
 	r := &ReaderAt{c: c, src: src, size: plain, body: size}
 	if err := r.verifyLast(); err != nil {
-		c.tell(0, err)
+		tell(c.observe, 0, err)
 		return nil, err
 	}
 	return r, nil
@@ -109,10 +109,10 @@ func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 	}
 	if err := run.run(); err != nil {
 		clear(p[total:]) // behind a chunk that is not authentic
-		r.c.tell(int64(total), err)
+		tell(r.c.observe, int64(total), err)
 		return total, err
 	}
-	r.c.tell(int64(total), nil)
+	tell(r.c.observe, int64(total), nil)
 	return total, end
 }
 

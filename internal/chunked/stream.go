@@ -34,6 +34,8 @@ type stream struct {
 	skip  int    // output bytes to leave out before the range
 	left  int64  // output bytes of the range not yet released
 
+	observe func(plain int64, err error) // may be nil
+
 	held  bool // the byte in last awaits proof
 	last  byte
 	err   error // the first failure; errClosed or io.EOF after a good end
@@ -43,7 +45,7 @@ type stream struct {
 
 // init begins at chunk 0, without an end.
 func (s *stream) init(c *Cipher, decrypt bool) {
-	s.c, s.decrypt = c, decrypt
+	s.c, s.decrypt, s.observe = c, decrypt, c.observe
 	s.end, s.left = math.MaxUint64, math.MaxInt64
 	s.src.unit = ChunkSize
 	if decrypt {

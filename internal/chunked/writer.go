@@ -37,10 +37,10 @@ func (w *Writer) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if err := w.push(p); err != nil {
-		w.c.tell(0, err)
+		tell(w.observe, 0, err)
 		return 0, w.leave(w.fail(err))
 	}
-	w.c.tell(int64(len(p)), nil)
+	tell(w.observe, int64(len(p)), nil)
 	return len(p), w.leave(nil)
 }
 
@@ -55,7 +55,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	if err != nil {
 		w.fail(err)
 	}
-	w.c.tell(n, err)
+	tell(w.observe, n, err)
 	return n, w.leave(err)
 }
 
@@ -73,7 +73,7 @@ func (w *Writer) Close() error {
 			told = err
 		}
 		w.fail(err)
-		w.c.tell(0, told)
+		tell(w.observe, 0, told)
 	}
 	if w.err != errClosed {
 		return w.leave(w.err)

@@ -97,7 +97,10 @@ func (e *encrypter) Encrypt(ctx context.Context, obj sse.Object) (*sse.Encryptio
 		return enc, err
 	}
 	op.end(enc.Envelope().KeyID(), nil)
-	return enc.Observed(m.sealed.hear), nil
+	if op.start == 0 {
+		return enc, nil
+	}
+	return enc.Observed(m.sealed.observer), nil
 }
 
 // Decrypt implements [sse.Decrypter].
@@ -109,10 +112,10 @@ func (d *decrypter) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelo
 	ctx, op := m.begin(ctx, decrypt, obj)
 	dec, err := d.inner.Decrypt(ctx, obj, env)
 	op.end(keyID, err)
-	if err != nil || dec == nil {
+	if err != nil || dec == nil || op.start == 0 {
 		return dec, err
 	}
-	return dec.Observed(m.opened.hear), nil
+	return dec.Observed(m.opened.observer), nil
 }
 
 // Rewrap implements [sse.Cipher].
@@ -149,6 +152,7 @@ type modeState struct {
 
 	sealed, opened stream
 	ok             [operations][]metric.RecordOption // of operations that succeed
+	pending        [operations]pending
 	start          [operations][]trace.SpanStartOption
 }
 
@@ -173,33 +177,43 @@ func (m *modeState) init(t *Telemetry, mode sse.Mode) {
 	}
 }
 
+// epoch is in the past. To read the monotonic clock alone costs half of time.Now.
+var epoch = time.Now().Add(-time.Second)
+
 // running is a key operation under way.
 type running struct {
 	m      *modeState
 	ctx    context.Context // of the span
 	op     operation
-	start  time.Time
-	span   trace.Span
-	bucket trace.Span // of the bucket operation, or nil
+	start  time.Duration // since epoch; 0 without metrics
+	span   trace.Span    // or nil
+	bucket trace.Span    // of the bucket operation, or nil
 	obj    *sse.Object
 }
 
 // begin begins an operation, and returns its context.
 func (m *modeState) begin(ctx context.Context, op operation, obj sse.Object) (context.Context, running) {
-	r := running{m: m, op: op}
-	outer := trace.SpanFromContext(ctx)
-	ctx, r.span = m.t.tracer.Start(ctx, spanNames[op], m.start[op]...)
+	r := running{m: m, op: op, ctx: ctx}
+	if m.t.traces() {
+		r.startSpan(obj)
+		ctx = r.ctx
+	}
+	if m.t.keys.Enabled(ctx) {
+		r.start = time.Since(epoch)
+	}
+	return ctx, r
+}
+
+// startSpan starts the operation's span, and finds the span of the bucket operation.
+func (r *running) startSpan(obj sse.Object) {
+	outer := trace.SpanFromContext(r.ctx)
+	r.ctx, r.span = r.m.t.tracer.Start(r.ctx, spanNames[r.op], r.m.start[r.op]...)
 	if outer.IsRecording() && isBucketOperation(outer) {
 		r.bucket = outer
 	}
-	if m.t.names && (r.bucket != nil || r.span.IsRecording()) {
+	if r.m.t.names && (r.bucket != nil || r.span.IsRecording()) {
 		r.obj = &sse.Object{Bucket: obj.Bucket, Key: obj.Key}
 	}
-	r.ctx = ctx
-	if m.t.keys.Enabled(ctx) {
-		r.start = time.Now()
-	}
-	return ctx, r
 }
 
 // isBucketOperation reports whether a span is of gocloud's portable bucket.
@@ -210,16 +224,13 @@ func isBucketOperation(span trace.Span) bool {
 
 // end ends the operation with err.
 func (r *running) end(keyID string, err error) {
-	if !r.start.IsZero() {
-		options := r.m.ok[r.op]
-		if err != nil {
-			kv := appendResult([]attribute.KeyValue{r.m.name, operationKey.String(operationNames[r.op])}, err)
-			options = []metric.RecordOption{attributes(kv...)}
-		}
-		r.m.t.keys.Record(r.ctx, time.Since(r.start).Seconds(), options...)
+	if r.start != 0 {
+		r.record((time.Since(epoch) - r.start).Seconds(), err)
 	}
-	recording := r.span.IsRecording()
-	if !recording && r.bucket == nil {
+	if r.span == nil {
+		return
+	}
+	if !r.span.IsRecording() && r.bucket == nil {
 		r.span.End()
 		return
 	}
@@ -235,6 +246,20 @@ func (r *running) end(keyID string, err error) {
 		r.bucket.SetAttributes(kv...)
 	}
 	r.m.t.endSpan(r.span, kv, err)
+}
+
+// record records the duration. A sampled span makes an exemplar of it, at once.
+func (r *running) record(seconds float64, err error) {
+	m := r.m
+	switch {
+	case err != nil:
+		kv := appendResult([]attribute.KeyValue{m.name, operationKey.String(operationNames[r.op])}, err)
+		m.t.keys.Record(r.ctx, seconds, attributes(kv...))
+	case r.span != nil && r.span.SpanContext().IsSampled():
+		m.t.keys.Record(r.ctx, seconds, m.ok[r.op]...)
+	default:
+		m.pending[r.op].add(r.ctx, m.t.keys, seconds, m.ok[r.op])
+	}
 }
 
 // endSpan ends a span with these attributes. The text of an error may name

@@ -89,7 +89,7 @@ type call struct {
 // call begins a call, with a report of its own.
 func (t *Telemetry) call(ctx context.Context, op kms.Operation, name, keyID string) (context.Context, *call) {
 	c := &call{t: t, op: op, keyID: keyID, outer: kms.ReportFrom(ctx), report: new(kms.Report)}
-	ctx, c.span = t.tracer.Start(kms.WithReport(ctx, c.report), name, trace.WithSpanKind(trace.SpanKindClient))
+	ctx, c.span = t.start(kms.WithReport(ctx, c.report), name, trace.WithSpanKind(trace.SpanKindClient))
 	c.ctx, c.start = ctx, time.Now()
 	return ctx, c
 }

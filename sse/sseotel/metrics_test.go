@@ -3,6 +3,7 @@ package sseotel_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,4 +152,25 @@ func TestDefaultProviders(t *testing.T) {
 	tel.ObserveService("nothing", nil)()
 	_, err = sseotel.New(sseotel.WithMeterProvider(sdkmetric.NewMeterProvider()))
 	require.NoError(t, err)
+}
+
+// TestCountsAreExact: operations that several goroutines do while metrics are collected
+// are all counted, once.
+func TestCountsAreExact(t *testing.T) {
+	f := newFleet(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50 {
+				if _, err := f.managed.Encrypt(t.Context(), cat); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 5 {
+		f.scrape()
+	}
+	wg.Wait()
+	require.Equal(t, "200", f.value("blobseal_key_operation_duration_seconds_count", `operation="encrypt"`))
 }

@@ -18,11 +18,13 @@ type stream struct {
 	labels         []attribute.KeyValue
 	bytes, objects atomic.Int64
 	option         metric.ObserveOption
+	observer       func(plain int64, err error) // hear, allocated once
 }
 
 func (s *stream) init(t *Telemetry, mode attribute.KeyValue, direction string) {
 	s.t, s.labels = t, []attribute.KeyValue{mode, directionKey.String(direction)}
 	s.option = attributes(s.labels...)
+	s.observer = s.hear
 }
 
 // hear is the observer of a stream: see [sse.Encryption.Observed].
@@ -59,8 +61,11 @@ func (t *Telemetry) observeStreams(m *maker) {
 	if bytes == nil || objects == nil {
 		return
 	}
-	_, err := m.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	_, err := m.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
 		for i := range t.modes {
+			for op := range operations {
+				t.modes[i].pending[op].flush(ctx, t.keys, t.modes[i].ok[op])
+			}
 			for _, s := range []*stream{&t.modes[i].sealed, &t.modes[i].opened} {
 				b, n := s.bytes.Load(), s.objects.Load()
 				if b > 0 || n > 0 {

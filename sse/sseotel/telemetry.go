@@ -3,12 +3,15 @@ package sseotel
 import (
 	"context"
 	"errors"
+	"reflect"
+	"strings"
 	"sync"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/blobseal/blobseal/sse"
 )
@@ -47,6 +50,7 @@ func WithObjectNames() Option { return option(func(c *config) { c.names = true }
 // is safe for concurrent use.
 type Telemetry struct {
 	tracer trace.Tracer
+	unset  trace.TracerProvider // the global provider until one is set; nil if that is set
 	names  bool
 
 	keys    metric.Float64Histogram
@@ -68,12 +72,12 @@ type Telemetry struct {
 // otel, also if they are set later. It fails only if the meter provider refuses an
 // instrument.
 func New(opts ...Option) (*Telemetry, error) {
-	c := config{tracers: otel.GetTracerProvider(), meters: otel.GetMeterProvider()}
+	c := config{meters: otel.GetMeterProvider()}
 	for _, o := range opts {
 		o.apply(&c)
 	}
 	t := &Telemetry{names: c.names, observed: make(map[*func(metric.Observer)]struct{})}
-	t.tracer = c.tracers.Tracer(ScopeName)
+	t.setTracer(c.tracers)
 	m := &maker{meter: c.meters.Meter(ScopeName)}
 	t.keys = m.histogram("blobseal.key.operation.duration", "Duration of key operations of ciphers.")
 	t.service = m.histogram("blobseal.kms.operation.duration", "Duration of operations of key service clients.")
@@ -88,6 +92,33 @@ func New(opts ...Option) (*Telemetry, error) {
 		m.errs = append(m.errs, err)
 	}
 	return t, errors.Join(m.errs...)
+}
+
+// setTracer takes the tracer of p, or of the global provider if p is nil.
+func (t *Telemetry) setTracer(p trace.TracerProvider) {
+	if p == nil {
+		p = otel.GetTracerProvider()
+		if strings.HasSuffix(reflect.TypeOf(p).String(), "global.tracerProvider") { // what there is before it is set
+			t.unset = p
+		}
+	}
+	if _, ok := p.(noop.TracerProvider); !ok {
+		t.tracer = p.Tracer(ScopeName)
+	}
+}
+
+// traces reports whether spans go anywhere. A span that nobody records takes as long as
+// all metrics.
+func (t *Telemetry) traces() bool {
+	return t.tracer != nil && (t.unset == nil || otel.GetTracerProvider() != t.unset)
+}
+
+// start starts a span. Without a provider, the span does nothing.
+func (t *Telemetry) start(ctx context.Context, name string, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
+	if !t.traces() {
+		return ctx, noop.Span{}
+	}
+	return t.tracer.Start(ctx, name, opts...)
 }
 
 // maker makes instruments and collects errors.
