@@ -243,6 +243,28 @@ func TestCompositeCopy(t *testing.T) {
 	}
 }
 
+// TestCompositeOfAnotherBucket: a copy of a composite object that was uploaded for another
+// size of envelopes, or for none, has a size that tells lists to look at it.
+func TestCompositeOfAnotherBucket(t *testing.T) {
+	cipher := sse.NewManaged(newRing(t))
+	for _, envelope := range []int{0, 1024, 2048, 5001} {
+		for size := range 100 {
+			inner := newMem(t)
+			b := newBucketWith(t, inner, cipher, nil)
+			u := blobtest.StartUpload(t, cipher, "k")
+			u.EnvelopeSize = envelope
+			u.Part(t, 1, content(333*size))
+			want := u.Put(t, inner)
+			require.NoError(t, b.Copy(ctx, "copy", "k", nil))
+			o, err := b.List(nil).Next(ctx)
+			require.NoError(t, err)
+			require.Equal(t, "copy", o.Key)
+			require.EqualValues(t, len(want), o.Size, "for envelopes of %d bytes", envelope)
+			require.True(t, bytes.Equal(want, readAll(t, b.Bucket, "copy")))
+		}
+	}
+}
+
 // TestCompositeRefusals: a composite object opens only under its key, in its name and in its
 // context, and what only begins like one is damaged or of a later version, never plain.
 func TestCompositeRefusals(t *testing.T) {

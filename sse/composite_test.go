@@ -300,6 +300,11 @@ func TestRewrapComposite(t *testing.T) {
 				require.Error(t, err)
 			}
 			other, _ := compositeOf(t, cs[0], object, 5)
+			padded, err := trailer.Envelope().WithSize(5000)
+			require.NoError(t, err)
+			tail, _, err := trailer.Replace(padded)
+			require.NoError(t, err)
+			require.Len(t, tail, 5000+32, "the caller's padding stays")
 			_, _, err = trailer.Replace(trailerOf(t, other.object()).Envelope())
 			require.ErrorIs(t, err, sse.ErrInvalid)
 			_, _, err = trailer.Replace(envelope(t, cs[0], object))

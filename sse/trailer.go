@@ -129,7 +129,8 @@ func (t *Trailer) Open(d *Decryption) (*Composite, error) {
 // Replace returns the new end of the stored object for an envelope that
 // [Cipher.Rewrap] made, and the offset where it begins. The bytes before off stay
 // as they are. The tail is as long as the old one, or a multiple of 16,400 bytes
-// longer, so that it keeps what [TrailerOptions].EnvelopeSize did.
+// longer, so that it keeps what [TrailerOptions].EnvelopeSize did. An envelope that the
+// caller padded with [Envelope.WithSize] keeps its size.
 //
 // The store must publish the new object as a whole, and only in place of the
 // version that was read.
@@ -137,12 +138,14 @@ func (t *Trailer) Replace(env *Envelope) (tail []byte, off int64, err error) {
 	if !sameUpload(env, t.env) {
 		return nil, 0, fmt.Errorf("%w: Trailer.Replace needs an envelope of the same composite object", ErrInvalid)
 	}
-	size := t.env.Size()
-	for size < env.Size() {
-		size += chunked.SealedChunkSize
-	}
-	if env, err = env.WithSize(size); err != nil {
-		return nil, 0, err
+	if env.padding == 0 {
+		size := t.env.Size()
+		for size < env.Size() {
+			size += chunked.SealedChunkSize
+		}
+		if env, err = env.WithSize(size); err != nil {
+			return nil, 0, err
+		}
 	}
 	envelope, err := env.MarshalBinary()
 	if err != nil {

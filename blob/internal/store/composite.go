@@ -89,6 +89,7 @@ func (s *Store) pieces(ctx context.Context, key string, seen stored.Version) *Pi
 type Trailer struct {
 	*sse.Trailer
 	pieces *Pieces // of the version of which it is
+	size   int64   // of the stored object
 }
 
 // Trailer reads the trailer of the version seen of a composite object, of which head
@@ -110,7 +111,7 @@ func (s *Store) Trailer(ctx context.Context, key string, seen stored.Version, he
 	if err != nil {
 		return nil, err
 	}
-	return &Trailer{t, p}, nil
+	return &Trailer{t, p, seen.Size}, nil
 }
 
 // both requests both ends of an object of size bytes at once.
@@ -142,13 +143,28 @@ type Tail struct {
 func (t *Tail) Size() int64 { return t.Off + int64(len(t.Data)) }
 
 // Replace returns the tail of a composite object for an envelope that is about to be
-// written.
+// written. It pads the envelope so that the object's size tells lists to look at the
+// object, also if the object was not uploaded for this bucket.
 func (s *Store) Replace(t *Trailer, env *sse.Envelope) (*Tail, error) {
 	if err := s.Admit(env); err != nil {
 		return nil, err
 	}
 	data, off, err := t.Trailer.Replace(env)
-	return &Tail{env, off, data}, err
+	if err != nil {
+		return nil, err
+	}
+	tail := &Tail{env, off, data}
+	plain, err := stored.PlaintextSize(tail.Size(), s.EnvelopeSize)
+	if err != nil { // no other object has that size
+		return tail, nil
+	}
+	size := int64(t.Envelope().Size()) + tail.Size() - t.size
+	padded, err := env.WithSize(int(size + sse.ChunkSize - plain%sse.ChunkSize))
+	if err != nil { // too large
+		return tail, nil
+	}
+	tail.Data, _, err = t.Trailer.Replace(padded)
+	return tail, err
 }
 
 // Copy returns a reader of the object with its new tail. src reads the object as it
