@@ -168,5 +168,11 @@ func (d *bucketDriver) SignedURL(ctx context.Context, key string, opts *driver.S
 	return d.b.opts.Signer.SignedURL(ctx, key, opts)
 }
 
-// Close leaves the inner bucket open: who opened it closes it.
-func (d *bucketDriver) Close() error { return nil }
+// Close leaves the inner bucket open: who opened it closes it. Package bloburl has
+// opened it by a URL, and says so by OnClose.
+func (d *bucketDriver) Close() error {
+	if d.b.store.OnClose == nil || d.source != nil {
+		return nil
+	}
+	return d.b.store.OnClose()
+}

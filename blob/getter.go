@@ -3,6 +3,8 @@ package blob
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -115,5 +117,8 @@ func (g *getter) close() error {
 func (b *Bucket) decrypt(ctx context.Context, key string, env *sse.Envelope) (*sse.Decryption, error) {
 	dec, _ := b.decrypter(env.Mode())
 	d, err := dec.Decrypt(ctx, b.object(key), env)
+	if errors.Is(err, sse.ErrKey) && env.Mode() != sse.ModeCustomer {
+		err = fmt.Errorf("%w (bucket opened as %q: objects bound to a different name do not open)", err, b.store.Name)
+	}
 	return d, store.KeyError(err)
 }

@@ -62,7 +62,7 @@ func (b *Bucket) With(r Request) (*Bucket, error) {
 	r.Decrypters, r.Context = maps.Clone(r.Decrypters), maps.Clone(r.Context)
 	view := &Bucket{opts: b.opts, req: r}
 	shared := *b.store
-	shared.Cipher, shared.Decrypter = view.cipher(b), decrypter{view}
+	shared.Cipher, shared.Decrypter, shared.OnClose = view.cipher(b), decrypter{view}, nil
 	if !r.hasKey() {
 		view.req.Cipher, view.req.Decrypters = b.req.Cipher, b.req.Decrypters
 	}

@@ -42,6 +42,9 @@ type Store struct {
 	// IfUnchanged adds the store's condition to a write; see blob.Options.
 	IfUnchanged func(as func(any) bool, attrs *gcblob.Attributes) error
 
+	// OnClose is called when the encrypted bucket is closed; nil leaves Inner open.
+	OnClose func() error
+
 	directory bool      // Inner is a fileblob bucket, or a driver over one
 	files     *fileLock // nil unless Inner is a bare fileblob bucket
 }
