@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/s3api/middlewares"
 	"github.com/versity/versitygw/s3api/utils"
+	"github.com/versity/versitygw/s3response"
 )
 
 type checksumAlgorithm = types.ChecksumAlgorithm
@@ -33,12 +34,18 @@ type checksum struct {
 	Value     string                  `json:"value,omitempty"`
 }
 
-// checksumOf returns the checksum that in, a pointer to an input, has.
+// checksumField returns the checksum that in, a pointer to an input or output, has
+// of an algorithm.
+func checksumField(in any, algorithm checksumAlgorithm) *string {
+	value, _ := reflect.ValueOf(in).Elem().FieldByName(checksumFields[algorithm]).Interface().(*string)
+	return value
+}
+
+// checksumOf returns the checksum that in, a pointer to an input or output, has.
 func checksumOf(in any) checksum {
-	v := reflect.ValueOf(in).Elem()
-	for algorithm, name := range checksumFields {
-		if field := v.FieldByName(name); !field.IsNil() {
-			return checksum{algorithm, field.Elem().String()}
+	for algorithm := range checksumFields {
+		if value := checksumField(in, algorithm); value != nil {
+			return checksum{algorithm, *value}
 		}
 	}
 	return checksum{}
@@ -83,3 +90,17 @@ func newHashed(body io.Reader, want checksum) (*hashed, error) {
 }
 
 func (h *hashed) checksum() checksum { return checksum{h.algorithm, h.sum()} }
+
+// stored returns the checksum as the engine stores it.
+func (sum checksum) stored(kind types.ChecksumType) s3response.Checksum {
+	c := s3response.Checksum{Type: kind, Algorithm: sum.Algorithm}
+	var fields struct {
+		ChecksumCRC32, ChecksumCRC32C, ChecksumCRC64NVME, ChecksumSHA1, ChecksumSHA256, ChecksumSHA512,
+		ChecksumMD5, ChecksumXXHASH64, ChecksumXXHASH3, ChecksumXXHASH128 *string
+	}
+	sum.set(&fields)
+	c.CRC32, c.CRC32C, c.CRC64NVME = fields.ChecksumCRC32, fields.ChecksumCRC32C, fields.ChecksumCRC64NVME
+	c.SHA1, c.SHA256, c.SHA512, c.MD5 = fields.ChecksumSHA1, fields.ChecksumSHA256, fields.ChecksumSHA512, fields.ChecksumMD5
+	c.XXHASH64, c.XXHASH3, c.XXHASH128 = fields.ChecksumXXHASH64, fields.ChecksumXXHASH3, fields.ChecksumXXHASH128
+	return c
+}

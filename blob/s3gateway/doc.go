@@ -28,11 +28,20 @@
 // plaintext's MD5: whoever reads the store can test a guess at an object's content.
 // An empty object whose key ends in a slash is stored as a directory.
 //
+// # Uploads in parts
+//
+// An upload becomes a composite object of package sse: each part of the client is a
+// part of the inner store, one more part is the trailer, and completing the upload
+// moves nothing else. A last part below 5 MiB takes 5 MiB. The state of uploads is
+// in the store, in [Options].StateBucket: any gateway continues what another one has
+// begun, and the configuration of buckets is there, too.
+//
 // # What is not implemented
 //
-// Uploads in parts, and S3 Select. Such a request is NotImplemented and stores nothing. A copy passes through the
-// gateway, decrypted and encrypted again. The engine's conditions of bucket policies
-// do not know the headers of encryption.
+// S3 Select is NotImplemented. A copy passes through the gateway, decrypted and
+// encrypted again; a copy of an object onto itself that names an encryption is the
+// rewrap. Requests for ?encryption need path-style addresses. The engine's bucket
+// policies have no conditions on the headers of encryption.
 //
 // [versitygw]: https://github.com/versity/versitygw
 package s3gateway

@@ -2,28 +2,182 @@ package s3gateway
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
 )
 
-// CreateMultipartUpload implements [backend.Backend]. It is not implemented.
-func (g *Gateway) CreateMultipartUpload(context.Context, s3response.CreateMultipartUploadInput) (s3response.InitiateMultipartUploadResult, error) {
-	return s3response.InitiateMultipartUploadResult{}, s3err.GetAPIError(s3err.ErrNotImplemented)
+// An upload becomes a composite object: each part of the client is one of the inner
+// store, and the last inner part is the trailer. The state of the upload, and a
+// receipt for each part, are records, so that any gateway continues what another
+// one has begun.
+
+// upload is the record of an upload.
+type upload struct {
+	State     []byte // see sse.Multipart.State
+	Envelope  []byte // that the object will have, up to padding
+	Algorithm checksumAlgorithm
+	Type      types.ChecksumType // empty if the client names no checksum
 }
 
-// UploadPart implements [backend.Backend]. It is not implemented.
-func (g *Gateway) UploadPart(context.Context, *s3.UploadPartInput) (*s3.UploadPartOutput, error) {
-	return nil, s3err.GetAPIError(s3err.ErrNotImplemented)
+// receipt is the record of one attempt at a part. The inner store's list of parts
+// says which attempt counts.
+type receipt struct {
+	ETag     string // that the client got
+	Size     int64  // of the plaintext
+	Filler   int64  // behind the part
+	Receipt  []byte // see sse.Part.Receipt
+	Checksum checksum
+	CRC64    string // if the client names no checksum for the upload
 }
 
-// UploadPartCopy implements [backend.Backend]. It is not implemented.
-func (g *Gateway) UploadPartCopy(context.Context, *s3.UploadPartCopyInput) (s3response.CopyPartResult, error) {
-	return s3response.CopyPartResult{}, s3err.GetAPIError(s3err.ErrNotImplemented)
+func uploadPrefix(bucket, id string) string { return uploadsPrefix + bucket + "/" + id + "/" }
+func stateRecord(bucket, id string) string  { return uploadPrefix(bucket, id) + "state" }
+
+func partRecord(bucket, id string, number int32, innerETag string) string {
+	return fmt.Sprintf("%spart-%05d-%s", uploadPrefix(bucket, id), number, strings.Trim(innerETag, `"`))
 }
 
-// CompleteMultipartUpload implements [backend.Backend]. It is not implemented.
-func (g *Gateway) CompleteMultipartUpload(context.Context, *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
-	return s3response.CompleteMultipartUploadResult{}, "", s3err.GetAPIError(s3err.ErrNotImplemented)
+// getUpload returns the record of an upload.
+func (g *Gateway) getUpload(ctx context.Context, bucket, id string) (*upload, error) {
+	u := &upload{}
+	if strings.ContainsAny(id, "/\\") || id == "" {
+		return nil, s3err.GetNoSuchUploadErr(id)
+	}
+	err := g.getRecord(ctx, stateRecord(bucket, id), u)
+	if errors.Is(err, errNoRecord) {
+		err = s3err.GetNoSuchUploadErr(id)
+	}
+	return u, err
+}
+
+// envelope returns the envelope that the object will have, up to padding.
+func (u *upload) envelope() (*sse.Envelope, error) {
+	env := &sse.Envelope{}
+	return env, env.UnmarshalBinary(u.Envelope)
+}
+
+// CreateMultipartUpload implements [backend.Backend].
+func (g *Gateway) CreateMultipartUpload(ctx context.Context, in s3response.CreateMultipartUploadInput) (s3response.InitiateMultipartUploadResult, error) {
+	if err := g.guard(in.Bucket); err != nil {
+		return s3response.InitiateMultipartUploadResult{}, err
+	}
+	out, err := g.createUpload(g.request(ctx), in)
+	return out, g.fail("CreateMultipartUpload", in.Bucket, in.Key, err)
+}
+
+func (g *Gateway) createUpload(r *request, in s3response.CreateMultipartUploadInput) (out s3response.InitiateMultipartUploadResult, err error) {
+	if err := stored.CheckMetadata(in.Metadata); err != nil {
+		return out, err
+	}
+	cipher, err := g.cipherFor(r, *in.Bucket)
+	if err != nil {
+		return out, err
+	}
+	u := &upload{Algorithm: in.ChecksumAlgorithm, Type: in.ChecksumType}
+	if err := g.startUpload(r, cipher, sse.Object{Bucket: *in.Bucket, Key: *in.Key}, u); err != nil {
+		return out, err
+	}
+	env, err := u.envelope()
+	if err != nil {
+		return out, err
+	}
+	md := stored.CompositeHint(env).Metadata(in.Metadata)
+	if deref(in.ContentEncoding) != "" {
+		md[stored.ContentEncoding] = *in.ContentEncoding
+	}
+	in.Metadata, in.ContentEncoding, in.ChecksumAlgorithm, in.ChecksumType = md, nil, "", ""
+	if out, err = g.Backend.CreateMultipartUpload(r.ctx, in); err != nil {
+		return out, err
+	}
+	if err := g.putRecord(r.ctx, stateRecord(*in.Bucket, out.UploadId), u); err != nil {
+		abort := &s3.AbortMultipartUploadInput{Bucket: in.Bucket, Key: in.Key, UploadId: &out.UploadId}
+		return s3response.InitiateMultipartUploadResult{}, errors.Join(err, g.Backend.AbortMultipartUpload(r.ctx, abort))
+	}
+	cipher.SetHeaders(r.setHeader)
+	return out, nil
+}
+
+// startUpload begins an upload. The service can complete one under a customer's key
+// without that key, which many clients do not send then.
+func (g *Gateway) startUpload(r *request, cipher sse.Encrypter, obj sse.Object, u *upload) error {
+	ctx, cancel := g.keyContext(r)
+	defer cancel()
+	m, err := sse.StartMultipart(ctx, cipher, obj)
+	if err != nil {
+		return err
+	}
+	if u.Envelope, err = m.State(ctx, nil); err != nil {
+		return err
+	}
+	u.State = u.Envelope
+	if cipher.Mode() == sse.ModeCustomer {
+		u.State, err = m.State(ctx, g.service)
+	}
+	return err
+}
+
+// AbortMultipartUpload implements [backend.Backend].
+func (g *Gateway) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
+	if err := g.guard(in.Bucket); err != nil {
+		return err
+	}
+	if err := g.Backend.AbortMultipartUpload(ctx, in); err != nil {
+		return err
+	}
+	return g.fail("AbortMultipartUpload", in.Bucket, in.Key, g.deleteRecords(ctx, uploadPrefix(*in.Bucket, *in.UploadId)))
+}
+
+// ListMultipartUploads implements [backend.Backend].
+func (g *Gateway) ListMultipartUploads(ctx context.Context, in *s3.ListMultipartUploadsInput) (s3response.ListMultipartUploadsResult, error) {
+	if err := g.guard(in.Bucket); err != nil {
+		return s3response.ListMultipartUploadsResult{}, err
+	}
+	return g.Backend.ListMultipartUploads(ctx, in)
+}
+
+// ListParts implements [backend.Backend]. A part whose receipt is missing was not
+// acknowledged, and is not listed; nor is a trailer.
+func (g *Gateway) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3response.ListPartsResult, error) {
+	if err := g.guard(in.Bucket); err != nil {
+		return s3response.ListPartsResult{}, err
+	}
+	out, err := g.Backend.ListParts(ctx, in)
+	if err != nil {
+		return out, err
+	}
+	u, err := g.getUpload(ctx, *in.Bucket, *in.UploadId)
+	if err != nil {
+		return s3response.ListPartsResult{}, g.fail("ListParts", in.Bucket, in.Key, err)
+	}
+	kept := out.Parts[:0]
+	for _, p := range out.Parts {
+		var got receipt
+		err := g.getRecord(ctx, partRecord(*in.Bucket, *in.UploadId, int32(p.PartNumber), p.ETag), &got)
+		if errors.Is(err, errNoRecord) {
+			continue
+		}
+		if err != nil {
+			return s3response.ListPartsResult{}, g.fail("ListParts", in.Bucket, in.Key, err)
+		}
+		p.ETag, p.Size = quote(got.ETag), got.Size
+		checksum{}.set(&p)
+		if u.Type != "" {
+			got.Checksum.set(&p)
+		}
+		kept = append(kept, p)
+	}
+	out.Parts = kept
+	if u.Type != "" {
+		out.ChecksumAlgorithm, out.ChecksumType = u.Algorithm, u.Type
+	}
+	return out, nil
 }

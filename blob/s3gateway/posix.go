@@ -50,6 +50,7 @@ func OpenFiles(dir string, opts *posix.PosixOpts) (*Files, error) {
 		return nil, fmt.Errorf("s3gateway: %s: no extended attributes (set SideCarDir): %w", dir, err)
 	}
 	a := &attributes{MetadataStorer: inner, uploads: map[string]*completion{}}
+	a.ended.L = &a.mu
 	p, err := posix.New(dir, a, o)
 	if err != nil {
 		return nil, err
@@ -86,6 +87,7 @@ type attributes struct {
 	meta.MetadataStorer
 
 	mu      sync.Mutex
+	ended   sync.Cond // an upload left uploads
 	uploads map[string]*completion
 }
 
@@ -160,4 +162,22 @@ func unquote(etag *string) string {
 		return ""
 	}
 	return strings.Trim(*etag, `"`)
+}
+
+// completing says what the object of an upload gets when the engine completes the
+// upload. The caller calls done afterwards. Of several callers for one upload, the
+// others wait.
+func (a *attributes) completing(uploadID string, c *completion) (done func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.uploads[uploadID] != nil {
+		a.ended.Wait()
+	}
+	a.uploads[uploadID] = c
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.uploads, uploadID)
+		a.ended.Broadcast()
+	}
 }

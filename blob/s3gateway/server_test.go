@@ -211,6 +211,9 @@ func (s setup) start(t *testing.T) *server {
 	t.Cleanup(func() {
 		stdin.Close()
 		g.kill()
+		if strings.Contains(g.log.String(), "DATA RACE") {
+			t.Error("a race in the gateway")
+		}
 		if t.Failed() {
 			t.Logf("log of the gateway:\n%s", g.log)
 		}

@@ -1,0 +1,369 @@
+package s3gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/s3api/utils"
+	"github.com/versity/versitygw/s3err"
+	"github.com/versity/versitygw/s3response"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+	"github.com/blobseal/blobseal/sse/s3wire"
+)
+
+// CompleteMultipartUpload implements [backend.Backend]. It sends the inner store
+// nothing but the trailer.
+func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
+	if err := g.guard(in.Bucket); err != nil {
+		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
+	r := g.request(ctx)
+	out, version, err := g.completeUpload(r, in)
+	if hasCode(err, "NoSuchUpload") {
+		if again, ok := g.completed(r, in); ok {
+			return again, "", nil
+		}
+	}
+	return out, version, g.fail("CompleteMultipartUpload", in.Bucket, in.Key, err)
+}
+
+// assembly is an upload whose parts were checked.
+type assembly struct {
+	upload   *upload
+	inner    []types.CompletedPart // with the inner store's ETags
+	receipts []*receipt
+	etag     string
+	size     int64
+	checksum checksum
+}
+
+func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput) (out s3response.CompleteMultipartUploadResult, version string, err error) {
+	if in.UploadId == nil || in.MultipartUpload == nil {
+		return out, "", s3err.GetAPIError(s3err.ErrInvalidRequest)
+	}
+	q, err := s3wire.ParseRead(r.values, r.tls)
+	if err != nil {
+		return out, "", err
+	}
+	if _, err := g.Backend.HeadBucket(r.ctx, &s3.HeadBucketInput{Bucket: in.Bucket}); err != nil {
+		return out, "", err
+	}
+	u, err := g.getUpload(r.ctx, *in.Bucket, *in.UploadId)
+	if err != nil {
+		return out, "", err
+	}
+	a, err := g.assemble(r, in, u)
+	if err != nil {
+		return out, "", err
+	}
+	opener := g.keys.ForRead(q)
+	trailer, err := g.trailer(r, in, a, q, opener)
+	if err != nil {
+		return out, "", err
+	}
+	t := &target{*in.Bucket, *in.Key, *in.UploadId, *a.inner[len(a.inner)-1].PartNumber + 1}
+	etag, err := g.storePart(r, t, newAttempt(), bytes.NewReader(trailer), int64(len(trailer)))
+	if err != nil {
+		return out, "", err
+	}
+	a.inner = append(a.inner, types.CompletedPart{PartNumber: &t.number, ETag: ptr(quote(etag))})
+	if out, version, err = g.publish(r, in, a); err != nil {
+		return out, "", err
+	}
+	opener.SetHeaders(r.setHeader)
+	if err := g.deleteRecords(r.ctx, uploadPrefix(*in.Bucket, *in.UploadId)); err != nil {
+		g.opts.Log.Warn("s3gateway: records of a completed upload stay", "bucket", *in.Bucket, "upload", *in.UploadId, "error", err)
+	}
+	return out, version, nil
+}
+
+// publish makes the object from its inner parts.
+func (g *Gateway) publish(r *request, in *s3.CompleteMultipartUploadInput, a *assembly) (s3response.CompleteMultipartUploadResult, string, error) {
+	kind := a.upload.Type
+	if kind == "" {
+		kind = types.ChecksumTypeFullObject
+	}
+	if g.files != nil {
+		ends := make([]int64, 0, len(a.receipts))
+		var end int64
+		for _, p := range a.receipts {
+			end += p.Size
+			ends = append(ends, end)
+		}
+		defer g.files.attributes.completing(*in.UploadId, &completion{a.etag, a.checksum.stored(kind), ends})()
+	}
+	out, version, err := g.Backend.CompleteMultipartUpload(r.ctx, &s3.CompleteMultipartUploadInput{
+		Bucket: in.Bucket, Key: in.Key, UploadId: in.UploadId,
+		IfMatch: g.innerETag(in.IfMatch), IfNoneMatch: g.innerETag(in.IfNoneMatch),
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: a.inner},
+	})
+	if err != nil {
+		return s3response.CompleteMultipartUploadResult{}, "", err
+	}
+	checksum{}.set(&out)
+	out.ChecksumType = nil
+	if g.files != nil {
+		out.ETag = ptr(quote(a.etag))
+		a.checksum.set(&out)
+		out.ChecksumType = &kind
+	}
+	return out, version, nil
+}
+
+// trailer returns what follows the parts. Without the customer's key, the service's
+// key completes an upload of SSE-C.
+func (g *Gateway) trailer(r *request, in *s3.CompleteMultipartUploadInput, a *assembly, q *s3wire.Read, opener *s3wire.Opener) ([]byte, error) {
+	env, err := a.upload.envelope()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := g.keyContext(r)
+	defer cancel()
+	obj := sse.Object{Bucket: *in.Bucket, Key: *in.Key}
+	var completer *sse.Completer
+	if env.Mode() == sse.ModeCustomer && q.Customer == nil {
+		completer, err = sse.OpenCompleter(ctx, g.service, obj, a.upload.State)
+	} else {
+		var m *sse.Multipart
+		if m, err = sse.OpenMultipart(ctx, opener, obj, a.upload.State); err == nil {
+			completer = &m.Completer
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	receipts := make([][]byte, 0, len(a.receipts))
+	for _, p := range a.receipts {
+		receipts = append(receipts, p.Receipt)
+	}
+	last := a.receipts[len(a.receipts)-1]
+	return completer.Trailer(receipts, &sse.TrailerOptions{Filler: last.Filler, EnvelopeSize: stored.DefaultEnvelopeSize})
+}
+
+// assemble checks the client's list of parts and returns what it stands for.
+func (g *Gateway) assemble(r *request, in *s3.CompleteMultipartUploadInput, u *upload) (*assembly, error) {
+	if in.ChecksumType != "" && in.ChecksumType != u.Type {
+		kind := u.Type
+		if kind == "" {
+			kind = "null"
+		}
+		return nil, s3err.GetChecksumTypeMismatchOnMpErr(kind)
+	}
+	parts := in.MultipartUpload.Parts
+	var before int32
+	for _, p := range parts {
+		switch {
+		case p.PartNumber == nil:
+			return nil, s3err.GetAPIError(s3err.ErrMalformedXML)
+		case *p.PartNumber < 1:
+			return nil, s3err.GetInvalidArgumentErr(s3err.InvalidArgCompleteMpPartNumber, fmt.Sprint(*p.PartNumber))
+		case *p.PartNumber <= before:
+			return nil, s3err.GetAPIError(s3err.ErrInvalidPartOrder)
+		case p.ETag == nil:
+			return nil, s3err.GetAPIError(s3err.ErrMalformedXML)
+		}
+		before = *p.PartNumber
+	}
+	a := &assembly{upload: u}
+	if err := g.collect(r, in, a); err != nil {
+		return nil, err
+	}
+	for i, p := range a.receipts {
+		if i < len(parts)-1 && p.Size < backend.MinPartSize {
+			return nil, s3err.GetEntityTooSmallErr(p.Size, backend.MinPartSize)
+		}
+		if unquote(parts[i].ETag) != p.ETag {
+			return nil, s3err.GetInvalidPartErr(*in.UploadId, *parts[i].PartNumber, quote(p.ETag))
+		}
+		if err := u.checkPart(*in.UploadId, parts[i], p.Checksum); err != nil {
+			return nil, err
+		}
+		a.size += p.Size
+	}
+	if in.MpuObjectSize != nil && *in.MpuObjectSize != a.size {
+		return nil, s3err.GetIncorrectMpObjectSizeErr(a.size, *in.MpuObjectSize)
+	}
+	a.etag = compositeETag(parts)
+	return a, a.sum(in)
+}
+
+// collect finds the receipts of the parts that the client lists. The inner store
+// says which attempt at each part it has.
+func (g *Gateway) collect(r *request, in *s3.CompleteMultipartUploadInput, a *assembly) error {
+	attempts, err := g.attempts(r, in)
+	if err != nil {
+		return err
+	}
+	parts := in.MultipartUpload.Parts
+	a.receipts = make([]*receipt, len(parts))
+	errs := make([]error, len(parts))
+	var reads sync.WaitGroup
+	slots := make(chan struct{}, maxLooks)
+	for i, p := range parts {
+		etag, ok := attempts[*p.PartNumber]
+		if !ok {
+			return s3err.GetInvalidPartErr(*in.UploadId, *p.PartNumber, deref(p.ETag))
+		}
+		a.inner = append(a.inner, types.CompletedPart{PartNumber: p.PartNumber, ETag: ptr(quote(etag))})
+		slots <- struct{}{}
+		reads.Go(func() {
+			defer func() { <-slots }()
+			a.receipts[i] = &receipt{}
+			errs[i] = g.getRecord(r.ctx, partRecord(*in.Bucket, *in.UploadId, *p.PartNumber, etag), a.receipts[i])
+			if errors.Is(errs[i], errNoRecord) {
+				errs[i] = s3err.GetInvalidPartErr(*in.UploadId, *p.PartNumber, deref(p.ETag))
+			}
+		})
+	}
+	reads.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attempts returns the inner ETags of an upload's parts, by their numbers.
+func (g *Gateway) attempts(r *request, in *s3.CompleteMultipartUploadInput) (map[int32]string, error) {
+	found := make(map[int32]string)
+	marker := ""
+	for {
+		list, err := g.Backend.ListParts(r.ctx, &s3.ListPartsInput{
+			Bucket: in.Bucket, Key: in.Key, UploadId: in.UploadId, MaxParts: ptr(int32(1000)), PartNumberMarker: &marker,
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range list.Parts {
+			found[int32(p.PartNumber)] = strings.Trim(p.ETag, `"`)
+		}
+		if !list.IsTruncated || len(list.Parts) == 0 {
+			return found, nil
+		}
+		marker = fmt.Sprint(list.NextPartNumberMarker)
+	}
+}
+
+// checkPart checks what the client says of a part's checksum.
+func (u *upload) checkPart(id string, p types.CompletedPart, got checksum) error {
+	var stated []checksum
+	for algorithm := range checksumFields {
+		if value := checksumField(&p, algorithm); value != nil && *value != "" {
+			stated = append(stated, checksum{algorithm, *value})
+		}
+	}
+	switch {
+	case len(stated) > 1:
+		var text strings.Builder
+		for _, algorithm := range []checksumAlgorithm{"CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"} {
+			if value := checksumField(&p, algorithm); value != nil && *value != "" {
+				fmt.Fprintf(&text, "%s:%s;", algorithm, *value)
+			}
+		}
+		return s3err.GetInvalidArgumentErr(s3err.InvalidArgChecksumPart, text.String())
+	case u.Type == "" && len(stated) == 1:
+		return s3err.GetInvalidPartErr(id, *p.PartNumber, *p.ETag)
+	case u.Type == "":
+		return nil
+	case len(stated) == 0:
+		return s3err.APIError{Code: "InvalidRequest", HTTPStatusCode: 400, Description: fmt.Sprintf(
+			"The upload was created using a %v checksum. The complete request must include the checksum for each part. It was missing for part %v in the request.",
+			strings.ToLower(string(u.Algorithm)), *p.PartNumber)}
+	case !utils.IsValidChecksum(stated[0].Value, stated[0].Algorithm):
+		return s3err.GetInvalidArgumentErr(s3err.InvalidArgChecksumPart, stated[0].Value)
+	case stated[0] == got:
+		return nil
+	case stated[0].Algorithm == u.Algorithm:
+		return s3err.GetInvalidPartErr(id, *p.PartNumber, *p.ETag)
+	}
+	return s3err.APIError{Code: "BadDigest", HTTPStatusCode: 400, Description: fmt.Sprintf(
+		"The %v you specified for part %v did not match what we received.", strings.ToLower(string(stated[0].Algorithm)), *p.PartNumber)}
+}
+
+// sum computes the checksum of the whole object from those of its parts, and checks
+// it against the client's.
+func (a *assembly) sum(in *s3.CompleteMultipartUploadInput) error {
+	u := a.upload
+	a.checksum.Algorithm = u.Algorithm
+	if u.Type == "" {
+		a.checksum.Algorithm = types.ChecksumAlgorithmCrc64nvme
+	}
+	if u.Type == types.ChecksumTypeComposite {
+		h, err := utils.NewCompositeChecksumReader(utils.HashType(strings.ToLower(string(u.Algorithm))))
+		if err != nil {
+			return err
+		}
+		for _, p := range a.receipts {
+			if err := h.Process(p.Checksum.Value); err != nil {
+				return err
+			}
+		}
+		a.checksum.Value = fmt.Sprintf("%s-%d", h.Sum(), len(a.receipts))
+	} else {
+		for i, p := range a.receipts {
+			value := p.Checksum.Value
+			if u.Type == "" {
+				value = p.CRC64
+			}
+			if i > 0 {
+				var err error
+				if value, err = utils.AddCRCChecksum(a.checksum.Algorithm, a.checksum.Value, value, p.Size); err != nil {
+					return err
+				}
+			}
+			a.checksum.Value = value
+		}
+	}
+	stated := checksumField(in, a.checksum.Algorithm)
+	if u.Type == "" || stated == nil {
+		return nil
+	}
+	want := *stated
+	if u.Type == types.ChecksumTypeComposite && !strings.Contains(want, "-") {
+		want = fmt.Sprintf("%s-%d", want, len(a.receipts))
+	}
+	if want != a.checksum.Value {
+		return s3err.GetChecksumBadDigestErr(a.checksum.Algorithm)
+	}
+	return nil
+}
+
+// compositeETag returns the ETag of an object from those of its parts, as S3 does.
+func compositeETag(parts []types.CompletedPart) string {
+	h := md5.New()
+	for _, p := range parts {
+		digits, _, _ := strings.Cut(unquote(p.ETag), "-")
+		sum, err := hex.DecodeString(digits)
+		if err != nil {
+			sum = []byte(digits)
+		}
+		h.Write(sum)
+	}
+	return fmt.Sprintf("%x-%d", h.Sum(nil), len(parts))
+}
+
+// completed reports whether the object is what an upload that is gone would have
+// become: a client that did not get the answer asks again.
+func (g *Gateway) completed(r *request, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, bool) {
+	if g.files == nil || in.MultipartUpload == nil {
+		return s3response.CompleteMultipartUploadResult{}, false
+	}
+	etag := compositeETag(in.MultipartUpload.Parts)
+	head, err := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
+	if err != nil || unquote(head.ETag) != etag {
+		return s3response.CompleteMultipartUploadResult{}, false
+	}
+	return s3response.CompleteMultipartUploadResult{Bucket: in.Bucket, Key: in.Key, ETag: ptr(quote(etag))}, true
+}
