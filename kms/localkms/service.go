@@ -316,6 +316,35 @@ func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
 	return err
 }
 
+// Merge adds to the service what another document of it holds: a backup, or
+// [Service.Document] of a process that ran elsewhere. It must be under this service's
+// root. What either of them took away stays so: keys that were disabled, denied,
+// scheduled for deletion or deleted, grants and aliases that were removed. If both
+// changed a key's policy, both have to permit. If the service has all of it already,
+// nothing is written. ctx bounds the call.
+//
+// A service merges by itself what its own process knows. Merge is for documents that no
+// running process knows. It is not recorded: it takes the root, not a permission. [Open]
+// deletes keys whose deletion is due; if another document may have cancelled that, open
+// the service with an Options.Now in the past, and merge. The errors of the service's own are [keyring.ErrOtherRing], [ErrFull] and those of the
+// document.
+func (s *Service) Merge(ctx context.Context, document []byte) error {
+	other, err := s.doc.OpenOther(ctx, document)
+	if err != nil {
+		return openError(ctx, err)
+	}
+	if own := s.doc.State(); other.service != own.service {
+		return fmt.Errorf("%w: document is of key service %x, not %x", keyring.ErrOtherRing, other.service, own.service)
+	}
+	merge := func(d *draft) error {
+		if other.contents.includes(&d.contents) == nil {
+			return nil
+		}
+		return s.format.Merge(d, other)
+	}
+	return s.update(ctx, merge, func() error { return nil })
+}
+
 // Document returns the encrypted document that this Service uses, for a backup.
 func (s *Service) Document() []byte { return bytes.Clone(s.doc.Document()) }
 

@@ -32,6 +32,7 @@ type Commands struct {
 	CancelDeletion   cancelDeletionCmd   `cmd:"" help:"Cancel the deletion of a key."`
 	Rotate           rotateCmd           `cmd:"" help:"Rotate a key now. What older versions encrypted still opens."`
 	ChangeRoot       changeRootCmd       `cmd:"" help:"Encrypt the key service under another root."`
+	Merge            mergeCmd            `cmd:"" aliases:"rescue" help:"Rescue a key service: merge other copies, such as backups, into it."`
 	Rotation         rotationCmd         `cmd:"" help:"Rotate a key on a schedule."`
 	Alias            aliasCmd            `cmd:"" help:"Give keys names that you can move to other keys."`
 	Policy           policyCmd           `cmd:"" help:"Decide who may do what with a key."`

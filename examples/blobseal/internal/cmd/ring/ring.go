@@ -23,7 +23,7 @@ type Commands struct {
 	Disable    disableCmd    `cmd:"" help:"Refuse what a version sealed, until you enable it again."`
 	Enable     enableCmd     `cmd:"" help:"Let a disabled version open again."`
 	Destroy    destroyCmd    `cmd:"" help:"Destroy a version, and all that it sealed, for ever."`
-	Merge      mergeCmd      `cmd:"" help:"Add the versions of other copies of the ring, such as backups."`
+	Merge      mergeCmd      `cmd:"" aliases:"rescue" help:"Rescue a ring: merge other copies, such as backups, into it."`
 	ChangeRoot changeRootCmd `cmd:"" help:"Encrypt the ring under another root."`
 }
 
