@@ -1,0 +1,78 @@
+package clouds
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// TestComposite: an object that was uploaded in parts is read, listed, copied, rewrapped and
+// checked as any other. Neither store has the client copy or read ranges from the end.
+func TestComposite(t *testing.T) {
+	ctx := context.Background()
+	eachServer(t, func(t *testing.T, s *server) {
+		inner := s.newBucket(t)(t)
+		k := newKeys(t)
+		b := k.bucket(t, inner, k.managed, blob.Options{})
+		data := content(300_000)
+
+		upload, err := sse.StartMultipart(ctx, k.managed, sse.Object{Bucket: bucketName, Key: "k"})
+		require.NoError(t, err)
+		part, err := upload.Part(1)
+		require.NoError(t, err)
+		object, err := io.ReadAll(part.Reader(bytes.NewReader(data)))
+		require.NoError(t, err)
+		receipt, err := part.Receipt()
+		require.NoError(t, err)
+		trailer, err := upload.Trailer([][]byte{receipt}, &sse.TrailerOptions{EnvelopeSize: blob.DefaultEnvelopeSize})
+		require.NoError(t, err)
+		object = append(object, trailer...)
+		read, err := sse.ReadTrailer(bytes.NewReader(object), int64(len(object)))
+		require.NoError(t, err)
+		require.NoError(t, inner.WriteAll(ctx, "k", object, &gcblob.WriterOptions{
+			ContentType: "text/x-blobseal", Metadata: stored.CompositeHint(read.Envelope()).Metadata(map[string]string{"n": "1"}),
+		}))
+
+		requireWhole := func(key string) {
+			t.Helper()
+			got, err := b.ReadAll(ctx, key)
+			require.NoError(t, err)
+			equal(t, data, got, key)
+			r, err := b.NewRangeReader(ctx, key, 200_000, 50, nil)
+			require.NoError(t, err)
+			got, err = io.ReadAll(r)
+			require.NoError(t, err)
+			require.NoError(t, r.Close())
+			equal(t, data[200_000:200_050], got, key)
+			attrs, err := b.Attributes(ctx, key)
+			require.NoError(t, err)
+			require.EqualValues(t, len(data), attrs.Size)
+			require.Equal(t, map[string]string{"n": "1"}, attrs.Metadata)
+			o, err := b.List(&gcblob.ListOptions{Prefix: key}).Next(ctx)
+			require.NoError(t, err)
+			require.EqualValues(t, len(data), o.Size)
+		}
+		requireWhole("k")
+		require.NoError(t, b.Copy(ctx, "copy", "k", nil))
+		requireWhole("copy")
+		report, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{To: k.kms})
+		require.NoError(t, err)
+		require.EqualValues(t, 2, report.Done)
+		requireWhole("k")
+		requireWhole("copy")
+		for f, err := range jobs.Check(ctx, b, nil) {
+			require.NoError(t, err)
+			require.Equal(t, jobs.VerdictGood, f.Verdict, "%s: %v", f.Key, f.Err)
+			require.Equal(t, sse.ModeKMS, f.Seal.Mode)
+		}
+	})
+}
