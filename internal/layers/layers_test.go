@@ -38,7 +38,7 @@ func row(t *testing.T, pkg string) (string, int) {
 
 // blobOrder is the order within blob, from the top. A package imports those of
 // later rows only; those under an internal folder belong to no row.
-var blobOrder = [][]string{{"blob/bloburl/localkms"}, {"blob/jobs", "blob/signedurl", "blob/awss3", "blob/bloburl", "blob/s3gateway", "blob/internal/blobtest"}, {"blob"}, {"blob/internal/store"}, {"blob/stored"}}
+var blobOrder = [][]string{{"blob/bloburl/localkms"}, {"blob/jobs", "blob/signedurl", "blob/awss3", "blob/bloburl", "blob/objstore", "blob/s3gateway", "blob/internal/blobtest"}, {"blob"}, {"blob/internal/store"}, {"blob/stored"}}
 
 // blobRank returns the row of blobOrder that has pkg, or -1.
 func blobRank(pkg string) int {
@@ -136,7 +136,7 @@ func TestCoreStaysSmall(t *testing.T) {
 // internal packages without breaking a published module.
 func TestNestedModulesUseExportedAPI(t *testing.T) {
 	for _, folder := range []string{
-		"blob", "blob/awss3", "kms/awskms", "kms/azurekms", "kms/gcpkms", "kms/vaultkms", "keyring/etcdstore", "sse/sseotel", "examples", "examples/blobseal",
+		"blob", "blob/awss3", "blob/objstore", "kms/awskms", "kms/azurekms", "kms/gcpkms", "kms/vaultkms", "keyring/etcdstore", "sse/sseotel", "examples", "examples/blobseal",
 	} {
 		t.Run(folder, func(t *testing.T) {
 			for _, line := range goListIn(t, "../../"+folder, "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
