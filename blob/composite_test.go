@@ -26,13 +26,6 @@ var compositeSizes = [][]int{
 	{0}, {1}, {chunk}, {5, 7}, {chunk, 0}, {chunk - 1, 1, 3*chunk + 5}, {10 * chunk, 100, 2 * chunk, 0},
 }
 
-func sum(sizes []int) (total int) {
-	for _, size := range sizes {
-		total += size
-	}
-	return total
-}
-
 // TestComposite: an object that was uploaded in parts reads as any other does, in each mode
 // and from each store: as a whole, in ranges, its attributes and in lists.
 func TestComposite(t *testing.T) {
