@@ -321,8 +321,8 @@ func TestBucketUsage(t *testing.T) {
 		says string
 	}{
 		"no bucket":             {args("bucket", "inventory"), "--bucket"},
-		"a path":                {args("bucket", "inventory", "--bucket", "photos"), `--bucket "photos": want a URL: file:///DIR, s3://NAME or mem://`},
-		"scheme":                {args("bucket", "inventory", "--bucket", "gs://photos"), "--bucket: gs:// is unknown; want file://, s3:// or mem://"},
+		"a path":                {args("bucket", "inventory", "--bucket", "photos"), `--bucket "photos": want a URL: file:///DIR, s3://NAME, gs://NAME, azblob://NAME or mem://`},
+		"scheme":                {args("bucket", "inventory", "--bucket", "ftp://photos"), "--bucket: ftp:// is unknown; want file:///DIR, s3://NAME, gs://NAME, azblob://NAME or mem://"},
 		"two slashes":           {args("bucket", "inventory", "--bucket", "file://photos/x"), "the directory begins with a third slash"},
 		"no name":               {args("bucket", "inventory", "--bucket", "file:///"), "has no name in it: give --name"},
 		"no key":                {args("bucket", "check", bucketURL), "no key: give --ring or --kms and its root"},

@@ -14,9 +14,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	gcblob "gocloud.dev/blob"
-	_ "gocloud.dev/blob/fileblob" // file://
-	_ "gocloud.dev/blob/memblob"  // mem://
-	_ "gocloud.dev/blob/s3blob"   // s3://
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
@@ -41,7 +38,7 @@ type Commands struct {
 
 // bucketFlags name a bucket.
 type bucketFlags struct {
-	Bucket string `required:"" group:"bucket" placeholder:"URL" help:"Bucket: file:///DIR, s3://NAME?region=REGION or mem:// (see bucket)."`
+	Bucket string `required:"" group:"bucket" placeholder:"URL" help:"Bucket: file:///DIR, s3://NAME?region=REGION, gs://NAME, azblob://NAME or mem:// (see bucket)."`
 	Name   string `group:"bucket" placeholder:"NAME" help:"Name that objects are bound to; by default the last name in the URL."`
 }
 
@@ -71,8 +68,8 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 	}
 	if b.s3 = silenceSDK(inner); b.s3 != nil {
 		b.s3Name, b.s3Prefix = store.Host, store.Query().Get("prefix")
-		opts.IfUnchanged = ifMatch
 	}
+	opts.IfUnchanged = conditions[store.Scheme]
 	var cipher sse.Cipher = noKey{}
 	opts.Policy.AllowCustomerKeys = true // the operator's own
 	opts.Decrypters = sse.ByMode{}
@@ -127,7 +124,7 @@ func (m moving) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) 
 func (f bucketFlags) parse() (b *bucket, store *url.URL, name string, err error) {
 	u, err := url.Parse(f.Bucket)
 	if err != nil || u.Scheme == "" {
-		return nil, nil, "", message.Usagef("--bucket %q: want a URL: file:///DIR, s3://NAME or mem://", f.Bucket)
+		return nil, nil, "", message.Usagef("--bucket %q: want a URL: %s", f.Bucket, wantStores)
 	}
 	b = &bucket{shown: message.Printable(u.Scheme + "://" + u.Host + u.Path), pageSize: 1000, keys: map[sse.Mode]*keys.Keys{}}
 	store = u
@@ -137,12 +134,12 @@ func (f bucketFlags) parse() (b *bucket, store *url.URL, name string, err error)
 		if err != nil {
 			return nil, nil, "", err
 		}
-	case "s3":
+	case "s3", "gs", "azblob":
 		name = u.Host
 	case "mem":
 		name = "mem"
 	default:
-		return nil, nil, "", message.Usagef("--bucket: %s:// is unknown; want file://, s3:// or mem://", u.Scheme)
+		return nil, nil, "", message.Usagef("--bucket: %s:// is unknown; want %s", u.Scheme, wantStores)
 	}
 	if f.Name != "" {
 		name = f.Name

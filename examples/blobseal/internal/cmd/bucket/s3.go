@@ -7,13 +7,11 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 	gcblob "gocloud.dev/blob"
 
-	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
@@ -31,9 +29,6 @@ func silenceSDK(inner *gcblob.Bucket) *s3.Client {
 	*client = *s3.New(client.Options(), func(o *s3.Options) { o.Logger = logging.Nop{} })
 	return client
 }
-
-// ifMatch makes S3 replace an object only if it is still the one that was read.
-var ifMatch = blob.IfMatch(func(in *transfermanager.UploadObjectInput, etag string) { in.IfMatch = &etag })
 
 // checkExclusive refuses a job on a store that cannot replace an object only if it is
 // unchanged, unless the operator says that nobody else writes. S3 can, by If-Match, but
