@@ -189,7 +189,7 @@ func (c *Client) decrypt(ctx context.Context, bucket, key *string, env *sse.Enve
 	}
 	d, err := dec.Decrypt(ctx, obj, env)
 	if errors.Is(err, sse.ErrKey) {
-		err = fmt.Errorf("%w (the object was opened as %q of bucket %q: see Options.Names)", err, obj.Key, obj.Bucket)
+		err = fmt.Errorf("%w (opened as an object of %q: see Options.Names)", err, obj.Bucket)
 	}
 	return d, keyError(err)
 }
