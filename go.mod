@@ -1,9 +1,8 @@
 module github.com/blobseal/blobseal
 
-go 1.26.4
+go 1.26.0
 
 require (
-	github.com/c2sp/wycheproof v0.0.0-20260902155932-3fa63dd0344a
 	github.com/cedar-policy/cedar-go v1.9.0
 	github.com/gofrs/flock v0.13.2
 	github.com/stretchr/testify v1.12.1

@@ -1,6 +1,6 @@
 module github.com/blobseal/blobseal/internal/bench
 
-go 1.26.4
+go 1.26.0
 
 require (
 	filippo.io/age v1.3.2

@@ -2,7 +2,7 @@ package chunked
 
 import "io"
 
-// Raw is the specification's raw mode. Only its vectors use it.
+// Raw is the specification's raw mode, which no object uses.
 func Raw(aeadKey, baseNonce []byte) (*Cipher, error) { return newRaw(aeadKey, baseNonce) }
 
 // The streams below begin at chunk first and run on procs goroutines.

@@ -58,7 +58,7 @@ func TestConsumersBuild(t *testing.T) {
 	for name, text := range map[string]string{
 		"main.go": consumer,
 		"go.sum":  string(sums),
-		"go.mod": "module example.com/consumer\n\ngo 1.26.4\n\nrequire " + module + " v0.0.0\n\nreplace " +
+		"go.mod": "module example.com/consumer\n\ngo 1.26.0\n\nrequire " + module + " v0.0.0\n\nreplace " +
 			module + " => " + filepath.ToSlash(root) + "\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))

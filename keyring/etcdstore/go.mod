@@ -1,6 +1,6 @@
 module github.com/blobseal/blobseal/keyring/etcdstore
 
-go 1.26.4
+go 1.26.0
 
 require (
 	github.com/blobseal/blobseal v0.0.0-00010101000000-000000000000

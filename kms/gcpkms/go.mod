@@ -1,6 +1,6 @@
 module github.com/blobseal/blobseal/kms/gcpkms
 
-go 1.26.4
+go 1.26.0
 
 require (
 	cloud.google.com/go/kms v1.37.0

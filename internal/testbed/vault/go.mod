@@ -1,6 +1,6 @@
 module github.com/blobseal/blobseal/internal/testbed/vault
 
-go 1.26.4
+go 1.26.0
 
 require (
 	github.com/hashicorp/go-hclog v1.5.0
