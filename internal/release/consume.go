@@ -44,7 +44,7 @@ func (p *proof) getFirst(ctx context.Context, m *provedModule) error {
 		return err
 	}
 	for pkg := range strings.FieldsSeq(list) {
-		if !strings.Contains(pkg+"/", "/internal/") {
+		if !isInternal(pkg) {
 			m.packages = append(m.packages, pkg)
 		}
 	}

@@ -1,12 +1,14 @@
 // Command release prepares releases and proves that they can be used.
 //
-//	go run ./internal/release prepare [-bom DIR] [-prove=false] VERSION
+//	go run ./internal/release prepare [-prove=false] VERSION
 //	go run ./internal/release prove [-version VERSION]
+//	go run ./internal/release api [-update VERSION]
 //
 // Prepare makes the commits and tags of a release in the repository of the current
 // directory. It pushes nothing. Prove publishes the modules of HEAD to a module
 // proxy in a temporary directory and uses them as a consumer would. Neither changes
-// the working tree before it has succeeded.
+// the working tree before it has succeeded. Api compares the exported API with that
+// of the last release, which a release updates.
 package main
 
 import (
@@ -23,6 +25,7 @@ import (
 var commands = map[string]func(ctx context.Context, out io.Writer, args []string) error{
 	"prepare": runPrepare,
 	"prove":   runProve,
+	"api":     runAPI,
 }
 
 func main() {
@@ -37,7 +40,7 @@ func main() {
 
 func run(ctx context.Context, out io.Writer, args []string) error {
 	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("usage: release prepare|prove [flags]")
+		return errors.New("usage: release prepare|prove|api [flags]")
 	}
 	return commands[args[0]](ctx, out, args[1:])
 }

@@ -136,6 +136,9 @@ func (r *release) commit(ctx context.Context, tree string) (t tagged, err error)
 	if err := os.WriteFile(name, []byte(dated), 0o644); err != nil {
 		return t, err
 	}
+	if err := writeBaseline(ctx, tree, r.version); err != nil {
+		return t, err
+	}
 	if err := setVersions(tree, filepath.Join(r.dir, "proxy"), r.version); err != nil {
 		return t, err
 	}

@@ -23,19 +23,20 @@ func newRepository(t *testing.T) *release {
 	}
 	r := &release{version: "v0.1.0", git: runner{dir: t.TempDir()}, dir: t.TempDir(), out: io.Discard}
 	for name, text := range map[string]string{
-		"LICENSE":            "free",
-		changelogName:        "# Changelog\n\n## v0.1.0 (not released)\n\n- Everything.\n\n## v0.0.9 (2026-01-01)\n\n- Less.\n",
-		"go.mod":             "module " + rootModule + "\n\ngo 1.26.0\n",
-		"sse/sse.go":         "package sse\n",
-		"blob/go.mod":        gomod("blob", "../", ""),
-		"blob/blob.go":       "package blob\n\nimport _ \"" + rootModule + "/sse\"\n",
-		"examples/go.mod":    gomod("examples", "../", "blob"),
-		"examples/main.go":   "package main\n\nimport _ \"" + rootModule + "/blob\"\n\nfunc main() {}\n",
-		"internal/x/go.mod":  gomod("internal/x", "../../", "blob"),
-		"internal/x/doc.go":  "package x\n",
-		"blob/go.sum":        "",
-		"examples/go.sum":    "",
-		"sse/testdata/a.txt": "vector\r\n",
+		"LICENSE":             "free",
+		changelogName:         "# Changelog\n\n## v0.1.0 (not released)\n\n- Everything.\n\n## v0.0.9 (2026-01-01)\n\n- Less.\n",
+		"go.mod":              "module " + rootModule + "\n\ngo 1.26.0\n",
+		"sse/sse.go":          "package sse\n",
+		"blob/go.mod":         gomod("blob", "../", ""),
+		"blob/blob.go":        "package blob\n\nimport _ \"" + rootModule + "/sse\"\n",
+		"examples/go.mod":     gomod("examples", "../", "blob"),
+		"examples/main.go":    "package main\n\nimport _ \"" + rootModule + "/blob\"\n\nfunc main() {}\n",
+		"internal/x/go.mod":   gomod("internal/x", "../../", "blob"),
+		"internal/x/doc.go":   "package x\n",
+		"internal/bed/go.mod": "module " + rootModule + "/internal/bed\n\ngo 1.26.0\n",
+		"blob/go.sum":         "",
+		"examples/go.sum":     "",
+		"sse/testdata/a.txt":  "vector\r\n",
 	} {
 		write(t, filepath.Join(r.git.dir, name), text)
 	}
@@ -127,8 +128,8 @@ func TestPrepareRefuses(t *testing.T) {
 			commitFile(t, r, "blob/go.mod", gomod("blob", "../", "")+"\nreplace example.com/x => ../x\n")
 		}, "replaces example.com/x"},
 		"requires a test bed": {func(t *testing.T, r *release) {
-			commitFile(t, r, "examples/go.mod", gomod("examples", "../", "internal/x"))
-		}, "requires " + rootModule + "/internal/x"},
+			commitFile(t, r, "blob/go.mod", gomod("blob", "../", "internal/bed"))
+		}, "requires " + rootModule + "/internal/bed"},
 		"misnamed module": {func(t *testing.T, r *release) {
 			commitFile(t, r, "kms/awskms/go.mod", gomod("kms/aws", "../../", ""))
 		}, "rename it to " + rootModule + "/kms/awskms"},
