@@ -45,11 +45,7 @@ func runAPI(ctx context.Context, out io.Writer, args []string) error {
 
 // baselineName returns the file of a module's baseline.
 func baselineName(tree string, m *goModule) string {
-	name := strings.ReplaceAll(m.folder, "/", "-")
-	if m.folder == "." {
-		name = "root"
-	}
-	return filepath.Join(tree, apiFolder, name+".txt")
+	return filepath.Join(tree, apiFolder, m.fileName()+".txt")
 }
 
 // writeBaseline replaces the baseline by the API that tree has.
@@ -87,9 +83,20 @@ func writeBaseline(ctx context.Context, tree, version string) error {
 	return nil
 }
 
+// loadConfig is how packages of the module in dir are loaded: without a workspace,
+// which some modules are not part of.
+func loadConfig(ctx context.Context, dir string) *packages.Config {
+	return &packages.Config{
+		Context: ctx,
+		Dir:     dir,
+		Env:     append(os.Environ(), "GOWORK=off"),
+		Mode:    packages.NeedName | packages.NeedTypes,
+	}
+}
+
 // loadTypes returns the packages of the module in dir, except commands.
 func loadTypes(ctx context.Context, dir string) ([]*types.Package, error) {
-	loaded, err := packages.Load(&packages.Config{Context: ctx, Dir: dir, Mode: packages.NeedName | packages.NeedTypes}, "./...")
+	loaded, err := packages.Load(loadConfig(ctx, dir), "./...")
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +172,7 @@ func compareAPI(ctx context.Context, tree string) (version string, changes []bro
 	if err != nil {
 		return "", nil, err
 	}
-	base := &baseline{ctx: ctx, dir: tree, texts: map[string]string{}}
+	base := &baseline{ctx: ctx, texts: map[string]string{}, folders: map[string]string{}}
 	current := map[string]*types.Package{}
 	currentTexts := map[string]string{}
 	for _, m := range modules {
@@ -179,6 +186,7 @@ func compareAPI(ctx context.Context, tree string) (version string, changes []bro
 		version = strings.TrimSpace(string(archive.Comment))
 		for _, f := range archive.Files {
 			base.texts[f.Name] = string(f.Data)
+			base.folders[f.Name] = filepath.Join(tree, m.folder)
 		}
 		loaded, err := loadTypes(ctx, filepath.Join(tree, m.folder))
 		if err != nil {
@@ -200,9 +208,9 @@ func compareAPI(ctx context.Context, tree string) (version string, changes []bro
 			changes = append(changes, broken{path, "package removed"})
 			continue
 		}
-		was, err := base.Import(path)
+		was, err := base.check(path)
 		if err != nil {
-			return "", nil, fmt.Errorf("baseline of %s: %w", path, err)
+			return "", nil, err
 		}
 		for _, c := range apidiff.Changes(was, current[path]).Changes {
 			if !c.Compatible {

@@ -13,52 +13,50 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// A baseline is the API of a release, as texts. It is a types.Importer: our packages
-// come from their texts, all others from the module in dir, as it requires them now.
+// A baseline is the API of a release, as texts.
 type baseline struct {
-	ctx   context.Context
-	dir   string
-	texts map[string]string // by import path
-
-	imported map[string]*types.Package
+	ctx     context.Context
+	texts   map[string]string // by import path
+	folders map[string]string // of the modules that the texts belong to, by import path
+	checked map[string]*types.Package
 }
 
 func (b *baseline) paths() []string { return slices.Sorted(maps.Keys(b.texts)) }
 
-// Import returns the types of a package.
-func (b *baseline) Import(path string) (*types.Package, error) {
-	if p, ok := b.imported[path]; ok {
-		return p, nil
-	}
-	load := b.load
-	if _, ok := b.texts[path]; ok {
-		load = b.check
-	}
-	p, err := load(path)
-	if err != nil {
-		return nil, err
-	}
-	if b.imported == nil {
-		b.imported = map[string]*types.Package{}
-	}
-	b.imported[path] = p
-	return p, nil
-}
-
 // check type checks the text of a package.
 func (b *baseline) check(path string) (*types.Package, error) {
+	if p, ok := b.checked[path]; ok {
+		return p, nil
+	}
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, path, b.texts[path], parser.SkipObjectResolution)
 	if err != nil {
 		return nil, err
 	}
-	config := types.Config{Importer: b, IgnoreFuncBodies: true}
-	return config.Check(path, fset, []*ast.File{file}, nil)
+	config := types.Config{Importer: importer{b, b.folders[path]}, IgnoreFuncBodies: true}
+	p, err := config.Check(path, fset, []*ast.File{file}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("baseline of %s: %w", path, err)
+	}
+	if b.checked == nil {
+		b.checked = map[string]*types.Package{}
+	}
+	b.checked[path] = p
+	return p, nil
 }
 
-// load loads the types of a package that has no text.
-func (b *baseline) load(path string) (*types.Package, error) {
-	loaded, err := packages.Load(&packages.Config{Context: b.ctx, Dir: b.dir, Mode: packages.NeedName | packages.NeedTypes}, path)
+// An importer imports packages of the baseline from their texts, and all others as
+// the module in folder requires them now.
+type importer struct {
+	*baseline
+	folder string
+}
+
+func (i importer) Import(path string) (*types.Package, error) {
+	if _, ok := i.texts[path]; ok {
+		return i.check(path)
+	}
+	loaded, err := packages.Load(loadConfig(i.ctx, i.folder), path)
 	switch {
 	case err != nil:
 		return nil, err

@@ -30,7 +30,7 @@ var service []byte
 // getFirst gets a module into an empty module, before any other module of ours, and
 // lists the packages that consumers may import.
 func (p *proof) getFirst(ctx context.Context, m *provedModule) error {
-	r, err := p.consumer(ctx, "get-"+strings.ReplaceAll(m.folder, "/", "-"))
+	r, err := p.consumer(ctx, "get-"+m.fileName())
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (p *proof) buildConsumer(ctx context.Context, m *provedModule) error {
 		fmt.Fprintf(&program, "\t_ %q\n", pkg)
 	}
 	program.WriteString(")\n\nfunc main() {}\n")
-	r, err := p.writeConsumer(ctx, strings.ReplaceAll(m.folder, "/", "-"), m.path, []byte(program.String()))
+	r, err := p.writeConsumer(ctx, m.fileName(), m.path, []byte(program.String()))
 	if err != nil {
 		return err
 	}

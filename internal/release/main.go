@@ -1,14 +1,15 @@
 // Command release prepares releases and proves that they can be used.
 //
-//	go run ./internal/release prepare [-prove=false] VERSION
-//	go run ./internal/release prove [-version VERSION]
+//	go run ./internal/release prepare [-bom DIR] [-prove=false] VERSION
+//	go run ./internal/release prove [-bom DIR] [-version VERSION]
 //	go run ./internal/release api [-update VERSION]
 //
 // Prepare makes the commits and tags of a release in the repository of the current
-// directory. It pushes nothing. Prove publishes the modules of HEAD to a module
-// proxy in a temporary directory and uses them as a consumer would. Neither changes
-// the working tree before it has succeeded. Api compares the exported API with that
-// of the last release, which a release updates.
+// directory, and pushes nothing. Prove publishes the modules of HEAD to a module
+// proxy in a temporary directory and uses them as a consumer would; with -bom, it
+// also writes bills of materials. Neither changes the working tree before it has
+// succeeded. Api compares the exported API with that of the last release, which
+// prepare updates.
 package main
 
 import (

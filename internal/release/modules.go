@@ -36,6 +36,14 @@ func (m *goModule) tag(version string) string {
 	return m.folder + "/" + version
 }
 
+// fileName returns the module's folder as the name of a file.
+func (m *goModule) fileName() string {
+	if m.folder == "." {
+		return "root"
+	}
+	return strings.ReplaceAll(m.folder, "/", "-")
+}
+
 // requires reports whether the go.mod of m names the module o.
 func (m *goModule) requires(o *goModule) bool {
 	return slices.ContainsFunc(m.file.Require, func(r *modfile.Require) bool { return r.Mod.Path == o.path })

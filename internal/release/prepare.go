@@ -17,11 +17,12 @@ import (
 func runPrepare(ctx context.Context, out io.Writer, args []string) error {
 	flags := newFlags("prepare")
 	proof := flags.Bool("prove", true, "prove the release before tagging it")
+	bom := flags.String("bom", "dist", "write bills of materials to this `folder`, with the proof")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() != 1 {
-		return errors.New("usage: release prepare [-prove=false] VERSION, such as v0.1.0")
+		return errors.New("usage: release prepare [-bom DIR] [-prove=false] VERSION, such as v0.1.0")
 	}
 	repository, err := runner{dir: "."}.output(ctx, "git", "rev-parse", "--show-toplevel")
 	if err != nil {
@@ -32,7 +33,7 @@ func runPrepare(ctx context.Context, out io.Writer, args []string) error {
 		return err
 	}
 	r := &release{version: flags.Arg(0), git: runner{dir: repository}, dir: dir, out: out}
-	err = r.prepare(ctx, *proof)
+	err = r.prepare(ctx, *proof, *bom)
 	return errors.Join(err, removeAll(dir))
 }
 
@@ -45,7 +46,7 @@ type release struct {
 	out     io.Writer
 }
 
-func (r *release) prepare(ctx context.Context, proof bool) (err error) {
+func (r *release) prepare(ctx context.Context, proof bool, bom string) (err error) {
 	if err := r.check(ctx); err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func (r *release) prepare(ctx context.Context, proof bool) (err error) {
 		if err := os.Mkdir(proofDir, 0o755); err != nil {
 			return err
 		}
-		if err := prove(ctx, r.out, r.git.dir, r.version, proofDir); err != nil {
+		if err := prove(ctx, r.out, r.git.dir, r.version, bom, proofDir); err != nil {
 			return err
 		}
 	}

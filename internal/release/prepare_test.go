@@ -69,7 +69,7 @@ func git(t *testing.T, r *release, args ...string) string {
 // TestPrepare makes a release and checks commits, tags, versions and changelog.
 func TestPrepare(t *testing.T) {
 	r := newRepository(t)
-	require.NoError(t, r.prepare(t.Context(), false))
+	require.NoError(t, r.prepare(t.Context(), false, ""))
 	require.ElementsMatch(t, []string{"v0.1.0", "blob/v0.1.0", "examples/v0.1.0"}, strings.Fields(git(t, r, "tag", "--list")))
 	require.Empty(t, git(t, r, "status", "--porcelain"))
 	require.Equal(t, git(t, r, "rev-parse", "HEAD~"), git(t, r, "rev-parse", "examples/v0.1.0^{commit}"))
@@ -95,7 +95,7 @@ func TestPrepare(t *testing.T) {
 // the release's go.sum files.
 func TestGoReadsTags(t *testing.T) {
 	r := newRepository(t)
-	require.NoError(t, r.prepare(t.Context(), false))
+	require.NoError(t, r.prepare(t.Context(), false, ""))
 	consumer := runner{dir: t.TempDir(), env: []string{
 		"GOWORK=off", "GOFLAGS=-modcacherw", "GOPROXY=direct", "GOSUMDB=off", "GOMODCACHE=" + t.TempDir(), "GOVCS=*:all",
 		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url." + r.git.dir + ".insteadOf", "GIT_CONFIG_VALUE_0=https://" + rootModule,
@@ -138,7 +138,7 @@ func TestPrepareRefuses(t *testing.T) {
 			r := newRepository(t)
 			test.spoil(t, r)
 			head, status, tags := git(t, r, "rev-parse", "HEAD"), git(t, r, "status", "--porcelain"), git(t, r, "tag", "--list")
-			require.ErrorContains(t, r.prepare(context.Background(), false), test.says)
+			require.ErrorContains(t, r.prepare(context.Background(), false, ""), test.says)
 			require.Equal(t, head, git(t, r, "rev-parse", "HEAD"))
 			require.Equal(t, status, git(t, r, "status", "--porcelain"))
 			require.Equal(t, tags, git(t, r, "tag", "--list"))

@@ -15,6 +15,7 @@ import (
 func runProve(ctx context.Context, out io.Writer, args []string) error {
 	flags := newFlags("prove")
 	version := flags.String("version", "v0.0.0-proof", "publish the modules as this `version`")
+	bom := flags.String("bom", "", "also write bills of materials to this `folder`")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -29,13 +30,20 @@ func runProve(ctx context.Context, out io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	err = prove(ctx, out, repository, *version, dir)
+	err = prove(ctx, out, repository, *version, *bom, dir)
 	return errors.Join(err, removeAll(dir))
 }
 
 // prove publishes HEAD of repository under version and consumes what it published,
-// in dir.
-func prove(ctx context.Context, out io.Writer, repository, version, dir string) error {
+// in dir. Unless bom is empty, it writes bills of materials to that folder.
+func prove(ctx context.Context, out io.Writer, repository, version, bom, dir string) error {
+	if bom != "" {
+		absolute, err := filepath.Abs(bom)
+		if err != nil {
+			return err
+		}
+		bom = absolute
+	}
 	tree := filepath.Join(dir, "tree")
 	if err := exportHead(ctx, repository, tree); err != nil {
 		return err
@@ -66,6 +74,11 @@ func prove(ctx context.Context, out io.Writer, repository, version, dir string) 
 	}
 	for _, s := range steps {
 		if err := p.step(s.name, func() error { return s.run(ctx) }); err != nil {
+			return err
+		}
+	}
+	if bom != "" {
+		if err := p.step("bills of materials", func() error { return p.writeBOMs(ctx, bom) }); err != nil {
 			return err
 		}
 	}
