@@ -1,6 +1,6 @@
 module github.com/blobseal/blobseal/sse/sseotel
 
-go 1.26.4
+go 1.26.0
 
 require (
 	github.com/blobseal/blobseal v0.0.0
