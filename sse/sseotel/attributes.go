@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -52,6 +53,7 @@ var keyCodes = []struct {
 	{keyring.ErrRollback, "Rollback", failed},
 	{keyring.ErrOtherRing, "OtherRing", failed},
 	{keyring.ErrRootUnavailable, "RootUnavailable", failed},
+	{kms.ErrUnavailable, "Unavailable", failed},
 	{keyring.ErrRoot, "WrongRoot", failed},
 	{keyring.ErrStore, "StoreUnavailable", failed},
 	{context.Canceled, "Canceled", canceled},
@@ -87,11 +89,7 @@ func classify(err error) (outcome, code string) {
 			return c.outcome, c.code
 		}
 	}
-	switch code := audit.ErrorCode(err); code {
-	case "Unavailable":
-		return failed, code
-	case "Internal":
-	default:
+	if code := audit.ErrorCode(err); code != "Internal" {
 		return refused, code
 	}
 	for _, c := range bodyCodes {

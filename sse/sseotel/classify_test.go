@@ -50,6 +50,7 @@ func TestCodes(t *testing.T) {
 		{wrap(keyring.ErrRollback, keyring.ErrStore), "failed", "Rollback"},
 		{wrap(audit.ErrNotRecorded, kms.ErrDenied), "failed", "NotRecorded"},
 		{wrap(keyring.ErrRootUnavailable, kms.ErrDenied), "failed", "RootUnavailable"},
+		{wrap(kms.ErrUnavailable, keyring.ErrStore), "failed", "Unavailable"},
 		{keyring.ErrRoot, "failed", "WrongRoot"},
 		{keyring.ErrOtherRing, "failed", "OtherRing"},
 		{keyring.ErrDisabled, "refused", "Disabled"},

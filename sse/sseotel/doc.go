@@ -16,7 +16,8 @@
 //	stop := tel.ObserveService("keys", localService)
 //	sink := tel.Sink(fileSink) // for audit.NewClient
 //
-// METRICS.md lists every metric, span and attribute.
+// METRICS.md lists every metric, span and attribute. alerts.yaml has alert rules for
+// Prometheus.
 //
 // # Wrappers lose no refusal
 //

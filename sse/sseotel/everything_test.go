@@ -24,11 +24,13 @@ type fleet struct {
 	ringStore *faultyStore
 	ring      *keyring.Ring
 	managed   sse.Cipher
-	service   *keyService
-	faulty    *faultyClient
-	trail     *trail
-	kms       sse.Cipher
-	customer  sse.Cipher
+
+	serviceStore *faultyStore
+	service      *keyService
+	faulty       *faultyClient
+	trail        *trail
+	kms          sse.Cipher
+	customer     sse.Cipher
 }
 
 func newFleet(t testing.TB, opts ...sseotel.Option) *fleet {
@@ -37,7 +39,8 @@ func newFleet(t testing.TB, opts ...sseotel.Option) *fleet {
 	f.ObserveRing("photos", f.ring)
 	f.managed = f.Cipher(sse.NewManaged(f.ring))
 
-	f.service = newKeyService(t)
+	f.serviceStore = new(faultyStore)
+	f.service = newKeyServiceIn(t, f.serviceStore)
 	f.ObserveService("keys", f.service.Service)
 	f.faulty = &faultyClient{Client: f.service.Client}
 	cache := kms.NewCache(f.Client(f.faulty), nil)

@@ -102,8 +102,10 @@ type keyService struct {
 	key string
 }
 
-func newKeyService(t testing.TB) *keyService {
-	service, err := localkms.Create(t.Context(), keyring.NewMemStore(), keyRoot(t), &localkms.Options{Logger: quiet})
+func newKeyService(t testing.TB) *keyService { return newKeyServiceIn(t, keyring.NewMemStore()) }
+
+func newKeyServiceIn(t testing.TB, store keyring.Store) *keyService {
+	service, err := localkms.Create(t.Context(), store, keyRoot(t), &localkms.Options{Logger: quiet})
 	require.NoError(t, err)
 	client, err := service.Client("", "")
 	require.NoError(t, err)
@@ -118,6 +120,7 @@ var errBroken = errors.New("broken on purpose")
 type faultyStore struct {
 	keyring.MemStore
 	faults
+	swaps faults // of writes alone
 }
 
 func (s *faultyStore) Load(ctx context.Context) ([]byte, string, error) {
@@ -128,7 +131,7 @@ func (s *faultyStore) Load(ctx context.Context) ([]byte, string, error) {
 }
 
 func (s *faultyStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
-	if err := s.err(); err != nil {
+	if err := errors.Join(s.err(), s.swaps.err()); err != nil {
 		return "", err
 	}
 	return s.MemStore.Swap(ctx, version, data)
