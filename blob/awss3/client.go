@@ -20,7 +20,7 @@ import (
 
 // DefaultEnvelopeSize is the size of envelopes if [Options] do not say. It is that of
 // package blob.
-const DefaultEnvelopeSize = 1024
+const DefaultEnvelopeSize = stored.DefaultEnvelopeSize
 
 // API is what a [Client] asks of S3. *s3.Client has it.
 type API interface {

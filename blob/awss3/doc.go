@@ -45,10 +45,10 @@
 // # Memory
 //
 // A PutObject of up to 8 MiB of ciphertext holds it in memory. A larger one, and an
-// UploadObject, goes to the SDK's transfer manager, which holds one part for each
-// worker and one more, and twice the threshold at the start: at most 90 MiB with
-// parts of 8 MiB, 5 workers and a threshold of 16 MiB, its defaults. A read holds less than 300
-// KiB, and a [Reader] two windows of 4 MiB.
+// UploadObject, goes to the SDK's transfer manager. It holds a part for each worker, one
+// more, and what it read before it decided for parts: less than 100 MiB with its
+// defaults, which are parts of 8 MiB, 5 workers and parts from 16 MiB on. A read holds
+// less than 3 MiB, and a [Reader] two windows of 4 MiB.
 //
 // # Requests
 //

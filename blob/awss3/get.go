@@ -38,7 +38,12 @@ func (c *Client) GetObject(ctx context.Context, in *s3.GetObjectInput, optFns ..
 	case get.PartNumber != nil:
 		open = c.getPart
 	}
-	return retryChanged(func() (*s3.GetObjectOutput, error) { return open(ctx, get, optFns) })
+	out, err := retryChanged(func() (*s3.GetObjectOutput, error) { return open(ctx, get, optFns) })
+	if err != nil {
+		return nil, err
+	}
+	out.SSECustomerAlgorithm, out.SSECustomerKeyMD5 = in.SSECustomerAlgorithm, in.SSECustomerKeyMD5
+	return out, nil
 }
 
 // retryChanged calls fn again if another writer replaced the object meanwhile.

@@ -3,9 +3,9 @@ package awss3
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
@@ -16,6 +16,10 @@ import (
 
 // singlePut is the size up to which ciphertext is sent with one request.
 const singlePut = 8 << 20
+
+// failTimeout bounds the request that ends a failed upload, so that its parts do not stay
+// in the store if ctx has ended.
+const failTimeout = 30 * time.Second
 
 // PutObject encrypts an object. The body is read once, in order: it need not be able to
 // seek, and ContentLength need not be set. Up to 8 MiB of ciphertext take one request. A larger
@@ -50,7 +54,12 @@ func (c *Client) PutObject(ctx context.Context, in *s3.PutObjectInput, optFns ..
 	if err != nil {
 		return nil, err
 	}
-	return c.put(ctx, &put, sealed, total, optFns)
+	out, err := c.put(ctx, &put, sealed, total, optFns)
+	if err != nil {
+		return nil, err
+	}
+	out.SSECustomerAlgorithm, out.SSECustomerKeyMD5 = in.SSECustomerAlgorithm, in.SSECustomerKeyMD5
+	return out, nil
 }
 
 // sealedBody returns a reader of the stored object and its size, which is below zero if the
@@ -154,6 +163,7 @@ func (c *Client) upload(ctx context.Context, up *transfermanager.UploadObjectInp
 		up.ContentLength = &total
 	}
 	configure := func(o *transfermanager.Options) {
+		o.FailTimeout = failTimeout
 		if c.opts.Upload != nil {
 			c.opts.Upload(o)
 		}
@@ -246,7 +256,7 @@ func (s *source) Read(p []byte) (int, error) {
 	switch {
 	case s.length >= 0 && s.read > s.length:
 		err = fmt.Errorf("%w: the body is longer than its length, %d bytes", sse.ErrInvalid, s.length)
-	case errors.Is(err, io.EOF):
+	case err == io.EOF: // and not an error that wraps it, which is a failure
 		err = s.check()
 	}
 	s.err = err

@@ -295,6 +295,7 @@ func TestSDKTenants(t *testing.T) {
 		SSECustomerAlgorithm: aws.String("AES256"), SSECustomerKey: base64Of(key), SSECustomerKeyMD5: base64Of(sum[:]),
 	})
 	require.NoError(t, err)
+	require.Equal(t, *base64Of(sum[:]), *out.SSECustomerKeyMD5)
 	require.NoError(t, out.Body.Close())
 	_, err = c.bare.GetObject(ctx, &s3.GetObjectInput{Bucket: &c.bucket, Key: aws.String("customer")})
 	require.NoError(t, err)

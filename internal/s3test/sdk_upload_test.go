@@ -148,11 +148,36 @@ func TestSDKLarge(t *testing.T) {
 			require.True(t, bytes.Equal(data, got))
 		}
 		boom := errors.New("boom")
+		w.take()
 		_, err := c.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: &c.bucket, Key: aws.String("torn"), Body: io.MultiReader(bytes.NewReader(data), failing{boom})})
 		require.ErrorIs(t, err, boom)
+		require.Contains(t, ops(w.take()), "AbortMultipartUpload")
 		_, err = c.get(ctx, "torn", "")
 		require.ErrorAs(t, err, new(*s3types.NoSuchKey))
+
+		cancelled, cancel := context.WithCancel(ctx)
+		stop := readerFunc(func([]byte) (int, error) { cancel(); return 0, cancelled.Err() })
+		_, err = c.UploadObject(cancelled, &transfermanager.UploadObjectInput{Bucket: &c.bucket, Key: aws.String("torn"), Body: io.MultiReader(bytes.NewReader(data), stop)})
+		require.ErrorIs(t, err, context.Canceled)
+		require.Contains(t, ops(w.take()), "AbortMultipartUpload", "its parts stay in the store")
 	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestSDKSourceFails: a source that fails stores nothing, whatever its error wraps.
+func TestSDKSourceFails(t *testing.T) {
+	ctx := context.Background()
+	s := startFake(t)
+	c := newSDK(t, s, nil, nil, nil)
+	for _, err := range []error{errors.New("boom"), io.ErrUnexpectedEOF, fmt.Errorf("torn: %w", io.EOF)} {
+		_, got := c.PutObject(ctx, &s3.PutObjectInput{Bucket: &c.bucket, Key: aws.String("o"), Body: io.MultiReader(bytes.NewReader(content(100)), failing{err})})
+		require.ErrorIs(t, got, err)
+		_, got = c.get(ctx, "o", "")
+		require.ErrorAs(t, got, new(*s3types.NoSuchKey))
+	}
 }
 
 type failing struct{ err error }
