@@ -38,18 +38,23 @@ func newBed(t *testing.T) bed {
 	require.NoError(t, err)
 	_, err = keyring.Create(ctx, rings, root, nil)
 	require.NoError(t, err)
-	passphrase, err := keyring.NewPassphraseRoot([]byte("correct horse battery staple"), nil)
-	require.NoError(t, err)
-	rings, err = keyring.NewFileStore(b.path("passphrase.ring"))
-	require.NoError(t, err)
-	_, err = keyring.Create(ctx, rings, passphrase, nil)
-	require.NoError(t, err)
 	require.NoError(t, os.Mkdir(b.path("kms"), 0o700))
 	documents, err := keyring.NewFileStore(b.path("kms/keys"))
 	require.NoError(t, err)
 	_, err = localkms.Create(ctx, documents, root, nil)
 	require.NoError(t, err)
 	return b
+}
+
+// addPassphraseRing makes a ring under a passphrase.
+func (b bed) addPassphraseRing(t *testing.T) {
+	cheap := &keyring.PassphraseParams{Time: 2, Memory: 19 << 10}
+	root, err := keyring.NewPassphraseRoot([]byte("correct horse battery staple"), cheap)
+	require.NoError(t, err)
+	rings, err := keyring.NewFileStore(b.path("passphrase.ring"))
+	require.NoError(t, err)
+	_, err = keyring.Create(context.Background(), rings, root, nil)
+	require.NoError(t, err)
 }
 
 func (b bed) path(name string) string { return filepath.Join(b.dir, filepath.FromSlash(name)) }
@@ -90,6 +95,7 @@ func modeOf(t *testing.T, bucket *gcblob.Bucket, key string) sse.Mode {
 // TestModes: a URL's keys choose the mode, and what one URL writes, another reads.
 func TestModes(t *testing.T) {
 	b := newBed(t)
+	b.addPassphraseRing(t)
 	t.Setenv("BLOBSEAL_KMS_ROOT_KEY_FILE", b.path("root.key"))
 	for _, c := range []struct {
 		name string
