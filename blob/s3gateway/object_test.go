@@ -247,6 +247,10 @@ func TestErrors(t *testing.T) {
 	require.Equal(t, "InvalidArgument", code(put("new", customer(customerKey{key.key, newCustomerKey(9).sum}))))
 	require.Equal(t, "InvalidArgument", code(put("new", func(in *s3.PutObjectInput) { in.ServerSideEncryption = "aes:kms" })))
 	require.Equal(t, "InvalidArgument", code(put("new", func(in *s3.PutObjectInput) { in.Metadata = map[string]string{"blobseal-mode": "x"} })))
+	require.Equal(t, "KMS.NotFoundException", code(put("new", func(in *s3.PutObjectInput) {
+		kmsKey("alias/none")(in)
+		in.Body = bytes.NewReader(text(4 << 20))
+	})), "the answer to a long upload")
 	require.Equal(t, "NoSuchKey", code(get("new", none)), "a refused request stored something")
 
 	_, service, err := open(t.Context(), s)

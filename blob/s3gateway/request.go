@@ -2,6 +2,7 @@ package s3gateway
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -76,6 +77,24 @@ func (g *Gateway) keyContext(r *request) (context.Context, context.CancelFunc) {
 	}
 	return context.WithTimeout(ctx, g.opts.KeyTimeout)
 }
+
+// drain reads on in the body of a refused upload, up to a bound. A client that is
+// still sending when the connection closes sees a reset instead of the error. The
+// engine itself drains 256 KiB.
+func (r *request) drain(body io.Reader) {
+	if r.http == nil || body == nil {
+		return
+	}
+	conn := r.http.Conn()
+	conn.SetReadDeadline(time.Now().Add(drainTime))
+	defer conn.SetReadDeadline(time.Time{})
+	io.CopyN(io.Discard, body, drainSize)
+}
+
+const (
+	drainSize = 16 << 20
+	drainTime = 10 * time.Second
+)
 
 // valueless hides the values of a context. Those of the engine must not be read
 // after a request has ended, and a call of the gateway's own has no account.
