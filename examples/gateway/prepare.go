@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base32"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"net"
+	"os"
+	"time"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+// readOrMake returns the content of a file in the directory. If there is none, it
+// writes what fill returns. Of several processes that do so, all get what one wrote.
+func readOrMake(c config, name string, fill func() ([]byte, error)) ([]byte, error) {
+	content, err := os.ReadFile(c.path(name))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return content, err
+	}
+	if content, err = fill(); err != nil {
+		return nil, err
+	}
+	made, err := os.CreateTemp(c.dir, name+".*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(made.Name())
+	_, err = made.Write(content)
+	if err := errors.Join(err, made.Sync(), made.Close()); err != nil {
+		return nil, err
+	}
+	if err := os.Link(made.Name(), c.path(name)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return os.ReadFile(c.path(name))
+}
+
+// account is the first user, who may do everything.
+type account struct{ Access, Secret string }
+
+func adminOf(c config) (a account, err error) {
+	text, err := readOrMake(c, "admin.json", func() ([]byte, error) {
+		secret := make([]byte, 25)
+		rand.Read(secret)
+		return json.Marshal(account{Access: "admin", Secret: base32.StdEncoding.EncodeToString(secret)})
+	})
+	if err != nil {
+		return a, err
+	}
+	return a, json.Unmarshal(text, &a)
+}
+
+// rootOf returns the root, which encrypts the ring and the key service. Keep a copy
+// of root.key: everything else in the directory depends on it.
+func rootOf(c config) (keyring.Root, error) {
+	key, err := readOrMake(c, "root.key", func() ([]byte, error) {
+		key := make([]byte, 32)
+		rand.Read(key)
+		return key, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return keyring.NewKeyRoot(key)
+}
+
+func ringOf(ctx context.Context, c config, root keyring.Root) (*keyring.Ring, error) {
+	store, err := keyring.NewFileStore(c.path("objects.ring"))
+	if err != nil {
+		return nil, err
+	}
+	ring, err := keyring.Open(ctx, store, root, nil)
+	if !errors.Is(err, keyring.ErrNotExist) {
+		return ring, err
+	}
+	if ring, err = keyring.Create(ctx, store, root, nil); errors.Is(err, keyring.ErrExist) { // another process was first
+		ring, err = keyring.Open(ctx, store, root, nil)
+	}
+	return ring, err
+}
+
+func serviceOf(ctx context.Context, c config, root keyring.Root, sink audit.Sink) (*localkms.Service, error) {
+	store, err := keyring.NewFileStore(c.path("keys.kms"))
+	if err != nil {
+		return nil, err
+	}
+	opts := &localkms.Options{Audit: sink}
+	service, err := localkms.Open(ctx, store, root, opts)
+	if !errors.Is(err, keyring.ErrNotExist) {
+		return service, err
+	}
+	if service, err = localkms.Create(ctx, store, root, opts); errors.Is(err, keyring.ErrExist) {
+		service, err = localkms.Open(ctx, store, root, opts)
+	}
+	return service, err
+}
+
+// certificate makes a self-signed certificate for the local machine, if there is
+// none. Put tls.crt and tls.key of your own there to serve others.
+func certificate(c config) error {
+	private, err := readOrMake(c, "tls.key", func() ([]byte, error) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return nil, err
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = readOrMake(c, "tls.crt", func() ([]byte, error) { return selfSign(private) })
+	return err
+}
+
+func selfSign(private []byte) ([]byte, error) {
+	block, _ := pem.Decode(private)
+	if block == nil {
+		return nil, errors.New("tls.key holds no PEM block (remove it to get a new one)")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("tls.key: %w", err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, errors.New("tls.key is not of a kind that this program makes (bring tls.crt, too)")
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "blobseal gateway"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
+		IsCA: true, BasicConstraintsValid: true, DNSNames: []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
