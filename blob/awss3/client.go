@@ -218,7 +218,8 @@ func (c *Client) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput, o
 }
 
 // ListObjectsV2 lists objects with the sizes of their plaintexts, by arithmetic. An
-// object that has no size of an encrypted one keeps its stored size. Sizes are nil if
+// object whose size is not that of an encrypted one, such as a composite object, keeps its
+// stored size. Sizes are nil if
 // [Options] allow objects whose size only a look at them tells.
 func (c *Client) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input, optFns ...func(*s3.Options)) (*s3.ListObjectsV2Output, error) {
 	out, err := c.api.ListObjectsV2(ctx, in, optFns...)

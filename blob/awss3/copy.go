@@ -84,17 +84,25 @@ func (c *Client) copy(ctx context.Context, to *Client, get s3.GetObjectInput, cp
 	env, body, err := stored.ReadEnvelope(src.Body, c.opts.EnvelopeSize)
 	switch {
 	case errors.Is(err, sse.ErrComposite):
-		return nil, fmt.Errorf("%w (copy it with package blob)", err)
+		src.Body.Close()
+		return c.copyComposite(ctx, to, get, cp, src, optFns)
 	case errors.Is(err, stored.ErrPlain):
 		return nil, fmt.Errorf("%w (read and write it to encrypt the copy)", err)
 	case err != nil:
 		return nil, err
 	}
-	sealed, err := c.reseal(ctx, to, get, cp, env)
+	d, err := c.decrypt(ctx, get.Bucket, get.Key, env)
 	if err != nil {
 		return nil, err
 	}
-	put, err := c.copyInput(ctx, get, cp, src, sealed, optFns)
+	sealed, err := to.reseal(ctx, cp, d)
+	if err == nil {
+		sealed, err = sealed.WithSize(to.opts.EnvelopeSize)
+	}
+	if err != nil {
+		return nil, err
+	}
+	put, err := c.copyInput(ctx, get, cp, src, stored.HintOf(sealed), optFns)
 	if err != nil {
 		return nil, err
 	}
@@ -110,35 +118,68 @@ func (c *Client) copy(ctx context.Context, to *Client, get s3.GetObjectInput, cp
 	if err != nil {
 		return nil, err
 	}
-	return &s3.CopyObjectOutput{
-		CopyObjectResult: &types.CopyObjectResult{ETag: out.ETag}, CopySourceVersionId: src.VersionId, VersionId: out.VersionId,
-		BucketKeyEnabled: out.BucketKeyEnabled, Expiration: out.Expiration, RequestCharged: out.RequestCharged,
-		SSEKMSKeyId: out.SSEKMSKeyId, ServerSideEncryption: out.ServerSideEncryption, ResultMetadata: out.ResultMetadata,
-	}, nil
+	return copied(out, src), nil
 }
 
-// reseal returns the envelope of a copy.
-func (c *Client) reseal(ctx context.Context, to *Client, get s3.GetObjectInput, cp s3.CopyObjectInput, env *sse.Envelope) (*sse.Envelope, error) {
-	obj, err := to.identity(cp.Bucket, cp.Key)
+// copied returns the output of a copy that put wrote.
+func copied(put *s3.PutObjectOutput, src *s3.GetObjectOutput) *s3.CopyObjectOutput {
+	return &s3.CopyObjectOutput{
+		CopyObjectResult: &types.CopyObjectResult{ETag: put.ETag}, CopySourceVersionId: src.VersionId, VersionId: put.VersionId,
+		BucketKeyEnabled: put.BucketKeyEnabled, Expiration: put.Expiration, RequestCharged: put.RequestCharged,
+		SSEKMSKeyId: put.SSEKMSKeyId, ServerSideEncryption: put.ServerSideEncryption, ResultMetadata: put.ResultMetadata,
+	}
+}
+
+// copyComposite copies an object that was uploaded in parts, whose envelope is at its end.
+// src is a response that showed that, without its body.
+func (c *Client) copyComposite(ctx context.Context, to *Client, get s3.GetObjectInput, cp s3.CopyObjectInput, src *s3.GetObjectOutput, optFns []func(*s3.Options)) (*s3.CopyObjectOutput, error) {
+	get.IfMatch, get.IfNoneMatch, get.IfModifiedSince, get.IfUnmodifiedSince = src.ETag, nil, nil, nil
+	o, err := c.openObject(ctx, get, 0, optFns)
+	switch {
+	case err != nil:
+		return nil, changedIf(err)
+	case o.trailer == nil:
+		return nil, stored.ErrChanged
+	}
+	sealed, err := to.reseal(ctx, cp, o.opened)
+	if err != nil {
+		return nil, err
+	}
+	tail, off, err := o.trailer.Replace(sealed)
+	if err != nil {
+		return nil, err
+	}
+	put, err := c.copyInput(ctx, get, cp, src, stored.CompositeHint(sealed), optFns)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := o.request(ctx, 0, off)
+	if err != nil {
+		return nil, changedIf(err)
+	}
+	defer parts.Body.Close()
+	out, err := c.put(ctx, put, io.MultiReader(exactly(parts.Body, off), bytes.NewReader(tail)), off+int64(len(tail)), optFns)
+	if err != nil {
+		return nil, err
+	}
+	return copied(out, src), nil
+}
+
+// reseal returns the envelope of a copy, which c seals.
+func (c *Client) reseal(ctx context.Context, cp s3.CopyObjectInput, d *sse.Decryption) (*sse.Envelope, error) {
+	obj, err := c.identity(cp.Bucket, cp.Key)
 	if err == nil {
-		err = to.admit(to.cipher.Mode())
+		err = c.admit(c.cipher.Mode())
 	}
 	if err != nil {
 		return nil, err
 	}
-	d, err := c.decrypt(ctx, get.Bucket, get.Key, env)
-	if err != nil {
-		return nil, err
-	}
-	sealed, err := to.cipher.Rewrap(ctx, obj, d)
-	if err != nil {
-		return nil, keyError(err)
-	}
-	return sealed.WithSize(to.opts.EnvelopeSize)
+	sealed, err := c.cipher.Rewrap(ctx, obj, d)
+	return sealed, keyError(err)
 }
 
 // copyInput returns the write of a copy, without its body.
-func (c *Client) copyInput(ctx context.Context, get s3.GetObjectInput, cp s3.CopyObjectInput, src *s3.GetObjectOutput, env *sse.Envelope, optFns []func(*s3.Options)) (*s3.PutObjectInput, error) {
+func (c *Client) copyInput(ctx context.Context, get s3.GetObjectInput, cp s3.CopyObjectInput, src *s3.GetObjectOutput, hint stored.Hint, optFns []func(*s3.Options)) (*s3.PutObjectInput, error) {
 	if cp.AnnotationDirective != "" {
 		return nil, fmt.Errorf("%w: AnnotationDirective: annotations are not copied", sse.ErrInvalid)
 	}
@@ -161,7 +202,7 @@ func (c *Client) copyInput(ctx context.Context, get s3.GetObjectInput, cp s3.Cop
 		cp.IfMatch = src.ETag
 	}
 	var err error
-	if cp.Metadata, err = sealMetadata(env, cp.Metadata, cp.ContentEncoding); err != nil {
+	if cp.Metadata, err = sealMetadata(hint, cp.Metadata, cp.ContentEncoding); err != nil {
 		return nil, err
 	}
 	cp.ContentEncoding, cp.MetadataDirective, cp.TaggingDirective = nil, "", ""

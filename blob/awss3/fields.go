@@ -52,13 +52,13 @@ func clearChecksums(out any) {
 	}
 }
 
-// sealMetadata returns the metadata and the Content-Encoding of an object to store. md
-// and encoding are the caller's.
-func sealMetadata(env *sse.Envelope, md map[string]string, encoding *string) (map[string]string, error) {
+// sealMetadata returns the metadata of an object to store, with its hint. md and encoding
+// are the caller's.
+func sealMetadata(hint stored.Hint, md map[string]string, encoding *string) (map[string]string, error) {
 	if err := stored.CheckMetadata(md); err != nil {
 		return nil, err
 	}
-	all := stored.HintOf(env).Metadata(md)
+	all := hint.Metadata(md)
 	if encoding != nil && *encoding != "" {
 		all[stored.ContentEncoding] = *encoding
 	}

@@ -35,6 +35,7 @@ type object struct {
 
 	plain   bool
 	env     *sse.Envelope
+	opened  *sse.Decryption
 	trailer *sse.Trailer // of a composite object
 	body    body
 }
@@ -83,7 +84,7 @@ func (c *Client) openObject(ctx context.Context, in s3.GetObjectInput, ahead int
 		return nil, err
 	}
 	d, err := c.decrypt(ctx, in.Bucket, in.Key, env)
-	o.body = single{d, int64(env.Size())}
+	o.opened, o.body = d, single{d, int64(env.Size())}
 	return o, err
 }
 
@@ -156,7 +157,8 @@ func (o *object) openComposite(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.env, o.trailer, o.body, o.size, o.proof = trailer.Envelope(), trailer, composite, composite.Size(), true
+	o.env, o.opened, o.trailer = trailer.Envelope(), d, trailer
+	o.body, o.size, o.proof = composite, composite.Size(), true
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -46,7 +47,7 @@ func (c *Client) PutObject(ctx context.Context, in *s3.PutObjectInput, optFns ..
 	if err != nil {
 		return nil, err
 	}
-	if put.Metadata, err = sealMetadata(env, put.Metadata, put.ContentEncoding); err != nil {
+	if put.Metadata, err = sealMetadata(stored.HintOf(env), put.Metadata, put.ContentEncoding); err != nil {
 		return nil, err
 	}
 	put.ContentEncoding = nil
@@ -139,7 +140,7 @@ func (c *Client) UploadObject(ctx context.Context, in *transfermanager.UploadObj
 	if err != nil {
 		return nil, err
 	}
-	if up.Metadata, err = sealMetadata(env, up.Metadata, up.ContentEncoding); err != nil {
+	if up.Metadata, err = sealMetadata(stored.HintOf(env), up.Metadata, up.ContentEncoding); err != nil {
 		return nil, err
 	}
 	up.ContentEncoding = nil
