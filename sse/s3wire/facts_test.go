@@ -140,193 +140,32 @@ func asSource(h http.Header) http.Header {
 	return source
 }
 
+const (
+	invalid = s3wire.CodeInvalidArgument
+	request = s3wire.CodeInvalidRequest
+)
+
+var kmsHeaders = headers(s3wire.HeaderEncryption, "aws:kms")
+
 // TestErrorFacts has a test for each row of the table of errors: the situation, the
 // code and the status. No refused request stores anything.
 func TestErrorFacts(t *testing.T) {
-	const invalid, request = s3wire.CodeInvalidArgument, s3wire.CodeInvalidRequest
-	kmsHeaders := headers(s3wire.HeaderEncryption, "aws:kms")
-
-	t.Run("SSE-C over plain HTTP", func(t *testing.T) {
-		b := newBed(t)
-		b.put(t, "/b/c", customerHeaders())
-		for _, method := range []string{http.MethodPut, http.MethodGet, http.MethodHead} {
-			b.refusedBy(t, b.plain, 400, request, method, "/b/c", customerHeaders())
-		}
-		_, err := s3wire.ParseCopySource(asSource(customerHeaders()).Values, false)
-		requireCode(t, request, err)
-		_, err = s3wire.ParsePart(customerHeaders().Values, false)
-		requireCode(t, request, err)
-	})
-
-	t.Run("SSE-C algorithm other than AES256 or missing; key missing; MD5 missing; MD5 ≠ key; key not 32 bytes or not base64", func(t *testing.T) {
-		b := newBed(t)
-		b.put(t, "/b/c", customerHeaders())
-		short := base64.StdEncoding.EncodeToString(make([]byte, 31))
-		long := base64.StdEncoding.EncodeToString(make([]byte, 33))
-		for name, h := range map[string]http.Header{
-			"algorithm other":   customerHeaders(s3wire.HeaderCustomerAlgorithm, "aws:kms"),
-			"algorithm missing": customerHeaders(s3wire.HeaderCustomerAlgorithm, "-"),
-			"key missing":       customerHeaders(s3wire.HeaderCustomerKey, "-"),
-			"key empty":         customerHeaders(s3wire.HeaderCustomerKey, ""),
-			"MD5 missing":       customerHeaders(s3wire.HeaderCustomerKeyMD5, "-"),
-			"MD5 not the key's": customerHeaders(s3wire.HeaderCustomerKeyMD5, "AAAAAAAAAAAAAAAAAAAAAA=="),
-			"key of 31 bytes":   customerHeaders(s3wire.HeaderCustomerKey, short),
-			"key of 33 bytes":   customerHeaders(s3wire.HeaderCustomerKey, long),
-			"key not base64":    customerHeaders(s3wire.HeaderCustomerKey, "%%%"),
-			"only the MD5":      headers(s3wire.HeaderCustomerKeyMD5, customerMD5),
-		} {
-			t.Run(name, func(t *testing.T) {
-				for _, method := range []string{http.MethodPut, http.MethodGet, http.MethodHead} {
-					b.refused(t, 400, invalid, method, "/b/c", h)
-				}
-				_, err := s3wire.ParsePart(h.Values, true)
-				requireCode(t, invalid, err)
-				source := make(http.Header)
-				for name, values := range h {
-					source["X-Amz-Copy-Source"+strings.TrimPrefix(name, "X-Amz")] = values
-				}
-				_, err = s3wire.ParseCopySource(source.Values, true)
-				requireCode(t, invalid, err)
-			})
-		}
-	})
-
-	t.Run("SSE-C together with SSE-S3/KMS headers", func(t *testing.T) {
-		b := newBed(t)
-		b.refused(t, 400, invalid, http.MethodPut, "/b/c", customerAdded(s3wire.HeaderEncryption, "AES256"))
-		b.refused(t, 400, invalid, http.MethodPut, "/b/c", customerAdded(s3wire.HeaderEncryption, "aws:kms"))
-		b.refused(t, 400, invalid, http.MethodPut, "/b/c", customerAdded(s3wire.HeaderKeyID, "photos"))
-	})
-
-	t.Run("`AES256` + key id; unknown algorithm value (`aes:kms`); key id without algorithm; context with AES256", func(t *testing.T) {
-		b := newBed(t)
-		for name, h := range map[string]http.Header{
-			"AES256 and a key id":      headers(s3wire.HeaderEncryption, "AES256", s3wire.HeaderKeyID, "photos"),
-			"unknown algorithm":        headers(s3wire.HeaderEncryption, "aes:kms"),
-			"key id without algorithm": headers(s3wire.HeaderKeyID, "photos"),
-			"context with AES256":      headers(s3wire.HeaderEncryption, "AES256", s3wire.HeaderContext, encoded(`{"a":"b"}`)),
-		} {
-			t.Run(name, func(t *testing.T) { b.refused(t, 400, invalid, http.MethodPut, "/b/k", h) })
-		}
-	})
-
-	t.Run("GET/HEAD of an SSE-C object without its key", func(t *testing.T) {
-		b := newBed(t)
-		b.put(t, "/b/c", customerHeaders())
-		b.refused(t, 400, request, http.MethodGet, "/b/c", nil)
-		b.refused(t, 400, request, http.MethodHead, "/b/c", nil)
-	})
-
-	t.Run("wrong SSE-C key", func(t *testing.T) {
-		b := newBed(t)
-		b.put(t, "/b/c", customerHeaders())
-		b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodGet, "/b/c", otherKey())
-		b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodHead, "/b/c", otherKey())
-	})
-
-	t.Run("SSE-C headers on an object that is not SSE-C", func(t *testing.T) {
-		b := newBed(t)
-		b.put(t, "/b/s3", nil)
-		b.put(t, "/b/kms", kmsHeaders)
-		b.fake.Forget()
-		for _, path := range []string{"/b/s3", "/b/kms"} {
-			b.refused(t, 400, request, http.MethodGet, path, customerHeaders())
-			b.refused(t, 400, request, http.MethodHead, path, customerHeaders())
-		}
-		require.Zero(t, b.fake.Count(), "the key service was asked")
-	})
-
-	t.Run("self-copy to rotate with a wrong source key", func(t *testing.T) {
-		b := newBed(t)
-		b.put(t, "/b/c", customerHeaders())
-		source, err := s3wire.ParseCopySource(asSource(otherKey()).Values, true)
-		require.NoError(t, err)
-		_, err = b.open(t, "/b/c", b.keys.ForRead(source))
-		requireCode(t, s3wire.CodeAccessDenied, err) // of a copy to another name
-		source.SelfCopy = true
-		_, err = b.open(t, "/b/c", b.keys.ForRead(source))
-		requireCode(t, invalid, err)
-		require.Equal(t, 400, s3wire.FromError(err).Status())
-	})
-
-	t.Run("copy to self that changes nothing", func(t *testing.T) {
-		w, err := s3wire.ParseWrite(headers().Values, true)
-		require.NoError(t, err)
-		err = s3wire.CheckSelfCopy(w, false)
-		requireCode(t, request, err)
-		require.Equal(t, 400, s3wire.FromError(err).Status())
-		require.NoError(t, s3wire.CheckSelfCopy(w, true))
-		for _, h := range []http.Header{headers(s3wire.HeaderEncryption, "AES256"), customerHeaders()} {
-			w, err := s3wire.ParseWrite(h.Values, true)
-			require.NoError(t, err)
-			require.NoError(t, s3wire.CheckSelfCopy(w, false))
-		}
-	})
-
-	t.Run("a part whose SSE parameters differ from the upload's", func(t *testing.T) {
-		b := newBed(t)
-		obj := sse.Object{Bucket: "b", Key: "k"}
-		for name, upload := range map[string]http.Header{"SSE-S3": nil, "SSE-KMS": kmsHeaders, "SSE-C": customerHeaders()} {
-			t.Run(name, func(t *testing.T) {
-				w, err := s3wire.ParseWrite(upload.Values, true)
-				require.NoError(t, err)
-				cipher, err := b.keys.ForWrite(w, b.srv.configuration.Load())
-				require.NoError(t, err)
-				m, err := sse.StartMultipart(t.Context(), cipher, obj)
-				require.NoError(t, err)
-				state, err := m.State(t.Context(), nil)
-				require.NoError(t, err)
-				for _, part := range []http.Header{nil, customerHeaders(), otherKey()} {
-					q, err := s3wire.ParsePart(part.Values, true)
-					require.NoError(t, err)
-					_, err = sse.OpenMultipart(t.Context(), b.keys.ForRead(q), obj, state)
-					if part.Get(s3wire.HeaderCustomerKey) == upload.Get(s3wire.HeaderCustomerKey) {
-						require.NoError(t, err)
-						continue
-					}
-					requireCode(t, request, err)
-					require.Equal(t, 400, s3wire.FromError(err).Status())
-				}
-				_, err = s3wire.ParsePart(headers(s3wire.HeaderEncryption, "AES256").Values, true)
-				requireCode(t, invalid, err)
-			})
-		}
-	})
-
-	t.Run("no bucket encryption configuration (GET)", func(t *testing.T) {
-		b := newBed(t)
-		b.srv.configuration.Store(nil)
-		b.refused(t, 404, "ServerSideEncryptionConfigurationNotFoundError", http.MethodGet, "/b?encryption", nil)
-		response, _ := b.do(t, http.MethodDelete, "/b?encryption", nil, "")
-		require.Equal(t, 204, response.StatusCode)
-	})
-
-	t.Run("policy denial; SSE-C blocked", func(t *testing.T) {
-		t.Run("policy denial", func(t *testing.T) {
-			e := s3wire.FromError(errors.Join(errors.New("policy"), coded("AccessDenied")))
-			require.Equal(t, s3wire.CodeAccessDenied, e.Code)
-			require.Equal(t, 403, e.Status())
-		})
-		t.Run("SSE-C blocked", func(t *testing.T) {
-			b := newBed(t)
-			b.put(t, "/b/old", customerHeaders())
-			for _, c := range []*s3wire.Configuration{nil, {}} {
-				b.srv.configuration.Store(c)
-				b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodPut, "/b/new", customerHeaders())
-				response, body := b.do(t, http.MethodGet, "/b/old", customerHeaders(), "")
-				require.Equal(t, 200, response.StatusCode)
-				require.Equal(t, "meow", body)
-			}
-		})
-		t.Run("key policy", func(t *testing.T) {
-			b := newBed(t)
-			b.put(t, "/b/k", kmsHeaders)
-			b.fake.Deny(kms.Principal{ID: "alice"}, kms.OpDecrypt, kms.OpGenerateDataKey)
-			b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodPut, "/b/k", kmsHeaders)
-			b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodGet, "/b/k", nil)
-		})
-	})
-
+	for row, test := range map[string]func(*testing.T){
+		"SSE-C over plain HTTP": factPlainHTTP,
+		"SSE-C algorithm other than AES256 or missing; key missing; MD5 missing; MD5 ≠ key; key not 32 bytes or not base64": factCustomerHeaders,
+		"SSE-C together with SSE-S3/KMS headers": factCustomerAndOthers,
+		"`AES256` + key id; unknown algorithm value (`aes:kms`); key id without algorithm; context with AES256": factKMSHeaders,
+		"GET/HEAD of an SSE-C object without its key":                                                           factWithoutKey,
+		"wrong SSE-C key": factWrongKey,
+		"SSE-C headers on an object that is not SSE-C":         factSuperfluousKey,
+		"self-copy to rotate with a wrong source key":          factSelfCopyKey,
+		"copy to self that changes nothing":                    factSelfCopy,
+		"a part whose SSE parameters differ from the upload's": factPart,
+		"no bucket encryption configuration (GET)":             factNoConfiguration,
+		"policy denial; SSE-C blocked":                         factPolicy,
+	} {
+		t.Run(row, test)
+	}
 	for row, c := range map[string]struct {
 		status int
 		code   s3wire.Code
@@ -348,6 +187,187 @@ func TestErrorFacts(t *testing.T) {
 			b.refused(t, c.status, c.code, http.MethodHead, "/b/k", nil)
 		})
 	}
+}
+
+func factPlainHTTP(t *testing.T) {
+	b := newBed(t)
+	b.put(t, "/b/c", customerHeaders())
+	for _, method := range []string{http.MethodPut, http.MethodGet, http.MethodHead} {
+		b.refusedBy(t, b.plain, 400, request, method, "/b/c", customerHeaders())
+	}
+	_, err := s3wire.ParseCopySource(asSource(customerHeaders()).Values, false)
+	requireCode(t, request, err)
+	_, err = s3wire.ParsePart(customerHeaders().Values, false)
+	requireCode(t, request, err)
+}
+
+func factCustomerHeaders(t *testing.T) {
+	b := newBed(t)
+	b.put(t, "/b/c", customerHeaders())
+	short := base64.StdEncoding.EncodeToString(make([]byte, 31))
+	long := base64.StdEncoding.EncodeToString(make([]byte, 33))
+	for name, h := range map[string]http.Header{
+		"algorithm other":   customerHeaders(s3wire.HeaderCustomerAlgorithm, "aws:kms"),
+		"algorithm missing": customerHeaders(s3wire.HeaderCustomerAlgorithm, "-"),
+		"key missing":       customerHeaders(s3wire.HeaderCustomerKey, "-"),
+		"key empty":         customerHeaders(s3wire.HeaderCustomerKey, ""),
+		"MD5 missing":       customerHeaders(s3wire.HeaderCustomerKeyMD5, "-"),
+		"MD5 not the key's": customerHeaders(s3wire.HeaderCustomerKeyMD5, "AAAAAAAAAAAAAAAAAAAAAA=="),
+		"key of 31 bytes":   customerHeaders(s3wire.HeaderCustomerKey, short),
+		"key of 33 bytes":   customerHeaders(s3wire.HeaderCustomerKey, long),
+		"key not base64":    customerHeaders(s3wire.HeaderCustomerKey, "%%%"),
+		"only the MD5":      headers(s3wire.HeaderCustomerKeyMD5, customerMD5),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, method := range []string{http.MethodPut, http.MethodGet, http.MethodHead} {
+				b.refused(t, 400, invalid, method, "/b/c", h)
+			}
+			_, err := s3wire.ParsePart(h.Values, true)
+			requireCode(t, invalid, err)
+			source := make(http.Header)
+			for name, values := range h {
+				source["X-Amz-Copy-Source"+strings.TrimPrefix(name, "X-Amz")] = values
+			}
+			_, err = s3wire.ParseCopySource(source.Values, true)
+			requireCode(t, invalid, err)
+		})
+	}
+}
+
+func factCustomerAndOthers(t *testing.T) {
+	b := newBed(t)
+	b.refused(t, 400, invalid, http.MethodPut, "/b/c", customerAdded(s3wire.HeaderEncryption, "AES256"))
+	b.refused(t, 400, invalid, http.MethodPut, "/b/c", customerAdded(s3wire.HeaderEncryption, "aws:kms"))
+	b.refused(t, 400, invalid, http.MethodPut, "/b/c", customerAdded(s3wire.HeaderKeyID, "photos"))
+}
+
+func factKMSHeaders(t *testing.T) {
+	b := newBed(t)
+	for name, h := range map[string]http.Header{
+		"AES256 and a key id":      headers(s3wire.HeaderEncryption, "AES256", s3wire.HeaderKeyID, "photos"),
+		"unknown algorithm":        headers(s3wire.HeaderEncryption, "aes:kms"),
+		"key id without algorithm": headers(s3wire.HeaderKeyID, "photos"),
+		"context with AES256":      headers(s3wire.HeaderEncryption, "AES256", s3wire.HeaderContext, encoded(`{"a":"b"}`)),
+	} {
+		t.Run(name, func(t *testing.T) { b.refused(t, 400, invalid, http.MethodPut, "/b/k", h) })
+	}
+}
+
+func factWithoutKey(t *testing.T) {
+	b := newBed(t)
+	b.put(t, "/b/c", customerHeaders())
+	b.refused(t, 400, request, http.MethodGet, "/b/c", nil)
+	b.refused(t, 400, request, http.MethodHead, "/b/c", nil)
+}
+
+func factWrongKey(t *testing.T) {
+	b := newBed(t)
+	b.put(t, "/b/c", customerHeaders())
+	b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodGet, "/b/c", otherKey())
+	b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodHead, "/b/c", otherKey())
+}
+
+func factSuperfluousKey(t *testing.T) {
+	b := newBed(t)
+	b.put(t, "/b/s3", nil)
+	b.put(t, "/b/kms", kmsHeaders)
+	b.fake.Forget()
+	for _, path := range []string{"/b/s3", "/b/kms"} {
+		b.refused(t, 400, request, http.MethodGet, path, customerHeaders())
+		b.refused(t, 400, request, http.MethodHead, path, customerHeaders())
+	}
+	require.Zero(t, b.fake.Count(), "the key service was asked")
+}
+
+func factSelfCopyKey(t *testing.T) {
+	b := newBed(t)
+	b.put(t, "/b/c", customerHeaders())
+	source, err := s3wire.ParseCopySource(asSource(otherKey()).Values, true)
+	require.NoError(t, err)
+	_, err = b.open(t, "/b/c", b.keys.ForRead(source))
+	requireCode(t, s3wire.CodeAccessDenied, err) // of a copy to another name
+	source.SelfCopy = true
+	_, err = b.open(t, "/b/c", b.keys.ForRead(source))
+	requireCode(t, invalid, err)
+	require.Equal(t, 400, s3wire.FromError(err).Status())
+}
+
+func factSelfCopy(t *testing.T) {
+	w, err := s3wire.ParseWrite(headers().Values, true)
+	require.NoError(t, err)
+	err = s3wire.CheckSelfCopy(w, false)
+	requireCode(t, request, err)
+	require.Equal(t, 400, s3wire.FromError(err).Status())
+	require.NoError(t, s3wire.CheckSelfCopy(w, true))
+	for _, h := range []http.Header{headers(s3wire.HeaderEncryption, "AES256"), customerHeaders()} {
+		w, err := s3wire.ParseWrite(h.Values, true)
+		require.NoError(t, err)
+		require.NoError(t, s3wire.CheckSelfCopy(w, false))
+	}
+}
+
+func factPart(t *testing.T) {
+	b := newBed(t)
+	obj := sse.Object{Bucket: "b", Key: "k"}
+	for name, upload := range map[string]http.Header{"SSE-S3": nil, "SSE-KMS": kmsHeaders, "SSE-C": customerHeaders()} {
+		t.Run(name, func(t *testing.T) {
+			w, err := s3wire.ParseWrite(upload.Values, true)
+			require.NoError(t, err)
+			cipher, err := b.keys.ForWrite(w, b.srv.configuration.Load())
+			require.NoError(t, err)
+			m, err := sse.StartMultipart(t.Context(), cipher, obj)
+			require.NoError(t, err)
+			state, err := m.State(t.Context(), nil)
+			require.NoError(t, err)
+			for _, part := range []http.Header{nil, customerHeaders(), otherKey()} {
+				q, err := s3wire.ParsePart(part.Values, true)
+				require.NoError(t, err)
+				_, err = sse.OpenMultipart(t.Context(), b.keys.ForRead(q), obj, state)
+				if part.Get(s3wire.HeaderCustomerKey) == upload.Get(s3wire.HeaderCustomerKey) {
+					require.NoError(t, err)
+					continue
+				}
+				requireCode(t, request, err)
+				require.Equal(t, 400, s3wire.FromError(err).Status())
+			}
+			_, err = s3wire.ParsePart(headers(s3wire.HeaderEncryption, "AES256").Values, true)
+			requireCode(t, invalid, err)
+		})
+	}
+}
+
+func factNoConfiguration(t *testing.T) {
+	b := newBed(t)
+	b.srv.configuration.Store(nil)
+	b.refused(t, 404, "ServerSideEncryptionConfigurationNotFoundError", http.MethodGet, "/b?encryption", nil)
+	response, _ := b.do(t, http.MethodDelete, "/b?encryption", nil, "")
+	require.Equal(t, 204, response.StatusCode)
+}
+
+func factPolicy(t *testing.T) {
+	t.Run("policy denial", func(t *testing.T) {
+		e := s3wire.FromError(errors.Join(errors.New("policy"), coded("AccessDenied")))
+		require.Equal(t, s3wire.CodeAccessDenied, e.Code)
+		require.Equal(t, 403, e.Status())
+	})
+	t.Run("SSE-C blocked", func(t *testing.T) {
+		b := newBed(t)
+		b.put(t, "/b/old", customerHeaders())
+		for _, c := range []*s3wire.Configuration{nil, {}} {
+			b.srv.configuration.Store(c)
+			b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodPut, "/b/new", customerHeaders())
+			response, body := b.do(t, http.MethodGet, "/b/old", customerHeaders(), "")
+			require.Equal(t, 200, response.StatusCode)
+			require.Equal(t, "meow", body)
+		}
+	})
+	t.Run("key policy", func(t *testing.T) {
+		b := newBed(t)
+		b.put(t, "/b/k", kmsHeaders)
+		b.fake.Deny(kms.Principal{ID: "alice"}, kms.OpDecrypt, kms.OpGenerateDataKey)
+		b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodPut, "/b/k", kmsHeaders)
+		b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodGet, "/b/k", nil)
+	})
 }
 
 // coded is an error of a package above.
