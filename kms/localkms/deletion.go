@@ -3,8 +3,6 @@ package localkms
 import (
 	"context"
 	"time"
-
-	"github.com/blobseal/blobseal/internal/document"
 )
 
 // The days between ScheduleKeyDeletion and the deletion.
@@ -60,7 +58,7 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 func (d *draft) latest() int64 {
 	limit := maxMillis
 	if d.ofStore {
-		limit = d.now + document.ClockTolerance.Milliseconds()
+		limit = d.now + clockTolerance
 	}
 	return max(d.now, d.newest(limit))
 }

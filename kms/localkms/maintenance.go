@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -30,6 +31,16 @@ func withPatience(ctx context.Context, wait time.Duration) (context.Context, con
 		wait = min(wait, time.Until(deadline)/2)
 	}
 	return context.WithTimeout(ctx, wait)
+}
+
+// clockTolerance is how far another process's clock may be ahead of this one, in
+// milliseconds.
+const clockTolerance = int64(document.ClockTolerance / time.Millisecond)
+
+// maintenanceDue reports whether there is something for maintain.
+func (s *Service) maintenanceDue() bool {
+	snap, now := s.doc.State(), s.now()
+	return now >= snap.due || snap.last > now+clockTolerance
 }
 
 // maintain deletes and rotates the keys that are due, within patience. It does
@@ -58,7 +69,7 @@ func (s *Service) maintain(ctx context.Context, patience time.Duration) {
 	if err != nil {
 		s.log.LogAttrs(ctx, slog.LevelError, "localkms: rotation or deletion that is due failed", slog.Any("error", err))
 	}
-	if err != nil || s.now() >= s.doc.State().due {
+	if err != nil || s.maintenanceDue() {
 		s.resume.Store(int64(time.Since(s.start) + maintenancePause))
 	}
 }
@@ -70,7 +81,7 @@ func (s *Service) maintainAfterEdit(ctx context.Context) {
 	if deletion {
 		s.resume.Store(0)
 	}
-	if deletion || s.now() >= s.doc.State().due {
+	if deletion || s.maintenanceDue() {
 		s.maintain(ctx, usePatience)
 	}
 }
@@ -102,13 +113,21 @@ func (s *Service) deleteDue(ctx context.Context) error {
 }
 
 // rotateDue rotates the keys whose date has come, the longest overdue first, as
-// many as the document has room for.
+// many as the document has room for. A date that is further off than a whole period was
+// set by a process whose clock is ahead: the period begins now instead.
 func (s *Service) rotateDue(ctx context.Context) error {
 	left, made := 0, 0
+	var moved []string
 	err := s.perform(ctx, func(d *draft) []deed {
 		var due []*key
-		for _, k := range d.keys {
-			if k.state == Enabled && k.rotation.days != 0 && d.now >= k.rotation.next && len(k.versions) < MaxVersions {
+		moved = nil
+		for _, k := range d.keys { // settle replaces d.keys, not the map that is ranged over
+			switch {
+			case k.state != Enabled || k.rotation.days == 0:
+			case k.periodBegan() > d.now+clockTolerance:
+				d.settle(k, func(k *key) { k.rotation.next = nextRotation(d.now, k.rotation.days) })
+				moved = append(moved, k.arn)
+			case d.now >= k.rotation.next && len(k.versions) < MaxVersions && !k.rotatedLately(d.now):
 				due = append(due, k)
 			}
 		}
@@ -125,6 +144,10 @@ func (s *Service) rotateDue(ctx context.Context) error {
 	})
 	if err == nil {
 		s.rotated.Add(uint64(made))
+	}
+	if err == nil && len(moved) > 0 {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "localkms: next rotation was further off than the period, which begins again (check all clocks)",
+			slog.Any("keys", moved))
 	}
 	if err == nil && left > 0 {
 		err = fmt.Errorf("%w: %d keys are due for rotation, but the document has no room for their versions", ErrFull, left)

@@ -94,8 +94,9 @@ func nextRotation(now int64, days uint16) int64 { return min(now+int64(days)*day
 // If the key has that period already, nothing changes.
 //
 // A key whose date has come is rotated, if it is enabled, by the process that first
-// uses or opens the service, or that is in [Service.Run]. Older versions go on
-// decrypting what they encrypted.
+// uses or opens the service, or that is in [Service.Run]; but not within half a period of
+// its last rotation by schedule, lest processes whose clocks differ rotate it in turn.
+// Older versions go on decrypting what they encrypted.
 func (c *Client) EnableKeyRotation(ctx context.Context, keyID string, days int) error {
 	return c.change(ctx, OpEnableKeyRotation, keyID, func(d *draft, k *key) error {
 		if days == 0 {

@@ -107,7 +107,7 @@ func Open(ctx context.Context, store keyring.Store, root keyring.Root, opts *Opt
 	if err != nil {
 		return nil, openError(ctx, err)
 	}
-	if s.now() >= s.doc.State().due {
+	if s.maintenanceDue() {
 		s.maintain(ctx, ownPatience)
 	}
 	return s, nil
@@ -224,7 +224,7 @@ func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
 	if err != nil {
 		return nil, unavailable(ctx, err)
 	}
-	if s.now() < snap.due {
+	if !s.maintenanceDue() {
 		return snap, nil
 	}
 	s.maintain(ctx, usePatience)
@@ -373,7 +373,7 @@ func (s *Service) Stats() keyring.Stats {
 // when they find it too old, and rotate and delete what they find due.
 func (s *Service) Run(ctx context.Context) error {
 	return s.doc.Run(ctx, func(ctx context.Context, _ bool) {
-		if s.now() >= s.doc.State().due {
+		if s.maintenanceDue() {
 			s.maintain(ctx, ownPatience)
 		}
 	})

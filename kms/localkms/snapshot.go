@@ -76,6 +76,23 @@ func (k *key) due() int64 {
 	}
 }
 
+// periodBegan is when the period of the key's schedule began, or zero without a schedule.
+// Only a wrong clock puts it into the future.
+func (k *key) periodBegan() int64 {
+	if k.state != Enabled || k.rotation.days == 0 {
+		return 0
+	}
+	return k.rotation.next - int64(k.rotation.days)*day
+}
+
+// rotatedLately reports whether the key was rotated by schedule less than half a period
+// ago. If its date has come even so, two clocks disagree, and two processes would rotate
+// the key in turn without end.
+func (k *key) rotatedLately(now int64) bool {
+	v, half := k.current(), int64(k.rotation.days)*day/2
+	return v.origin == ScheduledRotation && v.created > now-half && v.created < now+half
+}
+
 // finish derives the fields that follow from the others.
 func (k *key) finish() *key {
 	k.state, k.deadline = Enabled, 0
@@ -188,6 +205,7 @@ type snapshot struct {
 	dek  secret.Key // opens the document; sealed by the root in the header
 	size int        // of the document, in bytes
 	due  int64      // when the first key is due
+	last int64      // when the last period of a schedule began
 
 	listing sync.Map // scope -> []*key, see list
 }
@@ -202,7 +220,7 @@ func (s *snapshot) Generation() uint64 { return s.generation }
 func (s *snapshot) finish() *snapshot {
 	s.due = math.MaxInt64
 	for _, k := range s.keys {
-		s.due = min(s.due, k.due())
+		s.due, s.last = min(s.due, k.due()), max(s.last, k.periodBegan())
 	}
 	return s
 }

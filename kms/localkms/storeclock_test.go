@@ -228,3 +228,33 @@ func (s *readOnly) Swap(ctx context.Context, version string, data []byte) (strin
 	}
 	return s.Store.Swap(ctx, version, data)
 }
+
+// TestAScheduleFromTheFuture: without a clock of the store, a process a year ahead rotates
+// a key once, and the others begin its period again. They do not rotate it in turn.
+func TestAScheduleFromTheFuture(t *testing.T) {
+	for name, off := range map[string]time.Duration{"ahead": 365 * day, "behind": -365 * day} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, nil, nil)
+			info, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{RotationDays: 90})
+			require.NoError(t, err)
+			wrong := open(t, s.store, nil)
+			wrong.clock.add(off)
+			for range 5 {
+				wrong.restart()
+				wrong.encrypt(info.ID, "x", nil)
+				s.restart()
+				s.encrypt(info.ID, "x", nil)
+			}
+			rotation := s.describe(info.ID).Rotation
+			require.Equal(t, 2, rotation.Versions)
+			require.False(t, rotation.Next.After(s.clock.now().Add(90*day)), "%v", rotation.Next)
+
+			s.clock.add(91 * day)
+			s.restart()
+			s.encrypt(info.ID, "x", nil)
+			require.Equal(t, 3, s.describe(info.ID).Rotation.Versions, "rotation goes on by the right clocks")
+			require.NoError(t, wrong.Refresh(t.Context()))
+			require.NoError(t, s.Refresh(t.Context()), "neither takes the other's dates for a rollback")
+		})
+	}
+}
