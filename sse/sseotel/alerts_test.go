@@ -168,6 +168,9 @@ func TestAlerts(t *testing.T) {
 		for _, alert := range s.fires {
 			covered[alert] = true
 		}
+		if raceEnabled && s.name != "the ring's store cannot be read" { // ten times slower; one shows a race as well as nine
+			continue
+		}
 		t.Run(s.name, func(t *testing.T) {
 			var expected strings.Builder
 			for _, alert := range s.fires {

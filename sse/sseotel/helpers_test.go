@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -105,7 +106,9 @@ type keyService struct {
 func newKeyService(t testing.TB) *keyService { return newKeyServiceIn(t, keyring.NewMemStore()) }
 
 func newKeyServiceIn(t testing.TB, store keyring.Store) *keyService {
-	service, err := localkms.Create(t.Context(), store, keyRoot(t), &localkms.Options{Logger: quiet})
+	service, err := localkms.Create(t.Context(), store, keyRoot(t), &localkms.Options{
+		Logger: quiet, RefreshInterval: 20 * time.Second, // simulated hours take few loads
+	})
 	require.NoError(t, err)
 	client, err := service.Client("", "")
 	require.NoError(t, err)

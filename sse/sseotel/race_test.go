@@ -1,0 +1,5 @@
+//go:build race
+
+package sseotel_test
+
+const raceEnabled = true
