@@ -28,6 +28,7 @@ import (
 	ringcmd "github.com/blobseal/blobseal/examples/blobseal/internal/cmd/ring"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/settings"
 )
 
 func main() {
@@ -54,6 +55,8 @@ type cli struct {
 	Verify  object.Verify    `cmd:"" help:"Authenticate whole sealed files."`
 	Bucket  bucket.Commands  `cmd:"" help:"Use, check, rewrap and serve buckets of encrypted objects."`
 
+	Config  string           `placeholder:"FILE" help:"Config file with profiles, instead of the one in your configuration directory (see README.md)."`
+	Profile string           `placeholder:"NAME" help:"Profile of the config file to take other flags from."`
 	Version kong.VersionFlag `help:"Show the version."`
 }
 
@@ -83,6 +86,7 @@ func newParser() *kong.Kong {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Vars{"version": version()},
 		kong.Exit(func(int) { panic(finished{}) }),
+		kong.Resolvers(new(settings.Resolver)),
 		kong.KindMapper(reflect.String, kong.MapperFunc(asItIs)),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "keys", Title: "Keys: a ring or a key service with one root, or a customer key"},
@@ -125,6 +129,9 @@ func dispatch(ctx context.Context, c *console.Console, args []string) error {
 	parsed, err := parser.Parse(args)
 	if errors.As(err, new(*fs.PathError)) { // writing help failed
 		return message.About("standard output", err)
+	}
+	if usage, ok := errors.AsType[message.UsageError](err); ok { // of a profile or a variable
+		return usage
 	}
 	if err != nil {
 		hint := "blobseal --help"

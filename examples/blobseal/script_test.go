@@ -6,9 +6,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/settings"
 )
 
 // TestMain lets the test binary be the command, for scripts and for tests of processes.
@@ -18,9 +21,14 @@ func TestMain(m *testing.M) {
 	}
 	commands := map[string]func(){"blobseal": main}
 	if commands[filepath.Base(os.Args[0])] == nil { // not a command of a script, which has its own environment
-		for _, name := range []string{"BLOBSEAL_PASSPHRASE", "BLOBSEAL_NEW_PASSPHRASE", "BLOBSEAL_TO_PASSPHRASE"} {
-			os.Unsetenv(name) // the caller's own
+		for _, entry := range os.Environ() {
+			name, _, _ := strings.Cut(entry, "=")
+			_, isFlag := settings.AllFlags(newParser().Model.Node)[strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "BLOBSEAL_")), "_", "-")]
+			if isFlag || strings.HasPrefix(name, "BLOBSEAL_") && strings.HasSuffix(name, "PASSPHRASE") {
+				os.Unsetenv(name) // the caller's own
+			}
 		}
+		os.Setenv("XDG_CONFIG_HOME", "/nonexistent") // no config file of the caller's
 	}
 	testscript.Main(m, commands)
 }

@@ -20,14 +20,16 @@ import (
 
 // Flags name the keys of a command: a ring, a key service, or a customer key.
 type Flags struct {
-	Ring            string   `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
-	KMS             string   `name:"kms" group:"keys" placeholder:"DIR" help:"Key service (SSE-KMS)."`
-	KMSKey          []string `name:"kms-key" group:"keys" sep:"none" placeholder:"KEY" help:"Key of the service: an id, ARN or alias. To encrypt, by default alias/blobseal/default. To open, the only key that is accepted; may be repeated then."`
-	Principal       string   `group:"keys" placeholder:"ID" help:"Who asks the service; by default user:NAME, your user name."`
-	RootKeyFile     string   `group:"keys" placeholder:"FILE" help:"Root key of the ring or service: 32 bytes, raw or in hex or base64."`
-	PassphraseFile  string   `group:"keys" placeholder:"FILE" help:"Passphrase of the ring or service. Or set BLOBSEAL_PASSPHRASE."`
-	RootKMSKey      string   `name:"root-kms-key" group:"keys" placeholder:"URL" help:"Root of the ring or service in a key service, such as awskms:///alias/rings (see ring)."`
-	CustomerKeyFile string   `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C): 32 bytes, raw or in hex or base64."`
+	Ring             string   `group:"keys" placeholder:"FILE" help:"Key ring (SSE-S3)."`
+	KMS              string   `name:"kms" group:"keys" placeholder:"DIR" help:"Key service (SSE-KMS)."`
+	KMSKey           []string `name:"kms-key" group:"keys" sep:"none" placeholder:"KEY" help:"Key of the service: an id, ARN or alias. To encrypt, by default alias/blobseal/default. To open, the only key that is accepted; may be repeated then."`
+	Principal        string   `group:"keys" placeholder:"ID" help:"Who asks the service; by default user:NAME, your user name."`
+	RootKeyFile      string   `group:"keys" placeholder:"FILE" help:"Root key of the ring or service: 32 bytes, raw or in hex or base64."`
+	PassphraseFile   string   `group:"keys" placeholder:"FILE" help:"Passphrase of the ring or service. Or set BLOBSEAL_PASSPHRASE."`
+	PassphraseEnv    string   `group:"keys" placeholder:"VARIABLE" help:"Variable that holds the passphrase, instead of BLOBSEAL_PASSPHRASE."`
+	PassphrasePrompt bool     `group:"keys" help:"Ask for the passphrase on the terminal."`
+	RootKMSKey       string   `name:"root-kms-key" group:"keys" placeholder:"URL" help:"Root of the ring or service in a key service, such as awskms:///alias/rings (see ring)."`
+	CustomerKeyFile  string   `group:"keys" placeholder:"FILE" help:"Customer key (SSE-C): 32 bytes, raw or in hex or base64."`
 }
 
 func (f Flags) Source() Source {
@@ -36,7 +38,7 @@ func (f Flags) Source() Source {
 		KMS:       f.KMS,
 		KMSKeys:   f.KMSKey,
 		Principal: f.Principal,
-		Root:      RootSource{f.RootKeyFile, f.PassphraseFile, f.RootKMSKey, "", "BLOBSEAL_PASSPHRASE"},
+		Root:      RootFlags{f.RootKeyFile, f.PassphraseFile, f.PassphraseEnv, f.PassphrasePrompt, f.RootKMSKey}.Source(),
 		Customer:  f.CustomerKeyFile,
 	}
 }
@@ -93,7 +95,7 @@ func (s Source) Check() error {
 		return s.Root.Check("ring")
 	case s.KMS != "":
 		return s.Root.Check("key service")
-	case s.Root.KeyFile != "" || s.Root.PassphraseFile != "" || s.Root.KMSKey != "":
+	case s.Root.named():
 		return message.Usagef("%s: give --%sring or --%[2]skms with it", s.Root.Given()[0], prefix)
 	case s.Customer == "":
 		return message.Usagef("no key: give --%sring or --%[1]skms and its root, or --%[1]scustomer-key-file", prefix)

@@ -15,6 +15,7 @@ import (
 // way. If the creation fails, undo removes the new key file.
 func NewRoot(ctx context.Context, c *console.Console, source RootSource, file, what string, refuse func() error) (root tink.AEADWithContext, undo func(), err error) {
 	undo = func() {}
+	source.New = true
 	if file != "" {
 		if given := source.Given(); len(given) > 0 {
 			return nil, nil, message.Usagef("--generate-root-key and %s: give one of them only", given[0])

@@ -15,37 +15,61 @@ import (
 
 // RootFlags name the root of a ring or of a key service.
 type RootFlags struct {
-	RootKeyFile    string `group:"root" placeholder:"FILE" help:"Root key: 32 bytes, raw or in hex or base64."`
-	PassphraseFile string `group:"root" placeholder:"FILE" help:"Passphrase. Or set BLOBSEAL_PASSPHRASE."`
-	RootKMSKey     string `name:"root-kms-key" group:"root" placeholder:"URL" help:"Root in a key service, such as awskms:///alias/rings (see ring)."`
+	RootKeyFile      string `group:"root" placeholder:"FILE" help:"Root key: 32 bytes, raw or in hex or base64."`
+	PassphraseFile   string `group:"root" placeholder:"FILE" help:"Passphrase. Or set BLOBSEAL_PASSPHRASE."`
+	PassphraseEnv    string `group:"root" placeholder:"VARIABLE" help:"Variable that holds the passphrase, instead of BLOBSEAL_PASSPHRASE."`
+	PassphrasePrompt bool   `group:"root" help:"Ask for the passphrase on the terminal."`
+	RootKMSKey       string `name:"root-kms-key" group:"root" placeholder:"URL" help:"Root in a key service, such as awskms:///alias/rings (see ring)."`
 }
 
 func (f RootFlags) Source() RootSource {
-	return RootSource{f.RootKeyFile, f.PassphraseFile, f.RootKMSKey, "", "BLOBSEAL_PASSPHRASE"}
+	return RootSource{
+		KeyFile: f.RootKeyFile, PassphraseFile: f.PassphraseFile, PassphraseEnv: f.PassphraseEnv, PassphrasePrompt: f.PassphrasePrompt,
+		KMSKey: f.RootKMSKey, Variable: "BLOBSEAL_PASSPHRASE",
+	}
 }
 
 // NewRootFlags name the root that replaces another.
 type NewRootFlags struct {
-	NewRootKeyFile    string `placeholder:"FILE" help:"New root key."`
-	NewPassphraseFile string `placeholder:"FILE" help:"New passphrase. Or set BLOBSEAL_NEW_PASSPHRASE."`
-	NewRootKMSKey     string `name:"new-root-kms-key" placeholder:"URL" help:"New root key in a key service (see ring)."`
+	NewRootKeyFile      string `placeholder:"FILE" help:"New root key."`
+	NewPassphraseFile   string `placeholder:"FILE" help:"New passphrase. Or set BLOBSEAL_NEW_PASSPHRASE."`
+	NewPassphraseEnv    string `placeholder:"VARIABLE" help:"Variable that holds the new passphrase."`
+	NewPassphrasePrompt bool   `help:"Ask for the new passphrase on the terminal."`
+	NewRootKMSKey       string `name:"new-root-kms-key" placeholder:"URL" help:"New root key in a key service (see ring)."`
 }
 
 // NewSource returns the source of the new root. Its name is not that of RootFlags'
 // method, since commands embed both.
 func (f NewRootFlags) NewSource() RootSource {
-	return RootSource{f.NewRootKeyFile, f.NewPassphraseFile, f.NewRootKMSKey, "new-", "BLOBSEAL_NEW_PASSPHRASE"}
+	return RootSource{
+		KeyFile: f.NewRootKeyFile, PassphraseFile: f.NewPassphraseFile, PassphraseEnv: f.NewPassphraseEnv, PassphrasePrompt: f.NewPassphrasePrompt,
+		KMSKey: f.NewRootKMSKey, Prefix: "new-", Variable: "BLOBSEAL_NEW_PASSPHRASE", New: true,
+	}
 }
 
 // RootSource says where a root comes from: a key file, a passphrase, or a key of a key
 // service. If that is a service in a directory, the key file or the passphrase is the
 // service's own root. Prefix begins the names of the flags, after the dashes.
-type RootSource struct{ KeyFile, PassphraseFile, KMSKey, Prefix, Variable string }
+type RootSource struct {
+	KeyFile          string
+	PassphraseFile   string
+	PassphraseEnv    string // the variable that holds the passphrase, if the user named one
+	PassphrasePrompt bool
+	KMSKey           string
+	Prefix           string
+	Variable         string // that holds the passphrase otherwise
+	New              bool   // a prompt asks twice, and refuses what is easy to guess
+}
 
 // own returns the source of the service's own root.
 func (s RootSource) own() RootSource {
 	s.KMSKey = ""
 	return s
+}
+
+// named reports whether a flag names the root.
+func (s RootSource) named() bool {
+	return s.KeyFile != "" || s.PassphraseFile != "" || s.PassphraseEnv != "" || s.PassphrasePrompt || s.KMSKey != ""
 }
 
 // Local reports whether the root is a key of a service in a directory.
@@ -81,8 +105,13 @@ func (s RootSource) Given() (names []string) {
 	if s.KMSKey != "" {
 		names = append(names, s.kmsFlag())
 	}
-	if os.Getenv(s.Variable) != "" {
+	if s.PassphraseEnv != "" {
+		names = append(names, "--"+s.Prefix+"passphrase-env")
+	} else if os.Getenv(s.Variable) != "" && !s.PassphrasePrompt {
 		names = append(names, s.Variable)
+	}
+	if s.PassphrasePrompt {
+		names = append(names, "--"+s.Prefix+"passphrase-prompt")
 	}
 	return names
 }
@@ -122,16 +151,36 @@ func (s RootSource) Open(ctx context.Context, c *console.Console) (tink.AEADWith
 		defer clear(key)
 		return keyring.NewKeyRoot(key)
 	}
-	passphrase := []byte(os.Getenv(s.Variable))
-	if s.PassphraseFile != "" {
-		text, err := readSmall(ctx, s.PassphraseFile)
-		if err != nil {
-			return nil, err
-		}
-		if passphrase, err = keyring.ParsePassphrase(text); err != nil {
-			return nil, message.Problemf(err, s.PassphraseFile, "the passphrase is empty")
-		}
+	passphrase, err := s.passphrase(ctx, c)
+	if err != nil {
+		return nil, err
 	}
 	defer clear(passphrase)
 	return keyring.NewPassphraseRoot(passphrase, nil)
+}
+
+func (s RootSource) passphrase(ctx context.Context, c *console.Console) ([]byte, error) {
+	switch {
+	case s.PassphrasePrompt && s.New:
+		return c.NewPassphrase(ctx)
+	case s.PassphrasePrompt:
+		return c.Passphrase(ctx, "Passphrase: ")
+	case s.PassphraseEnv != "":
+		text := os.Getenv(s.PassphraseEnv)
+		if text == "" {
+			return nil, message.Usagef("--%spassphrase-env: the variable %s is not set", s.Prefix, s.PassphraseEnv)
+		}
+		return []byte(text), nil
+	case s.PassphraseFile == "":
+		return []byte(os.Getenv(s.Variable)), nil
+	}
+	text, err := readSmall(ctx, s.PassphraseFile)
+	if err != nil {
+		return nil, err
+	}
+	passphrase, err := keyring.ParsePassphrase(text)
+	if err != nil {
+		return nil, message.Problemf(err, s.PassphraseFile, "the passphrase is empty")
+	}
+	return passphrase, nil
 }

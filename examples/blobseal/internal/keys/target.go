@@ -2,13 +2,15 @@ package keys
 
 // TargetFlags name the keys that a rewrap seals under.
 type TargetFlags struct {
-	ToRing            string `group:"target" placeholder:"FILE" help:"Another ring, under its newest version."`
-	ToKMS             string `name:"to-kms" group:"target" placeholder:"DIR" help:"Another key service."`
-	ToKMSKey          string `name:"to-kms-key" group:"target" placeholder:"KEY" help:"Key of the service: an id, ARN or alias. Of --to-kms by default alias/blobseal/default."`
-	ToRootKeyFile     string `group:"target" placeholder:"FILE" help:"Root key of the other ring or service."`
-	ToPassphraseFile  string `group:"target" placeholder:"FILE" help:"Passphrase of the other ring or service. Or set BLOBSEAL_TO_PASSPHRASE."`
-	ToRootKMSKey      string `name:"to-root-kms-key" group:"target" placeholder:"URL" help:"Root of the other ring or service in a key service."`
-	ToCustomerKeyFile string `group:"target" placeholder:"FILE" help:"A customer key."`
+	ToRing             string `group:"target" placeholder:"FILE" help:"Another ring, under its newest version."`
+	ToKMS              string `name:"to-kms" group:"target" placeholder:"DIR" help:"Another key service."`
+	ToKMSKey           string `name:"to-kms-key" group:"target" placeholder:"KEY" help:"Key of the service: an id, ARN or alias. Of --to-kms by default alias/blobseal/default."`
+	ToRootKeyFile      string `group:"target" placeholder:"FILE" help:"Root key of the other ring or service."`
+	ToPassphraseFile   string `group:"target" placeholder:"FILE" help:"Passphrase of the other ring or service. Or set BLOBSEAL_TO_PASSPHRASE."`
+	ToPassphraseEnv    string `group:"target" placeholder:"VARIABLE" help:"Variable that holds that passphrase."`
+	ToPassphrasePrompt bool   `group:"target" help:"Ask for that passphrase on the terminal."`
+	ToRootKMSKey       string `name:"to-root-kms-key" group:"target" placeholder:"URL" help:"Root of the other ring or service in a key service."`
+	ToCustomerKeyFile  string `group:"target" placeholder:"FILE" help:"A customer key."`
 }
 
 // Target returns the keys to seal under, for files that are under source. Same reports
@@ -18,13 +20,16 @@ func (f TargetFlags) Target(source Source, bucketKey bool) (to Source, same bool
 		Ring:      f.ToRing,
 		KMS:       f.ToKMS,
 		BucketKey: bucketKey,
-		Root:      RootSource{f.ToRootKeyFile, f.ToPassphraseFile, f.ToRootKMSKey, "to-", "BLOBSEAL_TO_PASSPHRASE"},
-		Customer:  f.ToCustomerKeyFile,
+		Root: RootSource{
+			KeyFile: f.ToRootKeyFile, PassphraseFile: f.ToPassphraseFile, PassphraseEnv: f.ToPassphraseEnv, PassphrasePrompt: f.ToPassphrasePrompt,
+			KMSKey: f.ToRootKMSKey, Prefix: "to-", Variable: "BLOBSEAL_TO_PASSPHRASE",
+		},
+		Customer: f.ToCustomerKeyFile,
 	}
 	if f.ToKMSKey != "" {
 		to.KMSKeys = []string{f.ToKMSKey}
 	}
-	same = to.Ring == "" && to.KMS == "" && to.Customer == "" && to.Root.KeyFile == "" && to.Root.PassphraseFile == "" && to.Root.KMSKey == "" &&
+	same = to.Ring == "" && to.KMS == "" && to.Customer == "" && !to.Root.named() &&
 		(source.KMS != "" || f.ToKMSKey == "" && !to.BucketKey)
 	return to, same
 }

@@ -69,8 +69,8 @@ type showCmd struct {
 	File string `arg:"" optional:"" help:"Audit trail; or give --kms."`
 	KMS  string `name:"kms" placeholder:"DIR" help:"Key service."`
 	trailFlags
-	Principal string `placeholder:"ID" help:"Only what this principal asked for."`
-	Key       string `placeholder:"KEY" help:"Only uses of this key: its id, its ARN, or the alias that was used."`
+	Principal string `setting:"audit-principal" placeholder:"ID" help:"Only what this principal asked for."`
+	Key       string `setting:"audit-key" placeholder:"KEY" help:"Only uses of this key: its id, its ARN, or the alias that was used."`
 	JSON      bool   `name:"json" help:"Write a line of JSON for each record."`
 }
 
