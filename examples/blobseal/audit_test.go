@@ -30,8 +30,8 @@ func used(t *testing.T) {
 	ok(t, args("encrypt", photos, "--principal", "user:ann", "--object", "a/b", "plain", "sealed")...)
 	ok(t, args("decrypt", anyKey, "--principal", "user:bob", "--object", "a/b", "sealed", "-")...)
 	ok(t, args("kms", "disable", service, "alias/photos")...)
-	blobseal(args("decrypt", anyKey, "--principal", "user:bob", "--object", "a/b", "sealed", "-")...).fails(t, 1, "disabled")
-	blobseal(args("encrypt", service, "--kms-key", "alias/none", "plain", "out")...).fails(t, 1, "no such key")
+	blobseal(args("decrypt", anyKey, "--principal", "user:bob", "--object", "a/b", "sealed", "-")...).fails(t, 3, "disabled")
+	blobseal(args("encrypt", service, "--kms-key", "alias/none", "plain", "out")...).fails(t, 5, "no such key")
 }
 
 func TestAuditShow(t *testing.T) {
@@ -118,13 +118,13 @@ func TestAuditVerify(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			write(t, "copy", test.text)
 			res := blobseal("audit", "verify", "copy")
-			res.fails(t, 1, test.says)
+			res.fails(t, 4, test.says)
 			require.Empty(t, res.out)
 			res = blobseal("audit", "show", "copy")
-			res.fails(t, 1, test.says)
+			res.fails(t, 4, test.says)
 			require.Contains(t, res.out, "TIME", "what is good is shown")
 			res = blobseal("audit", "verify", "copy", "trail", "none")
-			res.fails(t, 1, test.says)
+			res.fails(t, 4, test.says)
 			require.Contains(t, res.errout, "(and 1 more of 3 files failed)")
 			require.Contains(t, res.out, "copy: FAILED: line ")
 			require.Contains(t, res.out, out)
@@ -134,10 +134,10 @@ func TestAuditVerify(t *testing.T) {
 	t.Run("entries cut off the end", func(t *testing.T) {
 		write(t, "copy", join(1, 2, 3, 4, 5))
 		ok(t, "audit", "verify", "copy")
-		blobseal("audit", "verify", "--reaches", anchor, "copy").fails(t, 1, "copy: line 6: entry 6 is truncated: the trail once reached entry 7")
+		blobseal("audit", "verify", "--reaches", anchor, "copy").fails(t, 4, "copy: line 6: entry 6 is truncated: the trail once reached entry 7")
 		write(t, "copy", nil)
 		ok(t, "audit", "verify", "copy")
-		blobseal("audit", "verify", "--reaches", anchor, "copy").fails(t, 1, "copy: line 1: entry 1 is truncated")
+		blobseal("audit", "verify", "--reaches", anchor, "copy").fails(t, 4, "copy: line 1: entry 1 is truncated")
 	})
 	t.Run("signed", func(t *testing.T) {
 		signerKey, verifierKey, err := note.GenerateKey(rand.Reader, "photos.example.com/audit")
@@ -149,10 +149,10 @@ func TestAuditVerify(t *testing.T) {
 		require.NoError(t, sink.Write(t.Context(), audit.Record{EventID: "e", Operation: kms.OpDecrypt, Outcome: audit.OutcomeSuccess}))
 		require.NoError(t, sink.Close())
 		require.Contains(t, ok(t, "audit", "verify", "--signed-by", verifierKey, "signed"), "signed: OK, 1 records, signed up to entry 2, up to 3:")
-		blobseal("audit", "verify", "--signed-by", verifierKey, "trail").fails(t, 1,
+		blobseal("audit", "verify", "--signed-by", verifierKey, "trail").fails(t, 4,
 			"trail: line 1: entry 1 is unsigned: no checkpoint of photos.example.com/audit precedes it")
-		blobseal("audit", "show", "--signed-by", verifierKey, "trail").fails(t, 1, "entry 1 is unsigned")
-		blobseal("audit", "verify", "--signed-by", verifierKey, "my.kms/audit.jsonl").fails(t, 1,
+		blobseal("audit", "show", "--signed-by", verifierKey, "trail").fails(t, 4, "entry 1 is unsigned")
+		blobseal("audit", "verify", "--signed-by", verifierKey, "my.kms/audit.jsonl").fails(t, 4,
 			"entry 1 is edited: the checkpoint is not signed by photos.example.com/audit")
 		blobseal("audit", "verify", "--signed-by", "key", "signed").fails(t, 2, "want NAME+HASH+KEY")
 	})
@@ -161,16 +161,16 @@ func TestAuditVerify(t *testing.T) {
 		said := ok(t, "audit", "verify", "first")
 		from := strings.TrimSpace(said[strings.Index(said, "up to ")+6:])
 		write(t, "rest", join(4, 5, 6, 7))
-		blobseal("audit", "verify", "rest").fails(t, 1, "rest: line 1: entry 1 is missing")
+		blobseal("audit", "verify", "rest").fails(t, 4, "rest: line 1: entry 1 is missing")
 		require.Equal(t, "rest: OK, 4 records, up to "+anchor+"\n", ok(t, "audit", "verify", "--from", from, "rest"))
 		require.Equal(t, 5, strings.Count(ok(t, "audit", "show", "--from", from, "rest"), "\n"))
 	})
 	t.Run("files", func(t *testing.T) {
-		blobseal("audit", "verify", "none").fails(t, 1, "none: no such file or directory")
-		blobseal("audit", "verify", "none/none").fails(t, 1, "none/none: no such file or directory")
+		blobseal("audit", "verify", "none").fails(t, 5, "none: no such file or directory")
+		blobseal("audit", "verify", "none/none").fails(t, 5, "none/none: no such file or directory")
 		blobseal("audit", "verify", "my.kms").fails(t, 1, "my.kms: is a directory (for the trail of a key service give --kms my.kms)")
 		blobseal("audit", "show", "my.kms").fails(t, 1, "my.kms: is a directory (for the trail of a key service give --kms my.kms)")
-		blobseal("audit", "show", "--kms", "none").fails(t, 1, "none/audit.jsonl: no such file or directory")
+		blobseal("audit", "show", "--kms", "none").fails(t, 5, "none/audit.jsonl: no such file or directory")
 	})
 }
 
@@ -236,7 +236,7 @@ func TestNothingWithoutRecord(t *testing.T) {
 				c := console.New(strings.NewReader(""), &out, &errout)
 				c.AuditWait = 30 * time.Millisecond
 				res := result{runOn(t.Context(), c, cmd), out.String(), errout.String()}
-				res.fails(t, 1, "not done, because the audit trail could not record it: ")
+				res.fails(t, anyFailure, "not done, because the audit trail could not record it: ")
 				require.Contains(t, res.errout, test.says)
 				if name == "a broken trail" {
 					require.Contains(t, res.errout, "move my.kms/audit.jsonl and my.kms/audit.jsonl.* to another directory, to start a new trail")
@@ -265,7 +265,7 @@ func TestAuditWait(t *testing.T) {
 		time.AfterFunc(50*time.Millisecond, cancel)
 		var errout bytes.Buffer
 		code := run(ctx, args("encrypt", photos, "plain", "out"), strings.NewReader(""), io.Discard, &errout)
-		result{code, "", errout.String()}.fails(t, 1, "interrupted")
+		result{code, "", errout.String()}.fails(t, 130, "interrupted")
 		require.NoFileExists(t, "out")
 	})
 	time.AfterFunc(100*time.Millisecond, func() { sink.Close() })
@@ -292,7 +292,7 @@ func TestAuditRotated(t *testing.T) {
 
 	first := ok(t, "audit", "verify", "my.kms/audit.jsonl.000001")
 	require.NoError(t, os.Rename("my.kms/audit.jsonl.000001", "moved"))
-	blobseal("audit", "verify", "--kms", "my.kms").fails(t, 1, "is missing")
+	blobseal("audit", "verify", "--kms", "my.kms").fails(t, 4, "is missing")
 	_, anchor, found := strings.Cut(strings.TrimSpace(first), ", up to ")
 	require.True(t, found)
 	require.Contains(t, ok(t, "audit", "verify", "--kms", "my.kms", "--from", anchor), ": OK, ")
@@ -353,7 +353,7 @@ func TestSignedTrail(t *testing.T) {
 		}
 		require.NoError(t, sink.Close())
 		ok(t, "audit", "verify", "forged")
-		blobseal("audit", "verify", "--signed-by", verifier, "forged").fails(t, 1, "forged: line 1: entry 1 is unsigned")
+		blobseal("audit", "verify", "--signed-by", verifier, "forged").fails(t, 4, "forged: line 1: entry 1 is unsigned")
 	})
 	t.Run("without its key", func(t *testing.T) {
 		list := []string{"kms", "list", "--kms", "my.kms", "--root-key-file", "new.key"}
@@ -361,7 +361,7 @@ func TestSignedTrail(t *testing.T) {
 		res := blobseal(list...)
 		require.Contains(t, res.errout, "my.kms: the key that signs the audit trail was missing, and a new one was created.\n")
 		require.NotEqual(t, verifier, verifierOf(t, res.errout))
-		require.Equal(t, 1, res.code)
+		require.Equal(t, 4, res.code)
 		require.Contains(t, res.errout, "not done, because the audit trail could not record it: my.kms/audit.jsonl: line 1: entry 1 is edited: the checkpoint is not signed by blobseal-kms")
 		ok(t, "audit", "verify", "--kms", "my.kms", "--signed-by", verifier)
 		require.NoError(t, os.Rename("my.kms/audit.jsonl", "moved.jsonl"))

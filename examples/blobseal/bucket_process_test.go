@@ -32,7 +32,7 @@ func TestBucketInterrupt(t *testing.T) {
 			p := start(t, command(t, "1", args(rewrap, "--rate", "0.001", "--workers", "1")...)) // the second object's turn never comes
 			require.Contains(t, p.line(t, "the first object"), "a: rewrapped to ")
 			res := p.signal(t, os.Interrupt)
-			res.fails(t, 1, "interrupted after ")
+			res.fails(t, 130, "interrupted after ")
 			require.True(t, strings.HasSuffix(res.errout, test.says), res.errout)
 
 			out := ok(t, rewrap...)
@@ -46,7 +46,7 @@ func TestBucketInterrupt(t *testing.T) {
 		album(t, ring, "a", "b", "c", "d", "e", "f")
 		p := start(t, command(t, "1", args("bucket", "check", bucketURL, ring, "--list", "--rate", "0.001", "--workers", "1")...))
 		p.line(t, "the first object")
-		p.signal(t, os.Interrupt).fails(t, 1, "interrupted")
+		p.signal(t, os.Interrupt).fails(t, 130, "interrupted")
 	})
 	t.Run("put", func(t *testing.T) {
 		album(t, ring)
@@ -54,7 +54,7 @@ func TestBucketInterrupt(t *testing.T) {
 		p := start(t, command(t, "1", args("bucket", "put", bucketURL, ring, "-", "a")...))
 		_, err := p.stdin.Write(random(300_000))
 		require.NoError(t, err)
-		p.signal(t, os.Interrupt).fails(t, 1, "interrupted")
+		p.signal(t, os.Interrupt).fails(t, 130, "interrupted")
 		require.Equal(t, before, tree(t))
 	})
 }
@@ -111,7 +111,7 @@ func TestBucketProgress(t *testing.T) {
 }
 
 func TestBucketShredAsks(t *testing.T) {
-	for answer, code := range map[string]int{"no\n": 1, "yes\n": 0} {
+	for answer, code := range map[string]int{"no\n": 3, "yes\n": 0} {
 		album(t, ring, "u7/a")
 		tty, screen := terminal(t)
 		c := console.New(tty, new(bytes.Buffer), tty)

@@ -76,12 +76,12 @@ func TestRange(t *testing.T) {
 		write(t, "sealed", damaged)
 		out := ok(t, args("decrypt", ring, "--range", fmt.Sprintf("%d-%d", sse.ChunkSize, sse.ChunkSize+9), "sealed", "-")...)
 		require.Equal(t, plain[sse.ChunkSize:sse.ChunkSize+10], []byte(out))
-		blobseal(args("decrypt", ring, "--range", "0-0", "sealed", "-")...).fails(t, 1, "chunk 0 is not authentic")
+		blobseal(args("decrypt", ring, "--range", "0-0", "sealed", "-")...).fails(t, 4, "chunk 0 is not authentic")
 	})
 	t.Run("the length is authenticated", func(t *testing.T) {
 		require.NoError(t, os.Truncate("sealed", object.EnvelopeUnit+2*(sse.ChunkSize+16)+50))
 		res := blobseal(args("decrypt", ring, "--range", "20000-20001", "sealed", "-")...)
-		res.fails(t, 1, "chunk 2 is not authentic")
+		res.fails(t, 4, "chunk 2 is not authentic")
 		require.Empty(t, res.out)
 	})
 }
@@ -107,7 +107,7 @@ func TestIdentity(t *testing.T) {
 			} {
 				res := blobseal(args("decrypt", key, test.args, "sealed", "-")...)
 				if !test.good {
-					res.fails(t, 1, "sealed: "+refused)
+					res.fails(t, 4, "sealed: "+refused)
 					require.Empty(t, res.out, name)
 					continue
 				}
@@ -119,21 +119,21 @@ func TestIdentity(t *testing.T) {
 		workspace(t)
 		write(t, "plain", []byte("plain"))
 		ok(t, args("encrypt", service, "plain", "kms")...)
-		blobseal(args("decrypt", ring, "kms", "-")...).fails(t, 1, "kms: sealed under a key service (SSE-KMS): give --kms and its root")
-		blobseal(args("decrypt", photos, "kms", "-")...).fails(t, 1, ", not under alias/photos")
-		blobseal(args("decrypt", service, "kms", "-")...).fails(t, 1, ", which no flag accepts (if you trust that key, give --kms-key ")
+		blobseal(args("decrypt", ring, "kms", "-")...).fails(t, 3, "kms: sealed under a key service (SSE-KMS): give --kms and its root")
+		blobseal(args("decrypt", photos, "kms", "-")...).fails(t, 3, ", not under alias/photos")
+		blobseal(args("decrypt", service, "kms", "-")...).fails(t, 3, ", which no flag accepts (if you trust that key, give --kms-key ")
 		require.Equal(t, "plain", ok(t, args("decrypt", photos, "--kms-key", "alias/blobseal/default", "kms", "-")...), "one of two keys")
-		blobseal(args("decrypt", service, "--kms-key", "alias/none", "kms", "-")...).fails(t, 1, `my.kms: no such key: "alias/none" (list them with: blobseal kms list --kms my.kms`)
+		blobseal(args("decrypt", service, "--kms-key", "alias/none", "kms", "-")...).fails(t, 5, `my.kms: no such key: "alias/none" (list them with: blobseal kms list --kms my.kms`)
 		ok(t, "kms", "init", "--kms", "other.kms", "--root-key-file", "root.key")
-		blobseal("decrypt", "--kms", "other.kms", "--root-key-file", "root.key", "--any-kms-key", "kms", "-").fails(t, 1, `kms: sealed under key "arn:blobseal:kms:`)
+		blobseal("decrypt", "--kms", "other.kms", "--root-key-file", "root.key", "--any-kms-key", "kms", "-").fails(t, 5, `kms: sealed under key "arn:blobseal:kms:`)
 		ok(t, args("encrypt", customer, "plain", "sealed")...)
-		blobseal("decrypt", "--customer-key-file", "other.key", "sealed", "-").fails(t, 1, refused)
-		blobseal(args("decrypt", ring, "sealed", "-")...).fails(t, 1, "sealed: sealed under a customer key (SSE-C): give --customer-key-file")
+		blobseal("decrypt", "--customer-key-file", "other.key", "sealed", "-").fails(t, 4, refused)
+		blobseal(args("decrypt", ring, "sealed", "-")...).fails(t, 3, "sealed: sealed under a customer key (SSE-C): give --customer-key-file")
 		ok(t, args("encrypt", ring, "plain", "managed")...)
-		blobseal(args("decrypt", anyKey, "managed", "-")...).fails(t, 1, "managed: sealed under a ring (SSE-S3): give --ring")
-		blobseal(args("decrypt", customer, "managed", "-")...).fails(t, 1, "managed: sealed under a ring (SSE-S3): give --ring")
+		blobseal(args("decrypt", anyKey, "managed", "-")...).fails(t, 3, "managed: sealed under a ring (SSE-S3): give --ring")
+		blobseal(args("decrypt", customer, "managed", "-")...).fails(t, 3, "managed: sealed under a ring (SSE-S3): give --ring")
 		ok(t, "ring", "create", "--ring", "other.ring", "--root-key-file", "root.key")
-		blobseal("decrypt", "--ring", "other.ring", "--root-key-file", "root.key", "managed", "-").fails(t, 1, "of another ring (other.ring is ring ")
+		blobseal("decrypt", "--ring", "other.ring", "--root-key-file", "root.key", "managed", "-").fails(t, 5, "of another ring (other.ring is ring ")
 	})
 }
 
@@ -170,8 +170,8 @@ func TestKeyFiles(t *testing.T) {
 			require.NoFileExists(t, "out")
 		})
 	}
-	blobseal("decrypt", "--customer-key-file", "none.key", "sealed", "out").fails(t, 1, "none.key: no such file or directory")
-	blobseal("keygen", "my.key").fails(t, 1, "my.key: already exists")
+	blobseal("decrypt", "--customer-key-file", "none.key", "sealed", "out").fails(t, 5, "none.key: no such file or directory")
+	blobseal("keygen", "my.key").fails(t, 3, "my.key: already exists")
 	require.Equal(t, raw, read(t, "my.key"))
 	ok(t, "keygen", "new.key")
 	require.NotEqual(t, raw, read(t, "new.key"))
@@ -226,7 +226,7 @@ func TestBadInput(t *testing.T) {
 		"OUT is full":       {args("decrypt", ring, "sealed", "/dev/full"), "/dev/full: no space left on device"},
 		"OUT is full, 2":    {args("encrypt", ring, "plain", "/dev/full"), "/dev/full: no space left on device"},
 
-		"no ring":         {args("encrypt", withRing("no.ring"), "plain", "out"), "no.ring: no such ring (create one with: blobseal ring create --ring no.ring)"},
+		"no ring":         {args("encrypt", withRing("no.ring"), "plain", "out"), "no.ring: no such ring (create one with: blobseal ring create --ring no.ring --root-key-file root.key)"},
 		"ring is a dir":   {args("encrypt", withRing("dir"), "plain", "out"), "dir: is a directory"},
 		"ring is damaged": {args("encrypt", withRing("bitrot.ring"), "plain", "out"), "bitrot.ring: document is damaged: checksum does not match (if this is a ring, restore it from a backup)"},
 		"ring is none":    {args("ring", "list", withRing("damaged.ring")), "damaged.ring: document is damaged: does not begin as a keyring document"},
@@ -259,7 +259,7 @@ func TestBadInput(t *testing.T) {
 				}
 			}
 			res := blobseal(test.args...)
-			res.fails(t, 1, test.says)
+			res.fails(t, anyFailure, test.says)
 			require.Empty(t, res.out)
 			require.NotContains(t, res.errout, "keyring:")
 			require.NotContains(t, res.errout, "sse:")
@@ -273,23 +273,23 @@ func TestBadInput(t *testing.T) {
 		plain := read(t, "plain")
 		for _, name := range []string{"cut-at-chunk", "cut-in-chunk", "chunk"} {
 			res := piped(string(read(t, name)), args("decrypt", ring, "-", "-")...)
-			res.fails(t, 1, "standard input: ")
+			res.fails(t, 4, "standard input: ")
 			require.True(t, strings.HasPrefix(string(plain), res.out), "what came out is authentic")
 			require.Less(t, len(res.out), len(plain))
-			piped(string(read(t, name)), args("decrypt", ring, "-", "out")...).fails(t, 1, "standard input: ")
+			piped(string(read(t, name)), args("decrypt", ring, "-", "out")...).fails(t, 4, "standard input: ")
 		}
 		require.Equal(t, before, files(t))
 	})
 	t.Run("a file that is cut is refused before its first byte", func(t *testing.T) {
 		for _, name := range []string{"cut-at-chunk", "cut-in-chunk"} {
 			res := blobseal(args("decrypt", ring, name, "-")...)
-			res.fails(t, 1, name)
+			res.fails(t, 4, name)
 			require.Empty(t, res.out)
 		}
 	})
 	t.Run("verify goes on", func(t *testing.T) {
 		res := blobseal(args("verify", ring, "chunk", "sealed", "none", "cut-at-chunk", "sealed")...)
-		res.fails(t, 1, "3 of 5 files failed verification")
+		res.fails(t, 4, "3 of 5 files failed verification")
 		require.Equal(t, `chunk: FAILED: damaged: chunk 1 is not authentic, at byte 17424 of the file (byte 16384 of the plaintext)
 sealed: OK, 49252 bytes
 none: FAILED: no such file or directory
@@ -299,11 +299,11 @@ sealed: OK, 49252 bytes
 	})
 	t.Run("inspect goes on", func(t *testing.T) {
 		res := blobseal("inspect", "--json", "none", "sealed", "plain")
-		res.fails(t, 1, "none: no such file or directory (and 1 more of 3 files failed)")
+		res.fails(t, 4, "none: no such file or directory (and 1 more of 3 files failed)")
 		require.Equal(t, 1, strings.Count(res.out, "\n"))
 	})
 	t.Run("a name of several lines", func(t *testing.T) {
-		blobseal(args("decrypt", ring, "two\nlines", "out")...).fails(t, 1, "two lines: no such file")
+		blobseal(args("decrypt", ring, "two\nlines", "out")...).fails(t, 5, "two lines: no such file")
 	})
 }
 

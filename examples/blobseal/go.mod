@@ -3,6 +3,7 @@ module github.com/blobseal/blobseal/examples/blobseal
 go 1.26.0
 
 require (
+	al.essio.dev/pkg/shellescape v1.6.1
 	cloud.google.com/go/kms v1.37.0
 	cloud.google.com/go/storage v1.69.0
 	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.24.0

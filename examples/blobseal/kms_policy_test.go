@@ -39,7 +39,7 @@ permit (principal == Principal::"user:reader", action == Action::"Decrypt", reso
 		t.Helper()
 		count := len(records(t))
 		res := blobseal(args(rest...)...)
-		res.fails(t, 1, "")
+		res.fails(t, 3, "")
 		require.Regexp(t, mayNot(principal, op, why), res.errout)
 		require.Empty(t, res.out)
 		require.Equal(t, before, files(t))
@@ -63,7 +63,7 @@ permit (principal == Principal::"user:reader", action == Action::"Decrypt", reso
 		refused(t, decrypt, "Decrypt", why, "decrypt", opens(decrypt), "--force", "--kms-key", "alias/photos", "sealed", "exists")
 		refused(t, decrypt, "Decrypt", why, "rewrap", opens(decrypt), "sealed")
 		res := blobseal(args("verify", opens(decrypt), "sealed")...)
-		res.fails(t, 1, "1 of 1 files failed verification")
+		res.fails(t, 3, "1 of 1 files failed verification")
 		require.Regexp(t, "^sealed: FAILED: .*"+mayNot(decrypt, "Decrypt", why), res.out)
 	}
 	t.Run("denied", func(t *testing.T) {
@@ -84,7 +84,7 @@ permit (principal == Principal::"user:reader", action == Action::"Decrypt", reso
 	})
 	t.Run("disabled", func(t *testing.T) {
 		ok(t, args("kms", "disable", by("user:admin"), "alias/photos")...)
-		everywhere(t, by, "user:writer", "user:reader", "the key is disabled (enable it with: blobseal kms enable --kms my.kms ")
+		everywhere(t, by, "user:writer", "user:reader", "the key is disabled (enable it with: blobseal kms enable --kms my.kms --root-key-file root.key ")
 	})
 	t.Run("pending deletion", func(t *testing.T) {
 		ok(t, args("kms", "schedule-deletion", by("user:admin"), "alias/photos")...)
@@ -111,7 +111,7 @@ func TestKMSPolicy(t *testing.T) {
 	}
 	get := args("kms", "policy", "get", service, "alias/photos")
 
-	blobseal(get...).fails(t, 1, "my.kms: alias/photos has no policy: everyone may do everything with it")
+	blobseal(get...).fails(t, 5, "my.kms: alias/photos has no policy: everyone may do everything with it")
 	for file, says := range map[string]string{
 		"bad":      "bad: policy does not parse: 3:1: no such principal: User::\"a\"",
 		"nonsense": `nonsense: policy does not parse: 2:7 "": exact got oops want ,`,
@@ -121,12 +121,12 @@ func TestKMSPolicy(t *testing.T) {
 		"none":     "none: no such file or directory",
 		".":        ".: is a directory",
 	} {
-		blobseal(put(file)...).fails(t, 1, says)
+		blobseal(put(file)...).fails(t, anyFailure, says)
 		res := blobseal(args("kms", "create-key", by("user:me"), "--policy", file)...)
-		res.fails(t, 1, says)
+		res.fails(t, anyFailure, says)
 		require.Empty(t, res.out)
 	}
-	piped("nonsense", put("-")...).fails(t, 1, "standard input: policy does not parse: 1:9")
+	piped("nonsense", put("-")...).fails(t, 3, "standard input: policy does not parse: 1:9")
 	require.False(t, keyOf(t, "alias/photos").HasPolicy)
 
 	require.Equal(t, "my.kms: alias/photos has the policy\n", ok(t, put("all")...))
@@ -136,14 +136,14 @@ func TestKMSPolicy(t *testing.T) {
 	require.Equal(t, 0, res.code, res.errout)
 	require.Equal(t, all+"// again\n", ok(t, get...), "put under itself")
 	require.Contains(t, ok(t, args("kms", "policy", "delete", service, "alias/photos")...), "alias/photos has no policy: everyone")
-	blobseal(get...).fails(t, 1, "has no policy")
+	blobseal(get...).fails(t, 5, "has no policy")
 
 	t.Run("force", func(t *testing.T) {
 		ok(t, put("--force", "lockout")...)
-		blobseal(put("all")...).fails(t, 1, `"user:me" may not PutKeyPolicy with arn:`)
+		blobseal(put("all")...).fails(t, 3, `"user:me" may not PutKeyPolicy with arn:`)
 		ok(t, args("kms", "policy", "delete", by("user:else"), "alias/photos")...)
 		id := strings.TrimSpace(ok(t, args("kms", "create-key", by("user:me"), "--policy", "lockout", "--force")...))
-		blobseal(args("kms", "describe", by("user:me"), id)...).fails(t, 1, `"user:me" may not DescribeKey with arn:`)
+		blobseal(args("kms", "describe", by("user:me"), id)...).fails(t, 3, `"user:me" may not DescribeKey with arn:`)
 	})
 	t.Run("conditions on the context", func(t *testing.T) {
 		write(t, "plain", []byte("plain"))
@@ -154,8 +154,8 @@ when { context.encryptionContext has team && context.encryptionContext.team == "
 		you := args(by("user:you"), "--kms-key", "alias/photos")
 		ok(t, args("encrypt", you, "--object", "a/b", "--context", "team=blue", "plain", "sealed")...)
 		require.Equal(t, "plain", ok(t, args("decrypt", you, "--object", "a/b", "sealed", "-")...))
-		blobseal(args("encrypt", you, "--object", "a/b", "--context", "team=red", "plain", "out")...).fails(t, 1, "nothing permits it")
-		blobseal(args("encrypt", you, "--object", "a/c", "--context", "team=blue", "plain", "out")...).fails(t, 1, "nothing permits it")
+		blobseal(args("encrypt", you, "--object", "a/b", "--context", "team=red", "plain", "out")...).fails(t, 3, "nothing permits it")
+		blobseal(args("encrypt", you, "--object", "a/c", "--context", "team=blue", "plain", "out")...).fails(t, 3, "nothing permits it")
 		blobseal(args("encrypt", you, "--context", "blobseal:object=a/b", "plain", "out")...).fails(t, 1, "is reserved")
 		require.NoFileExists(t, "out")
 	})
@@ -173,16 +173,16 @@ func TestKMSGrants(t *testing.T) {
 	grant := func(rest ...string) []string {
 		return args("kms", "grant", "create", by("user:me"), "alias/photos", rest)
 	}
-	decrypt("user:bob").fails(t, 1, "nothing permits it")
+	decrypt("user:bob").fails(t, 3, "nothing permits it")
 
 	id := strings.TrimSpace(ok(t, grant("--to", "user:bob", "--operation", "Decrypt,RetireGrant", "--context-subset", "Team=blue", "--retire-by", "user:ann", "--name", "n1")...))
 	require.Equal(t, id+"\n", ok(t, grant("--to", "user:bob", "--operation", "Decrypt", "--operation", "RetireGrant", "--context-subset", "Team=blue", "--retire-by", "user:ann", "--name", "n1")...), "a repetition")
-	blobseal(grant("--to", "user:bob", "--operation", "Encrypt", "--name", "n1")...).fails(t, 1, `my.kms: already exists: grant "n1" gives something else`)
+	blobseal(grant("--to", "user:bob", "--operation", "Encrypt", "--name", "n1")...).fails(t, 3, `my.kms: already exists: grant "n1" gives something else`)
 	require.Equal(t, result{0, "plain", ""}, decrypt("user:bob"))
-	decrypt("user:ann").fails(t, 1, "nothing permits it")
+	decrypt("user:ann").fails(t, 3, "nothing permits it")
 
 	other := strings.TrimSpace(ok(t, grant("--to", "user:cid", "--operation", "Decrypt", "--context-equals", "team=blue")...))
-	decrypt("user:cid").fails(t, 1, "nothing permits it") // there is blobseal:object, too
+	decrypt("user:cid").fails(t, 3, "nothing permits it") // there is blobseal:object, too
 	list := ok(t, args("kms", "grant", "list", by("user:me"), "alias/photos")...)
 	require.Regexp(t, `^GRANT +NAME +TO +OPERATIONS +CONTEXT +RETIRED BY +CREATED\n`+
 		id+`  n1    user:bob  Decrypt RetireGrant  has Team=blue     user:ann    20\S+Z\n`+
@@ -192,9 +192,9 @@ func TestKMSGrants(t *testing.T) {
 	require.Equal(t, []string{id, other}, []string{all.Grants[0].ID, all.Grants[1].ID})
 
 	require.Equal(t, "my.kms: grant "+other+" of alias/photos is revoked\n", ok(t, args("kms", "grant", "revoke", by("user:me"), "alias/photos", other)...))
-	blobseal(args("kms", "grant", "revoke", by("user:me"), "alias/photos", other)...).fails(t, 1, "my.kms: no such grant of alias/photos (list them with: blobseal kms grant list --kms my.kms alias/photos)")
-	blobseal(args("kms", "grant", "retire", by("user:cid"), "alias/photos", id)...).fails(t, 1, `access denied: "user:cid" may not retire that grant`)
+	blobseal(args("kms", "grant", "revoke", by("user:me"), "alias/photos", other)...).fails(t, 5, "my.kms: no such grant of alias/photos (list them with: blobseal kms grant list --kms my.kms --root-key-file root.key alias/photos)")
+	blobseal(args("kms", "grant", "retire", by("user:cid"), "alias/photos", id)...).fails(t, 3, `access denied: "user:cid" may not retire that grant`)
 	require.Equal(t, "my.kms: grant "+id+" of alias/photos is retired\n", ok(t, args("kms", "grant", "retire", by("user:ann"), "alias/photos", id)...))
-	decrypt("user:bob").fails(t, 1, "nothing permits it")
+	decrypt("user:bob").fails(t, 3, "nothing permits it")
 	require.Contains(t, ok(t, args("kms", "grant", "list", by("user:me"), "--json", "alias/photos")...), `"grants": []`)
 }

@@ -73,7 +73,11 @@ func runOn(ctx context.Context, c *console.Console, args []string) int {
 		return 0
 	}
 	fmt.Fprintf(c.Stderr, "blobseal: %s\n", message.OneLine(err))
-	return message.ExitCode(err)
+	code := message.ExitCode(err)
+	if ctx.Err() != nil && code == message.Unavailable { // such as a connection that was cut
+		return message.Interrupted
+	}
+	return code
 }
 
 // finished is the panic of kong's Exit, after --help and --version.

@@ -28,9 +28,9 @@ func TestPassphrasePrompt(t *testing.T) {
 		says  string
 	}{
 		"new":     {args(create, "new.ring"), []string{good, good}, 0, ""},
-		"weak":    {args(create, "weak.ring"), []string{"passwordpassword"}, 1, "the passphrase is easy to guess"},
-		"short":   {args(create, "weak.ring"), []string{"x7$Kp_2q"}, 1, "the passphrase is easy to guess"},
-		"differ":  {args(create, "weak.ring"), []string{good, good + "s"}, 1, "the passphrases differ"},
+		"weak":    {args(create, "weak.ring"), []string{"passwordpassword"}, 3, "the passphrase is easy to guess"},
+		"short":   {args(create, "weak.ring"), []string{"x7$Kp_2q"}, 3, "the passphrase is easy to guess"},
+		"differ":  {args(create, "weak.ring"), []string{good, good + "s"}, 3, "the passphrases differ"},
 		"empty":   {args(create, "weak.ring"), []string{""}, 1, "the passphrase is empty"},
 		"service": {args("kms", "init", "--kms", "new.kms", "--passphrase-prompt"), []string{good, good}, 0, ""},
 	} {

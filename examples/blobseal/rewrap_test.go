@@ -90,7 +90,7 @@ func TestRewrap(t *testing.T) {
 
 			ok(t, args("rewrap", test.source, test.rewrap, "sealed")...)
 			require.Equal(t, string(plain), ok(t, args("decrypt", test.target, test.open, "sealed", "-")...))
-			blobseal(args("decrypt", test.source, test.seal, "sealed", "-")...).fails(t, 1, "sealed: ")
+			blobseal(args("decrypt", test.source, test.seal, "sealed", "-")...).fails(t, anyFailure, "sealed: ")
 
 			after := read(t, "sealed")
 			size := object.EnvelopeUnit
@@ -126,7 +126,7 @@ func TestRewrapToNewest(t *testing.T) {
 
 	ok(t, args("ring", "rotate", ring)...)
 	res := blobseal(args("rewrap", ring, "a", "none", "plain", "b")...)
-	res.fails(t, 1, "none: no such file or directory (and 1 more of 4 files failed)")
+	res.fails(t, 4, "none: no such file or directory (and 1 more of 4 files failed)")
 	newest := keyID(t, "a")
 	require.Equal(t, newest, keyID(t, "b"))
 	require.Equal(t, "a: rewrapped from version "+old+" to version "+newest+"\nb: rewrapped from version "+old+" to version "+newest+"\n", res.out)

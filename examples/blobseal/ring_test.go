@@ -46,11 +46,11 @@ func TestRingMerge(t *testing.T) {
 		require.Equal(t, name, ok(t, args("decrypt", ring, name+".enc", "-")...))
 	}
 
-	blobseal(args("ring", "merge", ring, "none.ring")...).fails(t, 1, "none.ring:")
+	blobseal(args("ring", "merge", ring, "none.ring")...).fails(t, 5, "none.ring:")
 	ok(t, "ring", "create", "--ring", "foreign.ring", "--root-key-file", "root.key")
-	blobseal(args("ring", "merge", ring, "foreign.ring")...).fails(t, 1, "foreign.ring:")
+	blobseal(args("ring", "merge", ring, "foreign.ring")...).fails(t, 3, "foreign.ring:")
 	require.NoError(t, os.Remove("my.ring"))
 	ok(t, "keygen", "wrong.key")
-	blobseal("ring", "merge", "--ring", "my.ring", "--root-key-file", "wrong.key", "one.ring").fails(t, 1, "one.ring:")
+	blobseal("ring", "merge", "--ring", "my.ring", "--root-key-file", "wrong.key", "one.ring").fails(t, 4, "one.ring:")
 	require.NoFileExists(t, "my.ring")
 }

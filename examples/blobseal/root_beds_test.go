@@ -83,7 +83,7 @@ func newLocalBed(t *testing.T) *rootBed {
 				local("policy", "put", "alias/rings", "policy")()
 				require.NoError(t, os.Remove("policy"))
 			}, local("policy", "delete", "alias/rings"), `" may not `},
-			{"disabled", local("disable", "alias/rings"), local("enable", "alias/rings"), "the key is disabled (enable it with: blobseal kms enable --kms my.kms "},
+			{"disabled", local("disable", "alias/rings"), local("enable", "alias/rings"), "the key is disabled (enable it with: blobseal kms enable --kms my.kms --root-key-file root.key "},
 			{"unreachable", func() { require.NoError(t, os.Rename("my.kms", "gone.kms")) },
 				func() { require.NoError(t, os.Rename("gone.kms", "my.kms")) }, "my.kms: no such key service"},
 			{"deleted", local("schedule-deletion", "alias/rings"), nil, "the key is pending deletion (keep it with: blobseal kms cancel-deletion "},

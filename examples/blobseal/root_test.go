@@ -117,7 +117,7 @@ func TestKMSRoot(t *testing.T) {
 		require.Contains(t, ok(t, args("bucket", "check", bucket, kmsRing)...), "1 object")
 
 		before, here := read(t, "kms.ring"), files(t)
-		blobseal(args("ring", "create", kmsRing)...).fails(t, 1, "kms.ring: already exists")
+		blobseal(args("ring", "create", kmsRing)...).fails(t, 3, "kms.ring: already exists")
 		for name, flags := range map[string][]string{
 			"another key": bed.flags("", bed.other), "a key file": {"--root-key-file", "root.key"},
 		} {
@@ -126,9 +126,9 @@ func TestKMSRoot(t *testing.T) {
 			if name == "another key" {
 				says = fmt.Sprintf("kms.ring: root does not open the document: it is under key %q, the root is ", bed.id)
 			}
-			res.fails(t, 1, says)
+			res.fails(t, 4, says)
 		}
-		blobseal(args("ring", "list", "--ring", "my.ring", bed.flags("", bed.key))...).fails(t, 1, "my.ring: wrong root: ")
+		blobseal(args("ring", "list", "--ring", "my.ring", bed.flags("", bed.key))...).fails(t, 4, "my.ring: wrong root: ")
 		require.Equal(t, before, read(t, "kms.ring"))
 		require.Equal(t, here, files(t))
 	})
@@ -164,7 +164,7 @@ func TestKMSRootRefuses(t *testing.T) {
 					args("rewrap", customer, "--to-ring", "kms.ring", bed.flags("to-", bed.key), "sealed"),
 				} {
 					res := blobseal(cmd...)
-					res.fails(t, 1, state.says)
+					res.fails(t, anyFailure, state.says)
 					require.Empty(t, res.out, cmd)
 				}
 				require.Equal(t, here, files(t))
@@ -215,7 +215,7 @@ func TestChangeRootBetweenServices(t *testing.T) {
 				require.Equal(t, "my.ring: the root was changed; older copies still open with the old one\n",
 					ok(t, args("ring", "change-root", before, next("new-"))...))
 				require.Equal(t, "plain", ok(t, args("decrypt", after, "sealed", "-")...))
-				blobseal(args("decrypt", before, "sealed", "-")...).fails(t, 1, "root")
+				blobseal(args("decrypt", before, "sealed", "-")...).fails(t, 4, "root")
 				ok(t, args("ring", "rotate", after)...)
 				at = next
 			}
@@ -241,7 +241,7 @@ func TestKMSRootWaits(t *testing.T) {
 	adjust(t, func(c *console.Console) { c.RootWait = 50 * time.Millisecond }) // less than Vault's client waits by itself
 	here := files(t)
 	blobseal("ring", "create", "--ring", "new.ring", "--root-kms-key", "hashivault://rings").
-		fails(t, 1, "new.ring: its root cannot be used: hashivault://rings: the service is unavailable: no answer within 50ms")
+		fails(t, 6, "new.ring: its root cannot be used: hashivault://rings: the service is unavailable: no answer within 50ms")
 	require.Equal(t, here, files(t))
 }
 
@@ -254,12 +254,12 @@ func TestKMSRootPrincipal(t *testing.T) {
 permit (principal == Principal::"service:photos", action in [Action::"GenerateDataKey", Action::"Decrypt"], resource);`))
 	ok(t, args("kms", "policy", "put", service, "--principal", "user:admin", "alias/rings", "policy")...)
 	kmsRing, as := args("--ring", "kms.ring", bed.flags("", bed.key)), []string{"--principal", "service:photos"}
-	blobseal(args("ring", "create", kmsRing)...).fails(t, 1, `" may not GenerateDataKey with `)
+	blobseal(args("ring", "create", kmsRing)...).fails(t, 3, `" may not GenerateDataKey with `)
 	ok(t, args("ring", "create", kmsRing, as)...)
 	ok(t, args("ring", "rotate", kmsRing, as)...)
 	ok(t, args("encrypt", kmsRing, as, "plain", "sealed")...)
 	require.Equal(t, "plain", ok(t, args("decrypt", kmsRing, as, "sealed", "-")...))
-	blobseal(args("decrypt", kmsRing, "sealed", "-")...).fails(t, 1, `" may not Decrypt with `)
+	blobseal(args("decrypt", kmsRing, "sealed", "-")...).fails(t, 3, `" may not Decrypt with `)
 	ok(t, args("rewrap", customer, as, "--to-ring", "kms.ring", bed.flags("to-", bed.key), sealed(t, customer))...)
 	ok(t, args("ring", "change-root", "--ring", "my.ring", rootOf("", "root.key"), bed.flags("new-", bed.key), as)...)
 	last := records(t)
@@ -293,13 +293,13 @@ func TestKMSRootOfService(t *testing.T) {
 	ok(t, args("encrypt", other, "plain", "sealed")...)
 	require.Equal(t, "plain", ok(t, args("decrypt", other, "--any-kms-key", "sealed", "-")...))
 	blobseal(args("kms", "list", "--kms", "other.kms", bed.flags("", bed.other))...).
-		fails(t, 1, fmt.Sprintf("other.kms: root does not open the document: it is under key %q", bed.id))
+		fails(t, 4, fmt.Sprintf("other.kms: root does not open the document: it is under key %q", bed.id))
 	here := files(t)
 	for _, state := range bed.states {
 		if state.name == "disabled" {
 			state.enter()
-			blobseal(args("kms", "list", other)...).fails(t, 1, "other.kms: its root cannot be used: awskms:///alias/rings: the key is disabled: ")
-			blobseal(args("kms", "init", "--kms", "new.kms", bed.flags("", bed.key))...).fails(t, 1, "new.kms: its root cannot be used: ")
+			blobseal(args("kms", "list", other)...).fails(t, 3, "other.kms: its root cannot be used: awskms:///alias/rings: the key is disabled: ")
+			blobseal(args("kms", "init", "--kms", "new.kms", bed.flags("", bed.key))...).fails(t, 3, "new.kms: its root cannot be used: ")
 		}
 	}
 	require.Equal(t, here, files(t))
@@ -317,7 +317,7 @@ func TestKMSRootAlias(t *testing.T) {
 	alias := []string{"--ring", "kms.ring", "--root-kms-key", "awskms:///alias/rings"}
 	ok(t, args("ring", "create", alias)...)
 	s.SetAlias("alias/rings", after)
-	blobseal(args("ring", "list", alias)...).fails(t, 1, fmt.Sprintf("kms.ring: root does not open the document: it is under key %q, the root is \"alias/rings\": ", before))
+	blobseal(args("ring", "list", alias)...).fails(t, 4, fmt.Sprintf("kms.ring: root does not open the document: it is under key %q, the root is \"alias/rings\": ", before))
 	ok(t, "ring", "change-root", "--ring", "kms.ring", "--root-kms-key", "awskms:///"+before, "--new-root-kms-key", "awskms:///alias/rings")
 	ok(t, args("ring", "list", alias)...)
 }

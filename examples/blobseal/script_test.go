@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -43,6 +45,8 @@ func TestScripts(t *testing.T) {
 			"flip":    flipByte,
 			"capture": capture,
 			"mode":    checkMode,
+			"exit":    exit,
+			"hint":    hint,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -86,4 +90,28 @@ func checkMode(ts *testscript.TestScript, _ bool, args []string) {
 	if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[1] {
 		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
 	}
+}
+
+// exit is the command: exit CODE COMMAND ARG... It runs a command that must end with an
+// exit code.
+func exit(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if failed, ok := errors.AsType[*exec.ExitError](ts.Exec(args[1], args[2:]...)); ok {
+		got = failed.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// hint is the command: hint. It pastes the command that the last error suggests into a
+// shell.
+func hint(ts *testscript.TestScript, _ bool, _ []string) {
+	match := regexp.MustCompile(`(?s) with: (blobseal .*)\)`).FindStringSubmatch(ts.ReadFile("stderr"))
+	if match == nil {
+		ts.Fatalf("no hint")
+	}
+	ts.Check(ts.Exec("sh", "-c", match[1]))
 }

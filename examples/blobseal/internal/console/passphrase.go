@@ -52,12 +52,12 @@ func (c *Console) NewPassphrase(ctx context.Context) ([]byte, error) {
 	}
 	if len(text) < 12 || zxcvbn.PasswordStrength(string(text), nil).Score < leastScore {
 		clear(text)
-		return nil, message.Problemf(nil, "", "the passphrase is easy to guess (take five random words, or give --generate-root-key)")
+		return nil, message.Problemf(message.ErrRefused, "", "the passphrase is easy to guess (take five random words, or give --generate-root-key)")
 	}
 	again, err := c.Passphrase(ctx, "The same again: ")
 	defer clear(again)
 	if err == nil && !bytes.Equal(text, again) {
-		err = message.Problemf(nil, "", "the passphrases differ")
+		err = message.Problemf(message.ErrRefused, "", "the passphrases differ")
 	}
 	if err != nil {
 		clear(text)

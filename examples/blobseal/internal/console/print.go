@@ -16,6 +16,7 @@ import (
 // error for all failures.
 func ForEach(ctx context.Context, names []string, f func(name string) error) error {
 	var first error
+	var failures message.Failures
 	failed := 0
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
@@ -23,13 +24,14 @@ func ForEach(ctx context.Context, names []string, f func(name string) error) err
 		}
 		if err := f(name); err != nil {
 			failed++
+			failures.Add(err)
 			if first == nil {
 				first = err
 			}
 		}
 	}
 	if failed > 1 {
-		return message.Problemf(first, "", "%s (and %d more of %d files failed)", message.OneLine(first), failed-1, len(names))
+		return message.Problemf(&failures, "", "%s (and %d more of %d files failed)", message.OneLine(first), failed-1, len(names))
 	}
 	return first
 }
@@ -60,7 +62,7 @@ func (c *Console) Confirm(ctx context.Context, question string) error {
 		}
 	}
 	if strings.TrimSpace(answer) != "yes" {
-		return message.Problemf(nil, "", "not confirmed: nothing was changed")
+		return message.Problemf(message.ErrRefused, "", "not confirmed: nothing was changed")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -154,7 +155,7 @@ func hidden(path, suffix string) string {
 func (o *Output) Atomic() bool { return o.temp != "" }
 
 func (o *Output) exists(err error) error {
-	return message.Problemf(err, o.Name, "already exists; --force replaces it")
+	return message.Problemf(cmp.Or(err, fs.ErrExist), o.Name, "already exists; --force replaces it")
 }
 
 // Write writes to the output until the command's context ends.

@@ -116,6 +116,7 @@ type Keys struct {
 	sse.Cipher
 	Ring       *keyring.Ring // nil for other keys
 	RingPath   string
+	root       []string // flags of the ring's root
 	Service    *Service // nil for other keys
 	ServiceKey string   // which seals, as the user wrote it; may be empty
 	Accepted   []string // ARNs of the only keys that open; nil for others
@@ -159,11 +160,11 @@ func (s Source) Open(ctx context.Context, c *console.Console) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	ring, err := OpenRing(ctx, s.Ring, root)
+	ring, err := OpenRing(ctx, s.Ring, root, s.Root.Args()...)
 	if err != nil {
 		return nil, err
 	}
-	return &Keys{Cipher: sse.NewManaged(ring), Ring: ring, RingPath: s.Ring}, nil
+	return &Keys{Cipher: sse.NewManaged(ring), Ring: ring, RingPath: s.Ring, root: s.Root.Args()}, nil
 }
 
 // AboutSealing returns an error of sealing a data key as a [message.Problem].
@@ -196,14 +197,17 @@ func (k *Keys) attempt() message.Attempt {
 	case k.Service != nil:
 		return k.Service.attempt("", "")
 	case k.Ring != nil:
-		return message.Attempt{Ring: k.RingPath, RingID: k.Ring.ID()}
+		return message.Attempt{Ring: k.RingPath, Root: k.root, RingID: k.Ring.ID()}
 	}
 	return message.Attempt{}
 }
 
-// OpenRing opens the ring in a file.
-func OpenRing(ctx context.Context, path string, root tink.AEADWithContext) (*keyring.Ring, error) {
-	return withRing(ctx, path, root, keyring.Open)
+// AboutRing returns an error of the ring as a [message.Problem].
+func (k *Keys) AboutRing(err error) error { return message.Ring(k.RingPath, err, k.root...) }
+
+// OpenRing opens the ring in a file. Flags are those of its root.
+func OpenRing(ctx context.Context, path string, root tink.AEADWithContext, flags ...string) (*keyring.Ring, error) {
+	return withRing(ctx, path, root, keyring.Open, flags...)
 }
 
 // CreateRing creates a ring in a file that does not exist.
@@ -213,14 +217,14 @@ func CreateRing(ctx context.Context, path string, root tink.AEADWithContext) (*k
 
 type openRing func(context.Context, keyring.Store, keyring.Root, *keyring.Options) (*keyring.Ring, error)
 
-func withRing(ctx context.Context, path string, root tink.AEADWithContext, open openRing) (*keyring.Ring, error) {
+func withRing(ctx context.Context, path string, root tink.AEADWithContext, open openRing, flags ...string) (*keyring.Ring, error) {
 	store, err := keyring.NewFileStore(path)
 	if err != nil {
-		return nil, message.Ring(path, err)
+		return nil, message.Ring(path, err, flags...)
 	}
 	ring, err := open(ctx, store, root, &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return nil, message.Ring(path, err)
+		return nil, message.Ring(path, err, flags...)
 	}
 	return ring, nil
 }

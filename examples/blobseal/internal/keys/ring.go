@@ -36,13 +36,18 @@ func (f RingFlags) Open(ctx context.Context, c *console.Console) (*keyring.Ring,
 
 func (f RingFlags) OpenRing(ctx context.Context, c *console.Console) (*keyring.Ring, error) {
 	if _, err := os.Stat(f.Ring); errors.Is(err, os.ErrNotExist) { // before opening the root, which takes time
-		return nil, message.Ring(f.Ring, keyring.ErrNotExist)
+		return nil, f.About(keyring.ErrNotExist)
 	}
 	root, err := f.Source().Open(AsPrincipal(ctx, f.Principal), c)
 	if err != nil {
 		return nil, err
 	}
-	return OpenRing(ctx, f.Ring, root)
+	return OpenRing(ctx, f.Ring, root, f.Source().Args()...)
+}
+
+// About returns an error of the ring as a [message.Problem].
+func (f RingFlags) About(err error) error {
+	return message.Ring(f.Ring, err, f.Source().Args()...)
 }
 
 // VersionArg names a version of a ring.

@@ -86,6 +86,25 @@ func (s RootSource) Directory() string {
 
 func (s RootSource) kmsFlag() string { return "--" + s.Prefix + "root-kms-key" }
 
+// Args returns the flags of the root, for commands in hints. They have no prefix: a
+// hint is about one ring or key service. BLOBSEAL_PASSPHRASE needs no flag.
+func (s RootSource) Args() (args []string) {
+	for _, flag := range []struct{ name, value string }{
+		{"--root-kms-key", s.KMSKey}, {"--root-key-file", s.KeyFile}, {"--passphrase-file", s.PassphraseFile}, {"--passphrase-env", s.PassphraseEnv},
+	} {
+		if flag.value != "" {
+			args = append(args, flag.name, flag.value)
+		}
+	}
+	if s.PassphrasePrompt {
+		args = append(args, "--passphrase-prompt")
+	}
+	if len(args) == 0 && s.Prefix != "" {
+		args = append(args, "--passphrase-env", s.Variable)
+	}
+	return args
+}
+
 func (s RootSource) Flags() string {
 	text := fmt.Sprintf("--%sroot-key-file, --%[1]spassphrase-file", s.Prefix)
 	if s.KMSKey == "" {

@@ -29,6 +29,7 @@ type Service struct {
 	service          *localkms.Service
 	Dir              string
 	principal        kms.Principal
+	rootFlags        RootSource
 	Trail            *trail
 	root             keyring.Root
 	signers          *signers // of the trail
@@ -38,7 +39,7 @@ type Service struct {
 // OpenService opens the key service in a directory, for the principal in ctx. The
 // caller closes it.
 func OpenService(ctx context.Context, c *console.Console, dir string, root RootSource) (*Service, error) {
-	s := &Service{Dir: dir, principal: kms.PrincipalFrom(ctx)}
+	s := &Service{Dir: dir, principal: kms.PrincipalFrom(ctx), rootFlags: root}
 	if _, err := os.Stat(message.KeysPath(dir)); errors.Is(err, os.ErrNotExist) { // before opening the root, which takes time
 		return nil, s.About("", "", keyring.ErrNotExist)
 	} else if err != nil {
@@ -50,6 +51,9 @@ func OpenService(ctx context.Context, c *console.Console, dir string, root RootS
 	}
 	return s, s.open(ctx, c, key, localkms.Open)
 }
+
+// NewService returns a key service that is not open yet.
+func NewService(dir string, root RootSource) *Service { return &Service{Dir: dir, rootFlags: root} }
 
 // Create creates the key service in its directory, and opens it with an empty trail.
 // announce is told the key that verifies what the trail's signer signs.
@@ -163,6 +167,11 @@ func (s *Service) Says(op kms.Operation, key string, err error) string {
 	return s.attempt(op, key).Words(err)
 }
 
+// Command returns a command on the service that can be pasted into a shell.
+func (s *Service) Command(command string, args ...string) string {
+	return message.Command(append(append([]string{"kms", command, "--kms", s.Dir}, s.rootFlags.Args()...), args...)...)
+}
+
 func (s *Service) attempt(op kms.Operation, key string) message.Attempt {
-	return message.Attempt{Service: s.Dir, Principal: s.principal.ID, Op: op, Key: key}
+	return message.Attempt{Service: s.Dir, Root: s.rootFlags.Args(), Principal: s.principal.ID, Op: op, Key: key}
 }

@@ -69,17 +69,6 @@ func InWords(err error) bool {
 	return errors.As(err, new(*Problem)) || errors.As(err, new(UsageError))
 }
 
-// ExitCode is the exit code of a command that ends with err.
-func ExitCode(err error) int {
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, new(UsageError)):
-		return 2
-	}
-	return 1 // refused, failed, or not authentic
-}
-
 // ErrIsDirectory is the error of a directory where a file is wanted.
 var ErrIsDirectory = errors.New("is a directory")
 

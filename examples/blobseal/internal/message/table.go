@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
+
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
@@ -19,8 +21,9 @@ import (
 // apply are empty.
 type Attempt struct {
 	// The keys in use: a ring, or a key service.
-	Ring, RingID       string // the ring's file, and its id if known
-	Service, Principal string // the service's directory, and who asks
+	Ring, RingID       string   // the ring's file, and its id if known
+	Service, Principal string   // the service's directory, and who asks
+	Root               []string // flags of its root, for commands in hints
 	Op                 kms.Operation
 	Key                string // of the service, as it was asked for
 
@@ -30,9 +33,24 @@ type Attempt struct {
 	Bucket string // name of its bucket; empty for a file
 }
 
-// Ring returns an error of a ring as a [Problem].
-func Ring(path string, err error) error {
-	return Attempt{Ring: path}.About(path, err)
+// Ring returns an error of a ring as a [Problem]. Root are the flags of its root.
+func Ring(path string, err error, root ...string) error {
+	return Attempt{Ring: path, Root: root}.About(path, err)
+}
+
+// Command returns a command that can be pasted into a shell.
+func Command(words ...string) string {
+	return shellescape.QuoteCommand(append([]string{"blobseal"}, words...))
+}
+
+// command returns a command on the attempt's ring or key service, with all flags.
+func (a Attempt) command(words []string, args ...string) string {
+	if a.Service != "" {
+		words = append(words, "--kms", a.Service)
+	} else {
+		words = append(words, "--ring", a.Ring)
+	}
+	return Command(append(append(words, a.Root...), args...)...)
 }
 
 // About returns err as a [Problem] with a subject.
@@ -96,17 +114,17 @@ var table = []entry{
 
 	// Key services.
 	{kms.ErrDenied, true, plainWords},
-	{kms.ErrDisabled, true, refusedWords("the key is disabled (enable it with: blobseal kms enable")},
-	{kms.ErrPendingDeletion, true, refusedWords("the key is pending deletion (keep it with: blobseal kms cancel-deletion")},
+	{kms.ErrDisabled, true, refusedWords("the key is disabled (enable it", "enable")},
+	{kms.ErrPendingDeletion, true, refusedWords("the key is pending deletion (keep it", "cancel-deletion")},
 	{kms.ErrNotFound, true, Attempt.noKeyWords},
 	{sse.ErrMode, false, Attempt.modeWords},
 	{kms.ErrInvalid, true, plainWords},
 
 	// Rings.
-	{keyring.ErrDisabled, true, sealedUnder("which is disabled (enable it with: blobseal ring enable %[1]s)")},
+	{keyring.ErrDisabled, true, Attempt.disabledWords},
 	{keyring.ErrDestroyed, true, sealedUnder("which was destroyed: nothing can open it")},
 	{keyring.ErrDestroyed, true, onVersion("was destroyed, which cannot be undone")},
-	{keyring.ErrPrimary, true, onVersion("is the newest, which seals new files (rotate first)")},
+	{keyring.ErrPrimary, true, Attempt.primaryWords},
 	{keyring.ErrNotExist, true, Attempt.notExistWords},
 	{keyring.ErrExist, true, words("already exists, and is never overwritten", "")},
 	{keyring.ErrVersion, true, words("written by another release of blobseal: ")},
@@ -173,26 +191,23 @@ func onRing(text string) func(Attempt, error) string {
 }
 
 // sealedUnder returns a text about the version of a ring that an object needs.
-func sealedUnder(format string) func(Attempt, error) string {
+func sealedUnder(text string) func(Attempt, error) string {
 	return func(a Attempt, _ error) string {
 		if a.Mode == 0 {
 			return ""
 		}
-		if !strings.Contains(format, "%") {
-			return fmt.Sprintf("sealed under version %s, %s", a.KeyID, format)
-		}
-		return fmt.Sprintf("sealed under version %s, "+format, a.KeyID)
+		return fmt.Sprintf("sealed under version %s, %s", a.KeyID, text)
 	}
 }
 
 // refusedWords returns a text about a key of a key service, which ends in a command.
-func refusedWords(text string) func(Attempt, error) string {
+func refusedWords(text, command string) func(Attempt, error) string {
 	return func(a Attempt, err error) string {
 		if a.Service == "" {
 			return ""
 		}
 		op, key := a.asked(err)
-		return fmt.Sprintf("%q may not %s with %s: %s --kms %s %s)", a.Principal, op, key, text, a.Service, ShortKey(key))
+		return fmt.Sprintf("%q may not %s with %s: %s with: %s)", a.Principal, op, key, text, a.command([]string{"kms", command}, ShortKey(key)))
 	}
 }
 
@@ -269,9 +284,9 @@ func (a Attempt) noKeyWords(err error) string {
 	case op == localkms.OpUpdateAlias: // the error says whether it is the key or the alias
 		return plainWords(a, err)
 	case op == localkms.OpRevokeGrant, op == localkms.OpRetireGrant:
-		return fmt.Sprintf("no such grant of %s (list them with: blobseal kms grant list --kms %s %s)", key, a.Service, ShortKey(key))
+		return fmt.Sprintf("no such grant of %s (list them with: %s)", key, a.command([]string{"kms", "grant", "list"}, ShortKey(key)))
 	}
-	return fmt.Sprintf("no such key: %q (list them with: blobseal kms list --kms %s)", key, a.Service)
+	return fmt.Sprintf("no such key: %q (list them with: %s)", key, a.command([]string{"kms", "list"}))
 }
 
 // modeWords says which flags an object of a mode needs.
@@ -287,12 +302,32 @@ func (a Attempt) modeWords(error) string {
 	return ""
 }
 
+func (a Attempt) disabledWords(error) string {
+	if a.Mode == 0 {
+		return ""
+	}
+	return fmt.Sprintf("sealed under version %s, which is disabled (enable it with: %s)", a.KeyID, a.command([]string{"ring", "enable"}, a.KeyID))
+}
+
+func (a Attempt) primaryWords(err error) string {
+	return onVersion("is the newest, which seals new files (rotate first with: "+a.command([]string{"ring", "rotate"})+")")(a, err)
+}
+
+// creation returns the command that creates the attempt's ring or key service. A new
+// passphrase may be missing.
+func (a Attempt) creation(words ...string) string {
+	if len(a.Root) == 0 {
+		return a.command(words, "--passphrase-prompt")
+	}
+	return a.command(words)
+}
+
 func (a Attempt) notExistWords(error) string {
 	switch {
 	case a.Ring != "":
-		return "no such ring (create one with: blobseal ring create --ring " + a.Ring + ")"
+		return "no such ring (create one with: " + a.creation("ring", "create") + ")"
 	case a.Service != "":
-		return "no such key service (create one with: blobseal kms init --kms " + a.Service + ")"
+		return "no such key service (create one with: " + a.creation("kms", "init") + ")"
 	}
 	return ""
 }
@@ -313,7 +348,7 @@ func (a Attempt) unknownVersionWords(err error) string {
 		if version, ok := errors.AsType[*keyring.VersionError](err); ok {
 			text += ": " + version.ID
 		}
-		return fmt.Sprintf("%s (list them with: blobseal ring list --ring %s)", text, a.Ring)
+		return fmt.Sprintf("%s (list them with: %s)", text, a.command([]string{"ring", "list"}))
 	case !strings.HasPrefix(a.KeyID, a.RingID+"."):
 		return fmt.Sprintf("sealed under version %s of another ring (%s is ring %s)", a.KeyID, a.Ring, a.RingID)
 	}

@@ -221,6 +221,7 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 	depth := map[string]jobs.Depth{"envelopes": jobs.CheckEnvelopes, "lengths": jobs.CheckLengths, "bodies": jobs.CheckBodies}[cmd.Depth]
 	p := count(ctx, c, b, cmd.Prefix)
 	defer p.done()
+	var failures message.Failures
 	sum := checkSummary{Bucket: b.shown, Depth: cmd.Depth, Verdicts: map[string]int64{}}
 	for f, err := range jobs.Check(ctx, b.Bucket, &jobs.CheckOptions{Filter: filter, Depth: depth, Workers: cmd.Workers, Limit: cmd.limit()}) {
 		if err != nil {
@@ -232,6 +233,7 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 		sum.Verdicts[f.Verdict.String()]++
 		if bad {
 			sum.Bad++
+			failures.Add(cmp.Or(f.Err, message.ErrRefused)) // an object that is not encrypted has no error
 		}
 		p.one()
 		if bad || cmd.List {
@@ -245,7 +247,7 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	if sum.Bad > 0 {
-		return message.Problemf(nil, b.shown, "%d of %s cannot be read", sum.Bad, objects(sum.Objects))
+		return message.Problemf(&failures, b.shown, "%d of %s cannot be read", sum.Bad, objects(sum.Objects))
 	}
 	return nil
 }

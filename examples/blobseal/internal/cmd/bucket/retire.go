@@ -63,7 +63,7 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	id := cmd.ID(ring)
 	if err := keys.Destroyable(ring, id); err != nil {
-		return message.Ring(cmd.Ring, err)
+		return cmd.About(err)
 	}
 	buckets, err := cmd.openBuckets(ctx)
 	defer closeBuckets(buckets)
@@ -109,7 +109,7 @@ func (cmd retireCmd) about(info keyring.Version, buckets string, used *jobs.InUs
 		return message.Problemf(err, cmd.Ring, "version %s is not destroyed yet: it was disabled at %s (repeat the command after %s)",
 			info.ID, info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
 	case message.IsKeys(err):
-		return message.Ring(cmd.Ring, err)
+		return cmd.About(err)
 	}
 	return message.Bucket(buckets, err) // an inventory's error does not say of which bucket it is
 }
@@ -134,7 +134,7 @@ func (cmd retireCmd) openBuckets(ctx context.Context) (all []*bucket, err error)
 		case err != nil:
 			return all, b.about(err)
 		case len(some) == 0:
-			return all, message.Problemf(nil, b.shown, "has no objects: is it the right bucket? (--allow-empty accepts it)")
+			return all, message.Problemf(message.ErrRefused, b.shown, "has no objects: is it the right bucket? (--allow-empty accepts it)")
 		}
 	}
 	return all, nil

@@ -119,14 +119,18 @@ func (b *bucket) aboutLeft(report *jobs.Report, err error) error {
 		return message.Problemf(err, b.shown, "%s of other modes than %v left as they were, with their keys in use (to move them, repeat the command with their keys and a target such as --to-ring; --mode %[2]v leaves them without this error)",
 			objects(report.Skipped), mode)
 	}
+	failures := new(message.Failures)
 	text := fmt.Sprintf("%s failed, unchanged; the same command tries again", objects(report.Failed))
+	for _, failure := range report.Failures {
+		failures.Add(failure.Err)
+	}
 	for _, failure := range report.Failures {
 		if errors.Is(failure.Err, sse.ErrMode) {
 			text += " (run it once for each mode, with that mode's keys and --mode)"
 			break
 		}
 	}
-	return message.Problemf(err, b.shown, "%s", text)
+	return message.Problemf(errors.Join(failures, err), b.shown, "%s", text)
 }
 
 // resumes says what the same command does after this one was interrupted.
@@ -320,7 +324,7 @@ func (cmd encryptCmd) Run(ctx context.Context, c *console.Console) error {
 	defer b.Close()
 	for _, file := range []string{cmd.Ring, cmd.KMS, cmd.RootKeyFile, cmd.PassphraseFile, cmd.CustomerKeyFile, source.Root.Directory(), cmd.Checkpoint} {
 		if b.holds(file) {
-			return message.Problemf(nil, file, "is in the bucket and would be encrypted (keep it elsewhere)")
+			return message.Problemf(message.ErrRefused, file, "is in the bucket and would be encrypted (keep it elsewhere)")
 		}
 	}
 	return cmd.run(ctx, c, b, k, cmd.Prefix, "encrypted under", func(ctx context.Context, job jobs.Job) (*jobs.Report, error) {

@@ -51,6 +51,6 @@ func (b *bucket) checkExclusive(ctx context.Context, exclusive bool) error {
 	if _, err := b.s3.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.s3Name, Key: probe}); err != nil {
 		return b.about(err)
 	}
-	return message.Problemf(nil, b.shown, "the server ignores If-Match, so the command could undo a write of a service "+
+	return message.Problemf(message.ErrRefused, b.shown, "the server ignores If-Match, so the command could undo a write of a service "+
 		"(stop all writers and give --exclusive)")
 }

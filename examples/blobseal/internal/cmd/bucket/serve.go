@@ -86,7 +86,7 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {
 		server.Close()
-		return message.Problemf(err, "", "requests did not end within %v, and were cut off", cmd.Grace)
+		return message.Problemf(nil, "", "requests did not end within %v, and were cut off", cmd.Grace)
 	}
 	logger.Info("stopped")
 	return nil

@@ -141,7 +141,7 @@ func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket,
 	}
 	fate := "destroyed"
 	if k.Service != nil {
-		fate = "disabled, and is deleted after some days; see: blobseal kms describe --kms " + k.Service.Dir
+		fate = "disabled, and is deleted after some days; see: " + k.Service.Command("describe", message.ShortKey(victim.KeyID))
 	}
 	if err := c.Printf("%s: %s sealed %s here; the key is %s\n", b.shown, sealName(victim), objects(report.Objects), fate); err != nil {
 		return err
@@ -174,7 +174,7 @@ func (cmd shredCmd) victim(ctx context.Context, k *keys.Keys) (jobs.KeyRef, jobs
 	if k.Ring != nil {
 		id := keys.VersionArg{Key: cmd.KeyID}.ID(k.Ring)
 		if err := keys.Destroyable(k.Ring, id); err != nil {
-			return jobs.KeyRef{}, nil, message.Ring(k.RingPath, err)
+			return jobs.KeyRef{}, nil, k.AboutRing(err)
 		}
 		return jobs.KeyRef{Mode: sse.ModeManaged, KeyID: id}, jobs.RingKeyDestroyer(k.Ring, id), nil
 	}

@@ -85,6 +85,10 @@ type initCmd struct {
 }
 
 func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
+	source := cmd.Source()
+	if cmd.GenerateRootKey != "" {
+		source.KeyFile = cmd.GenerateRootKey
+	}
 	root, undo, err := keys.NewRoot(ctx, c, cmd.Source(), cmd.GenerateRootKey, "key service", func() error {
 		if _, err := os.Lstat(message.KeysPath(cmd.KMS)); err == nil {
 			return message.Problemf(errServiceExists, cmd.KMS, "%s", errServiceExists)
@@ -102,7 +106,7 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		return message.About(cmd.KMS, made)
 	}
 	verifier := ""
-	s := &keys.Service{Dir: cmd.KMS}
+	s := keys.NewService(cmd.KMS, source)
 	if err := s.Create(ctx, c, root, func(key string) { verifier = key }); err != nil {
 		undo()
 		if _, there := os.Lstat(message.KeysPath(cmd.KMS)); made == nil && errors.Is(there, os.ErrNotExist) {
@@ -112,8 +116,8 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		return err
 	}
 	defer s.Close()
-	return c.Printf("%s: created, without keys (create one with: blobseal kms create-key --kms %[1]s)\n"+
-		"%[1]s: signs its audit trail; keep this verifier key in another place (see audit verify): %s\n", message.Printable(cmd.KMS), verifier)
+	return c.Printf("%s: created, without keys (create one with: %s)\n"+
+		"%[1]s: signs its audit trail; keep this verifier key in another place (see audit verify): %[3]s\n", message.Printable(cmd.KMS), message.Printable(s.Command("create-key")), verifier)
 }
 
 var errServiceExists = errors.New("already exists, and is never overwritten")

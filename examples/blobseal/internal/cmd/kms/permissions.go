@@ -119,7 +119,7 @@ func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
 			return s.About(localkms.OpGetKeyPolicy, cmd.Key, err)
 		}
 		if text == "" {
-			return message.Problemf(nil, cmd.KMS, "%s has no policy: everyone may do everything with it", cmd.Key)
+			return message.Problemf(kms.ErrNotFound, cmd.KMS, "%s has no policy: everyone may do everything with it", cmd.Key)
 		}
 		if !strings.HasSuffix(text, "\n") {
 			text += "\n"

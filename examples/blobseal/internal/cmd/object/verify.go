@@ -32,6 +32,7 @@ func (cmd Verify) Run(ctx context.Context, c *console.Console) error {
 	}
 	defer k.Close()
 	bad := 0
+	var failures message.Failures
 	for _, name := range cmd.Files {
 		n, err := verify(ctx, c, name, k, obj)
 		if errors.Is(err, context.Canceled) {
@@ -39,6 +40,7 @@ func (cmd Verify) Run(ctx context.Context, c *console.Console) error {
 		}
 		if err != nil {
 			bad++
+			failures.Add(err)
 			reason := message.Reason(err, name)
 			err = c.Printf("%s: FAILED: %s\n", message.Printable(name), reason)
 		} else {
@@ -49,7 +51,7 @@ func (cmd Verify) Run(ctx context.Context, c *console.Console) error {
 		}
 	}
 	if bad > 0 {
-		return message.Problemf(nil, "", "%d of %d files failed verification", bad, len(cmd.Files))
+		return message.Problemf(&failures, "", "%d of %d files failed verification", bad, len(cmd.Files))
 	}
 	return nil
 }

@@ -18,7 +18,8 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := cmd.Check(); err != nil {
 		return err
 	}
-	copies, err := keys.ReadCopies(ctx, cmd.Copies, message.Ring)
+	about := func(name string, err error) error { return message.Ring(name, err, cmd.Source().Args()...) }
+	copies, err := keys.ReadCopies(ctx, cmd.Copies, about)
 	if err != nil {
 		return err
 	}
@@ -32,20 +33,20 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 	})
 	switch {
 	case badCopy != nil:
-		return message.Ring(copies[0].Name, badCopy)
+		return about(copies[0].Name, badCopy)
 	case err != nil:
-		return message.Ring(cmd.Ring, err)
+		return cmd.About(err)
 	case kept != "":
 		c.Printf("%s: damaged, kept as %s\n", message.Printable(cmd.Ring), message.Printable(kept))
 	}
-	ring, err := keys.OpenRing(ctx, cmd.Ring, root)
+	ring, err := keys.OpenRing(ctx, cmd.Ring, root, cmd.Source().Args()...)
 	if err != nil {
 		return err
 	}
 	before := len(ring.Versions())
 	for _, one := range copies {
 		if err := ring.Merge(ctx, one.Data); err != nil {
-			return message.Ring(one.Name, err)
+			return about(one.Name, err)
 		}
 	}
 	return c.Printf("%s: merged; it has %d versions, of which %d are new\n", message.Printable(cmd.Ring), len(ring.Versions()), len(ring.Versions())-before)

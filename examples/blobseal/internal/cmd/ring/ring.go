@@ -38,7 +38,7 @@ func (cmd createCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	}
 	root, undo, err := keys.NewRoot(keys.AsPrincipal(ctx, cmd.Principal), c, cmd.Source(), cmd.GenerateRootKey, "ring", func() error {
 		if _, err := os.Lstat(cmd.Ring); err == nil {
-			return message.Ring(cmd.Ring, keyring.ErrExist)
+			return cmd.About(keyring.ErrExist)
 		}
 		return nil
 	})
@@ -120,7 +120,7 @@ func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	info, err := ring.Rotate(ctx)
 	if err != nil {
-		return message.Ring(cmd.Ring, err)
+		return cmd.About(err)
 	}
 	return c.Printf("%s: rotated, to version %s\n", message.Printable(cmd.Ring), info.ID)
 }
@@ -170,7 +170,7 @@ func (cmd destroyCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	id := cmd.ID(ring)
 	if err := keys.Destroyable(ring, id); err != nil {
-		return message.Ring(cmd.Ring, err)
+		return cmd.About(err)
 	}
 	if !cmd.Yes {
 		question := fmt.Sprintf("Destroy version %s of %s?\nNobody can open files that it sealed and that were not rewrapped.\n"+
@@ -210,7 +210,7 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	if err := ring.ChangeRoot(ctx, newRoot); err != nil {
-		return message.Ring(cmd.Ring, err)
+		return cmd.About(err)
 	}
 	return c.Printf("%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.Ring))
 }
@@ -218,7 +218,7 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 func setState(ctx context.Context, c *console.Console, f keys.RingFlags, ring *keyring.Ring, id string, state keyring.State, done string) error {
 	info, err := ring.SetState(ctx, id, state)
 	if err != nil {
-		return message.Ring(f.Ring, err)
+		return f.About(err)
 	}
 	return c.Printf("%s: version %s is %s\n", message.Printable(f.Ring), info.ID, done)
 }
