@@ -366,8 +366,8 @@ func TestSignedTrail(t *testing.T) {
 		ok(t, "audit", "verify", "--kms", "my.kms", "--signed-by", verifier)
 		require.NoError(t, os.Rename("my.kms/audit.jsonl", "moved.jsonl"))
 		ok(t, list...)
-		blobseal("audit", "verify", "--kms", "my.kms", "--signed-by", verifier).fails(t, 1, "my.kms/audit.jsonl: line 1: ")
+		blobseal("audit", "verify", "--kms", "my.kms", "--signed-by", verifier).fails(t, 4, "my.kms/audit.jsonl: line 1: ")
 		write(t, "my.kms/audit.key", []byte("nonsense\n"))
-		blobseal(list...).fails(t, 1, "my.kms/audit.key: the key that signs the audit trail does not open")
+		blobseal(list...).fails(t, 4, "my.kms/audit.key: the key that signs the audit trail does not open")
 	})
 }
