@@ -23,6 +23,7 @@ import (
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/audit"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/bucket"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/doctor"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/kms"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/object"
 	ringcmd "github.com/blobseal/blobseal/examples/blobseal/internal/cmd/ring"
@@ -53,6 +54,7 @@ type cli struct {
 	Inspect object.Inspect   `cmd:"" help:"Show what sealed files say. Needs no key."`
 	Rewrap  object.Rewrap    `cmd:"" help:"Seal a file's data key under another key or name. The body stays as it is."`
 	Verify  object.Verify    `cmd:"" help:"Authenticate whole sealed files."`
+	Doctor  doctor.Command   `cmd:"" help:"Examine ring, root, key service, audit trail and buckets, and say how to repair them."`
 	Bucket  bucket.Commands  `cmd:"" help:"Use, check, rewrap and serve buckets of encrypted objects."`
 
 	Config  string           `placeholder:"FILE" help:"Config file with profiles, instead of the one in your configuration directory (see README.md)."`

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"strings"
 	"sync"
 
 	"github.com/blobseal/blobseal/kms/audit"
@@ -169,7 +170,7 @@ func (s *Service) Says(op kms.Operation, key string, err error) string {
 
 // Command returns a command on the service that can be pasted into a shell.
 func (s *Service) Command(command string, args ...string) string {
-	return message.Command(append(append([]string{"kms", command, "--kms", s.Dir}, s.rootFlags.Args()...), args...)...)
+	return message.Command(append(append(append([]string{"kms"}, strings.Fields(command)...), append([]string{"--kms", s.Dir}, s.rootFlags.Args()...)...), args...)...)
 }
 
 func (s *Service) attempt(op kms.Operation, key string) message.Attempt {

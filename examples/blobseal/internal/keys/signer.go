@@ -15,10 +15,10 @@ import (
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
-// signerFile is the file, in the directory of a key service, that has the key which
+// SignerFile is the file, in the directory of a key service, that has the key which
 // signs the audit trail. It is sealed under the service's root, and in base64. While the
 // root is changed there are two lines: one for each root.
-const signerFile = "audit.key"
+const SignerFile = "audit.key"
 
 // signers is the file of a service's signer key.
 type signers struct {
@@ -28,7 +28,7 @@ type signers struct {
 }
 
 func newSigners(dir string) (*signers, error) {
-	path := filepath.Join(dir, signerFile)
+	path := filepath.Join(dir, SignerFile)
 	store, err := keyring.NewFileStore(path)
 	return &signers{path: path, store: store}, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"al.essio.dev/pkg/shellescape"
@@ -41,6 +42,22 @@ func Ring(path string, err error, root ...string) error {
 // Command returns a command that can be pasted into a shell.
 func Command(words ...string) string {
 	return shellescape.QuoteCommand(append([]string{"blobseal"}, words...))
+}
+
+// Shell returns a command of the system that can be pasted into a shell.
+func Shell(words ...string) string { return shellescape.QuoteCommand(words) }
+
+// hintPattern matches the hint at the end of an error.
+var hintPattern = regexp.MustCompile(`^(.*) \(((?:\w+ )*\w+ with: )?([^()]*(?:\([^()]*\)[^()]*)*)\)$`)
+
+// SplitHint splits the words for an error from the hint at their end, which says what
+// to do and may be a command.
+func SplitHint(text string) (words, hint string) {
+	match := hintPattern.FindStringSubmatch(text)
+	if match == nil {
+		return text, ""
+	}
+	return match[1], match[3]
 }
 
 // command returns a command on the attempt's ring or key service, with all flags.

@@ -26,8 +26,8 @@ type Commands struct {
 
 // trailFlags are the flags of commands on a whole trail.
 type trailFlags struct {
-	From     *anchor   `placeholder:"SEQ:HASH" help:"Entry before the first one, as verify showed it, if older files were moved away."`
-	SignedBy *verifier `placeholder:"KEY" help:"Verifier key of the trail: check its signed checkpoints, too."`
+	From     *Anchor   `placeholder:"SEQ:HASH" help:"Entry before the first one, as verify showed it, if older files were moved away."`
+	SignedBy *Verifier `placeholder:"KEY" help:"Verifier key of the trail: check its signed checkpoints, too."`
 }
 
 func (f trailFlags) options() *audit.VerifyOptions {
@@ -38,32 +38,32 @@ func (f trailFlags) options() *audit.VerifyOptions {
 	return opts
 }
 
-// verifier is a verifier key, as NAME+HASH+KEY.
-type verifier struct{ note.Verifier }
+// Verifier is a verifier key, as NAME+HASH+KEY.
+type Verifier struct{ note.Verifier }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
-func (v *verifier) UnmarshalText(text []byte) (err error) {
+func (v *Verifier) UnmarshalText(text []byte) (err error) {
 	if v.Verifier, err = note.NewVerifier(string(text)); err != nil {
 		return fmt.Errorf("%q: want NAME+HASH+KEY, a verifier key in the form of signed notes", text)
 	}
 	return nil
 }
 
-// anchor is a place in a trail, as SEQ:HASH.
-type anchor audit.Anchor
+// Anchor is a place in a trail, as SEQ:HASH.
+type Anchor audit.Anchor
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
-func (a *anchor) UnmarshalText(text []byte) error {
+func (a *Anchor) UnmarshalText(text []byte) error {
 	seq, hash, found := strings.Cut(string(text), ":")
 	n, err := strconv.ParseUint(seq, 10, 64)
 	if !found || err != nil || len(hash) != 64 || strings.Trim(hash, "0123456789abcdef") != "" {
 		return fmt.Errorf("%q: want SEQ:HASH, as audit verify says it", text)
 	}
-	*a = anchor{Seq: n, Hash: hash}
+	*a = Anchor{Seq: n, Hash: hash}
 	return nil
 }
 
-func (a anchor) String() string { return fmt.Sprintf("%d:%s", a.Seq, a.Hash) }
+func (a Anchor) String() string { return fmt.Sprintf("%d:%s", a.Seq, a.Hash) }
 
 type showCmd struct {
 	File string `arg:"" optional:"" help:"Audit trail; or give --kms."`
@@ -175,7 +175,7 @@ type verifyCmd struct {
 	Files []string `arg:"" optional:"" name:"file" help:"Audit trail; or give --kms."`
 	KMS   string   `name:"kms" placeholder:"DIR" help:"Key service."`
 	trailFlags
-	Reaches *anchor `placeholder:"SEQ:HASH" help:"Entry that the trail must contain, as an earlier verify showed it."`
+	Reaches *Anchor `placeholder:"SEQ:HASH" help:"Entry that the trail must contain, as an earlier verify showed it."`
 }
 
 func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
@@ -206,7 +206,7 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
 		if cmd.SignedBy != nil {
 			signed = fmt.Sprintf(", signed up to entry %d", found.Signed.Seq)
 		}
-		return c.Printf("%s: OK, %d records%s, up to %v\n", message.Printable(name), found.Records, signed, anchor(found.Last))
+		return c.Printf("%s: OK, %d records%s, up to %v\n", message.Printable(name), found.Records, signed, Anchor(found.Last))
 	})
 }
 

@@ -195,6 +195,8 @@ type checkSummary struct {
 	Verdicts map[string]int64 `json:"verdicts"`
 }
 
+var depths = map[string]jobs.Depth{"envelopes": jobs.CheckEnvelopes, "lengths": jobs.CheckLengths, "bodies": jobs.CheckBodies}
+
 // lastVerdict is the last of the verdicts.
 const lastVerdict = jobs.VerdictUnreadable
 
@@ -218,12 +220,11 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	defer b.Close()
-	depth := map[string]jobs.Depth{"envelopes": jobs.CheckEnvelopes, "lengths": jobs.CheckLengths, "bodies": jobs.CheckBodies}[cmd.Depth]
 	p := count(ctx, c, b, cmd.Prefix)
 	defer p.done()
 	var failures message.Failures
 	sum := checkSummary{Bucket: b.shown, Depth: cmd.Depth, Verdicts: map[string]int64{}}
-	for f, err := range jobs.Check(ctx, b.Bucket, &jobs.CheckOptions{Filter: filter, Depth: depth, Workers: cmd.Workers, Limit: cmd.limit()}) {
+	for f, err := range jobs.Check(ctx, b.Bucket, &jobs.CheckOptions{Filter: filter, Depth: depths[cmd.Depth], Workers: cmd.Workers, Limit: cmd.limit()}) {
 		if err != nil {
 			p.done()
 			return b.about(err)
