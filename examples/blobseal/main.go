@@ -54,12 +54,17 @@ type cli struct {
 	Inspect object.Inspect   `cmd:"" help:"Show what sealed files say. Needs no key."`
 	Rewrap  object.Rewrap    `cmd:"" help:"Seal a file's data key under another key or name. The body stays as it is."`
 	Verify  object.Verify    `cmd:"" help:"Authenticate whole sealed files."`
+	Help    helpCmd          `cmd:"" help:"Show the help of a command."`
+	Version versionCmd       `cmd:"" help:"Show the version."`
 	Doctor  doctor.Command   `cmd:"" help:"Examine ring, root, key service, audit trail and buckets, and say how to repair them."`
 	Bucket  bucket.Commands  `cmd:"" help:"Use, check, rewrap and serve buckets of encrypted objects."`
 
-	Config  string           `placeholder:"FILE" help:"Config file with profiles, instead of the one in your configuration directory (see README.md)."`
-	Profile string           `placeholder:"NAME" help:"Profile of the config file to take other flags from."`
-	Version kong.VersionFlag `help:"Show the version."`
+	JSON        bool             `name:"json" help:"Write results as JSON: one value, or a line for each file or object."`
+	Quiet       bool             `short:"q" help:"Show no progress, and do not say what was done."`
+	Verbose     bool             `short:"v" help:"Say what was done, in a pipe too."`
+	Config      string           `placeholder:"FILE" help:"Config file with profiles, instead of the one in your configuration directory (see README.md)."`
+	Profile     string           `placeholder:"NAME" help:"Profile of the config file to take other flags from."`
+	ShowVersion kong.VersionFlag `name:"version" help:"Show the version."`
 }
 
 // run runs a command line and returns its exit code. When ctx ends, it cleans up and
@@ -71,6 +76,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func runOn(ctx context.Context, c *console.Console, args []string) int {
 	err := dispatch(ctx, c, args)
 	c.End()
+	c.SayDone()
 	if err == nil {
 		return 0
 	}
@@ -147,15 +153,48 @@ func dispatch(ctx context.Context, c *console.Console, args []string) error {
 		}
 		return message.Usagef("%v; see %s", err, hint)
 	}
+	if flags, ok := parsed.Model.Target.Interface().(cli); ok {
+		c.JSON, c.Quiet, c.Verbose = flags.JSON, flags.Quiet, flags.Verbose
+	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(c)
 }
 
+type helpCmd struct {
+	Command []string `arg:"" optional:"" help:"Command, such as ring create."`
+}
+
+func (cmd helpCmd) Run(parser *kong.Kong) error {
+	_, err := parser.Parse(append(cmd.Command, "--help")) // which ends the command
+	return message.Usagef("%v; see blobseal --help", err)
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run(c *console.Console) error {
+	if c.JSON {
+		return c.WriteJSON(build())
+	}
+	return c.Printf("%s\n", version())
+}
+
+// buildShape is a description of this build. Scripts rely on its JSON.
+type buildShape struct {
+	Version  string `json:"version"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func build() buildShape {
+	b := buildShape{"(devel)", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		b.Version = info.Main.Version
+	}
+	return b
+}
+
 // version returns a description of this build.
 func version() string {
-	v := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		v = info.Main.Version
-	}
-	return fmt.Sprintf("blobseal %s, %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	b := build()
+	return fmt.Sprintf("blobseal %s, %s %s", b.Version, b.Go, b.Platform)
 }

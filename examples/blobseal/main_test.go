@@ -85,7 +85,7 @@ func (r result) fails(t *testing.T, code int, says string) {
 	} else {
 		require.Equal(t, code, r.code, r.errout)
 	}
-	require.Regexp(t, `\Ablobseal: [^\n]+\n\z`, r.errout)
+	require.Regexp(t, `\A(blobseal: warning: [^\n]+\n)*blobseal: [^\n]+\n\z`, r.errout)
 	require.Contains(t, r.errout, says)
 }
 
@@ -134,7 +134,7 @@ func workspace(t *testing.T) {
 
 func write(t *testing.T, name string, data []byte) {
 	t.Helper()
-	require.NoError(t, os.WriteFile(name, data, 0o644))
+	require.NoError(t, os.WriteFile(name, data, 0o600))
 }
 
 func read(t *testing.T, name string) []byte {

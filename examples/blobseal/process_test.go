@@ -353,7 +353,7 @@ func TestProgress(t *testing.T) {
 		require.Contains(t, text, "plain ")
 		require.Contains(t, text, "%")
 		require.Contains(t, text, "/s)")
-		require.Regexp(t, `\r +\rthe end$`, text, "it is taken away")
+		require.Regexp(t, `\r +\r1 object, 3.8 MiB in [0-9.]+ s, [0-9.]+ \w*B/s\r\nthe end$`, text, "it is taken away")
 		require.Empty(t, out.String())
 	})
 	t.Run("gone before an error", func(t *testing.T) {
@@ -371,6 +371,14 @@ func TestProgress(t *testing.T) {
 		tty, screen := terminal(t)
 		c := console.New(strings.NewReader(""), io.Discard, tty)
 		require.Equal(t, 0, runOn(t.Context(), c, encrypt))
+		fmt.Fprint(tty, "the end")
+		require.Regexp(t, `^1 object, 3.8 MiB in [^\r\n]+\r\nthe end$`, show(t, screen, "the end"))
+	})
+	t.Run("not if the user wants quiet", func(t *testing.T) {
+		tty, screen := terminal(t)
+		c := console.New(strings.NewReader(""), io.Discard, tty)
+		c.Patience = 0
+		require.Equal(t, 0, runOn(t.Context(), c, args(encrypt, "-q")))
 		fmt.Fprint(tty, "the end")
 		require.Equal(t, "the end", show(t, screen, "the end"))
 	})

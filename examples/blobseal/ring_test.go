@@ -24,7 +24,7 @@ func TestRingCreateRace(t *testing.T) {
 	workspace(t)
 	root, err := keys.RootSource{KeyFile: "root.key"}.Open(t.Context(), console.New(nil, nil, nil))
 	require.NoError(t, err)
-	_, err = keys.CreateRing(t.Context(), "my.ring", root)
+	_, err = keys.CreateRing(t.Context(), "my.ring", root, 0)
 	require.Error(t, err)
 	require.Equal(t, "my.ring: already exists, and is never overwritten", message.OneLine(err))
 }

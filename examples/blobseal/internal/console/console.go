@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -20,6 +21,11 @@ type Console struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 
+	// Flags of every command.
+	JSON    bool // write results as JSON
+	Quiet   bool // show no progress, and do not say what was done
+	Verbose bool // say what was done in a pipe, too
+
 	Parser     *kong.Kong // nil for a new one
 	IsTerminal func(stream any) bool
 	Patience   time.Duration // until a progress bar shows
@@ -31,12 +37,18 @@ type Console struct {
 	Azure           *azkeys.ClientOptions
 	AzureCredential func() (azcore.TokenCredential, error)
 
+	begun   time.Time
+	objects atomic.Int64 // that the command has worked on
+	bytes   atomic.Int64
+
+	warned map[string]bool // files that WarnIfPublic has told about
+
 	ends []func() // close what the command opened
 }
 
 func New(stdin io.Reader, stdout, stderr io.Writer) *Console {
 	return &Console{
-		Stdin: stdin, Stdout: stdout, Stderr: stderr,
+		Stdin: stdin, Stdout: stdout, Stderr: stderr, begun: time.Now(),
 		IsTerminal: isTerminal, Patience: time.Second, AuditWait: auditWait, RootWait: rootWait,
 		AzureCredential: func() (azcore.TokenCredential, error) { return azidentity.NewDefaultAzureCredential(nil) },
 	}

@@ -13,6 +13,7 @@ import (
 // Source is a source of bytes that ends with a command's context, names itself in
 // errors, and shows its progress on a terminal if that takes a while.
 type Source struct {
+	c     *Console
 	ctx   context.Context
 	name  string
 	src   io.Reader
@@ -24,8 +25,8 @@ type Source struct {
 // Track returns src as a [Source]. It has total bytes, or -1 if that is not known. The
 // caller calls Done.
 func (c *Console) Track(ctx context.Context, name string, src io.Reader, total int64) *Source {
-	t := &Source{ctx: ctx, name: name, src: src}
-	if c.IsTerminal(c.Stderr) {
+	t := &Source{c: c, ctx: ctx, name: name, src: src}
+	if c.ShowsProgress() {
 		t.delay = &DelayedWriter{Dst: c.Stderr, Until: time.Now().Add(c.Patience)}
 		t.bar = progressbar.NewOptions64(total,
 			progressbar.OptionSetWriter(t.delay),
@@ -47,6 +48,7 @@ func (t *Source) Read(p []byte) (int, error) {
 	}
 	n, err := t.src.Read(p)
 	t.n += int64(n)
+	t.c.bytes.Add(int64(n))
 	if t.bar != nil {
 		t.bar.Set64(t.n)
 	}

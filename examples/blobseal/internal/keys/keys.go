@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
@@ -129,6 +130,7 @@ func (k *Keys) Close() { k.Service.Close() }
 func (s Source) Open(ctx context.Context, c *console.Console) (*Keys, error) {
 	switch {
 	case s.Customer != "":
+		c.WarnIfPublic(s.Customer)
 		key, err := ReadKey(ctx, s.Customer)
 		if err != nil {
 			return nil, err
@@ -210,9 +212,14 @@ func OpenRing(ctx context.Context, path string, root tink.AEADWithContext, flags
 	return withRing(ctx, path, root, keyring.Open, flags...)
 }
 
-// CreateRing creates a ring in a file that does not exist.
-func CreateRing(ctx context.Context, path string, root tink.AEADWithContext) (*keyring.Ring, error) {
-	return withRing(ctx, path, root, keyring.Create)
+// CreateRing creates a ring in a file that does not exist. A period of zero is the
+// default.
+func CreateRing(ctx context.Context, path string, root tink.AEADWithContext, period time.Duration) (*keyring.Ring, error) {
+	create := func(ctx context.Context, store keyring.Store, root keyring.Root, opts *keyring.Options) (*keyring.Ring, error) {
+		opts.Period = period
+		return keyring.Create(ctx, store, root, opts)
+	}
+	return withRing(ctx, path, root, create)
 }
 
 type openRing func(context.Context, keyring.Store, keyring.Root, *keyring.Options) (*keyring.Ring, error)

@@ -163,6 +163,7 @@ func (s RootSource) Open(ctx context.Context, c *console.Console) (tink.AEADWith
 		return openRootKey(ctx, c, s)
 	}
 	if s.KeyFile != "" {
+		c.WarnIfPublic(s.KeyFile)
 		key, err := ReadKey(ctx, s.KeyFile)
 		if err != nil {
 			return nil, err
@@ -193,6 +194,7 @@ func (s RootSource) passphrase(ctx context.Context, c *console.Console) ([]byte,
 	case s.PassphraseFile == "":
 		return []byte(os.Getenv(s.Variable)), nil
 	}
+	c.WarnIfPublic(s.PassphraseFile)
 	text, err := readSmall(ctx, s.PassphraseFile)
 	if err != nil {
 		return nil, err

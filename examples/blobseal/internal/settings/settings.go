@@ -179,6 +179,12 @@ var groups = [][]string{
 	{"to-root-key-file", "to-passphrase-file", "to-passphrase-env", "to-passphrase-prompt", "to-root-kms-key", "to-passphrase"},
 }
 
+// ofKeys are the settings that name keys.
+var ofKeys = []string{
+	"ring", "kms", "customer-key-file", "kms-key", "principal",
+	"root-key-file", "passphrase-file", "passphrase-env", "passphrase-prompt", "root-kms-key",
+}
+
 // find returns the value of a flag that the command line does not give. A setting that
 // makes no sense for the keys of this command is left out.
 func (r *Resolver) find(name string) (setting, bool) {
@@ -215,6 +221,9 @@ func (r *Resolver) applies(name string) bool {
 	}
 	if !r.command["ring"] || !r.command["customer-key-file"] { // else the command knows what it needs
 		return true
+	}
+	if r.command["record"] && !r.has("key-id") && slices.Contains(ofKeys, name) { // shred needs keys for --key-id alone
+		return false
 	}
 	switch name {
 	case "kms-key", "any-kms-key", "bucket-key":

@@ -71,7 +71,6 @@ type showCmd struct {
 	trailFlags
 	Principal string `setting:"audit-principal" placeholder:"ID" help:"Only what this principal asked for."`
 	Key       string `setting:"audit-key" placeholder:"KEY" help:"Only uses of this key: its id, its ARN, or the alias that was used."`
-	JSON      bool   `name:"json" help:"Write a line of JSON for each record."`
 }
 
 // auditLine is a record or a note of a trail. Scripts rely on its JSON.
@@ -95,7 +94,7 @@ func (cmd showCmd) Run(ctx context.Context, c *console.Console) error {
 		_, err := fmt.Fprintf(w, format, args...)
 		return message.About("standard output", err)
 	}
-	if !cmd.JSON {
+	if !c.JSON {
 		if err := write("TIME\tPRINCIPAL\tOPERATION\tKEY\tRESOURCE\tOUTCOME\n"); err != nil {
 			return err
 		}
@@ -112,7 +111,7 @@ func (cmd showCmd) Run(ctx context.Context, c *console.Console) error {
 		if !cmd.selects(entry) {
 			continue
 		}
-		if cmd.JSON {
+		if c.JSON {
 			err = c.WriteLine(auditLine{entry.Seq, entry.Record, entry.Note})
 		} else if r := entry.Record; r != nil {
 			err = write("%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), message.OrNone(r.Principal.ID),
@@ -193,9 +192,19 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
 		if err != nil {
 			err = message.Trail(name, err)
 			if len(files) > 1 {
+				if c.JSON {
+					return errors.Join(err, c.WriteLine(trailShape{File: name, Error: message.Reason(err, name)}))
+				}
 				return errors.Join(err, c.Printf("%s: FAILED: %s\n", message.Printable(name), message.Reason(err, name)))
 			}
 			return err
+		}
+		if c.JSON {
+			shape := trailShape{File: name, OK: true, Records: found.Records, Last: Anchor(found.Last).String(), Recoveries: len(found.Recoveries)}
+			if cmd.SignedBy != nil {
+				shape.Signed = Anchor(found.Signed).String()
+			}
+			return c.WriteLine(shape)
 		}
 		for _, note := range found.Recoveries {
 			if err := c.Printf("%s: entry %d: a process was killed while it wrote\n", message.Printable(name), note.Seq); err != nil {
@@ -208,6 +217,17 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
 		}
 		return c.Printf("%s: OK, %d records%s, up to %v\n", message.Printable(name), found.Records, signed, Anchor(found.Last))
 	})
+}
+
+// trailShape is a verified trail in JSON. Scripts rely on it.
+type trailShape struct {
+	File       string `json:"file"`
+	OK         bool   `json:"ok"`
+	Records    int    `json:"records"`
+	Last       string `json:"last,omitempty"`   // SEQ:HASH of the last entry
+	Signed     string `json:"signed,omitempty"` // of the last entry that a checkpoint covers
+	Recoveries int    `json:"recoveries"`       // lines that a crash tore
+	Error      string `json:"error,omitempty"`
 }
 
 // trails returns the files that the user named, or the trail of a key service.

@@ -26,6 +26,9 @@ import (
 type Commands struct {
 	Put             putCmd       `cmd:"" help:"Encrypt IN to an object of a bucket."`
 	Get             getCmd       `cmd:"" help:"Decrypt an object of a bucket, or a range of it, to OUT."`
+	Cat             catCmd       `cmd:"" help:"Write objects of a bucket to standard output."`
+	Ls              lsCmd        `cmd:"" help:"List the objects of a bucket. Needs no key."`
+	Rm              rmCmd        `cmd:"" help:"Delete objects of a bucket. Needs no key."`
 	Inventory       inventoryCmd `cmd:"" help:"Count a bucket's objects by key. Needs no key."`
 	Check           checkCmd     `cmd:"" help:"Find objects that cannot be read, and say why."`
 	Rewrap          rewrapCmd    `cmd:"" help:"Move a bucket's objects to the newest version of a ring, or to another key or mode."`

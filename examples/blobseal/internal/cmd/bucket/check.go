@@ -21,7 +21,6 @@ type inventoryCmd struct {
 	filterFlags
 	paceFlags
 	List bool `help:"Write a line for each object, too."`
-	JSON bool `name:"json" help:"Write a line of JSON for each object that is listed, and one for the summary."`
 }
 
 // entryLine is an object of an inventory. Scripts rely on its JSON.
@@ -90,7 +89,7 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 		p.one()
 		switch {
 		case !cmd.List:
-		case cmd.JSON:
+		case c.JSON:
 			err = p.writeLine(b.entryLine(e))
 		default:
 			err = p.printf("%s\n", describeEntry(b, e))
@@ -101,7 +100,7 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	p.done()
 	groups := groupsOf(&totals)
-	if cmd.JSON {
+	if c.JSON {
 		return c.WriteLine(map[string]inventorySummary{"summary": {b.shown, totals.Objects, totals.Stored, totals.Size, groups}})
 	}
 	var text strings.Builder
@@ -177,7 +176,6 @@ type checkCmd struct {
 	AllowPlain bool   `help:"Accept objects that are not encrypted."`
 	paceFlags
 	List bool `help:"Write a line for good objects, too."`
-	JSON bool `name:"json" help:"Write JSON, one object a line for each object that is to be shown, and one with the summary."`
 }
 
 // findingLine is an object of a check. Scripts rely on its JSON.
@@ -259,7 +257,7 @@ func (cmd checkCmd) show(p *counter, b *bucket, f jobs.Finding, bad bool) error 
 		reason = b.says(f.Seal, f.Err)
 	}
 	switch {
-	case cmd.JSON:
+	case p.c.JSON:
 		line := findingLine{b.entryLine(f.Entry), f.Verdict.String()}
 		line.Error = reason
 		return p.writeLine(line)
@@ -272,7 +270,7 @@ func (cmd checkCmd) show(p *counter, b *bucket, f jobs.Finding, bad bool) error 
 }
 
 func (cmd checkCmd) summary(c *console.Console, b *bucket, sum checkSummary) error {
-	if cmd.JSON {
+	if c.JSON {
 		return c.WriteLine(map[string]checkSummary{"summary": sum})
 	}
 	text := fmt.Sprintf("%s: %s", b.shown, objects(sum.Objects))

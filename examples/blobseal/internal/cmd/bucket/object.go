@@ -71,7 +71,8 @@ func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return cmd.about(b, k, err)
 	}
-	if _, err := io.Copy(w, src); err != nil {
+	n, err := io.Copy(w, src)
+	if err != nil {
 		abort()
 		w.Close()
 		return cmd.about(b, k, err)
@@ -79,7 +80,8 @@ func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := w.Close(); err != nil {
 		return cmd.about(b, k, err)
 	}
-	return nil
+	src.Done()
+	return c.Wrote(console.File{From: in.Name, To: cmd.Key, Bytes: n})
 }
 
 // typeByName returns the content type of a name's extension, or "". Sniffing would take
@@ -135,7 +137,7 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 	if part != nil {
 		attrs, err := b.Attributes(ctx, cmd.Key)
 		if err != nil {
-			return cmd.about(ctx, b, err)
+			return b.aboutReading(ctx, cmd.Key, err)
 		}
 		if off, n, err = part.Within(attrs.Size); err != nil {
 			return message.Problemf(err, cmd.Key, "%s", err)
@@ -143,7 +145,7 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	r, err := b.NewRangeReader(ctx, cmd.Key, off, n, nil)
 	if err != nil {
-		return cmd.about(ctx, b, err)
+		return b.aboutReading(ctx, cmd.Key, err)
 	}
 	defer r.Close()
 	size := n
@@ -152,18 +154,23 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	src := c.Track(ctx, cmd.Key, r, size)
 	defer src.Done()
-	if _, err := io.Copy(out, src); err != nil {
-		return cmd.about(ctx, b, err)
+	read, err := io.Copy(out, src)
+	if err != nil {
+		return b.aboutReading(ctx, cmd.Key, err)
 	}
 	src.Done()
-	return out.Commit()
+	if err := out.Commit(); err != nil {
+		return err
+	}
+	return c.Wrote(console.File{From: cmd.Key, To: out.Name, Bytes: read})
 }
 
-// about returns an error of reading as a [message.Problem]. The object may tell its key.
-func (cmd getCmd) about(ctx context.Context, b *bucket, err error) error {
+// aboutReading returns an error of reading an object as a [message.Problem]. The object
+// may tell its key.
+func (b *bucket) aboutReading(ctx context.Context, key string, err error) error {
 	var seal jobs.KeyRef
-	if e, explainErr := b.ExplainRead(ctx, cmd.Key); explainErr == nil {
+	if e, explainErr := b.ExplainRead(ctx, key); explainErr == nil {
 		seal = jobs.KeyRef{Mode: e.Mode, KeyID: e.KeyID}
 	}
-	return b.aboutObject(cmd.Key, seal, err)
+	return b.aboutObject(key, seal, err)
 }

@@ -58,7 +58,7 @@ type counter struct {
 // count starts the counter of a command. The caller calls done.
 func count(ctx context.Context, c *console.Console, b *bucket, prefix string) *counter {
 	p := &counter{c: c}
-	if !c.IsTerminal(c.Stderr) {
+	if !c.ShowsProgress() {
 		return p
 	}
 	p.delay = &console.DelayedWriter{Dst: c.Stderr, Until: time.Now().Add(c.Patience)}

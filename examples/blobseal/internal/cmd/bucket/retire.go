@@ -28,7 +28,6 @@ type retireCmd struct {
 	Yes        bool          `help:"Do not ask before destroying."`
 	AllowEmpty bool          `help:"Accept a bucket without objects. Without this flag, an empty bucket is taken for a mistake."`
 	paceFlags
-	JSON bool `name:"json" help:"Write JSON."`
 }
 
 // Retirement is the result of retiring a version. Scripts rely on its JSON.
@@ -159,7 +158,7 @@ func neededBy(used *jobs.InUseError) string {
 }
 
 func (cmd retireCmd) show(c *console.Console, info keyring.Version, used *jobs.InUseError) error {
-	if cmd.JSON {
+	if c.JSON {
 		line := Retirement{KeyID: info.ID, State: info.State.String(), Names: []jobs.ObjectName{}, UnclearNames: []unclearName{}}
 		if used != nil {
 			line.Objects, line.Unclear = used.Objects, used.Unclear

@@ -24,7 +24,6 @@ type jobFlags struct {
 	MaxFailures int    `default:"1000" placeholder:"N" help:"Give up after N failures; by default 1000."`
 	paceFlags
 	List bool `help:"Write a line for each changed object, too."`
-	JSON bool `name:"json" help:"Write a line of JSON for each object that is shown, and one for the summary."`
 }
 
 func (f jobFlags) check() error {
@@ -147,7 +146,7 @@ func (f jobFlags) show(p *counter, b *bucket, r jobs.Result, done string) error 
 	switch {
 	case quiet:
 		return nil
-	case f.JSON:
+	case p.c.JSON:
 		line := resultLine{Key: r.Key, Outcome: r.Outcome.String(), From: shapeOf(r.From), Stored: r.Stored}
 		if r.Outcome == jobs.OutcomeDone {
 			to := shapeOf(r.To)
@@ -167,7 +166,7 @@ func (f jobFlags) show(p *counter, b *bucket, r jobs.Result, done string) error 
 
 // summary writes the last line.
 func (f jobFlags) summary(c *console.Console, b *bucket, r *jobs.Report, done string) error {
-	if f.JSON {
+	if c.JSON {
 		return c.WriteLine(map[string]jobSummary{"summary": {b.shown, shapeOf(r.Target), r.Resumed, r.DryRun, r.Counts, r.Failed}})
 	}
 	how := ""

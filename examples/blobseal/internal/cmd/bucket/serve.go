@@ -34,7 +34,6 @@ type serveCmd struct {
 	AllowOrigin      []string      `sep:"none" placeholder:"ORIGIN" help:"Origin whose scripts may use URLs, such as https://app.example.com; * is any. May be repeated."`
 	MaxConnections   int           `default:"1000" placeholder:"N" help:"Connections at a time, of up to 300 KB each; further clients wait. By default 1000."`
 	Grace            time.Duration `default:"30s" placeholder:"DURATION" help:"Time to complete requests after an interrupt; by default 30s."`
-	JSON             bool          `name:"json" help:"Write the log as lines of JSON."`
 }
 
 func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
@@ -152,7 +151,7 @@ func (cmd serveCmd) server(ctx context.Context, b *gcblob.Bucket, signer *signed
 
 func (cmd serveCmd) logger(c *console.Console) *slog.Logger {
 	opts := &slog.HandlerOptions{ReplaceAttr: errorText}
-	if cmd.JSON {
+	if c.JSON {
 		return slog.New(slog.NewJSONHandler(console.PlainJSON(c.Stdout), opts))
 	}
 	return slog.New(slog.NewTextHandler(c.Stdout, opts))

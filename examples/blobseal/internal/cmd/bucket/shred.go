@@ -84,7 +84,7 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 		case err != nil:
 			return b.aboutObject(name, jobs.KeyRef{}, err)
 		}
-		return c.Printf("%s: shredded\n", message.Printable(name))
+		return c.Did(shredded{Bucket: b.shown, Key: name, Objects: 1}, "%s: shredded\n", message.Printable(name))
 	})
 }
 
@@ -143,7 +143,7 @@ func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket,
 	if k.Service != nil {
 		fate = "disabled, and is deleted after some days; see: " + k.Service.Command("describe", message.ShortKey(victim.KeyID))
 	}
-	if err := c.Printf("%s: %s sealed %s here; the key is %s\n", b.shown, sealName(victim), objects(report.Objects), fate); err != nil {
+	if err := c.Did(shredded{Bucket: b.shown, KeyID: victim.KeyID, Objects: report.Objects, Failed: report.Failed}, "%s: %s sealed %s here; the key is %s\n", b.shown, sealName(victim), objects(report.Objects), fate); err != nil {
 		return err
 	}
 	if report.Failed > 0 {
@@ -160,7 +160,7 @@ func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *buck
 	case err != nil && !errors.Is(err, jobs.ErrIncomplete):
 		return b.about(err)
 	}
-	if err := c.Printf("%s: %s shredded\n", b.shown, objects(report.Objects)); err != nil {
+	if err := c.Did(shredded{Bucket: b.shown, Objects: report.Objects, Failed: report.Failed}, "%s: %s shredded\n", b.shown, objects(report.Objects)); err != nil {
 		return err
 	}
 	if err != nil {
@@ -202,6 +202,15 @@ func (d serviceKeyDestroyer) Destroy(ctx context.Context) error {
 		return message.Problemf(err, "", "%s; the key is disabled", message.OneLine(err))
 	}
 	return nil
+}
+
+// shredded is what a command shredded, in JSON. Scripts rely on it.
+type shredded struct {
+	Bucket  string `json:"bucket"`
+	Key     string `json:"key,omitempty"`    // of the object
+	KeyID   string `json:"key_id,omitempty"` // of what was destroyed
+	Objects int64  `json:"objects"`
+	Failed  int64  `json:"failed"`
 }
 
 // recordFile is the file that records what was shredded.

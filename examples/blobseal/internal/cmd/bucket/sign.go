@@ -90,5 +90,8 @@ func (cmd signCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return message.Problemf(err, cmd.Key, "%s", message.Plain(err))
 	}
+	if c.JSON {
+		return c.WriteLine(map[string]string{"url": signed.String()})
+	}
 	return c.Printf("%s\n", signed)
 }

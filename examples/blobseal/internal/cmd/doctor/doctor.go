@@ -23,7 +23,6 @@ type Command struct {
 	Backup   []string        `sep:"none" placeholder:"FILE" help:"Copy of the ring that must have all versions; may be repeated."`
 	Reaches  *audit.Anchor   `placeholder:"SEQ:HASH" help:"Entry that the audit trail must contain, as audit verify showed it."`
 	SignedBy *audit.Verifier `placeholder:"KEY" help:"Verifier key of the audit trail: check its signed checkpoints, too."`
-	JSON     bool            `name:"json" help:"Write a line of JSON for each finding, and one for the summary."`
 }
 
 // Levels of a finding.
@@ -97,7 +96,7 @@ func (cmd Command) Run(ctx context.Context, c *console.Console) error {
 
 // end writes the summary.
 func (x *examination) end() error {
-	if x.JSON {
+	if x.c.JSON {
 		return x.c.WriteLine(map[string]summary{"summary": x.sum})
 	}
 	return x.c.Printf("%s, %s, %s\n", count(x.sum.Findings, "finding"), count(x.sum.Problems, "problem"), count(x.sum.Warnings, "warning"))
@@ -145,7 +144,7 @@ func (x *examination) report(f finding) {
 	}
 	switch {
 	case x.err != nil:
-	case x.JSON:
+	case x.c.JSON:
 		x.err = x.c.WriteLine(f)
 	default:
 		label := x.c.Colour(map[string]console.Colour{levelOK: console.Green, levelWarning: console.Yellow, levelProblem: console.Red}[f.Level],

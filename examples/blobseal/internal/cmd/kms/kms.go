@@ -69,7 +69,7 @@ func (f serviceFlags) change(ctx context.Context, c *console.Console, op kms.Ope
 		if err := do(ctx, s); err != nil {
 			return s.About(op, key, err)
 		}
-		return c.Printf("%s: %s %s\n", message.Printable(f.KMS), message.Printable(key), done)
+		return c.Did(change{f.KMS, key, done}, "%s: %s %s\n", message.Printable(f.KMS), message.Printable(key), done)
 	})
 }
 
@@ -116,7 +116,7 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		return err
 	}
 	defer s.Close()
-	return c.Printf("%s: created, without keys (create one with: %s)\n"+
+	return c.Did(created{cmd.KMS, verifier}, "%s: created, without keys (create one with: %s)\n"+
 		"%[1]s: signs its audit trail; keep this verifier key in another place (see audit verify): %[3]s\n", message.Printable(cmd.KMS), message.Printable(s.Command("create-key")), verifier)
 }
 
@@ -143,7 +143,7 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 		if err := s.ChangeRoot(ctx, newRoot); err != nil {
 			return s.About("", "", err)
 		}
-		return c.Printf("%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.KMS))
+		return c.Did(change{cmd.KMS, "", "root changed"}, "%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.KMS))
 	})
 }
 
@@ -176,18 +176,44 @@ func (cmd createKeyCmd) Run(ctx context.Context, c *console.Console) error {
 		if err != nil {
 			return aboutPolicy(s, localkms.OpCreateKey, "", cmd.Policy, err)
 		}
-		if err := c.Printf("%s\n", key.ID); err != nil {
-			return err
-		}
-		if cmd.Alias == "" {
-			return nil
+		if cmd.Alias == "" || !c.JSON { // the id counts, whatever becomes of the alias
+			if err := printID(c, key.ID, ""); err != nil || cmd.Alias == "" {
+				return err
+			}
 		}
 		if err := s.CreateAlias(ctx, cmd.Alias, key.ID); err != nil {
 			err = s.About(localkms.OpCreateAlias, key.ARN, err)
 			return message.Problemf(err, "", "%s; the key was created without the alias", message.OneLine(err))
 		}
+		if c.JSON {
+			return printID(c, key.ID, cmd.Alias)
+		}
 		return nil
 	})
+}
+
+// change is what a command did to a key service, in JSON. Scripts rely on it.
+type change struct {
+	KMS  string `json:"kms"`
+	Key  string `json:"key,omitempty"` // or alias, as the user wrote it
+	Done string `json:"done"`
+}
+
+// created is a new key service in JSON. Scripts rely on it.
+type created struct {
+	KMS         string `json:"kms"`
+	VerifierKey string `json:"verifier_key"`
+}
+
+// printID writes the id of a key or grant that was made.
+func printID(c *console.Console, id, alias string) error {
+	if c.JSON {
+		return c.WriteLine(struct {
+			ID    string `json:"id"`
+			Alias string `json:"alias,omitempty"`
+		}{id, alias})
+	}
+	return c.Printf("%s\n", id)
 }
 
 // KeyShape is a key in JSON. Scripts rely on it.
@@ -210,7 +236,6 @@ func aliasesOf(ctx context.Context, s *keys.Service, key string) (names map[stri
 
 type listCmd struct {
 	serviceFlags
-	JSON bool `name:"json" help:"Write JSON."`
 }
 
 func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
@@ -226,7 +251,7 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 			}
 			keys = append(keys, KeyShape{info, append([]string{}, names[info.ID]...)})
 		}
-		if cmd.JSON {
+		if c.JSON {
 			return c.WriteJSON(map[string]any{"keys": keys})
 		}
 		return c.Table(func(w *tabwriter.Writer) {
@@ -256,7 +281,6 @@ func dateShown(t time.Time) string {
 type describeCmd struct {
 	serviceFlags
 	serviceKeyArg
-	JSON bool `name:"json" help:"Write JSON."`
 }
 
 func (cmd describeCmd) Run(ctx context.Context, c *console.Console) error {
@@ -270,7 +294,7 @@ func (cmd describeCmd) Run(ctx context.Context, c *console.Console) error {
 			return err
 		}
 		key := KeyShape{info, append([]string{}, names[info.ID]...)}
-		if cmd.JSON {
+		if c.JSON {
 			return c.WriteJSON(key)
 		}
 		return c.Table(key.print)
@@ -344,7 +368,7 @@ func (cmd scheduleDeletionCmd) Run(ctx context.Context, c *console.Console) erro
 		if err != nil {
 			return s.About(localkms.OpScheduleKeyDeletion, cmd.Key, err)
 		}
-		return c.Printf("%s: %s is refused from now on, and deleted on %s\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), when.Format(time.RFC3339))
+		return c.Did(change{cmd.KMS, cmd.Key, "deleted on " + when.Format(time.RFC3339)}, "%s: %s is refused from now on, and deleted on %s\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), when.Format(time.RFC3339))
 	})
 }
 
@@ -370,7 +394,7 @@ func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
 		if err != nil {
 			return s.About(localkms.OpRotateKeyOnDemand, cmd.Key, err)
 		}
-		return c.Printf("%s: %s is rotated, to version %d\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), version.Number)
+		return c.Did(change{cmd.KMS, cmd.Key, fmt.Sprintf("rotated to version %d", version.Number)}, "%s: %s is rotated, to version %d\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), version.Number)
 	})
 }
 

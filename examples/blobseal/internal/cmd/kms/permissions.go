@@ -48,7 +48,7 @@ func (f serviceFlags) name(ctx context.Context, c *console.Console, op kms.Opera
 		if err := do(s.Client, ctx, alias, key); err != nil {
 			return s.About(op, key, err)
 		}
-		return c.Printf("%s: %s is %s\n", message.Printable(f.KMS), message.Printable(alias), message.Printable(key))
+		return c.Did(change{f.KMS, alias, "is " + key}, "%s: %s is %s\n", message.Printable(f.KMS), message.Printable(alias), message.Printable(key))
 	})
 }
 
@@ -75,8 +75,7 @@ func (cmd aliasDeleteCmd) Run(ctx context.Context, c *console.Console) error {
 
 type aliasListCmd struct {
 	serviceFlags
-	Key  string `arg:"" optional:"" help:"Only aliases of this key."`
-	JSON bool   `name:"json" help:"Write JSON."`
+	Key string `arg:"" optional:"" help:"Only aliases of this key."`
 }
 
 func (cmd aliasListCmd) Run(ctx context.Context, c *console.Console) error {
@@ -88,7 +87,7 @@ func (cmd aliasListCmd) Run(ctx context.Context, c *console.Console) error {
 			}
 			aliases = append(aliases, a)
 		}
-		if cmd.JSON {
+		if c.JSON {
 			return c.WriteJSON(map[string]any{"aliases": aliases})
 		}
 		return c.Table(func(w *tabwriter.Writer) {
@@ -124,6 +123,9 @@ func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
 		if !strings.HasSuffix(text, "\n") {
 			text += "\n"
 		}
+		if c.JSON {
+			return c.WriteLine(map[string]string{"policy": text})
+		}
 		if !c.IsTerminal(c.Stdout) {
 			return c.Printf("%s", text)
 		}
@@ -152,7 +154,7 @@ func (cmd policyPutCmd) Run(ctx context.Context, c *console.Console) error {
 		if err := s.PutKeyPolicy(ctx, cmd.Key, text, &localkms.PutKeyPolicyOptions{BypassLockoutCheck: cmd.Force}); err != nil {
 			return aboutPolicy(s, localkms.OpPutKeyPolicy, cmd.Key, cmd.File, err)
 		}
-		return c.Printf("%s: %s has the policy\n", message.Printable(cmd.KMS), message.Printable(cmd.Key))
+		return c.Did(change{cmd.KMS, cmd.Key, "has the policy"}, "%s: %s has the policy\n", message.Printable(cmd.KMS), message.Printable(cmd.Key))
 	})
 }
 
@@ -228,14 +230,13 @@ func (cmd grantCreateCmd) Run(ctx context.Context, c *console.Console) error {
 		if err != nil {
 			return s.About(localkms.OpCreateGrant, cmd.Key, err)
 		}
-		return c.Printf("%s\n", grant.ID)
+		return printID(c, grant.ID, "")
 	})
 }
 
 type grantListCmd struct {
 	serviceFlags
 	serviceKeyArg
-	JSON bool `name:"json" help:"Write JSON."`
 }
 
 func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
@@ -244,7 +245,7 @@ func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
 		if err != nil {
 			return s.About(localkms.OpListGrants, cmd.Key, err)
 		}
-		if cmd.JSON {
+		if c.JSON {
 			return c.WriteJSON(map[string]any{"grants": append([]*localkms.Grant{}, grants...)})
 		}
 		return c.Table(func(w *tabwriter.Writer) {
@@ -296,7 +297,7 @@ func (f serviceFlags) end(ctx context.Context, c *console.Console, op kms.Operat
 		if err := do(s.Client, ctx, key, grant); err != nil {
 			return s.About(op, key, err)
 		}
-		return c.Printf("%s: grant %s of %s is %s\n", message.Printable(f.KMS), message.Printable(grant), message.Printable(key), done)
+		return c.Did(change{f.KMS, key, "grant " + grant + " is " + done}, "%s: grant %s of %s is %s\n", message.Printable(f.KMS), message.Printable(grant), message.Printable(key), done)
 	})
 }
 

@@ -47,7 +47,6 @@ func (cmd rotationDisableCmd) Run(ctx context.Context, c *console.Console) error
 type rotationListCmd struct {
 	serviceFlags
 	serviceKeyArg
-	JSON bool `name:"json" help:"Write JSON."`
 }
 
 func (cmd rotationListCmd) Run(ctx context.Context, c *console.Console) error {
@@ -56,7 +55,7 @@ func (cmd rotationListCmd) Run(ctx context.Context, c *console.Console) error {
 		if err != nil {
 			return s.About(localkms.OpListKeyRotations, cmd.Key, err)
 		}
-		if cmd.JSON {
+		if c.JSON {
 			return c.WriteJSON(map[string]any{"versions": versions})
 		}
 		return c.Table(func(w *tabwriter.Writer) {

@@ -3,6 +3,7 @@ package object
 import (
 	"context"
 	"io"
+	"strings"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
@@ -17,8 +18,7 @@ type Decrypt struct {
 	objectFlags
 	Range string `placeholder:"OFF-END" help:"Bytes of the plaintext, as in HTTP: END is included, and OFF- goes to the end. Needs a regular file."`
 	Force bool   `help:"Replace OUT if it exists."`
-	In    string `arg:"" name:"in" help:"Sealed file; - is standard input."`
-	Out   string `arg:"" name:"out" help:"Plaintext; - is standard output."`
+	pathArgs
 }
 
 func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
@@ -34,7 +34,17 @@ func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return err
 	}
-	o, err := Open(ctx, c, cmd.In)
+	all, err := cmd.pairs(func(base string) string { return strings.TrimSuffix(base, suffix) })
+	if err != nil {
+		return err
+	}
+	k := &opened{open: func() (*keys.Keys, error) { return cmd.Source().Open(ctx, c) }}
+	defer k.close()
+	return forEach(ctx, all, func(p pair) error { return cmd.decrypt(ctx, c, p, obj, part, k) })
+}
+
+func (cmd Decrypt) decrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, part *file.Range, open *opened) error {
+	o, err := Open(ctx, c, p.in)
 	if err != nil {
 		return err
 	}
@@ -42,16 +52,15 @@ func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
 	if part != nil && !o.Regular() {
 		return message.Usagef("--range needs a regular file, not %s", o.Name)
 	}
-	out, err := file.CreateFor(ctx, c, o.Input, cmd.Out, 0o600, cmd.Force)
+	out, err := file.CreateFor(ctx, c, o.Input, p.out, 0o600, cmd.Force)
 	if err != nil {
 		return err
 	}
 	defer out.Discard()
-	k, err := cmd.Source().Open(ctx, c)
+	k, err := open.get()
 	if err != nil {
 		return err
 	}
-	defer k.Close()
 	d, err := o.Decrypt(ctx, k, obj)
 	if err != nil {
 		return err
@@ -61,11 +70,15 @@ func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
 		return aboutObject(o, k, err)
 	}
 	defer src.Done()
-	if _, err := io.Copy(out, plain); err != nil {
+	n, err := io.Copy(out, plain)
+	if err != nil {
 		return aboutObject(o, k, err)
 	}
 	src.Done()
-	return out.Commit()
+	if err := out.Commit(); err != nil {
+		return err
+	}
+	return c.Wrote(console.File{From: o.Name, To: out.Name, Bytes: n})
 }
 
 // plaintext returns the reader of the plaintext, or of a part of it, and the source

@@ -8,15 +8,15 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/file"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/sse"
 )
 
 type Encrypt struct {
 	keys.Flags
 	objectFlags
-	BucketKey bool   `group:"keys" help:"With --kms: bind the service's data key to the bucket, not to the name, as S3's Bucket Keys do. Saves calls."`
-	Force     bool   `help:"Replace OUT if it exists."`
-	In        string `arg:"" name:"in" help:"Plaintext; - is standard input."`
-	Out       string `arg:"" name:"out" help:"Sealed file; - is standard output."`
+	BucketKey bool `group:"keys" help:"With --kms: bind the service's data key to the bucket, not to the name, as S3's Bucket Keys do. Saves calls."`
+	Force     bool `help:"Replace OUT if it exists."`
+	pathArgs
 }
 
 func (cmd Encrypt) Run(ctx context.Context, c *console.Console) error {
@@ -30,21 +30,33 @@ func (cmd Encrypt) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return err
 	}
-	in, err := file.Open(ctx, c, cmd.In)
+	all, err := cmd.pairs(func(base string) string { return base + suffix })
+	if err != nil {
+		return err
+	}
+	k := &opened{open: func() (*keys.Keys, error) { return source.Open(ctx, c) }}
+	defer k.close()
+	return forEach(ctx, all, func(p pair) error { return cmd.encrypt(ctx, c, p, obj, k) })
+}
+
+func (cmd Encrypt) encrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, open *opened) error {
+	if p.out == "-" && !cmd.Force && c.IsTerminal(c.Stdout) {
+		return message.Usagef("a sealed file is not for a terminal: give OUT, a pipe or --force")
+	}
+	in, err := file.Open(ctx, c, p.in)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := file.CreateFor(ctx, c, in, cmd.Out, 0o666, cmd.Force)
+	out, err := file.CreateFor(ctx, c, in, p.out, 0o666, cmd.Force)
 	if err != nil {
 		return err
 	}
 	defer out.Discard()
-	k, err := source.Open(ctx, c)
+	k, err := open.get()
 	if err != nil {
 		return err
 	}
-	defer k.Close()
 	e, err := k.Encrypt(ctx, obj)
 	if err != nil {
 		return k.AboutSealing(err)
@@ -63,11 +75,16 @@ func (cmd Encrypt) Run(ctx context.Context, c *console.Console) error {
 		return message.About(out.Name, err)
 	}
 	w := e.Writer(out)
-	if _, err := io.Copy(w, src); err != nil {
+	n, err := io.Copy(w, src)
+	if err != nil {
 		return message.About(in.Name, err)
 	}
 	if err := w.Close(); err != nil {
 		return message.About(out.Name, err)
 	}
-	return out.Commit()
+	if err := out.Commit(); err != nil {
+		return err
+	}
+	src.Done()
+	return c.Wrote(console.File{From: in.Name, To: out.Name, Bytes: n})
 }

@@ -16,7 +16,6 @@ import (
 )
 
 type Inspect struct {
-	JSON  bool     `name:"json" help:"Write a line of JSON for each file."`
 	Files []string `arg:"" name:"file" help:"Sealed file; - is standard input."`
 }
 
@@ -40,7 +39,7 @@ func (cmd Inspect) Run(ctx context.Context, c *console.Console) error {
 		if err != nil {
 			return err
 		}
-		if cmd.JSON {
+		if c.JSON {
 			return c.WriteLine(found)
 		}
 		if several {

@@ -25,7 +25,8 @@ type Rewrap struct {
 	ToBucketKey *bool   `negatable:"" group:"target" help:"Bind the service's data key to the bucket, or not (see encrypt). By default files stay as they are."`
 	ToObject    *string `group:"target" placeholder:"BUCKET/KEY" help:"Bind the file to another name. An empty one lets you rename it freely."`
 
-	Files []string `arg:"" name:"file" help:"Sealed file."`
+	DryRun bool     `help:"Do all but write, and show what would fail."`
+	Files  []string `arg:"" name:"file" help:"Sealed file."`
 }
 
 func (cmd Rewrap) Run(ctx context.Context, c *console.Console) (err error) {
@@ -46,7 +47,7 @@ func (cmd Rewrap) Run(ctx context.Context, c *console.Console) (err error) {
 		return message.Usagef("nothing to change: give --to-ring, --to-kms, --to-customer-key-file or --to-object")
 	}
 	ctx = keys.AsPrincipal(ctx, cmd.Principal)
-	job := Job{Console: c, toKey: cmd.ToKMSKey, toBucketKey: cmd.ToBucketKey}
+	job := Job{Console: c, toKey: cmd.ToKMSKey, toBucketKey: cmd.ToBucketKey, dryRun: cmd.DryRun}
 	if job.from, err = cmd.object(); err != nil {
 		return err
 	}
@@ -83,6 +84,8 @@ type Job struct {
 	// For a key service:
 	toKey       string // empty for each file's own key
 	toBucketKey *bool  // nil to leave it
+
+	dryRun bool
 }
 
 // sealer returns the keys for a file that has the envelope env.
@@ -136,15 +139,32 @@ func (r *Job) run(ctx context.Context, name string) error {
 	if err != nil {
 		return notChanged(o, err)
 	}
+	if r.dryRun {
+		return r.did(o, "would be rewrapped", describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
+	}
 	if err := r.Replace(ctx, o, changed); err != nil {
 		return err
 	}
-	return r.Printf("%s: rewrapped from %s to %s\n", message.Printable(name), describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
+	return r.did(o, "rewrapped", describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
+}
+
+// rewrapped is the result for a file in JSON. Scripts rely on it.
+type rewrapped struct {
+	File string `json:"file"`
+	Done string `json:"done"` // rewrapped, would be rewrapped or current
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+func (r *Job) did(o *Object, done, from, to string) error {
+	r.Count(1, 0)
+	return r.Did(rewrapped{o.Name, done, from, to}, "%s: %s from %s to %s\n", message.Printable(o.Name), done, from, to)
 }
 
 // already reports that a file needs no rewrap.
 func (r *Job) already(o *Object) error {
-	return r.Printf("%s: already under the newest version, %s\n", message.Printable(o.Name), o.env.KeyID())
+	r.Count(1, 0)
+	return r.Did(rewrapped{o.Name, "current", o.env.KeyID(), o.env.KeyID()}, "%s: already under the newest version, %s\n", message.Printable(o.Name), o.env.KeyID())
 }
 
 // newest reports whether a file is under the newest version of the ring already.

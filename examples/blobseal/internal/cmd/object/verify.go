@@ -42,9 +42,10 @@ func (cmd Verify) Run(ctx context.Context, c *console.Console) error {
 			bad++
 			failures.Add(err)
 			reason := message.Reason(err, name)
-			err = c.Printf("%s: FAILED: %s\n", message.Printable(name), reason)
+			err = cmd.show(c, verdict{File: name, Error: reason})
 		} else {
-			err = c.Printf("%s: OK, %d bytes\n", message.Printable(name), n)
+			c.Count(1, 0)
+			err = cmd.show(c, verdict{File: name, OK: true, Bytes: n})
 		}
 		if err != nil {
 			return err
@@ -54,6 +55,24 @@ func (cmd Verify) Run(ctx context.Context, c *console.Console) error {
 		return message.Problemf(&failures, "", "%d of %d files failed verification", bad, len(cmd.Files))
 	}
 	return nil
+}
+
+// verdict is the result for a file in JSON. Scripts rely on it.
+type verdict struct {
+	File  string `json:"file"`
+	OK    bool   `json:"ok"`
+	Bytes int64  `json:"bytes"` // of the plaintext
+	Error string `json:"error,omitempty"`
+}
+
+func (cmd Verify) show(c *console.Console, v verdict) error {
+	switch {
+	case c.JSON:
+		return c.WriteLine(v)
+	case !v.OK:
+		return c.Printf("%s: FAILED: %s\n", message.Printable(v.File), v.Error)
+	}
+	return c.Printf("%s: OK, %d bytes\n", message.Printable(v.File), v.Bytes)
 }
 
 // verify reads a file to its end and returns the plaintext's size.

@@ -24,12 +24,14 @@ type Commands struct {
 	Enable     enableCmd     `cmd:"" help:"Let a disabled version open again."`
 	Destroy    destroyCmd    `cmd:"" help:"Destroy a version, and all that it sealed, for ever."`
 	Merge      mergeCmd      `cmd:"" aliases:"rescue" help:"Rescue a ring: merge other copies, such as backups, into it."`
+	SetPeriod  setPeriodCmd  `cmd:"" help:"Change how often the ring rotates."`
 	ChangeRoot changeRootCmd `cmd:"" help:"Encrypt the ring under another root."`
 }
 
 type createCmd struct {
 	keys.RingFlags
 	GenerateRootKey string `group:"root" placeholder:"FILE" help:"Create a root key in FILE, and use it."`
+	Period          period `placeholder:"DURATION" help:"Age at which the newest version is replaced, such as 30d or 52w; by default 90d."`
 }
 
 func (cmd createCmd) Run(ctx context.Context, c *console.Console) (err error) {
@@ -45,12 +47,12 @@ func (cmd createCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	if err != nil {
 		return err
 	}
-	ring, err := keys.CreateRing(ctx, cmd.Ring, root)
+	ring, err := keys.CreateRing(ctx, cmd.Ring, root, time.Duration(cmd.Period))
 	if err != nil {
 		undo()
 		return err
 	}
-	return c.Printf("%s: created, with version %s\n", message.Printable(cmd.Ring), primary(ring))
+	return c.Did(change{cmd.Ring, "created", primary(ring)}, "%s: created, with version %s\n", message.Printable(cmd.Ring), primary(ring))
 }
 
 // primary returns the id of the ring's newest version.
@@ -65,7 +67,6 @@ func primary(ring *keyring.Ring) string {
 
 type listCmd struct {
 	keys.RingFlags
-	JSON bool `name:"json" help:"Write JSON."`
 }
 
 // Listing is the description of a ring. Scripts rely on its JSON.
@@ -82,7 +83,7 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	keys := ring.Versions()
-	if cmd.JSON {
+	if c.JSON {
 		return c.WriteJSON(Listing{ring.ID(), ring.Generation(), int64(ring.Period() / time.Second), keys})
 	}
 	var text strings.Builder
@@ -111,6 +112,13 @@ func Days(d time.Duration) string {
 	return d.String()
 }
 
+// change is what a command did to a ring, in JSON. Scripts rely on it.
+type change struct {
+	Ring    string `json:"ring"`
+	Done    string `json:"done"`
+	Version string `json:"version,omitempty"`
+}
+
 type rotateCmd struct{ keys.RingFlags }
 
 func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
@@ -122,7 +130,7 @@ func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return cmd.About(err)
 	}
-	return c.Printf("%s: rotated, to version %s\n", message.Printable(cmd.Ring), info.ID)
+	return c.Did(change{cmd.Ring, "rotated", info.ID}, "%s: rotated, to version %s\n", message.Printable(cmd.Ring), info.ID)
 }
 
 type disableCmd struct {
@@ -212,7 +220,7 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := ring.ChangeRoot(ctx, newRoot); err != nil {
 		return cmd.About(err)
 	}
-	return c.Printf("%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.Ring))
+	return c.Did(change{cmd.Ring, "root changed", ""}, "%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.Ring))
 }
 
 func setState(ctx context.Context, c *console.Console, f keys.RingFlags, ring *keyring.Ring, id string, state keyring.State, done string) error {
@@ -220,5 +228,5 @@ func setState(ctx context.Context, c *console.Console, f keys.RingFlags, ring *k
 	if err != nil {
 		return f.About(err)
 	}
-	return c.Printf("%s: version %s is %s\n", message.Printable(f.Ring), info.ID, done)
+	return c.Did(change{f.Ring, state.String(), info.ID}, "%s: version %s is %s\n", message.Printable(f.Ring), info.ID, done)
 }

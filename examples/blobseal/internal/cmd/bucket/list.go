@@ -1,0 +1,143 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+)
+
+type catCmd struct {
+	bucketFlags
+	keys.OpenFlags
+	AllowPlain bool     `help:"Read an object that is not encrypted, too."`
+	Keys       []string `arg:"" name:"key" help:"Object to read."`
+}
+
+func (cmd catCmd) Run(ctx context.Context, c *console.Console) error {
+	if err := cmd.Source().Check(); err != nil {
+		return err
+	}
+	ctx = keys.AsPrincipal(ctx, cmd.Principal)
+	k, err := cmd.Source().Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	b, err := cmd.open(ctx, blob.Options{AllowPlain: cmd.AllowPlain}, k)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return console.ForEach(ctx, cmd.Keys, func(key string) error {
+		r, err := b.NewReader(ctx, key, nil)
+		if err != nil {
+			return b.aboutReading(ctx, key, err)
+		}
+		defer r.Close()
+		src := c.Track(ctx, key, r, r.Size())
+		defer src.Done()
+		if _, err := io.Copy(&console.AbandoningWriter{Ctx: ctx, Dst: c.Stdout}, src); err != nil {
+			return b.aboutReading(ctx, key, err)
+		}
+		c.Count(1, 0)
+		return nil
+	})
+}
+
+type lsCmd struct {
+	bucketFlags
+	Recursive bool   `short:"r" help:"List what is below /, too."`
+	Prefix    string `arg:"" optional:"" help:"Only objects whose keys begin with PREFIX, such as 2026/."`
+}
+
+// listedShape is an object in a listing. Scripts rely on its JSON.
+type listedShape struct {
+	Key     string     `json:"key"`                // ends in / for what is below
+	Size    *int64     `json:"size,omitempty"`     // of the plaintext, as the store says; not authenticated
+	ModTime *time.Time `json:"mod_time,omitempty"` // none for what is below
+}
+
+func (cmd lsCmd) Run(ctx context.Context, c *console.Console) error {
+	b, err := cmd.open(ctx, blob.Options{AllowPlain: true})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	opts := &gcblob.ListOptions{Prefix: cmd.Prefix, Delimiter: "/"}
+	if cmd.Recursive {
+		opts.Delimiter = ""
+	}
+	list := b.List(opts)
+	for {
+		object, err := list.Next(ctx)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return b.about(err)
+		}
+		c.Count(1, 0)
+		if err := show(c, object); err != nil {
+			return err
+		}
+	}
+}
+
+func show(c *console.Console, object *gcblob.ListObject) error {
+	switch {
+	case c.JSON && object.IsDir:
+		return c.WriteLine(listedShape{Key: object.Key})
+	case c.JSON:
+		return c.WriteLine(listedShape{object.Key, &object.Size, &object.ModTime})
+	case object.IsDir:
+		return c.Printf("%20s  %12s  %s\n", "", "", message.Printable(object.Key))
+	}
+	return c.Printf("%20s  %12d  %s\n", object.ModTime.UTC().Format(time.RFC3339), object.Size, message.Printable(object.Key))
+}
+
+type rmCmd struct {
+	bucketFlags
+	Yes  bool     `help:"Do not ask."`
+	Keys []string `arg:"" name:"key" help:"Object to delete."`
+}
+
+func (cmd rmCmd) Run(ctx context.Context, c *console.Console) error {
+	if !cmd.Yes && !c.IsTerminal(c.Stdin) {
+		return message.Usagef("deleting objects cannot be undone: give --yes, or run it on a terminal")
+	}
+	b, err := cmd.open(ctx, blob.Options{AllowPlain: true})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if !cmd.Yes {
+		question := fmt.Sprintf("Delete %s of %s?\nType yes to delete: ", objects(int64(len(cmd.Keys))), b.shown)
+		if err := c.Confirm(ctx, question); err != nil {
+			return err
+		}
+	}
+	return console.ForEach(ctx, cmd.Keys, func(key string) error {
+		if err := b.Delete(ctx, key); err != nil {
+			return b.aboutObject(key, jobs.KeyRef{}, err)
+		}
+		c.Count(1, 0)
+		return c.Did(deleted{b.shown, key, "deleted"}, "%s: deleted\n", message.Printable(key))
+	})
+}
+
+// deleted is a deleted object in JSON. Scripts rely on it.
+type deleted struct {
+	Bucket string `json:"bucket"`
+	Key    string `json:"key"`
+	Done   string `json:"done"`
+}
