@@ -1,5 +1,5 @@
 // Package s3gateway is an S3 server that encrypts: any S3 client that talks to it
-// gets S3's server-side encryption over plain files.
+// gets S3's server-side encryption, over plain files or over another S3 server.
 //
 // The server is [versitygw], the engine: it has the HTTP, the signatures, accounts,
 // policies and versions. A [Gateway] is a backend for it that stands in front of
@@ -35,6 +35,14 @@
 // moves nothing else. A last part below 5 MiB takes 5 MiB. The state of uploads is
 // in the store, in [Options].StateBucket: any gateway continues what another one has
 // begun, and the configuration of buckets is there, too.
+//
+// # Over another S3
+//
+// The engine's backend s3proxy makes another S3 server the inner store. Responses
+// then have no checksums, as the server knows only those of ciphertext, and ETags
+// that are the MD5 of ciphertext get the suffix "-1": clients would take them for the
+// plaintext's. POST Object is NotImplemented there. Object lock is the server's own
+// business: the engine does not pass it on.
 //
 // # What is not implemented
 //

@@ -69,6 +69,9 @@ func (g *Gateway) put(r *request, in s3response.PutObjectInput, cipher *s3wire.C
 	if isDirectory(in.Key, size) {
 		return g.Backend.PutObject(r.ctx, in)
 	}
+	if size < 0 && g.files == nil { // other stores must know the length
+		return out, s3err.GetAPIError(s3err.ErrNotImplemented)
+	}
 	e, err := g.encrypt(r, cipher, sse.Object{Bucket: *in.Bucket, Key: *in.Key})
 	if err != nil {
 		return out, err

@@ -30,7 +30,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/stretchr/testify/require"
+	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/backend/s3proxy"
 	"github.com/versity/versitygw/embedgw"
 	"github.com/versity/versitygw/s3api"
 
@@ -56,6 +59,20 @@ type setup struct {
 	Port       int
 	Plain      bool // without TLS
 	AllowPlain bool
+	Bare       bool   // the engine alone, as another S3 server
+	Inner      string // the URL of another S3 server, in place of files
+}
+
+// metaBucket is where the engine keeps policies of buckets of another S3 server.
+const metaBucket = "gateway-meta"
+
+// inner opens the inner store.
+func (s setup) inner(ctx context.Context) (backend.Backend, error) {
+	if s.Inner == "" {
+		return s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.path("versions")})
+	}
+	const yes, no = true, false // as in s3proxy.New
+	return s3proxy.New(ctx, rootUser, rootSecret, s.Inner, "us-east-1", metaBucket, no, no, yes, no, yes, no, no)
 }
 
 func (s setup) path(name string) string { return filepath.Join(s.Dir, name) }
@@ -80,6 +97,9 @@ func serve(s setup) error {
 		io.Copy(io.Discard, os.Stdin) // ends with the test's process
 		os.Exit(0)                    // the engine's own shutdown has a race
 	}()
+	if s.Bare {
+		return serveBare(ctx, s)
+	}
 	ring, keys, err := open(ctx, s)
 	if err != nil {
 		return err
@@ -99,14 +119,19 @@ func serve(s setup) error {
 	if err != nil {
 		return err
 	}
-	files, err := s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.path("versions")})
+	inner, err := s.inner(ctx)
 	if err != nil {
 		return err
 	}
-	gateway, err := s3gateway.New(ctx, files, wire, managed, &s3gateway.Options{AllowPlain: s.AllowPlain})
+	gateway, err := s3gateway.New(ctx, inner, wire, managed, &s3gateway.Options{AllowPlain: s.AllowPlain})
 	if err != nil {
 		return err
 	}
+	return gateway.Run(ctx, s.engine())
+}
+
+// engine returns the configuration of the engine.
+func (s setup) engine() embedgw.Config {
 	config := embedgw.Config{
 		RootUserAccess: rootUser, RootUserSecret: rootSecret, Quiet: true, IAMDir: s.path("accounts"),
 		Ports:     []string{fmt.Sprintf("127.0.0.1:%d", s.Port)},
@@ -115,7 +140,18 @@ func serve(s setup) error {
 	if !s.Plain {
 		config.CertFile, config.KeyFile = s.path("cert.pem"), s.path("cert.key")
 	}
-	return gateway.Run(ctx, config)
+	return config
+}
+
+// serveBare runs the engine without a gateway.
+func serveBare(ctx context.Context, s setup) error {
+	files, err := posix.New(s.path("data"), meta.XattrMeta{}, posix.PosixOpts{VersioningDir: s.path("versions"), CopyObjectThreshold: 5 << 30})
+	if err != nil {
+		return err
+	}
+	config := s.engine()
+	config.MaxConnections, config.MaxRequests, config.MultipartMaxParts = 1000, 1000, 10_000
+	return embedgw.RunVersityGW(ctx, files, &config)
 }
 
 // open opens the ring and the key service of a directory.
