@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -29,12 +30,21 @@ func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 		return s3response.CompleteMultipartUploadResult{}, "", err
 	}
 	r := g.request(ctx)
-	out, version, err := g.completeUpload(r, in)
-	if hasCode(err, "NoSuchUpload") {
-		if again, ok := g.completed(r, in); ok {
-			return again, "", nil
+	var out s3response.CompleteMultipartUploadResult
+	var version string
+	// Requests of this process take turns: a client may ask again before it has an
+	// answer.
+	err := g.completions.Commit(ctx, deref(in.UploadId), func() error {
+		var err error
+		if out, version, err = g.completeUpload(r, in); !hasCode(err, "NoSuchUpload") {
+			return err
 		}
-	}
+		again, ok := g.completed(r, in)
+		if ok {
+			out, err = again, nil
+		}
+		return err
+	})
 	return out, version, g.fail("CompleteMultipartUpload", in.Bucket, in.Key, err)
 }
 
@@ -59,7 +69,7 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 	if _, err := g.Backend.HeadBucket(r.ctx, &s3.HeadBucketInput{Bucket: in.Bucket}); err != nil {
 		return out, "", err
 	}
-	u, err := g.getUpload(r.ctx, *in.Bucket, *in.UploadId)
+	u, err := g.getUpload(r.ctx, *in.Bucket, *in.Key, *in.UploadId)
 	if err != nil {
 		return out, "", err
 	}
@@ -355,15 +365,24 @@ func compositeETag(parts []types.CompletedPart) string {
 }
 
 // completed reports whether the object is what an upload that is gone would have
-// become: a client that did not get the answer asks again.
-func (g *Gateway) completed(r *request, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, bool) {
+// become. While the state of the upload is there, another gateway may be at it.
+func (g *Gateway) completed(r *request, in *s3.CompleteMultipartUploadInput) (out s3response.CompleteMultipartUploadResult, ok bool) {
 	if g.files == nil || in.MultipartUpload == nil {
-		return s3response.CompleteMultipartUploadResult{}, false
+		return out, false
 	}
 	etag := compositeETag(in.MultipartUpload.Parts)
-	head, err := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
-	if err != nil || unquote(head.ETag) != etag {
-		return s3response.CompleteMultipartUploadResult{}, false
+	for deadline := time.Now().Add(completionTime); ; time.Sleep(completionTime / 100) {
+		_, err := g.getUpload(r.ctx, *in.Bucket, *in.Key, deref(in.UploadId))
+		head, headErr := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
+		if headErr == nil && unquote(head.ETag) == etag {
+			return s3response.CompleteMultipartUploadResult{Bucket: in.Bucket, Key: in.Key, ETag: ptr(quote(etag))}, true
+		}
+		if err != nil || time.Now().After(deadline) {
+			return out, false
+		}
 	}
-	return s3response.CompleteMultipartUploadResult{Bucket: in.Bucket, Key: in.Key, ETag: ptr(quote(etag))}, true
 }
+
+// completionTime is how long a request waits for another gateway to complete the
+// same upload.
+const completionTime = 10 * time.Second

@@ -64,6 +64,8 @@ type Gateway struct {
 	service sse.Cipher
 	files   *Files // the inner store, or nil if it is of another kind
 	opts    Options
+
+	completions stored.Locks // by upload
 }
 
 // New returns a gateway over an inner store: the result of [OpenFiles], or the
@@ -192,7 +194,14 @@ func (g *Gateway) ListBuckets(ctx context.Context, in s3response.ListBucketsInpu
 			kept = append(kept, b)
 		}
 	}
+	missing := len(out.Buckets.Bucket) - len(kept)
 	out.Buckets.Bucket = kept
+	if err != nil || missing == 0 || out.ContinuationToken == "" {
+		return out, err
+	}
+	in.ContinuationToken, in.MaxBuckets = out.ContinuationToken, int32(missing)
+	more, err := g.Backend.ListBuckets(ctx, in)
+	out.Buckets.Bucket, out.ContinuationToken = append(out.Buckets.Bucket, more.Buckets.Bucket...), more.ContinuationToken
 	return out, err
 }
 

@@ -2,7 +2,6 @@ package s3gateway
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -117,8 +116,7 @@ func (g *Gateway) getPart(r *request, in *s3.GetObjectInput, q *s3wire.Read) (*s
 		return out, err
 	}
 	if o == nil { // a directory
-		out.Body = io.NopCloser(bytes.NewReader(nil))
-		return out, nil
+		return g.Backend.GetObject(r.ctx, in)
 	}
 	w, err := o.window(in.Range, in.PartNumber)
 	if err != nil {
@@ -265,8 +263,11 @@ func (g *Gateway) head(r *request, in *s3.HeadObjectInput, q *s3wire.Read) (*s3.
 	whole := *in
 	whole.Range, whole.PartNumber = nil, nil
 	out, err := g.Backend.HeadObject(r.ctx, &whole)
-	if err != nil || isDirectory(in.Key, deref(out.ContentLength)) {
+	if err != nil {
 		return out, err
+	}
+	if isDirectory(in.Key, deref(out.ContentLength)) {
+		return g.Backend.HeadObject(r.ctx, in)
 	}
 	opener := g.keys.ForRead(q)
 	o, err := g.openSame(r, in.Bucket, in.Key, in.VersionId, out.ETag, opener)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -22,6 +23,7 @@ import (
 
 // upload is the record of an upload.
 type upload struct {
+	Key       string
 	State     []byte // see sse.Multipart.State
 	Envelope  []byte // that the object will have, up to padding
 	Algorithm checksumAlgorithm
@@ -47,13 +49,13 @@ func partRecord(bucket, id string, number int32, innerETag string) string {
 }
 
 // getUpload returns the record of an upload.
-func (g *Gateway) getUpload(ctx context.Context, bucket, id string) (*upload, error) {
+func (g *Gateway) getUpload(ctx context.Context, bucket, key, id string) (*upload, error) {
 	u := &upload{}
 	if strings.ContainsAny(id, "/\\") || id == "" {
 		return nil, s3err.GetNoSuchUploadErr(id)
 	}
 	err := g.getRecord(ctx, stateRecord(bucket, id), u)
-	if errors.Is(err, errNoRecord) {
+	if errors.Is(err, errNoRecord) || err == nil && u.Key != key {
 		err = s3err.GetNoSuchUploadErr(id)
 	}
 	return u, err
@@ -82,7 +84,7 @@ func (g *Gateway) createUpload(r *request, in s3response.CreateMultipartUploadIn
 	if err != nil {
 		return out, err
 	}
-	u := &upload{Algorithm: in.ChecksumAlgorithm, Type: in.ChecksumType}
+	u := &upload{Key: *in.Key, Algorithm: in.ChecksumAlgorithm, Type: in.ChecksumType}
 	if err := g.startUpload(r, cipher, sse.Object{Bucket: *in.Bucket, Key: *in.Key}, u); err != nil {
 		return out, err
 	}
@@ -141,7 +143,21 @@ func (g *Gateway) ListMultipartUploads(ctx context.Context, in *s3.ListMultipart
 	if err := g.guard(in.Bucket); err != nil {
 		return s3response.ListMultipartUploadsResult{}, err
 	}
-	return g.Backend.ListMultipartUploads(ctx, in)
+	out, err := g.Backend.ListMultipartUploads(ctx, in)
+	var reads sync.WaitGroup
+	slots := make(chan struct{}, maxLooks)
+	for i := range out.Uploads {
+		slots <- struct{}{}
+		reads.Go(func() {
+			defer func() { <-slots }()
+			listed := &out.Uploads[i]
+			if u, err := g.getUpload(ctx, *in.Bucket, listed.Key, listed.UploadID); err == nil {
+				listed.ChecksumAlgorithm, listed.ChecksumType = u.Algorithm, u.Type
+			}
+		})
+	}
+	reads.Wait()
+	return out, err
 }
 
 // ListParts implements [backend.Backend]. A part whose receipt is missing was not
@@ -154,7 +170,7 @@ func (g *Gateway) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3respo
 	if err != nil {
 		return out, err
 	}
-	u, err := g.getUpload(ctx, *in.Bucket, *in.UploadId)
+	u, err := g.getUpload(ctx, *in.Bucket, *in.Key, *in.UploadId)
 	if err != nil {
 		return s3response.ListPartsResult{}, g.fail("ListParts", in.Bucket, in.Key, err)
 	}

@@ -78,7 +78,7 @@ func (g *Gateway) openPart(r *request, t *target) (*openedPart, error) {
 	if _, err := g.Backend.HeadBucket(r.ctx, &s3.HeadBucketInput{Bucket: &t.bucket}); err != nil {
 		return nil, err
 	}
-	u, err := g.getUpload(r.ctx, t.bucket, t.id)
+	u, err := g.getUpload(r.ctx, t.bucket, t.key, t.id)
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +245,7 @@ func (g *Gateway) copyPart(r *request, in *s3.UploadPartCopyInput) (out s3respon
 		}
 	}
 	defer body.Close()
-	got, err := g.uploadPart(r, t, p, body, n, checksum{})
+	got, err := g.uploadPart(r, t, p, body, n, checksum{Algorithm: p.upload.Algorithm})
 	if err != nil {
 		return out, err
 	}

@@ -50,7 +50,6 @@ func OpenFiles(dir string, opts *posix.PosixOpts) (*Files, error) {
 		return nil, fmt.Errorf("s3gateway: %s: no extended attributes (set SideCarDir): %w", dir, err)
 	}
 	a := &attributes{MetadataStorer: inner, uploads: map[string]*completion{}}
-	a.ended.L = &a.mu
 	p, err := posix.New(dir, a, o)
 	if err != nil {
 		return nil, err
@@ -87,7 +86,6 @@ type attributes struct {
 	meta.MetadataStorer
 
 	mu      sync.Mutex
-	ended   sync.Cond // an upload left uploads
 	uploads map[string]*completion
 }
 
@@ -165,19 +163,14 @@ func unquote(etag *string) string {
 }
 
 // completing says what the object of an upload gets when the engine completes the
-// upload. The caller calls done afterwards. Of several callers for one upload, the
-// others wait.
+// upload. The caller calls done afterwards.
 func (a *attributes) completing(uploadID string, c *completion) (done func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for a.uploads[uploadID] != nil {
-		a.ended.Wait()
-	}
 	a.uploads[uploadID] = c
 	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		delete(a.uploads, uploadID)
-		a.ended.Broadcast()
 	}
 }

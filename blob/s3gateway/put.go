@@ -67,7 +67,10 @@ func (g *Gateway) put(r *request, in s3response.PutObjectInput, cipher *s3wire.C
 		return out, err
 	}
 	if isDirectory(in.Key, size) {
-		return g.Backend.PutObject(r.ctx, in)
+		if out, err = g.Backend.PutObject(r.ctx, in); err == nil && g.files != nil {
+			out.ETag = quote(emptyMD5)
+		}
+		return out, err
 	}
 	if size < 0 && g.files == nil { // other stores must know the length
 		return out, s3err.GetAPIError(s3err.ErrNotImplemented)
