@@ -10,7 +10,7 @@ import (
 // MemStore is a [Store] in memory, for tests and examples: the ring is lost with the
 // process. The zero MemStore is empty and ready to use.
 //
-// To test with a store that fails, embed MemStore and override its methods. In a bubble of
+// Package keyringtest has one that fails when a test asks for it. In a bubble of
 // testing/synctest, a ring ages, rotates and refreshes by the bubble's clock.
 type MemStore struct {
 	mu    sync.Mutex

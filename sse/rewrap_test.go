@@ -2,7 +2,6 @@ package sse_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -115,38 +115,25 @@ func TestRotation(t *testing.T) {
 	require.Equal(t, "old", string(got))
 }
 
-// downStore fails to load once down is set.
-type downStore struct {
-	keyring.Store
-	down error
-}
-
-func (s *downStore) Load(ctx context.Context) ([]byte, string, error) {
-	if s.down != nil {
-		return nil, "", s.down
-	}
-	return s.Store.Load(ctx)
-}
-
 // TestUnknownVersion tells a version that is not there from one that could not
 // be looked up.
 func TestUnknownVersion(t *testing.T) {
 	ctx := t.Context()
 	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{0x82}, 32))
 	require.NoError(t, err)
-	shared := keyring.NewMemStore()
-	writer, err := keyring.Create(ctx, shared, root, nil)
+	store := keyringtest.NewStore()
+	writer, err := keyring.Create(ctx, store, root, nil)
 	require.NoError(t, err)
-	store := &downStore{Store: shared}
 	reader, err := keyring.Open(ctx, store, root, nil)
 	require.NoError(t, err)
 	_, err = writer.Rotate(ctx)
 	require.NoError(t, err)
 	data := seal(t, sse.NewManaged(writer), object, []byte("new"), nil)
 
-	store.down = errors.New("store is down")
+	errDown := errors.New("store is down")
+	store.FailLoads(errDown, -1)
 	_, err = open(sse.NewManaged(reader), object, data)
-	require.ErrorIs(t, err, store.down)
+	require.ErrorIs(t, err, errDown)
 	require.ErrorIs(t, err, keyring.ErrUnknownKey)
 	require.NotErrorIs(t, err, sse.ErrKey, "it may be there: this is not final")
 

@@ -1,5 +1,10 @@
-// Package keyringtest tests implementations of [keyring.Store]: [Run] has one
-// subtest for each sentence of the contract.
+// Package keyringtest tests implementations of [keyring.Store], and services that
+// use a ring.
+//
+// [NewRing] makes a ring in one line. [Store] fails when a test asks for it, and
+// [Clock] makes rings age.
+//
+// [Run] tests a store. It has one subtest for each sentence of the contract:
 //
 //	func TestStore(t *testing.T) {
 //		keyringtest.Run(t, func(t *testing.T) keyring.Store { return newStore(t) }, keyringtest.Capabilities{})

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,35 +19,17 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// memorySink keeps records. If err is set, Write fails with it.
-type memorySink struct {
-	mu      sync.Mutex
-	records []audit.Record
-	err     error
-}
+// memorySink is a sink whose records a test takes.
+type memorySink struct{ kmstest.Sink }
 
-func (s *memorySink) Write(ctx context.Context, r audit.Record) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil {
-		return s.err
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	s.records = append(s.records, r)
-	return nil
-}
-
-// take returns the records so far, without ids and times, which change with each run.
+// take removes the records so far and returns them without ids and times, which change
+// with each run.
 func (s *memorySink) take() []audit.Record {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := s.records
+	out := s.Records()
+	s.Forget()
 	for i := range out {
 		out[i].EventID, out[i].Time = "", time.Time{}
 	}
-	s.records = nil
 	return out
 }
 
@@ -203,7 +184,7 @@ func TestRecordsAreUnique(t *testing.T) {
 		require.NoError(t, err)
 	}
 	seen := make(map[string]bool)
-	for _, r := range sink.records {
+	for _, r := range sink.Records() {
 		require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, r.EventID)
 		require.False(t, seen[r.EventID])
 		seen[r.EventID] = true
@@ -269,7 +250,7 @@ func TestUnrecordedUseFails(t *testing.T) {
 	client := audit.NewClient(inner, sink)
 	good, err := client.GenerateDataKey(as(t, alice), "key", photo)
 	require.NoError(t, err)
-	sink.err = full
+	sink.Fail(full, -1)
 	k, err := client.GenerateDataKey(as(t, alice), "key", photo)
 	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.ErrorIs(t, err, full)

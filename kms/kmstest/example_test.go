@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
@@ -111,4 +112,27 @@ func ExampleFake() {
 	// ok: nothing is stored while the key service is down
 	// ok: a slow key service does not delay the user
 	// ok: garbage is an error
+}
+
+// A service whose every use of a key must be on record has no key while it cannot
+// write its audit trail.
+func ExampleSink() {
+	ctx := kms.WithPrincipal(context.Background(), kms.Principal{ID: "alice", Type: "User"})
+	sink := new(kmstest.Sink)
+	client := audit.NewClient(kmstest.NewFake("notes"), sink)
+
+	_, err := client.GenerateDataKey(ctx, "notes", kms.Context{"note": "diary"})
+	fmt.Println("key:", err == nil)
+	for _, r := range sink.Records() {
+		fmt.Println("record:", r.Principal.ID, r.Operation, r.Context["note"], r.Outcome)
+	}
+
+	errFull := errors.New("disk full")
+	sink.Fail(errFull, -1)
+	_, err = client.GenerateDataKey(ctx, "notes", kms.Context{"note": "diary"})
+	fmt.Println("key:", err == nil, errors.Is(err, errFull))
+	// Output:
+	// key: true
+	// record: alice GenerateDataKey diary success
+	// key: false true
 }

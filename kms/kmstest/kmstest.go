@@ -11,7 +11,7 @@
 //	}
 //
 // [Fake] is a key service in memory with programmable faults, for the unit tests
-// of a service that encrypts.
+// of a service that encrypts. [Sink] is an audit trail in memory.
 //
 // Run the suite with -race and against the real service. It cannot prove that the
 // cryptography which binds a context is sound.

@@ -1,0 +1,106 @@
+package keyringtest
+
+import (
+	"context"
+	"sync"
+
+	"github.com/blobseal/blobseal/keyring"
+)
+
+// Store is a store in memory that fails when a test asks for it. Any number of rings
+// can share one, as processes do. It is safe for concurrent use. Faults take effect
+// with the next call. NewStore makes one.
+type Store struct {
+	keyring.MemStore
+
+	mu           sync.Mutex
+	load, swap   fault
+	lost         fault
+	loads, swaps int
+}
+
+var _ keyring.Store = (*Store)(nil)
+
+// A fault is an error that the next n calls return; all later calls if n is negative.
+type fault struct {
+	err error
+	n   int
+}
+
+func (f *fault) take() error {
+	if f.n == 0 {
+		return nil
+	}
+	if f.n > 0 {
+		f.n--
+	}
+	return f.err
+}
+
+// NewStore returns an empty store.
+func NewStore() *Store { return new(Store) }
+
+// FailLoads makes the next n loads fail with err: all later loads if n is negative,
+// none if n is 0.
+func (s *Store) FailLoads(err error, n int) { s.set(&s.load, err, n) }
+
+// FailSwaps makes the next n swaps fail with err and change nothing: all later swaps
+// if n is negative, none if n is 0. With [keyring.ErrConflict], another process
+// seems to have been faster.
+func (s *Store) FailSwaps(err error, n int) { s.set(&s.swap, err, n) }
+
+// LoseAnswers makes the next n swaps succeed and report err, as when a connection
+// breaks behind the request: all later swaps if n is negative, none if n is 0.
+func (s *Store) LoseAnswers(err error, n int) { s.set(&s.lost, err, n) }
+
+func (s *Store) set(f *fault, err error, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*f = fault{err, n}
+}
+
+// Loads returns the number of loads so far, failed ones included.
+func (s *Store) Loads() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loads
+}
+
+// Swaps returns the number of swaps so far, failed ones included.
+func (s *Store) Swaps() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.swaps
+}
+
+// Load implements [keyring.Store].
+func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
+	if err := s.take(&s.loads, &s.load); err != nil {
+		return nil, "", err
+	}
+	return s.MemStore.Load(ctx)
+}
+
+// Swap implements [keyring.Store].
+func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, error) {
+	if err := s.take(&s.swaps, &s.swap); err != nil {
+		return "", err
+	}
+	newVersion, err := s.MemStore.Swap(ctx, version, data)
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.lost.take(); err != nil {
+		return "", err
+	}
+	return newVersion, nil
+}
+
+func (s *Store) take(count *int, f *fault) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*count++
+	return f.take()
+}
