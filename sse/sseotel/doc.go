@@ -17,7 +17,7 @@
 //	sink := tel.Sink(fileSink) // for audit.NewClient
 //
 // METRICS.md lists every metric, span and attribute. alerts.yaml has alert rules for
-// Prometheus.
+// Prometheus, and dashboard.json is a dashboard for Grafana.
 //
 // # Wrappers lose no refusal
 //
