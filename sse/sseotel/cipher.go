@@ -169,8 +169,8 @@ func (m *modeState) init(t *Telemetry, mode sse.Mode) {
 	if mode != 0 {
 		m.name = modeKey.String(mode.String())
 	}
-	m.sealed.init(t, m.name, "encrypt")
-	m.opened.init(t, m.name, "decrypt")
+	m.sealed.init(m.name, "encrypt")
+	m.opened.init(m.name, "decrypt")
 	for op := range operations {
 		m.ok[op] = []metric.RecordOption{attributes(m.name, operationKey.String(operationNames[op]), outcomeKey.String(success))}
 		m.start[op] = []trace.SpanStartOption{trace.WithAttributes(m.name)}

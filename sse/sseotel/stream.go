@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -14,15 +15,28 @@ import (
 
 // stream counts what the streams of one mode and direction do.
 type stream struct {
-	t              *Telemetry
 	labels         []attribute.KeyValue
 	bytes, objects atomic.Int64
 	option         metric.ObserveOption
 	observer       func(plain int64, err error) // hear, allocated once
+
+	mu       sync.Mutex
+	failures map[string]*failures // by code
 }
 
-func (s *stream) init(t *Telemetry, mode attribute.KeyValue, direction string) {
-	s.t, s.labels = t, []attribute.KeyValue{mode, directionKey.String(direction)}
+// failures counts streams that failed for one reason.
+type failures struct {
+	n      int64
+	option metric.ObserveOption
+}
+
+func (s *stream) init(mode attribute.KeyValue, direction string) {
+	s.labels = []attribute.KeyValue{mode, directionKey.String(direction)}
+	s.failures = make(map[string]*failures)
+	if direction == "decrypt" { // an alert sees the first damage only as a rise from zero
+		s.fail("Corrupt", 0)
+		s.fail("Truncated", 0)
+	}
 	s.option = attributes(s.labels...)
 	s.observer = s.hear
 }
@@ -37,9 +51,32 @@ func (s *stream) hear(plain int64, err error) {
 	case err == io.EOF:
 		s.objects.Add(1)
 	default:
-		kv := append(s.labels[:len(s.labels):len(s.labels)], errorKey.String(streamCode(err)))
-		s.t.broken.Add(context.Background(), 1, attributes(kv...))
+		s.fail(streamCode(err), 1)
 	}
+}
+
+// fail counts n streams that failed.
+func (s *stream) fail(code string, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.failures[code]
+	if f == nil {
+		f = &failures{option: attributes(append(s.labels[:len(s.labels):len(s.labels)], errorKey.String(code))...)}
+		s.failures[code] = f
+	}
+	f.n += n
+}
+
+// used reports whether the stream has counted anything.
+func (s *stream) used() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.failures {
+		if f.n > 0 {
+			return true
+		}
+	}
+	return s.bytes.Load() > 0 || s.objects.Load() > 0
 }
 
 // streamCode returns the code of an error that ended a stream. Everything that is
@@ -58,8 +95,9 @@ func streamCode(err error) string {
 func (t *Telemetry) observeStreams(m *maker) {
 	bytes := m.sum("blobseal.plaintext.io", "By", "Plaintext that was encrypted or decrypted.")
 	objects := m.sum("blobseal.objects", "{object}", "Whole objects that were encrypted or decrypted to the end.")
-	if bytes == nil || objects == nil {
-		return
+	broken := m.sum("blobseal.stream.failures", "{stream}", "Streams that failed before the end of their object.")
+	if len(m.errs) > 0 {
+		return // some instruments may be missing
 	}
 	_, err := m.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
 		for i := range t.modes {
@@ -67,14 +105,19 @@ func (t *Telemetry) observeStreams(m *maker) {
 				t.modes[i].pending[op].flush(ctx, t.keys, t.modes[i].ok[op])
 			}
 			for _, s := range []*stream{&t.modes[i].sealed, &t.modes[i].opened} {
-				b, n := s.bytes.Load(), s.objects.Load()
-				if b > 0 || n > 0 {
-					o.ObserveInt64(bytes, b, s.option)
-					o.ObserveInt64(objects, n, s.option)
+				if !s.used() {
+					continue
 				}
+				o.ObserveInt64(bytes, s.bytes.Load(), s.option)
+				o.ObserveInt64(objects, s.objects.Load(), s.option)
+				s.mu.Lock()
+				for _, f := range s.failures {
+					o.ObserveInt64(broken, f.n, f.option)
+				}
+				s.mu.Unlock()
 			}
 		}
 		return nil
-	}, bytes, objects)
+	}, bytes, objects, broken)
 	m.note(err)
 }

@@ -56,7 +56,6 @@ type Telemetry struct {
 	keys    metric.Float64Histogram
 	service metric.Float64Histogram
 	audit   metric.Int64Counter
-	broken  metric.Int64Counter
 	runs    metric.Int64Counter
 
 	modes   [4]modeState // by sse.Mode; 0 is any other
@@ -82,7 +81,6 @@ func New(opts ...Option) (*Telemetry, error) {
 	t.keys = m.histogram("blobseal.key.operation.duration", "Duration of key operations of ciphers.")
 	t.service = m.histogram("blobseal.kms.operation.duration", "Duration of operations of key service clients.")
 	t.audit = m.counter("blobseal.audit.records", "{record}", "Records that were given to the audit sink.")
-	t.broken = m.counter("blobseal.stream.failures", "{stream}", "Streams that failed before the end of their object.")
 	t.runs = m.counter("blobseal.job.runs", "{run}", "Runs of jobs that have ended.")
 	for i := range t.modes {
 		t.modes[i].init(t, sse.Mode(i))
