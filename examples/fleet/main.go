@@ -5,7 +5,9 @@
 //	go run ./examples/fleet
 //
 // The processes share a SQLite database and a directory of objects. A fleet on
-// several machines uses PostgreSQL or etcd, and an object store.
+// several machines uses PostgreSQL or etcd, and an object store. If
+// BLOBSEAL_FLEET_METRICS names a directory, each process serves metrics for
+// Prometheus and writes its address there.
 package main
 
 import (
@@ -80,7 +82,12 @@ func openService(ctx context.Context, dir string, create bool) (*service, error)
 	if err != nil {
 		return nil, err
 	}
-	bucket, err := blob.NewBucket(files, "fleet", sse.NewManaged(ring), nil)
+	telemetry, err := newTelemetry()
+	if err != nil {
+		return nil, err
+	}
+	telemetry.ObserveRing("fleet", ring)
+	bucket, err := blob.NewBucket(files, "fleet", telemetry.Cipher(sse.NewManaged(ring)), nil)
 	if err != nil {
 		return nil, err
 	}
