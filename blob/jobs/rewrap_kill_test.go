@@ -18,6 +18,7 @@ import (
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
@@ -52,8 +53,16 @@ var killedRewrap = killedJob{
 	},
 	begin: func(t *testing.T, b *blob.Bucket, ring *keyring.Ring, objects []killedObject) func(jobs.Finding) bool {
 		if ok, err := b.Exists(ctx, objects[0].key); err == nil && !ok {
-			for _, o := range objects {
-				require.NoError(t, b.WriteAll(ctx, o.key, content(o.size), &o.opts))
+			for i, o := range objects {
+				if i%5 != 1 {
+					require.NoError(t, b.WriteAll(ctx, o.key, content(o.size), &o.opts))
+					continue
+				}
+				u := blobtest.StartUpload(t, sse.NewManaged(ring), o.key)
+				p := content(o.size)
+				u.Part(t, 1, p[:(len(p)+1)/2])
+				u.Part(t, 2, p[(len(p)+1)/2:])
+				u.PutAs(t, b.Inner(), o.opts)
 			}
 		}
 		info, err := ring.Rotate(ctx)

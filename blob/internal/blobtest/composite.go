@@ -72,14 +72,22 @@ func (u *Upload) Object(t testing.TB) (object, plain []byte) {
 // owner=me. It returns the plaintext.
 func (u *Upload) Put(t testing.TB, inner *gcblob.Bucket) (plain []byte) {
 	t.Helper()
+	return u.PutAs(t, inner, gcblob.WriterOptions{ContentType: "image/jpeg", Metadata: map[string]string{"owner": "me"}})
+}
+
+// PutAs is Put with what the caller says of the object.
+func (u *Upload) PutAs(t testing.TB, inner *gcblob.Bucket, opts gcblob.WriterOptions) (plain []byte) {
+	t.Helper()
 	object, plain := u.Object(t)
 	state, err := u.M.State(context.Background(), nil)
 	require.NoError(t, err)
 	env := new(sse.Envelope)
 	require.NoError(t, env.UnmarshalBinary(state))
-	require.NoError(t, inner.WriteAll(context.Background(), u.key, object, &gcblob.WriterOptions{
-		ContentType: "image/jpeg", Metadata: stored.CompositeHint(env).Metadata(map[string]string{"owner": "me"}),
-	}))
+	opts.Metadata = stored.CompositeHint(env).Metadata(opts.Metadata)
+	if opts.ContentEncoding != "" {
+		opts.Metadata[stored.ContentEncoding], opts.ContentEncoding = opts.ContentEncoding, ""
+	}
+	require.NoError(t, inner.WriteAll(context.Background(), u.key, object, &opts))
 	return plain
 }
 
