@@ -13,6 +13,7 @@ import (
 	thanos "github.com/thanos-io/objstore"
 
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -54,12 +55,7 @@ func TestRewrapKeepsUploads(t *testing.T) {
 	}
 	_, err := jobs.Rewrap(t.Context(), b.Encrypted(), &jobs.RewrapOptions{Force: true})
 	require.NoError(t, err)
-	select {
-	case err := <-uploaded:
-		require.NoError(t, err)
-	case <-time.After(time.Minute):
-		require.Fail(t, "the upload did not end after the rewrap")
-	}
+	require.NoError(t, await.Value(t, uploaded, "the end of the upload, after the rewrap"))
 	r, err := b.Get(t.Context(), "k")
 	require.NoError(t, err)
 	defer r.Close()

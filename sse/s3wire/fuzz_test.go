@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 	"github.com/blobseal/blobseal/sse/s3wire"
 )
@@ -61,7 +62,9 @@ func FuzzParseContext(f *testing.F) {
 	for _, seed := range []string{`{}`, `{"a":"b"}`, `{"a":"\ud800","é":"<&>"}`, `{"a":"b","a":"c"}`, `null`, `[1]`, "\xff"} {
 		f.Add([]byte(seed))
 	}
-	keys := newFuzzKeys(f)
+	fake := kmstest.NewFake("default")
+	keys, err := s3wire.NewKeys(s3wire.KeysOptions{KMS: fake, DefaultKey: "default"})
+	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		h := headers(s3wire.HeaderEncryption, "aws:kms", s3wire.HeaderContext, base64.StdEncoding.EncodeToString(raw))
 		w, err := s3wire.ParseWrite(h.Values, true)
@@ -69,6 +72,7 @@ func FuzzParseContext(f *testing.F) {
 			requireCode(t, s3wire.CodeInvalidArgument, err)
 			return
 		}
+		defer fake.Forget() // its record of calls
 		cipher, err := keys.ForWrite(w, nil)
 		require.NoError(t, err)
 		e, err := cipher.Encrypt(t.Context(), sse.Object{Bucket: "b", Key: "k"})
@@ -106,10 +110,4 @@ func FuzzParseConfiguration(f *testing.F) {
 		require.NoError(t, err, "%s", out)
 		require.Equal(t, c, again)
 	})
-}
-
-func newFuzzKeys(f *testing.F) *s3wire.Keys {
-	keys, err := newKeys()
-	require.NoError(f, err)
-	return keys
 }
