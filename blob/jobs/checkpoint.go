@@ -95,11 +95,17 @@ func openCheckpoint(ctx context.Context, store keyring.Store, job jobSpec) (c *c
 		return nil, false, fmt.Errorf("blob: checkpoint: %w", err)
 	}
 	c = &checkpoint{store: store, version: version}
-	if err := json.Unmarshal(data, c); err != nil {
-		return nil, false, fmt.Errorf("%w: %v", ErrCheckpoint, err)
+	var head struct{ Format int } // first, because another format may have other fields
+	err = json.Unmarshal(data, &head)
+	if err == nil && head.Format != checkpointFormat {
+		return nil, false, fmt.Errorf("%w: format %d, this release knows %d (install the release that wrote it, or pass another Checkpoint)",
+			ErrCheckpoint, head.Format, checkpointFormat)
 	}
-	if c.Format != checkpointFormat {
-		return nil, false, fmt.Errorf("%w: format %d, this package knows %d", ErrCheckpoint, c.Format, checkpointFormat)
+	if err == nil {
+		err = json.Unmarshal(data, c)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("%w: %v", ErrCheckpoint, err)
 	}
 	if c.Done {
 		fresh.version = version

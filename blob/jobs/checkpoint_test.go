@@ -171,7 +171,7 @@ func TestCheckpointOfAnotherJob(t *testing.T) {
 	require.NoError(t, err)
 	for name, edit := range map[string]func(map[string]any){
 		"bucket": func(doc map[string]any) { doc["job"].(map[string]any)["bucket"] = "others" },
-		"format": func(doc map[string]any) { doc["format"] = 2 },
+		"format": func(doc map[string]any) { doc["format"], doc["counts"] = 2, []int{1} },
 	} {
 		var doc map[string]any
 		require.NoError(t, json.Unmarshal(data, &doc))
@@ -182,6 +182,10 @@ func TestCheckpointOfAnotherJob(t *testing.T) {
 		require.NoError(t, err)
 		_, err = jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: w.kms, Job: jobs.Job{Checkpoint: ckpt}})
 		require.ErrorIs(t, err, jobs.ErrCheckpoint, name)
+		require.ErrorContains(t, err, map[string]string{"bucket": "saved by", "format": "format 2, this release knows 1"}[name])
+		now, _, err := ckpt.Load(ctx)
+		require.NoError(t, err)
+		require.Equal(t, edited, now, "a checkpoint of another job or release stays as it is")
 	}
 	_, err = ckpt.Swap(ctx, version, []byte("nonsense"))
 	require.NoError(t, err)
