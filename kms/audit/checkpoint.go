@@ -90,7 +90,12 @@ type checkpoint struct {
 	every int
 }
 
-const checkpointLabel = "blobseal audit checkpoint v1"
+// checkpointLabel is the first line of the text that a signer signs: a fixed part and
+// the version of the format.
+const (
+	checkpointFormat = "blobseal audit checkpoint "
+	checkpointLabel  = checkpointFormat + "v1"
+)
 
 // text returns the text to sign, for the trail of this name.
 func (c checkpoint) text(name string) string {
@@ -110,6 +115,9 @@ func openCheckpoint(signed string, verifier note.Verifier) (checkpoint, error) {
 		return checkpoint{}, fmt.Errorf("the checkpoint is not signed by %s", verifier.Name())
 	}
 	lines := strings.Split(n.Text, "\n")
+	if version, ok := strings.CutPrefix(lines[0], checkpointFormat); ok && lines[0] != checkpointLabel {
+		return checkpoint{}, fmt.Errorf("the checkpoint has format %q, this release knows v1 (use the release that wrote it)", version)
+	}
 	if len(lines) != 6 {
 		return checkpoint{}, errors.New("the signed text is not a checkpoint")
 	}
