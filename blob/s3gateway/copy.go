@@ -52,8 +52,8 @@ func (g *Gateway) copyObject(r *request, in s3response.CopyObjectInput) (out s3r
 	} else if err != nil {
 		return out, err
 	}
-	if o == nil {
-		return g.Backend.CopyObject(r.ctx, in) // a directory, which has no content
+	if o == nil { // a directory, which has no content
+		o = &object{version: &version{}}
 	}
 	if o.plaintext > maxCopy {
 		return out, s3err.GetCopySourceObjectTooLargeErr(maxCopy)

@@ -38,7 +38,7 @@
 //
 // # Over another S3
 //
-// The engine's backend s3proxy makes another S3 server the inner store. Responses
+// [OpenS3] makes another S3 server the inner store. Responses
 // then have no checksums, as the server knows only those of ciphertext, and ETags
 // that are the MD5 of ciphertext get the suffix "-1": clients would take them for the
 // plaintext's. POST Object is NotImplemented there. Object lock is the server's own

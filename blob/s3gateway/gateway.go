@@ -68,8 +68,8 @@ type Gateway struct {
 	completions stored.Locks // by upload
 }
 
-// New returns a gateway over an inner store: the result of [OpenFiles], or the
-// engine's backend for another S3.
+// New returns a gateway over an inner store, such as the result of [OpenFiles] or
+// [OpenS3].
 //
 // keys encrypts and opens objects. service seals what gateways share; it is usually
 // the Managed cipher of keys. New creates the state bucket if it is missing. ctx

@@ -147,17 +147,20 @@ func (g *Gateway) openHead(r *request, in *s3.GetObjectInput, dec sse.Decrypter)
 	head.Range, head.PartNumber = ptr(fmt.Sprintf("bytes=0-%d", stored.DefaultEnvelopeSize-1)), nil
 	out, err := g.Backend.GetObject(r.ctx, &head)
 	if hasCode(err, "InvalidRange") { // empty
-		head.Range = nil
+		head.Range = ptr("") // not nil: the store of files reads it
 		out, err = g.Backend.GetObject(r.ctx, &head)
 	}
 	if err != nil {
 		return out, nil, err
 	}
-	first, err := io.ReadAll(io.LimitReader(out.Body, stored.DefaultEnvelopeSize))
-	out.Body.Close()
-	out.Body = nil
-	if err != nil {
-		return nil, nil, err
+	var first []byte
+	if out.Body != nil { // the store of files has none for a directory
+		first, err = io.ReadAll(io.LimitReader(out.Body, stored.DefaultEnvelopeSize))
+		out.Body.Close()
+		out.Body = nil
+		if err != nil {
+			return nil, nil, err
+		}
 	}
 	v := g.versionOf(r.ctx, *in.Bucket, *in.Key, deref(in.VersionId), out)
 	if isDirectory(in.Key, v.size) {

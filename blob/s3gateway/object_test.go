@@ -600,3 +600,25 @@ func TestChecksums(t *testing.T) {
 	_, err = c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: ptr(bucket), Key: ptr("new")})
 	require.Equal(t, "NotFound", code(err))
 }
+
+// TestDirectories has empty objects whose keys end in a slash.
+func TestDirectories(t *testing.T) {
+	g := newSetup(t).start(t)
+	c := g.client(t)
+	newBucket(t, c)
+	put, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("dir/")})
+	require.NoError(t, err)
+	out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("dir/")})
+	require.NoError(t, err)
+	require.Empty(t, readAll(t, out.Body))
+	require.Equal(t, *put.ETag, *out.ETag)
+	_, err = c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("dir/"), Range: ptr("bytes=0-1")})
+	require.Equal(t, "InvalidRange", code(err))
+	_, err = c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("dir/"), Body: strings.NewReader("x")})
+	require.Equal(t, "DirectoryObjectContainsData", code(err))
+	list, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: ptr(bucket)})
+	require.NoError(t, err)
+	require.Equal(t, *put.ETag, *list.Contents[0].ETag)
+	_, err = c.CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: ptr(bucket), Key: ptr("copy/"), CopySource: ptr(bucket + "/dir/")})
+	require.NoError(t, err)
+}

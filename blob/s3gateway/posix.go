@@ -39,6 +39,9 @@ func OpenFiles(dir string, opts *posix.PosixOpts) (*Files, error) {
 	if o.CopyObjectThreshold == 0 {
 		o.CopyObjectThreshold = maxCopy
 	}
+	if o.IOBufferSize == 0 {
+		o.IOBufferSize = 128 << 10 // each upload has one; the engine's own default is 1 MiB
+	}
 	var inner meta.MetadataStorer = meta.XattrMeta{}
 	if o.SideCarDir != "" {
 		sidecar, err := meta.NewSideCar(o.SideCarDir)

@@ -33,7 +33,6 @@ import (
 	"github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
-	"github.com/versity/versitygw/backend/s3proxy"
 	"github.com/versity/versitygw/embedgw"
 	"github.com/versity/versitygw/s3api"
 
@@ -63,16 +62,15 @@ type setup struct {
 	Inner      string // the URL of another S3 server, in place of files
 }
 
-// metaBucket is where the engine keeps policies of buckets of another S3 server.
-const metaBucket = "gateway-meta"
-
 // inner opens the inner store.
 func (s setup) inner(ctx context.Context) (backend.Backend, error) {
 	if s.Inner == "" {
 		return s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.path("versions")})
 	}
-	const yes, no = true, false // as in s3proxy.New
-	return s3proxy.New(ctx, rootUser, rootSecret, s.Inner, "us-east-1", metaBucket, no, no, yes, no, yes, no, no)
+	return s3gateway.OpenS3(ctx, s3.New(s3.Options{
+		BaseEndpoint: &s.Inner, UsePathStyle: true, Region: "us-east-1",
+		Credentials: credentials.NewStaticCredentialsProvider(rootUser, rootSecret, ""),
+	}), "")
 }
 
 func (s setup) path(name string) string { return filepath.Join(s.Dir, name) }
