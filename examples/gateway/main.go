@@ -6,7 +6,7 @@
 //
 // It makes what is missing in the directory, and prints the lines that aws-cli needs.
 // Several gateways on one directory act as one service: give each of the others
-// another --listen and --audit.
+// another --listen and --audit. With --inner, another S3 server takes the objects.
 package main
 
 import (
@@ -20,7 +20,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/embedgw"
 	"github.com/versity/versitygw/s3api"
 
@@ -34,8 +33,8 @@ import (
 
 // config is what the flags say.
 type config struct {
-	dir, listen, audit string
-	allowPlain         bool
+	dir, listen, audit, inner string
+	allowPlain                bool
 }
 
 func (c config) path(name string) string { return filepath.Join(c.dir, name) }
@@ -46,6 +45,7 @@ func main() {
 	flag.StringVar(&c.dir, "dir", "gateway", "`directory` of objects, keys and accounts")
 	flag.StringVar(&c.listen, "listen", "127.0.0.1:7070", "`address` of the server")
 	flag.StringVar(&c.audit, "audit", "", "`file` of the audit trail; audit.jsonl in the directory if not given")
+	flag.StringVar(&c.inner, "inner", "", "`URL` of another S3 server that takes the objects in place of the directory; its keys are in INNER_ACCESS_KEY_ID and INNER_SECRET_ACCESS_KEY")
 	flag.BoolVar(&c.allowPlain, "allow-plain", false, "serve objects that are not encrypted, such as older ones")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -129,11 +129,11 @@ func open(ctx context.Context, c config) (gateway *s3gateway.Gateway, closeTrail
 	if err != nil {
 		return nil, nil, errors.Join(err, sink.Close())
 	}
-	files, err := s3gateway.OpenFiles(c.path("objects"), &posix.PosixOpts{VersioningDir: c.path("versions")})
+	store, err := storeOf(ctx, c)
 	if err != nil {
 		return nil, nil, errors.Join(err, sink.Close())
 	}
-	gateway, err = s3gateway.New(ctx, files, keys, managed, &s3gateway.Options{AllowPlain: c.allowPlain})
+	gateway, err = s3gateway.New(ctx, store, keys, managed, &s3gateway.Options{AllowPlain: c.allowPlain})
 	if err != nil {
 		return nil, nil, errors.Join(err, sink.Close())
 	}

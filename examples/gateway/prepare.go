@@ -18,6 +18,12 @@ import (
 	"os"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/backend/posix"
+
+	"github.com/blobseal/blobseal/blob/s3gateway"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -154,4 +160,19 @@ func selfSign(private []byte) ([]byte, error) {
 		return nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
+// storeOf opens the inner store.
+func storeOf(ctx context.Context, c config) (backend.Backend, error) {
+	if c.inner == "" {
+		return s3gateway.OpenFiles(c.path("objects"), &posix.PosixOpts{VersioningDir: c.path("versions")})
+	}
+	access, secret := os.Getenv("INNER_ACCESS_KEY_ID"), os.Getenv("INNER_SECRET_ACCESS_KEY")
+	if access == "" || secret == "" {
+		return nil, errors.New("--inner needs INNER_ACCESS_KEY_ID and INNER_SECRET_ACCESS_KEY in the environment")
+	}
+	return s3gateway.OpenS3(ctx, s3.New(s3.Options{
+		BaseEndpoint: &c.inner, UsePathStyle: true, Region: "us-east-1",
+		Credentials: credentials.NewStaticCredentialsProvider(access, secret, ""),
+	}), "")
 }

@@ -93,8 +93,8 @@ func need(t *testing.T, command, packages string) {
 // allow lets a bucket take objects under customers' keys.
 const allow = `<ServerSideEncryptionConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault><BlockedEncryptionTypes><EncryptionType>NONE</EncryptionType></BlockedEncryptionTypes></Rule></ServerSideEncryptionConfiguration>`
 
-// TestSession has aws-cli and boto3 put, get, copy, sync and presign objects in
-// every mode, in parts and at once. Then a key is disabled, and S3 says so.
+// TestSession has aws-cli, boto3, rclone and s3cmd put, get, copy, sync and presign
+// objects in every mode, in parts and at once. Then a key is disabled, and S3 says so.
 func TestSession(t *testing.T) {
 	need(t, "aws", "awscli")
 	need(t, "curl", "curl")
@@ -117,6 +117,12 @@ func TestSession(t *testing.T) {
 		}
 		require.Contains(t, script(t, "python3", "boto.py", work, environment), "as it should be")
 	})
+	for _, client := range []string{"rclone", "s3cmd"} {
+		t.Run(client, func(t *testing.T) {
+			need(t, client, client)
+			require.Contains(t, script(t, "bash", client+".sh", work, environment), "as it should be")
+		})
+	}
 
 	require.NoError(t, client.DisableKey(t.Context(), key.ID))
 	time.Sleep(2 * time.Second) // the gateway looks at its keys every second
