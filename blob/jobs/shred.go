@@ -96,6 +96,14 @@ func (r shredRecorder) sync() error {
 	return nil
 }
 
+// check refuses to shred without a record.
+func (r shredRecorder) check() error {
+	if r.dst == nil {
+		return fmt.Errorf("%w: no writer for the record of what is shredded", sse.ErrInvalid)
+	}
+	return nil
+}
+
 // shredLine returns the record of an object.
 func shredLine(bucket string, e Entry) ShredRecord {
 	line := ShredRecord{Bucket: bucket, Key: e.Key, Stored: max(e.Stored, 0), Size: max(e.Size, 0)}
@@ -115,12 +123,15 @@ func shredLine(bucket string, e Entry) ShredRecord {
 // ShredObject makes one object unreadable: it deletes the object and with it the sealed
 // data key. See [ShredPrefix].
 func ShredObject(ctx context.Context, b *blob.Bucket, key string, record io.Writer) error {
+	r := shredRecorder{record}
+	if err := r.check(); err != nil {
+		return err
+	}
 	s := storeOf(b)
 	e, seen := inspect(ctx, s, listed{key: key, size: -1})
 	if e.Kind == 0 {
 		return e.Err
 	}
-	r := shredRecorder{record}
 	line := shredLine(s.Name, e)
 	if err := r.write(ShredBegins, line, nil); err != nil {
 		return err
@@ -155,6 +166,9 @@ func ShredPrefix(ctx context.Context, b *blob.Bucket, prefix string, record io.W
 	}
 	o := valueOr(opts)
 	p := &prefixShredder{s: storeOf(b), workers: workers(o.Workers), record: shredRecorder{record}, report: new(ShredReport)}
+	if err := p.record.check(); err != nil {
+		return p.report, err
+	}
 	err := inOrder(ctx, p.workers, lister(p.s, prefix), func(ctx context.Context, object listed) shredTarget {
 		if err := wait(ctx, o.Limit); err != nil {
 			return shredTarget{Entry: Entry{Key: object.key, Err: err}}
@@ -356,8 +370,12 @@ func ShredKey(ctx context.Context, key KeyRef, destroyer KeyDestroyer, record io
 	if err := key.check(); err != nil {
 		return report, err
 	}
-	if len(buckets) == 0 || key.Mode == sse.ModeCustomer {
-		return report, fmt.Errorf("%w: shredding needs a key with an id, and its buckets", sse.ErrInvalid)
+	if len(buckets) == 0 || key.Mode == sse.ModeCustomer || destroyer == nil {
+		return report, fmt.Errorf("%w: shredding needs a key with an id, its destroyer, and its buckets", sse.ErrInvalid)
+	}
+	r := shredRecorder{record}
+	if err := r.check(); err != nil {
+		return report, err
 	}
 	o := valueOr(opts)
 	if err := findUse(ctx, key, o, buckets); err != nil {
@@ -366,7 +384,6 @@ func ShredKey(ctx context.Context, key KeyRef, destroyer KeyDestroyer, record io
 	if err := destroyer.Disable(ctx); err != nil {
 		return report, fmt.Errorf("blob: disabling %v: %w", key, err)
 	}
-	r := shredRecorder{record}
 	for _, b := range buckets {
 		for e, err := range Inventory(ctx, b, &InventoryOptions{Workers: o.Workers, Limit: o.Limit}) {
 			if err != nil {

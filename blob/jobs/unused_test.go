@@ -193,3 +193,20 @@ func (n namedKey) GenerateDataKey(context.Context, string, kms.Context) (*kms.Da
 func (n namedKey) Decrypt(context.Context, string, []byte, kms.Context) ([]byte, error) {
 	return content(32), nil
 }
+
+// TestShredWithoutRecord: what would not be recorded is not shredded.
+func TestShredWithoutRecord(t *testing.T) {
+	w := newWorld(t, newMem(t))
+	w.put(t, "a", 10, w.kms)
+	key := jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "k1"}
+	destroyer := new(countingDestroyer)
+	require.ErrorIs(t, jobs.ShredObject(ctx, w.Bucket, "a", nil), sse.ErrInvalid)
+	_, err := jobs.ShredPrefix(ctx, w.Bucket, "a", nil, nil)
+	require.ErrorIs(t, err, sse.ErrInvalid)
+	_, err = jobs.ShredKey(ctx, key, destroyer, nil, nil, w.Bucket)
+	require.ErrorIs(t, err, sse.ErrInvalid)
+	_, err = jobs.ShredKey(ctx, key, nil, new(strings.Builder), nil, w.Bucket)
+	require.ErrorIs(t, err, sse.ErrInvalid)
+	require.Zero(t, *destroyer)
+	require.Len(t, readAll(t, w.Bucket.Bucket, "a"), 10)
+}
