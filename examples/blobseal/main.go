@@ -38,6 +38,9 @@ func main() {
 		signals = append(signals, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	if completeLine(os.Stdout) {
+		return
+	}
 	context.AfterFunc(ctx, stop)   // a second signal ends the process at once
 	signal.Ignore(syscall.SIGPIPE) // the write fails, and the command cleans up
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
@@ -45,19 +48,21 @@ func main() {
 
 // cli is the command line.
 type cli struct {
-	Keygen  object.Keygen    `cmd:"" help:"Create a key file: 32 random bytes, readable by you alone."`
-	Ring    ringcmd.Commands `cmd:"" help:"Create and manage key rings."`
-	KMS     kms.Commands     `cmd:"" name:"kms" help:"Create and manage key services, their keys and who may use them."`
-	Audit   audit.Commands   `cmd:"" help:"Show and verify the audit trail of a key service."`
-	Encrypt object.Encrypt   `cmd:"" help:"Encrypt IN to OUT."`
-	Decrypt object.Decrypt   `cmd:"" help:"Decrypt IN, or a range of it, to OUT."`
-	Inspect object.Inspect   `cmd:"" help:"Show what sealed files say. Needs no key."`
-	Rewrap  object.Rewrap    `cmd:"" help:"Seal a file's data key under another key or name. The body stays as it is."`
-	Verify  object.Verify    `cmd:"" help:"Authenticate whole sealed files."`
-	Help    helpCmd          `cmd:"" help:"Show the help of a command."`
-	Version versionCmd       `cmd:"" help:"Show the version."`
-	Doctor  doctor.Command   `cmd:"" help:"Examine ring, root, key service, audit trail and buckets, and say how to repair them."`
-	Bucket  bucket.Commands  `cmd:"" help:"Use, check, rewrap and serve buckets of encrypted objects."`
+	Keygen     object.Keygen    `cmd:"" help:"Create a key file: 32 random bytes, readable by you alone."`
+	Ring       ringcmd.Commands `cmd:"" help:"Create and manage key rings."`
+	KMS        kms.Commands     `cmd:"" name:"kms" help:"Create and manage key services, their keys and who may use them."`
+	Audit      audit.Commands   `cmd:"" help:"Show and verify the audit trail of a key service."`
+	Encrypt    object.Encrypt   `cmd:"" help:"Encrypt IN to OUT."`
+	Decrypt    object.Decrypt   `cmd:"" help:"Decrypt IN, or a range of it, to OUT."`
+	Inspect    object.Inspect   `cmd:"" help:"Show what sealed files say. Needs no key."`
+	Rewrap     object.Rewrap    `cmd:"" help:"Seal a file's data key under another key or name. The body stays as it is."`
+	Verify     object.Verify    `cmd:"" help:"Authenticate whole sealed files."`
+	Help       helpCmd          `cmd:"" help:"Show the help of a command."`
+	Version    versionCmd       `cmd:"" help:"Show the version."`
+	Man        manCmd           `cmd:"" help:"Write the man page."`
+	Completion completionCmd    `cmd:"" help:"Write the completions of a shell."`
+	Doctor     doctor.Command   `cmd:"" help:"Examine ring, root, key service, audit trail and buckets, and say how to repair them."`
+	Bucket     bucket.Commands  `cmd:"" help:"Use, check, rewrap and serve buckets of encrypted objects."`
 
 	JSON        bool             `name:"json" help:"Write results as JSON: one value, or a line for each file or object."`
 	Quiet       bool             `short:"q" help:"Show no progress, and do not say what was done."`
