@@ -1,6 +1,6 @@
 module github.com/blobseal/blobseal/examples/gateway
 
-go 1.26.4
+go 1.26.0
 
 replace (
 	github.com/blobseal/blobseal => ../..
