@@ -1,6 +1,7 @@
 package sseotel_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -10,8 +11,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
 	"github.com/blobseal/blobseal/sse/sseotel"
 )
 
@@ -155,14 +158,19 @@ func TestDefaultProviders(t *testing.T) {
 }
 
 // TestCountsAreExact: operations that several goroutines do while metrics are collected
-// are all counted, once.
+// are all counted, once. No spans are sampled, so durations wait for each other.
 func TestCountsAreExact(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t, sseotel.WithTracerProvider(noop.NewTracerProvider()))
+	env, err := sse.ReadEnvelope(bytes.NewReader(seal(t, f.managed, nil)))
+	require.NoError(t, err)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for range 50 {
 				if _, err := f.managed.Encrypt(t.Context(), cat); err != nil {
+					t.Error(err)
+				}
+				if _, err := f.managed.Decrypt(t.Context(), cat, env); err != nil {
 					t.Error(err)
 				}
 			}
@@ -172,5 +180,6 @@ func TestCountsAreExact(t *testing.T) {
 		f.scrape()
 	}
 	wg.Wait()
-	require.Equal(t, "200", f.value("blobseal_key_operation_duration_seconds_count", `operation="encrypt"`))
+	require.Equal(t, "201", f.value("blobseal_key_operation_duration_seconds_count", `operation="encrypt"`))
+	require.Equal(t, "200", f.value("blobseal_key_operation_duration_seconds_count", `operation="decrypt"`))
 }
