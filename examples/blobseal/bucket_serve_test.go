@@ -306,3 +306,33 @@ func TestBucketServeOldSecret(t *testing.T) {
 	require.Equal(t, "picture of a", body)
 	s.ends(t)
 }
+
+// TestBucketServeStatus asks the address for monitoring how the server is.
+func TestBucketServeStatus(t *testing.T) {
+	album(t, ring, "a")
+	s := serve(t, args(ring, "--status-listen", "127.0.0.1:0")...)
+	var first struct {
+		Status string `json:"status_listen"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(strings.SplitAfter(s.log.String(), "\n")[0]), &first))
+	at := "http://" + first.Status
+	status, body := send(t, http.MethodGet, at+"/healthz", nil)
+	require.Equal(t, 200, status)
+	require.Equal(t, "ok\n", body)
+
+	status, _ = send(t, http.MethodGet, s.sign(t, "a"), nil)
+	require.Equal(t, 200, status)
+	status, body = send(t, http.MethodGet, at+"/metrics", nil)
+	require.Equal(t, 200, status)
+	require.Regexp(t, `(?m)^blobseal_key_operation\w*_count\{[^}]*\} [1-9]`, body)
+	require.NotContains(t, body, "2026", "no object names")
+	status, _ = send(t, http.MethodGet, s.base+"metrics", nil)
+	require.NotEqual(t, 200, status, "not on the public address")
+
+	require.NoError(t, os.Rename("photos", "gone"))
+	status, body = send(t, http.MethodGet, at+"/healthz", nil)
+	require.Equal(t, 503, status)
+	require.NotEmpty(t, body)
+	require.NoError(t, os.Rename("gone", "photos"))
+	s.ends(t)
+}

@@ -30,6 +30,7 @@ type serveCmd struct {
 	AcceptSecretFile []string      `group:"urls" sep:"none" placeholder:"FILE" help:"Earlier secret, whose URLs still work. May be repeated."`
 	BaseURL          string        `group:"urls" name:"base-url" placeholder:"URL" help:"Where clients reach the server; by default http://ADDR/ of --listen."`
 	Listen           string        `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address to listen on; by default 127.0.0.1:8080. Port 0 picks a free port."`
+	StatusListen     string        `placeholder:"ADDR" help:"Address that answers /healthz and /metrics, for monitoring; by default none. Keep it private."`
 	MaxSize          int64         `default:"5368709120" placeholder:"BYTES" help:"Largest object to accept; by default 5 GiB."`
 	AllowOrigin      []string      `sep:"none" placeholder:"ORIGIN" help:"Origin whose scripts may use URLs, such as https://app.example.com; * is any. May be repeated."`
 	MaxConnections   int           `default:"1000" placeholder:"N" help:"Connections at a time, of up to 300 KB each; further clients wait. By default 1000."`
@@ -53,6 +54,10 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	defer keys.CloseAll(all)
+	state, err := observe(all)
+	if err != nil {
+		return err
+	}
 	b, err := cmd.bucketFlags.open(serving, blob.Options{AllowPlain: cmd.AllowPlain}, all...)
 	if err != nil {
 		return err
@@ -73,14 +78,28 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	logger := cmd.logger(c)
 	server := cmd.server(serving, b.Bucket.Bucket, signer, logger)
+	attrs := []any{"bucket", b.shown, "name", b.Name(), "base_url", base, "listen", listener.Addr().String()}
+	if state.bucket = b; cmd.StatusListen != "" {
+		stop, address, err := state.serve(cmd.StatusListen, logger)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		attrs = append(attrs, "status_listen", address)
+	}
+	refreshing, stopRefreshing := context.WithCancel(serving)
+	rings := runRings(refreshing, all)
+	defer rings.Wait()
+	defer stopRefreshing()
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
-	logger.Info("serving", "bucket", b.shown, "name", b.Name(), "base_url", base, "listen", listener.Addr().String())
+	logger.Info("serving", attrs...)
 	select {
 	case err := <-ended:
 		return message.Problemf(err, "", "--listen %s: %s", cmd.Listen, message.Plain(err))
 	case <-ctx.Done():
 	}
+	state.stopping.Store(true) // load balancers send no new requests
 	grace, cancel := context.WithTimeout(serving, cmd.Grace)
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {
@@ -111,6 +130,9 @@ func (cmd serveCmd) check() error {
 		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host) {
 			return message.Usagef("--allow-origin %q: want * or an origin such as https://app.example.com", origin)
 		}
+	}
+	if _, _, err := net.SplitHostPort(cmd.StatusListen); cmd.StatusListen != "" && err != nil {
+		return message.Usagef("--status-listen %q: want HOST:PORT", cmd.StatusListen)
 	}
 	if _, _, err := net.SplitHostPort(cmd.Listen); err != nil {
 		return message.Usagef("--listen %q: want HOST:PORT", cmd.Listen)

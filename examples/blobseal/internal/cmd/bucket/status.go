@@ -1,0 +1,140 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	exporter "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/sse/sseotel"
+)
+
+// staleAfter is the age of what a server knows of a ring at which it is unhealthy. A
+// ring is refreshed every minute.
+const staleAfter = 5 * time.Minute
+
+// healthWait is how long a store may take to answer a health check.
+const healthWait = 5 * time.Second
+
+// status tells monitoring how a server is.
+type status struct {
+	bucket   *bucket
+	rings    []*keys.Keys
+	registry *prometheus.Registry
+	provider *metric.MeterProvider
+	stopping atomic.Bool
+}
+
+// observe makes a status of a server, and has its keys report what they do.
+func observe(all []*keys.Keys) (*status, error) {
+	s := &status{registry: prometheus.NewRegistry()}
+	reader, err := exporter.New(exporter.WithRegisterer(s.registry))
+	if err != nil {
+		return nil, err
+	}
+	s.provider = metric.NewMeterProvider(metric.WithReader(reader))
+	telemetry, err := sseotel.New(sseotel.WithMeterProvider(s.provider))
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range all {
+		k.Cipher = telemetry.Cipher(k.Cipher)
+		if k.Ring != nil {
+			telemetry.ObserveRing(k.RingPath, k.Ring)
+			s.rings = append(s.rings, k)
+		}
+	}
+	return s, nil
+}
+
+// runRings refreshes and rotates rings until ctx ends.
+func runRings(ctx context.Context, all []*keys.Keys) *sync.WaitGroup {
+	var running sync.WaitGroup
+	for _, k := range all {
+		if k.Ring != nil {
+			running.Go(func() { _ = k.Ring.Run(ctx) }) // which returns the error of ctx
+		}
+	}
+	return &running
+}
+
+// health returns an error if requests are likely to fail.
+func (s *status) health(ctx context.Context) error {
+	if s.stopping.Load() {
+		return errors.New("stopping")
+	}
+	for _, k := range s.rings {
+		if age := time.Since(k.Ring.Stats().Refreshed); age > staleAfter {
+			return fmt.Errorf("ring not refreshed for %v", age.Round(time.Second))
+		}
+	}
+	if dir := s.bucket.dir; dir != "" && !message.IsDirectory(dir) { // which package fileblob does not look at
+		return errors.New("the bucket's directory is missing")
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthWait)
+	defer cancel()
+	switch there, err := s.bucket.Inner().IsAccessible(ctx); {
+	case err != nil:
+		return errors.New("the store does not answer")
+	case !there:
+		return errors.New("the bucket is not accessible")
+	}
+	return nil
+}
+
+// handler answers /healthz and /metrics.
+func (s *status) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if err := s.health(r.Context()); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, err)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// serve answers on an address until stop is called.
+func (s *status) serve(address string, logger *slog.Logger) (stop func(), shown string, err error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		reason := err
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			reason = op.Err
+		}
+		return nil, "", message.Problemf(err, "", "--status-listen %s: %s", address, message.Plain(reason))
+	}
+	server := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener) // until it is closed
+	}()
+	return func() {
+		server.Close()
+		<-done
+		_ = s.provider.Shutdown(context.Background())
+	}, listener.Addr().String(), nil
+}
