@@ -54,7 +54,7 @@ var (
 )
 
 // cryptoImports says which assets an import brings. Every cryptographic import of a
-// released module is here; those without assets offer types, encodings or comparison.
+// library or the command line is here; those without assets offer types, encodings or comparison.
 var cryptoImports = map[string][]asset{
 	"crypto":                         nil,
 	"crypto/aes":                     {aesGCM},
@@ -93,10 +93,14 @@ func isCryptoImport(path string) bool {
 	return false
 }
 
-// findAssets returns the packages that use each asset, by the asset's name.
+// findAssets returns the packages that use each asset, by the asset's name. It looks at
+// libraries and the command line.
 func (p *proof) findAssets(ctx context.Context) (map[string][]string, error) {
 	users := map[string][]string{}
 	for _, m := range p.modules {
+		if m.isExample() {
+			continue
+		}
 		list, err := runner{dir: filepath.Join(p.tree, m.folder), env: p.env}.output(ctx, "go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...")
 		if err != nil {
 			return nil, err

@@ -36,6 +36,12 @@ func (m *goModule) tag(version string) string {
 	return m.folder + "/" + version
 }
 
+// isExample reports whether the module shows how to use the others, and nobody runs it
+// in production.
+func (m *goModule) isExample() bool {
+	return m.folder == "examples" || strings.HasPrefix(m.folder, "examples/") && m.path != commandPackage
+}
+
 // fileName returns the module's folder as the name of a file.
 func (m *goModule) fileName() string {
 	if m.folder == "." {
