@@ -182,8 +182,11 @@ func TestAlerts(t *testing.T) {
 			require.NoError(t, err, "%s", out)
 		})
 	}
+	document, err := os.ReadFile("DASHBOARD.md")
+	require.NoError(t, err)
 	for _, m := range regexp.MustCompile(`(?m)^ +- alert: (\w+)$`).FindAllStringSubmatch(string(text), -1) {
 		require.True(t, covered[m[1]], "no scenario fires %s", m[1])
+		require.Contains(t, string(document), "| `"+m[1]+"` |")
 	}
 }
 
