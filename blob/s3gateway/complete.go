@@ -92,10 +92,15 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 		return out, "", err
 	}
 	opener.SetHeaders(r.setHeader)
+	g.forgetUpload(r, in)
+	return out, version, nil
+}
+
+// forgetUpload deletes the records of a completed upload.
+func (g *Gateway) forgetUpload(r *request, in *s3.CompleteMultipartUploadInput) {
 	if err := g.deleteRecords(r.ctx, uploadPrefix(*in.Bucket, *in.UploadId)); err != nil {
 		g.opts.Log.Warn("s3gateway: records of a completed upload stay", "bucket", *in.Bucket, "upload", *in.UploadId, "error", err)
 	}
-	return out, version, nil
 }
 
 // publish makes the object from its inner parts.
@@ -375,6 +380,7 @@ func (g *Gateway) completed(r *request, in *s3.CompleteMultipartUploadInput) (ou
 		_, err := g.getUpload(r.ctx, *in.Bucket, *in.Key, deref(in.UploadId))
 		head, headErr := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
 		if headErr == nil && unquote(head.ETag) == etag {
+			g.forgetUpload(r, in)
 			return s3response.CompleteMultipartUploadResult{Bucket: in.Bucket, Key: in.Key, ETag: ptr(quote(etag))}, true
 		}
 		if err != nil || time.Now().After(deadline) {

@@ -132,10 +132,15 @@ func (g *Gateway) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipar
 	if err := g.guard(in.Bucket); err != nil {
 		return err
 	}
-	if err := g.Backend.AbortMultipartUpload(ctx, in); err != nil {
+	err := g.Backend.AbortMultipartUpload(ctx, in)
+	if err != nil && !hasCode(err, "NoSuchUpload") {
 		return err
 	}
-	return g.fail("AbortMultipartUpload", in.Bucket, in.Key, g.deleteRecords(ctx, uploadPrefix(*in.Bucket, *in.UploadId)))
+	// A gateway that was killed here before has left records.
+	if _, lookErr := g.getUpload(ctx, *in.Bucket, *in.Key, *in.UploadId); lookErr == nil {
+		err = errors.Join(err, g.deleteRecords(ctx, uploadPrefix(*in.Bucket, *in.UploadId)))
+	}
+	return g.fail("AbortMultipartUpload", in.Bucket, in.Key, err)
 }
 
 // ListMultipartUploads implements [backend.Backend].

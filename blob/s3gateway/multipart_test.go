@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -15,6 +16,7 @@ import (
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -76,7 +78,13 @@ func TestUploadsInEveryMode(t *testing.T) {
 		u.part(t, c, 2, one)
 		uploads = append(uploads, u)
 	}
+	underway, never := make(chan struct{}), make(chan struct{})
+	cut := make(chan error, 1)
+	go func() { cut <- slowPart(t, c, uploads[0], sync.OnceFunc(func() { close(underway) }), never) }()
+	await.Value(t, underway, "a part to be under way")
 	first.kill()
+	close(never)
+	require.Error(t, await.Value(t, cut, "a part to fail with its gateway"))
 	c = s.start(t).client(t)
 	for _, u := range uploads {
 		t.Run(u.m.name, func(t *testing.T) {
