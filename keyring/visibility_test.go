@@ -24,7 +24,7 @@ import (
 // once. With failovers that lose changes, no version opens after its disabling was
 // acknowledged and the store had time to heal.
 func TestVisibility(t *testing.T) {
-	seeds.Run(t, 4, func(t *testing.T, seed uint64) {
+	seeds.Run(t, 2, func(t *testing.T, seed uint64) {
 		for _, failovers := range []bool{false, true} {
 			bubble.Test(t, func(t *testing.T) { runVisibility(t, seed, failovers) })
 		}
@@ -45,7 +45,7 @@ func runVisibility(t *testing.T, seed uint64, failovers bool) {
 	const (
 		interval = time.Second
 		slowest  = 200 * time.Millisecond
-		length   = time.Minute
+		length   = 30 * time.Second
 	)
 	ctx, random := t.Context(), rand.New(rand.NewPCG(seed, 0))
 	store := visibility.NewStore(keyring.NewMemStore(), seed, slowest)
@@ -118,7 +118,7 @@ func (v *visible) act(r *rand.Rand, process string, ring *keyring.Ring) {
 		}
 		v.history.Change(change)
 	case 3:
-		if len(ring.Versions()) > 12 {
+		if len(ring.Versions()) >= 5 {
 			return
 		}
 		if info, err := ring.Rotate(ctx); err == nil {

@@ -23,7 +23,7 @@ import (
 // time of a load. With failovers that lose changes, no key serves after its disabling was
 // acknowledged and the store had time to heal.
 func TestVisibility(t *testing.T) {
-	seeds.Run(t, 12, func(t *testing.T, seed uint64) {
+	seeds.Run(t, 4, func(t *testing.T, seed uint64) {
 		for _, failovers := range []bool{false, true} {
 			bubble.Test(t, func(t *testing.T) { runVisibility(t, seed, failovers) })
 		}
