@@ -277,9 +277,10 @@ func TestFailoverThatSplits(t *testing.T) {
 func TestSynchronousFailover(t *testing.T) {
 	t.Parallel()
 	f := newFailover(t)
-	f.primary.exec(t, `ALTER SYSTEM SET synchronous_standby_names = '*'`, `SELECT pg_reload_conf()`)
+	f.primary.synchronous()
 	f.takeAway()
 	f.agree(f.one(), f.fleet...)
+	f.replicate()
 	f.standby.stop(syscall.SIGINT)
 	for _, m := range f.fleet {
 		given := func(act func(ctx context.Context) error) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib"
@@ -47,6 +48,17 @@ func (p *postgres) standby() *postgres {
 	standby.start()
 	p.t.Cleanup(func() { standby.stop(syscall.SIGQUIT) })
 	return standby
+}
+
+// synchronous makes the server's standby synchronous, and waits until it is.
+func (p *postgres) synchronous() {
+	p.t.Helper()
+	p.exec(p.t, `ALTER SYSTEM SET synchronous_standby_names = '*'`, `SELECT pg_reload_conf()`)
+	db := p.open(p.t)
+	require.Eventually(p.t, func() bool {
+		var state string
+		return db.QueryRow(`SELECT sync_state FROM pg_stat_replication`).Scan(&state) == nil && state == "sync"
+	}, patience, 20*time.Millisecond, "the standby is synchronous")
 }
 
 // start starts the server, and waits until it answers.

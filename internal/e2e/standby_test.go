@@ -25,7 +25,7 @@ func TestCommitThatWaitsIsNotExposed(t *testing.T) {
 	s := openStore(t, primary.open(t), sqlstore.PostgreSQL, name, nil)
 	ring, err := keyring.Create(t.Context(), s, fleetRoot(), &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	primary.exec(t, `ALTER SYSTEM SET synchronous_standby_names = '*'`, `SELECT pg_reload_conf()`)
+	primary.synchronous()
 	standby.stop(syscall.SIGINT)
 	before, _, err := s.Load(t.Context())
 	require.NoError(t, err)
