@@ -50,7 +50,7 @@ func draw(t *testing.T, server, dir string, begin, end time.Time) {
 		}
 	}
 	rows := (len(drawn) + 2) / 3
-	svg := fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1200 %d" font-family="sans-serif" font-size="11">
+	svg := fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1220 %d" font-family="sans-serif" font-size="11">
 <rect width="100%%" height="100%%" fill="#fff"/>
 %s</svg>
 `, rows*240+10, strings.Join(drawn, ""))
