@@ -30,7 +30,7 @@ func TestCommitThatWaitsIsNotExposed(t *testing.T) {
 	before, _, err := s.Load(t.Context())
 	require.NoError(t, err)
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err = ring.Rotate(ctx)
 	require.ErrorIs(t, err, keyring.ErrStore)
