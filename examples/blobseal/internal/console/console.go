@@ -8,12 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
-	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
-	"google.golang.org/api/option"
 )
 
 // Console has the streams of a command, and the settings that tests change.
@@ -32,10 +28,7 @@ type Console struct {
 	AuditWait  time.Duration // for another process to close the audit trail
 	RootWait   time.Duration // for the key service of a root to answer
 
-	// Options of the clients of vendors' key services.
-	Google          []option.ClientOption
-	Azure           *azkeys.ClientOptions
-	AzureCredential func() (azcore.TokenCredential, error)
+	Clouds
 
 	begun   time.Time
 	objects atomic.Int64 // that the command has worked on
@@ -50,7 +43,7 @@ func New(stdin io.Reader, stdout, stderr io.Writer) *Console {
 	return &Console{
 		Stdin: stdin, Stdout: stdout, Stderr: stderr, begun: time.Now(),
 		IsTerminal: isTerminal, Patience: time.Second, AuditWait: auditWait, RootWait: rootWait,
-		AzureCredential: func() (azcore.TokenCredential, error) { return azidentity.NewDefaultAzureCredential(nil) },
+		Clouds: newClouds(),
 	}
 }
 

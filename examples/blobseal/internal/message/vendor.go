@@ -1,16 +1,11 @@
 package message
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/aws/smithy-go"
-	vault "github.com/hashicorp/vault/api"
 	"google.golang.org/grpc/status"
 
 	"github.com/blobseal/blobseal/kms"
@@ -66,31 +61,11 @@ func Vendor(err error) string {
 	if refused, ok := errors.AsType[*Refusal](err); ok {
 		return refused.Text
 	}
-	if azure, ok := errors.AsType[*azcore.ResponseError](err); ok {
-		return azureWords(azure)
-	}
-	if vault, ok := errors.AsType[*vault.ResponseError](err); ok {
-		return fmt.Sprintf("%d: %s", vault.StatusCode, strings.Join(vault.Errors, "; "))
+	if text := responseWords(err); text != "" {
+		return text
 	}
 	if failed, ok := errors.AsType[*kms.KeyError](err); ok {
 		err = failed.Err
 	}
 	return packagePrefix.ReplaceAllString(err.Error(), "")
-}
-
-// azureWords returns the status, the code and the message of an answer of Azure. The
-// error's own text is the whole answer, on many lines.
-func azureWords(err *azcore.ResponseError) string {
-	text := fmt.Sprintf("%d %s", err.StatusCode, err.ErrorCode)
-	if err.RawResponse == nil {
-		return text
-	}
-	var answer struct {
-		Error struct{ Message string } `json:"error"`
-	}
-	body, readErr := runtime.Payload(err.RawResponse)
-	if readErr == nil && json.Unmarshal(body, &answer) == nil && answer.Error.Message != "" {
-		text += ": " + answer.Error.Message
-	}
-	return text
 }

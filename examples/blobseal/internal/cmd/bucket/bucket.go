@@ -12,8 +12,9 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	gcblob "gocloud.dev/blob"
+	_ "gocloud.dev/blob/fileblob" // file://
+	_ "gocloud.dev/blob/memblob"  // mem://
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
@@ -53,7 +54,7 @@ type bucket struct {
 	place    string // distinguishes buckets of one name
 	pageSize int    // for listings
 	keys     map[sse.Mode]*keys.Keys
-	s3       *s3.Client // nil for other stores
+	s3       *s3Client // nil for other stores
 	s3Name   string
 	s3Prefix string
 }
@@ -138,6 +139,9 @@ func (f bucketFlags) parse() (b *bucket, store *url.URL, name string, err error)
 			return nil, nil, "", err
 		}
 	case "s3", "gs", "azblob":
+		if len(conditions) == 0 {
+			return nil, nil, "", message.Usagef("--bucket: %s:// is not in this build, which has no clouds (install blobseal without the tag noclouds)", u.Scheme)
+		}
 		name = u.Host
 	case "mem":
 		name = "mem"

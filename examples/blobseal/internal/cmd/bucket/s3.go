@@ -1,3 +1,5 @@
+//go:build !noclouds
+
 package bucket
 
 import (
@@ -14,6 +16,8 @@ import (
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
+
+type s3Client = s3.Client
 
 // silenceSDK keeps the AWS SDK from logging to standard error. It would tell of each
 // object without a checksum that it knows, which is nearly each one: the checksum of
