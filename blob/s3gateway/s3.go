@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -30,6 +32,7 @@ func OpenS3(ctx context.Context, client *s3.Client, metaBucket string) (backend.
 	o := client.Options()
 	o.Retryer = aws.NopRetryer{}
 	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+	o.HTTPClient = detachedClient{o.HTTPClient}
 	client = s3.New(o)
 	_, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &metaBucket})
 	var refused smithy.APIError
@@ -40,4 +43,38 @@ func OpenS3(ctx context.Context, client *s3.Client, metaBucket string) (backend.
 		return nil, fmt.Errorf("s3gateway: create bucket %s: %w", metaBucket, err)
 	}
 	return s3proxy.NewWithClient(ctx, client, metaBucket)
+}
+
+// detachedClient sends requests whose contexts do not lead back to the engine's. The
+// engine uses a context again for the next request, while the transport of this one
+// may still ask it for values.
+type detachedClient struct{ s3.HTTPClient }
+
+func (c detachedClient) Do(r *http.Request) (*http.Response, error) {
+	ctx := r.Context()
+	deadline, ok := ctx.Deadline()
+	return c.HTTPClient.Do(r.WithContext(detached{ctx.Done(), deadline, ok}))
+}
+
+// detached is a context that ends when another one does.
+type detached struct {
+	done        <-chan struct{}
+	deadline    time.Time
+	hasDeadline bool
+}
+
+func (d detached) Deadline() (time.Time, bool) { return d.deadline, d.hasDeadline }
+func (d detached) Done() <-chan struct{}       { return d.done }
+func (d detached) Value(any) any               { return nil }
+
+func (d detached) Err() error {
+	select {
+	case <-d.done:
+	default:
+		return nil
+	}
+	if d.hasDeadline && !time.Now().Before(d.deadline) {
+		return context.DeadlineExceeded
+	}
+	return context.Canceled
 }
