@@ -64,6 +64,9 @@ func (f *signers) unseal(ctx context.Context, text []byte, root keyring.Root) (*
 			return signer, nil
 		}
 	}
+	if errors.Is(err, context.Canceled) {
+		return nil, message.About(f.path, err)
+	}
 	return nil, message.Problemf(err, f.path,
 		"the key that signs the audit trail does not open: %s (restore the file, or remove it to get a new key)", message.Plain(err))
 }
