@@ -13,7 +13,7 @@ aws s3 mb s3://photos
 # aws-cli 2.9 does not know how to allow customer keys, so curl does it.
 curl -fsS --cacert "$AWS_CA_BUNDLE" --aws-sigv4 aws:amz:us-east-1:s3 --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" \
 	-H "x-amz-content-sha256: $(sha256sum <allow.xml | cut -d' ' -f1)" -X PUT --data-binary @allow.xml "$URL/photos?encryption="
-aws s3api get-bucket-encryption --bucket photos | grep -q AES256
+aws s3api get-bucket-encryption --bucket photos | grep AES256 >/dev/null
 
 # Each mode.
 aws s3 cp --quiet small s3://photos/small
@@ -23,17 +23,19 @@ aws s3 cp --quiet s3://photos/small got && cmp small got
 aws s3 cp --quiet s3://photos/small.key got && cmp small got
 aws s3 cp --quiet s3://photos/small.customer got --sse-c AES256 --sse-c-key fileb://customer.key && cmp small got
 aws s3 cp --quiet s3://photos/small.customer got 2>error && fail "a customer's object without its key"
-aws s3api head-object --bucket photos --key small.key | grep -q "$KEY"
+aws s3api head-object --bucket photos --key small.key | grep "$KEY" >/dev/null
 
 # In parts, a range, and a copy of parts to another mode.
 aws s3 cp --quiet big s3://photos/big.kms --sse aws:kms
 aws s3api get-object --bucket photos --key big.kms --range bytes=8388600-8388620 got >/dev/null
 cmp got <(tail -c +8388601 big | head -c 21)
-aws s3 cp --quiet s3://photos/big.kms s3://photos/big.customer --sse-c AES256 --sse-c-key fileb://customer.key
+aws s3 cp --quiet s3://photos/big.kms s3://photos/big.copy --sse AES256
+aws s3 cp --quiet s3://photos/big.copy got && cmp big got
+aws s3 cp --quiet big s3://photos/big.customer --sse-c AES256 --sse-c-key fileb://customer.key
 aws s3 cp --quiet s3://photos/big.customer got --sse-c AES256 --sse-c-key fileb://customer.key && cmp big got
 
 aws s3 ls s3://photos/ >list
-awk '{print $3}' list | sort -u | tr '\n' ' ' | grep -qx '100000 21000000 ' || fail "sizes: $(cat list)"
+awk '{print $3}' list | sort -u | tr '\n' ' ' | grep -x '100000 21000000 ' >/dev/null || fail "sizes: $(cat list)"
 curl -fsS --cacert "$AWS_CA_BUNDLE" "$(aws s3 presign s3://photos/small.key)" | cmp small
 
 # Nothing is copied a second time.

@@ -11,7 +11,7 @@ customer=(--s3-sse-customer-algorithm AES256 --s3-sse-customer-key 0123456789abc
 copy() { # copy NAME FLAGS...
 	local name=$1; shift
 	rclone copy rclone "gw:photos/rclone/$name" "$@"
-	rclone copy rclone "gw:photos/rclone/$name" -v "$@" 2>&1 | grep -q 'Copied' && { echo "$name was copied again"; exit 1; }
+	rclone copy rclone "gw:photos/rclone/$name" -v "$@" 2>&1 | grep 'Copied' && { echo "$name was copied again"; exit 1; }
 	rclone check --download rclone "gw:photos/rclone/$name" "$@" 2>log || { cat log; exit 1; }
 }
 copy default
