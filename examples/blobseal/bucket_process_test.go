@@ -90,7 +90,7 @@ func TestBucketProgress(t *testing.T) {
 			fmt.Fprint(tty, "the end")
 			text := show(t, screen, "the end")
 			require.Regexp(t, `photos +\d+% .*\(\d+/30, \d+ objects/s\) \[`, text)
-			require.Regexp(t, `\r +\rthe end$`, text, "it is taken away")
+			require.Regexp(t, `\r +\r30 objects[^\r\n]* in [0-9.]+ s[^\r\n]*\r\nthe end$`, text, "the bar is taken away, and the last line stays")
 			require.Contains(t, out.String(), "30 objects")
 		})
 	}

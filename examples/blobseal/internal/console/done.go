@@ -76,9 +76,10 @@ func (c *Console) SayDone() {
 	if objects == 1 {
 		noun = "object"
 	}
-	text := fmt.Sprintf("%s %s, %s in %.1f s", humanize.Comma(objects), noun, humanize.IBytes(uint64(bytes)), took.Seconds())
-	if bytes > 0 && took > 0 {
-		text += fmt.Sprintf(", %s/s", humanize.IBytes(uint64(float64(bytes)/took.Seconds())))
+	text := fmt.Sprintf("%s %s in %.1f s", humanize.Comma(objects), noun, took.Seconds())
+	if bytes > 0 {
+		text = fmt.Sprintf("%s %s, %s in %.1f s, %s/s", humanize.Comma(objects), noun, humanize.IBytes(uint64(bytes)), took.Seconds(),
+			humanize.IBytes(uint64(float64(bytes)/max(took.Seconds(), 0.001))))
 	}
 	fmt.Fprintln(c.Stderr, text)
 }

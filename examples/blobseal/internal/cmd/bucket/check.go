@@ -86,7 +86,7 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 			return b.about(err)
 		}
 		totals.Add(e)
-		p.one()
+		p.one(0)
 		switch {
 		case !cmd.List:
 		case c.JSON:
@@ -234,7 +234,11 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 			sum.Bad++
 			failures.Add(cmp.Or(f.Err, message.ErrRefused)) // an object that is not encrypted has no error
 		}
-		p.one()
+		read := int64(0) // of the body
+		if cmd.Depth == "bodies" {
+			read = max(f.Stored, 0)
+		}
+		p.one(read)
 		if bad || cmd.List {
 			if err := cmd.show(p, b, f, bad); err != nil {
 				return err

@@ -106,8 +106,11 @@ func (p *counter) at(n int64) {
 	p.bar.Set64(p.n)
 }
 
-// one reports that one more object has been processed.
-func (p *counter) one() { p.at(p.n + 1) }
+// one reports that one more object has been processed, and bytes of it read.
+func (p *counter) one(bytes int64) {
+	p.c.Count(1, bytes)
+	p.at(p.n + 1)
+}
 
 // printf writes a line to standard output, and removes the bar for it.
 func (p *counter) printf(format string, args ...any) error {

@@ -72,6 +72,7 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 		Workers: f.Workers, DryRun: f.DryRun, Limit: f.limit(), MaxFailures: f.MaxFailures,
 		Progress: func(r *jobs.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Skipped + r.Deleted + r.Failed) },
 		Object: func(r jobs.Result) {
+			c.Count(1, r.Stored)
 			if err := f.show(p, b, r, done); err != nil {
 				unwritten = err
 				cancel()
