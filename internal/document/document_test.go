@@ -158,6 +158,7 @@ func TestFreshWhileTheStoreFails(t *testing.T) {
 		cancel()
 		_, err = r.Fresh(ended)
 		require.ErrorIs(t, err, context.Canceled)
+		synctest.Wait() // until the load that nobody waits for has failed
 		store.set(nil)
 		_, err = r.Fresh(t.Context())
 		require.NoError(t, err)
