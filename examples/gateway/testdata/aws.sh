@@ -40,6 +40,7 @@ curl -fsS --cacert "$AWS_CA_BUNDLE" "$(aws s3 presign s3://photos/small.key)" | 
 
 # Nothing is copied a second time.
 mkdir -p tree/deep && cp small tree/a && cp small tree/deep/b && : >tree/empty
+find tree -type f -exec touch -d 2026-01-01 {} + # a listing counts whole seconds, and a newer file is copied
 aws s3 sync --quiet tree s3://photos/tree
 [ -z "$(aws s3 sync tree s3://photos/tree)" ] || fail "a second sync copies"
 aws s3 sync --quiet s3://photos/tree back
