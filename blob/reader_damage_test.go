@@ -58,32 +58,37 @@ func TestBrokenAnswer(t *testing.T) {
 		b := newBucketWith(t, inner, cipher, &blob.Options{EnvelopeSize: envelope})
 		for _, off := range []int64{0, 10, chunk, 3 * chunk, 5 * chunk} {
 			for _, n := range []int64{-1, 0, 7, 2 * chunk} {
-				for nth := 1; nth < 6; nth++ {
-					var reads atomic.Int32
-					spy.Hook = func(_ context.Context, call string) error {
-						if call == "read k" && reads.Add(1) == int32(nth) {
-							return io.ErrUnexpectedEOF
-						}
-						return nil
-					}
-					got, err := readRange(b.Bucket, "k", off, n)
-					spy.Hook = nil
-					from := min(off, int64(len(want)))
-					to := int64(len(want))
-					if n >= 0 {
-						to = min(from+n, to)
-					}
-					if err == nil {
-						require.True(t, bytes.Equal(want[from:to], got), "%d+%d", off, n)
-					} else {
-						require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-						require.True(t, bytes.HasPrefix(want[from:to], got), "%d+%d", off, n)
-					}
-					reading, _, _ := spy.State()
-					require.Zero(t, reading)
-				}
+				breakReads(t, spy, b, want, off, n, 6)
 			}
 		}
+	}
+}
+
+// breakReads reads a range of the object k, which is want, while the store breaks off the
+// first response to a read, then the second, and so on before limit.
+func breakReads(t *testing.T, spy *spy, b *blob.Bucket, want []byte, off, n int64, limit int32) {
+	from, to := min(off, int64(len(want))), int64(len(want))
+	if n >= 0 {
+		to = min(from+n, to)
+	}
+	for nth := int32(1); nth < limit; nth++ {
+		var reads atomic.Int32
+		spy.Hook = func(_ context.Context, call string) error {
+			if call == "read k" && reads.Add(1) == nth {
+				return io.ErrUnexpectedEOF
+			}
+			return nil
+		}
+		got, err := readRange(b.Bucket, "k", off, n)
+		spy.Hook = nil
+		if err == nil {
+			require.True(t, bytes.Equal(want[from:to], got), "%d+%d", off, n)
+		} else {
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.True(t, bytes.HasPrefix(want[from:to], got), "%d+%d", off, n)
+		}
+		reading, _, _ := spy.State()
+		require.Zero(t, reading)
 	}
 }
 

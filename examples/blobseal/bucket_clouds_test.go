@@ -5,16 +5,13 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	google "cloud.google.com/go/storage"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
@@ -23,39 +20,6 @@ import (
 
 	"github.com/blobseal/blobseal/internal/freeport"
 )
-
-// emulate starts an emulator of a cloud's store, which ends with the test, and waits
-// until it listens on port.
-func emulate(t *testing.T, install string, port int, program string, args ...string) {
-	path, err := exec.LookPath(program)
-	if err != nil {
-		t.Skipf("no %s: %s", program, install)
-	}
-	var log bytes.Buffer // read when the process has ended
-	cmd := exec.Command(path, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = t.TempDir(), &log, &log
-	require.NoError(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-ended
-	})
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			c.Close()
-			return
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			require.FailNow(t, program+" ended", "%v\n%s", err, log.Bytes())
-		default:
-			require.True(t, time.Now().Before(deadline), "%s does not listen: %v", program, err)
-		}
-	}
-}
 
 // watched is a proxy that notes the conditions of the requests it passes on.
 type watched struct {
@@ -101,7 +65,7 @@ func newGoogle(t *testing.T) (string, *watched) {
 	port := freeport.Get(t)
 	w := watch(t, port)
 	address := w.address
-	emulate(t, "go install github.com/fsouza/fake-gcs-server@v1.56.1", port, "fake-gcs-server", "-scheme", "http", "-host", "127.0.0.1",
+	freeport.Start(t, "go install github.com/fsouza/fake-gcs-server@v1.56.1", port, nil, "fake-gcs-server", "-scheme", "http", "-host", "127.0.0.1",
 		"-port", fmt.Sprint(port), "-public-host", address, "-backend", "memory", "-log-level", "error")
 	t.Setenv("STORAGE_EMULATOR_HOST", address)
 	c, err := google.NewClient(context.Background(), option.WithEndpoint("http://"+address+"/storage/v1/"), option.WithoutAuthentication())
@@ -118,7 +82,7 @@ func newAzure(t *testing.T) (string, *watched) {
 	port := freeport.Get(t)
 	w := watch(t, port)
 	address := w.address
-	emulate(t, "npm install --global azurite@3.35.0", port, "azurite-blob", "--silent", "--skipApiVersionCheck", "--inMemoryPersistence",
+	freeport.Start(t, "npm install --global azurite@3.35.0", port, nil, "azurite-blob", "--silent", "--skipApiVersionCheck", "--inMemoryPersistence",
 		"--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort", fmt.Sprint(port))
 	t.Setenv("AZURE_STORAGE_ACCOUNT", "blobseal")
 	t.Setenv("AZURE_STORAGE_KEY", key)

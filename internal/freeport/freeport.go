@@ -1,4 +1,4 @@
-// Package freeport finds ports for the servers of tests.
+// Package freeport finds ports for the servers of tests, and starts such servers.
 package freeport
 
 import (

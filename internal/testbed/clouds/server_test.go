@@ -5,13 +5,9 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	gcs "cloud.google.com/go/storage"
 	azcontainer "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
@@ -68,37 +64,8 @@ func (s *server) opened(t testing.TB, name string) *gcblob.Bucket {
 // run starts the emulator's program and waits until it listens on port.
 func (s *server) run(t testing.TB, program string, port int, env []string, args ...string) {
 	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		t.Skipf("no %s: %s", program, s.install)
-	}
 	s.url = fmt.Sprintf("http://127.0.0.1:%d", port)
-	var log bytes.Buffer // read after the process has ended
-	cmd := exec.Command(path, args...)
-	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = &log, &log
-	require.NoError(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-ended
-	})
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			c.Close()
-			return
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			require.FailNow(t, program+" ended", "%v\n%s", err, log.Bytes())
-		default:
-			require.True(t, time.Now().Before(deadline), "%s does not listen: %v", program, err)
-		}
-	}
+	freeport.Start(t, s.install, port, env, program, args...)
 }
 
 // startGCS starts fake-gcs-server.
