@@ -62,7 +62,7 @@ type Options struct {
 
 	// LookWhenListing reads the head of every listed object to know its size.
 	// AllowPlain implies it. Without it, a list looks only at objects whose stored
-	// size is none of an encrypted object, as those that were uploaded in parts.
+	// size no encrypted object has, unless it was uploaded in parts.
 	LookWhenListing bool
 
 	// SkipLengthCheck saves reads of a part the request that proves how long the

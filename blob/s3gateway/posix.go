@@ -83,8 +83,8 @@ func claimed(value string) (etag string, ok bool) {
 
 var claimETag = regexp.MustCompile(`\` + claimSeparator + `[0-9a-f-]*`)
 
-// attributes stores what the engine says of an object, but for the ETag, checksums
-// and sizes, which the engine knows only of the ciphertext.
+// attributes stores the engine's attributes of objects. The engine computes ETag,
+// checksums and sizes from the ciphertext: they are replaced by the plaintext's.
 type attributes struct {
 	meta.MetadataStorer
 

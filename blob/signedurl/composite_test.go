@@ -72,8 +72,8 @@ func TestComposite(t *testing.T) {
 	}
 }
 
-// TestDamagedComposite: no response of a damaged object is whole, and none has a byte that is
-// not the object's.
+// TestDamagedComposite: responses for a damaged object are errors or break off, and every
+// byte that they bring is the object's.
 func TestDamagedComposite(t *testing.T) {
 	const chunk = 16384
 	inner, cipher := newMem(t), newCustomer(t, 1)

@@ -11,7 +11,7 @@
 // first bytes tell it from other objects. The trailer says how large its plaintext is.
 // Its hint is the [CompositeHint], which is known when the upload begins and therefore
 // has no sizes. Whoever completes an upload gives [sse.TrailerOptions] the bucket's
-// envelope size; the composite object's size then is none that [PlaintextSize] knows.
+// envelope size, so that [PlaintextSize] refuses the composite object's size.
 //
 // Packages that encrypt a kind of bucket share this one: the layout and the
 // hint, [ReadEnvelope], and [Locks], which make writers of one key take turns.
