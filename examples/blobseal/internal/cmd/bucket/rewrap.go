@@ -237,20 +237,7 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 	if (to.KMS != "" || to.Root.Local()) && source.KMS == "" {
 		source.Principal = "" // the target's service is meant
 	}
-	if err := source.Check(); err != nil {
-		return err
-	}
-	switch {
-	case !same:
-		if err := to.Check(); err != nil {
-			return err
-		}
-	case source.Customer != "":
-		return message.Usagef("nothing to change: give --to-ring, --to-kms or --to-customer-key-file")
-	case source.KMS != "" && cmd.ToKMSKey == "":
-		return message.Usagef("a key service has no newest key: give --to-kms-key, or another target")
-	}
-	if err := cmd.jobFlags.check(); err != nil {
+	if err := cmd.check(source, to, same); err != nil {
 		return err
 	}
 	ctx = keys.AsPrincipal(ctx, cmd.Principal)
@@ -295,6 +282,25 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		opts.Job = job
 		return jobs.Rewrap(ctx, b.Bucket, opts)
 	})
+}
+
+// check refuses flags that make no sense. same says that the target's keys are the
+// source's.
+func (cmd rewrapCmd) check(source, to keys.Source, same bool) error {
+	if err := source.Check(); err != nil {
+		return err
+	}
+	switch {
+	case !same:
+		if err := to.Check(); err != nil {
+			return err
+		}
+	case source.Customer != "":
+		return message.Usagef("nothing to change: give --to-ring, --to-kms or --to-customer-key-file")
+	case source.KMS != "" && cmd.ToKMSKey == "":
+		return message.Usagef("a key service has no newest key: give --to-kms-key, or another target")
+	}
+	return cmd.jobFlags.check()
 }
 
 type encryptCmd struct {

@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -38,14 +39,8 @@ type serveCmd struct {
 }
 
 func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
-	sources := cmd.Sources()
-	for i := range sources {
-		sources[i].BucketKey = cmd.BucketKey && sources[i].KMS != ""
-	}
-	if err := cmd.check(); err != nil {
-		return err
-	}
-	if err := keys.CheckAll(sources); err != nil {
+	sources, err := cmd.sources()
+	if err != nil {
 		return err
 	}
 	serving := context.WithoutCancel(keys.AsPrincipal(ctx, cmd.Principal)) // requests outlive an interrupt
@@ -68,10 +63,7 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	defer listener.Close()
-	base := cmd.BaseURL
-	if base == "" {
-		base = "http://" + listener.Addr().String() + "/"
-	}
+	base := cmp.Or(cmd.BaseURL, "http://"+listener.Addr().String()+"/")
 	signer, err := cmd.signer(ctx, base, cmd.AcceptSecretFile)
 	if err != nil {
 		return err
@@ -100,14 +92,31 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 	case <-ctx.Done():
 	}
 	state.stopping.Store(true) // load balancers send no new requests
-	grace, cancel := context.WithTimeout(serving, cmd.Grace)
+	if err := cmd.stop(server); err != nil {
+		return err
+	}
+	logger.Info("stopped")
+	return nil
+}
+
+// stop waits for requests to end, and cuts off those that take too long.
+func (cmd serveCmd) stop(server *http.Server) error {
+	grace, cancel := context.WithTimeout(context.Background(), cmd.Grace)
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {
 		server.Close()
 		return message.Problemf(nil, "", "requests did not end within %v, and were cut off", cmd.Grace)
 	}
-	logger.Info("stopped")
 	return nil
+}
+
+// sources returns the keys to open.
+func (cmd serveCmd) sources() ([]keys.Source, error) {
+	sources := cmd.Sources()
+	for i := range sources {
+		sources[i].BucketKey = cmd.BucketKey && sources[i].KMS != ""
+	}
+	return sources, cmp.Or(cmd.check(), keys.CheckAll(sources))
 }
 
 // check refuses flags that make no sense.
