@@ -2,7 +2,6 @@ package localkms
 
 import (
 	"encoding/binary"
-	"errors"
 	"slices"
 
 	"github.com/blobseal/blobseal/internal/secret"
@@ -18,46 +17,11 @@ func (c *contents) parse(data []byte, known *snapshot) error {
 // parseVersion is parse for the contents of a document of that version.
 func (c *contents) parseVersion(data []byte, version uint8, known *snapshot) error {
 	r := &reader{s: data}
-	policies := r.policies(known)
-	count := r.count(minKeySize)
-	c.keys = make(map[keyID]*key, count)
-	table := &policyTable{policies: policies, next: 1}
-	keys := make([]*key, 0, count)
-	for range count {
-		k := r.key(table)
-		if r.err != nil {
-			return r.err
-		}
-		if len(keys) > 0 && keys[len(keys)-1].id.compare(k.id) >= 0 {
-			return errors.New("keys are not in order")
-		}
-		keys = append(keys, k)
-		c.keys[k.id] = k
-	}
-	count = r.count(minAliasSize)
-	c.aliases = make(map[aliasName]alias, count)
-	var before aliasName
-	names := make([]aliasName, 0, count)
-	for i := range count {
-		name := aliasName{scope: scope{account: r.text8(), region: r.text8()}, name: r.text16()}
-		var a alias
-		r.bytes(a.key[:])
-		a.created, a.updated = r.time(), r.time()
-		if r.err != nil {
-			return r.err
-		}
-		k := c.keys[a.key]
-		switch {
-		case name.check() != nil || checkAlias(name.name) != nil:
-			return errors.New("an alias has no name")
-		case i > 0 && before.compare(name) >= 0:
-			return errors.New("aliases are not in order")
-		case k == nil || k.scope != name.scope:
-			return errors.New("an alias without a key of its account and region")
-		}
-		before = name
-		names = append(names, name)
-		c.aliases[name] = a
+	table := &policyTable{policies: r.policies(known), next: 1}
+	keys := r.keys(c, table)
+	names := r.aliases(c)
+	if r.err != nil {
+		return r.err
 	}
 	if version == 1 {
 		c.deriveMarks(keys)
@@ -70,7 +34,7 @@ func (c *contents) parseVersion(data []byte, version uint8, known *snapshot) err
 			c.aliases[name] = r.aliasMarks(c, name)
 		}
 	}
-	if int(table.next) != len(policies)+1 {
+	if int(table.next) != len(table.policies)+1 {
 		r.fail("a policy without a key")
 	}
 	for _, k := range keys {
@@ -80,6 +44,53 @@ func (c *contents) parseVersion(data []byte, version uint8, known *snapshot) err
 		r.fail("bytes behind the contents")
 	}
 	return r.err
+}
+
+// keys reads the keys, in the order of their ids.
+func (r *reader) keys(c *contents, table *policyTable) []*key {
+	count := r.count(minKeySize)
+	c.keys = make(map[keyID]*key, count)
+	keys := make([]*key, 0, count)
+	for range count {
+		k := r.key(table)
+		if r.err == nil && len(keys) > 0 && keys[len(keys)-1].id.compare(k.id) >= 0 {
+			r.fail("keys are not in order")
+		}
+		if r.err != nil {
+			return nil
+		}
+		keys = append(keys, k)
+		c.keys[k.id] = k
+	}
+	return keys
+}
+
+// aliases reads the aliases, and returns their names in order.
+func (r *reader) aliases(c *contents) []aliasName {
+	count := r.count(minAliasSize)
+	c.aliases = make(map[aliasName]alias, count)
+	names := make([]aliasName, 0, count)
+	for i := range count {
+		name := aliasName{scope: scope{account: r.text8(), region: r.text8()}, name: r.text16()}
+		var a alias
+		r.bytes(a.key[:])
+		a.created, a.updated = r.time(), r.time()
+		k := c.keys[a.key]
+		switch {
+		case name.check() != nil || checkAlias(name.name) != nil:
+			r.fail("an alias has no name")
+		case i > 0 && names[i-1].compare(name) >= 0:
+			r.fail("aliases are not in order")
+		case k == nil || k.scope != name.scope:
+			r.fail("an alias without a key of its account and region")
+		}
+		if r.err != nil {
+			return nil
+		}
+		names = append(names, name)
+		c.aliases[name] = a
+	}
+	return names
 }
 
 // The least that a key, an alias and so on take: so that a count is checked
