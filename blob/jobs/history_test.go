@@ -1,9 +1,7 @@
 package jobs_test
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -23,7 +21,6 @@ import (
 	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -89,60 +86,6 @@ type process struct {
 }
 
 const absent = ""
-
-var errDead = errors.New("the process is dead")
-
-// flakyRing is the store of the ring, or of the key service. It fails like the object
-// store, at random.
-type flakyRing struct {
-	keyring.Store
-	h *history
-}
-
-func (f *flakyRing) Swap(ctx context.Context, version string, data []byte) (string, error) {
-	switch {
-	case f.h.proc != nil && f.h.proc.dead:
-		return "", errDead
-	case f.h.chance(30):
-		return "", errRigged
-	case f.h.chance(30):
-		if _, err := f.Store.Swap(ctx, version, data); err != nil {
-			return "", err
-		}
-		return "", errRigged // with effect
-	}
-	return f.Store.Swap(ctx, version, data)
-}
-
-// flakyKMS is the embedded key service behind a connection that fails at random.
-type flakyKMS struct {
-	kms.Client
-	h *history
-}
-
-func (f flakyKMS) Unwrap() kms.Client { return f.Client }
-
-// down returns an error once in a while, unless the model is being checked.
-func (f flakyKMS) down() error {
-	if f.h.depth > 0 && f.h.chance(20) {
-		return kms.ErrUnavailable
-	}
-	return nil
-}
-
-func (f flakyKMS) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	if err := f.down(); err != nil {
-		return nil, err
-	}
-	return f.Client.GenerateDataKey(ctx, keyID, ec)
-}
-
-func (f flakyKMS) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	if err := f.down(); err != nil {
-		return nil, err
-	}
-	return f.Client.Decrypt(ctx, keyID, ciphertext, ec)
-}
 
 // chance is true once in n times.
 func (h *history) chance(n int) bool { return h.intn(n) == 0 }
@@ -272,16 +215,6 @@ func (h *history) interfere(p *process, op, key string) error {
 
 var keys = []string{"a", "b", "dir/c", "dir/d", "e"}
 
-// locked returns the keys whose locks the operation that makes this request may hold.
-// An operation that ran within it and wanted one of them would wait for ever. A job
-// holds none when it begins to write and while it writes.
-func (h *history) locked(op, key string) []string {
-	if len(h.outer) == 0 && (op == "create" || op == "write") {
-		return nil
-	}
-	return append([]string{key}, h.outer...)
-}
-
 // step does one operation, on other keys than those.
 func (h *history) step(avoid ...string) {
 	h.depth++
@@ -326,46 +259,11 @@ func (h *history) step(avoid ...string) {
 	}
 }
 
-// mustBeWhole checks that a job which left objects undone says so.
-func (h *history) mustBeWhole(report *jobs.Report, err error) {
-	if err == nil && report.Failed > 0 {
-		h.fail("the job left %d objects undone and returned nil", report.Failed)
-	}
-}
-
 // next returns content that no write had before.
 func (h *history) next() string {
 	text := fmt.Sprintf("content %d ", len(h.spent)+1)
 	h.spent[text] = true
 	return text + string(content([]int{0, 100, 16384, 20_000}[h.intn(4)]))
-}
-
-// outcome notes what a write of text to key made possible. err is nil if it was
-// acknowledged.
-func (h *history) outcome(key, text string, before []string, err error) {
-	if err == nil {
-		h.model[key] = []string{text}
-		return
-	}
-	h.model[key] = append(slices.Clone(before), text)
-}
-
-func (h *history) holds(key string) []string {
-	if may := h.model[key]; may != nil {
-		return may
-	}
-	return []string{absent}
-}
-
-func short(text string) string {
-	return strings.SplitN(text+"  ", " ", 3)[0] + strings.SplitN(text+"  ", " ", 3)[1]
-}
-
-// enter notes the keys of the outermost operation.
-func (h *history) enter(keys ...string) {
-	if h.depth == 1 {
-		h.outer = keys
-	}
 }
 
 func (h *history) write(key string) {
@@ -422,23 +320,6 @@ func (h *history) read(key string) {
 	h.check(key, append(slices.Clone(before), h.holds(key)...), got, err)
 }
 
-// check holds a read against the model. A failure that was injected proves nothing.
-func (h *history) check(key string, may []string, got []byte, err error) {
-	switch {
-	case errors.Is(err, errRigged), errors.Is(err, errDead), errors.Is(err, blob.ErrChanged), errors.Is(err, keyring.ErrDisabled),
-		errors.Is(err, kms.ErrUnavailable), errors.Is(err, kms.ErrDisabled):
-		return
-	case gcerrors.Code(err) == gcerrors.NotFound:
-		if !slices.Contains(may, absent) {
-			h.fail("%s is not found", key)
-		}
-	case err != nil:
-		h.fail("%s: %v", key, err)
-	case !slices.ContainsFunc(may, func(text string) bool { return text != absent && text == string(got) }):
-		h.fail("%s holds %q", key, short(string(got)))
-	}
-}
-
 // changeKey disables, enables or rotates the key of the key service.
 func (h *history) changeKey() {
 	change := []func(context.Context, string) error{
@@ -460,56 +341,4 @@ func (h *history) retire() {
 		Destroy: h.chance(2), Quarantine: jobs.NoQuarantine, Workers: 1, // this process is the only writer, and knows the primary
 	}, h.proc.b)
 	h.note("retire %s: %v: %v", v.ID, info.State, err)
-}
-
-// verify reads everything in a new process, to which nothing happens any more.
-func (h *history) verify() {
-	h.note("verify")
-	h.clock = h.latest // a clock that is right
-	h.start(false)
-	h.settle(func() error { return h.proc.service.EnableKey(ctx, h.kmsID) })
-	for _, v := range h.proc.ring.Versions() {
-		if v.State == keyring.Disabled {
-			h.settle(func() error { _, err := h.proc.ring.SetState(ctx, v.ID, keyring.Enabled); return err })
-		}
-	}
-	for _, key := range keys {
-		got, err := h.proc.b.ReadAll(ctx, key)
-		h.check(key, h.holds(key), got, err)
-	}
-	for f, err := range jobs.Check(ctx, h.proc.b, nil) {
-		require.NoError(h, err)
-		if f.Verdict != jobs.VerdictGood && f.Verdict != jobs.VerdictPlain {
-			h.fail("%s is %v: %v", f.Key, f.Verdict, f.Err)
-		}
-		stored, err := h.inner.ReadAll(ctx, f.Key)
-		require.NoError(h, err)
-		if f.Verdict == jobs.VerdictGood && bytes.Contains(stored, []byte("content ")) {
-			h.fail("%s is in the store in plain text", f.Key)
-		}
-	}
-	// With nothing in its way, a job does all that is asked.
-	if _, err := jobs.EncryptExisting(ctx, h.proc.b, nil); err != nil {
-		h.fail("encrypt existing: %v", err)
-	}
-	if _, err := jobs.Rewrap(ctx, h.proc.b, &jobs.RewrapOptions{To: sse.NewManaged(h.proc.ring)}); err != nil {
-		h.fail("rewrap: %v", err)
-	}
-	newest := primary(h, h.proc.ring)
-	for e, err := range jobs.Inventory(ctx, h.proc.b, nil) {
-		require.NoError(h, err)
-		if want := (jobs.KeyRef{Mode: sse.ModeManaged, KeyID: newest}); e.Seal != want {
-			h.fail("%s is under %v after a rewrap to %v", e.Key, e.Seal, want)
-		}
-	}
-}
-
-// settle repeats what the ring's store makes fail at random.
-func (h *history) settle(do func() error) {
-	for range 100 {
-		if do() == nil {
-			return
-		}
-	}
-	h.fail("the ring's store never succeeds")
 }

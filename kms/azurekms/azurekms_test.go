@@ -2,25 +2,19 @@ package azurekms_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/azurekms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -177,66 +171,6 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestUnavailable(t *testing.T) {
-	value := base64.RawURLEncoding.EncodeToString(random(32))
-	v := newPhotos(t)
-	id := v.id("photos", v.keys["photos"].versions[0].id)
-	answer := func(kid, value string) http.HandlerFunc {
-		return kmstest.Answer(http.StatusOK, fmt.Sprintf(`{"kid":%q,"value":%q}`, kid, value))
-	}
-	faults := kmstest.Outages()
-	maps.Copy(faults, map[string]http.HandlerFunc{
-		"throttled": func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Retry-After", "3600") // longer than the SDK is told to wait
-			azureError(http.StatusTooManyRequests, "Throttled", "", "Request was not processed because too many requests were received.")(w, r)
-		},
-		"internal error":          azureError(http.StatusInternalServerError, "InternalServerError", "", ""),
-		"unavailable":             azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", ""),
-		"request timeout":         azureError(http.StatusRequestTimeout, "RequestTimeout", "", ""),
-		"no key":                  kmstest.Answer(http.StatusOK, fmt.Sprintf(`{"value":%q}`, value)),
-		"a value not base64":      answer(id, "???"),
-		"a key without a version": answer("https://"+host+"/keys/photos", value),
-		"a key without a vault":   answer("photos/1", value),
-		"another key":             answer(v.id("other", versionOf(id)), value),
-		"a key that is none":      answer("https://", value),
-		"a key with a query":      answer(id+"?x=1", value),
-	})
-	for name, fault := range faults {
-		for op, call := range kmstest.Operations(t, v.client(t, nil), "photos", ec) {
-			t.Run(name+" at "+string(op), func(t *testing.T) {
-				v.Fail("", fault)
-				err := call(t.Context())
-				kmstest.RequireKind(t, err, kms.ErrUnavailable)
-				require.NotContains(t, err.Error(), value)
-				v.Repair()
-				require.NoError(t, call(t.Context()), "after the fault")
-			})
-		}
-	}
-	t.Run("no wrapped key", func(t *testing.T) {
-		for _, value := range []string{"", base64.RawURLEncoding.EncodeToString(make([]byte, 1025))} {
-			v.Fail("", answer(id, value))
-			_, err := v.client(t, nil).GenerateDataKey(t.Context(), "photos", ec)
-			kmstest.RequireKind(t, err, kms.ErrUnavailable)
-			v.Repair()
-		}
-	})
-	t.Run("another version", func(t *testing.T) {
-		call := kmstest.Operations(t, v.client(t, nil), "photos", ec)[kms.OpDecrypt]
-		v.Fail("", answer(v.id("photos", "0123456789abcdef0123456789abcdef"), value))
-		kmstest.RequireKind(t, call(t.Context()), kms.ErrUnavailable)
-		v.Repair()
-	})
-}
-
-func TestUnreachable(t *testing.T) {
-	v := newPhotos(t)
-	c := v.client(t, nil)
-	v.server.Close()
-	_, err := c.GenerateDataKey(t.Context(), "photos", ec)
-	kmstest.RequireKind(t, err, kms.ErrUnavailable)
-}
-
 // TestWrappedKeyOfAnotherLength: what holds no key is neither used nor shown.
 func TestWrappedKeyOfAnotherLength(t *testing.T) {
 	v := newPhotos(t)
@@ -251,210 +185,6 @@ func TestWrappedKeyOfAnotherLength(t *testing.T) {
 			require.NotContains(t, err.Error(), value[:8])
 		}
 	}
-}
-
-// TestRetries: Azure's SDK tries again, as it is configured, and nobody else.
-func TestRetries(t *testing.T) {
-	v := newPhotos(t)
-	for _, retries := range []int32{-1, 2} {
-		opts := retry
-		opts.MaxRetries = retries
-		attempts := int64(1 + max(0, retries))
-		c, err := azurekms.New(v.azure(t, credential{v}, opts), nil)
-		require.NoError(t, err)
-		for op, call := range kmstest.Operations(t, c, "photos", ec) {
-			busy := azureError(http.StatusTooManyRequests, "Throttled", "", "")
-			v.Fail("", busy)
-			v.Asked()
-			kmstest.RequireKind(t, call(t.Context()), kms.ErrUnavailable)
-			require.Len(t, v.Asked(), int(attempts), op)
-			var failures atomic.Int64
-			v.Fail("", func(w http.ResponseWriter, r *http.Request) {
-				if failures.Add(1) == attempts {
-					v.Repair()
-				}
-				busy(w, r)
-			})
-			if attempts > 1 { // the fault passes with the last attempt but one
-				failures.Add(1)
-				require.NoError(t, call(t.Context()), op)
-			}
-			v.Repair()
-		}
-	}
-}
-
-// TestSlow: ctx ends a call wherever it is. The SDK's own timeout is no end of ctx.
-func TestSlow(t *testing.T) {
-	v := newPhotos(t)
-	patient := policy.RetryOptions{MaxRetries: 2, RetryDelay: time.Hour, MaxRetryDelay: 2 * time.Hour}
-	c, err := azurekms.New(v.azure(t, credential{v}, patient), nil)
-	require.NoError(t, err)
-	for op, call := range kmstest.Operations(t, c, "photos", ec) {
-		for name, fault := range map[string]http.HandlerFunc{
-			"no answer":      v.Stall,
-			"a long pause":   azureError(http.StatusServiceUnavailable, "ServiceUnavailable", "", ""),
-			"half an answer": v.StallAfter(`{"kid":`),
-		} {
-			t.Run(name+" at "+string(op), func(t *testing.T) {
-				v.Fail("", fault)
-				kmstest.RequireEnds(t, call)
-				v.Repair()
-				require.NoError(t, call(t.Context()))
-			})
-		}
-	}
-	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
-	require.NoError(t, err)
-	hasty := policy.RetryOptions{MaxRetries: -1, TryTimeout: 30 * time.Millisecond}
-	c, err = azurekms.New(v.azure(t, credential{v}, hasty), nil)
-	require.NoError(t, err)
-	v.Fail("", v.Stall)
-	t.Run("a timeout of the SDK", func(t *testing.T) {
-		_, err := c.GenerateDataKey(t.Context(), "photos", ec)
-		kmstest.RequireKind(t, err, kms.ErrUnavailable)
-		_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
-		kmstest.RequireKind(t, err, kms.ErrUnavailable)
-	})
-}
-
-// slowCredential gives no token until release.
-type slowCredential struct {
-	credential
-	asked, release chan struct{}
-}
-
-func (s slowCredential) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	close(s.asked)
-	<-s.release
-	return s.credential.GetToken(ctx, o)
-}
-
-// TestSlowCredential: the SDK has all callers wait for the token that the first one
-// fetches, whatever their ctx; calls do not.
-func TestSlowCredential(t *testing.T) {
-	v := newPhotos(t)
-	slow := slowCredential{credential{v}, make(chan struct{}), make(chan struct{})}
-	c, err := azurekms.New(v.azure(t, slow, retry), nil)
-	require.NoError(t, err)
-	generate := func(ctx context.Context) error { _, err := c.GenerateDataKey(ctx, "photos", ec); return err }
-	first := make(chan error, 1)
-	go func() { first <- generate(context.Background()) }()
-	await.Value(t, slow.asked, "the client to ask for a token")
-	kmstest.RequireEnds(t, generate)
-	close(slow.release)
-	require.NoError(t, await.Value(t, first, "the first call to end"))
-	require.NoError(t, generate(t.Context()))
-}
-
-// failingCredential is what azidentity's are without a way to a token.
-type failingCredential struct{ err error }
-
-func (f failingCredential) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	return azcore.AccessToken{}, f.err
-}
-
-func TestCredentials(t *testing.T) {
-	v := newPhotos(t)
-	failed := errors.New("no managed identity here")
-	c, err := azurekms.New(v.azure(t, failingCredential{failed}, retry), nil)
-	require.NoError(t, err)
-	_, err = c.GenerateDataKey(t.Context(), "photos", ec)
-	kmstest.RequireKind(t, err, kms.ErrUnavailable)
-	require.ErrorIs(t, err, failed)
-
-	// A token that Azure does not take, and then one that it does.
-	c = v.client(t, nil)
-	for op, call := range kmstest.Operations(t, c, "photos", ec) {
-		stale := staleCredential{v, new(atomic.Bool)}
-		c, err := azurekms.New(v.azure(t, stale, retry), nil)
-		require.NoError(t, err)
-		stale.on.Store(true)
-		_, err = c.GenerateDataKey(t.Context(), "photos", ec)
-		kmstest.RequireKind(t, err, kms.ErrDenied)
-		require.NotContains(t, fmt.Sprintf("%v %+v", err, err), "the stale token")
-		stale.on.Store(false)
-		_, err = c.GenerateDataKey(t.Context(), "photos", ec)
-		require.NoError(t, err)
-		require.NoError(t, call(t.Context()), op)
-	}
-}
-
-type staleCredential struct {
-	v  *vault
-	on *atomic.Bool
-}
-
-func (s staleCredential) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	if s.on.Load() {
-		return azcore.AccessToken{Token: "the stale token", ExpiresOn: time.Now().Add(time.Hour)}, nil
-	}
-	return credential{s.v}.GetToken(ctx, o)
-}
-
-// TestKeyIDs: an id comes out of an envelope, and leads to no other path or host.
-func TestKeyIDs(t *testing.T) {
-	v := newPhotos(t)
-	c := v.client(t, nil)
-	k, err := c.GenerateDataKey(t.Context(), "photos", ec)
-	require.NoError(t, err)
-	v.Asked()
-	for _, id := range []string{
-		"", "/", "photos/", "/photos", "photos//1", "photos/1/unwrapkey", "..", "../secrets/x", "photos/..", "photos/../x", "photos?x=1", "photos#",
-		"photos%2f1", "photos 1", "photos\n", "фото", "photos_1", strings.Repeat("x", 128), "photos/" + strings.Repeat("x", 65),
-		"http://" + host + "/keys/photos", "https://" + host, "https://" + host + "/", "https://" + host + "/keys/", "https://" + host + "/secrets/photos",
-		"https://user@" + host + "/keys/photos", "https:///keys/photos", "https://" + host + "/keys/photos/1/2", k.KeyID + "?x", k.KeyID + "/", " " + k.KeyID,
-		"transit/keys/photos", "arn:aws:kms:us-east-1:111122223333:key/1234abcd",
-	} {
-		_, err := c.GenerateDataKey(t.Context(), id, ec)
-		kmstest.RequireKind(t, err, kms.ErrNotFound)
-		_, err = c.Decrypt(t.Context(), id, k.Ciphertext, ec)
-		kmstest.RequireKind(t, err, kms.ErrNotFound)
-	}
-	require.Empty(t, v.Asked())
-}
-
-// TestVaults: the same name and version in two vaults, as after a restore.
-func TestVaults(t *testing.T) {
-	old := newPhotos(t)
-	k, err := old.client(t, nil).GenerateDataKey(t.Context(), "photos", ec)
-	require.NoError(t, err)
-	restored := newVault(t)
-	restored.host = "photos-2.vault.azure.net"
-	restored.keys = old.keys
-
-	c := restored.client(t, nil)
-	_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
-	kmstest.RequireKind(t, err, kms.ErrNotFound)
-	require.Contains(t, err.Error(), host)
-	_, err = c.GenerateDataKey(t.Context(), k.KeyID, ec)
-	kmstest.RequireKind(t, err, kms.ErrNotFound)
-
-	c = restored.client(t, &azurekms.Options{FormerVaults: []string{"https://" + strings.ToUpper(host) + "/"}})
-	p, err := c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
-	require.NoError(t, err)
-	require.Equal(t, k.Plaintext(), p)
-	fresh, err := c.GenerateDataKey(t.Context(), k.KeyID, ec)
-	require.NoError(t, err)
-	require.Equal(t, restored.id("photos", versionOf(k.KeyID)), fresh.KeyID, "new objects name the new vault")
-	_, err = c.Decrypt(t.Context(), strings.Replace(k.KeyID, host, "third.vault.azure.net", 1), k.Ciphertext, ec)
-	kmstest.RequireKind(t, err, kms.ErrNotFound)
-}
-
-func TestArguments(t *testing.T) {
-	_, err := azurekms.New(nil, nil)
-	require.ErrorIs(t, err, kms.ErrInvalid)
-	for _, opts := range []azurekms.Options{
-		{Algorithm: azkeys.EncryptionAlgorithmRSA15}, {Algorithm: azkeys.EncryptionAlgorithmRSAOAEP}, {Algorithm: "none"},
-		{FormerVaults: []string{""}}, {FormerVaults: []string{host}}, {FormerVaults: []string{"http://" + host}}, {FormerVaults: []string{"https://" + host + "/keys"}},
-	} {
-		_, err := azurekms.New(new(azkeys.Client), &opts)
-		require.ErrorIs(t, err, kms.ErrInvalid, "%+v", opts)
-	}
-	// An algorithm that the key is not for.
-	v := newPhotos(t)
-	_, err = v.client(t, algorithms["A256KW"]).GenerateDataKey(t.Context(), "photos", ec)
-	kmstest.RequireKind(t, err, kms.ErrInvalid)
 }
 
 // TestBothAlgorithms: data keys of one are decrypted by a client for the other, as
@@ -535,35 +265,6 @@ func TestRoles(t *testing.T) {
 	_, err = c.Decrypt(t.Context(), k.KeyID, k.Ciphertext, ec)
 	require.NoError(t, err)
 	require.Equal(t, []string{"unwrapkey photos/" + versionOf(k.KeyID)}, v.Asked())
-}
-
-// TestSameKey: the versions of a key are one key, and names have no case.
-func TestSameKey(t *testing.T) {
-	const photos, former = "https://photos.vault.azure.net/keys/", "https://former.vault.azure.net/keys/"
-	c := newPhotos(t).client(t, &azurekms.Options{FormerVaults: []string{"https://former.vault.azure.net"}})
-	for _, tc := range []struct {
-		name, id string
-		same     bool
-	}{
-		{"cats", photos + "cats/1", true},
-		{"CATS", photos + "cats/1", true},
-		{"cats/2", photos + "cats/1", true},
-		{photos + "cats", photos + "cats/1", true},
-		{photos + "cats/2", photos + "cats/1", true},
-		{"https://PHOTOS.vault.azure.net/keys/cats", photos + "cats/1", true},
-		{photos + "cats/2", former + "cats/1", true},
-		{"cats", photos + "dogs/1", false},
-		{"cats", photos + "cats-2/1", false},
-		{photos + "cats", "https://attacker.vault.azure.net/keys/cats/1", false},
-		{"cats", "", false},
-		{"alias/cats/1", photos + "cats/1", false},
-	} {
-		same, known := c.SameKey(tc.name, tc.id)
-		require.True(t, known, "%s %s", tc.name, tc.id)
-		require.Equal(t, tc.same, same, "%s %s", tc.name, tc.id)
-	}
-	_, err := sse.NewKMS(c, "alias/cats/1", nil)
-	require.ErrorIs(t, err, sse.ErrInvalid, "no name of a key")
 }
 
 // TestRotationLocksNothingOut: whatever name a process was set up with, and after

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -21,10 +19,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/blobseal/blobseal/kms"
@@ -33,7 +28,7 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// moment is until a ctx, or a limit of the vendor\'s client, ends.
+// moment is until a ctx, or a limit of the vendor's client, ends.
 const moment = 50 * time.Millisecond
 
 func newServer(t testing.TB) *gcpkmstest.Server {
@@ -415,127 +410,6 @@ func TestCleared(t *testing.T) {
 	require.Equal(t, make([]byte, 32), s.sent)
 }
 
-// stub answers as it is told.
-type stub struct {
-	decrypt *kmspb.DecryptResponse
-	err     error
-	end     func() // before it answers
-	calls   int
-	sent    []byte
-	copied  [32]byte
-}
-
-func (s *stub) Encrypt(_ context.Context, in *kmspb.EncryptRequest, _ ...gax.CallOption) (*kmspb.EncryptResponse, error) {
-	s.calls++
-	s.sent = in.Plaintext
-	s.copied = [32]byte(in.Plaintext)
-	if s.end != nil {
-		s.end()
-	}
-	return nil, s.err
-}
-
-func (s *stub) Decrypt(context.Context, *kmspb.DecryptRequest, ...gax.CallOption) (*kmspb.DecryptResponse, error) {
-	s.calls++
-	return s.decrypt, nil
-}
-
-// TestEndOfContext: whatever was answered meanwhile, ctx has ended; and where it has
-// not, no error says so.
-func TestEndOfContext(t *testing.T) {
-	const keyID = gcpkmstest.KeyRing + "/cryptoKeys/a"
-	ctx, cancel := context.WithCancel(t.Context())
-	s := &stub{err: status.Error(codes.PermissionDenied, "no"), end: cancel}
-	client, err := gcpkms.New(s)
-	require.NoError(t, err)
-	_, err = client.GenerateDataKey(ctx, keyID, nil)
-	kmstest.RequireKind(t, err, context.Canceled)
-	require.ErrorContains(t, err, "PermissionDenied")
-	_, err = client.GenerateDataKey(ctx, keyID, nil)
-	kmstest.RequireKind(t, err, context.Canceled)
-	_, err = client.Decrypt(ctx, keyID, []byte("x"), nil)
-	kmstest.RequireKind(t, err, context.Canceled)
-	require.Equal(t, 1, s.calls, "nothing is asked after the end of ctx")
-
-	_, err = client.GenerateDataKey(kmstest.Late(t.Context()), keyID, nil)
-	kmstest.RequireKind(t, err, context.DeadlineExceeded)
-	s.err = context.Canceled
-	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	kmstest.RequireKind(t, err, kms.ErrUnavailable)
-	s.err = errors.New("unheard")
-	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	kmstest.RequireKind(t, err, nil)
-	require.ErrorIs(t, err, s.err)
-
-	calls := s.calls
-	_, err = client.Decrypt(t.Context(), keyID, nil, nil)
-	kmstest.RequireKind(t, err, kms.ErrCiphertext)
-	require.Equal(t, calls, s.calls, "an empty ciphertext is not sent")
-}
-
-// TestRetries: Google's client tries again, and the caller does not hear of it.
-func TestRetries(t *testing.T) {
-	s := newServer(t)
-	keyID := s.CreateKey("photos")
-	c, err := google.NewKeyManagementClient(t.Context(), s.ClientOptions("writer")...) // as patient as Google makes it
-	require.NoError(t, err)
-	defer c.Close()
-	client, err := gcpkms.New(c)
-	require.NoError(t, err)
-	var calls atomic.Int64
-	s.Intercept(func(ctx context.Context, in any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		if calls.Add(1) <= 2 {
-			return nil, status.Error(codes.Unavailable, "The service is currently unavailable.")
-		}
-		return next(ctx, in)
-	})
-	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	require.NoError(t, err)
-	require.EqualValues(t, 3, calls.Load())
-	s.SetState(keyID, kmspb.CryptoKeyVersion_DISABLED)
-	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	kmstest.RequireKind(t, err, kms.ErrDisabled)
-	require.EqualValues(t, 4, calls.Load(), "a refusal is not tried again")
-}
-
-// TestSlow: a call ends with its ctx, wherever it is.
-func TestSlow(t *testing.T) {
-	for name, fault := range map[string]func(s *gcpkmstest.Server){
-		"the answer does not come": func(s *gcpkmstest.Server) { s.Intercept(stall) },
-		"between attempts":         func(s *gcpkmstest.Server) { s.Intercept(refuse(codes.Unavailable, "down")) },
-		"unreachable":              func(s *gcpkmstest.Server) { s.Close() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newServer(t)
-			keyID := s.CreateKey("photos")
-			c, err := google.NewKeyManagementClient(t.Context(), s.ClientOptions("writer")...) // as patient as Google makes it
-			require.NoError(t, err)
-			defer c.Close()
-			client, err := gcpkms.New(c)
-			require.NoError(t, err)
-			operations := kmstest.Operations(t, client, keyID, nil)
-			fault(s)
-			for _, call := range operations {
-				kmstest.RequireEnds(t, call)
-			}
-		})
-	}
-	t.Run("a limit of Google's client is an outage", func(t *testing.T) {
-		for _, fault := range []grpc.UnaryServerInterceptor{stall, refuse(codes.Unavailable, "down")} {
-			s := newServer(t)
-			s.Intercept(fault)
-			c := newGoogle(t, s, "writer")
-			c.CallOptions.Encrypt = []gax.CallOption{gax.WithTimeout(moment), gax.WithRetry(func() gax.Retryer {
-				return gax.OnCodes([]codes.Code{codes.Unavailable}, gax.Backoff{Initial: time.Hour, Max: time.Hour})
-			})}
-			client, err := gcpkms.New(c)
-			require.NoError(t, err)
-			_, err = client.GenerateDataKey(t.Context(), s.CreateKey("photos"), nil)
-			kmstest.RequireKind(t, err, kms.ErrUnavailable)
-		}
-	})
-}
-
 // TestNames: what is no key's name is not sent.
 func TestNames(t *testing.T) {
 	_, err := gcpkms.New(nil)
@@ -567,95 +441,3 @@ func TestNames(t *testing.T) {
 	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, kms.Context{"not UTF-8": "\xfe"})
 	kmstest.RequireKind(t, err, kms.ErrCiphertext)
 }
-
-// TestREST: Google's client over REST, whose errors are others.
-func TestREST(t *testing.T) {
-	s := newServer(t)
-	keyID := s.CreateKey("photos")
-	conn, err := grpc.NewClient(s.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(bearer{}))
-	require.NoError(t, err)
-	defer conn.Close()
-	// Google's JSON of the same service.
-	serve := func(w http.ResponseWriter, r *http.Request) {
-		var in, out proto.Message = new(kmspb.EncryptRequest), new(kmspb.EncryptResponse)
-		method := kmspb.KeyManagementService_Encrypt_FullMethodName
-		if strings.HasSuffix(r.URL.Path, ":decrypt") {
-			in, out, method = new(kmspb.DecryptRequest), new(kmspb.DecryptResponse), kmspb.KeyManagementService_Decrypt_FullMethodName
-		}
-		body, err := io.ReadAll(r.Body)
-		if err == nil {
-			err = protojson.Unmarshal(body, in)
-		}
-		if err == nil {
-			err = conn.Invoke(r.Context(), method, in, out)
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if err == nil {
-			answer, _ := protojson.Marshal(out)
-			w.Write(answer)
-			return
-		}
-		refusal := status.Convert(err)
-		code := map[codes.Code]int{codes.PermissionDenied: 403, codes.NotFound: 404}[refusal.Code()]
-		detailed := refusal.Proto()
-		detailed.Code = int32(max(code, 400))
-		answer, _ := protojson.Marshal(detailed)
-		w.WriteHeader(int(detailed.Code))
-		io.WriteString(w, `{"error":`+string(answer)+`}`)
-	}
-	var handler atomic.Value
-	handler.Store(http.HandlerFunc(serve))
-	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.Load().(http.HandlerFunc)(w, r) }))
-	defer web.Close()
-	c, err := google.NewKeyManagementRESTClient(t.Context(), option.WithEndpoint(web.URL), option.WithoutAuthentication())
-	require.NoError(t, err)
-	defer c.Close()
-	c.CallOptions.Encrypt, c.CallOptions.Decrypt = nil, nil
-	client, err := gcpkms.New(c)
-	require.NoError(t, err)
-
-	ec := kms.Context{"blobseal:object": "photos/cat.jpg"}
-	k, err := client.GenerateDataKey(t.Context(), keyID, ec)
-	require.NoError(t, err)
-	plaintext, err := client.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
-	require.NoError(t, err)
-	require.Equal(t, k.Plaintext(), plaintext)
-	_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, nil)
-	kmstest.RequireKind(t, err, kms.ErrCiphertext)
-	_, err = client.GenerateDataKey(t.Context(), gcpkmstest.KeyRing+"/cryptoKeys/unknown", nil)
-	kmstest.RequireKind(t, err, kms.ErrNotFound)
-	for state, kind := range map[gcpkmstest.State]error{
-		kmspb.CryptoKeyVersion_DISABLED: kms.ErrDisabled, kmspb.CryptoKeyVersion_DESTROY_SCHEDULED: kms.ErrPendingDeletion,
-	} {
-		s.SetState(keyID, state)
-		_, err = client.GenerateDataKey(t.Context(), keyID, ec)
-		kmstest.RequireKind(t, err, kind)
-		_, err = client.Decrypt(t.Context(), keyID, k.Ciphertext, ec)
-		kmstest.RequireKind(t, err, kind)
-	}
-	s.Deny("rest", "Encrypt")
-	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	kmstest.RequireKind(t, err, kms.ErrDenied)
-	for code, kind := range map[int]error{429: kms.ErrUnavailable, 500: kms.ErrUnavailable, 502: kms.ErrUnavailable, 503: kms.ErrUnavailable, 401: kms.ErrDenied} {
-		handler.Store(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
-		_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-		kmstest.RequireKind(t, err, kind)
-	}
-	handler.Store(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
-	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	kmstest.RequireKind(t, err, kms.ErrUnavailable)
-	web.Close()
-	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
-	kmstest.RequireKind(t, err, kms.ErrUnavailable)
-	_, network := errors.AsType[net.Error](err)
-	require.True(t, network, "%v", err)
-}
-
-// bearer is the token of a principal.
-type bearer struct{}
-
-func (bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer rest"}, nil
-}
-
-func (bearer) RequireTransportSecurity() bool { return false }
