@@ -37,6 +37,8 @@ func TestTwins(t *testing.T) {
 // twinKeys are few, so that operations meet on one key.
 var twinKeys = []string{"a", "a/b", "a/c/d", "a-b", "b/", "ü/ñ", "..a", "x//y", "%41", " "}
 
+// testTwins does random operations to a plain and to an encrypted bucket, and expects
+// the same of both. It is long because each operation is a case of one switch.
 func testTwins(t *testing.T, rng *rand.Rand, plain *gcblob.Bucket, sealed *blob.Bucket, mixed bool) {
 	ctx := context.Background()
 	pick := func(from ...string) string { return from[rng.IntN(len(from))] }

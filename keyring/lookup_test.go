@@ -62,6 +62,7 @@ func TestForeignKeyIsNotLookedFor(t *testing.T) {
 	require.Equal(t, loads, store.loads.Load())
 }
 
+// TestMissesAreRateLimited is long because it is one history of one ring.
 func TestMissesAreRateLimited(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		store := newHooked()

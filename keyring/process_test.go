@@ -131,6 +131,8 @@ func share(ctx context.Context, file keyring.Store) error {
 	return nil
 }
 
+// TestManyProcessesShareARing is long because it runs the processes and then checks
+// all they said.
 func TestManyProcessesShareARing(t *testing.T) {
 	processes := 50
 	if testing.Short() {
@@ -240,6 +242,8 @@ func churn(ctx context.Context, store keyring.Store) error {
 	}
 }
 
+// TestKilledProcesses is long because each round kills one process and then checks
+// the ring.
 func TestKilledProcesses(t *testing.T) {
 	kills, perRing := 100, 10
 	if testing.Short() {

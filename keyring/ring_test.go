@@ -76,6 +76,7 @@ func TestKeyOpensOnlyWhatItSealed(t *testing.T) {
 	}
 }
 
+// TestConcurrentUse is long because it runs three kinds of workers at once.
 func TestConcurrentUse(t *testing.T) {
 	ctx := t.Context()
 	store := keyring.NewMemStore()

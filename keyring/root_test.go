@@ -16,8 +16,9 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// testRoot tests what all roots of this package have in common. other is one
-// with another secret; header is the length of what precedes the message.
+// testRoot tests what all roots of this package have in common. other is one with
+// another secret; header is the length of what precedes the message. It is long
+// because it checks one message in every way.
 func testRoot(t *testing.T, root, other tink.AEADWithContext, header int) {
 	ctx := t.Context()
 	plaintext, ad := []byte("a keyset"), []byte("associated")

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/blobseal/blobseal/keyring"
 )
@@ -79,34 +80,8 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 	sealed, err := key.Seal(dek, []byte("context"))
 	require.NoError(t, err)
 
-	var errs []error
-	fails := func(err error) {
-		require.Error(t, err)
-		errs = append(errs, err)
-	}
-	_, err = key.Open(sealed, nil)
-	fails(err)
-	_, err = key.Open(sealed[:20], nil)
-	fails(err)
-	_, err = keyring.Open(ctx, store, passphraseRoot, nil)
-	fails(err)
-	_, err = keyring.ParseKey(letters)
-	fails(err)
-	_, err = keyring.ParseKey(passphrase)
-	fails(err)
-	_, err = keyring.NewKeyRoot(passphrase)
-	fails(err)
-	fails(ring.ChangeRoot(ctx, &fakeRoot{AEADWithContext: passphraseRoot, decrypt: func(context.Context) error { return errDown }}))
-	_, err = ring.SetState(ctx, newest.ID(), keyring.Disabled)
-	fails(err)
-	require.NoError(t, ring.ChangeRoot(ctx, passphraseRoot))
-	store.down()
-	_, err = ring.Rotate(ctx)
-	fails(err)
-	fails(ring.Refresh(ctx))
+	errs := ringErrors(t, ring, store, key, sealed, passphraseRoot, [][]byte{letters, passphrase})
 	data := document(t, store.Store)
-	_, err = keyring.Open(ctx, stored(t, data[:len(data)-1]), passphraseRoot, nil)
-	fails(err)
 
 	type holder struct {
 		Key  *keyring.Key
@@ -140,4 +115,39 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 		require.False(t, bytes.Contains(data, secret[:8]))
 		require.False(t, bytes.Contains(sealed, secret[:8]))
 	}
+}
+
+// ringErrors makes mistakes with a ring, its store and its keys, the last of which is
+// that the store is down, and returns the errors.
+func ringErrors(t *testing.T, ring *keyring.Ring, store *hooked, key *keyring.Key, sealed []byte, other tink.AEADWithContext, notKeys [][]byte) (errs []error) {
+	ctx := t.Context()
+	fails := func(err error) {
+		t.Helper()
+		require.Error(t, err)
+		errs = append(errs, err)
+	}
+	_, err := key.Open(sealed, nil)
+	fails(err)
+	_, err = key.Open(sealed[:20], nil)
+	fails(err)
+	_, err = keyring.Open(ctx, store, other, nil)
+	fails(err)
+	for _, text := range notKeys {
+		_, err = keyring.ParseKey(text)
+		fails(err)
+	}
+	_, err = keyring.NewKeyRoot(notKeys[1])
+	fails(err)
+	fails(ring.ChangeRoot(ctx, &fakeRoot{AEADWithContext: other, decrypt: func(context.Context) error { return errDown }}))
+	_, err = ring.SetState(ctx, primary(t, ring), keyring.Disabled)
+	fails(err)
+	require.NoError(t, ring.ChangeRoot(ctx, other))
+	store.down()
+	_, err = ring.Rotate(ctx)
+	fails(err)
+	fails(ring.Refresh(ctx))
+	data := document(t, store.Store)
+	_, err = keyring.Open(ctx, stored(t, data[:len(data)-1]), other, nil)
+	fails(err)
+	return errs
 }

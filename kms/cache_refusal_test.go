@@ -132,7 +132,8 @@ func TestAuthorizerDuringChange(t *testing.T) {
 	require.Zero(t, fake.Count())
 }
 
-// TestOutage tests StaleReads while the service is down.
+// TestOutage tests StaleReads while the service is down. It is long because it is one
+// history of one cache.
 func TestOutage(t *testing.T) {
 	const maxAge = time.Hour
 	for _, staleReads := range []time.Duration{0, maxAge, -1} {

@@ -16,8 +16,8 @@ type forgedObject struct {
 	released        []byte // plaintext of the chunks that verify before the error
 }
 
-// forgedObjects are the attacks and the faults that SPEC.md lists, on objects
-// under kek.
+// forgedObjects are the attacks and the faults that SPEC.md lists, on objects under
+// kek. It is long because it is a list.
 func forgedObjects(kek []byte, bucket, key string) map[string]forgedObject {
 	a, b := bytes.Repeat([]byte{'a'}, 300), bytes.Repeat([]byte{'b'}, 300)
 	valid := func() *forge { return newForge(kek).part(1, a).part(2, b) }

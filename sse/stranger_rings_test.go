@@ -65,9 +65,9 @@ func strangerRingData(version byte, metadata string) string { // the associated 
 
 func u24(s string) string { return string(binary.BigEndian.AppendUint32(nil, uint32(len(s)))[1:]) + s }
 
-// strangerRing returns the KEKs of a ring document's versions by their ids, empty
-// for versions that are not enabled: section 6, RING-1 to RING-4. root is a root's
-// decryption.
+// strangerRing returns the KEKs of a ring document's versions by their ids, empty for
+// versions that are not enabled: section 6, RING-1 to RING-4. root is a root's
+// decryption. It is long because it follows the specification from top to bottom.
 func strangerRing(doc []byte, root func(ciphertext []byte, associatedData string) []byte) (map[string][]byte, error) {
 	f := strangerFields{data: doc}
 	magic, version, metadata := string(f.take(8)), byte(f.uint(1)), string(f.take(int(f.uint(3))))

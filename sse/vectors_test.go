@@ -131,7 +131,8 @@ var generate = flag.Bool("generate-vectors", false, "write vectors that are not 
 //
 //	go test ./sse -run TestGenerateVectors -generate-vectors
 //
-// It writes files that do not exist and never replaces one.
+// It writes files that do not exist and never replaces one. It is long because it is
+// a list of vectors.
 func TestGenerateVectors(t *testing.T) {
 	if !*generate {
 		t.Skip("vectors are frozen; see -generate-vectors")

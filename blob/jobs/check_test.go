@@ -39,6 +39,7 @@ func (w *world) verdicts(t testing.TB, opts *jobs.CheckOptions) map[string]jobs.
 	return all
 }
 
+// It is long because each damage stands beside the verdict on it.
 func TestCheck(t *testing.T) {
 	const size = 40_000 // three chunks
 	for _, store := range stores {

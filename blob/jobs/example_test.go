@@ -44,8 +44,9 @@ func examplePut(b *gcblob.Bucket, keys ...string) {
 	}
 }
 
-// A master key's life: it is rotated, what it sealed is moved to the new version,
-// and once nothing is under the old one, that is disabled, and later destroyed.
+// A master key's life: it is rotated, what it sealed is moved to the new version, and
+// once nothing is under the old one, that is disabled, and later destroyed. The
+// example is long because it is one session, to be read from top to bottom.
 func Example_rotation() {
 	ctx := context.Background()
 	bucket, ring, _ := exampleBucket()

@@ -157,8 +157,7 @@ func TestEncryptExistingKilled(t *testing.T) { killedEncryption.test(t, 60, 20) 
 
 func (k killedJob) kill(t *testing.T, test string, bare bool, kills int) {
 	dir := t.TempDir()
-	tmp := filepath.Join(dir, "tmp")
-	require.NoError(t, os.Mkdir(tmp, 0o700))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "tmp"), 0o700))
 	b, ring, err := openKillBucket(dir, bare)
 	require.NoError(t, err)
 	defer b.Inner().Close()
@@ -200,25 +199,9 @@ func (k killedJob) kill(t *testing.T, test string, bare bool, kills int) {
 	}
 	killed, rounds := 0, 0
 	for killed < kills || rounds == 0 {
-		child := exec.Command(os.Args[0], "-test.run="+test)
-		child.Env = append(os.Environ(), killDir+"="+dir, "TMPDIR="+tmp)
-		if bare {
-			child.Env = append(child.Env, killBare+"=1")
-		}
-		out, err := child.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, child.Start())
-		lines, complete := bufio.NewScanner(out), false
-		for n := rand.IntN(30); n > 0 && lines.Scan(); n-- {
-			require.NotContains(t, lines.Text(), "error")
-			complete = lines.Text() == "complete"
-		}
-		if !complete {
-			time.Sleep(time.Duration(rand.IntN(1500)) * time.Microsecond) // within an object
-			require.NoError(t, child.Process.Kill())
+		if killChild(t, test, dir, bare) {
 			killed++
 		}
-		child.Wait() // it was killed
 		look()
 		if len(since) == len(objects) {
 			whole()
@@ -229,4 +212,28 @@ func (k killedJob) kill(t *testing.T, test string, bare bool, kills int) {
 	}
 	whole()
 	t.Logf("%d kills, %d jobs completed", killed, rounds)
+}
+
+// killChild runs the job in a process, and reports whether it killed the process
+// before the job was complete.
+func killChild(t *testing.T, test, dir string, bare bool) bool {
+	child := exec.Command(os.Args[0], "-test.run="+test)
+	child.Env = append(os.Environ(), killDir+"="+dir, "TMPDIR="+filepath.Join(dir, "tmp"))
+	if bare {
+		child.Env = append(child.Env, killBare+"=1")
+	}
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	lines, complete := bufio.NewScanner(out), false
+	for n := rand.IntN(30); n > 0 && lines.Scan(); n-- {
+		require.NotContains(t, lines.Text(), "error")
+		complete = lines.Text() == "complete"
+	}
+	if !complete {
+		time.Sleep(time.Duration(rand.IntN(1500)) * time.Microsecond) // within an object
+		require.NoError(t, child.Process.Kill())
+	}
+	child.Wait() // it was killed
+	return !complete
 }

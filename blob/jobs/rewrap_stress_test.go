@@ -44,9 +44,10 @@ func numberOf(p []byte) (uint64, error) {
 }
 
 // TestRewrapAmongOthers: writers, readers, deleters, rotations, rewraps, checks and
-// inventories on the same keys. A key that has one owner always has what that one
-// did last; of the others every read gives one whole version. It takes as long as
-// stressFor says, and until something was read and something rewrapped.
+// inventories on the same keys. A key that has one owner always has what that one did
+// last; of the others every read gives one whole version. It takes as long as
+// stressFor says, and until something was read and something rewrapped. It is long
+// because all workers share its counters, and each is a few lines.
 func TestRewrapAmongOthers(t *testing.T) {
 	for _, store := range stores[:1] {
 		t.Run(store.Name, func(t *testing.T) {

@@ -194,7 +194,8 @@ func TestRanges(t *testing.T) {
 }
 
 // TestErrors has the rows of S3's errors that a request can run into here. Package
-// s3wire tests every row.
+// s3wire tests every row. It is long because each answer follows the request that
+// gets it.
 func TestErrors(t *testing.T) {
 	s := newSetup(t)
 	g := s.start(t)

@@ -147,6 +147,8 @@ func TestBucketPutAndGet(t *testing.T) {
 	}
 }
 
+// TestBucketCheck is long because each damage stands in one function with the line
+// that reports it.
 func TestBucketCheck(t *testing.T) {
 	album(t, ring, "good", "foreign", "short", "flipped", "head", "gone")
 	big := string(random(40_000))

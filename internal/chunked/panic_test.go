@@ -95,7 +95,15 @@ func TestPanicStays(t *testing.T) {
 			r = c.Reader(bad(body))
 			fails(func() error { _, err := r.WriteTo(io.Discard); return err })
 		}
-		// A destination.
+	}
+}
+
+// TestPanicOfADestinationStays: the same for destinations. SPEC BODY-2 ERR-3
+func TestPanicOfADestinationStays(t *testing.T) {
+	c := newCipher(t)
+	plaintext := pattern(6*batch + 500)
+	body := encrypt(t, c, plaintext, 1)
+	for _, calls := range []int{0, 1, 2, 5} {
 		bad := func() io.Writer {
 			n := 0
 			return writerFunc(func(p []byte) (int, error) {

@@ -16,8 +16,9 @@ import (
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
-// A service keeps its ring, and its key service, in the SQLite database that it
-// has anyway. Here two replicas open them.
+// A service keeps its ring, and its key service, in the SQLite database that it has
+// anyway. Here two replicas open them. The example is long because it is one session,
+// to be read from top to bottom.
 func Example() {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "service")

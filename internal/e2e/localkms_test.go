@@ -150,7 +150,8 @@ func (r *remote) ask(request kmsRequest) kmsReply {
 }
 
 // One key service of two processes in one database: keys, aliases, rotations and
-// states of either hold for the other.
+// states of either hold for the other. It is long because it is one history of one
+// service.
 func TestLocalKMSInADatabase(t *testing.T) {
 	databases := map[string]func(t *testing.T) kmsProcess{
 		"PostgreSQL": func(t *testing.T) kmsProcess {
@@ -225,9 +226,9 @@ func TestLocalKMSInADatabase(t *testing.T) {
 	}
 }
 
-// What a process learns from the database's notifications holds there well before
-// it would ask by itself; and when its listening connection is cut, what it has
-// missed is there once it listens again.
+// What a process learns from the database's notifications holds there well before it
+// would ask by itself; and when its listening connection is cut, what it has missed
+// is there once it listens again. It is long because it is one history of one fleet.
 func TestLocalKMSHearsOfChanges(t *testing.T) {
 	ctx := t.Context()
 	p := startPostgres(t)

@@ -185,9 +185,9 @@ func listObjects(dir string) ([]string, error) {
 	return names, nil
 }
 
-// runReplica is one replica of the service: until the fleet ends it writes
-// objects, reads those of others, and rotates at random. What must not happen is
-// recorded as a bug.
+// runReplica is one replica of the service: until the fleet ends it writes objects,
+// reads those of others, and rotates at random. What must not happen is recorded as a
+// bug. It is long because each kind of step is a case of one switch.
 func runReplica(f *fleet, name string) {
 	file, err := os.OpenFile(filepath.Join(f.Dir, name+".events"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

@@ -136,7 +136,8 @@ func TestIfMatch(t *testing.T) {
 }
 
 // TestIfMatchWithoutPause: one process rewraps, all the time, to one key and back,
-// while others write. Whoever wrote last reads what it wrote.
+// while others write. Whoever wrote last reads what it wrote. It is long because it
+// runs a rewrap and its writers at once.
 func TestIfMatchWithoutPause(t *testing.T) {
 	ctx := context.Background()
 	const writers, rounds = 4, 40

@@ -124,9 +124,9 @@ func (w *waiting) Read([]byte) (int, error) {
 }
 
 // TestDamageOnDisk: whatever is done to a file, no read returns a byte that was not
-// written, a read of the whole fails with an error of package sse (or with the
-// SDK's, where S3's checksum does not match), and a check names the damage, while
-// the object beside it stays good.
+// written, a read of the whole fails with an error of package sse (or with the SDK's,
+// where S3's checksum does not match), and a check names the damage, while the object
+// beside it stays good. It is long because each way to read meets each damage.
 func TestDamageOnDisk(t *testing.T) {
 	ctx := context.Background()
 	const size = 3*chunk + 100

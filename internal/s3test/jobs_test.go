@@ -73,7 +73,8 @@ func totals(t *testing.T, b *blob.Bucket) *jobs.Totals {
 
 // TestJobs: a bucket from before its encryption is encrypted in place, moved from
 // master key to master key and from mode to mode, and at each step everything is
-// under the key that it should be, readable, with all its attributes.
+// under the key that it should be, readable, with all its attributes. It is long
+// because it is one history of one bucket.
 func TestJobs(t *testing.T) {
 	ctx := context.Background()
 	n := int64(len(contents))

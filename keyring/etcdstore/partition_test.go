@@ -118,10 +118,11 @@ func stressFor(t testing.TB) time.Duration {
 	return limit
 }
 
-// Nothing that a cluster of three acknowledged is lost, whatever happens to its leader: it
-// is killed, cut off from the other members, or stopped for a while, which it does not
-// notice. Meanwhile the others go on. BLOBSEAL_STRESS, such as 1h, is how long the test
-// runs; by default, each happens once.
+// Nothing that a cluster of three acknowledged is lost, whatever happens to its
+// leader: it is killed, cut off from the other members, or stopped for a while, which
+// it does not notice. Meanwhile the others go on. BLOBSEAL_STRESS, such as 1h, is how
+// long the test runs; by default, each happens once. The test is long because it is
+// one history of one cluster.
 func TestNothingIsLostWithTheLeader(t *testing.T) {
 	c := startCluster(t)
 	admin := c.connect()

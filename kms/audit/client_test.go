@@ -70,7 +70,8 @@ func TestClientIsAClient(t *testing.T) {
 	}
 }
 
-// TestRecords: each use leaves one record, with all that is known about it.
+// TestRecords: each use leaves one record, with all that is known about it. It is
+// long because it is one history of one client.
 func TestRecords(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	fake.SetAlias("alias", "key")

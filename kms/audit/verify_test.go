@@ -18,124 +18,125 @@ import (
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
-// TestEveryEdit: Verify finds every line that was edited, removed, repeated, moved or
-// cut, and names its file, line and number.
-func TestEveryEdit(t *testing.T) {
-	path := auditPath(t)
-	s := openSink(t, path, &audit.FileSinkOptions{MaxSize: 1600})
+// trailFiles is a trail of several files, for tests that edit them.
+type trailFiles struct {
+	path  string
+	files []string            // in order
+	lines map[string][][]byte // by file
+	seqs  map[string][]uint64
+	opts  *audit.VerifyOptions
+	last  audit.Anchor
+	edits int
+}
+
+func newTrailFiles(t *testing.T) *trailFiles {
+	f := &trailFiles{path: auditPath(t), lines: make(map[string][][]byte), seqs: make(map[string][]uint64)}
+	s := openSink(t, f.path, &audit.FileSinkOptions{MaxSize: 1600})
 	for i := range 7 {
 		write(t, s, fmt.Sprint(i))
 	}
-	last := s.Last()
+	f.last = s.Last()
 	require.NoError(t, s.Close())
-	aside, err := filepath.Glob(path + ".0*")
+	aside, err := filepath.Glob(f.path + ".0*")
 	require.NoError(t, err)
-	files := append(aside, path)
-	require.Greater(t, len(files), 2)
-	whole := make(map[string][][]byte) // lines by file
-	seqs := make(map[string][]uint64)
+	f.files = append(aside, f.path)
+	require.Greater(t, len(f.files), 2)
 	seq := uint64(0)
-	for _, name := range files {
+	for _, name := range f.files {
 		for line := range bytes.Lines(readFile(t, name)) {
 			seq++
-			whole[name] = append(whole[name], line)
-			seqs[name] = append(seqs[name], seq)
+			f.lines[name] = append(f.lines[name], line)
+			f.seqs[name] = append(f.seqs[name], seq)
 		}
 	}
-	require.Equal(t, last.Seq, seq)
-	opts := &audit.VerifyOptions{Last: &last}
-	_, err = audit.Verify(path, opts)
+	require.Equal(t, f.last.Seq, seq)
+	f.opts = &audit.VerifyOptions{Last: &f.last}
+	_, err = audit.Verify(f.path, f.opts)
 	require.NoError(t, err)
-	edits := 0
-	// found edits a file, and expects one of these errors.
-	found := func(what, name string, lines [][]byte, want ...audit.ChainError) {
-		t.Helper()
-		edits++
-		var contents [][]byte // in memory, since there are thousands of edits
-		for _, other := range files {
-			if other == name {
-				contents = append(contents, bytes.Join(lines, nil))
-			} else {
-				contents = append(contents, bytes.Join(whole[other], nil))
-			}
+	return f
+}
+
+// found replaces the lines of a file, and expects one of these errors.
+func (f *trailFiles) found(t *testing.T, what, name string, lines [][]byte, want ...audit.ChainError) {
+	t.Helper()
+	f.edits++
+	var contents [][]byte // in memory, since there are thousands of edits
+	for _, other := range f.files {
+		if other == name {
+			contents = append(contents, bytes.Join(lines, nil))
+		} else {
+			contents = append(contents, bytes.Join(f.lines[other], nil))
 		}
-		_, err := audit.VerifyFiles(opts, contents...)
-		var got *audit.ChainError
-		require.ErrorAs(t, err, &got, "%s of %s", what, name)
-		got.Detail = ""
-		ok := slices.ContainsFunc(want, func(w audit.ChainError) bool {
-			return w.Kind == got.Kind && w.File == files[int(got.File[0]-'1')] && w.Line == got.Line && w.Seq == got.Seq
-		})
-		require.True(t, ok, "%s of %s: got %+v, want of %+v", what, name, *got, want)
 	}
-	for f, name := range files {
-		lines := whole[name]
+	_, err := audit.VerifyFiles(f.opts, contents...)
+	var got *audit.ChainError
+	require.ErrorAs(t, err, &got, "%s of %s", what, name)
+	got.Detail = ""
+	ok := slices.ContainsFunc(want, func(w audit.ChainError) bool {
+		return w.Kind == got.Kind && w.File == f.files[int(got.File[0]-'1')] && w.Line == got.Line && w.Seq == got.Seq
+	})
+	require.True(t, ok, "%s of %s: got %+v, want of %+v", what, name, *got, want)
+}
+
+// TestEveryEdit: Verify finds every line that was edited, removed, repeated, moved or
+// cut, and names its file, line and number.
+func TestEveryEdit(t *testing.T) {
+	f := newTrailFiles(t)
+	for n, name := range f.files {
+		lines := f.lines[name]
 		for i, line := range lines {
 			at := func(kind audit.ChainKind, line int, seq uint64) audit.ChainError {
 				return audit.ChainError{Kind: kind, File: name, Line: line, Seq: seq}
 			}
-			seq := seqs[name][i]
-			isLast := seq == last.Seq
-			// Change each byte.
+			// gone is what an end without this line looks like: the next file tells, if there is one.
+			seq, gone := f.seqs[name][i], at(audit.ChainTruncated, i+1, f.seqs[name][i])
+			if n < len(f.files)-1 {
+				gone = audit.ChainError{Kind: audit.ChainMissing, File: f.files[n+1], Line: 1, Seq: seq}
+			}
 			for j := range line {
-				changed := slices.Clone(line)
-				changed[j] ^= 0x01
 				edited := slices.Clone(lines)
-				edited[i] = changed
+				edited[i] = slices.Clone(line)
+				edited[i][j] ^= 0x01
 				want := []audit.ChainError{at(audit.ChainEdited, i+1, seq)}
 				if j == len(line)-1 { // without its newline, two lines are one, or the file ends within the line
 					want = append(want, at(audit.ChainTruncated, i+1, seq))
 				}
-				found("a byte", name, edited, want...)
+				f.found(t, "a byte", name, edited, want...)
 			}
-			// Remove the line.
 			removed := slices.Delete(slices.Clone(lines), i, i+1)
-			switch {
-			case isLast:
-				found("removal", name, removed, at(audit.ChainTruncated, i+1, seq))
-			case i == len(lines)-1:
-				found("removal", name, removed, audit.ChainError{Kind: audit.ChainMissing, File: files[f+1], Line: 1, Seq: seq})
-			default:
-				found("removal", name, removed, at(audit.ChainMissing, i+1, seq))
-			}
-			// Repeat it.
-			twice := slices.Insert(slices.Clone(lines), i, line)
-			if isLast {
-				found("repeat", name, twice, at(audit.ChainReordered, i+2, seq+1))
+			if i == len(lines)-1 {
+				f.found(t, "removal", name, removed, gone)
 			} else {
-				found("repeat", name, twice, at(audit.ChainReordered, i+2, seq+1))
+				f.found(t, "removal", name, removed, at(audit.ChainMissing, i+1, seq))
 			}
-			// Move it.
+			f.found(t, "repeat", name, slices.Insert(slices.Clone(lines), i, line), at(audit.ChainReordered, i+2, seq+1))
 			if i > 0 {
 				swapped := slices.Clone(lines)
 				swapped[i-1], swapped[i] = swapped[i], swapped[i-1]
-				found("swap", name, swapped, at(audit.ChainReordered, i, seq-1))
+				f.found(t, "swap", name, swapped, at(audit.ChainReordered, i, seq-1))
 			}
-			// Cut it at each length.
-			for n := 1; n < len(line); n++ {
-				cut := append(slices.Clone(lines[:i]), line[:n])
-				found("cut", name, cut, at(audit.ChainTruncated, i+1, seq))
+			for size := 1; size < len(line); size++ {
+				cut := append(slices.Clone(lines[:i]), line[:size])
+				f.found(t, "cut", name, cut, at(audit.ChainTruncated, i+1, seq))
 			}
-			// Remove it and all that follows.
-			switch {
-			case f == len(files)-1:
-				found("end", name, lines[:i], at(audit.ChainTruncated, i+1, seq))
-			case true:
-				found("end", name, lines[:i], audit.ChainError{Kind: audit.ChainMissing, File: files[f+1], Line: 1, Seq: seq})
-			}
-			// Insert rubbish before it.
-			found("insertion", name, slices.Insert(slices.Clone(lines), i, []byte("{}\n")), at(audit.ChainEdited, i+1, seq))
-			found("empty line", name, slices.Insert(slices.Clone(lines), i, []byte("\n")), at(audit.ChainEdited, i+1, seq))
+			f.found(t, "end", name, lines[:i], gone)
+			f.found(t, "insertion", name, slices.Insert(slices.Clone(lines), i, []byte("{}\n")), at(audit.ChainEdited, i+1, seq))
+			f.found(t, "empty line", name, slices.Insert(slices.Clone(lines), i, []byte("\n")), at(audit.ChainEdited, i+1, seq))
 		}
 	}
-	// Remove whole files.
-	for f, name := range files {
+	t.Logf("%d edits, each found", f.edits)
+}
+
+// TestEveryFile: Verify finds a file that was removed, and files that were swapped.
+func TestEveryFile(t *testing.T) {
+	f := newTrailFiles(t)
+	for i, name := range f.files {
 		require.NoError(t, os.Rename(name, name+"-away"))
-		_, err := audit.Verify(path, opts)
+		_, err := audit.Verify(f.path, f.opts)
 		var got *audit.ChainError
 		require.ErrorAs(t, err, &got)
-		require.Equal(t, seqs[name][0], got.Seq)
-		if f < len(files)-1 {
+		require.Equal(t, f.seqs[name][0], got.Seq)
+		if i < len(f.files)-1 {
 			require.Equal(t, audit.ChainMissing, got.Kind)
 		} else {
 			require.Equal(t, audit.ChainTruncated, got.Kind)
@@ -143,20 +144,19 @@ func TestEveryEdit(t *testing.T) {
 		require.NoError(t, os.Rename(name+"-away", name))
 	}
 	swap := func() {
-		require.NoError(t, os.Rename(files[0], files[0]+"-away"))
-		require.NoError(t, os.Rename(files[1], files[0]))
-		require.NoError(t, os.Rename(files[0]+"-away", files[1]))
+		require.NoError(t, os.Rename(f.files[0], f.files[0]+"-away"))
+		require.NoError(t, os.Rename(f.files[1], f.files[0]))
+		require.NoError(t, os.Rename(f.files[0]+"-away", f.files[1]))
 	}
 	swap()
 	var got *audit.ChainError
-	_, err = audit.Verify(path, opts)
+	_, err := audit.Verify(f.path, f.opts)
 	require.ErrorAs(t, err, &got)
 	require.Equal(t, audit.ChainReordered, got.Kind)
 	require.EqualValues(t, 1, got.Seq)
 	swap()
-	_, err = audit.Verify(path, opts)
+	_, err = audit.Verify(f.path, f.opts)
 	require.NoError(t, err)
-	t.Logf("%d edits, each found", edits)
 }
 
 // rehash recomputes the hash of a line after an edit.

@@ -28,7 +28,8 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// TestREST: Google's client over REST, whose errors are others.
+// TestREST: Google's client over REST, whose errors are others. It is long because it
+// is one history of one key.
 func TestREST(t *testing.T) {
 	s := newServer(t)
 	keyID := s.CreateKey("photos")

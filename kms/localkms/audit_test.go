@@ -16,6 +16,8 @@ import (
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
+// TestEveryOperationThatIsNotAClientsLeavesOneRecord is long because it is one
+// history of one trail.
 func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 	sink := new(trail)
 	s := open(t, nil, func(o *localkms.Options) { o.Audit = sink })

@@ -202,6 +202,8 @@ func TestAKeyWithoutAPolicyIsOpenWithinItsAccountAlone(t *testing.T) {
 	isKind(t, kms.ErrNotFound, other.Authorize(as(t, "guest"), kms.OpDecrypt, id, nil)) // short names are one's own
 }
 
+// TestTheServicesPolicyGovernsAccountsAndKeysWithoutOne is long because all of it is
+// about one policy.
 func TestTheServicesPolicyGovernsAccountsAndKeysWithoutOne(t *testing.T) {
 	s := open(t, nil, func(o *localkms.Options) {
 		o.Policy = `

@@ -136,8 +136,9 @@ func replica(t *testing.T, store keyring.Store, change func(*localkms.Options)) 
 func seldom(o *localkms.Options) { o.RefreshInterval = time.Hour }
 
 // What one process changes is in force in all others within a tenth of a second,
-// through a warm cache too, although they would ask for it by themselves in an
-// hour. They do not ask at one moment, and ask once for any number of changes.
+// through a warm cache too, although they would ask for it by themselves in an hour.
+// They do not ask at one moment, and ask once for any number of changes. The test is
+// long because it is one history of one fleet.
 func TestRunHearsOfChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		admin := open(t, nil, func(o *localkms.Options) { o.Now = time.Now })

@@ -30,6 +30,7 @@ func TestVisibility(t *testing.T) {
 	})
 }
 
+// runVisibility is long because it runs a fleet, its users and its failovers at once.
 func runVisibility(t *testing.T, seed uint64, failovers bool) {
 	const (
 		interval = time.Second

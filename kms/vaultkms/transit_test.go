@@ -223,6 +223,8 @@ func (f *fakeTransit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// serve answers a request as Transit would. It is long because each request is a case
+// of one switch.
 func (f *fakeTransit) serve(r *http.Request) (int, map[string]any, string) {
 	var in struct {
 		Derived              bool

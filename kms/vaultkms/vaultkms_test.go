@@ -318,7 +318,8 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-// TestSSE: objects from end to end.
+// TestSSE: objects from end to end. The test is long because it is one history of one
+// object.
 func TestSSE(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		c := mustCreate(t, s)

@@ -30,7 +30,8 @@ var (
 )
 
 // TestDashboard: the panels do not overlap, their queries parse, and read metrics and
-// labels that METRICS.md has.
+// labels that METRICS.md has. It is long because it looks at each panel once, for all
+// faults.
 func TestDashboard(t *testing.T) {
 	text, err := os.ReadFile("dashboard.json")
 	require.NoError(t, err)

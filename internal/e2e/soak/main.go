@@ -63,19 +63,23 @@ func run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	return soak(ctx, *replicas, time.Duration(*seconds)*time.Second, *dsn)
+}
 
+// soak runs a fleet for that long, in the database at dsn or in one of its own.
+func soak(ctx context.Context, replicas int, d time.Duration, dsn string) error {
 	dir, err := os.MkdirTemp("", "blobseal-soak-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if *dsn == "" {
+	if dsn == "" {
 		url, stop, err := startDatabase(ctx, dir)
 		if err != nil {
 			return err
 		}
 		defer stop()
-		*dsn = url
+		dsn = url
 	}
 	random := make([]byte, 40)
 	rand.Read(random)
@@ -83,10 +87,10 @@ func run() error {
 		return err
 	}
 	f := &fleet{
-		config: config{Dir: dir, DSN: *dsn, Table: "blobseal_fleet_" + hex.EncodeToString(random[32:])},
+		config: config{Dir: dir, DSN: dsn, Table: "blobseal_fleet_" + hex.EncodeToString(random[32:])},
 		counts: make(map[string]int),
 	}
-	return f.run(ctx, *replicas, time.Duration(*seconds)*time.Second)
+	return f.run(ctx, replicas, d)
 }
 
 // run makes the service, has it run for that long, and reports.
@@ -111,23 +115,9 @@ func (f *fleet) run(ctx context.Context, replicas int, d time.Duration) error {
 		r.do(request{Do: "status"}) // until it is there
 	}
 	began := time.Now()
-	running, end := context.WithCancel(ctx)
-	defer end()
-	var wg sync.WaitGroup
-	for _, r := range f.replicas {
-		wg.Go(func() { r.client(running) })
-	}
-	wg.Go(func() { f.killer(running, d/8) })
-	wg.Go(func() { f.rotator(running, d/12) })
-	sleep(running, d/4)
-	cut := f.partition(running, min(d/4, 20*time.Second)) // the key service goes on for a minute
-	f.rotate(running, "rotate")                           // of which the one that was cut off hears like all others
-	sleep(running, d-time.Since(began))
-	f.until(running, "kills", "reads")
-	end()
-	wg.Wait()
-	if ctx.Err() != nil {
-		return ctx.Err()
+	cut, err := f.work(ctx, d)
+	if err != nil {
+		return err
 	}
 
 	// Without being asked for, every replica learns of every version.
@@ -154,6 +144,28 @@ func (f *fleet) run(ctx context.Context, replicas int, d time.Duration) error {
 	}
 	fmt.Println("all as it should be")
 	return nil
+}
+
+// work lets clients use the replicas for that long while they are killed, rotate, and
+// one of them is cut off.
+func (f *fleet) work(ctx context.Context, d time.Duration) (partition, error) {
+	began := time.Now()
+	running, end := context.WithCancel(ctx)
+	defer end()
+	var wg sync.WaitGroup
+	for _, r := range f.replicas {
+		wg.Go(func() { r.client(running) })
+	}
+	wg.Go(func() { f.killer(running, d/8) })
+	wg.Go(func() { f.rotator(running, d/12) })
+	sleep(running, d/4)
+	cut := f.partition(running, min(d/4, 20*time.Second)) // the key service goes on for a minute
+	f.rotate(running, "rotate")                           // of which the one that was cut off hears like all others
+	sleep(running, d-time.Since(began))
+	f.until(running, "kills", "reads")
+	end()
+	wg.Wait()
+	return cut, ctx.Err()
 }
 
 // prove notes what was to be seen and was not.

@@ -43,35 +43,13 @@ type service struct {
 	run    func(context.Context)
 }
 
-// open opens the service; create makes it.
+// open opens the service, or makes it if create is set.
 func (c config) open(ctx context.Context, log *slog.Logger, create bool) (*service, error) {
-	text, err := os.ReadFile(filepath.Join(c.Dir, "root.key"))
-	if err != nil {
-		return nil, err
-	}
-	key, err := keyring.ParseKey(text)
-	if err != nil {
-		return nil, err
-	}
-	root, err := keyring.NewKeyRoot(key)
-	if err != nil {
-		return nil, err
-	}
 	db, err := openDatabase(c.DSN, c.Table)
 	if err != nil {
 		return nil, err
 	}
-
-	// The key service, and keys in it.
-	store, err := db.store(ctx, "kms")
-	if err != nil {
-		return nil, err
-	}
-	open := localkms.Open
-	if create {
-		open = localkms.Create
-	}
-	keys, err := open(ctx, store, root, &localkms.Options{Logger: log})
+	keys, err := c.openKeys(ctx, db, log, create)
 	if err != nil {
 		return nil, err
 	}
@@ -79,32 +57,12 @@ func (c config) open(ctx context.Context, log *slog.Logger, create bool) (*servi
 	if err != nil {
 		return nil, err
 	}
-	for _, alias := range []string{objectsKey, rootKey} {
-		if !create {
-			break
-		}
-		key, err := client.CreateKey(ctx, nil)
-		if err != nil {
-			return nil, err
-		}
-		if err := client.CreateAlias(ctx, alias, key.ID); err != nil {
-			return nil, err
-		}
-	}
-
-	// The ring, whose root is a key of that service.
-	ringRoot, err := keyring.NewKMSRoot(client, rootKey, nil)
-	if err != nil {
-		return nil, err
-	}
-	if store, err = db.store(ctx, "ring"); err != nil {
-		return nil, err
-	}
-	openRing := keyring.Open
 	if create {
-		openRing = keyring.Create
+		if err := createKeys(ctx, client); err != nil {
+			return nil, err
+		}
 	}
-	ring, err := openRing(ctx, store, ringRoot, &keyring.Options{RefreshInterval: time.Second, Logger: log})
+	ring, err := db.openRing(ctx, client, log, create)
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +86,62 @@ func (c config) open(ctx context.Context, log *slog.Logger, create bool) (*servi
 		wg.Go(func() { ring.Run(ctx) })
 		wg.Wait()
 	}}, nil
+}
+
+// openKeys opens or makes the key service.
+func (c config) openKeys(ctx context.Context, db *database, log *slog.Logger, create bool) (*localkms.Service, error) {
+	text, err := os.ReadFile(filepath.Join(c.Dir, "root.key"))
+	if err != nil {
+		return nil, err
+	}
+	key, err := keyring.ParseKey(text)
+	if err != nil {
+		return nil, err
+	}
+	root, err := keyring.NewKeyRoot(key)
+	if err != nil {
+		return nil, err
+	}
+	store, err := db.store(ctx, "kms")
+	if err != nil {
+		return nil, err
+	}
+	open := localkms.Open
+	if create {
+		open = localkms.Create
+	}
+	return open(ctx, store, root, &localkms.Options{Logger: log})
+}
+
+// createKeys makes the keys that replicas name.
+func createKeys(ctx context.Context, client *localkms.Client) error {
+	for _, alias := range []string{objectsKey, rootKey} {
+		key, err := client.CreateKey(ctx, nil)
+		if err != nil {
+			return err
+		}
+		if err := client.CreateAlias(ctx, alias, key.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openRing opens or makes the ring, whose root is a key of the key service.
+func (d *database) openRing(ctx context.Context, client *localkms.Client, log *slog.Logger, create bool) (*keyring.Ring, error) {
+	root, err := keyring.NewKMSRoot(client, rootKey, nil)
+	if err != nil {
+		return nil, err
+	}
+	store, err := d.store(ctx, "ring")
+	if err != nil {
+		return nil, err
+	}
+	open := keyring.Open
+	if create {
+		open = keyring.Create
+	}
+	return open(ctx, store, root, &keyring.Options{RefreshInterval: time.Second, Logger: log})
 }
 
 // A replica reads requests from its input and writes a reply to each to its output.
