@@ -83,7 +83,7 @@ func (r *Ring) unlockRotation() { <-r.rotating }
 // Other processes learn of it when they next refresh. Destroying removes the key
 // bytes from the document for ever, but copies of older documents still hold them. The
 // errors of the ring's own are [ErrUnknownKey], [ErrDestroyed] for a version that
-// already is, [ErrPrimary], and [ErrInvalid] for a number that is no state.
+// already is, [ErrPrimary], and [ErrInvalid] for a text that is no state.
 func (r *Ring) SetState(ctx context.Context, id string, state State) (Version, error) {
 	return r.setState(ctx, id, state, nil)
 }
@@ -101,7 +101,7 @@ func (r *Ring) SetStateIf(ctx context.Context, id string, state State, condition
 // setState is SetStateIf, or SetState if condition is nil.
 func (r *Ring) setState(ctx context.Context, id string, state State, condition func(Version) error) (Version, error) {
 	if !state.valid() {
-		return Version{}, invalid("no such state: %d", uint8(state))
+		return Version{}, invalid("no such state: %q", shorten(string(state)))
 	}
 	version, err := r.parseKeyID(id)
 	if err != nil {

@@ -80,7 +80,7 @@ func TestSetState(t *testing.T) {
 	}
 	_, err := ring.SetState(ctx, second, keyring.Enabled)
 	require.NoError(t, err)
-	for _, state := range []keyring.State{0, 4, 255} {
+	for _, state := range []keyring.State{"", "Enabled", "enabled ", "1", "state 4"} {
 		_, err := ring.SetState(ctx, second, state)
 		require.Error(t, err)
 	}

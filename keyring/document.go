@@ -112,7 +112,7 @@ func (m *metadata) head() ([]byte, error) {
 		for _, v := range m.versions {
 			b.AddUint64(v.number)
 			b.AddUint32(v.id)
-			b.AddUint8(uint8(v.state))
+			b.AddUint8(v.state.code())
 			b.AddUint64(v.created)
 			b.AddUint64(v.changed)
 			for _, marks := range [][]mark{v.disabled, v.enabled} {
@@ -239,12 +239,14 @@ func (m *metadata) parse(s cryptobyte.String) error {
 	m.period = time.Duration(seconds) * time.Second
 	for !s.Empty() {
 		var v version
+		var state uint8
 		var disabled, enabled cryptobyte.String
-		if !s.ReadUint64(&v.number) || !s.ReadUint32(&v.id) || !s.ReadUint8((*uint8)(&v.state)) ||
+		if !s.ReadUint64(&v.number) || !s.ReadUint32(&v.id) || !s.ReadUint8(&state) ||
 			!s.ReadUint64(&v.created) || !s.ReadUint64(&v.changed) ||
 			!s.ReadUint16LengthPrefixed(&disabled) || !s.ReadUint16LengthPrefixed(&enabled) {
 			return errors.New("versions are cut short")
 		}
+		v.state = stateOf(state)
 		var err error
 		if v.disabled, err = parseMarks(disabled); err == nil {
 			v.enabled, err = parseMarks(enabled)

@@ -45,10 +45,12 @@ func (m *metadata) parseV1(s cryptobyte.String) error {
 	}
 	m.versions = make([]version, len(s)/versionSizeV1)
 	for i := range m.versions {
+		var state uint8
 		v := &m.versions[i]
 		v.number = uint64(i + 1)
 		s.ReadUint32(&v.id) // the length was checked
-		s.ReadUint8((*uint8)(&v.state))
+		s.ReadUint8(&state)
+		v.state = stateOf(state)
 		s.ReadUint64(&v.created)
 		s.ReadUint64(&v.changed)
 		if v.state == Disabled {

@@ -261,7 +261,7 @@ func (h *history) finish() {
 		require.Equal(t, fresh.Period(), ring.Period())
 	}
 	for id := range h.destroyed {
-		require.Contains(t, []keyring.State{0, keyring.Destroyed}, states[id], "%s was destroyed", id)
+		require.Contains(t, []keyring.State{"", keyring.Destroyed}, states[id], "%s was destroyed", id)
 	}
 	for id := range h.disabled {
 		require.NotEqual(t, keyring.Enabled, states[id], "%s was disabled", id)

@@ -49,7 +49,7 @@ func wander(t *testing.T, rng *rand.Rand, d *draft, steps int) {
 			if v.state == Destroyed || v.id == d.primary().id {
 				continue
 			}
-			state := State(1 + rng.IntN(3))
+			state := stateCodes[1+rng.IntN(3)]
 			if state == Destroyed && rng.IntN(3) > 0 {
 				state = Disabled
 			}

@@ -20,7 +20,7 @@ func state(t testing.TB, ring *keyring.Ring, id string) keyring.State {
 		}
 	}
 	require.Fail(t, "no such version", id)
-	return 0
+	return ""
 }
 
 func set(t testing.TB, ring *keyring.Ring, id string, to keyring.State) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -198,6 +199,9 @@ func TestManyProcessesShareARing(t *testing.T) {
 	t.Logf("%d processes made %d versions and %d seals in %v", processes, len(made), sealed, time.Since(begin).Round(time.Millisecond))
 }
 
+// lifecycle is the order in which churn changes the state of a version.
+var lifecycle = []keyring.State{keyring.Enabled, keyring.Disabled, keyring.Destroyed}
+
 // churn changes a ring without end, and says what it has done.
 func churn(ctx context.Context, store keyring.Store) error {
 	root := byte(1)
@@ -211,7 +215,7 @@ func churn(ctx context.Context, store keyring.Store) error {
 	}
 	fmt.Println("ring", ring.ID())
 	for _, info := range ring.Versions() {
-		fmt.Println("state", info.ID, uint8(info.State))
+		fmt.Println("state", info.ID, info.State)
 	}
 	for {
 		keys := ring.Versions()
@@ -222,16 +226,16 @@ func churn(ctx context.Context, store keyring.Store) error {
 			if err != nil {
 				return err
 			}
-			fmt.Println("state", info.ID, uint8(info.State))
+			fmt.Println("state", info.ID, info.State)
 		case 1:
 			if info.Primary || info.State == keyring.Destroyed {
 				continue
 			}
-			info, err := ring.SetState(ctx, info.ID, info.State+1)
+			info, err := ring.SetState(ctx, info.ID, lifecycle[slices.Index(lifecycle, info.State)+1])
 			if err != nil {
 				return err
 			}
-			fmt.Println("state", info.ID, uint8(info.State))
+			fmt.Println("state", info.ID, info.State)
 		case 2:
 			root = 3 - root
 			if err := ring.ChangeRoot(ctx, childRoot(root)); err != nil {
@@ -273,14 +277,14 @@ func TestKilledProcesses(t *testing.T) {
 			if after == 0 {
 				timer.Reset(rand.N(5 * time.Millisecond))
 			}
-			var what, arg string
-			var n int
-			fmt.Sscan(stdout.Text(), &what, &arg, &n)
+			var what, arg, state string
+			fmt.Sscan(stdout.Text(), &what, &arg, &state)
 			switch what {
 			case "ring":
 				require.True(t, id == "" || id == arg, "another ring")
 				id = arg
 			case "state":
+				n := slices.Index(lifecycle, keyring.State(state))
 				require.GreaterOrEqual(t, n, states[arg])
 				states[arg] = n
 			}
@@ -309,7 +313,7 @@ func TestKilledProcesses(t *testing.T) {
 		}
 		got := map[string]int{}
 		for _, info := range ring.Versions() {
-			got[info.ID] = int(info.State)
+			got[info.ID] = slices.Index(lifecycle, info.State)
 			if info.State == keyring.Enabled {
 				_, err := ring.Key(t.Context(), info.ID)
 				require.NoError(t, err)

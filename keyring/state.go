@@ -2,50 +2,34 @@ package keyring
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
 // State tells what a version may be used for.
-type State uint8
+type State string
 
-// The states of a version. The numbers are those of the document.
+// The states of a version.
 const (
-	Enabled   State = 1 // opens what it sealed; the primary also seals
-	Disabled  State = 2 // refused until it is enabled again
-	Destroyed State = 3 // its key bytes are gone for ever
+	Enabled   State = "enabled"   // opens what it sealed; the primary also seals
+	Disabled  State = "disabled"  // refused until it is enabled again
+	Destroyed State = "destroyed" // its key bytes are gone for ever
 )
 
-// stateNames are the text forms, by number.
-var stateNames = [...]string{Enabled: "enabled", Disabled: "disabled", Destroyed: "destroyed"}
+// stateCodes are the states by their number in a document.
+var stateCodes = [...]State{1: Enabled, 2: Disabled, 3: Destroyed}
 
-func (s State) valid() bool { return s >= Enabled && s <= Destroyed }
+func (s State) valid() bool { return slices.Contains(stateCodes[1:], s) }
 
-// String returns "enabled", "disabled" or "destroyed".
-func (s State) String() string {
-	if !s.valid() {
-		return fmt.Sprintf("state %d", uint8(s))
+// code returns the state's number in a document.
+func (s State) code() uint8 { return uint8(slices.Index(stateCodes[:], s)) }
+
+// stateOf returns the state with that number, or an invalid one.
+func stateOf(code uint8) State {
+	if code == 0 || int(code) >= len(stateCodes) {
+		return State(fmt.Sprintf("state %d", code))
 	}
-	return stateNames[s]
-}
-
-// MarshalText implements [encoding.TextMarshaler]. It fails for other numbers
-// than the three states.
-func (s State) MarshalText() ([]byte, error) {
-	if !s.valid() {
-		return nil, invalid("no such state: %d", uint8(s))
-	}
-	return []byte(stateNames[s]), nil
-}
-
-// UnmarshalText implements [encoding.TextUnmarshaler], for the exact words.
-func (s *State) UnmarshalText(text []byte) error {
-	for state := Enabled; state <= Destroyed; state++ {
-		if string(text) == stateNames[state] {
-			*s = state
-			return nil
-		}
-	}
-	return invalid("no such state: %q", shorten(string(text)))
+	return stateCodes[code]
 }
 
 // Version describes one version of a ring. It holds nothing secret.

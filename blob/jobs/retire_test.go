@@ -24,7 +24,7 @@ func (w *world) state(id string) keyring.State {
 			return k.State
 		}
 	}
-	return 0
+	return ""
 }
 
 func TestRetire(t *testing.T) {

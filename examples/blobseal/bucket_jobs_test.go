@@ -254,7 +254,7 @@ func TestBucketRetireKeepsWhatIsUnclear(t *testing.T) {
 	require.EqualValues(t, 1, got.Unclear)
 	require.Empty(t, got.Names)
 	require.Equal(t, "b", got.UnclearNames[0].Key)
-	require.Equal(t, "enabled", ringKeys(t).Versions[0].State.String())
+	require.EqualValues(t, "enabled", ringKeys(t).Versions[0].State)
 }
 
 // TestBucketRetireOfAnEmptyBucket: one that was mistyped proves nothing.
@@ -265,7 +265,7 @@ func TestBucketRetireOfAnEmptyBucket(t *testing.T) {
 	require.NoError(t, os.Mkdir("fotos", 0o755))
 	retire := args("bucket", "retire", "--bucket", "file://./fotos", ring, old)
 	blobseal(retire...).fails(t, 3, "file://./fotos: has no objects: is it the right bucket?")
-	require.Equal(t, "enabled", ringKeys(t).Versions[0].State.String())
+	require.EqualValues(t, "enabled", ringKeys(t).Versions[0].State)
 	ok(t, args(retire, "--allow-empty")...)
-	require.Equal(t, "disabled", ringKeys(t).Versions[0].State.String())
+	require.EqualValues(t, "disabled", ringKeys(t).Versions[0].State)
 }

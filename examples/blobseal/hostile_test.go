@@ -210,7 +210,7 @@ func TestBucketNotSeenWhole(t *testing.T) {
 			require.Empty(t, res.out, name)
 		}
 		require.Equal(t, before, tree(t))
-		require.Equal(t, "enabled", ringKeys(t).Versions[0].State.String())
+		require.EqualValues(t, "enabled", ringKeys(t).Versions[0].State)
 	}
 	t.Run("a link to a directory", func(t *testing.T) {
 		require.NoError(t, os.Rename("photos/sub", "elsewhere"))

@@ -423,6 +423,6 @@ func TestDestroyAsks(t *testing.T) {
 		if test.says != "" {
 			show(t, screen, test.says)
 		}
-		require.Equal(t, test.code == 0, ringKeys(t).Versions[0].State.String() == "destroyed")
+		require.Equal(t, test.code == 0, ringKeys(t).Versions[0].State == "destroyed")
 	}
 }

@@ -139,7 +139,7 @@ func (i *ringInstruments) report(o metric.Observer, own attribute.KeyValue, ring
 		}
 	}
 	for state, n := range counts {
-		o.ObserveInt64(i.versions, n, attributes(own, stateKey.String(state.String())))
+		o.ObserveInt64(i.versions, n, attributes(own, stateKey.String(string(state))))
 	}
 	o.ObserveFloat64(i.period, ring.Period().Seconds(), attributes(own))
 }

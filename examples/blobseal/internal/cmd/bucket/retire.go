@@ -159,7 +159,7 @@ func neededBy(used *jobs.InUseError) string {
 
 func (cmd retireCmd) show(c *console.Console, info keyring.Version, used *jobs.InUseError) error {
 	if c.JSON {
-		line := Retirement{KeyID: info.ID, State: info.State.String(), Names: []jobs.ObjectName{}, UnclearNames: []unclearName{}}
+		line := Retirement{KeyID: info.ID, State: string(info.State), Names: []jobs.ObjectName{}, UnclearNames: []unclearName{}}
 		if used != nil {
 			line.Objects, line.Unclear = used.Objects, used.Unclear
 			line.Names = append(line.Names, used.Names...)

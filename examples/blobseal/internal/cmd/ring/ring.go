@@ -91,7 +91,7 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "VERSION\tSTATE\tCREATED\tCHANGED")
 	for _, key := range keys {
-		state := key.State.String()
+		state := string(key.State)
 		if key.Primary {
 			state += ", primary"
 		}
@@ -228,5 +228,5 @@ func setState(ctx context.Context, c *console.Console, f keys.RingFlags, ring *k
 	if err != nil {
 		return f.About(err)
 	}
-	return c.Did(change{f.Ring, state.String(), info.ID}, "%s: version %s is %s\n", message.Printable(f.Ring), info.ID, done)
+	return c.Did(change{f.Ring, string(state), info.ID}, "%s: version %s is %s\n", message.Printable(f.Ring), info.ID, done)
 }
