@@ -110,13 +110,15 @@ func (g *Gateway) publish(r *request, in *s3.CompleteMultipartUploadInput, a *as
 		kind = types.ChecksumTypeFullObject
 	}
 	if g.files != nil {
-		ends := make([]int64, 0, len(a.receipts))
-		var end int64
-		for _, p := range a.receipts {
-			end += p.Size
-			ends = append(ends, end)
-		}
-		defer g.files.attributes.completing(*in.UploadId, &completion{a.etag, a.checksum.stored(kind), ends})()
+		ends := partEnds(func(yield func(int, int64) bool) {
+			for i, p := range a.receipts {
+				if !yield(i, p.Size) {
+					return
+				}
+			}
+		})
+		kept := &completion{id: *in.UploadId, etag: a.etag, checksum: a.checksum.stored(kind), ends: ends}
+		defer g.files.attributes.completing(*in.UploadId, kept)()
 	}
 	out, version, err := g.Backend.CompleteMultipartUpload(r.ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: in.Bucket, Key: in.Key, UploadId: in.UploadId,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -12,12 +13,14 @@ import (
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
 
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse/s3wire"
 )
 
-// CopyObject implements [backend.Backend]. It decrypts the source and encrypts the
-// copy: the copy's key, mode and context are those of the request and of the
-// destination's bucket.
+// CopyObject implements [backend.Backend]. It seals the source's data key for the copy:
+// the copy's key, mode and context are those of the request and of the destination's
+// bucket. It decrypts and encrypts only what is not encrypted yet, and what gets a
+// checksum that it did not have.
 func (g *Gateway) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
 	if err := g.guard(in.Bucket); err != nil {
 		return s3response.CopyObjectOutput{}, err
@@ -36,7 +39,7 @@ func (g *Gateway) copyObject(r *request, in s3response.CopyObjectInput) (out s3r
 		return out, err
 	}
 	if src.bucket == *in.Bucket && src.key == *in.Key && src.id == "" {
-		src.read.SelfCopy = true
+		src.self, src.read.SelfCopy = true, true
 		if s3wire.CheckSelfCopy(w, in.MetadataDirective == types.MetadataDirectiveReplace) != nil {
 			return out, s3err.GetAPIError(s3err.ErrInvalidCopyDest)
 		}
@@ -44,6 +47,20 @@ func (g *Gateway) copyObject(r *request, in s3response.CopyObjectInput) (out s3r
 	if _, err := g.Backend.HeadBucket(r.ctx, &s3.HeadBucketInput{Bucket: in.Bucket}); err != nil {
 		return out, err
 	}
+	for attempt := 1; ; attempt++ {
+		out, err = g.copyVersion(r, in, w, src)
+		if !errors.Is(err, stored.ErrChanged) || attempt == maxCopyAttempts {
+			return out, err
+		}
+	}
+}
+
+// maxCopyAttempts bounds how often a copy is made of an object that changes meanwhile.
+const maxCopyAttempts = 3
+
+// copyVersion copies what is at the source now. It returns [stored.ErrChanged], and has
+// stored nothing, if another writer replaces it meanwhile.
+func (g *Gateway) copyVersion(r *request, in s3response.CopyObjectInput, w *s3wire.Write, src *source) (out s3response.CopyObjectOutput, err error) {
 	head, o, err := g.openSource(r, src, in.CopySourceIfMatch, in.CopySourceIfNoneMatch, &s3.GetObjectInput{
 		IfModifiedSince: in.CopySourceIfModifiedSince, IfUnmodifiedSince: in.CopySourceIfUnmodifiedSince,
 	})
@@ -62,40 +79,109 @@ func (g *Gateway) copyObject(r *request, in s3response.CopyObjectInput) (out s3r
 	if err != nil {
 		return out, err
 	}
-	return g.storeCopy(r, put, w, o, src)
-}
-
-// storeCopy stores an opened object as another.
-func (g *Gateway) storeCopy(r *request, put s3response.PutObjectInput, w *s3wire.Write, o *object, src *source) (out s3response.CopyObjectOutput, err error) {
-	cipher, err := g.cipherOf(r, w, *put.Bucket)
+	keep, err := g.keptOf(r, o)
 	if err != nil {
 		return out, err
 	}
+	cipher, err := g.cipherOf(r, w, *in.Bucket)
+	if err != nil {
+		return out, err
+	}
+	guarded, err := src.guard(&put, o)
+	if err != nil {
+		return out, err
+	}
+	var copied s3response.PutObjectOutput
+	if canReseal(o, &put, keep) {
+		if copied, err = g.reseal(r, o, keep, put, cipher); err == nil {
+			cipher.SetHeaders(r.setHeader)
+		}
+	} else {
+		copied, err = g.encryptCopy(r, o, keep, put, cipher)
+	}
+	if guarded && hasCode(err, "PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey") {
+		err = stored.ErrChanged
+	}
+	if err != nil {
+		return out, err
+	}
+	return g.copyOutput(r, in, src, &copied)
+}
+
+// copyOutput returns the answer to a copy.
+func (g *Gateway) copyOutput(r *request, in s3response.CopyObjectInput, src *source, copied *s3response.PutObjectOutput) (out s3response.CopyObjectOutput, err error) {
+	result := &s3response.CopyObjectResult{ETag: &copied.ETag, ChecksumType: copied.ChecksumType}
+	checksumOf(copied).set(result)
+	head, err := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
+	if err != nil {
+		return out, err
+	}
+	result.LastModified = head.LastModified
+	out.CopyObjectResult, out.VersionId, out.CopySourceVersionId = result, &copied.VersionID, &src.id
+	return out, nil
+}
+
+// keptOf returns what a copy keeps of an opened object.
+func (g *Gateway) keptOf(r *request, o *object) (kept, error) {
+	if g.files == nil || o.g == nil {
+		return kept{}, nil
+	}
+	head, err := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{
+		Bucket: &o.bucket, Key: &o.key, VersionId: &o.id, ChecksumMode: types.ChecksumModeEnabled,
+	})
+	if isNotFound(err) || err == nil && unquote(head.ETag) != o.etag {
+		err = stored.ErrChanged
+	}
+	if err != nil {
+		return kept{}, err
+	}
+	return kept{etag: o.etag, checksum: checksumOf(head), kind: head.ChecksumType}, nil
+}
+
+// canReseal reports whether a copy can have the stored body of its source. Only the
+// plaintext gives a checksum that the source does not have.
+func canReseal(o *object, put *s3response.PutObjectInput, keep kept) bool {
+	if o.env == nil || strings.HasSuffix(*put.Key, "/") {
+		return false
+	}
+	return put.ChecksumAlgorithm == "" || put.ChecksumAlgorithm == keep.checksum.Algorithm && keep.kind == types.ChecksumTypeFullObject
+}
+
+// encryptCopy stores the plaintext of an opened object.
+func (g *Gateway) encryptCopy(r *request, o *object, keep kept, put s3response.PutObjectInput, cipher *s3wire.Cipher) (out s3response.PutObjectOutput, err error) {
 	body, err := o.readAll()
 	if err != nil {
 		return out, err
 	}
 	defer body.Close()
 	put.Body, put.ContentLength = body, &o.plaintext
-	stored, err := g.put(r, put, cipher, o.plaintext)
-	if err != nil {
-		return out, err
+	if put.ChecksumAlgorithm == "" {
+		put.ChecksumAlgorithm = keep.checksum.Algorithm
 	}
-	result := &s3response.CopyObjectResult{ETag: &stored.ETag, ChecksumType: stored.ChecksumType}
-	checksumOf(&stored).set(result)
-	head, err := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: put.Bucket, Key: put.Key})
-	if err != nil {
-		return out, err
-	}
-	result.LastModified = head.LastModified
-	out.CopyObjectResult, out.VersionId, out.CopySourceVersionId = result, &stored.VersionID, &src.id
-	return out, nil
+	return g.put(r, put, cipher, o.plaintext)
 }
 
 // source is what a copy reads.
 type source struct {
 	bucket, key, id string // id of the version, or ""
 	read            *s3wire.Read
+	self            bool // the copy replaces what it reads
+}
+
+// guard adds the condition that a copy of an object onto itself replaces no other
+// version than o, which it has read. It reports whether it did: if not, the request's
+// own conditions say what the copy may replace.
+func (src *source) guard(put *s3response.PutObjectInput, o *object) (bool, error) {
+	switch {
+	case !src.self || o.etag == "" || put.IfNoneMatch != nil:
+		return false, nil
+	case put.IfMatch == nil:
+		put.IfMatch = &o.etag
+		return true, nil
+	case unquote(o.g.innerETag(put.IfMatch)) != o.etag:
+		return false, s3err.GetAPIError(s3err.ErrPreconditionFailed)
+	}
+	return false, nil
 }
 
 // parseSource parses what a request says of the source of a copy.
@@ -154,15 +240,7 @@ func (g *Gateway) copyInput(r *request, in s3response.CopyObjectInput, src *sour
 		put.ContentType, put.ContentLanguage, put.ContentDisposition = head.ContentType, head.ContentLanguage, head.ContentDisposition
 		put.CacheControl, put.Expires = head.CacheControl, head.ExpiresString
 	}
-	if put.ChecksumAlgorithm == "" && g.files != nil {
-		sums, err := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{
-			Bucket: &src.bucket, Key: &src.key, VersionId: &src.id, ChecksumMode: types.ChecksumModeEnabled,
-		})
-		if err != nil {
-			return put, err
-		}
-		put.ChecksumAlgorithm = checksumOf(sums).Algorithm
-	}
+	put.IfMatch, put.IfNoneMatch = r.condition("If-Match"), r.condition("If-None-Match")
 	if in.TaggingDirective == types.TaggingDirectiveReplace {
 		return put, nil
 	}

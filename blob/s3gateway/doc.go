@@ -44,11 +44,22 @@
 // plaintext's. POST Object is NotImplemented there. Object lock is the server's own
 // business: the engine does not pass it on.
 //
+// # Copies
+//
+// A copy has the stored body of its source and an envelope of its own: the source's key
+// opens the data key, and the copy's seals it. A copy of an object onto itself that names
+// an encryption is the rewrap. The store copies the body. Another S3 server copies all of
+// an object that was uploaded in parts, and all but 5 MiB of one of at least 10 MiB;
+// shorter bodies pass through the gateway as ciphertext. Only plain objects, and copies
+// that ask for a checksum which the source does not have, pass through in plaintext.
+//
+// A copy keeps the ETag of its source, but an ETag that is the plaintext's MD5 does not
+// leave SSE-S3. Data keys are shared by an object and its copies. To get another one,
+// upload the object again.
+//
 // # What is not implemented
 //
-// S3 Select is NotImplemented. A copy passes through the gateway, decrypted and
-// encrypted again; a copy of an object onto itself that names an encryption is the
-// rewrap. Requests for ?encryption need path-style addresses. The engine's bucket
+// S3 Select is NotImplemented. Requests for ?encryption need path-style addresses. The engine's bucket
 // policies have no conditions on the headers of encryption.
 //
 // [versitygw]: https://github.com/versity/versitygw

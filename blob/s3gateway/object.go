@@ -87,6 +87,7 @@ type object struct {
 	env       *sse.Envelope
 	d         *sse.Decryption
 	composite *sse.Composite // nil for an object that was stored at once
+	trailer   *sse.Trailer   // of a composite object
 	plaintext int64          // size; authentic in a composite object and after prove
 }
 
@@ -138,7 +139,7 @@ func (v *version) openComposite(r *request, dec sse.Decrypter) (*object, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &object{version: v, env: t.Envelope(), d: d, composite: c, plaintext: c.Size()}, nil
+	return &object{version: v, env: t.Envelope(), d: d, composite: c, trailer: t, plaintext: c.Size()}, nil
 }
 
 func (v *version) decrypt(r *request, dec sse.Decrypter, env *sse.Envelope) (*sse.Decryption, error) {

@@ -92,11 +92,13 @@ type attributes struct {
 	uploads map[string]*completion
 }
 
-// completion is what a completed upload gets instead of what the engine computes.
+// completion is what a completed upload, or a resealed object, gets instead of what
+// the engine computes.
 type completion struct {
 	etag     string
 	checksum s3response.Checksum
-	ends     []int64 // where each part ends in the plaintext
+	id       string  // of the upload, if the object was uploaded here
+	ends     []int64 // where each part ends in the plaintext; nil if there are no parts
 }
 
 // StoreAttribute implements [meta.MetadataStorer].
@@ -104,6 +106,9 @@ func (a *attributes) StoreAttribute(f *os.File, bucket, object, name string, val
 	switch name {
 	case attrETag:
 		if etag, ok := claimed(string(value)); ok {
+			if c := a.completion(etag); c != nil {
+				return a.replace(f, bucket, object, c)
+			}
 			value = []byte(quote(etag))
 		} else if f == nil && strings.HasSuffix(object, "/") {
 			value = []byte(quote(emptyMD5))
@@ -116,7 +121,9 @@ func (a *attributes) StoreAttribute(f *os.File, bucket, object, name string, val
 			value = []byte(zeroCRC64)
 		}
 	case attrMultipart:
-		return a.complete(f, bucket, object, value)
+		if f != nil && object != "" { // and no older version, which keeps what it has
+			return a.complete(f, bucket, object, value)
+		}
 	}
 	return a.MetadataStorer.StoreAttribute(f, bucket, object, name, value)
 }
@@ -133,21 +140,34 @@ func (a *attributes) complete(f *os.File, bucket, object string, value []byte) e
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	c := a.uploads[mp.UploadID]
-	a.mu.Unlock()
+	c := a.completion(mp.UploadID)
 	if c == nil {
 		return fmt.Errorf("s3gateway: upload %s of %s/%s is completed without its parts' sizes", mp.UploadID, bucket, object)
 	}
-	mp.Parts = c.ends
-	if value, err = backend.MarshalMpUploadMetadata(mp, false); err != nil {
-		return err
-	}
+	return a.replace(f, bucket, object, c)
+}
+
+// completion returns the completion of an id that completing got, or nil.
+func (a *attributes) completion(id string) *completion {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.uploads[id]
+}
+
+// replace stores a completion in place of what the engine computed.
+func (a *attributes) replace(f *os.File, bucket, object string, c *completion) error {
 	sums, err := json.Marshal(c.checksum)
 	if err != nil {
 		return err
 	}
-	for name, value := range map[string][]byte{attrETag: []byte(quote(c.etag)), attrChecksums: sums, attrMultipart: value} {
+	values := map[string][]byte{attrETag: []byte(quote(c.etag)), attrChecksums: sums}
+	if c.ends != nil {
+		values[attrMultipart], err = backend.MarshalMpUploadMetadata(backend.MpUploadMetadata{UploadID: c.id, Parts: c.ends}, false)
+		if err != nil {
+			return err
+		}
+	}
+	for name, value := range values {
 		if err := a.MetadataStorer.StoreAttribute(f, bucket, object, name, value); err != nil {
 			return err
 		}
@@ -166,14 +186,15 @@ func unquote(etag *string) string {
 }
 
 // completing says what the object of an upload gets when the engine completes the
-// upload. The caller calls done afterwards.
-func (a *attributes) completing(uploadID string, c *completion) (done func()) {
+// upload. id is the upload's, or what the body of an object claims as its ETag. The
+// caller calls done afterwards.
+func (a *attributes) completing(id string, c *completion) (done func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.uploads[uploadID] = c
+	a.uploads[id] = c
 	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		delete(a.uploads, uploadID)
+		delete(a.uploads, id)
 	}
 }

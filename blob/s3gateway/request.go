@@ -60,6 +60,16 @@ func (r *request) values(name string) []string {
 	return values
 }
 
+// condition returns the ETag of a header that is a condition, as the engine has it:
+// without quotes, and nil without the header.
+func (r *request) condition(name string) *string {
+	values := r.values(name)
+	if len(values) == 0 || values[0] == "" {
+		return nil
+	}
+	return ptr(unquote(&values[0]))
+}
+
 // setHeader sets a header of the response.
 func (r *request) setHeader(name, value string) {
 	if r.http != nil {

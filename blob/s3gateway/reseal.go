@@ -1,0 +1,289 @@
+package s3gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/versity/versitygw/s3err"
+	"github.com/versity/versitygw/s3response"
+
+	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// kept is what a resealed object keeps of its source besides the body. It is empty
+// over another S3 server, which computes an ETag of its own.
+type kept struct {
+	etag     string // without quotes
+	checksum checksum
+	kind     types.ChecksumType
+	modified time.Time // zero means now
+}
+
+// resealed is a stored object to be made from another one. It consists of head, of the
+// source's stored bytes between from and to, and of tail. Head or tail holds the new
+// envelope; the other one is empty.
+type resealed struct {
+	*Gateway
+	r        *request
+	src      *object
+	keep     kept
+	head     []byte
+	from, to int64
+	tail     []byte
+	put      s3response.PutObjectInput // has no body
+}
+
+// reseal stores the object that put describes with the body of src. The data key of
+// src, which was opened, is sealed by cipher; no byte of the body is decrypted. The inner
+// store copies the body if it can: a store of files does, and another S3 server copies
+// all but 5 MiB of an object of at least 10 MiB, or all of one that was uploaded in
+// parts. Otherwise the ciphertext passes through the gateway.
+//
+// The stored object is published as a whole, and only if put's conditions hold. If the
+// source changes meanwhile, reseal stores nothing and returns [stored.ErrChanged].
+func (g *Gateway) reseal(r *request, src *object, keep kept, put s3response.PutObjectInput, cipher sse.Cipher) (s3response.PutObjectOutput, error) {
+	c, err := g.resealed(r, src, keep, put, cipher)
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
+	if g.files != nil {
+		return c.putFile()
+	}
+	if c.to-c.from < minAssembled {
+		return c.putStream()
+	}
+	out, err := c.assemble()
+	if hasCode(err, "NotImplemented") { // by a server that does not copy parts
+		return c.putStream()
+	}
+	return out, err
+}
+
+// resealed seals the data key of src and returns the object to be made.
+func (g *Gateway) resealed(r *request, src *object, keep kept, put s3response.PutObjectInput, cipher sse.Cipher) (*resealed, error) {
+	if err := stored.CheckMetadata(put.Metadata); err != nil {
+		return nil, err
+	}
+	ctx, cancel := g.keyContext(r)
+	defer cancel()
+	env, err := cipher.Rewrap(ctx, sse.Object{Bucket: *put.Bucket, Key: *put.Key}, src.d)
+	if err != nil {
+		return nil, err
+	}
+	c := &resealed{Gateway: g, r: r, src: src, keep: keep, put: put, to: src.size}
+	hint := stored.CompositeHint
+	if src.composite != nil {
+		c.tail, c.to, err = src.trailer.Replace(env)
+	} else if env, err = sized(env, src.plaintext); err == nil {
+		hint = stored.HintOf
+		c.head, err = env.MarshalBinary()
+		c.from = int64(src.env.Size())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if src.env.Mode() == sse.ModeManaged && env.Mode() != sse.ModeManaged { // it may be the plaintext's MD5
+		c.keep.etag = opaqueETag(env, src.composite)
+	}
+	encoding := deref(put.ContentEncoding)
+	c.put.Metadata, c.put.ContentEncoding = hint(env).Metadata(put.Metadata), nil
+	if encoding != "" {
+		c.put.Metadata[stored.ContentEncoding] = encoding
+	}
+	c.put.ChecksumAlgorithm = ""
+	checksum{}.set(&c.put)
+	c.put.IfMatch, c.put.IfNoneMatch = g.innerETag(put.IfMatch), g.innerETag(put.IfNoneMatch)
+	return c, nil
+}
+
+// opaqueETag returns the ETag of an object whose ETag must not tell of its plaintext.
+func opaqueETag(env *sse.Envelope, composite *sse.Composite) string {
+	if composite == nil {
+		return bodyETag(env)
+	}
+	return fmt.Sprintf("%s-%d", env.BodyID()[:32], len(partEnds(composite.Parts())))
+}
+
+// size is how many bytes the stored object will have.
+func (c *resealed) size() int64 { return int64(len(c.head)) + c.to - c.from + int64(len(c.tail)) }
+
+// answer completes what the inner store answers to a write.
+func (c *resealed) answer(out s3response.PutObjectOutput, err error) (s3response.PutObjectOutput, error) {
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
+	out.ETag = *c.clientETag(&out.ETag)
+	c.keep.checksum.set(&out)
+	out.ChecksumType = c.keep.kind
+	if c.files != nil {
+		out.ETag = quote(c.keep.etag)
+	}
+	return out, nil
+}
+
+// putStream stores the object with ciphertext that passes through the gateway.
+func (c *resealed) putStream() (s3response.PutObjectOutput, error) {
+	body, err := c.src.get(c.from, c.to-c.from)
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
+	defer body.Close()
+	whole, done := c.claimed(io.MultiReader(bytes.NewReader(c.head), body, bytes.NewReader(c.tail)))
+	defer done()
+	c.put.Body, c.put.ContentLength = whole, ptr(c.size())
+	return c.answer(c.Backend.PutObject(c.r.ctx, c.put))
+}
+
+// claimed returns body as the inner store needs it. A store of files gives the object
+// what it keeps of its source. The caller calls done afterwards.
+func (c *resealed) claimed(body io.Reader) (claiming io.Reader, done func()) {
+	if c.files == nil {
+		return body, func() {}
+	}
+	kept := &completion{etag: c.keep.etag, checksum: c.keep.checksum.stored(c.keep.kind)}
+	if c.src.composite != nil {
+		kept.ends = partEnds(c.src.composite.Parts())
+	}
+	token := newAttempt()
+	done = c.files.attributes.completing(token, kept)
+	return &claimedBody{body, types.ChecksumAlgorithmCrc64nvme, func() string { return claim(zeroCRC64, token) }}, done
+}
+
+// partEnds returns where each part ends in the plaintext.
+func partEnds(parts iter.Seq2[int, int64]) (ends []int64) {
+	var end int64
+	for _, size := range parts {
+		end += size
+		ends = append(ends, end)
+	}
+	return ends
+}
+
+// putFile stores the object in a new file, into which the kernel copies the body. File
+// systems that can share blocks between files do.
+func (c *resealed) putFile() (s3response.PutObjectOutput, error) {
+	src, err := c.openFile()
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
+	if src == nil {
+		return c.putStream()
+	}
+	defer src.Close()
+	body, done := c.claimed(strings.NewReader(""))
+	defer done()
+	c.put.Body, c.put.ContentLength = body, ptr(int64(0))
+	// The engine calls fill before it publishes the file.
+	return c.answer(c.files.PutObjectWithPostFunc(c.r.ctx, c.put, func(dst *os.File) error { return c.fill(dst, src) }))
+}
+
+// openFile opens the source's file. It returns nil if the engine reads files in
+// another way. The file stays the same even if another writer replaces the object.
+func (c *resealed) openFile() (*os.File, error) {
+	in := &s3.GetObjectInput{Bucket: &c.src.bucket, Key: &c.src.key, VersionId: &c.src.id, Range: ptr("")}
+	if c.src.etag != "" {
+		in.IfMatch = &c.src.etag
+	}
+	out, err := c.Backend.GetObject(c.r.ctx, in)
+	if hasCode(err, "PreconditionFailed") {
+		err = stored.ErrChanged
+	}
+	if err != nil {
+		return nil, err
+	}
+	file, ok := out.Body.(*os.File)
+	if !ok {
+		return nil, out.Body.Close()
+	}
+	if err := c.checkFile(file); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// checkFile returns [stored.ErrChanged] unless a file is the version that was opened.
+func (c *resealed) checkFile(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != c.src.size {
+		return stored.ErrChanged
+	}
+	var env *sse.Envelope
+	if c.src.composite != nil {
+		t, err := sse.ReadTrailer(file, info.Size())
+		if err != nil {
+			return stored.ErrChanged
+		}
+		env = t.Envelope()
+	} else if env, _, err = stored.ReadEnvelope(io.NewSectionReader(file, 0, info.Size()), stored.DefaultEnvelopeSize); err != nil {
+		return stored.ErrChanged
+	}
+	if !env.Equal(c.src.env) {
+		return stored.ErrChanged
+	}
+	return nil
+}
+
+// fill writes the object into an empty file.
+func (c *resealed) fill(dst, src *os.File) error {
+	from, head := c.from, c.head
+	if int64(len(head)) == from { // copied with what it replaces, the body stays aligned
+		from, head = 0, nil
+	}
+	if _, err := dst.Write(head); err != nil {
+		return noSpace(err)
+	}
+	if _, err := src.Seek(from, io.SeekStart); err != nil {
+		return err
+	}
+	n, err := dst.ReadFrom(io.LimitReader(src, c.to-from))
+	if err != nil {
+		return noSpace(err)
+	}
+	if n != c.to-from {
+		return stored.ErrChanged
+	}
+	if _, err := dst.Write(c.tail); err != nil {
+		return noSpace(err)
+	}
+	if _, err := dst.WriteAt(c.head, 0); err != nil {
+		return noSpace(err)
+	}
+	if !c.keep.modified.IsZero() {
+		return os.Chtimes(dst.Name(), time.Time{}, c.keep.modified)
+	}
+	return nil
+}
+
+// noSpace returns the engine's error for a full disk.
+func noSpace(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return s3err.GetAPIError(s3err.ErrNoSpaceLeftOnDevice)
+	case errors.Is(err, syscall.EDQUOT):
+		return s3err.GetAPIError(s3err.ErrQuotaExceeded)
+	}
+	return err
+}
+
+// cleanupTime bounds what is done after a request has failed.
+const cleanupTime = 15 * time.Second
+
+// cleanupContext returns a context for that, which does not end with the request.
+func cleanupContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+}
