@@ -62,7 +62,7 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 	if in.UploadId == nil || in.MultipartUpload == nil {
 		return out, "", s3err.GetAPIError(s3err.ErrInvalidRequest)
 	}
-	q, err := s3wire.ParseRead(r.values, r.tls)
+	w, err := s3wire.ParseWrite(r.values, r.tls)
 	if err != nil {
 		return out, "", err
 	}
@@ -73,10 +73,14 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 	if err != nil {
 		return out, "", err
 	}
+	if err := u.allows(w); err != nil {
+		return out, "", err
+	}
 	a, err := g.assemble(r, in, u)
 	if err != nil {
 		return out, "", err
 	}
+	q := &s3wire.Read{Customer: w.Customer}
 	opener := g.keys.ForRead(q)
 	trailer, err := g.trailer(r, in, a, q, opener)
 	if err != nil {
@@ -94,6 +98,23 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 	opener.SetHeaders(r.setHeader)
 	g.forgetUpload(r, in)
 	return out, version, nil
+}
+
+// allows checks the mode that a request names which completes the upload. AWS allows
+// none there. minio-go repeats the upload's, unless the server is AWS's. The key that it
+// repeats may be an alias that has moved, so the upload's own counts.
+func (u *upload) allows(w *s3wire.Write) error {
+	if w.Algorithm == "" {
+		return nil
+	}
+	env, err := u.envelope()
+	if err != nil {
+		return err
+	}
+	if w.Algorithm == s3wire.AES256 && env.Mode() == sse.ModeManaged || w.Algorithm == s3wire.AWSKMS && env.Mode() == sse.ModeKMS {
+		return nil
+	}
+	return s3err.APIError{Code: "InvalidRequest", HTTPStatusCode: 400, Description: "The upload was begun with other encryption parameters."}
 }
 
 // forgetUpload deletes the records of a completed upload.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/stretchr/testify/require"
 	"gocloud.dev/blob/fileblob"
 
@@ -56,9 +57,40 @@ func (u *uploading) part(t *testing.T, c *s3.Client, number int32, content []byt
 }
 
 func (u *uploading) complete(t *testing.T, c *s3.Client, parts ...types.CompletedPart) (*s3.CompleteMultipartUploadOutput, error) {
-	return c.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
+	return c.CompleteMultipartUpload(t.Context(), u.completion(parts...))
+}
+
+func (u *uploading) completion(parts ...types.CompletedPart) *s3.CompleteMultipartUploadInput {
+	return &s3.CompleteMultipartUploadInput{
 		Bucket: ptr(bucket), Key: &u.key, UploadId: u.id, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
-	})
+	}
+}
+
+// TestCompleteNamesMode completes uploads as minio-go does: the request names the
+// upload's mode. Another mode is refused.
+func TestCompleteNamesMode(t *testing.T) {
+	c := newSetup(t).start(t).client(t)
+	newBucket(t, c)
+	named := map[string]string{"SSE-S3": "AES256", "SSE-KMS": "aws:kms"}
+	for _, m := range modes()[1:] {
+		t.Run(m.name, func(t *testing.T) {
+			u := begin(t, c, m, m.name+"/named")
+			u.part(t, c, 1, text(1000))
+			for _, other := range []string{"AES256", "aws:kms", "aws:kms:dsse", "aes"} {
+				if other == named[m.name] {
+					continue
+				}
+				_, err := c.CompleteMultipartUpload(t.Context(), u.completion(u.done...), s3.WithAPIOptions(smithyhttp.AddHeaderValue("x-amz-server-side-encryption", other)))
+				require.Contains(t, []string{"InvalidRequest", "InvalidArgument"}, code(err), other)
+			}
+			var options []func(*s3.Options)
+			if name := named[m.name]; name != "" {
+				options = append(options, s3.WithAPIOptions(smithyhttp.AddHeaderValue("x-amz-server-side-encryption", name)))
+			}
+			_, err := c.CompleteMultipartUpload(t.Context(), u.completion(u.done...), options...)
+			require.NoError(t, err)
+		})
+	}
 }
 
 // TestUploadsInEveryMode uploads parts out of order, one of them twice, the last one
