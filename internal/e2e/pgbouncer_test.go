@@ -17,8 +17,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/e2e/pgserver"
 	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/pgserver"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 

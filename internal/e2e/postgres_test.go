@@ -14,7 +14,7 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/e2e/pgserver"
+	"github.com/blobseal/blobseal/internal/pgserver"
 )
 
 // postgres is a PostgreSQL server of a test's own.

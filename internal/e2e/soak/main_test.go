@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/e2e/pgserver"
+	"github.com/blobseal/blobseal/internal/pgserver"
 )
 
 const programEnv = "BLOBSEAL_TEST_PROGRAM"

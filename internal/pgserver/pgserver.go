@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/blobseal/blobseal/internal/freeport"
 )
 
@@ -146,9 +144,12 @@ func (s *Server) Start(ctx context.Context) error {
 		return err
 	}
 	for {
-		conn, err := pgx.Connect(ctx, s.URL())
-		if err == nil {
-			return conn.Close(ctx)
+		ready, err := s.command("pg_isready", "-q", "-d", s.URL())
+		if err != nil {
+			return err
+		}
+		if err = ready.Run(); err == nil {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
