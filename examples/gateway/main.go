@@ -6,12 +6,18 @@
 //
 // It makes what is missing in the directory, and prints the lines that aws-cli needs.
 // Several gateways on one directory act as one service: give each of the others
-// another --listen and --audit. With --inner, another S3 server takes the objects.
+// another --listen and --audit. With --inner, another S3 server takes the objects, and
+// with --ring and --key-service, PostgreSQL or etcd the keys:
+//
+//	export INNER_ACCESS_KEY_ID=... INNER_SECRET_ACCESS_KEY=... PGPASSFILE=/etc/gateway.pgpass
+//	gateway --inner https://s3.internal --ring postgres://gateway@db.internal/keys --key-service postgres://gateway@db.internal/keys
+//
+// Then gateways on several machines act as one service, if the root.key, admin.json,
+// tls.crt and tls.key of one of them are in the directory of each.
 package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -33,8 +39,10 @@ import (
 
 // config is what the flags say.
 type config struct {
-	dir, listen, audit, inner string
-	allowPlain                bool
+	dir, listen, audit, inner   string
+	ring, keyService            string
+	rootKeyFile, passphraseFile string
+	allowPlain, rotate          bool
 }
 
 func (c config) path(name string) string { return filepath.Join(c.dir, name) }
@@ -45,8 +53,13 @@ func main() {
 	flag.StringVar(&c.dir, "dir", "gateway", "`directory` of objects, keys and accounts")
 	flag.StringVar(&c.listen, "listen", "127.0.0.1:7070", "`address` of the server")
 	flag.StringVar(&c.audit, "audit", "", "`file` of the audit trail; audit.jsonl in the directory if not given")
-	flag.StringVar(&c.inner, "inner", "", "`URL` of another S3 server that takes the objects in place of the directory; its keys are in INNER_ACCESS_KEY_ID and INNER_SECRET_ACCESS_KEY")
+	flag.StringVar(&c.inner, "inner", "", "`URL` of another S3 server that takes the objects in place of the directory; its keys are in INNER_ACCESS_KEY_ID and INNER_SECRET_ACCESS_KEY, its region in INNER_REGION")
+	flag.StringVar(&c.ring, "ring", "", "key `ring`: "+documentsHelp+"; objects.ring in the directory if not given")
+	flag.StringVar(&c.keyService, "key-service", "", "where the embedded key `service` is: "+documentsHelp+"; keys.kms in the directory if not given")
+	flag.StringVar(&c.rootKeyFile, "root-key-file", "", "`file` with the root key of ring and key service; root.key in the directory if not given")
+	flag.StringVar(&c.passphraseFile, "passphrase-file", "", "`file` with a passphrase in place of the root key; or set BLOBSEAL_PASSPHRASE")
 	flag.BoolVar(&c.allowPlain, "allow-plain", false, "serve objects that are not encrypted, such as older ones")
+	flag.BoolVar(&c.rotate, "rotate", false, "add a version to the ring, and end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -67,10 +80,16 @@ func run(ctx context.Context, c config) error {
 	} else if c.audit, err = filepath.Abs(c.audit); err != nil {
 		return err
 	}
+	if flag.NArg() > 0 {
+		return fmt.Errorf("%s: not a flag (see --help)", flag.Arg(0))
+	}
 	for _, name := range []string{"objects", "versions", "accounts"} {
 		if err := os.MkdirAll(c.path(name), 0o700); err != nil {
 			return err
 		}
+	}
+	if c.rotate {
+		return rotate(ctx, c)
 	}
 	admin, err := adminOf(c)
 	if err != nil {
@@ -79,11 +98,19 @@ func run(ctx context.Context, c config) error {
 	if err := certificate(c); err != nil {
 		return err
 	}
-	gateway, closeTrail, err := open(ctx, c)
+	trail, err := audit.OpenFileSink(c.audit, nil)
+	if err != nil {
+		return fmt.Errorf("--audit: %w", err)
+	}
+	defer func() { // writes the last records
+		if err := trail.Close(); err != nil {
+			log.Print(err)
+		}
+	}()
+	gateway, err := open(ctx, c, trail)
 	if err != nil {
 		return err
 	}
-	defer closeTrail()
 	return gateway.Run(ctx, embedgw.Config{
 		RootUserAccess: admin.Access, RootUserSecret: admin.Secret, IAMDir: c.path("accounts"),
 		Ports: []string{c.listen}, CertFile: c.path("tls.crt"), KeyFile: c.path("tls.key"), Quiet: true,
@@ -91,55 +118,45 @@ func run(ctx context.Context, c config) error {
 	})
 }
 
-// open opens the keys and the objects. The caller calls closeTrail in the end, so
-// that the last records of the audit trail are written.
-func open(ctx context.Context, c config) (gateway *s3gateway.Gateway, closeTrail func(), err error) {
+// open opens the keys and the objects.
+func open(ctx context.Context, c config, trail audit.Sink) (*s3gateway.Gateway, error) {
 	root, err := rootOf(c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	ring, err := ringOf(ctx, c, root)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	sink, err := audit.OpenFileSink(c.audit, nil)
+	service, err := serviceOf(ctx, c, root, trail)
 	if err != nil {
-		return nil, nil, err
-	}
-	closeTrail = func() {
-		if err := sink.Close(); err != nil {
-			log.Print(err)
-		}
-	}
-	service, err := serviceOf(ctx, c, root, sink)
-	if err != nil {
-		return nil, nil, errors.Join(err, sink.Close())
+		return nil, err
 	}
 	client, err := service.Client("", "")
 	if err != nil {
-		return nil, nil, errors.Join(err, sink.Close())
+		return nil, err
 	}
-	// The cache serves objects with a bucket key. The trail is in front of it, so that
-	// it has every use of a key.
-	keyService := audit.NewClient(kms.NewCache(client, nil), sink)
 	managed := sse.NewManaged(ring)
 	keys, err := s3wire.NewKeys(s3wire.KeysOptions{
-		Managed: managed, KMS: keyService, DefaultKey: localkms.DefaultAlias, Accept: sse.AnyKey,
+		Managed: managed, DefaultKey: localkms.DefaultAlias, Accept: sse.AnyKey,
+		// The cache serves objects with a bucket key. The trail is in front of it, so
+		// that it has every use of a key.
+		KMS: audit.NewClient(kms.NewCache(client, nil), trail),
 	})
 	if err != nil {
-		return nil, nil, errors.Join(err, sink.Close())
+		return nil, err
 	}
 	store, err := storeOf(ctx, c)
 	if err != nil {
-		return nil, nil, errors.Join(err, sink.Close())
+		return nil, err
 	}
-	gateway, err = s3gateway.New(ctx, store, keys, managed, &s3gateway.Options{AllowPlain: c.allowPlain})
+	gateway, err := s3gateway.New(ctx, store, keys, managed, &s3gateway.Options{AllowPlain: c.allowPlain})
 	if err != nil {
-		return nil, nil, errors.Join(err, sink.Close())
+		return nil, err
 	}
 	go ring.Run(ctx)
 	go service.Run(ctx)
-	return gateway, closeTrail, nil
+	return gateway, nil
 }
 
 // greet prints how to use the gateway.

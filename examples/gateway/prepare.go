@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -15,6 +16,7 @@ import (
 	"io/fs"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"time"
 
@@ -24,9 +26,6 @@ import (
 	"github.com/versity/versitygw/backend/posix"
 
 	"github.com/blobseal/blobseal/blob/s3gateway"
-	"github.com/blobseal/blobseal/keyring"
-	"github.com/blobseal/blobseal/kms/audit"
-	"github.com/blobseal/blobseal/kms/localkms"
 )
 
 // readOrMake returns the content of a file in the directory. If there is none, it
@@ -67,51 +66,6 @@ func adminOf(c config) (a account, err error) {
 		return a, err
 	}
 	return a, json.Unmarshal(text, &a)
-}
-
-// rootOf returns the root, which encrypts the ring and the key service. Keep a copy
-// of root.key: everything else in the directory depends on it.
-func rootOf(c config) (keyring.Root, error) {
-	key, err := readOrMake(c, "root.key", func() ([]byte, error) {
-		key := make([]byte, 32)
-		rand.Read(key)
-		return key, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return keyring.NewKeyRoot(key)
-}
-
-func ringOf(ctx context.Context, c config, root keyring.Root) (*keyring.Ring, error) {
-	store, err := keyring.NewFileStore(c.path("objects.ring"))
-	if err != nil {
-		return nil, err
-	}
-	ring, err := keyring.Open(ctx, store, root, nil)
-	if !errors.Is(err, keyring.ErrNotExist) {
-		return ring, err
-	}
-	if ring, err = keyring.Create(ctx, store, root, nil); errors.Is(err, keyring.ErrExist) { // another process was first
-		ring, err = keyring.Open(ctx, store, root, nil)
-	}
-	return ring, err
-}
-
-func serviceOf(ctx context.Context, c config, root keyring.Root, sink audit.Sink) (*localkms.Service, error) {
-	store, err := keyring.NewFileStore(c.path("keys.kms"))
-	if err != nil {
-		return nil, err
-	}
-	opts := &localkms.Options{Audit: sink}
-	service, err := localkms.Open(ctx, store, root, opts)
-	if !errors.Is(err, keyring.ErrNotExist) {
-		return service, err
-	}
-	if service, err = localkms.Create(ctx, store, root, opts); errors.Is(err, keyring.ErrExist) {
-		service, err = localkms.Open(ctx, store, root, opts)
-	}
-	return service, err
 }
 
 // certificate makes a self-signed certificate for the local machine, if there is
@@ -167,12 +121,19 @@ func storeOf(ctx context.Context, c config) (backend.Backend, error) {
 	if c.inner == "" {
 		return s3gateway.OpenFiles(c.path("objects"), &posix.PosixOpts{VersioningDir: c.path("versions")})
 	}
+	if u, err := url.Parse(c.inner); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return nil, errors.New("--inner: want the address of an S3 server, such as https://s3.internal:9000; its keys are in INNER_ACCESS_KEY_ID and INNER_SECRET_ACCESS_KEY")
+	}
 	access, secret := os.Getenv("INNER_ACCESS_KEY_ID"), os.Getenv("INNER_SECRET_ACCESS_KEY")
 	if access == "" || secret == "" {
 		return nil, errors.New("--inner needs INNER_ACCESS_KEY_ID and INNER_SECRET_ACCESS_KEY in the environment")
 	}
-	return s3gateway.OpenS3(ctx, s3.New(s3.Options{
-		BaseEndpoint: &c.inner, UsePathStyle: true, Region: "us-east-1",
+	store, err := s3gateway.OpenS3(ctx, s3.New(s3.Options{
+		BaseEndpoint: &c.inner, UsePathStyle: true, Region: cmp.Or(os.Getenv("INNER_REGION"), "us-east-1"),
 		Credentials: credentials.NewStaticCredentialsProvider(access, secret, ""),
 	}), "")
+	if err != nil {
+		return nil, fmt.Errorf("--inner %s: %w", c.inner, err)
+	}
+	return store, nil
 }

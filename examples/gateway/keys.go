@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/localkms"
+)
+
+// rootOf returns the root, which encrypts the ring and the embedded key service. Keep a
+// copy of it: the objects depend on it. Gateways that share a ring have the same root.
+func rootOf(c config) (keyring.Root, error) {
+	passphrase := []byte(os.Getenv("BLOBSEAL_PASSPHRASE"))
+	if c.passphraseFile != "" {
+		text, err := os.ReadFile(c.passphraseFile)
+		if err != nil {
+			return nil, fmt.Errorf("--passphrase-file: %w", err)
+		}
+		if passphrase, err = keyring.ParsePassphrase(text); err != nil {
+			return nil, fmt.Errorf("--passphrase-file %s: %w", c.passphraseFile, err)
+		}
+	}
+	switch {
+	case c.rootKeyFile != "" && c.passphraseFile != "":
+		return nil, errors.New("--root-key-file and --passphrase-file: give one of them only")
+	case c.rootKeyFile != "":
+		text, err := os.ReadFile(c.rootKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--root-key-file: %w", err)
+		}
+		key, err := keyring.ParseKey(text)
+		if err != nil {
+			return nil, fmt.Errorf("--root-key-file %s: %w", c.rootKeyFile, err)
+		}
+		return keyring.NewKeyRoot(key)
+	case len(passphrase) > 0:
+		return keyring.NewPassphraseRoot(passphrase, nil)
+	}
+	key, err := readOrMake(c, "root.key", func() ([]byte, error) {
+		key := make([]byte, 32)
+		rand.Read(key)
+		return key, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return keyring.NewKeyRoot(key)
+}
+
+// ringOf opens the ring, and creates it if it is missing.
+func ringOf(ctx context.Context, c config, root keyring.Root) (*keyring.Ring, error) {
+	ctx, cancel := context.WithTimeout(ctx, openingTimeout)
+	defer cancel()
+	if c.ring == "" {
+		c.ring = c.path("objects.ring")
+	}
+	store, err := documentStore(ctx, "--ring", c.ring, "gateway/ring")
+	if err != nil {
+		return nil, err
+	}
+	// The embedded key service looks at its document as often.
+	opts := &keyring.Options{RefreshInterval: time.Second}
+	ring, err := keyring.Open(ctx, store, root, opts)
+	if errors.Is(err, keyring.ErrNotExist) {
+		if ring, err = keyring.Create(ctx, store, root, opts); errors.Is(err, keyring.ErrExist) { // another process was first
+			ring, err = keyring.Open(ctx, store, root, opts)
+		}
+	}
+	return ring, explain("--ring", err)
+}
+
+// serviceOf opens the embedded key service, and creates it if it is missing.
+func serviceOf(ctx context.Context, c config, root keyring.Root, sink audit.Sink) (*localkms.Service, error) {
+	ctx, cancel := context.WithTimeout(ctx, openingTimeout)
+	defer cancel()
+	if c.keyService == "" {
+		c.keyService = c.path("keys.kms")
+	}
+	store, err := documentStore(ctx, "--key-service", c.keyService, "gateway/keys")
+	if err != nil {
+		return nil, err
+	}
+	opts := &localkms.Options{Audit: sink}
+	service, err := localkms.Open(ctx, store, root, opts)
+	if errors.Is(err, keyring.ErrNotExist) {
+		if service, err = localkms.Create(ctx, store, root, opts); errors.Is(err, keyring.ErrExist) {
+			service, err = localkms.Open(ctx, store, root, opts)
+		}
+	}
+	return service, explain("--key-service", err)
+}
+
+// explain says which flag an error is about, and what to do.
+func explain(flag string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, keyring.ErrRoot):
+		return fmt.Errorf("%s: %w (gateways that share it need the same root: copy root.key, or give --root-key-file)", flag, err)
+	}
+	return fmt.Errorf("%s: %w", flag, err)
+}
+
+// rotate adds a version to the ring, which all gateways use from then on.
+func rotate(ctx context.Context, c config) error {
+	root, err := rootOf(c)
+	if err != nil {
+		return err
+	}
+	ring, err := ringOf(ctx, c, root)
+	if err != nil {
+		return err
+	}
+	version, err := ring.Rotate(ctx)
+	if err != nil {
+		return explain("--ring", err)
+	}
+	_, name, _ := strings.Cut(version.ID, ".")
+	fmt.Printf("The newest version is %s. Older ones open what they have sealed.\n", name)
+	return nil
+}
