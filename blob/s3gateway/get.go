@@ -27,11 +27,14 @@ func (g *Gateway) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.Get
 	q, err := s3wire.ParseRead(r.values, r.tls)
 	if err == nil {
 		in.IfMatch, in.IfNoneMatch = g.innerETag(in.IfMatch), g.innerETag(in.IfNoneMatch)
-		if deref(in.Range) == "" && in.PartNumber == nil {
-			out, err = g.getWhole(r, in, q)
-		} else {
-			out, err = g.getPart(r, in, q)
-		}
+		err = unchanged(func() error {
+			if deref(in.Range) == "" && in.PartNumber == nil {
+				out, err = g.getWhole(r, in, q)
+			} else {
+				out, err = g.getPart(r, in, q)
+			}
+			return err
+		})
 	}
 	if err != nil {
 		return deleteMarker(out), g.fail("GetObject", in.Bucket, in.Key, err)
@@ -250,7 +253,10 @@ func (g *Gateway) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.H
 	var out *s3.HeadObjectOutput
 	if err == nil {
 		in.IfMatch, in.IfNoneMatch = g.innerETag(in.IfMatch), g.innerETag(in.IfNoneMatch)
-		out, err = g.head(r, in, q)
+		err = unchanged(func() error {
+			out, err = g.head(r, in, q)
+			return err
+		})
 	}
 	if err != nil {
 		if out != nil && !deref(out.DeleteMarker) {

@@ -3,6 +3,7 @@ package s3gateway
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,7 +31,7 @@ func (g *Gateway) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3r
 	}
 	out, err := g.Backend.ListObjects(ctx, in)
 	if err == nil {
-		g.fixObjects(ctx, *in.Bucket, out.Contents)
+		out.Contents = g.fixObjects(ctx, *in.Bucket, out.Contents)
 	}
 	return out, err
 }
@@ -42,19 +43,26 @@ func (g *Gateway) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) 
 	}
 	out, err := g.Backend.ListObjectsV2(ctx, in)
 	if err == nil {
-		g.fixObjects(ctx, *in.Bucket, out.Contents)
+		all := len(out.Contents)
+		out.Contents = g.fixObjects(ctx, *in.Bucket, out.Contents)
+		if out.KeyCount != nil {
+			*out.KeyCount -= int32(all - len(out.Contents))
+		}
 	}
 	return out, err
 }
 
-func (g *Gateway) fixObjects(ctx context.Context, bucket string, contents []s3response.Object) {
+// fixObjects returns the entries with the sizes and ETags that clients see, without
+// those of objects that were deleted meanwhile.
+func (g *Gateway) fixObjects(ctx context.Context, bucket string, contents []s3response.Object) []s3response.Object {
 	entries := make([]listed, 0, len(contents))
 	for i := range contents {
 		if c := &contents[i]; c.Size != nil {
-			entries = append(entries, listed{deref(c.Key), "", c.Size, &c.ETag})
+			entries = append(entries, listed{key: deref(c.Key), size: c.Size, etag: &c.ETag})
 		}
 	}
 	g.fix(ctx, bucket, entries)
+	return slices.DeleteFunc(contents, func(c s3response.Object) bool { return c.Size != nil && *c.Size == gone })
 }
 
 // ListObjectVersions implements [backend.Backend].
@@ -73,8 +81,12 @@ func (g *Gateway) ListObjectVersions(ctx context.Context, in *s3.ListObjectVersi
 		}
 	}
 	g.fix(ctx, *in.Bucket, entries)
+	out.Versions = slices.DeleteFunc(out.Versions, func(v s3response.ObjectVersion) bool { return v.Size != nil && *v.Size == gone })
 	return out, nil
 }
+
+// gone is the size of an entry whose object was deleted after the store had listed it.
+const gone = -1
 
 // fix replaces the sizes and ETags of entries by those that clients see. The sizes
 // of most objects are arithmetic. Those that were uploaded in parts are not: their
@@ -84,25 +96,59 @@ func (g *Gateway) fix(ctx context.Context, bucket string, entries []listed) {
 	slots := make(chan struct{}, maxLooks)
 	for _, e := range entries {
 		*e.etag = g.clientETag(*e.etag)
-		if isDirectory(&e.key, *e.size) {
-			continue
-		}
-		if n, err := stored.PlaintextSize(*e.size, stored.DefaultEnvelopeSize); err == nil && !g.opts.AllowPlain {
-			*e.size = n
+		if g.fixBySize(e) {
 			continue
 		}
 		slots <- struct{}{}
 		looks.Go(func() {
 			defer func() { <-slots }()
-			if n, err := g.look(ctx, bucket, e); err == nil {
-				*e.size = n
-			}
+			g.fixByLook(ctx, bucket, e)
 		})
 	}
 	looks.Wait()
 }
 
-// look returns the plaintext's size of an object, as the object says.
+// fixBySize replaces the size of an entry if the stored size says enough.
+func (g *Gateway) fixBySize(e listed) bool {
+	if isDirectory(&e.key, *e.size) {
+		return true
+	}
+	n, err := stored.PlaintextSize(*e.size, stored.DefaultEnvelopeSize)
+	if err != nil || g.opts.AllowPlain {
+		return false
+	}
+	*e.size = n
+	return true
+}
+
+// fixByLook replaces the size of an entry by what the object says. An object that was
+// replaced meanwhile is no longer as the entry says, and is looked at again.
+func (g *Gateway) fixByLook(ctx context.Context, bucket string, e listed) {
+	for range tries {
+		if n, err := g.look(ctx, bucket, e); err == nil {
+			*e.size = n
+			return
+		}
+		in := &s3.HeadObjectInput{Bucket: &bucket, Key: &e.key}
+		if e.version != "" {
+			in.VersionId = &e.version
+		}
+		head, err := g.Backend.HeadObject(ctx, in)
+		if isNotFound(err) {
+			*e.size = gone
+		}
+		if err != nil || head.ContentLength == nil {
+			return
+		}
+		*e.size, *e.etag = *head.ContentLength, g.clientETag(head.ETag)
+		if g.fixBySize(e) {
+			return
+		}
+	}
+}
+
+// look returns the plaintext's size of an object, as the object says. A plain object
+// has the size that the store says.
 func (g *Gateway) look(ctx context.Context, bucket string, e listed) (int64, error) {
 	v := &version{g: g, ctx: ctx, bucket: bucket, key: e.key, id: e.version, size: *e.size}
 	if strings.EqualFold(v.id, "null") {
@@ -121,8 +167,10 @@ func (g *Gateway) look(ctx context.Context, bucket string, e listed) (int64, err
 			return 0, err
 		}
 		return t.Size(), nil
+	case errors.Is(err, stored.ErrPlain):
+		return v.size, nil
 	case err != nil:
-		return 0, err // a plain object has the size that the store says
+		return 0, err
 	}
 	return stored.PlaintextSize(v.size, env.Size())
 }

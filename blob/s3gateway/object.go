@@ -15,6 +15,20 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
+// tries is how often an object is looked at that is replaced meanwhile.
+const tries = 4
+
+// unchanged calls do again while it returns [stored.ErrChanged].
+func unchanged(do func() error) error {
+	var err error
+	for range tries {
+		if err = do(); !errors.Is(err, stored.ErrChanged) {
+			break
+		}
+	}
+	return err
+}
+
 // version is one version of a stored object.
 type version struct {
 	g           *Gateway
