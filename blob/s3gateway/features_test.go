@@ -85,6 +85,44 @@ func TestConditions(t *testing.T) {
 	require.Equal(t, "PreconditionFailed", code(err))
 }
 
+// TestVersionsOfUploads has objects that were uploaded in parts replaced, and brought
+// back.
+func TestVersionsOfUploads(t *testing.T) {
+	c := newSetup(t).start(t).client(t)
+	newBucket(t, c)
+	_, err := c.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{Bucket: ptr(bucket), VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled}})
+	require.NoError(t, err)
+	want := text(partSize + 99)
+	u := begin(t, c, modes()[1], "k")
+	u.part(t, c, 1, want[:partSize])
+	u.part(t, c, 2, want[partSize:])
+	done, err := u.complete(t, c, u.done...)
+	require.NoError(t, err)
+	check := func(version *string) {
+		t.Helper()
+		out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("k"), VersionId: version})
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want, readAll(t, out.Body)))
+		require.Equal(t, *done.ETag, *out.ETag)
+		out, err = c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("k"), VersionId: version, PartNumber: ptr(int32(2))})
+		require.NoError(t, err)
+		require.Equal(t, want[partSize:], readAll(t, out.Body))
+		require.Equal(t, int32(2), *out.PartsCount)
+	}
+	put, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Body: strings.NewReader("in its place")})
+	require.NoError(t, err)
+	check(done.VersionId)
+	_, err = c.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: ptr(bucket), Key: ptr("k"), VersionId: put.VersionId})
+	require.NoError(t, err)
+	check(nil)
+	marker, err := c.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: ptr(bucket), Key: ptr("k")})
+	require.NoError(t, err)
+	check(done.VersionId)
+	_, err = c.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: ptr(bucket), Key: ptr("k"), VersionId: marker.VersionId})
+	require.NoError(t, err)
+	check(nil)
+}
+
 func TestVersions(t *testing.T) {
 	g := newSetup(t).start(t)
 	c := g.client(t)
