@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
@@ -37,8 +38,8 @@ func TestInvalidArguments(t *testing.T) {
 	second := func(_ any, err error) error { return err }
 	for name, err := range map[string]error{
 		"no store":             second(keyring.Open(ctx, nil, root, nil)),
-		"nil store":            second(keyring.Open(ctx, (*keyring.MemStore)(nil), root, nil)),
-		"nil store to create":  second(keyring.Create(ctx, (*keyring.MemStore)(nil), root, nil)),
+		"nil store":            second(keyring.Open(ctx, (*keyringtest.Store)(nil), root, nil)),
+		"nil store to create":  second(keyring.Create(ctx, (*keyringtest.Store)(nil), root, nil)),
 		"nil root":             second(keyring.Open(ctx, keyring.NewMemStore(), (*nilRoot)(nil), nil)),
 		"nil root to create":   second(keyring.Create(ctx, keyring.NewMemStore(), (*nilRoot)(nil), nil)),
 		"nil new root":         ring.ChangeRoot(ctx, (*nilRoot)(nil)),
@@ -66,13 +67,13 @@ func TestInvalidArguments(t *testing.T) {
 		"no key service":       second(keyring.NewKMSRoot(nil, "key", nil)),
 		"no id":                second(keyring.NewKMSRoot(fake, "", nil)),
 		"long id":              second(keyring.NewKMSRoot(fake, strings.Repeat("k", 2049), nil)),
-		"context":              second(keyring.NewKMSRoot(fake, "key", &keyring.KMSRootOptions{Context: kms.Context{keyring.KMSPurpose: "x"}})),
+		"context":              second(keyring.NewKMSRoot(fake, "key", &keyring.KMSRootOptions{Context: kms.Context{"blobseal:purpose": "x"}})),
 	} {
 		require.ErrorIs(t, err, keyring.ErrInvalid, name)
 		require.ErrorContains(t, err, "keyring: ", name)
 		require.NotContains(t, err.Error(), "secret", name)
 	}
-	require.EqualValues(t, 1, ring.Generation())
+	require.EqualValues(t, 1, ring.Stats().Generation)
 	require.Empty(t, fake.Calls())
 }
 

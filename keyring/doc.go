@@ -3,7 +3,7 @@
 // A [Ring] holds versions of one master key. The newest, the primary, seals
 // new data keys; older ones open what they sealed.
 //
-// A ring is one encrypted document in a [Store]: [FileStore] for one machine,
+// A ring is one encrypted document in a [Store]: [NewFileStore] for one machine,
 // packages sqlstore and etcdstore for a fleet. Any number of processes may
 // share it. [Create] makes a ring once, for example with the command blobseal
 // ring create; a service only calls [Open].

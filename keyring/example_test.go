@@ -169,7 +169,7 @@ func ExampleRing_Run() {
 
 // cutOff is a store that cannot be reached while down is set.
 type cutOff struct {
-	*keyring.MemStore
+	keyring.Store
 	down atomic.Bool
 }
 
@@ -177,20 +177,20 @@ func (s *cutOff) Load(ctx context.Context) ([]byte, string, error) {
 	if s.down.Load() {
 		return nil, "", errors.New("no route to the store")
 	}
-	return s.MemStore.Load(ctx)
+	return s.Store.Load(ctx)
 }
 
 func (s *cutOff) Swap(ctx context.Context, version string, data []byte) (string, error) {
 	if s.down.Load() {
 		return "", errors.New("no route to the store")
 	}
-	return s.MemStore.Swap(ctx, version, data)
+	return s.Store.Swap(ctx, version, data)
 }
 
 // How a service tests what becomes of a replica that is cut off from the store: it
 // goes on with the versions that it has, and tells one that it has not heard of
 // from one that is not there.
-func ExampleMemStore() {
+func ExampleNewMemStore() {
 	ctx := context.Background()
 	key := make([]byte, 32)
 	rand.Read(key)
@@ -203,7 +203,7 @@ func ExampleMemStore() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	store := &cutOff{MemStore: shared}
+	store := &cutOff{Store: shared}
 	replica, err := keyring.Open(ctx, store, root, nil)
 	if err != nil {
 		log.Fatal(err)

@@ -18,15 +18,22 @@ import (
 	"github.com/blobseal/blobseal/internal/atomicfile"
 )
 
-// MaxFileSize is the largest document of a [FileStore] in bytes. Rings are smaller
+// maxFileSize is the largest document of a file store in bytes. Rings are smaller
 // ([MaxDocumentSize]); the documents of package localkms may need it.
-const MaxFileSize = 64 << 20
+const maxFileSize = 64 << 20
 
 // lockRetry is how often a writer asks for a lock that someone else holds.
 const lockRetry = 5 * time.Millisecond
 
-// FileStore is a [Store] in one file, for any number of processes on one
-// machine. It is safe for concurrent use and holds nothing open.
+// fileStore is the [Store] of [NewFileStore].
+type fileStore struct{ path string }
+
+var _ Clock = (*fileStore)(nil)
+
+// NewFileStore returns a [Store] in one file, for any number of processes on one machine.
+// It does not touch the file, which need not exist; the directory must exist when the store
+// is used. An empty path is [ErrInvalid]. The store holds nothing open and is a [Clock],
+// which tells the time of the file system.
 //
 // A write goes to a temporary file (".NAME.DIGITS.tmp"), which is synced and renamed over
 // the old one; then the directory is synced. If the process is killed or the disk is full,
@@ -41,12 +48,10 @@ const lockRetry = 5 * time.Millisecond
 //
 // The directory must be on a local file system: it takes locks, atomic renames
 // and syncs. Backups may copy the file at any time.
-type FileStore struct{ path string }
-
-// NewFileStore returns the store in the file at path. It does not touch the file, which
-// need not exist; the directory must exist when the store is used. An empty path is
-// [ErrInvalid].
-func NewFileStore(path string) (*FileStore, error) {
+//
+// A missing file is [ErrNotExist]; a missing directory, and a symbolic link to nothing, are
+// not. A file larger than 64 MiB is [ErrDamaged], unread.
+func NewFileStore(path string) (Store, error) {
 	if path == "" {
 		return nil, invalid("empty path")
 	}
@@ -54,13 +59,11 @@ func NewFileStore(path string) (*FileStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
 	}
-	return &FileStore{path: abs}, nil
+	return &fileStore{path: abs}, nil
 }
 
-// Load implements [Store]. A missing file is [ErrNotExist]; a missing directory, and a
-// symbolic link to nothing, are not. A file larger than [MaxFileSize] is [ErrDamaged],
-// unread.
-func (s *FileStore) Load(ctx context.Context) ([]byte, string, error) {
+// Load implements [Store].
+func (s *fileStore) Load(ctx context.Context) ([]byte, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
@@ -72,12 +75,12 @@ func (s *FileStore) Load(ctx context.Context) ([]byte, string, error) {
 }
 
 // Swap implements [Store].
-func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
+func (s *fileStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if len(data) == 0 || len(data) > MaxFileSize {
-		return "", fmt.Errorf("document of %d bytes, want 1 to %d", len(data), MaxFileSize)
+	if len(data) == 0 || len(data) > maxFileSize {
+		return "", fmt.Errorf("document of %d bytes, want 1 to %d", len(data), maxFileSize)
 	}
 	target, err := s.target()
 	if err != nil {
@@ -105,7 +108,7 @@ func (s *FileStore) Swap(ctx context.Context, version string, data []byte) (stri
 
 // Now implements [Clock]. It is the time at which a temporary file in the directory was
 // made, by the clock of the file system.
-func (s *FileStore) Now(ctx context.Context) (time.Time, error) {
+func (s *fileStore) Now(ctx context.Context) (time.Time, error) {
 	if err := ctx.Err(); err != nil {
 		return time.Time{}, err
 	}
@@ -116,8 +119,8 @@ func (s *FileStore) Now(ctx context.Context) (time.Time, error) {
 	return atomicfile.Now(target)
 }
 
-// MaxSize implements [Sizer].
-func (s *FileStore) MaxSize() int { return MaxFileSize }
+// MaxSize implements localkms.Sizer.
+func (s *fileStore) MaxSize() int { return maxFileSize }
 
 // lockFile returns the lock on the file at target, which the caller closes.
 func lockFile(ctx context.Context, target string) (*flock.Flock, error) {
@@ -135,7 +138,7 @@ func lockFile(ctx context.Context, target string) (*flock.Flock, error) {
 }
 
 // target is the path of the file itself, without symbolic links.
-func (s *FileStore) target() (string, error) {
+func (s *fileStore) target() (string, error) {
 	target, err := filepath.EvalSymlinks(s.path)
 	if err == nil {
 		return target, nil
@@ -165,8 +168,8 @@ func readDocument(path string) ([]byte, string, error) {
 	case !info.Mode().IsRegular():
 		return nil, "", fmt.Errorf("%s is not a regular file", path)
 	}
-	if info.Size() > MaxFileSize {
-		return nil, "", fmt.Errorf("%w: %s is larger than %d bytes", ErrDamaged, path, MaxFileSize)
+	if info.Size() > maxFileSize {
+		return nil, "", fmt.Errorf("%w: %s is larger than %d bytes", ErrDamaged, path, maxFileSize)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -176,12 +179,12 @@ func readDocument(path string) ([]byte, string, error) {
 	// The file is never written in place, so its size hardly changes: room for
 	// it, and for the read that finds its end, is made once.
 	buf := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
-	if _, err := buf.ReadFrom(io.LimitReader(f, MaxFileSize+1)); err != nil {
+	if _, err := buf.ReadFrom(io.LimitReader(f, maxFileSize+1)); err != nil {
 		return nil, "", err
 	}
 	data := buf.Bytes()
-	if len(data) > MaxFileSize {
-		return nil, "", fmt.Errorf("%w: %s is larger than %d bytes", ErrDamaged, path, MaxFileSize)
+	if len(data) > maxFileSize {
+		return nil, "", fmt.Errorf("%w: %s is larger than %d bytes", ErrDamaged, path, maxFileSize)
 	}
 	return data, contentVersion(data), nil
 }

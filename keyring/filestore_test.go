@@ -19,7 +19,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-func fileStore(t testing.TB, path string) *keyring.FileStore {
+func fileStore(t testing.TB, path string) keyring.Store {
 	t.Helper()
 	store, err := keyring.NewFileStore(path)
 	require.NoError(t, err)

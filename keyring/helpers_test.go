@@ -77,7 +77,7 @@ func document(t testing.TB, store keyring.Store) []byte {
 }
 
 // stored returns a store that holds data.
-func stored(t testing.TB, data []byte) *keyring.MemStore {
+func stored(t testing.TB, data []byte) keyring.Store {
 	t.Helper()
 	store := keyring.NewMemStore()
 	_, err := store.Swap(t.Context(), "", data)

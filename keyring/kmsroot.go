@@ -14,19 +14,19 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// KMSPurpose and its value are in the encryption context of every data key of a
+// kmsPurpose and its value are in the encryption context of every data key of a
 // root that [NewKMSRoot] made.
 const (
-	KMSPurpose     = "blobseal:purpose"
+	kmsPurpose     = "blobseal:purpose"
 	kmsPurposeRoot = "keyring root"
 )
 
 // KMSRootOptions are the options of [NewKMSRoot].
 type KMSRootOptions struct {
-	// Context is added to the encryption context, which is {KMSPurpose: "keyring
-	// root"}, so that a key policy can tell the roots of several services apart. A
-	// root with another Context does not open the document. A pair named KMSPurpose
-	// is refused.
+	// Context is added to the encryption context, which is {"blobseal:purpose":
+	// "keyring root"}, so that a key policy can tell the roots of several services
+	// apart. A root with another Context does not open the document. A pair named
+	// "blobseal:purpose" is refused.
 	Context kms.Context
 
 	// Principal is who asks the key service: the service that has the ring,
@@ -87,10 +87,10 @@ func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (Root, er
 	if opts != nil {
 		r.opts = *opts
 	}
-	if _, taken := r.opts.Context[KMSPurpose]; taken {
-		return nil, invalid("root context: %q is reserved (remove it)", KMSPurpose)
+	if _, taken := r.opts.Context[kmsPurpose]; taken {
+		return nil, invalid("root context: %q is reserved (remove it)", kmsPurpose)
 	}
-	r.ec = kms.Context{KMSPurpose: kmsPurposeRoot}
+	r.ec = kms.Context{kmsPurpose: kmsPurposeRoot}
 	maps.Copy(r.ec, r.opts.Context)
 	r.opts.Context = nil
 	return r, nil

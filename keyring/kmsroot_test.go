@@ -89,7 +89,7 @@ func TestNewKMSRootRefuses(t *testing.T) {
 		"no client":   {nil, "root", nil},
 		"no key":      {fake, "", nil},
 		"long key":    {fake, strings.Repeat("k", 2049), nil},
-		"own purpose": {fake, "root", &keyring.KMSRootOptions{Context: kms.Context{keyring.KMSPurpose: "x"}}},
+		"own purpose": {fake, "root", &keyring.KMSRootOptions{Context: kms.Context{"blobseal:purpose": "x"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, err := keyring.NewKMSRoot(c.client, c.keyID, c.opts)

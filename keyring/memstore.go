@@ -7,28 +7,25 @@ import (
 	"sync"
 )
 
-// MemStore is a [Store] in memory, for tests and examples: the ring is lost with the
-// process. The zero MemStore is empty and ready to use.
-//
-// Package keyringtest has one that fails when a test asks for it. In a bubble of
-// testing/synctest, a ring ages, rotates and refreshes by the bubble's clock.
-type MemStore struct {
+// memStore is the [Store] of [NewMemStore].
+type memStore struct {
 	mu    sync.Mutex
 	data  []byte
 	swaps uint64        // number of successful swaps; zero means that there is no document
 	next  chan struct{} // closed by the next swap, if someone waits for it
 }
 
-var (
-	_ Watcher = (*MemStore)(nil)
-	_ Sizer   = (*MemStore)(nil)
-)
+var _ Watcher = (*memStore)(nil)
 
-// NewMemStore returns an empty store.
-func NewMemStore() *MemStore { return new(MemStore) }
+// NewMemStore returns an empty [Store] in memory, for tests and examples: the ring is lost
+// with the process. The store is a [Watcher].
+//
+// Package keyringtest has one that fails when a test asks for it. In a bubble of
+// testing/synctest, a ring ages, rotates and refreshes by the bubble's clock.
+func NewMemStore() Store { return new(memStore) }
 
 // Load implements [Store].
-func (s *MemStore) Load(ctx context.Context) ([]byte, string, error) {
+func (s *memStore) Load(ctx context.Context) ([]byte, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
@@ -41,7 +38,7 @@ func (s *MemStore) Load(ctx context.Context) ([]byte, string, error) {
 }
 
 // Swap implements [Store].
-func (s *MemStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
+func (s *memStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
@@ -59,11 +56,11 @@ func (s *MemStore) Swap(ctx context.Context, version string, data []byte) (strin
 	return s.version(), nil
 }
 
-// MaxSize implements [Sizer].
-func (s *MemStore) MaxSize() int { return MaxFileSize }
+// MaxSize implements localkms.Sizer.
+func (s *memStore) MaxSize() int { return maxFileSize }
 
 // Watch implements [Watcher].
-func (s *MemStore) Watch(ctx context.Context, changed func()) error {
+func (s *memStore) Watch(ctx context.Context, changed func()) error {
 	for {
 		s.mu.Lock()
 		if s.next == nil {
@@ -81,7 +78,7 @@ func (s *MemStore) Watch(ctx context.Context, changed func()) error {
 }
 
 // version is the current version, or "" if there is no document.
-func (s *MemStore) version() string {
+func (s *memStore) version() string {
 	if s.swaps == 0 {
 		return ""
 	}

@@ -131,11 +131,11 @@ func TestMergeBackups(t *testing.T) {
 		_, err := reopen(t, other).Key(ctx, id)
 		require.NoError(t, err)
 	}
-	before := ring.Generation()
+	before := ring.Stats().Generation
 	for _, data := range [][]byte{base, backup, document(t, other)} {
 		require.NoError(t, ring.Merge(ctx, data))
 	}
-	require.Equal(t, before, ring.Generation(), "nothing to add")
+	require.Equal(t, before, ring.Stats().Generation, "nothing to add")
 
 	foreign := keyring.NewMemStore()
 	create(t, foreign, nil)

@@ -142,7 +142,7 @@ func TestCreate(t *testing.T) {
 	ring := create(t, store, nil)
 	require.Regexp(t, "^[0-9a-f]{16}$", ring.ID())
 	require.Equal(t, 90*day, ring.Period())
-	require.Equal(t, uint64(1), ring.Generation())
+	require.Equal(t, uint64(1), ring.Stats().Generation)
 	keys := ring.Versions()
 	require.Len(t, keys, 1)
 	require.Regexp(t, "^"+ring.ID()+`\.[0-9a-f]{8}$`, keys[0].ID)

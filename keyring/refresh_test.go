@@ -23,7 +23,7 @@ func TestLoadThatIsOvertaken(t *testing.T) {
 	rotate(t, other)
 	store.afterLoad(func() { rotate(t, ring) })
 	require.NoError(t, ring.Refresh(ctx))
-	require.Equal(t, uint64(3), ring.Generation(), "the refresh brought generation 2")
+	require.Equal(t, uint64(3), ring.Stats().Generation, "the refresh brought generation 2")
 
 	var late string
 	store.afterLoad(func() {
@@ -31,7 +31,7 @@ func TestLoadThatIsOvertaken(t *testing.T) {
 		require.NoError(t, ring.Refresh(ctx))
 	})
 	require.NoError(t, ring.SetPeriod(ctx, time.Hour))
-	require.Equal(t, uint64(5), ring.Generation())
+	require.Equal(t, uint64(5), ring.Stats().Generation)
 	require.Equal(t, late, primary(t, ring))
 }
 
@@ -130,7 +130,7 @@ func TestRefresh(t *testing.T) {
 	require.NoError(t, replica.Refresh(ctx))
 	require.Equal(t, opens+1, root.decrypts.Load())
 	require.Equal(t, ring.Versions(), replica.Versions())
-	require.Equal(t, ring.Generation(), replica.Generation())
+	require.Equal(t, ring.Stats().Generation, replica.Stats().Generation)
 }
 
 // The store fails at each step of each operation in turn: the ring keeps its
@@ -162,14 +162,14 @@ func TestStoreThatFailsAtEachStep(t *testing.T) {
 				require.NoError(t, err)
 				first := primary(t, ring)
 				rotate(t, ring)
-				keys, generation, data := ring.Versions(), ring.Generation(), document(t, store)
+				keys, generation, data := ring.Versions(), ring.Stats().Generation, document(t, store)
 
 				hook(store, root)
 				err = operate(ring, first)
 				require.ErrorIs(t, err, errDown)
 				require.Equal(t, step == "load" || step == "swap", errors.Is(err, keyring.ErrStore))
 				require.Equal(t, keys, ring.Versions())
-				require.Equal(t, generation, ring.Generation())
+				require.Equal(t, generation, ring.Stats().Generation)
 				_, err = ring.Primary(ctx)
 				require.NoError(t, err)
 				_, err = ring.Key(ctx, first)

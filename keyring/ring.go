@@ -203,9 +203,6 @@ func (r *Ring) format() format { return format{backup: r.opts.Backup} }
 // ID returns the ring's id: 16 hex digits, drawn when it was made.
 func (r *Ring) ID() string { return r.doc.State().ring.String() }
 
-// Generation returns the number of the document that this Ring uses. It only grows.
-func (r *Ring) Generation() uint64 { return r.doc.State().generation }
-
 // Period returns the ring's rotation period.
 func (r *Ring) Period() time.Duration { return r.doc.State().period }
 
@@ -214,8 +211,10 @@ func (r *Ring) Period() time.Duration { return r.doc.State().period }
 func (r *Ring) Versions() []Version { return slices.Clone(r.doc.State().infos) }
 
 // Stats tell how a [Ring], or the key service of package localkms, keeps up with its
-// store. The counts are of this process, since it opened the document.
+// store. All but Generation are of this process, since it opened the document.
 type Stats struct {
+	Generation uint64 // number of the document in use; it only grows
+
 	// Refreshed is when the last successful load began: nothing in the store that is
 	// older is unknown here. It has a monotonic clock reading.
 	Refreshed time.Time
@@ -229,7 +228,7 @@ type Stats struct {
 
 // Stats returns the statistics of this Ring.
 func (r *Ring) Stats() Stats {
-	s := Stats{Refreshed: r.doc.Verified(), Rotations: r.rotated.Load(), RotationFailures: r.failed.Load()}
+	s := Stats{Generation: r.doc.State().generation, Refreshed: r.doc.Verified(), Rotations: r.rotated.Load(), RotationFailures: r.failed.Load()}
 	s.Refreshes, s.RefreshFailures = r.doc.Loads()
 	return s
 }

@@ -34,7 +34,7 @@ func TestRotatedRingOpensBothVersions(t *testing.T) {
 	again := reopen(t, store)
 	require.Equal(t, ring.Versions(), again.Versions())
 	require.Equal(t, ring.ID(), again.ID())
-	require.Equal(t, uint64(2), again.Generation())
+	require.Equal(t, uint64(2), again.Stats().Generation)
 	key, err = again.Key(ctx, old.ID())
 	require.NoError(t, err)
 	opened, err := key.Open(sealed, []byte("context"))

@@ -17,7 +17,7 @@ func TestStats(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		opened := time.Now()
-		require.Equal(t, keyring.Stats{Refreshed: opened}, ring.Stats())
+		require.Equal(t, keyring.Stats{Generation: 1, Refreshed: opened}, ring.Stats())
 
 		time.Sleep(time.Minute)
 		require.NoError(t, ring.Refresh(t.Context()))
@@ -32,6 +32,6 @@ func TestStats(t *testing.T) {
 		stats := ring.Stats()
 		require.Equal(t, time.Minute, time.Since(stats.Refreshed))
 		stats.Refreshed = time.Time{}
-		require.Equal(t, keyring.Stats{Refreshes: 1, RefreshFailures: 1, Rotations: 1, RotationFailures: 1}, stats)
+		require.Equal(t, keyring.Stats{Generation: 2, Refreshes: 1, RefreshFailures: 1, Rotations: 1, RotationFailures: 1}, stats)
 	})
 }

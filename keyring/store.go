@@ -57,15 +57,8 @@ type Watcher interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
-// Sizer is what a [Store] implements if it takes documents larger than [MaxDocumentSize].
-// Rings never grow that large; the documents of package localkms do.
-type Sizer interface {
-	// MaxSize returns the size of the largest document in bytes.
-	MaxSize() int
-}
-
 // Clock is what a [Store] implements if it can tell the time of its server, so that all
-// processes date changes by one clock: sqlstore does for PostgreSQL, and [FileStore] by
+// processes date changes by one clock: sqlstore does for PostgreSQL, and [NewFileStore] by
 // the file system's. The others have none.
 //
 // By a store's clock, a process whose own clock is wrong neither rotates a ring nor lets a

@@ -138,12 +138,12 @@ func TestStoreClockThatFails(t *testing.T) {
 	require.ErrorIs(t, err, errDown)
 }
 
-// A FileStore's clock is that of the file system, and reading it leaves nothing behind.
+// A file store's clock is that of the file system, and reading it leaves nothing behind.
 func TestFileStoreClock(t *testing.T) {
 	dir := t.TempDir()
 	store, err := keyring.NewFileStore(filepath.Join(dir, "ring"))
 	require.NoError(t, err)
-	now, err := store.Now(t.Context())
+	now, err := store.(keyring.Clock).Now(t.Context())
 	require.NoError(t, err)
 	require.WithinDuration(t, time.Now(), now, time.Minute)
 	entries, err := os.ReadDir(dir)

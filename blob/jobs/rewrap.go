@@ -68,7 +68,7 @@ type Job struct {
 	Workers int
 
 	// Checkpoint, if set, keeps the progress of the job, for example in a
-	// [keyring.FileStore]. The same job with the same Checkpoint continues where the
+	// [keyring.NewFileStore]. The same job with the same Checkpoint continues where the
 	// last run stopped and attempts again what failed. It starts again if the last
 	// run was complete or the target's key has changed. A checkpoint of another job
 	// is [ErrCheckpoint]. A checkpoint that two processes use at once is

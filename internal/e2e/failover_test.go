@@ -97,7 +97,7 @@ func (f *failover) agree(one *member, members ...*member) {
 	f.t.Helper()
 	require.Eventually(f.t, func() bool {
 		for _, m := range members {
-			if m.ring.Generation() != one.ring.Generation() || m.service.Generation() != one.service.Generation() {
+			if m.ring.Stats().Generation != one.ring.Stats().Generation || m.service.Stats().Generation != one.service.Stats().Generation {
 				return false
 			}
 		}
@@ -151,7 +151,7 @@ func (f *failover) heal() {
 	require.Eventually(f.t, func() bool {
 		now := f.fresh()
 		for _, m := range f.fleet {
-			if m.ring.Generation() != now.ring.Generation() || m.service.Generation() != now.service.Generation() {
+			if m.ring.Stats().Generation != now.ring.Stats().Generation || m.service.Stats().Generation != now.service.Stats().Generation {
 				return false
 			}
 		}

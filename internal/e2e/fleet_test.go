@@ -178,7 +178,7 @@ func runFleet(t *testing.T, p *postgres, h *harm) {
 	require.NoError(t, f.tell(isOver, ""))
 	if !f.Faulty {
 		require.Eventually(t, func() bool { return countEvents(t, f.Dir)[idle] == replicas }, patience, 100*time.Millisecond, "all end")
-		require.NoError(t, f.tell(isLast, fmt.Sprint(openFleet(t, p).Generation())))
+		require.NoError(t, f.tell(isLast, fmt.Sprint(openFleet(t, p).Stats().Generation)))
 	}
 	own.Wait()
 	for _, cmd := range m.cmds {
@@ -224,13 +224,13 @@ func checkFleet(t *testing.T, p *postgres, f *fleet) {
 				generations[replica] = append(generations[replica], e)
 			case finished:
 				if !f.Faulty {
-					require.Equal(t, ring.Generation(), e.Gen, "%s does not know of the last rotation", replica)
+					require.Equal(t, ring.Stats().Generation, e.Gen, "%s does not know of the last rotation", replica)
 				}
 			}
 		}
 	}
 	// Each change of this ring is a version, so generations count them.
-	require.EqualValues(t, len(versions), ring.Generation())
+	require.EqualValues(t, len(versions), ring.Stats().Generation)
 	if f.Faulty {
 		require.LessOrEqual(t, count[swapped], len(versions), "acknowledged writes that are not there")
 	} else {

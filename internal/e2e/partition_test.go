@@ -109,7 +109,7 @@ func TestPartition(t *testing.T) {
 			require.Eventually(t, far.log.contains("refresh failed, old document stays in use"), patience, 10*time.Millisecond)
 
 			way.set(whole)
-			require.Eventually(t, func() bool { return far.ring.Generation() == near.ring.Generation() }, patience, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return far.ring.Stats().Generation == near.ring.Stats().Generation }, patience, 10*time.Millisecond)
 			require.Eventually(t, far.log.contains("refresh works again"), patience, 10*time.Millisecond)
 			require.NoError(t, readObject(t.Context(), dir, "unknown", far.mode))
 			require.NoError(t, writeObject(t.Context(), dir, "after", far.mode))
@@ -118,7 +118,7 @@ func TestPartition(t *testing.T) {
 			// Also by the watch: soon, and not by interval alone.
 			_, err = far.ring.Rotate(t.Context())
 			require.NoError(t, err)
-			require.Eventually(t, func() bool { return far.ring.Generation() == near.ring.Generation() }, patience, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return far.ring.Stats().Generation == near.ring.Stats().Generation }, patience, 10*time.Millisecond)
 		})
 	}
 }

@@ -229,7 +229,7 @@ func runReplica(f *fleet, name string) {
 	mode := sse.NewManaged(ring)
 	generation := uint64(0)
 	saw := func() {
-		if g := ring.Generation(); g != generation {
+		if g := ring.Stats().Generation; g != generation {
 			generation = g
 			rec.add(event{Kind: sawDocument, Gen: g})
 		}
@@ -292,7 +292,7 @@ func runReplica(f *fleet, name string) {
 			break
 		}
 	}
-	rec.add(event{Kind: finished, Gen: ring.Generation()})
+	rec.add(event{Kind: finished, Gen: ring.Stats().Generation})
 }
 
 func openRing(ctx context.Context, f *fleet, rec *record, db *sql.DB) (*keyring.Ring, error) {

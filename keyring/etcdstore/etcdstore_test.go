@@ -137,7 +137,7 @@ func TestRingThroughARestart(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- replica.Run(ctx) }()
-	heard := func() bool { return replica.Generation() == ring.Generation() }
+	heard := func() bool { return replica.Stats().Generation == ring.Stats().Generation }
 
 	_, err = ring.Rotate(ctx)
 	require.NoError(t, err)

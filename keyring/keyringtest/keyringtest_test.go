@@ -22,16 +22,22 @@ func TestMemStore(t *testing.T) {
 	keyringtest.Run(t, func(*testing.T) keyring.Store { return keyring.NewMemStore() }, keyringtest.Capabilities{Watches: true})
 }
 
+// clockStore is a store with a clock.
+type clockStore interface {
+	keyring.Store
+	keyring.Clock
+}
+
 // fileStore knows its own path, for the capabilities.
 type fileStore struct {
-	*keyring.FileStore
+	clockStore
 	path string
 }
 
 func openFile(t *testing.T, path string) keyring.Store {
 	s, err := keyring.NewFileStore(path)
 	require.NoError(t, err)
-	return fileStore{s, path}
+	return fileStore{s.(clockStore), path}
 }
 
 func TestFileStore(t *testing.T) {

@@ -11,15 +11,17 @@ import (
 // can share one, as processes do. It is safe for concurrent use. Faults take effect
 // with the next call. NewStore makes one.
 type Store struct {
-	keyring.MemStore
-
 	mu           sync.Mutex
+	memory       keyring.Store // nil until it is used
 	load, swap   fault
 	lost         fault
 	loads, swaps int
 }
 
-var _ keyring.Store = (*Store)(nil)
+var (
+	_ keyring.Store   = (*Store)(nil)
+	_ keyring.Watcher = (*Store)(nil)
+)
 
 // A fault is an error that the next n calls return; all later calls if n is negative.
 type fault struct {
@@ -78,7 +80,7 @@ func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
 	if err := s.take(&s.loads, &s.load); err != nil {
 		return nil, "", err
 	}
-	return s.MemStore.Load(ctx)
+	return s.inner().Load(ctx)
 }
 
 // Swap implements [keyring.Store].
@@ -86,7 +88,7 @@ func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, 
 	if err := s.take(&s.swaps, &s.swap); err != nil {
 		return "", err
 	}
-	newVersion, err := s.MemStore.Swap(ctx, version, data)
+	newVersion, err := s.inner().Swap(ctx, version, data)
 	if err != nil {
 		return "", err
 	}
@@ -96,6 +98,24 @@ func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, 
 		return "", err
 	}
 	return newVersion, nil
+}
+
+// Watch implements [keyring.Watcher].
+func (s *Store) Watch(ctx context.Context, changed func()) error {
+	return s.inner().(keyring.Watcher).Watch(ctx, changed)
+}
+
+// MaxSize implements localkms.Sizer.
+func (s *Store) MaxSize() int { return s.inner().(interface{ MaxSize() int }).MaxSize() }
+
+// inner returns the store that has the document.
+func (s *Store) inner() keyring.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.memory == nil {
+		s.memory = keyring.NewMemStore()
+	}
+	return s.memory
 }
 
 func (s *Store) take(count *int, f *fault) error {

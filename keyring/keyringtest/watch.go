@@ -192,7 +192,7 @@ func (c *contract) ringWatches(t *testing.T) {
 	for range 3 {
 		_, err := ring.Rotate(ctx)
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return replica.Generation() == ring.Generation() }, c.caps.patience, 10*time.Millisecond,
+		require.Eventually(t, func() bool { return replica.Stats().Generation == ring.Stats().Generation }, c.caps.patience, 10*time.Millisecond,
 			"the replica does not know of the rotation")
 	}
 	stop()

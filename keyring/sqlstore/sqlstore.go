@@ -79,8 +79,8 @@ const Channel = "blobseal_documents"
 // notification.
 const ListenTimeout = 10 * time.Second
 
-// MaxSize is the largest document in bytes: that of a [keyring.FileStore].
-const MaxSize = keyring.MaxFileSize
+// MaxSize is the largest document in bytes.
+const MaxSize = 64 << 20
 
 var (
 	// ErrSchema: the table is there and is not one of this package.
@@ -345,7 +345,7 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	return time.UnixMilli(millis), nil
 }
 
-// MaxSize implements [keyring.Sizer].
+// MaxSize implements localkms.Sizer.
 func (s *Store) MaxSize() int { return MaxSize }
 
 // failed is the error of an operation.

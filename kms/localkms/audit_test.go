@@ -196,7 +196,7 @@ func TestWhatIsDueAndCannotBeRecordedIsNotDone(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
 	require.NoError(t, err)
-	before := s.Generation()
+	before := s.Stats().Generation
 	s.clock.add(90 * day)
 	sink.fail(errors.New("audit disk is full"))
 	var report kms.Report
@@ -206,11 +206,11 @@ func TestWhatIsDueAndCannotBeRecordedIsNotDone(t *testing.T) {
 	_, err = s.GenerateDataKey(t.Context(), id, nil)
 	isKind(t, kms.ErrNotFound, err)
 	s.restart()
-	require.Equal(t, before, s.Generation())
+	require.Equal(t, before, s.Stats().Generation)
 
 	sink.fail(nil)
 	s.restart()
-	require.Equal(t, before+2, s.Generation(), "a deletion and a rotation")
+	require.Equal(t, before+2, s.Stats().Generation, "a deletion and a rotation")
 	_, err = s.GenerateDataKey(kms.WithReport(t.Context(), &report), rotating.ID, nil)
 	require.NoError(t, err)
 	require.Equal(t, "2", report.KeyVersion)
@@ -223,12 +223,12 @@ func TestAnOperationThatCannotBeRecordedFailsAndChangesNothing(t *testing.T) {
 		s := open(t, nil, func(o *localkms.Options) { o.Audit = sink })
 		id := s.key()
 		require.NoError(t, s.CreateAlias(t.Context(), "alias/old", id))
-		before := s.Generation()
+		before := s.Stats().Generation
 		sink.fail(full)
 		err := administration(t, s, id)[op]("anyone")
 		require.ErrorIs(t, err, audit.ErrNotRecorded, op)
 		require.ErrorIs(t, err, full)
-		require.Equal(t, before, s.Generation(), op)
+		require.Equal(t, before, s.Stats().Generation, op)
 		_, err = s.CreateKey(t.Context(), nil)
 		require.ErrorIs(t, err, audit.ErrNotRecorded)
 		ciphertext, err := s.Encrypt(t.Context(), id, []byte("x"), nil)
@@ -240,7 +240,7 @@ func TestAnOperationThatCannotBeRecordedFailsAndChangesNothing(t *testing.T) {
 		require.ErrorIs(t, err, audit.ErrNotRecorded)
 		require.ErrorIs(t, err, full)
 		require.ErrorIs(t, err, kms.ErrNotFound, "why it failed is there as well")
-		require.Equal(t, before, s.Generation(), op)
+		require.Equal(t, before, s.Stats().Generation, op)
 	}
 
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
@@ -353,9 +354,9 @@ func TestOpenRefuses(t *testing.T) {
 	isKind(t, kms.ErrInvalid, err)
 	_, err = localkms.Open(t.Context(), store, nil, nil)
 	isKind(t, kms.ErrInvalid, err)
-	_, err = localkms.Open(t.Context(), (*keyring.MemStore)(nil), keyRoot(t, 1), nil)
+	_, err = localkms.Open(t.Context(), (*keyringtest.Store)(nil), keyRoot(t, 1), nil)
 	isKind(t, kms.ErrInvalid, err)
-	_, err = localkms.Create(t.Context(), (*keyring.MemStore)(nil), keyRoot(t, 1), nil)
+	_, err = localkms.Create(t.Context(), (*keyringtest.Store)(nil), keyRoot(t, 1), nil)
 	isKind(t, kms.ErrInvalid, err)
 	_, err = localkms.Create(t.Context(), store, (*nilRoot)(nil), nil)
 	isKind(t, kms.ErrInvalid, err)

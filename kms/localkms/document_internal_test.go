@@ -156,12 +156,12 @@ func TestAnOlderDocumentIsHealed(t *testing.T) {
 	put(old) // of which another process, that did not see the change, makes another one
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	fork := testClient(t, store, &now)
-	for fork.service.Generation() < c.service.Generation() {
+	for fork.service.Stats().Generation < c.service.Stats().Generation {
 		_, err = fork.CreateKey(t.Context(), nil)
 		require.NoError(t, err)
 	}
 	require.NoError(t, c.service.Refresh(t.Context()))
-	require.Greater(t, c.service.Generation(), fork.service.Generation(), "merged")
+	require.Greater(t, c.service.Stats().Generation, fork.service.Stats().Generation, "merged")
 	require.NoError(t, fork.service.Refresh(t.Context()))
 	require.NoError(t, fork.DisableKey(t.Context(), k.ID))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
-// exampleClient opens a service in memory; a program has a keyring.FileStore and
+// exampleClient opens a service in memory; a program has a keyring.NewFileStore and
 // a root key of its own.
 func exampleClient(ctx context.Context) *localkms.Client {
 	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32))

@@ -102,10 +102,17 @@ func (f *format) limitFor(d *draft) int {
 // take power away may use.
 const reserveShare = 16
 
+// Sizer is what a [keyring.Store] implements if it takes documents larger than
+// [keyring.MaxDocumentSize], as the stores of packages keyring and sqlstore do.
+type Sizer interface {
+	// MaxSize returns the size of the largest document in bytes.
+	MaxSize() int
+}
+
 // documentLimit returns the size of the largest document that store takes.
 func documentLimit(store keyring.Store) int {
 	limit := keyring.MaxDocumentSize
-	if s, ok := store.(keyring.Sizer); ok {
+	if s, ok := store.(Sizer); ok {
 		limit = s.MaxSize()
 	}
 	return min(limit, MaxDocumentSize)

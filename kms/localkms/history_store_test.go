@@ -7,12 +7,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 )
 
 // historyStore is a store with faults, of which at most one is set.
 type historyStore struct {
-	*keyring.MemStore
+	keyringtest.Store
 	down     bool   // every call fails
 	failLoad bool   // the next Load fails
 	failSwap bool   // the next Swap fails
@@ -23,9 +23,9 @@ type historyStore struct {
 
 // goBack makes the store lose its last writes, as a failover can.
 func (s *historyStore) goBack(t *testing.T, writes int) {
-	_, version, err := s.MemStore.Load(t.Context())
+	_, version, err := s.Store.Load(t.Context())
 	require.NoError(t, err)
-	_, err = s.MemStore.Swap(t.Context(), version, s.past[max(0, len(s.past)-1-writes)])
+	_, err = s.Store.Swap(t.Context(), version, s.past[max(0, len(s.past)-1-writes)])
 	require.NoError(t, err)
 }
 
@@ -34,7 +34,7 @@ func (s *historyStore) Load(ctx context.Context) ([]byte, string, error) {
 		s.failLoad = false
 		return nil, "", errDown
 	}
-	return s.MemStore.Load(ctx)
+	return s.Store.Load(ctx)
 }
 
 func (s *historyStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
@@ -46,7 +46,7 @@ func (s *historyStore) Swap(ctx context.Context, version string, data []byte) (s
 		s.failSwap = false
 		return "", errDown
 	}
-	stored, err := s.MemStore.Swap(ctx, version, data)
+	stored, err := s.Store.Swap(ctx, version, data)
 	if err == nil {
 		s.past = append(s.past, slices.Clone(data))
 	}

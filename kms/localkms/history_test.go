@@ -69,7 +69,7 @@ const (
 func runHistory(t *testing.T, seed uint64, steps int) {
 	h := &history{
 		t: t, rand: rand.New(rand.NewPCG(seed, 0)), aliases: make(map[string]string),
-		store: &historyStore{MemStore: keyring.NewMemStore()},
+		store: new(historyStore),
 	}
 	defer func() {
 		if t.Failed() {
@@ -264,7 +264,7 @@ func (h *history) create(p *historyProcess) {
 // observer opens the store as a new process does.
 func (h *history) observer() *localkms.Client {
 	p := new(historyProcess)
-	h.openIn(p, h.store.MemStore) // which has no faults
+	h.openIn(p, &h.store.Store) // which has no faults
 	return p.Client
 }
 

@@ -28,9 +28,9 @@ func TestMaterialIsGoneFromTheStoreAfterTheWindow(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			c.service.opts.RefreshInterval = time.Millisecond
-			before := c.service.Generation()
+			before := c.service.Stats().Generation
 			go func() {
-				for c.service.Generation() == before && ctx.Err() == nil {
+				for c.service.Stats().Generation == before && ctx.Err() == nil {
 					time.Sleep(time.Millisecond)
 				}
 				cancel()

@@ -107,11 +107,11 @@ func TestALostChangeIsHealed(t *testing.T) {
 			}
 			require.NoError(t, fork.service.Refresh(t.Context()))
 			require.True(t, test.holds(fork))
-			healed := c.service.Generation()
+			healed := c.service.Stats().Generation
 			for _, c := range []*Client{c, fork, c, fork} {
 				require.NoError(t, c.service.Refresh(t.Context()))
 			}
-			require.Equal(t, healed, fork.service.Generation(), "healing ends")
+			require.Equal(t, healed, fork.service.Stats().Generation, "healing ends")
 		})
 	}
 }

@@ -39,11 +39,11 @@ func TestMergeBackups(t *testing.T) {
 	require.Equal(t, 2, s.describe(id).Rotation.Versions)
 	s.describe(made)
 
-	generation := s.Generation()
+	generation := s.Stats().Generation
 	for _, document := range [][]byte{base, one.Document(), two.Document(), s.Document()} {
 		require.NoError(t, s.Merge(ctx, document))
 	}
-	require.Equal(t, generation, s.Generation(), "nothing is new")
+	require.Equal(t, generation, s.Stats().Generation, "nothing is new")
 	require.ErrorIs(t, s.Merge(ctx, foreign), keyring.ErrOtherRing)
 	require.ErrorIs(t, s.Merge(ctx, base[:len(base)-1]), keyring.ErrDamaged)
 	elsewhere := copyOf(base)

@@ -257,10 +257,10 @@ func TestTheServicesPolicyGovernsAccountsAndKeysWithoutOne(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.GenerateDataKey(as(t, "app"), localkms.DefaultAlias, nil)
 	require.NoError(t, err)
-	generation := s.Generation()
+	generation := s.Stats().Generation
 	_, err = s.client("fresh", "").GenerateDataKey(as(t, "other"), localkms.DefaultAlias, nil)
 	isKind(t, kms.ErrDenied, err)
-	require.Equal(t, generation, s.Generation())
+	require.Equal(t, generation, s.Stats().Generation)
 	aliases, err := collect(s.client("", "").ListAliases(as(t, "admin"), ""))
 	require.NoError(t, err)
 	require.Len(t, aliases, 1)
@@ -342,10 +342,10 @@ func TestAdministrationIsGovernedOperationByOperation(t *testing.T) {
 			s.Client.UpdateAlias(as(t, "rest"), "alias/old", info.ID)
 		}
 		do := administration(t, s, info.ID)
-		generation := s.Generation()
+		generation := s.Stats().Generation
 		isKind(t, kms.ErrDenied, do[op]("rest"))
 		isKind(t, kms.ErrDenied, do[op]("nobody"))
-		require.Equal(t, generation, s.Generation(), op)
+		require.Equal(t, generation, s.Stats().Generation, op)
 		err = do[op]("one")
 		if kind := expected[op]; kind != nil {
 			isKind(t, kind, err)
@@ -358,7 +358,7 @@ func TestAdministrationIsGovernedOperationByOperation(t *testing.T) {
 func TestAdministrationOfWhatIsNotThere(t *testing.T) {
 	s := open(t, nil, nil)
 	require.NoError(t, s.CreateAlias(t.Context(), "alias/old", s.key()))
-	generation := s.Generation()
+	generation := s.Stats().Generation
 	for name, kind := range map[string]error{
 		"00000000-0000-4000-8000-000000000000": kms.ErrNotFound, "alias/none": kms.ErrNotFound,
 		"": kms.ErrInvalid, "arn:blobseal:kms:local:000000000000:x": kms.ErrInvalid,
@@ -372,5 +372,5 @@ func TestAdministrationOfWhatIsNotThere(t *testing.T) {
 		isKind(t, kind, s.RetireGrant(as(t, "anyone"), name, "x"))
 	}
 	isKind(t, kms.ErrNotFound, s.DeleteAlias(t.Context(), "alias/none"))
-	require.Equal(t, generation, s.Generation())
+	require.Equal(t, generation, s.Stats().Generation)
 }

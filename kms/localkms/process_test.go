@@ -25,7 +25,7 @@ import (
 )
 
 // The tests of this file run this test binary again, as processes that share
-// one FileStore.
+// one store in a file.
 const (
 	childEnv = "LOCALKMS_TEST_CHILD"
 	pathEnv  = "LOCALKMS_TEST_PATH"

@@ -38,10 +38,10 @@ func TestChangeRoot(t *testing.T) {
 	err = other.Refresh(t.Context())
 	require.ErrorIs(t, err, keyring.ErrRoot)
 	isKind(t, kms.ErrUnavailable, err)
-	generation := s.Generation()
+	generation := s.Stats().Generation
 	require.NoError(t, other.ChangeRoot(t.Context(), keyRoot(t, 2)))
 	require.NoError(t, other.Refresh(t.Context()))
-	require.Equal(t, generation, other.Generation(), "it changed nothing")
+	require.Equal(t, generation, other.Stats().Generation, "it changed nothing")
 	_, err = other.Encrypt(t.Context(), id, []byte("x"), nil)
 	isKind(t, kms.ErrDisabled, err)
 
@@ -76,12 +76,12 @@ func TestWeakRootsAreRefused(t *testing.T) {
 			require.ErrorIs(t, err, keyring.ErrNotExist, "nothing was stored")
 
 			s := open(t, nil, nil)
-			generation := s.Generation()
+			generation := s.Stats().Generation
 			err = s.ChangeRoot(t.Context(), root)
 			isKind(t, kms.ErrInvalid, err)
 			require.ErrorIs(t, err, keyring.ErrInvalid)
 			require.NoError(t, s.Refresh(t.Context()))
-			require.Equal(t, generation, s.Generation())
+			require.Equal(t, generation, s.Stats().Generation)
 
 			_, err = localkms.Open(t.Context(), s.store, root, nil)
 			require.ErrorIs(t, err, keyring.ErrRoot, "asked, not refused")

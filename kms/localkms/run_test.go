@@ -216,7 +216,7 @@ func TestRunHearsOfChanges(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 		for _, r := range all {
-			require.Equal(t, admin.Generation(), r.Generation())
+			require.Equal(t, admin.Stats().Generation, r.Stats().Generation)
 		}
 		require.LessOrEqual(t, len(loads()), 2*replicas, "many changes are one load")
 	})
@@ -245,15 +245,15 @@ func TestRunWhileTheWatchIsBroken(t *testing.T) {
 
 		require.NoError(t, admin.DisableKey(t.Context(), id))
 		time.Sleep(10 * time.Minute)
-		require.Equal(t, admin.Generation(), r.Generation(), "found by interval")
+		require.Equal(t, admin.Stats().Generation, r.Stats().Generation, "found by interval")
 
 		require.NoError(t, admin.EnableKey(t.Context(), id))
 		store.fail(nil)
 		time.Sleep(time.Minute + 100*time.Millisecond) // the longest pause, and the spread
-		require.Equal(t, admin.Generation(), r.Generation(), "found when the watch began again")
+		require.Equal(t, admin.Stats().Generation, r.Stats().Generation, "found when the watch began again")
 		require.NoError(t, admin.DisableKey(t.Context(), id))
 		time.Sleep(100 * time.Millisecond)
-		require.Equal(t, admin.Generation(), r.Generation(), "heard")
+		require.Equal(t, admin.Stats().Generation, r.Stats().Generation, "heard")
 
 		// A server that breaks watches as soon as they have begun is not besieged.
 		before := store.begun.Load()
@@ -276,7 +276,7 @@ func TestRunWithAStoreThatCannotWatch(t *testing.T) {
 		r := replica(t, store, func(o *localkms.Options) { o.Logger = textLogger(&said) })
 		require.NoError(t, admin.DisableKey(t.Context(), id))
 		time.Sleep(time.Second)
-		require.Equal(t, admin.Generation(), r.Generation())
+		require.Equal(t, admin.Stats().Generation, r.Stats().Generation)
 		time.Sleep(time.Hour)
 		require.EqualValues(t, 1, store.begun.Load())
 		require.Empty(t, said.String())
@@ -299,10 +299,10 @@ func TestRunThroughAnOutage(t *testing.T) {
 		require.NoError(t, admin.DisableKey(t.Context(), id))
 		time.Sleep(5 * time.Second)
 		require.Contains(t, said.String(), "refresh failed")
-		require.NotEqual(t, admin.Generation(), r.Generation())
+		require.NotEqual(t, admin.Stats().Generation, r.Stats().Generation)
 		store.onLoad(nil)
 		time.Sleep(10 * time.Second)
-		require.Equal(t, admin.Generation(), r.Generation())
+		require.Equal(t, admin.Stats().Generation, r.Stats().Generation)
 		require.Equal(t, 1, strings.Count(said.String(), "refresh works again"))
 	})
 }
@@ -329,7 +329,7 @@ func TestRunWithALoadThatHangs(t *testing.T) {
 		store.onLoad(nil)
 		require.NoError(t, admin.DisableKey(t.Context(), id))
 		time.Sleep(11 * time.Second) // until it gives that one up, and the next
-		require.Equal(t, admin.Generation(), r.Generation())
+		require.Equal(t, admin.Stats().Generation, r.Stats().Generation)
 	})
 }
 

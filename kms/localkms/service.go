@@ -348,15 +348,11 @@ func (s *Service) Merge(ctx context.Context, document []byte) error {
 // Document returns the encrypted document that this Service uses, for a backup.
 func (s *Service) Document() []byte { return bytes.Clone(s.doc.Document()) }
 
-// Generation returns the number of the document that this Service uses. It only
-// grows.
-func (s *Service) Generation() uint64 { return s.doc.State().generation }
-
 // Stats returns the statistics of this Service. Rotations are those of its keys. A
 // rotation by schedule that fails counts once for all keys that are due. One on demand
 // counts as failed if the store failed, not if it was refused.
 func (s *Service) Stats() keyring.Stats {
-	stats := keyring.Stats{Refreshed: s.doc.Verified(), Rotations: s.rotated.Load(), RotationFailures: s.failed.Load()}
+	stats := keyring.Stats{Generation: s.doc.State().generation, Refreshed: s.doc.Verified(), Rotations: s.rotated.Load(), RotationFailures: s.failed.Load()}
 	stats.Refreshes, stats.RefreshFailures = s.doc.Loads()
 	return stats
 }

@@ -48,7 +48,7 @@ var scenarios = []scenario{
 		func(t testing.TB, f *fleet, objects map[sse.Mode][]byte, minute int) {
 			if minute == faultAt { // and another process rotates
 				f.ringStore.fail(errBroken)
-				ring, err := keyring.Open(t.Context(), &f.ringStore.MemStore, keyRoot(t), &keyring.Options{Logger: quiet})
+				ring, err := keyring.Open(t.Context(), &f.ringStore.Store, keyRoot(t), &keyring.Options{Logger: quiet})
 				require.NoError(t, err)
 				_, err = ring.Rotate(t.Context())
 				require.NoError(t, err)

@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -121,7 +122,7 @@ var errBroken = errors.New("broken on purpose")
 
 // faultyStore fails while it is broken.
 type faultyStore struct {
-	keyring.MemStore
+	keyringtest.Store
 	faults
 	swaps faults // of writes alone
 }
@@ -130,14 +131,14 @@ func (s *faultyStore) Load(ctx context.Context) ([]byte, string, error) {
 	if err := s.err(); err != nil {
 		return nil, "", err
 	}
-	return s.MemStore.Load(ctx)
+	return s.Store.Load(ctx)
 }
 
 func (s *faultyStore) Swap(ctx context.Context, version string, data []byte) (string, error) {
 	if err := errors.Join(s.err(), s.swaps.err()); err != nil {
 		return "", err
 	}
-	return s.MemStore.Swap(ctx, version, data)
+	return s.Store.Swap(ctx, version, data)
 }
 
 // trail is a sink that fails while it is broken.

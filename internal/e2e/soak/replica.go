@@ -251,7 +251,7 @@ type seen struct {
 func (s *seen) look(ring *keyring.Ring) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, generation := time.Now(), ring.Generation()
+	now, generation := time.Now(), ring.Stats().Generation
 	if generation == s.generation {
 		return
 	}

@@ -85,7 +85,7 @@ func TestRestoreEtcd(t *testing.T) {
 	require.NoError(t, err)
 	_, err = other.Rotate(t.Context())
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return ring.Generation() == other.Generation() }, patience, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return ring.Stats().Generation == other.Stats().Generation }, patience, 10*time.Millisecond,
 		"the watch hears of a change after the restore")
 	stop()
 	require.ErrorIs(t, await.Value(t, ended, "Run to end"), context.Canceled)

@@ -23,7 +23,7 @@ const SignerFile = "audit.key"
 // signers is the file of a service's signer key.
 type signers struct {
 	path     string
-	store    *keyring.FileStore
+	store    keyring.Store
 	announce func(verifierKey string) // tells the user about a new key
 }
 

@@ -196,9 +196,9 @@ func (x *examination) examineBackup(name string, k *keys.Keys, source keys.Sourc
 		x.failed(err, "backup", name, refresh)
 	case b.Ring.ID() != k.Ring.ID():
 		x.problem(keyring.ErrOtherRing, "backup", name, refresh, "the copy is of another ring, %s", b.Ring.ID())
-	case b.Ring.Generation() < k.Ring.Generation():
+	case b.Ring.Stats().Generation < k.Ring.Stats().Generation:
 		x.problem(keyring.ErrRollback, "backup", name, refresh, "the copy is older than the ring")
-	case b.Ring.Generation() > k.Ring.Generation():
+	case b.Ring.Stats().Generation > k.Ring.Stats().Generation:
 		x.problem(keyring.ErrRollback, "backup", name,
 			message.Command(append(append([]string{"ring", "merge", "--ring", source.Ring}, source.Root.Args()...), name)...),
 			"the copy is newer than the ring: an old ring was restored")

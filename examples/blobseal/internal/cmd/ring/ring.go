@@ -84,7 +84,7 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	keys := ring.Versions()
 	if c.JSON {
-		return c.WriteJSON(Listing{ring.ID(), ring.Generation(), int64(ring.Period() / time.Second), keys})
+		return c.WriteJSON(Listing{ring.ID(), ring.Stats().Generation, int64(ring.Period() / time.Second), keys})
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "ring %s, a new version every %s\n\n", ring.ID(), Days(ring.Period()))
