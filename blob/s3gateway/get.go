@@ -2,6 +2,7 @@ package s3gateway
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -87,7 +88,13 @@ func (g *Gateway) getWhole(r *request, in *s3.GetObjectInput, q *s3wire.Read) (*
 // openBody opens the object whose stored bytes a response has begun to bring, and
 // returns the rest of them. If the object was uploaded in parts, it closes response.
 func (v *version) openBody(r *request, dec sse.Decrypter, response io.ReadCloser) (*object, io.Reader, error) {
-	env, body, err := stored.ReadEnvelope(response, stored.DefaultEnvelopeSize)
+	var first [compositeHead]byte
+	n, err := io.ReadFull(response, first[:])
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, nil, err
+	}
+	v.head = first[:n]
+	env, body, err := stored.ReadEnvelope(io.MultiReader(bytes.NewReader(v.head), response), stored.DefaultEnvelopeSize)
 	switch {
 	case errors.Is(err, sse.ErrComposite):
 		response.Close()
@@ -101,6 +108,9 @@ func (v *version) openBody(r *request, dec sse.Decrypter, response io.ReadCloser
 	o, err := v.openSimple(r, dec, env)
 	return o, body, err
 }
+
+// compositeHead is how many first bytes tell a composite object from any other.
+const compositeHead = 10
 
 // isPlain reports whether err says that a version is a plain object that this
 // request may have.

@@ -3,6 +3,7 @@ package s3gateway
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -154,12 +155,12 @@ func (g *Gateway) look(ctx context.Context, bucket string, e listed) (int64, err
 	if strings.EqualFold(v.id, "null") {
 		v.id = ""
 	}
-	body, err := v.get(0, min(v.size, sse.MaxEnvelopeSize))
-	if err != nil {
+	head := make([]byte, min(v.size, stored.DefaultEnvelopeSize))
+	if _, err := v.ReadAt(head, 0); err != nil && err != io.EOF {
 		return 0, err
 	}
-	env, _, err := stored.ReadEnvelope(body, stored.DefaultEnvelopeSize)
-	body.Close()
+	v.head = head
+	env, err := v.envelope()
 	switch {
 	case errors.Is(err, sse.ErrComposite):
 		t, err := sse.ReadTrailer(v, v.size)

@@ -38,6 +38,7 @@ type version struct {
 	etag        string // the inner store's, without quotes; empty if unknown
 	size        int64  // stored bytes
 	hinted      bool   // the metadata has a hint
+	head        []byte // how the stored object begins, as far as it was read
 }
 
 // versionOf returns the version that the inner store has answered with.
@@ -74,8 +75,11 @@ func (v *version) get(off, n int64) (io.ReadCloser, error) {
 	return out.Body, nil
 }
 
-// ReadAt implements [io.ReaderAt], with one request.
+// ReadAt implements [io.ReaderAt], with one request at most.
 func (v *version) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) <= int64(len(v.head)) {
+		return copy(p, v.head[off:]), nil
+	}
 	want := min(int64(len(p)), v.size-off)
 	if want <= 0 {
 		return 0, io.EOF
@@ -108,14 +112,8 @@ type object struct {
 // open opens a version. head is how the stored object begins, with at least as many
 // bytes as envelopes usually have.
 func (v *version) open(r *request, dec sse.Decrypter, head []byte) (*object, error) {
-	env, _, err := stored.ReadEnvelope(bytes.NewReader(head), stored.DefaultEnvelopeSize)
-	if errors.Is(err, io.ErrUnexpectedEOF) && int64(len(head)) < v.size {
-		longer := make([]byte, min(v.size, sse.MaxEnvelopeSize))
-		if _, err := v.ReadAt(longer, 0); err != nil && err != io.EOF {
-			return nil, err
-		}
-		env, _, err = stored.ReadEnvelope(bytes.NewReader(longer), stored.DefaultEnvelopeSize)
-	}
+	v.head = head
+	env, err := v.envelope()
 	if errors.Is(err, sse.ErrComposite) {
 		return v.openComposite(r, dec)
 	}
@@ -126,6 +124,20 @@ func (v *version) open(r *request, dec sse.Decrypter, head []byte) (*object, err
 		return nil, err
 	}
 	return v.openSimple(r, dec, env)
+}
+
+// envelope returns the envelope at the beginning of a version. It reads more if v.head
+// does not have all of it.
+func (v *version) envelope() (*sse.Envelope, error) {
+	env, _, err := stored.ReadEnvelope(bytes.NewReader(v.head), stored.DefaultEnvelopeSize)
+	if errors.Is(err, io.ErrUnexpectedEOF) && int64(len(v.head)) < v.size {
+		longer := make([]byte, min(v.size, sse.MaxEnvelopeSize))
+		if _, err := v.ReadAt(longer, 0); err != nil && err != io.EOF {
+			return nil, err
+		}
+		env, _, err = stored.ReadEnvelope(bytes.NewReader(longer), stored.DefaultEnvelopeSize)
+	}
+	return env, err
 }
 
 func (v *version) openSimple(r *request, dec sse.Decrypter, env *sse.Envelope) (*object, error) {
