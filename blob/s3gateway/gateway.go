@@ -69,7 +69,7 @@ type Gateway struct {
 }
 
 // New returns a gateway over an inner store, such as the result of [OpenFiles] or
-// [OpenS3].
+// [OpenS3], or a backend that embeds one of them.
 //
 // keys encrypts and opens objects. service seals what gateways share; it is usually
 // the Managed cipher of keys. New creates the state bucket if it is missing. ctx
@@ -79,7 +79,9 @@ func New(ctx context.Context, inner backend.Backend, keys *s3wire.Keys, service 
 		return nil, fmt.Errorf("%w: s3gateway: the inner store, keys or the service's cipher is nil", sse.ErrInvalid)
 	}
 	g := &Gateway{Backend: inner, keys: keys, service: service}
-	g.files, _ = inner.(*Files)
+	if files, ok := inner.(interface{ plainFiles() *Files }); ok {
+		g.files = files.plainFiles()
+	}
 	if opts != nil {
 		g.opts = *opts
 	}

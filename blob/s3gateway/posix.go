@@ -23,6 +23,9 @@ type Files struct {
 	attributes *attributes
 }
 
+// plainFiles tells a store of files from other backends, also if a backend embeds it.
+func (f *Files) plainFiles() *Files { return f }
+
 // OpenFiles opens a directory, which must exist. Only one store can be open in a
 // process, since the engine changes the process's working directory.
 //

@@ -60,12 +60,17 @@ type setup struct {
 	AllowPlain bool
 	Bare       bool   // the engine alone, as another S3 server
 	Inner      string // the URL of another S3 server, in place of files
+	Count      bool   // the bytes that pass between the gateway and its files: see countingFiles
 }
 
 // inner opens the inner store.
 func (s setup) inner(ctx context.Context) (backend.Backend, error) {
 	if s.Inner == "" {
-		return s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.path("versions")})
+		files, err := s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.path("versions")})
+		if err == nil && s.Count {
+			return newCountingFiles(files, s)
+		}
+		return files, err
 	}
 	return s3gateway.OpenS3(ctx, s3.New(s3.Options{
 		BaseEndpoint: &s.Inner, UsePathStyle: true, Region: "us-east-1",
