@@ -47,16 +47,12 @@ func (g *Gateway) copyObject(r *request, in s3response.CopyObjectInput) (out s3r
 	if _, err := g.Backend.HeadBucket(r.ctx, &s3.HeadBucketInput{Bucket: in.Bucket}); err != nil {
 		return out, err
 	}
-	for attempt := 1; ; attempt++ {
+	err = unchanged(func() error {
 		out, err = g.copyVersion(r, in, w, src)
-		if !errors.Is(err, stored.ErrChanged) || attempt == maxCopyAttempts {
-			return out, err
-		}
-	}
+		return err
+	})
+	return out, err
 }
-
-// maxCopyAttempts bounds how often a copy is made of an object that changes meanwhile.
-const maxCopyAttempts = 3
 
 // copyVersion copies what is at the source now. It returns [stored.ErrChanged], and has
 // stored nothing, if another writer replaces it meanwhile.
