@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -35,15 +38,19 @@ complete -c blobseal -a "(__complete_blobseal)"
 `,
 }
 
-func (cmd completionCmd) Run(c *console.Console) error {
+func (cmd completionCmd) Run(_ context.Context, c *console.Console) error {
 	return c.Printf("%s", completionScripts[cmd.Shell])
 }
 
-// completeLine completes the command line that a shell asks about, and reports whether
-// there was one.
+// completeLine completes the command line that a shell asks about, up to the cursor, and
+// reports whether there was one.
 func completeLine(out io.Writer) bool {
-	if os.Getenv("COMP_LINE") == "" {
+	line := os.Getenv("COMP_LINE")
+	if line == "" {
 		return false
+	}
+	if cursor, err := strconv.Atoi(os.Getenv("COMP_POINT")); err == nil && cursor >= 0 && cursor < len(line) {
+		line = line[:cursor]
 	}
 	parser := newParser()
 	command, err := kongplete.Command(parser)
@@ -51,9 +58,34 @@ func completeLine(out io.Writer) bool {
 		return true // a shell would show an error as a completion
 	}
 	predictFiles(&command, parser.Model.Node)
-	completion := complete.New("blobseal", command)
-	completion.Out = out
-	return completion.Complete()
+	args := typed(line)
+	for _, option := range command.Predict(args) {
+		if strings.HasPrefix(option, args.Last) {
+			fmt.Fprintln(out, option)
+		}
+	}
+	return true
+}
+
+// typed returns the words of a command line. The last one is being typed. Package
+// complete's own way would link what installs completions; see [parse].
+func typed(line string) complete.Args {
+	words := strings.Fields(line)
+	if len(words) == 0 || strings.HasSuffix(line, " ") {
+		words = append(words, "")
+	}
+	last := words[len(words)-1]
+	if flag, value, found := strings.Cut(last, "="); found {
+		words = append(words[:len(words)-1], flag, value)
+		last = value
+	}
+	all := words[1:]
+	done := all[:max(len(all)-1, 0)]
+	args := complete.Args{All: all, Completed: done, Last: last}
+	if len(done) > 0 {
+		args.LastCompleted = done[len(done)-1]
+	}
+	return args
 }
 
 // predictFiles lets flags complete names of files and directories.
@@ -81,7 +113,8 @@ func predictFiles(command *complete.Command, node *kong.Node) {
 
 type manCmd struct{}
 
-func (manCmd) Run(parser *kong.Kong, c *console.Console) error {
+func (manCmd) Run(_ context.Context, c *console.Console) error {
+	parser := c.Parser
 	parser.Model.Help = "encrypt files and buckets under keys that rotate\n" + paragraphs(parser.Model.Help)
 	_ = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
 		if n, ok := node.(*kong.Node); ok && n.Type == kong.CommandNode { // mango writes the detail first

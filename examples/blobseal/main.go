@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"reflect"
@@ -64,12 +63,12 @@ type cli struct {
 	Doctor     doctor.Command   `cmd:"" help:"Examine ring, root, key service, audit trail and buckets, and say how to repair them."`
 	Bucket     bucket.Commands  `cmd:"" help:"Use, check, rewrap and serve buckets of encrypted objects."`
 
-	JSON        bool             `name:"json" help:"Write results as JSON: one value, or a line for each file or object."`
-	Quiet       bool             `short:"q" help:"Show no progress, and do not say what was done."`
-	Verbose     bool             `short:"v" help:"Say what was done, in a pipe too."`
-	Config      string           `placeholder:"FILE" help:"Config file with profiles, instead of the one in your configuration directory (see README.md)."`
-	Profile     string           `placeholder:"NAME" help:"Profile of the config file to take other flags from."`
-	ShowVersion kong.VersionFlag `name:"version" help:"Show the version."`
+	JSON        bool   `name:"json" help:"Write results as JSON: one value, or a line for each file or object."`
+	Quiet       bool   `short:"q" help:"Show no progress, and do not say what was done."`
+	Verbose     bool   `short:"v" help:"Say what was done, in a pipe too."`
+	Config      string `placeholder:"FILE" help:"Config file with profiles, instead of the one in your configuration directory (see README.md)."`
+	Profile     string `placeholder:"NAME" help:"Profile of the config file to take other flags from."`
+	ShowVersion bool   `name:"version" help:"Show the version."`
 }
 
 // run runs a command line and returns its exit code. When ctx ends, it cleans up and
@@ -93,16 +92,11 @@ func runOn(ctx context.Context, c *console.Console, args []string) int {
 	return code
 }
 
-// finished is the panic of kong's Exit, after --help and --version.
-type finished struct{}
-
 // newParser returns a parser of command lines.
 func newParser() *kong.Kong {
 	parser, err := kong.New(&cli{},
 		kong.Name("blobseal"),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
-		kong.Vars{"version": version()},
-		kong.Exit(func(int) { panic(finished{}) }),
 		kong.Resolvers(new(settings.Resolver)),
 		kong.KindMapper(reflect.String, kong.MapperFunc(asItIs)),
 		kong.ExplicitGroups([]kong.Group{
@@ -130,53 +124,93 @@ func asItIs(from *kong.DecodeContext, to reflect.Value) error {
 }
 
 func dispatch(ctx context.Context, c *console.Console, args []string) error {
-	parser := c.Parser
-	if parser == nil {
-		parser = newParser()
+	if c.Parser == nil {
+		c.Parser = newParser()
 	}
-	parser.Stdout, parser.Stderr = c.Stdout, c.Stderr
-	defer func() {
-		if thrown := recover(); thrown != nil && thrown != (any)(finished{}) {
-			panic(thrown)
-		}
-	}()
+	c.Parser.Stdout, c.Parser.Stderr = c.Stdout, c.Stderr
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	parsed, err := parser.Parse(args)
-	if errors.As(err, new(*fs.PathError)) { // writing help failed
-		return message.About("standard output", err)
+	cmd, err := parse(c.Parser, args)
+	if err != nil || cmd == nil {
+		return err
 	}
+	if flags, ok := c.Parser.Model.Target.Interface().(cli); ok {
+		c.JSON, c.Quiet, c.Verbose = flags.JSON, flags.Quiet, flags.Verbose
+	}
+	return cmd.Run(ctx, c)
+}
+
+// runner is a command whose flags and arguments are set.
+type runner interface {
+	Run(ctx context.Context, c *console.Console) error
+}
+
+// parse parses a command line. It returns nil after it wrote help or the version.
+//
+// It takes the steps of [kong.Kong.Parse], but for hooks. Those, and kong's way to run
+// a command, look up methods by names that the linker does not know, which makes it
+// keep every method of every type: the binary would be twice as large.
+func parse(parser *kong.Kong, args []string) (runner, error) {
+	parsed, err := kong.Trace(parser, args)
+	if err == nil {
+		err = parsed.Error
+	}
+	if err != nil {
+		return nil, aboutUsage(parsed, err)
+	}
+	for _, step := range parsed.Path {
+		switch {
+		case step.Flag == nil:
+		case step.Flag == parser.Model.HelpFlag:
+			return nil, message.About("standard output", parsed.PrintUsage(false))
+		case step.Flag.Name == "version":
+			_, err := fmt.Fprintln(parser.Stdout, version())
+			return nil, message.About("standard output", err)
+		}
+	}
+	if err = parsed.Reset(); err == nil {
+		err = parsed.Resolve()
+	}
+	if err == nil {
+		_, err = parsed.Apply()
+	}
+	if err == nil {
+		err = parsed.Validate()
+	}
+	if err != nil {
+		return nil, aboutUsage(parsed, err)
+	}
+	return parsed.Selected().Target.Addr().Interface().(runner), nil
+}
+
+// aboutUsage returns an error of a command line, which may have a command.
+func aboutUsage(parsed *kong.Context, err error) error {
 	if usage, ok := errors.AsType[message.UsageError](err); ok { // of a profile or a variable
 		return usage
 	}
-	if err != nil {
-		hint := "blobseal --help"
-		var failed *kong.ParseError
-		if errors.As(err, &failed) && failed.Context != nil && failed.Context.Selected() != nil {
-			hint = failed.Context.Selected().FullPath() + " --help"
-		}
-		return message.Usagef("%v; see %s", err, hint)
+	if problem, ok := errors.AsType[*message.Problem](err); ok { // of a config file
+		return problem
 	}
-	if flags, ok := parsed.Model.Target.Interface().(cli); ok {
-		c.JSON, c.Quiet, c.Verbose = flags.JSON, flags.Quiet, flags.Verbose
+	hint := "blobseal --help"
+	if parsed != nil && parsed.Selected() != nil {
+		hint = parsed.Selected().FullPath() + " --help"
 	}
-	parsed.BindTo(ctx, (*context.Context)(nil))
-	return parsed.Run(c)
+	return message.Usagef("%v; see %s", err, hint)
 }
 
 type helpCmd struct {
 	Command []string `arg:"" optional:"" help:"Command, such as ring create."`
 }
 
-func (cmd helpCmd) Run(parser *kong.Kong) error {
-	_, err := parser.Parse(append(cmd.Command, "--help")) // which ends the command
-	return message.Usagef("%v; see blobseal --help", err)
+func (cmd helpCmd) Run(_ context.Context, c *console.Console) error {
+	_, err := parse(c.Parser, append(cmd.Command, "--help"))
+	return err
 }
 
 type versionCmd struct{}
 
-func (versionCmd) Run(c *console.Console) error {
+func (versionCmd) Run(_ context.Context, c *console.Console) error {
 	if c.JSON {
 		return c.WriteJSON(build())
 	}
