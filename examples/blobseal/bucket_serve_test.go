@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -334,5 +335,46 @@ func TestBucketServeStatus(t *testing.T) {
 	require.Equal(t, 503, status)
 	require.NotEmpty(t, body)
 	require.NoError(t, os.Rename("gone", "photos"))
+	s.ends(t)
+}
+
+// TestBucketServeKeyMetrics: a server reports how its key service, the cache in front of
+// it and the audit trail are doing.
+func TestBucketServeKeyMetrics(t *testing.T) {
+	album(t, photos, "a", "b")
+	s := serve(t, args(photos, "--bucket-key", "--status-listen", "127.0.0.1:0")...)
+	var first struct {
+		Status string `json:"status_listen"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(strings.SplitAfter(s.log.String(), "\n")[0]), &first))
+	measured := func(metric string) float64 {
+		_, body := send(t, http.MethodGet, "http://"+first.Status+"/metrics", nil)
+		name, label, _ := strings.Cut(metric, " ")
+		for line := range strings.Lines(body) {
+			if strings.HasPrefix(line, name) && strings.Contains(line, label) {
+				value, err := strconv.ParseFloat(line[strings.LastIndex(line, " ")+1:len(line)-1], 64)
+				require.NoError(t, err)
+				return value
+			}
+		}
+		t.Fatalf("no %s in %s", metric, body)
+		return 0
+	}
+	for _, key := range []string{"c", "d", "e"} { // one data key for all
+		status, _ := send(t, http.MethodPut, s.sign(t, "--method", "PUT", key), strings.NewReader(key))
+		require.Equal(t, 200, status)
+	}
+	require.EqualValues(t, 1, measured(`blobseal_kms_cache_uses_total blobseal_cache_result="miss"`))
+	require.EqualValues(t, 2, measured(`blobseal_kms_cache_uses_total blobseal_cache_result="hit"`))
+	require.Zero(t, measured(`blobseal_kms_cache_uses_total blobseal_cache_result="stale"`))
+	require.EqualValues(t, 1, measured(`blobseal_kms_operation_duration_seconds_count blobseal_operation="GenerateDataKey"`))
+	require.Less(t, measured(`blobseal_localkms_refresh_age_seconds blobseal_service="my.kms"`), await.Longest.Seconds())
+	require.EqualValues(t, 3, measured(`blobseal_audit_records_total blobseal_outcome="success"`))
+	require.Zero(t, measured(`blobseal_audit_records_total blobseal_outcome="failed"`))
+
+	damage(t, "my.kms/audit.jsonl", 300)
+	status, _ := send(t, http.MethodGet, s.sign(t, "c"), nil)
+	require.NotEqual(t, 200, status, "what cannot be recorded is not done")
+	require.EqualValues(t, 1, measured(`blobseal_audit_records_total blobseal_outcome="failed"`))
 	s.ends(t)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
+
+	"github.com/blobseal/blobseal/sse/sseotel"
 )
 
 // Console has the streams of a command, and the settings that tests change.
@@ -27,6 +29,8 @@ type Console struct {
 	Patience   time.Duration // until a progress bar shows
 	AuditWait  time.Duration // for another process to close the audit trail
 	RootWait   time.Duration // for the key service of a root to answer
+
+	Telemetry *sseotel.Telemetry // of a server, which keys report to; otherwise nil
 
 	Clouds
 

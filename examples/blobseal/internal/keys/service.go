@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/blobseal/blobseal/kms/audit"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
+	"github.com/blobseal/blobseal/sse/sseotel"
 )
 
 // Service is an open key service, as one principal uses it. A key service is a
@@ -27,6 +29,7 @@ type Service struct {
 	*localkms.Client            // for changes, which it records
 	uses             kms.Client // for uses, which it records
 	cached           kms.Client // as uses, with a cache
+	cache            *kms.Cache
 	service          *localkms.Service
 	Dir              string
 	principal        kms.Principal
@@ -89,8 +92,12 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 	s.root = root
 	s.Trail = &trail{ctx: ctx, path: message.TrailPath(s.Dir), wait: c.AuditWait}
 	s.Trail.signer = sync.OnceValues(func() (*audit.Signer, error) { return s.signers.open(ctx, root) })
+	sink := audit.Sink(s.Trail)
+	if c.Telemetry != nil {
+		sink = c.Telemetry.Sink(sink)
+	}
 	opts := &localkms.Options{
-		Audit:  s.Trail,
+		Audit:  sink,
 		Logger: slog.New(slog.DiscardHandler), // the next command tries a failed rotation again
 	}
 	service, err := open(ctx, store, root, opts)
@@ -102,10 +109,28 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 		return s.About("", "", err)
 	}
 	s.service = service
-	s.uses = audit.NewClient(s.Client, s.Trail)
-	s.cached = audit.NewClient(kms.NewCache(s.Client, nil), s.Trail)
+	client := kms.Client(s.Client)
+	if c.Telemetry != nil {
+		client = c.Telemetry.Client(client)
+	}
+	s.cache = kms.NewCache(client, nil)
+	s.uses = audit.NewClient(client, sink)
+	s.cached = audit.NewClient(s.cache, sink)
 	return nil
 }
+
+// Observe reports what the service and its cache do.
+func (s *Service) Observe(t *sseotel.Telemetry) {
+	t.ObserveService(s.Dir, s.service)
+	t.ObserveCache(s.Dir, s.cache)
+}
+
+// Run keeps up with changes by other processes, and rotates and deletes keys that are
+// due, until ctx ends. It returns the error of ctx.
+func (s *Service) Run(ctx context.Context) error { return s.service.Run(ctx) }
+
+// Refreshed returns when the service was last known to be up to date.
+func (s *Service) Refreshed() time.Time { return s.service.Stats().Refreshed }
 
 // ChangeRoot encrypts the service's document, and the key that signs its trail, under
 // another root.

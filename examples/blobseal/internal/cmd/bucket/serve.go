@@ -44,15 +44,16 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	serving := context.WithoutCancel(keys.AsPrincipal(ctx, cmd.Principal)) // requests outlive an interrupt
+	state, err := newStatus(c)
+	if err != nil {
+		return err
+	}
 	all, err := keys.OpenAll(serving, c, sources)
 	if err != nil {
 		return err
 	}
 	defer keys.CloseAll(all)
-	state, err := observe(all)
-	if err != nil {
-		return err
-	}
+	state.observe(c.Telemetry, all)
 	b, err := cmd.bucketFlags.open(serving, blob.Options{AllowPlain: cmd.AllowPlain}, all...)
 	if err != nil {
 		return err
@@ -80,8 +81,8 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 		attrs = append(attrs, "status_listen", address)
 	}
 	refreshing, stopRefreshing := context.WithCancel(serving)
-	rings := runRings(refreshing, all)
-	defer rings.Wait()
+	running := runKeys(refreshing, all)
+	defer running.Wait()
 	defer stopRefreshing()
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()

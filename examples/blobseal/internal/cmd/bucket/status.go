@@ -16,13 +16,14 @@ import (
 	exporter "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/sdk/metric"
 
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/sse/sseotel"
 )
 
-// staleAfter is the age of what a server knows of a ring at which it is unhealthy. A
-// ring is refreshed every minute.
+// staleAfter is the age of what a server knows of a ring or a key service at which it is
+// unhealthy. Both are refreshed every minute.
 const staleAfter = 5 * time.Minute
 
 // healthWait is how long a store may take to answer a health check.
@@ -31,40 +32,48 @@ const healthWait = 5 * time.Second
 // status tells monitoring how a server is.
 type status struct {
 	bucket   *bucket
-	rings    []*keys.Keys
+	keys     []*keys.Keys
 	registry *prometheus.Registry
 	provider *metric.MeterProvider
 	stopping atomic.Bool
 }
 
-// observe makes a status of a server, and has its keys report what they do.
-func observe(all []*keys.Keys) (*status, error) {
+// newStatus makes the status of a server, to whose telemetry keys report that are opened
+// from then on.
+func newStatus(c *console.Console) (*status, error) {
 	s := &status{registry: prometheus.NewRegistry()}
 	reader, err := exporter.New(exporter.WithRegisterer(s.registry))
 	if err != nil {
 		return nil, err
 	}
 	s.provider = metric.NewMeterProvider(metric.WithReader(reader))
-	telemetry, err := sseotel.New(sseotel.WithMeterProvider(s.provider))
-	if err != nil {
-		return nil, err
-	}
+	c.Telemetry, err = sseotel.New(sseotel.WithMeterProvider(s.provider))
+	return s, err
+}
+
+// observe has keys report what they do.
+func (s *status) observe(telemetry *sseotel.Telemetry, all []*keys.Keys) {
+	s.keys = all
 	for _, k := range all {
 		k.Cipher = telemetry.Cipher(k.Cipher)
 		if k.Ring != nil {
 			telemetry.ObserveRing(k.RingPath, k.Ring)
-			s.rings = append(s.rings, k)
+		}
+		if k.Service != nil {
+			k.Service.Observe(telemetry)
 		}
 	}
-	return s, nil
 }
 
-// runRings refreshes and rotates rings until ctx ends.
-func runRings(ctx context.Context, all []*keys.Keys) *sync.WaitGroup {
+// runKeys refreshes and rotates rings and key services until ctx ends.
+func runKeys(ctx context.Context, all []*keys.Keys) *sync.WaitGroup {
 	var running sync.WaitGroup
 	for _, k := range all {
-		if k.Ring != nil {
-			running.Go(func() { _ = k.Ring.Run(ctx) }) // which returns the error of ctx
+		switch { // Run returns the error of ctx
+		case k.Ring != nil:
+			running.Go(func() { _ = k.Ring.Run(ctx) })
+		case k.Service != nil:
+			running.Go(func() { _ = k.Service.Run(ctx) })
 		}
 	}
 	return &running
@@ -75,9 +84,16 @@ func (s *status) health(ctx context.Context) error {
 	if s.stopping.Load() {
 		return errors.New("stopping")
 	}
-	for _, k := range s.rings {
-		if age := time.Since(k.Ring.Stats().Refreshed); age > staleAfter {
-			return fmt.Errorf("ring not refreshed for %v", age.Round(time.Second))
+	for _, k := range s.keys {
+		what, refreshed := "ring", time.Now()
+		switch {
+		case k.Ring != nil:
+			refreshed = k.Ring.Stats().Refreshed
+		case k.Service != nil:
+			what, refreshed = "key service", k.Service.Refreshed()
+		}
+		if age := time.Since(refreshed); age > staleAfter {
+			return fmt.Errorf("%s not refreshed for %v", what, age.Round(time.Second))
 		}
 	}
 	if dir := s.bucket.dir; dir != "" && !message.IsDirectory(dir) { // which package fileblob does not look at
