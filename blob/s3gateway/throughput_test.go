@@ -26,7 +26,7 @@ func TestThroughput(t *testing.T) {
 	newBucket(t, sealed)
 	_, err := plain.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: ptr(bucket)})
 	require.NoError(t, err)
-	for _, load := range []struct{ size, count int }{{4 << 10, 400}, {64 << 20, 24}} {
+	for _, load := range []struct{ size, requests, rounds, keys int }{{4 << 10, 100, 4, 100}, {64 << 20, 8, 4, 8}, {1 << 30, 8, 2, 4}} {
 		content := text(load.size)
 		put := func(c *s3.Client, key string) error {
 			_, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: &key, Body: bytes.NewReader(content)})
@@ -47,9 +47,9 @@ func TestThroughput(t *testing.T) {
 		}{{"PUT", put}, {"GET", get}} {
 			var took [2][]time.Duration
 			var total [2]time.Duration
-			for range 4 {
+			for range load.rounds {
 				for i, c := range []*s3.Client{plain, sealed} {
-					times, whole := eight(t, load.count/4, func(key string) error { return op.do(c, key) })
+					times, whole := eight(t, load.requests, func(i int) error { return op.do(c, fmt.Sprintf("k/%d", i%load.keys)) })
 					took[i], total[i] = append(took[i], times...), total[i]+whole
 				}
 			}
@@ -60,7 +60,7 @@ func TestThroughput(t *testing.T) {
 }
 
 // eight calls do count times, by eight clients, and returns how long each took.
-func eight(t *testing.T, count int, do func(key string) error) (times []time.Duration, whole time.Duration) {
+func eight(t *testing.T, count int, do func(i int) error) (times []time.Duration, whole time.Duration) {
 	var clients sync.WaitGroup
 	var mu sync.Mutex
 	begin := time.Now()
@@ -68,7 +68,7 @@ func eight(t *testing.T, count int, do func(key string) error) (times []time.Dur
 		clients.Go(func() {
 			for i := client; i < count; i += 8 {
 				start := time.Now()
-				err := do(fmt.Sprintf("k/%d", i))
+				err := do(i)
 				mu.Lock()
 				if err != nil {
 					t.Error(err)
