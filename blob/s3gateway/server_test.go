@@ -54,19 +54,21 @@ const (
 
 // setup says how a gateway is started. All gateways of a test share a directory.
 type setup struct {
-	Dir        string // holds data, ring, keys, trail and certificate
-	Port       int
-	Plain      bool // without TLS
-	AllowPlain bool
-	Bare       bool   // the engine alone, as another S3 server
-	Inner      string // the URL of another S3 server, in place of files
-	Count      bool   // the bytes that pass between the gateway and its files: see countingFiles
+	Dir         string // holds data, ring, keys, trail and certificate
+	Port        int
+	Plain       bool // without TLS
+	AllowPlain  bool
+	Bare        bool   // the engine alone, as another S3 server
+	Inner       string // the URL of another S3 server, in place of files
+	Unversioned bool   // without object versions
+	Domain      string // below which buckets have hosts
+	Count       bool   // the bytes that pass between the gateway and its files: see countingFiles
 }
 
 // inner opens the inner store.
 func (s setup) inner(ctx context.Context) (backend.Backend, error) {
 	if s.Inner == "" {
-		files, err := s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.path("versions")})
+		files, err := s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.versions()})
 		if err == nil && s.Count {
 			return newCountingFiles(files, s)
 		}
@@ -79,6 +81,14 @@ func (s setup) inner(ctx context.Context) (backend.Backend, error) {
 }
 
 func (s setup) path(name string) string { return filepath.Join(s.Dir, name) }
+
+// versions returns the directory of object versions, or "".
+func (s setup) versions() string {
+	if s.Unversioned {
+		return ""
+	}
+	return s.path("versions")
+}
 
 // TestMain runs a gateway instead of the tests if a test has started this process
 // for that: the engine allows one gateway in a process.
@@ -137,8 +147,9 @@ func serve(s setup) error {
 func (s setup) engine() embedgw.Config {
 	config := embedgw.Config{
 		RootUserAccess: rootUser, RootUserSecret: rootSecret, Quiet: true, IAMDir: s.path("accounts"),
-		Ports:     []string{fmt.Sprintf("127.0.0.1:%d", s.Port)},
-		S3Options: []s3api.Option{s3api.WithOnListen(func() { fmt.Println("listening") })},
+		VirtualDomain: s.Domain,
+		Ports:         []string{fmt.Sprintf("127.0.0.1:%d", s.Port)},
+		S3Options:     []s3api.Option{s3api.WithOnListen(func() { fmt.Println("listening") })},
 	}
 	if !s.Plain {
 		config.CertFile, config.KeyFile = s.path("cert.pem"), s.path("cert.key")
@@ -148,7 +159,7 @@ func (s setup) engine() embedgw.Config {
 
 // serveBare runs the engine without a gateway.
 func serveBare(ctx context.Context, s setup) error {
-	files, err := posix.New(s.path("data"), meta.XattrMeta{}, posix.PosixOpts{VersioningDir: s.path("versions"), CopyObjectThreshold: 5 << 30})
+	files, err := posix.New(s.path("data"), meta.XattrMeta{}, posix.PosixOpts{VersioningDir: s.versions(), CopyObjectThreshold: 5 << 30})
 	if err != nil {
 		return err
 	}
