@@ -59,8 +59,8 @@
 //
 // # What is not implemented
 //
-// S3 Select is NotImplemented. Requests for ?encryption need path-style addresses. The engine's bucket
-// policies have no conditions on the headers of encryption.
+// S3 Select is NotImplemented. The engine's bucket policies have no conditions on the
+// headers of encryption.
 //
 // [versitygw]: https://github.com/versity/versitygw
 package s3gateway

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/gofiber/fiber/v3"
 	"github.com/versity/versitygw/auth"
@@ -37,6 +38,10 @@ type RoutesOptions struct {
 	Root   middlewares.RootUserConfig
 	IAM    auth.IAMService
 	Region string
+
+	// VirtualDomain is the domain below which each bucket has a host of its own, or
+	// empty.
+	VirtualDomain string
 }
 
 // Routes returns the routes for PUT, GET and DELETE of ?encryption, which the engine
@@ -55,6 +60,11 @@ func (g *Gateway) Routes(o RoutesOptions) []s3api.Option {
 		{http.MethodDelete, metrics.ActionDeleteBucketEncryption, auth.PutEncryptionConfigurationAction, auth.PermissionWrite, g.deleteEncryption},
 	}
 	var opts []s3api.Option
+	if o.VirtualDomain != "" {
+		for _, route := range routes {
+			opts = append(opts, s3api.WithRoute(route.method, "/*", hostStyle(o.VirtualDomain)))
+		}
+	}
 	for _, route := range routes {
 		controller := func(ctx fiber.Ctx) (*controllers.Response, error) {
 			bucket := ctx.Params("bucket")
@@ -86,7 +96,7 @@ func (g *Gateway) Routes(o RoutesOptions) []s3api.Option {
 			middlewares.VerifyChecksums(false, route.method == http.MethodPut, false),
 			middlewares.ParseAcl(g),
 		)
-		opts = append(opts, s3api.WithRoute(route.method, "/:bucket", middlewares.MatchQueryArgs("encryption"),
+		opts = append(opts, s3api.WithRoute(route.method, "/:bucket", middlewares.MatchQueryArgs("encryption"), skipObjects,
 			middlewares.SetDefaultValues(o.Root, o.Region), process))
 	}
 	return opts
@@ -129,4 +139,32 @@ func (g *Gateway) putEncryption(ctx fiber.Ctx, bucket string) (*controllers.Resp
 
 func (g *Gateway) deleteEncryption(ctx fiber.Ctx, bucket string) (*controllers.Response, error) {
 	return nil, g.deleteRecord(ctx.RequestCtx(), configPrefix+bucket)
+}
+
+// objectPath marks a request to a bucket's host whose path is an object's key.
+type objectPath struct{}
+
+// hostStyle gives a request for ?encryption that goes to a bucket's host the path that
+// it would have without such hosts. The engine does so for its own routes, after ours.
+func hostStyle(domain string) fiber.Handler {
+	parse := middlewares.HostStyleParser(domain)
+	return func(ctx fiber.Ctx) error {
+		bucket, _, ok := strings.Cut(string(ctx.Request().Host()), "."+domain)
+		if !ok || bucket == "" || !ctx.Request().URI().QueryArgs().Has("encryption") {
+			return ctx.Next()
+		}
+		if ctx.Path() == "/" {
+			return parse(ctx)
+		}
+		ctx.Locals(objectPath{}, true)
+		return ctx.Next()
+	}
+}
+
+// skipObjects leaves a request whose path is an object's key to other routes.
+func skipObjects(ctx fiber.Ctx) error {
+	if ctx.Locals(objectPath{}) != nil {
+		utils.ContextKeySkip.Set(ctx, true)
+	}
+	return ctx.Next()
 }

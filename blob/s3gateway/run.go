@@ -33,9 +33,10 @@ func (g *Gateway) Run(ctx context.Context, config embedgw.Config) error {
 		config.IAMService = accounts
 	}
 	config.S3Options = append(g.Routes(RoutesOptions{
-		Root:   middlewares.RootUserConfig{Access: config.RootUserAccess, Secret: config.RootUserSecret},
-		IAM:    config.IAMService,
-		Region: config.Region,
+		Root:          middlewares.RootUserConfig{Access: config.RootUserAccess, Secret: config.RootUserSecret},
+		IAM:           config.IAMService,
+		Region:        config.Region,
+		VirtualDomain: config.VirtualDomain,
 	}), config.S3Options...)
 	return embedgw.RunVersityGW(ctx, g, &config)
 }
