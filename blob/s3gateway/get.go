@@ -11,7 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/s3err"
-	"github.com/versity/versitygw/s3response"
 
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
@@ -324,33 +323,4 @@ func (g *Gateway) openSame(r *request, bucket, key, id, etag *string, dec sse.De
 		err = stored.ErrChanged
 	}
 	return o, err
-}
-
-// GetObjectAttributes implements [backend.Backend].
-func (g *Gateway) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttributesInput) (s3response.GetObjectAttributesResponse, error) {
-	if err := g.guard(in.Bucket); err != nil {
-		return s3response.GetObjectAttributesResponse{}, err
-	}
-	r := g.request(ctx)
-	q, err := s3wire.ParseRead(r.values, r.tls)
-	if err != nil {
-		return s3response.GetObjectAttributesResponse{}, g.fail("GetObjectAttributes", in.Bucket, in.Key, err)
-	}
-	out, err := g.Backend.GetObjectAttributes(ctx, in)
-	if err != nil || isDirectory(in.Key, deref(out.ObjectSize)) {
-		return out, err
-	}
-	o, err := g.openSame(r, in.Bucket, in.Key, in.VersionId, out.ETag, g.keys.ForRead(q))
-	if v, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, v.version, q) {
-		return out, nil
-	}
-	if err != nil {
-		return s3response.GetObjectAttributesResponse{}, g.fail("GetObjectAttributes", in.Bucket, in.Key, err)
-	}
-	out.ObjectSize = &o.plaintext
-	if g.files == nil {
-		out.Checksum, out.ObjectParts = nil, nil
-	}
-	out.ETag = backend.TrimEtag(g.clientETag(out.ETag))
-	return out, nil
 }
