@@ -3,7 +3,6 @@ package keyring_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -35,65 +34,36 @@ func TestVisibility(t *testing.T) {
 type visible struct {
 	t         *testing.T
 	failovers bool
-	history   visibility.History
+	fleet     visibility.Fleet
 
 	mu  sync.Mutex
 	ids []string // of versions whose rotation was acknowledged; the first is old
 }
 
 func runVisibility(t *testing.T, seed uint64, failovers bool) {
-	const (
-		interval = time.Second
-		slowest  = 200 * time.Millisecond
-		length   = 30 * time.Second
-	)
-	ctx, random := t.Context(), rand.New(rand.NewPCG(seed, 0))
-	store := visibility.NewStore(keyring.NewMemStore(), seed, slowest)
-	v := &visible{t: t, failovers: failovers}
-	var working sync.WaitGroup
-	running, stop := context.WithCancel(context.Background())
-	defer func() {
-		stop()
-		working.Wait()
-		time.Sleep(time.Minute) // until loads that are under way have ended
-	}()
-	end := time.Now().Add(length)
-	for i := range 4 {
-		open := keyring.Open
-		if i == 0 {
-			open = keyring.Create
-		}
-		ring, err := open(ctx, store, keyRoot(t, 1), &keyring.Options{RefreshInterval: interval, Logger: slog.New(slog.DiscardHandler)})
-		require.NoError(t, err)
-		if i == 0 {
-			for range 2 {
-				v.ids = append(v.ids, primary(t, ring))
-				rotate(t, ring)
-			}
-		}
-		r := rand.New(rand.NewPCG(random.Uint64(), 0))
-		working.Go(func() { ring.Run(running) })
-		working.Go(func() {
-			for time.Now().Before(end) {
-				time.Sleep(time.Duration(r.Int64N(int64(200 * time.Millisecond))))
-				v.act(r, fmt.Sprint("process ", i), ring)
-			}
-		})
+	v := &visible{t: t, failovers: failovers, fleet: visibility.Fleet{
+		Store: visibility.NewStore(keyring.NewMemStore(), seed), Length: 30 * time.Second,
+		Bound: visibility.Interval + visibility.Interval/5 + 200*time.Millisecond, // a refresh may be under way
+	}}
+	v.fleet.Open = v.open
+	v.fleet.Run(t, seed, failovers)
+}
+
+func (v *visible) open(i int) (func(*rand.Rand), func(context.Context) error) {
+	open := keyring.Open
+	if i == 0 {
+		open = keyring.Create
 	}
-	bound := interval + interval/5 + 2*slowest
-	if failovers {
-		for time.Now().Before(end) {
-			time.Sleep(10*time.Second + time.Duration(random.Int64N(int64(time.Second))))
-			require.NoError(t, store.LoseWrites(ctx, 1+random.IntN(3)))
+	ring, err := open(v.t.Context(), v.fleet.Store, keyRoot(v.t, 1), &keyring.Options{
+		RefreshInterval: visibility.Interval, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(v.t, err)
+	if i == 0 {
+		for range 2 {
+			v.ids = append(v.ids, primary(v.t, ring))
+			rotate(v.t, ring)
 		}
-		bound = 3*interval + 10*slowest // to learn of it, to heal, and to learn of that
 	}
-	time.Sleep(time.Until(end) + time.Second)
-	require.NoError(t, v.history.CheckServed(bound))
-	if !failovers { // an enabling of what the store had lost by then does not hold
-		require.NoError(t, v.history.CheckRefused(bound))
-	}
-	require.Greater(t, v.history.Len(), 500)
+	return func(r *rand.Rand) { v.act(r, visibility.Process(i), ring) }, ring.Run
 }
 
 // act has a process do one random thing.
@@ -116,7 +86,7 @@ func (v *visible) act(r *rand.Rand, process string, ring *keyring.Ring) {
 		case errors.Is(err, keyring.ErrPrimary):
 			return
 		}
-		v.history.Change(change)
+		v.fleet.History.Change(change)
 	case 3:
 		if len(ring.Versions()) >= 5 {
 			return
@@ -132,7 +102,7 @@ func (v *visible) act(r *rand.Rand, process string, ring *keyring.Ring) {
 			require.NotErrorIs(v.t, err, keyring.ErrUnknownKey, "%s was acknowledged before", id)
 		}
 		if err == nil || errors.Is(err, keyring.ErrDisabled) {
-			v.history.Use(visibility.Use{Process: process, Key: id, Served: err == nil, Began: began, Ended: time.Now()})
+			v.fleet.History.Use(visibility.Use{Process: process, Key: id, Served: err == nil, Began: began, Ended: time.Now()})
 		}
 	}
 }

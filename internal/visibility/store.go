@@ -22,7 +22,7 @@ type Store struct {
 }
 
 // NewStore returns a Store over store, which must be empty.
-func NewStore(store document.Store, seed uint64, slowest time.Duration) *Store {
+func NewStore(store document.Store, seed uint64) *Store {
 	return &Store{Slowest: slowest, store: store, rand: rand.New(rand.NewPCG(seed, 1))}
 }
 
