@@ -2,35 +2,27 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/internal/program"
 )
 
 // TestMain lets the test binary be the program.
-func TestMain(m *testing.M) {
-	if os.Getenv("BLOBSEAL_TEST_PROGRAM") != "" {
-		main()
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { program.Main(m, main) }
 
 // TestProgram runs the program, which checks what it shows.
 func TestProgram(t *testing.T) {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "BLOBSEAL_TEST_PROGRAM=1", "TMPDIR="+t.TempDir())
-	text, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", text)
+	text := program.Output(t, t.TempDir())
 	for _, line := range []string{
 		`range:  "minutes"`,
 		`moved:  403 `,
 		`acme:   403 .*key is disabled: arn:`,
 		`globex: 200`,
 	} {
-		require.Regexp(t, line, string(text))
+		require.Regexp(t, line, text)
 	}
 }
 

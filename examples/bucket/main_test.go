@@ -2,28 +2,20 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/internal/program"
 )
 
 // TestMain lets the test binary be the program.
-func TestMain(m *testing.M) {
-	if os.Getenv("BLOBSEAL_TEST_PROGRAM") != "" {
-		main()
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { program.Main(m, main) }
 
 // TestProgram runs the program, which checks what it shows.
 func TestProgram(t *testing.T) {
 	temp := t.TempDir()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "BLOBSEAL_TEST_PROGRAM=1", "TMPDIR="+temp)
-	text, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", text)
+	text := program.Output(t, temp)
 	for _, line := range []string{
 		`(?m)^customers/7/passport.jpg  10 bytes, SSE-C`,
 		`(?m)^holiday.jpg                7 bytes, SSE-S3 `,
@@ -35,7 +27,7 @@ func TestProgram(t *testing.T) {
 		`retire: the old version is destroyed\n`,
 		`all photos open, and so does the link\n\z`,
 	} {
-		require.Regexp(t, line, string(text))
+		require.Regexp(t, line, text)
 	}
 	left, err := os.ReadDir(temp)
 	require.NoError(t, err)

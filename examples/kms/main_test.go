@@ -1,28 +1,19 @@
 package main
 
 import (
-	"os"
-	"os/exec"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/internal/program"
 )
 
 // TestMain lets the test binary be the program.
-func TestMain(m *testing.M) {
-	if os.Getenv("BLOBSEAL_TEST_PROGRAM") != "" {
-		main()
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { program.Main(m, main) }
 
 // TestProgram runs the program, which checks what it shows.
 func TestProgram(t *testing.T) {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "BLOBSEAL_TEST_PROGRAM=1", "TMPDIR="+t.TempDir())
-	text, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", text)
+	text := program.Output(t, t.TempDir())
 	for _, line := range []string{
 		`writer reads:  .*access denied: "role/writer" may not Decrypt with arn:`,
 		`reader reads:  "the figures of march"`,
@@ -34,6 +25,6 @@ func TestProgram(t *testing.T) {
 		`verified: 13 records`,
 		`edited copy: found: line 8 is edited: the line does not match its hash`,
 	} {
-		require.Regexp(t, line, string(text))
+		require.Regexp(t, line, text)
 	}
 }

@@ -2,25 +2,17 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/internal/pgserver"
+	"github.com/blobseal/blobseal/internal/program"
 )
 
-const programEnv = "BLOBSEAL_TEST_PROGRAM"
-
 // TestMain lets the test binary be the program, and its replicas.
-func TestMain(m *testing.M) {
-	if os.Getenv(programEnv) != "" || os.Getenv(replicaEnv) != "" {
-		main()
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { program.Main(m, main, replicaEnv) }
 
 // TestSoak runs the program, which checks what it reports.
 func TestSoak(t *testing.T) {
@@ -36,10 +28,7 @@ func TestSoak(t *testing.T) {
 			require.NoError(t, err)
 			defer os.RemoveAll(dir)
 			require.NoError(t, os.Chmod(dir, 0o711))
-			cmd := exec.Command(os.Args[0], append(args, "-replicas", "4", "-seconds", "3")...)
-			cmd.Env = append(os.Environ(), programEnv+"=1", "TMPDIR="+dir)
-			text, err := cmd.CombinedOutput()
-			require.NoError(t, err, "%s", text)
+			text := program.Output(t, dir, append(args, "-replicas", "4", "-seconds", "3")...)
 			for _, line := range []string{
 				"^" + name + ", 4 replicas\n",
 				`\nobjects    [1-9]\d* written and all read back; `,
@@ -50,7 +39,7 @@ func TestSoak(t *testing.T) {
 				`\nSSE-KMS arn:blobseal:kms:local:000000000000:key/\S+  [1-9]`,
 				`\nall as it should be\n$`,
 			} {
-				require.Regexp(t, line, string(text))
+				require.Regexp(t, line, text)
 			}
 			left, err := os.ReadDir(dir)
 			require.NoError(t, err)
