@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -196,26 +197,8 @@ func (r *fakeRoot) DecryptWithContext(ctx context.Context, ciphertext, ad []byte
 	return r.AEADWithContext.DecryptWithContext(ctx, ciphertext, ad)
 }
 
-// logBuffer is a log that may be written to and read at once.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func newLogger() (*slog.Logger, *logBuffer) {
-	var b logBuffer
+func newLogger() (*slog.Logger, *captured.Buffer) {
+	var b captured.Buffer
 	return slog.New(slog.NewTextHandler(&b, nil)), &b
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -337,7 +338,7 @@ func TestChangeRootAwayFromAServiceThatIsGone(t *testing.T) {
 
 func TestKMSRootPrintsNoKey(t *testing.T) {
 	root := kmsRoot(t, kmstest.NewFake("root"), "root", nil)
-	var b logBuffer
+	var b captured.Buffer
 	slog.New(slog.NewJSONHandler(&b, nil)).Info("x", "root", root)
 	for _, text := range []string{fmt.Sprint(root), fmt.Sprintf("%+v %#v %s %q", root, root, root, root), b.String()} {
 		require.NotContains(t, text, "fakeKey")

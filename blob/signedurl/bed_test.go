@@ -27,6 +27,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob/signedurl"
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -38,31 +39,13 @@ type bed struct {
 	signer *signedurl.Signer
 	clock  *clock
 	server *httptest.Server
-	log    *logBuffer
+	log    *captured.Buffer
 	done   chan struct{} // gets a value when the handler has returned
-}
-
-// logBuffer is a buffer that is read while it is written.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }
 
 // newBed serves bucket at /shared.
 func newBed(t testing.TB, name string, bucket *gcblob.Bucket, opts *signedurl.HandlerOptions) *bed {
-	b := &bed{name: name, bucket: bucket, inner: bucket, clock: newClock(), log: &logBuffer{}, done: make(chan struct{}, 10000)}
+	b := &bed{name: name, bucket: bucket, inner: bucket, clock: newClock(), log: new(captured.Buffer), done: make(chan struct{}, 10000)}
 	if opts == nil {
 		opts = new(signedurl.HandlerOptions)
 	}

@@ -11,46 +11,28 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/captured"
 )
-
-// lockedBuffer is an output that is read while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
 
 // serving is a server that runs until stop.
 type serving struct {
 	base string
-	log  *lockedBuffer
+	log  *captured.Buffer
 	stop context.CancelFunc
 	code chan int
-	says *lockedBuffer
+	says *captured.Buffer
 }
 
 func serve(t *testing.T, flags ...string) *serving {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	s := &serving{log: new(lockedBuffer), says: new(lockedBuffer), stop: stop, code: make(chan int, 1)}
+	s := &serving{log: new(captured.Buffer), says: new(captured.Buffer), stop: stop, code: make(chan int, 1)}
 	command := args("bucket", "serve", bucketURL, "--secret-file", "my.key", "--listen", "127.0.0.1:0", "--json", flags)
 	go func() { s.code <- run(ctx, command, strings.NewReader(""), s.log, s.says) }()
 	require.Eventually(t, func() bool {

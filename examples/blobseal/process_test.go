@@ -26,6 +26,7 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/captured"
 )
 
 // beCommand makes the test binary the command, in the way that asCommand says.
@@ -75,7 +76,7 @@ type process struct {
 	stdin    io.WriteCloser
 	stdout   *bufio.Reader
 	hangUp   func() error // closes stdout
-	errout   lockedBuffer
+	errout   captured.Buffer
 	watchdog *time.Timer
 	late     atomic.Bool
 }

@@ -197,7 +197,7 @@ func (f *failover) verify() {
 		m.stop()
 		require.Empty(t, f.taken(m))
 		objects = append(objects, m.written()...)
-		if m.log.contains("store had lost changes")() {
+		if m.log.Contains("store had lost changes")() {
 			loud++
 		}
 	}

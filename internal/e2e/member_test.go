@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/kms"
@@ -30,7 +31,7 @@ type member struct {
 	ring    *keyring.Ring
 	service *localkms.Service
 	client  *localkms.Client
-	log     *lines
+	log     *captured.Buffer
 	stop    func()
 
 	mu      sync.Mutex
@@ -57,7 +58,7 @@ func guest(ctx context.Context) context.Context {
 func join(t *testing.T, port int, name string) *member {
 	t.Helper()
 	db := openPostgres(t, fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=5", port))
-	m := &member{log: new(lines), stop: func() {}}
+	m := &member{log: new(captured.Buffer), stop: func() {}}
 	log := slog.New(slog.NewTextHandler(m.log, nil))
 	rings, services := openStore(t, db, sqlstore.PostgreSQL, name+"/ring", nil), openStore(t, db, sqlstore.PostgreSQL, name+"/kms", nil)
 	ringOptions, kmsOptions := &keyring.Options{RefreshInterval: time.Second, Logger: log}, &localkms.Options{Logger: log}

@@ -3,12 +3,10 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,36 +14,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/sse"
 )
 
-// lines is a log that is read while it is written.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) contains(text string) func() bool {
-	return func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return bytes.Contains(l.buf.Bytes(), []byte(text))
-	}
-}
-
 // peer is a replica whose network can fail.
 type peer struct {
 	ring *keyring.Ring
 	mode *sse.Managed
-	log  *lines
+	log  *captured.Buffer
 }
 
 // newPeer returns a replica that reaches the server through a port, and runs.
@@ -53,7 +32,7 @@ func newPeer(t *testing.T, port int, document string, opts keyring.Options) *pee
 	t.Helper()
 	url := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=5", port)
 	s := openStore(t, openPostgres(t, url), sqlstore.PostgreSQL, document, &sqlstore.Options{Listen: listen(url)})
-	p := &peer{log: new(lines)}
+	p := &peer{log: new(captured.Buffer)}
 	opts.RefreshInterval = time.Second
 	opts.Logger = slog.New(slog.NewTextHandler(p.log, nil))
 	var err error
@@ -106,11 +85,11 @@ func TestPartition(t *testing.T) {
 			require.ErrorIs(t, err, keyring.ErrUnknownKey)
 			require.ErrorIs(t, err, keyring.ErrStore)
 			require.ErrorContains(t, err, info.ID)
-			require.Eventually(t, far.log.contains("refresh failed, old document stays in use"), patience, 10*time.Millisecond)
+			require.Eventually(t, far.log.Contains("refresh failed, old document stays in use"), patience, 10*time.Millisecond)
 
 			way.set(whole)
 			require.Eventually(t, func() bool { return far.ring.Stats().Generation == near.ring.Stats().Generation }, patience, 10*time.Millisecond)
-			require.Eventually(t, far.log.contains("refresh works again"), patience, 10*time.Millisecond)
+			require.Eventually(t, far.log.Contains("refresh works again"), patience, 10*time.Millisecond)
 			require.NoError(t, readObject(t.Context(), dir, "unknown", far.mode))
 			require.NoError(t, writeObject(t.Context(), dir, "after", far.mode))
 			require.NoError(t, readObject(t.Context(), dir, "after", near.mode))
@@ -174,7 +153,7 @@ func TestPartitionPastHardAge(t *testing.T) {
 	require.ErrorIs(t, err, keyring.ErrStore)
 	require.ErrorContains(t, err, old)
 	require.NoError(t, readObject(t.Context(), dir, "young", far.mode), "it still opens")
-	require.True(t, far.log.contains("rotation failed, old primary stays in use")())
+	require.True(t, far.log.Contains("rotation failed, old primary stays in use")())
 
 	near := newPeer(t, p.Port, document, keyring.Options{HardAge: period})
 	require.NoError(t, writeObject(t.Context(), dir, "elsewhere", near.mode), "others rotate")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/kms"
@@ -90,7 +91,7 @@ func TestStandbyThatLags(t *testing.T) {
 	standby := primary.standby()
 	standby.exec(t, `SELECT pg_wal_replay_pause()`)
 
-	way, log := newProxy(t, primary.address()), new(lines)
+	way, log := newProxy(t, primary.address()), new(captured.Buffer)
 	const staleness = 3 * time.Second
 	service, client := openClient(t, way.url(), &localkms.Options{MaxStaleness: staleness, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, service.Refresh(t.Context()))
@@ -116,7 +117,7 @@ func TestStandbyThatLags(t *testing.T) {
 	require.ErrorIs(t, err, kms.ErrUnavailable)
 	require.ErrorIs(t, err, sqlstore.ErrStandby)
 	require.Less(t, last.Sub(disabled), staleness+time.Second)
-	require.True(t, log.contains("server is a standby")())
+	require.True(t, log.Contains("server is a standby")())
 	way.lead(primary.address())
 	require.Eventually(t, func() bool {
 		_, err := client.Decrypt(t.Context(), key.ID, ciphertext, nil)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -373,12 +374,12 @@ func TestMissesShareAFailure(t *testing.T) {
 // that works is not said to fail.
 func TestUsesSpareAStoreThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said lines
+		var said captured.Buffer
 		store := &faultyStore{Store: keyring.NewMemStore()}
 		s := open(t, store, func(o *localkms.Options) {
 			o.RefreshInterval, o.Logger = time.Second, textLogger(&said)
 		})
-		said.reset()
+		said.Reset()
 		id := s.key()
 		use := func(seconds int) (loads int64) {
 			before := store.loads.Load()
@@ -395,7 +396,7 @@ func TestUsesSpareAStoreThatFails(t *testing.T) {
 		require.InDelta(t, 20, use(20), 1)
 		require.InDelta(t, 20, strings.Count(said.String(), "refresh failed"), 1)
 		store.down.Store(false)
-		said.reset()
+		said.Reset()
 		require.InDelta(t, 20, use(20), 1)
 		require.Empty(t, said.String())
 	})

@@ -1,7 +1,6 @@
 package localkms_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -85,30 +85,6 @@ func (w *watched) take() []time.Time {
 	loads := w.loads
 	w.loads = nil
 	return loads
-}
-
-// lines is a log that can be read while it is written.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.b.Reset()
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // replica opens the service in store again, by the clock of the bubble, and runs it
@@ -226,7 +202,7 @@ func TestRunHearsOfChanges(t *testing.T) {
 // changes are seen by interval, and afterwards nothing was missed.
 func TestRunWhileTheWatchIsBroken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said lines
+		var said captured.Buffer
 		admin := open(t, nil, func(o *localkms.Options) { o.Now = time.Now })
 		id := admin.key()
 		store := &watched{Store: admin.store}
@@ -268,7 +244,7 @@ func TestRunWhileTheWatchIsBroken(t *testing.T) {
 
 func TestRunWithAStoreThatCannotWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said lines
+		var said captured.Buffer
 		admin := open(t, nil, func(o *localkms.Options) { o.Now = time.Now })
 		id := admin.key()
 		store := &watched{Store: admin.store}
@@ -287,7 +263,7 @@ func TestRunWithAStoreThatCannotWatch(t *testing.T) {
 // outage is reported at its end as well.
 func TestRunThroughAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said lines
+		var said captured.Buffer
 		admin := open(t, nil, func(o *localkms.Options) { o.Now = time.Now })
 		id := admin.key()
 		store := &watched{Store: admin.store}

@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os/exec"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/signedurl"
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -34,14 +34,14 @@ type bed struct {
 	ring   *keyring.Ring
 	signer *signedurl.Signer
 	server *httptest.Server
-	log    *safeBuffer
+	log    *captured.Buffer
 }
 
 // newBed serves a bucket under /shared/. wrap, if not nil, wraps the handler. base,
 // if not empty, is where clients reach the server.
 func newBed(t testing.TB, base string, opts *signedurl.HandlerOptions, wrap func(http.Handler) http.Handler) *bed {
 	t.Helper()
-	b := &bed{server: httptest.NewUnstartedServer(nil), inner: memblob.OpenBucket(nil), log: new(safeBuffer)}
+	b := &bed{server: httptest.NewUnstartedServer(nil), inner: memblob.OpenBucket(nil), log: new(captured.Buffer)}
 	t.Cleanup(func() { b.inner.Close() })
 	root, err := keyring.NewKeyRoot(random())
 	require.NoError(t, err)
@@ -124,24 +124,6 @@ func run(t testing.TB, stdin string, name string, args ...string) string {
 	out, err := cmd.Output()
 	require.NoError(t, err, "%s: %s", name, errout.String())
 	return string(out)
-}
-
-// safeBuffer is a buffer that is read while it is written.
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // awaitListener waits for a server to accept connections.

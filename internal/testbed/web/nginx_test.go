@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/internal/freeport"
 )
 
@@ -65,7 +66,7 @@ func startNginx(t *testing.T, config string, port int, replace ...string) *nginx
 	file := filepath.Join(p.dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(file, []byte(whole), 0o600))
 
-	says := new(safeBuffer)
+	says := new(captured.Buffer)
 	cmd := exec.CommandContext(t.Context(), nginx, "-p", p.dir, "-c", file)
 	cmd.Stdout, cmd.Stderr = says, says
 	require.NoError(t, cmd.Start())
