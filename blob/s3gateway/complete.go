@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -39,9 +38,9 @@ func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 		if out, version, err = g.completeUpload(r, in); !hasCode(err, "NoSuchUpload") {
 			return err
 		}
-		again, ok := g.completed(r, in)
-		if ok {
-			out, err = again, nil
+		again, id, completedErr := g.completed(r, in)
+		if again != nil || completedErr != nil {
+			out, version, err = deref(again), id, completedErr
 		}
 		return err
 	})
@@ -75,6 +74,13 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 	}
 	if err := u.allows(w); err != nil {
 		return out, "", err
+	}
+	if g.files != nil {
+		unlock, err := g.files.lockUpload(r.ctx, *in.Bucket, *in.Key, *in.UploadId)
+		if err != nil {
+			return out, "", err
+		}
+		defer unlock()
 	}
 	a, err := g.assemble(r, in, u)
 	if err != nil {
@@ -391,27 +397,3 @@ func compositeETag(parts []types.CompletedPart) string {
 	}
 	return fmt.Sprintf("%x-%d", h.Sum(nil), len(parts))
 }
-
-// completed reports whether the object is what an upload that is gone would have
-// become. While the state of the upload is there, another gateway may be at it.
-func (g *Gateway) completed(r *request, in *s3.CompleteMultipartUploadInput) (out s3response.CompleteMultipartUploadResult, ok bool) {
-	if g.files == nil || in.MultipartUpload == nil {
-		return out, false
-	}
-	etag := compositeETag(in.MultipartUpload.Parts)
-	for deadline := time.Now().Add(completionTime); ; time.Sleep(completionTime / 100) {
-		_, err := g.getUpload(r.ctx, *in.Bucket, *in.Key, deref(in.UploadId))
-		head, headErr := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
-		if headErr == nil && unquote(head.ETag) == etag {
-			g.forgetUpload(r, in)
-			return s3response.CompleteMultipartUploadResult{Bucket: in.Bucket, Key: in.Key, ETag: ptr(quote(etag))}, true
-		}
-		if err != nil || time.Now().After(deadline) {
-			return out, false
-		}
-	}
-}
-
-// completionTime is how long a request waits for another gateway to complete the
-// same upload.
-const completionTime = 10 * time.Second

@@ -58,6 +58,11 @@ func (g *Gateway) getUpload(ctx context.Context, bucket, key, id string) (*uploa
 	if errors.Is(err, errNoRecord) || err == nil && u.Key != key {
 		err = s3err.GetNoSuchUploadErr(id)
 	}
+	if err == nil && g.files != nil {
+		if d, err := findUpload(bucket, key, id); err == nil {
+			g.files.reclaim(d)
+		}
+	}
 	return u, err
 }
 
@@ -132,21 +137,49 @@ func (g *Gateway) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipar
 	if err := g.guard(in.Bucket); err != nil {
 		return err
 	}
-	err := g.Backend.AbortMultipartUpload(ctx, in)
-	if err != nil && !hasCode(err, "NoSuchUpload") {
+	return g.fail("AbortMultipartUpload", in.Bucket, in.Key, g.abortUpload(ctx, in))
+}
+
+// abortUpload deletes the parts first and the records last, so that an abort that was
+// cut short can be repeated.
+func (g *Gateway) abortUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
+	bucket, key, id := *in.Bucket, *in.Key, *in.UploadId
+	if strings.ContainsAny(id, "/\\") || id == "" {
+		return s3err.GetNoSuchUploadErr(id)
+	}
+	var u upload
+	err := g.getRecord(ctx, stateRecord(bucket, id), &u)
+	if err == nil && u.Key != key {
+		return s3err.GetNoSuchUploadErr(id)
+	}
+	if err != nil && !errors.Is(err, errNoRecord) {
 		return err
 	}
-	// A gateway that was killed here before has left records.
-	if _, lookErr := g.getUpload(ctx, *in.Bucket, *in.Key, *in.UploadId); lookErr == nil {
-		err = errors.Join(err, g.deleteRecords(ctx, uploadPrefix(*in.Bucket, *in.UploadId)))
+	if err == nil && g.files != nil {
+		unlock, err := g.files.lockUpload(ctx, bucket, key, id)
+		if err == nil {
+			defer unlock()
+		} else if !hasCode(err, "NoSuchUpload") {
+			return err
+		}
 	}
-	return g.fail("AbortMultipartUpload", in.Bucket, in.Key, err)
+	abortErr := g.Backend.AbortMultipartUpload(ctx, in)
+	if abortErr != nil && !hasCode(abortErr, "NoSuchUpload") {
+		return abortErr
+	}
+	if err := g.deleteRecords(ctx, uploadPrefix(bucket, id)); err != nil {
+		return err
+	}
+	return abortErr
 }
 
 // ListMultipartUploads implements [backend.Backend].
 func (g *Gateway) ListMultipartUploads(ctx context.Context, in *s3.ListMultipartUploadsInput) (s3response.ListMultipartUploadsResult, error) {
 	if err := g.guard(in.Bucket); err != nil {
 		return s3response.ListMultipartUploadsResult{}, err
+	}
+	if g.files != nil {
+		g.files.reclaimAll(*in.Bucket)
 	}
 	out, err := g.Backend.ListMultipartUploads(ctx, in)
 	var reads sync.WaitGroup

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -133,9 +135,13 @@ func (g *Gateway) deleteRecords(ctx context.Context, prefix string) error {
 			}
 		}
 		if !deref(list.IsTruncated) || len(list.Contents) == 0 {
-			return nil
+			break
 		}
 	}
+	if g.files != nil { // a gateway that was killed has left an empty directory
+		os.Remove(filepath.Join(g.opts.StateBucket, prefix))
+	}
+	return nil
 }
 
 func (g *Gateway) deleteRecord(ctx context.Context, name string) error {

@@ -63,6 +63,7 @@ type setup struct {
 	Unversioned bool   // without object versions
 	Domain      string // below which buckets have hosts
 	Count       bool   // the bytes that pass between the gateway and its files: see countingFiles
+	Faults      faults
 }
 
 // inner opens the inner store.
@@ -140,6 +141,7 @@ func serve(s setup) error {
 	if err != nil {
 		return err
 	}
+	s.Faults.install(s, gateway, inner)
 	return gateway.Run(ctx, s.engine())
 }
 
