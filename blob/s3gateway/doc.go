@@ -59,8 +59,14 @@
 //
 // # What is not implemented
 //
-// S3 Select is NotImplemented. The engine's bucket policies have no conditions on the
-// headers of encryption.
+// S3 Select is NotImplemented, and so is UpdateObjectEncryption in a bucket with
+// versioning.
+//
+// Bucket policies cannot demand an encryption. The engine has a fixed set of condition
+// keys, to which a backend can add none: PutBucketPolicy answers MalformedPolicy to
+// s3:x-amz-server-side-encryption, s3:x-amz-server-side-encryption-aws-kms-key-id and
+// s3:x-amz-server-side-encryption-customer-algorithm. A bucket's configuration sets the
+// default and blocks customer keys, and the key service decides who may use which key.
 //
 // [versitygw]: https://github.com/versity/versitygw
 package s3gateway

@@ -59,6 +59,9 @@ func TestBucketHosts(t *testing.T) {
 		})
 		require.NoError(t, err)
 	}
+	_, key := newKey(t, s)
+	require.NoError(t, update(t, c, other, key))
+	require.Equal(t, key, *head(t, c, other).SSEKMSKeyId)
 	// An object whose key is the name of a bucket is not that bucket.
 	request, err := newRequest(t, g, http.MethodGet, "/"+other+"?encryption=", "")
 	require.NoError(t, err)

@@ -28,6 +28,7 @@ type kept struct {
 	checksum checksum
 	kind     types.ChecksumType
 	modified time.Time // zero means now
+	same     bool      // the object itself is updated: its ETag stays, whatever the mode
 }
 
 // resealed is a stored object to be made from another one. It consists of head, of the
@@ -93,7 +94,7 @@ func (g *Gateway) resealed(r *request, src *object, keep kept, put s3response.Pu
 	if err != nil {
 		return nil, err
 	}
-	if src.env.Mode() == sse.ModeManaged && env.Mode() != sse.ModeManaged { // it may be the plaintext's MD5
+	if !keep.same && src.env.Mode() == sse.ModeManaged && env.Mode() != sse.ModeManaged { // it may be the plaintext's MD5
 		c.keep.etag = opaqueETag(env, src.composite)
 	}
 	encoding := deref(put.ContentEncoding)

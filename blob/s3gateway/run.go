@@ -37,6 +37,8 @@ func (g *Gateway) Run(ctx context.Context, config embedgw.Config) error {
 		IAM:           config.IAMService,
 		Region:        config.Region,
 		VirtualDomain: config.VirtualDomain,
+		ReadOnly:      config.Readonly,
+		DisableACLs:   config.DisableACLs,
 	}), config.S3Options...)
 	return embedgw.RunVersityGW(ctx, g, &config)
 }
