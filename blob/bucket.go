@@ -80,6 +80,16 @@ type Options struct {
 	// at an object and its own write, except in a fileblob bucket that no driver
 	// wraps: there the processes that use this package take turns.
 	IfUnchanged func(as func(any) bool, attrs *gcblob.Attributes) error
+
+	// ReplaceEnd, if set, has the store itself copy what a rewrap keeps of an object
+	// that was uploaded in parts: the bytes before off, of the version with an ETag,
+	// and behind them tail. as is that of the BeforeWrite hook of the new object. The
+	// new object becomes visible when publish is called, in place of that version
+	// only. Otherwise, publish or ReplaceEnd returns [ErrChanged]. Without a call of
+	// publish, abort is called. [errors.ErrUnsupported] means that the store cannot
+	// copy this object, which then passes through the process, as all do without
+	// ReplaceEnd. Package awss3 has a ReplaceEnd for S3.
+	ReplaceEnd func(ctx context.Context, as func(any) bool, etag string, off int64, tail []byte) (publish, abort func() error, err error)
 }
 
 // IfMatch returns an [Options].IfUnchanged for a store whose uploads take an entity
@@ -164,7 +174,7 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	}
 	b.store = store.New(store.Store{
 		Inner: inner, Name: name, EnvelopeSize: b.opts.EnvelopeSize, Cipher: cipher, Decrypter: decrypter{b},
-		Locks: stored.LocksOf(inner), AllowPlain: b.opts.AllowPlain, Precheck: b.precheck, Admit: b.admit, IfUnchanged: b.opts.IfUnchanged,
+		Locks: stored.LocksOf(inner), AllowPlain: b.opts.AllowPlain, Precheck: b.precheck, Admit: b.admit, IfUnchanged: b.opts.IfUnchanged, ReplaceEnd: b.opts.ReplaceEnd,
 	})
 	b.Bucket = gcblob.NewBucket(&bucketDriver{b: b})
 	return b, nil

@@ -19,9 +19,9 @@ import (
 )
 
 // CopyObject copies an object to a new name and seals it for that name, under the
-// client's key. The body passes through this process as ciphertext. Metadata and tags are
-// copied or replaced as the input's directives say. CopySource must be BUCKET/KEY, with an
-// optional versionId.
+// client's key. The body passes through this process as ciphertext, unless the object was
+// uploaded in parts: then S3 copies it. Metadata and tags are copied or replaced as the
+// input's directives say. CopySource must be BUCKET/KEY, with an optional versionId.
 //
 // A copy onto itself fails with S3's PreconditionFailed if another writer replaces the object
 // meanwhile.
@@ -153,6 +153,12 @@ func (c *Client) copyComposite(ctx context.Context, to *Client, get s3.GetObject
 	if err != nil {
 		return nil, err
 	}
+	if off >= minPart {
+		out, err := c.assembleCopy(ctx, put, &beginning{*get.Bucket, *get.Key, get.VersionId, src.ETag, get.ExpectedBucketOwner, off}, tail, optFns)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return copiedParts(out, src), err
+		}
+	}
 	parts, err := o.request(ctx, 0, off)
 	if err != nil {
 		return nil, changedIf(err)
@@ -163,6 +169,31 @@ func (c *Client) copyComposite(ctx context.Context, to *Client, get s3.GetObject
 		return nil, err
 	}
 	return copied(out, src), nil
+}
+
+// assembleCopy stores a copy of which S3 copies the beginning.
+func (c *Client) assembleCopy(ctx context.Context, put *s3.PutObjectInput, from *beginning, tail []byte, optFns []func(*s3.Options)) (*s3.CompleteMultipartUploadOutput, error) {
+	create := new(s3.CreateMultipartUploadInput)
+	if err := convert(create, put, "IfMatch", "IfNoneMatch"); err != nil {
+		return nil, err
+	}
+	a, err := assemble(ctx, c.api, create, from, tail, optFns)
+	if err != nil {
+		return nil, err
+	}
+	return a.publish(ctx, put.IfMatch, put.IfNoneMatch)
+}
+
+// copiedParts returns the output of a copy that S3 has made of parts, or nil.
+func copiedParts(done *s3.CompleteMultipartUploadOutput, src *s3.GetObjectOutput) *s3.CopyObjectOutput {
+	if done == nil {
+		return nil
+	}
+	return &s3.CopyObjectOutput{
+		CopyObjectResult: &types.CopyObjectResult{ETag: done.ETag}, CopySourceVersionId: src.VersionId, VersionId: done.VersionId,
+		BucketKeyEnabled: done.BucketKeyEnabled, Expiration: done.Expiration, RequestCharged: done.RequestCharged,
+		SSEKMSKeyId: done.SSEKMSKeyId, ServerSideEncryption: done.ServerSideEncryption, ResultMetadata: done.ResultMetadata,
+	}
 }
 
 // reseal returns the envelope of a copy, which c seals.
@@ -215,17 +246,9 @@ func (c *Client) tagsOf(ctx context.Context, get s3.GetObjectInput, src *s3.GetO
 	if aws.ToInt32(src.TagCount) == 0 {
 		return nil, nil
 	}
-	out, err := c.api.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{
+	return tagsOf(ctx, c.api, &s3.GetObjectTaggingInput{
 		Bucket: get.Bucket, Key: get.Key, VersionId: src.VersionId, ExpectedBucketOwner: get.ExpectedBucketOwner, RequestPayer: get.RequestPayer,
 	}, optFns...)
-	if err != nil {
-		return nil, err
-	}
-	tags := url.Values{}
-	for _, tag := range out.TagSet {
-		tags.Add(aws.ToString(tag.Key), aws.ToString(tag.Value))
-	}
-	return aws.String(tags.Encode()), nil
 }
 
 // exactly reads n bytes of r and fails if r has fewer.

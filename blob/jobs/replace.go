@@ -27,6 +27,15 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 	if err != nil || r.Outcome != OutcomeDone {
 		return err
 	}
+	if made.tail != nil {
+		if err := x.replaceEnd(ctx, made); !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+		if err := x.open(ctx, made.tail.Off); err != nil {
+			return err
+		}
+		made.body = made.trailer.Copy(x.src, made.tail)
+	}
 	out, err := x.write(ctx, made)
 	if err != nil {
 		return err
@@ -82,9 +91,10 @@ func (x *replacement) end() {
 
 // made is what an operation made of an object.
 type made struct {
-	env       *sse.Envelope
-	body      io.Reader // what follows the envelope; all of a composite object
-	composite bool
+	env     *sse.Envelope
+	body    io.Reader      // what follows the envelope; all of a composite object
+	trailer *store.Trailer // of a composite object as it is, or nil
+	tail    *store.Tail    // that takes its place
 }
 
 // convert has the operation look at the object and, if the outcome is
@@ -117,27 +127,44 @@ func (x *replacement) convert(ctx context.Context) (*made, error) {
 		return nil, store.KeyError(err)
 	}
 	if object.Trailer != nil {
-		return x.convertComposite(ctx, object.Trailer, sealed)
+		return x.convertComposite(object.Trailer, sealed)
 	}
 	sealed, err = x.s.Fit(sealed)
 	return &made{env: sealed, body: body}, err
 }
 
 // convertComposite returns the composite object with the envelope sealed in the place
-// of its own. Its parts do not change.
-func (x *replacement) convertComposite(ctx context.Context, t *store.Trailer, sealed *sse.Envelope) (*made, error) {
+// of its own. Its parts do not change. Nothing has read them yet.
+func (x *replacement) convertComposite(t *store.Trailer, sealed *sse.Envelope) (*made, error) {
 	tail, err := x.s.Replace(t, sealed)
 	if err != nil {
 		return nil, err
 	}
-	if err := x.open(ctx, tail.Off); err != nil {
-		return nil, err
-	}
-	return &made{sealed, t.Copy(x.src, tail), true}, nil
+	return &made{env: sealed, trailer: t, tail: tail}, nil
 }
 
-// write writes the new object. It is not visible before it is committed.
-func (x *replacement) write(ctx context.Context, made *made) (*store.Writer, error) {
+// replaceEnd has the store itself copy the parts of a composite object. It returns
+// [errors.ErrUnsupported] if the store does not.
+func (x *replacement) replaceEnd(ctx context.Context, made *made) error {
+	x.writeOptions()
+	publish, abort, err := x.s.StartReplaceEnd(ctx, x.r.Key, x.attrs, made.tail, x.options)
+	if err != nil {
+		return err
+	}
+	x.r.To, x.r.Stored = keyOf(made.env), int64(len(made.tail.Data))
+	called := false
+	err = x.publish(ctx, func() error {
+		called = true
+		return publish()
+	})
+	if !called {
+		err = errors.Join(err, abort())
+	}
+	return err
+}
+
+// writeOptions sets the options of the write, once for each attempt at it.
+func (x *replacement) writeOptions() {
 	x.options = store.OptionsLike(x.attrs)
 	x.options.BeforeWrite = func(as func(any) bool) error {
 		x.files.Writing(as)
@@ -146,8 +173,13 @@ func (x *replacement) write(ctx context.Context, made *made) (*store.Writer, err
 		}
 		return x.s.IfUnchanged(as, x.attrs)
 	}
+}
+
+// write writes the new object. It is not visible before it is committed.
+func (x *replacement) write(ctx context.Context, made *made) (*store.Writer, error) {
+	x.writeOptions()
 	create := x.s.Create
-	if made.composite {
+	if made.tail != nil {
 		create = x.s.CreateComposite
 	}
 	out, err := create(ctx, x.r.Key, made.env, x.options)

@@ -39,15 +39,15 @@ var (
 // # What a job does to an object
 //
 // A job reads the object as one stream, writes the new object and publishes it by the
-// store's own atomic replacement. A composite object, which was uploaded in parts, passes
-// through the process as a whole, too; only its envelope and its footer, at its end,
-// change. A job keeps all that gocloud knows of the object:
+// store's own atomic replacement. Only the envelope and the footer of a composite object,
+// which was uploaded in parts, change, at its end: with [blob.Options].ReplaceEnd, the
+// store copies the rest. A job keeps all that gocloud knows of the object:
 // content type, metadata, cache control, content encoding, disposition and language.
 // It writes the hint again. A process that is killed therefore leaves each object
 // either as it was or as the job makes it. Tags, access lists and the storage class,
 // which gocloud does not know, become the bucket's defaults unless
-// [blob.Options].IfUnchanged carries them over. The modification time and the store's
-// ETag change.
+// [blob.Options].IfUnchanged or ReplaceEnd carries them over. The modification time and
+// the store's ETag change.
 //
 // In a fileblob bucket that keeps attributes, the job replaces the attributes' file by
 // a rename, since fileblob truncates that file first and refuses to read the object if

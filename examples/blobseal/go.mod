@@ -18,6 +18,7 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/kms v1.62.6
 	github.com/aws/smithy-go v1.28.9
 	github.com/blobseal/blobseal v0.0.0
+	github.com/blobseal/blobseal/blob/awss3 v0.0.0-00010101000000-000000000000
 	github.com/blobseal/blobseal/kms/awskms v0.0.0-00010101000000-000000000000
 	github.com/blobseal/blobseal/kms/azurekms v0.0.0-00010101000000-000000000000
 	github.com/blobseal/blobseal/kms/gcpkms v0.0.0-00010101000000-000000000000
@@ -175,3 +176,5 @@ replace (
 )
 
 replace github.com/blobseal/blobseal/blob => ../../blob
+
+replace github.com/blobseal/blobseal/blob/awss3 => ../../blob/awss3

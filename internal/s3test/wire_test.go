@@ -63,8 +63,14 @@ func operation(r *http.Request, key string) string {
 	switch {
 	case r.Method == http.MethodGet && key == "":
 		return "ListObjectsV2"
+	case q.Has("partNumber") && r.Header.Get("X-Amz-Copy-Source") != "":
+		return "UploadPartCopy"
 	case q.Has("partNumber"):
 		return "UploadPart"
+	case q.Has("uploadId") && r.Method == http.MethodGet:
+		return "ListParts"
+	case q.Has("tagging") && r.Method == http.MethodGet:
+		return "GetObjectTagging"
 	case q.Has("uploads"):
 		return "CreateMultipartUpload"
 	case q.Has("uploadId") && r.Method == http.MethodPost:

@@ -3,9 +3,12 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
+
+	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
@@ -201,4 +204,42 @@ func (r *partsReader) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// StartReplaceEnd calls ReplaceEnd for the composite object with attrs. opts are those
+// of the write that it stands for.
+func (s *Store) StartReplaceEnd(ctx context.Context, key string, attrs *gcblob.Attributes, tail *Tail, opts *gcblob.WriterOptions) (publish, abort func() error, err error) {
+	if s.ReplaceEnd == nil {
+		return nil, nil, errors.ErrUnsupported
+	}
+	as, err := s.upload(ctx, key, tail.Envelope, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.ReplaceEnd(ctx, as, attrs.ETag, tail.Off, tail.Data)
+}
+
+// upload returns what the BeforeWrite hook of a write gets. The write does not take
+// place.
+func (s *Store) upload(ctx context.Context, key string, env *sse.Envelope, opts *gcblob.WriterOptions) (as func(any) bool, err error) {
+	stop := errors.New("blob: the store copies the object")
+	before := opts.BeforeWrite
+	opts.BeforeWrite = func(got func(any) bool) error {
+		if before != nil {
+			if err := before(got); err != nil {
+				return err
+			}
+		}
+		as = got
+		return stop
+	}
+	w, err := s.CreateComposite(ctx, key, env, opts)
+	if err == nil { // by a driver without BeforeWrite
+		w.Abort()
+		return nil, errors.ErrUnsupported
+	}
+	if as == nil {
+		return nil, err
+	}
+	return as, nil
 }

@@ -42,6 +42,9 @@ type Store struct {
 	// IfUnchanged adds the store's condition to a write; see blob.Options.
 	IfUnchanged func(as func(any) bool, attrs *gcblob.Attributes) error
 
+	// ReplaceEnd replaces the end of a composite object; see blob.Options.
+	ReplaceEnd func(ctx context.Context, as func(any) bool, etag string, off int64, tail []byte) (publish, abort func() error, err error)
+
 	// OnClose is called when the encrypted bucket is closed; nil leaves Inner open.
 	OnClose func() error
 

@@ -74,6 +74,7 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 		b.s3Name, b.s3Prefix = store.Host, store.Query().Get("prefix")
 	}
 	opts.IfUnchanged = conditions[store.Scheme]
+	copyParts(&opts, b.s3)
 	var cipher sse.Cipher = noKey{}
 	opts.Policy.AllowCustomerKeys = true // the operator's own
 	opts.Decrypters = sse.ByMode{}

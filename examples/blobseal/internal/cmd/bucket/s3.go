@@ -14,6 +14,8 @@ import (
 	"github.com/aws/smithy-go/logging"
 	gcblob "gocloud.dev/blob"
 
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/awss3"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
@@ -32,6 +34,13 @@ func silenceSDK(inner *gcblob.Bucket) *s3.Client {
 	}
 	*client = *s3.New(client.Options(), func(o *s3.Options) { o.Logger = logging.Nop{} })
 	return client
+}
+
+// copyParts lets S3 copy the parts of objects whose envelopes are replaced.
+func copyParts(opts *blob.Options, client *s3Client) {
+	if client != nil {
+		opts.ReplaceEnd = awss3.ReplaceEnd(client)
+	}
 }
 
 // checkExclusive refuses a job on a store that cannot replace an object only if it is

@@ -1,0 +1,206 @@
+package s3test
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/awss3"
+	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/sse"
+)
+
+// inParts is a bucket with an object, "k", that was uploaded in parts.
+type inParts struct {
+	*server
+	name   string
+	ring   *keyring.Ring
+	cipher sse.Cipher
+	inner  *gcblob.Bucket
+	bucket *blob.Bucket // lets S3 copy parts
+	wire   *wire        // of bucket
+	data   []byte
+}
+
+func newInParts(t *testing.T, s *server, sizes ...int) *inParts {
+	total := 0
+	for _, size := range sizes {
+		total += size
+	}
+	x := &inParts{server: s, name: s.newBucket(t), ring: newRing(t), wire: new(wire), data: content(total)}
+	x.cipher = sse.NewManaged(x.ring)
+	x.inner = s.open(t, x.name, x.wire)
+	var client *s3.Client
+	require.True(t, x.inner.As(&client))
+	x.bucket = encrypted(t, x.inner, x.cipher, &blob.Options{IfUnchanged: ifMatch, ReplaceEnd: awss3.ReplaceEnd(client)})
+	putParts(t, x.inner, "k", x.cipher, x.data, sizes...)
+	_, err := x.ring.Rotate(context.Background())
+	require.NoError(t, err)
+	x.wire.take()
+	return x
+}
+
+// traffic returns how many bytes of bodies have passed since the last call, and how
+// many requests of an operation.
+func (x *inParts) traffic() (sent, received int64, requests map[string]int) {
+	requests = map[string]int{}
+	for _, q := range x.wire.take() {
+		sent += q.sent.Load()
+		received += q.received.Load()
+		requests[q.op]++
+	}
+	return sent, received, requests
+}
+
+func (x *inParts) requireWhole(t *testing.T) {
+	t.Helper()
+	ctx := context.Background()
+	got, err := x.bucket.ReadAll(ctx, "k")
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(x.data, got))
+	a, err := x.bucket.Attributes(ctx, "k")
+	require.NoError(t, err)
+	require.EqualValues(t, len(x.data), a.Size)
+	require.Equal(t, map[string]string{"author": "Zoë ☺"}, a.Metadata)
+}
+
+func (x *inParts) setTags(t *testing.T) {
+	_, err := x.client(nil).PutObjectTagging(context.Background(), &s3.PutObjectTaggingInput{
+		Bucket: &x.name, Key: aws.String("k"), Tagging: &s3types.Tagging{TagSet: []s3types.Tag{{Key: aws.String("a"), Value: aws.String("b c")}}},
+	})
+	require.NoError(t, err)
+}
+
+func (x *inParts) requireTags(t *testing.T) {
+	out, err := x.client(nil).GetObjectTagging(context.Background(), &s3.GetObjectTaggingInput{Bucket: &x.name, Key: aws.String("k")})
+	require.NoError(t, err)
+	require.Len(t, out.TagSet, 1)
+	require.Equal(t, "b c", *out.TagSet[0].Value)
+}
+
+// TestRewrapOfPartsSendsTheEnd: a rewrap of an object that was uploaded in parts sends
+// its end, and S3 copies the rest. A server that cannot gets all of it.
+func TestRewrapOfPartsSendsTheEnd(t *testing.T) {
+	ctx := context.Background()
+	eachServer(t, func(t *testing.T, s *server) {
+		x := newInParts(t, s, 12<<20, 20<<20, 8<<20)
+		copies := s.name != "gofakes3" // takes UploadPartCopy for UploadPart
+		if copies {
+			x.setTags(t)
+		}
+		report, err := jobs.Rewrap(ctx, x.bucket, nil)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, report.Done)
+		sent, received, requests := x.traffic()
+		t.Logf("sent %d, received %d: %v", sent, received, requests)
+		require.Zero(t, unfinished(t, s, x.name))
+		if copies {
+			require.Less(t, sent, int64(4<<10))
+			require.Less(t, report.Bytes, int64(4<<10))
+			require.Less(t, received, int64(192<<10)) // its ends, and what the server says
+			require.Equal(t, 2, requests["UploadPartCopy"])
+			x.requireTags(t)
+		}
+		x.requireWhole(t)
+		report, err = jobs.Rewrap(ctx, x.bucket, nil)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, report.Current)
+		if !copies {
+			return
+		}
+
+		// The client of the SDK does so, too.
+		w := new(wire)
+		c, err := awss3.New(s.client(w), x.cipher, &awss3.Options{Names: map[string]string{x.name: bucketName}})
+		require.NoError(t, err)
+		x.wire = w
+		for _, to := range []string{"copy of +%k", "k"} {
+			_, err = c.CopyObject(ctx, &s3.CopyObjectInput{Bucket: &x.name, Key: &to, CopySource: aws.String(x.name + "/k")})
+			require.NoError(t, err)
+			sent, received, requests = x.traffic()
+			require.Less(t, sent, int64(4<<10))
+			require.Less(t, received, int64(192<<10), "%v", requests)
+			got, err := x.bucket.ReadAll(ctx, to)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(x.data, got))
+		}
+		x.requireTags(t)
+	})
+}
+
+// TestRewrapOfPartsAgainstWrites: another process replaces or deletes the object during
+// a rewrap. What it wrote stays, and no upload is left behind.
+func TestRewrapOfPartsAgainstWrites(t *testing.T) {
+	ctx := context.Background()
+	s := startVersity(t)
+	for _, operation := range []string{"CreateMultipartUpload", "UploadPartCopy", "UploadPart", "ListParts", "CompleteMultipartUpload"} {
+		for name, forestall := range map[string]func(b *blob.Bucket) error{
+			"write":  func(b *blob.Bucket) error { return b.WriteAll(ctx, "k", []byte("theirs"), nil) },
+			"delete": func(b *blob.Bucket) error { return b.Delete(ctx, "k") },
+		} {
+			t.Run(name+" during "+operation, func(t *testing.T) {
+				x := newInParts(t, s, 5<<20, 1<<20)
+				theirs := encrypted(t, s.open(t, x.name, nil), x.cipher, nil)
+				var once sync.Once
+				x.wire.on(func(q *request) {
+					if q.op == operation {
+						once.Do(func() {
+							if err := forestall(theirs); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+				})
+				report, err := jobs.Rewrap(ctx, x.bucket, nil)
+				require.NoError(t, err)
+				require.Zero(t, unfinished(t, s, x.name))
+				if name == "delete" {
+					require.EqualValues(t, 1, report.Deleted)
+					return
+				}
+				got, err := theirs.ReadAll(ctx, "k")
+				require.NoError(t, err)
+				require.Equal(t, "theirs", string(got))
+			})
+		}
+	}
+}
+
+// TestRewrapOfPartsCancelled: a job that is cancelled leaves the object as it was, and
+// no upload.
+func TestRewrapOfPartsCancelled(t *testing.T) {
+	s := startVersity(t)
+	x := newInParts(t, s, 5<<20, 1<<20)
+	for _, operation := range []string{"UploadPartCopy", "UploadPart", "ListParts", "CompleteMultipartUpload"} {
+		t.Run(operation, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			x.wire.on(func(q *request) {
+				if q.op == operation {
+					cancel()
+				}
+			})
+			_, err := jobs.Rewrap(ctx, x.bucket, nil)
+			x.wire.on(nil)
+			require.ErrorIs(t, err, context.Canceled)
+			require.Zero(t, unfinished(t, s, x.name))
+			a, err := x.inner.Attributes(context.Background(), "k")
+			require.NoError(t, err)
+			require.NotEmpty(t, a.ETag)
+		})
+	}
+	x.requireWhole(t)
+	report, err := jobs.Rewrap(context.Background(), x.bucket, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, report.Done+report.Current)
+	x.requireWhole(t)
+}
