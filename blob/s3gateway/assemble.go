@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
 
 	"github.com/blobseal/blobseal/blob/stored"
@@ -22,8 +23,8 @@ const (
 	// one costs less in one request than in the five of an upload.
 	minAssembled = 10 << 20
 
-	maxRange  = 128 << 20 // of one UploadPartCopy
-	maxCopies = 8         // at a time, for one object
+	maxRange  = 32 << 20 // of one UploadPartCopy
+	maxCopies = 8        // at a time, for one object
 )
 
 // assembling is an upload to another S3 server, which copies what it has.
@@ -80,12 +81,40 @@ func (a *assembling) run() (out s3response.PutObjectOutput, err error) {
 			return out, err
 		}
 	}
+	if err := a.checkSize(); err != nil {
+		return out, err
+	}
 	in := &s3.CompleteMultipartUploadInput{
 		Bucket: a.put.Bucket, Key: a.put.Key, UploadId: &a.id, IfMatch: a.put.IfMatch, IfNoneMatch: a.put.IfNoneMatch,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: a.parts},
 	}
 	done, version, err := a.Backend.CompleteMultipartUpload(a.r.ctx, in)
 	return s3response.PutObjectOutput{ETag: deref(done.ETag), VersionID: version}, err
+}
+
+// checkSize returns NotImplemented if the parts do not have the sizes that they should:
+// some servers ignore the range of a copy.
+func (a *assembling) checkSize() error {
+	var total int64
+	for marker := ""; ; {
+		list, err := a.Backend.ListParts(a.r.ctx, &s3.ListPartsInput{
+			Bucket: a.put.Bucket, Key: a.put.Key, UploadId: &a.id, MaxParts: ptr(int32(1000)), PartNumberMarker: &marker,
+		})
+		if err != nil {
+			return err
+		}
+		for _, part := range list.Parts {
+			total += part.Size
+		}
+		if !list.IsTruncated || len(list.Parts) == 0 {
+			break
+		}
+		marker = fmt.Sprint(list.NextPartNumberMarker)
+	}
+	if total != a.size() {
+		return s3err.GetAPIError(s3err.ErrNotImplemented)
+	}
+	return nil
 }
 
 // uploadHead uploads the head and n bytes of the body as the first part.
@@ -138,11 +167,26 @@ func (a *assembling) copyRange(number int32, start, end int64) (types.CompletedP
 	if a.src.etag != "" {
 		in.CopySourceIfMatch = ptr(quote(a.src.etag))
 	}
-	out, err := a.Backend.UploadPartCopy(a.r.ctx, in)
-	if hasCode(err, "PreconditionFailed", "NoSuchKey", "NoSuchVersion", "InvalidRange") {
+	out, err := a.uploadPartCopy(in)
+	if hasCode(err, "PreconditionFailed", "NoSuchKey", "NoSuchVersion", "InvalidRange", "InvalidArgument") { // of a shorter object
 		err = fmt.Errorf("%w: %w", stored.ErrChanged, opaqueError{err})
 	}
 	return types.CompletedPart{PartNumber: &number, ETag: out.ETag}, err
+}
+
+// uploadPartCopy has the inner store copy a part. The engine panics at the answer of a
+// server that takes the request for the upload of an empty part.
+func (a *assembling) uploadPartCopy(in *s3.UploadPartCopyInput) (out s3response.CopyPartResult, err error) {
+	defer func() {
+		if recover() != nil {
+			err = s3err.GetAPIError(s3err.ErrNotImplemented)
+		}
+	}()
+	out, err = a.Backend.UploadPartCopy(a.r.ctx, in)
+	if hasCode(err, "MissingContentLength", "MethodNotAllowed") {
+		err = s3err.GetAPIError(s3err.ErrNotImplemented)
+	}
+	return out, err
 }
 
 // copySource names the version in a request to copy it.

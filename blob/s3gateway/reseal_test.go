@@ -316,7 +316,7 @@ func TestCopiesOfChangingObjects(t *testing.T) {
 	c := g.client(t)
 	newBucket(t, c)
 	x := &changing{store.client(t), between}
-	old, next := text(10<<20), text(10<<20+1)
+	old, next := text(10<<20+20_000), text(10<<20)
 	putIn(t, c, modes()[1], "src", next)
 	x.save(t, "next")
 	putIn(t, c, modes()[1], "src", old)
