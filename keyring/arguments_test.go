@@ -11,6 +11,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
@@ -43,7 +44,7 @@ func TestInvalidArguments(t *testing.T) {
 		"nil root":             second(keyring.Open(ctx, keyring.NewMemStore(), (*nilRoot)(nil), nil)),
 		"nil root to create":   second(keyring.Create(ctx, keyring.NewMemStore(), (*nilRoot)(nil), nil)),
 		"nil new root":         ring.ChangeRoot(ctx, (*nilRoot)(nil)),
-		"nil key service":      second(keyring.NewKMSRoot((*kms.Cache)(nil), "key", nil)),
+		"nil key service":      second(keyring.NewKMSRoot((*cache.Client)(nil), "key", nil)),
 		"no root":              second(keyring.Open(ctx, keyring.NewMemStore(), nil, nil)),
 		"hard age":             open(keyring.Options{HardAge: -1}),
 		"refresh interval":     open(keyring.Options{RefreshInterval: time.Second - 1}),

@@ -114,7 +114,7 @@ func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedD
 		return nil, r.unavailable(ctx, fmt.Errorf("%w: no data key", kms.ErrUnavailable))
 	}
 	defer dk.Clear()
-	if dk.IsZero() || len(dk.KeyID) == 0 || len(dk.KeyID) > maxKMSKeyID ||
+	if dk.Plaintext() == nil || len(dk.KeyID) == 0 || len(dk.KeyID) > maxKMSKeyID ||
 		len(dk.Ciphertext) == 0 || len(dk.Ciphertext) > maxKMSWrapped {
 		return nil, r.unavailable(ctx, fmt.Errorf("%w: no usable data key", kms.ErrUnavailable))
 	}

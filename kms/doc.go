@@ -1,4 +1,4 @@
-// Package kms is the contract between blobseal and a key service, and a cache.
+// Package kms is the contract between blobseal and a key service.
 //
 // A key service keeps keys that never leave it. A [Client] asks it for data keys:
 //
@@ -15,17 +15,10 @@
 // Tink integration. The modules awskms, gcpkms, azurekms and vaultkms talk to the
 // vendors' services. To write your own, test it with package kmstest.
 //
-// # Caching
+// Package cache puts a cache in front of a service, and package audit a trail that
+// records every use of a key:
 //
-// [NewCache] turns one call per object into one call per principal, key and
-// context every five minutes, as S3 Bucket Keys do. Principals never share a
-// result. If the service is an [Authorizer], the cache asks it for permission on
-// every use, so disabling a key takes effect at once. Otherwise it takes effect
-// when the cached result expires.
-//
-// To record every use of a key, put a client of package audit in front:
-//
-//	client := audit.NewClient(kms.NewCache(service, nil), sink)
+//	client := audit.NewClient(cache.New(service, nil), sink)
 //
 // If you wrap a Client, for example to count calls, forward Authorize and SameKey or
 // add a method Unwrap() Client.

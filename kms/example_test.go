@@ -1,13 +1,10 @@
 package kms_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log"
 	"net/http"
 	"net/http/httptest"
-	"time"
 
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -43,31 +40,4 @@ func ExampleWithPrincipal() {
 	// "alice": 200
 	// "bob": 403
 	// "": 403
-}
-
-// A cache makes one call for many objects of a bucket. Disabling the key still takes
-// effect at once.
-func ExampleNewCache() {
-	service := kmstest.NewFake("photos-key") // stands in for a real key service
-	cache := kms.NewCache(kmstest.Authorizing{Fake: service}, &kms.CacheOptions{
-		MaxAge:     time.Minute,
-		StaleReads: time.Hour, // reads continue while the key service is down
-	})
-	defer cache.Invalidate()
-
-	ctx := kms.WithPrincipal(context.Background(), kms.Principal{ID: "uploader", Type: "Service"})
-	bucket := kms.Context{"blobseal:object": "photos"}
-	for range 1000 {
-		if _, err := cache.GenerateDataKey(ctx, "photos-key", bucket); err != nil {
-			log.Fatal(err)
-		}
-	}
-	fmt.Println("calls:", service.Count())
-
-	service.Disable("photos-key")
-	_, err := cache.GenerateDataKey(ctx, "photos-key", bucket)
-	fmt.Println(errors.Is(err, kms.ErrDisabled))
-	// Output:
-	// calls: 1
-	// true
 }

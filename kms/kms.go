@@ -53,18 +53,14 @@ func NewDataKey(keyID string, plaintext, ciphertext []byte) (*DataKey, error) {
 	return &DataKey{KeyID: keyID, Ciphertext: ciphertext, plaintext: p}, nil
 }
 
-// Plaintext returns the key's own bytes. Do not keep or change them. It returns
-// nil if [NewDataKey] did not make k.
+// Plaintext returns the key's own bytes. Do not keep or change them. It returns nil
+// if there are none: they are all zeros, as after Clear, or [NewDataKey] did not
+// make k.
 func (k *DataKey) Plaintext() []byte {
-	if k.plaintext.IsZero() {
+	if k.plaintext.IsZero() || k.plaintext.Equal(zero) {
 		return nil
 	}
 	return k.plaintext.Bytes()
-}
-
-// IsZero reports whether the plaintext is missing or all zeros, as after Clear.
-func (k *DataKey) IsZero() bool {
-	return k.plaintext.IsZero() || k.plaintext.Equal(zero)
 }
 
 var zero, _ = secret.New(make([]byte, DataKeySize))

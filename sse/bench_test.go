@@ -10,6 +10,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -22,7 +23,7 @@ func BenchmarkWrite(b *testing.B) {
 	ring, err := keyring.Create(b.Context(), keyring.NewMemStore(), root, nil)
 	require.NoError(b, err)
 	service := kmstest.NewFake("key")
-	cached, err := sse.NewKMS(kms.NewCache(service, nil), "key", &sse.KMSOptions{BucketKey: true})
+	cached, err := sse.NewKMS(cache.New(service, nil), "key", &sse.KMSOptions{BucketKey: true})
 	require.NoError(b, err)
 	customer, err := sse.NewCustomer(bytes.Repeat([]byte{2}, 32))
 	require.NoError(b, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -26,7 +27,7 @@ func testBucketKeyDataKeys(t *testing.T) {
 		writes = 5_000
 	}
 	fake := kmstest.NewFake(kmsKey)
-	k := newKMS(t, kms.NewCache(fake, nil), kmsKey, &sse.KMSOptions{BucketKey: true})
+	k := newKMS(t, cache.New(fake, nil), kmsKey, &sse.KMSOptions{BucketKey: true})
 	var ctxs []context.Context
 	for _, who := range []string{"alice", "bob"} {
 		ctxs = append(ctxs, kms.WithPrincipal(t.Context(), kms.Principal{ID: who}))

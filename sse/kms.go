@@ -10,6 +10,7 @@ import (
 	"github.com/blobseal/blobseal/internal/isnil"
 	"github.com/blobseal/blobseal/internal/secret"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 )
 
 // Names in encryption contexts that begin with "blobseal:" are reserved.
@@ -31,11 +32,11 @@ type KMSOptions struct {
 	// BucketKey has the key service bind new data keys to the bucket and the
 	// caller's context, and not to the object's key, so that one data key can seal
 	// many objects, as with S3 Bucket Keys. blobseal itself binds the object in both
-	// cases. Over a [kms.Cache] it is on, since a cache serves nothing without it.
+	// cases. Over a [cache.Client] it is on, since a cache serves nothing without it.
 	// Objects with and without bucket keys are read alike.
 	BucketKey bool
 
-	// NoBucketKey turns bucket keys off over a [kms.Cache]. The key service and its
+	// NoBucketKey turns bucket keys off over a [cache.Client]. The key service and its
 	// audit trail then see the name of each object, and the cache only serves an
 	// object that is opened again.
 	NoBucketKey bool
@@ -54,7 +55,7 @@ func AnyKey(keyID string) bool { return true }
 // KMS is mode SSE-KMS: a key service makes, for each object, a data key that
 // seals the object's own. The service decides who may use which key, and records
 // each use. Each Encrypt and Rewrap asks it for a data key, each Decrypt asks it
-// to decrypt one; a [kms.Cache] in between reduces the number of calls. A KMS is
+// to decrypt one; a [cache.Client] in between reduces the number of calls. A KMS is
 // safe for concurrent use if its client is.
 type KMS struct {
 	client    kms.Client
@@ -96,7 +97,7 @@ func NewKMS(client kms.Client, keyID string, opts *KMSOptions) (*KMS, error) {
 			return nil, fmt.Errorf("%w: NewKMS: the client cannot tell which key %q is (use the key's id, or set KMSOptions.Accept)", ErrInvalid, keyID)
 		}
 	}
-	_, cached := kms.Find[*kms.Cache](client)
+	_, cached := kms.Find[*cache.Client](client)
 	return &KMS{client: client, keyID: keyID, bucketKey: opts.BucketKey || cached && !opts.NoBucketKey, accept: opts.Accept}, nil
 }
 
@@ -256,7 +257,7 @@ func (k *KMS) check(dk *kms.DataKey) (err error) {
 	if dk == nil {
 		return fmt.Errorf("sse: %w: no data key (retry)", kms.ErrUnavailable)
 	}
-	if dk.KeyID == "" || len(dk.Ciphertext) == 0 || dk.IsZero() {
+	if dk.KeyID == "" || len(dk.Ciphertext) == 0 || dk.Plaintext() == nil {
 		dk.Clear()
 		return fmt.Errorf("sse: %w: data key lacks id, ciphertext or plaintext (retry)", kms.ErrUnavailable)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
@@ -76,7 +77,7 @@ func TestReservedNames(t *testing.T) {
 }
 
 func TestKMSArguments(t *testing.T) {
-	for _, none := range []kms.Client{nil, (*kms.Cache)(nil), (*localkms.Client)(nil)} {
+	for _, none := range []kms.Client{nil, (*cache.Client)(nil), (*localkms.Client)(nil)} {
 		_, err := sse.NewKMS(none, kmsKey, nil)
 		require.ErrorIs(t, err, sse.ErrInvalid)
 	}
@@ -206,8 +207,8 @@ func TestKMSGarbage(t *testing.T) {
 // principal, have data keys of their own, and each opens as itself alone.
 func TestBucketKeys(t *testing.T) {
 	fake := kmstest.NewFake(kmsKey)
-	cache := kms.NewCache(fake, nil)
-	k := newKMS(t, cache, kmsKey, &sse.KMSOptions{BucketKey: true})
+	cached := cache.New(fake, nil)
+	k := newKMS(t, cached, kmsKey, &sse.KMSOptions{BucketKey: true})
 	const each = 500
 	heads := map[string]bool{}
 	var first, last []byte
@@ -237,7 +238,7 @@ func TestBucketKeys(t *testing.T) {
 	_, err = open(k, sse.Object{Bucket: "b", Key: "alice1"}, first)
 	require.ErrorIs(t, err, sse.ErrKey, "one bucket key, and yet bound to its name")
 
-	cache.Invalidate()
+	cached.Invalidate()
 	fake.Disable(kmsKey)
 	_, err = k.Encrypt(t.Context(), sse.Object{Bucket: "b"})
 	require.ErrorIs(t, err, kms.ErrDisabled)

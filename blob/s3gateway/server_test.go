@@ -40,8 +40,8 @@ import (
 	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/internal/freeport"
 	"github.com/blobseal/blobseal/keyring"
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 	"github.com/blobseal/blobseal/sse/s3wire"
@@ -128,7 +128,7 @@ func serve(s setup) error {
 		return err
 	}
 	wire, err := s3wire.NewKeys(s3wire.KeysOptions{
-		Managed: managed, KMS: audit.NewClient(kms.NewCache(client, nil), sink), Accept: sse.AnyKey, DefaultKey: localkms.DefaultAlias,
+		Managed: managed, KMS: audit.NewClient(cache.New(client, nil), sink), Accept: sse.AnyKey, DefaultKey: localkms.DefaultAlias,
 	})
 	if err != nil {
 		return err

@@ -30,8 +30,8 @@ import (
 	"github.com/versity/versitygw/s3api"
 
 	"github.com/blobseal/blobseal/blob/s3gateway"
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 	"github.com/blobseal/blobseal/sse/s3wire"
@@ -141,7 +141,7 @@ func open(ctx context.Context, c config, trail audit.Sink) (*s3gateway.Gateway, 
 		Managed: managed, DefaultKey: localkms.DefaultAlias, Accept: sse.AnyKey,
 		// The cache serves objects with a bucket key. The trail is in front of it, so
 		// that it has every use of a key.
-		KMS: audit.NewClient(kms.NewCache(client, nil), trail),
+		KMS: audit.NewClient(cache.New(client, nil), trail),
 	})
 	if err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -63,9 +64,9 @@ func main() {
 
 	// With a bucket key, the cache asks the key service once for each principal instead
 	// of once for each document. The trail is in front of the cache, so it has every use.
-	cache := kms.NewCache(client, nil)
-	defer cache.Invalidate()
-	cipher, err := sse.NewKMS(audit.NewClient(cache, sink), "alias/documents", &sse.KMSOptions{BucketKey: true})
+	cached := cache.New(client, nil)
+	defer cached.Invalidate()
+	cipher, err := sse.NewKMS(audit.NewClient(cached, sink), "alias/documents", &sse.KMSOptions{BucketKey: true})
 	check(err)
 	docs := &documents{cipher: cipher, stored: map[string][]byte{}}
 
@@ -98,8 +99,8 @@ func main() {
 	// Show the trail, and verify that it is as it was written.
 	check(sink.Close())
 	fmt.Println()
-	cached := show(trail)
-	ensure(cached == 2, "%d uses were answered by the cache, want the writer's second and third", cached)
+	hits := show(trail)
+	ensure(hits == 2, "%d uses were answered by the cache, want the writer's second and third", hits)
 	verified, err := audit.Verify(trail, nil)
 	check(err)
 	fmt.Printf("\nverified: %d records, the last with hash %.16s…\n", verified.Records, verified.Last.Hash)
@@ -159,7 +160,7 @@ func as(role string) context.Context {
 }
 
 // show prints a trail as a table, and returns how many uses a cache answered.
-func show(trail string) (cached int) {
+func show(trail string) (hits int) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "LINE\tTIME\tPRINCIPAL\tOPERATION\tRESOURCE\tOUTCOME")
 	for entry, err := range audit.Read(trail, nil) { // which verifies it, too
@@ -173,12 +174,12 @@ func show(trail string) (cached int) {
 			outcome += ", cached"
 		}
 		if r.Cached && r.Outcome == audit.OutcomeSuccess {
-			cached++
+			hits++
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", entry.Line, r.Time.Format("15:04:05.000"), r.Principal.ID, r.Operation, r.Resource, outcome)
 	}
 	check(w.Flush())
-	return cached
+	return hits
 }
 
 // refused returns err, which must be of that kind.

@@ -19,7 +19,7 @@ var ErrNotRecorded = errors.New("audit: use of the key could not be recorded")
 //
 // To record every use, put the audit client in front of the cache:
 //
-//	client := audit.NewClient(kms.NewCache(service, nil), sink)
+//	client := audit.NewClient(cache.New(service, nil), sink)
 //
 // Behind the cache, it would record only the calls that reach the key service
 // and the uses of cached keys that were refused.

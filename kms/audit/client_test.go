@@ -16,6 +16,7 @@ import (
 
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
@@ -76,7 +77,7 @@ func TestRecords(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	fake.SetAlias("alias", "key")
 	sink := new(memorySink)
-	client := audit.NewClient(kms.NewCache(fake, &kms.CacheOptions{StaleReads: time.Hour, MaxUses: 2}), sink)
+	client := audit.NewClient(cache.New(fake, &cache.Options{StaleReads: time.Hour, MaxUses: 2}), sink)
 	var r kms.Report
 	ctx := kms.WithReport(kms.WithResource(as(t, alice), "photos/cat.jpg"), &r)
 	k, err := client.GenerateDataKey(ctx, "alias", photo)
@@ -202,9 +203,9 @@ func TestRefusedHit(t *testing.T) {
 		sink := new(memorySink)
 		var client kms.Client
 		if outside {
-			client = audit.NewClient(kms.NewCache(kmstest.Authorizing{Fake: fake}, nil), sink)
+			client = audit.NewClient(cache.New(kmstest.Authorizing{Fake: fake}, nil), sink)
 		} else {
-			client = kms.NewCache(audit.NewClient(kmstest.Authorizing{Fake: fake}, sink), nil)
+			client = cache.New(audit.NewClient(kmstest.Authorizing{Fake: fake}, sink), nil)
 		}
 		for range 3 {
 			_, err := client.GenerateDataKey(as(t, alice), "key", photo)
@@ -256,7 +257,7 @@ func TestUnrecordedUseFails(t *testing.T) {
 	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.ErrorIs(t, err, full)
 	require.Nil(t, k)
-	require.True(t, inner.key.IsZero(), "data key of a use that was not recorded")
+	require.Nil(t, inner.key.Plaintext(), "data key of a use that was not recorded")
 	p, err := client.Decrypt(as(t, alice), "key", good.Ciphertext, photo)
 	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.Nil(t, p)
@@ -315,10 +316,10 @@ func (failingWriter) Write([]byte) (int, error) { return 0, errWriter }
 
 // TestNilArguments: with a nil client or sink, the first call fails and does not panic.
 func TestNilArguments(t *testing.T) {
-	var cache *kms.Cache
+	var cached *cache.Client
 	var file *audit.FileSink
 	for _, client := range []kms.Client{
-		audit.NewClient(nil, new(memorySink)), audit.NewClient(cache, new(memorySink)),
+		audit.NewClient(nil, new(memorySink)), audit.NewClient(cached, new(memorySink)),
 		audit.NewClient(kmstest.NewFake("key"), nil), audit.NewClient(kmstest.NewFake("key"), file),
 	} {
 		_, err := client.GenerateDataKey(t.Context(), "key", nil)

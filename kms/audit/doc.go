@@ -5,7 +5,7 @@
 //
 //	sink, err := audit.OpenFileSink("/var/log/photos/audit.jsonl", nil)
 //	...
-//	client := audit.NewClient(kms.NewCache(service, nil), sink)
+//	client := audit.NewClient(cache.New(service, nil), sink)
 //
 // # The trail
 //

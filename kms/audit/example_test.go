@@ -16,6 +16,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
@@ -36,7 +37,7 @@ func ExampleNewClient() {
 	service := kmstest.NewFake("photos-key") // stands in for a real key service
 	writer, reader := kms.Principal{ID: "writer"}, kms.Principal{ID: "reader"}
 	service.Deny(writer, kms.OpDecrypt)
-	client := audit.NewClient(kms.NewCache(service, nil), sink)
+	client := audit.NewClient(cache.New(service, nil), sink)
 
 	bucket := kms.Context{"blobseal:object": "photos"}
 	ctx := kms.WithPrincipal(context.Background(), writer)

@@ -60,7 +60,7 @@
 // # Cost
 //
 // Each call is a round trip, a billed request, and counts against the account's quota
-// in the region. [kms.NewCache] reduces that to one call for each principal, key and
+// in the region. Package kms/cache reduces that to one call for each principal, key and
 // context in five minutes. AWS cannot be asked for permission without a billed
 // request, so the client is no [kms.Authorizer]: a cache serves a disabled key until its
 // results expire.

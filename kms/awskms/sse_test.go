@@ -12,6 +12,7 @@ import (
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/awskms/awskmstest"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -121,10 +122,10 @@ func TestModeOverCacheAndAudit(t *testing.T) {
 	s.SetAlias("alias/photos", keyID)
 	var requests atomic.Int64
 	s.Intercept(func(http.ResponseWriter, *http.Request) bool { requests.Add(1); return false })
-	cache := kms.NewCache(newClient(t, s), nil)
-	defer cache.Invalidate()
+	cached := cache.New(newClient(t, s), nil)
+	defer cached.Invalidate()
 	var sink trail
-	mode, err := sse.NewKMS(audit.NewClient(cache, &sink), "alias/photos", &sse.KMSOptions{BucketKey: true})
+	mode, err := sse.NewKMS(audit.NewClient(cached, &sink), "alias/photos", &sse.KMSOptions{BucketKey: true})
 	require.NoError(t, err)
 
 	for _, name := range []string{"a", "b", "c"} {

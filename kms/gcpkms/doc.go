@@ -56,7 +56,7 @@
 // # Cost
 //
 // Each call is a round trip, a billed operation, and counts against the project's quota.
-// [kms.NewCache] reduces that to one call for each principal, key and context in five
+// Package kms/cache reduces that to one call for each principal, key and context in five
 // minutes. The client is no [kms.Authorizer], so a cache serves a disabled key until
 // its results expire.
 //

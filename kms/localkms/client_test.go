@@ -19,6 +19,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
@@ -217,13 +218,13 @@ func TestReEncryptNeedsRightsOnBothKeys(t *testing.T) {
 func TestADisabledKeyRefusesAtOnceThroughAWarmCache(t *testing.T) {
 	s := open(t, nil, nil)
 	id := s.key()
-	cache := kms.NewCache(s.Client, nil)
-	dk, err := cache.GenerateDataKey(as(t, "app"), id, nil)
+	cached := cache.New(s.Client, nil)
+	dk, err := cached.GenerateDataKey(as(t, "app"), id, nil)
 	require.NoError(t, err)
 	use := func(kind error) {
 		t.Helper()
-		_, err := cache.GenerateDataKey(as(t, "app"), id, nil)
-		_, err2 := cache.Decrypt(as(t, "app"), id, dk.Ciphertext, nil)
+		_, err := cached.GenerateDataKey(as(t, "app"), id, nil)
+		_, err2 := cached.Decrypt(as(t, "app"), id, dk.Ciphertext, nil)
 		if kind == nil {
 			require.NoError(t, err)
 			require.NoError(t, err2)

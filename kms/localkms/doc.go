@@ -4,7 +4,7 @@
 // [Open] opens a service in a [keyring.Store], such as a file, under a root as
 // package keyring has them. [Service.Client] returns the service as one account
 // sees it in one region. A [Client] is a [kms.Client]; put it behind
-// [kms.NewCache] and [audit.NewClient] like any other. Its other methods create
+// cache.New and [audit.NewClient] like any other. Its other methods create
 // and administer keys.
 //
 //	store, err := keyring.NewFileStore("kms.blobseal")

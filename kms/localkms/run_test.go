@@ -17,6 +17,7 @@ import (
 	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
@@ -127,7 +128,7 @@ func TestRunHearsOfChanges(t *testing.T) {
 			store := &watched{Store: admin.store}
 			r := replica(t, store, seldom)
 			all, stores = append(all, r), append(stores, store)
-			caches = append(caches, kms.NewCache(r.Client, nil))
+			caches = append(caches, cache.New(r.Client, nil))
 		}
 		time.Sleep(time.Second) // they load once when the watch begins
 		loads := func() (all []time.Time) {

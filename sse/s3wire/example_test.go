@@ -8,6 +8,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 	"github.com/blobseal/blobseal/sse/s3wire"
@@ -38,7 +39,7 @@ func newKeys() (*s3wire.Keys, error) {
 	}
 	return s3wire.NewKeys(s3wire.KeysOptions{
 		Managed:    sse.NewManaged(ring),
-		KMS:        kms.NewCache(client, nil), // serves objects with a bucket key
+		KMS:        cache.New(client, nil), // serves objects with a bucket key
 		DefaultKey: localkms.DefaultAlias,
 		Accept:     sse.AnyKey, // requests may name each key that the requester may use
 	})

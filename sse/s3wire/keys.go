@@ -21,7 +21,7 @@ type KeysOptions struct {
 	Managed sse.Cipher
 
 	// KMS is the key service of SSE-KMS. The requester is the [kms.Principal] of
-	// each call's ctx. A [kms.Cache] serves the objects that have a bucket key.
+	// each call's ctx. A cache of package kms/cache serves the objects that have a bucket key.
 	KMS kms.Client
 
 	// DefaultKey replaces the constant of that name. It needs KMS.

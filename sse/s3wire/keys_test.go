@@ -13,6 +13,7 @@ import (
 
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 	"github.com/blobseal/blobseal/sse/s3wire"
@@ -149,7 +150,7 @@ func TestContextFacts(t *testing.T) {
 // TestBucketKeys: one data key serves many objects, per requester, behind a cache.
 func TestBucketKeys(t *testing.T) {
 	fake := kmstest.NewFake("default")
-	keys, err := s3wire.NewKeys(s3wire.KeysOptions{KMS: kms.NewCache(fake, nil), DefaultKey: "default"})
+	keys, err := s3wire.NewKeys(s3wire.KeysOptions{KMS: cache.New(fake, nil), DefaultKey: "default"})
 	require.NoError(t, err)
 	write := func(principal, key string, bucketKey bool) {
 		w := &s3wire.Write{Algorithm: s3wire.AWSKMS}

@@ -4,7 +4,7 @@
 // Make one [Telemetry] and wrap what you already have:
 //
 //	tel, err := sseotel.New() // or with sseotel.WithMeterProvider(provider)
-//	client := tel.Client(kms.NewCache(tel.Client(service), nil))
+//	client := tel.Client(cache.New(tel.Client(service), nil))
 //	mode, err := sse.NewKMS(client, keyID, nil)
 //	bucket, err := blob.NewBucket(inner, "photos", tel.Cipher(mode), nil)
 //

@@ -14,6 +14,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/sse"
 	"github.com/blobseal/blobseal/sse/sseotel"
 )
@@ -43,9 +44,9 @@ func newFleet(t testing.TB, opts ...sseotel.Option) *fleet {
 	f.service = newKeyServiceIn(t, f.serviceStore)
 	f.ObserveService("keys", f.service.Service)
 	f.faulty = &faultyClient{Client: f.service.Client}
-	cache := kms.NewCache(f.Client(f.faulty), nil)
-	f.ObserveCache("keys", cache)
-	client := audit.NewClient(f.Client(cache), f.Sink(f.trail))
+	cached := cache.New(f.Client(f.faulty), nil)
+	f.ObserveCache("keys", cached)
+	client := audit.NewClient(f.Client(cached), f.Sink(f.trail))
 	mode, err := sse.NewKMS(client, f.service.key, nil)
 	require.NoError(t, err)
 	f.kms = f.Cipher(mode)

@@ -9,7 +9,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/blobseal/blobseal/keyring"
-	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 )
 
 // Service is what [Telemetry.ObserveService] needs of a key service: a
@@ -38,15 +38,15 @@ func (t *Telemetry) ObserveService(name string, service Service) (stop func()) {
 
 // ObserveCache reports what cache does, until stop is called. name tells the caches
 // of a process apart.
-func (t *Telemetry) ObserveCache(name string, cache *kms.Cache) (stop func()) {
-	if cache == nil {
+func (t *Telemetry) ObserveCache(name string, cached *cache.Client) (stop func()) {
+	if cached == nil {
 		return nothing("ObserveCache", name)
 	}
 	own := cacheKey.String(name)
 	uses := func(result string) metric.MeasurementOption { return attributes(own, resultKey.String(result)) }
 	hit, stale, miss, all := uses("hit"), uses("stale"), uses("miss"), attributes(own)
 	return t.observe(func(o metric.Observer) {
-		stats := cache.Stats()
+		stats := cached.Stats()
 		o.ObserveInt64(t.instruments.cacheUses, int64(stats.Hits-stats.Stale), hit)
 		o.ObserveInt64(t.instruments.cacheUses, int64(stats.Stale), stale)
 		o.ObserveInt64(t.instruments.cacheUses, int64(stats.Misses), miss)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -16,7 +17,7 @@ import (
 var layers = map[string]func(b *bed, c kms.Client) kms.Client{
 	"telemetry": func(b *bed, c kms.Client) kms.Client { return b.Client(c) },
 	"audit":     func(_ *bed, c kms.Client) kms.Client { return audit.NewClient(c, new(trail)) },
-	"cache":     func(_ *bed, c kms.Client) kms.Client { return kms.NewCache(c, nil) },
+	"cache":     func(_ *bed, c kms.Client) kms.Client { return cache.New(c, nil) },
 }
 
 // orders returns all sequences of distinct names, from the empty one on.
@@ -86,7 +87,7 @@ func TestEmbeddingLosesRefusals(t *testing.T) {
 	service := newKeyService(t)
 	info, err := service.DescribeKey(t.Context(), service.key)
 	require.NoError(t, err)
-	mode, err := sse.NewKMS(kms.NewCache(embedding{service.Client}, nil), info.ARN, nil) // SameKey is lost, too
+	mode, err := sse.NewKMS(cache.New(embedding{service.Client}, nil), info.ARN, nil) // SameKey is lost, too
 	require.NoError(t, err)
 	object := seal(t, mode, []byte("meow"))
 	_, err = open(t.Context(), mode, object)
@@ -100,12 +101,12 @@ func TestEmbeddingLosesRefusals(t *testing.T) {
 // found through the wrappers, and what is not there does not appear.
 func TestWrappersKeepCapabilities(t *testing.T) {
 	b, service := newBed(t), newKeyService(t)
-	cache := kms.NewCache(service.Client, nil)
-	wrapped := b.Client(cache)
+	cached := cache.New(service.Client, nil)
+	wrapped := b.Client(cached)
 
-	found, ok := kms.Find[*kms.Cache](wrapped)
+	found, ok := kms.Find[*cache.Client](wrapped)
 	require.True(t, ok, "bucket keys depend on it")
-	require.Same(t, cache, found)
+	require.Same(t, cached, found)
 	info, err := service.DescribeKey(t.Context(), service.key)
 	require.NoError(t, err)
 	same, known := kms.SameKey(wrapped, service.key, info.ARN)
@@ -147,7 +148,7 @@ func TestWrappersKeepCapabilities(t *testing.T) {
 // TestWrappersKeepReports: who asks through telemetry for a report of the call gets it.
 func TestWrappersKeepReports(t *testing.T) {
 	b, service := newBed(t), newKeyService(t)
-	client := b.Client(kms.NewCache(b.Client(service.Client), nil))
+	client := b.Client(cache.New(b.Client(service.Client), nil))
 	var report kms.Report
 	ctx := kms.WithReport(t.Context(), &report)
 	key, err := client.GenerateDataKey(ctx, service.key, nil)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/cache"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
@@ -29,7 +30,7 @@ type Service struct {
 	*localkms.Client            // for changes, which it records
 	uses             kms.Client // for uses, which it records
 	cached           kms.Client // as uses, with a cache
-	cache            *kms.Cache
+	cache            *cache.Client
 	service          *localkms.Service
 	Dir              string
 	principal        kms.Principal
@@ -113,7 +114,7 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 	if c.Telemetry != nil {
 		client = c.Telemetry.Client(client)
 	}
-	s.cache = kms.NewCache(client, nil)
+	s.cache = cache.New(client, nil)
 	s.uses = audit.NewClient(client, sink)
 	s.cached = audit.NewClient(s.cache, sink)
 	return nil

@@ -1,4 +1,12 @@
-package kms
+// Package cache remembers the answers of a key service, as S3 Bucket Keys do.
+//
+//	client := cache.New(service, nil)
+//
+// One call per object becomes one call per principal, key and context every five
+// minutes. Principals never share a result. If the service is a [kms.Authorizer],
+// the cache asks it for permission on every use, so disabling a key takes effect at
+// once. Otherwise it takes effect when the cached result expires.
+package cache
 
 import (
 	"container/list"
@@ -10,14 +18,15 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/internal/isnil"
+	"github.com/blobseal/blobseal/kms"
 )
 
-// CacheOptions are the options of [NewCache]. A zero field means its default. If
+// Options are the options of [New]. A zero field means its default. If
 // MaxAge, MaxUses or MaxEntries is below zero, the cache keeps nothing.
-type CacheOptions struct {
+type Options struct {
 	// MaxAge is how long a result is used, from the start of the call that
 	// returned it: five minutes by default, as for S3 Bucket Keys. Without an
-	// [Authorizer], a disabled key keeps working for as long.
+	// [kms.Authorizer], a disabled key keeps working for as long.
 	MaxAge time.Duration
 
 	// MaxUses is how often a result is used, the first use included: 2^20 times by
@@ -31,7 +40,7 @@ type CacheOptions struct {
 
 	// StaleReads lets Decrypt use a result past the limits above, but no older than
 	// StaleReads, while the key service is down: when the client returns
-	// [ErrUnavailable], and an Authorizer does not refuse. The default is not to.
+	// [kms.ErrUnavailable], and an Authorizer does not refuse. The default is not to.
 	//
 	// GenerateDataKey never uses such results: writes fail, and fall back to no
 	// other key. A result that the service has refused since is gone.
@@ -48,11 +57,11 @@ const (
 	defaultMaxEntries = 1000
 )
 
-// Cache is a [Client] that remembers results; see [NewCache]. It is safe for
+// Cache is a [kms.Client] that remembers results; see [New]. It is safe for
 // concurrent use.
-type Cache struct {
-	client     Client
-	authorizer Authorizer // of client; may be nil
+type Client struct {
+	client     kms.Client
+	authorizer kms.Authorizer // of client; may be nil
 	maxAge     time.Duration
 	maxUses    int64
 	maxEntries int
@@ -66,18 +75,18 @@ type Cache struct {
 	flights   map[string]*flight
 	epoch     uint64 // rises when entries are invalidated
 	nextSweep time.Time
-	stats     CacheStats
+	stats     Stats
 }
 
-// CacheStats counts what a [Cache] did.
-type CacheStats struct {
+// Stats counts what a [Client] did.
+type Stats struct {
 	Hits    uint64 // uses that were answered without a call, stale ones included
-	Stale   uint64 // hits past the limits; see CacheOptions.StaleReads
+	Stale   uint64 // hits past the limits; see Options.StaleReads
 	Misses  uint64 // calls of the client
 	Entries int    // results kept now
 }
 
-// NewCache returns a client that calls c and uses its results again, within the
+// New returns a client that calls c and uses its results again, within the
 // limits of opts, as S3 Bucket Keys do. nil opts means the defaults.
 //
 // A result answers only the same question of the same principal: operation, key id
@@ -89,10 +98,10 @@ type CacheStats struct {
 // seal the keys of objects, as package sse does, and pass the context of the
 // bucket, not of the object.
 //
-// If c is an [Authorizer], the cache asks it before every answer. Disabling a key
+// If c is an [kms.Authorizer], the cache asks it before every answer. Disabling a key
 // or revoking a permission then takes effect at once. Otherwise it takes effect
-// within MaxAge, or after [Cache.Invalidate]. The cache notices within MaxAge that
-// an alias has moved. NewCache logs a warning if c wraps an Authorizer by embedding
+// within MaxAge, or after [Client.Invalidate]. The cache notices within MaxAge that
+// an alias has moved. New logs a warning if c wraps an Authorizer by embedding
 // and so hides it.
 //
 // Concurrent questions that are the same make one call. If the caller who makes it
@@ -101,19 +110,19 @@ type CacheStats struct {
 //
 // Callers own what they get and may clear it. The cache overwrites its own copies
 // when it drops them. It starts no goroutine, so an idle cache keeps expired
-// results: call [Cache.Invalidate] when you have no use for it any more.
-func NewCache(c Client, opts *CacheOptions) *Cache {
+// results: call [Client.Invalidate] when you have no use for it any more.
+func New(c kms.Client, opts *Options) *Client {
 	if isnil.Any(c) {
 		c = noClient{}
 	}
 	if opts == nil {
-		opts = new(CacheOptions)
+		opts = new(Options)
 	}
-	authorizer, ok := Find[Authorizer](c)
+	authorizer, ok := kms.Find[kms.Authorizer](c)
 	if !ok {
 		warnIfHidden(c)
 	}
-	cache := &Cache{
+	cache := &Client{
 		client:     c,
 		authorizer: authorizer,
 		maxAge:     opts.MaxAge,
@@ -141,30 +150,30 @@ func NewCache(c Client, opts *CacheOptions) *Cache {
 // noClient takes the place of a nil Client.
 type noClient struct{}
 
-func (noClient) GenerateDataKey(context.Context, string, Context) (*DataKey, error) {
-	return nil, fmt.Errorf("%w: the cache's client is nil", ErrInvalid)
+func (noClient) GenerateDataKey(context.Context, string, kms.Context) (*kms.DataKey, error) {
+	return nil, fmt.Errorf("%w: the cache's client is nil", kms.ErrInvalid)
 }
 
-func (noClient) Decrypt(context.Context, string, []byte, Context) ([]byte, error) {
-	return nil, fmt.Errorf("%w: the cache's client is nil", ErrInvalid)
+func (noClient) Decrypt(context.Context, string, []byte, kms.Context) ([]byte, error) {
+	return nil, fmt.Errorf("%w: the cache's client is nil", kms.ErrInvalid)
 }
 
-// Unwrap returns the client behind the cache; see [Find].
-func (c *Cache) Unwrap() Client { return c.client }
+// Unwrap returns the client behind the cache; see [kms.Find].
+func (c *Client) Unwrap() kms.Client { return c.client }
 
-// GenerateDataKey implements [Client].
-func (c *Cache) GenerateDataKey(ctx context.Context, keyID string, ec Context) (*DataKey, error) {
-	r, err := c.use(ctx, &question{op: OpGenerateDataKey, keyID: keyID, ec: ec})
+// GenerateDataKey implements [kms.Client].
+func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	r, err := c.use(ctx, &question{op: kms.OpGenerateDataKey, keyID: keyID, ec: ec})
 	if err != nil {
 		return nil, err
 	}
 	defer clear(r.plaintext)
-	return NewDataKey(r.report.KeyID, r.plaintext, r.ciphertext)
+	return kms.NewDataKey(r.report.KeyID, r.plaintext, r.ciphertext)
 }
 
-// Decrypt implements [Client].
-func (c *Cache) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec Context) ([]byte, error) {
-	r, err := c.use(ctx, &question{op: OpDecrypt, keyID: keyID, ciphertext: ciphertext, ec: ec})
+// Decrypt implements [kms.Client].
+func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
+	r, err := c.use(ctx, &question{op: kms.OpDecrypt, keyID: keyID, ciphertext: ciphertext, ec: ec})
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +182,7 @@ func (c *Cache) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec
 
 // Invalidate drops the results of these keys, named by id or as they were asked
 // for; without names, all results. A call under way is not kept.
-func (c *Cache) Invalidate(keyIDs ...string) {
+func (c *Client) Invalidate(keyIDs ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.epoch++
@@ -181,7 +190,7 @@ func (c *Cache) Invalidate(keyIDs ...string) {
 	for _, e := range c.entries {
 		drop := len(keyIDs) == 0
 		for _, id := range keyIDs {
-			same, _ := SameKey(c.client, id, e.keyID)
+			same, _ := kms.SameKey(c.client, id, e.keyID)
 			drop = drop || same || id == e.requested
 		}
 		if drop {
@@ -191,7 +200,7 @@ func (c *Cache) Invalidate(keyIDs ...string) {
 }
 
 // Stats returns the counts so far.
-func (c *Cache) Stats() CacheStats {
+func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stats := c.stats
@@ -201,35 +210,33 @@ func (c *Cache) Stats() CacheStats {
 
 // question is a call of the cache.
 type question struct {
-	op         Operation
+	op         kms.Operation
 	keyID      string
 	ciphertext []byte
-	ec         Context
+	ec         kms.Context
 }
 
 // result is an answer. Whoever gets one owns it.
 type result struct {
 	plaintext  []byte
 	ciphertext []byte // of a new data key
-	report     Report
+	report     kms.Report
 }
 
 // use answers q and fills in the caller's report.
-func (c *Cache) use(ctx context.Context, q *question) (result, error) {
+func (c *Client) use(ctx context.Context, q *question) (result, error) {
 	if err := ctx.Err(); err != nil {
-		return result{}, CallError(ctx, q.op, q.keyID, nil, err)
+		return result{}, kms.CallError(ctx, q.op, q.keyID, nil, err)
 	}
 	var scratch [512]byte
-	r, err := c.answer(ctx, q, q.appendName(scratch[:0], PrincipalFrom(ctx)))
-	if report, ok := ctx.Value(reportKey{}).(*Report); ok {
-		*report = r.report
-	}
-	return r, CallError(ctx, q.op, q.keyID, nil, err)
+	r, err := c.answer(ctx, q, q.appendName(scratch[:0], kms.PrincipalFrom(ctx)))
+	*kms.ReportFrom(ctx) = r.report
+	return r, kms.CallError(ctx, q.op, q.keyID, nil, err)
 }
 
 // answer answers from an entry, from a call that another caller makes, or from a
 // call of its own. name encodes q and the principal.
-func (c *Cache) answer(ctx context.Context, q *question, name []byte) (result, error) {
+func (c *Client) answer(ctx context.Context, q *question, name []byte) (result, error) {
 	for ctx.Err() == nil {
 		e, f, first := c.find(name)
 		if e != nil {
@@ -257,7 +264,7 @@ var errRetry = errors.New("kms: ask again")
 // find returns the entry that may answer. Otherwise it returns the flight whose
 // call will answer, and whether the caller is the first and must make the call.
 // Without either, the cache does not keep the answer.
-func (c *Cache) find(name []byte) (e *entry, f *flight, first bool) {
+func (c *Client) find(name []byte) (e *entry, f *flight, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.off || len(name) > maxName {
@@ -281,12 +288,12 @@ func (c *Cache) find(name []byte) (e *entry, f *flight, first bool) {
 }
 
 // answerFromEntry answers from a fresh entry if the Authorizer allows it.
-func (c *Cache) answerFromEntry(ctx context.Context, q *question, e *entry) (result, error) {
+func (c *Client) answerFromEntry(ctx context.Context, q *question, e *entry) (result, error) {
 	var refusal error
 	if c.authorizer != nil {
 		refusal = c.authorizer.Authorize(ctx, q.op, e.keyID, q.ec)
 	}
-	refused := result{report: Report{KeyID: e.keyID, Cached: true}}
+	refused := result{report: kms.Report{KeyID: e.keyID, Cached: true}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	kept := c.entries[e.name] == e
@@ -298,25 +305,25 @@ func (c *Cache) answerFromEntry(ctx context.Context, q *question, e *entry) (res
 		return c.take(e, false), nil
 	case refusal == nil:
 		return result{}, errRetry // the entry was dropped meanwhile
-	case errors.Is(refusal, ErrUnavailable) && !c.servesStale(e, c.now()):
+	case errors.Is(refusal, kms.ErrUnavailable) && !c.servesStale(e, c.now()):
 		return refused, refusal // keep the entry for when the service is back
-	case errors.Is(refusal, ErrUnavailable) && usable:
+	case errors.Is(refusal, kms.ErrUnavailable) && usable:
 		return c.take(e, true), nil
-	case errors.Is(refusal, ErrUnavailable):
+	case errors.Is(refusal, kms.ErrUnavailable):
 		return result{}, errRetry
 	}
 	if kept {
 		c.drop(e)
 	}
-	if same, _ := SameKey(c.client, q.keyID, e.keyID); !same {
+	if same, _ := kms.SameKey(c.client, q.keyID, e.keyID); !same {
 		return result{}, errRetry // an alias, which may mean another key by now
 	}
 	return refused, refusal
 }
 
 // orStale returns r and err, or a stale result if the service is down.
-func (c *Cache) orStale(ctx context.Context, q *question, name []byte, r result, err error) (result, error) {
-	if q.op != OpDecrypt || c.staleReads == 0 || !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+func (c *Client) orStale(ctx context.Context, q *question, name []byte, r result, err error) (result, error) {
+	if q.op != kms.OpDecrypt || c.staleReads == 0 || !errors.Is(err, kms.ErrUnavailable) || ctx.Err() != nil {
 		return r, err
 	}
 	c.mu.Lock()
@@ -335,11 +342,11 @@ func (c *Cache) orStale(ctx context.Context, q *question, name []byte, r result,
 	switch {
 	case refusal != nil && ctx.Err() != nil:
 		return r, refusal
-	case refusal != nil && !errors.Is(refusal, ErrUnavailable):
+	case refusal != nil && !errors.Is(refusal, kms.ErrUnavailable):
 		if kept {
 			c.drop(e)
 		}
-		return result{report: Report{KeyID: e.keyID}}, refusal
+		return result{report: kms.Report{KeyID: e.keyID}}, refusal
 	case kept && c.servesStale(e, c.now()):
 		return c.take(e, true), nil
 	}
@@ -347,12 +354,12 @@ func (c *Cache) orStale(ctx context.Context, q *question, name []byte, r result,
 }
 
 // call asks the client, and checks that the answer is one.
-func (c *Cache) call(ctx context.Context, q *question) (r result, err error) {
+func (c *Client) call(ctx context.Context, q *question) (r result, err error) {
 	c.mu.Lock()
 	c.stats.Misses++
 	c.mu.Unlock()
-	ctx = WithReport(ctx, &r.report)
-	if q.op == OpDecrypt {
+	ctx = kms.WithReport(ctx, &r.report)
+	if q.op == kms.OpDecrypt {
 		plaintext, err := c.client.Decrypt(ctx, q.keyID, q.ciphertext, q.ec)
 		defer clear(plaintext)
 		if r.report.KeyID == "" {
@@ -361,8 +368,8 @@ func (c *Cache) call(ctx context.Context, q *question) (r result, err error) {
 		if err != nil {
 			return r, err
 		}
-		if len(plaintext) != DataKeySize || [DataKeySize]byte(plaintext) == [DataKeySize]byte{} {
-			return r, fmt.Errorf("%w: the key service returned %d bytes that are not a data key", ErrCiphertext, len(plaintext))
+		if len(plaintext) != kms.DataKeySize || [kms.DataKeySize]byte(plaintext) == [kms.DataKeySize]byte{} {
+			return r, fmt.Errorf("%w: the key service returned %d bytes that are not a data key", kms.ErrCiphertext, len(plaintext))
 		}
 		r.plaintext = slices.Clone(plaintext)
 		return r, nil
@@ -371,8 +378,8 @@ func (c *Cache) call(ctx context.Context, q *question) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
-	if key == nil || key.KeyID == "" || len(key.Ciphertext) == 0 || key.IsZero() {
-		return r, fmt.Errorf("%w: the key service returned a data key without id, ciphertext or plaintext", ErrUnavailable)
+	if key == nil || key.KeyID == "" || len(key.Ciphertext) == 0 || key.Plaintext() == nil {
+		return r, fmt.Errorf("%w: the key service returned a data key without id, ciphertext or plaintext", kms.ErrUnavailable)
 	}
 	r.plaintext, r.ciphertext, r.report.KeyID = slices.Clone(key.Plaintext()), key.Ciphertext, key.KeyID
 	key.Clear()

@@ -1,22 +1,24 @@
-package kms
+package cache
 
 import (
 	"fmt"
 	"log/slog"
 	"reflect"
+
+	"github.com/blobseal/blobseal/kms"
 )
 
 // warnIfHidden logs a warning if the cache found no Authorizer in c, but c is a
 // wrapper that embeds one. A struct that embeds a Client has the methods of Client
 // alone: what it wraps can no longer be asked, and a disabled key goes on working.
-func warnIfHidden(c Client) {
+func warnIfHidden(c kms.Client) {
 	if hidden := hiddenAuthorizer(reflect.ValueOf(c), 0); hidden != nil {
 		slog.Warn("kms: disabled keys and revoked permissions take effect only when the cache's results expire: the client hides an Authorizer (give it a method Unwrap() kms.Client)",
 			slog.String("client", fmt.Sprintf("%T", c)), slog.String("authorizer", hidden.String()))
 	}
 }
 
-var authorizerType = reflect.TypeFor[Authorizer]()
+var authorizerType = reflect.TypeFor[kms.Authorizer]()
 
 // maxEmbedded bounds how deep hiddenAuthorizer looks.
 const maxEmbedded = 16
@@ -29,7 +31,7 @@ func hiddenAuthorizer(v reflect.Value, depth int) reflect.Type {
 			return v.Type()
 		}
 		if v.CanInterface() {
-			if w, ok := v.Interface().(interface{ Unwrap() Client }); ok && depth < maxEmbedded {
+			if w, ok := v.Interface().(interface{ Unwrap() kms.Client }); ok && depth < maxEmbedded {
 				if found := hiddenAuthorizer(reflect.ValueOf(w.Unwrap()), depth+1); found != nil {
 					return found
 				}

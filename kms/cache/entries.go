@@ -1,4 +1,4 @@
-package kms
+package cache
 
 import (
 	"container/list"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/internal/secret"
+	"github.com/blobseal/blobseal/kms"
 )
 
 // maxName bounds an entry's name in bytes, and so the size of the cache.
@@ -36,7 +37,7 @@ type flight struct {
 	done  chan struct{}
 
 	// Set before done is closed:
-	report Report
+	report kms.Report
 	err    error // errRetry if waiters have to ask again, also to get the result
 }
 
@@ -51,7 +52,7 @@ func (f *flight) wait(ctx context.Context) (result, error) {
 }
 
 // lead makes the call that others wait for. Without f, nobody does.
-func (c *Cache) lead(ctx context.Context, q *question, key []byte, f *flight) (r result, err error) {
+func (c *Client) lead(ctx context.Context, q *question, key []byte, f *flight) (r result, err error) {
 	if f == nil {
 		return c.call(ctx, q)
 	}
@@ -70,7 +71,7 @@ func (c *Cache) lead(ctx context.Context, q *question, key []byte, f *flight) (r
 			c.keep(q, name, r, began)
 		case err != nil && ctx.Err() == nil:
 			f.report, f.err = r.report, err
-			if e := c.entries[name]; e != nil && !errors.Is(err, ErrUnavailable) {
+			if e := c.entries[name]; e != nil && !errors.Is(err, kms.ErrUnavailable) {
 				c.drop(e) // it was refused, so an outage does not bring it back
 			}
 		}
@@ -81,7 +82,7 @@ func (c *Cache) lead(ctx context.Context, q *question, key []byte, f *flight) (r
 }
 
 // keep makes r an entry. c.mu is held, as in all that follow.
-func (c *Cache) keep(q *question, name string, r result, began time.Time) {
+func (c *Client) keep(q *question, name string, r result, began time.Time) {
 	if old := c.entries[name]; old != nil {
 		c.drop(old)
 	}
@@ -99,7 +100,7 @@ func (c *Cache) keep(q *question, name string, r result, began time.Time) {
 }
 
 // sweep drops expired entries, now and then.
-func (c *Cache) sweep() {
+func (c *Client) sweep() {
 	now := c.now()
 	if now.Before(c.nextSweep) {
 		return
@@ -113,7 +114,7 @@ func (c *Cache) sweep() {
 }
 
 // take returns a copy of e and counts the use.
-func (c *Cache) take(e *entry, stale bool) result {
+func (c *Client) take(e *entry, stale bool) result {
 	e.uses++
 	c.stats.Hits++
 	if stale {
@@ -123,24 +124,24 @@ func (c *Cache) take(e *entry, stale bool) result {
 	return result{
 		plaintext:  slices.Clone(e.plaintext.Bytes()),
 		ciphertext: slices.Clone(e.ciphertext),
-		report:     Report{KeyID: e.keyID, KeyVersion: e.keyVersion, Cached: true, Stale: stale},
+		report:     kms.Report{KeyID: e.keyID, KeyVersion: e.keyVersion, Cached: true, Stale: stale},
 	}
 }
 
 // drop removes e and overwrites its plaintext.
-func (c *Cache) drop(e *entry) {
+func (c *Client) drop(e *entry) {
 	delete(c.entries, e.name)
 	c.recent.Remove(e.place)
 	clear(e.plaintext.Bytes())
 }
 
 // fresh reports whether e is within the limits.
-func (c *Cache) fresh(e *entry, now time.Time) bool {
+func (c *Client) fresh(e *entry, now time.Time) bool {
 	return e.uses < c.maxUses && age(e.made, now) < c.maxAge
 }
 
 // servesStale reports whether e may answer during an outage.
-func (c *Cache) servesStale(e *entry, now time.Time) bool {
+func (c *Client) servesStale(e *entry, now time.Time) bool {
 	return c.staleReads > 0 && e.ciphertext == nil && age(e.made, now) <= c.staleReads
 }
 
@@ -157,7 +158,7 @@ func age(made, now time.Time) time.Duration {
 
 // appendName appends the encoding of q, asked by p, with each part framed by its
 // length.
-func (q *question) appendName(b []byte, p Principal) []byte {
+func (q *question) appendName(b []byte, p kms.Principal) []byte {
 	for _, part := range [...]string{string(q.op), p.ID, p.Type, q.keyID} {
 		b = appendFramed(b, part)
 	}

@@ -1,4 +1,4 @@
-package kms_test
+package cache_test
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
@@ -56,7 +57,7 @@ func fakeSubject(f *kmstest.Fake, wrap func(kms.Client) kms.Client, authorizing 
 func TestCacheIsAClient(t *testing.T) {
 	t.Run("asking", func(t *testing.T) {
 		kmstest.Run(t, func(t *testing.T) kmstest.Subject {
-			s := fakeSubject(kmstest.NewFake(), func(c kms.Client) kms.Client { return kms.NewCache(c, nil) }, true)
+			s := fakeSubject(kmstest.NewFake(), func(c kms.Client) kms.Client { return cache.New(c, nil) }, true)
 			s.ReusesDataKeys = true
 			s.Break = nil // a cache keeps answering for a while
 			return s
@@ -64,7 +65,7 @@ func TestCacheIsAClient(t *testing.T) {
 	})
 	t.Run("blind", func(t *testing.T) {
 		kmstest.Run(t, func(t *testing.T) kmstest.Subject {
-			s := fakeSubject(kmstest.NewFake(), func(c kms.Client) kms.Client { return kms.NewCache(c, nil) }, false)
+			s := fakeSubject(kmstest.NewFake(), func(c kms.Client) kms.Client { return cache.New(c, nil) }, false)
 			s.ReusesDataKeys = true
 			s.Break, s.Disable, s.ScheduleDeletion, s.Deny = nil, nil, nil, nil // the cache notices late
 			return s
@@ -73,7 +74,7 @@ func TestCacheIsAClient(t *testing.T) {
 	t.Run("off", func(t *testing.T) {
 		kmstest.Run(t, func(t *testing.T) kmstest.Subject {
 			return fakeSubject(kmstest.NewFake(), func(c kms.Client) kms.Client {
-				return kms.NewCache(c, &kms.CacheOptions{MaxAge: -1})
+				return cache.New(c, &cache.Options{MaxAge: -1})
 			}, false)
 		})
 	})
@@ -83,14 +84,14 @@ func TestCacheIsAClient(t *testing.T) {
 func TestBucketKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
-		cache := kms.NewCache(fake, nil)
+		cached := cache.New(fake, nil)
 		ctxs := []context.Context{as(t, alice), as(t, bob)}
 		keys := make(map[string]bool)
 		writes := func() {
 			for i := range 100_000 {
-				k, err := cache.GenerateDataKey(ctxs[i%2], "key", photo)
+				k, err := cached.GenerateDataKey(ctxs[i%2], "key", photo)
 				require.NoError(t, err)
-				require.False(t, k.IsZero(), "data key of zeros after %d writes", i)
+				require.NotNil(t, k.Plaintext(), "data key of zeros after %d writes", i)
 				keys[string(k.Plaintext())] = true
 				k.Clear() // the caller's own
 			}
@@ -114,7 +115,7 @@ func TestBucketKey(t *testing.T) {
 func TestCacheSeparates(t *testing.T) {
 	fake := kmstest.NewFake("key", "key2", "k", "")
 	fake.SetAlias("alias", "key")
-	cache := kms.NewCache(fake, nil)
+	cached := cache.New(fake, nil)
 	type question struct {
 		p     kms.Principal
 		keyID string
@@ -139,7 +140,7 @@ func TestCacheSeparates(t *testing.T) {
 		{alice, "k", kms.Context{"ey": ""}},
 	} {
 		for range 2 {
-			k, err := cache.GenerateDataKey(as(t, q.p), q.keyID, q.ec)
+			k, err := cached.GenerateDataKey(as(t, q.p), q.keyID, q.ec)
 			require.NoError(t, err)
 			if other, ok := seen[string(k.Plaintext())]; ok {
 				require.Equal(t, q, other, "one data key for both")
@@ -157,9 +158,9 @@ func TestCacheSeparates(t *testing.T) {
 		for _, i := range rand.Perm(20) {
 			ec[fmt.Sprint(i)] = "x"
 		}
-		_, err := cache.GenerateDataKey(as(t, alice), "key", ec)
+		_, err := cached.GenerateDataKey(as(t, alice), "key", ec)
 		require.NoError(t, err)
-		_, err = cache.GenerateDataKey(as(t, alice), "key", kms.Context{})
+		_, err = cached.GenerateDataKey(as(t, alice), "key", kms.Context{})
 		require.NoError(t, err)
 	}
 	require.Equal(t, 1, fake.Count())
@@ -170,22 +171,22 @@ func TestCacheSeparates(t *testing.T) {
 func TestCacheDecrypt(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	fake.Deny(alice, kms.OpDecrypt)
-	cache := kms.NewCache(fake, nil)
-	k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+	cached := cache.New(fake, nil)
+	k, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 	require.NoError(t, err)
-	_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+	_, err = cached.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
 	require.ErrorIs(t, err, kms.ErrDenied)
 	fake.Forget()
 	for range 10 {
-		plaintext, err := cache.Decrypt(as(t, bob), "key", k.Ciphertext, photo)
+		plaintext, err := cached.Decrypt(as(t, bob), "key", k.Ciphertext, photo)
 		require.NoError(t, err)
 		require.Equal(t, k.Plaintext(), plaintext)
 		clear(plaintext)
 	}
 	require.Equal(t, 1, fake.Count())
-	_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+	_, err = cached.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
 	require.ErrorIs(t, err, kms.ErrDenied, "after another principal's read")
-	_, err = cache.Decrypt(as(t, bob), "key", k.Ciphertext, kms.Context{"blobseal:object": "Photos"})
+	_, err = cached.Decrypt(as(t, bob), "key", k.Ciphertext, kms.Context{"blobseal:object": "Photos"})
 	require.ErrorIs(t, err, kms.ErrCiphertext, "of another context, though cached")
 }
 
@@ -196,22 +197,22 @@ func TestCacheReports(t *testing.T) {
 	} {
 		fake := kmstest.NewFake("key")
 		fake.SetAlias("alias", "key")
-		cache := kms.NewCache(c(fake), nil)
+		cached := cache.New(c(fake), nil)
 		var r kms.Report
 		ctx := kms.WithReport(as(t, alice), &r)
-		k, err := cache.GenerateDataKey(ctx, "alias", photo)
+		k, err := cached.GenerateDataKey(ctx, "alias", photo)
 		require.NoError(t, err)
 		require.Equal(t, kms.Report{RequestID: "fake-1", KeyID: kmstest.ARN("key"), KeyVersion: "1"}, r)
-		_, err = cache.GenerateDataKey(ctx, "alias", photo)
+		_, err = cached.GenerateDataKey(ctx, "alias", photo)
 		require.NoError(t, err)
 		require.Equal(t, kms.Report{KeyID: kmstest.ARN("key"), KeyVersion: "1", Cached: true}, r)
-		_, err = cache.Decrypt(ctx, "alias", k.Ciphertext, photo)
+		_, err = cached.Decrypt(ctx, "alias", k.Ciphertext, photo)
 		require.NoError(t, err)
 		require.Equal(t, kms.Report{RequestID: "fake-2", KeyID: kmstest.ARN("key"), KeyVersion: "1"}, r)
-		_, err = cache.Decrypt(ctx, "alias", k.Ciphertext, photo)
+		_, err = cached.Decrypt(ctx, "alias", k.Ciphertext, photo)
 		require.NoError(t, err)
 		require.Equal(t, kms.Report{KeyID: kmstest.ARN("key"), KeyVersion: "1", Cached: true}, r)
-		_, err = cache.Decrypt(ctx, "none", k.Ciphertext, photo)
+		_, err = cached.Decrypt(ctx, "none", k.Ciphertext, photo)
 		require.ErrorIs(t, err, kms.ErrNotFound)
 		require.False(t, r.Cached)
 	}
@@ -219,36 +220,36 @@ func TestCacheReports(t *testing.T) {
 
 // TestCacheOff: any one limit below zero turns the cache off.
 func TestCacheOff(t *testing.T) {
-	for _, opts := range []kms.CacheOptions{{MaxAge: -1}, {MaxUses: -1}, {MaxEntries: -1}} {
+	for _, opts := range []cache.Options{{MaxAge: -1}, {MaxUses: -1}, {MaxEntries: -1}} {
 		fake := kmstest.NewFake("key")
-		cache := kms.NewCache(fake, &opts)
-		first, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		cached := cache.New(fake, &opts)
+		first, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 		require.NoError(t, err)
-		second, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		second, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 		require.NoError(t, err)
 		require.NotEqual(t, first.Plaintext(), second.Plaintext())
 		for range 2 {
-			_, err = cache.Decrypt(as(t, alice), "key", first.Ciphertext, photo)
+			_, err = cached.Decrypt(as(t, alice), "key", first.Ciphertext, photo)
 			require.NoError(t, err)
 		}
 		require.Equal(t, 4, fake.Count(), "%+v", opts)
-		require.Empty(t, cache.Plaintexts())
+		require.Empty(t, cached.Plaintexts())
 	}
 }
 
 // TestCachePrintsNoKey: no verb of fmt prints a key, although some follow pointers.
 func TestCachePrintsNoKey(t *testing.T) {
-	cache := kms.NewCache(kmstest.NewFake("key"), nil)
-	k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+	cached := cache.New(kmstest.NewFake("key"), nil)
+	k, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 	require.NoError(t, err)
-	_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+	_, err = cached.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
 	require.NoError(t, err)
-	require.Len(t, cache.Plaintexts(), 2)
-	audited := audit.NewClient(cache, discardSink{})
+	require.Len(t, cached.Plaintexts(), 2)
+	audited := audit.NewClient(cached, discardSink{})
 	numbers := strings.Trim(fmt.Sprint(k.Plaintext()), "[]")
 	for name, v := range map[string]any{
-		"cache": cache, "audited": audited, "data key": k, "its value": *k,
-		"within": struct{ c *kms.Cache }{cache}, "as a client": struct{ c kms.Client }{cache}, "key within": struct{ k *kms.DataKey }{k},
+		"cache": cached, "audited": audited, "data key": k, "its value": *k,
+		"within": struct{ c *cache.Client }{cached}, "as a client": struct{ c kms.Client }{cached}, "key within": struct{ k *kms.DataKey }{k},
 	} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%c", "%U", "%e", "%b", "%o", "%p"} {
 			text := fmt.Sprintf(verb, v)
@@ -262,38 +263,38 @@ func TestCachePrintsNoKey(t *testing.T) {
 func TestCacheStats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
-		cache := kms.NewCache(fake, &kms.CacheOptions{StaleReads: time.Hour})
+		cached := cache.New(fake, &cache.Options{StaleReads: time.Hour})
 		k, err := fake.GenerateDataKey(as(t, alice), "key", photo)
 		require.NoError(t, err)
 		read := func() error {
-			_, err := cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+			_, err := cached.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
 			return err
 		}
-		require.Zero(t, cache.Stats())
+		require.Zero(t, cached.Stats())
 		for range 3 {
 			require.NoError(t, read())
 		}
-		require.Equal(t, kms.CacheStats{Hits: 2, Misses: 1, Entries: 1}, cache.Stats())
+		require.Equal(t, cache.Stats{Hits: 2, Misses: 1, Entries: 1}, cached.Stats())
 		time.Sleep(defaultMaxAge)
 		fake.Fail(kms.ErrUnavailable, 1)
 		require.NoError(t, read())
-		require.Equal(t, kms.CacheStats{Hits: 3, Stale: 1, Misses: 2, Entries: 1}, cache.Stats())
-		cache.Invalidate()
+		require.Equal(t, cache.Stats{Hits: 3, Stale: 1, Misses: 2, Entries: 1}, cached.Stats())
+		cached.Invalidate()
 		fake.Fail(kms.ErrDenied, 1)
 		require.ErrorIs(t, read(), kms.ErrDenied)
-		require.Equal(t, kms.CacheStats{Hits: 3, Stale: 1, Misses: 3}, cache.Stats())
+		require.Equal(t, cache.Stats{Hits: 3, Stale: 1, Misses: 3}, cached.Stats())
 	})
 }
 
 // TestNilClient: with a nil Client, the first call fails and does not panic.
 func TestNilClient(t *testing.T) {
-	var typed *kms.Cache
+	var typed *cache.Client
 	for _, client := range []kms.Client{nil, typed} {
-		cache := kms.NewCache(client, nil)
-		_, err := cache.GenerateDataKey(t.Context(), "key", nil)
+		cached := cache.New(client, nil)
+		_, err := cached.GenerateDataKey(t.Context(), "key", nil)
 		require.ErrorIs(t, err, kms.ErrInvalid)
-		_, err = cache.Decrypt(t.Context(), "key", nil, nil)
+		_, err = cached.Decrypt(t.Context(), "key", nil, nil)
 		require.ErrorIs(t, err, kms.ErrInvalid)
-		cache.Invalidate("key")
+		cached.Invalidate("key")
 	}
 }

@@ -1,12 +1,12 @@
-package kms
+package cache
 
 import "time"
 
 // SetNow replaces the cache's clock.
-func (c *Cache) SetNow(now func() time.Time) { c.now = now }
+func (c *Client) SetNow(now func() time.Time) { c.now = now }
 
 // Plaintexts returns the cache's own slices of plaintext, not copies.
-func (c *Cache) Plaintexts() [][]byte {
+func (c *Client) Plaintexts() [][]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var out [][]byte

@@ -1,4 +1,4 @@
-package kms_test
+package cache_test
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
@@ -28,16 +29,16 @@ func TestOneCall(t *testing.T) {
 				if fault != nil {
 					fake.Fail(fault, 1)
 				}
-				cache := kms.NewCache(fake, nil)
-				keys, errs, cached := make([]*kms.DataKey, 20), make([]error, 20), atomic.Int32{}
+				cached := cache.New(fake, nil)
+				keys, errs, shared := make([]*kms.DataKey, 20), make([]error, 20), atomic.Int32{}
 				ask := func() {
 					var wg sync.WaitGroup
 					for i := range keys {
 						wg.Go(func() {
 							var r kms.Report
-							keys[i], errs[i] = cache.GenerateDataKey(kms.WithReport(as(t, alice), &r), "key", photo)
+							keys[i], errs[i] = cached.GenerateDataKey(kms.WithReport(as(t, alice), &r), "key", photo)
 							if r.Cached {
-								cached.Add(1)
+								shared.Add(1)
 							}
 						})
 					}
@@ -52,10 +53,10 @@ func TestOneCall(t *testing.T) {
 					}
 				}
 				if fault == nil {
-					require.EqualValues(t, 19, cached.Load())
+					require.EqualValues(t, 19, shared.Load())
 					return
 				}
-				require.Zero(t, cached.Load())
+				require.Zero(t, shared.Load())
 				ask() // the cache keeps no failure
 				require.Equal(t, 2, fake.Count())
 				require.NoError(t, errors.Join(errs...))
@@ -69,14 +70,14 @@ func TestLeaderGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
 		fake.SetLatency(time.Second)
-		cache := kms.NewCache(fake, nil)
+		cached := cache.New(fake, nil)
 		start := time.Now()
 		var wg sync.WaitGroup
 		ask := func(timeout time.Duration, want error, took time.Duration) {
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(as(t, alice), timeout)
 				defer cancel()
-				k, err := cache.GenerateDataKey(ctx, "key", photo)
+				k, err := cached.GenerateDataKey(ctx, "key", photo)
 				if !errors.Is(err, want) || (err == nil) != (k != nil) || time.Since(start) != took {
 					t.Errorf("caller with %v: %v after %v, want %v after %v", timeout, err, time.Since(start), want, took)
 				}
@@ -96,18 +97,18 @@ func TestLeaderGivesUp(t *testing.T) {
 // TestClientPanics: a panic reaches the caller who made the call. Nobody hangs.
 func TestClientPanics(t *testing.T) {
 	fake := kmstest.NewFake("key")
-	cache := kms.NewCache(fake, nil)
+	cached := cache.New(fake, nil)
 	fake.Hook(func(context.Context, kmstest.Call) error { panic("client") })
-	require.Panics(t, func() { _, _ = cache.GenerateDataKey(as(t, alice), "key", photo) })
+	require.Panics(t, func() { _, _ = cached.GenerateDataKey(as(t, alice), "key", photo) })
 	fake.Recover()
-	_, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+	_, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 	require.NoError(t, err)
 }
 
 // TestGarbage: a malformed answer is an error, and the cache does not keep it.
 func TestGarbage(t *testing.T) {
 	fake := kmstest.NewFake("key", "other")
-	cache := kms.NewCache(fake, nil)
+	cached := cache.New(fake, nil)
 	ctx := as(t, alice)
 	good, err := fake.GenerateDataKey(ctx, "key", photo)
 	require.NoError(t, err)
@@ -118,18 +119,18 @@ func TestGarbage(t *testing.T) {
 	require.NoError(t, err)
 	for _, answer := range []*kms.DataKey{nil, {}, {KeyID: "key", Ciphertext: []byte("x")}, cleared, nameless, empty} {
 		fake.AnswerKey(func(*kms.DataKey) *kms.DataKey { return answer })
-		k, err := cache.GenerateDataKey(ctx, "key", photo)
+		k, err := cached.GenerateDataKey(ctx, "key", photo)
 		require.ErrorIs(t, err, kms.ErrUnavailable)
 		require.Nil(t, k)
 	}
 	for _, answer := range [][]byte{nil, {}, make([]byte, 31), bytes.Repeat([]byte{7}, 33), make([]byte, 32), bytes.Repeat([]byte{7}, 64)} {
 		fake.AnswerPlaintext(func([]byte) []byte { return answer })
-		p, err := cache.Decrypt(ctx, "key", good.Ciphertext, photo)
+		p, err := cached.Decrypt(ctx, "key", good.Ciphertext, photo)
 		require.ErrorIs(t, err, kms.ErrCiphertext)
 		require.Nil(t, p)
 		require.Equal(t, string(make([]byte, len(answer))), string(answer), "what was refused is cleared")
 	}
-	require.Empty(t, cache.Plaintexts())
+	require.Empty(t, cached.Plaintexts())
 	_, err = kms.NewDataKey("key", make([]byte, 31), nil)
 	require.ErrorIs(t, err, kms.ErrInvalid)
 
@@ -140,15 +141,15 @@ func TestGarbage(t *testing.T) {
 	wrong, err := kms.NewDataKey("key", other.Plaintext(), other.Ciphertext)
 	require.NoError(t, err)
 	fake.AnswerKey(func(*kms.DataKey) *kms.DataKey { return other })
-	k, err := cache.GenerateDataKey(ctx, "key", photo)
+	k, err := cached.GenerateDataKey(ctx, "key", photo)
 	require.NoError(t, err)
 	require.Equal(t, kmstest.ARN("other"), k.KeyID)
-	cache.Invalidate("other")
-	require.Empty(t, cache.Plaintexts())
+	cached.Invalidate("other")
+	require.Empty(t, cached.Plaintexts())
 	fake.AnswerKey(func(*kms.DataKey) *kms.DataKey { return wrong })
-	k, err = cache.GenerateDataKey(ctx, "key", photo)
+	k, err = cached.GenerateDataKey(ctx, "key", photo)
 	require.NoError(t, err) // only decryption can notice
-	_, err = cache.Decrypt(ctx, k.KeyID, k.Ciphertext, photo)
+	_, err = cached.Decrypt(ctx, k.KeyID, k.Ciphertext, photo)
 	require.ErrorIs(t, err, kms.ErrCiphertext)
 }
 
@@ -174,12 +175,12 @@ func (s silent) Authorize(_ context.Context, _ kms.Operation, keyID string, _ km
 // one of the key that was asked for.
 func TestCacheOfASilentClient(t *testing.T) {
 	fake := kmstest.NewFake("key")
-	cache := kms.NewCache(silent{fake}, nil)
-	k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+	cached := cache.New(silent{fake}, nil)
+	k, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 	require.NoError(t, err)
 	for i := range 2 {
 		var r kms.Report
-		_, err = cache.Decrypt(kms.WithReport(as(t, alice), &r), "key", k.Ciphertext, photo)
+		_, err = cached.Decrypt(kms.WithReport(as(t, alice), &r), "key", k.Ciphertext, photo)
 		require.NoError(t, err)
 		require.Equal(t, kms.Report{KeyID: "key", Cached: i == 1}, r)
 	}
@@ -190,7 +191,7 @@ func TestCacheOfASilentClient(t *testing.T) {
 func TestManyGoroutines(t *testing.T) {
 	fake := kmstest.NewFake("a", "b")
 	fake.SetAlias("alias", "a")
-	cache := kms.NewCache(kmstest.Authorizing{Fake: fake}, &kms.CacheOptions{MaxUses: 20, MaxEntries: 4, MaxAge: 3 * time.Millisecond, StaleReads: time.Second})
+	cached := cache.New(kmstest.Authorizing{Fake: fake}, &cache.Options{MaxUses: 20, MaxEntries: 4, MaxAge: 3 * time.Millisecond, StaleReads: time.Second})
 	var wg sync.WaitGroup
 	stop := time.Now().Add(300 * time.Millisecond)
 	for g := range 8 {
@@ -199,24 +200,24 @@ func TestManyGoroutines(t *testing.T) {
 			ctx := as(t, []kms.Principal{alice, bob}[g%2])
 			for time.Now().Before(stop) {
 				ec := kms.Context{"bucket": fmt.Sprint(r.IntN(3))}
-				k, err := cache.GenerateDataKey(ctx, []string{"a", "b", "alias"}[r.IntN(3)], ec)
+				k, err := cached.GenerateDataKey(ctx, []string{"a", "b", "alias"}[r.IntN(3)], ec)
 				if err != nil {
 					if !errors.Is(err, kms.ErrUnavailable) && !errors.Is(err, kms.ErrDenied) {
 						t.Error(err)
 					}
 					continue
 				}
-				p, err := cache.Decrypt(ctx, k.KeyID, k.Ciphertext, ec)
-				if err == nil && (!bytes.Equal(p, k.Plaintext()) || k.IsZero()) {
+				p, err := cached.Decrypt(ctx, k.KeyID, k.Ciphertext, ec)
+				if err == nil && (!bytes.Equal(p, k.Plaintext()) || k.Plaintext() == nil) {
 					t.Error("another plaintext, or zeros")
 				}
 				clear(p)
 				k.Clear()
 				switch r.IntN(100) {
 				case 0:
-					cache.Invalidate("a")
+					cached.Invalidate("a")
 				case 1:
-					cache.Invalidate()
+					cached.Invalidate()
 				case 2:
 					fake.Fail(kms.ErrUnavailable, 2)
 				case 3:
@@ -225,13 +226,13 @@ func TestManyGoroutines(t *testing.T) {
 					fake.Allow(bob, kms.OpDecrypt)
 				case 5:
 					short, cancel := context.WithTimeout(ctx, time.Microsecond)
-					_, _ = cache.GenerateDataKey(short, "b", ec)
+					_, _ = cached.GenerateDataKey(short, "b", ec)
 					cancel()
 				}
 			}
 		})
 	}
 	wg.Wait()
-	cache.Invalidate()
-	require.Empty(t, cache.Plaintexts())
+	cached.Invalidate()
+	require.Empty(t, cached.Plaintexts())
 }

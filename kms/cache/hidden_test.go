@@ -1,4 +1,4 @@
-package kms_test
+package cache_test
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
@@ -54,7 +55,7 @@ func TestCacheWarnsOfHiddenAuthorizer(t *testing.T) {
 			old := slog.Default()
 			slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
 			defer slog.SetDefault(old)
-			kms.NewCache(test.client, nil)
+			cache.New(test.client, nil)
 			want := 0
 			if test.warns {
 				want = 1

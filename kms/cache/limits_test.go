@@ -1,4 +1,4 @@
-package kms_test
+package cache_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms"
+	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
@@ -18,14 +19,14 @@ import (
 // who wait for one call.
 func TestCacheUseLimitOfMany(t *testing.T) {
 	for _, client := range []kms.Client{kmstest.NewFake("key"), kmstest.Authorizing{Fake: kmstest.NewFake("key")}} {
-		cache := kms.NewCache(client, &kms.CacheOptions{MaxUses: 3})
+		cached := cache.New(client, &cache.Options{MaxUses: 3})
 		var mu sync.Mutex
 		uses := make(map[string]int)
 		var wg sync.WaitGroup
 		for range 32 {
 			wg.Go(func() {
 				for range 50 {
-					k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+					k, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 					if err != nil {
 						t.Error(err)
 						return
@@ -46,12 +47,12 @@ func TestCacheUseLimitOfMany(t *testing.T) {
 
 func TestCacheUseLimit(t *testing.T) {
 	fake := kmstest.NewFake("key")
-	cache := kms.NewCache(fake, &kms.CacheOptions{MaxUses: 10})
+	cached := cache.New(fake, &cache.Options{MaxUses: 10})
 	ctx := as(t, alice)
 	uses := make(map[string]int)
 	var ciphertext []byte
 	for range 100 {
-		k, err := cache.GenerateDataKey(ctx, "key", photo)
+		k, err := cached.GenerateDataKey(ctx, "key", photo)
 		require.NoError(t, err)
 		uses[string(k.Plaintext())]++
 		ciphertext = k.Ciphertext
@@ -62,7 +63,7 @@ func TestCacheUseLimit(t *testing.T) {
 	}
 	fake.Forget()
 	for range 100 {
-		_, err := cache.Decrypt(ctx, "key", ciphertext, photo)
+		_, err := cached.Decrypt(ctx, "key", ciphertext, photo)
 		require.NoError(t, err)
 	}
 	require.Equal(t, 10, fake.Count())
@@ -73,7 +74,7 @@ func TestCacheUseLimit(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			k, err := cache.GenerateDataKey(ctx, "key", nil)
+			k, err := cached.GenerateDataKey(ctx, "key", nil)
 			if err != nil {
 				t.Error(err)
 				return
@@ -91,21 +92,21 @@ func TestCacheUseLimit(t *testing.T) {
 
 func TestCacheEntryLimit(t *testing.T) {
 	fake := kmstest.NewFake("key")
-	cache := kms.NewCache(fake, &kms.CacheOptions{MaxEntries: 3})
+	cached := cache.New(fake, &cache.Options{MaxEntries: 3})
 	ctx := as(t, alice)
 	ask := func(name string) {
 		t.Helper()
-		_, err := cache.GenerateDataKey(ctx, "key", kms.Context{"bucket": name})
+		_, err := cached.GenerateDataKey(ctx, "key", kms.Context{"bucket": name})
 		require.NoError(t, err)
 	}
 	ask("a")
-	first := cache.Plaintexts()
+	first := cached.Plaintexts()
 	ask("b")
 	ask("c")
 	ask("a") // now b is the least recently used
 	require.Equal(t, 3, fake.Count())
 	ask("d")
-	require.Len(t, cache.Plaintexts(), 3)
+	require.Len(t, cached.Plaintexts(), 3)
 	ask("a")
 	require.Equal(t, 4, fake.Count())
 	require.NotEqual(t, make([]byte, 32), first[0])
@@ -118,31 +119,31 @@ func TestCacheEntryLimit(t *testing.T) {
 
 	fake.Forget()
 	for range 2 {
-		_, err := cache.GenerateDataKey(ctx, "key", kms.Context{"long": string(make([]byte, 20<<10))})
+		_, err := cached.GenerateDataKey(ctx, "key", kms.Context{"long": string(make([]byte, 20<<10))})
 		require.NoError(t, err)
 	}
 	require.Equal(t, 2, fake.Count(), "an entry too long to keep")
-	require.Len(t, cache.Plaintexts(), 3)
+	require.Len(t, cached.Plaintexts(), 3)
 }
 
 // TestCacheZeroes: dropping an entry overwrites the cache's copy, and no caller's.
 func TestCacheZeroes(t *testing.T) {
 	zero := make([]byte, 32)
-	for name, drop := range map[string]func(c *kms.Cache, f *kmstest.Fake){
-		"Invalidate":    func(c *kms.Cache, _ *kmstest.Fake) { c.Invalidate("key") },
-		"InvalidateAll": func(c *kms.Cache, _ *kmstest.Fake) { c.Invalidate() },
-		"time": func(c *kms.Cache, _ *kmstest.Fake) {
+	for name, drop := range map[string]func(c *cache.Client, f *kmstest.Fake){
+		"Invalidate":    func(c *cache.Client, _ *kmstest.Fake) { c.Invalidate("key") },
+		"InvalidateAll": func(c *cache.Client, _ *kmstest.Fake) { c.Invalidate() },
+		"time": func(c *cache.Client, _ *kmstest.Fake) {
 			time.Sleep(defaultMaxAge)
 			_, _ = c.GenerateDataKey(t.Context(), "key", kms.Context{"another": "question"})
 		},
-		"time, and the service is down": func(c *kms.Cache, f *kmstest.Fake) {
+		"time, and the service is down": func(c *cache.Client, f *kmstest.Fake) {
 			time.Sleep(defaultMaxAge)
 			f.Fail(kms.ErrUnavailable, -1)
 			_, _ = c.GenerateDataKey(as(t, alice), "alias", photo)
 			_, _ = c.Decrypt(as(t, alice), "alias", nil, photo)
 			c.Invalidate()
 		},
-		"refusal": func(c *kms.Cache, f *kmstest.Fake) {
+		"refusal": func(c *cache.Client, f *kmstest.Fake) {
 			f.Disable("key")
 			_, err := c.GenerateDataKey(as(t, alice), "alias", photo)
 			require.ErrorIs(t, err, kms.ErrDisabled)
@@ -153,17 +154,17 @@ func TestCacheZeroes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := kmstest.NewFake("key")
 				fake.SetAlias("alias", "key")
-				cache := kms.NewCache(kmstest.Authorizing{Fake: fake}, nil)
-				k, err := cache.GenerateDataKey(as(t, alice), "alias", photo)
+				cached := cache.New(kmstest.Authorizing{Fake: fake}, nil)
+				k, err := cached.GenerateDataKey(as(t, alice), "alias", photo)
 				require.NoError(t, err)
-				plaintext, err := cache.Decrypt(as(t, alice), "alias", k.Ciphertext, photo)
+				plaintext, err := cached.Decrypt(as(t, alice), "alias", k.Ciphertext, photo)
 				require.NoError(t, err)
-				own := cache.Plaintexts()
+				own := cached.Plaintexts()
 				require.Len(t, own, 2)
 				for _, p := range own {
 					require.NotEqual(t, zero, p)
 				}
-				drop(cache, fake)
+				drop(cached, fake)
 				for _, p := range own {
 					require.Equal(t, zero, p)
 				}
@@ -177,34 +178,34 @@ func TestCacheZeroes(t *testing.T) {
 func TestCacheInvalidate(t *testing.T) {
 	fake := kmstest.NewFake("key", "other")
 	fake.SetAlias("alias", "key")
-	cache := kms.NewCache(fake, nil)
+	cached := cache.New(fake, nil)
 	ctx := as(t, alice)
 	k, err := fake.GenerateDataKey(ctx, "key", photo)
 	require.NoError(t, err)
 	calls := func() int {
 		fake.Forget()
 		for _, id := range []string{"key", "alias"} {
-			_, err := cache.GenerateDataKey(ctx, id, photo)
+			_, err := cached.GenerateDataKey(ctx, id, photo)
 			require.NoError(t, err)
-			_, err = cache.Decrypt(ctx, id, k.Ciphertext, photo)
+			_, err = cached.Decrypt(ctx, id, k.Ciphertext, photo)
 			require.NoError(t, err)
 		}
-		_, err := cache.GenerateDataKey(ctx, "other", photo)
+		_, err := cached.GenerateDataKey(ctx, "other", photo)
 		require.NoError(t, err)
 		return fake.Count()
 	}
 	require.Equal(t, 5, calls())
 	require.Equal(t, 0, calls())
-	cache.Invalidate("key") // also results that were asked for by alias
+	cached.Invalidate("key") // also results that were asked for by alias
 	require.Equal(t, 4, calls())
-	cache.Invalidate("alias")
+	cached.Invalidate("alias")
 	require.Equal(t, 2, calls())
-	cache.Invalidate("nothing")
+	cached.Invalidate("nothing")
 	require.Equal(t, 0, calls())
-	cache.Invalidate()
+	cached.Invalidate()
 	require.Equal(t, 5, calls())
-	cache.Invalidate()
-	require.Empty(t, cache.Plaintexts())
+	cached.Invalidate()
+	require.Empty(t, cached.Plaintexts())
 }
 
 // TestInvalidateDuringCall: the cache does not keep the result of a call that began
@@ -213,12 +214,12 @@ func TestInvalidateDuringCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
 		fake.SetLatency(time.Second)
-		cache := kms.NewCache(fake, nil)
+		cached := cache.New(fake, nil)
 		var wg sync.WaitGroup
 		keys := make([]*kms.DataKey, 3)
 		ask := func(i int) {
 			wg.Go(func() {
-				k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+				k, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 				if err != nil {
 					t.Error(err)
 				}
@@ -229,28 +230,28 @@ func TestInvalidateDuringCall(t *testing.T) {
 		synctest.Wait()
 		ask(1) // waits for the first, and asks again after the invalidation
 		synctest.Wait()
-		cache.Invalidate("unrelated")
+		cached.Invalidate("unrelated")
 		ask(2)
 		wg.Wait()
 		require.Equal(t, 2, fake.Count())
 		require.Equal(t, keys[1].Plaintext(), keys[2].Plaintext())
 		require.NotEqual(t, keys[0].Plaintext(), keys[2].Plaintext())
-		require.False(t, keys[1].IsZero())
+		require.NotNil(t, keys[1].Plaintext())
 		fake.Forget()
 		ask(0)
 		synctest.Wait()
-		cache.Invalidate()
+		cached.Invalidate()
 		wg.Wait()
 		require.Zero(t, fake.Count(), "answered before")
 		ask(0)
 		synctest.Wait()
-		cache.Invalidate() // during the call
+		cached.Invalidate() // during the call
 		wg.Wait()
 		require.Equal(t, 1, fake.Count())
-		require.Empty(t, cache.Plaintexts())
+		require.Empty(t, cached.Plaintexts())
 		ask(2)
 		wg.Wait()
-		k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		k, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 		require.NoError(t, err)
 		require.Equal(t, keys[2].Plaintext(), k.Plaintext())
 	})
@@ -262,13 +263,13 @@ func TestCacheZeroesWhatWasWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
 		fake.SetLatency(time.Second)
-		cache := kms.NewCache(fake, nil)
+		cached := cache.New(fake, nil)
 		var wg sync.WaitGroup
 		for i, timeout := range []time.Duration{time.Minute, time.Minute, 100 * time.Millisecond} {
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(as(t, alice), timeout)
 				defer cancel()
-				if _, err := cache.GenerateDataKey(ctx, "key", photo); (err == nil) != (timeout == time.Minute) {
+				if _, err := cached.GenerateDataKey(ctx, "key", photo); (err == nil) != (timeout == time.Minute) {
 					t.Errorf("caller %d: %v", i, err)
 				}
 			})
@@ -276,10 +277,10 @@ func TestCacheZeroesWhatWasWaitedFor(t *testing.T) {
 		}
 		wg.Wait()
 		require.Equal(t, 1, fake.Count())
-		own := cache.Plaintexts()
+		own := cached.Plaintexts()
 		require.Len(t, own, 1)
 		require.NotEqual(t, make([]byte, 32), own[0])
-		cache.Invalidate()
+		cached.Invalidate()
 		require.Equal(t, make([]byte, 32), own[0])
 	})
 }
@@ -289,14 +290,14 @@ func TestCacheZeroesWhatWasWaitedFor(t *testing.T) {
 func TestCacheZeroesWhatIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
-		cache := kms.NewCache(fake, &kms.CacheOptions{StaleReads: time.Hour})
+		cached := cache.New(fake, &cache.Options{StaleReads: time.Hour})
 		k, err := fake.GenerateDataKey(as(t, alice), "key", photo)
 		require.NoError(t, err)
 		var own [][]byte
 		for range 2 {
-			_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+			_, err = cached.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
 			require.NoError(t, err)
-			own = append(own, cache.Plaintexts()...)
+			own = append(own, cached.Plaintexts()...)
 			time.Sleep(defaultMaxAge)
 		}
 		require.Len(t, own, 2)
@@ -312,16 +313,16 @@ func TestCacheKeepsWhatIsFresh(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := kmstest.NewFake("key")
-				cache := kms.NewCache(fake, &kms.CacheOptions{StaleReads: staleReads})
+				cached := cache.New(fake, &cache.Options{StaleReads: staleReads})
 				ask := func(bucket string) {
-					_, err := cache.GenerateDataKey(as(t, alice), "key", kms.Context{"bucket": bucket})
+					_, err := cached.GenerateDataKey(as(t, alice), "key", kms.Context{"bucket": bucket})
 					require.NoError(t, err)
 				}
 				for i := range 20 {
 					ask(fmt.Sprint(i))
 					time.Sleep(defaultMaxAge / 4)
 				}
-				require.LessOrEqual(t, len(cache.Plaintexts()), 5, "of the last five minutes, and since they were looked at last")
+				require.LessOrEqual(t, len(cached.Plaintexts()), 5, "of the last five minutes, and since they were looked at last")
 				fake.Forget()
 				for _, i := range []int{17, 18, 19} {
 					ask(fmt.Sprint(i))
@@ -358,19 +359,19 @@ func TestCacheClears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
 		inner := &keeping{Client: fake}
-		cache := kms.NewCache(inner, nil)
-		k, err := cache.GenerateDataKey(as(t, alice), "key", photo)
+		cached := cache.New(inner, nil)
+		k, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 		require.NoError(t, err)
-		require.True(t, inner.key.IsZero())
-		_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+		require.Nil(t, inner.key.Plaintext())
+		_, err = cached.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
 		require.NoError(t, err)
 		require.Equal(t, make([]byte, 32), inner.plaintext)
-		own := cache.Plaintexts()
+		own := cached.Plaintexts()
 		time.Sleep(defaultMaxAge)
 		fake.Fail(kms.ErrUnavailable, -1)
-		_, err = cache.GenerateDataKey(as(t, alice), "key", photo)
+		_, err = cached.GenerateDataKey(as(t, alice), "key", photo)
 		require.ErrorIs(t, err, kms.ErrUnavailable)
-		_, err = cache.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
+		_, err = cached.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
 		require.ErrorIs(t, err, kms.ErrUnavailable)
 		for _, p := range own {
 			require.Equal(t, make([]byte, 32), p)
