@@ -20,9 +20,13 @@ func newRequest(t *testing.T, g *server, method, path, body string) (*http.Reque
 
 // sign signs a request, which the SDK would not send, and sends it.
 func sign(t *testing.T, g *server, r *http.Request, body string) *http.Response {
+	return signAs(t, g, r, body, rootUser, rootSecret)
+}
+
+func signAs(t *testing.T, g *server, r *http.Request, body, user, secret string) *http.Response {
 	sum := sha256.Sum256([]byte(body))
 	r.Header.Set("x-amz-content-sha256", hex.EncodeToString(sum[:]))
-	credentials := aws.Credentials{AccessKeyID: rootUser, SecretAccessKey: rootSecret}
+	credentials := aws.Credentials{AccessKeyID: user, SecretAccessKey: secret}
 	require.NoError(t, v4.NewSigner().SignHTTP(t.Context(), credentials, r, hex.EncodeToString(sum[:]), "s3", "us-east-1", time.Now()))
 	response, err := g.http(t).Do(r)
 	require.NoError(t, err)

@@ -128,7 +128,7 @@ func serve(s setup) error {
 		return err
 	}
 	wire, err := s3wire.NewKeys(s3wire.KeysOptions{
-		Managed: managed, KMS: audit.NewClient(cache.New(client, nil), sink), Accept: sse.AnyKey, DefaultKey: localkms.DefaultAlias,
+		Managed: managed, KMS: audit.NewClient(cache.New(faultyService{client, s.path(downFile)}, nil), sink), Accept: sse.AnyKey, DefaultKey: localkms.DefaultAlias,
 	})
 	if err != nil {
 		return err
