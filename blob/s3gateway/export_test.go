@@ -13,3 +13,6 @@ func (g *Gateway) WrapInner(wrap func(backend.Backend) backend.Backend) { g.Back
 func (f *Files) WrapAttributes(wrap func(meta.MetadataStorer) meta.MetadataStorer) {
 	f.attributes.MetadataStorer = wrap(f.attributes.MetadataStorer)
 }
+
+// DoInTime is doInTime.
+var DoInTime = doInTime

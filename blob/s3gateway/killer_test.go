@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/versity/versitygw/backend"
@@ -35,6 +36,9 @@ type killer struct {
 type faults struct {
 	KillAt  int  // the step at which the gateway kills its process, if above zero
 	InAbort bool // steps count from an abort on
+
+	Keys       bool          // the key service fails as the file "key-service" says
+	KeyTimeout time.Duration // see s3gateway.Options
 }
 
 // install adds the faults to a gateway that does not serve yet.

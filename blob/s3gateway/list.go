@@ -1,6 +1,7 @@
 package s3gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -32,9 +33,9 @@ func (g *Gateway) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3r
 	}
 	out, err := g.Backend.ListObjects(ctx, in)
 	if err == nil {
-		out.Contents = g.fixObjects(ctx, *in.Bucket, out.Contents)
+		out.Contents, err = g.fixObjects(ctx, *in.Bucket, out.Contents)
 	}
-	return out, err
+	return out, g.fail("ListObjects", in.Bucket, nil, err)
 }
 
 // ListObjectsV2 implements [backend.Backend].
@@ -45,25 +46,25 @@ func (g *Gateway) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) 
 	out, err := g.Backend.ListObjectsV2(ctx, in)
 	if err == nil {
 		all := len(out.Contents)
-		out.Contents = g.fixObjects(ctx, *in.Bucket, out.Contents)
+		out.Contents, err = g.fixObjects(ctx, *in.Bucket, out.Contents)
 		if out.KeyCount != nil {
 			*out.KeyCount -= int32(all - len(out.Contents))
 		}
 	}
-	return out, err
+	return out, g.fail("ListObjectsV2", in.Bucket, nil, err)
 }
 
 // fixObjects returns the entries with the sizes and ETags that clients see, without
 // those of objects that were deleted meanwhile.
-func (g *Gateway) fixObjects(ctx context.Context, bucket string, contents []s3response.Object) []s3response.Object {
+func (g *Gateway) fixObjects(ctx context.Context, bucket string, contents []s3response.Object) ([]s3response.Object, error) {
 	entries := make([]listed, 0, len(contents))
 	for i := range contents {
 		if c := &contents[i]; c.Size != nil {
 			entries = append(entries, listed{key: deref(c.Key), size: c.Size, etag: &c.ETag})
 		}
 	}
-	g.fix(ctx, bucket, entries)
-	return slices.DeleteFunc(contents, func(c s3response.Object) bool { return c.Size != nil && *c.Size == gone })
+	err := g.fix(ctx, bucket, entries)
+	return slices.DeleteFunc(contents, func(c s3response.Object) bool { return c.Size != nil && *c.Size == gone }), err
 }
 
 // ListObjectVersions implements [backend.Backend].
@@ -81,9 +82,9 @@ func (g *Gateway) ListObjectVersions(ctx context.Context, in *s3.ListObjectVersi
 			entries = append(entries, listed{deref(v.Key), deref(v.VersionId), v.Size, &v.ETag})
 		}
 	}
-	g.fix(ctx, *in.Bucket, entries)
+	err = g.fix(ctx, *in.Bucket, entries)
 	out.Versions = slices.DeleteFunc(out.Versions, func(v s3response.ObjectVersion) bool { return v.Size != nil && *v.Size == gone })
-	return out, nil
+	return out, g.fail("ListObjectVersions", in.Bucket, nil, err)
 }
 
 // gone is the size of an entry whose object was deleted after the store had listed it.
@@ -91,11 +92,13 @@ const gone = -1
 
 // fix replaces the sizes and ETags of entries by those that clients see. The sizes
 // of most objects are arithmetic. Those that were uploaded in parts are not: their
-// ends say how long they are.
-func (g *Gateway) fix(ctx context.Context, bucket string, entries []listed) {
+// ends say how long they are. fix fails if the store does: clients take an object of
+// another size for a changed one.
+func (g *Gateway) fix(ctx context.Context, bucket string, entries []listed) error {
+	errs := make([]error, len(entries))
 	var looks sync.WaitGroup
 	slots := make(chan struct{}, maxLooks)
-	for _, e := range entries {
+	for i, e := range entries {
 		*e.etag = g.clientETag(*e.etag)
 		if g.fixBySize(e) {
 			continue
@@ -103,10 +106,11 @@ func (g *Gateway) fix(ctx context.Context, bucket string, entries []listed) {
 		slots <- struct{}{}
 		looks.Go(func() {
 			defer func() { <-slots }()
-			g.fixByLook(ctx, bucket, e)
+			errs[i] = g.fixByLook(ctx, bucket, e)
 		})
 	}
 	looks.Wait()
+	return cmp.Or(errs...)
 }
 
 // fixBySize replaces the size of an entry if the stored size says enough.
@@ -123,12 +127,15 @@ func (g *Gateway) fixBySize(e listed) bool {
 }
 
 // fixByLook replaces the size of an entry by what the object says. An object that was
-// replaced meanwhile is no longer as the entry says, and is looked at again.
-func (g *Gateway) fixByLook(ctx context.Context, bucket string, e listed) {
+// replaced meanwhile is no longer as the entry says, and is looked at again. A damaged
+// one keeps the size that the store says.
+func (g *Gateway) fixByLook(ctx context.Context, bucket string, e listed) error {
+	var lookErr error
 	for range tries {
-		if n, err := g.look(ctx, bucket, e); err == nil {
+		var n int64
+		if n, lookErr = g.look(ctx, bucket, e); lookErr == nil {
 			*e.size = n
-			return
+			return nil
 		}
 		in := &s3.HeadObjectInput{Bucket: &bucket, Key: &e.key}
 		if e.version != "" {
@@ -137,15 +144,30 @@ func (g *Gateway) fixByLook(ctx context.Context, bucket string, e listed) {
 		head, err := g.Backend.HeadObject(ctx, in)
 		if isNotFound(err) {
 			*e.size = gone
+			return nil
 		}
 		if err != nil || head.ContentLength == nil {
-			return
+			return err
 		}
 		*e.size, *e.etag = *head.ContentLength, g.clientETag(head.ETag)
 		if g.fixBySize(e) {
-			return
+			return nil
 		}
 	}
+	if isDamage(lookErr) || isNotFound(lookErr) || errors.Is(lookErr, stored.ErrChanged) {
+		return nil
+	}
+	return lookErr
+}
+
+// isDamage reports whether err is about what an object contains.
+func isDamage(err error) bool {
+	for _, kind := range []error{sse.ErrFormat, sse.ErrVersion, sse.ErrCorrupt, sse.ErrTruncated, stored.ErrDamaged, stored.ErrPlain} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // look returns the plaintext's size of an object, as the object says. A plain object

@@ -32,7 +32,6 @@ func (g *Gateway) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.U
 	t := &target{*in.Bucket, *in.Key, *in.UploadId, *in.PartNumber}
 	p, err := g.openPart(r, t)
 	if err != nil {
-		r.drain(in.Body)
 		return nil, g.fail("UploadPart", in.Bucket, in.Key, err)
 	}
 	want := checksumWanted(in, "")
@@ -41,7 +40,6 @@ func (g *Gateway) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.U
 	}
 	got, err := g.uploadPart(r, t, p, in.Body, deref(in.ContentLength), want)
 	if err != nil {
-		r.drain(in.Body)
 		return nil, g.fail("UploadPart", in.Bucket, in.Key, err)
 	}
 	out := &s3.UploadPartOutput{ETag: ptr(quote(got.ETag))}

@@ -25,9 +25,6 @@ func (g *Gateway) PutObject(ctx context.Context, in s3response.PutObjectInput) (
 	}
 	r := g.request(ctx)
 	out, err := g.putObject(r, in)
-	if err != nil {
-		r.drain(in.Body)
-	}
 	return out, g.fail("PutObject", in.Bucket, in.Key, err)
 }
 

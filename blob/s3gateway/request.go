@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/gofiber/fiber/v3"
 	"github.com/valyala/fasthttp"
 	"github.com/versity/versitygw/auth"
 	"github.com/versity/versitygw/s3api/middlewares"
@@ -88,17 +89,20 @@ func (g *Gateway) keyContext(r *request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, g.opts.KeyTimeout)
 }
 
-// drain reads on in the body of a refused upload, up to a bound. A client that is
-// still sending when the connection closes sees a reset instead of the error. The
-// engine itself drains 256 KiB.
-func (r *request) drain(body io.Reader) {
-	if r.http == nil || body == nil {
-		return
+// drainBody answers a request, and then reads on in its body, up to a bound. A client
+// that is still sending when the connection closes sees a reset instead of the answer.
+// The engine itself drains 256 KiB.
+func drainBody(ctx fiber.Ctx) error {
+	err := ctx.Next()
+	body := ctx.Request().BodyStream()
+	if body == nil || ctx.Request().Header.ContentLength() <= 0 {
+		return err
 	}
-	conn := r.http.Conn()
+	conn := ctx.RequestCtx().Conn()
 	conn.SetReadDeadline(time.Now().Add(drainTime))
 	defer conn.SetReadDeadline(time.Time{})
 	io.CopyN(io.Discard, body, drainSize)
+	return err
 }
 
 const (

@@ -57,7 +57,7 @@ func (g *Gateway) Routes(o RoutesOptions) []s3api.Option {
 		{http.MethodDelete, bucketPath, metrics.ActionDeleteBucketEncryption, put, auth.PermissionWrite, g.deleteEncryption},
 		{http.MethodPut, objectPath, actionUpdate, update, auth.PermissionWrite, g.putObjectEncryption(o.IAM)},
 	}
-	var opts []s3api.Option
+	opts := []s3api.Option{s3api.WithMiddleware("/", drainBody)}
 	if o.VirtualDomain != "" {
 		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
 			opts = append(opts, s3api.WithRoute(method, "/*", hostStyle(o.VirtualDomain)))

@@ -53,8 +53,21 @@ type detachedClient struct{ s3.HTTPClient }
 func (c detachedClient) Do(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	deadline, ok := ctx.Deadline()
-	return c.HTTPClient.Do(r.WithContext(detached{ctx.Done(), deadline, ok}))
+	wait := storeWait
+	if r.Method == http.MethodPost || r.Header.Get("x-amz-copy-source") != "" {
+		wait = copyWait
+	}
+	return doInTime(c.HTTPClient, r.WithContext(detached{ctx.Done(), deadline, ok}), wait)
 }
+
+const (
+	// storeWait is how long a request waits for the inner store to take or to send
+	// anything. The engine's own contexts only end with the server.
+	storeWait = time.Minute
+
+	// copyWait is that for requests on which the store moves bytes of its own.
+	copyWait = time.Hour
+)
 
 // detached is a context that ends when another one does.
 type detached struct {

@@ -128,7 +128,8 @@ func serve(s setup) error {
 		return err
 	}
 	wire, err := s3wire.NewKeys(s3wire.KeysOptions{
-		Managed: managed, KMS: audit.NewClient(cache.New(faultyService{client, s.path(downFile)}, nil), sink), Accept: sse.AnyKey, DefaultKey: localkms.DefaultAlias,
+		Managed: managed, Accept: sse.AnyKey, DefaultKey: localkms.DefaultAlias,
+		KMS: audit.NewClient(s.Faults.keys(s, cache.New(faultyService{client, s.path(downFile)}, nil)), sink),
 	})
 	if err != nil {
 		return err
@@ -137,7 +138,7 @@ func serve(s setup) error {
 	if err != nil {
 		return err
 	}
-	gateway, err := s3gateway.New(ctx, inner, wire, managed, &s3gateway.Options{AllowPlain: s.AllowPlain})
+	gateway, err := s3gateway.New(ctx, inner, wire, managed, &s3gateway.Options{AllowPlain: s.AllowPlain, KeyTimeout: s.Faults.KeyTimeout})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,100 @@
+package s3gateway_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// outage is what a faulty store does with requests.
+type outage int32
+
+const (
+	healthy    outage = iota
+	down              // closes each connection
+	slow              // 300 ms later
+	oneInSeven        // fails one request in seven, in four ways
+)
+
+// faultyProxy stands between a gateway and another S3 server and fails.
+type faultyProxy struct {
+	url      string
+	state    atomic.Int32
+	requests atomic.Int64
+	failed   atomic.Int64
+}
+
+func (p *faultyProxy) set(o outage) { p.state.Store(int32(o)) }
+
+// startFaultyProxy starts a proxy to the server of an URL, which ends with the test.
+func startFaultyProxy(t *testing.T, to string) *faultyProxy {
+	target, err := url.Parse(to)
+	require.NoError(t, err)
+	p := &faultyProxy{}
+	reverse := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host // which is signed
+		},
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, reverse) }))
+	t.Cleanup(server.Close)
+	p.url = server.URL
+	return p
+}
+
+func (p *faultyProxy) serve(w http.ResponseWriter, r *http.Request, store http.Handler) {
+	n := p.requests.Add(1)
+	switch outage(p.state.Load()) {
+	case down:
+		panic(http.ErrAbortHandler)
+	case slow:
+		time.Sleep(300 * time.Millisecond)
+	case oneInSeven:
+		if n%7 == 0 {
+			p.failed.Add(1)
+			p.fail(int(n/7%4), w, r, store)
+			return
+		}
+	}
+	store.ServeHTTP(w, r)
+}
+
+// fail fails a request: with a status, or by cutting the connection before the store
+// has the request, or after it has done what the request asks for.
+func (p *faultyProxy) fail(way int, w http.ResponseWriter, r *http.Request, store http.Handler) {
+	switch way {
+	case 0, 1:
+		io.Copy(io.Discard, r.Body)
+		status, code := 500, "InternalError"
+		if way == 1 {
+			status, code = 503, "SlowDown"
+		}
+		w.WriteHeader(status)
+		io.WriteString(w, "<Error><Code>"+code+"</Code><Message>a fault</Message></Error>")
+		return
+	case 2:
+		store.ServeHTTP(httptest.NewRecorder(), r)
+	case 3: // in the middle of a response's body, if it has one
+		if r.Method == http.MethodGet {
+			answer := httptest.NewRecorder()
+			store.ServeHTTP(answer, r)
+			for name, values := range answer.Header() {
+				w.Header()[name] = values
+			}
+			w.WriteHeader(answer.Code)
+			body := answer.Body.Bytes()
+			w.Write(body[:len(body)/2])
+			http.NewResponseController(w).Flush()
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
