@@ -2,9 +2,11 @@
 package freeport
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 )
 
@@ -19,16 +21,22 @@ func Get(t testing.TB) int {
 	return port
 }
 
+// given are the ports that this process has found. Tests that run at once, and stop
+// their servers for a while, do not take each other's.
+var given sync.Map
+
 // Find is Get for programs.
 func Find() (int, error) {
-	for attempt := 0; ; attempt++ {
+	err := errors.New("all are taken")
+	for range 1000 {
 		port := 10_000 + rand.IntN(20_000) // Linux begins at 32,768
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			return port, l.Close()
 		}
-		if attempt == 100 {
-			return 0, fmt.Errorf("freeport: no free port: %w", err)
-		}
 	}
+	return 0, fmt.Errorf("freeport: no free port: %w", err)
 }

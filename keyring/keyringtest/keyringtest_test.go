@@ -3,11 +3,14 @@ package keyringtest_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +20,16 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 )
+
+// TestMain lets more tests run at once than there are processors. Most of them wait:
+// for a disk, or for a broken store.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", strconv.Itoa(max(8, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 func TestMemStore(t *testing.T) {
 	keyringtest.Run(t, func(*testing.T) keyring.Store { return keyring.NewMemStore() }, keyringtest.Capabilities{Watches: true})
@@ -41,6 +54,7 @@ func openFile(t *testing.T, path string) keyring.Store {
 }
 
 func TestFileStore(t *testing.T) {
+	t.Parallel()
 	again := func(t *testing.T, s keyring.Store) keyring.Store { return openFile(t, s.(fileStore).path) }
 	breaks := map[string]func(path string) error{
 		"directory": func(path string) error {
@@ -57,6 +71,7 @@ func TestFileStore(t *testing.T) {
 	}
 	for name, damage := range breaks {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			keyringtest.Run(t, func(t *testing.T) keyring.Store {
 				return openFile(t, filepath.Join(t.TempDir(), "ring"))
 			}, keyringtest.Capabilities{

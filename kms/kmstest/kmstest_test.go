@@ -375,7 +375,7 @@ func TestBroken(t *testing.T) {
 		}
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestBroken$", "-test.v", "-test.timeout=60s")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestBroken$", "-test.v", "-test.timeout=60s", "-test.parallel=8")
 	cmd.Env = append(os.Environ(), "KMSTEST_BROKEN=1")
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err, "the suite passed broken clients")
