@@ -43,6 +43,7 @@ func open(t testing.TB, e *etcd, key string) store {
 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	e := startEtcd(t)
 	direct := e.connect(t, e.address())
 	keyringtest.Run(t, func(t *testing.T) keyring.Store {
@@ -125,6 +126,7 @@ func TestDeletedKey(t *testing.T) {
 // off, and hears of changes again when the server is back, though its watch never
 // ended.
 func TestRingThroughARestart(t *testing.T) {
+	t.Parallel()
 	e := startEtcd(t)
 	s, other := open(t, e, "/ring"), open(t, e, "/ring")
 	root, err := keyring.NewKeyRoot([]byte(strings.Repeat("\x01", 32)))
@@ -163,6 +165,7 @@ func TestRingThroughARestart(t *testing.T) {
 // A cluster that is restored from a snapshot has lost a rotation, and its revisions went
 // back. A ring that runs puts the version back, although its watch may hear nothing.
 func TestRingHealsARestoredCluster(t *testing.T) {
+	t.Parallel()
 	e := startEtcd(t)
 	root, err := keyring.NewKeyRoot([]byte(strings.Repeat("\x01", 32)))
 	require.NoError(t, err)

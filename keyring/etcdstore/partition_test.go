@@ -124,6 +124,7 @@ func stressFor(t testing.TB) time.Duration {
 // long the test runs; by default, each happens once. The test is long because it is
 // one history of one cluster.
 func TestNothingIsLostWithTheLeader(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t)
 	admin := c.connect()
 	var direct []*clientv3.Client
