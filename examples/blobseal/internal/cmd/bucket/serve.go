@@ -93,21 +93,18 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 	case <-ctx.Done():
 	}
 	state.stopping.Store(true) // load balancers send no new requests
-	if err := cmd.stop(server); err != nil {
-		return err
-	}
-	logger.Info("stopped")
-	return nil
+	return cmd.stop(server, logger)
 }
 
 // stop waits for requests to end, and cuts off those that take too long.
-func (cmd serveCmd) stop(server *http.Server) error {
+func (cmd serveCmd) stop(server *http.Server, logger *slog.Logger) error {
 	grace, cancel := context.WithTimeout(context.Background(), cmd.Grace)
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {
 		server.Close()
 		return message.Problemf(nil, "", "requests did not end within %v, and were cut off", cmd.Grace)
 	}
+	logger.Info("stopped")
 	return nil
 }
 
