@@ -12,6 +12,7 @@ import (
 	"github.com/versity/versitygw/s3api/controllers"
 	"github.com/versity/versitygw/s3api/middlewares"
 	"github.com/versity/versitygw/s3api/utils"
+	"github.com/versity/versitygw/s3err"
 )
 
 // RoutesOptions tell routes how the engine authenticates and authorizes: they are what
@@ -64,10 +65,14 @@ func (g *Gateway) Routes(o RoutesOptions) []s3api.Option {
 		}
 	}
 	for _, to := range routes {
+		public := middlewares.AuthorizePublicBucketAccess(g, to.action, to.permissions[0], to.acl, o.Region, false)
+		if to.path == objectPath { // S3 takes signed requests only
+			public = refuseAnonymous
+		}
 		process := controllers.ProcessHandlers(g.controller(o, to), to.action, &controllers.Services{},
 			decodePath,
 			middlewares.BucketObjectNameValidator(),
-			middlewares.AuthorizePublicBucketAccess(g, to.action, to.permissions[0], to.acl, o.Region, false),
+			public,
 			middlewares.VerifyPresignedV4Signature(o.Root, o.IAM, o.Region, false),
 			middlewares.VerifyV4Signature(o.Root, o.IAM, o.Region, false, true, false),
 			middlewares.VerifyChecksums(false, to.method == http.MethodPut, false),
@@ -138,6 +143,14 @@ func hostStyle(domain string) fiber.Handler {
 		ctx.Locals(isObject{}, true)
 		return ctx.Next()
 	}
+}
+
+// refuseAnonymous refuses requests without a signature.
+func refuseAnonymous(ctx fiber.Ctx) error {
+	if utils.IsPresignedURLAuth(ctx) || ctx.Get("Authorization") != "" {
+		return nil
+	}
+	return s3err.GetAPIError(s3err.ErrAnonymousRequest)
 }
 
 // skipObjects leaves a request for an object to the engine.

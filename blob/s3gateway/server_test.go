@@ -61,6 +61,7 @@ type setup struct {
 	Bare        bool   // the engine alone, as another S3 server
 	Inner       string // the URL of another S3 server, in place of files
 	Unversioned bool   // without object versions
+	ReadOnly    bool
 	Domain      string // below which buckets have hosts
 	Count       bool   // the bytes that pass between the gateway and its files: see countingFiles
 	Faults      faults
@@ -150,9 +151,9 @@ func serve(s setup) error {
 func (s setup) engine() embedgw.Config {
 	config := embedgw.Config{
 		RootUserAccess: rootUser, RootUserSecret: rootSecret, Quiet: true, IAMDir: s.path("accounts"),
-		VirtualDomain: s.Domain,
-		Ports:         []string{fmt.Sprintf("127.0.0.1:%d", s.Port)},
-		S3Options:     []s3api.Option{s3api.WithOnListen(func() { fmt.Println("listening") })},
+		VirtualDomain: s.Domain, Readonly: s.ReadOnly,
+		Ports:     []string{fmt.Sprintf("127.0.0.1:%d", s.Port)},
+		S3Options: []s3api.Option{s3api.WithOnListen(func() { fmt.Println("listening") })},
 	}
 	if !s.Plain {
 		config.CertFile, config.KeyFile = s.path("cert.pem"), s.path("cert.key")

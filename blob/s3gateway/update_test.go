@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
@@ -156,6 +157,13 @@ func TestUpdateObjectEncryptionRefuses(t *testing.T) {
 	} {
 		require.Equal(t, c.want, c.got, name)
 	}
+	require.Equal(t, before, stored())
+	allowAll(t, c)
+	_, err = s3.New(g.client(t).Options(), func(o *s3.Options) { o.Credentials = aws.AnonymousCredentials{} }).UpdateObjectEncryption(t.Context(),
+		&s3.UpdateObjectEncryptionInput{Bucket: ptr(bucket), Key: ptr("managed"), ObjectEncryption: &types.ObjectEncryptionMemberSSEKMS{
+			Value: types.SSEKMSEncryption{KMSKeyArn: &key},
+		}})
+	require.Equal(t, "AccessDenied", code(err), "without a signature")
 	require.Equal(t, before, stored())
 	_, err = c.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{
 		Bucket: ptr(bucket), VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled},
