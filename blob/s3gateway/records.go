@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -71,6 +72,12 @@ func (g *Gateway) putRecord(ctx context.Context, name string, v any) error {
 	if err != nil {
 		return err
 	}
+	return g.storeRecord(ctx, name, text, nil)
+}
+
+// storeRecord stores the text of a record, in place of the one with the ETag ifMatch
+// unless that is nil.
+func (g *Gateway) storeRecord(ctx context.Context, name string, text []byte, ifMatch *string) error {
 	var sealed bytes.Buffer
 	w, err := sse.NewWriter(ctx, &sealed, g.service, g.recordObject(name), nil)
 	if err != nil {
@@ -84,7 +91,7 @@ func (g *Gateway) putRecord(ctx context.Context, name string, v any) error {
 	}
 	_, err = g.Backend.PutObject(valueless{ctx}, s3response.PutObjectInput{
 		Bucket: &g.opts.StateBucket, Key: &name, Body: bytes.NewReader(sealed.Bytes()),
-		ContentLength: ptr(int64(sealed.Len())),
+		ContentLength: ptr(int64(sealed.Len())), IfMatch: ifMatch,
 	})
 	return err
 }
@@ -92,23 +99,29 @@ func (g *Gateway) putRecord(ctx context.Context, name string, v any) error {
 // getRecord reads the record of a name into v. It returns errNoRecord if there is
 // none.
 func (g *Gateway) getRecord(ctx context.Context, name string, v any) error {
-	out, err := g.Backend.GetObject(valueless{ctx}, &s3.GetObjectInput{Bucket: &g.opts.StateBucket, Key: &name})
-	if isNotFound(err) {
-		return errNoRecord
-	}
-	if err != nil {
-		return err
-	}
-	defer out.Body.Close()
-	r, err := sse.NewReader(ctx, io.LimitReader(out.Body, maxRecord), g.service, g.recordObject(name))
-	if err != nil {
-		return err
-	}
-	text, err := io.ReadAll(r)
+	text, _, err := g.loadRecord(ctx, name)
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(text, v)
+}
+
+// loadRecord returns the text of a record and its ETag, as conditions have it.
+func (g *Gateway) loadRecord(ctx context.Context, name string) (text []byte, etag *string, err error) {
+	out, err := g.Backend.GetObject(valueless{ctx}, &s3.GetObjectInput{Bucket: &g.opts.StateBucket, Key: &name})
+	if isNotFound(err) {
+		return nil, nil, errNoRecord
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer out.Body.Close()
+	r, err := sse.NewReader(ctx, io.LimitReader(out.Body, maxRecord), g.service, g.recordObject(name))
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err = io.ReadAll(r)
+	return text, ptr(unquote(out.ETag)), err
 }
 
 // isNotFound reports whether the inner store says that an object does not exist.
@@ -120,19 +133,26 @@ func isNotFound(err error) bool {
 
 // deleteRecords deletes the records whose names begin with prefix.
 func (g *Gateway) deleteRecords(ctx context.Context, prefix string) error {
-	ctx = valueless{ctx}
+	return g.eachRecord(ctx, prefix, func(name string) error { return g.deleteRecord(ctx, name) })
+}
+
+// eachRecord calls do with the name of each record that begins with prefix, until do
+// returns an error.
+func (g *Gateway) eachRecord(ctx context.Context, prefix string, do func(name string) error) error {
+	after := ""
 	for {
-		list, err := g.Backend.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
+		list, err := g.Backend.ListObjectsV2(valueless{ctx}, &s3.ListObjectsV2Input{
 			Bucket: &g.opts.StateBucket, Prefix: &prefix, Delimiter: ptr(""), MaxKeys: ptr(int32(1000)),
-			ContinuationToken: ptr(""), StartAfter: ptr(""), FetchOwner: ptr(false),
+			ContinuationToken: ptr(""), StartAfter: &after, FetchOwner: ptr(false),
 		})
 		if err != nil {
 			return err
 		}
 		for _, record := range list.Contents {
-			if err := g.deleteRecord(ctx, *record.Key); err != nil {
+			if err := do(*record.Key); err != nil {
 				return err
 			}
+			after = *record.Key
 		}
 		if !deref(list.IsTruncated) || len(list.Contents) == 0 {
 			break
@@ -155,4 +175,35 @@ func (g *Gateway) deleteRecord(ctx context.Context, name string) error {
 // forgetBucket deletes the records of a bucket.
 func (g *Gateway) forgetBucket(ctx context.Context, bucket string) error {
 	return errors.Join(g.deleteRecord(ctx, configPrefix+bucket), g.deleteRecords(ctx, uploadsPrefix+bucket+"/"))
+}
+
+// maxRecordAttempts bounds how often a record is sealed again that changes meanwhile.
+const maxRecordAttempts = 3
+
+// RewrapConfigurations seals the encryption configurations of all buckets under the
+// service's newest key. Call it after a rotation, before an older key is disabled. The
+// state of uploads stays as it is: do not disable the key before those end that had
+// begun under it.
+func (g *Gateway) RewrapConfigurations(ctx context.Context) error {
+	err := g.eachRecord(ctx, configPrefix, func(name string) error {
+		for attempt := 1; ; attempt++ {
+			text, etag, err := g.loadRecord(ctx, name)
+			if err == nil {
+				err = g.storeRecord(ctx, name, text, etag)
+			}
+			switch {
+			case errors.Is(err, errNoRecord) || isNotFound(err): // deleted meanwhile
+				return nil
+			case attempt < maxRecordAttempts && hasCode(err, "PreconditionFailed", "ConditionalRequestConflict"):
+				continue // another gateway has changed it
+			case err != nil:
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("s3gateway: rewrap configurations: %w", err)
+	}
+	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/blob/s3gateway"
 	"github.com/blobseal/blobseal/internal/freeport"
 	"github.com/blobseal/blobseal/internal/pgserver"
 	"github.com/blobseal/blobseal/sse"
@@ -207,13 +208,14 @@ func requireOne(t *testing.T, g gateways) {
 	require.Equal(t, types.ServerSideEncryptionAwsKms, put(t, g.b, "default", "text", ""))
 
 	// A rotation, which a gateway learns of while it runs.
-	before := sealing(t, g, "text")
+	before := g.sealing(t, "photos/text")
 	g.rotate()
+	require.NotEqual(t, before, g.sealing(t, s3gateway.DefaultStateBucket+"/config/photos"))
 	for i, client := range []*s3.Client{g.a, g.b} {
 		key := fmt.Sprint("rotated", i)
 		for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 			put(t, client, key, "text", types.ServerSideEncryptionAes256)
-			if sealing(t, g, key) != before {
+			if g.sealing(t, "photos/"+key) != before {
 				break
 			}
 			require.True(t, time.Now().Before(deadline), "waited for the gateway to seal under the newest version")
@@ -243,9 +245,9 @@ func requireText(t *testing.T, client *s3.Client, key, want string) {
 }
 
 // sealing returns the id of the key that sealed a small object.
-func sealing(t *testing.T, g gateways, key string) string {
+func (g gateways) sealing(t *testing.T, name string) string {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(g.objects, "photos", key))
+	raw, err := os.ReadFile(filepath.Join(g.objects, filepath.FromSlash(name)))
 	require.NoError(t, err)
 	env, err := sse.ReadEnvelope(bytes.NewReader(raw))
 	require.NoError(t, err)

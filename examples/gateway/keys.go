@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/blobseal/blobseal/keyring"
@@ -106,23 +105,4 @@ func explain(flag string, err error) error {
 		return fmt.Errorf("%s: %w (gateways that share it need the same root: copy root.key, or give --root-key-file)", flag, err)
 	}
 	return fmt.Errorf("%s: %w", flag, err)
-}
-
-// rotate adds a version to the ring, which all gateways use from then on.
-func rotate(ctx context.Context, c config) error {
-	root, err := rootOf(c)
-	if err != nil {
-		return err
-	}
-	ring, err := ringOf(ctx, c, root)
-	if err != nil {
-		return err
-	}
-	version, err := ring.Rotate(ctx)
-	if err != nil {
-		return explain("--ring", err)
-	}
-	_, name, _ := strings.Cut(version.ID, ".")
-	fmt.Printf("The newest version is %s. Older ones open what they have sealed.\n", name)
-	return nil
 }

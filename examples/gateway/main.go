@@ -159,6 +159,38 @@ func open(ctx context.Context, c config, trail audit.Sink) (*s3gateway.Gateway, 
 	return gateway, nil
 }
 
+// rotate adds a version to the ring, and seals the configurations of buckets under it.
+// Running gateways use the version from then on. Objects stay as they are.
+func rotate(ctx context.Context, c config) error {
+	root, err := rootOf(c)
+	if err != nil {
+		return err
+	}
+	ring, err := ringOf(ctx, c, root)
+	if err != nil {
+		return err
+	}
+	version, err := ring.Rotate(ctx)
+	if err != nil {
+		return fmt.Errorf("--ring: %w", err)
+	}
+	fmt.Println("The newest version is", version.ID)
+	store, err := storeOf(ctx, c)
+	if err != nil {
+		return err
+	}
+	managed := sse.NewManaged(ring)
+	keys, err := s3wire.NewKeys(s3wire.KeysOptions{Managed: managed})
+	if err != nil {
+		return err
+	}
+	gateway, err := s3gateway.New(ctx, store, keys, managed, nil)
+	if err != nil {
+		return err
+	}
+	return gateway.RewrapConfigurations(ctx)
+}
+
 // greet prints how to use the gateway.
 func greet(c config, admin account) {
 	fmt.Printf(`The gateway serves https://%s. For aws-cli:
