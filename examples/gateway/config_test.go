@@ -39,7 +39,11 @@ func program(env []string, args ...string) *exec.Cmd {
 
 // startAs starts a gateway with these flags and variables, and returns its client.
 func startAs(t *testing.T, dir string, env []string, args ...string) *s3.Client {
-	address := fmt.Sprintf("127.0.0.1:%d", freeport.Get(t))
+	return startAt(t, fmt.Sprintf("127.0.0.1:%d", freeport.Get(t)), dir, env, args...)
+}
+
+// startAt is startAs at an address.
+func startAt(t *testing.T, address, dir string, env []string, args ...string) *s3.Client {
 	cmd := program(env, append(args, "--dir", dir, "--listen", address)...)
 	var said bytes.Buffer // read after the process has ended
 	cmd.Stderr = &said

@@ -24,7 +24,7 @@ import (
 )
 
 // documentsHelp says where a ring, or the document of the embedded key service, can be.
-const documentsHelp = "a file, postgres://HOST/DATABASE?document=NAME or etcd://HOST:PORT/KEY"
+const documentsHelp = "a path, postgres://HOST/DATABASE?document=NAME or etcd://HOST:PORT/KEY"
 
 // openingTimeout bounds the wait for a database.
 const openingTimeout = 30 * time.Second

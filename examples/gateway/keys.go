@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/blobseal/blobseal/keyring"
@@ -57,10 +60,7 @@ func rootOf(c config) (keyring.Root, error) {
 func ringOf(ctx context.Context, c config, root keyring.Root) (*keyring.Ring, error) {
 	ctx, cancel := context.WithTimeout(ctx, openingTimeout)
 	defer cancel()
-	if c.ring == "" {
-		c.ring = c.path("objects.ring")
-	}
-	store, err := documentStore(ctx, "--ring", c.ring, "gateway/ring")
+	store, err := documentStore(ctx, "--ring", cmp.Or(c.ring, c.path("objects.ring")), "gateway/ring")
 	if err != nil {
 		return nil, err
 	}
@@ -75,14 +75,19 @@ func ringOf(ctx context.Context, c config, root keyring.Root) (*keyring.Ring, er
 	return ring, explain("--ring", err)
 }
 
-// serviceOf opens the embedded key service, and creates it if it is missing.
+// serviceOf opens the embedded key service, and creates it if it is missing. One in a
+// directory is one of blobseal kms, which makes and disables keys.
 func serviceOf(ctx context.Context, c config, root keyring.Root, sink audit.Sink) (*localkms.Service, error) {
 	ctx, cancel := context.WithTimeout(ctx, openingTimeout)
 	defer cancel()
-	if c.keyService == "" {
-		c.keyService = c.path("keys.kms")
+	at := cmp.Or(c.keyService, c.path("kms"))
+	if !strings.Contains(at, "://") {
+		if err := os.MkdirAll(at, 0o700); err != nil {
+			return nil, fmt.Errorf("--key-service: %w", err)
+		}
+		at = filepath.Join(at, "keys")
 	}
-	store, err := documentStore(ctx, "--key-service", c.keyService, "gateway/keys")
+	store, err := documentStore(ctx, "--key-service", at, "gateway/keys")
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func main() {
 	flag.StringVar(&c.audit, "audit", "", "`file` of the audit trail; audit.jsonl in the directory if not given")
 	flag.StringVar(&c.inner, "inner", "", "`URL` of another S3 server that takes the objects in place of the directory; its keys are in INNER_ACCESS_KEY_ID and INNER_SECRET_ACCESS_KEY, its region in INNER_REGION")
 	flag.StringVar(&c.ring, "ring", "", "key `ring`: "+documentsHelp+"; objects.ring in the directory if not given")
-	flag.StringVar(&c.keyService, "key-service", "", "where the embedded key `service` is: "+documentsHelp+"; keys.kms in the directory if not given")
+	flag.StringVar(&c.keyService, "key-service", "", "embedded key `service`: "+documentsHelp+"; kms in the directory if not given")
 	flag.StringVar(&c.rootKeyFile, "root-key-file", "", "`file` with the root key of ring and key service; root.key in the directory if not given")
 	flag.StringVar(&c.passphraseFile, "passphrase-file", "", "`file` with a passphrase in place of the root key; or set BLOBSEAL_PASSPHRASE")
 	flag.BoolVar(&c.allowPlain, "allow-plain", false, "serve objects that are not encrypted, such as older ones")

@@ -174,7 +174,7 @@ func (b *bed) createKey(t *testing.T) string {
 	require.NoError(t, err)
 	root, err := keyring.NewKeyRoot(text)
 	require.NoError(t, err)
-	store, err := keyring.NewFileStore(b.path("gateway/keys.kms"))
+	store, err := keyring.NewFileStore(b.path("gateway/kms/keys"))
 	require.NoError(t, err)
 	service, err := localkms.Open(t.Context(), store, root, nil)
 	require.NoError(t, err)
