@@ -36,6 +36,9 @@
 // in the store, in [Options].StateBucket: any gateway continues what another one has
 // begun, and the configuration of buckets is there, too.
 //
+// GetObjectAttributes lists the parts with numbers and sizes, but not their checksums,
+// which the gateway does not keep, nor PartsCount, for which the engine has no field.
+//
 // # Over another S3
 //
 // [OpenS3] makes another S3 server the inner store. Responses
@@ -56,6 +59,9 @@
 // A copy keeps the ETag of its source, but an ETag that is the plaintext's MD5 does not
 // leave SSE-S3. Data keys are shared by an object and its copies. To get another one,
 // upload the object again.
+//
+// UpdateObjectEncryption, which is PUT of ?encryption of an object, does the same without
+// a copy: see [Gateway.UpdateObjectEncryption].
 //
 // # What is not implemented
 //

@@ -219,6 +219,12 @@ func (f *facts) parts(mode string, h http.Header) []call {
 	return []call{{method: http.MethodPut, path: path, headers: h}, {method: http.MethodPut, path: path, headers: copyOf("SSE-S3", h, nil)}}
 }
 
+// completion returns the request that completes an upload of a part that it does not have.
+func (f *facts) completion(mode string, h http.Header) []call {
+	return []call{{method: http.MethodPost, path: at(fmt.Sprintf("%s-parts?uploadId=%s", mode, *f.uploads[mode].id)), headers: h,
+		body: "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>0</ETag></Part></CompleteMultipartUpload>"}}
+}
+
 func each[T any](lists ...[]T) (all []T) {
 	for _, list := range lists {
 		all = append(all, list...)
@@ -298,7 +304,7 @@ func TestFacts(t *testing.T) {
 }
 
 func (f *facts) plainHTTP(t *testing.T) {
-	calls := each(writes(withKey(7)), reads("SSE-C", withKey(7)), f.parts("SSE-C", withKey(7)),
+	calls := each(writes(withKey(7)), reads("SSE-C", withKey(7)), f.parts("SSE-C", withKey(7)), f.completion("SSE-C", withKey(7)),
 		[]call{{method: http.MethodPut, path: at("new"), headers: copyOf("SSE-C", nil, withKey(7))}})
 	for i := range calls {
 		calls[i].over = f.plain
@@ -314,7 +320,7 @@ func (f *facts) customerHeaders(t *testing.T) {
 		withKey(7, s3wire.HeaderCustomerKeyMD5, newCustomerKey(8).sum), withKey(7, s3wire.HeaderCustomerKey, short),
 		withKey(7, s3wire.HeaderCustomerKey, "%%%"),
 	} {
-		f.refused(t, 400, "InvalidArgument", each(writes(h), reads("SSE-C", h), f.parts("SSE-C", h),
+		f.refused(t, 400, "InvalidArgument", each(writes(h), reads("SSE-C", h), f.parts("SSE-C", h), f.completion("SSE-C", h),
 			[]call{{method: http.MethodPut, path: at("new"), headers: copyOf("SSE-C", nil, h)}})...)
 	}
 }
