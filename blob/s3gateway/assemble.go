@@ -21,7 +21,7 @@ import (
 const (
 	// minAssembled is how long a body must be for the inner store to copy it. A shorter
 	// one costs less in one request than in the five of an upload.
-	minAssembled = 10 << 20
+	minAssembled = 8 << 20
 
 	maxRange  = 32 << 20 // of one UploadPartCopy
 	maxCopies = 8        // at a time, for one object

@@ -52,7 +52,7 @@
 // A copy has the stored body of its source and an envelope of its own: the source's key
 // opens the data key, and the copy's seals it. A copy of an object onto itself that names
 // an encryption is the rewrap. The store copies the body. Another S3 server copies all of
-// an object that was uploaded in parts, and all but 5 MiB of one of at least 10 MiB;
+// an object that was uploaded in parts, and all but 5 MiB of one of at least 8 MiB;
 // shorter bodies pass through the gateway as ciphertext. Only plain objects, and copies
 // that ask for a checksum which the source does not have, pass through in plaintext.
 //

@@ -23,6 +23,9 @@ type proxy struct {
 	before   func(operation string, r *http.Request) // may change the store, or the request
 }
 
+// notImplemented is the method of a request that the proxy refuses.
+const notImplemented = "NOT-IMPLEMENTED"
+
 // startProxy starts a proxy to the server of an URL, which ends with the test.
 func startProxy(t *testing.T, to string) *proxy {
 	target, err := url.Parse(to)
@@ -45,6 +48,12 @@ func startProxy(t *testing.T, to string) *proxy {
 		p.mu.Unlock()
 		if before != nil {
 			before(operation, r)
+		}
+		if r.Method == notImplemented {
+			io.Copy(io.Discard, r.Body)
+			w.WriteHeader(http.StatusNotImplemented)
+			io.WriteString(w, "<Error><Code>NotImplemented</Code><Message>no</Message></Error>")
+			return
 		}
 		r.Body = &counted{r.Body, p, &p.sent}
 		reverse.ServeHTTP(w, r)

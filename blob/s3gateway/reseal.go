@@ -48,7 +48,7 @@ type resealed struct {
 // reseal stores the object that put describes with the body of src. The data key of
 // src, which was opened, is sealed by cipher; no byte of the body is decrypted. The inner
 // store copies the body if it can: a store of files does, and another S3 server copies
-// all but 5 MiB of an object of at least 10 MiB, or all of one that was uploaded in
+// all but 5 MiB of an object of at least 8 MiB, or all of one that was uploaded in
 // parts. Otherwise the ciphertext passes through the gateway.
 //
 // The stored object is published as a whole, and only if put's conditions hold. If the

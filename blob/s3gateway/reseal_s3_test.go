@@ -1,0 +1,202 @@
+package s3gateway_test
+
+import (
+	"bytes"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/stretchr/testify/require"
+)
+
+// overS3 starts a gateway over another S3 server, with a proxy in between.
+func overS3(t *testing.T) (store *server, between *proxy, gateway *server) {
+	bare := newSetup(t)
+	bare.Bare, bare.Plain = true, true
+	store = bare.start(t)
+	between = startProxy(t, store.url)
+	s := newSetup(t)
+	s.Inner = between.url
+	return store, between, s.start(t)
+}
+
+// counts the bytes that pass between the gateway and the server that has the objects.
+func TestCopiesOverS3MoveNoBody(t *testing.T) {
+	store, between, g := overS3(t)
+	c := g.client(t)
+	newBucket(t, c)
+	whole := text(14 << 20)
+	for name, bound := range map[string]int64{"simple": 5<<20 + 32<<10, "parts": 32 << 10} {
+		t.Run(name, func(t *testing.T) {
+			if name == "simple" {
+				putIn(t, c, modes()[1], "a", whole)
+			} else {
+				putParts(t, c, modes()[1], "a", whole[:5<<20], whole[5<<20:13<<20], whole[13<<20:])
+			}
+			for _, step := range copies() {
+				between.reset()
+				in := copyInput(step.from, urlEscape(step.src), step.to, step.dst)
+				out, err := c.CopyObject(t.Context(), in)
+				require.NoError(t, err)
+				require.Contains(t, *out.CopyObjectResult.ETag, "-")
+				sent, received := between.counts()
+				require.Less(t, sent, bound, "%s to %s", step.src, step.dst)
+				require.Less(t, received, bound+2*70<<10, "%s to %s", step.src, step.dst)
+				get := &s3.GetObjectInput{Bucket: ptr(bucket), Key: &step.dst, Range: ptr("bytes=10000000-10000999")}
+				step.to.get(get)
+				read, err := c.GetObject(t.Context(), get)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(whole[10_000_000:10_001_000], readAll(t, read.Body)))
+			}
+			requireObject(t, c, modes()[2], "e", whole)
+			uploads, err := store.client(t).ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: ptr(bucket)})
+			require.NoError(t, err)
+			require.Empty(t, uploads.Uploads)
+		})
+	}
+}
+
+// changing is an object in another S3 server that tests replace while it is copied.
+type changing struct {
+	inner   *s3.Client
+	between *proxy
+}
+
+// overwrite puts a stored object, which was written under the name "src", back there.
+func (c *changing) overwrite(t *testing.T, with string) {
+	_, err := c.inner.CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: ptr(bucket), Key: ptr("src"), CopySource: ptr(bucket + "/" + with)})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// save keeps the stored object "src" under another name.
+func (c *changing) save(t *testing.T, as string) {
+	_, err := c.inner.CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: ptr(bucket), Key: &as, CopySource: ptr(bucket + "/src")})
+	require.NoError(t, err)
+}
+
+// during calls change when the first request of an operation comes.
+func (c *changing) during(t *testing.T, operation string, change func()) {
+	var once sync.Once
+	c.between.intercept(func(got string, r *http.Request) {
+		if got == operation {
+			once.Do(change)
+		}
+	})
+	t.Cleanup(func() { c.between.intercept(nil) })
+}
+
+// requireNoUploads fails if a copy left an upload behind.
+func (c *changing) requireNoUploads(t *testing.T) {
+	t.Helper()
+	uploads, err := c.inner.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: ptr(bucket)})
+	require.NoError(t, err)
+	require.Empty(t, uploads.Uploads)
+}
+
+// or elsewhere. The copy is of one version, and a newer version is not lost.
+func TestCopiesOfChangingObjects(t *testing.T) {
+	store, between, g := overS3(t)
+	c := g.client(t)
+	newBucket(t, c)
+	x := &changing{store.client(t), between}
+	old, next := text(8<<20+20_000), text(8<<20)
+	putIn(t, c, modes()[1], "src", next)
+	x.save(t, "next")
+	putIn(t, c, modes()[1], "src", old)
+	x.save(t, "simple")
+	putParts(t, c, modes()[1], "src", old[:5<<20], old[5<<20:])
+	x.save(t, "parts")
+	for _, kind := range []string{"simple", "parts"} {
+		for _, operation := range []string{"UploadPartCopy", "CompleteMultipartUpload"} {
+			t.Run(kind+"/during "+operation, func(t *testing.T) {
+				x.overwrite(t, kind)
+				x.during(t, operation, func() { x.overwrite(t, "next") })
+				_, err := c.CopyObject(t.Context(), copyInput(modes()[1], "src", modes()[2], "dst"))
+				require.NoError(t, err)
+				want := next
+				if operation == "CompleteMultipartUpload" {
+					want = old // the server had copied all of it
+				}
+				requireEnds(t, c, modes()[2], "dst", want)
+				requireEnds(t, c, modes()[1], "src", next)
+				x.requireNoUploads(t)
+			})
+			t.Run(kind+"/onto itself during "+operation, func(t *testing.T) {
+				x.overwrite(t, kind)
+				x.during(t, operation, func() { x.overwrite(t, "next") })
+				_, err := c.CopyObject(t.Context(), copyInput(modes()[1], "src", modes()[2], "src"))
+				require.NoError(t, err)
+				requireEnds(t, c, modes()[2], "src", next)
+				x.requireNoUploads(t)
+			})
+		}
+	}
+	t.Run("onto itself, changing for ever", func(t *testing.T) {
+		x.overwrite(t, "parts")
+		turns := map[bool]string{true: "parts", false: "next"}
+		turn := false
+		between.intercept(func(operation string, r *http.Request) { // one at a time
+			if operation == "CompleteMultipartUpload" {
+				x.overwrite(t, turns[turn])
+				turn = !turn
+			}
+		})
+		t.Cleanup(func() { between.intercept(nil) })
+		_, err := c.CopyObject(t.Context(), copyInput(modes()[1], "src", modes()[2], "src"))
+		require.Equal(t, "OperationAborted", code(err))
+		x.requireNoUploads(t)
+	})
+}
+
+// TestFailedCopiesLeaveNothing lets each request of a copy fail in its turn.
+func TestFailedCopiesLeaveNothing(t *testing.T) {
+	store, between, g := overS3(t)
+	c := g.client(t)
+	newBucket(t, c)
+	x := &changing{store.client(t), between}
+	content := text(8 << 20)
+	putIn(t, c, modes()[1], "simple", content)
+	putParts(t, c, modes()[1], "parts", content[:5<<20], content[5<<20:])
+	for _, kind := range []string{"simple", "parts"} {
+		for _, operation := range []string{"CreateMultipartUpload", "UploadPartCopy", "UploadPart", "CompleteMultipartUpload"} {
+			t.Run(kind+"/"+operation, func(t *testing.T) {
+				between.intercept(func(got string, r *http.Request) {
+					if got == operation {
+						r.Header.Set("Authorization", "none")
+					}
+				})
+				_, err := c.CopyObject(t.Context(), copyInput(modes()[1], kind, modes()[2], "never"))
+				require.Error(t, err)
+				between.intercept(nil)
+				x.requireNoUploads(t)
+				_, err = c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: ptr(bucket), Key: ptr("never")})
+				require.Error(t, err)
+			})
+		}
+	}
+}
+
+// passes through the gateway.
+func TestServerThatCopiesNoParts(t *testing.T) {
+	store, between, g := overS3(t)
+	c := g.client(t)
+	newBucket(t, c)
+	x := &changing{store.client(t), between}
+	content := text(8 << 20)
+	putIn(t, c, modes()[1], "simple", content)
+	putParts(t, c, modes()[1], "parts", content[:5<<20], content[5<<20:])
+	between.intercept(func(operation string, r *http.Request) {
+		if operation == "UploadPartCopy" {
+			r.Method = notImplemented
+		}
+	})
+	for _, kind := range []string{"simple", "parts"} {
+		_, err := c.CopyObject(t.Context(), copyInput(modes()[1], kind, modes()[2], "copy"))
+		require.NoError(t, err)
+		requireObject(t, c, modes()[2], "copy", content)
+		x.requireNoUploads(t)
+	}
+}
