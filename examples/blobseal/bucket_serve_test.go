@@ -18,6 +18,7 @@ import (
 
 	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/internal/captured"
+	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // serving is a server that runs until stop.
@@ -354,6 +355,11 @@ func TestBucketServeKeyMetrics(t *testing.T) {
 	require.EqualValues(t, 3, measured(`blobseal_audit_records_total blobseal_outcome="success"`))
 	require.Zero(t, measured(`blobseal_audit_records_total blobseal_outcome="failed"`))
 
+	signer := signerOf(t)
+	require.Eventually(t, func() bool {
+		sink, err := audit.OpenFileSink("my.kms/audit.jsonl", &audit.FileSinkOptions{Signer: signer})
+		return err == nil && sink.Close() == nil
+	}, await.Longest, 10*time.Millisecond, "the server closes the trail, which it verifies when it opens it again")
 	damage(t, "my.kms/audit.jsonl", 300)
 	status, _ := send(t, http.MethodGet, s.sign(t, "c"), nil)
 	require.NotEqual(t, 200, status, "what cannot be recorded is not done")
