@@ -69,8 +69,8 @@ type Options struct {
 	// object is. What they return is authentic nevertheless.
 	SkipLengthCheck bool
 
-	// Signer makes signed URLs. Without a Signer, SignedURL returns
-	// [ErrNoSigner].
+	// Signer makes signed URLs. Without a Signer, SignedURL fails with the code
+	// Unimplemented: the inner bucket's own URL would serve ciphertext.
 	Signer URLSigner
 
 	// IfUnchanged, if set, adds the store's own condition, such as If-Match, to

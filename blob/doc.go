@@ -108,11 +108,11 @@
 //
 //   - PermissionDenied: [sse.ErrKey], [kms.ErrDenied], [ErrPolicy]
 //   - InvalidArgument: [sse.ErrMode], for example a customer's object without its key;
-//     [sse.ErrInvalid], [sse.ErrTooLarge], [ErrReserved]
+//     [sse.ErrInvalid], [sse.ErrTooLarge], [stored.ErrReserved]
 //   - FailedPrecondition: [ErrPlain], [ErrChanged], a key that is disabled, destroyed or
 //     missing, and a copy of an object that the store decompresses
 //   - Internal: damage, [sse.ErrCorrupt] and [sse.ErrFormat]
-//   - Unimplemented: [sse.ErrVersion], [ErrNoSigner]
+//   - Unimplemented: [sse.ErrVersion], and a signed URL without [Options].Signer
 //
 // NotFound always means the object, never a key.
 package blob

@@ -158,7 +158,7 @@ func (d *bucketDriver) Delete(ctx context.Context, key string, opts *driver.Dele
 // SignedURL implements [driver.Bucket].
 func (d *bucketDriver) SignedURL(ctx context.Context, key string, opts *driver.SignedURLOptions) (string, error) {
 	if d.b.opts.Signer == nil {
-		return "", ErrNoSigner
+		return "", errNoSigner
 	}
 	if opts.BeforeSign != nil {
 		if err := opts.BeforeSign(func(any) bool { return false }); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Errors for errors.Is, which also finds those of sse, kms, keyring, of ctx and of the
-// inner bucket. The package's comment lists their gocloud codes. Errors of this package have
+// Errors for errors.Is, which also finds those of stored, sse, kms, keyring, of ctx and of
+// the inner bucket. The package's comment lists their gocloud codes. Errors of this package have
 // codes of S3, too, which package sse/s3wire finds.
 var (
 	// ErrPlain means that the object is not encrypted and the bucket does not
@@ -23,18 +23,13 @@ var (
 	// ErrPolicy means that the bucket's policy does not allow the write.
 	ErrPolicy error = s3Error{"blob: refused by the bucket's policy", "AccessDenied"}
 
-	// ErrReserved means that the caller's metadata has a name that begins with
-	// stored.ReservedPrefix.
-	ErrReserved = stored.ErrReserved
-
 	// ErrChanged means that the object was replaced or deleted during the call.
 	// Retry it.
 	ErrChanged = stored.ErrChanged
-
-	// ErrNoSigner means that [Options] have no Signer. The inner bucket's own URL
-	// would serve ciphertext.
-	ErrNoSigner error = s3Error{"blob: bucket has no URL signer (set Options.Signer)", "NotImplemented"}
 )
+
+// errNoSigner: the inner bucket's own URL would serve ciphertext.
+var errNoSigner error = s3Error{"blob: bucket has no URL signer (set Options.Signer)", "NotImplemented"}
 
 // s3Error is an error with the code that sse/s3wire answers with.
 type s3Error struct{ text, code string }
@@ -49,9 +44,9 @@ var codes = []struct {
 	err  error
 	code gcerrors.ErrorCode
 }{
-	{ErrNoSigner, gcerrors.Unimplemented},
+	{errNoSigner, gcerrors.Unimplemented},
 	{ErrPolicy, gcerrors.PermissionDenied},
-	{ErrReserved, gcerrors.InvalidArgument},
+	{stored.ErrReserved, gcerrors.InvalidArgument},
 	{ErrChanged, gcerrors.FailedPrecondition},
 	{ErrPlain, gcerrors.FailedPrecondition},
 	{store.ErrUnpacked, gcerrors.FailedPrecondition},

@@ -20,7 +20,7 @@ func TestS3Codes(t *testing.T) {
 	}{
 		{blob.ErrPlain, s3wire.CodeAccessDenied},
 		{blob.ErrPolicy, s3wire.CodeAccessDenied},
-		{blob.ErrReserved, s3wire.CodeInvalidArgument},
+		{stored.ErrReserved, s3wire.CodeInvalidArgument},
 		{blob.ErrChanged, s3wire.CodeOperationAborted},
 		{blob.ErrNoSigner, s3wire.CodeNotImplemented},
 		{stored.ErrDamaged, s3wire.CodeInternalError},

@@ -76,7 +76,7 @@ func TestFailedWrites(t *testing.T) {
 		}, gcerrors.ErrFailedPrecondition},
 		{"reserved metadata", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
 			return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{Metadata: map[string]string{"BlobSeal-Mode": "SSE-C"}})
-		}, blob.ErrReserved},
+		}, stored.ErrReserved},
 		{"a hook", "", func(ctx context.Context, _ func(), b *gcblob.Bucket) error {
 			return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{BeforeWrite: func(func(any) bool) error { return errBoom }})
 		}, errBoom},
