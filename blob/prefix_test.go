@@ -85,7 +85,7 @@ func TestByPrefixRefuses(t *testing.T) {
 		"nothing":                    nil,
 		"two modes":                  {"a": managed, "b": onKMS},
 		"a nil cipher":               {"a": managed, "b": nil},
-		"a nil pointer":              {"a": (*sse.Managed)(nil)},
+		"a nil pointer":              {"a": (*sse.Customer)(nil)},
 		"a prefix of another":        {"a/": managed, "a/b": managed},
 		"the empty prefix and other": {"": managed, "b": managed},
 	} {

@@ -15,7 +15,7 @@ import (
 
 // After a rotation, a rewrap moves an object to the new version. Only its
 // envelope changes.
-func ExampleManaged_Rewrap() {
+func ExampleNewManaged_rewrap() {
 	ctx := context.Background()
 	ring := exampleRing()
 	cipher := sse.NewManaged(ring)

@@ -8,29 +8,34 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// Managed is mode SSE-S3. It seals data keys under the primary version of a
-// ring's master key, and opens them under every version that the ring holds. A
-// Managed is safe for concurrent use.
-type Managed struct{ ring *keyring.Ring }
+// managed is the cipher of [NewManaged].
+type managed struct{ ring *keyring.Ring }
 
-// NewManaged returns the mode for an open ring. Without a ring, every call of
-// the mode is [ErrInvalid].
-func NewManaged(ring *keyring.Ring) *Managed { return &Managed{ring: ring} }
+// NewManaged returns mode SSE-S3 for an open ring. It seals data keys under the
+// primary version of the ring's master key, and opens them under every version that
+// the ring holds. Without a ring, every call is [ErrInvalid].
+//
+// ctx bounds a rotation that is due, and the ring's search for a version that is new
+// to it. Errors of package keyring are visible to [errors.Is]. On Decrypt, a version
+// that the ring does not hold is [ErrKey] and [keyring.ErrUnknownKey]. If the store
+// of the ring fails, nobody knows whether the version exists, and the error is not
+// ErrKey. A disabled or destroyed version is [keyring.ErrDisabled] or
+// [keyring.ErrDestroyed].
+func NewManaged(ring *keyring.Ring) Cipher { return &managed{ring: ring} }
 
 // Mode implements [Encrypter].
-func (m *Managed) Mode() Mode { return ModeManaged }
+func (m *managed) Mode() Mode { return ModeManaged }
 
 // check fails for a mode without a ring.
-func (m *Managed) check() error {
-	if m == nil || m.ring == nil {
+func (m *managed) check() error {
+	if m.ring == nil {
 		return fmt.Errorf("%w: SSE-S3 cipher has no ring (give NewManaged an open ring)", ErrInvalid)
 	}
 	return nil
 }
 
-// Encrypt implements [Encrypter], under the ring's primary version. ctx bounds a
-// rotation that is due. Errors of package keyring are visible to [errors.Is].
-func (m *Managed) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
+// Encrypt implements [Encrypter], under the ring's primary version.
+func (m *managed) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
 	w, err := m.wrapping(ctx)
 	if err != nil {
 		return nil, err
@@ -38,12 +43,8 @@ func (m *Managed) Encrypt(ctx context.Context, obj Object) (*Encryption, error) 
 	return w.encrypt(obj)
 }
 
-// Decrypt implements [Decrypter]. ctx bounds the ring's search for a version that
-// is new to it. A version that the ring does not hold is [ErrKey] and
-// [keyring.ErrUnknownKey]. If the store of the ring fails, nobody knows whether
-// the version exists, and the error is not ErrKey. A disabled or destroyed version
-// is [keyring.ErrDisabled] or [keyring.ErrDestroyed].
-func (m *Managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryption, error) {
+// Decrypt implements [Decrypter].
+func (m *managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryption, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
@@ -64,9 +65,8 @@ func (m *Managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decr
 	return nil, fmt.Errorf("sse: %w", err)
 }
 
-// Rewrap implements [Cipher], under the ring's primary version. ctx bounds a
-// rotation that is due.
-func (m *Managed) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error) {
+// Rewrap implements [Cipher], under the ring's primary version.
+func (m *managed) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error) {
 	w, err := m.wrapping(ctx)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (m *Managed) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envel
 	return w.rewrap(obj, d)
 }
 
-func (m *Managed) wrapping(ctx context.Context) (wrapping, error) {
+func (m *managed) wrapping(ctx context.Context) (wrapping, error) {
 	if err := m.check(); err != nil {
 		return wrapping{}, err
 	}

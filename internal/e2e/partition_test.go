@@ -23,7 +23,7 @@ import (
 // peer is a replica whose network can fail.
 type peer struct {
 	ring *keyring.Ring
-	mode *sse.Managed
+	mode sse.Cipher
 	log  *captured.Buffer
 }
 

@@ -256,7 +256,7 @@ func TestNewKeysRefuses(t *testing.T) {
 			require.ErrorIs(t, err, sse.ErrInvalid)
 		})
 	}
-	keys, err := s3wire.NewKeys(s3wire.KeysOptions{Managed: (*sse.Managed)(nil), KMS: (*kmstest.Fake)(nil)})
+	keys, err := s3wire.NewKeys(s3wire.KeysOptions{Managed: (*sse.Customer)(nil), KMS: (*kmstest.Fake)(nil)})
 	require.NoError(t, err)
 	_, err = keys.ForWrite(nil, nil)
 	requireCode(t, s3wire.CodeNotImplemented, err)

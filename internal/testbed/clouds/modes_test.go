@@ -24,7 +24,7 @@ const kmsKey = "arn:example:kms:eu-1:111122223333:key/photos"
 // keys are one cipher of each mode.
 type keys struct {
 	ring     *keyring.Ring
-	managed  *sse.Managed
+	managed  sse.Cipher
 	kms      *sse.KMS
 	customer *sse.Customer
 }
