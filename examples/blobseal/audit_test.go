@@ -146,7 +146,7 @@ func TestAuditVerify(t *testing.T) {
 		require.NoError(t, err)
 		sink, err := audit.OpenFileSink("signed", &audit.FileSinkOptions{Signer: signer})
 		require.NoError(t, err)
-		require.NoError(t, sink.Write(t.Context(), audit.Record{EventID: "e", Operation: kms.OpDecrypt, Outcome: audit.OutcomeSuccess}))
+		require.NoError(t, sink.Write(t.Context(), audit.Record{EventID: "e", Operation: kms.OpDecrypt, Outcome: "success"}))
 		require.NoError(t, sink.Close())
 		require.Contains(t, ok(t, "audit", "verify", "--signed-by", verifierKey, "signed"), "signed: OK, 1 records, signed up to entry 2, up to 3:")
 		blobseal("audit", "verify", "--signed-by", verifierKey, "trail").fails(t, 4,
@@ -279,7 +279,7 @@ func TestAuditRotated(t *testing.T) {
 	sink, err := audit.OpenFileSink("my.kms/audit.jsonl", &audit.FileSinkOptions{MaxSize: 2000, Signer: signerOf(t)})
 	require.NoError(t, err)
 	for range 20 {
-		require.NoError(t, sink.Write(t.Context(), audit.Record{Time: time.Now(), EventID: "e", Operation: kms.OpDecrypt, Outcome: audit.OutcomeSuccess}))
+		require.NoError(t, sink.Write(t.Context(), audit.Record{Time: time.Now(), EventID: "e", Operation: kms.OpDecrypt, Outcome: "success"}))
 	}
 	require.NoError(t, sink.Close())
 	require.FileExists(t, "my.kms/audit.jsonl.000002")
@@ -307,7 +307,9 @@ func signerOf(t *testing.T) *audit.Signer {
 	require.NoError(t, err)
 	sealed, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(read(t, "my.kms/audit.key"))))
 	require.NoError(t, err)
-	signer, err := audit.OpenSigner(t.Context(), sealed, root)
+	signerKey, err := root.DecryptWithContext(t.Context(), sealed, []byte("blobseal audit signer v1"))
+	require.NoError(t, err)
+	signer, err := audit.NewSigner(string(signerKey))
 	require.NoError(t, err)
 	return signer
 }

@@ -166,14 +166,14 @@ func show(trail string) (hits int) {
 	for entry, err := range audit.Read(trail, nil) { // which verifies it, too
 		check(err)
 		r := entry.Record
-		outcome := string(r.Outcome)
+		outcome := r.Outcome
 		if r.ErrorCode != "" {
 			outcome += ": " + r.ErrorCode
 		}
 		if r.Cached {
 			outcome += ", cached"
 		}
-		if r.Cached && r.Outcome == audit.OutcomeSuccess {
+		if r.Cached && r.ErrorCode == "" {
 			hits++
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", entry.Line, r.Time.Format("15:04:05.000"), r.Principal.ID, r.Operation, r.Resource, outcome)

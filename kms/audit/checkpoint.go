@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
@@ -9,14 +8,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tink-crypto/tink-go/v2/tink"
 	"golang.org/x/mod/sumdb/note"
 )
 
 // Signer signs the checkpoints of one trail.
 type Signer struct {
-	signer   note.Signer
-	key      func() string // behind a closure, so that it does not print; so is signer's own
+	signer   note.Signer // which does not print its key
 	verifier note.Verifier
 }
 
@@ -27,8 +24,8 @@ type Signer struct {
 //
 //	signerKey, verifierKey, err := note.GenerateKey(rand.Reader, "photos.example.com/audit")
 //
-// Whoever has signerKey can forge the trail. Seal it with [Signer.Seal], or keep
-// it in a file that only this service can read. Publish verifierKey.
+// Whoever has signerKey can forge the trail. Keep it in a file that only this
+// service can read, encrypted under a root of your own. Publish verifierKey.
 func NewSigner(signerKey string) (*Signer, error) {
 	signerKey = strings.TrimSpace(signerKey)
 	signer, err := note.NewSigner(signerKey)
@@ -39,7 +36,7 @@ func NewSigner(signerKey string) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit: signer key: %w", err)
 	}
-	return &Signer{signer: signer, key: func() string { return signerKey }, verifier: verifier}, nil
+	return &Signer{signer: signer, verifier: verifier}, nil
 }
 
 // verifierOf returns the verifier of what signerKey signs. signerKey is valid:
@@ -57,30 +54,6 @@ func verifierOf(name, signerKey string) (note.Verifier, error) {
 		return nil, err
 	}
 	return note.NewVerifier(verifierKey)
-}
-
-// sealLabel is the associated data of sealed signer keys.
-const sealLabel = "blobseal audit signer v1"
-
-// Seal encrypts the signer's key for storage. aead is a root of a keyring or any
-// other key-encryption key. To change it, open the signer with the old one and seal
-// it with the new one.
-func (s *Signer) Seal(ctx context.Context, aead tink.AEADWithContext) ([]byte, error) {
-	sealed, err := aead.EncryptWithContext(ctx, []byte(s.key()), []byte(sealLabel))
-	if err != nil {
-		return nil, fmt.Errorf("audit: seal signer key: %w", err)
-	}
-	return sealed, nil
-}
-
-// OpenSigner returns the signer whose key [Signer.Seal] sealed with the same aead.
-func OpenSigner(ctx context.Context, sealed []byte, aead tink.AEADWithContext) (*Signer, error) {
-	key, err := aead.DecryptWithContext(ctx, sealed, []byte(sealLabel))
-	if err != nil {
-		return nil, fmt.Errorf("audit: open sealed signer key: %w", err)
-	}
-	defer clear(key)
-	return NewSigner(string(key))
 }
 
 // checkpoint is a statement about a trail: its first Seq entries end in Hash, and

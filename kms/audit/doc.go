@@ -19,7 +19,7 @@
 //
 //   - Give the sink a [Signer], and [Verify] the verifier key. The trail then
 //     contains signed checkpoints, which the attacker cannot forge. Keep the signer
-//     key out of the attacker's reach, for example with [Signer.Seal].
+//     key out of the attacker's reach.
 //   - Keep an [Anchor], such as [FileSink.Last], on another machine. An anchor also
 //     detects that the end of the trail was cut off, which a signature cannot.
 //

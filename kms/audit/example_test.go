@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
-	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/cache"
@@ -63,7 +62,7 @@ func ExampleNewClient() {
 		}
 		r := e.Record
 		fmt.Printf("%d %s %s %s: %s, cached: %v\n",
-			e.Seq, r.Principal.ID, r.Operation, r.Resource, strings.TrimSpace(string(r.Outcome)+" "+r.ErrorCode), r.Cached)
+			e.Seq, r.Principal.ID, r.Operation, r.Resource, strings.TrimSpace(r.Outcome+" "+r.ErrorCode), r.Cached)
 	}
 	// Output:
 	// writer reads: kms: Decrypt with key "arn:kmstest:kms:test:111122223333:key/photos-key": access denied to "writer"
@@ -143,29 +142,15 @@ func ExampleNewSigner() {
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "audit.jsonl")
 
-	// Once: seal the signer key under a root, and publish the verifier key.
+	// Once: give the signer key to the service as you give it its root key, and
+	// publish the verifier key.
 	signerKey, verifierKey, err := note.GenerateKey(rand.Reader, "photos.example.com/audit")
-	if err != nil {
-		log.Fatal(err)
-	}
-	rootKey := make([]byte, 32)
-	rand.Read(rootKey)
-	root, err := keyring.NewKeyRoot(rootKey) // in practice, the root of your ring
-	if err != nil {
-		log.Fatal(err)
-	}
-	made, err := audit.NewSigner(signerKey)
-	if err != nil {
-		log.Fatal(err)
-	}
-	ctx := context.Background()
-	sealed, err := made.Seal(ctx, root)
 	if err != nil {
 		log.Fatal(err)
 	}
 
 	// In the service:
-	signer, err := audit.OpenSigner(ctx, sealed, root)
+	signer, err := audit.NewSigner(signerKey)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -174,7 +159,7 @@ func ExampleNewSigner() {
 		log.Fatal(err)
 	}
 	client := audit.NewClient(kmstest.NewFake("key"), sink)
-	if _, err := client.GenerateDataKey(ctx, "key", nil); err != nil {
+	if _, err := client.GenerateDataKey(context.Background(), "key", nil); err != nil {
 		log.Fatal(err)
 	}
 	if err := sink.Close(); err != nil {

@@ -59,6 +59,6 @@ func (s *FileSink) Abandon() error {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	s.trail.failure = ErrClosed
+	s.trail.failure = errClosed
 	return errors.Join(s.trail.file.Close(), s.lock.Unlock())
 }

@@ -171,7 +171,7 @@ func TestReopen(t *testing.T) {
 	require.EqualValues(t, 3, broken.Seq)
 
 	require.NoError(t, s.Close())
-	require.ErrorIs(t, s.Reopen(), audit.ErrClosed)
+	require.ErrorIs(t, s.Reopen(), os.ErrClosed)
 }
 
 // TestChangedByOthers: when someone renames, removes or changes the file, the

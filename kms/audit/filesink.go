@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,12 +16,10 @@ import (
 	"github.com/blobseal/blobseal/internal/atomicfile"
 )
 
-var (
-	// ErrInUse means that another sink, in this process or another, has the file.
-	ErrInUse = errors.New("audit: file is in use by another sink")
-	// ErrClosed means that the sink was closed.
-	ErrClosed = errors.New("audit: sink is closed")
-)
+// ErrInUse means that another sink, in this process or another, has the file.
+var ErrInUse = errors.New("audit: file is in use by another sink")
+
+var errClosed = fmt.Errorf("audit: sink: %w", os.ErrClosed)
 
 // FileSinkOptions are the options of [OpenFileSink]. Zero fields mean defaults.
 type FileSinkOptions struct {
@@ -248,7 +247,7 @@ func (s *FileSink) enqueue(take func(now time.Time) []Record) (p *pending, err e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, ErrClosed
+		return nil, errClosed
 	}
 	defer s.scheduleUnfold()
 	p = &pending{records: take(time.Now()), done: make(chan error, 1)}
@@ -352,13 +351,13 @@ func (s *FileSink) Reopen() error {
 	}
 	defer s.release()
 	if s.isClosed() {
-		return ErrClosed
+		return errClosed
 	}
 	return s.trail.reopen()
 }
 
 // Close writes what was folded, and a checkpoint if the sink has a Signer. It
-// closes the file and releases its lock. Later Writes fail with [ErrClosed]. Closing again does
+// closes the file and releases its lock. Later Writes fail with [os.ErrClosed]. Closing again does
 // nothing, unless the disk did not respond before.
 func (s *FileSink) Close() error {
 	s.mu.Lock()
@@ -377,7 +376,7 @@ func (s *FileSink) Close() error {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	if errors.Is(s.trail.failure, ErrClosed) {
+	if errors.Is(s.trail.failure, errClosed) {
 		return nil
 	}
 	var err error
@@ -388,7 +387,7 @@ func (s *FileSink) Close() error {
 		}
 	}
 	err = errors.Join(err, s.trail.close())
-	s.trail.failure = ErrClosed
+	s.trail.failure = errClosed
 	return errors.Join(err, s.lock.Unlock())
 }
 

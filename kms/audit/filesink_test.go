@@ -92,7 +92,7 @@ func TestFileSink(t *testing.T) {
 	last := s.Last()
 	require.NoError(t, s.Close())
 	require.NoError(t, s.Close())
-	require.ErrorIs(t, s.Write(t.Context(), record("late")), audit.ErrClosed)
+	require.ErrorIs(t, s.Write(t.Context(), record("late")), os.ErrClosed)
 
 	var got []audit.Record
 	for e, err := range audit.Read(path, nil) {

@@ -50,7 +50,7 @@ func (f *folder) add(r Record, now time.Time) []Record {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	records := f.takeOver(now)
-	if r.Outcome != OutcomeFailure || r.Retracts {
+	if r.Outcome != outcomeFailure || r.Retracts {
 		return append(records, r)
 	}
 	kind := kindOf(r)

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,7 +81,7 @@ func TestRepeatedRefusalsAreFolded(t *testing.T) {
 		seen = records(t, path)
 		require.Len(t, seen, 11, "Close writes what was folded")
 		require.Equal(t, 2, seen[10].Count)
-		require.ErrorIs(t, s.Write(t.Context(), refusal("intruder", "a", kms.ErrDenied)), audit.ErrClosed)
+		require.ErrorIs(t, s.Write(t.Context(), refusal("intruder", "a", kms.ErrDenied)), os.ErrClosed)
 	})
 	mustVerify(t, path)
 }
@@ -167,7 +168,7 @@ func TestCloseAtTheEndOfAWindow(t *testing.T) {
 			})
 			total := 0
 			for _, r := range records(t, path) {
-				if r.Outcome == audit.OutcomeFailure {
+				if r.Outcome == "failure" {
 					total += max(1, r.Count)
 				}
 			}

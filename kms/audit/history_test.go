@@ -169,7 +169,7 @@ func (h *history) put() error {
 	h.next++
 	name := fmt.Sprint("user ", h.next, strings.Repeat("!", h.rand.IntN(200)))
 	r := audit.Record{
-		Time: time.Now(), EventID: "event", Principal: kms.Principal{ID: name}, Operation: kms.OpDecrypt, Outcome: audit.OutcomeSuccess,
+		Time: time.Now(), EventID: "event", Principal: kms.Principal{ID: name}, Operation: kms.OpDecrypt, Outcome: "success",
 	}
 	err := h.sink.Write(h.Context(), r)
 	h.records = append(h.records, expected{name: name, unsure: err != nil})
@@ -368,7 +368,7 @@ func (h *history) rehashedEdit() {
 				line, found = bytes.Replace(line, []byte(`"id":"user`), []byte(`"id":"USER`), 1), true
 				seq = entry.Seq
 			}
-			if entry.Note != nil && entry.Note.Type == audit.NoteCheckpoint {
+			if entry.Note != nil && entry.Note.Signed != "" {
 				signed = entry.Seq
 			}
 			line = rehash(line)

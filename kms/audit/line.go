@@ -32,27 +32,27 @@ var origin = Anchor{Hash: hex.EncodeToString(make([]byte, sha256.Size))}
 
 // Note is an entry that describes the trail itself; see [OpenFileSink].
 type Note struct {
-	Type NoteType  `json:"type"`
+	// Type is "continue" where a new file continues the trail, "recovery" where a
+	// crash tore the line that stood here, or "checkpoint" where the entries so far
+	// are signed.
+	Type string    `json:"type"`
 	Time time.Time `json:"time"`
 
-	// For NoteRecovery: the torn line's size, its SHA-256 in hexadecimal, and its
+	// For a recovery: the torn line's size, its SHA-256 in hexadecimal, and its
 	// first 64 KiB.
 	Size   int64  `json:"size,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
 	Torn   []byte `json:"torn,omitempty"`
 
-	// For NoteCheckpoint: the signed text.
+	// For a checkpoint: the signed text.
 	Signed string `json:"signed,omitempty"`
 }
 
-// NoteType says what a [Note] is about.
-type NoteType string
-
 // The types of notes.
 const (
-	NoteContinue   NoteType = "continue"   // a new file continues the trail
-	NoteRecovery   NoteType = "recovery"   // a crash tore the line that stood here
-	NoteCheckpoint NoteType = "checkpoint" // the entries so far are signed
+	noteContinue   = "continue"
+	noteRecovery   = "recovery"
+	noteCheckpoint = "checkpoint"
 )
 
 // Entry is a line of a trail: a record or a note.

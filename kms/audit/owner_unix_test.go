@@ -26,7 +26,7 @@ func TestTrailStaysItsOwners(t *testing.T) {
 		sink, err := audit.OpenFileSink(path, &audit.FileSinkOptions{MaxSize: maxSize})
 		require.NoError(t, err)
 		for range 10 {
-			require.NoError(t, sink.Write(t.Context(), audit.Record{EventID: "e", Outcome: audit.OutcomeSuccess}))
+			require.NoError(t, sink.Write(t.Context(), audit.Record{EventID: "e", Outcome: "success"}))
 		}
 		require.NoError(t, sink.Close())
 	}

@@ -46,9 +46,10 @@ type Record struct {
 	Context kms.Context `json:"encryptionContext,omitempty"`
 	// Resource is what the key was used for; see [kms.WithResource].
 	Resource string `json:"resource,omitempty"`
-	// Outcome is [OutcomeSuccess] or [OutcomeFailure].
-	Outcome Outcome `json:"outcome"`
-	// ErrorCode names the kind of a failure; see [ErrorCode].
+	// Outcome is "success" or "failure".
+	Outcome string `json:"outcome"`
+	// ErrorCode names the kind of a failure; see [ErrorCode]. After a success it is
+	// empty.
 	ErrorCode string `json:"errorCode,omitempty"`
 	// ErrorMessage is the failure's error text, possibly shortened.
 	ErrorMessage string `json:"errorMessage,omitempty"`
@@ -67,13 +68,10 @@ type Record struct {
 	Stale bool `json:"stale,omitempty"`
 }
 
-// Outcome tells success from failure.
-type Outcome string
-
 // The outcomes of an operation.
 const (
-	OutcomeSuccess Outcome = "success"
-	OutcomeFailure Outcome = "failure"
+	outcomeSuccess = "success"
+	outcomeFailure = "failure"
 )
 
 // maxErrorMessage bounds [Record.ErrorMessage], in bytes.
@@ -95,7 +93,7 @@ func NewRecord(ctx context.Context, op kms.Operation, keyID string, ec kms.Conte
 		KeyVersion:     escapeInvalid(report.KeyVersion),
 		Context:        escapeContext(ec),
 		Resource:       escapeInvalid(kms.ResourceFrom(ctx)),
-		Outcome:        OutcomeSuccess,
+		Outcome:        outcomeSuccess,
 		Cached:         report.Cached,
 		Stale:          report.Stale,
 	}
@@ -103,7 +101,7 @@ func NewRecord(ctx context.Context, op kms.Operation, keyID string, ec kms.Conte
 		r.Resource = escapeInvalid(ec["blobseal:object"])
 	}
 	if err != nil {
-		r.Outcome = OutcomeFailure
+		r.Outcome = outcomeFailure
 		r.ErrorCode = ErrorCode(err)
 		if failed, ok := err.(*kms.KeyError); ok { // whose operation and key the record has
 			err = failed.Err
@@ -206,7 +204,7 @@ func NewSlogSink(l *slog.Logger) Sink { return &slogSink{l.Handler()} }
 
 func (s *slogSink) Write(ctx context.Context, r Record) error {
 	level := slog.LevelInfo
-	if r.Outcome != OutcomeSuccess {
+	if r.Outcome != outcomeSuccess {
 		level = slog.LevelWarn
 	}
 	if !s.handler.Enabled(ctx, level) {
@@ -241,7 +239,7 @@ func logAttrs(r Record) []slog.Attr {
 		attrs = append(attrs, slog.Attr{Key: "encryptionContext", Value: slog.GroupValue(pairs...)})
 	}
 	text("resource", r.Resource)
-	text("outcome", string(r.Outcome))
+	text("outcome", r.Outcome)
 	text("errorCode", r.ErrorCode)
 	text("errorMessage", r.ErrorMessage)
 	if r.Retracts {
@@ -269,7 +267,7 @@ func shorten(r Record, limit int) Record {
 	r.KeyID = shortenText(r.KeyID, limit)
 	r.KeyVersion = shortenText(r.KeyVersion, limit)
 	r.Resource = shortenText(r.Resource, limit)
-	r.Outcome = Outcome(shortenText(string(r.Outcome), limit))
+	r.Outcome = shortenText(r.Outcome, limit)
 	r.ErrorCode = shortenText(r.ErrorCode, limit)
 	r.ErrorMessage = shortenText(r.ErrorMessage, limit)
 

@@ -75,7 +75,7 @@ func (l *lines) add(body []byte) error {
 
 // begin appends what begins every file but the first.
 func (l *lines) begin() error {
-	l.buf, l.last = l.last.appendLine(l.buf, noteBody(Note{Type: NoteContinue}))
+	l.buf, l.last = l.last.appendLine(l.buf, noteBody(Note{Type: noteContinue}))
 	return l.checkpoint()
 }
 
@@ -88,7 +88,7 @@ func (l *lines) checkpoint() error {
 	if err != nil {
 		return fmt.Errorf("audit: sign checkpoint: %w", err)
 	}
-	l.buf, l.last = l.last.appendLine(l.buf, noteBody(Note{Type: NoteCheckpoint, Signed: signed}))
+	l.buf, l.last = l.last.appendLine(l.buf, noteBody(Note{Type: noteCheckpoint, Signed: signed}))
 	l.promised, l.unsigned = l.every, 0
 	return nil
 }
@@ -173,7 +173,7 @@ func (t *trail) newVerifier() *verifier {
 
 // checkSigner refuses to continue a signed trail without its signer.
 func (t *trail) checkSigner(e *Entry, err error) error {
-	if err == nil && t.signer == nil && e.Note != nil && e.Note.Type == NoteCheckpoint {
+	if err == nil && t.signer == nil && e.Note != nil && e.Note.Type == noteCheckpoint {
 		return fmt.Errorf("audit: %s:%d: the trail is signed (set FileSinkOptions.Signer)", e.File, e.Line)
 	}
 	return err
@@ -220,7 +220,7 @@ func describeTorn(f *os.File, off int64) (*Note, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	return &Note{Type: NoteRecovery, Size: int64(n) + more, SHA256: hex.EncodeToString(sum.Sum(nil)), Torn: kept[:n]}, nil
+	return &Note{Type: noteRecovery, Size: int64(n) + more, SHA256: hex.EncodeToString(sum.Sum(nil)), Torn: kept[:n]}, nil
 }
 
 // repair atomically replaces the current file by its whole lines and notes on

@@ -106,9 +106,9 @@ func (v *verifier) verify(sources []source) (VerifyResult, error) {
 		switch {
 		case e.Record != nil:
 			result.Records++
-		case e.Note.Type == NoteRecovery:
+		case e.Note.Type == noteRecovery:
 			result.Recoveries = append(result.Recoveries, e)
-		case e.Note.Type == NoteCheckpoint && v.key != nil:
+		case e.Note.Type == noteCheckpoint && v.key != nil:
 			result.Signed = v.signed
 		}
 	}
@@ -309,7 +309,7 @@ func (v *verifier) next(br *bufio.Reader, file string, number int) (Entry, error
 // check reports whether e follows the entry before, and is what First, Last and
 // the checkpoints say.
 func (v *verifier) check(e *Entry) error {
-	continues := e.Note != nil && e.Note.Type == NoteContinue
+	continues := e.Note != nil && e.Note.Type == noteContinue
 	if v.anyStart && continues {
 		v.at = Anchor{Seq: e.Seq - 1, Hash: e.Prev}
 		v.signed = v.at
@@ -347,7 +347,7 @@ func (v *verifier) checkSignature(e *Entry, continues bool) error {
 	if v.key == nil {
 		return nil
 	}
-	if e.Note == nil || e.Note.Type != NoteCheckpoint {
+	if e.Note == nil || e.Note.Type != noteCheckpoint {
 		v.unsigned++
 		switch {
 		case v.every == 0 && !continues:

@@ -92,7 +92,7 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 	}
 	s.root = root
 	s.Trail = &trail{ctx: ctx, path: message.TrailPath(s.Dir), wait: c.AuditWait}
-	s.Trail.signer = sync.OnceValues(func() (*audit.Signer, error) { return s.signers.open(ctx, root) })
+	s.Trail.signer = sync.OnceValues(func() (*signer, error) { return s.signers.open(ctx, root) })
 	sink := audit.Sink(s.Trail)
 	if c.Telemetry != nil {
 		sink = c.Telemetry.Sink(sink)

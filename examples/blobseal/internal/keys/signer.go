@@ -20,6 +20,38 @@ import (
 // root is changed there are two lines: one for each root.
 const SignerFile = "audit.key"
 
+// sealLabel is the associated data of the sealed signer key.
+const sealLabel = "blobseal audit signer v1"
+
+// signer signs an audit trail.
+type signer struct {
+	*audit.Signer
+	key func() string // behind a closure, so that it does not print
+}
+
+func newSigner(signerKey string) (*signer, error) {
+	s, err := audit.NewSigner(signerKey)
+	if err != nil {
+		return nil, err
+	}
+	return &signer{s, func() string { return signerKey }}, nil
+}
+
+// openSigner returns the signer that signer.seal sealed under the same root.
+func openSigner(ctx context.Context, sealed []byte, root keyring.Root) (*signer, error) {
+	key, err := root.DecryptWithContext(ctx, sealed, []byte(sealLabel))
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	return newSigner(string(key))
+}
+
+// seal encrypts the signer's key under root.
+func (s *signer) seal(ctx context.Context, root keyring.Root) ([]byte, error) {
+	return root.EncryptWithContext(ctx, []byte(s.key()), []byte(sealLabel))
+}
+
 // signers is the file of a service's signer key.
 type signers struct {
 	path     string
@@ -36,7 +68,7 @@ func newSigners(dir string) (*signers, error) {
 // open opens the signer key, or makes one if there is none and announces its verifier
 // key. Whoever removes the key, to have a trail without checkpoints, gets one
 // whose checkpoints do not match the user's verifier key.
-func (f *signers) open(ctx context.Context, root keyring.Root) (*audit.Signer, error) {
+func (f *signers) open(ctx context.Context, root keyring.Root) (*signer, error) {
 	for {
 		text, _, err := f.store.Load(ctx)
 		if err == nil {
@@ -52,14 +84,14 @@ func (f *signers) open(ctx context.Context, root keyring.Root) (*audit.Signer, e
 	}
 }
 
-func (f *signers) unseal(ctx context.Context, text []byte, root keyring.Root) (*audit.Signer, error) {
+func (f *signers) unseal(ctx context.Context, text []byte, root keyring.Root) (*signer, error) {
 	err := errors.New("empty file")
 	for line := range bytes.Lines(text) {
 		sealed, decodeErr := base64.StdEncoding.AppendDecode(nil, bytes.TrimSpace(line))
 		if err = decodeErr; err != nil {
 			break
 		}
-		signer, openErr := audit.OpenSigner(ctx, sealed, root)
+		signer, openErr := openSigner(ctx, sealed, root)
 		if err = openErr; err == nil {
 			return signer, nil
 		}
@@ -71,12 +103,12 @@ func (f *signers) unseal(ctx context.Context, text []byte, root keyring.Root) (*
 		"the key that signs the audit trail does not open: %s (restore the file, or remove it to get a new key)", message.Plain(err))
 }
 
-func (f *signers) create(ctx context.Context, root keyring.Root) (*audit.Signer, error) {
+func (f *signers) create(ctx context.Context, root keyring.Root) (*signer, error) {
 	signerKey, verifierKey, err := note.GenerateKey(rand.Reader, "blobseal-kms")
 	if err != nil {
 		return nil, err
 	}
-	signer, err := audit.NewSigner(signerKey)
+	signer, err := newSigner(signerKey)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +125,7 @@ func (f *signers) create(ctx context.Context, root keyring.Root) (*audit.Signer,
 
 // changeRoot seals the key under both roots while change changes that of the service,
 // and under the one that counts afterwards.
-func (f *signers) changeRoot(ctx context.Context, signer *audit.Signer, root, next keyring.Root, change func() error) error {
+func (f *signers) changeRoot(ctx context.Context, signer *signer, root, next keyring.Root, change func() error) error {
 	old, err := sealedLine(ctx, signer, root)
 	if err != nil {
 		return message.About(f.path, err)
@@ -119,8 +151,8 @@ func (f *signers) replace(ctx context.Context, text []byte) error {
 	return message.About(f.path, err)
 }
 
-func sealedLine(ctx context.Context, signer *audit.Signer, root keyring.Root) ([]byte, error) {
-	sealed, err := signer.Seal(ctx, root)
+func sealedLine(ctx context.Context, signer *signer, root keyring.Root) ([]byte, error) {
+	sealed, err := signer.seal(ctx, root)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ type trail struct {
 	path string
 	wait time.Duration
 
-	signer func() (*audit.Signer, error) // opens it once
+	signer func() (*signer, error) // opens it once
 
 	mu     sync.Mutex
 	sink   *audit.FileSink // nil while closed
@@ -65,7 +65,7 @@ func (t *trail) Open() error {
 		return err
 	}
 	for end := time.Now().Add(t.wait); ; {
-		sink, err := audit.OpenFileSink(t.path, &audit.FileSinkOptions{MaxSize: auditSize, Signer: signer})
+		sink, err := audit.OpenFileSink(t.path, &audit.FileSinkOptions{MaxSize: auditSize, Signer: signer.Signer})
 		switch {
 		case err == nil:
 			t.sink, t.opened = sink, time.Now()

@@ -131,7 +131,7 @@ func (cmd showCmd) Run(ctx context.Context, c *console.Console) error {
 
 func (cmd showCmd) selects(e audit.Entry) bool {
 	if e.Record == nil {
-		return cmd.Principal == "" && cmd.Key == "" && e.Note.Type == audit.NoteRecovery
+		return cmd.Principal == "" && cmd.Key == "" && e.Note.Size > 0 // a torn line
 	}
 	return (cmd.Principal == "" || cmd.Principal == e.Record.Principal.ID) &&
 		(cmd.Key == "" || cmd.Key == e.Record.RequestedKeyID || cmd.Key == e.Record.KeyID || cmd.Key == message.ShortKey(e.Record.KeyID))
@@ -154,7 +154,7 @@ func resourceShown(r *audit.Record) string {
 }
 
 func outcomeShown(r *audit.Record) string {
-	text := string(r.Outcome)
+	text := r.Outcome
 	if r.ErrorCode != "" {
 		text += ": " + r.ErrorCode
 	}
