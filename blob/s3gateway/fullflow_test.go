@@ -67,7 +67,7 @@ func TestFullFlow(t *testing.T) {
 
 const (
 	// leastPasses is how many tests pass against the engine at the least: it says that
-	// the suite has run. On an idle machine, all of its 683 and 760 names pass.
+	// the suite has run. On an idle machine, all of its names pass: 683 and 761.
 	leastPasses = 650
 	// mostRepeats is how many tests may fail among others, but not alone.
 	mostRepeats = 5

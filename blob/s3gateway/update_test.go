@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -203,4 +204,42 @@ func TestPolicyConditions(t *testing.T) {
 	}
 	_, err := c.GetBucketPolicy(t.Context(), &s3.GetBucketPolicyInput{Bucket: ptr(bucket)})
 	require.Equal(t, "NoSuchBucketPolicy", code(err))
+}
+
+// TestUpdateObjectEncryptionWhileObjectsChange has updates that race with the only
+// writer of an object, who must find what they wrote.
+func TestUpdateObjectEncryptionWhileObjectsChange(t *testing.T) {
+	s := newSetup(t)
+	g := s.start(t)
+	c := g.client(t)
+	newBucket(t, c)
+	_, one := newKey(t, s)
+	_, two := newKey(t, s)
+	putIn(t, c, modes()[1], "k", text(100_000))
+	stop := make(chan struct{})
+	var updates sync.WaitGroup
+	for _, key := range []string{one, two} {
+		updates.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := update(t, c, "k", key); err != nil && code(err) != "OperationAborted" {
+					t.Errorf("update: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 10 {
+		want := text(100_000 + i)
+		putIn(t, c, modes()[1+i%2], "k", want)
+		for range 3 {
+			requireObject(t, c, modes()[2], "k", want)
+		}
+	}
+	close(stop)
+	updates.Wait()
 }
