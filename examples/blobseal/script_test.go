@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,10 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/settings"
+	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/freeport"
 )
 
 // TestMain lets the test binary be the command, for scripts and for tests of processes.
@@ -47,6 +54,8 @@ func TestScripts(t *testing.T) {
 			"mode":    checkMode,
 			"exit":    exit,
 			"hint":    hint,
+			"port":    port,
+			"fetch":   fetch,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -114,4 +123,57 @@ func hint(ts *testscript.TestScript, _ bool, _ []string) {
 		ts.Fatalf("no hint")
 	}
 	ts.Check(ts.Exec("sh", "-c", match[1]))
+}
+
+// port is the command: port VARIABLE. It sets the variable to a free port.
+func port(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := freeport.Find()
+	ts.Check(err)
+	ts.Setenv(args[0], strconv.Itoa(n))
+}
+
+// fetch is the command: fetch METHOD URL STATUS FILE [BODY]. It sends a request, as curl
+// does, to a server that may not listen yet, and writes the response's body to a file.
+func fetch(ts *testscript.TestScript, _ bool, args []string) {
+	var body []byte
+	if len(args) > 4 {
+		body = []byte(ts.ReadFile(args[4]))
+	}
+	for end := time.Now().Add(await.Longest); ; time.Sleep(10 * time.Millisecond) {
+		request, err := http.NewRequest(args[0], args[1], bytes.NewReader(body))
+		ts.Check(err)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil && time.Now().Before(end) {
+			continue
+		}
+		ts.Check(err)
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		ts.Check(err)
+		if strconv.Itoa(response.StatusCode) != args[2] {
+			ts.Fatalf("status %s, want %s: %s", response.Status, args[2], text)
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(args[3]), text, 0o644))
+		return
+	}
+}
+
+// TestEveryCommandHasASession looks in the sessions for each command of the tree.
+func TestEveryCommandHasASession(t *testing.T) {
+	var sessions strings.Builder
+	names, err := filepath.Glob("testdata/script/*.txtar")
+	require.NoError(t, err)
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		sessions.Write(text)
+	}
+	found := 0
+	for _, command := range newParser().Model.Leaves(false) {
+		name := commandName(command)
+		typed := regexp.MustCompile(`(?m)^(\[\S+\] )?(! )?(exec|exit \d+) blobseal ` + regexp.QuoteMeta(name) + `( |$)`)
+		require.Regexp(t, typed, sessions.String(), "no session has blobseal %s", name)
+		found++
+	}
+	require.Greater(t, found, 50)
 }
