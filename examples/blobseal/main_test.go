@@ -35,7 +35,7 @@ func forget(parser *kong.Kong) {
 		case *kong.Node:
 			node.Active = false
 		case *kong.Flag:
-			node.Set, node.Active = false, false
+			node.Set, node.Active, node.Negated = false, false, false
 		case *kong.Value:
 			node.Set = false
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
@@ -40,15 +39,6 @@ func ForEach(ctx context.Context, names []string, f func(name string) error) err
 func (c *Console) Printf(format string, args ...any) error {
 	_, err := fmt.Fprintf(c.Stdout, format, args...)
 	return message.About("standard output", err)
-}
-
-// Table writes a table to standard output: print separates cells by tabs.
-func (c *Console) Table(print func(*tabwriter.Writer)) error {
-	var text strings.Builder
-	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	print(w)
-	w.Flush()
-	return c.Printf("%s", text.String())
 }
 
 // Confirm asks a question on the terminal, and fails unless the answer is yes.

@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -89,16 +89,8 @@ func (cmd showCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(c.Stdout, 0, 0, 2, ' ', 0)
-	write := func(format string, args ...any) error {
-		_, err := fmt.Fprintf(w, format, args...)
-		return message.About("standard output", err)
-	}
-	if !c.JSON {
-		if err := write("TIME\tPRINCIPAL\tOPERATION\tKEY\tRESOURCE\tOUTCOME\n"); err != nil {
-			return err
-		}
-	}
+	var rows strings.Builder
+	fmt.Fprintln(&rows, "TIME\tPRINCIPAL\tOPERATION\tKEY\tRESOURCE\tOUTCOME")
 	var broken error
 	for entry, err := range audit.Read(files[0], cmd.options()) {
 		if err == nil {
@@ -114,17 +106,19 @@ func (cmd showCmd) Run(ctx context.Context, c *console.Console) error {
 		if c.JSON {
 			err = c.WriteLine(auditLine{entry.Seq, entry.Record, entry.Note})
 		} else if r := entry.Record; r != nil {
-			err = write("%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), message.OrNone(r.Principal.ID),
+			fmt.Fprintf(&rows, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Time.Format(time.RFC3339), message.OrNone(r.Principal.ID),
 				message.Printable(string(r.Operation)), keyShown(r), resourceShown(r), outcomeShown(r))
 		} else {
-			err = write("%s\t-\t-\t-\t-\ta process was killed while it wrote entry %d\n", entry.Note.Time.Format(time.RFC3339), entry.Seq)
+			fmt.Fprintf(&rows, "%s\t-\t-\t-\t-\ta process was killed while it wrote entry %d\n", entry.Note.Time.Format(time.RFC3339), entry.Seq)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if err := w.Flush(); err != nil {
-		return message.About("standard output", err)
+	if !c.JSON {
+		if err := c.Table(func(w io.Writer) { io.WriteString(w, rows.String()) }); err != nil {
+			return err
+		}
 	}
 	return broken
 }

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/blobseal/blobseal/blob"
@@ -103,20 +103,23 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 	if c.JSON {
 		return c.WriteLine(map[string]inventorySummary{"summary": {b.shown, totals.Objects, totals.Stored, totals.Size, groups}})
 	}
-	var text strings.Builder
 	if cmd.List && totals.Objects > 0 {
-		fmt.Fprintln(&text)
+		if err := c.Printf("\n"); err != nil {
+			return err
+		}
 	}
 	if len(groups) > 0 {
-		w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "OBJECTS\tSTORED\tUNDER")
-		for _, g := range groups {
-			fmt.Fprintf(w, "%d\t%d\t%s\n", g.Objects, g.Stored, g.name())
+		err := c.Table(func(w io.Writer) {
+			fmt.Fprintln(w, "OBJECTS\tSTORED\tUNDER")
+			for _, g := range groups {
+				fmt.Fprintf(w, "%d\t%d\t%s\n", g.Objects, g.Stored, g.name())
+			}
+		})
+		if err != nil {
+			return err
 		}
-		w.Flush()
 	}
-	fmt.Fprintf(&text, "%s: %s, %d bytes stored, %d of plaintext\n", b.shown, objects(totals.Objects), totals.Stored, totals.Size)
-	return c.Printf("%s", text.String())
+	return c.Printf("%s: %s, %d bytes stored, %d of plaintext\n", b.shown, objects(totals.Objects), totals.Stored, totals.Size)
 }
 
 // describeEntry returns an object of an inventory for people.

@@ -99,8 +99,16 @@ func show(c *console.Console, object *gcblob.ListObject) error {
 		return c.WriteLine(listedShape{Key: object.Key})
 	case c.JSON:
 		return c.WriteLine(listedShape{object.Key, &object.Size, &object.ModTime})
+	}
+	width := c.Width(c.Stdout)
+	narrow := width > 0 && width < 60
+	switch {
+	case object.IsDir && narrow:
+		return c.Printf("%s\n", message.Printable(object.Key))
 	case object.IsDir:
 		return c.Printf("%20s  %12s  %s\n", "", "", message.Printable(object.Key))
+	case narrow: // key, time and size have two lines
+		return c.Printf("%s\n  %s  %d\n", message.Printable(object.Key), object.ModTime.UTC().Format(time.RFC3339), object.Size)
 	}
 	return c.Printf("%20s  %12d  %s\n", object.ModTime.UTC().Format(time.RFC3339), object.Size, message.Printable(object.Key))
 }

@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/ring"
@@ -254,7 +254,7 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 		if c.JSON {
 			return c.WriteJSON(map[string]any{"keys": keys})
 		}
-		return c.Table(func(w *tabwriter.Writer) {
+		return c.Table(func(w io.Writer) {
 			fmt.Fprintln(w, "KEY\tALIASES\tSTATE\tCREATED\tNEXT ROTATION")
 			for _, k := range keys {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.ID, message.OrNone(strings.Join(k.Aliases, " ")), stateShown(k.Info),
@@ -297,12 +297,14 @@ func (cmd describeCmd) Run(ctx context.Context, c *console.Console) error {
 		if c.JSON {
 			return c.WriteJSON(key)
 		}
-		return c.Table(key.print)
+		return c.Printf("%s", console.Align(key.lines()))
 	})
 }
 
-func (k KeyShape) print(w *tabwriter.Writer) {
-	line := func(name, value string) { fmt.Fprintf(w, "%s\t%s\n", name, message.Printable(value)) }
+// lines returns the names and values of a key's properties.
+func (k KeyShape) lines() string {
+	var text strings.Builder
+	line := func(name, value string) { fmt.Fprintf(&text, "%s\t%s\n", name, message.Printable(value)) }
 	line("key", k.ID)
 	line("arn", k.ARN)
 	line("aliases", message.OrNone(strings.Join(k.Aliases, " ")))
@@ -329,6 +331,7 @@ func (k KeyShape) print(w *tabwriter.Writer) {
 		rotation = fmt.Sprintf("every %s, next %s", ring.Days(time.Duration(k.Rotation.Days)*24*time.Hour), dateShown(k.Rotation.Next))
 	}
 	line("rotation", rotation)
+	return text.String()
 }
 
 type enableCmd struct {

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
@@ -90,7 +89,7 @@ func (cmd aliasListCmd) Run(ctx context.Context, c *console.Console) error {
 		if c.JSON {
 			return c.WriteJSON(map[string]any{"aliases": aliases})
 		}
-		return c.Table(func(w *tabwriter.Writer) {
+		return c.Table(func(w io.Writer) {
 			fmt.Fprintln(w, "ALIAS\tKEY\tCREATED\tUPDATED")
 			for _, a := range aliases {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a.Name, a.KeyID, a.Created.Format(time.RFC3339), a.Updated.Format(time.RFC3339))
@@ -248,7 +247,7 @@ func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
 		if c.JSON {
 			return c.WriteJSON(map[string]any{"grants": append([]*localkms.Grant{}, grants...)})
 		}
-		return c.Table(func(w *tabwriter.Writer) {
+		return c.Table(func(w io.Writer) {
 			fmt.Fprintln(w, "GRANT\tNAME\tTO\tOPERATIONS\tCONTEXT\tRETIRED BY\tCREATED")
 			for _, g := range grants {
 				var ops []string

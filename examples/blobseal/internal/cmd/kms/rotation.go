@@ -3,7 +3,7 @@ package kms
 import (
 	"context"
 	"fmt"
-	"text/tabwriter"
+	"io"
 	"time"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
@@ -58,7 +58,7 @@ func (cmd rotationListCmd) Run(ctx context.Context, c *console.Console) error {
 		if c.JSON {
 			return c.WriteJSON(map[string]any{"versions": versions})
 		}
-		return c.Table(func(w *tabwriter.Writer) {
+		return c.Table(func(w io.Writer) {
 			fmt.Fprintln(w, "VERSION\tCREATED\tHOW")
 			how := map[localkms.Origin]string{localkms.Created: "with the key", localkms.ScheduledRotation: "by schedule", localkms.OnDemandRotation: "on demand"}
 			for _, v := range versions {

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
@@ -78,9 +77,7 @@ func Describe(ctx context.Context, c *console.Console, name string) (*inspection
 
 // String returns the description for people.
 func (i *inspection) String() string {
-	var text strings.Builder
-	fmt.Fprintln(&text, message.Printable(i.File))
-	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	w := new(strings.Builder)
 	meaning := map[sse.Mode]string{
 		sse.ModeManaged: "a key ring", sse.ModeKMS: "a key service", sse.ModeCustomer: "a customer key",
 	}
@@ -116,6 +113,5 @@ func (i *inspection) String() string {
 	default:
 		fmt.Fprintf(w, "  plaintext\tnone has such a body: the file is truncated\n")
 	}
-	w.Flush()
-	return text.String()
+	return message.Printable(i.File) + "\n" + console.Align(w.String())
 }

@@ -4,9 +4,8 @@ package ring
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
@@ -86,19 +85,19 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 	if c.JSON {
 		return c.WriteJSON(Listing{ring.ID(), ring.Stats().Generation, int64(ring.Period() / time.Second), keys})
 	}
-	var text strings.Builder
-	fmt.Fprintf(&text, "ring %s, a new version every %s\n\n", ring.ID(), Days(ring.Period()))
-	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "VERSION\tSTATE\tCREATED\tCHANGED")
-	for _, key := range keys {
-		state := string(key.State)
-		if key.Primary {
-			state += ", primary"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", key.ID, state, key.Created.Format(time.RFC3339), key.Changed.Format(time.RFC3339))
+	if err := c.Printf("ring %s, a new version every %s\n\n", ring.ID(), Days(ring.Period())); err != nil {
+		return err
 	}
-	w.Flush()
-	return c.Printf("%s", text.String())
+	return c.Table(func(w io.Writer) {
+		fmt.Fprintln(w, "VERSION\tSTATE\tCREATED\tCHANGED")
+		for _, key := range keys {
+			state := string(key.State)
+			if key.Primary {
+				state += ", primary"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", key.ID, state, key.Created.Format(time.RFC3339), key.Changed.Format(time.RFC3339))
+		}
+	})
 }
 
 func Days(d time.Duration) string {
