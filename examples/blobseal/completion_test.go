@@ -15,6 +15,9 @@ import (
 // TestCompletionInShells has real shells complete a command, a flag and a file's name.
 func TestCompletionInShells(t *testing.T) {
 	workspace(t)
+	for _, name := range []string{"HOME", "ZDOTDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"} { // where shells write
+		t.Setenv(name, workingDirectory(t))
+	}
 	write(t, "plain", []byte("plain"))
 	ok(t, args("encrypt", customer, "plain", "sealed.enc")...)
 	ok(t, args("encrypt", customer, "plain", "other.enc")...)
@@ -29,7 +32,7 @@ func TestCompletionInShells(t *testing.T) {
 			tty, screen := terminal(t)
 			cmd := exec.Command(start[0], start[1:]...)
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
-			cmd.Env = append(os.Environ(), "HOME="+workingDirectory(t), "ZDOTDIR="+workingDirectory(t), "TERM=dumb", "INPUTRC=/dev/null", "PROMPT_EOL_MARK=")
+			cmd.Env = append(os.Environ(), "TERM=dumb", "INPUTRC=/dev/null", "PROMPT_EOL_MARK=")
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 			require.NoError(t, cmd.Start())
 			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })

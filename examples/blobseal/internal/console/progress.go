@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"time"
+	"unicode/utf8"
 
 	"github.com/schollz/progressbar/v3"
 
@@ -27,19 +28,25 @@ type Source struct {
 func (c *Console) Track(ctx context.Context, name string, src io.Reader, total int64) *Source {
 	t := &Source{c: c, ctx: ctx, name: name, src: src}
 	if c.ShowsProgress() {
-		t.delay = &DelayedWriter{Dst: c.Stderr, Until: time.Now().Add(c.Patience)}
-		t.bar = progressbar.NewOptions64(total,
-			progressbar.OptionSetWriter(t.delay),
-			progressbar.OptionSetDescription(message.Printable(name)),
+		t.bar, t.delay = c.Bar(name, total,
 			progressbar.OptionShowBytes(true),
 			progressbar.OptionShowTotalBytes(true),
-			progressbar.OptionUseIECUnits(true),
-			progressbar.OptionSetPredictTime(true),
-			progressbar.OptionThrottle(100*time.Millisecond),
-			progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own
-			progressbar.OptionSetWidth(20))
+			progressbar.OptionUseIECUnits(true))
 	}
 	return t
+}
+
+// Bar returns a progress bar on standard error, which has a terminal.
+func (c *Console) Bar(name string, total int64, opts ...progressbar.Option) (*progressbar.ProgressBar, *DelayedWriter) {
+	delay := c.delayed()
+	opts = append(opts,
+		progressbar.OptionSetWriter(delay),
+		progressbar.OptionSetDescription(delay.describe(name)),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own
+		progressbar.OptionSetWidth(20))
+	return progressbar.NewOptions64(total, opts...), delay
 }
 
 func (t *Source) Read(p []byte) (int, error) {
@@ -70,17 +77,61 @@ func (t *Source) Done() {
 	t.bar = nil
 }
 
-// DelayedWriter drops what is written before a time.
+// delayed returns the writer of a progress bar to standard error.
+func (c *Console) delayed() *DelayedWriter {
+	return &DelayedWriter{dst: c.Stderr, until: time.Now().Add(c.Patience), width: c.Width(c.Stderr)}
+}
+
+// describe returns the description of a progress bar. It leaves room for the bar.
+func (w *DelayedWriter) describe(name string) string {
+	name = message.Printable(name)
+	if w.width == 0 {
+		return name
+	}
+	return string(clip([]byte(name), max(w.width/3, 8)))
+}
+
+// DelayedWriter drops what is written before a time, and what is wider than the
+// terminal: a bar that wraps cannot be removed.
 type DelayedWriter struct {
-	Dst   io.Writer
-	Until time.Time
 	Shown bool
+
+	dst   io.Writer
+	until time.Time
+	width int // of the terminal; 0 if that is unknown
 }
 
 func (w *DelayedWriter) Write(p []byte) (int, error) {
-	if !w.Shown && time.Now().Before(w.Until) {
+	if !w.Shown && time.Now().Before(w.until) {
 		return len(p), nil
 	}
 	w.Shown = true
-	return w.Dst.Write(p)
+	shown := p
+	if w.width > 0 {
+		shown = clip(p, w.width-1)
+	}
+	if _, err := w.dst.Write(shown); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// clip returns text without what is beyond a number of columns.
+func clip(text []byte, columns int) []byte {
+	var kept []byte
+	at := 0
+	for _, r := range string(text) {
+		switch {
+		case r == '\r':
+			at = 0
+		case r >= 0x2E80: // where characters begin that take two columns
+			at += 2
+		default:
+			at++
+		}
+		if at <= columns {
+			kept = utf8.AppendRune(kept, r)
+		}
+	}
+	return kept
 }

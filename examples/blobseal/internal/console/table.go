@@ -34,7 +34,7 @@ func (c *Console) Table(print func(w io.Writer)) error {
 	print(&rows)
 	table := Align(rows.String())
 	if width := c.Width(c.Stdout); width > 0 && widest(table) > width {
-		table = upright(rows.String())
+		table = upright(rows.String(), width)
 	}
 	return c.Printf("%s", table)
 }
@@ -55,24 +55,44 @@ func widest(text string) (width int) {
 	return width
 }
 
-// upright returns the rows of a table as blocks of lines.
-func upright(rows string) string {
+// upright returns the rows of a table as blocks of lines, which fit into a width as far
+// as their words do.
+func upright(rows string, width int) string {
 	var text strings.Builder
 	var names []string
+	longest := 0
 	for line := range strings.Lines(rows) {
 		cells := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
 		if names == nil {
 			names = cells
+			for _, name := range names {
+				longest = max(longest, utf8.RuneCountInString(name))
+			}
 			continue
 		}
 		if text.Len() > 0 {
 			fmt.Fprintln(&text)
 		}
-		var block strings.Builder
 		for i, cell := range cells {
-			fmt.Fprintf(&block, "%s\t%s\n", names[min(i, len(names)-1)], cell)
+			name := names[min(i, len(names)-1)]
+			for _, part := range wrap(cell, width-longest-2) {
+				fmt.Fprintf(&text, "%-*s  %s\n", longest, name, part)
+				name = ""
+			}
 		}
-		text.WriteString(Align(block.String()))
 	}
 	return text.String()
+}
+
+// wrap breaks a text between words, into at least one line.
+func wrap(text string, width int) (lines []string) {
+	for _, word := range strings.Split(text, " ") {
+		last := len(lines) - 1
+		if last >= 0 && utf8.RuneCountInString(lines[last]+" "+word) <= width {
+			lines[last] += " " + word
+			continue
+		}
+		lines = append(lines, word)
+	}
+	return lines
 }

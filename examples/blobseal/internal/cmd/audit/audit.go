@@ -189,7 +189,7 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
 				if c.JSON {
 					return errors.Join(err, c.WriteLine(trailShape{File: name, Error: message.Reason(err, name)}))
 				}
-				return errors.Join(err, c.Printf("%s: FAILED: %s\n", message.Printable(name), message.Reason(err, name)))
+				return errors.Join(err, c.Printf("%s: %s: %s\n", message.Printable(name), c.Colour(console.Red, "FAILED"), message.Reason(err, name)))
 			}
 			return err
 		}
@@ -209,7 +209,7 @@ func (cmd verifyCmd) Run(ctx context.Context, c *console.Console) error {
 		if cmd.SignedBy != nil {
 			signed = fmt.Sprintf(", signed up to entry %d", found.Signed.Seq)
 		}
-		return c.Printf("%s: OK, %d records%s, up to %v\n", message.Printable(name), found.Records, signed, Anchor(found.Last))
+		return c.Printf("%s: %s, %d records%s, up to %v\n", message.Printable(name), c.Colour(console.Green, "OK"), found.Records, signed, Anchor(found.Last))
 	})
 }
 

@@ -271,9 +271,9 @@ func (cmd checkCmd) show(p *counter, b *bucket, f jobs.Finding, bad bool) error 
 	case f.Verdict == jobs.VerdictPlain && bad:
 		reason = "it is not encrypted; --allow-plain lets that be"
 	case !bad:
-		return p.printf("%s: %s, %d bytes\n", message.Printable(f.Key), strings.ToUpper(cmd.words(f.Verdict)), f.Size)
+		return p.printf("%s: %s, %d bytes\n", message.Printable(f.Key), p.c.Colour(console.Green, strings.ToUpper(cmd.words(f.Verdict))), f.Size)
 	}
-	return p.printf("%s: %s: %s\n", message.Printable(f.Key), strings.ToUpper(f.Verdict.String()), message.Printable(reason))
+	return p.printf("%s: %s: %s\n", message.Printable(f.Key), p.c.Colour(console.Red, strings.ToUpper(f.Verdict.String())), message.Printable(reason))
 }
 
 func (cmd checkCmd) summary(c *console.Console, b *bucket, sum checkSummary) error {

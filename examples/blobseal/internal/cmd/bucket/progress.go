@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/schollz/progressbar/v3"
 
@@ -61,17 +60,10 @@ func count(ctx context.Context, c *console.Console, b *bucket, prefix string) *c
 	if !c.ShowsProgress() {
 		return p
 	}
-	p.delay = &console.DelayedWriter{Dst: c.Stderr, Until: time.Now().Add(c.Patience)}
-	p.bar = progressbar.NewOptions64(-1,
-		progressbar.OptionSetWriter(p.delay),
-		progressbar.OptionSetDescription(message.Printable(b.Name())),
+	p.bar, p.delay = c.Bar(b.Name(), -1,
 		progressbar.OptionShowCount(),
 		progressbar.OptionShowIts(),
-		progressbar.OptionSetItsString("objects"),
-		progressbar.OptionSetPredictTime(true),
-		progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own
-		progressbar.OptionSetWidth(20))
+		progressbar.OptionSetItsString("objects"))
 	p.total.Store(-1)
 	ctx, p.stop = context.WithCancel(ctx)
 	p.listing.Go(func() {

@@ -65,7 +65,7 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	defer listener.Close()
 	base := cmp.Or(cmd.BaseURL, "http://"+listener.Addr().String()+"/")
-	signer, err := cmd.signer(ctx, base, cmd.AcceptSecretFile)
+	signer, err := cmd.signer(ctx, c, base, cmd.AcceptSecretFile)
 	if err != nil {
 		return err
 	}

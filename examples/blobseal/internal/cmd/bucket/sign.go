@@ -19,11 +19,12 @@ type signerFlags struct {
 	SecretFile string `required:"" group:"urls" placeholder:"FILE" help:"Secret that signs URLs: a key file, as keygen makes it."`
 }
 
-func (f signerFlags) signer(ctx context.Context, base string, accept []string) (*signedurl.Signer, error) {
+func (f signerFlags) signer(ctx context.Context, c *console.Console, base string, accept []string) (*signedurl.Signer, error) {
 	u, err := url.Parse(base)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, message.Usagef("--base-url %q: want an http or https URL without a query", base)
 	}
+	c.WarnIfPublic(f.SecretFile)
 	secret, err := keys.ReadKey(ctx, f.SecretFile)
 	if err != nil {
 		return nil, err
@@ -31,6 +32,7 @@ func (f signerFlags) signer(ctx context.Context, base string, accept []string) (
 	defer clear(secret)
 	opts := new(signedurl.SignerOptions)
 	for _, name := range accept {
+		c.WarnIfPublic(name)
 		old, err := keys.ReadKey(ctx, name)
 		if err != nil {
 			return nil, err
@@ -72,7 +74,7 @@ func (cmd signCmd) Run(ctx context.Context, c *console.Console) error {
 	case (cmd.IfMatch != "" || cmd.Response != signCmd{}.Response) && cmd.Method != http.MethodGet:
 		return message.Usagef("--if-match, --response-...: these are for --method GET")
 	}
-	signer, err := cmd.signer(ctx, cmd.BaseURL, nil)
+	signer, err := cmd.signer(ctx, c, cmd.BaseURL, nil)
 	if err != nil {
 		return err
 	}

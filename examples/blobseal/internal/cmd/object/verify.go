@@ -70,9 +70,9 @@ func (cmd Verify) show(c *console.Console, v verdict) error {
 	case c.JSON:
 		return c.WriteLine(v)
 	case !v.OK:
-		return c.Printf("%s: FAILED: %s\n", message.Printable(v.File), v.Error)
+		return c.Printf("%s: %s: %s\n", message.Printable(v.File), c.Colour(console.Red, "FAILED"), v.Error)
 	}
-	return c.Printf("%s: OK, %d bytes\n", message.Printable(v.File), v.Bytes)
+	return c.Printf("%s: %s, %d bytes\n", message.Printable(v.File), c.Colour(console.Green, "OK"), v.Bytes)
 }
 
 // verify reads a file to its end and returns the plaintext's size.
