@@ -159,3 +159,12 @@ func (c *Client) view(ctx context.Context, op kms.Operation, name string, look f
 	}
 	return o.finish(err)
 }
+
+// orNothing returns the result of an operation, or nothing of it if it failed.
+func orNothing[T any](result T, err error) (T, error) {
+	if err != nil {
+		var nothing T
+		return nothing, err
+	}
+	return result, nil
+}

@@ -71,62 +71,54 @@ func (s *Service) lostGrace() time.Duration { return min(document.LostGrace, s.o
 // [DefaultAlias] makes the default key.
 func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
 	kms.ReportFrom(ctx).RequestID = newKeyID().String()
-	k, err := c.use(ctx, kms.OpGenerateDataKey, keyID, ec, true)
-	if err != nil {
-		return nil, keyError(kms.OpGenerateDataKey, keyID, err)
-	}
+	dk, err := c.newDataKey(ctx, kms.OpGenerateDataKey, keyID, ec)
+	return dk, keyError(kms.OpGenerateDataKey, keyID, err)
+}
+
+func (c *Client) newDataKey(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) (*kms.DataKey, error) {
 	var plaintext [kms.DataKeySize]byte
 	defer clear(plaintext[:])
 	rand.Read(plaintext[:]) // never fails: it ends the program instead
-	ciphertext, err := c.service.seal(ctx, k, plaintext[:], ec)
+	k, ciphertext, err := c.encrypt(ctx, op, keyID, plaintext[:], ec)
 	if err != nil {
 		return nil, err
 	}
 	return kms.NewDataKey(k.arn, plaintext[:], ciphertext)
 }
 
+// encrypt encrypts under the key that name names, if the principal in ctx may use it
+// for op now.
+func (c *Client) encrypt(ctx context.Context, op kms.Operation, name string, plaintext []byte, ec kms.Context) (*key, []byte, error) {
+	k, err := c.use(ctx, op, name, ec, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	ciphertext, err := c.service.seal(ctx, k, plaintext, ec)
+	return k, ciphertext, err
+}
+
 // GenerateDataKeyWithoutPlaintext is GenerateDataKey for callers that only store
 // the data key: the result has no plaintext.
 func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
 	o := c.start(ctx, OpGenerateDataKeyWithoutPlaintext, keyID, ec)
-	dk, err := func() (*kms.DataKey, error) {
-		k, err := c.use(o.ctx, o.op, keyID, ec, true)
-		if err != nil {
-			return nil, err
-		}
-		var plaintext [kms.DataKeySize]byte
-		defer clear(plaintext[:])
-		rand.Read(plaintext[:])
-		ciphertext, err := c.service.seal(o.ctx, k, plaintext[:], ec)
-		if err != nil {
-			return nil, err
-		}
-		return &kms.DataKey{KeyID: k.arn, Ciphertext: ciphertext}, nil
-	}()
+	dk, err := c.newDataKey(o.ctx, o.op, keyID, ec)
 	if err := o.finish(err); err != nil {
 		return nil, err
 	}
-	return dk, nil
+	dk.Clear()
+	return &kms.DataKey{KeyID: dk.KeyID, Ciphertext: dk.Ciphertext}, nil
 }
 
 // Encrypt encrypts 1 to [MaxPlaintext] bytes under the key's newest version. The
 // first use of [DefaultAlias] makes the default key.
-func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kms.Context) ([]byte, error) {
+func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kms.Context) (ciphertext []byte, err error) {
 	o := c.start(ctx, OpEncrypt, keyID, ec)
-	ciphertext, err := func() ([]byte, error) {
-		if len(plaintext) == 0 || len(plaintext) > MaxPlaintext {
-			return nil, invalid("plaintext is %d bytes, want 1 to %d", len(plaintext), MaxPlaintext)
-		}
-		k, err := c.use(o.ctx, o.op, keyID, ec, true)
-		if err != nil {
-			return nil, err
-		}
-		return c.service.seal(o.ctx, k, plaintext, ec)
-	}()
-	if err := o.finish(err); err != nil {
-		return nil, err
+	if len(plaintext) == 0 || len(plaintext) > MaxPlaintext {
+		err = invalid("plaintext is %d bytes, want 1 to %d", len(plaintext), MaxPlaintext)
+	} else {
+		_, ciphertext, err = c.encrypt(o.ctx, o.op, keyID, plaintext, ec)
 	}
-	return ciphertext, nil
+	return orNothing(ciphertext, o.finish(err))
 }
 
 // Decrypt implements [kms.Client]. It opens what Encrypt, ReEncrypt and the
@@ -225,13 +217,7 @@ func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypte
 	}
 	to := c.start(ctx, OpReEncryptTo, in.KeyID, in.Context)
 	to.report.RequestID = from.report.RequestID
-	ciphertext, err := func() ([]byte, error) {
-		k, err := c.use(to.ctx, to.op, in.KeyID, in.Context, true)
-		if err != nil {
-			return nil, err
-		}
-		return c.service.seal(to.ctx, k, plaintext, in.Context)
-	}()
+	_, ciphertext, err := c.encrypt(to.ctx, to.op, in.KeyID, plaintext, in.Context)
 	if err := to.finish(err); err != nil {
 		return nil, err
 	}

@@ -47,10 +47,7 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 		d.edit(k, func(k *key) { k.deletions = []deletion{{newMark(), deadline}} })
 		return nil
 	})
-	if err != nil {
-		return time.Time{}, err
-	}
-	return when, nil
+	return orNothing(when, err)
 }
 
 // latest returns the time from which a deadline counts. The store's clock is right, and a

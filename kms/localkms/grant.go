@@ -248,10 +248,7 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 		result = g.info(k)
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return result, nil
+	return orNothing(result, err)
 }
 
 // ListGrants returns the key's grants, oldest first.
@@ -263,10 +260,7 @@ func (c *Client) ListGrants(ctx context.Context, keyID string) ([]*Grant, error)
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return grants, nil
+	return orNothing(grants, err)
 }
 
 // RevokeGrant removes a grant. It is for administrators of the key.

@@ -54,10 +54,7 @@ func (c *Client) KeyPolicy(ctx context.Context, keyID string) (string, error) {
 		text = k.policyText()
 		return nil
 	})
-	if err != nil {
-		return "", err
-	}
-	return text, nil
+	return orNothing(text, err)
 }
 
 // DeleteKeyPolicy removes the key's policy, so that the service's policy decides.

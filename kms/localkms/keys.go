@@ -169,10 +169,7 @@ func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
 		}
 		return k.info(), nil
 	}()
-	if err := o.finish(err); err != nil {
-		return nil, err
-	}
-	return info, nil
+	return orNothing(info, o.finish(err))
 }
 
 // ListKeys returns the keys of the client's account and region, in ascending order

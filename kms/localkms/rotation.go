@@ -164,8 +164,5 @@ func (c *Client) ListKeyRotations(ctx context.Context, keyID string) ([]Version,
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return versions, nil
+	return orNothing(versions, err)
 }

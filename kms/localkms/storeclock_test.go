@@ -2,6 +2,7 @@ package localkms_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -198,6 +199,9 @@ func TestAVersionThatTheStoreLacks(t *testing.T) {
 				require.ErrorIs(t, err, kms.ErrUnavailable)
 				require.ErrorIs(t, err, keyring.ErrRollback)
 				require.ErrorContains(t, err, id)
+				failed, ok := errors.AsType[*kms.KeyError](err)
+				require.True(t, ok, "%v", err)
+				require.Equal(t, kms.OpGenerateDataKey, failed.Op)
 				_, err = s.GenerateDataKeyWithoutPlaintext(ctx, id, nil)
 				require.ErrorIs(t, err, keyring.ErrRollback)
 				_, err = s.Encrypt(ctx, id, []byte("x"), nil)
