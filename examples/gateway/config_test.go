@@ -260,6 +260,10 @@ func (g gateways) sealing(t *testing.T, name string) string {
 
 // TestBadConfiguration: an error names the flag and what to do.
 func TestBadConfiguration(t *testing.T) {
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "BLOBSEAL_PASSPHRASE"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", "/none")
 	dir := t.TempDir()
 	file := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -281,6 +285,11 @@ func TestBadConfiguration(t *testing.T) {
 		"no database":    {config{ring: "postgres://127.0.0.1:1/x"}, []string{"--ring: ", "refused"}},
 		"document":       {config{ring: "postgres://127.0.0.1:1/x?document=%20"}, []string{"--ring: ", "name of a document"}},
 		"etcd":           {config{ring: "etcd://127.0.0.1:1"}, []string{"--ring: want etcd://HOST:PORT,HOST:PORT/KEY"}},
+		"key service":    {config{keyService: "redis://db/x"}, []string{"--key-service: redis:// is unknown", "awskms://"}},
+		"vendor's key":   {config{keyService: "gcpkms://photos"}, []string{"--key-service", "want gcpkms://projects/P/"}},
+		"no region":      {config{keyService: "awskms:///alias/photos"}, []string{"--key-service awskms:///alias/photos: no region", "AWS_REGION"}},
+		"root key":       {config{rootKMSKey: "rings"}, []string{"--root-kms-key \"rings\": want a URL"}},
+		"three roots":    {config{rootKMSKey: "hashivault://rings", rootKeyFile: key}, []string{"--root-kms-key: give no --root-key-file"}},
 		"two roots":      {config{rootKeyFile: key, passphraseFile: text}, []string{"--root-key-file and --passphrase-file: give one"}},
 		"no root":        {config{rootKeyFile: "/none"}, []string{"--root-key-file: open /none"}},
 		"not a key":      {config{rootKeyFile: text}, []string{"--root-key-file " + text}},

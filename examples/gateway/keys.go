@@ -6,14 +6,18 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/blobseal/blobseal/examples/blobseal/kmsurl"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
+	"github.com/blobseal/blobseal/sse"
 )
 
 // rootOf returns the root, which encrypts the ring and the embedded key service. Keep a
@@ -73,6 +77,67 @@ func ringOf(ctx context.Context, c config, root keyring.Root) (*keyring.Ring, er
 		}
 	}
 	return ring, explain("--ring", err)
+}
+
+// keyService is what encrypts the objects of SSE-KMS.
+type keyService struct {
+	client     kms.Client
+	defaultKey string
+	accept     func(keyID string) bool         // other keys; nil for none
+	run        func(ctx context.Context) error // until ctx ends
+}
+
+// keyServiceOf opens the key service: the embedded one, or a vendor's.
+func keyServiceOf(ctx context.Context, c config, root keyring.Root, trail audit.Sink) (*keyService, error) {
+	if !strings.Contains(c.keyService, "://") || isDatabase(c.keyService) {
+		service, err := serviceOf(ctx, c, root, trail)
+		if err != nil {
+			return nil, err
+		}
+		client, err := service.Client("", "")
+		return &keyService{client, localkms.DefaultAlias, sse.AnyKey, service.Run}, err
+	}
+	key, err := vendorKey(ctx, "--key-service", c.keyService)
+	if err != nil {
+		return nil, err
+	}
+	k := &keyService{client: key.Client, defaultKey: key.ID, run: func(context.Context) error { return nil }}
+	if c.anyKey {
+		k.accept = sse.AnyKey
+	}
+	return k, nil
+}
+
+// vendorKey opens the key of a vendor's key service that a flag names. It stays open
+// until the process ends. Its credentials are those of the vendor's own tools.
+func vendorKey(ctx context.Context, flag, text string) (*kmsurl.Key, error) {
+	u, err := kmsurl.Parse(flag, text)
+	if err != nil {
+		return nil, err
+	}
+	key, err := u.Open(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", flag, u, err)
+	}
+	if key.Hint != "" {
+		log.Printf("%s %s: %s", flag, u, key.Hint)
+	}
+	return key, nil
+}
+
+// openRoot opens the root: a key of a vendor's key service, or what rootOf returns.
+func openRoot(ctx context.Context, c config) (keyring.Root, error) {
+	switch {
+	case c.rootKMSKey == "":
+		return rootOf(c)
+	case c.rootKeyFile != "" || c.passphraseFile != "":
+		return nil, errors.New("--root-kms-key: give no --root-key-file and no --passphrase-file with it")
+	}
+	key, err := vendorKey(ctx, "--root-kms-key", c.rootKMSKey)
+	if err != nil {
+		return nil, err
+	}
+	return keyring.NewKMSRoot(key.Client, key.ID, nil)
 }
 
 // serviceOf opens the embedded key service, and creates it if it is missing. One in a

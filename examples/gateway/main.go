@@ -32,7 +32,6 @@ import (
 	"github.com/blobseal/blobseal/blob/s3gateway"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/cache"
-	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 	"github.com/blobseal/blobseal/sse/s3wire"
 )
@@ -42,7 +41,8 @@ type config struct {
 	dir, listen, audit, inner   string
 	ring, keyService            string
 	rootKeyFile, passphraseFile string
-	allowPlain, rotate          bool
+	rootKMSKey                  string
+	anyKey, allowPlain, rotate  bool
 }
 
 func (c config) path(name string) string { return filepath.Join(c.dir, name) }
@@ -55,9 +55,11 @@ func main() {
 	flag.StringVar(&c.audit, "audit", "", "`file` of the audit trail; audit.jsonl in the directory if not given")
 	flag.StringVar(&c.inner, "inner", "", "`URL` of another S3 server that takes the objects in place of the directory; its keys are in INNER_ACCESS_KEY_ID and INNER_SECRET_ACCESS_KEY, its region in INNER_REGION")
 	flag.StringVar(&c.ring, "ring", "", "key `ring`: "+documentsHelp+"; objects.ring in the directory if not given")
-	flag.StringVar(&c.keyService, "key-service", "", "embedded key `service`: "+documentsHelp+"; kms in the directory if not given")
+	flag.StringVar(&c.keyService, "key-service", "", "key `service`: "+documentsHelp+" of the embedded one, or the URL of the default key at a vendor's, such as awskms:///alias/photos, gcpkms://, azurekeyvault:// or hashivault://; kms in the directory if not given")
+	flag.BoolVar(&c.anyKey, "any-kms-key", false, "let objects be under every key that a vendor's key service lets the gateway use: only if nobody else who can write to the store has such a key")
 	flag.StringVar(&c.rootKeyFile, "root-key-file", "", "`file` with the root key of ring and key service; root.key in the directory if not given")
 	flag.StringVar(&c.passphraseFile, "passphrase-file", "", "`file` with a passphrase in place of the root key; or set BLOBSEAL_PASSPHRASE")
+	flag.StringVar(&c.rootKMSKey, "root-kms-key", "", "`URL` of a key at a vendor's key service in place of the root key")
 	flag.BoolVar(&c.allowPlain, "allow-plain", false, "serve objects that are not encrypted, such as older ones")
 	flag.BoolVar(&c.rotate, "rotate", false, "add a version to the ring, and end")
 	flag.Parse()
@@ -120,7 +122,7 @@ func run(ctx context.Context, c config) error {
 
 // open opens the keys and the objects.
 func open(ctx context.Context, c config, trail audit.Sink) (*s3gateway.Gateway, error) {
-	root, err := rootOf(c)
+	root, err := openRoot(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -128,20 +130,16 @@ func open(ctx context.Context, c config, trail audit.Sink) (*s3gateway.Gateway, 
 	if err != nil {
 		return nil, err
 	}
-	service, err := serviceOf(ctx, c, root, trail)
-	if err != nil {
-		return nil, err
-	}
-	client, err := service.Client("", "")
+	service, err := keyServiceOf(ctx, c, root, trail)
 	if err != nil {
 		return nil, err
 	}
 	managed := sse.NewManaged(ring)
 	keys, err := s3wire.NewKeys(s3wire.KeysOptions{
-		Managed: managed, DefaultKey: localkms.DefaultAlias, Accept: sse.AnyKey,
+		Managed: managed, DefaultKey: service.defaultKey, Accept: service.accept,
 		// The cache serves objects with a bucket key. The trail is in front of it, so
 		// that it has every use of a key.
-		KMS: audit.NewClient(cache.New(client, nil), trail),
+		KMS: audit.NewClient(cache.New(service.client, nil), trail),
 	})
 	if err != nil {
 		return nil, err
@@ -155,14 +153,14 @@ func open(ctx context.Context, c config, trail audit.Sink) (*s3gateway.Gateway, 
 		return nil, err
 	}
 	go ring.Run(ctx)
-	go service.Run(ctx)
+	go service.run(ctx)
 	return gateway, nil
 }
 
 // rotate adds a version to the ring, and seals the configurations of buckets under it.
 // Running gateways use the version from then on. Objects stay as they are.
 func rotate(ctx context.Context, c config) error {
-	root, err := rootOf(c)
+	root, err := openRoot(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/examples/blobseal/kmsurl"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -73,15 +74,15 @@ func (s RootSource) named() bool {
 }
 
 // Local reports whether the root is a key of a service in a directory.
-func (s RootSource) Local() bool { return strings.HasPrefix(s.KMSKey, localScheme+"://") }
+func (s RootSource) Local() bool { return strings.HasPrefix(s.KMSKey, kmsurl.Local+"://") }
 
 // Directory returns the directory of the service of a local root, or "".
 func (s RootSource) Directory() string {
 	u, err := parseRootURL(s.kmsFlag(), s.KMSKey)
-	if err != nil || u.scheme != localScheme {
+	if err != nil || u.Scheme != kmsurl.Local {
 		return ""
 	}
-	return u.key
+	return u.Key
 }
 
 func (s RootSource) kmsFlag() string { return "--" + s.Prefix + "root-kms-key" }
