@@ -5,15 +5,9 @@
 //	GOWORK=off go run . --dir /srv/gateway
 //
 // It makes what is missing in the directory, and prints the lines that aws-cli needs.
-// Several gateways on one directory act as one service: give each of the others
-// another --listen and --audit. With --inner, another S3 server takes the objects, and
-// with --ring and --key-service, PostgreSQL or etcd the keys:
-//
-//	export INNER_ACCESS_KEY_ID=... INNER_SECRET_ACCESS_KEY=... PGPASSFILE=/etc/gateway.pgpass
-//	gateway --inner https://s3.internal --ring postgres://gateway@db.internal/keys --key-service postgres://gateway@db.internal/keys
-//
-// Then gateways on several machines act as one service, if the root.key, admin.json,
-// tls.crt and tls.key of one of them are in the directory of each.
+// Several gateways act as one service. Other S3 servers, PostgreSQL, etcd and vendors'
+// key services can take what the directory holds: README.md says how, and how to back up,
+// rotate and rewrap.
 package main
 
 import (
