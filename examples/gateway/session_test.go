@@ -93,8 +93,9 @@ func need(t *testing.T, command, packages string) {
 // allow lets a bucket take objects under customers' keys.
 const allow = `<ServerSideEncryptionConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault><BlockedEncryptionTypes><EncryptionType>NONE</EncryptionType></BlockedEncryptionTypes></Rule></ServerSideEncryptionConfiguration>`
 
-// TestSession has aws-cli, boto3, rclone and s3cmd put, get, copy, sync and presign
-// objects in every mode, in parts and at once. Then a key is disabled, and S3 says so.
+// TestSession has aws-cli put, get, copy, sync and presign objects in every mode, in
+// parts and at once. Then a key is disabled, and S3 says so. What other clients do is
+// in internal/testbed/s3clients.
 func TestSession(t *testing.T) {
 	need(t, "aws", "awscli")
 	need(t, "curl", "curl")
@@ -111,22 +112,6 @@ func TestSession(t *testing.T) {
 	environment = append(environment, "KEY="+key.ID)
 	require.NoError(t, os.WriteFile(filepath.Join(work, "allow.xml"), []byte(allow), 0o600))
 	require.Contains(t, script(t, "bash", "aws.sh", work, environment), "as it should be")
-	t.Run("boto3", func(t *testing.T) {
-		for _, python := range []string{"python3", "/usr/bin/python3"} { // the user's own, and that of the package
-			if exec.Command(python, "-c", "import boto3").Run() == nil {
-				require.Contains(t, script(t, python, "boto.py", work, environment), "as it should be")
-				return
-			}
-		}
-		t.Skip("no boto3 here; install it with: apt-get install python3-boto3")
-	})
-	for _, client := range []string{"rclone", "s3cmd"} {
-		t.Run(client, func(t *testing.T) {
-			need(t, client, client)
-			require.Contains(t, script(t, "bash", client+".sh", work, environment), "as it should be")
-		})
-	}
-
 	require.NoError(t, client.DisableKey(t.Context(), key.ID))
 	time.Sleep(2 * time.Second) // the gateway looks at its keys every second
 	said := script(t, "bash", "disabled.sh", work, environment)
