@@ -6,5 +6,6 @@
 //	GOWORK=off go test -v .
 //
 // prints a table of what each client did, and of what a client cannot do and why. A
-// test whose client is missing skips, and says how to get it.
+// test whose client is missing skips, and says how to get it. With BLOBSEAL_STRESS,
+// clients that are commands do over S3 what they otherwise do over files alone.
 package s3clients

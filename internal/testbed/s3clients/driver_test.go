@@ -19,8 +19,11 @@ import (
 	"github.com/blobseal/blobseal/internal/await"
 )
 
+// sdkCannot is what a library cannot do.
+var sdkCannot = map[string]string{"sync twice, *": "a library has no command to synchronize"}
+
 // boto3 is the AWS SDK for Python.
-var boto3 = client{name: "boto3", start: func(t *testing.T, b *bed) doer {
+var boto3 = client{name: "boto3", cannot: sdkCannot, start: func(t *testing.T, b *bed) doer {
 	for _, python := range []string{"python3", "/usr/bin/python3"} { // the user's own, and that of the package
 		if exec.Command(python, "-c", "import boto3").Run() == nil {
 			return startDriver(t, b, python, "boto.py")
@@ -34,7 +37,7 @@ var boto3 = client{name: "boto3", start: func(t *testing.T, b *bed) doer {
 const packages = "@aws-sdk/client-s3@3.1169.0 @aws-sdk/lib-storage@3.1169.0 @aws-sdk/s3-request-presigner@3.1169.0"
 
 // javaScript is the AWS SDK for JavaScript, with lib-storage for uploads in parts.
-var javaScript = client{name: "JavaScript SDK", start: func(t *testing.T, b *bed) doer {
+var javaScript = client{name: "JavaScript SDK", cannot: sdkCannot, start: func(t *testing.T, b *bed) doer {
 	if os.Getenv("BLOBSEAL_AWS_JS") == "" {
 		t.Skipf("no AWS SDK for JavaScript: npm install --prefix DIR %s, and set BLOBSEAL_AWS_JS to DIR/node_modules", packages)
 	}

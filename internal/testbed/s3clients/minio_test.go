@@ -17,7 +17,7 @@ import (
 )
 
 // minioGo is github.com/minio/minio-go.
-var minioGo = client{name: "minio-go", start: startMinioGo}
+var minioGo = client{name: "minio-go", start: startMinioGo, cannot: sdkCannot}
 
 func startMinioGo(t *testing.T, b *bed) doer {
 	c, err := minio.New(b.url[len("https://"):], &minio.Options{

@@ -30,6 +30,9 @@ func (b *bed) modes() []mode {
 	return []mode{{Name: "SSE-S3"}, {Name: "SSE-KMS", KeyID: b.keyID}, {Name: "SSE-C", Customer: newCustomer()}}
 }
 
+// bucketDefault is the mode of objects whose requests name none.
+const bucketDefault = "default"
+
 func newCustomer() []byte { return []byte(rand.Text() + rand.Text())[:32] }
 
 const sseHeader = "X-Amz-Server-Side-Encryption"
@@ -64,6 +67,9 @@ func (m mode) writeHeaders() map[string]string {
 // check checks what a response says of an object's encryption.
 func (m mode) check(h http.Header) error {
 	want := m.writeHeaders()
+	if m.Name == bucketDefault {
+		want = map[string]string{sseHeader: "aws:kms"}
+	}
 	delete(want, "X-Amz-Server-Side-Encryption-Customer-Key") // which no response has
 	for name, value := range want {
 		// The key service answers with the key's full name.
