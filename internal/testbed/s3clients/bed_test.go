@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -165,7 +167,16 @@ func startInner(t *testing.T, b *bed) (url string, stop func()) {
 	address := fmt.Sprintf("127.0.0.1:%d", freeport.Get(t))
 	cmd := exec.Command(program, "--port", address, "--access", innerUser, "--secret", innerUser+"-secret",
 		"--log-level", "debug", "--access-log", b.path("access.log"), "posix", b.path("inner"))
-	return "http://" + address, b.start(t, cmd, "inner.log", func(line string) bool { return strings.Contains(line, address) })
+	stop = b.start(t, cmd, "inner.log", func(line string) bool { return strings.Contains(line, address) })
+	listens := func() bool { // it says so before it does
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	}
+	require.Eventually(t, listens, await.Longest, 20*time.Millisecond, "versitygw does not listen")
+	return "http://" + address, stop
 }
 
 // createKey creates a key in the gateway's key service.

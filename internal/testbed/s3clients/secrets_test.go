@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/pkg/xattr"
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/internal/await"
 )
 
 // secrets is what must not be in anything that a gateway writes.
@@ -208,3 +211,22 @@ func TestSearchFinds(t *testing.T) {
 }
 
 var errUnnameable = fmt.Errorf("no file has such a name")
+
+// TestSearchFindsWhatABareServerKeeps has another S3 server, which does not encrypt,
+// keep an object: the search finds the plaintext in its files, and the headers of a
+// customer's key in its log.
+func TestSearchFindsWhatABareServerKeeps(t *testing.T) {
+	b := &bed{dir: t.TempDir(), user: innerUser, secret: innerUser + "-secret", http: &http.Client{Timeout: await.Longest}}
+	var stop func()
+	b.url, stop = startInner(t, b)
+	s := newSecrets()
+	m := mode{Name: "SSE-C", Customer: newCustomer()}
+	require.Equal(t, http.StatusOK, b.send(t, http.MethodPut, "/"+bucket, "", nil).StatusCode)
+	put := b.send(t, http.MethodPut, "/"+bucket+"/key", string(s.plaintext(100_000)), m.writeHeaders())
+	require.Equal(t, http.StatusOK, put.StatusCode, "%s", put.body)
+	stop()
+	found, _, err := s.search(b.dir)
+	require.NoError(t, err)
+	require.Contains(t, found, b.path("inner/"+bucket+"/key")+": plaintext")
+	require.Contains(t, found, b.path("inner.log")+": header server-side-encryption-customer")
+}
