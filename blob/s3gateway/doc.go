@@ -63,6 +63,13 @@
 // UpdateObjectEncryption, which is PUT of ?encryption of an object, does the same without
 // a copy: see [Gateway.UpdateObjectEncryption].
 //
+// # Clients
+//
+// aws-cli, boto3, the AWS SDK for JavaScript, minio-go, rclone, s3cmd and mc are tested in
+// each mode, over both kinds of inner store; internal/testbed/s3clients lists what each
+// cannot do. Clients that sign URLs by version 2, as s3cmd does, must sign otherwise: the
+// engine knows version 4.
+//
 // # What is not implemented
 //
 // S3 Select is NotImplemented, and so is UpdateObjectEncryption in a bucket with
