@@ -80,10 +80,7 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 		defer stop()
 		attrs = append(attrs, "status_listen", address)
 	}
-	refreshing, stopRefreshing := context.WithCancel(serving)
-	running := runKeys(refreshing, all)
-	defer running.Wait()
-	defer stopRefreshing()
+	defer runKeys(serving, all)()
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	logger.Info("serving", attrs...)

@@ -65,9 +65,10 @@ func (s *status) observe(telemetry *sseotel.Telemetry, all []*keys.Keys) {
 	}
 }
 
-// runKeys refreshes and rotates rings and key services until ctx ends.
-func runKeys(ctx context.Context, all []*keys.Keys) *sync.WaitGroup {
+// runKeys refreshes and rotates rings and key services until stop is called.
+func runKeys(ctx context.Context, all []*keys.Keys) (stop func()) {
 	var running sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
 	for _, k := range all {
 		switch { // Run returns the error of ctx
 		case k.Ring != nil:
@@ -76,7 +77,10 @@ func runKeys(ctx context.Context, all []*keys.Keys) *sync.WaitGroup {
 			running.Go(func() { _ = k.Service.Run(ctx) })
 		}
 	}
-	return &running
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // health returns an error if requests are likely to fail.
