@@ -27,11 +27,7 @@ type killBed struct {
 
 // killBeds calls test over files and over another S3 server.
 func killBeds(t *testing.T, test func(*testing.T, *killBed)) {
-	t.Run("files", func(t *testing.T) {
-		t.Parallel()
-		s := newSetup(t)
-		test(t, &killBed{gateways: s, store: s})
-	})
+	overFiles(t, test)
 	t.Run("S3", func(t *testing.T) {
 		t.Parallel()
 		bare := newSetup(t)
@@ -39,6 +35,15 @@ func killBeds(t *testing.T, test func(*testing.T, *killBed)) {
 		s := newSetup(t)
 		s.Inner = bare.start(t).url
 		test(t, &killBed{gateways: s, store: bare})
+	})
+}
+
+// overFiles calls test over files.
+func overFiles(t *testing.T, test func(*testing.T, *killBed)) {
+	t.Run("files", func(t *testing.T) {
+		t.Parallel()
+		s := newSetup(t)
+		test(t, &killBed{gateways: s, store: s})
 	})
 }
 
@@ -118,7 +123,11 @@ func (u *script) parts(t *testing.T, c *s3.Client) error {
 
 func (u *script) finish(t *testing.T, c *s3.Client) error {
 	u.completing = true
-	_, err := u.complete(t, c, u.acked[1], u.acked[2])
+	var parts []types.CompletedPart
+	for i := range u.contents {
+		parts = append(parts, u.acked[int32(i+1)])
+	}
+	_, err := u.complete(t, c, parts...)
 	return err
 }
 

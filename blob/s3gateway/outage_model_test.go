@@ -70,6 +70,19 @@ func (c *tally) answer(what string, err error, may ...string) {
 	c.failures[name]++
 }
 
+// add adds the counts of another tally.
+func (c *tally) add(other *tally) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failures == nil {
+		c.failures = map[string]int{}
+	}
+	c.ok += other.ok
+	for name, n := range other.failures {
+		c.failures[name] += n
+	}
+}
+
 func (c *tally) lie(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -147,9 +160,10 @@ func (a *actor) copy(m mode) {
 	a.tally.answer("copy "+key, err, "NoSuchKey")
 }
 
-// get reads the object, or a range of it.
-func (a *actor) get(m mode, ranged bool) error {
-	key := a.key(m)
+// get reads the object of a mode, or a range of it.
+func (a *actor) get(m mode, ranged bool) error { return a.getKey(m, a.key(m), ranged) }
+
+func (a *actor) getKey(m mode, key string, ranged bool) error {
 	in := &s3.GetObjectInput{Bucket: ptr(bucket), Key: &key}
 	m.get(in)
 	from, to := 0, 1<<30
@@ -197,8 +211,9 @@ func (a *actor) found(key, what string, p []byte, err error, is func(*content) b
 }
 
 // head and list know the sizes of plaintext.
-func (a *actor) head(m mode) {
-	key := a.key(m)
+func (a *actor) head(m mode) { a.headKey(m, a.key(m)) }
+
+func (a *actor) headKey(m mode, key string) {
 	in := &s3.HeadObjectInput{Bucket: ptr(bucket), Key: &key}
 	m.head(in)
 	out, err := a.c.HeadObject(a.t.Context(), in)
