@@ -28,17 +28,6 @@ func TestHistories(t *testing.T) {
 	})
 }
 
-// runUntil runs a Run until over is closed.
-func runUntil(over <-chan struct{}, run func(context.Context) error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		<-over
-		cancel()
-	}()
-	run(ctx)
-}
-
 // historyProcess is one process. Its clock is off by skew.
 type historyProcess struct {
 	*localkms.Service
