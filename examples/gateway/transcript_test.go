@@ -206,6 +206,7 @@ func (s *transcript) rewrap(read, rewrap func()) {
 		}
 		require.True(s.t, time.Now().Before(deadline), "waited for the gateway to seal under the newest version")
 	}
+	clients.next()
 	rewrap()
 	s.run(s.as + "blobseal bucket retire " + s.buckets + ring + " " + old)
 	s.run("blobseal ring list" + ring)
@@ -229,20 +230,21 @@ func (s *transcript) sizes() map[string]string {
 
 // load is clients that write and read while something else happens.
 type load struct {
-	t             *testing.T
-	stop          context.CancelFunc
-	clients       sync.WaitGroup
-	written, read atomic.Int64
-	failed        atomic.Pointer[error]
+	t       *testing.T
+	stop    context.CancelFunc
+	clients sync.WaitGroup
+	read    atomic.Int64
+	written [4]atomic.Int64 // by client
+	failed  atomic.Pointer[error]
 }
 
 func startLoad(t *testing.T, client *s3.Client) *load {
 	ctx, stop := context.WithCancel(t.Context())
 	l := &load{t: t, stop: stop}
 	t.Cleanup(func() { stop(); l.clients.Wait() })
-	for i := range 4 {
+	for i := range l.written {
 		l.clients.Go(func() {
-			if err := l.work(ctx, client, fmt.Sprintf("load/%d-", i)); err != nil {
+			if err := l.work(ctx, client, fmt.Sprintf("load/%d-", i), &l.written[i]); err != nil {
 				l.failed.CompareAndSwap(nil, &err)
 			}
 		})
@@ -259,12 +261,37 @@ func (l *load) end() (written, read int64) {
 		l.t.Fatal(*err)
 	}
 	require.NotZero(l.t, l.read.Load())
-	return l.written.Load(), l.read.Load()
+	for i := range l.written {
+		written += l.written[i].Load()
+	}
+	return written, l.read.Load()
+}
+
+// next waits until each client has written an object that it began to write after the
+// call: none that the gateway sealed before is still on its way.
+func (l *load) next() {
+	l.t.Helper()
+	var before [len(l.written)]int64
+	for i := range l.written {
+		before[i] = l.written[i].Load()
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		slow := -1
+		for i := range l.written {
+			if l.written[i].Load() < before[i]+2 {
+				slow = i
+			}
+		}
+		if slow < 0 || l.failed.Load() != nil { // end reports it
+			return
+		}
+		require.True(l.t, time.Now().Before(deadline), "waited for client %d to write two objects", slow)
+	}
 }
 
 // work replaces objects until ctx ends, and reads after each write what it has written
 // last: each write stays.
-func (l *load) work(ctx context.Context, client *s3.Client, prefix string) error {
+func (l *load) work(ctx context.Context, client *s3.Client, prefix string, written *atomic.Int64) error {
 	texts := map[string][]byte{}
 	once := func(o *s3.Options) { o.RetryMaxAttempts = 1 }
 	for i := 0; ctx.Err() == nil; i++ {
@@ -278,7 +305,7 @@ func (l *load) work(ctx context.Context, client *s3.Client, prefix string) error
 		if _, err := client.PutObject(request, in, once); err != nil {
 			return fmt.Errorf("put %s: %w", key, err)
 		}
-		l.written.Add(1)
+		written.Add(1)
 		for key, want := range texts {
 			out, err := client.GetObject(request, &s3.GetObjectInput{Bucket: aws.String("photos"), Key: &key}, once)
 			if err != nil {
