@@ -137,7 +137,7 @@ func TestDamagedUploads(t *testing.T) {
 
 				uploadDamages[name](f)
 				err := u.finish(t, d.client)
-				d.total.may = []string{"InvalidPart", "NoSuchUpload", "EntityTooSmall", "InvalidRequest", "AccessDenied"}
+				d.total.anyCode = true
 				d.total.answer("complete, "+name, err)
 				if name == "nothing" {
 					require.NoError(t, err)

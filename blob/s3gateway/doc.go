@@ -23,10 +23,11 @@
 // encrypted, never its metadata. An object that is not is refused, unless
 // [Options] allow it.
 //
-// Names, metadata, tags and sizes are not encrypted. Lists and HEAD take the size of an
-// object from that of the stored one; only reading the object proves it. Neither are the checksums that
+// Names, metadata, tags and sizes are not encrypted. Neither are the checksums that
 // the store keeps for clients, nor the ETag of an object of SSE-S3, which is the
 // plaintext's MD5: whoever reads the store can test a guess at an object's content.
+// Lists and HEAD compute an object's size from that of the stored one. Only reading the
+// object proves it.
 // An empty object whose key ends in a slash is stored as a directory.
 //
 // # Uploads in parts
