@@ -2,6 +2,7 @@ package s3gateway_test
 
 import (
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -52,16 +53,15 @@ func startFaultyProxy(t *testing.T, to string) *faultyProxy {
 }
 
 func (p *faultyProxy) serve(w http.ResponseWriter, r *http.Request, store http.Handler) {
-	n := p.requests.Add(1)
+	p.requests.Add(1)
 	switch outage(p.state.Load()) {
 	case down:
 		panic(http.ErrAbortHandler)
 	case slow:
 		time.Sleep(300 * time.Millisecond)
 	case oneInSeven:
-		if n%7 == 0 {
-			p.failed.Add(1)
-			p.fail(int(n/7%4), w, r, store)
+		if rand.IntN(7) == 0 { // every seventh would fail each operation of seven requests
+			p.fail(int(p.failed.Add(1)%4), w, r, store)
 			return
 		}
 	}

@@ -247,7 +247,7 @@ func (a *actor) upload(m mode) {
 	u.contents = [][]byte{c.bytes()[:partSize], c.bytes()[partSize:]}
 	u.plain = true
 	again := func(what string, may string, request func() error) bool {
-		for range 20 {
+		for range 200 {
 			err := request()
 			a.tally.answer(what+" "+u.key, err, may)
 			if err == nil || code(err) == may {
