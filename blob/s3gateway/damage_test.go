@@ -25,6 +25,14 @@ type damageBed struct {
 	rng   *rand.Rand
 	plain *s3.Client // of a gateway that allows plain objects
 	total tally
+	whole map[*content][]byte // large contents are made once
+}
+
+func (d *damageBed) bytes(c *content) []byte {
+	if d.whole[c] == nil {
+		d.whole[c] = c.bytes()
+	}
+	return d.whole[c]
 }
 
 // damageBeds calls test over files, and with BLOBSEAL_STRESS=1 over another S3 server.
@@ -39,7 +47,7 @@ func damageBeds(t *testing.T, test func(*testing.T, *damageBed)) {
 		allow.AllowPlain = true
 		c := allow.start(t).client(t)
 		seeds.Run(t, 1, func(t *testing.T, seed uint64) {
-			d := &damageBed{killBed: b, plain: c, rng: rand.New(rand.NewPCG(seed, 2))}
+			d := &damageBed{killBed: b, plain: c, rng: rand.New(rand.NewPCG(seed, 2)), whole: map[*content][]byte{}}
 			test(t, d)
 			t.Logf("%v", &d.total)
 			require.Empty(t, d.total.wrong)
@@ -114,7 +122,7 @@ func (d *damageBed) readCut(t *testing.T, m mode, key, what string, c *content) 
 func (d *damageBed) readAs(t *testing.T, m mode, key, what string, c *content, head bool) {
 	for i, client := range []*s3.Client{d.client, d.plain} {
 		name := fmt.Sprintf("%s (gateway %d)", what, i)
-		a := &actor{t: t, c: client, rng: d.rng, tally: &tally{anyCode: true}, may: map[string][]*content{key: {c}}}
+		a := &actor{t: t, c: client, rng: d.rng, tally: &tally{anyCode: true}, may: map[string][]*content{key: {c}}, bytes: d.bytes}
 		a.getKey(m, key, false)
 		a.getKey(m, key, true)
 		if head {
@@ -255,7 +263,7 @@ func TestDamagedComposites(t *testing.T) {
 // begin begins an upload of a content in three parts.
 func (d *damageBed) begin(t *testing.T, m mode, key string, c *content) *script {
 	u := newScript(m, key)
-	p := c.bytes()
+	p := d.bytes(c)
 	u.contents, u.plain = [][]byte{p[:partSize], p[partSize : 2*partSize], p[2*partSize:]}, true
 	require.NoError(t, u.create(t, d.client))
 	return u
