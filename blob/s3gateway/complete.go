@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -51,6 +53,7 @@ func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 type assembly struct {
 	upload   *upload
 	inner    []types.CompletedPart // with the inner store's ETags
+	last     int32                 // the highest number of a part, listed or not
 	receipts []*receipt
 	etag     string
 	size     int64
@@ -92,7 +95,7 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 	if err != nil {
 		return out, "", err
 	}
-	t := &target{*in.Bucket, *in.Key, *in.UploadId, *a.inner[len(a.inner)-1].PartNumber + 1}
+	t := &target{*in.Bucket, *in.Key, *in.UploadId, a.last + 1}
 	etag, err := g.storePart(r, t, newAttempt(), bytes.NewReader(trailer), int64(len(trailer)))
 	if err != nil {
 		return out, "", err
@@ -276,7 +279,25 @@ func (g *Gateway) collect(r *request, in *s3.CompleteMultipartUploadInput, a *as
 			return err
 		}
 	}
-	return nil
+	a.last, err = g.lastPart(r, in, attempts)
+	return err
+}
+
+// lastPart returns the highest number of a part that a client has, also of one that it
+// does not list now: should the completion fail, the next may list it. Behind it, there
+// may be the trailer of an earlier completion, which has no receipt.
+func (g *Gateway) lastPart(r *request, in *s3.CompleteMultipartUploadInput, attempts map[int32]string) (int32, error) {
+	listed := *in.MultipartUpload.Parts[len(in.MultipartUpload.Parts)-1].PartNumber
+	for _, n := range slices.Backward(slices.Sorted(maps.Keys(attempts))) {
+		if n == listed {
+			break
+		}
+		err := g.getRecord(r.ctx, partRecord(*in.Bucket, *in.UploadId, n, attempts[n]), &receipt{})
+		if !errors.Is(err, errNoRecord) {
+			return n, err
+		}
+	}
+	return listed, nil
 }
 
 // attempts returns the inner ETags of an upload's parts, by their numbers.

@@ -196,6 +196,31 @@ func requireNoRecords(t *testing.T, s setup) {
 	}
 }
 
+// TestFailedCompletionKeepsParts: a completion that lists some of the parts fails at the
+// end, and the next lists all.
+func TestFailedCompletionKeepsParts(t *testing.T) {
+	c := newSetup(t).start(t).client(t)
+	newBucket(t, c)
+	_, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Body: strings.NewReader("x")})
+	require.NoError(t, err)
+	u := begin(t, c, modes()[1], "k")
+	one, two := text(partSize), text(99)
+	u.part(t, c, 1, one)
+	u.part(t, c, 2, two)
+	for range 2 {
+		_, err = c.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
+			Bucket: ptr(bucket), Key: &u.key, UploadId: u.id, IfNoneMatch: ptr("*"),
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: u.done[:1]},
+		})
+		require.Equal(t, "PreconditionFailed", code(err))
+	}
+	_, err = u.complete(t, c, u.done...)
+	require.NoError(t, err)
+	out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: &u.key})
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(append(bytes.Clone(one), two...), readAll(t, out.Body)))
+}
+
 func TestUploadErrors(t *testing.T) {
 	s := newSetup(t)
 	g := s.start(t)
