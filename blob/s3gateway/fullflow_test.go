@@ -72,7 +72,7 @@ const (
 	// mostRepeats is how many tests may fail among others, but not alone.
 	mostRepeats = 5
 	// longestSuite bounds one run of the suite, which takes about four minutes.
-	longestSuite = 30 * time.Minute
+	longestSuite = 20 * time.Minute
 )
 
 // suite is the engine's suite, which is a command of its program.

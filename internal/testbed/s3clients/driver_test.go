@@ -34,7 +34,7 @@ var boto3 = client{name: "boto3", cannot: sdkCannot, start: func(t *testing.T, b
 }}
 
 // packages are those of the AWS SDK for JavaScript.
-const packages = "@aws-sdk/client-s3@3.1169.0 @aws-sdk/lib-storage@3.1169.0 @aws-sdk/s3-request-presigner@3.1169.0"
+const packages = "@aws-sdk/client-s3@3.883.0 @aws-sdk/lib-storage@3.883.0 @aws-sdk/s3-request-presigner@3.883.0"
 
 // javaScript is the AWS SDK for JavaScript, with lib-storage for uploads in parts.
 var javaScript = client{name: "JavaScript SDK", cannot: sdkCannot, start: func(t *testing.T, b *bed) doer {
