@@ -134,7 +134,7 @@ type Report struct {
 	KeyID      string // id of the key, also if the call failed
 	KeyVersion string // version of the key's material
 	Cached     bool   // a cache answered without a call
-	Stale      bool   // it did so past its limits; see CacheOptions.StaleReads
+	Stale      bool   // it did so past its limits; see cache.Options.StaleReads
 }
 
 type reportKey struct{}

@@ -57,7 +57,7 @@ const (
 	defaultMaxEntries = 1000
 )
 
-// Cache is a [kms.Client] that remembers results; see [New]. It is safe for
+// Client is a [kms.Client] that remembers results; see [New]. It is safe for
 // concurrent use.
 type Client struct {
 	client     kms.Client

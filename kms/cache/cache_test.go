@@ -17,7 +17,7 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// Defaults of CacheOptions, which its documentation states.
+// Defaults of Options, which its documentation states.
 const (
 	defaultMaxAge     = 5 * time.Minute
 	defaultMaxEntries = 1000

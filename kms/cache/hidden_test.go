@@ -30,7 +30,7 @@ func (asked) Authorize(context.Context, kms.Operation, string, kms.Context) erro
 
 func (u unwrapping) Unwrap() kms.Client { return u.Client }
 
-// TestCacheWarnsOfHiddenAuthorizer: NewCache logs once if its client is a wrapper that
+// TestCacheWarnsOfHiddenAuthorizer: New logs once if its client is a wrapper that
 // embeds an Authorizer, and is silent about all others.
 func TestCacheWarnsOfHiddenAuthorizer(t *testing.T) {
 	fake := asked{kmstest.NewFake("key")}

@@ -22,9 +22,13 @@ import (
 	"github.com/blobseal/blobseal/sse/sseotel"
 )
 
-// staleAfter is the age of what a server knows of a ring or a key service at which it is
-// unhealthy. Both are refreshed every minute.
-const staleAfter = 5 * time.Minute
+// The age of what a server knows at which it is unhealthy. Rings are refreshed every
+// minute, and go on sealing and opening. A key service is refreshed every second, and
+// refuses everything after a minute: see localkms.Options.MaxStaleness.
+const (
+	staleRing    = 5 * time.Minute
+	staleService = 45 * time.Second
+)
 
 // healthWait is how long a store may take to answer a health check.
 const healthWait = 5 * time.Second
@@ -89,14 +93,14 @@ func (s *status) health(ctx context.Context) error {
 		return errors.New("stopping")
 	}
 	for _, k := range s.keys {
-		what, refreshed := "ring", time.Now()
+		what, refreshed, limit := "ring", time.Now(), staleRing
 		switch {
 		case k.Ring != nil:
 			refreshed = k.Ring.Stats().Refreshed
 		case k.Service != nil:
-			what, refreshed = "key service", k.Service.Refreshed()
+			what, refreshed, limit = "key service", k.Service.Refreshed(), staleService
 		}
-		if age := time.Since(refreshed); age > staleAfter {
+		if age := time.Since(refreshed); age > limit {
 			return fmt.Errorf("%s not refreshed for %v", what, age.Round(time.Second))
 		}
 	}
