@@ -35,7 +35,7 @@ func (d *damageBed) bytes(c *content) []byte {
 	return d.whole[c]
 }
 
-// damageBeds calls test over files, and with BLOBSEAL_STRESS=1 over another S3 server.
+// damageBeds calls test over files, and with BLOBSEAL_STRESS=1m over another S3 server.
 func damageBeds(t *testing.T, test func(*testing.T, *damageBed)) {
 	beds := overFiles
 	if os.Getenv("BLOBSEAL_STRESS") != "" {

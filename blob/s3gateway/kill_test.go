@@ -229,7 +229,7 @@ func variants(n int) []string {
 }
 
 // TestKilledUploads kills a gateway at each step of an upload, and completes or aborts
-// the upload through another one. BLOBSEAL_STRESS=1 does both at each step.
+// the upload through another one. BLOBSEAL_STRESS=1m does both at each step.
 func TestKilledUploads(t *testing.T) {
 	killBeds(t, func(t *testing.T, b *killBed) {
 		b.start(t)

@@ -18,7 +18,7 @@ import (
 )
 
 // TestMemory holds many reads and uploads open at once and looks at how much memory
-// the gateway has used. BLOBSEAL_STRESS=1 runs 1,200 reads of 300 MB and 200 uploads.
+// the gateway has used. BLOBSEAL_STRESS=1m runs 1,200 reads of 300 MB and 200 uploads.
 func TestMemory(t *testing.T) {
 	readers, uploads, size := 60, 20, 10<<20
 	if os.Getenv("BLOBSEAL_STRESS") != "" {

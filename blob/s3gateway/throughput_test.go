@@ -15,10 +15,10 @@ import (
 )
 
 // TestThroughput compares a gateway with the bare engine: eight clients over TLS, in
-// turns. It runs with BLOBSEAL_STRESS=1, and only reports.
+// turns. It runs with BLOBSEAL_STRESS=1m, and only reports.
 func TestThroughput(t *testing.T) {
 	if os.Getenv("BLOBSEAL_STRESS") == "" {
-		t.Skip("set BLOBSEAL_STRESS=1 to measure")
+		t.Skip("set BLOBSEAL_STRESS=1m to measure")
 	}
 	bare := newSetup(t)
 	bare.Bare = true
