@@ -7,13 +7,13 @@ import (
 	"io"
 	"net/url"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/blobseal/blobseal/blob/stored"
 )
@@ -23,7 +23,8 @@ const (
 	// one costs less in one request than in the five of an upload.
 	minAssembled = 8 << 20
 
-	maxRange  = 32 << 20 // of one UploadPartCopy
+	copyRange = 32 << 20 // of one UploadPartCopy, unless there are too many
+	maxRanges = 9_900    // S3 takes 10,000 parts, and the head and the tail are parts, too
 	maxCopies = 8        // at a time, for one object
 )
 
@@ -139,24 +140,29 @@ func (a *assembling) upload(body io.Reader, size int64) error {
 	return nil
 }
 
-// copyBody has the store copy the body from an offset on, in even ranges.
+// copyBody has the store copy the body from an offset on, in even ranges. After the
+// first error, it begins no other range. It waits for those that it has begun, so that
+// the abort of the upload finds every part.
 func (a *assembling) copyBody(from int64) error {
-	n := (a.to - from + maxRange - 1) / maxRange
+	size := max(copyRange, (a.to-from)/maxRanges+1)
+	n := (a.to - from + size - 1) / size
 	first := len(a.parts)
 	a.parts = append(a.parts, make([]types.CompletedPart, n)...)
-	errs := make([]error, n)
-	slots := make(chan struct{}, maxCopies)
-	var copies sync.WaitGroup
+	copies, ctx := errgroup.WithContext(detach(a.r.ctx))
+	copies.SetLimit(maxCopies)
 	for i := range n {
 		start, end := from+(a.to-from)*i/n, from+(a.to-from)*(i+1)/n
-		slots <- struct{}{}
-		copies.Go(func() {
-			defer func() { <-slots }()
-			a.parts[first+int(i)], errs[i] = a.copyRange(int32(first+int(i)+1), start, end)
+		copies.Go(func() (err error) {
+			if ctx.Err() == nil {
+				a.parts[first+int(i)], err = a.copyRange(int32(first+int(i)+1), start, end)
+			}
+			return err
 		})
 	}
-	copies.Wait()
-	return errors.Join(errs...)
+	if err := copies.Wait(); err != nil {
+		return err
+	}
+	return a.r.ctx.Err()
 }
 
 func (a *assembling) copyRange(number int32, start, end int64) (types.CompletedPart, error) {
@@ -168,10 +174,33 @@ func (a *assembling) copyRange(number int32, start, end int64) (types.CompletedP
 		in.CopySourceIfMatch = ptr(quote(a.src.etag))
 	}
 	out, err := a.uploadPartCopy(in)
-	if hasCode(err, "PreconditionFailed", "NoSuchKey", "NoSuchVersion", "InvalidRange", "InvalidArgument") { // of a shorter object
-		err = fmt.Errorf("%w: %w", stored.ErrChanged, opaqueError{err})
+	switch {
+	case isReplaced(err):
+		err = changed(err)
+	case hasCode(err, "InvalidArgument", "InvalidRange"): // perhaps because another object, which is shorter, is there
+		if at := a.checkSource(); isReplaced(at) || errors.Is(at, stored.ErrChanged) {
+			err = changed(err)
+		}
 	}
 	return types.CompletedPart{PartNumber: &number, ETag: out.ETag}, err
+}
+
+// isReplaced reports whether a request for a version failed because another writer has
+// replaced or deleted it.
+func isReplaced(err error) bool {
+	return hasCode(err, "PreconditionFailed", "NoSuchKey", "NoSuchVersion")
+}
+
+// changed returns [stored.ErrChanged] with the text of err.
+func changed(err error) error { return fmt.Errorf("%w: %w", stored.ErrChanged, opaqueError{err}) }
+
+// checkSource reads a byte of the source, which fails if the source is not there any more.
+func (a *assembling) checkSource() error {
+	body, err := a.src.get(0, 1)
+	if err != nil {
+		return err
+	}
+	return body.Close()
 }
 
 // uploadPartCopy has the inner store copy a part. The engine panics at the answer of a

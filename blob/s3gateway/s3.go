@@ -51,13 +51,11 @@ func OpenS3(ctx context.Context, client *s3.Client, metaBucket string) (backend.
 type detachedClient struct{ s3.HTTPClient }
 
 func (c detachedClient) Do(r *http.Request) (*http.Response, error) {
-	ctx := r.Context()
-	deadline, ok := ctx.Deadline()
 	wait := storeWait
 	if r.Method == http.MethodPost || r.Header.Get("x-amz-copy-source") != "" {
 		wait = copyWait
 	}
-	return doInTime(c.HTTPClient, r.WithContext(detached{ctx.Done(), deadline, ok}), wait)
+	return doInTime(c.HTTPClient, r.WithContext(detach(r.Context())), wait)
 }
 
 const (
@@ -68,6 +66,12 @@ const (
 	// copyWait is that for requests on which the store moves bytes of its own.
 	copyWait = time.Hour
 )
+
+// detach returns a context that ends when ctx does, and that does not lead back to it.
+func detach(ctx context.Context) context.Context {
+	deadline, ok := ctx.Deadline()
+	return detached{ctx.Done(), deadline, ok}
+}
 
 // detached is a context that ends when another one does.
 type detached struct {
