@@ -27,18 +27,33 @@ type faultyService struct {
 	down string
 }
 
-func (f faultyService) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+func (f faultyService) check() error {
 	if _, err := os.Stat(f.down); err == nil {
-		return nil, kms.ErrUnavailable
+		return kms.ErrUnavailable
+	}
+	return nil
+}
+
+func (f faultyService) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
+	if err := f.check(); err != nil {
+		return nil, err
 	}
 	return f.Client.GenerateDataKey(ctx, keyID, ec)
 }
 
 func (f faultyService) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	if _, err := os.Stat(f.down); err == nil {
-		return nil, kms.ErrUnavailable
+	if err := f.check(); err != nil {
+		return nil, err
 	}
 	return f.Client.Decrypt(ctx, keyID, ciphertext, ec)
+}
+
+// Authorize is what the cache asks, so that disabling a key takes effect at once.
+func (f faultyService) Authorize(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	return f.Client.(kms.Authorizer).Authorize(ctx, op, keyID, ec)
 }
 
 // facts has a gateway with objects of each mode, and uploads.
