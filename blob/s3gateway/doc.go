@@ -25,7 +25,8 @@
 //
 // Names, metadata, tags and sizes are not encrypted. Neither are the checksums that
 // the store keeps for clients, nor the ETag of an object of SSE-S3, which is the
-// plaintext's MD5: whoever reads the store can test a guess at an object's content.
+// plaintext's MD5 and stays if UpdateObjectEncryption moves the object to SSE-KMS: an
+// attacker who reads the store can test a guess at an object's content.
 // Lists and HEAD compute an object's size from that of the stored one. Only reading the
 // object proves it.
 // An empty object whose key ends in a slash is stored as a directory.
@@ -58,9 +59,11 @@
 // shorter bodies pass through the gateway as ciphertext. Only plain objects, and copies
 // that ask for a checksum which the source does not have, pass through in plaintext.
 //
-// A copy keeps the ETag of its source, but an ETag that is the plaintext's MD5 does not
-// leave SSE-S3. Data keys are shared by an object and its copies. To get another one,
-// upload the object again.
+// A copy in SSE-S3 keeps the ETag of its source. A copy in another mode gets an ETag that
+// tells nothing of the plaintext. UpdateObjectEncryption is the exception: it keeps the
+// ETag, so the plaintext's MD5 goes along from SSE-S3 to SSE-KMS until the object is
+// copied. An object and its copies share a data key. To get another one, upload the object
+// again.
 //
 // UpdateObjectEncryption, which is PUT of ?encryption of an object, does the same without
 // a copy: see [Gateway.UpdateObjectEncryption].

@@ -94,7 +94,7 @@ func (g *Gateway) resealed(r *request, src *object, keep kept, put s3response.Pu
 	if err != nil {
 		return nil, err
 	}
-	if !keep.same && src.env.Mode() == sse.ModeManaged && env.Mode() != sse.ModeManaged { // it may be the plaintext's MD5
+	if !keep.same && env.Mode() != sse.ModeManaged { // the source's may be the plaintext's MD5, also after an update to SSE-KMS
 		c.keep.etag = opaqueETag(env, src.composite)
 	}
 	encoding := deref(put.ContentEncoding)

@@ -145,27 +145,52 @@ func TestCopiesOverFilesKeepTheBody(t *testing.T) {
 	}
 }
 
-// TestCopyETags: an ETag that is the MD5 of plaintext does not leave SSE-S3, and no
-// other ETag looks like one.
+// TestCopyETags: a copy in SSE-KMS or SSE-C does not have an ETag that is the MD5 of
+// plaintext, whether its source is in SSE-S3 or was updated from there.
 func TestCopyETags(t *testing.T) {
-	c := newSetup(t).start(t).client(t)
+	s := newSetup(t)
+	c := s.start(t).client(t)
 	newBucket(t, c)
-	putIn(t, c, modes()[1], "a", text(70_000))
-	etags := map[string]string{}
-	for _, step := range copies()[:4] {
-		out, err := c.CopyObject(t.Context(), copyInput(step.from, urlEscape(step.src), step.to, step.dst))
-		require.NoError(t, err)
-		etags[step.dst] = *out.CopyObjectResult.ETag
+	_, key := newKey(t, s)
+	managed, kms, customer := modes()[1], modes()[2], modes()[3]
+	content := text(partSize + 70_000)
+	for _, kind := range []string{"simple", "parts"} {
+		t.Run(kind, func(t *testing.T) {
+			if kind == "simple" {
+				putIn(t, c, managed, "managed", content)
+			} else {
+				putParts(t, c, managed, "managed", content[:partSize], content[partSize:])
+			}
+			etag := *head(t, c, "managed").ETag
+			for _, step := range []struct {
+				from, to mode
+				src, dst string
+				keeps    bool // the first object's ETag
+			}{
+				{managed, managed, "managed", "updated", true},
+				{managed, kms, "managed", "kms", false},
+				{managed, customer, "managed", "customer", false},
+				{kms, customer, "kms", "customer", false},
+				{customer, managed, "customer", "back", false},
+				// As of here, "updated" is in SSE-KMS.
+				{kms, managed, "updated", "managed again", true},
+				{kms, kms, "updated", "kms", false},
+				{kms, customer, "updated", "customer", false},
+				{customer, kms, "customer", "kms", false},
+				{kms, kms, "updated", "updated", false},
+			} {
+				if step.dst == "managed again" {
+					require.NoError(t, update(t, c, "updated", key))
+					require.Equal(t, etag, *head(t, c, "updated").ETag)
+				}
+				out, err := c.CopyObject(t.Context(), copyInput(step.from, step.src, step.to, step.dst))
+				require.NoError(t, err)
+				got := *out.CopyObjectResult.ETag
+				require.Equal(t, step.keeps, got == etag, "%s to %s: %s", step.src, step.dst, got)
+				require.Equal(t, !step.keeps || kind == "parts", strings.Contains(got, "-"), "%s to %s: %s", step.src, step.dst, got)
+			}
+		})
 	}
-	head, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: ptr(bucket), Key: ptr("a")})
-	require.NoError(t, err)
-	require.NotContains(t, *head.ETag, "-")
-	for name, etag := range etags {
-		require.Contains(t, etag, "-", name)
-	}
-	out, err := c.CopyObject(t.Context(), copyInput(modes()[1], "a", modes()[1], "f"))
-	require.NoError(t, err)
-	require.Equal(t, *head.ETag, *out.CopyObjectResult.ETag)
 }
 
 // TestCopyConditions: a copy can demand what its destination is.
