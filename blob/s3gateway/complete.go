@@ -40,11 +40,12 @@ func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 		if out, version, err = g.completeUpload(r, in); !hasCode(err, "NoSuchUpload") {
 			return err
 		}
-		again, id, completedErr := g.completed(r, in)
-		if again != nil || completedErr != nil {
-			out, version, err = deref(again), id, completedErr
+		earlier, earlierVersion, earlierErr := g.completed(r, in)
+		if earlier == nil && earlierErr == nil {
+			return err // NoSuchUpload
 		}
-		return err
+		out, version = deref(earlier), earlierVersion
+		return earlierErr
 	})
 	return out, version, g.fail("CompleteMultipartUpload", in.Bucket, in.Key, err)
 }

@@ -109,3 +109,24 @@ func TestCompleteMovesOnlyTheTrailer(t *testing.T) {
 		})
 	}
 }
+
+// TestCompleteOfAbortedUpload repeats the completion of an upload that has become the
+// object, and completes an aborted upload of the same content.
+func TestCompleteOfAbortedUpload(t *testing.T) {
+	c := newSetup(t).start(t).client(t)
+	newBucket(t, c)
+	first, second := begin(t, c, modes()[1], "k"), begin(t, c, modes()[1], "k")
+	for _, u := range []*uploading{first, second} {
+		u.part(t, c, 1, text(partSize))
+		u.part(t, c, 2, text(100))
+	}
+	out, err := first.complete(t, c, first.done...)
+	require.NoError(t, err)
+	_, err = c.AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{Bucket: ptr(bucket), Key: ptr("k"), UploadId: second.id})
+	require.NoError(t, err)
+	_, err = second.complete(t, c, second.done...)
+	require.Equal(t, "NoSuchUpload", code(err))
+	again, err := first.complete(t, c, first.done...)
+	require.NoError(t, err)
+	require.Equal(t, *out.ETag, *again.ETag)
+}

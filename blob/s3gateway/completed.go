@@ -2,9 +2,12 @@ package s3gateway
 
 import (
 	"errors"
+	"io/fs"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/s3response"
 
 	"github.com/blobseal/blobseal/sse"
@@ -17,34 +20,50 @@ func (g *Gateway) completed(r *request, in *s3.CompleteMultipartUploadInput) (ou
 		return nil, "", nil
 	}
 	u, err := g.getUpload(r.ctx, *in.Bucket, *in.Key, deref(in.UploadId))
-	if err != nil && !hasCode(err, "NoSuchUpload") {
+	if hasCode(err, "NoSuchUpload") {
+		u = nil // the records are deleted
+	} else if err != nil {
 		return nil, "", err
 	}
-	known := err == nil
 	for deadline := time.Now().Add(lockTime); ; time.Sleep(lockTime / 100) {
 		head, err := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
-		if err != nil && !isNotFound(err) {
-			return nil, "", err
-		}
-		is := false
+		published := false
 		switch {
 		case err != nil:
-		case known:
-			is, err = g.isObjectOf(r, in, head, u)
-		case g.files != nil: // the records are gone, and the ETag tells
-			is = unquote(head.ETag) == compositeETag(in.MultipartUpload.Parts)
-		}
-		if is {
-			g.forgetUpload(r, in)
-			return &s3response.CompleteMultipartUploadResult{Bucket: in.Bucket, Key: in.Key, ETag: g.clientETag(head.ETag)}, deref(head.VersionId), nil
+		case u != nil:
+			published, err = g.isObjectOf(r, in, head, u)
+		default:
+			published, err = g.isRecordedAs(in, head)
 		}
 		if err != nil && !isNotFound(err) {
 			return nil, "", err
+		}
+		if published {
+			g.forgetUpload(r, in)
+			return &s3response.CompleteMultipartUploadResult{Bucket: in.Bucket, Key: in.Key, ETag: g.clientETag(head.ETag)}, deref(head.VersionId), nil
 		}
 		if !g.completing(in) || time.Now().After(deadline) {
 			return nil, "", nil
 		}
 	}
+}
+
+// isRecordedAs reports whether a store of files has recorded that an object was made of
+// the listed parts by this upload. The ETag alone does not tell: in SSE-S3, it is the
+// same for another upload of the same content.
+func (g *Gateway) isRecordedAs(in *s3.CompleteMultipartUploadInput, head *s3.HeadObjectOutput) (bool, error) {
+	if g.files == nil || unquote(head.ETag) != compositeETag(in.MultipartUpload.Parts) {
+		return false, nil
+	}
+	value, err := g.files.attributes.RetrieveAttribute(nil, *in.Bucket, *in.Key, attrMultipart)
+	if errors.Is(err, meta.ErrNoSuchKey) || errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	mp, err := backend.UnmarshalMpUploadMetadata(value, false)
+	return err == nil && mp.UploadID == deref(in.UploadId), err
 }
 
 // isObjectOf reports whether an object is what an upload has become.
