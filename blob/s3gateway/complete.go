@@ -80,7 +80,7 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 		return out, "", err
 	}
 	if g.files != nil {
-		unlock, err := g.files.lockUpload(r.ctx, *in.Bucket, *in.Key, *in.UploadId)
+		unlock, err := g.files.lockUpload(r.ctx, *in.Bucket, *in.Key, *in.UploadId, u)
 		if err != nil {
 			return out, "", err
 		}

@@ -2,6 +2,7 @@ package s3gateway
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"time"
 
@@ -73,9 +74,15 @@ func (g *Gateway) isObjectOf(r *request, in *s3.CompleteMultipartUploadInput, he
 		return false, err
 	}
 	v := &version{g: g, ctx: r.ctx, bucket: *in.Bucket, key: *in.Key, etag: unquote(head.ETag), size: deref(head.ContentLength)}
-	t, err := sse.ReadTrailer(v, v.size)
-	if errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrTruncated) {
-		return false, nil // an object that was stored at once
+	return hasBody(v, v.size, env)
+}
+
+// hasBody reports whether a stored object of size bytes has the body that an envelope
+// is for.
+func hasBody(object io.ReaderAt, size int64, env *sse.Envelope) (bool, error) {
+	t, err := sse.ReadTrailer(object, size)
+	if isDamage(err) { // such as an object that was stored at once
+		return false, nil
 	}
 	return err == nil && t.Envelope().BodyID() == env.BodyID(), err
 }

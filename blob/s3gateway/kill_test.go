@@ -2,6 +2,7 @@ package s3gateway_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
+	"github.com/versity/versitygw/backend"
 
 	"github.com/blobseal/blobseal/internal/await"
 )
@@ -229,9 +231,10 @@ func variants(n int) []string {
 }
 
 // TestKilledUploads kills a gateway at each step of an upload, and completes or aborts
-// the upload through another one. BLOBSEAL_STRESS=1m does both at each step.
+// the upload through another one. BLOBSEAL_STRESS=1m does both at each step, and again
+// with SideCarDir.
 func TestKilledUploads(t *testing.T) {
-	killBeds(t, func(t *testing.T, b *killBed) {
+	test := func(t *testing.T, b *killBed) {
 		b.start(t)
 		steps, whole := 0, 0
 		for n, ended := 1, false; !ended && !t.Failed(); n++ {
@@ -258,6 +261,16 @@ func TestKilledUploads(t *testing.T) {
 			}
 		}
 		t.Logf("%d uploads, killed at every step: %d became whole objects, %d nothing, 0 anything else", steps, whole, steps-whole)
+	}
+	killBeds(t, test)
+	if os.Getenv("BLOBSEAL_STRESS") == "" { // see TestUploadKilledBeforeItsObject
+		return
+	}
+	t.Run("files with SideCarDir", func(t *testing.T) {
+		t.Parallel()
+		s := newSetup(t)
+		s.SideCar = true
+		test(t, &killBed{gateways: s, store: s})
 	})
 }
 
@@ -340,4 +353,42 @@ func TestKilledAborts(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestUploadKilledBeforeItsObject stages what a gateway that keeps attributes in files
+// of their own leaves behind if it is killed right before it publishes the object: the
+// upload's directory has the engine's name for it, and the key has the attributes of the
+// object. The upload can be completed.
+func TestUploadKilledBeforeItsObject(t *testing.T) {
+	for name, moved := range map[string]bool{"engine killed": false, "next gateway killed, too": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSetup(t)
+			s.SideCar = true
+			c := s.start(t).client(t)
+			newBucket(t, c)
+			u := begin(t, c, modes()[1], "k")
+			whole := text(100_000)
+			u.part(t, c, 1, whole)
+
+			id := fmt.Sprintf(bucket+"/.sgwtmp/multipart/%x/%s", sha256.Sum256([]byte("k")), *u.id)
+			move := func(dir string) {
+				require.NoError(t, os.Rename(s.path(dir+"/"+id), s.path(dir+"/"+id+".0123-1.inprogress")))
+			}
+			move("data")
+			if !moved {
+				move("sidecar")
+			}
+			require.NoError(t, os.MkdirAll(s.path("sidecar/"+bucket+"/k/meta"), 0o700))
+			mp, err := backend.MarshalMpUploadMetadata(backend.MpUploadMetadata{UploadID: *u.id, Parts: []int64{100_000}}, false)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(s.path("sidecar/"+bucket+"/k/meta/mp-metadata"), mp, 0o600))
+
+			list, err := c.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: ptr(bucket)})
+			require.NoError(t, err)
+			require.Len(t, list.Uploads, 1)
+			_, err = u.complete(t, c, u.done...)
+			require.NoError(t, err)
+			requireObject(t, c, modes()[1], "k", whole)
+		})
+	}
 }

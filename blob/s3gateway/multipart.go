@@ -60,7 +60,7 @@ func (g *Gateway) getUpload(ctx context.Context, bucket, key, id string) (*uploa
 	}
 	if err == nil && g.files != nil {
 		if d, err := findUpload(bucket, key, id); err == nil {
-			g.files.reclaim(d)
+			g.reclaim(d, u)
 		}
 	}
 	return u, err
@@ -156,7 +156,7 @@ func (g *Gateway) abortUpload(ctx context.Context, in *s3.AbortMultipartUploadIn
 		return err
 	}
 	if err == nil && g.files != nil {
-		unlock, err := g.files.lockUpload(ctx, bucket, key, id)
+		unlock, err := g.files.lockUpload(ctx, bucket, key, id, &u)
 		if err == nil {
 			defer unlock()
 		} else if !hasCode(err, "NoSuchUpload") {
@@ -179,7 +179,7 @@ func (g *Gateway) ListMultipartUploads(ctx context.Context, in *s3.ListMultipart
 		return s3response.ListMultipartUploadsResult{}, err
 	}
 	if g.files != nil {
-		g.files.reclaimAll(*in.Bucket)
+		g.reclaimAll(ctx, *in.Bucket)
 	}
 	out, err := g.Backend.ListMultipartUploads(ctx, in)
 	var reads sync.WaitGroup

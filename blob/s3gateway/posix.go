@@ -21,6 +21,7 @@ import (
 type Files struct {
 	*posix.Posix
 	attributes *attributes
+	sidecar    string // see OpenFiles; or empty
 }
 
 // plainFiles tells a store of files from other backends, also if a backend embeds it.
@@ -60,7 +61,7 @@ func OpenFiles(dir string, opts *posix.PosixOpts) (*Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Files{p, a}, nil
+	return &Files{p, a, o.SideCarDir}, nil
 }
 
 // Attributes of the engine, by its names.

@@ -9,10 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3err"
 )
@@ -85,10 +85,23 @@ func (d *uploadDir) lock() (unlock func(), err error) {
 	return func() { l.Unlock() }, nil
 }
 
+// cannotLock reports whether an error of lock says that the file system does not lock
+// directories.
+func cannotLock(err error) bool {
+	for _, errno := range []syscall.Errno{
+		syscall.ENOTSUP, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.ENOLCK, syscall.EINVAL, syscall.EBADF, syscall.EISDIR,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
 // lockUpload keeps other requests, of any gateway, from completing or aborting an
 // upload until unlock is called. Where the file system cannot lock directories, it
 // locks nothing.
-func (f *Files) lockUpload(ctx context.Context, bucket, key, id string) (unlock func(), err error) {
+func (f *Files) lockUpload(ctx context.Context, bucket, key, id string, u *upload) (unlock func(), err error) {
 	for deadline := time.Now().Add(lockTime); ; {
 		d, err := findUpload(bucket, key, id)
 		if err != nil {
@@ -98,10 +111,12 @@ func (f *Files) lockUpload(ctx context.Context, bucket, key, id string) (unlock 
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
-		case err != nil:
+		case cannotLock(err):
 			return func() {}, nil
+		case err != nil:
+			return nil, fmt.Errorf("s3gateway: lock upload %s of %s/%s: %w", id, bucket, key, err)
 		case unlock != nil && d.completing():
-			if err := f.giveBack(d); err != nil {
+			if err := f.giveBack(d, u); err != nil {
 				unlock()
 				return nil, err
 			}
@@ -119,52 +134,103 @@ func (f *Files) lockUpload(ctx context.Context, bucket, key, id string) (unlock 
 	}
 }
 
-// giveBack ends what a killed gateway has begun: the directory, which is locked, gets
-// its name back, or goes if the object was already published. The error is then
-// NoSuchUpload.
-func (f *Files) giveBack(d *uploadDir) error {
+// giveBack restores an upload that a killed gateway has begun to complete. The
+// directory, which is locked, gets its name back. If the object was already published,
+// the directory is deleted, and the error is NoSuchUpload. giveBack can be repeated if
+// it is cut short.
+func (f *Files) giveBack(d *uploadDir, u *upload) error {
 	parent, id := filepath.Join(d.bucket, d.parent), filepath.Join(d.parent, d.id)
-	value, err := f.attributes.RetrieveAttribute(nil, d.bucket, d.key, attrMultipart)
-	if err == nil {
-		if mp, err := backend.UnmarshalMpUploadMetadata(value, false); err == nil && mp.UploadID == d.id {
-			err := errors.Join(os.RemoveAll(d.path()), f.attributes.DeleteAttributes(d.bucket, filepath.Join(d.parent, d.name)))
-			os.Remove(parent) // fails if there are other uploads
-			if err == nil {
-				err = s3err.GetNoSuchUploadErr(d.id)
-			}
-			return err
+	published, err := d.published(u)
+	if err != nil {
+		return err
+	}
+	if published {
+		err := errors.Join(os.RemoveAll(d.path()), f.attributes.DeleteAttributes(d.bucket, filepath.Join(d.parent, d.name)))
+		os.Remove(parent) // fails if there are other uploads
+		if err == nil {
+			err = s3err.GetNoSuchUploadErr(d.id)
 		}
+		return err
 	}
 	// A part that arrived in between has made a directory of its own.
 	if err := os.RemoveAll(filepath.Join(d.bucket, id)); err != nil {
 		return err
 	}
-	if err := os.Rename(d.path(), filepath.Join(d.bucket, id)); err != nil {
+	// The attributes move first: while the directory has the engine's name for it, the
+	// next call knows that there is something to do.
+	if err := f.moveAttributes(d.bucket, filepath.Join(d.parent, d.name), id); err != nil {
 		return err
 	}
-	return f.attributes.RenameObject(d.bucket, filepath.Join(d.parent, d.name), id)
+	return os.Rename(d.path(), filepath.Join(d.bucket, id))
+}
+
+// moveAttributes moves the attributes of an upload and its parts in place of those at
+// to. It does nothing if there are none, as when they have moved before. Extended
+// attributes move with their files.
+func (f *Files) moveAttributes(bucket, from, to string) error {
+	if f.sidecar == "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(f.sidecar, bucket, from)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(f.sidecar, bucket, to)); err != nil {
+		return err
+	}
+	return f.attributes.RenameObject(bucket, from, to)
+}
+
+// published reports whether the object is the one that the upload makes. Its attributes
+// are no proof: below SideCarDir, the engine stores them before it publishes the object.
+func (d *uploadDir) published(u *upload) (bool, error) {
+	env, err := u.envelope()
+	if err != nil {
+		return false, err
+	}
+	file, err := os.Open(filepath.Join(d.bucket, d.key))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return false, err
+	}
+	return hasBody(file, info.Size(), env)
 }
 
 // reclaim gives an upload its directory back if a gateway was killed while it
 // completed the upload.
-func (f *Files) reclaim(d *uploadDir) {
+func (g *Gateway) reclaim(d *uploadDir, u *upload) {
 	if !d.completing() {
 		return
 	}
-	if unlock, err := d.lock(); err == nil && unlock != nil {
+	unlock, err := d.lock()
+	if err == nil && unlock != nil {
 		defer unlock()
-		f.giveBack(d) // what fails here fails again, and is reported, in lockUpload
+		err = g.files.giveBack(d, u)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !cannotLock(err) && !hasCode(err, "NoSuchUpload") {
+		g.opts.Log.Warn("s3gateway: an upload that was being completed cannot be restored", "bucket", d.bucket, "key", d.key, "upload", d.id, "error", err)
 	}
 }
 
-// reclaimAll does so for all uploads of a bucket, so that they can be listed.
-func (f *Files) reclaimAll(bucket string) {
+// reclaimAll gives all uploads of a bucket their directories back, so that they can be
+// listed.
+func (g *Gateway) reclaimAll(ctx context.Context, bucket string) {
 	found, _ := filepath.Glob(filepath.Join(bucket, posix.MetaTmpMultipartDir, "*", "*"+inProgress))
 	for _, path := range found {
-		parent, name := filepath.Join(posix.MetaTmpMultipartDir, filepath.Base(filepath.Dir(path))), filepath.Base(path)
-		key, err := f.attributes.RetrieveAttribute(nil, bucket, parent, attrObjectName)
-		if id, _, ok := strings.Cut(name, "."); ok && err == nil {
-			f.reclaim(&uploadDir{bucket: bucket, key: string(key), parent: parent, name: name, id: id})
+		parent, id := filepath.Join(posix.MetaTmpMultipartDir, filepath.Base(filepath.Dir(path))), filepath.Base(path)
+		key, err := g.files.attributes.RetrieveAttribute(nil, bucket, parent, attrObjectName)
+		id, _, ok := strings.Cut(id, ".")
+		if ok && err == nil {
+			g.getUpload(ctx, bucket, string(key), id) // which calls reclaim
 		}
 	}
 }

@@ -61,6 +61,7 @@ type setup struct {
 	Bare        bool   // the engine alone, as another S3 server
 	Inner       string // the URL of another S3 server, in place of files
 	Unversioned bool   // without object versions
+	SideCar     bool   // attributes are in files of their own
 	ReadOnly    bool
 	Domain      string // below which buckets have hosts
 	Count       bool   // the bytes that pass between the gateway and its files: see countingFiles
@@ -70,7 +71,7 @@ type setup struct {
 // inner opens the inner store.
 func (s setup) inner(ctx context.Context) (backend.Backend, error) {
 	if s.Inner == "" {
-		files, err := s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.versions()})
+		files, err := s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.versions(), SideCarDir: s.sidecar()})
 		if err == nil && s.Count {
 			return newCountingFiles(files, s)
 		}
@@ -83,6 +84,14 @@ func (s setup) inner(ctx context.Context) (backend.Backend, error) {
 }
 
 func (s setup) path(name string) string { return filepath.Join(s.Dir, name) }
+
+// sidecar returns the directory of attributes, or "".
+func (s setup) sidecar() string {
+	if !s.SideCar {
+		return ""
+	}
+	return s.path("sidecar")
+}
 
 // versions returns the directory of object versions, or "".
 func (s setup) versions() string {
@@ -207,7 +216,7 @@ func open(ctx context.Context, s setup) (*keyring.Ring, *localkms.Service, error
 // newSetup prepares a directory.
 func newSetup(t *testing.T) setup {
 	s := setup{Dir: t.TempDir()}
-	for _, name := range []string{"data", "versions", "accounts"} {
+	for _, name := range []string{"data", "versions", "accounts", "sidecar"} {
 		require.NoError(t, os.Mkdir(s.path(name), 0o700))
 	}
 	key := make([]byte, 32)
