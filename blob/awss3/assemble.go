@@ -20,8 +20,8 @@ import (
 const (
 	minPart   = 5 << 20  // of S3, for each part but the last
 	copyRange = 32 << 20 // of one UploadPartCopy, unless there are too many
-	maxRanges = 9_000
-	maxCopies = 8 // at a time, for one object
+	maxRanges = 9_900    // S3 takes 10,000 parts
+	maxCopies = 8        // at a time, for one object
 
 	cleanupTime = 15 * time.Second // bounds the abort of a failed upload
 )
@@ -60,6 +60,7 @@ func (b *beginning) source() string {
 // [errors.ErrUnsupported] if the server cannot copy parts, and [stored.ErrChanged] if
 // the version is gone. After an error it leaves no upload behind.
 func assemble(ctx context.Context, api API, create *s3.CreateMultipartUploadInput, from *beginning, tail []byte, optFns []func(*s3.Options)) (*assembly, error) {
+	create.ChecksumAlgorithm, create.ChecksumType = "", "" // S3 would demand that of every part, also of the tail
 	created, err := api.CreateMultipartUpload(ctx, create, optFns...)
 	if err != nil {
 		return nil, err
@@ -119,8 +120,17 @@ func (a *assembly) copyPart(ctx context.Context, i int, from *beginning, start, 
 	switch {
 	case hasCode(err, "NotImplemented", "MethodNotAllowed", "MissingContentLength"):
 		return fmt.Errorf("%w: %w", errors.ErrUnsupported, opaque{err})
-	case hasCode(err, "PreconditionFailed", "NoSuchKey", "NoSuchVersion", "InvalidRange", "InvalidArgument"): // of a shorter object
+	case hasCode(err, "PreconditionFailed", "NoSuchKey", "NoSuchVersion"):
 		return fmt.Errorf("%w: %w", stored.ErrChanged, opaque{err})
+	case hasCode(err, "InvalidRange", "InvalidArgument"): // perhaps because another object, which is shorter, is there
+		_, at := a.api.HeadObject(ctx, &s3.HeadObjectInput{
+			Bucket: &from.bucket, Key: &from.key, VersionId: from.versionID, IfMatch: from.etag,
+			ExpectedBucketOwner: from.owner, RequestPayer: a.create.RequestPayer,
+		}, a.optFns...)
+		if at = changedIf(at); errors.Is(at, stored.ErrChanged) || errors.Is(at, context.Canceled) {
+			return at
+		}
+		return err
 	case err != nil:
 		return err
 	case out.CopyPartResult == nil: // the server took it for the upload of an empty part

@@ -19,9 +19,10 @@ import (
 )
 
 // CopyObject copies an object to a new name and seals it for that name, under the
-// client's key. The body passes through this process as ciphertext, unless the object was
-// uploaded in parts: then S3 copies it. Metadata and tags are copied or replaced as the
-// input's directives say. CopySource must be BUCKET/KEY, with an optional versionId.
+// client's key. The body passes through this process as ciphertext. Only if the object was
+// uploaded in parts and has at least 5 MiB, and if the server copies parts, S3 copies the
+// body; ChecksumAlgorithm is then ignored. Metadata and tags are copied or replaced as
+// the input's directives say. CopySource must be BUCKET/KEY, with an optional versionId.
 //
 // A copy onto itself fails with S3's PreconditionFailed if another writer replaces the object
 // meanwhile.

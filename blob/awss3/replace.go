@@ -19,7 +19,8 @@ import (
 
 // ReplaceEnd returns an Options.ReplaceEnd of package blob, for a bucket of Go CDK on S3:
 // rewraps of objects that were uploaded in parts then send only the object's end through
-// the process, and S3 copies the rest. api is the bucket's client:
+// the process, and S3 copies the rest. Objects below 5 MiB, and objects on a server that
+// copies no parts, still pass through the process. api is the bucket's client:
 //
 //	var client *s3.Client
 //	if inner.As(&client) {

@@ -7,14 +7,18 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	tmtypes "github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/require"
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/awss3"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -135,6 +139,83 @@ func TestRewrapOfPartsSendsTheEnd(t *testing.T) {
 		}
 		x.requireTags(t)
 	})
+}
+
+// TestReplaceEndWithChecksum: a caller asks for a checksum of an object of which S3
+// copies the beginning. The object is stored without.
+func TestReplaceEndWithChecksum(t *testing.T) {
+	ctx := context.Background()
+	x := newInParts(t, startVersity(t), 6<<20, 1<<20)
+	client := x.client(nil)
+	c, err := awss3.New(client, x.cipher, &awss3.Options{Names: map[string]string{x.name: bucketName}})
+	require.NoError(t, err)
+	for _, algorithm := range []s3types.ChecksumAlgorithm{s3types.ChecksumAlgorithmSha256, s3types.ChecksumAlgorithmCrc64nvme} {
+		_, err = c.CopyObject(ctx, &s3.CopyObjectInput{
+			Bucket: &x.name, Key: aws.String("copy"), CopySource: aws.String(x.name + "/k"), ChecksumAlgorithm: algorithm,
+		})
+		require.NoError(t, err, algorithm)
+		got, err := x.bucket.ReadAll(ctx, "copy")
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(x.data, got))
+	}
+
+	const off = 5 << 20
+	whole, err := x.inner.ReadAll(ctx, "k")
+	require.NoError(t, err)
+	a, err := x.inner.Attributes(ctx, "k")
+	require.NoError(t, err)
+	hooked := x.hook(a.Metadata)
+	publish, _, err := awss3.ReplaceEnd(client)(ctx, hooked, a.ETag, off, whole[off:])
+	require.NoError(t, err)
+	require.NoError(t, publish())
+	again, err := x.inner.ReadAll(ctx, "k")
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(whole, again))
+}
+
+// hook returns what the BeforeWrite hook of a write of "k" gets, after a caller has asked
+// for a checksum.
+func (x *inParts) hook(md map[string]string) func(any) bool {
+	return func(v any) bool {
+		upload, ok := v.(**transfermanager.UploadObjectInput)
+		if ok {
+			*upload = &transfermanager.UploadObjectInput{
+				Bucket: &x.name, Key: aws.String("k"), Metadata: md,
+				ChecksumAlgorithm: tmtypes.ChecksumAlgorithmSha256, ChecksumType: tmtypes.ChecksumTypeComposite,
+			}
+		}
+		return ok
+	}
+}
+
+// refusing is a server that copies no part.
+type refusing struct {
+	awss3.API
+	code string
+}
+
+func (r refusing) UploadPartCopy(context.Context, *s3.UploadPartCopyInput, ...func(*s3.Options)) (*s3.UploadPartCopyOutput, error) {
+	return nil, &smithy.GenericAPIError{Code: r.code}
+}
+
+// TestRefusedPartOfUnchangedObject: a server that refuses to copy a part of an object
+// which nobody has replaced is not asked again.
+func TestRefusedPartOfUnchangedObject(t *testing.T) {
+	ctx := context.Background()
+	s := startFake(t)
+	x := newInParts(t, s, 6<<20)
+	a, err := x.inner.Attributes(ctx, "k")
+	require.NoError(t, err)
+	for code, changed := range map[string]bool{"InvalidArgument": false, "InvalidRequest": false, "InvalidRange": false, "PreconditionFailed": true} {
+		_, _, err = awss3.ReplaceEnd(refusing{x.client(nil), code})(ctx, x.hook(nil), a.ETag, 5<<20, []byte("end"))
+		if changed {
+			require.ErrorIs(t, err, stored.ErrChanged)
+			continue
+		}
+		requireCode(t, code, err)
+		require.NotErrorIs(t, err, stored.ErrChanged)
+	}
+	require.Zero(t, unfinished(t, s, x.name))
 }
 
 // TestRewrapOfPartsAgainstWrites: another process replaces or deletes the object during
