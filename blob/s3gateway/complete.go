@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -34,8 +35,12 @@ func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 	var out s3response.CompleteMultipartUploadResult
 	var version string
 	// Requests of this process take turns: a client may ask again before it has an
-	// answer.
-	err := g.completions.Commit(ctx, deref(in.UploadId), func() error {
+	// answer. The engine's context does not end with the request.
+	turn, cancel := context.WithTimeout(detach(ctx), turnTime)
+	defer cancel()
+	began := false
+	err := g.completions.Commit(turn, deref(in.UploadId), func() error {
+		began = true
 		var err error
 		if out, version, err = g.completeUpload(r, in); !hasCode(err, "NoSuchUpload") {
 			return err
@@ -47,8 +52,15 @@ func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 		out, version = deref(earlier), earlierVersion
 		return earlierErr
 	})
+	if !began && errors.Is(err, context.DeadlineExceeded) {
+		err = s3err.APIError{Code: "OperationAborted", HTTPStatusCode: 409, Description: "Another request completes this upload. Try again."}
+	}
 	return out, version, g.fail("CompleteMultipartUpload", in.Bucket, in.Key, err)
 }
+
+// turnTime is how long a request waits for another one of this process to complete the
+// same upload.
+const turnTime = time.Minute
 
 // assembly is an upload whose parts were checked.
 type assembly struct {

@@ -30,3 +30,9 @@ func CopyBody(ctx context.Context, store backend.Backend, n int64) error {
 	}}
 	return a.copyBody(0)
 }
+
+// NewOver returns a gateway over a store, without keys.
+func NewOver(store backend.Backend) *Gateway { return &Gateway{Backend: store} }
+
+// WaitOf is waitOf.
+var WaitOf = waitOf

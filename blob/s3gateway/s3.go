@@ -51,11 +51,16 @@ func OpenS3(ctx context.Context, client *s3.Client, metaBucket string) (backend.
 type detachedClient struct{ s3.HTTPClient }
 
 func (c detachedClient) Do(r *http.Request) (*http.Response, error) {
-	wait := storeWait
-	if r.Method == http.MethodPost || r.Header.Get("x-amz-copy-source") != "" {
-		wait = copyWait
+	return doInTime(c.HTTPClient, r.WithContext(detach(r.Context())), waitOf(r))
+}
+
+// waitOf returns how long a request waits: longer if the store moves bytes of its own,
+// as it may for copies and for the completion of an upload.
+func waitOf(r *http.Request) time.Duration {
+	if r.Header.Get("x-amz-copy-source") != "" || r.Method == http.MethodPost && r.URL.Query().Has("uploadId") {
+		return copyWait
 	}
-	return doInTime(c.HTTPClient, r.WithContext(detach(r.Context())), wait)
+	return storeWait
 }
 
 const (
@@ -63,7 +68,7 @@ const (
 	// anything. The engine's own contexts only end with the server.
 	storeWait = time.Minute
 
-	// copyWait is that for requests on which the store moves bytes of its own.
+	// copyWait is the same for requests on which the store moves bytes of its own.
 	copyWait = time.Hour
 )
 

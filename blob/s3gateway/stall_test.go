@@ -1,6 +1,8 @@
 package s3gateway_test
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -8,7 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
+	"github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/s3err"
 
 	"github.com/blobseal/blobseal/blob/s3gateway"
 )
@@ -93,4 +99,67 @@ func TestStoreStalls(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWaits: only requests on which the store moves bytes of its own may take long.
+func TestWaits(t *testing.T) {
+	const short, long = time.Minute, time.Hour
+	for _, tc := range []struct {
+		name, method, query, source string
+		wait                        time.Duration
+	}{
+		{"GetObject", http.MethodGet, "", "", short},
+		{"PutObject", http.MethodPut, "", "", short},
+		{"UploadPart", http.MethodPut, "?partNumber=1&uploadId=u", "", short},
+		{"ListParts", http.MethodGet, "?uploadId=u", "", short},
+		{"AbortMultipartUpload", http.MethodDelete, "?uploadId=u", "", short},
+		{"CreateMultipartUpload", http.MethodPost, "?uploads=", "", short},
+		{"DeleteObjects", http.MethodPost, "?delete=", "", short},
+		{"RestoreObject", http.MethodPost, "?restore=", "", short},
+		{"CompleteMultipartUpload", http.MethodPost, "?uploadId=u", "", long},
+		{"CopyObject", http.MethodPut, "", "photos/k", long},
+		{"UploadPartCopy", http.MethodPut, "?partNumber=1&uploadId=u", "photos/k", long},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r, err := http.NewRequestWithContext(t.Context(), tc.method, "http://store.test/photos/k"+tc.query, nil)
+			require.NoError(t, err)
+			if tc.source != "" {
+				r.Header.Set("x-amz-copy-source", tc.source)
+			}
+			require.Equal(t, tc.wait, s3gateway.WaitOf(r))
+		})
+	}
+}
+
+// slowStore is a store that takes its time to say that it does not have a bucket.
+type slowStore struct{ backend.BackendUnsupported }
+
+const slowAnswer = 10 * time.Minute
+
+func (slowStore) HeadBucket(_ context.Context, in *s3.HeadBucketInput) (*s3.HeadBucketOutput, error) {
+	time.Sleep(slowAnswer)
+	return nil, s3err.GetBucketErr(s3err.ErrNoSuchBucket, *in.Bucket)
+}
+
+// TestCompletionsTakeTurns has a client ask again while its upload is completed, which
+// takes long. The second request does not wait as long.
+func TestCompletionsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := s3gateway.NewOver(slowStore{})
+		complete := func() string {
+			_, _, err := g.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
+				Bucket: ptr(bucket), Key: ptr("k"), UploadId: ptr("u"), MultipartUpload: &types.CompletedMultipartUpload{},
+			})
+			answer, _ := errors.AsType[s3err.S3Error](err)
+			return answer.BaseError().Code
+		}
+		first := make(chan string)
+		go func() { first <- complete() }()
+		synctest.Wait()
+		start := time.Now()
+		require.Equal(t, "OperationAborted", complete())
+		require.Less(t, time.Since(start), slowAnswer/2)
+		require.Equal(t, "NoSuchBucket", <-first)
+		require.Equal(t, slowAnswer, time.Since(start), "the first one is not cut short")
+	})
 }
