@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,7 +145,7 @@ func startTwo(t *testing.T, apart bool, objects string, env []string, args ...st
 	dir := t.TempDir()
 	other := dir
 	g := gateways{objects: cmp.Or(objects, filepath.Join(dir, "objects"))}
-	g.a = startAs(t, dir, env, args...)
+	g.a = startAs(t, dir, env, append(slices.Clip(args), "--create")...)
 	if apart {
 		other = t.TempDir()
 		for _, name := range []string{"root.key", "admin.json", "tls.key", "tls.crt"} {
@@ -260,20 +261,20 @@ func (g gateways) sealing(t *testing.T, name string) string {
 
 // TestBadConfiguration: an error names the flag and what to do.
 func TestBadConfiguration(t *testing.T) {
-	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "BLOBSEAL_PASSPHRASE"} {
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "BLOBSEAL_PASSPHRASE", "ETCDCTL_CACERT", "ETCDCTL_CERT"} {
 		t.Setenv(name, "")
 	}
 	t.Setenv("AWS_CONFIG_FILE", "/none")
-	dir := t.TempDir()
+	t.Setenv("ETCDCTL_USER", "me:hunter2")
+	dir := newDirectory(t)
 	file := func(name, content string) string {
-		path := filepath.Join(dir, name)
+		path := filepath.Join(t.TempDir(), name)
 		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 		return path
 	}
 	text := file("text", "no key")
 	key := file("other.key", strings.Repeat("\x81", 32))
-	_, err := ringOf(t.Context(), config{dir: dir}, must(rootOf(config{dir: dir})))
-	require.NoError(t, err)
+	none := filepath.Join(dir, "none")
 	for name, c := range map[string]struct {
 		config config
 		want   []string
@@ -285,7 +286,16 @@ func TestBadConfiguration(t *testing.T) {
 		"no database":    {config{ring: "postgres://127.0.0.1:1/x"}, []string{"--ring: ", "refused"}},
 		"document":       {config{ring: "postgres://127.0.0.1:1/x?document=%20"}, []string{"--ring: ", "name of a document"}},
 		"etcd":           {config{ring: "etcd://127.0.0.1:1"}, []string{"--ring: want etcd://HOST:PORT,HOST:PORT/KEY"}},
-		"key service":    {config{keyService: "redis://db/x"}, []string{"--key-service: redis:// is unknown", "awskms://"}},
+		"etcd, clear":    {config{ring: "etcd://127.0.0.1:1,db:1/x"}, []string{"--ring: the password of ETCDCTL_USER would go to db:1 in the clear", "etcds://"}},
+		"key service":    {config{keyService: "redis://db/x"}, []string{"--key-service: redis:// is unknown", "a directory, postgres://, etcd://, etcds://, awskms://, gcpkms://, azurekeyvault:// or hashivault://"}},
+		"local service":  {config{keyService: "localkms://x"}, []string{"--key-service: localkms:// is unknown; want a directory"}},
+		"local root":     {config{rootKMSKey: "localkms://x"}, []string{"--root-kms-key: localkms:// is unknown; want awskms://"}},
+		"no ring":        {config{ring: none}, []string{"--ring: no such ring: " + none, "--create"}},
+		"no key service": {config{keyService: none}, []string{"--key-service: no such key service: " + none, "--create"}},
+		"no directory":   {config{rotate: true, dir: none}, []string{"--dir: ", none, "start the gateway once"}},
+		"no objects":     {config{rotate: true, dir: filepath.Dir(text)}, []string{"--dir: ", "objects", "start the gateway once"}},
+		"none to rotate": {config{rotate: true, ring: none}, []string{"--ring: no such ring: " + none, "start the gateway once"}},
+		"both":           {config{rotate: true, create: true}, []string{"--rotate creates nothing"}},
 		"vendor's key":   {config{keyService: "gcpkms://photos"}, []string{"--key-service", "want gcpkms://projects/P/"}},
 		"no region":      {config{keyService: "awskms:///alias/photos"}, []string{"--key-service awskms:///alias/photos: no region", "AWS_REGION"}},
 		"root key":       {config{rootKMSKey: "rings"}, []string{"--root-kms-key \"rings\": want a URL"}},
@@ -300,7 +310,7 @@ func TestBadConfiguration(t *testing.T) {
 		"inner's keys":   {config{inner: "http://127.0.0.1:1"}, []string{"--inner needs INNER_ACCESS_KEY_ID"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.config.dir = dir
+			c.config.dir = cmp.Or(c.config.dir, dir)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			err := run(ctx, c.config)
@@ -308,13 +318,7 @@ func TestBadConfiguration(t *testing.T) {
 				require.ErrorContains(t, err, want)
 			}
 			require.NotContains(t, err.Error(), "hunter2")
+			require.NoFileExists(t, none)
 		})
 	}
-}
-
-func must[T any](value T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return value
 }

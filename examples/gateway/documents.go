@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -24,7 +26,7 @@ import (
 )
 
 // documentsHelp says where a ring, or the document of the embedded key service, can be.
-const documentsHelp = "a path, postgres://HOST/DATABASE?document=NAME or etcd://HOST:PORT/KEY"
+const documentsHelp = "a path, postgres://HOST/DATABASE?document=NAME, etcd://HOST:PORT/KEY or, with TLS, etcds://HOST:PORT/KEY"
 
 // openingTimeout bounds the wait for a database.
 const openingTimeout = 30 * time.Second
@@ -32,7 +34,110 @@ const openingTimeout = 30 * time.Second
 // isDatabase reports whether the value of a flag is the URL of a database.
 func isDatabase(text string) bool {
 	scheme, _, _ := strings.Cut(text, "://")
-	return scheme == "postgres" || scheme == "postgresql" || scheme == "etcd"
+	return scheme == "postgres" || scheme == "postgresql" || scheme == "etcd" || scheme == "etcds"
+}
+
+// document is where a ring or an embedded key service is.
+type document struct {
+	flag    string // that names the place
+	at      string // a path or a URL
+	store   keyring.Store
+	missing bool
+}
+
+// ringDocument finds the ring.
+func ringDocument(ctx context.Context, c config) (document, error) {
+	return findDocument(ctx, document{flag: "--ring", at: cmp.Or(c.ring, c.path("objects.ring"))}, "gateway/ring")
+}
+
+// keysDocument finds the embedded key service.
+func keysDocument(ctx context.Context, c config) (document, error) {
+	at := cmp.Or(c.keyService, c.path("kms"))
+	if !strings.Contains(at, "://") {
+		at = filepath.Join(at, "keys")
+	}
+	return findDocument(ctx, document{flag: "--key-service", at: at}, "gateway/keys")
+}
+
+// findDocument looks whether a document exists. It makes nothing.
+func findDocument(ctx context.Context, d document, name string) (document, error) {
+	ctx, cancel := context.WithTimeout(ctx, openingTimeout)
+	defer cancel()
+	var err error
+	if d.store, err = documentStore(ctx, d.flag, d.at, name); err != nil {
+		return d, err
+	}
+	if !strings.Contains(d.at, "://") {
+		if _, err := os.Stat(filepath.Dir(d.at)); errors.Is(err, fs.ErrNotExist) { // another error of the store
+			d.missing = true
+			return d, nil
+		}
+	}
+	_, _, err = d.store.Load(ctx)
+	d.missing = errors.Is(err, keyring.ErrNotExist)
+	if err != nil && !d.missing {
+		return d, fmt.Errorf("%s %s: %w", d.flag, d.at, err)
+	}
+	return d, nil
+}
+
+// findDocuments finds the ring and, if it is the embedded one, the key service. A typo
+// must not make a second ring beside that of the objects. So what is missing is created
+// only on request, or by default in a directory that has had no objects.
+func findDocuments(ctx context.Context, c config) (ring, keys document, err error) {
+	// Gateways make the directory of objects last. While it is missing, several may
+	// start at once: one creates, and the others open.
+	_, err = os.Stat(c.path("objects"))
+	isNew := errors.Is(err, fs.ErrNotExist)
+	if !c.embedded() {
+		if _, err := parseVendorKey("--key-service", c.keyService); err != nil {
+			return ring, keys, err
+		}
+	} else if keys, err = keysDocument(ctx, c); err != nil {
+		return ring, keys, err
+	}
+	if ring, err = ringDocument(ctx, c); err != nil {
+		return ring, keys, err
+	}
+	switch {
+	case ring.missing && !c.create && (!isNew || c.ring != ""):
+		err = fmt.Errorf("--ring: no such ring: %s (check --dir and --ring; only the first gateway of a store may create it: give --create)", ring.at)
+	case keys.missing && !c.create && (!isNew || c.keyService != ""):
+		err = fmt.Errorf("--key-service: no such key service: %s (check --dir and --key-service; only the first gateway of a store may create it: give --create)", keys.at)
+	}
+	return ring, keys, err
+}
+
+// openOrCreate opens what is in a document, and creates it if it is missing.
+func openOrCreate[T, O any](ctx context.Context, d document, root keyring.Root, opts O, open, create func(context.Context, keyring.Store, keyring.Root, O) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, openingTimeout)
+	defer cancel()
+	if !d.missing {
+		opened, err := open(ctx, d.store, root, opts)
+		return opened, explain(d.flag, err)
+	}
+	if !strings.Contains(d.at, "://") {
+		if err := os.MkdirAll(filepath.Dir(d.at), 0o700); err != nil {
+			var none T
+			return none, fmt.Errorf("%s: %w", d.flag, err)
+		}
+	}
+	created, err := create(ctx, d.store, root, opts)
+	if errors.Is(err, keyring.ErrExist) { // another gateway was first
+		created, err = open(ctx, d.store, root, opts)
+	}
+	return created, explain(d.flag, err)
+}
+
+// explain says which flag an error is about, and what to do.
+func explain(flag string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, keyring.ErrRoot):
+		return fmt.Errorf("%s: %w (gateways that share it need the same root: copy root.key, or give --root-key-file)", flag, err)
+	}
+	return fmt.Errorf("%s: %w", flag, err)
 }
 
 // documentStore opens the store that flag names by its value. In PostgreSQL, document
@@ -57,7 +162,7 @@ func documentStore(ctx context.Context, flag, text, document string) (keyring.St
 		return nil, fmt.Errorf("%s: the URL holds a password, which others can see (set PGPASSFILE, PGPASSWORD or ETCDCTL_PASSWORD)", flag)
 	}
 	open := openPostgres
-	if scheme == "etcd" {
+	if scheme != "postgres" && scheme != "postgresql" {
 		open = openEtcd
 	}
 	store, err := open(ctx, u, document)
@@ -102,7 +207,7 @@ func openPostgres(ctx context.Context, u *url.URL, document string) (keyring.Sto
 }
 
 // openEtcd opens a key of a cluster. User, password and certificates come from the
-// variables of etcdctl. With a certificate, the connection uses TLS.
+// variables of etcdctl. With etcds:// or a certificate, the connection uses TLS.
 func openEtcd(_ context.Context, u *url.URL, _ string) (keyring.Store, error) {
 	key := u.Path
 	if u.Host == "" || strings.Trim(key, "/") == "" || u.RawQuery != "" || u.User != nil {
@@ -119,10 +224,15 @@ func openEtcd(_ context.Context, u *url.URL, _ string) (keyring.Store, error) {
 	files := transport.TLSInfo{
 		TrustedCAFile: os.Getenv("ETCDCTL_CACERT"), CertFile: os.Getenv("ETCDCTL_CERT"), KeyFile: os.Getenv("ETCDCTL_KEY"),
 	}
-	if files.TrustedCAFile != "" || files.CertFile != "" {
+	if u.Scheme == "etcds" || files.TrustedCAFile != "" || files.CertFile != "" {
 		var err error
 		if config.TLS, err = files.ClientConfig(); err != nil {
 			return nil, fmt.Errorf("ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY: %w", err)
+		}
+	}
+	for _, host := range config.Endpoints {
+		if user != "" && config.TLS == nil && !isLoopback(host) {
+			return nil, fmt.Errorf("the password of ETCDCTL_USER would go to %s in the clear (write etcds://, or set ETCDCTL_CACERT)", host)
 		}
 	}
 	client, err := clientv3.New(config)
@@ -130,4 +240,12 @@ func openEtcd(_ context.Context, u *url.URL, _ string) (keyring.Store, error) {
 		return nil, err
 	}
 	return etcdstore.New(client, key)
+}
+
+// isLoopback reports whether a host, with or without a port, is this machine.
+func isLoopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")).IsLoopback()
 }

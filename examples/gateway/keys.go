@@ -1,14 +1,14 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,17 +22,8 @@ import (
 
 // rootOf returns the root, which encrypts the ring and the embedded key service. Keep a
 // copy of it: the objects depend on it. Gateways that share a ring have the same root.
-func rootOf(c config) (keyring.Root, error) {
-	passphrase := []byte(os.Getenv("BLOBSEAL_PASSPHRASE"))
-	if c.passphraseFile != "" {
-		text, err := os.ReadFile(c.passphraseFile)
-		if err != nil {
-			return nil, fmt.Errorf("--passphrase-file: %w", err)
-		}
-		if passphrase, err = keyring.ParsePassphrase(text); err != nil {
-			return nil, fmt.Errorf("--passphrase-file %s: %w", c.passphraseFile, err)
-		}
-	}
+// If no flag names a root and root.key is missing, create says whether to make one.
+func rootOf(c config, create bool) (keyring.Root, error) {
 	switch {
 	case c.rootKeyFile != "" && c.passphraseFile != "":
 		return nil, errors.New("--root-key-file and --passphrase-file: give one of them only")
@@ -41,15 +32,29 @@ func rootOf(c config) (keyring.Root, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--root-key-file: %w", err)
 		}
-		key, err := keyring.ParseKey(text)
+		return keyRoot("--root-key-file "+c.rootKeyFile, text)
+	case c.passphraseFile != "":
+		text, err := os.ReadFile(c.passphraseFile)
 		if err != nil {
-			return nil, fmt.Errorf("--root-key-file %s: %w", c.rootKeyFile, err)
+			return nil, fmt.Errorf("--passphrase-file: %w", err)
 		}
-		return keyring.NewKeyRoot(key)
-	case len(passphrase) > 0:
+		passphrase, err := keyring.ParsePassphrase(text)
+		if err != nil {
+			return nil, fmt.Errorf("--passphrase-file %s: %w", c.passphraseFile, err)
+		}
 		return keyring.NewPassphraseRoot(passphrase, nil)
 	}
-	key, err := readOrMake(c, "root.key", func() ([]byte, error) {
+	file := c.path("root.key")
+	_, err := os.Stat(file)
+	switch passphrase := os.Getenv("BLOBSEAL_PASSPHRASE"); {
+	case passphrase != "" && err == nil:
+		return nil, fmt.Errorf("BLOBSEAL_PASSPHRASE is set and %s exists: only one of them is the root (unset the variable, or move the file away if the passphrase is)", file)
+	case passphrase != "":
+		return keyring.NewPassphraseRoot([]byte(passphrase), nil)
+	case errors.Is(err, fs.ErrNotExist) && !create:
+		return nil, fmt.Errorf("%s: no such file, and ring or key service need it (restore it from your backup, or give the flag of another root: see --help)", file)
+	}
+	text, err := readOrMake(c, "root.key", func() ([]byte, error) {
 		key := make([]byte, 32)
 		rand.Read(key)
 		return key, nil
@@ -57,26 +62,28 @@ func rootOf(c config) (keyring.Root, error) {
 	if err != nil {
 		return nil, err
 	}
+	return keyRoot(file, text)
+}
+
+// keyRoot returns the root of a key, which source names in errors.
+func keyRoot(source string, text []byte) (keyring.Root, error) {
+	key, err := keyring.ParseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", source, err)
+	}
 	return keyring.NewKeyRoot(key)
 }
 
 // ringOf opens the ring, and creates it if it is missing.
-func ringOf(ctx context.Context, c config, root keyring.Root) (*keyring.Ring, error) {
-	ctx, cancel := context.WithTimeout(ctx, openingTimeout)
-	defer cancel()
-	store, err := documentStore(ctx, "--ring", cmp.Or(c.ring, c.path("objects.ring")), "gateway/ring")
-	if err != nil {
-		return nil, err
-	}
+func ringOf(ctx context.Context, d document, root keyring.Root) (*keyring.Ring, error) {
 	// The embedded key service looks at its document as often.
-	opts := &keyring.Options{RefreshInterval: time.Second}
-	ring, err := keyring.Open(ctx, store, root, opts)
-	if errors.Is(err, keyring.ErrNotExist) {
-		if ring, err = keyring.Create(ctx, store, root, opts); errors.Is(err, keyring.ErrExist) { // another process was first
-			ring, err = keyring.Open(ctx, store, root, opts)
-		}
-	}
-	return ring, explain("--ring", err)
+	return openOrCreate(ctx, d, root, &keyring.Options{RefreshInterval: time.Second}, keyring.Open, keyring.Create)
+}
+
+// serviceOf opens the embedded key service, and creates it if it is missing. One in a
+// directory is one of blobseal kms, which makes and disables keys.
+func serviceOf(ctx context.Context, d document, root keyring.Root, sink audit.Sink) (*localkms.Service, error) {
+	return openOrCreate(ctx, d, root, &localkms.Options{Audit: sink}, localkms.Open, localkms.Create)
 }
 
 // keyService is what encrypts the objects of SSE-KMS.
@@ -87,10 +94,15 @@ type keyService struct {
 	run        func(ctx context.Context) error // until ctx ends
 }
 
+// embedded reports whether the key service is the embedded one.
+func (c config) embedded() bool {
+	return !strings.Contains(c.keyService, "://") || isDatabase(c.keyService)
+}
+
 // keyServiceOf opens the key service: the embedded one, or a vendor's.
-func keyServiceOf(ctx context.Context, c config, root keyring.Root, trail audit.Sink) (*keyService, error) {
-	if !strings.Contains(c.keyService, "://") || isDatabase(c.keyService) {
-		service, err := serviceOf(ctx, c, root, trail)
+func keyServiceOf(ctx context.Context, c config, d document, root keyring.Root, trail audit.Sink) (*keyService, error) {
+	if c.embedded() {
+		service, err := serviceOf(ctx, d, root, trail)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +123,7 @@ func keyServiceOf(ctx context.Context, c config, root keyring.Root, trail audit.
 // vendorKey opens the key of a vendor's key service that a flag names. It stays open
 // until the process ends. Its credentials are those of the vendor's own tools.
 func vendorKey(ctx context.Context, flag, text string) (*kmsurl.Key, error) {
-	u, err := kmsurl.Parse(flag, text)
+	u, err := parseVendorKey(flag, text)
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +137,27 @@ func vendorKey(ctx context.Context, flag, text string) (*kmsurl.Key, error) {
 	return key, nil
 }
 
+// parseVendorKey parses the URL of a key at a vendor's. --key-service takes more than that.
+func parseVendorKey(flag, text string) (*kmsurl.URL, error) {
+	want := "awskms://, gcpkms://, azurekeyvault:// or hashivault://"
+	if flag == "--key-service" {
+		want = "a directory, postgres://, etcd://, etcds://, " + want
+	}
+	scheme, _, isURL := strings.Cut(text, "://")
+	switch {
+	case !isURL:
+		return nil, fmt.Errorf("%s %q: want a URL: %s", flag, text, want)
+	case !slices.Contains([]string{"awskms", "gcpkms", "azurekeyvault", "hashivault"}, scheme):
+		return nil, fmt.Errorf("%s: %s:// is unknown; want %s", flag, scheme, want)
+	}
+	return kmsurl.Parse(flag, text)
+}
+
 // openRoot opens the root: a key of a vendor's key service, or what rootOf returns.
-func openRoot(ctx context.Context, c config) (keyring.Root, error) {
+func openRoot(ctx context.Context, c config, create bool) (keyring.Root, error) {
 	switch {
 	case c.rootKMSKey == "":
-		return rootOf(c)
+		return rootOf(c, create)
 	case c.rootKeyFile != "" || c.passphraseFile != "":
 		return nil, errors.New("--root-kms-key: give no --root-key-file and no --passphrase-file with it")
 	}
@@ -138,41 +166,4 @@ func openRoot(ctx context.Context, c config) (keyring.Root, error) {
 		return nil, err
 	}
 	return keyring.NewKMSRoot(key.Client, key.ID, nil)
-}
-
-// serviceOf opens the embedded key service, and creates it if it is missing. One in a
-// directory is one of blobseal kms, which makes and disables keys.
-func serviceOf(ctx context.Context, c config, root keyring.Root, sink audit.Sink) (*localkms.Service, error) {
-	ctx, cancel := context.WithTimeout(ctx, openingTimeout)
-	defer cancel()
-	at := cmp.Or(c.keyService, c.path("kms"))
-	if !strings.Contains(at, "://") {
-		if err := os.MkdirAll(at, 0o700); err != nil {
-			return nil, fmt.Errorf("--key-service: %w", err)
-		}
-		at = filepath.Join(at, "keys")
-	}
-	store, err := documentStore(ctx, "--key-service", at, "gateway/keys")
-	if err != nil {
-		return nil, err
-	}
-	opts := &localkms.Options{Audit: sink}
-	service, err := localkms.Open(ctx, store, root, opts)
-	if errors.Is(err, keyring.ErrNotExist) {
-		if service, err = localkms.Create(ctx, store, root, opts); errors.Is(err, keyring.ErrExist) {
-			service, err = localkms.Open(ctx, store, root, opts)
-		}
-	}
-	return service, explain("--key-service", err)
-}
-
-// explain says which flag an error is about, and what to do.
-func explain(flag string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, keyring.ErrRoot):
-		return fmt.Errorf("%s: %w (gateways that share it need the same root: copy root.key, or give --root-key-file)", flag, err)
-	}
-	return fmt.Errorf("%s: %w", flag, err)
 }

@@ -4,7 +4,7 @@
 //	cd examples/gateway
 //	GOWORK=off go run . --dir /srv/gateway
 //
-// It makes what is missing in the directory, and prints the lines that aws-cli needs.
+// In a new directory it makes all that, and prints the lines that aws-cli needs.
 // Several gateways act as one service. Other S3 servers, PostgreSQL, etcd and vendors'
 // key services can take what the directory holds: README.md says how, and how to back up,
 // rotate and rewrap.
@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -24,6 +25,7 @@ import (
 	"github.com/versity/versitygw/s3api"
 
 	"github.com/blobseal/blobseal/blob/s3gateway"
+	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/sse"
@@ -36,7 +38,8 @@ type config struct {
 	ring, keyService            string
 	rootKeyFile, passphraseFile string
 	rootKMSKey                  string
-	anyKey, allowPlain, rotate  bool
+	anyKey, allowPlain          bool
+	create, rotate              bool
 }
 
 func (c config) path(name string) string { return filepath.Join(c.dir, name) }
@@ -55,16 +58,17 @@ func main() {
 	flag.StringVar(&c.passphraseFile, "passphrase-file", "", "`file` with a passphrase in place of the root key; or set BLOBSEAL_PASSPHRASE")
 	flag.StringVar(&c.rootKMSKey, "root-kms-key", "", "`URL` of a key at a vendor's key service in place of the root key")
 	flag.BoolVar(&c.allowPlain, "allow-plain", false, "serve objects that are not encrypted, such as older ones")
+	flag.BoolVar(&c.create, "create", false, "create ring and key service where they are missing: for the first gateway of a store; needless for those in a new directory")
 	flag.BoolVar(&c.rotate, "rotate", false, "add a version to the ring, and end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, c); err != nil && ctx.Err() == nil {
+	if err := run(ctx, c); err != nil { // none if ctx ends the server
 		log.Fatal(err)
 	}
 }
 
-// run prepares the directory and serves until ctx ends.
+// run does what the flags say.
 func run(ctx context.Context, c config) error {
 	dir, err := filepath.Abs(c.dir) // the engine changes the working directory
 	if err != nil {
@@ -79,13 +83,27 @@ func run(ctx context.Context, c config) error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("%s: not a flag (see --help)", flag.Arg(0))
 	}
-	for _, name := range []string{"objects", "versions", "accounts"} {
-		if err := os.MkdirAll(c.path(name), 0o700); err != nil {
-			return err
-		}
-	}
-	if c.rotate {
+	switch {
+	case c.rotate && c.create:
+		return errors.New("--rotate creates nothing: give no --create with it")
+	case c.rotate:
 		return rotate(ctx, c)
+	}
+	return serve(ctx, c)
+}
+
+// serve makes what is missing, and serves until ctx ends.
+func serve(ctx context.Context, c config) error {
+	ringAt, keysAt, err := findDocuments(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return err
+	}
+	root, err := openRoot(ctx, c, ringAt.missing && (keysAt.missing || !c.embedded()))
+	if err != nil {
+		return err
 	}
 	admin, err := adminOf(c)
 	if err != nil {
@@ -103,10 +121,30 @@ func run(ctx context.Context, c config) error {
 			log.Print(err)
 		}
 	}()
-	gateway, err := open(ctx, c, trail)
+	ring, err := ringOf(ctx, ringAt, root)
 	if err != nil {
 		return err
 	}
+	service, err := keyServiceOf(ctx, c, keysAt, root, trail)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"accounts", "versions", "objects"} { // objects last: see findDocuments
+		if err := os.MkdirAll(c.path(name), 0o700); err != nil {
+			return err
+		}
+	}
+	gateway, err := open(ctx, c, ring, s3wire.KeysOptions{
+		DefaultKey: service.defaultKey, Accept: service.accept,
+		// The cache serves objects with a bucket key. The trail is in front of it, so
+		// that it has every use of a key.
+		KMS: audit.NewClient(cache.New(service.client, nil), trail),
+	})
+	if err != nil {
+		return err
+	}
+	go ring.Run(ctx)
+	go service.run(ctx)
 	return gateway.Run(ctx, embedgw.Config{
 		RootUserAccess: admin.Access, RootUserSecret: admin.Secret, IAMDir: c.path("accounts"),
 		Ports: []string{c.listen}, CertFile: c.path("tls.crt"), KeyFile: c.path("tls.key"), Quiet: true,
@@ -114,27 +152,11 @@ func run(ctx context.Context, c config) error {
 	})
 }
 
-// open opens the keys and the objects.
-func open(ctx context.Context, c config, trail audit.Sink) (*s3gateway.Gateway, error) {
-	root, err := openRoot(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	ring, err := ringOf(ctx, c, root)
-	if err != nil {
-		return nil, err
-	}
-	service, err := keyServiceOf(ctx, c, root, trail)
-	if err != nil {
-		return nil, err
-	}
+// open opens the objects, which the ring and the keys of opts encrypt.
+func open(ctx context.Context, c config, ring *keyring.Ring, opts s3wire.KeysOptions) (*s3gateway.Gateway, error) {
 	managed := sse.NewManaged(ring)
-	keys, err := s3wire.NewKeys(s3wire.KeysOptions{
-		Managed: managed, DefaultKey: service.defaultKey, Accept: service.accept,
-		// The cache serves objects with a bucket key. The trail is in front of it, so
-		// that it has every use of a key.
-		KMS: audit.NewClient(cache.New(service.client, nil), trail),
-	})
+	opts.Managed = managed
+	keys, err := s3wire.NewKeys(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -142,23 +164,38 @@ func open(ctx context.Context, c config, trail audit.Sink) (*s3gateway.Gateway, 
 	if err != nil {
 		return nil, err
 	}
-	gateway, err := s3gateway.New(ctx, store, keys, managed, &s3gateway.Options{AllowPlain: c.allowPlain})
-	if err != nil {
-		return nil, err
-	}
-	go ring.Run(ctx)
-	go service.run(ctx)
-	return gateway, nil
+	return s3gateway.New(ctx, store, keys, managed, &s3gateway.Options{AllowPlain: c.allowPlain})
 }
 
 // rotate adds a version to the ring, and seals the configurations of buckets under it.
-// Running gateways use the version from then on. Objects stay as they are.
+// Running gateways use the version from then on. Objects stay as they are. It creates no
+// ring, and rotates only what it could open with the objects.
 func rotate(ctx context.Context, c config) error {
-	root, err := openRoot(ctx, c)
+	needs := []string{c.dir}
+	if c.inner == "" {
+		needs = append(needs, c.path("objects"))
+	}
+	for _, dir := range needs {
+		if _, err := os.Stat(dir); err != nil {
+			return fmt.Errorf("--dir: %w (start the gateway once, or check --dir)", err)
+		}
+	}
+	ringAt, err := ringDocument(ctx, c)
 	if err != nil {
 		return err
 	}
-	ring, err := ringOf(ctx, c, root)
+	if ringAt.missing {
+		return fmt.Errorf("--ring: no such ring: %s (start the gateway once, or check --dir and --ring)", ringAt.at)
+	}
+	root, err := openRoot(ctx, c, false)
+	if err != nil {
+		return err
+	}
+	ring, err := ringOf(ctx, ringAt, root)
+	if err != nil {
+		return err
+	}
+	gateway, err := open(ctx, c, ring, s3wire.KeysOptions{})
 	if err != nil {
 		return err
 	}
@@ -167,30 +204,24 @@ func rotate(ctx context.Context, c config) error {
 		return fmt.Errorf("--ring: %w", err)
 	}
 	fmt.Println("The newest version is", version.ID)
-	store, err := storeOf(ctx, c)
-	if err != nil {
-		return err
+	if err := gateway.RewrapConfigurations(ctx); err != nil {
+		return fmt.Errorf("the ring is rotated, but some configurations of buckets are not under its newest version (give --rotate again): %w", err)
 	}
-	managed := sse.NewManaged(ring)
-	keys, err := s3wire.NewKeys(s3wire.KeysOptions{Managed: managed})
-	if err != nil {
-		return err
-	}
-	gateway, err := s3gateway.New(ctx, store, keys, managed, nil)
-	if err != nil {
-		return err
-	}
-	return gateway.RewrapConfigurations(ctx)
+	return nil
 }
 
-// greet prints how to use the gateway.
+// greet prints how to use the gateway. Its log gets the secret once.
 func greet(c config, admin account) {
+	secret := "export AWS_SECRET_ACCESS_KEY=" + admin.Secret
+	if info, err := os.Stdout.Stat(); !admin.isNew && (err != nil || info.Mode()&os.ModeCharDevice == 0) {
+		secret = "# AWS_SECRET_ACCESS_KEY is Secret in " + c.path("admin.json")
+	}
 	fmt.Printf(`The gateway serves https://%s. For aws-cli:
 
 export AWS_ENDPOINT_URL=https://%s
 export AWS_CA_BUNDLE=%s
 export AWS_ACCESS_KEY_ID=%s
-export AWS_SECRET_ACCESS_KEY=%s
+%s
 export AWS_DEFAULT_REGION=us-east-1
 
 aws s3 mb s3://photos
@@ -199,5 +230,5 @@ aws s3 cp cat.jpg s3://photos/cat.jpg --sse aws:kms      # SSE-KMS; see %s
 aws s3 cp s3://photos/cat.jpg copy.jpg
 
 Until a client knows AWS_ENDPOINT_URL: --endpoint-url https://%s
-`, c.listen, c.listen, c.path("tls.crt"), admin.Access, admin.Secret, c.audit, c.listen)
+`, c.listen, c.listen, c.path("tls.crt"), admin.Access, secret, c.audit, c.listen)
 }

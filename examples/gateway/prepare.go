@@ -54,18 +54,30 @@ func readOrMake(c config, name string, fill func() ([]byte, error)) ([]byte, err
 }
 
 // account is the first user, who may do everything.
-type account struct{ Access, Secret string }
+type account struct {
+	Access, Secret string
+	isNew          bool // made by this process
+}
 
 func adminOf(c config) (a account, err error) {
+	var made account
 	text, err := readOrMake(c, "admin.json", func() ([]byte, error) {
 		secret := make([]byte, 25)
 		rand.Read(secret)
-		return json.Marshal(account{Access: "admin", Secret: base32.StdEncoding.EncodeToString(secret)})
+		made = account{Access: "admin", Secret: base32.StdEncoding.EncodeToString(secret)}
+		return json.Marshal(made)
 	})
 	if err != nil {
 		return a, err
 	}
-	return a, json.Unmarshal(text, &a)
+	if err := json.Unmarshal(text, &a); err != nil {
+		return a, fmt.Errorf("%s: %w (restore it from your backup, or remove it to get a new first user)", c.path("admin.json"), err)
+	}
+	if a.Access == "" || a.Secret == "" {
+		return a, fmt.Errorf("%s: Access or Secret is empty (restore it from your backup, or remove it to get a new first user)", c.path("admin.json"))
+	}
+	a.isNew = a == made
+	return a, nil
 }
 
 // certificate makes a self-signed certificate for the local machine, if there is
