@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/auth"
+	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
 
@@ -45,7 +46,9 @@ func (g *Gateway) createStateBucket(ctx context.Context) error {
 	err = g.Backend.CreateBucket(valueless{ctx}, &s3.CreateBucketInput{
 		Bucket: &g.opts.StateBucket, CreateBucketConfiguration: &types.CreateBucketConfiguration{},
 	}, acl)
-	if hasCode(err, "BucketAlreadyExists", "BucketAlreadyOwnedByYou") {
+	// In a directory, a bucket exists before it has an access list: another process is
+	// about to write it, or was killed. Nothing here reads the list.
+	if hasCode(err, "BucketAlreadyExists", "BucketAlreadyOwnedByYou") || errors.Is(err, meta.ErrNoSuchKey) {
 		return nil
 	}
 	return err

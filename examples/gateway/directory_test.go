@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -96,9 +97,11 @@ func names(t *testing.T, dir string) (list []string) {
 func TestFirstStarts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	var gateways [2]*exec.Cmd
+	var said [2]bytes.Buffer // read after the process has ended
 	var ready sync.WaitGroup
 	for i := range gateways {
 		cmd := program(nil, "--dir", dir, "--listen", fmt.Sprintf("127.0.0.1:%d", freeport.Get(t)), "--audit", filepath.Join(t.TempDir(), "audit.jsonl"))
+		cmd.Stderr = &said[i]
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
@@ -114,12 +117,18 @@ func TestFirstStarts(t *testing.T) {
 	for _, cmd := range gateways {
 		cmd.Process.Signal(syscall.SIGTERM)
 	}
-	for _, cmd := range gateways {
-		require.NoError(t, cmd.Wait(), "a gateway failed, or did not listen in time")
+	for i, cmd := range gateways {
+		require.NoError(t, cmd.Wait(), "the gateway failed, or did not listen in time: %s", &said[i])
 	}
-	require.NoError(t, os.RemoveAll(filepath.Join(dir, "objects")))
-	require.NoError(t, os.RemoveAll(filepath.Join(dir, "kms")))
-	startAs(t, dir, nil)
+	t.Run("interrupted after the ring", func(t *testing.T) {
+		remove("objects", "kms")(t, dir)
+		startAs(t, dir, nil)
+	})
+	t.Run("interrupted in the state's bucket", func(t *testing.T) {
+		remove("objects/blobseal-gateway-state")(t, dir)
+		require.NoError(t, os.Mkdir(filepath.Join(dir, "objects", "blobseal-gateway-state"), 0o700)) // without attributes
+		startAs(t, dir, nil)
+	})
 }
 
 // TestInterruptedRotation: the process that a signal ends before it has rotated fails.
