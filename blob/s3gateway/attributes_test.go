@@ -11,7 +11,13 @@ import (
 
 // TestObjectParts lists the parts of an object that was uploaded in parts, page by page.
 func TestObjectParts(t *testing.T) {
-	g := newSetup(t).start(t)
+	_, _, over := overS3(t)
+	for name, g := range map[string]*server{"files": newSetup(t).start(t), "S3": over} {
+		t.Run(name, func(t *testing.T) { testObjectParts(t, g) })
+	}
+}
+
+func testObjectParts(t *testing.T, g *server) {
 	c := g.client(t)
 	newBucket(t, c)
 	for _, m := range modes()[1:] {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -101,20 +102,19 @@ func (g *Gateway) copyVersion(r *request, in s3response.CopyObjectInput, w *s3wi
 	if err != nil {
 		return out, err
 	}
-	return g.copyOutput(r, in, src, &copied)
+	return g.copyOutput(r, in, src, &copied), nil
 }
 
-// copyOutput returns the answer to a copy.
-func (g *Gateway) copyOutput(r *request, in s3response.CopyObjectInput, src *source, copied *s3response.PutObjectOutput) (out s3response.CopyObjectOutput, err error) {
+// copyOutput returns the answer to a copy, which is stored: no error may follow.
+func (g *Gateway) copyOutput(r *request, in s3response.CopyObjectInput, src *source, copied *s3response.PutObjectOutput) (out s3response.CopyObjectOutput) {
 	result := &s3response.CopyObjectResult{ETag: &copied.ETag, ChecksumType: copied.ChecksumType}
 	checksumOf(copied).set(result)
-	head, err := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key})
-	if err != nil {
-		return out, err
+	result.LastModified = ptr(time.Now().UTC())
+	if head, err := g.Backend.HeadObject(r.ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key}); err == nil {
+		result.LastModified = head.LastModified
 	}
-	result.LastModified = head.LastModified
 	out.CopyObjectResult, out.VersionId, out.CopySourceVersionId = result, &copied.VersionID, &src.id
-	return out, nil
+	return out
 }
 
 // keptOf returns what a copy keeps of an opened object.

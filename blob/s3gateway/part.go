@@ -216,31 +216,14 @@ func (g *Gateway) copyPart(r *request, in *s3.UploadPartCopyInput) (out s3respon
 	if err != nil {
 		return out, err
 	}
-	_, o, err := g.openSource(r, src, in.CopySourceIfMatch, in.CopySourceIfNoneMatch, &s3.GetObjectInput{
-		IfModifiedSince: in.CopySourceIfModifiedSince, IfUnmodifiedSince: in.CopySourceIfUnmodifiedSince,
+	var body io.ReadCloser
+	var n int64
+	err = unchanged(func() error {
+		body, n, err = g.openCopied(r, in, src)
+		return err
 	})
-	if v, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, v.version, src.read) {
-		o = &object{version: v.version, plaintext: v.version.size}
-	} else if err != nil {
-		return out, err
-	}
-	var size int64
-	if o != nil {
-		size = o.plaintext
-	}
-	off, n, err := backend.ParseCopySourceRange(size, deref(in.CopySourceRange))
 	if err != nil {
 		return out, err
-	}
-	n = min(n, size-off)
-	if n > maxCopy {
-		return out, s3err.GetCopySourceObjectTooLargeErr(maxCopy)
-	}
-	body := io.NopCloser(strings.NewReader(""))
-	if n > 0 {
-		if body, err = o.readRange(off, n); err != nil {
-			return out, err
-		}
 	}
 	defer body.Close()
 	got, err := g.uploadPart(r, t, p, body, n, checksum{Algorithm: p.upload.Algorithm})
@@ -253,4 +236,33 @@ func (g *Gateway) copyPart(r *request, in *s3.UploadPartCopyInput) (out s3respon
 	}
 	p.opener.SetHeaders(r.setHeader)
 	return out, nil
+}
+
+// openCopied opens what a part is copied from, and returns how many bytes that is.
+func (g *Gateway) openCopied(r *request, in *s3.UploadPartCopyInput, src *source) (body io.ReadCloser, n int64, err error) {
+	_, o, err := g.openSource(r, src, in.CopySourceIfMatch, in.CopySourceIfNoneMatch, &s3.GetObjectInput{
+		IfModifiedSince: in.CopySourceIfModifiedSince, IfUnmodifiedSince: in.CopySourceIfUnmodifiedSince,
+	})
+	if v, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, v.version, src.read) {
+		o = &object{version: v.version, plaintext: v.version.size}
+	} else if err != nil {
+		return nil, 0, err
+	}
+	var size int64
+	if o != nil {
+		size = o.plaintext
+	}
+	off, n, err := backend.ParseCopySourceRange(size, deref(in.CopySourceRange))
+	if err != nil {
+		return nil, 0, err
+	}
+	n = min(n, size-off)
+	if n > maxCopy {
+		return nil, 0, s3err.GetCopySourceObjectTooLargeErr(maxCopy)
+	}
+	if n == 0 {
+		return io.NopCloser(strings.NewReader("")), 0, nil
+	}
+	body, err = o.readRange(off, n)
+	return body, n, err
 }

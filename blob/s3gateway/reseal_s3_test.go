@@ -2,11 +2,15 @@ package s3gateway_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
 )
 
@@ -149,6 +153,88 @@ func TestCopiesOfChangingObjects(t *testing.T) {
 		require.Equal(t, "OperationAborted", code(err))
 		x.requireNoUploads(t)
 	})
+}
+
+// TestReadsOfChangingObjects replaces an object while its attributes are read, and while
+// a part is copied from it: the answer is that for the new object. An object that is
+// replaced again and again is a conflict.
+func TestReadsOfChangingObjects(t *testing.T) {
+	store, between, g := overS3(t)
+	c := g.client(t)
+	newBucket(t, c)
+	x := &changing{store.client(t), between}
+	for _, size := range []int{1000, 2000} {
+		putIn(t, c, modes()[1], "src", text(size))
+		x.save(t, fmt.Sprint(size))
+	}
+	for name, sizeOf := range map[string]func() (int64, error){
+		"GetObjectAttributes": func() (int64, error) {
+			out, err := c.GetObjectAttributes(t.Context(), &s3.GetObjectAttributesInput{
+				Bucket: ptr(bucket), Key: ptr("src"), ObjectAttributes: []types.ObjectAttributes{types.ObjectAttributesObjectSize},
+			})
+			if err != nil {
+				return 0, err
+			}
+			return *out.ObjectSize, nil
+		},
+		"UploadPartCopy": func() (int64, error) {
+			u := begin(t, c, modes()[1], "dst")
+			_, err := c.UploadPartCopy(t.Context(), &s3.UploadPartCopyInput{
+				Bucket: ptr(bucket), Key: ptr("dst"), UploadId: u.id, PartNumber: ptr(int32(1)), CopySource: ptr(bucket + "/src"),
+			})
+			if err != nil {
+				return 0, err
+			}
+			list, err := c.ListParts(t.Context(), &s3.ListPartsInput{Bucket: ptr(bucket), Key: ptr("dst"), UploadId: u.id})
+			require.NoError(t, err)
+			return *list.Parts[0].Size, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x.overwrite(t, "1000")
+			var mu sync.Mutex
+			var replaced, most int
+			between.intercept(func(_ string, r *http.Request) {
+				mu.Lock()
+				defer mu.Unlock()
+				if r.Method == http.MethodGet && r.Header.Get("If-Match") != "" && replaced < most {
+					replaced++
+					x.overwrite(t, []string{"1000", "2000"}[replaced%2])
+				}
+			})
+			t.Cleanup(func() { between.intercept(nil) })
+			ask := func(times int) (int64, error) {
+				mu.Lock()
+				most = times
+				mu.Unlock()
+				return sizeOf()
+			}
+			size, err := ask(1)
+			require.NoError(t, err)
+			require.EqualValues(t, 2000, size)
+			_, err = ask(1000)
+			require.Equal(t, "OperationAborted", code(err))
+		})
+	}
+}
+
+// TestCopyThatIsNotFound: a copy that was stored is no error if the store does not
+// answer when asked about it.
+func TestCopyThatIsNotFound(t *testing.T) {
+	_, between, g := overS3(t)
+	c := g.client(t)
+	newBucket(t, c)
+	putIn(t, c, modes()[1], "src", text(70_000))
+	between.intercept(func(_ string, r *http.Request) {
+		if r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, "/dst") {
+			r.Header.Set("Authorization", "none")
+		}
+	})
+	out, err := c.CopyObject(t.Context(), copyInput(modes()[1], "src", modes()[2], "dst"))
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now(), *out.CopyObjectResult.LastModified, 10*time.Minute)
+	between.intercept(nil)
+	requireObject(t, c, modes()[2], "dst", text(70_000))
 }
 
 // TestFailedCopiesLeaveNothing lets each request of a copy fail in its turn.
