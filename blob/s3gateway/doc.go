@@ -54,19 +54,22 @@
 //
 // A copy has the stored body of its source and an envelope of its own: the source's key
 // opens the data key, and the copy's seals it. A copy of an object onto itself that names
-// an encryption is the rewrap. The store copies the body. Another S3 server copies all of
-// an object that was uploaded in parts, and all but 5 MiB of one of at least 8 MiB;
-// shorter bodies pass through the gateway as ciphertext. Only plain objects, and copies
-// that ask for a checksum which the source does not have, pass through in plaintext.
+// an encryption is the rewrap. A store of files copies the body. Another S3 server copies
+// bodies of at least 8 MiB: all of an object that was uploaded in parts, and all but 5 MiB
+// of any other. Shorter bodies, and those on a server that copies no parts, pass through
+// the gateway as ciphertext. Only plain objects, and copies that ask for a checksum which
+// the source does not have, pass through in plaintext.
 //
-// A copy in SSE-S3 keeps the ETag of its source. A copy in another mode gets an ETag that
-// tells nothing of the plaintext. UpdateObjectEncryption is the exception: it keeps the
-// ETag, so the plaintext's MD5 goes along from SSE-S3 to SSE-KMS until the object is
-// copied. An object and its copies share a data key. To get another one, upload the object
-// again.
+// Over files, a copy in SSE-S3 keeps the ETag of its source. A copy in another mode gets an
+// ETag that tells nothing of the plaintext. Another S3 server makes its own ETags, of
+// ciphertext. An object and its copies share a data key. To get another one, upload the
+// object again.
 //
-// UpdateObjectEncryption, which is PUT of ?encryption of an object, does the same without
-// a copy: see [Gateway.UpdateObjectEncryption].
+// UpdateObjectEncryption, which is PUT of ?encryption of an object, moves an object to
+// another key of the key service: it replaces the envelope, and the object keeps its body,
+// metadata, tags and checksums. Over files it also keeps the modification time and the
+// ETag, so the plaintext's MD5 goes along from SSE-S3 to SSE-KMS until the object is copied.
+// See [Gateway.UpdateObjectEncryption].
 //
 // # Clients
 //

@@ -45,14 +45,17 @@ type resealed struct {
 	put      s3response.PutObjectInput // has no body
 }
 
-// reseal stores the object that put describes with the body of src. The data key of
-// src, which was opened, is sealed by cipher; no byte of the body is decrypted. The inner
-// store copies the body if it can: a store of files does, and another S3 server copies
-// all but 5 MiB of an object of at least 8 MiB, or all of one that was uploaded in
-// parts. Otherwise the ciphertext passes through the gateway.
+// reseal stores the object that put describes with the body of src. cipher seals the data
+// key of src, which was opened; no byte of the body is decrypted. A store of files copies
+// the body. Another S3 server that copies parts does so from minAssembled on: all of an
+// object that was uploaded in parts, and all but 5 MiB of any other. Otherwise the
+// ciphertext passes through the gateway.
 //
-// The stored object is published as a whole, and only if put's conditions hold. If the
-// source changes meanwhile, reseal stores nothing and returns [stored.ErrChanged].
+// The stored object is published as a whole, and only if put's conditions hold. If another
+// writer replaces the source meanwhile, reseal either stores the version that src is or
+// stores nothing and returns [stored.ErrChanged]. Over files, a copy to another key stores
+// that version even then, as an open file stays what it was. A copy of an object onto
+// itself needs a condition in put so as not to replace the newer version.
 func (g *Gateway) reseal(r *request, src *object, keep kept, put s3response.PutObjectInput, cipher sse.Cipher) (s3response.PutObjectOutput, error) {
 	c, err := g.resealed(r, src, keep, put, cipher)
 	if err != nil {

@@ -25,6 +25,7 @@ func overS3(t *testing.T) (store *server, between *proxy, gateway *server) {
 	return store, between, s.start(t)
 }
 
+// TestCopiesOverS3MoveNoBody copies objects between modes and onto themselves, and
 // counts the bytes that pass between the gateway and the server that has the objects.
 func TestCopiesOverS3MoveNoBody(t *testing.T) {
 	store, between, g := overS3(t)
@@ -100,6 +101,7 @@ func (c *changing) requireNoUploads(t *testing.T) {
 	require.Empty(t, uploads.Uploads)
 }
 
+// TestCopiesOfChangingObjects replaces the source while a server copies it, onto itself
 // or elsewhere. The copy is of one version, and a newer version is not lost.
 func TestCopiesOfChangingObjects(t *testing.T) {
 	store, between, g := overS3(t)
@@ -265,6 +267,7 @@ func TestFailedCopiesLeaveNothing(t *testing.T) {
 	}
 }
 
+// TestServerThatCopiesNoParts: where UploadPartCopy is not implemented, the ciphertext
 // passes through the gateway.
 func TestServerThatCopiesNoParts(t *testing.T) {
 	store, between, g := overS3(t)

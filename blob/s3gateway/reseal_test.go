@@ -83,7 +83,6 @@ func copies() []struct {
 	}
 }
 
-// TestCopiesOverS3MoveNoBody copies objects between modes and onto themselves, and
 // TestCopiesOverFilesKeepTheBody copies objects between modes and onto themselves, in a
 // bucket with versions. The stored bodies are those of the source.
 func TestCopiesOverFilesKeepTheBody(t *testing.T) {
@@ -248,7 +247,6 @@ func requireEnds(t *testing.T, c *s3.Client, m mode, key string, want []byte) {
 	}
 }
 
-// TestCopiesOfChangingObjects replaces the source while a server copies it, onto itself
 // TestDamagedSource copies objects whose stored bodies lost a bit or their end: the
 // copies do not read as whole.
 func TestDamagedSource(t *testing.T) {
@@ -290,7 +288,6 @@ func TestDamagedSource(t *testing.T) {
 	}
 }
 
-// TestServerThatCopiesNoParts: where UploadPartCopy is not implemented, the ciphertext
 // TestCopiesNeedBothKeys: a copy needs the right to open its source and to use the key
 // of its destination. A refused copy stores nothing.
 func TestCopiesNeedBothKeys(t *testing.T) {
