@@ -85,6 +85,9 @@ func (a *assembling) run() (out s3response.PutObjectOutput, err error) {
 	if err := a.checkSize(); err != nil {
 		return out, err
 	}
+	if err := a.confirmTags(); err != nil {
+		return out, err
+	}
 	in := &s3.CompleteMultipartUploadInput{
 		Bucket: a.put.Bucket, Key: a.put.Key, UploadId: &a.id, IfMatch: a.put.IfMatch, IfNoneMatch: a.put.IfNoneMatch,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: a.parts},

@@ -3,7 +3,6 @@ package s3gateway
 import (
 	"context"
 	"errors"
-	"net/url"
 	"strings"
 	"time"
 
@@ -40,7 +39,7 @@ func (g *Gateway) copyObject(r *request, in s3response.CopyObjectInput) (out s3r
 		return out, err
 	}
 	if src.bucket == *in.Bucket && src.key == *in.Key && src.id == "" {
-		src.self, src.read.SelfCopy = true, true
+		src.self, src.read.SelfCopy, r.replaces = true, true, true
 		if s3wire.CheckSelfCopy(w, in.MetadataDirective == types.MetadataDirectiveReplace) != nil {
 			return out, s3err.GetAPIError(s3err.ErrInvalidCopyDest)
 		}
@@ -246,11 +245,7 @@ func (g *Gateway) copyInput(r *request, in s3response.CopyObjectInput, src *sour
 	}
 	put.Tagging = nil
 	if len(tags) > 0 {
-		query := make(url.Values, len(tags))
-		for name, value := range tags {
-			query.Set(name, value)
-		}
-		put.Tagging = ptr(query.Encode())
+		put.Tagging = ptr(tagQuery(tags))
 	}
 	return put, nil
 }

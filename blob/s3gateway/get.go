@@ -155,12 +155,20 @@ func (e *plainError) Unwrap() error { return stored.ErrPlain }
 // openHead opens an object by its first bytes. The output has no body. The object
 // is nil if it is a directory.
 func (g *Gateway) openHead(r *request, in *s3.GetObjectInput, dec sse.Decrypter) (*s3.GetObjectOutput, *object, error) {
+	var seen *fileState
+	var seenErr error
+	if r.replaces && g.files != nil && deref(in.VersionId) == "" {
+		seen, seenErr = g.files.state(*in.Bucket, *in.Key)
+	}
 	head := *in
 	head.Range, head.PartNumber = ptr(fmt.Sprintf("bytes=0-%d", stored.DefaultEnvelopeSize-1)), nil
 	out, err := g.Backend.GetObject(r.ctx, &head)
 	if hasCode(err, "InvalidRange") { // empty
 		head.Range = ptr("") // not nil: the store of files reads it
 		out, err = g.Backend.GetObject(r.ctx, &head)
+	}
+	if err == nil {
+		err = seenErr
 	}
 	if err != nil {
 		return out, nil, err
@@ -175,6 +183,7 @@ func (g *Gateway) openHead(r *request, in *s3.GetObjectInput, dec sse.Decrypter)
 		}
 	}
 	v := g.versionOf(r.ctx, *in.Bucket, *in.Key, deref(in.VersionId), out)
+	v.seen = seen
 	if isDirectory(in.Key, v.size) {
 		return out, nil, nil
 	}

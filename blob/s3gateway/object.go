@@ -38,11 +38,12 @@ type version struct {
 	g           *Gateway
 	ctx         context.Context
 	bucket, key string
-	id          string // the version's, if a request must name it
-	etag        string // the inner store's, without quotes; empty if unknown
-	size        int64  // stored bytes
-	hinted      bool   // the metadata has a hint
-	head        []byte // how the stored object begins, as far as it was read
+	id          string     // the version's, if a request must name it
+	etag        string     // the inner store's, without quotes; empty if unknown
+	size        int64      // stored bytes
+	hinted      bool       // the metadata has a hint
+	head        []byte     // how the stored object begins, as far as it was read
+	seen        *fileState // before anything was read of it; nil unless the request replaces it, over files
 }
 
 // versionOf returns the version that the inner store has answered with.

@@ -11,13 +11,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -415,50 +413,4 @@ func TestDamage(t *testing.T) {
 		require.Error(t, read(good[:n], ptr("bytes=0-9")), "range, cut at %d", n)
 	}
 	require.Error(t, read(append(bytes.Clone(good), 0), nil))
-}
-
-// TestReadsWhileTheSameContentIsStored reads an object while writers store the same
-// content again, under new data keys. The ETag stays, and no read fails.
-func TestReadsWhileTheSameContentIsStored(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
-	whole := text(100_000)
-	put := func() error {
-		_, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Body: bytes.NewReader(whole)})
-		return err
-	}
-	require.NoError(t, put())
-	// A writer stores the content once for each read that finds the writer idle, so that
-	// the object changes at most twice during a read.
-	reads := make(chan struct{})
-	var writers sync.WaitGroup
-	for range 2 {
-		writers.Go(func() {
-			for range reads {
-				if err := put(); err != nil {
-					t.Errorf("put: %v", err)
-				}
-			}
-		})
-	}
-	overlap := func() {
-		select {
-		case reads <- struct{}{}:
-		default:
-		}
-	}
-	for range 100 {
-		overlap()
-		out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Range: ptr("bytes=20000-29999")})
-		if assert.NoError(t, err) {
-			assert.True(t, bytes.Equal(whole[20_000:30_000], readAll(t, out.Body)), "the range")
-		}
-		overlap()
-		_, err = c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: ptr(bucket), Key: ptr("k")})
-		assert.NoError(t, err)
-	}
-	close(reads)
-	writers.Wait()
-	require.NotContains(t, g.log.String(), "request failed")
 }

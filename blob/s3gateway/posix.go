@@ -70,6 +70,8 @@ const (
 	attrChecksums = "checksums"
 	attrPartCRC   = "part-crc64nvme"
 	attrMultipart = "mp-metadata"
+	attrLegalHold = "object-legal-hold"
+	attrRetention = "object-retention"
 )
 
 // A claim is what the body of an upload states as its checksum: the checksum of
@@ -103,6 +105,10 @@ type completion struct {
 	checksum s3response.Checksum
 	id       string  // of the upload, if the object was uploaded here
 	ends     []int64 // where each part ends in the plaintext; nil if there are no parts
+
+	// check is called while the engine keeps other writers of the object away, before
+	// the first attribute is stored. It may be nil. If it fails, nothing is published.
+	check func() error
 }
 
 // StoreAttribute implements [meta.MetadataStorer].
@@ -117,7 +123,12 @@ func (a *attributes) StoreAttribute(f *os.File, bucket, object, name string, val
 		} else if f == nil && strings.HasSuffix(object, "/") {
 			value = []byte(quote(emptyMD5))
 		}
-	case attrChecksums:
+	case attrChecksums: // the first attribute of an object
+		if etag, ok := claimed(string(claimETag.Find(value))); ok {
+			if c := a.completion(etag); c != nil { // replace stores its checksums
+				return c.checked()
+			}
+		}
 		value = claimETag.ReplaceAll(value, nil)
 	case attrPartCRC:
 		// The engine adds up the CRCs of the parts, and a completion replaces the sum.
@@ -156,6 +167,13 @@ func (a *attributes) completion(id string) *completion {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.uploads[id]
+}
+
+func (c *completion) checked() error {
+	if c.check == nil {
+		return nil
+	}
+	return c.check()
 }
 
 // replace stores a completion in place of what the engine computed.

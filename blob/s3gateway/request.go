@@ -22,6 +22,8 @@ type request struct {
 	http *fasthttp.RequestCtx // nil if a program calls the Gateway itself
 	form map[string]string    // fields of POST Object; nil in other requests
 	tls  bool
+
+	replaces bool // the object that it reads
 }
 
 func (g *Gateway) request(ctx context.Context) *request {

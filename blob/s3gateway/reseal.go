@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/url"
 	"os"
 	"strings"
 	"syscall"
@@ -143,25 +144,86 @@ func (c *resealed) putStream() (s3response.PutObjectOutput, error) {
 		return s3response.PutObjectOutput{}, err
 	}
 	defer body.Close()
-	whole, done := c.claimed(io.MultiReader(bytes.NewReader(c.head), body, bytes.NewReader(c.tail)))
+	whole, done, err := c.claimed(io.MultiReader(bytes.NewReader(c.head), body, bytes.NewReader(c.tail)))
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
 	defer done()
+	if err := c.confirmTags(); err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
 	c.put.Body, c.put.ContentLength = whole, ptr(c.size())
 	return c.answer(c.Backend.PutObject(c.r.ctx, c.put))
 }
 
 // claimed returns body as the inner store needs it. A store of files gives the object
 // what it keeps of its source. The caller calls done afterwards.
-func (c *resealed) claimed(body io.Reader) (claiming io.Reader, done func()) {
+func (c *resealed) claimed(body io.Reader) (claiming io.Reader, done func(), err error) {
 	if c.files == nil {
-		return body, func() {}
+		return body, func() {}, nil
 	}
 	kept := &completion{etag: c.keep.etag, checksum: c.keep.checksum.stored(c.keep.kind)}
 	if c.src.composite != nil {
 		kept.ends = partEnds(c.src.composite.Parts())
 	}
+	if err := c.guardState(kept); err != nil {
+		return nil, nil, err
+	}
 	token := newAttempt()
 	done = c.files.attributes.completing(token, kept)
-	return &claimedBody{body, types.ChecksumAlgorithmCrc64nvme, func() string { return claim(zeroCRC64, token) }}, done
+	return &claimedBody{body, types.ChecksumAlgorithmCrc64nvme, func() string { return claim(zeroCRC64, token) }}, done, nil
+}
+
+// guardState makes the store of files publish the object only if the source, which it
+// replaces, still is as it was read: If-Match does not notice other tags, a legal hold,
+// or the same content with other metadata. A bucket with versions keeps the source as
+// it is.
+func (c *resealed) guardState(kept *completion) error {
+	seen := c.src.seen
+	if seen == nil || c.src.id != "" {
+		return nil
+	}
+	versioning, err := c.Backend.GetBucketVersioning(c.r.ctx, c.src.bucket)
+	if err != nil || deref(versioning.Status) == types.BucketVersioningStatusEnabled {
+		return err
+	}
+	if err := seen.checkHold(); err != nil {
+		return err
+	}
+	if c.keep.same {
+		if err := seen.checkRetention(); err != nil {
+			return err
+		}
+		kept.id = seen.uploadID()
+	}
+	kept.check = func() error { return c.files.checkState(c.src.bucket, c.src.key, seen) }
+	return nil
+}
+
+// confirmTags returns [stored.ErrChanged] if an object that is updated in another S3
+// server no longer has the tags that were read. In a store of files, guardState sees to
+// that.
+func (c *resealed) confirmTags() error {
+	if c.files != nil || !c.keep.same {
+		return nil
+	}
+	tags, err := c.Backend.GetObjectTagging(c.r.ctx, c.src.bucket, c.src.key, c.src.id)
+	if err != nil && !hasCode(err, "NoSuchTagSet") {
+		return err
+	}
+	if tagQuery(tags) != deref(c.put.Tagging) {
+		return stored.ErrChanged
+	}
+	return nil
+}
+
+// tagQuery returns tags as a request to store an object has them.
+func tagQuery(tags map[string]string) string {
+	query := make(url.Values, len(tags))
+	for name, value := range tags {
+		query.Set(name, value)
+	}
+	return query.Encode()
 }
 
 // partEnds returns where each part ends in the plaintext.
@@ -185,7 +247,10 @@ func (c *resealed) putFile() (s3response.PutObjectOutput, error) {
 		return c.putStream()
 	}
 	defer src.Close()
-	body, done := c.claimed(strings.NewReader(""))
+	body, done, err := c.claimed(strings.NewReader(""))
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
 	defer done()
 	c.put.Body, c.put.ContentLength = body, ptr(int64(0))
 	// The engine calls fill before it publishes the file.

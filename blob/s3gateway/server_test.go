@@ -64,6 +64,7 @@ type setup struct {
 	SideCar     bool   // attributes are in files of their own
 	ReadOnly    bool
 	Domain      string // below which buckets have hosts
+	Pause       bool   // updates and copies onto themselves: see pausingFiles
 	Count       bool   // the bytes that pass between the gateway and its files: see countingFiles
 	Faults      faults
 }
@@ -72,6 +73,9 @@ type setup struct {
 func (s setup) inner(ctx context.Context) (backend.Backend, error) {
 	if s.Inner == "" {
 		files, err := s3gateway.OpenFiles(s.path("data"), &posix.PosixOpts{VersioningDir: s.versions(), SideCarDir: s.sidecar()})
+		if err == nil && s.Pause {
+			return &pausingFiles{Files: files, dir: s.Dir}, nil
+		}
 		if err == nil && s.Count {
 			return newCountingFiles(files, s)
 		}

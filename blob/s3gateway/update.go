@@ -27,6 +27,12 @@ const actionUpdate = "s3_UpdateObjectEncryption"
 // body if it can. Metadata, tags and checksums stay. A store of files keeps ETag and
 // modification time, too; another S3 server makes new ones.
 //
+// If the object, its metadata or its tags change meanwhile, the operation begins again
+// with what is there then. Two windows stay. Over files, a change of tags or locks while
+// the engine publishes the new file can be lost. Over another S3 server, which has no
+// conditions on tags, that is so for a change of tags after they were read again, before
+// the last request; if the body passes through the gateway, that request brings it.
+//
 // In a bucket with versioning, the engine's stores replace no version in place: the
 // operation is NotImplemented, and a copy of the object onto itself makes a new version
 // under the new key.
@@ -54,6 +60,7 @@ func (g *Gateway) updateEncryption(r *request, in *s3.UpdateObjectEncryptionInpu
 	if err != nil {
 		return err
 	}
+	r.replaces = true
 	src := &source{bucket: *in.Bucket, key: *in.Key, id: deref(in.VersionId), read: &s3wire.Read{}}
 	head, o, err := g.openHead(r, &s3.GetObjectInput{Bucket: in.Bucket, Key: in.Key, VersionId: &src.id}, g.keys.ForRead(src.read))
 	if _, plain := errors.AsType[*plainError](err); plain || err == nil && o == nil {
