@@ -313,6 +313,7 @@ func TestBadConfiguration(t *testing.T) {
 			c.config.dir = cmp.Or(c.config.dir, dir)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
+			t.Chdir(".") // and back in the end: the engine changes the working directory
 			err := run(ctx, c.config)
 			for _, want := range c.want {
 				require.ErrorContains(t, err, want)

@@ -55,6 +55,7 @@ func TestDirectory(t *testing.T) {
 			ring, _ := os.ReadFile(filepath.Join(dir, "objects.ring"))
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
+			t.Chdir(".") // and back in the end: the engine changes the working directory
 			err := run(ctx, config{dir: dir, listen: "127.0.0.1:0", rotate: c.rotate})
 			for _, want := range c.want {
 				require.ErrorContains(t, err, want)
