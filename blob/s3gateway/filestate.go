@@ -19,15 +19,15 @@ import (
 	"github.com/blobseal/blobseal/blob/stored"
 )
 
-// fileState is what an object of files was at one time: its file, and its attributes,
+// fileState is the state of an object in files at one time: its file, and its attributes,
 // which include metadata, tags and locks.
 type fileState struct {
 	info       fs.FileInfo
 	attributes map[string][]byte
 }
 
-// state returns the state of an object. It returns [stored.ErrChanged] if there is none
-// or if the state changes meanwhile.
+// state returns the state of an object. If the object does not exist or changes during
+// the call, the error is [stored.ErrChanged].
 func (f *Files) state(bucket, key string) (*fileState, error) {
 	info, err := os.Stat(filepath.Join(bucket, key))
 	if err != nil {

@@ -209,7 +209,7 @@ func (a *actor) found(key, what string, p []byte, err error, is func(*content) b
 			return
 		}
 	}
-	a.tally.lie("%s %s: %d bytes, %v: is none of %v", what, key, len(p), err, a.may[key])
+	a.tally.lie("%s %s: got %d bytes and error %v, want one of %v", what, key, len(p), err, a.may[key])
 }
 
 // head and list know the sizes of plaintext.

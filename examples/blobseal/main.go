@@ -148,9 +148,9 @@ type runner interface {
 
 // parse parses a command line. It returns nil after it wrote help or the version.
 //
-// It takes the steps of [kong.Kong.Parse], but for hooks. Those, and kong's way to run
-// a command, look up methods by names that the linker does not know, which makes it
-// keep every method of every type: the binary would be twice as large.
+// It does what [kong.Kong.Parse] does, without running hooks. Kong finds hooks, and the
+// method that runs a command, by names that the linker cannot see. The linker would then
+// keep every method of every type, and the binary would be twice as large.
 func parse(parser *kong.Kong, args []string) (runner, error) {
 	parsed, err := kong.Trace(parser, args)
 	if err == nil {

@@ -117,7 +117,7 @@ func startEtcd(t *testing.T) string {
 	return fmt.Sprintf("127.0.0.1:%d", client)
 }
 
-// innerStore is another S3 server.
+// innerStore is the S3 server in which a gateway keeps its objects.
 type innerStore struct {
 	url string
 	dir string   // in which it keeps objects

@@ -244,8 +244,8 @@ func (r *run) gets(t *testing.T, name string, content []byte) {
 	require.NoError(t, os.Remove(filepath.Join(r.work, name)))
 }
 
-// ensure stores an object by a request of the tests' own, if there is none: a cell
-// does not depend on what the client can do in others.
+// ensure uploads an object if it does not exist. The test uploads it, and not the client,
+// so that a client that cannot write in a mode is still tested for reading.
 func (r *run) ensure(t *testing.T, file string, m mode) (key string, content []byte) {
 	key, content = m.Name+"/"+file, r.small
 	if file == "big" {
