@@ -184,8 +184,11 @@ func (b *bucket) parseDirectory(u *url.URL) (store *url.URL, name string, err er
 	return &copied, name, nil
 }
 
-// openWhole opens the bucket for a command on all objects. It fails if a listing would
-// omit some: package fileblob skips directories that it may not read or that are links.
+// ErrUnlisted means that a directory holds something that no listing of the bucket names.
+var ErrUnlisted = errors.New("a listing would omit it")
+
+// openWhole opens the bucket for a command on all objects. It fails with [ErrUnlisted] if
+// a listing would omit some: package fileblob skips directories that it may not read or that are links.
 // It also fails for files that are not regular, such as pipes, which would block.
 func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*keys.Keys) (*bucket, error) {
 	b, err := f.open(ctx, opts, with...)
@@ -206,7 +209,7 @@ func (f bucketFlags) openWhole(ctx context.Context, opts blob.Options, with ...*
 			return nil
 		}
 		rel, _ := filepath.Rel(b.dir, path)
-		return message.Problemf(err, b.shown, "%s: %s (a listing would omit it)", rel, message.Plain(err))
+		return message.Problemf(fmt.Errorf("%w: %w", ErrUnlisted, err), b.shown, "%s: %s (%v)", rel, message.Plain(err), ErrUnlisted)
 	})
 	if err != nil {
 		b.Close()

@@ -92,7 +92,7 @@ func storeFix(err error, url string) string {
 		return "start the store or repair the network, and check the endpoint in --bucket"
 	case errors.Is(err, fs.ErrPermission) || code == message.Refused:
 		return "permit this user to list and to read the bucket"
-	case strings.Contains(err.Error(), "a listing would omit it"):
+	case errors.Is(err, bucket.ErrUnlisted):
 		return "move it out of the directory, or replace the link by what it leads to"
 	}
 	return ""
