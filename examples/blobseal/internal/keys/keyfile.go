@@ -3,6 +3,7 @@ package keys
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"os"
 
@@ -65,7 +66,8 @@ func ReadKey(ctx context.Context, name string) ([]byte, error) {
 	case err == nil:
 		return key, nil
 	case len(text) == keySize:
-		return nil, message.Problemf(err, name, "not a key: its %d bytes are text (create one with: blobseal keygen FILE)", keySize)
+		return nil, message.Advise(err, name, message.Words{
+			Text: fmt.Sprintf("not a key: its %d bytes are text", keySize), Does: "create one", Advice: "blobseal keygen FILE"})
 	}
 	return nil, message.Problemf(err, name, "not a key: it has %d bytes, want %d, raw or in hex or base64", len(text), keySize)
 }

@@ -64,8 +64,10 @@ func localKey(ctx context.Context, c *console.Console, u *kmsurl.URL, root RootS
 	if keyID == "" {
 		keyID = localkms.DefaultAlias
 	}
-	client := &rootKey{client: s.uses, says: func(op kms.Operation, err error) string {
-		return s.Dir + ": " + s.Says(op, keyID, err)
+	client := &rootKey{client: s.uses, says: func(op kms.Operation, err error) message.Words {
+		words := s.Says(op, keyID, err)
+		words.Text = s.Dir + ": " + words.Text
+		return words
 	}}
 	return client, keyID, nil
 }
@@ -73,12 +75,12 @@ func localKey(ctx context.Context, c *console.Console, u *kmsurl.URL, root RootS
 // remote returns a client that puts a vendor's errors into words. Hint says why the
 // vendor may refuse.
 func remote(c *console.Console, u *kmsurl.URL, client kms.Client, hint string) kms.Client {
-	return &rootKey{client: client, wait: c.RootWait, says: func(_ kms.Operation, err error) string {
+	return &rootKey{client: client, wait: c.RootWait, says: func(_ kms.Operation, err error) message.Words {
 		text := fmt.Sprintf("%s: %s", u, message.Service(err))
 		if hint != "" && errors.Is(err, kms.ErrDenied) {
 			text += "; " + hint
 		}
-		return text
+		return message.Words{Text: text}
 	}}
 }
 
@@ -86,7 +88,7 @@ func remote(c *console.Console, u *kmsurl.URL, client kms.Client, hint string) k
 type rootKey struct {
 	client kms.Client
 	wait   time.Duration // 0 for no limit
-	says   func(kms.Operation, error) string
+	says   func(kms.Operation, error) message.Words
 }
 
 // GenerateDataKey implements [kms.Client].
@@ -117,7 +119,7 @@ func (k *rootKey) failed(ctx context.Context, op kms.Operation, err error) error
 		return err
 	}
 	if errors.Is(err, context.DeadlineExceeded) { // of wait
-		err = &message.Refusal{Text: fmt.Sprintf("no answer within %v", k.wait), Err: kms.ErrUnavailable}
+		err = &message.Refusal{Words: message.Words{Text: fmt.Sprintf("no answer within %v", k.wait)}, Err: kms.ErrUnavailable}
 	}
-	return &message.Refusal{Text: k.says(op, err), Err: err}
+	return &message.Refusal{Words: k.says(op, err), Err: err}
 }

@@ -190,7 +190,7 @@ func (s *Service) About(op kms.Operation, key string, err error) error {
 }
 
 // Says returns the words for an error of an operation of the service.
-func (s *Service) Says(op kms.Operation, key string, err error) string {
+func (s *Service) Says(op kms.Operation, key string, err error) message.Words {
 	return s.attempt(op, key).Words(err)
 }
 

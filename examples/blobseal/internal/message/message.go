@@ -24,44 +24,47 @@ func Usagef(format string, args ...any) error { return UsageError{fmt.Sprintf(fo
 // Problem is an error in words. An error around it adds nothing that is shown.
 type Problem struct {
 	Subject string // the file, ring, bucket, object or service; may be empty
-	Text    string
+	Words   Words
 	err     error
 }
 
 func (p *Problem) Error() string {
 	if p.Subject == "" {
-		return p.Text
+		return p.Words.String()
 	}
-	return p.Subject + ": " + p.Text
+	return fmt.Sprintf("%s: %v", p.Subject, p.Words)
 }
 
 func (p *Problem) Unwrap() error { return p.err }
 
-// Problemf returns a [Problem], for err, with a subject.
+// Problemf returns a [Problem], for err, with a subject and without advice.
 func Problemf(err error, subject, format string, args ...any) error {
-	return &Problem{Subject: subject, Text: fmt.Sprintf(format, args...), err: err}
+	return &Problem{subject, say(format, args...), err}
 }
+
+// Advise returns a [Problem], for err, with a subject and with advice.
+func Advise(err error, subject string, words Words) error { return &Problem{subject, words, err} }
 
 // About returns an error of a file or a stream as a [Problem].
 func About(name string, err error) error {
 	if name == "" { // as from an empty variable of the shell
 		name = `""`
 	}
-	return about(name, err, Plain)
+	return about(name, err, func(err error) Words { return say("%s", Plain(err)) })
 }
 
 // about returns err as a [Problem] in the words of says, unless err is nil or in
 // words already.
-func about(subject string, err error, says func(error) string) error {
+func about(subject string, err error, says func(error) Words) error {
 	switch {
 	case err == nil:
 		return nil
 	case InWords(err):
 		return err
 	case errors.Is(err, context.Canceled):
-		return &Problem{Text: "interrupted", err: err}
+		return Problemf(err, "", "interrupted")
 	}
-	return Problemf(err, subject, "%s", says(err))
+	return &Problem{subject, says(err), err}
 }
 
 // InWords reports whether an error is a [Problem] or a [UsageError].
@@ -109,10 +112,19 @@ func OneLine(err error) string {
 
 // Reason is OneLine without the subject, which the line shows already.
 func Reason(err error, subject string) string {
-	if p := new(Problem); errors.As(err, &p) && p.Subject == subject {
-		return Printable(p.Text)
+	return Printable(WordsOf(err, subject).String())
+}
+
+// WordsOf returns the words for err, without the subject if it is this one.
+func WordsOf(err error, subject string) Words {
+	p, ok := errors.AsType[*Problem](err)
+	switch {
+	case !ok:
+		return say("%s", err)
+	case p.Subject == subject || p.Subject == "":
+		return p.Words
 	}
-	return OneLine(err)
+	return p.Words.after("%s: ", p.Subject)
 }
 
 // Printable returns text as one line that is safe to show on a terminal. White

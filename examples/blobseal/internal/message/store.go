@@ -2,7 +2,6 @@ package message
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"regexp"
 	"syscall"
@@ -13,9 +12,9 @@ import (
 
 // Bucket returns an error of a whole bucket as a [Problem].
 func Bucket(name string, err error) error {
-	return about(name, err, func(err error) string {
+	return about(name, err, func(err error) Words {
 		if gcerrors.Code(err) == gcerrors.NotFound {
-			return "no such bucket"
+			return say("no such bucket")
 		}
 		return storeWords(err)
 	})
@@ -26,22 +25,22 @@ func Bucket(name string, err error) error {
 var gocloudPrefix = regexp.MustCompile(`\bblob (\(key "([^"\\]|\\.)*"\) )?\(code=\w+\): `)
 
 // storeWords returns the words for an error of a store of objects.
-func storeWords(err error) string {
+func storeWords(err error) Words {
 	var api smithy.APIError
 	var dial *net.OpError
 	switch {
 	case errors.As(err, &api) && api.ErrorCode() == "NoSuchBucket":
-		return "no such bucket"
+		return say("no such bucket")
 	case gcerrors.Code(err) == gcerrors.NotFound:
-		return "no such object"
+		return say("no such object")
 	case errors.As(err, &api) && api.ErrorMessage() != "":
-		return fmt.Sprintf("the store refuses: %s: %s", api.ErrorCode(), api.ErrorMessage())
+		return say("the store refuses: %s: %s", api.ErrorCode(), api.ErrorMessage())
 	case errors.As(err, &api):
-		return "the store refuses: " + api.ErrorCode()
+		return say("the store refuses: %s", api.ErrorCode())
 	case errors.As(err, &dial):
-		return "the store does not answer: " + dial.Error()
+		return say("the store does not answer: %v", dial)
 	case errors.Is(err, syscall.EXDEV):
-		return "the temporary directory is on another file system: add no_tmp_dir=true to the URL, or set TMPDIR"
+		return say("the temporary directory is on another file system: add no_tmp_dir=true to the URL, or set TMPDIR")
 	}
-	return packagePrefix.ReplaceAllString(gocloudPrefix.ReplaceAllString(Plain(err), ""), "")
+	return say("%s", packagePrefix.ReplaceAllString(gocloudPrefix.ReplaceAllString(Plain(err), ""), ""))
 }

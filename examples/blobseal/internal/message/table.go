@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"al.essio.dev/pkg/shellescape"
@@ -47,19 +46,6 @@ func Command(words ...string) string {
 // Shell returns a command of the system that can be pasted into a shell.
 func Shell(words ...string) string { return shellescape.QuoteCommand(words) }
 
-// hintPattern matches the hint at the end of an error.
-var hintPattern = regexp.MustCompile(`^(.*) \(((?:\w+ )*\w+ with: )?([^()]*(?:\([^()]*\)[^()]*)*)\)$`)
-
-// SplitHint splits the words for an error from the hint at their end, which says what
-// to do and may be a command.
-func SplitHint(text string) (words, hint string) {
-	match := hintPattern.FindStringSubmatch(text)
-	if match == nil {
-		return text, ""
-	}
-	return match[1], match[3]
-}
-
 // command returns a command on the attempt's ring or key service, with all flags.
 func (a Attempt) command(words []string, args ...string) string {
 	if a.Service != "" {
@@ -74,13 +60,13 @@ func (a Attempt) command(words []string, args ...string) string {
 func (a Attempt) About(subject string, err error) error { return about(subject, err, a.Words) }
 
 // Words returns the words for err: of the first entry of the table that applies.
-func (a Attempt) Words(err error) string {
+func (a Attempt) Words(err error) Words {
 	for _, e := range table {
 		if !errors.Is(err, e.kind) {
 			continue
 		}
-		if text := e.words(a, err); text != "" {
-			return text
+		if words := e.words(a, err); words.Text != "" {
+			return words
 		}
 	}
 	if a.Bucket != "" {
@@ -108,7 +94,7 @@ func IsKeys(err error) bool {
 type entry struct {
 	kind  error
 	keys  bool // the error is about keys
-	words func(a Attempt, err error) string
+	words func(a Attempt, err error) Words
 }
 
 // table has the words for all kinds of errors. The first entry that applies counts:
@@ -131,8 +117,8 @@ var table = []entry{
 
 	// Key services.
 	{kms.ErrDenied, true, plainWords},
-	{kms.ErrDisabled, true, refusedWords("the key is disabled (enable it", "enable")},
-	{kms.ErrPendingDeletion, true, refusedWords("the key is pending deletion (keep it", "cancel-deletion")},
+	{kms.ErrDisabled, true, refusedWords("the key is disabled", "enable it", "enable")},
+	{kms.ErrPendingDeletion, true, refusedWords("the key is pending deletion", "keep it", "cancel-deletion")},
 	{kms.ErrNotFound, true, Attempt.noKeyWords},
 	{sse.ErrMode, false, Attempt.modeWords},
 	{kms.ErrInvalid, true, plainWords},
@@ -143,23 +129,23 @@ var table = []entry{
 	{keyring.ErrDestroyed, true, onVersion("was destroyed, which cannot be undone")},
 	{keyring.ErrPrimary, true, Attempt.primaryWords},
 	{keyring.ErrNotExist, true, Attempt.notExistWords},
-	{keyring.ErrExist, true, words("already exists, and is never overwritten", "")},
-	{keyring.ErrVersion, true, words("written by another release of blobseal: ")},
+	{keyring.ErrExist, true, words("already exists, and is never overwritten")},
+	{keyring.ErrVersion, true, wordsAndOwn("written by another release of blobseal")},
 	{keyring.ErrDamaged, true, Attempt.damagedWords},
-	{keyring.ErrFull, true, onRing("the ring is full (create another, and rewrap to it)")},
+	{keyring.ErrFull, true, onRing("the ring is full", "create another, and rewrap to it")},
 	{keyring.ErrStore, true, Attempt.storeWords},
 	{keyring.ErrUnknownKey, true, Attempt.unknownVersionWords},
 	{keyring.ErrConflict, true, plainWords},
 	{kms.ErrUnavailable, true, Attempt.storeWords},
 
 	// Files and objects.
-	{blob.ErrPlain, false, words("not encrypted (--allow-plain reads it, encrypt-existing encrypts it)", "")},
-	{blob.ErrChanged, false, words("replaced or deleted meanwhile", "")},
-	{sse.ErrComposite, false, words("uploaded in parts, which only a regular file can be read from (save it first)", "")},
-	{sse.ErrVersion, false, words("sealed by another release of blobseal: ")},
+	{blob.ErrPlain, false, words("not encrypted", "--allow-plain reads it, encrypt-existing encrypts it")},
+	{blob.ErrChanged, false, words("replaced or deleted meanwhile")},
+	{sse.ErrComposite, false, words("uploaded in parts, which only a regular file can be read from", "save it first")},
+	{sse.ErrVersion, false, wordsAndOwn("sealed by another release of blobseal")},
 	{sse.ErrFormat, false, Attempt.formatWords},
 	{sse.ErrKey, false, Attempt.wrongKeyWords},
-	{sse.ErrTruncated, false, words("truncated: it ends where no sealed file or object can end", "")},
+	{sse.ErrTruncated, false, words("truncated: it ends where no sealed file or object can end")},
 	{sse.ErrCorrupt, false, corruptWords},
 	{sse.ErrTooLarge, true, plainWords},
 	{sse.ErrInvalid, true, plainWords},
@@ -167,64 +153,64 @@ var table = []entry{
 
 // plainWords returns the error's own text. That of a [*kms.KeyError] names the key
 // and the operation a second time, so its cause is taken.
-func plainWords(_ Attempt, err error) string {
+func plainWords(_ Attempt, err error) Words {
 	if failed, ok := errors.AsType[*kms.KeyError](err); ok {
 		err = failed.Err
 	}
-	return Plain(err)
+	return say("%s", Plain(err))
 }
 
-// words returns a text, followed by the error's own unless a second text is given.
-func words(text string, own ...string) func(Attempt, error) string {
-	return func(_ Attempt, err error) string {
-		if len(own) > 0 {
-			return text + own[0]
-		}
-		return text + Plain(err)
-	}
+// words returns a text, with advice if there is any.
+func words(text string, advice ...string) func(Attempt, error) Words {
+	return func(Attempt, error) Words { return Words{Text: text, Advice: strings.Join(advice, "; ")} }
+}
+
+// wordsAndOwn returns a text, followed by the error's own.
+func wordsAndOwn(text string) func(Attempt, error) Words {
+	return func(_ Attempt, err error) Words { return say("%s: %s", text, Plain(err)) }
 }
 
 // onVersion returns a text about a version that was to be changed.
-func onVersion(text string) func(Attempt, error) string {
-	return func(a Attempt, err error) string {
+func onVersion(text string) func(Attempt, error) Words {
+	return func(a Attempt, err error) Words {
 		if a.Ring == "" {
-			return ""
+			return Words{}
 		}
 		if version, ok := errors.AsType[*keyring.VersionError](err); ok {
-			return "version " + version.ID + " " + text
+			return say("version %s %s", version.ID, text)
 		}
-		return "the version " + text
+		return say("the version %s", text)
 	}
 }
 
-// onRing returns a text about a ring.
-func onRing(text string) func(Attempt, error) string {
-	return func(a Attempt, _ error) string {
+// onRing returns words about a ring.
+func onRing(text, advice string) func(Attempt, error) Words {
+	return func(a Attempt, _ error) Words {
 		if a.Ring == "" {
-			return ""
+			return Words{}
 		}
-		return text
+		return Words{Text: text, Advice: advice}
 	}
 }
 
 // sealedUnder returns a text about the version of a ring that an object needs.
-func sealedUnder(text string) func(Attempt, error) string {
-	return func(a Attempt, _ error) string {
+func sealedUnder(text string) func(Attempt, error) Words {
+	return func(a Attempt, _ error) Words {
 		if a.Mode == 0 {
-			return ""
+			return Words{}
 		}
-		return fmt.Sprintf("sealed under version %s, %s", a.KeyID, text)
+		return say("sealed under version %s, %s", a.KeyID, text)
 	}
 }
 
-// refusedWords returns a text about a key of a key service, which ends in a command.
-func refusedWords(text, command string) func(Attempt, error) string {
-	return func(a Attempt, err error) string {
+// refusedWords returns words about a key of a key service, and a command that helps.
+func refusedWords(text, does, command string) func(Attempt, error) Words {
+	return func(a Attempt, err error) Words {
 		if a.Service == "" {
-			return ""
+			return Words{}
 		}
 		op, key := a.asked(err)
-		return fmt.Sprintf("%q may not %s with %s: %s with: %s)", a.Principal, op, key, text, a.command([]string{"kms", command}, ShortKey(key)))
+		return Words{fmt.Sprintf("%q may not %s with %s: %s", a.Principal, op, key, text), does, a.command([]string{"kms", command}, ShortKey(key))}
 	}
 }
 
@@ -251,83 +237,86 @@ func (a Attempt) what() string {
 	return "ring"
 }
 
-func (a Attempt) storeWords(err error) string {
+func (a Attempt) storeWords(err error) Words {
 	switch {
 	case a.Ring != "" && IsDirectory(a.Ring):
-		return ErrIsDirectory.Error()
+		return say("%v", ErrIsDirectory)
 	case a.Service != "" && IsDirectory(a.document()):
-		return a.document() + " " + ErrIsDirectory.Error()
+		return say("%s %v", a.document(), ErrIsDirectory)
 	}
 	return plainWords(a, err)
 }
 
-func (a Attempt) lockoutWords(error) string {
-	return fmt.Sprintf("%q could not replace this policy (permit PutKeyPolicy, or give --force)", a.Principal)
+func (a Attempt) lockoutWords(error) Words {
+	return Words{Text: fmt.Sprintf("%q could not replace this policy", a.Principal), Advice: "permit PutKeyPolicy, or give --force"}
 }
 
-func (a Attempt) notRecordedWords(err error) string {
-	text := "not done, because the audit trail could not record it: " + trailWords(beside(err, audit.ErrNotRecorded))
+func (a Attempt) notRecordedWords(err error) Words {
+	words := trailWords(beside(err, audit.ErrNotRecorded)).after("not done, because the audit trail could not record it: ")
 	if a.Service != "" && errors.As(err, new(*audit.ChainError)) {
-		text += fmt.Sprintf(" (find out why; then move %s and %[1]s.* to another directory, to start a new trail)", TrailPath(a.Service))
+		words.Advice = fmt.Sprintf("find out why; then move %s and %[1]s.* to another directory, to start a new trail", TrailPath(a.Service))
 	}
-	return text
+	return words
 }
 
-func (a Attempt) rootWords(err error) string {
+func (a Attempt) rootWords(err error) Words {
 	if errors.Is(err, kms.ErrCiphertext) || errors.Is(err, kms.ErrInvalid) { // which names both keys
-		return Plain(err)
+		return say("%s", Plain(err))
 	}
-	return fmt.Sprintf("wrong root: the %s was made with another key or passphrase", a.what())
+	return say("wrong root: the %s was made with another key or passphrase", a.what())
 }
 
-func (a Attempt) rootUnavailableWords(err error) string {
-	text := "its root cannot be used: " + Plain(err)
+func (a Attempt) rootUnavailableWords(err error) Words {
+	words := say("%s", Plain(err))
 	if r, ok := errors.AsType[*Refusal](err); ok {
-		text = "its root cannot be used: " + r.Text
+		words = r.Words
 	}
+	words = words.after("its root cannot be used: ")
 	if a.Mode != 0 && a.Ring != "" {
-		return fmt.Sprintf("sealed under version %s, which ring %s may have received after this command opened it: %s", a.KeyID, a.Ring, text)
+		words = words.after("sealed under version %s, which ring %s may have received after this command opened it: ", a.KeyID, a.Ring)
 	}
-	return text
+	return words
 }
 
-func (a Attempt) noKeyWords(err error) string {
+func (a Attempt) noKeyWords(err error) Words {
 	op, key := a.asked(err)
 	switch {
 	case a.Service == "":
-		return ""
+		return Words{}
 	case a.Mode != 0:
-		return fmt.Sprintf("sealed under key %q, which %s does not have", a.KeyID, a.Service)
+		return say("sealed under key %q, which %s does not have", a.KeyID, a.Service)
 	case op == localkms.OpUpdateAlias: // the error says whether it is the key or the alias
 		return plainWords(a, err)
 	case op == localkms.OpRevokeGrant, op == localkms.OpRetireGrant:
-		return fmt.Sprintf("no such grant of %s (list them with: %s)", key, a.command([]string{"kms", "grant", "list"}, ShortKey(key)))
+		return Words{"no such grant of " + key, "list them", a.command([]string{"kms", "grant", "list"}, ShortKey(key))}
 	}
-	return fmt.Sprintf("no such key: %q (list them with: %s)", key, a.command([]string{"kms", "list"}))
+	return Words{fmt.Sprintf("no such key: %q", key), "list them", a.command([]string{"kms", "list"})}
 }
 
 // modeWords says which flags an object of a mode needs.
-func (a Attempt) modeWords(error) string {
+func (a Attempt) modeWords(error) Words {
 	switch a.Mode {
 	case sse.ModeManaged:
-		return "sealed under a ring (SSE-S3): give --ring and its root"
+		return say("sealed under a ring (SSE-S3): give --ring and its root")
 	case sse.ModeKMS:
-		return "sealed under a key service (SSE-KMS): give --kms and its root"
+		return say("sealed under a key service (SSE-KMS): give --kms and its root")
 	case sse.ModeCustomer:
-		return "sealed under a customer key (SSE-C): give --customer-key-file"
+		return say("sealed under a customer key (SSE-C): give --customer-key-file")
 	}
-	return ""
+	return Words{}
 }
 
-func (a Attempt) disabledWords(error) string {
+func (a Attempt) disabledWords(error) Words {
 	if a.Mode == 0 {
-		return ""
+		return Words{}
 	}
-	return fmt.Sprintf("sealed under version %s, which is disabled (enable it with: %s)", a.KeyID, a.command([]string{"ring", "enable"}, a.KeyID))
+	return Words{fmt.Sprintf("sealed under version %s, which is disabled", a.KeyID), "enable it", a.command([]string{"ring", "enable"}, a.KeyID)}
 }
 
-func (a Attempt) primaryWords(err error) string {
-	return onVersion("is the newest, which seals new files (rotate first with: "+a.command([]string{"ring", "rotate"})+")")(a, err)
+func (a Attempt) primaryWords(err error) Words {
+	words := onVersion("is the newest, which seals new files")(a, err)
+	words.Does, words.Advice = "rotate first", a.command([]string{"ring", "rotate"})
+	return words
 }
 
 // creation returns the command that creates the attempt's ring or key service. A new
@@ -339,67 +328,70 @@ func (a Attempt) creation(words ...string) string {
 	return a.command(words)
 }
 
-func (a Attempt) notExistWords(error) string {
+func (a Attempt) notExistWords(error) Words {
 	switch {
 	case a.Ring != "":
-		return "no such ring (create one with: " + a.creation("ring", "create") + ")"
+		return Words{"no such ring", "create one", a.creation("ring", "create")}
 	case a.Service != "":
-		return "no such key service (create one with: " + a.creation("kms", "init") + ")"
+		return Words{"no such key service", "create one", a.creation("kms", "init")}
 	}
-	return ""
+	return Words{}
 }
 
-func (a Attempt) damagedWords(err error) string {
+func (a Attempt) damagedWords(err error) Words {
 	if a.Service != "" {
-		return fmt.Sprintf("%s: %s (restore it from a backup)", a.document(), plainWords(a, err))
+		return Words{Text: fmt.Sprintf("%s: %v", a.document(), plainWords(a, err)), Advice: "restore it from a backup"}
 	}
-	return Plain(err) + " (if this is a ring, restore it from a backup)"
+	return Words{Text: Plain(err), Advice: "if this is a ring, restore it from a backup"}
 }
 
-func (a Attempt) unknownVersionWords(err error) string {
+func (a Attempt) unknownVersionWords(err error) Words {
 	switch {
 	case a.Ring == "":
-		return ""
+		return Words{}
 	case a.Mode == 0:
 		text := "no such version"
 		if version, ok := errors.AsType[*keyring.VersionError](err); ok {
 			text += ": " + version.ID
 		}
-		return fmt.Sprintf("%s (list them with: %s)", text, a.command([]string{"ring", "list"}))
-	case !strings.HasPrefix(a.KeyID, a.RingID+"."):
-		return fmt.Sprintf("sealed under version %s of another ring (%s is ring %s)", a.KeyID, a.Ring, a.RingID)
+		return Words{text, "list them", a.command([]string{"ring", "list"})}
+	case a.OfAnotherRing():
+		return say("sealed under version %s of another ring (%s is ring %s)", a.KeyID, a.Ring, a.RingID)
 	}
-	return fmt.Sprintf("sealed under version %s, which ring %s lacks (is the ring file an old copy?)", a.KeyID, a.Ring)
+	return Words{Text: fmt.Sprintf("sealed under version %s, which ring %s lacks", a.KeyID, a.Ring), Advice: "is the ring file an old copy?"}
 }
 
-func (a Attempt) formatWords(err error) string {
+// OfAnotherRing reports whether an object is sealed under a version of another ring.
+func (a Attempt) OfAnotherRing() bool { return !strings.HasPrefix(a.KeyID, a.RingID+".") }
+
+func (a Attempt) formatWords(err error) Words {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF) && a.Bucket != "":
-		return "truncated within its envelope"
+		return say("truncated within its envelope")
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "not a sealed file, or truncated within its envelope"
+		return say("not a sealed file, or truncated within its envelope")
 	case a.Bucket != "":
-		return "damaged: " + Plain(err)
+		return say("damaged: %s", Plain(err))
 	}
-	return Plain(err) + " (not a sealed file, or damaged)"
+	return say("%s (not a sealed file, or damaged)", Plain(err))
 }
 
-func (a Attempt) wrongKeyWords(err error) string {
+func (a Attempt) wrongKeyWords(err error) Words {
 	if refused, ok := errors.AsType[*KeyNotAcceptedError](err); ok {
-		return refused.Error()
+		return refused.words()
 	}
 	if a.Bucket != "" {
-		return fmt.Sprintf("wrong key, or sealed for another object or for a bucket that is not named %s, or edited envelope", a.Bucket)
+		return say("wrong key, or sealed for another object or for a bucket that is not named %s, or edited envelope", a.Bucket)
 	}
-	return "wrong key, object or context, or edited envelope"
+	return say("wrong key, object or context, or edited envelope")
 }
 
-func corruptWords(a Attempt, err error) string {
+func corruptWords(a Attempt, err error) Words {
 	chunk, ok := errors.AsType[*sse.ChunkError](err)
 	if !ok {
-		return "damaged: " + Plain(err)
+		return say("damaged: %s", Plain(err))
 	}
-	return fmt.Sprintf("damaged: chunk %d is not authentic, at byte %d of the plaintext", chunk.Chunk, chunk.Chunk*sse.ChunkSize)
+	return say("damaged: chunk %d is not authentic, at byte %d of the plaintext", chunk.Chunk, chunk.Chunk*sse.ChunkSize)
 }
 
 // ShortKey returns the id in a key's ARN. Other names stay as they are.

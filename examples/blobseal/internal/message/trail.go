@@ -12,22 +12,22 @@ func Trail(name string, err error) error {
 	if broken, ok := errors.AsType[*audit.ChainError](err); ok {
 		return Problemf(err, broken.File, "%s", brokenWords(broken))
 	}
-	return about(name, err, func(err error) string {
+	return about(name, err, func(err error) Words {
 		if IsDirectory(name) {
-			return fmt.Sprintf("%v (for the trail of a key service give --kms %s)", ErrIsDirectory, name)
+			return Words{Text: ErrIsDirectory.Error(), Advice: "for the trail of a key service give --kms " + name}
 		}
 		return trailWords(err)
 	})
 }
 
-func trailWords(err error) string {
+func trailWords(err error) Words {
 	if broken, ok := errors.AsType[*audit.ChainError](err); ok {
-		return broken.File + ": " + brokenWords(broken)
+		return say("%s: %s", broken.File, brokenWords(broken))
 	}
 	if errors.Is(err, audit.ErrInUse) {
-		return "another process has the audit trail open"
+		return say("another process has the audit trail open")
 	}
-	return Plain(err)
+	return say("%s", Plain(err))
 }
 
 func brokenWords(e *audit.ChainError) string {

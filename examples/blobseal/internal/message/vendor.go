@@ -14,11 +14,11 @@ import (
 // Refusal is an error of the key service of a root, in words that name the service.
 // Unlike a [Problem] it is not all that there is to say: which ring is open.
 type Refusal struct {
-	Text string
-	Err  error
+	Words Words
+	Err   error
 }
 
-func (r *Refusal) Error() string { return r.Text }
+func (r *Refusal) Error() string { return r.Words.String() }
 
 func (r *Refusal) Unwrap() error { return r.Err }
 
@@ -59,7 +59,7 @@ func Vendor(err error) string {
 		return operation.Err.Error()
 	}
 	if refused, ok := errors.AsType[*Refusal](err); ok {
-		return refused.Text
+		return refused.Error()
 	}
 	if text := responseWords(err); text != "" {
 		return text

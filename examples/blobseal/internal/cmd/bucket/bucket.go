@@ -320,7 +320,7 @@ func (b *bucket) aboutObject(key string, seal jobs.KeyRef, err error) error {
 }
 
 // says returns the words for an error of one object.
-func (b *bucket) says(seal jobs.KeyRef, err error) string { return b.attempt(seal).Words(err) }
+func (b *bucket) says(seal jobs.KeyRef, err error) string { return b.attempt(seal).Words(err).String() }
 
 func (b *bucket) attempt(seal jobs.KeyRef) message.Attempt {
 	a := b.keys[seal.Mode].Attempt(seal.Mode, seal.KeyID)

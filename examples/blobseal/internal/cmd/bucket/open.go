@@ -7,6 +7,7 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
 // Opened is a bucket that another package's command reads.
@@ -33,9 +34,7 @@ func (b *Opened) Shown() string { return b.shown }
 func (b *Opened) About(err error) error { return b.about(err) }
 
 // Says returns the words for an error of one object.
-func (b *Opened) Says(seal jobs.KeyRef, err error) string {
-	if err == nil {
-		return ""
-	}
-	return b.says(seal, err)
-}
+func (b *Opened) Says(seal jobs.KeyRef, err error) message.Words { return b.attempt(seal).Words(err) }
+
+// OfAnotherRing reports whether an object is sealed under a version of another ring.
+func (b *Opened) OfAnotherRing(seal jobs.KeyRef) bool { return b.attempt(seal).OfAnotherRing() }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/cmd/bucket"
@@ -102,7 +101,10 @@ func storeFix(err error, url string) string {
 func (x *examination) diagnose(b *bucket.Opened, f jobs.Finding, url string) *ailment {
 	flags := x.commandFlags(url)
 	a := &ailment{text: f.Verdict.String(), err: cmp.Or(f.Err, message.ErrRefused)}
-	a.text, a.fix = message.SplitHint(b.Says(f.Seal, f.Err))
+	if f.Err != nil {
+		words := b.Says(f.Seal, f.Err)
+		a.text, a.fix = words.Text, words.Advice
+	}
 	restore := "restore the objects from the store's versions or a copy; to list them: " + message.Command(append([]string{"bucket", "check"}, flags...)...)
 	switch {
 	case f.Verdict == jobs.VerdictPlain:
@@ -113,7 +115,7 @@ func (x *examination) diagnose(b *bucket.Opened, f jobs.Finding, url string) *ai
 		a.fix = restore
 	case is(f.Err, keyring.ErrDestroyed):
 		a.fix = "restore these objects, or a copy of the ring from before the version was destroyed, from a backup; otherwise shred them"
-	case is(f.Err, keyring.ErrUnknownKey) && strings.Contains(a.text, "of another ring"):
+	case is(f.Err, keyring.ErrUnknownKey) && b.OfAnotherRing(f.Seal):
 		a.fix = "give the ring that sealed them, or copy them under this ring with bucket rewrap"
 	case is(f.Err, keyring.ErrUnknownKey):
 		a.fix = "an old copy of the ring was restored: merge the latest copy with " + message.Command(append([]string{"ring", "merge", "--ring", x.Ring}, append(x.Source().Root.Args(), "COPY")...)...)

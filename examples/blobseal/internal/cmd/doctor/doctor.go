@@ -2,6 +2,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,15 +124,11 @@ func (x *examination) problem(err error, part, subject, fix, format string, args
 	x.report(finding{levelProblem, part, subject, fmt.Sprintf(format, args...), fix})
 }
 
-// failed reports an error in its own words. The hint at their end becomes the fix, if
-// none is known.
+// failed reports an error in its own words. Their advice becomes the fix, if none is
+// known.
 func (x *examination) failed(err error, part, subject, fix string) {
-	text := message.Reason(err, subject)
-	text, hint := message.SplitHint(text)
-	if fix == "" {
-		fix = hint
-	}
-	x.problem(err, part, subject, fix, "%s", text)
+	words := message.WordsOf(err, subject)
+	x.problem(err, part, subject, cmp.Or(fix, words.Advice), "%s", words.Text)
 }
 
 func (x *examination) report(f finding) {

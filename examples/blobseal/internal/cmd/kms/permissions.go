@@ -177,7 +177,7 @@ func aboutPolicy(s *keys.Service, op kms.Operation, key, file string, err error)
 		if file == "-" {
 			file = "standard input"
 		}
-		return message.Problemf(err, file, "%s", s.Says(op, key, err))
+		return message.Advise(err, file, s.Says(op, key, err))
 	}
 	return s.About(op, key, err)
 }
