@@ -2,7 +2,6 @@ package document
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -184,7 +183,7 @@ type base[S State, O any] struct {
 // the store went back.
 func (r *Replica[S, O]) base(ctx context.Context, known *snapshot[S], data []byte, version string, movesRoot bool) (b base[S, O], err error) {
 	keys := r.keys.Load()
-	sum := sha256.Sum256(data)
+	sum := known.sumOf(data)
 	if sum == known.sum || r.seen.has(sum) && r.current.Load() == known {
 		if sum != known.sum {
 			b.lost, b.same = r.rolledBack(ctx, known, data, keys), true

@@ -2,7 +2,6 @@ package document
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -224,7 +223,7 @@ func (r *Replica[S, O]) loadOnce(ctx context.Context) (heal bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		sum := sha256.Sum256(data)
+		sum := known.sumOf(data)
 		if sum == known.sum {
 			same := *known
 			same.version = version
