@@ -122,7 +122,7 @@ func (b *Bucket) describe(ctx context.Context, key string, a *gcblob.Attributes)
 	if hint.Composite {
 		t, err := b.store.Trailer(ctx, key, store.VersionOf(a), nil)
 		if err == nil {
-			return stored.CompositeHint(t.Envelope()), t.Size(), nil
+			return stored.HintOf(t.Envelope()), t.Size(), nil
 		}
 		if !errors.Is(err, sse.ErrFormat) { // a hint of another version, perhaps
 			return stored.Hint{}, 0, err
@@ -136,7 +136,7 @@ func (b *Bucket) describe(ctx context.Context, key string, a *gcblob.Attributes)
 		return stored.Hint{}, 0, ErrChanged
 	case err == nil:
 		err := o.Measure()
-		return o.Hint(), o.Size, err
+		return stored.HintOf(o.Envelope), o.Size, err
 	case !b.opts.AllowPlain:
 		return stored.Hint{}, 0, ErrPlain
 	case hinted:

@@ -78,6 +78,10 @@ func (e *Envelope) BucketKeyEnabled() bool {
 	return false
 }
 
+// IsComposite reports whether e is the envelope of a composite object, which is in its
+// trailer, and not at its head.
+func (e *Envelope) IsComposite() bool { return e.kind == kindComposite }
+
 // BodyID identifies the body that the envelope opens: 64 hexadecimal digits, in
 // lower case. Each Encrypt begins a body with a new id, and a rewrapped
 // envelope keeps the id. To store bodies apart from envelopes, name them by

@@ -150,7 +150,7 @@ func (c *Client) copyComposite(ctx context.Context, to *Client, get s3.GetObject
 	if err != nil {
 		return nil, err
 	}
-	put, err := c.copyInput(ctx, get, cp, src, stored.CompositeHint(sealed), optFns)
+	put, err := c.copyInput(ctx, get, cp, src, stored.HintOf(sealed), optFns)
 	if err != nil {
 		return nil, err
 	}

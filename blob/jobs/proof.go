@@ -60,7 +60,7 @@ func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, seen store.
 	if err != nil {
 		return s.Absence(ctx, e.Key, err)
 	}
-	if hint, present := stored.ParseHint(attrs.Metadata); present && hint != seen.Hint() {
+	if hint, present := stored.ParseHint(attrs.Metadata); present && hint != stored.HintOf(env) {
 		return fmt.Errorf("blob: metadata says %v, envelope says %v (rewrap with Force)", KeyRef{hint.Mode, hint.KeyID}, keyOf(env))
 	}
 	if env.Mode() != sse.ModeManaged {

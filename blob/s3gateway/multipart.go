@@ -97,7 +97,7 @@ func (g *Gateway) createUpload(r *request, in s3response.CreateMultipartUploadIn
 	if err != nil {
 		return out, err
 	}
-	md := stored.CompositeHint(env).Metadata(in.Metadata)
+	md := stored.HintOf(env).Metadata(in.Metadata)
 	if deref(in.ContentEncoding) != "" {
 		md[stored.ContentEncoding] = *in.ContentEncoding
 	}

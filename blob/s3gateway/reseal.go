@@ -87,11 +87,9 @@ func (g *Gateway) resealed(r *request, src *object, keep kept, put s3response.Pu
 		return nil, err
 	}
 	c := &resealed{Gateway: g, r: r, src: src, keep: keep, put: put, to: src.size}
-	hint := stored.CompositeHint
 	if src.composite != nil {
 		c.tail, c.to, err = src.trailer.Replace(env)
 	} else if env, err = sized(env, src.plaintext); err == nil {
-		hint = stored.HintOf
 		c.head, err = env.MarshalBinary()
 		c.from = int64(src.env.Size())
 	}
@@ -102,7 +100,7 @@ func (g *Gateway) resealed(r *request, src *object, keep kept, put s3response.Pu
 		c.keep.etag = opaqueETag(env, src.composite)
 	}
 	encoding := deref(put.ContentEncoding)
-	c.put.Metadata, c.put.ContentEncoding = hint(env).Metadata(put.Metadata), nil
+	c.put.Metadata, c.put.ContentEncoding = stored.HintOf(env).Metadata(put.Metadata), nil
 	if encoding != "" {
 		c.put.Metadata[stored.ContentEncoding] = encoding
 	}

@@ -9,8 +9,7 @@
 // A composite object, which was uploaded in parts, is stored as SPEC.md of package
 // sse says in section 16: its parts, and a trailer with the envelope, at the end. Its
 // first bytes tell it from other objects. The trailer says how large its plaintext is.
-// Its hint is the [CompositeHint], which is known when the upload begins and therefore
-// has no sizes. Whoever completes an upload gives [sse.TrailerOptions] the bucket's
+// Its hint is known when the upload begins and therefore has no sizes. Whoever completes an upload gives [sse.TrailerOptions] the bucket's
 // envelope size, so that [PlaintextSize] refuses the composite object's size.
 //
 // Packages that encrypt a kind of bucket share this one: the layout and the

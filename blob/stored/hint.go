@@ -37,20 +37,16 @@ type Hint struct {
 	Composite    bool   // the object was uploaded in parts
 }
 
-// HintOf returns the hint that describes env.
+// HintOf returns the hint that describes env, the envelope of an object or the state of
+// its upload.
 func HintOf(env *sse.Envelope) Hint {
-	h := Hint{Mode: env.Mode(), KeyID: env.KeyID(), EnvelopeSize: env.Size(), BodyID: env.BodyID()}
+	h := Hint{Mode: env.Mode(), KeyID: env.KeyID(), BodyID: env.BodyID(), Composite: env.IsComposite()}
+	if !h.Composite {
+		h.EnvelopeSize = env.Size()
+	}
 	if len(h.KeyID) > maxHintKeyID {
 		h.KeyID = ""
 	}
-	return h
-}
-
-// CompositeHint returns the hint that describes env, the envelope of a composite
-// object or the state of its upload.
-func CompositeHint(env *sse.Envelope) Hint {
-	h := HintOf(env)
-	h.EnvelopeSize, h.Composite = 0, true
 	return h
 }
 

@@ -39,7 +39,7 @@ func putParts(t *testing.T, inner *gcblob.Bucket, key string, cipher sse.Cipher,
 	env := new(sse.Envelope)
 	require.NoError(t, env.UnmarshalBinary(state))
 	require.NoError(t, inner.WriteAll(ctx, key, slices.Concat(object.Bytes(), trailer), &gcblob.WriterOptions{
-		Metadata: stored.CompositeHint(env).Metadata(map[string]string{"author": "Zoë ☺"}),
+		Metadata: stored.HintOf(env).Metadata(map[string]string{"author": "Zoë ☺"}),
 	}))
 }
 

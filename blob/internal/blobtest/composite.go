@@ -83,7 +83,7 @@ func (u *Upload) PutAs(t testing.TB, inner *gcblob.Bucket, opts gcblob.WriterOpt
 	require.NoError(t, err)
 	env := new(sse.Envelope)
 	require.NoError(t, env.UnmarshalBinary(state))
-	opts.Metadata = stored.CompositeHint(env).Metadata(opts.Metadata)
+	opts.Metadata = stored.HintOf(env).Metadata(opts.Metadata)
 	if opts.ContentEncoding != "" {
 		opts.Metadata[stored.ContentEncoding], opts.ContentEncoding = opts.ContentEncoding, ""
 	}

@@ -93,14 +93,6 @@ func (s *Store) readHead(ctx context.Context, o *Object, n int) (head []byte, er
 	return head, err
 }
 
-// Hint returns the hint of an object that has an envelope.
-func (o *Object) Hint() stored.Hint {
-	if o.Trailer != nil {
-		return stored.CompositeHint(o.Envelope)
-	}
-	return stored.HintOf(o.Envelope)
-}
-
 // Measure sets the plaintext's size of an object that has an envelope: by arithmetic,
 // or as the trailer of a composite object says.
 func (o *Object) Measure() (err error) {

@@ -39,7 +39,7 @@ func (s *Store) Create(ctx context.Context, key string, env *sse.Envelope, opts 
 // CreateComposite is Create for a composite object. The caller writes all of it,
 // with env in its trailer.
 func (s *Store) CreateComposite(ctx context.Context, key string, env *sse.Envelope, opts *gcblob.WriterOptions) (*Writer, error) {
-	return s.create(ctx, key, stored.CompositeHint(env), opts)
+	return s.create(ctx, key, stored.HintOf(env), opts)
 }
 
 func (s *Store) create(ctx context.Context, key string, hint stored.Hint, opts *gcblob.WriterOptions) (*Writer, error) {

@@ -39,7 +39,7 @@ func TestComposite(t *testing.T) {
 		read, err := sse.ReadTrailer(bytes.NewReader(object), int64(len(object)))
 		require.NoError(t, err)
 		require.NoError(t, inner.WriteAll(ctx, "k", object, &gcblob.WriterOptions{
-			ContentType: "text/x-blobseal", Metadata: stored.CompositeHint(read.Envelope()).Metadata(map[string]string{"n": "1"}),
+			ContentType: "text/x-blobseal", Metadata: stored.HintOf(read.Envelope()).Metadata(map[string]string{"n": "1"}),
 		}))
 
 		requireWhole := func(key string) {
