@@ -51,6 +51,18 @@ func TestReadEnvelopeOfComposite(t *testing.T) {
 	}
 }
 
+// TestReadEnvelopeInTrailer: the envelope of a composite object is none at the head of
+// an object, however much of it is read at once.
+func TestReadEnvelopeInTrailer(t *testing.T) {
+	upload, _ := composite(t, 0)
+	state, err := upload.State(context.Background(), nil)
+	require.NoError(t, err)
+	for _, expect := range []int{MinEnvelopeSize, len(state), 1024} {
+		_, _, err := ReadEnvelope(bytes.NewReader(state), expect)
+		require.ErrorIs(t, err, sse.ErrVersion)
+	}
+}
+
 // TestSizesOfComposites: no composite object has a size that an object of version 1 has,
 // if its upload was completed for the bucket's envelope size.
 func TestSizesOfComposites(t *testing.T) {

@@ -39,8 +39,10 @@ func ReadEnvelope(r io.Reader, expect int) (env *sse.Envelope, body io.Reader, e
 	if !sse.IsEnvelope(head) {
 		return nil, whole, ErrPlain
 	}
-	// Not UnmarshalBinary: it accepts the envelope of a composite object, which has no
-	// place at the head of an object.
+	env = new(sse.Envelope)
+	if env.UnmarshalBinary(head) == nil && !env.IsComposite() { // without a copy of head
+		return env, r, nil
+	}
 	env, err = sse.ReadEnvelope(whole)
 	switch {
 	case errors.Is(err, sse.ErrComposite): // found in the first bytes of head

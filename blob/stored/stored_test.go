@@ -1,6 +1,7 @@
 package stored
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"runtime"
@@ -98,5 +99,22 @@ func TestLocksOf(t *testing.T) {
 	for wait := time.Now(); count() > 0; time.Sleep(time.Millisecond) {
 		require.Less(t, time.Since(wait), time.Minute, "the locks of %d collected buckets are kept", count())
 		runtime.GC()
+	}
+}
+
+// BenchmarkReadEnvelope reads an envelope of the expected size.
+func BenchmarkReadEnvelope(b *testing.B) {
+	cipher, err := sse.NewCustomer(bytes.Repeat([]byte{7}, 32))
+	require.NoError(b, err)
+	e, err := cipher.Encrypt(b.Context(), sse.Object{Bucket: "photos", Key: "k"})
+	require.NoError(b, err)
+	env, err := e.Envelope().WithSize(DefaultEnvelopeSize)
+	require.NoError(b, err)
+	data, err := env.MarshalBinary()
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _, err := ReadEnvelope(bytes.NewReader(data), DefaultEnvelopeSize)
+		require.NoError(b, err)
 	}
 }
