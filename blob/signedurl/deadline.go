@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// sendSize is how many bytes a client must receive within one idle timeout.
+// sendSize is how many bytes a client must receive within one idle timeout, unless it
+// is fast.
 const sendSize = 16 << 10
 
 // refusalTime is how long a client may go on to send a body that nobody wants, so
@@ -22,28 +23,37 @@ var longAgo = time.Unix(1, 0)
 // stream whose deadline passes, even if nobody waits. Errors of setting one are
 // ignored, since the only one is [http.ErrNotSupported].
 
-// sender writes an object to a client that must keep receiving.
+// sender writes an object to a client that must keep receiving. It sends pieces, and
+// each piece must leave within the idle timeout. The pieces grow up to copySize bytes
+// while the client is fast, since small pieces cost up to 1.6 times as much CPU, and
+// begin again with sendSize bytes when the client becomes slow.
 type sender struct {
-	w    http.ResponseWriter
-	conn *http.ResponseController
-	idle time.Duration
+	w     http.ResponseWriter
+	conn  *http.ResponseController
+	idle  time.Duration
+	piece int // in bytes
 }
 
 func (h *Handler) sender(w http.ResponseWriter) *sender {
-	return &sender{w, http.NewResponseController(w), h.opts.IdleTimeout}
+	return &sender{w, http.NewResponseController(w), h.opts.IdleTimeout, sendSize}
 }
 
 func (s *sender) Write(p []byte) (n int, err error) {
-	if s.idle > 0 {
-		defer s.conn.SetWriteDeadline(time.Time{})
+	if s.idle <= 0 {
+		return s.w.Write(p)
 	}
+	defer s.conn.SetWriteDeadline(time.Time{})
 	for err == nil && len(p) > 0 {
-		if s.idle > 0 {
-			_ = s.conn.SetWriteDeadline(time.Now().Add(s.idle))
-		}
+		begun := time.Now()
+		_ = s.conn.SetWriteDeadline(begun.Add(s.idle))
 		var k int
-		k, err = s.w.Write(p[:min(len(p), sendSize)])
+		k, err = s.w.Write(p[:min(len(p), s.piece)])
 		n, p = n+k, p[k:]
+		if time.Since(begun) < s.idle/64 { // a client 32 times slower gets the next piece in time
+			s.piece = min(2*s.piece, copySize)
+		} else {
+			s.piece = sendSize
+		}
 	}
 	return n, err
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/blob/signedurl"
+	"github.com/blobseal/blobseal/internal/bubble"
 )
 
 // TestStalledHTTP2 stalls uploads and downloads over HTTP/2, where a stream, and
@@ -99,3 +101,76 @@ func TestSlowBucket(t *testing.T) {
 		})
 	}
 }
+
+// TestSlowDownloadGoesOn: a client has the timeout for each piece, and not for the
+// whole. A fast client gets large pieces until it becomes slow.
+func TestSlowDownloadGoesOn(t *testing.T) {
+	const idle, small, large = signedurl.DefaultIdleTimeout, 16 << 10, 256 << 10
+	for name, tc := range map[string]struct {
+		wait  func(received int) time.Duration // before each small piece
+		whole bool
+		last  int // size of the last piece
+	}{
+		"fast":     {func(int) time.Duration { return 0 }, true, large},
+		"slow":     {func(int) time.Duration { return idle - 1 }, true, small},
+		"too slow": {func(int) time.Duration { return idle + 1 }, false, small},
+		"becomes slow": {func(received int) time.Duration {
+			switch {
+			case received < 4*large:
+				return 0
+			case received < 5*large: // which may be one piece
+				return idle/16 - 1
+			}
+			return idle - 1
+		}, true, small},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				bucket := newMem(t)
+				require.NoError(t, bucket.WriteAll(t.Context(), "k", make([]byte, 8*large), nil))
+				signer := newSigner(t, "http://photos.example/shared", secretOf(1), nil)
+				signed, err := signer.Sign(&signedurl.Permit{Key: "k", Expires: time.Now().Add(time.Hour)})
+				require.NoError(t, err)
+				client, server := net.Pipe()
+				received := 0
+				var receiver sync.WaitGroup
+				receiver.Go(func() {
+					for err := error(nil); err == nil; {
+						time.Sleep(tc.wait(received))
+						var n int
+						n, err = io.ReadFull(client, make([]byte, small))
+						received += n
+					}
+				})
+				w := &connWriter{httptest.NewRecorder(), server, nil}
+				req := httptest.NewRequestWithContext(t.Context(), "GET", signed.String(), nil)
+				handler := signedurl.NewHandler(bucket, signer, &signedurl.HandlerOptions{Logger: slog.New(slog.DiscardHandler)})
+				serve := func() { handler.ServeHTTP(w, req) }
+				if tc.whole {
+					serve()
+				} else {
+					require.PanicsWithValue(t, http.ErrAbortHandler, serve)
+				}
+				server.Close()
+				receiver.Wait()
+				client.Close()
+				require.Equal(t, tc.whole, received == 8*large)
+				require.Equal(t, tc.last, w.pieces[len(w.pieces)-1])
+			})
+		})
+	}
+}
+
+// connWriter is a ResponseWriter that sends each piece of a body over conn at once.
+type connWriter struct {
+	*httptest.ResponseRecorder
+	conn   net.Conn
+	pieces []int // their sizes
+}
+
+func (w *connWriter) Write(p []byte) (int, error) {
+	w.pieces = append(w.pieces, len(p))
+	return w.conn.Write(p)
+}
+
+func (w *connWriter) SetWriteDeadline(at time.Time) error { return w.conn.SetWriteDeadline(at) }
