@@ -103,7 +103,7 @@ func (c *Client) UpdateAlias(ctx context.Context, name, keyID string) error {
 		if err := k.notDeleting(); err != nil {
 			return err
 		}
-		d.putAlias(full, alias{key: k.id, created: d.aliases[full].created, updated: d.now})
+		d.putAlias(full, alias{key: k.id, created: d.aliases[full][0].created, updated: d.now})
 		return nil
 	})
 }
@@ -154,7 +154,8 @@ func (c *Client) listAliases(o *call) ([]*Alias, error) {
 		return nil, err
 	}
 	var aliases []*Alias
-	for name, a := range snap.aliases {
+	for name, all := range snap.aliases {
+		a := all[0]
 		if k := snap.keys[a.key]; name.scope == c.scope && (only == nil || a.key == only.id) && !c.service.isGone(k) {
 			aliases = append(aliases, a.info(name))
 		}

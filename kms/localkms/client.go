@@ -38,11 +38,11 @@ func (c *Client) Region() string { return c.region }
 func (c *contents) find(t target) *key {
 	id := t.id
 	if t.alias != "" {
-		a, found := c.aliases[aliasName{scope: t.scope, name: t.alias}]
-		if !found {
+		all := c.aliases[aliasName{scope: t.scope, name: t.alias}]
+		if len(all) == 0 {
 			return nil
 		}
-		id = a.key
+		id = all[0].key
 	}
 	if k := c.keys[id]; k != nil && k.scope == t.scope {
 		return k

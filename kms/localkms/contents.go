@@ -101,27 +101,22 @@ func (c *contents) marshal() ([]byte, error) {
 	w.uint32(len(c.aliases))
 	names := c.sortedAliases()
 	for _, name := range names {
-		a := c.aliases[name]
 		w.text8(name.account)
 		w.text8(name.region)
 		w.text16(name.name)
-		w.bytes(a.key[:])
-		w.time(a.created)
-		w.time(a.updated)
+		w.alias(c.aliases[name][0])
 	}
 	w.history(&c.history)
 	for _, k := range keys {
 		w.marks(k, numbers)
 	}
 	for _, name := range names {
-		a := c.aliases[name]
-		w.bytes(a.mark[:])
-		w.uint16(len(a.rivals))
-		for _, one := range a.rivals {
+		first, rivals := c.aliases[name][0], c.aliases[name][1:]
+		w.bytes(first.mark[:])
+		w.uint16(len(rivals))
+		for _, one := range rivals {
 			w.bytes(one.mark[:])
-			w.bytes(one.key[:])
-			w.time(one.created)
-			w.time(one.updated)
+			w.alias(one)
 		}
 	}
 	if w.tooLong {
@@ -183,12 +178,21 @@ func (w *writer) marks(k *key, numbers map[string]uint32) {
 	}
 	w.uint16(len(k.rivals))
 	for i := range k.rivals {
-		v := &k.rivals[i]
-		w.uint32(int(v.number))
-		w.time(v.created)
-		w.uint8(int(v.origin))
-		w.bytes(v.key.Bytes())
+		w.uint32(int(k.rivals[i].number))
+		w.material(&k.rivals[i])
 	}
+}
+
+func (w *writer) material(v *material) {
+	w.time(v.created)
+	w.uint8(slices.Index(originCodes, v.origin))
+	w.bytes(v.key.Bytes())
+}
+
+func (w *writer) alias(a alias) {
+	w.bytes(a.key[:])
+	w.time(a.created)
+	w.time(a.updated)
 }
 
 func (w *writer) key(k *key, policy uint32) {
@@ -197,23 +201,17 @@ func (w *writer) key(k *key, policy uint32) {
 	w.text8(k.region)
 	w.text16(k.description)
 	w.time(k.created)
-	w.uint8(int(k.state))
+	w.uint8(slices.Index(stateCodes, k.state))
 	w.bool(k.isDefault)
 	w.time(k.deadline)
 	w.uint32(int(policy))
 	w.uint16(int(k.rotation.days))
 	w.time(k.rotation.next)
 	w.uint8(len(k.tags))
-	for _, name := range slices.Sorted(maps.Keys(k.tags)) {
-		w.text8(name)
-		w.text16(k.tags[name])
-	}
+	w.pairs(k.tags, w.text8)
 	w.uint16(len(k.versions))
 	for i := range k.versions {
-		v := &k.versions[i]
-		w.time(v.created)
-		w.uint8(int(v.origin))
-		w.bytes(v.key.Bytes())
+		w.material(&k.versions[i])
 	}
 	w.uint16(len(k.grants))
 	for _, g := range k.grants {
@@ -225,10 +223,15 @@ func (w *writer) key(k *key, policy uint32) {
 		w.uint16(int(g.operations))
 		w.uint8(int(g.constraint))
 		w.uint16(len(g.context))
-		for _, name := range slices.Sorted(maps.Keys(g.context)) {
-			w.text16(name)
-			w.text16(g.context[name])
-		}
+		w.pairs(g.context, w.text16)
+	}
+}
+
+// pairs writes names and values in order of the names.
+func (w *writer) pairs(pairs map[string]string, name func(string)) {
+	for _, one := range slices.Sorted(maps.Keys(pairs)) {
+		name(one)
+		w.text16(pairs[one])
 	}
 }
 

@@ -23,21 +23,21 @@ func TestContentsAreCanonical(t *testing.T) {
 	full(t, store)
 	text := plaintext(t, store)
 	var c contents
-	require.NoError(t, c.parse(text, nil))
+	require.NoError(t, c.parse(text, documentVersion, nil))
 	again, err := c.marshal()
 	require.NoError(t, err)
 	require.Equal(t, text, again)
 	require.Equal(t, 1, strings.Count(string(text), "// 0\n// 1"))
 	for i := range text { // every cut, and bytes behind
-		require.Error(t, new(contents).parse(text[:i], nil))
+		require.Error(t, new(contents).parse(text[:i], documentVersion, nil))
 	}
-	require.Error(t, new(contents).parse(append(bytes.Clone(text), 0), nil))
+	require.Error(t, new(contents).parse(append(bytes.Clone(text), 0), documentVersion, nil))
 	for i := range text { // every byte: refused, or still canonical
 		for _, bit := range []byte{1, 0x80} {
 			changed := bytes.Clone(text)
 			changed[i] ^= bit
 			var c contents
-			if c.parse(changed, nil) == nil {
+			if c.parse(changed, documentVersion, nil) == nil {
 				again, err := c.marshal()
 				require.NoError(t, err)
 				require.Equal(t, changed, again, "byte %d", i)
@@ -76,7 +76,7 @@ func TestContentsThatCannotBe(t *testing.T) {
 		"a grant to bytes":                granted(func(g *grant) { g.grantee = "\xff" }),
 		"a grant of a strange name":       granted(func(g *grant) { g.name = "a b" }),
 		"a grant twice":                   func(_ *contents, k *key) { k.grants = append(slices.Clone(k.grants), k.grants[0]) },
-		"a state that is none":            func(_ *contents, k *key) { k.state = PendingDeletion + 1 },
+		"a state that is none":            func(_ *contents, k *key) { k.state = "none" },
 		"a deadline of an enabled key":    func(_ *contents, k *key) { k.deadline = 1 },
 		"a deletion without a deadline":   func(_ *contents, k *key) { k.deletions = []deletion{{}}; k.finish() },
 		"a state without its mark":        func(_ *contents, k *key) { k.state = Disabled },
@@ -94,8 +94,8 @@ func TestContentsThatCannotBe(t *testing.T) {
 		"a second version of a creation": func(_ *contents, k *key) { k.versions = append(slices.Clone(k.versions[:1]), k.versions[0]) },
 		"an account of no name":          func(_ *contents, k *key) { k.account = "a b" },
 		"an alias of another region":     func(_ *contents, k *key) { k.region = "elsewhere" },
-		"an alias of no name":            func(c *contents, k *key) { c.aliases[aliasName{k.scope, "alias/"}] = alias{key: k.id} },
-		"an alias without a key":         func(c *contents, k *key) { c.aliases[aliasName{k.scope, "alias/x"}] = alias{} },
+		"an alias of no name":            func(c *contents, k *key) { c.aliases[aliasName{k.scope, "alias/"}] = []alias{{key: k.id}} },
+		"an alias without a key":         func(c *contents, k *key) { c.aliases[aliasName{k.scope, "alias/x"}] = []alias{{}} },
 	} {
 		c := contents{keys: maps.Clone(whole.keys), aliases: maps.Clone(whole.aliases), history: whole.history}
 		k := *first
@@ -103,11 +103,11 @@ func TestContentsThatCannotBe(t *testing.T) {
 		c.keys[k.id] = &k
 		text, err := c.marshal()
 		require.NoError(t, err, name)
-		require.Error(t, new(contents).parse(text, nil), name)
+		require.Error(t, new(contents).parse(text, documentVersion, nil), name)
 	}
 	text, err := whole.marshal()
 	require.NoError(t, err)
-	require.NoError(t, new(contents).parse(text, nil))
+	require.NoError(t, new(contents).parse(text, documentVersion, nil))
 }
 
 // TestDraftsShareNothing: one that is given up leaves no trace in another.
@@ -212,7 +212,7 @@ func TestCountsAreCheckedBeforeAllocating(t *testing.T) {
 	for at := range 3 {
 		text := make([]byte, 12)
 		binary.BigEndian.PutUint32(text[4*at:], 0xffffffff)
-		require.Less(t, allocated(func() { require.Error(t, new(contents).parse(text, nil)) }), uint64(1<<16))
+		require.Less(t, allocated(func() { require.Error(t, new(contents).parse(text, documentVersion, nil)) }), uint64(1<<16))
 	}
 }
 
@@ -225,7 +225,7 @@ func FuzzContents(f *testing.F) {
 	f.Add(make([]byte, 12))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var c contents
-		if c.parse(text, nil) != nil {
+		if c.parse(text, documentVersion, nil) != nil {
 			return
 		}
 		again, err := c.marshal()

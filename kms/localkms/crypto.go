@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -54,8 +53,7 @@ func (s *Service) checkStored(ctx context.Context, k *key) error {
 		return nil
 	}
 	if d.State != nil {
-		if stored := d.State.keys[k.id]; stored != nil && slices.ContainsFunc(slices.Concat(stored.versions, stored.rivals),
-			func(v material) bool { return v.compare(*k.current()) == 0 }) {
+		if stored := d.State.keys[k.id]; stored != nil && stored.hasVersion(*k.current()) {
 			return nil
 		}
 	}

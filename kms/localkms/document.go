@@ -110,7 +110,7 @@ func parseDocument(data []byte) (h header, body []byte, err error) {
 
 // newDraft returns the first document of a new service. Sealing draws its key.
 func newDraft() *draft {
-	d := &draft{contents: contents{keys: map[keyID]*key{}, aliases: map[aliasName]alias{}}, changed: true}
+	d := &draft{contents: newContents(), changed: true}
 	rand.Read(d.service[:]) // never fails: it ends the program instead
 	return d
 }
@@ -194,7 +194,7 @@ func openDocument(ctx context.Context, root keyring.Root, data []byte, known *sn
 		return nil, fmt.Errorf("%w: %w", keyring.ErrDamaged, err)
 	}
 	defer clear(plaintext)
-	if err := d.contents.parseVersion(plaintext, h.version, known); err != nil {
+	if err := d.contents.parse(plaintext, h.version, known); err != nil {
 		return nil, fmt.Errorf("%w: %w", keyring.ErrDamaged, err)
 	}
 	return d, nil

@@ -65,7 +65,6 @@ func (f *format) Includes(known, next *snapshot) error {
 // Merge implements [document.Format].
 func (f *format) Merge(d, other *draft) error {
 	d.contents = d.contents.merge(&other.contents)
-	d.keysCloned, d.aliasesCloned, d.historyCloned = true, true, true
 	d.changed, d.takesAway = true, true
 	for _, k := range d.keys {
 		if len(k.policies) > 1 {

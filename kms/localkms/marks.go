@@ -45,11 +45,15 @@ type deletion struct {
 	deadline int64
 }
 
+func (d deletion) compare(other deletion) int { return d.mark.compare(other.mark) }
+
 // keyPolicy is a policy that was put.
 type keyPolicy struct {
 	mark   mark
 	policy *policy
 }
+
+func (p keyPolicy) compare(other keyPolicy) int { return p.mark.compare(other.mark) }
 
 // What a service remembers of acts that were taken back, to recognise them in an
 // older document: for this long, and so many.
@@ -60,29 +64,22 @@ const (
 
 // history is what contents remember of the past.
 type history struct {
-	removed map[mark]int64     // marks that were removed, and when
-	deleted map[keyID]struct{} // keys that were deleted
+	removed map[mark]int64 // marks that were removed, and when
+	deleted map[keyID]bool // keys that were deleted
 	// watermark is the latest time of a removed mark that was forgotten. A grant or
 	// an alias of before that is not here was removed, for all that is known.
 	watermark int64
 }
 
-func (d *draft) cloneHistory() {
-	if !d.historyCloned {
-		d.removed, d.deleted, d.historyCloned = maps.Clone(d.removed), maps.Clone(d.deleted), true
-		if d.removed == nil {
-			d.removed = make(map[mark]int64)
-		}
-		if d.deleted == nil {
-			d.deleted = make(map[keyID]struct{})
-		}
-	}
-	d.changed = true
+// took reports whether the act of a mark was taken back.
+func (h *history) took(m mark) bool {
+	_, removed := h.removed[m]
+	return removed
 }
 
 // forget remembers that marks were removed.
 func (d *draft) forget(marks ...mark) {
-	d.cloneHistory()
+	d.own()
 	for _, m := range marks {
 		d.removed[m] = d.now
 	}
@@ -99,7 +96,7 @@ func (d *draft) prune() {
 	}
 	for m, when := range d.removed {
 		if when < oldest {
-			d.cloneHistory()
+			d.own()
 			delete(d.removed, m)
 			d.watermark = max(d.watermark, when)
 		}

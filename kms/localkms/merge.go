@@ -22,34 +22,24 @@ import (
 //
 // merge is commutative, associative and idempotent, and changes neither argument.
 func (c *contents) merge(other *contents) contents {
-	m := contents{
-		keys: make(map[keyID]*key), aliases: make(map[aliasName]alias),
-		history: history{
-			removed: maps.Clone(c.removed), deleted: maps.Clone(c.deleted),
-			watermark: max(c.watermark, other.watermark),
-		},
-	}
-	if m.removed == nil {
-		m.removed = make(map[mark]int64)
-	}
-	if m.deleted == nil {
-		m.deleted = make(map[keyID]struct{})
-	}
+	m := contents{keys: make(map[keyID]*key), aliases: make(map[aliasName][]alias), history: history{
+		removed: maps.Clone(c.removed), deleted: maps.Clone(c.deleted), watermark: max(c.watermark, other.watermark),
+	}}
 	for one, when := range other.removed {
 		m.removed[one] = max(m.removed[one], when)
 	}
 	maps.Copy(m.deleted, other.deleted)
 	for _, of := range []*contents{c, other} {
 		for id := range of.keys {
-			if _, gone := m.deleted[id]; !gone && m.keys[id] == nil {
+			if !m.deleted[id] && m.keys[id] == nil {
 				m.keys[id] = m.mergeKey(c, other, id)
 			}
 		}
 	}
 	for _, of := range []*contents{c, other} {
 		for name := range of.aliases {
-			if a, ok := m.mergeAlias(c, other, name); ok {
-				m.aliases[name] = a
+			if all := m.mergeAlias(c, other, name); len(all) > 0 {
+				m.aliases[name] = all
 			}
 		}
 	}
@@ -68,14 +58,13 @@ func (m *contents) mergeKey(a, b *contents, id keyID) *key {
 	} else if compareSettings(y, x) > 0 {
 		k.settled, k.description, k.tags, k.rotation = y.settled, y.description, y.tags, y.rotation
 	}
-	inForce := func(one mark) bool { _, gone := m.removed[one]; return !gone }
-	k.disabled = union(x.disabled, y.disabled, mark.compare, inForce)
-	k.deletions = union(x.deletions, y.deletions, deletion.compare, func(one deletion) bool { return inForce(one.mark) })
-	k.policies = union(x.policies, y.policies, keyPolicy.compare, func(one keyPolicy) bool { return inForce(one.mark) })
+	k.disabled = union(x.disabled, y.disabled, mark.compare, m.took)
+	k.deletions = union(x.deletions, y.deletions, deletion.compare, func(one deletion) bool { return m.took(one.mark) })
+	k.policies = union(x.policies, y.policies, keyPolicy.compare, func(one keyPolicy) bool { return m.took(one.mark) })
 	k.grants = union(x.grants, y.grants, compareGrants, func(g *grant) bool {
-		return inForce(g.mark()) && known(x.grants, g, a.watermark) && known(y.grants, g, b.watermark)
+		return m.took(g.mark()) || !known(x.grants, g, a.watermark) || !known(y.grants, g, b.watermark)
 	})
-	all := union(slices.Concat(x.versions, x.rivals), slices.Concat(y.versions, y.rivals), material.compare, func(material) bool { return true })
+	all := union(x.allVersions(), y.allVersions(), material.compare, func(material) bool { return false })
 	k.versions, k.rivals = nil, nil
 	for _, v := range all {
 		if int(v.number) > len(k.versions) {
@@ -92,43 +81,30 @@ func known(grants []*grant, g *grant, watermark int64) bool {
 	return g.created > watermark || slices.ContainsFunc(grants, func(one *grant) bool { return one.id == g.id })
 }
 
-// mergeAlias returns an alias of a, of b or of both.
-func (m *contents) mergeAlias(a, b *contents, name aliasName) (alias, bool) {
-	x, y := a.aliasesOf(name), b.aliasesOf(name)
-	return newAlias(union(x, y, alias.compare, func(one alias) bool {
-		_, removed := m.removed[one.mark]
-		return !removed && m.keys[one.key] != nil &&
-			(one.updated > a.watermark || hasAlias(x, one)) && (one.updated > b.watermark || hasAlias(y, one))
-	}))
-}
-
-func (c *contents) aliasesOf(name aliasName) []alias {
-	a, found := c.aliases[name]
-	if !found {
-		return nil
-	}
-	return a.all()
+// mergeAlias returns the aliases of one name of a, of b or of both.
+func (m *contents) mergeAlias(a, b *contents, name aliasName) []alias {
+	x, y := a.aliases[name], b.aliases[name]
+	return union(x, y, alias.compare, func(one alias) bool {
+		return m.took(one.mark) || m.keys[one.key] == nil ||
+			one.updated <= a.watermark && !hasAlias(x, one) || one.updated <= b.watermark && !hasAlias(y, one)
+	})
 }
 
 func hasAlias(all []alias, a alias) bool {
 	return slices.ContainsFunc(all, func(one alias) bool { return one.mark == a.mark })
 }
 
-// union returns what a and b have and keep wants, in order, each once.
-func union[T any](a, b []T, compare func(T, T) int, keep func(T) bool) []T {
+// union returns what a and b have and drop does not refuse, in order, each once.
+func union[T any](a, b []T, compare func(T, T) int, drop func(T) bool) []T {
 	all := slices.Concat(a, b)
 	slices.SortFunc(all, compare)
 	all = slices.CompactFunc(all, func(x, y T) bool { return compare(x, y) == 0 })
-	all = slices.DeleteFunc(all, func(one T) bool { return !keep(one) })
+	all = slices.DeleteFunc(all, drop)
 	if len(all) == 0 {
 		return nil
 	}
 	return all
 }
-
-func (d deletion) compare(other deletion) int { return d.mark.compare(other.mark) }
-
-func (p keyPolicy) compare(other keyPolicy) int { return p.mark.compare(other.mark) }
 
 func compareGrants(a, b *grant) int {
 	return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(string(a.id[:]), string(b.id[:])))
@@ -157,12 +133,12 @@ func (c *contents) includes(next *contents) error {
 		if k := next.keys[id]; k != nil {
 			return fmt.Errorf("it holds %s, which was deleted", k.arn)
 		}
-		if _, deleted := next.deleted[id]; !deleted {
+		if !next.deleted[id] {
 			return fmt.Errorf("it does not know that key %s was deleted", id)
 		}
 	}
 	for one, when := range c.removed {
-		if _, removed := next.removed[one]; !removed && when > next.watermark {
+		if !next.took(one) && when > next.watermark {
 			return errors.New("it does not know what was removed")
 		}
 	}
@@ -171,9 +147,8 @@ func (c *contents) includes(next *contents) error {
 	}
 	for id, k := range c.keys {
 		n := next.keys[id]
-		_, deleted := next.deleted[id]
 		switch {
-		case n == k || deleted:
+		case n == k || next.deleted[id]:
 			continue
 		case n == nil:
 			return fmt.Errorf("it lacks %s", k.arn)
@@ -187,18 +162,17 @@ func (c *contents) includes(next *contents) error {
 			return fmt.Errorf("%s: %w", n.arn, err)
 		}
 	}
-	for name := range c.aliases {
-		for _, a := range c.aliasesOf(name) {
-			_, removed := next.removed[a.mark]
-			if !removed && next.keys[a.key] != nil && a.updated > next.watermark && !hasAlias(next.aliasesOf(name), a) {
-				return fmt.Errorf("it lacks %s of %s", name.name, name.scope)
+	for name, all := range c.aliases {
+		for _, a := range all {
+			if !next.took(a.mark) && next.keys[a.key] != nil && a.updated > next.watermark && !hasAlias(next.aliases[name], a) {
+				return fmt.Errorf("it lacks %s", name.arn(name.name))
 			}
 		}
 	}
-	for name := range next.aliases {
-		for _, a := range next.aliasesOf(name) {
-			if _, removed := c.removed[a.mark]; removed || a.updated <= c.watermark && !hasAlias(c.aliasesOf(name), a) {
-				return fmt.Errorf("it holds %s of %s, which was removed", name.name, name.scope)
+	for name, all := range next.aliases {
+		for _, a := range all {
+			if c.took(a.mark) || a.updated <= c.watermark && !hasAlias(c.aliases[name], a) {
+				return fmt.Errorf("it holds %s, which was removed", name.arn(name.name))
 			}
 		}
 	}
@@ -207,30 +181,29 @@ func (c *contents) includes(next *contents) error {
 
 // keyIncludedIn returns nil if n has everything that k has, which is the same key of c.
 func (c *contents) keyIncludedIn(k, n *key, next *contents) error {
-	gone := func(one mark) bool { _, removed := next.removed[one]; return removed }
-	for _, v := range slices.Concat(k.versions, k.rivals) {
-		if !slices.ContainsFunc(slices.Concat(n.versions, n.rivals), func(w material) bool { return w.compare(v) == 0 }) {
+	for _, v := range k.allVersions() {
+		if !n.hasVersion(v) {
 			return fmt.Errorf("it lacks version %s", v.name())
 		}
 	}
 	for _, one := range k.disabled {
-		if !gone(one) && !slices.Contains(n.disabled, one) {
+		if !next.took(one) && !slices.Contains(n.disabled, one) {
 			return errors.New("in it the key was not disabled")
 		}
 	}
 	for _, one := range k.deletions {
-		if !gone(one.mark) && !slices.Contains(n.deletions, one) {
+		if !next.took(one.mark) && !slices.Contains(n.deletions, one) {
 			return errors.New("in it no deletion was scheduled")
 		}
 	}
 	for _, one := range k.policies {
-		if !gone(one.mark) && !slices.ContainsFunc(n.policies, func(p keyPolicy) bool { return p.mark == one.mark }) {
+		if !next.took(one.mark) && !slices.ContainsFunc(n.policies, func(p keyPolicy) bool { return p.mark == one.mark }) {
 			return errors.New("it lacks a policy")
 		}
 	}
 	for _, g := range k.grants {
 		held := slices.ContainsFunc(n.grants, func(one *grant) bool { return one.id == g.id })
-		if !held && !gone(g.mark()) && g.created > next.watermark {
+		if !held && !next.took(g.mark()) && g.created > next.watermark {
 			return errors.New("it lacks a grant")
 		}
 	}
@@ -243,18 +216,17 @@ func (c *contents) keyIncludedIn(k, n *key, next *contents) error {
 // tookBack returns an error if n, a key of another document, has something that c
 // removed. k is the same key of c, or nil.
 func (c *contents) tookBack(k, n *key) error {
-	gone := func(one mark) bool { _, removed := c.removed[one]; return removed }
-	if slices.ContainsFunc(n.disabled, gone) || slices.ContainsFunc(marksOf(n.deletions), gone) {
+	if slices.ContainsFunc(n.disabled, c.took) || slices.ContainsFunc(marksOf(n.deletions), c.took) {
 		return errors.New("in it the key was not enabled")
 	}
-	if slices.ContainsFunc(n.policies, func(one keyPolicy) bool { return gone(one.mark) }) {
+	if slices.ContainsFunc(n.policies, func(one keyPolicy) bool { return c.took(one.mark) }) {
 		return errors.New("it holds a policy that was replaced")
 	}
 	var grants []*grant
 	if k != nil {
 		grants = k.grants
 	}
-	if slices.ContainsFunc(n.grants, func(g *grant) bool { return gone(g.mark()) || !known(grants, g, c.watermark) }) {
+	if slices.ContainsFunc(n.grants, func(g *grant) bool { return c.took(g.mark()) || !known(grants, g, c.watermark) }) {
 		return errors.New("it holds a grant that was removed")
 	}
 	return nil

@@ -251,7 +251,7 @@ func TestMergeIsASemilattice(t *testing.T) {
 		b, err := c.marshal()
 		require.NoError(t, err)
 		var again contents
-		require.NoError(t, again.parse(b, nil))
+		require.NoError(t, again.parse(b, documentVersion, nil))
 		return string(b)
 	}
 	// known is c without what is of no consequence: when marks were removed.

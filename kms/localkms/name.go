@@ -77,8 +77,6 @@ func parseKeyID(text string) (id keyID, ok bool) {
 // scope is the account and region that a key or an alias belongs to.
 type scope struct{ account, region string }
 
-func (s scope) String() string { return s.region + ":" + s.account }
-
 // check refuses what has no place in an ARN.
 func (s scope) check() error {
 	for _, part := range []struct{ what, name string }{{"account", s.account}, {"region", s.region}} {

@@ -10,26 +10,66 @@ import (
 type reader struct {
 	s   cryptobyte.String
 	err error
-}
 
-// count16 reads how many things of at least size bytes follow.
-func (r *reader) count16(size int) int {
-	count := int(r.uint16())
-	if !r.fits(count, size) {
-		return 0
-	}
-	return count
-}
-
-func (r *reader) mark() (m mark) {
-	r.bytes(m[:])
-	return m
+	policies []*policy // of the document
+	named    int       // how many of them a key has named so far
 }
 
 func (r *reader) fail(reason string) {
 	if r.err == nil {
 		r.err, r.s = fmt.Errorf("contents: %s", reason), nil
 	}
+}
+
+// fits returns count if so many things of at least size bytes can follow.
+func (r *reader) fits(count uint32, size int) int {
+	if int64(count) > int64(len(r.s)/size) {
+		r.fail("cut short")
+		return 0
+	}
+	return int(count)
+}
+
+// ascending refuses values that are out of order, or there twice.
+func ascending[T any](r *reader, what string, values []T, compare func(a, b T) int) {
+	for i := 1; i < len(values); i++ {
+		if compare(values[i-1], values[i]) >= 0 {
+			r.fail(what + " are not in order")
+		}
+	}
+}
+
+// readCode reads a value by its number in codes, which begins with 1.
+func readCode[T any](r *reader, codes []T) (value T) {
+	number := int(r.uint8())
+	if number == 0 || number >= len(codes) {
+		r.fail("a state or an origin of no number")
+		return value
+	}
+	return codes[number]
+}
+
+// pairs reads names and values of at least size bytes together, in order of the names.
+func (r *reader) pairs(count uint32, size int, name func() string) map[string]string {
+	n := r.fits(count, size)
+	if n == 0 {
+		return nil
+	}
+	pairs := make(map[string]string, n)
+	before := ""
+	for i := range n {
+		name, value := name(), r.text16()
+		if i > 0 && name <= before {
+			r.fail("names are not in order")
+		}
+		pairs[name], before = value, name
+	}
+	return pairs
+}
+
+func (r *reader) mark() (m mark) {
+	r.bytes(m[:])
+	return m
 }
 
 func (r *reader) bytes(b []byte) {
@@ -85,22 +125,4 @@ func (r *reader) text16() string {
 		r.fail("cut short")
 	}
 	return string(s)
-}
-
-// fits reports whether so many things of at least size bytes can follow.
-func (r *reader) fits(count, size int) bool {
-	if r.err == nil && count > len(r.s)/size {
-		r.fail("cut short")
-	}
-	return r.err == nil
-}
-
-// count reads how many things of at least size bytes follow.
-func (r *reader) count(size int) int {
-	count := r.uint32()
-	if r.err != nil || int64(count) > int64(len(r.s)/size) {
-		r.fail("cut short")
-		return 0
-	}
-	return int(count)
 }

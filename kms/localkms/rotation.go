@@ -22,34 +22,17 @@ const (
 )
 
 // Origin tells why a version of a key was made.
-type Origin uint8
+type Origin string
 
-// The origins of a version. The numbers are those of the document.
+// The origins of a version.
 const (
-	Created           Origin = 1 // with the key
-	ScheduledRotation Origin = 2
-	OnDemandRotation  Origin = 3
+	Created           Origin = "created" // with the key
+	ScheduledRotation Origin = "scheduled"
+	OnDemandRotation  Origin = "on demand"
 )
 
-var originNames = [...]string{Created: "created", ScheduledRotation: "scheduled", OnDemandRotation: "on demand"}
-
-func (o Origin) valid() bool { return o >= Created && o <= OnDemandRotation }
-
-// String returns "created", "scheduled" or "on demand".
-func (o Origin) String() string {
-	if !o.valid() {
-		return fmt.Sprintf("origin %d", uint8(o))
-	}
-	return originNames[o]
-}
-
-// MarshalText implements [encoding.TextMarshaler].
-func (o Origin) MarshalText() ([]byte, error) {
-	if !o.valid() {
-		return nil, fmt.Errorf("localkms: no such origin: %d", uint8(o))
-	}
-	return []byte(originNames[o]), nil
-}
+// originCodes are the origins by their number in a document.
+var originCodes = []Origin{1: Created, 2: ScheduledRotation, 3: OnDemandRotation}
 
 // Rotation describes the rotation of a key.
 type Rotation struct {

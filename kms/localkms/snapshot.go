@@ -58,6 +58,15 @@ func (v material) compare(other material) int {
 		bytes.Compare(v.key.Bytes(), other.key.Bytes()))
 }
 
+// allVersions returns the key's versions and their rivals.
+func (k *key) allVersions() []material { return slices.Concat(k.versions, k.rivals) }
+
+// hasVersion reports whether v is one of allVersions.
+func (k *key) hasVersion(v material) bool {
+	same := func(w material) bool { return w.compare(v) == 0 }
+	return slices.ContainsFunc(k.versions, same) || slices.ContainsFunc(k.rivals, same)
+}
+
 // current is the version that encrypts.
 func (k *key) current() *material { return &k.versions[len(k.versions)-1] }
 
@@ -118,43 +127,31 @@ func (a aliasName) compare(b aliasName) int {
 	return cmp.Or(cmp.Compare(a.account, b.account), cmp.Compare(a.region, b.region), cmp.Compare(a.name, b.name))
 }
 
+// alias is what an alias's name stands for. It is immutable.
 type alias struct {
 	mark             mark
 	key              keyID
 	created, updated int64
-	rivals           []alias // of the same name, set apart from this one and earlier; latest first
 }
 
-// all returns the alias and its rivals, which have none.
-func (a alias) all() []alias {
-	rivals := a.rivals
-	a.rivals = nil
-	return append([]alias{a}, rivals...)
-}
-
-// newAlias is the inverse of all, in any order. ok is false if there is none.
-func newAlias(all []alias) (a alias, ok bool) {
-	if len(all) == 0 {
-		return alias{}, false
-	}
-	slices.SortFunc(all, func(a, b alias) int { return b.compare(a) })
-	a = all[0]
-	if len(all) > 1 {
-		a.rivals = all[1:]
-	}
-	return a, true
-}
-
+// compare orders aliases of one name: the latest first.
 func (a alias) compare(b alias) int {
-	return cmp.Or(cmp.Compare(a.updated, b.updated), a.mark.compare(b.mark))
+	return cmp.Or(cmp.Compare(b.updated, a.updated), b.mark.compare(a.mark))
 }
 
 // contents are what the service keeps. The maps are not changed once a snapshot
 // holds them.
 type contents struct {
 	keys    map[keyID]*key
-	aliases map[aliasName]alias
+	aliases map[aliasName][]alias // the latest is in force; others were set apart from it
 	history
+}
+
+func newContents() contents {
+	return contents{
+		keys: make(map[keyID]*key), aliases: make(map[aliasName][]alias),
+		history: history{removed: make(map[mark]int64), deleted: make(map[keyID]bool)},
+	}
 }
 
 // sortedKeys returns the keys of a scope in ascending order of their ids, or all
@@ -184,8 +181,8 @@ func (c *contents) newest(limit int64) (latest int64) {
 			note(g.created)
 		}
 	}
-	for _, a := range c.aliases {
-		note(a.updated)
+	for _, all := range c.aliases {
+		note(all[0].updated)
 	}
 	for _, when := range c.removed {
 		note(when)
@@ -245,16 +242,13 @@ type draft struct {
 	dek  secret.Key
 	size int // of the document that the draft was made from, in bytes
 
-	now           int64
-	ofStore       bool  // now is by the store's clock
-	past          int64 // a time that has passed even if now is by a clock that is ahead
-	keysCloned    bool
-	historyCloned bool
-	aliasesCloned bool
-	changed       bool
-	touched       *key   // the key that was put last
-	takesAway     bool   // so it may use the reserve
-	encoded       []byte // contents, once encode was called
+	now       int64
+	ofStore   bool   // now is by the store's clock
+	past      int64  // a time that has passed even if now is by a clock that is ahead
+	changed   bool   // so the maps are the draft's own
+	touched   *key   // the key that was put last
+	takesAway bool   // so it may use the reserve
+	encoded   []byte // contents, once encode was called
 }
 
 // encode returns the encoded contents. The draft is not changed any more.
@@ -267,23 +261,19 @@ func (d *draft) encode() ([]byte, error) {
 	return d.encoded, err
 }
 
-func (d *draft) cloneKeys() {
-	if !d.keysCloned {
-		d.keys, d.keysCloned = maps.Clone(d.keys), true
+// own makes the maps the draft's own before the first change.
+func (d *draft) own() {
+	if d.changed {
+		return
 	}
 	d.changed = true
-}
-
-func (d *draft) cloneAliases() {
-	if !d.aliasesCloned {
-		d.aliases, d.aliasesCloned = maps.Clone(d.aliases), true
-	}
-	d.changed = true
+	d.keys, d.aliases = maps.Clone(d.keys), maps.Clone(d.aliases)
+	d.removed, d.deleted = maps.Clone(d.removed), maps.Clone(d.deleted)
 }
 
 // put adds or replaces a key.
 func (d *draft) put(k *key) {
-	d.cloneKeys()
+	d.own()
 	d.keys[k.id], d.touched = k.finish(), k
 }
 
@@ -306,17 +296,14 @@ func (d *draft) settle(k *key, change func(*key)) {
 }
 
 func (d *draft) putAlias(name aliasName, a alias) {
-	d.cloneAliases()
-	if _, found := d.aliases[name]; found {
-		d.removeAlias(name)
-	}
+	d.removeAlias(name)
 	a.mark = newMark()
-	d.aliases[name] = a
+	d.aliases[name] = []alias{a}
 }
 
 func (d *draft) removeAlias(name aliasName) {
-	d.cloneAliases()
-	for _, one := range d.aliases[name].all() {
+	d.own()
+	for _, one := range d.aliases[name] {
 		d.forget(one.mark)
 	}
 	delete(d.aliases, name)
@@ -324,19 +311,17 @@ func (d *draft) removeAlias(name aliasName) {
 
 // remove deletes a key, its versions, grants and aliases.
 func (d *draft) remove(k *key) {
-	d.cloneKeys()
+	d.own()
 	delete(d.keys, k.id)
-	d.cloneHistory()
-	d.deleted[k.id] = struct{}{}
-	for name, a := range d.aliases {
-		rest := slices.DeleteFunc(a.all(), func(one alias) bool { return one.key == k.id })
-		if len(rest) == len(a.rivals)+1 {
+	d.deleted[k.id] = true
+	ofKey := func(a alias) bool { return a.key == k.id }
+	for name, all := range d.aliases {
+		if !slices.ContainsFunc(all, ofKey) {
 			continue
 		}
-		d.cloneAliases()
-		delete(d.aliases, name)
-		if next, ok := newAlias(rest); ok {
-			d.aliases[name] = next
+		rest := slices.DeleteFunc(slices.Clone(all), ofKey)
+		if d.aliases[name] = rest; len(rest) == 0 {
+			delete(d.aliases, name)
 		}
 	}
 }

@@ -266,7 +266,7 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 
 func stateShown(k *localkms.Info) string {
 	if k.Deletion.IsZero() {
-		return k.State.String()
+		return string(k.State)
 	}
 	return fmt.Sprintf("%v, deleted %s", k.State, k.Deletion.Format(time.RFC3339))
 }
