@@ -183,7 +183,7 @@ func TestCompositeKeysDoNotRepeat(t *testing.T) {
 			again, err := m.Part(number) // fails
 			require.NoError(t, err)
 			var dst bytes.Buffer
-			_, err = again.Writer(&dst).Write([]byte("same"))
+			_, err = again.Writer(&dst).Write(make([]byte, chunk)) // less would wait
 			require.NoError(t, err)
 			record(dek, dst.Bytes()[12:68], strangerPartContext(head[:24], uint64(number)))
 			trailer, err := m.Trailer([][]byte{p.receipt}, nil)
@@ -224,7 +224,7 @@ func TestPartFailures(t *testing.T) {
 	p, err := u.m.Part(1)
 	require.NoError(t, err)
 	w := p.Writer(new(panicOnce))
-	require.Panics(t, func() { w.Write([]byte("plaintext")) })
+	require.Panics(t, func() { w.Write(pattern(chunk)) })
 	require.Error(t, w.Close())
 	_, err = p.Receipt()
 	require.ErrorIs(t, err, sse.ErrInvalid)

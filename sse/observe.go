@@ -24,7 +24,7 @@ func (e *Encryption) Observed(f func(plain int64, err error)) *Encryption {
 func (d *Decryption) Observed(f func(plain int64, err error)) *Decryption {
 	observed := &Decryption{envelope: d.envelope, dek: d.dek, observe: join(d.observe, f)}
 	if d.body != nil {
-		observed.body = d.body.Observed(f)
+		observed.body = d.body.Observed(observed.observe)
 	}
 	return observed
 }
@@ -47,7 +47,7 @@ func (o observer) part(plain int64, err error) {
 	if err == io.EOF {
 		err = nil
 	}
-	if plain > 0 || err != nil {
+	if o != nil && (plain > 0 || err != nil) {
 		o(plain, err)
 	}
 }

@@ -2,7 +2,6 @@ package sse
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -18,12 +17,13 @@ import (
 // A part takes [PartOverhead] bytes more than the [CiphertextSize] of its
 // plaintext.
 type Part struct {
-	completer *Completer
-	entry     entry // without the size
-	head      [chunked.HeadSize]byte
-	body      *chunked.Cipher
-	used      atomic.Bool
-	size      atomic.Int64 // of the plaintext, plus 1; 0 until the stream has ended
+	upload *Multipart
+	entry  entry // without the size
+	head   [chunked.HeadSize]byte
+	body   *chunked.Cipher
+	used   atomic.Bool
+	plain  int64        // bytes that the stream has encrypted
+	size   atomic.Int64 // plain at the end of the stream, plus 1; 0 until then
 }
 
 // Part starts an attempt at the part of a number from 1 to 10,000. Numbers order
@@ -35,14 +35,23 @@ func (m *Multipart) Part(number int) (*Part, error) {
 	if number < 1 || number > maxParts {
 		return nil, fmt.Errorf("%w: part number %d, not 1 to %d", ErrInvalid, number, maxParts)
 	}
-	p := &Part{completer: &m.Completer, entry: entry{number: number}}
-	var err error
-	p.body, p.head, err = chunked.New(m.dek.Bytes(), partContext(m.env.uploadID(), number))
-	if err == nil && m.observe != nil {
-		p.body = p.body.Observed(m.observe.part)
+	p := &Part{upload: m, entry: entry{number: number}}
+	body, head, err := chunked.New(m.dek.Bytes(), partContext(m.env.uploadID(), number))
+	if err != nil {
+		return nil, err
 	}
-	copy(p.entry.salt[:], p.head[:])
-	return p, err
+	p.head, p.body = head, body.Observed(p.observe)
+	copy(p.entry.salt[:], head[:])
+	return p, nil
+}
+
+// observe counts the plaintext, and records its size when the stream ends well.
+func (p *Part) observe(plain int64, err error) {
+	p.plain += plain
+	if err == io.EOF {
+		p.size.Store(p.plain + 1)
+	}
+	p.upload.observe.part(plain, err)
 }
 
 // prefix is what a part stores before its chunks.
@@ -55,7 +64,7 @@ func (p *Part) Writer(dst io.Writer) io.WriteCloser {
 	if p.used.Swap(true) {
 		return failed{ErrUsed}
 	}
-	return &partWriter{part: p, dst: dst, w: p.body.Writer(dst)}
+	return p.body.Writer(&prefixWriter{prefix: p.prefix(), dst: dst})
 }
 
 // Reader returns a reader of the encrypted part, for clients that upload from an
@@ -64,8 +73,7 @@ func (p *Part) Reader(src io.Reader) io.Reader {
 	if p.used.Swap(true) {
 		return failed{ErrUsed}
 	}
-	r := p.body.EncryptingReader(src)
-	return &partReader{part: p, all: io.MultiReader(bytes.NewReader(p.prefix()), r), body: r}
+	return io.MultiReader(bytes.NewReader(p.prefix()), p.body.EncryptingReader(src))
 }
 
 // Receipt returns the part's receipt, which [Completer.Trailer] takes. It is 106
@@ -81,98 +89,25 @@ func (p *Part) Receipt() ([]byte, error) {
 	}
 	e := p.entry
 	e.size = size - 1
-	return p.completer.receipt(e)
+	return p.upload.receipt(e)
 }
 
-// ended records the plaintext size of a stream that ended well.
-func (p *Part) ended(plain int64) { p.size.Store(plain + 1) }
-
-// partWriter encrypts a part that is written to it.
-type partWriter struct {
-	part  *Part
-	dst   io.Writer
-	w     *chunked.Writer
-	begun bool
-	err   error // of writing the prefix
-	plain int64
+// prefixWriter writes a prefix before the first bytes that it gets.
+type prefixWriter struct {
+	prefix []byte // nil once it is written
+	dst    io.Writer
 }
 
-// errPanicked stays if the destination panics in begin.
-var errPanicked = errors.New("sse: destination panicked (start a new part)")
-
-// begin writes the prefix and the head before the first chunk.
-func (w *partWriter) begin() error {
-	if w.begun {
-		return w.err
+func (w *prefixWriter) Write(p []byte) (int, error) {
+	if w.prefix != nil {
+		n, err := w.dst.Write(w.prefix)
+		if err == nil && n != len(w.prefix) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return 0, err
+		}
+		w.prefix = nil
 	}
-	w.begun, w.err = true, errPanicked
-	prefix := w.part.prefix()
-	n, err := w.dst.Write(prefix)
-	if err == nil && n != len(prefix) {
-		err = io.ErrShortWrite
-	}
-	w.err = err
-	return err
-}
-
-func (w *partWriter) Write(p []byte) (int, error) {
-	if err := w.begin(); err != nil {
-		return 0, err
-	}
-	n, err := w.w.Write(p)
-	w.plain += int64(n)
-	return n, err
-}
-
-// ReadFrom implements [io.ReaderFrom].
-func (w *partWriter) ReadFrom(src io.Reader) (int64, error) {
-	if err := w.begin(); err != nil {
-		return 0, err
-	}
-	n, err := w.w.ReadFrom(src)
-	w.plain += n
-	return n, err
-}
-
-func (w *partWriter) Close() error {
-	if err := w.begin(); err != nil {
-		return err
-	}
-	if err := w.w.Close(); err != nil {
-		return err
-	}
-	w.part.ended(w.plain)
-	return nil
-}
-
-// partReader reads an encrypted part.
-type partReader struct {
-	part   *Part
-	all    io.Reader
-	body   *chunked.Reader
-	stored int64
-}
-
-func (r *partReader) Read(p []byte) (int, error) {
-	n, err := r.all.Read(p)
-	r.count(int64(n))
-	return n, err
-}
-
-// WriteTo implements [io.WriterTo].
-func (r *partReader) WriteTo(dst io.Writer) (int64, error) {
-	n, err := r.all.(io.WriterTo).WriteTo(dst)
-	r.count(n)
-	return n, err
-}
-
-// count adds n stored bytes, and records the end of the part.
-func (r *partReader) count(n int64) {
-	r.stored += n
-	if !r.body.Ended() {
-		return
-	}
-	if plain, err := PlaintextSize(r.stored - PartOverhead); err == nil {
-		r.part.ended(plain)
-	}
+	return w.dst.Write(p)
 }

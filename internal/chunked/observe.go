@@ -2,20 +2,14 @@ package chunked
 
 import "io"
 
-// Observed returns c with an observer of its streams and random-access readers.
-// f gets the plaintext bytes that a call encrypted or released, and the error
-// that ended the stream: [io.EOF] if it was a whole message and has ended well.
-// An observer that c has already is called, too. Calls of one stream come one at
-// a time, in the goroutine that uses the stream.
+// Observed returns c with an observer of its streams and random-access readers, in
+// place of the one that c has. f gets the plaintext bytes that a call encrypted or
+// released, and the error that ended the stream: [io.EOF] if it was a whole message
+// and has ended well. Calls of one stream come one at a time, in the goroutine that
+// uses the stream.
 func (c *Cipher) Observed(f func(plain int64, err error)) *Cipher {
 	observed := *c
 	observed.observe = f
-	if first := c.observe; first != nil {
-		observed.observe = func(plain int64, err error) {
-			first(plain, err)
-			f(plain, err)
-		}
-	}
 	return &observed
 }
 

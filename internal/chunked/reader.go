@@ -42,10 +42,6 @@ func newReader(c *Cipher, decrypt bool, src io.Reader) *Reader {
 	return r
 }
 
-// Ended reports whether the reader has returned all of its output. Callers who
-// know the length never read the [io.EOF] behind it.
-func (r *Reader) Ended() bool { return r.err == io.EOF && len(r.out) == 0 }
-
 // RangeReader returns a reader of n plaintext bytes from off. src starts where
 // [CiphertextRange] says, and no more is read of it than that says. A negative
 // n means to the end. If the body ends inside the range, the reader proves

@@ -65,18 +65,24 @@ func (w *Writer) Close() error {
 	if err := w.enter(); err != nil {
 		return err
 	}
-	if w.err == nil {
-		err, told := w.flush(true), io.EOF
-		if err == nil {
-			err = errClosed
-		} else {
-			told = err
-		}
-		w.fail(err)
-		tell(w.observe, 0, told)
-	}
-	if w.err != errClosed {
+	switch w.err {
+	case nil:
+	case errClosed:
+		return w.leave(nil)
+	default:
 		return w.leave(w.err)
 	}
-	return w.leave(nil)
+	err := w.flush(true)
+	if err == nil {
+		w.fail(errClosed)
+	} else {
+		w.fail(err)
+	}
+	err = w.leave(err) // before the observer learns that the end is good
+	if err == nil {
+		tell(w.observe, 0, io.EOF)
+	} else {
+		tell(w.observe, 0, err)
+	}
+	return err
 }
