@@ -69,11 +69,7 @@ func (c *Composite) chunkAt(i int, off int64) int64 {
 // body returns the cipher and the head of part i.
 func (c *Composite) body(i int) (*chunked.Cipher, [chunked.HeadSize]byte, error) {
 	p := &c.parts[i]
-	body, head, err := chunked.FromSalt(c.dek.Bytes(), partContext(c.uploadID, p.number), p.salt[:])
-	if err == nil && c.observe != nil {
-		body = body.Observed(c.observe.part)
-	}
-	return body, head, err
+	return chunked.FromSalt(c.dek.Bytes(), partContext(c.uploadID, p.number), p.salt[:])
 }
 
 // StoredRange returns which part of the stored object [Composite.RangeReader]
@@ -90,33 +86,32 @@ func (c *Composite) StoredRange(off, n int64) (storedOff, storedLen int64, err e
 
 // span is a range of the plaintext, and what it takes of the stored object.
 type span struct {
-	off, n   int64
-	first    int // index of the part that holds off
-	from, to int64
-	toEnd    bool // all later chunks are verified, with the range's last byte
+	off, end    int64
+	first, next int // index of the part that holds off, and of the one behind the last that is read
+	from, to    int64
 }
 
 func (c *Composite) span(off, n int64) (span, error) {
 	if off < 0 || off > c.size {
 		return span{}, fmt.Errorf("%w: offset %d in an object of %d bytes", ErrInvalid, off, c.size)
 	}
-	if n < 0 || n > c.size-off {
-		n = c.size - off
+	r := span{off: off, end: c.size, next: len(c.parts), to: c.end}
+	if 0 <= n && n < c.size-off {
+		r.end = off + n
 	}
-	if n == 0 && c.size > 0 {
-		return span{off: off, from: c.end, to: c.end}, nil
+	if r.end == off && c.size > 0 {
+		return span{off: off, end: off, from: c.end, to: c.end}, nil
 	}
-	r := span{off: off, n: n}
 	if c.size > 0 {
 		r.first = c.partAt(off)
 	}
 	r.from = c.chunkAt(r.first, off)
-	if off+n == c.size {
-		r.to, r.toEnd = c.end, true
+	if r.end == c.size {
 		return r, nil
 	}
-	last := c.partAt(off + n - 1)
-	_, bodyLen, err := chunked.CiphertextRange(0, off+n-c.plain[last])
+	last := c.partAt(r.end - 1)
+	r.next = last + 1
+	_, bodyLen, err := chunked.CiphertextRange(0, r.end-c.plain[last])
 	r.to = c.stored[last] + min(PartOverhead+bodyLen, partStored(c.parts[last].size))
 	return r, err
 }
@@ -177,7 +172,7 @@ func (r *compositeReaderAt) part(i int) (*chunked.ReaderAt, error) {
 	}
 	size := r.c.parts[i].size
 	at := r.c.stored[i] + PartOverhead
-	part, err := body.SizedReaderAt(io.NewSectionReader(r.src, at, partStored(size)-PartOverhead), size)
+	part, err := body.Observed(r.c.observe.part).SizedReaderAt(io.NewSectionReader(r.src, at, partStored(size)-PartOverhead), size)
 	if err != nil {
 		return nil, err
 	}

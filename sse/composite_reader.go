@@ -16,7 +16,7 @@ import (
 // one of src. It implements [io.WriterTo].
 func (c *Composite) Reader(src io.Reader) io.Reader {
 	s, err := c.span(0, -1)
-	return &compositeReader{c: c, src: src, span: s, left: s.n, heads: true, err: err}
+	return &compositeReader{c: c, src: src, span: s, heads: true, err: err}
 }
 
 // RangeReader returns a reader of n plaintext bytes from off. src begins where
@@ -25,18 +25,16 @@ func (c *Composite) Reader(src io.Reader) io.Reader {
 // implements [io.WriterTo].
 func (c *Composite) RangeReader(src io.Reader, off, n int64) io.Reader {
 	s, err := c.span(off, n)
-	return &compositeReader{c: c, src: src, span: s, next: s.first, left: s.n, err: err}
+	return &compositeReader{c: c, src: src, span: s, err: err}
 }
 
 // compositeReader reads part after part.
 type compositeReader struct {
-	c   *Composite
-	src io.Reader
-	span
-	heads bool            // src is before the head of the next part
-	next  int             // index of the part behind the open one
+	c     *Composite
+	src   io.Reader
+	span                  // first is the part behind the open one
+	heads bool            // src is before the head of part first
 	part  *chunked.Reader // the open part, or nil
-	left  int64           // plaintext bytes not yet released
 	err   error
 }
 
@@ -45,15 +43,8 @@ func (r *compositeReader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for r.err == nil && r.open() {
-		if r.awaitsEmptyPart() {
-			if r.left == 1 {
-				return r.readLast(p)
-			}
-			p = p[:min(int64(len(p)), r.left-1)]
-		}
+	for r.open() {
 		n, err := r.part.Read(p)
-		r.left -= int64(n)
 		r.partDone(err)
 		if n > 0 {
 			return n, nil
@@ -64,19 +55,13 @@ func (r *compositeReader) Read(p []byte) (int, error) {
 
 // WriteTo implements [io.WriterTo].
 func (r *compositeReader) WriteTo(dst io.Writer) (written int64, err error) {
-	for r.err == nil && r.open() {
-		var n int64
-		if r.awaitsEmptyPart() {
-			n = r.copyHeld(dst)
-		} else {
-			n, err = r.part.WriteTo(dst)
-			r.left -= n
-			if err == nil {
-				err = io.EOF
-			}
-			r.partDone(err)
-		}
+	for r.open() {
+		n, err := r.part.WriteTo(dst)
 		written += n
+		if err == nil {
+			err = io.EOF
+		}
+		r.partDone(err)
 	}
 	if r.err == io.EOF {
 		return written, nil
@@ -84,108 +69,67 @@ func (r *compositeReader) WriteTo(dst io.Writer) (written int64, err error) {
 	return written, r.err
 }
 
-// copyHeld writes the rest of the object, the last part of which is empty, through
-// Read.
-func (r *compositeReader) copyHeld(dst io.Writer) (written int64) {
-	p := make([]byte, 16*ChunkSize)
-	for {
-		n, err := r.Read(p)
-		if n > 0 {
-			m, werr := dst.Write(p[:n])
-			written += int64(max(0, min(m, n)))
-			if werr == nil && m != n {
-				werr = io.ErrShortWrite
-			}
-			if werr != nil {
-				r.err, err = werr, werr
-			}
-		}
-		if err != nil {
-			return written
-		}
-	}
-}
-
-// awaitsEmptyPart reports whether the open part holds the range's last byte and an
-// empty part follows, which has to verify before that byte is released.
-func (r *compositeReader) awaitsEmptyPart() bool {
-	last := len(r.c.parts) - 1
-	return r.toEnd && r.next == last && r.c.parts[last].size == 0
-}
-
-// readLast reads the last byte, and all that has to verify before its release.
-func (r *compositeReader) readLast(p []byte) (int, error) {
-	var last [1]byte
-	_, err := io.ReadFull(r.part, last[:])
-	r.left = 0
-	if err == nil {
-		err = r.readEnd()
-	}
-	r.partDone(err)
-	if r.err == nil && r.open() { // the empty part
-		r.partDone(r.readEnd())
-		r.open()
-	}
-	if r.err != io.EOF {
-		return 0, r.err
-	}
-	p[0] = last[0]
-	return 1, nil
-}
-
-// readEnd returns io.EOF if the open part ends here.
-func (r *compositeReader) readEnd() error {
-	var none [1]byte
-	n, err := io.ReadFull(r.part, none[:])
-	if n > 0 {
-		return fmt.Errorf("%w: it is longer than its size", ErrCorrupt)
-	}
-	return err
-}
-
-// partDone ends the open part with the error of its reader.
+// partDone ends the open part if its reader returned an error.
 func (r *compositeReader) partDone(err error) {
-	if r.err != nil {
-		return
-	}
 	switch {
+	case err == nil || r.err != nil:
 	case err == io.EOF:
 		r.part = nil
-	case err != nil:
-		r.err = r.c.partError(r.next-1, err)
+	default:
+		r.err = r.c.partError(r.first-1, err)
 	}
 }
 
 // open opens the next part if none is open. It returns false, and sets err, if the
 // range has ended or the part does not open.
 func (r *compositeReader) open() bool {
-	if r.part != nil {
-		return true
+	if r.err != nil || r.part != nil {
+		return r.err == nil
 	}
-	if r.left == 0 && (!r.toEnd || r.next == len(r.c.parts)) {
+	if r.first == r.next {
 		r.err = io.EOF
 		return false
 	}
-	i := r.next
-	r.next++
-	body, head, err := r.c.body(i)
-	if err == nil && r.heads {
-		err = r.readHead(i, head)
-	}
+	i := r.first
+	body, err := r.openBody(i)
 	if err != nil {
 		r.err = r.c.partError(i, err)
 		return false
 	}
-	r.heads = true // of the parts behind this one
-	begin := max(r.off, r.c.plain[i])
-	from := r.c.chunkAt(i, begin)
-	to := min(r.to, r.c.stored[i]+partStored(r.c.parts[i].size))
-	n := int64(-1)
-	if end := r.off + r.n; end < r.c.plainEnd(i) {
-		n = end - begin
+	begin, n := max(r.off, r.c.plain[i]), int64(-1)
+	if r.end < r.c.plainEnd(i) {
+		n = r.end - begin
 	}
-	r.part = body.RangeReader(&exactReader{r: r.src, left: to - from}, begin-r.c.plain[i], n)
+	to := min(r.to, r.c.stored[i]+partStored(r.c.parts[i].size))
+	src := &exactReader{r: r.src, left: to - r.c.chunkAt(i, begin)}
+	r.first++
+	if r.first < r.next && r.c.parts[r.first].size == 0 {
+		src.behind = r.verifyEmpty
+	}
+	r.part = body.Observed(r.c.observe.part).RangeReader(src, begin-r.c.plain[i], n)
 	return true
+}
+
+// openBody returns the cipher of part i, and reads its head unless src is behind it.
+func (r *compositeReader) openBody(i int) (*chunked.Cipher, error) {
+	body, head, err := r.c.body(i)
+	if err == nil && r.heads {
+		err = r.readHead(i, head)
+	}
+	r.heads = true // of the parts behind this one
+	return body, err
+}
+
+// verifyEmpty reads and verifies the last part, which is empty. The part before it
+// reads its own end only then, and so holds back the last byte of the object.
+func (r *compositeReader) verifyEmpty() error {
+	r.next--
+	body, err := r.openBody(r.next)
+	if err == nil {
+		_, err = io.Copy(io.Discard, body.Reader(&exactReader{r: r.src, left: chunked.TagSize}))
+	}
+	r.err = r.c.partError(r.next, err)
+	return r.err
 }
 
 // readHead reads what is stored before the chunks of part i and compares it.
@@ -209,19 +153,27 @@ func (c *Composite) partError(i int, err error) error {
 	return err
 }
 
-// exactReader reads left bytes of r, and is ErrTruncated if r ends before them.
+// exactReader reads left bytes of r, and is ErrTruncated if r ends before them. It
+// ends as behind does, which it calls then unless that is nil.
 type exactReader struct {
-	r     io.Reader
-	left  int64
-	empty int // reads in a row that returned nothing
+	r      io.Reader
+	left   int64
+	behind func() error
+	empty  int // reads in a row that returned nothing
 }
 
 func (e *exactReader) Read(p []byte) (int, error) {
-	if e.left == 0 {
-		return 0, io.EOF
-	}
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if e.left == 0 {
+		if e.behind != nil {
+			if err := e.behind(); err != nil {
+				return 0, err
+			}
+			e.behind = nil
+		}
+		return 0, io.EOF
 	}
 	p = p[:min(int64(len(p)), e.left)]
 	n, err := e.r.Read(p)
