@@ -86,7 +86,7 @@ func TestCiphersOfS3Requests(t *testing.T) {
 		}})
 		require.NoError(t, err)
 		_, err = reader.ReadAll(ctx, "SSE-C")
-		require.Equal(t, s3wire.CodeInvalidRequest, s3wire.FromError(err).Code)
+		require.Equal(t, "InvalidRequest", s3wire.FromError(err).Code)
 		require.Equal(t, 400, s3wire.FromError(err).Status())
 	})
 }

@@ -133,9 +133,9 @@ func (g *Gateway) fail(op string, bucket, key *string, err error) error {
 			level = slog.LevelError
 		}
 		g.opts.Log.Log(context.Background(), level, "s3gateway: request failed", "operation", op,
-			"bucket", deref(bucket), "key", deref(key), "code", string(e.Code), "error", e.Err)
+			"bucket", deref(bucket), "key", deref(key), "code", e.Code, "error", e.Err)
 	}
-	return s3err.APIError{Code: string(e.Code), Description: e.ClientMessage(), HTTPStatusCode: e.Status()}
+	return s3err.APIError{Code: e.Code, Description: e.ClientMessage(), HTTPStatusCode: e.Status()}
 }
 
 func deref[T any](p *T) (v T) {

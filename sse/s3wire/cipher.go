@@ -34,7 +34,7 @@ func (o *Opener) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope)
 	if obj.Context == nil {
 		obj.AnyContext = true
 		if arn, ok := env.Context()[contextARN]; ok && arn != objectARN(obj.Bucket, obj.Key, env.BucketKeyEnabled()) {
-			return nil, &Error{Code: CodeInternalError, Err: errForeignARN}
+			return nil, &Error{Code: codeInternalError, Err: errForeignARN}
 		}
 	}
 	d, err := inner.Decrypt(ctx, obj, env)
@@ -53,11 +53,11 @@ func (o *Opener) choose(env *sse.Envelope) (sse.Decrypter, error) {
 	case (mode == sse.ModeCustomer) != (customer != nil):
 		switch {
 		case o.read.part:
-			return nil, &Error{Code: CodeInvalidRequest, Message: messagePartEncryption}
+			return nil, &Error{Code: codeInvalidRequest, Message: messagePartEncryption}
 		case customer == nil:
-			return nil, &Error{Code: CodeInvalidRequest, Message: messageNeedsKey}
+			return nil, &Error{Code: codeInvalidRequest, Message: messageNeedsKey}
 		default:
-			return nil, &Error{Code: CodeInvalidRequest, Message: messageNotApplicable}
+			return nil, &Error{Code: codeInvalidRequest, Message: messageNotApplicable}
 		}
 	case customer != nil:
 		return customer, nil
@@ -73,16 +73,16 @@ func (o *Opener) choose(env *sse.Envelope) (sse.Decrypter, error) {
 // refusal returns the error of a decrypter as S3's.
 func (o *Opener) refusal(mode sse.Mode, err error) error {
 	refused := FromError(err)
-	if refused.Code != CodeAccessDenied || !errors.Is(err, sse.ErrKey) {
+	if refused.Code != codeAccessDenied || !errors.Is(err, sse.ErrKey) {
 		return refused
 	}
 	switch {
 	case mode == sse.ModeManaged: // nobody brought a key: the store was edited
-		return &Error{Code: CodeInternalError, Err: err}
+		return &Error{Code: codeInternalError, Err: err}
 	case mode == sse.ModeCustomer && o.read.part:
-		return &Error{Code: CodeInvalidRequest, Message: "The provided encryption parameters did not match the ones used originally.", Err: err}
+		return &Error{Code: codeInvalidRequest, Message: "The provided encryption parameters did not match the ones used originally.", Err: err}
 	case mode == sse.ModeCustomer && o.read.SelfCopy:
-		return &Error{Code: CodeInvalidArgument, Message: "The provided encryption key does not match the one used originally.", Err: err}
+		return &Error{Code: codeInvalidArgument, Message: "The provided encryption key does not match the one used originally.", Err: err}
 	}
 	return refused
 }
@@ -166,7 +166,7 @@ func (c *Cipher) contextOf(obj sse.Object) kms.Context {
 // made remembers an envelope that was made, if its key is one that can be read.
 func (c *Cipher) made(env *sse.Envelope) error {
 	if c.accept != nil && !c.accept(env.KeyID()) {
-		return notAccepted(nil)
+		return notAccepted()
 	}
 	c.answered.Store(true)
 	c.opened.Store(env)
@@ -177,7 +177,7 @@ func (c *Cipher) made(env *sse.Envelope) error {
 // or a name: no byte of the object has been seen.
 func (c *Cipher) writeError(err error) error {
 	if errors.Is(err, sse.ErrTooLarge) {
-		return &Error{Code: CodeInvalidArgument, Message: "The encryption context or the object's name is too long.", Err: err}
+		return &Error{Code: codeInvalidArgument, Message: "The encryption context or the object's name is too long.", Err: err}
 	}
 	return FromError(err)
 }

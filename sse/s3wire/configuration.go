@@ -71,11 +71,11 @@ func ParseConfiguration(r io.Reader) (*Configuration, error) {
 		return nil, FromError(err)
 	}
 	if len(data) > maxConfiguration {
-		return nil, &Error{Code: CodeMalformedXML, Err: errors.New("s3wire: configuration exceeds 16 KiB")}
+		return nil, &Error{Code: codeMalformedXML, Err: errors.New("s3wire: configuration exceeds 16 KiB")}
 	}
 	var parsed configurationXML
 	if err := decodeStrictly(data, &parsed); err != nil {
-		return nil, &Error{Code: CodeMalformedXML, Err: err}
+		return nil, &Error{Code: codeMalformedXML, Err: err}
 	}
 	if parsed.XMLName.Local != "ServerSideEncryptionConfiguration" ||
 		parsed.XMLName.Space != "" && parsed.XMLName.Space != configurationNamespace ||
@@ -113,7 +113,7 @@ func decodeStrictly(data []byte, v any) error {
 }
 
 func malformed(reason string) error {
-	return &Error{Code: CodeMalformedXML, Err: errors.New("s3wire: configuration: " + reason)}
+	return &Error{Code: codeMalformedXML, Err: errors.New("s3wire: configuration: " + reason)}
 }
 
 // configuration returns what a rule says, or why it cannot be followed. A rule has
@@ -159,14 +159,14 @@ func (d *defaultXML) apply(c *Configuration) error {
 	}
 	for _, keyID := range d.KeyID {
 		if !c.Algorithm.kms() {
-			return &Error{Code: CodeInvalidArgument, Message: "A KMSMasterKeyID needs the SSEAlgorithm aws:kms."}
+			return &Error{Code: codeInvalidArgument, Message: "A KMSMasterKeyID needs the SSEAlgorithm aws:kms."}
 		}
 		if keyID == "" || len(keyID) > maxKeyID {
 			return malformed("KMSMasterKeyID is empty or too long")
 		}
 		c.KeyID = keyID
 	}
-	if c.Algorithm == AWSKMSDSSE {
+	if c.Algorithm == awsKMSDSSE {
 		return notImplementedDSSE()
 	}
 	return nil
@@ -177,7 +177,7 @@ func (d *defaultXML) apply(c *Configuration) error {
 // ServerSideEncryptionConfigurationNotFoundError.
 func (c *Configuration) XML() ([]byte, error) {
 	if c == nil {
-		return nil, &Error{Code: CodeNoConfiguration}
+		return nil, &Error{Code: codeNoConfiguration}
 	}
 	type byDefault struct {
 		Algorithm Algorithm `xml:"SSEAlgorithm"`

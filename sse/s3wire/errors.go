@@ -13,26 +13,23 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// Code is an error code of S3.
-type Code string
-
-// The codes of errors about encryption.
+// S3's codes of errors about encryption.
 const (
-	CodeAccessDenied       Code = "AccessDenied"
-	CodeEntityTooLarge     Code = "EntityTooLarge"
-	CodeInternalError      Code = "InternalError"
-	CodeInvalidArgument    Code = "InvalidArgument"
-	CodeInvalidPart        Code = "InvalidPart"
-	CodeInvalidRequest     Code = "InvalidRequest"
-	CodeKMSDisabled        Code = "KMS.DisabledException"
-	CodeKMSInvalidState    Code = "KMS.KMSInvalidStateException"
-	CodeKMSNotFound        Code = "KMS.NotFoundException"
-	CodeMalformedXML       Code = "MalformedXML"
-	CodeNoConfiguration    Code = "ServerSideEncryptionConfigurationNotFoundError"
-	CodeNotImplemented     Code = "NotImplemented"
-	CodeOperationAborted   Code = "OperationAborted"
-	CodeRequestTimeout     Code = "RequestTimeout"
-	CodeServiceUnavailable Code = "ServiceUnavailable"
+	codeAccessDenied       = "AccessDenied"
+	codeEntityTooLarge     = "EntityTooLarge"
+	codeInternalError      = "InternalError"
+	codeInvalidArgument    = "InvalidArgument"
+	codeInvalidPart        = "InvalidPart"
+	codeInvalidRequest     = "InvalidRequest"
+	codeKMSDisabled        = "KMS.DisabledException"
+	codeKMSInvalidState    = "KMS.KMSInvalidStateException"
+	codeKMSNotFound        = "KMS.NotFoundException"
+	codeMalformedXML       = "MalformedXML"
+	codeNoConfiguration    = "ServerSideEncryptionConfigurationNotFoundError"
+	codeNotImplemented     = "NotImplemented"
+	codeOperationAborted   = "OperationAborted"
+	codeRequestTimeout     = "RequestTimeout"
+	codeServiceUnavailable = "ServiceUnavailable"
 )
 
 // Messages of S3 that several functions answer with.
@@ -46,47 +43,37 @@ const (
 )
 
 // codes has the HTTP status of each code, and the message of errors that have none.
-var codes = map[Code]struct {
+var codes = map[string]struct {
 	status  int
 	message string
 }{
-	CodeAccessDenied:       {403, "Access Denied"},
-	CodeEntityTooLarge:     {400, "Your proposed upload exceeds the maximum allowed object size."},
-	CodeInternalError:      {500, "We encountered an internal error. Please try again."},
-	CodeInvalidArgument:    {400, "Invalid Argument"},
-	CodeInvalidPart:        {400, "One or more of the specified parts could not be found."},
-	CodeInvalidRequest:     {400, "Invalid Request"},
-	CodeKMSDisabled:        {400, "The KMS key is disabled."},
-	CodeKMSInvalidState:    {400, "The KMS key is in a state in which it cannot be used, such as pending deletion."},
-	CodeKMSNotFound:        {400, "The KMS key does not exist."},
-	CodeMalformedXML:       {400, "The XML you provided was not well-formed or did not validate against our published schema."},
-	CodeNoConfiguration:    {404, "The server side encryption configuration was not found."},
-	CodeNotImplemented:     {501, "A header you provided implies functionality that is not implemented."},
-	CodeOperationAborted:   {409, "A conflicting conditional operation is currently in progress against this resource. Try again."},
-	CodeRequestTimeout:     {400, "Your socket connection to the server was not read from or written to within the timeout period."},
-	CodeServiceUnavailable: {503, "Service is unable to handle request."},
-}
-
-// Status returns the HTTP status of a code: 500 for a code that is not one of this
-// package's.
-func (c Code) Status() int {
-	if known, ok := codes[c]; ok {
-		return known.status
-	}
-	return codes[CodeInternalError].status
+	codeAccessDenied:       {403, "Access Denied"},
+	codeEntityTooLarge:     {400, "Your proposed upload exceeds the maximum allowed object size."},
+	codeInternalError:      {500, "We encountered an internal error. Please try again."},
+	codeInvalidArgument:    {400, "Invalid Argument"},
+	codeInvalidPart:        {400, "One or more of the specified parts could not be found."},
+	codeInvalidRequest:     {400, "Invalid Request"},
+	codeKMSDisabled:        {400, "The KMS key is disabled."},
+	codeKMSInvalidState:    {400, "The KMS key is in a state in which it cannot be used, such as pending deletion."},
+	codeKMSNotFound:        {400, "The KMS key does not exist."},
+	codeMalformedXML:       {400, "The XML you provided was not well-formed or did not validate against our published schema."},
+	codeNoConfiguration:    {404, "The server side encryption configuration was not found."},
+	codeNotImplemented:     {501, "A header you provided implies functionality that is not implemented."},
+	codeOperationAborted:   {409, "A conflicting conditional operation is currently in progress against this resource. Try again."},
+	codeRequestTimeout:     {400, "Your socket connection to the server was not read from or written to within the timeout period."},
+	codeServiceUnavailable: {503, "Service is unable to handle request."},
 }
 
 // Error is the answer to a request that failed. Code, Message and Status are for the
 // client, and hold no secret. Error is for the log: it also has the cause.
 type Error struct {
-	Code    Code
+	Code    string // S3's, such as "AccessDenied"
 	Message string // empty for the usual one of the code
 	Err     error  // the cause, or nil
 }
 
-// Coded is what errors of other packages implement to have a code of S3, such as
-// those of package blob. The message is the usual one of the code.
-type Coded interface {
+// coded is an error with a code of its own: see FromError.
+type coded interface {
 	error
 	S3Code() string
 }
@@ -97,40 +84,41 @@ type Coded interface {
 // of other releases, and wrong wiring. So is everything that is not here.
 var table = []struct {
 	err     error
-	code    Code
+	code    string
 	message string // empty for the usual one
 }{
-	{kms.ErrDenied, CodeAccessDenied, ""},
-	{kms.ErrNotFound, CodeKMSNotFound, ""},
-	{kms.ErrDisabled, CodeKMSDisabled, ""},
-	{kms.ErrPendingDeletion, CodeKMSInvalidState, ""},
-	{kms.ErrUnavailable, CodeServiceUnavailable, ""},
-	{kms.ErrInvalid, CodeInvalidArgument, ""},
-	{audit.ErrNotRecorded, CodeServiceUnavailable, ""},
+	{kms.ErrDenied, codeAccessDenied, ""},
+	{kms.ErrNotFound, codeKMSNotFound, ""},
+	{kms.ErrDisabled, codeKMSDisabled, ""},
+	{kms.ErrPendingDeletion, codeKMSInvalidState, ""},
+	{kms.ErrUnavailable, codeServiceUnavailable, ""},
+	{kms.ErrInvalid, codeInvalidArgument, ""},
+	{audit.ErrNotRecorded, codeServiceUnavailable, ""},
 
-	{keyring.ErrStore, CodeServiceUnavailable, ""},
-	{keyring.ErrRootUnavailable, CodeServiceUnavailable, ""},
-	{keyring.ErrConflict, CodeServiceUnavailable, ""},
-	{keyring.ErrTooOld, CodeServiceUnavailable, ""},
-	{keyring.ErrDisabled, CodeAccessDenied, ""},
-	{keyring.ErrDestroyed, CodeAccessDenied, ""},
-	{keyring.ErrUnknownKey, CodeInternalError, ""},
+	{keyring.ErrStore, codeServiceUnavailable, ""},
+	{keyring.ErrRootUnavailable, codeServiceUnavailable, ""},
+	{keyring.ErrConflict, codeServiceUnavailable, ""},
+	{keyring.ErrTooOld, codeServiceUnavailable, ""},
+	{keyring.ErrDisabled, codeAccessDenied, ""},
+	{keyring.ErrDestroyed, codeAccessDenied, ""},
+	{keyring.ErrUnknownKey, codeInternalError, ""},
 
-	{sse.ErrMode, CodeInvalidRequest, messageNotApplicable},
-	{sse.ErrReceipt, CodeInvalidPart, ""},
-	{sse.ErrKey, CodeAccessDenied, ""},
-	{sse.ErrTooLarge, CodeEntityTooLarge, ""},
-	{sse.ErrInvalid, CodeInvalidArgument, ""},
-	{sse.ErrCorrupt, CodeInternalError, ""},
+	{sse.ErrMode, codeInvalidRequest, messageNotApplicable},
+	{sse.ErrReceipt, codeInvalidPart, ""},
+	{sse.ErrKey, codeAccessDenied, ""},
+	{sse.ErrTooLarge, codeEntityTooLarge, ""},
+	{sse.ErrInvalid, codeInvalidArgument, ""},
+	{sse.ErrCorrupt, codeInternalError, ""},
 
-	{context.DeadlineExceeded, CodeServiceUnavailable, ""},
-	{context.Canceled, CodeRequestTimeout, ""},
+	{context.DeadlineExceeded, codeServiceUnavailable, ""},
+	{context.Canceled, codeRequestTimeout, ""},
 }
 
 // FromError returns the answer to a request that failed with err: the [*Error] that
-// err is or wraps, the code of a [Coded], or the code that this package knows for
-// the errors of packages sse, kms and keyring. Anything else is InternalError, with
-// err as the cause. FromError returns nil for nil.
+// err is or wraps, the code of an error with the method S3Code() string, as those of
+// package blob have, or the code that this package knows for the errors of packages
+// sse, kms and keyring. Anything else is InternalError, with err as the cause.
+// FromError returns nil for nil.
 func FromError(err error) *Error {
 	if err == nil {
 		return nil
@@ -138,8 +126,8 @@ func FromError(err error) *Error {
 	if known, ok := errors.AsType[*Error](err); ok {
 		return known
 	}
-	if coded, ok := errors.AsType[Coded](err); ok {
-		if code := Code(coded.S3Code()); codes[code].status != 0 {
+	if own, ok := errors.AsType[coded](err); ok {
+		if code := own.S3Code(); codes[code].status != 0 {
 			return &Error{Code: code, Err: err}
 		}
 	}
@@ -148,11 +136,16 @@ func FromError(err error) *Error {
 			return &Error{Code: known.code, Message: known.message, Err: err}
 		}
 	}
-	return &Error{Code: CodeInternalError, Err: err}
+	return &Error{Code: codeInternalError, Err: err}
 }
 
-// Status returns the HTTP status.
-func (e *Error) Status() int { return e.Code.Status() }
+// Status returns the HTTP status: 500 for a code that is not one of this package's.
+func (e *Error) Status() int {
+	if known, ok := codes[e.Code]; ok {
+		return known.status
+	}
+	return codes[codeInternalError].status
+}
 
 // ClientMessage returns what the client may read: Message, or the code's usual one.
 func (e *Error) ClientMessage() string {
@@ -177,7 +170,7 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) XML(resource, requestID string) []byte {
 	body := struct {
 		XMLName   xml.Name `xml:"Error"`
-		Code      Code
+		Code      string
 		Message   string
 		Resource  string
 		RequestID string `xml:"RequestId"`

@@ -24,7 +24,7 @@ func TestFromError(t *testing.T) {
 	}
 	for _, c := range []struct {
 		err    error
-		code   s3wire.Code
+		code   string
 		status int
 	}{
 		{keyError(kms.ErrDenied), "AccessDenied", 403},
@@ -81,12 +81,12 @@ func TestFromError(t *testing.T) {
 		})
 	}
 	require.Nil(t, s3wire.FromError(nil))
-	require.Equal(t, 500, s3wire.Code("unknown").Status())
+	require.Equal(t, 500, (&s3wire.Error{Code: "unknown"}).Status())
 }
 
 // TestErrorXML: values are escaped.
 func TestErrorXML(t *testing.T) {
-	body := (&s3wire.Error{Code: s3wire.CodeInvalidArgument, Message: "a < b"}).XML("/b/<k>&\x00\xff", "1")
+	body := (&s3wire.Error{Code: "InvalidArgument", Message: "a < b"}).XML("/b/<k>&\x00\xff", "1")
 	var parsed struct {
 		XMLName                 xml.Name `xml:"Error"`
 		Code, Message, Resource string

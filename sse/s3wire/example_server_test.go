@@ -56,7 +56,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) error {
 	case r.Method == http.MethodGet || r.Method == http.MethodHead:
 		return s.get(w, r, obj)
 	}
-	return &s3wire.Error{Code: s3wire.CodeNotImplemented}
+	return &s3wire.Error{Code: "NotImplemented"}
 }
 
 func (s *server) put(w http.ResponseWriter, r *http.Request, obj sse.Object) error {

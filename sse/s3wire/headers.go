@@ -50,7 +50,7 @@ type parser struct {
 func (p *parser) one(name string) (value string, present bool) {
 	values := p.get(name)
 	if len(values) > 1 {
-		p.fail(CodeInvalidArgument, "The header "+name+" was sent more than once.")
+		p.fail(codeInvalidArgument, "The header "+name+" was sent more than once.")
 	}
 	if len(values) == 0 {
 		return "", false
@@ -58,7 +58,7 @@ func (p *parser) one(name string) (value string, present bool) {
 	return values[0], true
 }
 
-func (p *parser) fail(code Code, message string) {
+func (p *parser) fail(code, message string) {
 	if p.err == nil {
 		p.err = &Error{Code: code, Message: message}
 	}
@@ -68,7 +68,7 @@ func (p *parser) fail(code Code, message string) {
 func (p *parser) refuse(message string, names ...string) {
 	for _, name := range names {
 		if len(p.get(name)) > 0 {
-			p.fail(CodeInvalidArgument, message)
+			p.fail(codeInvalidArgument, message)
 		}
 	}
 }

@@ -9,9 +9,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// DefaultKey is the alias of the key that S3 uses if neither the request nor the
-// bucket's configuration names one.
-const DefaultKey = "alias/aws/s3"
+// defaultKey is S3's name of the default key.
+const defaultKey = "alias/aws/s3"
 
 // KeysOptions are for [NewKeys]. Requests for a mode that is not configured are
 // NotImplemented.
@@ -24,7 +23,9 @@ type KeysOptions struct {
 	// each call's ctx. A cache of package kms/cache serves the objects that have a bucket key.
 	KMS kms.Client
 
-	// DefaultKey replaces the constant of that name. It needs KMS.
+	// DefaultKey is the id or alias of the key for objects of SSE-KMS if neither the
+	// request nor the bucket's configuration names one. Empty means "alias/aws/s3",
+	// as in S3. It needs KMS.
 	DefaultKey string
 
 	// Accept reports which keys requests and configurations may use besides the
@@ -61,7 +62,7 @@ func NewKeys(opts KeysOptions) (*Keys, error) {
 		return k, nil
 	}
 	if k.opts.DefaultKey == "" {
-		k.opts.DefaultKey = DefaultKey
+		k.opts.DefaultKey = defaultKey
 	}
 	opener, err := sse.NewKMS(k.opts.KMS, k.opts.DefaultKey, &sse.KMSOptions{Accept: opts.Accept})
 	if err != nil {
@@ -83,7 +84,7 @@ func (k *Keys) ForWrite(w *Write, c *Configuration) (*Cipher, error) {
 	}
 	if w.Customer != nil {
 		if !c.AllowCustomerKeys {
-			return nil, &Error{Code: CodeAccessDenied, Message: "The bucket blocks objects with server-side encryption with customer provided keys (SSE-C)."}
+			return nil, &Error{Code: codeAccessDenied, Message: "The bucket blocks objects with server-side encryption with customer provided keys (SSE-C)."}
 		}
 		return k.cipher(&Read{Customer: w.Customer}, w.Customer), nil
 	}
@@ -98,7 +99,7 @@ func (k *Keys) ForWrite(w *Write, c *Configuration) (*Cipher, error) {
 	switch algorithm {
 	case AES256:
 		if w.BucketKey != nil && bucketKey {
-			return nil, &Error{Code: CodeInvalidArgument, Message: messageBucketKey}
+			return nil, &Error{Code: codeInvalidArgument, Message: messageBucketKey}
 		}
 		if k.opts.Managed == nil {
 			return nil, notConfigured(sse.ModeManaged)
@@ -106,10 +107,10 @@ func (k *Keys) ForWrite(w *Write, c *Configuration) (*Cipher, error) {
 		return k.cipher(new(Read), k.opts.Managed), nil
 	case AWSKMS:
 		return k.kmsCipher(keyID, w.Context, bucketKey)
-	case AWSKMSDSSE:
+	case awsKMSDSSE:
 		return nil, notImplementedDSSE()
 	default:
-		return nil, &Error{Code: CodeInvalidArgument, Message: messageUnknownMethod}
+		return nil, &Error{Code: codeInvalidArgument, Message: messageUnknownMethod}
 	}
 }
 
@@ -125,7 +126,7 @@ func (k *Keys) kmsCipher(keyID string, ec kms.Context, bucketKey bool) (*Cipher,
 		isDefault = true
 	}
 	if !isDefault && k.opts.Accept == nil {
-		return nil, notAccepted(nil)
+		return nil, notAccepted()
 	}
 	inner, err := sse.NewKMS(k.opts.KMS, keyID, &sse.KMSOptions{BucketKey: bucketKey, NoBucketKey: !bucketKey, Accept: k.opts.Accept})
 	if err != nil {
@@ -153,13 +154,13 @@ func (k *Keys) ForRead(q *Read) *Opener {
 }
 
 func notImplementedDSSE() *Error {
-	return &Error{Code: CodeNotImplemented, Message: "The encryption method aws:kms:dsse is not implemented."}
+	return &Error{Code: codeNotImplemented, Message: "The encryption method aws:kms:dsse is not implemented."}
 }
 
 func notConfigured(mode sse.Mode) *Error {
-	return &Error{Code: CodeNotImplemented, Message: fmt.Sprintf("This service does not have %v.", mode)}
+	return &Error{Code: codeNotImplemented, Message: fmt.Sprintf("This service does not have %v.", mode)}
 }
 
-func notAccepted(err error) *Error {
-	return &Error{Code: CodeAccessDenied, Message: "The KMS key is not one that this service accepts.", Err: err}
+func notAccepted() *Error {
+	return &Error{Code: codeAccessDenied, Message: "The KMS key is not one that this service accepts."}
 }

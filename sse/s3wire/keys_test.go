@@ -87,13 +87,13 @@ func TestHeaderFacts(t *testing.T) {
 		b := newBed(t)
 		b.put(t, "/b/k", nil)
 		for _, name := range []string{s3wire.HeaderEncryption, s3wire.HeaderKeyID, s3wire.HeaderContext, s3wire.HeaderBucketKey} {
-			b.refused(t, 400, s3wire.CodeInvalidArgument, http.MethodGet, "/b/k", headers(name, "AES256"))
-			b.refused(t, 400, s3wire.CodeInvalidArgument, http.MethodHead, "/b/k", headers(name, "AES256"))
+			b.refused(t, 400, "InvalidArgument", http.MethodGet, "/b/k", headers(name, "AES256"))
+			b.refused(t, 400, "InvalidArgument", http.MethodHead, "/b/k", headers(name, "AES256"))
 		}
 	})
 	t.Run("aws:kms:dsse is known and not implemented", func(t *testing.T) {
 		b := newBed(t)
-		b.refused(t, 501, s3wire.CodeNotImplemented, http.MethodPut, "/b/k", headers(s3wire.HeaderEncryption, "aws:kms:dsse"))
+		b.refused(t, 501, "NotImplemented", http.MethodPut, "/b/k", headers(s3wire.HeaderEncryption, "aws:kms:dsse"))
 	})
 	t.Run("nothing was opened", func(t *testing.T) {
 		b := newBed(t)
@@ -142,7 +142,7 @@ func TestContextFacts(t *testing.T) {
 	}
 	t.Run("overriding aws:s3:arn is refused", func(t *testing.T) {
 		b := newBed(t)
-		b.refused(t, 400, s3wire.CodeInvalidArgument, http.MethodPut, "/b/k",
+		b.refused(t, 400, "InvalidArgument", http.MethodPut, "/b/k",
 			headers(s3wire.HeaderEncryption, "aws:kms", s3wire.HeaderContext, encoded(`{"aws:s3:arn":"arn:aws:s3:::b/k"}`)))
 	})
 }
@@ -212,14 +212,14 @@ func TestForWrite(t *testing.T) {
 	}
 	t.Run("a bucket key without SSE-KMS", func(t *testing.T) {
 		_, err := newBed(t).keys.ForWrite(&s3wire.Write{BucketKey: &yes}, nil)
-		requireCode(t, s3wire.CodeInvalidArgument, err)
+		requireCode(t, "InvalidArgument", err)
 	})
 	t.Run("a context too long for an envelope", func(t *testing.T) {
 		w := &s3wire.Write{Algorithm: s3wire.AWSKMS, Context: kms.Context{"a": strings.Repeat("b", 8192)}}
 		cipher, err := newBed(t).keys.ForWrite(w, nil)
 		require.NoError(t, err)
 		_, err = cipher.Encrypt(t.Context(), sse.Object{Bucket: "b", Key: "k"})
-		requireCode(t, s3wire.CodeInvalidArgument, err)
+		requireCode(t, "InvalidArgument", err)
 		require.ErrorIs(t, err, sse.ErrTooLarge)
 	})
 }
@@ -233,13 +233,13 @@ func TestModesThatAreNotConfigured(t *testing.T) {
 	none, err := s3wire.NewKeys(s3wire.KeysOptions{})
 	require.NoError(t, err)
 	b.srv.keys = none
-	b.refused(t, 501, s3wire.CodeNotImplemented, http.MethodPut, "/b/k", nil)
-	b.refused(t, 501, s3wire.CodeNotImplemented, http.MethodPut, "/b/k", headers(s3wire.HeaderEncryption, "aws:kms"))
-	b.refused(t, 501, s3wire.CodeNotImplemented, http.MethodGet, "/b/s3", nil)
-	b.refused(t, 501, s3wire.CodeNotImplemented, http.MethodGet, "/b/kms", nil)
+	b.refused(t, 501, "NotImplemented", http.MethodPut, "/b/k", nil)
+	b.refused(t, 501, "NotImplemented", http.MethodPut, "/b/k", headers(s3wire.HeaderEncryption, "aws:kms"))
+	b.refused(t, 501, "NotImplemented", http.MethodGet, "/b/s3", nil)
+	b.refused(t, 501, "NotImplemented", http.MethodGet, "/b/kms", nil)
 	b.put(t, "/b/c", customerHeaders())
 	_, err = none.ForRead(nil).Decrypt(t.Context(), sse.Object{}, nil)
-	requireCode(t, s3wire.CodeInternalError, err)
+	requireCode(t, "InternalError", err)
 	require.ErrorIs(t, err, sse.ErrFormat)
 }
 
@@ -259,7 +259,7 @@ func TestNewKeysRefuses(t *testing.T) {
 	keys, err := s3wire.NewKeys(s3wire.KeysOptions{Managed: (*sse.Customer)(nil), KMS: (*kmstest.Fake)(nil)})
 	require.NoError(t, err)
 	_, err = keys.ForWrite(nil, nil)
-	requireCode(t, s3wire.CodeNotImplemented, err)
+	requireCode(t, "NotImplemented", err)
 }
 
 // TestAcceptedKeys: without Accept, only the default key; with it, no key that it
@@ -288,11 +288,11 @@ func TestAcceptedKeys(t *testing.T) {
 			keys, err := s3wire.NewKeys(s3wire.KeysOptions{KMS: b.fake, DefaultKey: defaultKey})
 			require.NoError(t, err)
 			_, err = encrypt(keys, "photos")
-			requireCode(t, s3wire.CodeAccessDenied, err)
+			requireCode(t, "AccessDenied", err)
 			_, err = encrypt(keys, "")
 			require.NoError(t, err)
 			_, err = keys.ForRead(nil).Decrypt(t.Context(), obj, photos)
-			requireCode(t, s3wire.CodeAccessDenied, err)
+			requireCode(t, "AccessDenied", err)
 			_, err = keys.ForRead(nil).Decrypt(t.Context(), obj, byDefault)
 			require.NoError(t, err)
 		}
@@ -314,7 +314,7 @@ func TestAcceptedKeys(t *testing.T) {
 		}
 		for _, name := range []string{"secret", "alias/secret"} {
 			_, err := encrypt(keys, name)
-			requireCode(t, s3wire.CodeAccessDenied, err)
+			requireCode(t, "AccessDenied", err)
 		}
 	})
 }
@@ -378,7 +378,7 @@ func TestRewrap(t *testing.T) {
 		env, err := cipher.Rewrap(t.Context(), any, d)
 		require.NoError(t, err)
 		_, err = cipher.Decrypt(t.Context(), to, env)
-		requireCode(t, s3wire.CodeInternalError, err)
+		requireCode(t, "InternalError", err)
 	})
 }
 
@@ -412,7 +412,7 @@ func TestRingFaults(t *testing.T) {
 		b.put(t, "/b/k", nil)
 		stored, _ := b.srv.objects.Load("/b/k")
 		b.srv.objects.Store("/b/moved", stored)
-		b.refused(t, 500, s3wire.CodeInternalError, http.MethodGet, "/b/moved", nil)
+		b.refused(t, 500, "InternalError", http.MethodGet, "/b/moved", nil)
 	})
 	t.Run("disabled version", func(t *testing.T) {
 		b := newBed(t)
@@ -423,6 +423,6 @@ func TestRingFaults(t *testing.T) {
 		require.NoError(t, err)
 		_, err = b.ring.SetState(t.Context(), versions[0].ID, keyring.Disabled)
 		require.NoError(t, err)
-		b.refused(t, 403, s3wire.CodeAccessDenied, http.MethodGet, "/b/k", nil)
+		b.refused(t, 403, "AccessDenied", http.MethodGet, "/b/k", nil)
 	})
 }

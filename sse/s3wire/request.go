@@ -1,7 +1,6 @@
 package s3wire
 
 import (
-	"crypto/md5"
 	"encoding/base64"
 	"strings"
 
@@ -13,15 +12,17 @@ import (
 // configuration. Customer keys have none.
 type Algorithm string
 
-// The algorithms. A [Keys] knows all but the last.
+// The algorithms of a [Keys].
 const (
-	AES256     Algorithm = "AES256"       // SSE-S3
-	AWSKMS     Algorithm = "aws:kms"      // SSE-KMS
-	AWSKMSDSSE Algorithm = "aws:kms:dsse" // two layers of SSE-KMS
+	AES256 Algorithm = "AES256"  // SSE-S3
+	AWSKMS Algorithm = "aws:kms" // SSE-KMS
 )
 
+// awsKMSDSSE, two layers of SSE-KMS, is parsed and not implemented.
+const awsKMSDSSE Algorithm = "aws:kms:dsse"
+
 func (a Algorithm) known() bool { return a == AES256 || a.kms() }
-func (a Algorithm) kms() bool   { return a == AWSKMS || a == AWSKMSDSSE }
+func (a Algorithm) kms() bool   { return a == AWSKMS || a == awsKMSDSSE }
 
 // Write is what a request that stores an object says about its encryption. If it
 // says nothing, the zero Write, the bucket's configuration decides.
@@ -58,38 +59,46 @@ func ParseWrite(get Values, tls bool) (*Write, error) {
 	w := &Write{Customer: p.customer(HeaderCustomerAlgorithm, HeaderCustomerKey, HeaderCustomerKeyMD5, tls)}
 	if w.Customer != nil {
 		p.refuse(messageIncompatible, HeaderEncryption, HeaderKeyID, HeaderContext, HeaderBucketKey)
-		return w.orError(p.err)
+	} else {
+		p.method(w)
 	}
+	if p.err != nil {
+		return nil, p.err
+	}
+	return w, nil
+}
+
+// method parses the headers of SSE-S3 and SSE-KMS.
+func (p *parser) method(w *Write) {
 	algorithm, present := p.one(HeaderEncryption)
 	w.Algorithm = Algorithm(algorithm)
 	if present && !w.Algorithm.known() {
-		p.fail(CodeInvalidArgument, messageUnknownMethod)
+		p.fail(codeInvalidArgument, messageUnknownMethod)
 	}
 	var named bool
 	if w.KeyID, named = p.one(HeaderKeyID); named {
 		p.needKMS(w.Algorithm, "a key id")
 		if w.KeyID == "" || len(w.KeyID) > maxKeyID {
-			p.fail(CodeInvalidArgument, "The KMS key id is empty or too long.")
+			p.fail(codeInvalidArgument, "The KMS key id is empty or too long.")
 		}
 	}
 	if encoded, ok := p.one(HeaderContext); ok {
 		p.needKMS(w.Algorithm, "an encryption context")
 		var complaint string
 		if w.Context, complaint = parseContext(encoded); complaint != "" {
-			p.fail(CodeInvalidArgument, complaint)
+			p.fail(codeInvalidArgument, complaint)
 		}
 	}
 	if value, ok := p.one(HeaderBucketKey); ok {
 		enabled := strings.EqualFold(value, "true")
 		if !enabled && !strings.EqualFold(value, "false") {
-			p.fail(CodeInvalidArgument, "The header "+HeaderBucketKey+" is neither true nor false.")
+			p.fail(codeInvalidArgument, "The header "+HeaderBucketKey+" is neither true nor false.")
 		}
 		if enabled && w.Algorithm == AES256 {
-			p.fail(CodeInvalidArgument, messageBucketKey)
+			p.fail(codeInvalidArgument, messageBucketKey)
 		}
 		w.BucketKey = &enabled
 	}
-	return w.orError(p.err)
 }
 
 // maxKeyID bounds the name of a key, in bytes. The ARN of an alias has at most 300.
@@ -141,21 +150,14 @@ func CheckSelfCopy(w *Write, changed bool) error {
 	if changed || w != nil && (w.Algorithm != "" || w.Customer != nil) {
 		return nil
 	}
-	return &Error{Code: CodeInvalidRequest, Message: "This copy request is illegal because it is trying to copy an object to itself " +
+	return &Error{Code: codeInvalidRequest, Message: "This copy request is illegal because it is trying to copy an object to itself " +
 		"without changing the object's metadata, storage class, website redirect location or encryption attributes."}
-}
-
-func (w *Write) orError(err error) (*Write, error) {
-	if err != nil {
-		return nil, err
-	}
-	return w, nil
 }
 
 // needKMS fails unless the algorithm is one of a key service.
 func (p *parser) needKMS(algorithm Algorithm, what string) {
 	if !algorithm.kms() {
-		p.fail(CodeInvalidArgument, "The request has "+what+", which needs the encryption method aws:kms.")
+		p.fail(codeInvalidArgument, "The request has "+what+", which needs the encryption method aws:kms.")
 	}
 }
 
@@ -171,20 +173,20 @@ func (p *parser) customer(algorithmName, keyName, md5Name string, tls bool) *sse
 	const requests = "Requests specifying Server Side Encryption with Customer provided keys must "
 	switch {
 	case !tls:
-		p.fail(CodeInvalidRequest, requests+"be made over a secure connection.")
+		p.fail(codeInvalidRequest, requests+"be made over a secure connection.")
 	case algorithm != string(AES256):
-		p.fail(CodeInvalidArgument, requests+"provide a valid encryption algorithm.")
+		p.fail(codeInvalidArgument, requests+"provide a valid encryption algorithm.")
 	case key == "":
-		p.fail(CodeInvalidArgument, requests+"provide an appropriate secret key.")
+		p.fail(codeInvalidArgument, requests+"provide an appropriate secret key.")
 	case sum == "":
-		p.fail(CodeInvalidArgument, requests+"provide the client calculated MD5 of the secret key.")
+		p.fail(codeInvalidArgument, requests+"provide the client calculated MD5 of the secret key.")
 	}
 	if p.err != nil {
 		return nil
 	}
 	customer, err := sse.ParseCustomerKey(algorithm, key, sum)
 	if err != nil {
-		p.fail(CodeInvalidArgument, customerMessage(key, sum))
+		p.fail(codeInvalidArgument, customerMessage(key, sum))
 		return nil
 	}
 	return customer
@@ -194,8 +196,8 @@ func (p *parser) customer(algorithmName, keyName, md5Name string, tls bool) *sse
 func customerMessage(key, sum string) string {
 	raw, err := base64.StdEncoding.DecodeString(key)
 	defer clear(raw)
-	digest := md5.Sum(raw)
-	if err == nil && len(raw) == 32 && base64.StdEncoding.EncodeToString(digest[:]) != sum {
+	customer, invalid := sse.NewCustomer(raw)
+	if err == nil && invalid == nil && customer.KeyMD5() != sum {
 		return "The calculated MD5 hash of the key did not match the hash that was provided."
 	}
 	return "The secret key was invalid for the specified algorithm."

@@ -45,7 +45,7 @@ func customerHeaders(changes ...string) http.Header {
 func encoded(json string) string { return base64.StdEncoding.EncodeToString([]byte(json)) }
 
 // requireCode requires an *Error of this code that shows nothing of the key.
-func requireCode(t *testing.T, code s3wire.Code, err error) {
+func requireCode(t *testing.T, code string, err error) {
 	t.Helper()
 	var e *s3wire.Error
 	require.True(t, errors.As(err, &e), "%v", err)
@@ -138,7 +138,7 @@ func TestParseWriteRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w, err := s3wire.ParseWrite(h.Values, true)
 			require.Nil(t, w)
-			requireCode(t, s3wire.CodeInvalidArgument, err)
+			requireCode(t, "InvalidArgument", err)
 		})
 	}
 }
