@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,13 +29,24 @@ var children = map[string]func(config []byte) error{
 func TestMain(m *testing.M) {
 	kind, isChild := os.LookupEnv(childEnv)
 	if !isChild {
-		os.Exit(m.Run())
+		os.Exit(runTests(m))
 	}
 	if err := children[kind]([]byte(os.Getenv(configEnv))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0) // not by m, which would print
+}
+
+// runTests runs the tests. Those that mostly wait for servers and deadlines do it at once,
+// by default more of them than there are processors.
+func runTests(m *testing.M) int {
+	flag.Set("test.parallel", "6")
+	code := m.Run()
+	if emptyPostgres != nil {
+		emptyPostgres.Remove()
+	}
+	return code
 }
 
 // childCommand returns a process that does kind, and ends when we do.

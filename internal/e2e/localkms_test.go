@@ -153,6 +153,7 @@ func (r *remote) ask(request kmsRequest) kmsReply {
 // states of either hold for the other. It is long because it is one history of one
 // service.
 func TestLocalKMSInADatabase(t *testing.T) {
+	t.Parallel()
 	databases := map[string]func(t *testing.T) kmsProcess{
 		"PostgreSQL": func(t *testing.T) kmsProcess {
 			return kmsProcess{Driver: "pgx", URL: startPostgres(t).url(), Dialect: sqlstore.PostgreSQL}
@@ -230,6 +231,7 @@ func TestLocalKMSInADatabase(t *testing.T) {
 // would ask by itself; and when its listening connection is cut, what it has missed
 // is there once it listens again. It is long because it is one history of one fleet.
 func TestLocalKMSHearsOfChanges(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	p := startPostgres(t)
 	admin, err := openKMS(ctx, p.open(t), sqlstore.PostgreSQL, true)

@@ -85,6 +85,7 @@ func testRestore(t *testing.T, dir string, env []string, commands string, open f
 }
 
 func TestRestorePostgreSQL(t *testing.T) {
+	t.Parallel()
 	open, env := startBlobs(t)
 	testRestore(t, t.TempDir(), env, manual.Commands(t, operations, "`e2e.TestRestorePostgreSQL`"), func() keyring.Store {
 		return openStore(t, open(), sqlstore.PostgreSQL, "blobs/ring", nil)
@@ -92,6 +93,7 @@ func TestRestorePostgreSQL(t *testing.T) {
 }
 
 func TestRestoreSQLite(t *testing.T) {
+	t.Parallel()
 	needs(t, "sqlite3", "sqlite3")
 	dir := t.TempDir()
 	url := "file:" + filepath.Join(dir, "service.db") + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"
@@ -102,6 +104,7 @@ func TestRestoreSQLite(t *testing.T) {
 
 // A ring goes from PostgreSQL to a file, where it is rotated, and back.
 func TestMoveRingToFile(t *testing.T) {
+	t.Parallel()
 	open, env := startBlobs(t)
 	dir := t.TempDir()
 	commands := manual.Commands(t, operations, "`e2e.TestMoveRingToFile`")

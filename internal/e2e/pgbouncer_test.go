@@ -81,6 +81,7 @@ max_client_conn = 500
 // as the package documentation says to connect: statements through the pooler,
 // without a statement cache, and notifications from the server.
 func TestPgBouncer(t *testing.T) {
+	t.Parallel()
 	p := startPostgres(t)
 	testPostgreSQL(t, p, startPgBouncer(t, p)+"&default_query_exec_mode=exec")
 }
@@ -88,6 +89,7 @@ func TestPgBouncer(t *testing.T) {
 // TestPgBouncerNeedsExecMode: pgx's default, a cache of prepared statements, fails
 // behind a pooler, as the package documentation says.
 func TestPgBouncerNeedsExecMode(t *testing.T) {
+	t.Parallel()
 	p := startPostgres(t)
 	url := startPgBouncer(t, p)
 	s := openStore(t, openPostgres(t, url+"&default_query_exec_mode=exec"), sqlstore.PostgreSQL, "ring", nil)
@@ -121,6 +123,7 @@ func TestPgBouncerNeedsExecMode(t *testing.T) {
 // TestListenThroughPgBouncer: the pooler accepts LISTEN and delivers nothing. The
 // watch ends with an error that says so, rather than wait in silence.
 func TestListenThroughPgBouncer(t *testing.T) {
+	t.Parallel()
 	p := startPostgres(t)
 	pooled := startPgBouncer(t, p) + "&default_query_exec_mode=exec"
 	s := openStore(t, openPostgres(t, pooled), sqlstore.PostgreSQL, "ring", &sqlstore.Options{Listen: listen(pooled)})

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,16 @@ type postgres struct {
 	t testing.TB
 }
 
+// emptyPostgres is a server that never runs. Tests start copies of it, and TestMain
+// removes it.
+var (
+	emptyPostgres     *pgserver.Server
+	makeEmptyPostgres = sync.OnceValue(func() (err error) {
+		emptyPostgres, err = pgserver.New()
+		return err
+	})
+)
+
 // startPostgres starts a server with these settings ("name=value"), which ends
 // with the test.
 func startPostgres(t testing.TB, conf ...string) *postgres {
@@ -30,7 +41,8 @@ func startPostgres(t testing.TB, conf ...string) *postgres {
 	if pgserver.Programs() == "" {
 		t.Skip("no PostgreSQL: apt-get install postgresql")
 	}
-	s, err := pgserver.New(conf...)
+	require.NoError(t, makeEmptyPostgres())
+	s, err := emptyPostgres.Copy(conf...)
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Remove() })
 	p := &postgres{s, t}

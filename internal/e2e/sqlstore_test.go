@@ -45,6 +45,7 @@ func openStore(t testing.TB, db *sql.DB, d sqlstore.Dialect, name string, opts *
 }
 
 func TestPostgreSQL(t *testing.T) {
+	t.Parallel()
 	p := startPostgres(t)
 	for name, params := range map[string]string{
 		"default":         "",
@@ -100,6 +101,7 @@ func openSQLite(t testing.TB, url string) *sql.DB {
 }
 
 func TestSQLite(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		dsn    func(path string) string
 		damage func(t *testing.T, s store)
@@ -150,6 +152,7 @@ func execute(t testing.TB, db *sql.DB, statements ...string) {
 // TestDatabases runs what is to be seen on either kind of database, each in an
 // empty one.
 func TestDatabases(t *testing.T) {
+	t.Parallel()
 	tests := map[string]func(t *testing.T, db *sql.DB, d sqlstore.Dialect){
 		"documents share a table":            documentsShareATable,
 		"versions after a restore":           versionsAfterARestore,
@@ -285,6 +288,7 @@ func foreignRows(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 
 // A service that may not create tables, or in a schema of its own.
 func TestPostgreSQLPrivileges(t *testing.T) {
+	t.Parallel()
 	p := startPostgres(t)
 	p.exec(t, "CREATE ROLE service LOGIN", "CREATE ROLE reader LOGIN", "CREATE SCHEMA blobs",
 		"REVOKE CREATE ON SCHEMA public FROM PUBLIC", "GRANT USAGE ON SCHEMA blobs TO service")

@@ -19,6 +19,7 @@ import (
 // A commit that waits for a synchronous standby when its ctx ends is not made visible: a
 // failover would lose what others have read.
 func TestCommitThatWaitsIsNotExposed(t *testing.T) {
+	t.Parallel()
 	primary := startPostgres(t)
 	standby := primary.standby()
 	name := fmt.Sprint("failover/", stores.Add(1))
@@ -50,6 +51,7 @@ func TestCommitThatWaitsIsNotExposed(t *testing.T) {
 
 // A standby answers, but perhaps with what was true a while ago.
 func TestStandbyIsNotRead(t *testing.T) {
+	t.Parallel()
 	primary := startPostgres(t)
 	name := fmt.Sprint("failover/", stores.Add(1))
 	s := openStore(t, primary.open(t), sqlstore.PostgreSQL, name, nil)
