@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -85,15 +86,15 @@ func objectHeader(attrs *gcblob.Attributes, p *Permit) http.Header {
 		"Referrer-Policy":         {"no-referrer"},
 		"X-Content-Type-Options":  {"nosniff"},
 	}
-	for name, value := range map[string]string{
-		"Content-Type":        cmp.Or(p.ResponseContentType, attrs.ContentType, "application/octet-stream"),
-		"Content-Encoding":    attrs.ContentEncoding,
-		"Content-Language":    attrs.ContentLanguage,
-		"Content-Disposition": cmp.Or(p.ResponseContentDisposition, attrs.ContentDisposition),
-		"Cache-Control":       noTransform(cmp.Or(p.ResponseCacheControl, attrs.CacheControl, "private, no-cache")),
-		"Etag":                attrs.ETag,
+	for _, field := range [][2]string{
+		{"Content-Type", cmp.Or(p.ResponseContentType, attrs.ContentType, "application/octet-stream")},
+		{"Content-Encoding", attrs.ContentEncoding},
+		{"Content-Language", attrs.ContentLanguage},
+		{"Content-Disposition", cmp.Or(p.ResponseContentDisposition, attrs.ContentDisposition)},
+		{"Cache-Control", noTransform(cmp.Or(p.ResponseCacheControl, attrs.CacheControl, "private, no-cache"))},
+		{"Etag", attrs.ETag},
 	} {
-		if value != "" {
+		if name, value := field[0], field[1]; value != "" {
 			header.Set(name, value)
 		}
 	}
@@ -119,9 +120,9 @@ type answer struct {
 // decide has [http.ServeContent] evaluate the request's conditions and its Range.
 // It asks with a HEAD, for which ServeContent reads nothing.
 func decide(r *http.Request, header http.Header, size int64, modTime time.Time) (*answer, error) {
-	probe := r.Clone(r.Context())
-	probe.Method = http.MethodHead
+	probe := &http.Request{Method: http.MethodHead, Header: r.Header}
 	if size == 0 || strings.Contains(r.Header.Get("Range"), ",") {
+		probe.Header = r.Header.Clone()
 		probe.Header.Del("Range") // nothing is in range of nothing
 	}
 	a := &answer{header: header, length: size}
@@ -146,9 +147,7 @@ func (a *answer) WriteHeader(status int)      { a.status = status }
 
 // begin sends the status line and the header.
 func (a *answer) begin(w http.ResponseWriter) {
-	for name, values := range a.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), a.header)
 	w.WriteHeader(a.status)
 }
 
@@ -172,7 +171,7 @@ func (h *Handler) send(w http.ResponseWriter, r *http.Request, o *object, a *ans
 	}
 	defer src.Close()
 	buf := copyBuffers.Get().(*[copySize]byte)
-	dst := h.sender(w)
+	dst := &sender{w, http.NewResponseController(w), h.opts.IdleTimeout, sendSize}
 	for begun := false; ; begun = true {
 		n, err := src.Read(buf[:])
 		switch {
