@@ -2,8 +2,8 @@ package signedurl
 
 // SignFields returns the query with these fields and a valid signature.
 func SignFields(s *Signer, fields map[string]string) string {
-	fields[paramSecret] = s.secrets[0].id
-	fields[paramSignature] = s.signature(&s.secrets[0], fields)
+	fields[paramSecret] = s.signing
+	fields[paramSignature] = s.signature(s.secrets[s.signing], fields)
 	return encodeQuery(fields)
 }
 

@@ -15,7 +15,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/blobseal/blobseal/kms"
-	"github.com/blobseal/blobseal/sse"
 )
 
 // Permit says what a signed URL allows.
@@ -65,41 +64,30 @@ const (
 	paramResponseCacheControl       = "response-cache-control"
 )
 
-// check returns [sse.ErrInvalid] for a permit that makes no sense.
+// check refuses a permit that makes no sense.
 func (p *Permit) check() error {
-	err := func() error {
-		switch p.Method {
-		case http.MethodGet, http.MethodPut, http.MethodDelete:
-		default:
-			return fmt.Errorf("method %q, want GET, PUT or DELETE", p.Method)
+	ofGet := []string{p.IfMatch, p.ResponseContentType, p.ResponseContentDisposition, p.ResponseCacheControl}
+	switch {
+	case p.Method != http.MethodGet && p.Method != http.MethodPut && p.Method != http.MethodDelete:
+		return fmt.Errorf("method %q, want GET, PUT or DELETE", p.Method)
+	case p.Key == "" || !utf8.ValidString(p.Key):
+		return errors.New("key must be UTF-8 and not empty")
+	case p.Method != http.MethodPut && (p.ContentType != "" || p.EnforceAbsentContentType || p.MaxSize != 0):
+		return errors.New("a content type or size can be set for PUT only")
+	case p.ContentType != "" && p.EnforceAbsentContentType || p.MaxSize < 0:
+		return errors.New("content type both set and absent, or negative size")
+	case p.Method != http.MethodGet && strings.Join(ofGet, "") != "":
+		return errors.New("If-Match and headers of the response can be set for GET only")
+	}
+	for _, value := range append(ofGet, p.ContentType) {
+		if strings.ContainsFunc(value, unicode.IsControl) {
+			return fmt.Errorf("%q cannot be the value of a header", value)
 		}
-		if p.Key == "" || !utf8.ValidString(p.Key) {
-			return errors.New("key must be UTF-8 and not empty")
+	}
+	for _, mediaType := range []string{p.ContentType, p.ResponseContentType} {
+		if _, _, err := mime.ParseMediaType(mediaType); err != nil && mediaType != "" {
+			return fmt.Errorf("content type %q: %w", mediaType, err)
 		}
-		if p.Method != http.MethodPut && (p.ContentType != "" || p.EnforceAbsentContentType || p.MaxSize != 0) {
-			return errors.New("a content type or size can be set for PUT only")
-		}
-		if p.ContentType != "" && p.EnforceAbsentContentType || p.MaxSize < 0 {
-			return errors.New("content type both set and absent, or negative size")
-		}
-		ofGet := []string{p.IfMatch, p.ResponseContentType, p.ResponseContentDisposition, p.ResponseCacheControl}
-		if p.Method != http.MethodGet && strings.Join(ofGet, "") != "" {
-			return errors.New("If-Match and headers of the response can be set for GET only")
-		}
-		for _, value := range append(ofGet, p.ContentType) {
-			if strings.ContainsFunc(value, unicode.IsControl) {
-				return fmt.Errorf("%q cannot be the value of a header", value)
-			}
-		}
-		for _, mediaType := range []string{p.ContentType, p.ResponseContentType} {
-			if _, _, err := mime.ParseMediaType(mediaType); err != nil && mediaType != "" {
-				return fmt.Errorf("content type %q: %w", mediaType, err)
-			}
-		}
-		return nil
-	}()
-	if err != nil {
-		return fmt.Errorf("signedurl: %w: %w", sse.ErrInvalid, err)
 	}
 	return nil
 }
@@ -111,16 +99,16 @@ func (p *Permit) fields() map[string]string {
 		paramMethod: p.Method,
 		paramExpiry: strconv.FormatInt(p.Expires.Unix(), 10),
 	}
-	for name, value := range map[string]string{
-		paramContentType:                p.ContentType,
-		paramIfMatch:                    p.IfMatch,
-		paramPrincipal:                  p.Principal.ID,
-		paramPrincipalType:              p.Principal.Type,
-		paramResponseContentType:        p.ResponseContentType,
-		paramResponseContentDisposition: p.ResponseContentDisposition,
-		paramResponseCacheControl:       p.ResponseCacheControl,
+	for _, field := range [][2]string{
+		{paramContentType, p.ContentType},
+		{paramIfMatch, p.IfMatch},
+		{paramPrincipal, p.Principal.ID},
+		{paramPrincipalType, p.Principal.Type},
+		{paramResponseContentType, p.ResponseContentType},
+		{paramResponseContentDisposition, p.ResponseContentDisposition},
+		{paramResponseCacheControl, p.ResponseCacheControl},
 	} {
-		if value != "" {
+		if name, value := field[0], field[1]; value != "" {
 			fields[name] = value
 		}
 	}

@@ -2,6 +2,7 @@ package signedurl
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -49,25 +50,25 @@ const (
 //
 // A signed URL cannot be revoked. Keep its lifetime short, or replace the secret.
 //
-// Signer implements blob.URLSigner and fileblob.URLSigner. It replaces
-// fileblob.URLSignerHMAC, which drops EnforceAbsentContentType, does not cover the
-// base URL, accepts unknown parameters, accepts a secret of one byte, prints it,
-// and cannot rotate it.
+// Signer implements blob.URLSigner. It replaces gocloud's fileblob.URLSignerHMAC, which
+// drops EnforceAbsentContentType, does not cover the base URL, accepts unknown
+// parameters, accepts a secret of one byte, prints it, and cannot rotate it. For a
+// bucket that does not encrypt, call [Signer.Sign].
 //
 // A Signer is immutable, safe for concurrent use, and does not print its secrets.
 type Signer struct {
 	base      url.URL // without a slash at the end
-	secrets   []signingSecret
+	baseText  string
+	secrets   map[string]macFunc // by their ids in URLs
+	signing   string             // id of the secret that signs
 	maxExpiry time.Duration
 	principal bool
 	now       func() time.Time
 }
 
-// signingSecret is a secret and its id in URLs, which is derived from it.
-type signingSecret struct {
-	id  string
-	mac func(msg []byte) []byte // a closure, so that fmt and reflect find no key
-}
+// macFunc authenticates messages under a secret. It is a closure, so that fmt and
+// reflect find no secret.
+type macFunc func(msg []byte) []byte
 
 // SignerOptions are options for [NewSigner]. Most services leave them nil.
 type SignerOptions struct {
@@ -104,51 +105,47 @@ func NewSigner(base *url.URL, secret []byte, opts *SignerOptions) (*Signer, erro
 	if opts.MaxExpiry < 0 {
 		return nil, fmt.Errorf("signedurl: %w: negative MaxExpiry", sse.ErrInvalid)
 	}
-	s := &Signer{base: *base, maxExpiry: opts.MaxExpiry, principal: opts.BindPrincipal, now: opts.Now}
-	s.base.Path, s.base.RawPath = strings.TrimRight(base.Path, "/"), strings.TrimRight(base.RawPath, "/")
-	if s.maxExpiry == 0 {
-		s.maxExpiry = DefaultMaxExpiry
+	s := &Signer{
+		base:      *base,
+		secrets:   make(map[string]macFunc),
+		maxExpiry: cmp.Or(opts.MaxExpiry, DefaultMaxExpiry),
+		principal: opts.BindPrincipal,
+		now:       opts.Now,
 	}
+	s.base.Path, s.base.RawPath = strings.TrimRight(base.Path, "/"), strings.TrimRight(base.RawPath, "/")
+	s.baseText = s.base.String()
 	if s.now == nil {
 		s.now = time.Now
 	}
-	for _, b := range append([][]byte{secret}, opts.Accept...) {
-		sec, err := newSigningSecret(b)
-		if err != nil {
+	var err error
+	if s.signing, err = s.accept(secret); err != nil {
+		return nil, err
+	}
+	for _, b := range opts.Accept {
+		if _, err := s.accept(b); err != nil {
 			return nil, err
-		}
-		if s.secret(sec.id) == nil {
-			s.secrets = append(s.secrets, sec)
 		}
 	}
 	return s, nil
 }
 
-func newSigningSecret(b []byte) (signingSecret, error) {
-	if len(b) != secretSize {
-		return signingSecret{}, fmt.Errorf("signedurl: %w: secret has %d bytes, want %d", sse.ErrInvalid, len(b), secretSize)
+// accept adds a secret to those of s and returns its id, which is derived from it.
+func (s *Signer) accept(secret []byte) (id string, err error) {
+	if len(secret) != secretSize {
+		return "", fmt.Errorf("signedurl: %w: secret has %d bytes, want %d", sse.ErrInvalid, len(secret), secretSize)
 	}
-	if bytes.Equal(b, make([]byte, secretSize)) {
-		return signingSecret{}, fmt.Errorf("signedurl: %w: secret is all zeros (fill it from crypto/rand)", sse.ErrInvalid)
+	if bytes.Equal(secret, make([]byte, secretSize)) {
+		return "", fmt.Errorf("signedurl: %w: secret is all zeros (fill it from crypto/rand)", sse.ErrInvalid)
 	}
-	key := bytes.Clone(b)
+	key := bytes.Clone(secret)
 	mac := func(msg []byte) []byte {
 		h := hmac.New(sha256.New, key)
 		h.Write(msg)
 		return h.Sum(nil)
 	}
-	id := mac([]byte(labelSecretID))
-	return signingSecret{id: base64.RawURLEncoding.EncodeToString(id[:6]), mac: mac}, nil
-}
-
-// secret returns the secret with this id, or nil.
-func (s *Signer) secret(id string) *signingSecret {
-	for i := range s.secrets {
-		if s.secrets[i].id == id {
-			return &s.secrets[i]
-		}
-	}
-	return nil
+	id = base64.RawURLEncoding.EncodeToString(mac([]byte(labelSecretID))[:6])
+	s.secrets[id] = mac
+	return id, nil
 }
 
 // Sign returns a URL that allows what p says. The object need not exist. An empty
@@ -158,9 +155,7 @@ func (s *Signer) Sign(p *Permit) (*url.URL, error) { return s.sign(p, s.now()) }
 
 func (s *Signer) sign(p *Permit, now time.Time) (*url.URL, error) {
 	complete := *p
-	if complete.Method == "" {
-		complete.Method = http.MethodGet
-	}
+	complete.Method = cmp.Or(p.Method, http.MethodGet)
 	if complete.Expires.IsZero() {
 		complete.Expires = now.Add(gcblob.DefaultSignedURLExpiry)
 	}
@@ -169,11 +164,11 @@ func (s *Signer) sign(p *Permit, now time.Time) (*url.URL, error) {
 	}
 	complete.Expires = time.Unix(complete.Expires.Add(time.Second-1).Unix(), 0)
 	if err := complete.check(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("signedurl: %w: %w", sse.ErrInvalid, err)
 	}
 	fields := complete.fields()
-	fields[paramSecret] = s.secrets[0].id
-	fields[paramSignature] = s.signature(&s.secrets[0], fields)
+	fields[paramSecret] = s.signing
+	fields[paramSignature] = s.signature(s.secrets[s.signing], fields)
 	u := s.base
 	name := fileName(p.Key)
 	u.Path, u.RawPath = s.base.Path+"/"+name, s.base.EscapedPath()+"/"+url.PathEscape(name)
@@ -185,15 +180,6 @@ func (s *Signer) sign(p *Permit, now time.Time) (*url.URL, error) {
 // gocloud's Bucket.SignedURL: nil opts and zero fields mean GET for an hour. It
 // does not call opts.BeforeSign, because the bucket does.
 func (s *Signer) SignedURL(ctx context.Context, key string, opts *driver.SignedURLOptions) (string, error) {
-	u, err := s.URLFromKey(ctx, key, opts)
-	if err != nil {
-		return "", err
-	}
-	return u.String(), nil
-}
-
-// URLFromKey implements fileblob.URLSigner. It is [Signer.SignedURL].
-func (s *Signer) URLFromKey(ctx context.Context, key string, opts *driver.SignedURLOptions) (*url.URL, error) {
 	if opts == nil {
 		opts = new(driver.SignedURLOptions)
 	}
@@ -210,7 +196,11 @@ func (s *Signer) URLFromKey(ctx context.Context, key string, opts *driver.Signed
 	if s.principal {
 		p.Principal = kms.PrincipalFrom(ctx)
 	}
-	return s.sign(p, now)
+	u, err := s.sign(p, now)
+	if err != nil {
+		return "", err
+	}
+	return u.String(), nil
 }
 
 // Verify returns what the request's signed URL allows. The request's method and
@@ -232,17 +222,6 @@ func (s *Signer) Verify(r *http.Request) (*Permit, error) {
 		return nil, &RefusedError{Code: CodeContentType, reason: fmt.Sprintf("URL is for Content-Type %q", p.ContentType), key: p.Key}
 	}
 	return p, nil
-}
-
-// KeyFromURL implements fileblob.URLSigner: it returns the key of a URL that is
-// authentic and has not expired, whatever the URL allows. Servers call
-// [Signer.Verify], which checks the request.
-func (s *Signer) KeyFromURL(_ context.Context, u *url.URL) (string, error) {
-	p, err := s.verify(u)
-	if err != nil {
-		return "", err
-	}
-	return p.Key, nil
 }
 
 // verify returns the Permit of an authentic URL that has not expired.
@@ -280,12 +259,12 @@ func (s *Signer) authenticate(query string) (map[string]string, error) {
 		if fields[paramSignature] == "" {
 			return nil, refused
 		}
-		sec := s.secret(fields[paramSecret])
-		if sec == nil {
+		mac := s.secrets[fields[paramSecret]]
+		if mac == nil {
 			refused.reason = "URL is signed under an unknown secret"
 			return nil, refused
 		}
-		if hmac.Equal([]byte(fields[paramSignature]), []byte(s.signature(sec, fields))) {
+		if hmac.Equal([]byte(fields[paramSignature]), []byte(s.signature(mac, fields))) {
 			delete(fields, paramSignature)
 			delete(fields, paramSecret)
 			return fields, nil
@@ -296,20 +275,20 @@ func (s *Signer) authenticate(query string) (map[string]string, error) {
 }
 
 // signature returns the signature of fields, which may hold one already.
-func (s *Signer) signature(sec *signingSecret, fields map[string]string) string {
-	msg := []byte(labelURL)
+func (s *Signer) signature(mac macFunc, fields map[string]string) string {
+	msg := append(make([]byte, 0, 512), labelURL...)
 	frame := func(field string) {
 		msg = binary.BigEndian.AppendUint64(msg, uint64(len(field)))
 		msg = append(msg, field...)
 	}
-	frame(s.base.String())
+	frame(s.baseText)
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if name != paramSignature {
 			frame(name)
 			frame(fields[name])
 		}
 	}
-	return base64.RawURLEncoding.EncodeToString(sec.mac(msg))
+	return base64.RawURLEncoding.EncodeToString(mac(msg))
 }
 
 // fileName returns the last element of the path of a URL for key. Clients save the
@@ -329,7 +308,7 @@ func fileName(key string) string {
 }
 
 // String returns the base URL and no secret.
-func (s *Signer) String() string { return "signer of URLs at " + s.base.String() }
+func (s *Signer) String() string { return "signer of URLs at " + s.baseText }
 
 // GoString is like String.
-func (s *Signer) GoString() string { return "signedurl.Signer(" + s.base.String() + ")" }
+func (s *Signer) GoString() string { return "signedurl.Signer(" + s.baseText + ")" }
