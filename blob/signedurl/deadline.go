@@ -34,10 +34,6 @@ type sender struct {
 	piece int // in bytes
 }
 
-func (h *Handler) sender(w http.ResponseWriter) *sender {
-	return &sender{w, http.NewResponseController(w), h.opts.IdleTimeout, sendSize}
-}
-
 func (s *sender) Write(p []byte) (n int, err error) {
 	if s.idle <= 0 {
 		return s.w.Write(p)
@@ -58,22 +54,11 @@ func (s *sender) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// finish bounds the time in which the server sends what is in its buffers.
-func (s *sender) finish() {
-	if s.idle > 0 {
-		_ = s.conn.SetWriteDeadline(time.Now().Add(s.idle))
-	}
-}
-
 // receiver reads the body of a request from a client that must keep sending.
 type receiver struct {
 	r    io.Reader
 	conn *http.ResponseController
 	idle time.Duration
-}
-
-func (h *Handler) receiver(w http.ResponseWriter, body io.Reader) *receiver {
-	return &receiver{body, http.NewResponseController(w), h.opts.IdleTimeout}
 }
 
 func (s *receiver) Read(p []byte) (int, error) {

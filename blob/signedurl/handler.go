@@ -128,7 +128,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if key, err := h.serve(w, r); err != nil {
 		h.fail(w, r, key, err)
 	}
-	h.sender(w).finish() // not if fail has broken off the response
+	if h.opts.IdleTimeout > 0 { // for what the server still has in its buffers
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.opts.IdleTimeout))
+	}
 }
 
 // serve responds to the request, or returns an error and the key it is about.

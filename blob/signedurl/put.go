@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"mime"
 	"net/http"
@@ -28,15 +27,17 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, p *Permit) error {
 	if p.MaxSize > 0 && (limit < 0 || p.MaxSize < limit) {
 		limit = p.MaxSize
 	}
-	src := &upload{r: h.receiver(w, r.Body)}
+	src := &upload{r: &receiver{r.Body, http.NewResponseController(w), h.opts.IdleTimeout}}
 	if limit >= 0 {
 		if r.ContentLength > limit {
 			return &http.MaxBytesError{Limit: limit}
 		}
 		src.r = http.MaxBytesReader(w, io.NopCloser(src.r), limit)
 	}
+	body := io.Reader(src)
+	sum := md5.New()
 	if opts.ContentMD5 != nil {
-		src.md5 = md5.New()
+		body = io.TeeReader(src, sum)
 	}
 	var env *sse.Envelope // nil if the bucket does not encrypt
 	opts.BeforeWrite = func(as func(any) bool) error {
@@ -49,13 +50,13 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, p *Permit) error {
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(dst, src)
+	n, err := io.Copy(dst, body)
 	switch {
 	case src.err != nil:
 		err = src.err // which the bucket may have wrapped
 	case err == nil && r.ContentLength >= 0 && n != r.ContentLength: // net/http checks this, other servers may not
 		err = &httpError{http.StatusBadRequest, "IncompleteBody", errors.New("signedurl: body does not match its Content-Length")}
-	case err == nil && src.md5 != nil && !bytes.Equal(src.md5.Sum(nil), opts.ContentMD5):
+	case err == nil && opts.ContentMD5 != nil && !bytes.Equal(sum.Sum(nil), opts.ContentMD5):
 		err = &httpError{http.StatusBadRequest, "BadDigest", errors.New("signedurl: body does not match its Content-MD5")}
 	}
 	if err != nil {
@@ -77,15 +78,11 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, p *Permit) error {
 // the bucket.
 type upload struct {
 	r   io.Reader
-	md5 hash.Hash
 	err error
 }
 
 func (u *upload) Read(p []byte) (int, error) {
 	n, err := u.r.Read(p)
-	if u.md5 != nil {
-		u.md5.Write(p[:n])
-	}
 	if err == nil || err == io.EOF {
 		return n, err
 	}
