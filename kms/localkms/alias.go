@@ -78,9 +78,6 @@ func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID 
 // client's account and region, and not pending deletion.
 func (c *Client) CreateAlias(ctx context.Context, name, keyID string) error {
 	return c.changeAlias(ctx, OpCreateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		if c.service.findAlias(&d.contents, full) != nil {
 			return fmt.Errorf("%w: %s", ErrAlreadyExists, full.name)
 		}
@@ -98,9 +95,6 @@ func (c *Client) UpdateAlias(ctx context.Context, name, keyID string) error {
 			return fmt.Errorf("%w: alias %q", kms.ErrNotFound, shorten(name))
 		}
 		if err := c.authorize(ctx, OpUpdateAlias, former, nil); err != nil {
-			return err
-		}
-		if err := k.notDeleting(); err != nil {
 			return err
 		}
 		d.putAlias(full, alias{key: k.id, created: d.aliases[full][0].created, updated: d.now})
@@ -143,7 +137,7 @@ func (c *Client) listAliases(o *call) ([]*Alias, error) {
 		if err != nil {
 			return nil, err
 		}
-		o.concerns(k)
+		o.report.KeyID = k.arn
 		only = k
 	}
 	snap, err := c.service.fresh(o.ctx)
@@ -181,23 +175,20 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 	made.isDefault = true
 	o := c.start(kms.WithReport(ctx, new(kms.Report)), OpCreateKey, name, nil)
 	full := aliasName{scope: c.scope, name: DefaultAlias}
-	found := false
 	var k *key
 	err = o.update(func(d *draft) error {
 		if k = d.find(target{scope: c.scope, alias: DefaultAlias}); k != nil {
-			found, o.unchanged = true, true
-			return nil // another process made it
+			o.unchanged = true // another process made it
+			return nil
 		}
 		k = made
-		k.created, k.settled, k.versions[0].created = d.now, d.now, d.now
-		k.rotation.next = nextRotation(d.now, k.rotation.days)
-		d.put(k)
+		d.add(k)
 		d.putAlias(full, alias{key: k.id, created: d.now, updated: d.now})
-		o.concerns(k)
+		o.report.KeyID = k.arn
 		return c.authorize(o.ctx, op, k, ec)
 	})
 	switch {
-	case found && err == nil:
+	case o.unchanged && err == nil:
 		if o.recorded != nil { // as made, but another process was first
 			err = o.finish(fmt.Errorf("%w: %s", ErrAlreadyExists, DefaultAlias))
 		}

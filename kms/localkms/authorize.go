@@ -84,11 +84,3 @@ func (k *key) serves() error {
 		return fmt.Errorf("%w: %s", kms.ErrPendingDeletion, k.arn)
 	}
 }
-
-// notDeleting returns an error if k is pending deletion.
-func (k *key) notDeleting() error {
-	if k.state == PendingDeletion {
-		return fmt.Errorf("%w: %s", kms.ErrPendingDeletion, k.arn)
-	}
-	return nil
-}

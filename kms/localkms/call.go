@@ -32,9 +32,6 @@ func (c *Client) start(ctx context.Context, op kms.Operation, requested string, 
 	return o
 }
 
-// concerns tells the report which key the operation is about.
-func (o *call) concerns(k *key) { o.report.KeyID = k.arn }
-
 // finish records the operation, unless its change was recorded and succeeded, and
 // returns the error for the caller.
 func (o *call) finish(err error) error {
@@ -118,9 +115,15 @@ func (s *Service) record(ctx context.Context, r audit.Record, err error) error {
 	}
 }
 
-// change performs an operation that changes the key that name names. edit may
-// change the rest of the draft, too.
+// change performs an operation that changes the key that name names, if policies and
+// grants permit it. edit may change the rest of the draft, too.
 func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit func(*draft, *key) error) error {
+	allow := func(k *key) error { return c.authorize(ctx, op, k, nil) }
+	return c.changeIf(ctx, op, name, allow, edit)
+}
+
+// changeIf is change for whoever allow lets do it.
+func (c *Client) changeIf(ctx context.Context, op kms.Operation, name string, allow func(*key) error, edit func(*draft, *key) error) error {
 	o := c.start(ctx, op, name, nil)
 	t, err := c.target(name)
 	if err != nil {
@@ -129,12 +132,15 @@ func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit
 	return o.finish(o.update(func(d *draft) error {
 		k := c.service.find(&d.contents, t)
 		if k == nil {
-			return c.absent(o.ctx, t)
+			return c.absent(ctx, t)
 		}
-		o.concerns(k)
+		o.report.KeyID = k.arn
 		d.takesAway = takesAway[op]
-		if err := c.authorize(o.ctx, op, k, nil); err != nil {
+		if err := allow(k); err != nil {
 			return err
+		}
+		if k.state == PendingDeletion && !duringDeletion[op] {
+			return k.serves()
 		}
 		if err := edit(d, k); err != nil {
 			return err
@@ -146,25 +152,13 @@ func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit
 	}))
 }
 
-// view performs an operation that looks at the key that name names.
-func (c *Client) view(ctx context.Context, op kms.Operation, name string, look func(*key) error) error {
+// view performs an operation that looks at the key that name names. DescribeKey makes
+// the default key.
+func view[T any](ctx context.Context, c *Client, op kms.Operation, name string, look func(*key) T) (seen T, err error) {
 	o := c.start(ctx, op, name, nil)
-	k, err := c.lookup(o.ctx, name)
-	if err == nil {
-		o.concerns(k)
-		err = c.authorize(o.ctx, op, k, nil)
+	k, err := c.lookupPermitted(o.ctx, op, name, nil, op == OpDescribeKey)
+	if err := o.finish(err); err != nil {
+		return seen, err
 	}
-	if err == nil {
-		err = look(k)
-	}
-	return o.finish(err)
-}
-
-// orNothing returns the result of an operation, or nothing of it if it failed.
-func orNothing[T any](result T, err error) (T, error) {
-	if err != nil {
-		var nothing T
-		return nothing, err
-	}
-	return result, nil
+	return look(k), nil
 }

@@ -34,16 +34,16 @@ const (
 	ciphertextLabel  = "github.com/blobseal/blobseal/v1 localkms ciphertext\x00"
 
 	minCiphertext = ciphertextHead + chunked.HeadSize + 1 + chunked.TagSize
-	maxCiphertext = ciphertextHead + chunked.HeadSize + MaxPlaintext + chunked.TagSize
+	maxCiphertext = ciphertextHead + chunked.HeadSize + maxPlaintext + chunked.TagSize
 )
 
 const (
-	// MaxPlaintext is the largest plaintext of [Client.Encrypt], in bytes.
-	MaxPlaintext = 4096
+	// maxPlaintext is the largest plaintext of [Client.Encrypt], in bytes.
+	maxPlaintext = 4096
 
-	// MaxContext is the size of the largest encryption context: the bytes of its names
+	// maxContext is the size of the largest encryption context: the bytes of its names
 	// and values, plus 8 for each pair.
-	MaxContext = 8192
+	maxContext = 8192
 )
 
 // blob is a parsed ciphertext. message is the caller's memory.
@@ -121,8 +121,8 @@ func contextSize(ec kms.Context) int {
 
 // checkContext bounds an encryption context.
 func checkContext(ec kms.Context) error {
-	if size := contextSize(ec); size > MaxContext {
-		return invalid("encryption context is %d bytes, at most %d", size, MaxContext)
+	if size := contextSize(ec); size > maxContext {
+		return invalid("encryption context is %d bytes, at most %d", size, maxContext)
 	}
 	return nil
 }

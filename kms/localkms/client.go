@@ -2,6 +2,7 @@ package localkms
 
 import (
 	"context"
+
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -27,12 +28,6 @@ var (
 	_ kms.Authorizer  = (*Client)(nil)
 	_ kms.KeyComparer = (*Client)(nil)
 )
-
-// Account returns the client's account.
-func (c *Client) Account() string { return c.account }
-
-// Region returns the client's region.
-func (c *Client) Region() string { return c.region }
 
 // find returns the key that t names, or nil.
 func (c *contents) find(t target) *key {
@@ -106,17 +101,35 @@ func (c *Client) lookup(ctx context.Context, name string) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k := c.service.find(&snap.contents, t); k != nil {
-		return k, nil
+	k := c.service.find(&snap.contents, t)
+	if k == nil {
+		snap, err = c.service.loadFor(ctx, name, func(snap *snapshot) bool { return c.service.find(&snap.contents, t) != nil })
+		if err != nil {
+			return nil, err
+		}
+		k = c.service.find(&snap.contents, t)
 	}
-	snap, err = c.service.loadFor(ctx, name, func(snap *snapshot) bool { return c.service.find(&snap.contents, t) != nil })
+	if k == nil {
+		return nil, c.absent(ctx, t)
+	}
+	return k, nil
+}
+
+// lookupPermitted returns the key that name names, if the principal in ctx may do op with it.
+// With create, it makes the default key.
+func (c *Client) lookupPermitted(ctx context.Context, op kms.Operation, name string, ec kms.Context, create bool) (*key, error) {
+	k, err := c.lookup(ctx, name)
+	if err != nil && create {
+		k, err = c.createDefault(ctx, op, name, ec, err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if k := c.service.find(&snap.contents, t); k != nil {
-		return k, nil
+	kms.ReportFrom(ctx).KeyID = k.arn
+	if err := c.authorize(ctx, op, k, ec); err != nil {
+		return nil, err
 	}
-	return nil, c.absent(ctx, t)
+	return k, nil
 }
 
 func (c *Client) target(name string) (target, error) {

@@ -84,15 +84,11 @@ func TestAliases(t *testing.T) {
 	require.Equal(t, b, s.describe("alias/x").ID)
 
 	// Unique per account and region, and of the key's own.
-	for _, c := range []*localkms.Client{s.client("other", ""), s.client("", "other")} {
+	for kind, c := range map[error]*localkms.Client{kms.ErrDenied: s.client("other", ""), kms.ErrInvalid: s.client("", "other")} {
 		isKind(t, kms.ErrNotFound, c.CreateAlias(t.Context(), "alias/x", a))
 		isKind(t, kms.ErrNotFound, c.DeleteAlias(t.Context(), "alias/x"))
 		own, err := c.CreateKey(t.Context(), nil)
 		require.NoError(t, err)
-		kind := kms.ErrInvalid
-		if c.Account() == "other" {
-			kind = kms.ErrDenied
-		}
 		isKind(t, kind, s.CreateAlias(t.Context(), "alias/z", own.ARN))
 		require.NoError(t, c.CreateAlias(t.Context(), "alias/x", own.ID))
 		isKind(t, kms.ErrInvalid, c.DeleteAlias(t.Context(), "arn:blobseal:kms:local:000000000000:alias/x"))
@@ -141,7 +137,7 @@ func TestMetadata(t *testing.T) {
 		s.restart()
 	}
 	many := map[string]string{}
-	for i := range localkms.MaxTags + 1 {
+	for i := range maxTags + 1 {
 		many[fmt.Sprint(i)] = ""
 	}
 	require.ErrorIs(t, s.Tag(t.Context(), info.ID, many), localkms.ErrLimit)
@@ -155,9 +151,9 @@ func TestMetadata(t *testing.T) {
 	} {
 		isKind(t, kms.ErrInvalid, err)
 	}
-	_, err = s.GenerateDataKey(t.Context(), info.ID, kms.Context{"a": strings.Repeat("x", localkms.MaxContext-9)})
+	_, err = s.GenerateDataKey(t.Context(), info.ID, kms.Context{"a": strings.Repeat("x", maxContext-9)})
 	require.NoError(t, err)
-	_, err = s.GenerateDataKey(t.Context(), info.ID, kms.Context{"a": strings.Repeat("x", localkms.MaxContext-8)})
+	_, err = s.GenerateDataKey(t.Context(), info.ID, kms.Context{"a": strings.Repeat("x", maxContext-8)})
 	isKind(t, kms.ErrInvalid, err)
 	for _, v := range []any{localkms.PendingDeletion, localkms.ScheduledRotation} {
 		text, err := json.Marshal(v)

@@ -18,21 +18,11 @@ func (c *Client) use(ctx context.Context, op kms.Operation, name string, ec kms.
 	if err := checkContext(ec); err != nil {
 		return nil, err
 	}
-	k, err := c.lookup(ctx, name)
-	if err != nil && create {
-		k, err = c.createDefault(ctx, op, name, ec, err)
+	k, err := c.lookupPermitted(ctx, op, name, ec, create)
+	if err == nil {
+		err = k.serves()
 	}
-	if err != nil {
-		return nil, err
-	}
-	kms.ReportFrom(ctx).KeyID = k.arn
-	if err := c.authorize(ctx, op, k, ec); err != nil {
-		return nil, err
-	}
-	if err := k.serves(); err != nil {
-		return nil, err
-	}
-	return k, nil
+	return k, err
 }
 
 // seal encrypts under the key's current version.
@@ -107,16 +97,21 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID stri
 	return &kms.DataKey{KeyID: dk.KeyID, Ciphertext: dk.Ciphertext}, nil
 }
 
-// Encrypt encrypts 1 to [MaxPlaintext] bytes under the key's newest version. The
+// Encrypt encrypts 1 to 4096 bytes under the key's newest version. The
 // first use of [DefaultAlias] makes the default key.
-func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kms.Context) (ciphertext []byte, err error) {
+func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kms.Context) ([]byte, error) {
 	o := c.start(ctx, OpEncrypt, keyID, ec)
-	if len(plaintext) == 0 || len(plaintext) > MaxPlaintext {
-		err = invalid("plaintext is %d bytes, want 1 to %d", len(plaintext), MaxPlaintext)
+	var ciphertext []byte
+	var err error
+	if len(plaintext) == 0 || len(plaintext) > maxPlaintext {
+		err = invalid("plaintext is %d bytes, want 1 to %d", len(plaintext), maxPlaintext)
 	} else {
 		_, ciphertext, err = c.encrypt(o.ctx, o.op, keyID, plaintext, ec)
 	}
-	return orNothing(ciphertext, o.finish(err))
+	if err := o.finish(err); err != nil {
+		return nil, err
+	}
+	return ciphertext, nil
 }
 
 // Decrypt implements [kms.Client]. It opens what Encrypt, ReEncrypt and the

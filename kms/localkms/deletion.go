@@ -28,8 +28,9 @@ const (
 //
 // A key that is pending deletion already is [kms.ErrPendingDeletion], and a default
 // key [ErrReserved].
-func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (when time.Time, err error) {
-	err = c.change(ctx, OpScheduleKeyDeletion, keyID, func(d *draft, k *key) error {
+func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (time.Time, error) {
+	var when time.Time
+	err := c.change(ctx, OpScheduleKeyDeletion, keyID, func(d *draft, k *key) error {
 		if days == 0 {
 			days = defaultDeletionDays
 		}
@@ -39,15 +40,15 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 		if k.isDefault {
 			return reserved("default key " + k.arn)
 		}
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		deadline := min(d.latest()+int64(days)*day, maxMillis)
 		when = date(deadline)
 		d.edit(k, func(k *key) { k.deletions = []deletion{{newMark(), deadline}} })
 		return nil
 	})
-	return orNothing(when, err)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return when, nil
 }
 
 // latest returns the time from which a deadline counts. The store's clock is right, and a

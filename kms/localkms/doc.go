@@ -107,10 +107,19 @@
 // Options.MaxStaleness more, a minute by default, and changes fail.
 //
 // Ten thousand keys take about 2.5 MiB and open in less than a second. Each change
-// rewrites them all, in about 50 ms: do not create a key per object. The constants
-// of this package and Options.Quota, per account, bound what a service holds. A
-// full document refuses changes with [ErrFull], except that space is reserved for
-// changes that take power away: a key can always be disabled.
+// rewrites them all, in about 50 ms: do not create a key per object. Options.Quota
+// bounds what each account holds, and these limits what one key does:
+//
+//   - 1,000 versions, 1,000 grants and 50 tags
+//   - a description of 8,192 bytes; tags with names of 128 bytes and values of 256
+//   - a policy of [MaxPolicy] bytes
+//   - grants with names of 255 bytes, to principals with ids of 2,048 bytes
+//   - encryption contexts of 8,192 bytes, and of 4,096 bytes in a grant: the bytes
+//     of all names and values, plus 8 for each pair
+//
+// The document has up to 32 MiB, or what the store takes if that is less. A full
+// document refuses changes with [ErrFull], except that space is reserved for changes
+// that take power away: a key can always be disabled.
 //
 // # Clocks
 //

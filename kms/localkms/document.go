@@ -30,7 +30,7 @@ import (
 //	body        opaque    Cobblestone-256 message under the document key: the contents
 //	checksum    [32]byte  SHA-256 of everything before it
 //
-// The whole is at most 32 MiB ([MaxDocumentSize]).
+// The whole is at most 32 MiB.
 //
 // The root's associated data is
 //
@@ -62,11 +62,11 @@ const (
 	maxSealed = 1<<16 - 1
 )
 
-// MaxDocumentSize is the largest document of a service in bytes. It bounds the
+// maxDocumentSize is the largest document of a service in bytes. It bounds the
 // number of keys: a key without a policy, tags or a description takes about 180
 // bytes, and each further version 41. A store that takes only
 // [keyring.MaxDocumentSize] holds about 5,800 keys.
-const MaxDocumentSize = 32 << 20
+const maxDocumentSize = 32 << 20
 
 func (h *header) marshal() []byte {
 	b := make([]byte, 0, len(documentMagic)+1+16+8+2+len(h.sealed))
@@ -81,8 +81,8 @@ func (h *header) marshal() []byte {
 // parseDocument takes a document apart. It fails with [keyring.ErrDamaged] or
 // [keyring.ErrVersion]. body shares data's memory.
 func parseDocument(data []byte) (h header, body []byte, err error) {
-	if len(data) > MaxDocumentSize {
-		return h, nil, fmt.Errorf("%w: %d bytes, at most %d", keyring.ErrDamaged, len(data), MaxDocumentSize)
+	if len(data) > maxDocumentSize {
+		return h, nil, fmt.Errorf("%w: %d bytes, at most %d", keyring.ErrDamaged, len(data), maxDocumentSize)
 	}
 	rest, found := bytes.CutPrefix(data, []byte(documentMagic))
 	if !found || len(rest) == 0 {

@@ -121,7 +121,7 @@ func TestEveryDamageOfADocumentIsFound(t *testing.T) {
 			require.Error(t, try(changed, testRoot(t, 1)))
 		}
 	}
-	require.ErrorIs(t, try(make([]byte, MaxDocumentSize+1), testRoot(t, 1)), keyring.ErrDamaged)
+	require.ErrorIs(t, try(make([]byte, maxDocumentSize+1), testRoot(t, 1)), keyring.ErrDamaged)
 }
 
 func TestAnOlderDocumentIsHealed(t *testing.T) {
@@ -210,9 +210,9 @@ func TestADocumentThatGrowsTooLargeIsRefusedWhole(t *testing.T) {
 	k, err := c.CreateKey(t.Context(), nil)
 	require.NoError(t, err)
 	err = c.service.update(t.Context(), func(d *draft) error {
-		for i := range MaxDocumentSize/MaxDescription + 1 {
+		for i := range maxDocumentSize/maxDescription + 1 {
 			id := keyID{byte(i >> 8), byte(i)}
-			d.put(&key{scope: c.scope, id: id, state: Enabled, description: strings.Repeat("x", MaxDescription),
+			d.put(&key{scope: c.scope, id: id, state: Enabled, description: strings.Repeat("x", maxDescription),
 				versions: []material{{number: 1, origin: Created, key: secret.Random()}}})
 		}
 		return nil

@@ -22,8 +22,8 @@ var (
 	// ErrLockout: the key policy would forbid the caller to replace it.
 	ErrLockout error = &refusal{"localkms: policy locks its author out"}
 
-	// ErrLimit: one more key, version, tag, grant or policy would exceed a
-	// constant of this package or the account's quota in Options.Quota.
+	// ErrLimit: one more key, version, tag, grant or policy would exceed a limit in
+	// the package documentation or the account's quota in Options.Quota.
 	ErrLimit error = &refusal{"localkms: limit exceeded"}
 
 	// ErrFull: the change would make the document larger than the store takes.

@@ -114,5 +114,5 @@ func documentLimit(store keyring.Store) int {
 	if s, ok := store.(Sizer); ok {
 		limit = s.MaxSize()
 	}
-	return min(limit, MaxDocumentSize)
+	return min(limit, maxDocumentSize)
 }

@@ -55,9 +55,9 @@ func newTenants(t *testing.T, store keyring.Store) *tenants {
 func (s *tenants) fill(t *testing.T) (count int, err error) {
 	greedy := s.client("greedy", "")
 	var id string
-	for _, size := range []int{localkms.MaxPrincipal, 100, 1} {
+	for _, size := range []int{maxPrincipal, 100, 1} {
 		for i := 0; ; i++ {
-			if i%localkms.MaxGrants == 0 {
+			if i%maxGrants == 0 {
 				info, err := greedy.CreateKey(t.Context(), nil)
 				if err != nil {
 					return count, err
@@ -135,8 +135,8 @@ func TestAFullStoreDoesNotProtectAKey(t *testing.T) {
 		return len(data)
 	}
 	large := ""
-	for size() < keyring.MaxDocumentSize-2*localkms.MaxDescription {
-		info, err := greedy.CreateKey(t.Context(), &localkms.CreateKeyInput{Description: strings.Repeat("x", localkms.MaxDescription)})
+	for size() < keyring.MaxDocumentSize-2*maxDescription {
+		info, err := greedy.CreateKey(t.Context(), &localkms.CreateKeyInput{Description: strings.Repeat("x", maxDescription)})
 		require.NoError(t, err)
 		large = info.ID
 	}

@@ -16,10 +16,10 @@ import (
 
 // Bounds of grants.
 const (
-	MaxGrants       = 1000 // of one key
-	MaxGrantName    = 255  // bytes; letters, digits and . _ - / :
-	MaxPrincipal    = 2048 // bytes of a principal's ID
-	maxGrantContext = 4096 // bytes of a constraint, counted as MaxContext is
+	maxGrants       = 1000 // of one key
+	maxGrantName    = 255  // bytes; letters, digits and . _ - / :
+	maxPrincipal    = 2048 // bytes of a principal's ID
+	maxGrantContext = 4096 // bytes of a constraint, counted as maxContext is
 )
 
 // constraint is how a grant's context is compared. The numbers are those of the
@@ -52,15 +52,15 @@ type pair struct{ name, value string }
 // prepare checks a grant as CreateGrant does, and folds the names of its
 // constraint once, so that matching does not.
 func (g *grant) prepare() error {
-	if g.name != "" && !validName(g.name, MaxGrantName, "._-/:") {
-		return invalid("grant name %q: want at most %d of A-Z a-z 0-9 . _ - / :", shorten(g.name), MaxGrantName)
+	if g.name != "" && !validName(g.name, maxGrantName, "._-/:") {
+		return invalid("grant name %q: want at most %d of A-Z a-z 0-9 . _ - / :", shorten(g.name), maxGrantName)
 	}
 	if g.grantee == "" {
 		return invalid("grant to nobody")
 	}
 	for _, p := range []string{g.grantee, g.retiring} {
-		if len(p) > MaxPrincipal || !utf8.ValidString(p) {
-			return invalid("principal of %d bytes, want UTF-8 of at most %d", len(p), MaxPrincipal)
+		if len(p) > maxPrincipal || !utf8.ValidString(p) {
+			return invalid("principal of %d bytes, want UTF-8 of at most %d", len(p), maxPrincipal)
 		}
 	}
 	if g.operations == 0 || g.operations >= 1<<len(grantable) {
@@ -228,9 +228,6 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 		if err := g.prepare(); err != nil {
 			return err
 		}
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		for _, old := range k.grants {
 			if g.name != "" && old.name == g.name {
 				if !old.same(g) {
@@ -240,7 +237,7 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 				return nil
 			}
 		}
-		if len(k.grants) >= MaxGrants {
+		if len(k.grants) >= maxGrants {
 			return fmt.Errorf("%w: %s has %d grants", ErrLimit, k.arn, len(k.grants))
 		}
 		rand.Read(g.id[:]) // never fails: it ends the program instead
@@ -248,19 +245,20 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 		result = g.info(k)
 		return nil
 	})
-	return orNothing(result, err)
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
 }
 
 // ListGrants returns the key's grants, oldest first.
 func (c *Client) ListGrants(ctx context.Context, keyID string) ([]*Grant, error) {
-	var grants []*Grant
-	err := c.view(ctx, OpListGrants, keyID, func(k *key) error {
+	return view(ctx, c, OpListGrants, keyID, func(k *key) (grants []*Grant) {
 		for _, g := range k.grants {
 			grants = append(grants, g.info(k))
 		}
-		return nil
+		return grants
 	})
-	return orNothing(grants, err)
 }
 
 // RevokeGrant removes a grant. It is for administrators of the key.
@@ -275,28 +273,22 @@ func (c *Client) RevokeGrant(ctx context.Context, keyID, grantID string) error {
 // permission, but a policy can forbid it. Everyone else gets [kms.ErrDenied], even
 // if there is no such grant.
 func (c *Client) RetireGrant(ctx context.Context, keyID, grantID string) error {
-	o := c.start(kms.WithResource(ctx, shorten(grantID)), OpRetireGrant, keyID, nil)
-	t, err := c.target(keyID)
-	if err != nil {
-		return o.finish(err)
-	}
-	return o.finish(o.update(func(d *draft) error {
-		k := c.service.find(&d.contents, t)
-		if k == nil {
-			return c.absent(o.ctx, t)
-		}
-		o.concerns(k)
-		p := kms.PrincipalFrom(ctx)
+	p := kms.PrincipalFrom(ctx)
+	allow := func(k *key) error {
 		_, g := k.findGrant(grantID)
-		if g == nil || p.ID == "" || p.ID != g.retiring && !(p.ID == g.grantee && g.operations.has(OpRetireGrant)) || c.forbids(ctx, OpRetireGrant, k) {
-			if k.account != c.account {
-				return deniedElsewhere(ctx)
-			}
+		named := g != nil && p.ID != "" && (p.ID == g.retiring || p.ID == g.grantee && g.operations.has(OpRetireGrant))
+		switch {
+		case named && !c.forbids(ctx, OpRetireGrant, k):
+			return nil
+		case k.account != c.account:
+			return deniedElsewhere(ctx)
+		default:
 			return fmt.Errorf("%w: %q may not retire that grant", kms.ErrDenied, shorten(p.ID))
 		}
-		d.takesAway = true
+	}
+	return c.changeIf(kms.WithResource(ctx, shorten(grantID)), OpRetireGrant, keyID, allow, func(d *draft, k *key) error {
 		return d.removeGrant(k, grantID)
-	}))
+	})
 }
 
 func (k *key) findGrant(id string) (int, *grant) {

@@ -126,8 +126,8 @@ func TestGrantsMayBeAsLongAsTheySay(t *testing.T) {
 	s := open(t, nil, nil)
 	id := s.locked()
 	want := s.grant(id, localkms.CreateGrantInput{
-		Name: strings.Repeat("n", localkms.MaxGrantName), Grantee: strings.Repeat("g", localkms.MaxPrincipal),
-		RetiringPrincipal: strings.Repeat("r", localkms.MaxPrincipal), Operations: []kms.Operation{kms.OpDecrypt},
+		Name: strings.Repeat("n", maxGrantName), Grantee: strings.Repeat("g", maxPrincipal),
+		RetiringPrincipal: strings.Repeat("r", maxPrincipal), Operations: []kms.Operation{kms.OpDecrypt},
 		ContextEquals: kms.Context{"a": strings.Repeat("x", 4096-8-1)},
 	})
 	s.restart()
@@ -223,7 +223,7 @@ func TestGrantsAreLimited(t *testing.T) {
 	}
 	s := open(t, nil, nil)
 	id := s.locked()
-	for i := range localkms.MaxGrants {
+	for i := range maxGrants {
 		s.grant(id, localkms.CreateGrantInput{Grantee: fmt.Sprint(i), Operations: []kms.Operation{kms.OpDecrypt}})
 	}
 	_, err := s.CreateGrant(as(t, "admin"), id, &localkms.CreateGrantInput{Grantee: "x", Operations: []kms.Operation{kms.OpDecrypt}})

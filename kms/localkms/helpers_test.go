@@ -21,6 +21,16 @@ import (
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
+// The bounds that the package documentation states.
+const (
+	maxContext     = 8192
+	maxDescription = 8192
+	maxTags        = 50
+	maxGrants      = 1000
+	maxGrantName   = 255
+	maxPrincipal   = 2048
+)
+
 const day = 24 * time.Hour
 
 // clock is a wall clock that tests set.

@@ -26,9 +26,6 @@ func (c *Client) PutKeyPolicy(ctx context.Context, keyID, policy string, opts *P
 		if err != nil {
 			return err
 		}
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		next := d.setPolicy(k, p)
 		if opts != nil && opts.BypassLockoutCheck {
 			return nil
@@ -49,20 +46,12 @@ func (c *Client) checkLockout(ctx context.Context, k *key) error {
 // store failed over while two processes changed the policy, the text is both
 // policies; both apply until PutKeyPolicy or DeleteKeyPolicy replaces them.
 func (c *Client) KeyPolicy(ctx context.Context, keyID string) (string, error) {
-	var text string
-	err := c.view(ctx, OpGetKeyPolicy, keyID, func(k *key) error {
-		text = k.policyText()
-		return nil
-	})
-	return orNothing(text, err)
+	return view(ctx, c, OpGetKeyPolicy, keyID, (*key).policyText)
 }
 
 // DeleteKeyPolicy removes the key's policy, so that the service's policy decides.
 func (c *Client) DeleteKeyPolicy(ctx context.Context, keyID string) error {
 	return c.change(ctx, OpDeleteKeyPolicy, keyID, func(d *draft, k *key) error {
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		if len(k.policies) > 0 {
 			d.setPolicy(k, nil)
 		}

@@ -14,10 +14,10 @@ import (
 
 // Bounds of a key's metadata.
 const (
-	MaxDescription = 8192 // bytes
-	MaxTags        = 50   // of one key
-	MaxTagName     = 128  // bytes
-	MaxTagValue    = 256  // bytes
+	maxDescription = 8192 // bytes
+	maxTags        = 50   // of one key
+	maxTagName     = 128  // bytes
+	maxTagValue    = 256  // bytes
 )
 
 // Info describes a key. It holds nothing secret.
@@ -83,12 +83,8 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 			if err := c.authorizeAccount(o.ctx, o.op); err != nil {
 				return err
 			}
-			k.created, k.settled, k.versions[0].created = d.now, d.now, d.now
-			if k.rotation.days != 0 {
-				k.rotation.next = nextRotation(d.now, k.rotation.days)
-			}
-			d.put(k)
-			o.concerns(k)
+			d.add(k)
+			o.report.KeyID = k.arn
 			if len(k.policies) > 0 && !in.BypassLockoutCheck {
 				return c.checkLockout(o.ctx, k)
 			}
@@ -133,19 +129,19 @@ func (c *Client) newKey(in *CreateKeyInput) (*key, error) {
 }
 
 func checkDescription(text string) error {
-	if len(text) > MaxDescription || !utf8.ValidString(text) {
-		return invalid("description of %d bytes, want UTF-8 of at most %d", len(text), MaxDescription)
+	if len(text) > maxDescription || !utf8.ValidString(text) {
+		return invalid("description of %d bytes, want UTF-8 of at most %d", len(text), maxDescription)
 	}
 	return nil
 }
 
 func checkTags(tags map[string]string) error {
-	if len(tags) > MaxTags {
-		return fmt.Errorf("%w: %d tags, at most %d", ErrLimit, len(tags), MaxTags)
+	if len(tags) > maxTags {
+		return fmt.Errorf("%w: %d tags, at most %d", ErrLimit, len(tags), maxTags)
 	}
 	for name, value := range tags {
-		if name == "" || len(name) > MaxTagName || len(value) > MaxTagValue || !utf8.ValidString(name) || !utf8.ValidString(value) {
-			return invalid("tag %q: want a name of 1 to %d bytes and a value of at most %d, UTF-8", shorten(name), MaxTagName, MaxTagValue)
+		if name == "" || len(name) > maxTagName || len(value) > maxTagValue || !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return invalid("tag %q: want a name of 1 to %d bytes and a value of at most %d, UTF-8", shorten(name), maxTagName, maxTagValue)
 		}
 	}
 	return nil
@@ -154,22 +150,7 @@ func checkTags(tags map[string]string) error {
 // DescribeKey returns the description of a key. The first use of [DefaultAlias]
 // makes the default key.
 func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
-	o := c.start(ctx, OpDescribeKey, keyID, nil)
-	info, err := func() (*Info, error) {
-		k, err := c.lookup(o.ctx, keyID)
-		if err != nil {
-			k, err = c.createDefault(o.ctx, o.op, keyID, nil, err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		o.concerns(k)
-		if err := c.authorize(o.ctx, o.op, k, nil); err != nil {
-			return nil, err
-		}
-		return k.info(), nil
-	}()
-	return orNothing(info, o.finish(err))
+	return view(ctx, c, OpDescribeKey, keyID, (*key).info)
 }
 
 // ListKeys returns the keys of the client's account and region, in ascending order
@@ -197,9 +178,6 @@ func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 // pending deletion is [kms.ErrPendingDeletion].
 func (c *Client) EnableKey(ctx context.Context, keyID string) error {
 	return c.change(ctx, OpEnableKey, keyID, func(d *draft, k *key) error {
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		if k.state == Disabled {
 			d.forget(k.disabled...)
 			d.edit(k, func(k *key) { k.disabled = nil })
@@ -213,9 +191,6 @@ func (c *Client) EnableKey(ctx context.Context, keyID string) error {
 // so that an enabling elsewhere that did not know of it does not undo it.
 func (c *Client) DisableKey(ctx context.Context, keyID string) error {
 	return c.change(ctx, OpDisableKey, keyID, func(d *draft, k *key) error {
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		if len(k.disabled) < maxDisabled {
 			d.edit(k, (*key).disable)
 		}
@@ -229,9 +204,6 @@ func (c *Client) UpdateDescription(ctx context.Context, keyID, description strin
 		if err := checkDescription(description); err != nil {
 			return err
 		}
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		d.settle(k, func(k *key) { k.description = description })
 		return nil
 	})
@@ -241,9 +213,6 @@ func (c *Client) UpdateDescription(ctx context.Context, keyID, description strin
 // tags, so a principal that may tag a key may change who can use it.
 func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) error {
 	return c.change(ctx, OpTagResource, keyID, func(d *draft, k *key) error {
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		all := maps.Clone(k.tags)
 		if all == nil {
 			all = make(map[string]string)
@@ -260,9 +229,6 @@ func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) 
 // Untag removes the tags with those names. A missing tag is not an error.
 func (c *Client) Untag(ctx context.Context, keyID string, names ...string) error {
 	return c.change(ctx, OpUntagResource, keyID, func(d *draft, k *key) error {
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		rest := maps.Clone(k.tags)
 		maps.DeleteFunc(rest, func(name, _ string) bool { return slices.Contains(names, name) })
 		d.settle(k, func(k *key) { k.tags = rest })

@@ -127,7 +127,7 @@ func (s *Service) rotateDue(ctx context.Context) error {
 			case k.periodBegan() > d.now+clockTolerance:
 				d.settle(k, func(k *key) { k.rotation.next = nextRotation(d.now, k.rotation.days) })
 				moved = append(moved, k.arn)
-			case d.now >= k.rotation.next && len(k.versions) < MaxVersions && !k.rotatedLately(d.now):
+			case d.now >= k.rotation.next && len(k.versions) < maxVersions && !k.rotatedLately(d.now):
 				due = append(due, k)
 			}
 		}

@@ -136,7 +136,7 @@ func TestWhatIsDueAndFailsIsNotTriedByEachUse(t *testing.T) {
 		"the store refuses": func(_ *testing.T, _ *Client, store *stubborn, _ keyID) { store.refuse = true },
 		"the key has all its versions": func(t *testing.T, c *Client, _ *stubborn, id keyID) {
 			require.NoError(t, c.service.update(t.Context(), func(d *draft) error {
-				for len(d.keys[id].versions) < MaxVersions {
+				for len(d.keys[id].versions) < maxVersions {
 					d.rotate(d.keys[id], OnDemandRotation)
 				}
 				return nil

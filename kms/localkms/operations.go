@@ -1,6 +1,10 @@
 package localkms
 
-import "github.com/blobseal/blobseal/kms"
+import (
+	"slices"
+
+	"github.com/blobseal/blobseal/kms"
+)
 
 // The operations of a [Client] besides [kms.OpGenerateDataKey] and
 // [kms.OpDecrypt], for policies, grants and audit records. The names are those of
@@ -82,6 +86,11 @@ var takesAway = map[kms.Operation]bool{
 	OpRevokeGrant: true, OpRetireGrant: true,
 }
 
+// duringDeletion are the changes of a key that are possible while its deletion is pending.
+var duringDeletion = map[kms.Operation]bool{
+	OpCancelKeyDeletion: true, OpRevokeGrant: true, OpRetireGrant: true, OpDeleteAlias: true,
+}
+
 // grantable are the operations that a grant can give, in the order of the
 // document's bits.
 var grantable = [...]kms.Operation{
@@ -96,12 +105,8 @@ func hasContext(op kms.Operation) bool { return groups[op] == groupUse }
 type operationSet uint16
 
 func (s operationSet) has(op kms.Operation) bool {
-	for i, o := range grantable {
-		if o == op {
-			return s&(1<<i) != 0
-		}
-	}
-	return false
+	i := slices.Index(grantable[:], op)
+	return i >= 0 && s&(1<<i) != 0
 }
 
 func (s operationSet) list() []kms.Operation {
@@ -115,18 +120,12 @@ func (s operationSet) list() []kms.Operation {
 }
 
 func newOperationSet(ops []kms.Operation) (s operationSet, err error) {
-next:
 	for _, op := range ops {
-		for i, o := range grantable {
-			if o == op {
-				s |= 1 << i
-				continue next
-			}
+		i := slices.Index(grantable[:], op)
+		if i < 0 {
+			return 0, invalid("operation %q cannot be granted", shorten(string(op)))
 		}
-		return 0, invalid("operation %q cannot be granted", shorten(string(op)))
-	}
-	if s == 0 {
-		return 0, invalid("no operations to grant")
+		s |= 1 << i
 	}
 	return s, nil
 }

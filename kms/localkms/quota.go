@@ -1,6 +1,9 @@
 package localkms
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Quota bounds what one account may hold, in all regions together, so that it
 // cannot fill the document for the others. A zero field means its default; a
@@ -12,17 +15,10 @@ type Quota struct {
 }
 
 func (q *Quota) check() error {
-	for _, limit := range []struct {
-		value     *int
-		byDefault int
-	}{{&q.Keys, 10000}, {&q.Grants, 10000}, {&q.Policies, 1000}} {
-		if *limit.value < 0 {
-			return invalid("negative quota")
-		}
-		if *limit.value == 0 {
-			*limit.value = limit.byDefault
-		}
+	if min(q.Keys, q.Grants, q.Policies) < 0 {
+		return invalid("negative quota")
 	}
+	q.Keys, q.Grants, q.Policies = cmp.Or(q.Keys, 10000), cmp.Or(q.Grants, 10000), cmp.Or(q.Policies, 1000)
 	return nil
 }
 

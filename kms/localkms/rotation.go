@@ -16,9 +16,9 @@ const (
 	MaxRotationDays     = 2560
 	defaultRotationDays = 365
 
-	// MaxVersions is the largest number of versions of one key: ten rotations a
+	// maxVersions is the largest number of versions of one key: ten rotations a
 	// year for a hundred years.
-	MaxVersions = 1000
+	maxVersions = 1000
 )
 
 // Origin tells why a version of a key was made.
@@ -103,9 +103,6 @@ func (c *Client) EnableKeyRotation(ctx context.Context, keyID string, days int) 
 // DisableKeyRotation ends the rotation of the key by schedule.
 func (c *Client) DisableKeyRotation(ctx context.Context, keyID string) error {
 	return c.change(ctx, OpDisableKeyRotation, keyID, func(d *draft, k *key) error {
-		if err := k.notDeleting(); err != nil {
-			return err
-		}
 		if k.rotation.days != 0 {
 			d.settle(k, func(k *key) { k.rotation = schedule{} })
 		}
@@ -115,14 +112,14 @@ func (c *Client) DisableKeyRotation(ctx context.Context, keyID string) error {
 
 // RotateKey adds a version to the key now and returns it. The version encrypts from
 // then on. The schedule stays as it is. The key must be enabled; a key with
-// MaxVersions versions is [ErrLimit].
+// 1,000 versions is [ErrLimit].
 func (c *Client) RotateKey(ctx context.Context, keyID string) (Version, error) {
 	var made Version
 	err := c.change(ctx, OpRotateKeyOnDemand, keyID, func(d *draft, k *key) error {
 		if err := k.serves(); err != nil {
 			return err
 		}
-		if len(k.versions) >= MaxVersions {
+		if len(k.versions) >= maxVersions {
 			return fmt.Errorf("%w: %s has %d versions", ErrLimit, k.arn, len(k.versions))
 		}
 		made = d.rotate(k, OnDemandRotation).current().info()
@@ -140,12 +137,10 @@ func (c *Client) RotateKey(ctx context.Context, keyID string) (Version, error) {
 
 // ListKeyRotations returns the versions of the key, oldest first.
 func (c *Client) ListKeyRotations(ctx context.Context, keyID string) ([]Version, error) {
-	var versions []Version
-	err := c.view(ctx, OpListKeyRotations, keyID, func(k *key) error {
+	return view(ctx, c, OpListKeyRotations, keyID, func(k *key) (versions []Version) {
 		for i := range k.versions {
 			versions = append(versions, k.versions[i].info())
 		}
-		return nil
+		return versions
 	})
-	return orNothing(versions, err)
 }

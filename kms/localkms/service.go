@@ -2,6 +2,7 @@ package localkms
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -176,31 +177,20 @@ func (o *Options) check() error {
 	if o.RefreshInterval < 0 || o.MaxStaleness < 0 {
 		return invalid("negative RefreshInterval or MaxStaleness")
 	}
-	if o.RefreshInterval == 0 {
-		o.RefreshInterval = defaultRefreshInterval
-	}
-	if o.MaxStaleness == 0 {
-		o.MaxStaleness = max(defaultMaxStaleness, o.RefreshInterval)
-	}
+	o.RefreshInterval = cmp.Or(o.RefreshInterval, defaultRefreshInterval)
+	o.MaxStaleness = cmp.Or(o.MaxStaleness, max(defaultMaxStaleness, o.RefreshInterval))
 	if o.MaxStaleness < o.RefreshInterval {
 		return invalid("MaxStaleness %v is less than RefreshInterval %v", o.MaxStaleness, o.RefreshInterval)
 	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
+	o.Logger = cmp.Or(o.Logger, slog.Default())
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	return o.Quota.check()
 }
 
-// clock returns the wall clock's time.
-func (s *Service) clock() time.Time {
-	if s.opts.Now != nil {
-		return s.opts.Now()
-	}
-	return time.Now()
-}
-
 // now returns the wall clock's time, in Unix milliseconds.
-func (s *Service) now() int64 { return millis(s.clock()) }
+func (s *Service) now() int64 { return millis(s.opts.Now()) }
 
 // Refresh loads the document now. Calls do so by themselves, see
 // Options.RefreshInterval. ctx bounds the wait.
@@ -277,7 +267,7 @@ func (s *Service) update(ctx context.Context, edit func(*draft) error, commit fu
 // setTime sets the draft's times. wrongClock is not nil if this process's clock differs
 // from the store's; then only what takes power away is changed, dated by the store's.
 func (s *Service) setTime(ctx context.Context, d *draft) (wrongClock, err error) {
-	now, ofStore, err := s.doc.Time(ctx, s.clock)
+	now, ofStore, err := s.doc.Time(ctx, s.opts.Now)
 	var differ *keyring.ClockError
 	if err != nil && !errors.As(err, &differ) {
 		return nil, err
@@ -375,29 +365,12 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 }
 
-// Format implements [fmt.Formatter]: every verb shows the service's id alone.
-func (s *Service) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "key service %x", s.doc.State().service)
-}
-
-// LogValue implements [slog.LogValuer] with the service's id alone.
-func (s *Service) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(s)) }
-
-// MarshalText implements [encoding.TextMarshaler] with the service's id alone.
-func (s *Service) MarshalText() ([]byte, error) { return []byte(fmt.Sprint(s)), nil }
-
 // Client returns the service as an account sees it in a region. Keys and aliases
 // belong to both. Each is 1 to 64 letters, digits, dots, dashes and underscores;
 // empty ones are [DefaultAccount] and [DefaultRegion]. A Client costs nothing: make
 // one per request if you like.
 func (s *Service) Client(account, region string) (*Client, error) {
-	c := &Client{service: s, scope: scope{account: account, region: region}}
-	if account == "" {
-		c.account = DefaultAccount
-	}
-	if region == "" {
-		c.region = DefaultRegion
-	}
+	c := &Client{service: s, scope: scope{cmp.Or(account, DefaultAccount), cmp.Or(region, DefaultRegion)}}
 	if err := c.scope.check(); err != nil {
 		return nil, err
 	}

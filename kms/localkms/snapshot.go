@@ -277,6 +277,15 @@ func (d *draft) put(k *key) {
 	d.keys[k.id], d.touched = k.finish(), k
 }
 
+// add adds a new key, whose times are the draft's.
+func (d *draft) add(k *key) {
+	k.created, k.settled, k.versions[0].created = d.now, d.now, d.now
+	if k.rotation.days != 0 {
+		k.rotation.next = nextRotation(d.now, k.rotation.days)
+	}
+	d.put(k)
+}
+
 // edit replaces a key by a changed copy. The copy shares slices and maps with the
 // original, so change replaces them instead of writing into them.
 func (d *draft) edit(k *key, change func(*key)) *key {
