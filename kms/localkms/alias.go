@@ -34,7 +34,7 @@ type Alias struct {
 
 func (a alias) info(name aliasName) *Alias {
 	return &Alias{
-		Name: name.name, ARN: name.arn(name.name), KeyID: a.key.String(),
+		Name: name.name, ARN: name.arn(), KeyID: a.key.String(),
 		Created: date(a.created), Updated: date(a.updated),
 	}
 }
@@ -64,7 +64,7 @@ func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID 
 	if err != nil {
 		return c.start(kms.WithResource(ctx, cut(name, maxName)), op, keyID, nil).finish(err)
 	}
-	ctx = kms.WithResource(ctx, full.arn(full.name))
+	ctx = kms.WithResource(ctx, full.arn())
 	return c.change(ctx, op, keyID, func(d *draft, k *key) error {
 		if k.scope != full.scope {
 			return invalid("%s is of another account or region than the alias", k.arn)

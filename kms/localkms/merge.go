@@ -165,14 +165,14 @@ func (c *contents) includes(next *contents) error {
 	for name, all := range c.aliases {
 		for _, a := range all {
 			if !next.took(a.mark) && next.keys[a.key] != nil && a.updated > next.watermark && !hasAlias(next.aliases[name], a) {
-				return fmt.Errorf("it lacks %s", name.arn(name.name))
+				return fmt.Errorf("it lacks %s", name.arn())
 			}
 		}
 	}
 	for name, all := range next.aliases {
 		for _, a := range all {
 			if c.took(a.mark) || a.updated <= c.watermark && !hasAlias(c.aliases[name], a) {
-				return fmt.Errorf("it holds %s, which was removed", name.arn(name.name))
+				return fmt.Errorf("it holds %s, which was removed", name.arn())
 			}
 		}
 	}

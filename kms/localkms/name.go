@@ -19,6 +19,7 @@ const (
 const (
 	arnPrefix   = "arn:blobseal:kms:"
 	aliasPrefix = "alias/"
+	keyPrefix   = "key/"
 
 	maxScopeName = 64                                                 // bytes of an account or a region
 	maxAliasName = 256                                                // bytes of an alias, with its prefix
@@ -87,9 +88,9 @@ func (s scope) check() error {
 	return nil
 }
 
-// arn returns the name of a resource ("key/..." or "alias/...") in s.
-func (s scope) arn(resource string) string {
-	return arnPrefix + s.region + ":" + s.account + ":" + resource
+// arn returns the full name of a resource, whose name in s begins with prefix.
+func (s scope) arn(prefix, name string) string {
+	return arnPrefix + s.region + ":" + s.account + ":" + prefix + name
 }
 
 // validName reports whether name is 1 to limit letters, digits and extra characters.
@@ -144,7 +145,7 @@ func parseTarget(s scope, name string) (target, error) {
 	uuid := resource
 	if isARN {
 		var found bool
-		if uuid, found = strings.CutPrefix(resource, "key/"); !found {
+		if uuid, found = strings.CutPrefix(resource, keyPrefix); !found {
 			return target{}, invalid("key %q: not an ARN of a key or an alias", shorten(name))
 		}
 	}

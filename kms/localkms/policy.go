@@ -242,46 +242,49 @@ func (p *policy) decide(r *request) verdict {
 	}
 }
 
-// entity is a resource of policies.
+// entity is a resource of policies: a key, or an account.
 type entity struct {
 	id   cedar.EntityUID
+	key  *key // nil if it is an account
 	once sync.Once
-	full cedar.Entity
-	make func() cedar.Entity
-}
-
-func (e *entity) get() cedar.Entity {
-	e.once.Do(func() { e.full, e.make = e.make(), nil })
-	return e.full
+	full cedar.Entity // once get was called
 }
 
 // newKeyEntity returns a key as policies see it.
-func newKeyEntity(k *key) *entity {
-	id := cedar.NewEntityUID(typeKey, cedar.String(k.id.String()))
-	return &entity{id: id, make: func() cedar.Entity {
-		tags := make(cedar.RecordMap, len(k.tags))
-		for name, value := range k.tags {
-			tags[cedar.String(name)] = cedar.String(value)
-		}
-		return cedar.Entity{
-			UID:     id,
-			Parents: cedar.NewEntityUIDSet(cedar.NewEntityUID(typeAccount, cedar.String(k.account))),
-			Attributes: cedar.NewRecord(cedar.RecordMap{
-				"id":      id.ID,
-				"arn":     cedar.String(k.arn),
-				"account": cedar.String(k.account),
-				"region":  cedar.String(k.region),
-				"default": cedar.Boolean(k.isDefault),
-				"tags":    cedar.NewRecord(tags),
-			}),
-		}
-	}}
+func newKeyEntity(k *key, id string) *entity {
+	return &entity{id: cedar.NewEntityUID(typeKey, cedar.String(id)), key: k}
 }
 
 // newAccountEntity returns an account as policies see it.
 func newAccountEntity(account string) *entity {
-	id := cedar.NewEntityUID(typeAccount, cedar.String(account))
-	return &entity{id: id, make: func() cedar.Entity { return cedar.Entity{UID: id} }}
+	return &entity{id: cedar.NewEntityUID(typeAccount, cedar.String(account))}
+}
+
+func (e *entity) get() cedar.Entity {
+	e.once.Do(func() {
+		e.full.UID = e.id
+		if e.key != nil {
+			e.full.Parents = cedar.NewEntityUIDSet(cedar.NewEntityUID(typeAccount, cedar.String(e.key.account)))
+			e.full.Attributes = e.key.attributes()
+		}
+	})
+	return e.full
+}
+
+// attributes are what policies can ask of a key.
+func (k *key) attributes() cedar.Record {
+	tags := make(cedar.RecordMap, len(k.tags))
+	for name, value := range k.tags {
+		tags[cedar.String(name)] = cedar.String(value)
+	}
+	return cedar.NewRecord(cedar.RecordMap{
+		"id":      cedar.String(k.id.String()),
+		"arn":     cedar.String(k.arn),
+		"account": cedar.String(k.account),
+		"region":  cedar.String(k.region),
+		"default": cedar.Boolean(k.isDefault),
+		"tags":    cedar.NewRecord(tags),
+	})
 }
 
 // actions are all actions, each in its group.

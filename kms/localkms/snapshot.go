@@ -111,8 +111,9 @@ func (k *key) finish() *key {
 	for _, one := range k.deletions {
 		k.state, k.deadline = PendingDeletion, max(k.deadline, one.deadline)
 	}
-	k.arn = k.scope.arn("key/" + k.id.String())
-	k.entity = newKeyEntity(k)
+	id := k.id.String()
+	k.arn = k.scope.arn(keyPrefix, id)
+	k.entity = newKeyEntity(k, id)
 	k.grantsTo = byGrantee(k.grants)
 	return k
 }
@@ -122,6 +123,8 @@ type aliasName struct {
 	scope
 	name string // with its prefix
 }
+
+func (a aliasName) arn() string { return a.scope.arn("", a.name) }
 
 func (a aliasName) compare(b aliasName) int {
 	return cmp.Or(cmp.Compare(a.account, b.account), cmp.Compare(a.region, b.region), cmp.Compare(a.name, b.name))
