@@ -9,6 +9,7 @@ import (
 	"go/types"
 	"maps"
 	"slices"
+	"strconv"
 
 	"golang.org/x/tools/go/packages"
 )
@@ -19,6 +20,7 @@ type baseline struct {
 	texts   map[string]string // by import path
 	folders map[string]string // of the modules that the texts belong to, by import path
 	checked map[string]*types.Package
+	loaded  map[string][]*packages.Package // what the texts of a folder import beside each other
 }
 
 func (b *baseline) paths() []string { return slices.Sorted(maps.Keys(b.texts)) }
@@ -45,6 +47,42 @@ func (b *baseline) check(path string) (*types.Package, error) {
 	return p, nil
 }
 
+// load loads what the texts of the module in folder import, except packages of the
+// baseline. One call of the go command answers for all.
+func (b *baseline) load(folder string) ([]*packages.Package, error) {
+	if loaded, ok := b.loaded[folder]; ok {
+		return loaded, nil
+	}
+	var paths []string
+	for path, text := range b.texts {
+		if b.folders[path] != folder {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ImportsOnly)
+		if err != nil {
+			return nil, err
+		}
+		for _, spec := range file.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return nil, err
+			}
+			if _, ok := b.texts[imported]; !ok {
+				paths = append(paths, imported)
+			}
+		}
+	}
+	loaded, err := packages.Load(loadConfig(b.ctx, folder), paths...)
+	if err != nil {
+		return nil, err
+	}
+	if b.loaded == nil {
+		b.loaded = map[string][]*packages.Package{}
+	}
+	b.loaded[folder] = loaded
+	return loaded, nil
+}
+
 // An importer imports packages of the baseline from their texts, and all others as
 // the module in folder requires them now.
 type importer struct {
@@ -56,14 +94,16 @@ func (i importer) Import(path string) (*types.Package, error) {
 	if _, ok := i.texts[path]; ok {
 		return i.check(path)
 	}
-	loaded, err := packages.Load(loadConfig(i.ctx, i.folder), path)
-	switch {
-	case err != nil:
+	loaded, err := i.load(i.folder)
+	if err != nil {
 		return nil, err
-	case len(loaded) != 1:
-		return nil, fmt.Errorf("%s: found %d packages", path, len(loaded))
-	case len(loaded[0].Errors) > 0:
-		return nil, loaded[0].Errors[0]
 	}
-	return loaded[0].Types, nil
+	at := slices.IndexFunc(loaded, func(p *packages.Package) bool { return p.PkgPath == path })
+	switch {
+	case at < 0:
+		return nil, fmt.Errorf("%s: not found", path)
+	case len(loaded[at].Errors) > 0:
+		return nil, loaded[at].Errors[0]
+	}
+	return loaded[at].Types, nil
 }
