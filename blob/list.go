@@ -1,13 +1,14 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"sync"
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/stored"
@@ -70,31 +71,21 @@ func (b *Bucket) listSizes(ctx context.Context, objects []*driver.ListObject) er
 
 // lookAt sets the objects' sizes by a look at each.
 func (b *Bucket) lookAt(ctx context.Context, objects []*driver.ListObject) error {
-	parent := ctx
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var looks sync.WaitGroup
-	slots := make(chan struct{}, parallelLooks)
+	looks, looking := errgroup.WithContext(ctx)
+	looks.SetLimit(parallelLooks)
 	for _, o := range objects {
 		if o.IsDir || o.Size < stored.MinEnvelopeSize {
 			continue
 		}
-		slots <- struct{}{}
-		looks.Go(func() {
-			defer func() { <-slots }()
-			if ctx.Err() != nil {
-				return
+		looks.Go(func() error {
+			if looking.Err() != nil {
+				return looking.Err()
 			}
-			if err := b.look(ctx, o); err != nil {
-				cancel(err)
-			}
+			return b.look(looking, o)
 		})
 	}
-	looks.Wait()
-	if err := parent.Err(); err != nil {
-		return err // gocloud knows its code, but not its cause's
-	}
-	return context.Cause(ctx)
+	err := looks.Wait()
+	return cmp.Or(ctx.Err(), err) // gocloud knows the code of ctx's error, but not what the store makes of it
 }
 
 // look sets an object's size from its envelope or its trailer, or from its hint if the

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/blobseal/blobseal/blob/stored"
 )
@@ -76,25 +76,13 @@ func (a *assembly) fill(ctx context.Context, from *beginning, tail []byte) error
 	size := max(copyRange, from.n/maxRanges+1)
 	n := (from.n + size - 1) / size
 	a.parts = make([]types.CompletedPart, n+1)
-	errs := make([]error, n)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	slots := make(chan struct{}, maxCopies)
-	var copies sync.WaitGroup
+	copies, copying := errgroup.WithContext(ctx)
+	copies.SetLimit(maxCopies)
 	for i := range n {
-		slots <- struct{}{}
-		copies.Go(func() {
-			defer func() { <-slots }()
-			if errs[i] = a.copyPart(ctx, int(i), from, from.n*i/n, from.n*(i+1)/n); errs[i] != nil {
-				cancel()
-			}
-		})
+		copies.Go(func() error { return a.copyPart(copying, int(i), from, from.n*i/n, from.n*(i+1)/n) })
 	}
-	copies.Wait()
-	for _, err := range errs {
-		if err != nil && !errors.Is(err, context.Canceled) {
-			return err
-		}
+	if err := copies.Wait(); err != nil {
+		return err
 	}
 	number := int32(n + 1)
 	out, err := a.api.UploadPart(ctx, &s3.UploadPartInput{

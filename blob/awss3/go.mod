@@ -9,6 +9,7 @@ require (
 	github.com/aws/smithy-go v1.28.9
 	github.com/blobseal/blobseal v0.0.0
 	github.com/blobseal/blobseal/blob v0.0.0
+	golang.org/x/sync v0.24.0
 )
 
 require (

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"gocloud.dev/gcerrors"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/internal/store"
@@ -228,9 +228,15 @@ func (p *prefixShredder) flush(ctx context.Context) error {
 		return err
 	}
 	errs := make([]error, len(p.batch))
-	each(p.workers, len(p.batch), func(i int) {
-		errs[i] = p.s.Absence(ctx, p.batch[i].Key, shred(ctx, p.s, p.batch[i].Entry, p.batch[i].env))
-	})
+	var shredding errgroup.Group
+	shredding.SetLimit(p.workers)
+	for i, target := range p.batch {
+		shredding.Go(func() error {
+			errs[i] = p.s.Absence(ctx, target.Key, shred(ctx, p.s, target.Entry, target.env))
+			return nil // one that fails stops no other
+		})
+	}
+	shredding.Wait()
 	for i, target := range p.batch {
 		event, err := ShredDone, errs[i]
 		if errors.Is(err, store.ErrDeleted) { // by somebody else
@@ -299,24 +305,6 @@ func replace(ctx context.Context, s *store.Store, w *stored.Watch, seen *sse.Env
 		}
 		return publish()
 	})
-}
-
-// each calls do for 0 to n-1 in several goroutines.
-func each(workers, n int, do func(i int)) {
-	var group sync.WaitGroup
-	next := make(chan int)
-	for range min(workers, n) {
-		group.Go(func() {
-			for i := range next {
-				do(i)
-			}
-		})
-	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	group.Wait()
 }
 
 // KeyDestroyer destroys one key. [RingKeyDestroyer] returns one for a version of a ring.

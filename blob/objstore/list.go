@@ -1,15 +1,16 @@
 package objstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -117,34 +118,31 @@ func (l *listing) add(key string) error {
 // lookAt asks for the attributes of a page's objects. Those that were deleted since
 // are dropped.
 func (d *bucketDriver) lookAt(ctx context.Context, page *driver.ListPage) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	deleted := make([]bool, len(page.Objects))
-	slots := make(chan struct{}, parallelLooks)
-	var looks sync.WaitGroup
+	looks, looking := errgroup.WithContext(ctx)
+	looks.SetLimit(parallelLooks)
 	for i, o := range page.Objects {
 		if o.IsDir {
 			continue
 		}
-		slots <- struct{}{}
-		looks.Go(func() {
-			defer func() { <-slots }()
-			if ctx.Err() != nil {
-				return
+		looks.Go(func() error {
+			if looking.Err() != nil {
+				return looking.Err()
 			}
-			attrs, err := d.inner.Attributes(ctx, o.Key)
+			attrs, err := d.inner.Attributes(looking, o.Key)
 			switch {
 			case err == nil:
 				o.Size, o.ModTime = attrs.Size, attrs.LastModified
 			case d.ErrorCode(err) == gcerrors.NotFound:
 				deleted[i] = true
 			default:
-				cancel(err)
+				return err
 			}
+			return nil
 		})
 	}
-	looks.Wait()
-	if err := context.Cause(ctx); err != nil {
+	err := looks.Wait()
+	if err = cmp.Or(ctx.Err(), err); err != nil {
 		return err
 	}
 	i := -1

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -19,6 +18,7 @@ import (
 	"github.com/versity/versitygw/s3api/utils"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
@@ -266,31 +266,28 @@ func (g *Gateway) collect(r *request, in *s3.CompleteMultipartUploadInput, a *as
 		return err
 	}
 	parts := in.MultipartUpload.Parts
-	a.receipts = make([]*receipt, len(parts))
-	errs := make([]error, len(parts))
-	var reads sync.WaitGroup
-	slots := make(chan struct{}, maxLooks)
-	for i, p := range parts {
+	for _, p := range parts {
 		etag, ok := attempts[*p.PartNumber]
 		if !ok {
 			return s3err.GetInvalidPartErr(*in.UploadId, *p.PartNumber, deref(p.ETag))
 		}
 		a.inner = append(a.inner, types.CompletedPart{PartNumber: p.PartNumber, ETag: ptr(quote(etag))})
-		slots <- struct{}{}
-		reads.Go(func() {
-			defer func() { <-slots }()
+	}
+	a.receipts = make([]*receipt, len(parts))
+	var reads errgroup.Group
+	reads.SetLimit(maxLooks)
+	for i, p := range parts {
+		reads.Go(func() error {
 			a.receipts[i] = &receipt{}
-			errs[i] = g.getRecord(r.ctx, partRecord(*in.Bucket, *in.UploadId, *p.PartNumber, etag), a.receipts[i])
-			if errors.Is(errs[i], errNoRecord) {
-				errs[i] = s3err.GetInvalidPartErr(*in.UploadId, *p.PartNumber, deref(p.ETag))
+			err := g.getRecord(r.ctx, partRecord(*in.Bucket, *in.UploadId, *p.PartNumber, attempts[*p.PartNumber]), a.receipts[i])
+			if errors.Is(err, errNoRecord) {
+				return s3err.GetInvalidPartErr(*in.UploadId, *p.PartNumber, deref(p.ETag))
 			}
+			return err
 		})
 	}
-	reads.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
+	if err := reads.Wait(); err != nil {
+		return err
 	}
 	a.last, err = g.lastPart(r, in, attempts)
 	return err

@@ -1,16 +1,15 @@
 package s3gateway
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/versity/versitygw/s3response"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
@@ -95,22 +94,16 @@ const gone = -1
 // ends say how long they are. fix fails if the store does: clients take an object of
 // another size for a changed one.
 func (g *Gateway) fix(ctx context.Context, bucket string, entries []listed) error {
-	errs := make([]error, len(entries))
-	var looks sync.WaitGroup
-	slots := make(chan struct{}, maxLooks)
-	for i, e := range entries {
+	var looks errgroup.Group
+	looks.SetLimit(maxLooks)
+	for _, e := range entries {
 		*e.etag = g.clientETag(*e.etag)
 		if g.fixBySize(e) {
 			continue
 		}
-		slots <- struct{}{}
-		looks.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = g.fixByLook(ctx, bucket, e)
-		})
+		looks.Go(func() error { return g.fixByLook(ctx, bucket, e) })
 	}
-	looks.Wait()
-	return cmp.Or(errs...)
+	return looks.Wait()
 }
 
 // fixBySize replaces the size of an entry if the stored size says enough.

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
@@ -182,16 +182,15 @@ func (g *Gateway) ListMultipartUploads(ctx context.Context, in *s3.ListMultipart
 		g.reclaimAll(ctx, *in.Bucket)
 	}
 	out, err := g.Backend.ListMultipartUploads(ctx, in)
-	var reads sync.WaitGroup
-	slots := make(chan struct{}, maxLooks)
+	var reads errgroup.Group
+	reads.SetLimit(maxLooks)
 	for i := range out.Uploads {
-		slots <- struct{}{}
-		reads.Go(func() {
-			defer func() { <-slots }()
+		reads.Go(func() error {
 			listed := &out.Uploads[i]
 			if u, err := g.getUpload(ctx, *in.Bucket, listed.Key, listed.UploadID); err == nil {
 				listed.ChecksumAlgorithm, listed.ChecksumType = u.Algorithm, u.Type
 			}
+			return nil
 		})
 	}
 	reads.Wait()

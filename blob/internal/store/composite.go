@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	gcblob "gocloud.dev/blob"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
@@ -120,15 +120,17 @@ func (s *Store) Trailer(ctx context.Context, key string, seen stored.Version, he
 // both requests both ends of an object of size bytes at once.
 func (p *Pieces) both(size int64) error {
 	var head, tail []byte
-	var headErr, tailErr error
-	var group sync.WaitGroup
-	group.Go(func() { head, headErr = p.Fetch(0, headSize) })
-	tail, tailErr = p.Fetch(size-tailSize, tailSize)
-	group.Wait()
-	for _, err := range []error{headErr, tailErr} {
-		if err != nil {
-			return err
-		}
+	var ends errgroup.Group
+	ends.Go(func() (err error) {
+		head, err = p.Fetch(0, headSize)
+		return err
+	})
+	ends.Go(func() (err error) {
+		tail, err = p.Fetch(size-tailSize, tailSize)
+		return err
+	})
+	if err := ends.Wait(); err != nil {
+		return err
 	}
 	p.Keep(0, head)
 	p.Keep(size-tailSize, tail)
