@@ -136,7 +136,7 @@ func (p *proof) setEnv(ctx context.Context, proxy string) error {
 	downloads := filepath.Join(cache, "cache", "download")
 	p.env = []string{
 		"GOWORK=off",
-		"GOFLAGS=-trimpath -modcacherw", // builds of one content are shared between module caches
+		"GOFLAGS=-modcacherw", // and not -trimpath, for which no other step has built the standard library
 		"GOMODCACHE=" + filepath.Join(p.dir, "modcache"),
 		"GOPROXY=" + strings.Join([]string{fileURL(proxy), fileURL(downloads), ambientProxy}, ","),
 		"GOSUMDB=off", // nobody else has this version; the repository's go.sum files pin the others
