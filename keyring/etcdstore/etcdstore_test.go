@@ -3,6 +3,7 @@ package etcdstore_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,6 +22,13 @@ import (
 	"github.com/blobseal/blobseal/keyring/etcdstore"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 )
+
+// TestMain runs tests that mostly wait for servers at once, by default more of them than
+// there are processors.
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "6")
+	os.Exit(m.Run())
+}
 
 var keys atomic.Int64
 
@@ -86,6 +94,7 @@ func TestNewRefuses(t *testing.T) {
 
 // Whatever a store did not give out as a version is none.
 func TestForeignVersions(t *testing.T) {
+	t.Parallel()
 	s := open(t, startEtcd(t), "/ring")
 	v1, err := s.Swap(t.Context(), "", []byte("one"))
 	require.NoError(t, err)
@@ -108,6 +117,7 @@ func TestForeignVersions(t *testing.T) {
 
 // A key that was deleted and made again is another document.
 func TestDeletedKey(t *testing.T) {
+	t.Parallel()
 	s := open(t, startEtcd(t), "/ring")
 	v1, err := s.Swap(t.Context(), "", []byte("one"))
 	require.NoError(t, err)
