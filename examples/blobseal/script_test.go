@@ -30,9 +30,10 @@ func TestMain(m *testing.M) {
 	}
 	commands := map[string]func(){"blobseal": main}
 	if commands[filepath.Base(os.Args[0])] == nil { // not a command of a script, which has its own environment
+		flags := settings.AllFlags(newParser().Model.Node)
 		for _, entry := range os.Environ() {
 			name, _, _ := strings.Cut(entry, "=")
-			_, isFlag := settings.AllFlags(newParser().Model.Node)[strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "BLOBSEAL_")), "_", "-")]
+			_, isFlag := flags[strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "BLOBSEAL_")), "_", "-")]
 			if isFlag || strings.HasPrefix(name, "BLOBSEAL_") && strings.HasSuffix(name, "PASSPHRASE") {
 				os.Unsetenv(name) // the caller's own
 			}
