@@ -68,12 +68,16 @@ func parseBlob(data []byte) (blob, error) {
 	return b, nil
 }
 
+// head returns what stands before the message.
+func (b blob) head() []byte {
+	head := append(make([]byte, 0, ciphertextHead), ciphertextFormat)
+	head = append(head, b.key[:]...)
+	return binary.BigEndian.AppendUint32(head, b.version)
+}
+
 // sealBlob encrypts plaintext under a version of a key.
 func sealBlob(id keyID, v *material, plaintext []byte, ec kms.Context) ([]byte, error) {
-	head := make([]byte, 0, ciphertextHead+chunked.HeadSize+len(plaintext)+chunked.TagSize)
-	head = append(head, ciphertextFormat)
-	head = append(head, id[:]...)
-	head = binary.BigEndian.AppendUint32(head, v.number)
+	head := blob{key: id, version: v.number}.head()
 	message, err := chunked.Seal(v.key.Bytes(), bind(head, ec), plaintext)
 	if err != nil {
 		return nil, fmt.Errorf("localkms: %w", err)
@@ -83,11 +87,7 @@ func sealBlob(id keyID, v *material, plaintext []byte, ec kms.Context) ([]byte, 
 
 // openBlob is the inverse of sealBlob.
 func openBlob(b blob, key secret.Key, ec kms.Context) ([]byte, error) {
-	head := make([]byte, 0, ciphertextHead)
-	head = append(head, ciphertextFormat)
-	head = append(head, b.key[:]...)
-	head = binary.BigEndian.AppendUint32(head, b.version)
-	plaintext, err := chunked.OpenMessage(key.Bytes(), bind(head, ec), b.message)
+	plaintext, err := chunked.OpenMessage(key.Bytes(), bind(b.head(), ec), b.message)
 	if err != nil {
 		if errors.Is(err, chunked.ErrKey) || errors.Is(err, chunked.ErrCorrupt) {
 			return nil, kms.ErrCiphertext

@@ -94,55 +94,32 @@ func fold(name string) string {
 	return strings.ToLower(strings.ToUpper(name))
 }
 
-// foldedContext is an encryption context as grants compare it. Its names are
-// folded when the first grant asks.
-type foldedContext struct {
-	original kms.Context
-	pairs    map[pair]bool
-}
-
-func (c *foldedContext) has(p pair) bool {
-	if c.pairs == nil {
-		c.pairs = make(map[pair]bool, len(c.original))
-		for name, value := range c.original {
-			c.pairs[pair{fold(name), value}] = true
-		}
-	}
-	return c.pairs[p]
-}
-
-// matches reports whether the constraint holds for ec: names without regard to
-// case, values with it.
-func (g *grant) matches(ec *foldedContext) bool {
-	size := len(ec.original)
-	if len(g.pairs) > size || g.constraint == contextEquals && len(g.pairs) != size {
+// matches reports whether the constraint holds for an encryption context of size pairs:
+// names without regard to case, values with it.
+func (g *grant) matches(folded map[pair]bool, size int) bool {
+	if g.constraint == contextEquals && len(g.pairs) != size {
 		return false
 	}
 	for _, p := range g.pairs {
-		if !ec.has(p) {
+		if !folded[p] {
 			return false
 		}
 	}
 	return true
 }
 
-// byGrantee returns an index of grants by the principals that they permit.
-func byGrantee(grants []*grant) map[string][]*grant {
-	if len(grants) == 0 {
-		return nil
-	}
-	index := make(map[string][]*grant)
-	for _, g := range grants {
-		index[g.grantee] = append(index[g.grantee], g)
-	}
-	return index
-}
-
 // granted reports whether a grant lets p do op.
 func (k *key) granted(p kms.Principal, op kms.Operation, ec kms.Context) bool {
-	folded := foldedContext{original: ec}
-	for _, g := range k.grantsTo[p.ID] {
-		if g.operations.has(op) && (!hasContext(op) || g.matches(&folded)) {
+	grants := k.grantsTo[p.ID]
+	if len(grants) == 0 {
+		return false
+	}
+	folded := make(map[pair]bool, len(ec))
+	for name, value := range ec {
+		folded[pair{fold(name), value}] = true
+	}
+	for _, g := range grants {
+		if g.operations.has(op) && (!hasContext(op) || g.matches(folded, len(ec))) {
 			return true
 		}
 	}

@@ -53,24 +53,13 @@ func (id keyID) String() string {
 
 // parseKeyID is the inverse of String, for that one form.
 func parseKeyID(text string) (id keyID, ok bool) {
-	if len(text) != 36 {
+	digits := strings.ReplaceAll(text, "-", "")
+	if len(digits) != hex.EncodedLen(len(id)) {
 		return keyID{}, false
 	}
-	digits := 0
-	for i := range len(text) {
-		c := text[i]
-		switch dash := i == 8 || i == 13 || i == 18 || i == 23; {
-		case dash && c == '-':
-			continue
-		case !dash && c >= '0' && c <= '9':
-			c -= '0'
-		case !dash && c >= 'a' && c <= 'f':
-			c -= 'a' - 10
-		default:
-			return keyID{}, false
-		}
-		id[digits/2] = id[digits/2]<<4 | c
-		digits++
+	_, err := hex.Decode(id[:], []byte(digits))
+	if err != nil || id.String() != text {
+		return keyID{}, false
 	}
 	return id, true
 }

@@ -38,18 +38,14 @@ type policy struct {
 	wrong error // of compiling
 }
 
-// policySet is an iterator over policies that allocates nothing.
-type policySet []namedPolicy
+// policySet are policies, whose ids are their indices.
+type policySet []*cedar.Policy
 
-type namedPolicy struct {
-	id     cedar.PolicyID
-	policy *cedar.Policy
-}
-
+// All implements [cedar.PolicyIterator].
 func (s policySet) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
-		for i := range s {
-			if !yield(s[i].id, s[i].policy) {
+		for i, p := range s {
+			if !yield(cedar.PolicyID(strconv.Itoa(i)), p) {
 				return
 			}
 		}
@@ -57,12 +53,8 @@ func (s policySet) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 }
 
 func (s policySet) isForbid(id cedar.PolicyID) bool {
-	for i := range s {
-		if s[i].id == id {
-			return s[i].policy.Effect() == cedar.Forbid
-		}
-	}
-	return true
+	i, err := strconv.Atoi(string(id))
+	return err != nil || s[i].Effect() == cedar.Forbid
 }
 
 // newPolicy parses a policy. It fails with [ErrPolicy].
@@ -91,15 +83,13 @@ func parsePolicy(text string) (policySet, error) {
 	if err != nil {
 		return nil, parserError(err)
 	}
-	set := make(policySet, len(list))
-	for i, p := range list {
-		set[i] = namedPolicy{cedar.PolicyID(strconv.Itoa(i)), p}
+	for _, p := range list {
 		if err := checkScope(p); err != nil {
 			at := p.Position()
 			return nil, policyError(at.Line, at.Column, err.Error())
 		}
 	}
-	return set, nil
+	return policySet(list), nil
 }
 
 // policyError returns an [ErrPolicy] with the place of the mistake.

@@ -43,17 +43,13 @@ func (c *contents) usage(account string) (used Quota) {
 // that was lowered.
 func (s *Service) checkQuota(before, after *contents, account string) error {
 	was, is, limit := before.usage(account), after.usage(account), s.opts.Quota
-	for _, one := range []struct {
-		what           string
-		was, is, limit int
-	}{
-		{"keys", was.Keys, is.Keys, limit.Keys},
-		{"grants", was.Grants, is.Grants, limit.Grants},
-		{"policies", was.Policies, is.Policies, limit.Policies},
-	} {
-		if one.is > one.limit && one.is > one.was {
-			return fmt.Errorf("%w: account %s may have %d %s (delete some, or raise Options.Quota)", ErrLimit, account, one.limit, one.what)
+	check := func(what string, was, is, limit int) error {
+		if is > limit && is > was {
+			return fmt.Errorf("%w: account %s may have %d %s (delete some, or raise Options.Quota)", ErrLimit, account, limit, what)
 		}
+		return nil
 	}
-	return nil
+	return cmp.Or(check("keys", was.Keys, is.Keys, limit.Keys),
+		check("grants", was.Grants, is.Grants, limit.Grants),
+		check("policies", was.Policies, is.Policies, limit.Policies))
 }

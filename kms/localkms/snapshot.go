@@ -114,7 +114,13 @@ func (k *key) finish() *key {
 	id := k.id.String()
 	k.arn = k.scope.arn(keyPrefix, id)
 	k.entity = newKeyEntity(k, id)
-	k.grantsTo = byGrantee(k.grants)
+	k.grantsTo = nil
+	if len(k.grants) > 0 {
+		k.grantsTo = make(map[string][]*grant)
+	}
+	for _, g := range k.grants {
+		k.grantsTo[g.grantee] = append(k.grantsTo[g.grantee], g)
+	}
 	return k
 }
 
