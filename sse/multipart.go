@@ -310,7 +310,8 @@ func (m *manifest) trailerOffset() int64 {
 
 // partStored returns how many bytes a part of an allowed plaintext size takes.
 func partStored(plain int64) int64 {
-	return PartOverhead + plain + chunked.TagSize*(plain/ChunkSize+1)
+	body, _ := chunked.CiphertextSize(plain)
+	return PartOverhead + body
 }
 
 // sameUpload reports whether two envelopes belong to one upload.

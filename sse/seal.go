@@ -39,10 +39,15 @@ type wrapping struct {
 	bucketKey bool // see KMSOptions
 }
 
-// encrypt draws a data key, starts the body and seals the key for obj.
+// encrypt draws a data key, starts the body and seals the key for obj. For a
+// composite object, it only seals what obj.sealing asks for.
 func (w wrapping) encrypt(obj Object) (*Encryption, error) {
-	if obj.sealing != nil {
-		return w.encryptComposite(obj)
+	if s := obj.sealing; s != nil {
+		env, err := w.seal(obj, s.key, s.head, s.kind)
+		if err != nil {
+			return nil, err
+		}
+		return &Encryption{envelope: env}, nil
 	}
 	dek := secret.Random()
 	body, head, err := chunked.New(dek.Bytes(), []byte(bodyLabel))
@@ -54,16 +59,6 @@ func (w wrapping) encrypt(obj Object) (*Encryption, error) {
 		return nil, err
 	}
 	return &Encryption{envelope: env, body: body}, nil
-}
-
-// encryptComposite seals what obj.sealing asks for.
-func (w wrapping) encryptComposite(obj Object) (*Encryption, error) {
-	s := obj.sealing
-	env, err := w.seal(obj, s.key, s.head, s.kind)
-	if err != nil {
-		return nil, err
-	}
-	return &Encryption{envelope: env}, nil
 }
 
 // seal returns the envelope of a body that begins with head.
