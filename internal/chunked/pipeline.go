@@ -2,6 +2,7 @@ package chunked
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -63,7 +64,7 @@ func (b *batch) recycle() {
 
 // pipeline runs op on batches, on up to GOMAXPROCS goroutines, one of which is
 // the caller's, and emits the batches in order. Only the caller's goroutine runs
-// fetch and emit. All workers end before run returns or panics.
+// fetch and emit. All workers end before run, to be called once, returns or panics.
 type pipeline struct {
 	// fetch prepares a batch. An empty one is dropped. fetch returns false, or
 	// an error, if no batch follows this one.
@@ -74,24 +75,7 @@ type pipeline struct {
 	emit func(*batch) error
 	// procs bounds the goroutines that run op; 0 means GOMAXPROCS.
 	procs int
-}
 
-// run moves batches until fetch has no more or something fails. It returns the
-// first failure in the order of the stream: an error of fetch comes after the
-// batches fetched before it.
-func (p *pipeline) run() error {
-	r := running{pipeline: p, procs: p.procs}
-	if r.procs == 0 {
-		r.procs = runtime.GOMAXPROCS(0)
-	}
-	defer r.stop()
-	return r.loop()
-}
-
-// running is the state of one run.
-type running struct {
-	*pipeline
-	procs   int
 	pending []*batch    // submitted but not emitted, oldest first
 	work    chan *batch // submitted but not taken by a worker
 	done    [batchDepth]chan struct{}
@@ -100,68 +84,75 @@ type running struct {
 	wg      sync.WaitGroup
 }
 
-func (r *running) loop() error {
+// run moves batches until fetch has no more or something fails. It returns the
+// first failure in the order of the stream: an error of fetch comes after the
+// batches fetched before it.
+func (p *pipeline) run() error {
+	if p.procs == 0 {
+		p.procs = runtime.GOMAXPROCS(0)
+	}
+	defer p.stop()
 	for more, fetchErr := true, error(nil); ; {
-		if more && len(r.pending) < batchDepth {
+		if more && len(p.pending) < batchDepth {
 			b := batches.Get().(*batch)
-			more, fetchErr = r.fetch(b) // if it panics, b is dropped
+			more, fetchErr = p.fetch(b) // if it panics, b is dropped
 			more = more && fetchErr == nil
-			alone := len(r.pending) == 0 && (b.prompt || !more)
+			alone := len(p.pending) == 0 && (b.prompt || !more)
 			switch {
 			case len(b.in) == 0 && len(b.out) == 0:
 				b.recycle()
-			case alone || r.procs == 1: // no other batch to overlap with
-				r.op(b)
-				if err := r.finish(b); err != nil {
+			case alone || p.procs == 1: // no other batch to overlap with
+				p.op(b)
+				if err := p.finish(b); err != nil {
 					return err
 				}
 			default:
 				prompt := b.prompt // b belongs to somebody else once it is emitted
-				r.submit(b)
-				for prompt && len(r.pending) > 0 {
-					if err := r.next(); err != nil {
+				p.submit(b)
+				for prompt && len(p.pending) > 0 {
+					if err := p.next(); err != nil {
 						return err
 					}
 				}
 			}
 			continue
 		}
-		if len(r.pending) == 0 {
+		if len(p.pending) == 0 {
 			return fetchErr
 		}
-		if err := r.next(); err != nil {
+		if err := p.next(); err != nil {
 			return err
 		}
 	}
 }
 
 // submit queues b, for a worker or for the caller when it has to wait.
-func (r *running) submit(b *batch) {
-	if r.work == nil {
-		r.work = make(chan *batch, batchDepth)
-		r.pending = make([]*batch, 0, batchDepth)
+func (p *pipeline) submit(b *batch) {
+	if p.work == nil {
+		p.work = make(chan *batch, batchDepth)
+		p.pending = make([]*batch, 0, batchDepth)
 	}
-	if r.workers < min(r.procs, batchDepth)-1 {
-		r.workers++
-		r.wg.Go(func() {
-			for b := range r.work {
-				r.op(b)
+	if p.workers < min(p.procs, batchDepth)-1 {
+		p.workers++
+		p.wg.Go(func() {
+			for b := range p.work {
+				p.op(b)
 				b.done <- struct{}{}
 			}
 		})
 	}
-	if r.done[r.turn] == nil {
-		r.done[r.turn] = make(chan struct{}, 1)
+	if p.done[p.turn] == nil {
+		p.done[p.turn] = make(chan struct{}, 1)
 	}
-	b.done = r.done[r.turn]
-	r.turn = (r.turn + 1) % batchDepth
-	r.pending = append(r.pending, b)
-	r.work <- b // never blocks: pending has at most batchDepth batches
+	b.done = p.done[p.turn]
+	p.turn = (p.turn + 1) % batchDepth
+	p.pending = append(p.pending, b)
+	p.work <- b // never blocks: pending has at most batchDepth batches
 }
 
 // next emits the oldest batch. Until that is done, the caller works too.
-func (r *running) next() error {
-	oldest := r.pending[0]
+func (p *pipeline) next() error {
+	oldest := p.pending[0]
 	for done := false; !done; {
 		select {
 		case <-oldest.done:
@@ -172,19 +163,18 @@ func (r *running) next() error {
 		select {
 		case <-oldest.done:
 			done = true
-		case b := <-r.work:
-			r.op(b)
+		case b := <-p.work:
+			p.op(b)
 			b.done <- struct{}{}
 		}
 	}
-	copy(r.pending, r.pending[1:])
-	r.pending = r.pending[:len(r.pending)-1]
-	return r.finish(oldest)
+	p.pending = slices.Delete(p.pending, 0, 1)
+	return p.finish(oldest)
 }
 
 // finish emits b and returns the error of emit or, if there is none, of op.
-func (r *running) finish(b *batch) error {
-	if err := r.emit(b); err != nil {
+func (p *pipeline) finish(b *batch) error {
+	if err := p.emit(b); err != nil {
 		return err // without recycle: the destination may still use b
 	}
 	err := b.err
@@ -193,20 +183,15 @@ func (r *running) finish(b *batch) error {
 }
 
 // stop ends the workers and recycles what they no longer work on.
-func (r *running) stop() {
-	if r.work == nil {
+func (p *pipeline) stop() {
+	if p.work == nil {
 		return
 	}
-	for abandoned := true; abandoned; {
-		select {
-		case <-r.work:
-		default:
-			abandoned = false
-		}
+	close(p.work)
+	for range p.work { // abandoned
 	}
-	close(r.work)
-	r.wg.Wait()
-	for _, b := range r.pending {
+	p.wg.Wait()
+	for _, b := range p.pending {
 		b.recycle()
 	}
 }
