@@ -45,6 +45,7 @@ func TestRefusedUploadsLetGo(t *testing.T) {
 	b := newBed(t, "plain", newMem(t), nil)
 	for _, length := range []string{"Content-Length: 1000", "Content-Length: 5000000000", "Transfer-Encoding: chunked"} {
 		t.Run(length, func(t *testing.T) {
+			t.Parallel() // each waits for the server to close its connection
 			conn := dial(t, "PUT", b.url(t, "k", "GET", ""), length)
 			r := bufio.NewReader(conn)
 			resp, err := http.ReadResponse(r, nil)
