@@ -72,7 +72,7 @@ func newVectorService(t *testing.T) *vectorService {
 func (s *vectorService) document(t *testing.T) *serviceDocument {
 	document, _, err := s.store.Load(t.Context())
 	require.NoError(t, err)
-	return &serviceDocument{document, s.rootKey, localkms.DefaultAccount, localkms.DefaultRegion}
+	return &serviceDocument{document, s.rootKey, "000000000000", "local"}
 }
 
 func (s *vectorService) key(t *testing.T, alias string) string {

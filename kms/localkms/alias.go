@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// ReservedAliasPrefix begins the aliases that belong to the service.
-	ReservedAliasPrefix = "alias/blobseal/"
+	// reservedAliasPrefix begins the aliases that belong to the service.
+	reservedAliasPrefix = "alias/blobseal/"
 
 	// DefaultAlias names the default key of an account in a region. The first use
 	// makes the key, once, even if many processes use the alias at the same time.
@@ -52,8 +52,8 @@ func (c *Client) ownAlias(name string) (aliasName, error) {
 		return aliasName{}, err
 	case t.scope != c.scope:
 		return aliasName{}, invalid("alias %q is not of account %s in region %s", shorten(name), c.account, c.region)
-	case strings.HasPrefix(t.alias, ReservedAliasPrefix):
-		return aliasName{}, reserved("aliases that begin with " + ReservedAliasPrefix)
+	case strings.HasPrefix(t.alias, reservedAliasPrefix):
+		return aliasName{}, reserved("aliases that begin with " + reservedAliasPrefix)
 	}
 	return aliasName{scope: t.scope, name: t.alias}, nil
 }
@@ -74,8 +74,8 @@ func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID 
 }
 
 // CreateAlias gives the key another name, which begins with "alias/". A name in use
-// is [ErrAlreadyExists], and a reserved one [ErrReserved]. The key must be of the
-// client's account and region, and not pending deletion.
+// is [ErrAlreadyExists], and one that begins with alias/blobseal/ is [ErrReserved].
+// The key must be of the client's account and region, and not pending deletion.
 func (c *Client) CreateAlias(ctx context.Context, name, keyID string) error {
 	return c.changeAlias(ctx, OpCreateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
 		if c.service.findAlias(&d.contents, full) != nil {

@@ -246,7 +246,7 @@ func newMarkBytes() []byte { m := newMark(); return m[:] }
 // TestMergeIsASemilattice: merging is commutative, associative and idempotent; the
 // result includes both sides, and can be read again.
 func TestMergeIsASemilattice(t *testing.T) {
-	c := &Client{service: &Service{}, scope: scope{DefaultAccount, DefaultRegion}}
+	c := &Client{service: &Service{}, scope: scope{defaultAccount, defaultRegion}}
 	text := func(c *contents) string {
 		b, err := c.marshal()
 		require.NoError(t, err)

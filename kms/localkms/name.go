@@ -12,8 +12,8 @@ import (
 
 // The account and region that [Service.Client] uses for empty arguments.
 const (
-	DefaultAccount = "000000000000"
-	DefaultRegion  = "local"
+	defaultAccount = "000000000000"
+	defaultRegion  = "local"
 )
 
 const (

@@ -367,10 +367,10 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Client returns the service as an account sees it in a region. Keys and aliases
 // belong to both. Each is 1 to 64 letters, digits, dots, dashes and underscores;
-// empty ones are [DefaultAccount] and [DefaultRegion]. A Client costs nothing: make
+// empty ones are "000000000000" and "local". A Client costs nothing: make
 // one per request if you like.
 func (s *Service) Client(account, region string) (*Client, error) {
-	c := &Client{service: s, scope: scope{cmp.Or(account, DefaultAccount), cmp.Or(region, DefaultRegion)}}
+	c := &Client{service: s, scope: scope{cmp.Or(account, defaultAccount), cmp.Or(region, defaultRegion)}}
 	if err := c.scope.check(); err != nil {
 		return nil, err
 	}
