@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -163,24 +164,11 @@ func (o observing) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelop
 // TestObservedParts: observers hear of the bytes of composite objects.
 func TestObservedParts(t *testing.T) {
 	c := observing{observedCipher(t), new(heard), new(heard)}
-	m, err := sse.StartMultipart(t.Context(), c, observedObject)
-	require.NoError(t, err)
 	plain := bytes.Repeat([]byte("x"), 2*sse.ChunkSize+3)
-	var object bytes.Buffer
-	part, err := m.Part(1)
-	require.NoError(t, err)
-	w := part.Writer(&object)
-	_, err = w.Write(plain)
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
-	receipt, err := part.Receipt()
-	require.NoError(t, err)
-	trailer, err := m.Trailer([][]byte{receipt}, nil)
-	require.NoError(t, err)
-	object.Write(trailer)
+	_, object := ssetest.SealParts(t, c, observedObject, nil, plain)
 	require.Equal(t, heard{plain: int64(len(plain))}, *c.sealed)
 
-	r, err := sse.NewReaderAt(t.Context(), bytes.NewReader(object.Bytes()), int64(object.Len()), c, observedObject)
+	r, err := sse.NewReaderAt(t.Context(), bytes.NewReader(object), int64(len(object)), c, observedObject)
 	require.NoError(t, err)
 	got, err := io.ReadAll(r)
 	require.NoError(t, err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -84,25 +85,11 @@ func anyContext(obj sse.Object) sse.Object {
 	return sse.Object{Bucket: obj.Bucket, Key: obj.Key, AnyContext: true}
 }
 
-// seal returns a self-contained object.
-func seal(t testing.TB, enc sse.Encrypter, obj sse.Object, plaintext []byte, opts *sse.WriterOptions) []byte {
-	t.Helper()
-	var dst bytes.Buffer
-	w, err := sse.NewWriter(context.Background(), &dst, enc, obj, opts)
-	require.NoError(t, err)
-	_, err = w.Write(plaintext)
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
-	return dst.Bytes()
-}
+var seal = ssetest.Seal
 
 // open reads a self-contained object as a stream.
 func open(dec sse.Decrypter, obj sse.Object, data []byte) ([]byte, error) {
-	r, err := sse.NewReader(context.Background(), bytes.NewReader(data), dec, obj)
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(r)
+	return ssetest.Open(context.Background(), dec, obj, data)
 }
 
 // openAt reads a self-contained object at random.

@@ -4,37 +4,25 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"strings"
 	"testing"
 	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
 // composite returns the upload of a composite object, and the stored object.
 func composite(t *testing.T, sizes ...int) (*sse.Multipart, []byte) {
 	t.Helper()
-	ctx := context.Background()
 	cipher, err := sse.NewCustomer(bytes.Repeat([]byte{7}, 32))
 	require.NoError(t, err)
-	upload, err := sse.StartMultipart(ctx, cipher, sse.Object{Bucket: "photos", Key: "k"})
-	require.NoError(t, err)
-	var object bytes.Buffer
-	var receipts [][]byte
-	for i, size := range sizes {
-		part, err := upload.Part(i + 1)
-		require.NoError(t, err)
-		_, err = io.Copy(&object, part.Reader(strings.NewReader(strings.Repeat("x", size))))
-		require.NoError(t, err)
-		receipt, err := part.Receipt()
-		require.NoError(t, err)
-		receipts = append(receipts, receipt)
+	var parts [][]byte
+	for _, size := range sizes {
+		parts = append(parts, bytes.Repeat([]byte("x"), size))
 	}
-	trailer, err := upload.Trailer(receipts, &sse.TrailerOptions{EnvelopeSize: 1024})
-	require.NoError(t, err)
-	return upload, append(object.Bytes(), trailer...)
+	return ssetest.SealParts(t, cipher, sse.Object{Bucket: "photos", Key: "k"}, &sse.TrailerOptions{EnvelopeSize: 1024}, parts...)
 }
 
 // TestReadEnvelopeOfComposite: the head of a composite object is told from an

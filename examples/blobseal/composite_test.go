@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -21,26 +23,13 @@ func uploadParts(t *testing.T, name string, obj sse.Object, sizes ...int) (plain
 	require.NoError(t, err)
 	keys, err := keyring.Open(t.Context(), store, root, nil)
 	require.NoError(t, err)
-	upload, err := sse.StartMultipart(t.Context(), sse.NewManaged(keys), obj)
-	require.NoError(t, err)
-	var object bytes.Buffer
-	var receipts [][]byte
-	for i, size := range sizes {
-		part, err := upload.Part(i + 1)
-		require.NoError(t, err)
-		data := random(size)
-		w := part.Writer(&object)
-		_, err = w.Write(data)
-		require.NoError(t, err)
-		require.NoError(t, w.Close())
-		receipt, err := part.Receipt()
-		require.NoError(t, err)
-		plain, receipts = append(plain, data...), append(receipts, receipt)
+	var parts [][]byte
+	for _, size := range sizes {
+		parts = append(parts, random(size))
 	}
-	trailer, err := upload.Trailer(receipts, &sse.TrailerOptions{EnvelopeSize: 1024})
-	require.NoError(t, err)
-	write(t, name, append(object.Bytes(), trailer...))
-	return plain
+	_, object := ssetest.SealParts(t, sse.NewManaged(keys), obj, &sse.TrailerOptions{EnvelopeSize: 1024}, parts...)
+	write(t, name, object)
+	return slices.Concat(parts...)
 }
 
 // Files that were uploaded in parts are files as any others.

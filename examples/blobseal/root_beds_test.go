@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -12,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +22,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
+	"github.com/blobseal/blobseal/internal/testbed/transit"
 
 	vault "github.com/hashicorp/vault/api"
 	"github.com/mitchellh/go-homedir"
@@ -249,25 +248,7 @@ func newAzureBed(t *testing.T) *rootBed {
 
 // newVaultBed starts Vault's own Transit engine.
 func newVaultBed(t *testing.T) *rootBed {
-	const bedEnv = "BLOBSEAL_VAULTBED"
-	program := os.Getenv(bedEnv)
-	if program == "" {
-		t.Skip("no Transit: build it with (cd internal/testbed/vault && GOWORK=off go build -mod=mod -o /tmp/vaultbed .) and set " + bedEnv + "=/tmp/vaultbed")
-	}
-	bed := exec.Command(program)
-	bed.Stderr = os.Stderr
-	in, err := bed.StdinPipe() // it ends with us
-	require.NoError(t, err)
-	out, err := bed.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, bed.Start())
-	t.Cleanup(func() {
-		in.Close()
-		bed.Wait()
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	for name, value := range map[string]string{"VAULT_ADDR": strings.TrimSpace(line), "VAULT_TOKEN": "vaultbed", "VAULT_NAMESPACE": "teams", "VAULT_MAX_RETRIES": "0"} {
+	for name, value := range map[string]string{"VAULT_ADDR": transit.URL(t), "VAULT_TOKEN": transit.Token, "VAULT_NAMESPACE": "teams", "VAULT_MAX_RETRIES": "0"} {
 		t.Setenv(name, value)
 	}
 	admin, err := vault.NewClient(vault.DefaultConfig())

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,35 +11,19 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
+
+	"github.com/blobseal/blobseal/internal/testbed/transit"
 )
 
 // startVault starts Vault's own Transit engine with keys of these names, and returns
 // what a client needs.
 func startVault(t *testing.T, keys ...string) []string {
-	const bedEnv = "BLOBSEAL_VAULTBED"
-	program := os.Getenv(bedEnv)
-	if program == "" {
-		t.Skip("no Transit: build it with (cd internal/testbed/vault && GOWORK=off go build -mod=mod -o /tmp/vaultbed .) and set " + bedEnv + "=/tmp/vaultbed")
-	}
-	bed := exec.Command(program)
-	bed.Stderr = os.Stderr
-	in, err := bed.StdinPipe() // it ends with us
-	require.NoError(t, err)
-	out, err := bed.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, bed.Start())
-	t.Cleanup(func() {
-		in.Close()
-		bed.Wait()
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	address := strings.TrimSpace(line)
+	address := transit.URL(t)
 	client := &http.Client{Timeout: patience}
 	post := func(path, body string) {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address+"/v1/"+path, strings.NewReader(body))
 		require.NoError(t, err)
-		r.Header.Set("X-Vault-Token", "vaultbed")
+		r.Header.Set("X-Vault-Token", transit.Token)
 		response, err := client.Do(r)
 		require.NoError(t, err)
 		response.Body.Close()
@@ -51,7 +33,7 @@ func startVault(t *testing.T, keys ...string) []string {
 	for _, key := range keys {
 		post("transit/keys/"+key, `{"derived": true}`)
 	}
-	return []string{"VAULT_ADDR=" + address, "VAULT_TOKEN=vaultbed"}
+	return []string{"VAULT_ADDR=" + address, "VAULT_TOKEN=" + transit.Token}
 }
 
 // TestVault: Vault's keys are the root and the key service. Other keys of the service

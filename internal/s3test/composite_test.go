@@ -3,7 +3,6 @@ package s3test
 import (
 	"bytes"
 	"context"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -18,27 +18,17 @@ import (
 func putParts(t *testing.T, inner *gcblob.Bucket, key string, cipher sse.Cipher, plain []byte, sizes ...int) {
 	t.Helper()
 	ctx := context.Background()
-	upload, err := sse.StartMultipart(ctx, cipher, sse.Object{Bucket: "photos", Key: key})
-	require.NoError(t, err)
-	var object bytes.Buffer
-	var receipts [][]byte
-	for i, size := range sizes {
-		part, err := upload.Part(i + 1)
-		require.NoError(t, err)
-		_, err = object.ReadFrom(part.Reader(bytes.NewReader(plain[:size])))
-		require.NoError(t, err)
-		receipt, err := part.Receipt()
-		require.NoError(t, err)
-		plain, receipts = plain[size:], append(receipts, receipt)
+	var parts [][]byte
+	for _, size := range sizes {
+		parts, plain = append(parts, plain[:size]), plain[size:]
 	}
 	require.Empty(t, plain)
-	trailer, err := upload.Trailer(receipts, &sse.TrailerOptions{EnvelopeSize: envelope})
-	require.NoError(t, err)
+	upload, object := ssetest.SealParts(t, cipher, sse.Object{Bucket: "photos", Key: key}, &sse.TrailerOptions{EnvelopeSize: envelope}, parts...)
 	state, err := upload.State(ctx, nil)
 	require.NoError(t, err)
 	env := new(sse.Envelope)
 	require.NoError(t, env.UnmarshalBinary(state))
-	require.NoError(t, inner.WriteAll(ctx, key, slices.Concat(object.Bytes(), trailer), &gcblob.WriterOptions{
+	require.NoError(t, inner.WriteAll(ctx, key, object, &gcblob.WriterOptions{
 		Metadata: stored.HintOf(env).Metadata(map[string]string{"author": "Zoë ☺"}),
 	}))
 }

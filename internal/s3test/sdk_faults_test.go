@@ -16,6 +16,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob/awss3"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -161,23 +162,8 @@ func TestSDKReadsComposite(t *testing.T) {
 		cipher := modes[0].cipher(t)
 		c := newSDK(t, s, w, cipher, nil)
 		data := content(3*chunk + 77)
-		upload, err := sse.StartMultipart(ctx, cipher, sse.Object{Bucket: bucketName, Key: "o"})
-		require.NoError(t, err)
-		var whole bytes.Buffer
-		var receipts [][]byte
-		for i, part := range [][]byte{data[:chunk+5], data[chunk+5:]} {
-			p, err := upload.Part(i + 1)
-			require.NoError(t, err)
-			_, err = io.Copy(&whole, p.Reader(bytes.NewReader(part)))
-			require.NoError(t, err)
-			receipt, err := p.Receipt()
-			require.NoError(t, err)
-			receipts = append(receipts, receipt)
-		}
-		trailer, err := upload.Trailer(receipts, &sse.TrailerOptions{EnvelopeSize: envelope})
-		require.NoError(t, err)
-		whole.Write(trailer)
-		_, err = c.bare.PutObject(ctx, &s3.PutObjectInput{Bucket: &c.bucket, Key: aws.String("o"), Body: bytes.NewReader(whole.Bytes())})
+		_, whole := ssetest.SealParts(t, cipher, sse.Object{Bucket: bucketName, Key: "o"}, &sse.TrailerOptions{EnvelopeSize: envelope}, data[:chunk+5], data[chunk+5:])
+		_, err := c.bare.PutObject(ctx, &s3.PutObjectInput{Bucket: &c.bucket, Key: aws.String("o"), Body: bytes.NewReader(whole)})
 		require.NoError(t, err)
 		for rng, want := range map[string][]byte{
 			"": data, "bytes=0-9": data[:10], "bytes=-100": data[len(data)-100:], "bytes=16000-33000": data[16000:33001], "bytes=20000-": data[20000:],

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/azurekms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -312,24 +312,16 @@ func TestSSE(t *testing.T) {
 			require.NoError(t, err)
 			obj := sse.Object{Bucket: "photos", Key: "2026/cat.jpg", Context: kms.Context{"tenant": "7"}}
 			plaintext := bytes.Repeat([]byte("a cat "), 10_000)
-			var sealed bytes.Buffer
-			w, err := sse.NewWriter(t.Context(), &sealed, mode, obj, nil)
-			require.NoError(t, err)
-			_, err = w.Write(plaintext)
-			require.NoError(t, err)
-			require.NoError(t, w.Close())
+			object := ssetest.Seal(t, mode, obj, plaintext, nil)
 			read := func(obj sse.Object) error {
-				r, err := sse.NewReader(t.Context(), bytes.NewReader(sealed.Bytes()), mode, obj)
-				if err != nil {
-					return err
+				got, err := ssetest.Open(t.Context(), mode, obj, object)
+				if err == nil {
+					require.True(t, bytes.Equal(plaintext, got), "another plaintext")
 				}
-				got, err := io.ReadAll(r)
-				require.NoError(t, err)
-				require.True(t, bytes.Equal(plaintext, got), "another plaintext")
-				return nil
+				return err
 			}
 			require.NoError(t, read(obj))
-			env, err := sse.ReadEnvelope(bytes.NewReader(sealed.Bytes()))
+			env, err := sse.ReadEnvelope(bytes.NewReader(object))
 			require.NoError(t, err)
 			require.Equal(t, first, env.KeyID(), "objects store the version")
 			for name, other := range map[string]sse.Object{

@@ -1,7 +1,6 @@
 package vaultkms_test
 
 import (
-	"bufio"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -18,7 +17,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,47 +28,26 @@ import (
 	vault "github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/transit"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/kms/vaultkms"
 )
 
 // Every test runs against a fake of Transit that speaks its wire, which is what
 // fakeTransit is, and against Transit itself, which internal/testbed/vault serves.
-const (
-	bedEnv   = "BLOBSEAL_VAULTBED"
-	token    = "vaultbed" // the one token of both
-	howToBed = "no Transit: build it with (cd internal/testbed/vault && GOWORK=off go build -mod=mod -o /tmp/vaultbed .) and set " + bedEnv + "=/tmp/vaultbed"
-)
+const token = transit.Token // of both
 
-var bedURL string // of vaultbed, if it runs
+var transitURL string // if it runs
 
 func TestMain(m *testing.M) {
-	program := os.Getenv(bedEnv)
-	if program == "" {
-		os.Exit(m.Run())
-	}
-	bed := exec.Command(program)
-	bed.Stderr = os.Stderr
-	in, err := bed.StdinPipe() // it ends with us
+	url, stop, err := transit.Start()
 	if err != nil {
 		log.Fatal(err)
 	}
-	out, err := bed.StdoutPipe()
-	if err != nil {
-		log.Fatal(err)
-	}
-	if err := bed.Start(); err != nil {
-		log.Fatalf("%s: %v", bedEnv, err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		log.Fatalf("%s: %v", bedEnv, err)
-	}
-	bedURL = strings.TrimSpace(line)
+	transitURL = url
 	code := m.Run()
-	in.Close()
-	if err := bed.Wait(); err != nil {
-		log.Fatalf("%s: %v", bedEnv, err)
+	if err := stop(); err != nil {
+		log.Fatal(err)
 	}
 	os.Exit(code)
 }
@@ -98,10 +75,10 @@ func newFake(t testing.TB) *server {
 }
 
 func newTransit(t testing.TB) *server {
-	if bedURL == "" {
-		t.Skip(howToBed)
+	if transitURL == "" {
+		transit.Skip(t)
 	}
-	target, err := url.Parse(bedURL)
+	target, err := url.Parse(transitURL)
 	require.NoError(t, err)
 	return newServer(t, &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }})
 }

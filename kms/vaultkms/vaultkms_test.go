@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,6 +15,8 @@ import (
 	vault "github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
+	"github.com/blobseal/blobseal/internal/testbed/transit"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/kms/vaultkms"
@@ -46,8 +47,8 @@ func TestConformance(t *testing.T) {
 	}
 	t.Run("fake", func(t *testing.T) { onEach(t, newFake) })
 	t.Run("transit", func(t *testing.T) {
-		if bedURL == "" {
-			t.Skip(howToBed)
+		if transitURL == "" {
+			transit.Skip(t)
 		}
 		onEach(t, newTransit)
 	})
@@ -329,23 +330,14 @@ func TestSSE(t *testing.T) {
 		plaintext := bytes.Repeat([]byte("a cat "), 10_000)
 		write := func() []byte {
 			t.Helper()
-			var sealed bytes.Buffer
-			w, err := sse.NewWriter(t.Context(), &sealed, mode, obj, nil)
-			require.NoError(t, err)
-			_, err = w.Write(plaintext)
-			require.NoError(t, err)
-			require.NoError(t, w.Close())
-			return sealed.Bytes()
+			return ssetest.Seal(t, mode, obj, plaintext, nil)
 		}
-		read := func(sealed []byte, obj sse.Object) error {
-			r, err := sse.NewReader(t.Context(), bytes.NewReader(sealed), mode, obj)
-			if err != nil {
-				return err
+		read := func(object []byte, obj sse.Object) error {
+			got, err := ssetest.Open(t.Context(), mode, obj, object)
+			if err == nil {
+				require.True(t, bytes.Equal(plaintext, got), "another plaintext")
 			}
-			got, err := io.ReadAll(r)
-			require.NoError(t, err)
-			require.True(t, bytes.Equal(plaintext, got), "another plaintext")
-			return nil
+			return err
 		}
 		first := write()
 		env, err := sse.ReadEnvelope(bytes.NewReader(first))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http/httptest"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
@@ -184,20 +184,10 @@ var cat = sse.Object{Bucket: "photos", Key: "2026/cat.jpg"}
 // seal returns plain as an object in the self-contained form.
 func seal(t testing.TB, enc sse.Encrypter, plain []byte) []byte {
 	t.Helper()
-	var object bytes.Buffer
-	w, err := sse.NewWriter(t.Context(), &object, enc, cat, nil)
-	require.NoError(t, err)
-	_, err = w.Write(plain)
-	require.NoError(t, err)
-	require.NoError(t, w.Close())
-	return object.Bytes()
+	return ssetest.Seal(t, enc, cat, plain, nil)
 }
 
 // open returns the plaintext of an object.
 func open(ctx context.Context, dec sse.Decrypter, object []byte) ([]byte, error) {
-	r, err := sse.NewReader(ctx, bytes.NewReader(object), dec, cat)
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(r)
+	return ssetest.Open(ctx, dec, cat, object)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -25,17 +26,7 @@ func TestComposite(t *testing.T) {
 		b := k.bucket(t, inner, k.managed, blob.Options{})
 		data := content(300_000)
 
-		upload, err := sse.StartMultipart(ctx, k.managed, sse.Object{Bucket: bucketName, Key: "k"})
-		require.NoError(t, err)
-		part, err := upload.Part(1)
-		require.NoError(t, err)
-		object, err := io.ReadAll(part.Reader(bytes.NewReader(data)))
-		require.NoError(t, err)
-		receipt, err := part.Receipt()
-		require.NoError(t, err)
-		trailer, err := upload.Trailer([][]byte{receipt}, &sse.TrailerOptions{EnvelopeSize: blob.DefaultEnvelopeSize})
-		require.NoError(t, err)
-		object = append(object, trailer...)
+		_, object := ssetest.SealParts(t, k.managed, sse.Object{Bucket: bucketName, Key: "k"}, &sse.TrailerOptions{EnvelopeSize: blob.DefaultEnvelopeSize}, data)
 		read, err := sse.ReadTrailer(bytes.NewReader(object), int64(len(object)))
 		require.NoError(t, err)
 		require.NoError(t, inner.WriteAll(ctx, "k", object, &gcblob.WriterOptions{
