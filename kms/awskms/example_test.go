@@ -1,11 +1,9 @@
 package awskms_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 
 	"github.com/blobseal/blobseal/kms"
@@ -19,7 +17,8 @@ import (
 func Example() {
 	aws := awskmstest.NewServer()
 	defer aws.Close()
-	aws.SetAlias("alias/photos", aws.CreateKey())
+	keyARN := aws.CreateKey()
+	aws.SetAlias("alias/photos", keyARN)
 
 	client, err := awskms.New(aws.Client("AKIAEXAMPLE"), nil)
 	if err != nil {
@@ -29,26 +28,12 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-
-	ctx := context.Background()
-	obj := sse.Object{Bucket: "photos", Key: "cat.jpg"}
-	var stored bytes.Buffer
-	w, err := sse.NewWriter(ctx, &stored, mode, obj, nil)
+	encryption, err := mode.Encrypt(context.Background(), sse.Object{Bucket: "photos", Key: "cat.jpg"})
 	if err != nil {
 		log.Fatal(err)
 	}
-	io.WriteString(w, "meow")
-	if err := w.Close(); err != nil {
-		log.Fatal(err)
-	}
-
-	r, err := sse.NewReader(ctx, &stored, mode, obj)
-	if err != nil {
-		log.Fatal(err)
-	}
-	text, err := io.ReadAll(r)
-	fmt.Println(string(text), err)
-	// Output: meow <nil>
+	fmt.Println(mode.Mode(), encryption.Envelope().KeyID() == keyARN) // never the alias
+	// Output: SSE-KMS true
 }
 
 // A data key of AWS KMS, and a key that is disabled.

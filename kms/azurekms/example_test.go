@@ -1,13 +1,11 @@
 package azurekms_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"log"
 	"net/http"
 	"strings"
@@ -71,31 +69,12 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, obj := context.Background(), sse.Object{Bucket: "photos", Key: "2026/cat.jpg"}
-	var sealed bytes.Buffer
-	w, err := sse.NewWriter(ctx, &sealed, mode, obj, nil)
+	encryption, err := mode.Encrypt(context.Background(), sse.Object{Bucket: "photos", Key: "2026/cat.jpg"})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Fprint(w, "a cat")
-	if err := w.Close(); err != nil {
-		log.Fatal(err)
-	}
-	env, err := sse.ReadEnvelope(bytes.NewReader(sealed.Bytes()))
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(env.Mode(), env.KeyID())
-
-	r, err := sse.NewReader(ctx, &sealed, mode, obj)
-	if err != nil {
-		log.Fatal(err)
-	}
-	plaintext, err := io.ReadAll(r)
-	fmt.Println(string(plaintext), err)
-	// Output:
-	// SSE-KMS https://photos.vault.azure.net/keys/photos-key/1
-	// a cat <nil>
+	fmt.Println(mode.Mode(), encryption.Envelope().KeyID())
+	// Output: SSE-KMS https://photos.vault.azure.net/keys/photos-key/1
 }
 
 // A symmetric key of a Managed HSM, into which the keys of another were restored.

@@ -1,10 +1,8 @@
 package vaultkms_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log"
 	"net/http/httptest"
 
@@ -45,31 +43,12 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, obj := context.Background(), sse.Object{Bucket: "photos", Key: "2026/cat.jpg"}
-	var sealed bytes.Buffer
-	w, err := sse.NewWriter(ctx, &sealed, mode, obj, nil)
+	encryption, err := mode.Encrypt(context.Background(), sse.Object{Bucket: "photos", Key: "2026/cat.jpg"})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Fprint(w, "a cat")
-	if err := w.Close(); err != nil {
-		log.Fatal(err)
-	}
-	env, err := sse.ReadEnvelope(bytes.NewReader(sealed.Bytes()))
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(env.Mode(), env.KeyID())
-
-	r, err := sse.NewReader(ctx, &sealed, mode, obj)
-	if err != nil {
-		log.Fatal(err)
-	}
-	plaintext, err := io.ReadAll(r)
-	fmt.Println(string(plaintext), err)
-	// Output:
-	// SSE-KMS transit/keys/photos
-	// a cat <nil>
+	fmt.Println(mode.Mode(), encryption.Envelope().KeyID())
+	// Output: SSE-KMS transit/keys/photos
 }
 
 // Transit in a namespace, under a mount of its own.
