@@ -223,33 +223,16 @@ func TestRefusedHit(t *testing.T) {
 	}
 }
 
-// keeping remembers what a client returned, so that a test can see whether it is
-// cleared.
-type keeping struct {
-	kms.Client
-	key       *kms.DataKey
-	plaintext []byte
-}
-
-func (c *keeping) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (k *kms.DataKey, err error) {
-	k, err = c.Client.GenerateDataKey(ctx, keyID, ec)
-	c.key = k
-	return k, err
-}
-
-func (c *keeping) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (p []byte, err error) {
-	p, err = c.Client.Decrypt(ctx, keyID, ciphertext, ec)
-	c.plaintext = p
-	return p, err
-}
-
 // TestUnrecordedUseFails: no result is returned without its record.
 func TestUnrecordedUseFails(t *testing.T) {
 	full := errors.New("no space left on device")
 	fake := kmstest.NewFake("key")
 	sink := new(memorySink)
-	inner := &keeping{Client: fake}
-	client := audit.NewClient(inner, sink)
+	var key *kms.DataKey
+	var plaintext []byte
+	fake.AnswerKey(func(k *kms.DataKey) *kms.DataKey { key = k; return k })
+	fake.AnswerPlaintext(func(p []byte) []byte { plaintext = p; return p })
+	client := audit.NewClient(fake, sink)
 	good, err := client.GenerateDataKey(as(t, alice), "key", photo)
 	require.NoError(t, err)
 	sink.Fail(full, -1)
@@ -257,11 +240,11 @@ func TestUnrecordedUseFails(t *testing.T) {
 	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.ErrorIs(t, err, full)
 	require.Nil(t, k)
-	require.Nil(t, inner.key.Plaintext(), "data key of a use that was not recorded")
+	require.Nil(t, key.Plaintext(), "data key of a use that was not recorded")
 	p, err := client.Decrypt(as(t, alice), "key", good.Ciphertext, photo)
 	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.Nil(t, p)
-	require.Equal(t, make([]byte, 32), inner.plaintext)
+	require.Equal(t, make([]byte, 32), plaintext)
 	_, err = client.Decrypt(as(t, alice), "none", good.Ciphertext, photo)
 	require.ErrorIs(t, err, audit.ErrNotRecorded)
 	require.ErrorIs(t, err, full)

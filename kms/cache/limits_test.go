@@ -333,39 +333,22 @@ func TestCacheKeepsWhatIsFresh(t *testing.T) {
 	}
 }
 
-// keeping remembers what a client returned, so that a test can see whether it is
-// cleared.
-type keeping struct {
-	kms.Client
-	key       *kms.DataKey
-	plaintext []byte
-}
-
-func (c *keeping) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (k *kms.DataKey, err error) {
-	k, err = c.Client.GenerateDataKey(ctx, keyID, ec)
-	c.key = k
-	return k, err
-}
-
-func (c *keeping) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (p []byte, err error) {
-	p, err = c.Client.Decrypt(ctx, keyID, ciphertext, ec)
-	c.plaintext = p
-	return p, err
-}
-
 // TestCacheClears: the cache overwrites what the client returned, and expired results
 // when the client fails.
 func TestCacheClears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake("key")
-		inner := &keeping{Client: fake}
-		cached := cache.New(inner, nil)
+		var key *kms.DataKey
+		var plaintext []byte
+		fake.AnswerKey(func(k *kms.DataKey) *kms.DataKey { key = k; return k })
+		fake.AnswerPlaintext(func(p []byte) []byte { plaintext = p; return p })
+		cached := cache.New(fake, nil)
 		k, err := cached.GenerateDataKey(as(t, alice), "key", photo)
 		require.NoError(t, err)
-		require.Nil(t, inner.key.Plaintext())
+		require.Nil(t, key.Plaintext())
 		_, err = cached.Decrypt(as(t, alice), "key", k.Ciphertext, photo)
 		require.NoError(t, err)
-		require.Equal(t, make([]byte, 32), inner.plaintext)
+		require.Equal(t, make([]byte, 32), plaintext)
 		own := cached.Plaintexts()
 		time.Sleep(defaultMaxAge)
 		fake.Fail(kms.ErrUnavailable, -1)
