@@ -17,6 +17,7 @@ import (
 	"github.com/versity/versitygw/backend"
 
 	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/captured"
 )
 
 // killBed is a store with a gateway that stays, while others are killed.
@@ -24,7 +25,7 @@ type killBed struct {
 	gateways setup
 	store    setup // whose directory has the files
 	client   *s3.Client
-	log      *buffer
+	log      *captured.Buffer
 }
 
 // killBeds calls test over files and over another S3 server.
@@ -87,6 +88,14 @@ func (u *script) create(t *testing.T, c *s3.Client) error {
 		u.id = out.UploadId
 	}
 	return err
+}
+
+// upload creates the upload and uploads its parts.
+func (u *script) upload(t *testing.T, c *s3.Client) error {
+	if err := u.create(t, c); err != nil {
+		return err
+	}
+	return u.parts(t, c)
 }
 
 // parts uploads the parts that are not acknowledged.
@@ -242,14 +251,10 @@ func TestKilledUploads(t *testing.T) {
 			for _, variant := range variants(n) {
 				u := newScript(modes()[1+n%3], fmt.Sprintf("%s/%d/%s", victim, n, variant))
 				at := b.run(t, n, false, func(c *s3.Client) error {
-					err := u.create(t, c)
-					if err == nil {
-						err = u.parts(t, c)
+					if err := u.upload(t, c); err != nil {
+						return err
 					}
-					if err == nil {
-						err = u.finish(t, c)
-					}
-					return err
+					return u.finish(t, c)
 				})
 				t.Run(fmt.Sprintf("%d %s %s", n, at, variant), func(t *testing.T) {
 					if b.goOn(t, u, variant) {
@@ -329,14 +334,10 @@ func TestKilledAborts(t *testing.T) {
 			require.Less(t, n, 200, "the script has no end")
 			u := newScript(modes()[1+n%3], fmt.Sprintf("%s/%d", victim, n))
 			at := b.run(t, n, true, func(c *s3.Client) error {
-				err := u.create(t, c)
-				if err == nil {
-					err = u.parts(t, c)
+				if err := u.upload(t, c); err != nil {
+					return err
 				}
-				if err == nil {
-					err = u.abort(t, c)
-				}
-				return err
+				return u.abort(t, c)
 			})
 			ended = at == ""
 			t.Run(fmt.Sprint(n, " ", at), func(t *testing.T) {

@@ -22,7 +22,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +37,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob/s3gateway"
 	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/internal/freeport"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/audit"
@@ -255,7 +255,7 @@ type server struct {
 	setup
 	url string
 	cmd *exec.Cmd
-	log *buffer
+	log *captured.Buffer
 }
 
 // start starts a gateway, which ends with the test.
@@ -263,7 +263,7 @@ func (s setup) start(t *testing.T) *server {
 	s.Port = freeport.Get(t)
 	text, err := json.Marshal(s)
 	require.NoError(t, err)
-	g := &server{setup: s, log: &buffer{}, url: fmt.Sprintf("https://127.0.0.1:%d", s.Port)}
+	g := &server{setup: s, log: new(captured.Buffer), url: fmt.Sprintf("https://127.0.0.1:%d", s.Port)}
 	if s.Plain {
 		g.url = fmt.Sprintf("http://127.0.0.1:%d", s.Port)
 	}
@@ -302,24 +302,6 @@ func (s setup) start(t *testing.T) *server {
 func (g *server) kill() {
 	g.cmd.Process.Kill()
 	g.cmd.Wait()
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // client returns a client of the gateway.
