@@ -286,16 +286,22 @@ func TestConflicts(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
+// holdSwap closes entered when the store is to write, which then waits for release.
+func holdSwap(store *hooked) (entered, release chan struct{}) {
+	entered, release = make(chan struct{}), make(chan struct{})
+	store.set(nil, func(_ context.Context, swap func() error) error {
+		close(entered)
+		<-release
+		return swap()
+	})
+	return entered, release
+}
+
 func TestRotationsOfOneRingThatMeetMakeOneVersion(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
-		entered, release := make(chan struct{}), make(chan struct{})
-		store.set(nil, func(_ context.Context, swap func() error) error {
-			close(entered)
-			<-release
-			return swap()
-		})
+		entered, release := holdSwap(store)
 		var ids [5]string
 		var wg sync.WaitGroup
 		wg.Go(func() { ids[0] = rotate(t, ring) })
@@ -318,12 +324,7 @@ func TestRotationsOfOneRingThatMeetMakeOneVersion(t *testing.T) {
 func TestWaitingForTheTurnEndsWithCtx(t *testing.T) {
 	store := newHooked()
 	ring := create(t, store, nil)
-	entered, release := make(chan struct{}), make(chan struct{})
-	store.set(nil, func(_ context.Context, swap func() error) error {
-		close(entered)
-		<-release
-		return swap()
-	})
+	entered, release := holdSwap(store)
 	var wg sync.WaitGroup
 	wg.Go(func() { rotate(t, ring) })
 	await.Value(t, entered, "Rotate to write")

@@ -51,6 +51,16 @@ func TestRotationAtUse(t *testing.T) {
 	})
 }
 
+// slow takes five seconds, or until ctx ends.
+func slow(ctx context.Context) error {
+	select {
+	case <-time.After(5 * time.Second):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // A slow store does not hold the writer up for longer than a moment.
 func TestRotationWithSlowStore(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
@@ -58,14 +68,7 @@ func TestRotationWithSlowStore(t *testing.T) {
 		ring := create(t, store, nil)
 		old := primary(t, ring)
 		time.Sleep(90 * day)
-		store.set(func(ctx context.Context) error {
-			select {
-			case <-time.After(5 * time.Second):
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}, nil)
+		store.set(slow, nil)
 		// The caller's end of ctx is not the rotation's.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -164,14 +167,7 @@ func TestHardAge(t *testing.T) {
 				require.NoError(t, err, "it still opens")
 
 				// A slow store is waited for, as there is nothing else.
-				store.set(func(ctx context.Context) error {
-					select {
-					case <-time.After(5 * time.Second):
-						return nil
-					case <-ctx.Done():
-						return ctx.Err()
-					}
-				}, nil)
+				store.set(slow, nil)
 				time.Sleep(keyring.RotationPause)
 				var wg sync.WaitGroup
 				for range 5 {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -161,20 +160,8 @@ func strangerParts(t *testing.T, kek, trailer []byte, bucket, key string, mode b
 	return parts
 }
 
-// saveV2 writes a vector to testdata/v2 unless the file exists.
-func saveV2(t *testing.T, path string, v any) {
-	text, err := json.MarshalIndent(v, "", "  ")
-	require.NoError(t, err)
-	path = filepath.Join("testdata/v2", path+".json")
-	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if errors.Is(err, os.ErrExist) {
-		return
-	}
-	require.NoError(t, err)
-	_, err = file.Write(append(text, '\n'))
-	require.NoError(t, errors.Join(err, file.Close()))
-}
+// saveV2 writes a vector of the second version of the format.
+func saveV2(t *testing.T, path string, v any) { saveIn(t, "testdata/v2", path, v) }
 
 // TestGenerateCompositeVectors: see [TestGenerateVectors].
 func TestGenerateCompositeVectors(t *testing.T) {

@@ -23,11 +23,14 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// saveVector writes a vector to testdata/v1 unless the file exists.
-func saveVector(t *testing.T, path string, v any) {
+// saveVector writes a vector of the first version of the format.
+func saveVector(t *testing.T, path string, v any) { saveIn(t, "testdata/v1", path, v) }
+
+// saveIn writes a vector to a folder unless the file exists.
+func saveIn(t *testing.T, dir, path string, v any) {
 	text, err := json.MarshalIndent(v, "", "  ")
 	require.NoError(t, err)
-	path = filepath.Join("testdata/v1", path+".json")
+	path = filepath.Join(dir, path+".json")
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if errors.Is(err, os.ErrExist) {

@@ -43,6 +43,21 @@ func TestExports(t *testing.T) {
 // exports returns the exported identifiers of a folder: constants, variables, functions,
 // types, their methods, and the methods of interfaces. Fields do not count.
 func exports(t *testing.T, dir string) (names []string) {
+	for _, decl := range declarations(t, dir) {
+		switch d := decl.(type) {
+		case *ast.FuncDecl:
+			names = appendExported(names, receiver(d), d.Name)
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				names = append(names, exportsOf(spec)...)
+			}
+		}
+	}
+	return names
+}
+
+// declarations returns what the files of a folder declare, without tests.
+func declarations(t *testing.T, dir string) (decls []ast.Decl) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	require.NoError(t, err)
 	require.NotEmpty(t, files, dir)
@@ -52,18 +67,9 @@ func exports(t *testing.T, dir string) (names []string) {
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
 		require.NoError(t, err)
-		for _, decl := range parsed.Decls {
-			switch d := decl.(type) {
-			case *ast.FuncDecl:
-				names = appendExported(names, receiver(d), d.Name)
-			case *ast.GenDecl:
-				for _, spec := range d.Specs {
-					names = append(names, exportsOf(spec)...)
-				}
-			}
-		}
+		decls = append(decls, parsed.Decls...)
 	}
-	return names
+	return decls
 }
 
 // exportsOf returns the exported identifiers that a constant, variable or type declares.
