@@ -91,7 +91,7 @@ func TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween(t *testing.T) {
 		require.NoError(t, err)
 		sink.take()
 		store.before = func() { // becomes due while the first try is under way
-			s.clock.add(90 * day)
+			s.clock.Advance(90 * day)
 			require.NoError(t, other.Tag(t.Context(), id, map[string]string{"a": "b"}))
 		}
 		require.NoError(t, s.DisableKey(as(t, "app"), id))
@@ -101,7 +101,7 @@ func TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween(t *testing.T) {
 		require.Equal(t, localkms.OpRotateKey, records[1].Operation)
 		require.Equal(t, rotating.ARN, records[1].KeyID)
 
-		s.clock.add(90 * day) // due at the first try and at the second
+		s.clock.Advance(90 * day) // due at the first try and at the second
 		store.before = func() { require.NoError(t, other.Tag(t.Context(), id, map[string]string{"a": "c"})) }
 		require.NoError(t, s.EnableKey(as(t, "app"), id))
 		require.Equal(t, 3, s.describe(rotating.ID).Rotation.Versions)
@@ -139,7 +139,7 @@ func TestADeletionThatDoesNotHappenIsNotRecordedAsDone(t *testing.T) {
 	arn = s.describe(id).ARN
 	_, err := s.ScheduleKeyDeletion(t.Context(), id, 7)
 	require.NoError(t, err)
-	s.clock.add(7 * day)
+	s.clock.Advance(7 * day)
 	store.refuse.Store(true)
 	sink.take()
 	for range 3 {
@@ -174,7 +174,7 @@ func TestProcessesThatFindTheSameThingDueRecordItOnce(t *testing.T) {
 	winner := open(t, first.store, func(o *localkms.Options) { o.Audit = sink })
 	loser := open(t, store, func(o *localkms.Options) { o.Audit = sink })
 	for _, s := range []*service{winner, loser} {
-		s.clock.add(90 * day)
+		s.clock.Advance(90 * day)
 	}
 	sink.take()
 	store.before = func() { winner.describe(other) }

@@ -39,7 +39,7 @@ func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 			require.Equal(t, op, r.Operation)
 			require.Equal(t, kms.Principal{ID: who, Type: "Role"}, r.Principal)
 			require.Equal(t, info.ARN, r.KeyID)
-			require.Equal(t, s.clock.now(), r.Time)
+			require.Equal(t, s.clock.Now(), r.Time)
 			require.NotEmpty(t, r.RequestID)
 			require.NotEmpty(t, r.EventID)
 			require.Equal(t, audit.ErrorCode(err), r.ErrorCode)
@@ -166,7 +166,7 @@ func TestWhatIsDueLeavesARecord(t *testing.T) {
 	_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
 	require.NoError(t, err)
 	sink.take()
-	s.clock.add(90 * day)
+	s.clock.Advance(90 * day)
 	_, err = s.GenerateDataKey(as(t, "app"), rotating.ID, nil)
 	require.NoError(t, err)
 	records := sink.take()
@@ -197,7 +197,7 @@ func TestWhatIsDueAndCannotBeRecordedIsNotDone(t *testing.T) {
 	_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
 	require.NoError(t, err)
 	before := s.Stats().Generation
-	s.clock.add(90 * day)
+	s.clock.Advance(90 * day)
 	sink.fail(errors.New("audit disk is full"))
 	var report kms.Report
 	_, err = s.GenerateDataKey(kms.WithReport(t.Context(), &report), rotating.ID, nil)

@@ -132,7 +132,7 @@ func TestMetadata(t *testing.T) {
 		got := s.describe(info.ID)
 		require.Equal(t, "new", got.Description)
 		require.Equal(t, map[string]string{"a": "1", "b": "2"}, got.Tags)
-		require.Equal(t, s.clock.now(), got.Created)
+		require.Equal(t, s.clock.Now(), got.Created)
 		require.Equal(t, localkms.Enabled, got.State)
 		s.restart()
 	}

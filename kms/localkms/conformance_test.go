@@ -145,7 +145,7 @@ func stopsNoOne(t *testing.T) {
 	require.NoError(t, s.EnableKeyRotation(t.Context(), id, 90))
 	store.slow.Store(true)
 	time.Sleep(30 * time.Millisecond)
-	s.clock.add(90 * day) // due, and the store to be loaded: neither stops a use
+	s.clock.Advance(90 * day) // due, and the store to be loaded: neither stops a use
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		_, err := s.GenerateDataKey(ctx, id, nil)
@@ -287,12 +287,12 @@ func runRefreshesRotatesAndDeletes(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
 	require.NoError(t, err)
-	runner := open(t, s.store, func(o *localkms.Options) { o.RefreshInterval, o.Now = 10*time.Millisecond, s.clock.now })
+	runner := open(t, s.store, func(o *localkms.Options) { o.RefreshInterval, o.Now = 10*time.Millisecond, s.clock.Now })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- runner.Run(ctx) }()
 	before := runner.Stats().Generation
-	s.clock.add(90 * day)
+	s.clock.Advance(90 * day)
 	time.Sleep(time.Second)
 	synctest.Wait()
 	require.Equal(t, before+2, runner.Stats().Generation, "a deletion and a rotation")

@@ -87,7 +87,7 @@ func TestAPendingDeletionKeyIsNotChanged(t *testing.T) {
 		}
 		deletion, err := s.ScheduleKeyDeletion(t.Context(), id, 7)
 		require.NoError(t, err)
-		s.clock.add(day)
+		s.clock.Advance(day)
 		want, listed := outcomes[op]
 		if !listed {
 			want = kms.ErrPendingDeletion
@@ -110,7 +110,7 @@ func TestScheduleKeyDeletionWindowIs7To30Days(t *testing.T) {
 		id := s.key()
 		deletion, err := s.ScheduleKeyDeletion(t.Context(), id, days)
 		require.NoError(t, err)
-		require.Equal(t, s.clock.now().AddDate(0, 0, want), deletion)
+		require.Equal(t, s.clock.Now().AddDate(0, 0, want), deletion)
 		require.Equal(t, deletion, s.describe(id).Deletion)
 	}
 	s := open(t, nil, nil)
@@ -129,13 +129,13 @@ func TestCancelKeyDeletionLeavesTheKeyDisabled(t *testing.T) {
 	isKind(t, kms.ErrInvalid, s.CancelKeyDeletion(t.Context(), id))
 	_, err := s.ScheduleKeyDeletion(t.Context(), id, 0)
 	require.NoError(t, err)
-	s.clock.add(30*day - 1)
+	s.clock.Advance(30*day - 1)
 	s.restart()
 	require.NoError(t, s.CancelKeyDeletion(t.Context(), id))
 	info := s.describe(id)
 	require.Equal(t, localkms.Disabled, info.State)
 	require.Zero(t, info.Deletion)
-	s.clock.add(30 * day)
+	s.clock.Advance(30 * day)
 	s.restart()
 	require.NoError(t, s.EnableKey(t.Context(), id))
 	s.decrypts(ciphertext, "x", nil)
@@ -150,7 +150,7 @@ func TestDeletingRemovesAliases(t *testing.T) {
 	_, err := s.ScheduleKeyDeletion(t.Context(), id, 7)
 	require.NoError(t, err)
 	require.Equal(t, id, s.describe("alias/a").ID)
-	s.clock.add(7 * day)
+	s.clock.Advance(7 * day)
 	_, err = s.DescribeKey(t.Context(), "alias/a")
 	isKind(t, kms.ErrNotFound, err)
 	aliases, err := collect(s.ListAliases(t.Context(), ""))
@@ -176,7 +176,7 @@ func TestAliasesOfDeletedKeysAreNotListedThoughTheStoreRefuses(t *testing.T) {
 		keys, err := collect(s.ListKeys(t.Context()))
 		require.NoError(t, err)
 		require.Len(t, keys, want)
-		s.clock.add(7 * day)
+		s.clock.Advance(7 * day)
 	}
 }
 
@@ -186,9 +186,9 @@ func TestAfterTheWindowTheKeyIsGone(t *testing.T) {
 	ciphertext := s.encrypt(id, "x", nil)
 	_, err := s.ScheduleKeyDeletion(t.Context(), id, 7)
 	require.NoError(t, err)
-	s.clock.add(7*day - 1)
+	s.clock.Advance(7*day - 1)
 	require.Equal(t, localkms.PendingDeletion, s.describe(id).State)
-	s.clock.add(1)
+	s.clock.Advance(1)
 	isKind(t, kms.ErrNotFound, s.CancelKeyDeletion(t.Context(), id))
 	isKind(t, kms.ErrNotFound, s.EnableKey(t.Context(), id))
 	for _, use := range uses(s, id, ciphertext) {
@@ -220,10 +220,10 @@ func TestRotationIsEvery365DaysByDefaultAnd90To2560Settable(t *testing.T) {
 	require.Equal(t, 365, s.describe(id).Rotation.Days)
 	for _, days := range []int{90, 2560} {
 		require.NoError(t, s.EnableKeyRotation(t.Context(), id, days))
-		require.Equal(t, s.clock.now().AddDate(0, 0, days), s.describe(id).Rotation.Next)
+		require.Equal(t, s.clock.Now().AddDate(0, 0, days), s.describe(id).Rotation.Next)
 	}
 	next := s.describe(id).Rotation.Next
-	s.clock.add(day)
+	s.clock.Advance(day)
 	require.NoError(t, s.EnableKeyRotation(t.Context(), id, 2560))
 	require.Equal(t, next, s.describe(id).Rotation.Next, "the same period moves nothing")
 	for _, days := range []int{-1, 1, 89, 2561} {
@@ -232,7 +232,7 @@ func TestRotationIsEvery365DaysByDefaultAnd90To2560Settable(t *testing.T) {
 		isKind(t, kms.ErrInvalid, err)
 	}
 	require.NoError(t, s.DisableKeyRotation(t.Context(), id))
-	s.clock.add(10000 * day)
+	s.clock.Advance(10000 * day)
 	require.Equal(t, 1, s.describe(id).Rotation.Versions)
 }
 
@@ -240,17 +240,17 @@ func TestOnDemandRotationDoesNotMoveTheSchedule(t *testing.T) {
 	s := open(t, nil, nil)
 	info, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{RotationDays: 90})
 	require.NoError(t, err)
-	s.clock.add(50 * day)
+	s.clock.Advance(50 * day)
 	v, err := s.RotateKey(t.Context(), info.ID)
 	require.NoError(t, err)
-	require.Equal(t, localkms.Version{Number: 2, Created: s.clock.now(), Origin: localkms.OnDemandRotation}, v)
+	require.Equal(t, localkms.Version{Number: 2, Created: s.clock.Now(), Origin: localkms.OnDemandRotation}, v)
 	require.Equal(t, info.Rotation.Next, s.describe(info.ID).Rotation.Next)
-	s.clock.add(40 * day)
+	s.clock.Advance(40 * day)
 	rotation := s.describe(info.ID).Rotation
 	require.Equal(t, 3, rotation.Versions)
 	require.Equal(t, info.Rotation.Next.Add(90*day), rotation.Next)
 	// Long after, one version is made, and the next date stays in step.
-	s.clock.add(1000 * day)
+	s.clock.Advance(1000 * day)
 	s.restart()
 	rotation = s.describe(info.ID).Rotation
 	require.Equal(t, 4, rotation.Versions)
@@ -276,7 +276,7 @@ func TestOldMaterialKeepsDecryptingAndTheKeyIDStays(t *testing.T) {
 		ciphertexts = append(ciphertexts, s.encrypt(id, fmt.Sprint(i), nil))
 		if i == 2 {
 			require.NoError(t, s.EnableKeyRotation(t.Context(), id, 90))
-			s.clock.add(90 * day) // rotates when next used
+			s.clock.Advance(90 * day) // rotates when next used
 		} else {
 			_, err = s.RotateKey(t.Context(), id)
 			require.NoError(t, err)
@@ -413,7 +413,7 @@ func TestAnAliasOfAKeyPastItsDeadlineIsFree(t *testing.T) {
 	require.NoError(t, s.CreateAlias(t.Context(), "alias/x", old))
 	_, err := s.ScheduleKeyDeletion(t.Context(), old, 7)
 	require.NoError(t, err)
-	s.clock.add(7 * day)
+	s.clock.Advance(7 * day)
 	isKind(t, kms.ErrNotFound, s.UpdateAlias(t.Context(), "alias/x", next))
 	require.NoError(t, s.CreateAlias(t.Context(), "alias/x", next))
 	require.Equal(t, next, s.describe("alias/x").ID)
@@ -426,11 +426,11 @@ func TestAnAliasOfAKeyPastItsDeadlineIsFree(t *testing.T) {
 func TestAClockThatIsBehindDeletesNoKeyEarly(t *testing.T) {
 	s := open(t, nil, nil)
 	behind := open(t, s.store, nil)
-	behind.clock.add(-365 * day)
+	behind.clock.Advance(-365 * day)
 	id := s.key()
 	deletion, err := behind.ScheduleKeyDeletion(t.Context(), id, 7)
 	require.NoError(t, err)
-	require.Equal(t, s.clock.now().Add(7*day), deletion)
+	require.Equal(t, s.clock.Now().Add(7*day), deletion)
 	require.NoError(t, s.Refresh(t.Context()))
 	require.Equal(t, localkms.PendingDeletion, s.describe(id).State)
 	require.NoError(t, s.CancelKeyDeletion(t.Context(), id))

@@ -96,9 +96,9 @@ func TestAFullDocumentDoesNotProtectAKey(t *testing.T) {
 	t.Logf("%d grants", count)
 	require.ErrorIs(t, err, localkms.ErrFull)
 	isKind(t, kms.ErrInvalid, err)
-	s.clock.add(90 * day)
+	s.clock.Advance(90 * day)
 	s.stop(t)
-	s.clock.add(7 * day)
+	s.clock.Advance(7 * day)
 	_, err = s.victim.DescribeKey(t.Context(), s.destroy)
 	isKind(t, kms.ErrNotFound, err)
 	s.restart()
@@ -117,7 +117,7 @@ func TestAFullDocumentDoesNotProtectAKey(t *testing.T) {
 		_, err := s.client("greedy", "").ScheduleKeyDeletion(t.Context(), id, 7)
 		require.NoError(t, err)
 	}
-	s.clock.add(7 * day)
+	s.clock.Advance(7 * day)
 	s.restart()
 	s.victim = s.client("victim", "")
 	require.Equal(t, 8, rotated())
@@ -145,7 +145,7 @@ func TestAFullStoreDoesNotProtectAKey(t *testing.T) {
 		require.NoError(t, err)
 	}
 	s.store = &bounded{larger}
-	s.clock.add(90 * day)
+	s.clock.Advance(90 * day)
 	s.restart()
 	s.victim = s.client("victim", "")
 	_, err := s.victim.GenerateDataKey(t.Context(), s.rotating[0], nil)

@@ -16,6 +16,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -33,26 +34,6 @@ const (
 
 const day = 24 * time.Hour
 
-// clock is a wall clock that tests set.
-type clock struct {
-	mu sync.Mutex
-	t  time.Time
-}
-
-func newClock() *clock { return &clock{t: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)} }
-
-func (c *clock) now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.t
-}
-
-func (c *clock) add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.t = c.t.Add(d)
-}
-
 func keyRoot(t testing.TB, b byte) tink.AEADWithContext {
 	t.Helper()
 	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{b}, 32))
@@ -65,7 +46,7 @@ type service struct {
 	*localkms.Service
 	*localkms.Client
 	store keyring.Store
-	clock *clock
+	clock *keyringtest.Clock
 	opts  localkms.Options
 	t     testing.TB
 }
@@ -76,8 +57,8 @@ func open(t testing.TB, store keyring.Store, change func(*localkms.Options)) *se
 	if store == nil {
 		store = keyring.NewMemStore()
 	}
-	s := &service{store: store, clock: newClock(), t: t}
-	s.opts = localkms.Options{Now: s.clock.now, Logger: slog.New(slog.DiscardHandler)}
+	s := &service{store: store, clock: keyringtest.NewClock(), t: t}
+	s.opts = localkms.Options{Now: s.clock.Now, Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&s.opts)
 	}

@@ -16,12 +16,12 @@ func TestMergeBackups(t *testing.T) {
 	ctx, one := t.Context(), open(t, nil, nil)
 	id := one.key()
 	base := one.Document()
-	two := open(t, nil, func(o *localkms.Options) { o.Now = one.clock.now })
+	two := open(t, nil, func(o *localkms.Options) { o.Now = one.clock.Now })
 	copyOf := func(document []byte) *service {
 		store := keyring.NewMemStore()
 		_, err := store.Swap(ctx, "", document)
 		require.NoError(t, err)
-		return open(t, store, func(o *localkms.Options) { o.Now = one.clock.now })
+		return open(t, store, func(o *localkms.Options) { o.Now = one.clock.Now })
 	}
 	foreign := two.Document()
 	two = copyOf(base)

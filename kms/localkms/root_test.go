@@ -26,7 +26,7 @@ func TestChangeRoot(t *testing.T) {
 	require.NoError(t, s.ChangeRoot(t.Context(), keyRoot(t, 2)))
 
 	reopen := func(root byte) error {
-		_, err := localkms.Open(t.Context(), s.store, keyRoot(t, root), &localkms.Options{Now: s.clock.now})
+		_, err := localkms.Open(t.Context(), s.store, keyRoot(t, root), &localkms.Options{Now: s.clock.Now})
 		return err
 	}
 	require.NoError(t, reopen(2))

@@ -231,15 +231,6 @@ func TestRunWhileTheWatchIsBroken(t *testing.T) {
 		require.NoError(t, admin.DisableKey(t.Context(), id))
 		time.Sleep(100 * time.Millisecond)
 		require.Equal(t, admin.Stats().Generation, r.Stats().Generation, "heard")
-
-		// A server that breaks watches as soon as they have begun is not besieged.
-		before := store.begun.Load()
-		for range 6000 {
-			time.Sleep(10 * time.Millisecond)
-			store.fail(errDown)
-			store.fail(nil)
-		}
-		require.LessOrEqual(t, store.begun.Load()-before, int64(2*60))
 	})
 }
 

@@ -24,7 +24,7 @@ func TestStats(t *testing.T) {
 	_, err := s.RotateKey(t.Context(), id)
 	require.NoError(t, err)
 	require.NoError(t, s.EnableKeyRotation(t.Context(), id, localkms.MinRotationDays))
-	s.clock.add(localkms.MinRotationDays * 24 * time.Hour)
+	s.clock.Advance(localkms.MinRotationDays * 24 * time.Hour)
 	s.encrypt(id, "text", nil) // rotates what is due
 	require.EqualValues(t, 2, s.Stats().Rotations)
 	require.Zero(t, s.Stats().RotationFailures)
@@ -35,7 +35,7 @@ func TestStats(t *testing.T) {
 	_, err = s.RotateKey(t.Context(), "no such key")
 	require.ErrorIs(t, err, kms.ErrNotFound)
 	require.EqualValues(t, 1, s.Stats().RotationFailures, "a refusal is no failure")
-	s.clock.add(localkms.MinRotationDays * 24 * time.Hour)
+	s.clock.Advance(localkms.MinRotationDays * 24 * time.Hour)
 	s.encrypt(id, "text", nil)
 	require.EqualValues(t, 2, s.Stats().RotationFailures)
 	require.EqualValues(t, 2, s.Stats().Rotations)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
@@ -19,19 +20,19 @@ import (
 // clockStore is a store with a clock.
 type clockStore struct {
 	keyring.Store
-	clock *clock
+	clock *keyringtest.Clock
 }
 
-func (s clockStore) Now(context.Context) (time.Time, error) { return s.clock.now(), nil }
+func (s clockStore) Now(context.Context) (time.Time, error) { return s.clock.Now(), nil }
 
 // openWithClock opens a service whose store has a clock, and another process whose own
 // clock is off.
 func openWithClock(t *testing.T, off time.Duration) (right, wrong *service) {
-	store := clockStore{keyring.NewMemStore(), newClock()}
-	right = open(t, store, func(o *localkms.Options) { o.Now = store.clock.now })
+	store := clockStore{keyring.NewMemStore(), keyringtest.NewClock()}
+	right = open(t, store, func(o *localkms.Options) { o.Now = store.clock.Now })
 	right.clock = store.clock
 	wrong = open(t, store, func(o *localkms.Options) {
-		o.Now = func() time.Time { return store.clock.now().Add(off) }
+		o.Now = func() time.Time { return store.clock.Now().Add(off) }
 	})
 	return right, wrong
 }
@@ -55,7 +56,7 @@ func TestAWrongClockPostponesNoRotation(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.Refresh(t.Context()))
 	require.Equal(t, info.Rotation, s.describe(info.ID).Rotation)
-	s.clock.add(91 * day)
+	s.clock.Advance(91 * day)
 	s.encrypt(info.ID, "x", nil)
 	require.Equal(t, 2, s.describe(info.ID).Rotation.Versions)
 }
@@ -67,10 +68,10 @@ func TestAWrongClockDeletesNoKeyEarly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, wrong := openWithClock(t, off)
 			id := s.key()
-			s.clock.add(400 * day) // nobody changes anything
+			s.clock.Advance(400 * day) // nobody changes anything
 			when, err := wrong.ScheduleKeyDeletion(t.Context(), id, 30)
 			require.NoError(t, err)
-			require.Equal(t, s.clock.now().Add(30*day), when)
+			require.Equal(t, s.clock.Now().Add(30*day), when)
 			_, err = wrong.GenerateDataKey(t.Context(), id, nil) // would delete it by its own clock
 			require.Error(t, err)
 			wrong.restart()
@@ -80,7 +81,7 @@ func TestAWrongClockDeletesNoKeyEarly(t *testing.T) {
 			require.NoError(t, s.CancelKeyDeletion(t.Context(), id))
 			_, err = s.ScheduleKeyDeletion(t.Context(), id, 7)
 			require.NoError(t, err)
-			s.clock.add(8 * day)
+			s.clock.Advance(8 * day)
 			s.restart()
 			_, err = s.DescribeKey(t.Context(), id)
 			require.ErrorIs(t, err, kms.ErrNotFound)
@@ -122,7 +123,7 @@ func TestAClockAheadForgetsNoRemoval(t *testing.T) {
 		return g.ID
 	}
 	removed := grant(s)
-	s.clock.add(time.Hour)
+	s.clock.Advance(time.Hour)
 	before := s.Document()
 	kept := grant(s)
 	_, version, err := s.store.Load(ctx)
@@ -131,10 +132,10 @@ func TestAClockAheadForgetsNoRemoval(t *testing.T) {
 	require.NoError(t, err)
 
 	ahead := open(t, s.store, nil)
-	ahead.clock.add(time.Hour)
-	ahead.clock.add(time.Minute) // the mark is removed later than the lost grant was made
+	ahead.clock.Advance(time.Hour)
+	ahead.clock.Advance(time.Minute) // the mark is removed later than the lost grant was made
 	require.NoError(t, ahead.RevokeGrant(ctx, id, removed))
-	ahead.clock.add(20 * 365 * day)
+	ahead.clock.Advance(20 * 365 * day)
 	require.NoError(t, ahead.Tag(ctx, id, map[string]string{"a": "b"}))
 	require.NoError(t, s.Refresh(ctx))
 	list, err := s.ListGrants(ctx, id)
@@ -242,7 +243,7 @@ func TestAScheduleFromTheFuture(t *testing.T) {
 			info, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{RotationDays: 90})
 			require.NoError(t, err)
 			wrong := open(t, s.store, nil)
-			wrong.clock.add(off)
+			wrong.clock.Advance(off)
 			for range 5 {
 				wrong.restart()
 				wrong.encrypt(info.ID, "x", nil)
@@ -251,9 +252,9 @@ func TestAScheduleFromTheFuture(t *testing.T) {
 			}
 			rotation := s.describe(info.ID).Rotation
 			require.Equal(t, 2, rotation.Versions)
-			require.False(t, rotation.Next.After(s.clock.now().Add(90*day)), "%v", rotation.Next)
+			require.False(t, rotation.Next.After(s.clock.Now().Add(90*day)), "%v", rotation.Next)
 
-			s.clock.add(91 * day)
+			s.clock.Advance(91 * day)
 			s.restart()
 			s.encrypt(info.ID, "x", nil)
 			require.Equal(t, 3, s.describe(info.ID).Rotation.Versions, "rotation goes on by the right clocks")
