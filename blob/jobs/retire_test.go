@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
@@ -149,10 +150,7 @@ func TestRetireWithoutProof(t *testing.T) {
 func TestRetireMeetsALateUpload(t *testing.T) {
 	w := newWorld(t, newMem(t))
 	old := primary(t, w.ring)
-	late, err := w.NewWriter(ctx, "late", nil)
-	require.NoError(t, err)
-	_, err = late.Write(content(100_000))
-	require.NoError(t, err)
+	late := beginWrite(t, w.Bucket, "late")
 	w.rotate(t)
 	lists := 0
 	w.store.set(func(op, _ string) error {
@@ -177,16 +175,23 @@ func TestRetireMeetsALateUpload(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// beginWrite begins to write an object, which is not there until the writer is closed.
+func beginWrite(t *testing.T, b *blob.Bucket, key string) *gcblob.Writer {
+	t.Helper()
+	w, err := b.NewWriter(ctx, key, nil)
+	require.NoError(t, err)
+	_, err = w.Write(content(100_000))
+	require.NoError(t, err)
+	return w
+}
+
 // An upload that ends during the quarantine keeps the version from being
 // destroyed; after that, and a rewrap, its time comes.
 func TestRetireQuarantine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, newMem(t))
 		old := primary(t, w.ring)
-		late, err := w.NewWriter(ctx, "late", nil)
-		require.NoError(t, err)
-		_, err = late.Write(content(100_000))
-		require.NoError(t, err)
+		late := beginWrite(t, w.Bucket, "late")
 		w.rotate(t)
 		destroy := &jobs.RetireOptions{Destroy: true}
 		info, err := jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
@@ -224,15 +229,12 @@ func TestRetireLooksAfterTheQuarantine(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, newMem(t))
 			old := primary(t, w.ring)
-			late, err := w.NewWriter(ctx, "a", nil)
-			require.NoError(t, err)
-			_, err = late.Write(content(100_000))
-			require.NoError(t, err)
+			late := beginWrite(t, w.Bucket, "a")
 			w.rotate(t)
 			w.put(t, "b", 10, nil)
 			destroy := &jobs.RetireOptions{Destroy: true, Quarantine: quarantine}
 			if quarantine == 0 {
-				_, err = jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
+				_, err := jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
 				require.ErrorIs(t, err, jobs.ErrQuarantine)
 				time.Sleep(jobs.DefaultQuarantine - time.Second)
 			}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/md5"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync"
@@ -345,17 +344,7 @@ func TestDamagedUpload(t *testing.T) {
 	good, err := os.ReadFile(file)
 	require.NoError(t, err)
 	read := func(damaged []byte, byteRange *string) ([]byte, error) {
-		f, err := os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0)
-		require.NoError(t, err)
-		_, err = f.Write(damaged)
-		require.NoError(t, err)
-		require.NoError(t, f.Close())
-		out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Range: byteRange})
-		if err != nil {
-			return nil, err
-		}
-		defer out.Body.Close()
-		return io.ReadAll(out.Body)
+		return readDamaged(t, c, file, damaged, byteRange)
 	}
 	got, err := read(good, nil)
 	require.NoError(t, err)

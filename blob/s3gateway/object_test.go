@@ -375,6 +375,22 @@ func TestBucketEncryption(t *testing.T) {
 	require.Equal(t, "AccessDenied", code(err))
 }
 
+// readDamaged writes to the file of object "k", and reads the object.
+func readDamaged(t *testing.T, c *s3.Client, file string, damaged []byte, byteRange *string) ([]byte, error) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0) // which keeps its attributes
+	require.NoError(t, err)
+	_, err = f.Write(damaged)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Range: byteRange})
+	if err != nil {
+		return nil, err
+	}
+	defer out.Body.Close()
+	return io.ReadAll(out.Body)
+}
+
 // TestDamage flips bits of stored objects, and cuts them.
 func TestDamage(t *testing.T) {
 	s := newSetup(t)
@@ -389,17 +405,7 @@ func TestDamage(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(good), string(want[:32]))
 	read := func(damaged []byte, byteRange *string) error {
-		f, err := os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0)
-		require.NoError(t, err)
-		_, err = f.Write(damaged)
-		require.NoError(t, err)
-		require.NoError(t, f.Close())
-		out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Range: byteRange})
-		if err != nil {
-			return err
-		}
-		defer out.Body.Close()
-		_, err = io.ReadAll(out.Body)
+		_, err := readDamaged(t, c, file, damaged, byteRange)
 		return err
 	}
 	require.NoError(t, read(good, nil))

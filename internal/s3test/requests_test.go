@@ -199,20 +199,10 @@ func TestReadAcrossAReplacement(t *testing.T) {
 				ours, theirs := encrypted(t, s.open(t, name, w), cipher, nil), encrypted(t, s.open(t, name, nil), cipher, nil)
 				before, after := content(4*chunk), text(4*chunk)
 				require.NoError(t, ours.WriteAll(ctx, "o", before, nil))
-				var mu sync.Mutex
-				left := nth
-				w.on(func(*request) {
-					mu.Lock()
-					defer mu.Unlock()
-					if left--; left == -1 {
-						if err := theirs.WriteAll(ctx, "o", after, nil); err != nil {
-							t.Error(err)
-						}
-					}
-				})
+				replaced := w.beforeRequest(nth, func() error { return theirs.WriteAll(ctx, "o", after, nil) })
 				got, err := readPart(ours, "o", chunk, 50)
 				require.NoError(t, err)
-				require.Negative(t, left, "it was not replaced")
+				require.NoError(t, replaced(), "it was not replaced")
 				require.Equal(t, after[chunk:][:50], got)
 			})
 		}

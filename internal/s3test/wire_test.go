@@ -1,6 +1,7 @@
 package s3test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -88,6 +89,25 @@ func (w *wire) on(fn func(*request)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.before = fn
+}
+
+// beforeRequest has fn called once, before the nth request from now on, counted from 0.
+// It returns a function that tells fn's error, or that there was no such request.
+func (w *wire) beforeRequest(nth int, fn func() error) (result func() error) {
+	var mu sync.Mutex
+	left, err := nth, fmt.Errorf("there were no %d requests", nth+1)
+	w.on(func(*request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if left--; left == -1 {
+			err = fn()
+		}
+	})
+	return func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		return err
+	}
 }
 
 // take returns the requests since the last call.

@@ -79,15 +79,21 @@ func TestEndOfContext(t *testing.T) {
 	require.Equal(t, calls, s.calls, "an empty ciphertext is not sent")
 }
 
+// newPatientClient returns a client that retries as Google's does by default.
+func newPatientClient(t *testing.T, s *gcpkmstest.Server) *gcpkms.Client {
+	c, err := google.NewKeyManagementClient(t.Context(), s.ClientOptions("writer")...)
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	client, err := gcpkms.New(c)
+	require.NoError(t, err)
+	return client
+}
+
 // TestRetries: Google's client tries again, and the caller does not hear of it.
 func TestRetries(t *testing.T) {
 	s := newServer(t)
 	keyID := s.CreateKey("photos")
-	c, err := google.NewKeyManagementClient(t.Context(), s.ClientOptions("writer")...) // as patient as Google makes it
-	require.NoError(t, err)
-	defer c.Close()
-	client, err := gcpkms.New(c)
-	require.NoError(t, err)
+	client := newPatientClient(t, s)
 	var calls atomic.Int64
 	s.Intercept(func(ctx context.Context, in any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		if calls.Add(1) <= 2 {
@@ -95,7 +101,7 @@ func TestRetries(t *testing.T) {
 		}
 		return next(ctx, in)
 	})
-	_, err = client.GenerateDataKey(t.Context(), keyID, nil)
+	_, err := client.GenerateDataKey(t.Context(), keyID, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 3, calls.Load())
 	s.SetState(keyID, kmspb.CryptoKeyVersion_DISABLED)
@@ -114,11 +120,7 @@ func TestSlow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t)
 			keyID := s.CreateKey("photos")
-			c, err := google.NewKeyManagementClient(t.Context(), s.ClientOptions("writer")...) // as patient as Google makes it
-			require.NoError(t, err)
-			defer c.Close()
-			client, err := gcpkms.New(c)
-			require.NoError(t, err)
+			client := newPatientClient(t, s)
 			operations := kmstest.Operations(t, client, keyID, nil)
 			fault(s)
 			for _, call := range operations {
