@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -165,7 +164,10 @@ func (q *question) appendName(b []byte, p kms.Principal) []byte {
 	b = binary.AppendUvarint(b, uint64(len(q.ciphertext)))
 	b = append(b, q.ciphertext...)
 	var few [8]string // most contexts are small
-	names := slices.AppendSeq(few[:0], maps.Keys(q.ec))
+	names := few[:0]
+	for name := range q.ec { // maps.Keys takes a sixth of the time of a cached use
+		names = append(names, name)
+	}
 	slices.Sort(names)
 	for _, name := range names {
 		b = appendFramed(b, name)
