@@ -118,7 +118,7 @@ func testMovedAlias(ctx context.Context, t *testing.T, s Subject) {
 	for range 2 {
 		_, err := s.Client.Decrypt(ctx, s.Alias, k.Ciphertext, nil)
 		if !errors.Is(err, kms.ErrNotFound) { // Azure: the alias has no such version
-			requireKind(t, err, kms.ErrCiphertext, "%s with a ciphertext of %s", s.Alias, s.OtherKeyID)
+			RequireKind(t, err, kms.ErrCiphertext, "%s with a ciphertext of %s", s.Alias, s.OtherKeyID)
 		}
 	}
 }
@@ -153,7 +153,7 @@ func testOtherContext(ctx context.Context, t *testing.T, s Subject) {
 		{"Key\x00Value\x00ab": "cd"},
 	} {
 		_, err := s.Client.Decrypt(ctx, s.KeyID, k.Ciphertext, other)
-		requireKind(t, err, kms.ErrCiphertext, "context %q instead of %q", other, ec)
+		RequireKind(t, err, kms.ErrCiphertext, "context %q instead of %q", other, ec)
 	}
 	requireOpens(ctx, t, s, k, ec)
 }
@@ -213,7 +213,7 @@ func testChangedCiphertext(ctx context.Context, t *testing.T, s Subject) {
 		if err == nil && bytes.Equal(plaintext, k.Plaintext()) {
 			continue // a bit without meaning, as base64 can have at its end
 		}
-		requireKind(t, err, kms.ErrCiphertext, "byte %d changed", i)
+		RequireKind(t, err, kms.ErrCiphertext, "byte %d changed", i)
 		require.Nil(t, plaintext, "byte %d changed", i)
 	}
 	requireOpens(ctx, t, s, k, nil)
@@ -224,18 +224,18 @@ func testCiphertextLength(ctx context.Context, t *testing.T, s Subject) {
 	c := k.Ciphertext
 	for _, n := range sampleIndices(len(c)) {
 		_, err := s.Client.Decrypt(ctx, s.KeyID, c[:n:n], nil)
-		requireKind(t, err, kms.ErrCiphertext, "cut to %d of %d bytes", n, len(c))
+		RequireKind(t, err, kms.ErrCiphertext, "cut to %d of %d bytes", n, len(c))
 		_, err = s.Client.Decrypt(ctx, s.KeyID, c[len(c)-n:], nil)
-		requireKind(t, err, kms.ErrCiphertext, "last %d of %d bytes", n, len(c))
+		RequireKind(t, err, kms.ErrCiphertext, "last %d of %d bytes", n, len(c))
 	}
 	for _, longer := range [][]byte{
 		slices.Concat(c, []byte{0}), slices.Concat(c, []byte("A")), slices.Concat([]byte{0}, c), slices.Concat(c, c),
 	} {
 		_, err := s.Client.Decrypt(ctx, s.KeyID, longer, nil)
-		requireKind(t, err, kms.ErrCiphertext, "grown to %d of %d bytes", len(longer), len(c))
+		RequireKind(t, err, kms.ErrCiphertext, "grown to %d of %d bytes", len(longer), len(c))
 	}
 	_, err := s.Client.Decrypt(ctx, s.KeyID, nil, nil)
-	requireKind(t, err, kms.ErrCiphertext, "nil")
+	RequireKind(t, err, kms.ErrCiphertext, "nil")
 	requireOpens(ctx, t, s, k, nil)
 }
 
@@ -244,7 +244,7 @@ func testGarbage(ctx context.Context, t *testing.T, s Subject) {
 		{0}, []byte("garbage"), make([]byte, 32), make([]byte, 104), bytes.Repeat([]byte{0xff}, 4096), []byte("vault:v1:"), []byte("{}"),
 	} {
 		_, err := s.Client.Decrypt(ctx, s.KeyID, c, nil)
-		requireKind(t, err, kms.ErrCiphertext, "%d bytes %.20q", len(c), c)
+		RequireKind(t, err, kms.ErrCiphertext, "%d bytes %.20q", len(c), c)
 	}
 }
 
@@ -255,9 +255,9 @@ func testOtherKey(ctx context.Context, t *testing.T, s Subject) {
 	k := generate(ctx, t, s, nil)
 	requireOpens(ctx, t, s, k, nil)
 	_, err := s.Client.Decrypt(ctx, s.OtherKeyID, k.Ciphertext, nil)
-	requireKind(t, err, kms.ErrCiphertext, "under the other key")
+	RequireKind(t, err, kms.ErrCiphertext, "under the other key")
 	other := generateBy(ctx, t, s, s.OtherKeyID, nil)
 	require.Equal(t, s.OtherKeyID, other.KeyID)
 	_, err = s.Client.Decrypt(ctx, s.KeyID, other.Ciphertext, nil)
-	requireKind(t, err, kms.ErrCiphertext, "the other key's")
+	RequireKind(t, err, kms.ErrCiphertext, "the other key's")
 }

@@ -38,10 +38,10 @@ func requireBothFail(ctx context.Context, t *testing.T, s Subject, keyID string,
 	t.Helper()
 	for range 2 {
 		k, err := s.Client.GenerateDataKey(ctx, keyID, nil)
-		requireKind(t, err, kind, "GenerateDataKey")
+		RequireKind(t, err, kind, "GenerateDataKey")
 		require.Nil(t, k, "data key beside an error")
 		plaintext, err := s.Client.Decrypt(ctx, keyID, ciphertext, nil)
-		requireKind(t, err, kind, "Decrypt")
+		RequireKind(t, err, kind, "Decrypt")
 		require.Nil(t, plaintext, "plaintext beside an error")
 	}
 }
@@ -100,7 +100,7 @@ func testDenied(ctx context.Context, t *testing.T, s Subject) {
 	decrypts := func() error { _, err := s.Client.Decrypt(ctx, s.KeyID, k.Ciphertext, nil); return err }
 	s.Deny(t, principal, kms.OpDecrypt)
 	for range 2 {
-		requireKind(t, decrypts(), kms.ErrDenied, "Decrypt")
+		RequireKind(t, decrypts(), kms.ErrDenied, "Decrypt")
 		require.NoError(t, generates(), "GenerateDataKey, which was not denied")
 	}
 	s.Deny(t, principal, kms.OpGenerateDataKey)
@@ -123,7 +123,7 @@ func testUnavailable(ctx context.Context, t *testing.T, s Subject) {
 		generate(ctx, t, s, nil)
 		s.Break(t)
 		_, err := s.Client.GenerateDataKey(ctx, s.KeyID, kms.Context{"in": "the break"})
-		requireKind(t, err, kms.ErrUnavailable, "GenerateDataKey")
+		RequireKind(t, err, kms.ErrUnavailable, "GenerateDataKey")
 		s.Repair(t)
 		if s.ReusesDataKeys {
 			return // the cache would answer the second round
@@ -211,7 +211,7 @@ func testAuthorizer(ctx context.Context, t *testing.T, s Subject) {
 			require.NoError(t, a.Authorize(ctx, op, s.Alias, nil), "%s by alias", op)
 		}
 		if s.UnknownKeyID != "" {
-			requireKind(t, a.Authorize(ctx, op, s.UnknownKeyID, nil), kms.ErrNotFound, "%s with an unknown key", op)
+			RequireKind(t, a.Authorize(ctx, op, s.UnknownKeyID, nil), kms.ErrNotFound, "%s with an unknown key", op)
 		}
 	}
 	ended, cancel := context.WithCancel(ctx)
@@ -221,12 +221,12 @@ func testAuthorizer(ctx context.Context, t *testing.T, s Subject) {
 	}
 	if s.Deny != nil {
 		s.Deny(t, principal, kms.OpDecrypt)
-		requireKind(t, a.Authorize(ctx, kms.OpDecrypt, s.KeyID, nil), kms.ErrDenied, "Decrypt")
+		RequireKind(t, a.Authorize(ctx, kms.OpDecrypt, s.KeyID, nil), kms.ErrDenied, "Decrypt")
 		require.NoError(t, a.Authorize(ctx, kms.OpGenerateDataKey, s.KeyID, nil), "GenerateDataKey, which was not denied")
 	}
 	if s.Disable != nil {
 		s.Disable(t)
-		requireKind(t, a.Authorize(ctx, kms.OpGenerateDataKey, s.KeyID, nil), kms.ErrDisabled, "GenerateDataKey")
+		RequireKind(t, a.Authorize(ctx, kms.OpGenerateDataKey, s.KeyID, nil), kms.ErrDisabled, "GenerateDataKey")
 	}
 	if s.Enable != nil {
 		s.Enable(t)

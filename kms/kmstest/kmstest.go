@@ -20,7 +20,6 @@ package kmstest
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"runtime/debug"
 	"slices"
 	"testing"
@@ -161,16 +160,4 @@ func requireOpens(ctx context.Context, t *testing.T, s Subject, k *kms.DataKey, 
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(k.Plaintext(), plaintext), "Decrypt returned another plaintext")
 	require.True(t, bytes.Equal(k.Ciphertext, ciphertext), "Decrypt changed the ciphertext")
-}
-
-// requireKind fails the test unless err is of that kind and of no other.
-func requireKind(t *testing.T, err, kind error, format string, args ...any) {
-	t.Helper()
-	what := fmt.Sprintf(format, args...)
-	require.ErrorIs(t, err, kind, what)
-	for _, other := range kinds {
-		if other != kind {
-			require.NotErrorIs(t, err, other, what)
-		}
-	}
 }

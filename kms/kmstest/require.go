@@ -2,7 +2,6 @@ package kmstest
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -19,12 +18,17 @@ var kinds = []error{
 
 // RequireKind fails the test unless err is an error of this kind, and of no other.
 // The kinds are those of package kms and the two errors of a ctx. A nil kind means
-// an error without a kind.
-func RequireKind(t testing.TB, err, kind error) {
+// an error without a kind. The test's failure shows what, a format and its values.
+func RequireKind(t testing.TB, err, kind error, what ...any) {
 	t.Helper()
-	require.Error(t, err)
-	for _, k := range kinds {
-		require.Equal(t, k == kind, errors.Is(err, k), "%v is %v", err, k)
+	require.Error(t, err, what...)
+	if kind != nil {
+		require.ErrorIs(t, err, kind, what...)
+	}
+	for _, other := range kinds {
+		if other != kind {
+			require.NotErrorIs(t, err, other, what...)
+		}
 	}
 }
 
