@@ -49,8 +49,8 @@ func (r *Ring) Primary(ctx context.Context) (*Key, error) {
 func (r *Ring) age(m *metadata) time.Duration {
 	now, p := r.opts.Now(), m.primary()
 	created := time.UnixMilli(int64(p.created))
-	if created.Sub(now) <= clockTolerance {
-		return max(0, now.Sub(created))
+	if age := now.Sub(created); age >= -clockTolerance {
+		return max(0, age)
 	}
 	f := r.future.Load()
 	if f == nil || f.id != p.id {
