@@ -240,7 +240,10 @@ func (g *Gateway) copyInput(r *request, in s3response.CopyObjectInput, src *sour
 		return put, nil
 	}
 	tags, err := g.Backend.GetObjectTagging(r.ctx, src.bucket, src.key, src.id)
-	if err != nil && !hasCode(err, "NoSuchTagSet") {
+	switch {
+	case src.id == "" && hasCode(err, "NoSuchKey", "MethodNotAllowed"): // deleted since it was opened
+		return put, changed(err)
+	case err != nil && !hasCode(err, "NoSuchTagSet"):
 		return put, err
 	}
 	put.Tagging = nil
