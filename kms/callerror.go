@@ -17,10 +17,7 @@ import (
 // an end of some other context, such as the SDK's own time limit, is in the text
 // only: errors.Is must not take it for the end of ctx.
 func CallError(ctx context.Context, op Operation, keyID string, kind, err error) error {
-	if err == nil {
-		return nil // every use of a cached key comes here
-	}
-	if _, ok := errors.AsType[*KeyError](err); ok {
+	if _, ok := errors.AsType[*KeyError](err); ok || err == nil {
 		return err
 	}
 	ended := ended(ctx)

@@ -296,7 +296,7 @@ func (c *Client) answerFromEntry(ctx context.Context, q *question, e *entry) (re
 	refused := result{report: kms.Report{KeyID: e.keyID, Cached: true}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	kept := c.entries[e.name] == e
+	kept := e.place != nil
 	usable := kept && e.uses < c.maxUses
 	switch {
 	case refusal != nil && ctx.Err() != nil:
@@ -338,7 +338,7 @@ func (c *Client) orStale(ctx context.Context, q *question, name []byte, r result
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	kept := c.entries[e.name] == e
+	kept := e.place != nil
 	switch {
 	case refusal != nil && ctx.Err() != nil:
 		return r, refusal

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -27,7 +28,7 @@ type entry struct {
 	ciphertext []byte // of a data key
 
 	uses  int64
-	place *list.Element
+	place *list.Element // nil once the entry is dropped
 }
 
 // flight is a call under way.
@@ -131,6 +132,7 @@ func (c *Client) take(e *entry, stale bool) result {
 func (c *Client) drop(e *entry) {
 	delete(c.entries, e.name)
 	c.recent.Remove(e.place)
+	e.place = nil
 	clear(e.plaintext.Bytes())
 }
 
@@ -164,10 +166,7 @@ func (q *question) appendName(b []byte, p kms.Principal) []byte {
 	b = binary.AppendUvarint(b, uint64(len(q.ciphertext)))
 	b = append(b, q.ciphertext...)
 	var few [8]string // most contexts are small
-	names := few[:0]
-	for name := range q.ec { // maps.Keys takes a sixth of the time of a cached use
-		names = append(names, name)
-	}
+	names := slices.AppendSeq(few[:0], maps.Keys(q.ec))
 	slices.Sort(names)
 	for _, name := range names {
 		b = appendFramed(b, name)
