@@ -48,7 +48,8 @@
 // then have no checksums, as the server knows only those of ciphertext, and ETags
 // that are the MD5 of ciphertext get the suffix "-1": clients would take them for the
 // plaintext's. POST Object is NotImplemented there. Object lock is the server's own
-// business: the engine does not pass it on.
+// business: the engine does not pass it on. A server must refuse a body that ends early,
+// as S3 does; versitygw, for one, stores what came of it.
 //
 // # Copies
 //
