@@ -39,8 +39,8 @@ func TestReadEnvelopeOfComposite(t *testing.T) {
 	}
 }
 
-// TestReadEnvelopeInTrailer: the envelope of a composite object is none at the head of
-// an object, however much of it is read at once.
+// TestReadEnvelopeInTrailer: ReadEnvelope rejects the envelope of a composite object,
+// however much of it is read at once.
 func TestReadEnvelopeInTrailer(t *testing.T) {
 	upload, _ := composite(t, 0)
 	state, err := upload.State(context.Background(), nil)

@@ -76,7 +76,7 @@ func TestContentsThatCannotBe(t *testing.T) {
 		"a grant to bytes":                granted(func(g *grant) { g.grantee = "\xff" }),
 		"a grant of a strange name":       granted(func(g *grant) { g.name = "a b" }),
 		"a grant twice":                   func(_ *contents, k *key) { k.grants = append(slices.Clone(k.grants), k.grants[0]) },
-		"a state that is none":            func(_ *contents, k *key) { k.state = "none" },
+		"an unknown state":                func(_ *contents, k *key) { k.state = "none" },
 		"a deadline of an enabled key":    func(_ *contents, k *key) { k.deadline = 1 },
 		"a deletion without a deadline":   func(_ *contents, k *key) { k.deletions = []deletion{{}}; k.finish() },
 		"a state without its mark":        func(_ *contents, k *key) { k.state = Disabled },

@@ -129,7 +129,7 @@ var table = []entry{
 	{keyring.ErrDestroyed, true, onVersion("was destroyed, which cannot be undone")},
 	{keyring.ErrPrimary, true, Attempt.primaryWords},
 	{keyring.ErrNotExist, true, Attempt.notExistWords},
-	{keyring.ErrExist, true, words("already exists, and is never overwritten")},
+	{keyring.ErrExist, true, words("already exists, and is never overwritten", "")},
 	{keyring.ErrVersion, true, wordsAndOwn("written by another release of blobseal")},
 	{keyring.ErrDamaged, true, Attempt.damagedWords},
 	{keyring.ErrFull, true, onRing("the ring is full", "create another, and rewrap to it")},
@@ -140,12 +140,12 @@ var table = []entry{
 
 	// Files and objects.
 	{blob.ErrPlain, false, words("not encrypted", "--allow-plain reads it, encrypt-existing encrypts it")},
-	{blob.ErrChanged, false, words("replaced or deleted meanwhile")},
+	{blob.ErrChanged, false, words("replaced or deleted meanwhile", "")},
 	{sse.ErrComposite, false, words("uploaded in parts, which only a regular file can be read from", "save it first")},
 	{sse.ErrVersion, false, wordsAndOwn("sealed by another release of blobseal")},
 	{sse.ErrFormat, false, Attempt.formatWords},
 	{sse.ErrKey, false, Attempt.wrongKeyWords},
-	{sse.ErrTruncated, false, words("truncated: it ends where no sealed file or object can end")},
+	{sse.ErrTruncated, false, words("truncated: it ends where no sealed file or object can end", "")},
 	{sse.ErrCorrupt, false, corruptWords},
 	{sse.ErrTooLarge, true, plainWords},
 	{sse.ErrInvalid, true, plainWords},
@@ -160,9 +160,9 @@ func plainWords(_ Attempt, err error) Words {
 	return say("%s", Plain(err))
 }
 
-// words returns a text, with advice if there is any.
-func words(text string, advice ...string) func(Attempt, error) Words {
-	return func(Attempt, error) Words { return Words{Text: text, Advice: strings.Join(advice, "; ")} }
+// words returns the same text and advice for every error.
+func words(text, advice string) func(Attempt, error) Words {
+	return func(Attempt, error) Words { return Words{Text: text, Advice: advice} }
 }
 
 // wordsAndOwn returns a text, followed by the error's own.
