@@ -163,21 +163,22 @@ func (c *Client) Unwrap() kms.Client { return c.client }
 
 // GenerateDataKey implements [kms.Client].
 func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	r, err := c.use(ctx, &question{op: kms.OpGenerateDataKey, keyID: keyID, ec: ec})
-	if err != nil {
+	var r result
+	defer clear(r.plaintext[:])
+	if err := c.use(ctx, &question{op: kms.OpGenerateDataKey, keyID: keyID, ec: ec}, &r); err != nil {
 		return nil, err
 	}
-	defer clear(r.plaintext)
-	return kms.NewDataKey(r.report.KeyID, r.plaintext, r.ciphertext)
+	return kms.NewDataKey(r.report.KeyID, r.plaintext[:], r.ciphertext)
 }
 
 // Decrypt implements [kms.Client].
 func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	r, err := c.use(ctx, &question{op: kms.OpDecrypt, keyID: keyID, ciphertext: ciphertext, ec: ec})
-	if err != nil {
+	var r result
+	defer clear(r.plaintext[:])
+	if err := c.use(ctx, &question{op: kms.OpDecrypt, keyID: keyID, ciphertext: ciphertext, ec: ec}, &r); err != nil {
 		return nil, err
 	}
-	return r.plaintext, nil
+	return slices.Clone(r.plaintext[:]), nil
 }
 
 // Invalidate drops the results of these keys, named by id or as they were asked
@@ -216,46 +217,53 @@ type question struct {
 	ec         kms.Context
 }
 
-// result is an answer. Whoever gets one owns it.
+// result is an answer. It stays in the frame of the method that returns it, so
+// that the method can overwrite the only copy of the plaintext.
 type result struct {
-	plaintext  []byte
+	plaintext  [kms.DataKeySize]byte
 	ciphertext []byte // of a new data key
 	report     kms.Report
 }
 
 // use answers q and fills in the caller's report.
-func (c *Client) use(ctx context.Context, q *question) (result, error) {
-	if err := ctx.Err(); err != nil {
-		return result{}, kms.CallError(ctx, q.op, q.keyID, nil, err)
-	}
+func (c *Client) use(ctx context.Context, q *question, r *result) error {
 	var scratch [512]byte
-	r, err := c.answer(ctx, q, q.appendName(scratch[:0], kms.PrincipalFrom(ctx)))
+	err := c.answer(ctx, q, q.appendName(scratch[:0], kms.PrincipalFrom(ctx)), r)
 	*kms.ReportFrom(ctx) = r.report
-	return r, kms.CallError(ctx, q.op, q.keyID, nil, err)
+	return kms.CallError(ctx, q.op, q.keyID, nil, err)
 }
 
 // answer answers from an entry, from a call that another caller makes, or from a
 // call of its own. name encodes q and the principal.
-func (c *Client) answer(ctx context.Context, q *question, name []byte) (result, error) {
+func (c *Client) answer(ctx context.Context, q *question, name []byte, r *result) error {
 	for ctx.Err() == nil {
+		c.mu.Lock()
 		e, f, first := c.find(name)
-		if e != nil {
-			r, err := c.answerFromEntry(ctx, q, e)
-			if errors.Is(err, errRetry) {
-				continue
-			}
-			return r, err
+		if e != nil && c.authorizer == nil {
+			c.take(e, false, r)
+			c.mu.Unlock()
+			return nil
 		}
-		if f != nil && !first {
-			if r, err := f.wait(ctx); !errors.Is(err, errRetry) {
-				return c.orStale(ctx, q, name, r, err)
-			}
+		c.mu.Unlock()
+		var err error
+		switch {
+		case e != nil:
+			err = c.answerIfAuthorized(ctx, q, e, r)
+		case f != nil && !first:
+			err = f.wait(ctx, r)
+		default:
+			err = c.lead(ctx, q, name, f, r)
+		}
+		if errors.Is(err, errRetry) {
+			*r = result{}
 			continue
 		}
-		r, err := c.lead(ctx, q, name, f)
-		return c.orStale(ctx, q, name, r, err)
+		if e == nil {
+			err = c.orStale(ctx, q, name, r, err)
+		}
+		return err
 	}
-	return result{}, ctx.Err()
+	return ctx.Err()
 }
 
 // errRetry means that there is no answer yet.
@@ -263,10 +271,8 @@ var errRetry = errors.New("kms: ask again")
 
 // find returns the entry that may answer. Otherwise it returns the flight whose
 // call will answer, and whether the caller is the first and must make the call.
-// Without either, the cache does not keep the answer.
+// Without either, the cache does not keep the answer. c.mu is held.
 func (c *Client) find(name []byte) (e *entry, f *flight, first bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.off || len(name) > maxName {
 		return nil, nil, true
 	}
@@ -287,50 +293,50 @@ func (c *Client) find(name []byte) (e *entry, f *flight, first bool) {
 	return nil, f, true
 }
 
-// answerFromEntry answers from a fresh entry if the Authorizer allows it.
-func (c *Client) answerFromEntry(ctx context.Context, q *question, e *entry) (result, error) {
-	var refusal error
-	if c.authorizer != nil {
-		refusal = c.authorizer.Authorize(ctx, q.op, e.keyID, q.ec)
-	}
-	refused := result{report: kms.Report{KeyID: e.keyID, Cached: true}}
+// answerIfAuthorized answers from a fresh entry if the Authorizer allows it.
+func (c *Client) answerIfAuthorized(ctx context.Context, q *question, e *entry, r *result) error {
+	refusal := c.authorizer.Authorize(ctx, q.op, e.keyID, q.ec)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	kept := e.place != nil
 	usable := kept && e.uses < c.maxUses
+	r.report = kms.Report{KeyID: e.keyID, Cached: true}
 	switch {
 	case refusal != nil && ctx.Err() != nil:
-		return refused, refusal
+		return refusal
 	case refusal == nil && usable:
-		return c.take(e, false), nil
+		c.take(e, false, r)
+		return nil
 	case refusal == nil:
-		return result{}, errRetry // the entry was dropped meanwhile
+		return errRetry // the entry was dropped meanwhile
 	case errors.Is(refusal, kms.ErrUnavailable) && !c.servesStale(e, c.now()):
-		return refused, refusal // keep the entry for when the service is back
+		return refusal // keep the entry for when the service is back
 	case errors.Is(refusal, kms.ErrUnavailable) && usable:
-		return c.take(e, true), nil
+		c.take(e, true, r)
+		return nil
 	case errors.Is(refusal, kms.ErrUnavailable):
-		return result{}, errRetry
+		return errRetry
 	}
 	if kept {
 		c.drop(e)
 	}
 	if same, _ := kms.SameKey(c.client, q.keyID, e.keyID); !same {
-		return result{}, errRetry // an alias, which may mean another key by now
+		return errRetry // an alias, which may mean another key by now
 	}
-	return refused, refusal
+	return refusal
 }
 
-// orStale returns r and err, or a stale result if the service is down.
-func (c *Client) orStale(ctx context.Context, q *question, name []byte, r result, err error) (result, error) {
+// orStale returns err, or answers from a stale entry if err says that the service
+// is down.
+func (c *Client) orStale(ctx context.Context, q *question, name []byte, r *result, err error) error {
 	if q.op != kms.OpDecrypt || c.staleReads == 0 || !errors.Is(err, kms.ErrUnavailable) || ctx.Err() != nil {
-		return r, err
+		return err
 	}
 	c.mu.Lock()
 	e := c.entries[string(name)]
 	c.mu.Unlock()
 	if e == nil {
-		return r, err
+		return err
 	}
 	var refusal error
 	if c.authorizer != nil {
@@ -341,47 +347,52 @@ func (c *Client) orStale(ctx context.Context, q *question, name []byte, r result
 	kept := e.place != nil
 	switch {
 	case refusal != nil && ctx.Err() != nil:
-		return r, refusal
+		return refusal
 	case refusal != nil && !errors.Is(refusal, kms.ErrUnavailable):
 		if kept {
 			c.drop(e)
 		}
-		return result{report: kms.Report{KeyID: e.keyID}}, refusal
+		r.report = kms.Report{KeyID: e.keyID}
+		return refusal
 	case kept && c.servesStale(e, c.now()):
-		return c.take(e, true), nil
+		c.take(e, true, r)
+		return nil
 	}
-	return r, err
+	return err
 }
 
 // call asks the client, and checks that the answer is one.
-func (c *Client) call(ctx context.Context, q *question) (r result, err error) {
+func (c *Client) call(ctx context.Context, q *question, r *result) error {
 	c.mu.Lock()
 	c.stats.Misses++
 	c.mu.Unlock()
-	ctx = kms.WithReport(ctx, &r.report)
+	report := new(kms.Report)
+	defer func() { r.report = *report }()
+	ctx = kms.WithReport(ctx, report)
 	if q.op == kms.OpDecrypt {
 		plaintext, err := c.client.Decrypt(ctx, q.keyID, q.ciphertext, q.ec)
 		defer clear(plaintext)
-		if r.report.KeyID == "" {
-			r.report.KeyID = q.keyID
+		if report.KeyID == "" {
+			report.KeyID = q.keyID
 		}
 		if err != nil {
-			return r, err
+			return err
 		}
 		if len(plaintext) != kms.DataKeySize || [kms.DataKeySize]byte(plaintext) == [kms.DataKeySize]byte{} {
-			return r, fmt.Errorf("%w: the key service returned %d bytes that are not a data key", kms.ErrCiphertext, len(plaintext))
+			return fmt.Errorf("%w: the key service returned %d bytes that are not a data key", kms.ErrCiphertext, len(plaintext))
 		}
-		r.plaintext = slices.Clone(plaintext)
-		return r, nil
+		copy(r.plaintext[:], plaintext)
+		return nil
 	}
 	key, err := c.client.GenerateDataKey(ctx, q.keyID, q.ec)
 	if err != nil {
-		return r, err
+		return err
 	}
 	if key == nil || key.KeyID == "" || len(key.Ciphertext) == 0 || key.Plaintext() == nil {
-		return r, fmt.Errorf("%w: the key service returned a data key without id, ciphertext or plaintext", kms.ErrUnavailable)
+		return fmt.Errorf("%w: the key service returned a data key without id, ciphertext or plaintext", kms.ErrUnavailable)
 	}
-	r.plaintext, r.ciphertext, r.report.KeyID = slices.Clone(key.Plaintext()), key.Ciphertext, key.KeyID
+	copy(r.plaintext[:], key.Plaintext())
+	r.ciphertext, report.KeyID = key.Ciphertext, key.KeyID
 	key.Clear()
-	return r, nil
+	return nil
 }

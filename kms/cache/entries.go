@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -42,19 +41,20 @@ type flight struct {
 }
 
 // wait waits for another caller's call.
-func (f *flight) wait(ctx context.Context) (result, error) {
+func (f *flight) wait(ctx context.Context, r *result) error {
 	select {
 	case <-f.done:
-		return result{report: f.report}, f.err
+		r.report = f.report
+		return f.err
 	case <-ctx.Done():
-		return result{}, ctx.Err()
+		return ctx.Err()
 	}
 }
 
 // lead makes the call that others wait for. Without f, nobody does.
-func (c *Client) lead(ctx context.Context, q *question, key []byte, f *flight) (r result, err error) {
+func (c *Client) lead(ctx context.Context, q *question, key []byte, f *flight, r *result) (err error) {
 	if f == nil {
-		return c.call(ctx, q)
+		return c.call(ctx, q, r)
 	}
 	name, began, returned := string(key), c.now(), false
 	defer func() {
@@ -76,13 +76,13 @@ func (c *Client) lead(ctx context.Context, q *question, key []byte, f *flight) (
 			}
 		}
 	}()
-	r, err = c.call(ctx, q)
+	err = c.call(ctx, q, r)
 	returned = true
-	return r, err
+	return err
 }
 
 // keep makes r an entry. c.mu is held, as in all that follow.
-func (c *Client) keep(q *question, name string, r result, began time.Time) {
+func (c *Client) keep(q *question, name string, r *result, began time.Time) {
 	if old := c.entries[name]; old != nil {
 		c.drop(old)
 	}
@@ -90,7 +90,7 @@ func (c *Client) keep(q *question, name string, r result, began time.Time) {
 	for len(c.entries) >= c.maxEntries {
 		c.drop(c.recent.Back().Value.(*entry))
 	}
-	plaintext, _ := secret.New(r.plaintext) // the length is right
+	plaintext, _ := secret.New(r.plaintext[:]) // the length is right
 	e := &entry{
 		name: name, requested: q.keyID, keyID: r.report.KeyID, keyVersion: r.report.KeyVersion, made: began,
 		plaintext: plaintext, ciphertext: slices.Clone(r.ciphertext), uses: 1,
@@ -113,19 +113,17 @@ func (c *Client) sweep() {
 	c.nextSweep = now.Add(c.maxAge / 4)
 }
 
-// take returns a copy of e and counts the use.
-func (c *Client) take(e *entry, stale bool) result {
+// take copies e to r and counts the use.
+func (c *Client) take(e *entry, stale bool, r *result) {
 	e.uses++
 	c.stats.Hits++
 	if stale {
 		c.stats.Stale++
 	}
 	c.recent.MoveToFront(e.place)
-	return result{
-		plaintext:  slices.Clone(e.plaintext.Bytes()),
-		ciphertext: slices.Clone(e.ciphertext),
-		report:     kms.Report{KeyID: e.keyID, KeyVersion: e.keyVersion, Cached: true, Stale: stale},
-	}
+	copy(r.plaintext[:], e.plaintext.Bytes())
+	r.ciphertext = slices.Clone(e.ciphertext)
+	r.report = kms.Report{KeyID: e.keyID, KeyVersion: e.keyVersion, Cached: true, Stale: stale}
 }
 
 // drop removes e and overwrites its plaintext.
@@ -166,7 +164,10 @@ func (q *question) appendName(b []byte, p kms.Principal) []byte {
 	b = binary.AppendUvarint(b, uint64(len(q.ciphertext)))
 	b = append(b, q.ciphertext...)
 	var few [8]string // most contexts are small
-	names := slices.AppendSeq(few[:0], maps.Keys(q.ec))
+	names := few[:0]
+	for name := range q.ec {
+		names = append(names, name)
+	}
 	slices.Sort(names)
 	for _, name := range names {
 		b = appendFramed(b, name)
