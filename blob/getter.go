@@ -74,7 +74,8 @@ func (g *getter) fetch(off, n int64) (*part, error) {
 	if n < 0 || n > maxPart {
 		n = maxPart
 	}
-	data := bytes.NewBuffer(make([]byte, 0, min(n, sse.MaxEnvelopeSize+drainSize)+bytes.MinRead))
+	size := max(0, min(n, r.Size()-off, sse.MaxEnvelopeSize+drainSize))
+	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
 	if _, err := data.ReadFrom(io.LimitReader(r, n)); err != nil {
 		return nil, err
 	}
