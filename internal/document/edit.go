@@ -1,6 +1,7 @@
 package document
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,13 +19,16 @@ import (
 // edit of this replica gets an error that is ctx's.
 //
 // After [ErrStore] the change may or may not be in the store.
-func (r *Replica[S, O]) Edit(ctx context.Context, change func(o O) (bool, error)) (S, error) {
+func (r *Replica[S, O]) Edit(ctx context.Context, change func(o O) (bool, error)) (state S, err error) {
 	if err := r.lock(ctx); err != nil {
-		var none S
-		return none, err
+		return state, err
 	}
 	defer r.unlock()
-	return r.edit(ctx, nil, func(o O, _ *keeper) (bool, error) { return change(o) })
+	s, err := r.edit(ctx, nil, func(o O, _ *keeper) (bool, error) { return change(o) })
+	if err != nil {
+		return state, err
+	}
+	return s.state, nil
 }
 
 // OpenOther opens another document, such as a backup, under the roots of this replica.
@@ -107,21 +111,16 @@ func (r *Replica[S, O]) heal(ctx context.Context, cause error) error {
 }
 
 // edit is Edit for a caller who holds the lock. change also gets the root that opened
-// the document; nil changes nothing and only heals. The new document is under newRoot,
-// or if that is nil under the root of the old one.
-func (r *Replica[S, O]) edit(ctx context.Context, newRoot *keeper, change func(O, *keeper) (bool, error)) (S, error) {
+// the document; a nil change only heals. The new document is under newRoot, or if that is
+// nil under the root of the old one.
+func (r *Replica[S, O]) edit(ctx context.Context, newRoot *keeper, change func(O, *keeper) (bool, error)) (*snapshot[S], error) {
 	for attempt := 0; ; attempt++ {
 		s, err := r.tryEdit(ctx, newRoot, change)
-		if err == nil {
-			return s.state, nil
-		}
 		if !errors.Is(err, ErrConflict) {
-			var none S
-			return none, err
+			return s, err
 		}
 		if err := backOff(ctx, attempt); err != nil {
-			var none S
-			return none, err
+			return nil, err
 		}
 	}
 }
@@ -132,127 +131,87 @@ func (r *Replica[S, O]) tryEdit(ctx context.Context, newRoot *keeper, change fun
 	defer cancel()
 	began := time.Now()
 	known := r.current.Load()
-	data, version, err := r.fetch(ctx)
+	loaded, err := r.fetch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	b, err := r.base(ctx, known, data, version, newRoot != nil)
-	if b.same && change == nil {
-		return r.restore(ctx, known, version, b.lost)
+	earlier := loaded.sum != known.sum && r.seen.has(loaded.sum) && r.current.Load() == known
+	if earlier && change == nil {
+		return r.restore(ctx, known, loaded)
+	}
+	var o O
+	var lost error // what the stored document lacks and o holds
+	if earlier || loaded.sum == known.sum {
+		if earlier {
+			lost = r.rolledBack(ctx, known, loaded)
+		}
+		loaded.state = known.state
+		o, loaded.root, err = r.reopen(ctx, known)
+	} else {
+		o, lost, err = r.openAndMerge(ctx, known, loaded, newRoot != nil)
 	}
 	if err != nil {
 		return nil, err
 	}
 	changed := false
 	if change != nil {
-		changed, err = change(b.o, b.stored.root)
+		changed, err = change(o, loaded.root)
 	}
-	if b.lost == nil && (err != nil || !changed) {
-		r.adopt(b.stored, began)
-		return b.stored, err
+	if lost == nil && (err != nil || !changed) {
+		r.adopt(loaded, began)
+		return loaded, err
 	}
 	if err != nil {
 		return nil, err
 	}
-	root := newRoot
-	if root == nil {
-		root = b.stored.root
-	}
-	began = time.Now()
-	s, err := r.put(ctx, root, version, b.o, max(known.state.Generation(), b.stored.state.Generation())+1)
-	if err != nil {
-		return nil, err
-	}
-	r.adopt(s, began)
-	if b.lost != nil {
+	generation := max(known.state.Generation(), loaded.state.Generation()) + 1
+	s, err := r.put(ctx, cmp.Or(newRoot, loaded.root), loaded.version, o, generation)
+	if err == nil && lost != nil {
 		r.log(ctx, slog.LevelError, "store had lost changes, merged this process's document into it",
-			slog.Uint64("generation", s.state.Generation()), slog.Any("lost", b.lost))
+			slog.Uint64("generation", s.state.Generation()), slog.Any("lost", lost))
 	}
-	return s, nil
+	return s, err
 }
 
-// base is what an edit starts from.
-type base[S State, O any] struct {
-	o      O
-	stored *snapshot[S] // the stored document, or the one to put in its place
-	lost   error        // what the stored document lacks, if o has more than that
-	same   bool         // o is the known document, which the store lost as a whole
-}
-
-// base opens the document that was loaded, and merges this process's own into it if
-// the store went back.
-func (r *Replica[S, O]) base(ctx context.Context, known *snapshot[S], data []byte, version string, movesRoot bool) (b base[S, O], err error) {
+// openAndMerge opens a document that this process does not know. If the store went back,
+// it merges the known document into that one, and lost is what the stored one lacks.
+func (r *Replica[S, O]) openAndMerge(ctx context.Context, known, loaded *snapshot[S], movesRoot bool) (o O, lost, err error) {
 	keys := r.keys.Load()
-	sum := known.sumOf(data)
-	if sum == known.sum || r.seen.has(sum) && r.current.Load() == known {
-		if sum != known.sum {
-			b.lost, b.same = r.rolledBack(ctx, known, data, keys), true
-		}
-		b.stored = known
-		if !b.same {
-			b.stored = &snapshot[S]{state: known.state, data: data, sum: sum, version: version, root: known.root}
-		}
-		b.o, b.stored, err = r.reopen(ctx, b.stored, keys)
-		return b, err
-	}
 	roots := keys.roots
 	if movesRoot { // an operator asks, so that a former root may be what the store went back to
-		roots = append(slices.Clone(roots), keys.former...)
+		roots = keys.all()
 	}
-	o, root, err := r.open(ctx, roots, data, known.state)
+	o, err = r.compare(ctx, roots, loaded, known)
+	if !errors.Is(err, ErrRollback) {
+		return o, nil, err
+	}
+	lost = err
+	own, _, err := r.reopen(ctx, known)
+	if err == nil {
+		err = r.format.Merge(o, own)
+	}
 	if err != nil {
-		return b, err
+		return o, lost, fmt.Errorf("%w: merge: %w", lost, err)
 	}
-	next, err := r.format.State(o)
-	if err != nil {
-		return b, err
-	}
-	b.o, b.stored = o, newSnapshot(next, data, version, root)
-	b.lost = r.judge(known.state, next)
-	if b.lost == nil || !errors.Is(b.lost, ErrRollback) {
-		return b, b.lost
-	}
-	r.diverge(next, b.lost)
-	own, _, err := r.reopen(ctx, known, keys)
-	if err != nil {
-		return b, fmt.Errorf("%w: merge: %w", b.lost, err)
-	}
-	if err := r.format.Merge(b.o, own); err != nil {
-		return b, fmt.Errorf("%w: merge: %w", b.lost, err)
-	}
-	return b, nil
+	return o, lost, nil
 }
 
-// reopen returns a draft of a document that this process knows, and the snapshot
-// with the root that it is under.
-func (r *Replica[S, O]) reopen(ctx context.Context, s *snapshot[S], keys *rootSet) (O, *snapshot[S], error) {
-	if o, ok := r.format.Draft(s.state); ok {
-		return o, s, nil
+// reopen returns a draft of a document that this process knows, and its root.
+func (r *Replica[S, O]) reopen(ctx context.Context, known *snapshot[S]) (O, *keeper, error) {
+	if o, ok := r.format.Draft(known.state); ok {
+		return o, known.root, nil
 	}
-	roots := append(slices.Clone(keys.roots), keys.former...)
-	o, root, err := r.open(ctx, roots, s.data, s.state)
-	if err != nil {
-		return o, s, err
-	}
-	if root != s.root {
-		moved := *s
-		moved.root = root
-		s = &moved
-	}
-	return o, s, nil
+	return r.open(ctx, r.keys.Load().all(), known.data, known.state)
 }
 
 // restore puts the document that this process knows back, byte by byte, in place
 // of an earlier one. It needs no root.
-func (r *Replica[S, O]) restore(ctx context.Context, known *snapshot[S], version string, lost error) (*snapshot[S], error) {
-	began := time.Now()
-	stored, err := r.store.Swap(ctx, version, known.data)
-	if err != nil {
-		return nil, StoreError(ctx, "swap", err)
-	}
+func (r *Replica[S, O]) restore(ctx context.Context, known, earlier *snapshot[S]) (*snapshot[S], error) {
+	lost := r.rolledBack(ctx, known, earlier)
 	s := *known
-	s.version = stored
-	r.adopt(&s, began)
+	if err := r.swap(ctx, earlier.version, &s); err != nil {
+		return nil, err
+	}
 	r.log(ctx, slog.LevelError, "store had lost changes, put this process's document back",
 		slog.Uint64("generation", s.state.Generation()), slog.Any("lost", lost))
 	return &s, nil
@@ -261,10 +220,8 @@ func (r *Replica[S, O]) restore(ctx context.Context, known *snapshot[S], version
 // backOff waits a random while, longer after more attempts, but at most half a second.
 func backOff(ctx context.Context, attempt int) error {
 	limit := min(5*time.Millisecond<<min(attempt, 10), 500*time.Millisecond)
-	timer := time.NewTimer(rand.N(limit))
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(rand.N(limit)):
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrConflict, ctx.Err())

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 )
@@ -60,20 +59,32 @@ func (l *loads) ticket() uint64 {
 	return l.begun + 1
 }
 
+// current returns the number of the load that runs, or else of the next.
+func (l *loads) current() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running != nil {
+		return l.running.number
+	}
+	return l.begun + 1
+}
+
 // Refresh loads the document. Callers who ask while a load runs share the next
 // one. ctx bounds the wait.
 //
 // A document that does not include what is known is healed, see the package
 // documentation; one that cannot be healed is [ErrRollback]. A document of another
 // identity is [ErrOtherRing]. After an error the replica keeps what it had.
-func (r *Replica[S, O]) Refresh(ctx context.Context) error {
-	ticket := r.loads.ticket()
+func (r *Replica[S, O]) Refresh(ctx context.Context) error { return r.awaitLoad(ctx, r.loads.ticket()) }
+
+// awaitLoad waits for the load with that number, or a later one, and returns its error.
+func (r *Replica[S, O]) awaitLoad(ctx context.Context, number uint64) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return StoreError(ctx, "load", err)
 		}
 		r.loads.mu.Lock()
-		if last := r.loads.last; last != nil && last.number >= ticket {
+		if last := r.loads.last; last != nil && last.number >= number {
 			r.loads.mu.Unlock()
 			return last.err
 		}
@@ -94,7 +105,7 @@ func (r *Replica[S, O]) Refresh(ctx context.Context) error {
 // caller waits for a load, up to Options.Patience, while others go on with the old
 // state; and so does that caller if the store fails. Past Options.MaxStaleness all
 // callers wait, and a load that fails is their error.
-func (r *Replica[S, O]) Fresh(ctx context.Context) (S, error) {
+func (r *Replica[S, O]) Fresh(ctx context.Context) (state S, err error) {
 	now := time.Now()
 	if now.Sub(r.Verified()) < r.opts.MaxAge {
 		return r.State(), nil
@@ -103,16 +114,15 @@ func (r *Replica[S, O]) Fresh(ctx context.Context) (S, error) {
 		return r.freshIfQuick(ctx, now)
 	}
 	for now.Sub(r.Verified()) >= r.opts.MaxStaleness {
-		if err := r.joinLoad(ctx); err != nil {
-			var none S
-			return none, err
+		if err := r.awaitLoad(ctx, r.loads.current()); err != nil {
+			return state, err
 		}
 	}
 	return r.State(), nil
 }
 
 // freshIfQuick is Fresh for a state that is old, but not too old.
-func (r *Replica[S, O]) freshIfQuick(ctx context.Context, now time.Time) (S, error) {
+func (r *Replica[S, O]) freshIfQuick(ctx context.Context, now time.Time) (state S, err error) {
 	r.loads.mu.Lock()
 	if r.loads.running != nil || now.Before(r.loads.resume) {
 		r.loads.mu.Unlock()
@@ -124,8 +134,6 @@ func (r *Replica[S, O]) freshIfQuick(ctx context.Context, now time.Time) (S, err
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = min(wait, deadline.Sub(now)/2) // leave time to do something with the answer
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
 	case <-running.done:
 		if running.err != nil {
@@ -134,28 +142,11 @@ func (r *Replica[S, O]) freshIfQuick(ctx context.Context, now time.Time) (S, err
 			r.loads.mu.Unlock()
 			r.log(ctx, slog.LevelError, "refresh failed, old document stays in use", slog.Any("error", running.err))
 		}
-	case <-timer.C: // the load goes on
+	case <-time.After(wait): // the load goes on
 	case <-ctx.Done():
-		var none S
-		return none, StoreError(ctx, "load", ctx.Err())
+		return state, StoreError(ctx, "load", ctx.Err())
 	}
 	return r.State(), nil
-}
-
-// joinLoad waits for the load that runs, or begins one.
-func (r *Replica[S, O]) joinLoad(ctx context.Context) error {
-	r.loads.mu.Lock()
-	running := r.loads.running
-	if running == nil {
-		running = r.beginLoad(ctx)
-	}
-	r.loads.mu.Unlock()
-	select {
-	case <-running.done:
-		return running.err
-	case <-ctx.Done():
-		return StoreError(ctx, "load", ctx.Err())
-	}
 }
 
 // beginLoad begins a load in a goroutine, which ends after LoadTimeout, or after
@@ -215,7 +206,7 @@ func (r *Replica[S, O]) loadOnce(ctx context.Context) (heal bool, err error) {
 	for {
 		began := time.Now()
 		known, keys := r.current.Load(), r.keys.Load()
-		data, version, err := r.fetch(ctx)
+		loaded, err := r.fetch(ctx)
 		if errors.Is(err, ErrNotExist) {
 			var none S
 			r.diverge(none, err)
@@ -223,54 +214,34 @@ func (r *Replica[S, O]) loadOnce(ctx context.Context) (heal bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		sum := known.sumOf(data)
-		if sum == known.sum {
-			same := *known
-			same.version = version
-			r.adopt(&same, began)
-			return false, nil
-		}
-		if r.seen.has(sum) {
-			if r.current.Load() != known {
-				continue // it was known when it was loaded, and an edit came between
+		switch {
+		case loaded.sum == known.sum:
+			loaded.state, loaded.root = known.state, known.root
+		case !r.seen.has(loaded.sum):
+			_, err := r.compare(ctx, keys.roots, loaded, known)
+			if errors.Is(err, ErrRoot) && r.keys.Load() != keys {
+				continue // ChangeRoot came between
 			}
-			return true, r.rolledBack(ctx, known, data, keys)
-		}
-		o, root, err := r.open(ctx, keys.roots, data, known.state)
-		if errors.Is(err, ErrRoot) && r.keys.Load() != keys {
-			continue // ChangeRoot came between
-		}
-		if err != nil {
-			return false, err
-		}
-		next, err := r.format.State(o)
-		if err != nil {
-			return false, err
-		}
-		if err := r.judge(known.state, next); err != nil {
-			if errors.Is(err, ErrRollback) {
-				r.diverge(next, err)
+			if err != nil {
+				return errors.Is(err, ErrRollback), err
 			}
-			return errors.Is(err, ErrRollback), err
+		case r.current.Load() != known:
+			continue // it was known when it was loaded, and an edit came between
+		default:
+			return true, r.rolledBack(ctx, known, loaded)
 		}
-		r.adopt(newSnapshot(next, data, version, root), began)
+		r.adopt(loaded, began)
 		return false, nil
 	}
 }
 
-// rolledBack describes a document that this process had before the one it knows.
-func (r *Replica[S, O]) rolledBack(ctx context.Context, known *snapshot[S], data []byte, keys *rootSet) error {
-	var next S // stays nil if no root opens it, which healing does not need
-	err := fmt.Errorf("%w: an earlier one than generation %d", ErrRollback, known.state.Generation())
-	roots := append(slices.Clone(keys.roots), keys.former...)
-	if o, _, openErr := r.open(ctx, roots, data, known.state); openErr == nil {
-		if s, stateErr := r.format.State(o); stateErr == nil {
-			next = s
-			if cause := r.judge(known.state, next); cause != nil {
-				err = cause
-			}
-		}
+// rolledBack describes a document that this process had before the one it knows. Healing
+// does not need a root to open it.
+func (r *Replica[S, O]) rolledBack(ctx context.Context, known, earlier *snapshot[S]) error {
+	_, err := r.compare(ctx, r.keys.Load().all(), earlier, known)
+	if !errors.Is(err, ErrRollback) {
+		err = fmt.Errorf("%w: an earlier one than generation %d", ErrRollback, known.state.Generation())
+		r.diverge(earlier.state, err)
 	}
-	r.diverge(next, err)
 	return err
 }

@@ -20,7 +20,7 @@ const (
 // An id that a load did not bring is not looked for again for a second. Nor is any
 // id for a second after a load failed: the error tells why that one did. ctx bounds
 // the wait alone.
-func (r *Replica[S, O]) Lookup(ctx context.Context, id string, found func(S) bool) (S, error) {
+func (r *Replica[S, O]) Lookup(ctx context.Context, id string, found func(S) bool) (state S, err error) {
 	ticket := r.loads.ticket()
 	for {
 		if s := r.State(); found(s) {
@@ -28,8 +28,7 @@ func (r *Replica[S, O]) Lookup(ctx context.Context, id string, found func(S) boo
 		}
 		done, err := r.loadAfterMiss(ctx, ticket, id)
 		if err != nil {
-			var none S
-			return none, err
+			return state, err
 		}
 		if done {
 			return r.State(), nil
@@ -120,21 +119,19 @@ func (r *Replica[S, O]) takeTurn(ctx context.Context, now time.Time) error {
 		turn, changed := make(chan struct{}), l.changed
 		l.turn = turn
 		l.mu.Unlock()
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
 		var err error
-		looksAgain := false
+		myTurn := false
 		select {
-		case <-timer.C:
+		case <-time.After(wait):
+			myTurn = true
 		case <-changed:
-			looksAgain = true
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
 		l.mu.Lock()
 		l.turn = nil
 		close(turn)
-		if err != nil || looksAgain {
+		if !myTurn {
 			return err
 		}
 	}

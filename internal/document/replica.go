@@ -2,11 +2,13 @@ package document
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -145,6 +147,8 @@ type rootSet struct {
 	former []*keeper // that ChangeRoot replaced; only ChangeRoot itself tries them
 }
 
+func (s *rootSet) all() []*keeper { return slices.Concat(s.roots, s.former) }
+
 // Divergence says that the store does not hold what this process knows.
 type Divergence[S State] struct {
 	Since time.Time
@@ -153,15 +157,9 @@ type Divergence[S State] struct {
 }
 
 func newReplica[S State, O any](store Store, root Root, format Format[S, O], opts Options) *Replica[S, O] {
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
-	}
-	if opts.Patience == 0 {
-		opts.Patience = time.Second
-	}
-	if opts.Name == "" {
-		opts.Name = "document"
-	}
+	opts.Logger = cmp.Or(opts.Logger, slog.Default())
+	opts.Patience = cmp.Or(opts.Patience, time.Second)
+	opts.Name = cmp.Or(opts.Name, "document")
 	opts.Spread = max(opts.Spread, time.Millisecond)
 	opts.MissBurst = max(opts.MissBurst, 1)
 	r := &Replica[S, O]{store: store, format: format, opts: opts, start: time.Now(), writer: make(chan struct{}, 1)}
@@ -174,20 +172,14 @@ func newReplica[S State, O any](store Store, root Root, format Format[S, O], opt
 func Open[S State, O any](ctx context.Context, store Store, root Root, format Format[S, O], opts Options) (*Replica[S, O], error) {
 	r := newReplica(store, root, format, opts)
 	began := time.Now()
-	data, version, err := r.fetch(ctx)
+	s, err := r.fetch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var none S
-	o, opener, err := r.open(ctx, r.keys.Load().roots, data, none)
-	if err != nil {
+	if _, err := r.openLoaded(ctx, r.keys.Load().roots, s, new(snapshot[S])); err != nil {
 		return nil, err
 	}
-	state, err := format.State(o)
-	if err != nil {
-		return nil, err
-	}
-	r.adopt(newSnapshot(state, data, version, opener), began)
+	r.adopt(s, began)
 	return r, nil
 }
 
@@ -198,36 +190,21 @@ func Create[S State, O any](ctx context.Context, store Store, root Root, format 
 		return nil, err
 	}
 	r := newReplica(store, root, format, opts)
-	_, _, err := r.fetch(ctx)
+	_, err := r.fetch(ctx)
 	if err == nil {
 		return nil, ErrExist
 	}
 	if !errors.Is(err, ErrNotExist) {
 		return nil, err
 	}
-	began := time.Now()
-	s, err := r.put(ctx, r.keys.Load().roots[0], "", o, 1)
+	_, err = r.put(ctx, r.keys.Load().roots[0], "", o, 1)
 	if errors.Is(err, ErrConflict) {
 		return nil, ErrExist
 	}
 	if err != nil {
 		return nil, err
 	}
-	r.adopt(s, began)
 	return r, nil
-}
-
-func newSnapshot[S State](state S, data []byte, version string, root *keeper) *snapshot[S] {
-	return &snapshot[S]{state: state, data: data, sum: sha256.Sum256(data), version: version, root: root}
-}
-
-// sumOf returns the checksum of data. Documents are large, and most loads find the same
-// one again: comparing it costs a tenth of hashing it.
-func (s *snapshot[S]) sumOf(data []byte) [sha256.Size]byte {
-	if bytes.Equal(data, s.data) {
-		return s.sum
-	}
-	return sha256.Sum256(data)
 }
 
 // State returns the state in use. Its generation only grows.
@@ -284,13 +261,42 @@ func (r *Replica[S, O]) isLater(old, s *snapshot[S]) bool {
 	return r.format.Includes(old.state, s.state) != nil
 }
 
-// fetch gets the document from the store.
-func (r *Replica[S, O]) fetch(ctx context.Context) ([]byte, string, error) {
+// fetch loads the document. Its snapshot has no state and no root yet.
+func (r *Replica[S, O]) fetch(ctx context.Context) (*snapshot[S], error) {
 	data, version, err := r.store.Load(ctx)
 	if err != nil {
-		return nil, "", StoreError(ctx, "load", err)
+		return nil, StoreError(ctx, "load", err)
 	}
-	return data, version, nil
+	s := &snapshot[S]{data: data, version: version}
+	// Documents are large, and most loads find the same one again: comparing it costs a
+	// tenth of hashing it.
+	if known := r.current.Load(); known != nil && bytes.Equal(data, known.data) {
+		s.sum = known.sum
+	} else {
+		s.sum = sha256.Sum256(data)
+	}
+	return s, nil
+}
+
+// openLoaded opens a document that was just loaded, and completes its snapshot.
+func (r *Replica[S, O]) openLoaded(ctx context.Context, roots []*keeper, loaded, known *snapshot[S]) (o O, err error) {
+	if o, loaded.root, err = r.open(ctx, roots, loaded.data, known.state); err == nil {
+		loaded.state, err = r.format.State(o)
+	}
+	return o, err
+}
+
+// compare is openLoaded for a document that is to replace the known one. Its error also
+// says why it may not: [ErrOtherRing], or [ErrRollback], which is recorded.
+func (r *Replica[S, O]) compare(ctx context.Context, roots []*keeper, loaded, known *snapshot[S]) (O, error) {
+	o, err := r.openLoaded(ctx, roots, loaded, known)
+	if err == nil {
+		err = r.judge(known.state, loaded.state)
+	}
+	if errors.Is(err, ErrRollback) {
+		r.diverge(loaded.state, err)
+	}
+	return o, err
 }
 
 // open opens a document under the first of the roots that can. It goes on to the
@@ -303,9 +309,7 @@ func (r *Replica[S, O]) open(ctx context.Context, roots []*keeper, data []byte, 
 		if err == nil {
 			return o, root, nil
 		}
-		if first == nil {
-			first = err
-		}
+		first = cmp.Or(first, err)
 		if !errors.Is(err, ErrRoot) && !errors.Is(err, ErrRootUnavailable) {
 			break
 		}
@@ -313,17 +317,24 @@ func (r *Replica[S, O]) open(ctx context.Context, roots []*keeper, data []byte, 
 	return none, nil, first
 }
 
-// put seals o and puts it into the store in place of that version.
+// put seals o, puts it into the store in place of that version, and adopts it.
 func (r *Replica[S, O]) put(ctx context.Context, root *keeper, version string, o O, generation uint64) (*snapshot[S], error) {
 	data, state, err := r.format.Seal(ctx, root.Root, o, generation)
 	if err != nil {
 		return nil, err
 	}
-	stored, err := r.store.Swap(ctx, version, data)
-	if err != nil {
-		return nil, StoreError(ctx, "swap", err)
+	s := &snapshot[S]{state: state, data: data, sum: sha256.Sum256(data), root: root}
+	return s, r.swap(ctx, version, s)
+}
+
+// swap puts s into the store in place of that version, and adopts it.
+func (r *Replica[S, O]) swap(ctx context.Context, version string, s *snapshot[S]) (err error) {
+	began := time.Now()
+	if s.version, err = r.store.Swap(ctx, version, s.data); err != nil {
+		return StoreError(ctx, "swap", err)
 	}
-	return newSnapshot(state, data, stored, root), nil
+	r.adopt(s, began)
+	return nil
 }
 
 // judge says what a loaded state is to one that is known: nil if it may replace
@@ -372,10 +383,5 @@ func (s *seen) add(sum [sha256.Size]byte) {
 func (s *seen) has(sum [sha256.Size]byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range min(s.next, seenLimit) {
-		if s.sums[i] == sum {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.sums[:min(s.next, seenLimit)], sum)
 }

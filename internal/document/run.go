@@ -66,14 +66,11 @@ func (r *Replica[S, O]) waitToRefresh(ctx context.Context, failures int, changed
 	if failures > 0 {
 		interval = min(interval, pauseAfter(failures))
 	}
-	timer := time.NewTimer(interval - interval/5 + rand.N(2*(interval/5)+1))
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(interval - interval/5 + rand.N(2*(interval/5)+1)):
 	case <-changed:
-		timer.Reset(rand.N(r.opts.Spread))
 		select {
-		case <-timer.C:
+		case <-time.After(rand.N(r.opts.Spread)):
 		case <-ctx.Done():
 		}
 		select {
@@ -105,11 +102,9 @@ func (r *Replica[S, O]) watch(ctx context.Context, w Watcher, changed func()) {
 			slog.Int("failures", failures), slog.Any("error", err))
 		pause := min(pauseAfter(failures), retryLimit)
 		pause = pause/2 + rand.N(pause/2) // processes that lost one server do not come back at once
-		timer := time.NewTimer(pause)
 		select {
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
 	}
