@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/program"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -37,9 +38,9 @@ func TestFileStoreOnAFullDisk(t *testing.T) {
 	store := fileStore(t, path)
 	create(t, store, nil)
 	before := document(t, store)
-	cmd, _, stdout, stderr := startChild(t, "full", path)
-	require.False(t, stdout.Scan())
-	require.NoError(t, cmd.Wait(), "%s", stderr)
+	child := program.Start(t, "full", path)
+	require.False(t, child.Stdout.Scan())
+	require.NoError(t, child.Wait(), "%s", child.Stderr)
 	require.Equal(t, before, document(t, store))
 	require.ElementsMatch(t, []string{"ring", "ring.lock"}, names(t, dir), "nothing is left behind")
 	rotate(t, reopen(t, store))

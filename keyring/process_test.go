@@ -1,7 +1,6 @@
 package keyring_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/hex"
@@ -11,7 +10,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,15 +20,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/blobseal/blobseal/internal/program"
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// The tests of this file run this test binary again, as processes that share
-// one store in a file. TestMain sends them to runChild.
-const (
-	childEnv = "KEYRING_TEST_CHILD"
-	pathEnv  = "KEYRING_TEST_PATH"
-)
+// The tests of this file run this test binary again, as processes that share one store in
+// a file. TestMain sends them to runChild.
 
 // children are what such a process may do.
 var children = map[string]func(context.Context, keyring.Store) error{
@@ -39,34 +34,20 @@ var children = map[string]func(context.Context, keyring.Store) error{
 	"full":  rotateOnFullDisk,
 }
 
-// startChild starts a process that does what kind says, on the ring at path.
-func startChild(t *testing.T, kind, path string) (cmd *exec.Cmd, stdin io.Closer, stdout *bufio.Scanner, stderr *bytes.Buffer) {
-	t.Helper()
-	cmd = exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+kind, pathEnv+"="+path)
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	stderr = new(bytes.Buffer)
-	cmd.Stderr = stderr
-	require.NoError(t, cmd.Start())
-	return cmd, in, bufio.NewScanner(out), stderr
-}
-
-// runChild is the main function of such a process.
-func runChild(kind string) int {
+// runChild is the main function of such a process: the first argument says what it does,
+// the second where the ring is.
+func runChild() {
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	store, err := keyring.NewFileStore(os.Getenv(pathEnv))
+	store, err := keyring.NewFileStore(os.Args[2])
 	if err == nil {
-		err = children[kind](ctx, store)
+		err = children[os.Args[1]](ctx, store)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
+		os.Exit(1)
 	}
-	return 0
 }
 
 func childRoot(b byte) tink.AEADWithContext {
@@ -147,17 +128,17 @@ func TestManyProcessesShareARing(t *testing.T) {
 	var wg sync.WaitGroup
 	var gates []io.Closer
 	for range processes {
-		cmd, stdin, stdout, stderr := startChild(t, "share", path)
-		gates = append(gates, stdin)
+		child := program.Start(t, "share", path)
+		gates = append(gates, child.Stdin)
 		wg.Go(func() {
-			for stdout.Scan() {
-				f := append(strings.Fields(stdout.Text()), "", "")
+			for child.Stdout.Scan() {
+				f := append(strings.Fields(child.Stdout.Text()), "", "")
 				mu.Lock()
 				lines = append(lines, line{f[0], f[1], f[2]})
 				mu.Unlock()
 			}
-			if err := cmd.Wait(); err != nil {
-				t.Errorf("child: %v: %s", err, stderr)
+			if err := child.Wait(); err != nil {
+				t.Errorf("child: %v: %s", err, child.Stderr)
 			}
 		})
 	}
@@ -264,21 +245,21 @@ func TestKilledProcesses(t *testing.T) {
 			id = ""
 			clear(states)
 		}
-		cmd, _, stdout, stderr := startChild(t, "churn", path)
+		child := program.Start(t, "churn", path)
 		// The first process of a ring, at a random moment, in which it may make it; the
 		// others after some operations, in the middle of the next.
-		timer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(time.Minute, func() { child.Process.Kill() })
 		after := rand.IntN(20)
 		if kill%perRing == 0 {
 			timer.Reset(rand.N(60 * time.Millisecond))
 			after = -1
 		}
-		for ; stdout.Scan(); after-- {
+		for ; child.Stdout.Scan(); after-- {
 			if after == 0 {
 				timer.Reset(rand.N(5 * time.Millisecond))
 			}
 			var what, arg, state string
-			fmt.Sscan(stdout.Text(), &what, &arg, &state)
+			fmt.Sscan(child.Stdout.Text(), &what, &arg, &state)
 			switch what {
 			case "ring":
 				require.True(t, id == "" || id == arg, "another ring")
@@ -290,9 +271,9 @@ func TestKilledProcesses(t *testing.T) {
 			}
 			operations++
 		}
-		cmd.Wait()
+		child.Wait()
 		timer.Stop()
-		require.Empty(t, stderr.String())
+		require.Empty(t, child.Stderr.String())
 
 		for _, name := range names(t, filepath.Dir(path)) {
 			if strings.HasSuffix(name, ".tmp") {

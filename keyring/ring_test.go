@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/program"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -196,9 +196,6 @@ func BenchmarkKey(b *testing.B) {
 }
 
 func TestMain(m *testing.M) {
-	if child, isChild := os.LookupEnv(childEnv); isChild {
-		os.Exit(runChild(child))
-	}
 	slog.SetDefault(slog.New(slog.DiscardHandler))
-	os.Exit(m.Run())
+	program.Main(m, runChild)
 }

@@ -2,6 +2,10 @@
 package program
 
 import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"testing"
@@ -9,8 +13,8 @@ import (
 
 const env = "BLOBSEAL_TEST_PROGRAM"
 
-// Main runs main in a process that [Output] started, or in one that has one of these
-// environment variables. In any other it runs the tests. It is a TestMain.
+// Main runs main in a process that [Start] or [Output] started, or in one that has one of
+// these environment variables. In any other it runs the tests. It is a TestMain.
 func Main(m *testing.M, main func(), variables ...string) {
 	for _, name := range append(variables, env) {
 		if os.Getenv(name) != "" {
@@ -25,11 +29,39 @@ func Main(m *testing.M, main func(), variables ...string) {
 // returns what the program writes.
 func Output(t testing.TB, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), env+"=1", "TMPDIR="+dir)
+	cmd := command(args)
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("program failed: %v: %s", err, text)
 	}
 	return string(text)
+}
+
+// Process is a program that runs while a test talks to it.
+type Process struct {
+	*exec.Cmd
+	Stdin  io.Closer // closing it ends the standard input of the program
+	Stdout *bufio.Scanner
+	Stderr *bytes.Buffer // complete once Wait has returned
+}
+
+// Start starts the program.
+func Start(t testing.TB, args ...string) *Process {
+	t.Helper()
+	p := &Process{Cmd: command(args), Stderr: new(bytes.Buffer)}
+	p.Cmd.Stderr = p.Stderr
+	in, inErr := p.StdinPipe()
+	out, outErr := p.StdoutPipe()
+	if err := errors.Join(inErr, outErr, p.Cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	p.Stdin, p.Stdout = in, bufio.NewScanner(out)
+	return p
+}
+
+func command(args []string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), env+"=1")
+	return cmd
 }

@@ -1,7 +1,6 @@
 package localkms_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/hex"
@@ -9,8 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,34 +18,27 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/program"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
-// The tests of this file run this test binary again, as processes that share
-// one store in a file.
-const (
-	childEnv = "LOCALKMS_TEST_CHILD"
-	pathEnv  = "LOCALKMS_TEST_PATH"
-)
-
+// The tests of this file run this test binary again, as processes that share one store in
+// a file. Such a process gets two arguments: what it does, and where the file is.
 func TestMain(m *testing.M) {
-	kind := os.Getenv(childEnv)
-	if kind == "" {
-		os.Exit(m.Run())
-	}
-	if err := child(kind); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	program.Main(m, func() {
+		if err := runChild(os.Args[1], os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	})
 }
 
-// child is the main function of such a process.
-func child(kind string) error {
+func runChild(kind, path string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // or else the test's end
 	defer cancel()
-	store, err := keyring.NewFileStore(os.Getenv(pathEnv))
+	store, err := keyring.NewFileStore(path)
 	if err != nil {
 		return err
 	}
@@ -128,20 +120,6 @@ func churn(ctx context.Context, c *localkms.Client) error {
 	}
 }
 
-func startChild(t *testing.T, kind, path string) (cmd *exec.Cmd, stdin io.Closer, stdout io.Reader, stderr *bytes.Buffer) {
-	t.Helper()
-	cmd = exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+kind, pathEnv+"="+path)
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	stderr = new(bytes.Buffer)
-	cmd.Stderr = stderr
-	require.NoError(t, cmd.Start())
-	return cmd, in, out, stderr
-}
-
 func fileService(t *testing.T, path string) *service {
 	t.Helper()
 	store, err := keyring.NewFileStore(path)
@@ -153,16 +131,17 @@ func TestProcessesShareOneFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kms")
 	const processes = 4
 	var starts []io.Closer
-	outputs := make([]string, processes)
+	outputs := make([][]string, processes)
 	var wg sync.WaitGroup
 	for i := range processes {
-		cmd, in, out, stderr := startChild(t, "share", path)
-		starts = append(starts, in)
+		child := program.Start(t, "share", path)
+		starts = append(starts, child.Stdin)
 		wg.Go(func() {
-			text, _ := io.ReadAll(out)
-			outputs[i] = string(text)
-			if err := cmd.Wait(); err != nil {
-				t.Errorf("%v: %s", err, stderr)
+			for child.Stdout.Scan() {
+				outputs[i] = append(outputs[i], child.Stdout.Text())
+			}
+			if err := child.Wait(); err != nil {
+				t.Errorf("%v: %s", err, child.Stderr)
 			}
 		})
 	}
@@ -173,7 +152,7 @@ func TestProcessesShareOneFile(t *testing.T) {
 	s := fileService(t, path)
 	defaults, versions := map[string]bool{}, map[string]bool{}
 	keys := 0
-	for _, line := range strings.Split(strings.TrimSpace(strings.Join(outputs, "")), "\n") {
+	for _, line := range slices.Concat(outputs...) {
 		f := strings.Fields(line)
 		switch f[0] {
 		case "default":
@@ -215,14 +194,13 @@ func TestKilledProcessesLoseNothingThatTheySaid(t *testing.T) {
 	}
 	said := map[string]map[string]string{} // key id -> word -> rest
 	for range kills {
-		cmd, _, out, stderr := startChild(t, "churn", path)
+		child := program.Start(t, "churn", path)
 		left := 1 + rand.IntN(12) // lines, and a little later it is killed
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
+		for child.Stdout.Scan() {
 			if left--; left == 0 {
-				time.AfterFunc(time.Duration(rand.IntN(5000))*time.Microsecond, func() { cmd.Process.Kill() })
+				time.AfterFunc(time.Duration(rand.IntN(5000))*time.Microsecond, func() { child.Process.Kill() })
 			}
-			f := strings.Fields(lines.Text())
+			f := strings.Fields(child.Stdout.Text())
 			if len(f) < 2 || len(f[1]) != 36 || f[0] == "encrypted" && (len(f) < 3 || len(f[2]) != 188) {
 				continue // cut off
 			}
@@ -232,8 +210,8 @@ func TestKilledProcessesLoseNothingThatTheySaid(t *testing.T) {
 			said[f[1]][f[0]] = strings.Join(f[2:], "")
 			operations++
 		}
-		require.Error(t, cmd.Wait(), "it was killed")
-		require.Empty(t, stderr.String())
+		require.Error(t, child.Wait(), "it was killed")
+		require.Empty(t, child.Stderr.String())
 
 		s := fileService(t, path)
 		for id, words := range said {
