@@ -22,32 +22,19 @@ func keepOwner(f *os.File, info fs.FileInfo) error {
 // mode of the file that it locks, as far as it can: whoever may write a file must be able
 // to open its lock. It touches nothing that someone else could have put there.
 func ShareLock(path, locked string) {
-	info, err := os.Stat(locked)
-	if err != nil || !info.Mode().IsRegular() {
-		return
-	}
-	lock, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return
-	}
-	defer lock.Close()
-	own, err := lock.Stat()
-	if err != nil || !own.Mode().IsRegular() || own.Size() != 0 {
-		return
-	}
-	stat := own.Sys().(*syscall.Stat_t)
-	if stat.Nlink != 1 || int(stat.Uid) != os.Geteuid() {
-		return
-	}
-	if keepOwner(lock, info) == nil {
-		lock.Chmod(info.Mode().Perm())
-	}
+	share(path, locked, func(lock fs.FileInfo) bool { return lock.Size() == 0 })
 }
 
 // Share gives the file at path, if this process owns it, the owner, group and mode of the
 // file that it continues, as far as it can.
 func Share(path, continues string) {
-	info, err := os.Stat(continues)
+	share(path, continues, func(fs.FileInfo) bool { return true })
+}
+
+// share gives the file at path the owner, group and mode of the model, if it is a regular
+// file of this process's own, with one name, that suits the caller.
+func share(path, model string, suits func(fs.FileInfo) bool) {
+	info, err := os.Stat(model)
 	if err != nil || !info.Mode().IsRegular() {
 		return
 	}
@@ -57,10 +44,11 @@ func Share(path, continues string) {
 	}
 	defer f.Close()
 	own, err := f.Stat()
-	if err != nil || !own.Mode().IsRegular() || own.Sys().(*syscall.Stat_t).Nlink != 1 || int(own.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+	if err != nil || !own.Mode().IsRegular() || !suits(own) {
 		return
 	}
-	if keepOwner(f, info) == nil {
+	stat := own.Sys().(*syscall.Stat_t)
+	if stat.Nlink == 1 && int(stat.Uid) == os.Geteuid() && keepOwner(f, info) == nil {
 		f.Chmod(info.Mode().Perm())
 	}
 }
