@@ -3,7 +3,6 @@ package keyring
 import (
 	"bytes"
 	"context"
-	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -39,12 +38,9 @@ type keyRoot struct{ key secret.Key }
 // are [ErrRoot]; a message that was edited behind its head is [ErrDamaged]. The root is
 // safe for concurrent use and does not print its key.
 func NewKeyRoot(key []byte) (Root, error) {
-	k, err := secret.New(key)
+	k, err := secret.Import(key)
 	if err != nil {
 		return nil, invalid("root %v", err)
-	}
-	if isZero(key) {
-		return nil, invalid("root key is all zeros (generate one)")
 	}
 	return &keyRoot{key: k}, nil
 }
@@ -61,8 +57,6 @@ var (
 	_ document.NewRootChecker = (*keyRoot)(nil)
 	_ document.NewRootChecker = (*passphraseRoot)(nil)
 )
-
-func isZero(key []byte) bool { return subtle.ConstantTimeCompare(key, make([]byte, len(key))) == 1 }
 
 func isPrintable(key []byte) bool {
 	return !bytes.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' })
@@ -116,10 +110,13 @@ func openRootMessage(key secret.Key, context, message []byte) ([]byte, error) {
 // another kind, such as the hexadecimal form of 16 bytes, and too easy to guess.
 func ParseKey(text []byte) ([]byte, error) {
 	key, err := decodeKey(text)
-	if err == nil && isZero(key) {
-		return nil, invalid("root key is all zeros (generate one)")
+	if err != nil {
+		return nil, err
 	}
-	return key, err
+	if _, err := secret.Import(key); err != nil {
+		return nil, invalid("root %v", err)
+	}
+	return key, nil
 }
 
 func decodeKey(text []byte) ([]byte, error) {

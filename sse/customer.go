@@ -20,7 +20,7 @@ type Customer struct{ key secret.Key }
 // password. Another length, and 32 zeros, are [ErrInvalid]. Use
 // [ParseCustomerKey] for a key in S3's headers.
 func NewCustomer(key []byte) (*Customer, error) {
-	k, err := secret.Brought(key)
+	k, err := secret.Import(key)
 	if err != nil {
 		return nil, fmt.Errorf("%w: customer %v", ErrInvalid, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 )
 
 // KeySize is the length in bytes of every key in this module.
@@ -36,10 +35,10 @@ func New(b []byte) (Key, error) {
 	return Key{open: func() *[KeySize]byte { return p }}, nil
 }
 
-// Brought is New for a key from outside. It also refuses 32 zeros, which are
+// Import is New for a key that a caller brings. It also refuses 32 zeros, which are
 // memory that nobody filled.
-func Brought(b []byte) (Key, error) {
-	if len(b) == KeySize && !slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) {
+func Import(b []byte) (Key, error) {
+	if subtle.ConstantTimeCompare(b, make([]byte, KeySize)) == 1 {
 		return Key{}, errors.New("key is all zeros (fill it from crypto/rand)")
 	}
 	return New(b)
