@@ -3,77 +3,10 @@ package keyring
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/blobseal/blobseal/internal/isnil"
 )
-
-// Rotate adds a version, makes it the primary and returns it. The version is in the
-// store before it seals anything. ctx bounds the call.
-//
-// Calls that meet share a version: a call that waited for another rotation of this Ring,
-// or whose write lost against a rotation of another process, returns that version. A ring
-// of 4096 versions is [ErrFull]; versions destroyed long ago do not count. A process whose
-// clock differs from the store's does not rotate: see [ClockError].
-//
-// After [ErrStore] the version may or may not be in the store; if it is, the ring takes
-// it up when it next refreshes.
-func (r *Ring) Rotate(ctx context.Context) (Version, error) {
-	before := r.rotated.Load()
-	if err := r.lockRotation(ctx); err != nil {
-		return Version{}, err
-	}
-	defer r.unlockRotation()
-	if r.rotated.Load() != before {
-		return r.doc.State().primaryInfo(), nil
-	}
-	var first uint32
-	return r.rotate(ctx, func(d *draft) bool {
-		if first == 0 {
-			first = d.primary().id
-		}
-		return d.primary().id == first
-	})
-}
-
-// rotate rotates if the document, as loaded, is one that wants it. The caller
-// holds the turn to rotate.
-func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (Version, error) {
-	made := false
-	s, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
-		made = wanted(d)
-		if !made {
-			return false, nil
-		}
-		now, _, err := r.doc.Time(ctx, r.opts.Now)
-		if err != nil {
-			return false, err
-		}
-		return true, d.rotate(now)
-	})
-	if err != nil {
-		r.failed.Add(1)
-		return Version{}, err
-	}
-	if made {
-		r.rotated.Add(1)
-	}
-	return s.primaryInfo(), nil
-}
-
-// lockRotation waits for the turn to rotate, so that calls that meet can share a
-// version.
-func (r *Ring) lockRotation(ctx context.Context) error {
-	select {
-	case r.rotating <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("keyring: wait for another rotation: %w", ctx.Err())
-	}
-}
-
-func (r *Ring) unlockRotation() { <-r.rotating }
 
 // SetState enables, disables or destroys the version with that id, and returns
 // the version as it then is. ctx bounds the call. To enable an enabled version or to
@@ -101,9 +34,9 @@ func (r *Ring) SetStateIf(ctx context.Context, id string, state State, condition
 // setState is SetStateIf, or SetState if condition is nil.
 func (r *Ring) setState(ctx context.Context, id string, state State, condition func(Version) error) (Version, error) {
 	if !state.valid() {
-		return Version{}, invalid("no such state: %q", shorten(string(state)))
+		return Version{}, invalid("no such state: %.64q", state)
 	}
-	version, err := r.parseKeyID(id)
+	version, err := r.tinkID(id)
 	if err != nil {
 		return Version{}, err
 	}
@@ -113,11 +46,9 @@ func (r *Ring) setState(ctx context.Context, id string, state State, condition f
 		if err != nil && (condition != nil || !errors.As(err, &differ)) {
 			return false, err
 		}
-		for i, v := range d.versions {
-			if v.id == version && condition != nil {
-				if err := condition(d.info(i)); err != nil {
-					return false, err
-				}
+		if v := d.find(version); v != nil && condition != nil {
+			if err := condition(d.info(v)); err != nil {
+				return false, err
 			}
 		}
 		return d.setState(version, state, d.dateOfChange(now, ofStore))
@@ -125,8 +56,7 @@ func (r *Ring) setState(ctx context.Context, id string, state State, condition f
 	if err != nil {
 		return Version{}, err
 	}
-	info, _ := s.info(id)
-	return info, nil
+	return s.info(s.find(version)), nil
 }
 
 // SetPeriod changes the ring's rotation period, for all processes: a whole number of

@@ -356,13 +356,12 @@ func (m *metadata) lookup(v version) *version {
 	return &m.versions[i]
 }
 
-// info describes the version at index i.
-func (m *metadata) info(i int) Version {
-	v := m.versions[i]
+// info describes a version of m.
+func (m *metadata) info(v *version) Version {
 	return Version{
 		ID:      keyID(m.ring, v.id),
 		State:   v.state,
-		Primary: i == len(m.versions)-1,
+		Primary: v.id == m.primary().id,
 		Created: time.UnixMilli(int64(v.created)).UTC(),
 		Changed: time.UnixMilli(int64(v.changed)).UTC(),
 	}

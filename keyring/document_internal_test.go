@@ -48,7 +48,7 @@ func testDraft(t testing.TB) *draft {
 }
 
 func seal(t testing.TB, d *draft) []byte {
-	data, _, err := sealDocument(t.Context(), testRoot(t), d)
+	data, _, err := format{}.Seal(t.Context(), testRoot(t), d, d.generation)
 	require.NoError(t, err)
 	return data
 }
@@ -70,14 +70,14 @@ func TestDocumentRoundTrip(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, data, again)
 
-	o, err := openDocument(t.Context(), testRoot(t), data)
+	o, err := format{}.Open(t.Context(), testRoot(t), data, nil)
 	require.NoError(t, err)
 	handle, err := o.handle()
 	require.NoError(t, err)
 	require.Equal(t, 3, handle.Len(), "the destroyed version is not in the keyset")
 	s := snapshotOf(t, o)
 	require.Len(t, s.keys, 2)
-	require.Len(t, s.infos, 4)
+	require.Len(t, s.versions, 4)
 }
 
 // The layout, spelled out once more by hand.
@@ -128,7 +128,7 @@ func TestDocumentLayout(t *testing.T) {
 
 func TestKEKIsHKDFOfMasterKey(t *testing.T) {
 	data := seal(t, testDraft(t))
-	o, err := openDocument(t.Context(), testRoot(t), data)
+	o, err := format{}.Open(t.Context(), testRoot(t), data, nil)
 	require.NoError(t, err)
 	masters, err := MasterKeys(t.Context(), testRoot(t), data)
 	require.NoError(t, err)
@@ -143,18 +143,18 @@ func TestKEKIsHKDFOfMasterKey(t *testing.T) {
 func TestDocumentCutShort(t *testing.T) {
 	data := seal(t, testDraft(t))
 	for n := range data {
-		_, err := openDocument(t.Context(), testRoot(t), data[:n])
+		_, err := format{}.Open(t.Context(), testRoot(t), data[:n], nil)
 		require.ErrorIs(t, err, ErrDamaged, "%d bytes", n)
 		if n > 41 {
-			_, err = openDocument(t.Context(), testRoot(t), Rechecksum(data[:n]))
+			_, err = format{}.Open(t.Context(), testRoot(t), Rechecksum(data[:n]), nil)
 			require.ErrorIs(t, err, ErrDamaged, "%d bytes", n)
 		}
 	}
 	for _, more := range [][]byte{{0}, {'\n'}, data} {
-		_, err := openDocument(t.Context(), testRoot(t), append(bytes.Clone(data), more...))
+		_, err := format{}.Open(t.Context(), testRoot(t), append(bytes.Clone(data), more...), nil)
 		require.ErrorIs(t, err, ErrDamaged)
 	}
-	_, err := openDocument(t.Context(), testRoot(t), make([]byte, MaxDocumentSize+1))
+	_, err := format{}.Open(t.Context(), testRoot(t), make([]byte, MaxDocumentSize+1), nil)
 	require.ErrorIs(t, err, ErrDamaged)
 }
 
@@ -168,7 +168,7 @@ func TestDocumentFlippedBits(t *testing.T) {
 		if i/8 == 8 {
 			want = ErrVersion
 		}
-		_, err := openDocument(t.Context(), testRoot(t), flipped)
+		_, err := format{}.Open(t.Context(), testRoot(t), flipped, nil)
 		require.ErrorIs(t, err, want, "bit %d", i)
 		require.NotErrorIs(t, err, ErrRoot, "bit %d", i)
 
@@ -176,7 +176,7 @@ func TestDocumentFlippedBits(t *testing.T) {
 			continue // the checksum itself
 		}
 		// On purpose, with the checksum made right: only the root can tell.
-		_, err = openDocument(t.Context(), testRoot(t), Rechecksum(flipped))
+		_, err = format{}.Open(t.Context(), testRoot(t), Rechecksum(flipped), nil)
 		require.Error(t, err, "bit %d", i)
 		for _, sentinel := range []error{ErrDamaged, ErrVersion, ErrRoot} {
 			if isOnly(err, sentinel) {
@@ -241,7 +241,7 @@ func TestDocumentThatContradictsItself(t *testing.T) {
 			require.NoError(t, err)
 			ks := insecurecleartextkeyset.KeysetMaterial(handle)
 			edit(&d.metadata, ks)
-			handle, err = handleOf(ks)
+			handle, err = insecurecleartextkeyset.Read(&keyset.MemReaderWriter{Keyset: ks})
 			require.NoError(t, err)
 			var encrypted bytes.Buffer
 			head, err := d.head()
@@ -249,7 +249,7 @@ func TestDocumentThatContradictsItself(t *testing.T) {
 			require.NoError(t, handle.WriteWithContext(t.Context(), keyset.NewBinaryWriter(&encrypted), testRoot(t), associatedData(head)))
 			data, err := (&ringDocument{metadata: d.metadata, keyset: encrypted.Bytes()}).marshal()
 			require.NoError(t, err)
-			_, err = openDocument(t.Context(), testRoot(t), data)
+			_, err = format{}.Open(t.Context(), testRoot(t), data, nil)
 			require.ErrorIs(t, err, ErrDamaged)
 			require.NotErrorIs(t, err, ErrRoot)
 		})
@@ -322,7 +322,7 @@ func TestFullRing(t *testing.T) {
 	data := seal(t, d)
 	t.Logf("a full ring is %d bytes", len(data))
 	require.Less(t, len(data), MaxDocumentSize/2+MaxDocumentSize/8, "room for a root that adds to it")
-	o, err := openDocument(t.Context(), testRoot(t), data)
+	o, err := format{}.Open(t.Context(), testRoot(t), data, nil)
 	require.NoError(t, err)
 	require.Len(t, snapshotOf(t, o).keys, maxVersions-2)
 	require.NoError(t, o.rotate(testTime), "a tombstone makes room")
@@ -336,7 +336,7 @@ func TestVersionsInFourKiB(t *testing.T) {
 	size := &sizeRoot{testRoot(t), 0}
 	n := 0
 	for ; size.plaintext <= 4096; n++ {
-		_, _, err := sealDocument(t.Context(), size, d)
+		_, _, err := format{}.Seal(t.Context(), size, d, d.generation)
 		require.NoError(t, err)
 		require.NoError(t, d.rotate(testTime))
 	}

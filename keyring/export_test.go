@@ -19,7 +19,7 @@ const (
 	RotationTimeout = rotationTimeout
 	RotationPause   = rotationPause
 	RotationWait    = rotationWait
-	LostGrace       = lostGrace
+	LostGrace       = document.LostGrace
 	MissBurst       = missBurst
 )
 
@@ -31,7 +31,7 @@ func (k *Key) KEK() []byte { return k.kek.Bytes() }
 
 // MasterKeys returns the bytes of every master key in a document, by key id.
 func MasterKeys(ctx context.Context, root tink.AEADWithContext, data []byte) (map[string][]byte, error) {
-	o, err := openDocument(ctx, root, data)
+	o, err := format{}.Open(ctx, root, data, nil)
 	if err != nil {
 		return nil, err
 	}

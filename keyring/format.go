@@ -21,38 +21,6 @@ type format struct {
 
 // Open implements [document.Format].
 func (format) Open(ctx context.Context, root document.Root, data []byte, _ *snapshot) (*draft, error) {
-	return openDocument(ctx, root, data)
-}
-
-// State implements [document.Format].
-func (format) State(d *draft) (*snapshot, error) { return newSnapshot(d) }
-
-// Draft implements [document.Format]. A snapshot holds no master keys.
-func (format) Draft(*snapshot) (*draft, bool) { return nil, false }
-
-// Seal implements [document.Format].
-func (f format) Seal(ctx context.Context, root document.Root, d *draft, generation uint64) ([]byte, *snapshot, error) {
-	d.generation = generation
-	data, s, err := sealDocument(ctx, root, d)
-	if err != nil {
-		return nil, nil, err
-	}
-	if d.added && f.backup != nil {
-		if err := f.backup(ctx, bytes.Clone(data)); err != nil {
-			return nil, nil, fmt.Errorf("keyring: no version added: backup: %w", err)
-		}
-	}
-	return data, s, nil
-}
-
-// Includes implements [document.Format].
-func (format) Includes(known, next *snapshot) error { return known.metadata.includedIn(&next.metadata) }
-
-// Merge implements [document.Format].
-func (format) Merge(d, other *draft) error { return d.merge(other) }
-
-// openDocument parses and decrypts a document under root.
-func openDocument(ctx context.Context, root Root, data []byte) (*draft, error) {
 	d, err := parseDocument(data)
 	if err != nil {
 		return nil, err
@@ -62,10 +30,10 @@ func openDocument(ctx context.Context, root Root, data []byte) (*draft, error) {
 	if rec.err != nil {
 		return nil, document.RootError(ctx, ErrRoot, rec.err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	if err == nil {
+		err = d.check(handle)
 	}
-	if err := d.check(handle); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	opened := &draft{metadata: d.metadata, keys: make(map[uint32]*masterKey, handle.Len())}
@@ -75,9 +43,16 @@ func openDocument(ctx context.Context, root Root, data []byte) (*draft, error) {
 	return opened, nil
 }
 
-// sealDocument encrypts a draft under root and returns the whole document. It
-// opens that again, so that nothing is stored that the root does not open.
-func sealDocument(ctx context.Context, root Root, d *draft) ([]byte, *snapshot, error) {
+// State implements [document.Format].
+func (format) State(d *draft) (*snapshot, error) { return newSnapshot(d) }
+
+// Draft implements [document.Format]. A snapshot holds no master keys.
+func (format) Draft(*snapshot) (*draft, bool) { return nil, false }
+
+// Seal implements [document.Format]. It opens what it sealed, so that nothing is stored
+// that the root does not open.
+func (f format) Seal(ctx context.Context, root document.Root, d *draft, generation uint64) ([]byte, *snapshot, error) {
+	d.generation = generation
 	handle, err := d.handle()
 	if err != nil {
 		return nil, nil, fmt.Errorf("keyring: keyset: %w", err)
@@ -99,13 +74,27 @@ func sealDocument(ctx context.Context, root Root, d *draft) ([]byte, *snapshot, 
 	if err != nil {
 		return nil, nil, err
 	}
-	again, err := openDocument(ctx, root, data)
+	again, err := f.Open(ctx, root, data, nil)
 	if err != nil {
 		return nil, nil, fmt.Errorf("keyring: document just sealed: %w", err)
 	}
 	s, err := newSnapshot(again)
-	return data, s, err
+	if err != nil {
+		return nil, nil, err
+	}
+	if d.added && f.backup != nil {
+		if err := f.backup(ctx, bytes.Clone(data)); err != nil {
+			return nil, nil, fmt.Errorf("keyring: no version added: backup: %w", err)
+		}
+	}
+	return data, s, nil
 }
+
+// Includes implements [document.Format].
+func (format) Includes(known, next *snapshot) error { return known.metadata.includedIn(&next.metadata) }
+
+// Merge implements [document.Format].
+func (format) Merge(d, other *draft) error { return d.merge(other) }
 
 // errRootSeals: the root refuses to encrypt.
 var errRootSeals = errors.New("keyring: root does not seal the document")

@@ -61,11 +61,12 @@ func TestFrozenDocuments(t *testing.T) {
 		"v2-key-root": testRoot(t), "v2-passphrase-root": passphrase, "v2-kms-root": testKMSRoot(t),
 	} {
 		t.Run(name, func(t *testing.T) {
-			o, err := openDocument(t.Context(), root, frozen(t, name))
+			o, err := format{}.Open(t.Context(), root, frozen(t, name), nil)
 			require.NoError(t, err)
 			var got bytes.Buffer
 			s := snapshotOf(t, o)
-			for _, info := range s.infos {
+			for i := range s.versions {
+				info := s.info(&s.versions[i])
 				fmt.Fprintf(&got, "%s %v %v %d %d", info.ID, info.State, info.Primary, info.Created.UnixMilli(), info.Changed.UnixMilli())
 				if key := s.keys[info.ID]; key != nil {
 					fmt.Fprintf(&got, " %s", hex.EncodeToString(key.kek.Bytes()))
@@ -108,7 +109,7 @@ func FuzzDocument(f *testing.F) {
 				require.NoError(t, err)
 				require.Equal(t, data, again)
 			}
-			if _, err := openDocument(t.Context(), root, data); err != nil {
+			if _, err := (format{}).Open(t.Context(), root, data, nil); err != nil {
 				require.True(t, is(err, ErrDamaged) || is(err, ErrRoot), "%v", err)
 			}
 		}

@@ -1,10 +1,9 @@
 package keyring
 
 import (
-	"encoding/binary"
-	"encoding/hex"
+	"context"
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/blobseal/blobseal/internal/chunked"
 	"github.com/blobseal/blobseal/internal/secret"
@@ -48,42 +47,57 @@ func (k *Key) Open(sealed, context []byte) ([]byte, error) {
 	return dek, nil
 }
 
-// ringID is the random name of a ring.
-type ringID [8]byte
-
-func (r ringID) String() string { return hex.EncodeToString(r[:]) }
-
-// keyID returns the id of a ring's version.
-func keyID(ring ringID, version uint32) string {
-	b := append(make([]byte, 0, len(ring)+4), ring[:]...)
-	s := hex.EncodeToString(binary.BigEndian.AppendUint32(b, version))
-	return s[:2*len(ring)] + "." + s[2*len(ring):]
+// Key returns the enabled version with that id.
+//
+// An id of this ring that is not known makes the ring refresh. Callers who miss at
+// once share one load, which began after they asked; after a burst of 60 there is one
+// load a second, for which callers wait. An id that a load did not bring is not looked
+// for again for a second. ctx bounds the wait alone: a version in memory is returned
+// whatever ctx says.
+//
+// Its errors are [*VersionError], of [ErrUnknownKey], [ErrDisabled] or [ErrDestroyed]. If the ring could not refresh, the error is ErrUnknownKey, [ErrStore]
+// and the reason, all three; and for a second it stays so, without asking.
+func (r *Ring) Key(ctx context.Context, id string) (*Key, error) {
+	if key := r.doc.State().keys[id]; key != nil {
+		return key, nil
+	}
+	return r.keyAfterRefresh(ctx, id)
 }
 
-var errNoID = fmt.Errorf("%w: not a key id", ErrUnknownKey)
-
-// parseKeyID is the inverse of keyID. It takes no other spelling.
-func parseKeyID(id string) (ring ringID, version uint32, err error) {
-	var b [len(ring) + 4]byte
-	ringPart, versionPart, found := strings.Cut(id, ".")
-	if len(id) != 2*len(b)+1 || !found || len(ringPart) != 2*len(ring) {
-		return ring, 0, errNoID
+// keyAfterRefresh finds out why there is no such key, or gets it.
+func (r *Ring) keyAfterRefresh(ctx context.Context, id string) (*Key, error) {
+	version, err := r.tinkID(id)
+	if err != nil {
+		return nil, err
 	}
-	if _, err := hex.Decode(b[:], []byte(ringPart+versionPart)); err != nil {
-		return ring, 0, errNoID
+	s, err := r.doc.Lookup(ctx, id, func(s *snapshot) bool { return s.find(version) != nil })
+	if err != nil {
+		if !errors.Is(err, ErrStore) {
+			err = fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		return nil, &VersionError{id, fmt.Errorf("%w: could not refresh: %w", ErrUnknownKey, err)}
 	}
-	copy(ring[:], b[:])
-	version = binary.BigEndian.Uint32(b[len(ring):])
-	if keyID(ring, version) != id { // upper-case digits
-		return ring, 0, errNoID
+	if key := s.keys[id]; key != nil {
+		return key, nil
 	}
-	return ring, version, nil
+	switch v := s.find(version); {
+	case v == nil:
+		return nil, &VersionError{id, ErrUnknownKey}
+	case v.state == Disabled:
+		return nil, &VersionError{id, ErrDisabled}
+	default:
+		return nil, &VersionError{id, ErrDestroyed}
+	}
 }
 
-// shorten keeps an id that anyone may have written from filling the log.
-func shorten(id string) string {
-	if len(id) > 64 {
-		return id[:64] + "..."
+// tinkID returns the Tink id in a version's id. It refuses what cannot be an id of this ring.
+func (r *Ring) tinkID(id string) (uint32, error) {
+	ring, version, err := parseKeyID(id)
+	if err != nil {
+		return 0, &VersionError{fmt.Sprintf("%.64s", id), err}
 	}
-	return id
+	if own := r.doc.State().ring; ring != own {
+		return 0, &VersionError{id, fmt.Errorf("%w: it belongs to another ring, this is %v", ErrUnknownKey, own)}
+	}
+	return version, nil
 }

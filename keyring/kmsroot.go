@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -52,10 +53,10 @@ const (
 
 // kmsRoot is a root in a key service.
 type kmsRoot struct {
-	client kms.Client
-	keyID  string
-	ec     kms.Context
-	opts   KMSRootOptions
+	client    kms.Client
+	keyID     string
+	ec        kms.Context
+	principal kms.Principal
 }
 
 // NewKMSRoot returns a root that is the key keyID of a key service. Each document is
@@ -83,23 +84,22 @@ func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (Root, er
 	if keyID == "" || len(keyID) > maxKMSKeyID {
 		return nil, invalid("root key id of %d bytes, want 1 to %d", len(keyID), maxKMSKeyID)
 	}
-	r := &kmsRoot{client: client, keyID: keyID}
+	var o KMSRootOptions
 	if opts != nil {
-		r.opts = *opts
+		o = *opts
 	}
-	if _, taken := r.opts.Context[kmsPurpose]; taken {
+	if _, taken := o.Context[kmsPurpose]; taken {
 		return nil, invalid("root context: %q is reserved (remove it)", kmsPurpose)
 	}
-	r.ec = kms.Context{kmsPurpose: kmsPurposeRoot}
-	maps.Copy(r.ec, r.opts.Context)
-	r.opts.Context = nil
-	return r, nil
+	ec := kms.Context{kmsPurpose: kmsPurposeRoot}
+	maps.Copy(ec, o.Context)
+	return &kmsRoot{client: client, keyID: keyID, ec: ec, principal: o.Principal}, nil
 }
 
 // ask returns the ctx of a request to the service. It is the ring's own,
 // whatever request of whom made the ring ask.
 func (r *kmsRoot) ask(ctx context.Context) context.Context {
-	ctx = kms.WithPrincipal(ctx, r.opts.Principal)
+	ctx = kms.WithPrincipal(ctx, r.principal)
 	ctx = kms.WithResource(ctx, kmsRootAuditAs)
 	return kms.WithReport(ctx, new(kms.Report))
 }
@@ -122,11 +122,8 @@ func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedD
 	if err != nil {
 		return nil, fmt.Errorf("keyring: data %w", err)
 	}
-	header, err := marshalKMSHeader(dk.KeyID, dk.Ciphertext)
-	if err != nil {
-		return nil, err
-	}
-	message, err := sealRootMessage(key, kmsRootContext(header, associatedData), plaintext)
+	header := marshalKMSHeader(dk.KeyID, dk.Ciphertext)
+	message, err := sealRootMessage(key, slices.Concat([]byte(kmsRootLabel), header, associatedData), plaintext)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +150,7 @@ func (r *kmsRoot) DecryptWithContext(ctx context.Context, ciphertext, associated
 		return nil, r.unavailable(ctx, fmt.Errorf("%w: data %v", kms.ErrUnavailable, err))
 	}
 	header := ciphertext[:len(ciphertext)-len(message)]
-	return openRootMessage(key, kmsRootContext(header, associatedData), message)
+	return openRootMessage(key, slices.Concat([]byte(kmsRootLabel), header, associatedData), message)
 }
 
 // unavailable is the error of a root that could not be asked.
@@ -161,21 +158,13 @@ func (r *kmsRoot) unavailable(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: key %q: %w", ErrRootUnavailable, r.keyID, document.WithContext(ctx, err))
 }
 
-func kmsRootContext(header, associatedData []byte) []byte {
-	b := append([]byte(kmsRootLabel), header...)
-	return append(b, associatedData...)
-}
-
-func marshalKMSHeader(keyID string, wrapped []byte) ([]byte, error) {
+// marshalKMSHeader returns the header for a key id and a data key that are within bounds.
+func marshalKMSHeader(keyID string, wrapped []byte) []byte {
 	var b cryptobyte.Builder
 	b.AddUint8(kmsRootKind)
 	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(keyID)) })
 	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(wrapped) })
-	header, err := b.Bytes()
-	if err != nil {
-		return nil, fmt.Errorf("keyring: %w", err)
-	}
-	return header, nil
+	return b.BytesOrPanic()
 }
 
 // parseKMSHeader splits a ciphertext. What it returns is within bounds.

@@ -106,7 +106,7 @@ func TestMergeProperties(t *testing.T) {
 				require.NotEqual(t, d.content(), ab.content())
 			}
 		}
-		parsed, err := openDocument(t.Context(), testRoot(t), seal(t, ab))
+		parsed, err := format{}.Open(t.Context(), testRoot(t), seal(t, ab), nil)
 		require.NoError(t, err)
 		require.Equal(t, ab.content(), parsed.content())
 	}
@@ -138,7 +138,7 @@ func requireNothingRevived(t *testing.T, before, after *draft) {
 // SPEC RING-5
 func TestMergeOfVersion1(t *testing.T) {
 	open := func() *draft {
-		d, err := openDocument(t.Context(), testRoot(t), frozen(t, "v1-key-root"))
+		d, err := format{}.Open(t.Context(), testRoot(t), frozen(t, "v1-key-root"), nil)
 		require.NoError(t, err)
 		require.True(t, d.legacy)
 		return d
@@ -152,7 +152,7 @@ func TestMergeOfVersion1(t *testing.T) {
 	require.Equal(t, m.content(), merged(t, b, a).content())
 	require.Equal(t, Enabled, m.versions[0].state, "a enabled what b still has as disabled")
 	require.Equal(t, b.primary().id, m.primary().id)
-	again, err := openDocument(t.Context(), testRoot(t), seal(t, m))
+	again, err := format{}.Open(t.Context(), testRoot(t), seal(t, m), nil)
 	require.NoError(t, err)
 	require.False(t, again.legacy)
 	require.Equal(t, m.content(), again.content())

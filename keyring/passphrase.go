@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -92,15 +93,9 @@ func NewPassphraseRoot(passphrase []byte, params *PassphraseParams) (Root, error
 	if params != nil {
 		p = *params
 	}
-	if p.Time == 0 {
-		p.Time = defaultTime
-	}
-	if p.Memory == 0 {
-		p.Memory = defaultMemory
-	}
-	if p.Threads == 0 {
-		p.Threads = defaultThreads
-	}
+	p.Time = cmp.Or(p.Time, defaultTime)
+	p.Memory = cmp.Or(p.Memory, defaultMemory)
+	p.Threads = cmp.Or(p.Threads, defaultThreads)
 	if err := p.check(); err != nil {
 		return nil, invalid("%v", err)
 	}

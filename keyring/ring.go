@@ -2,10 +2,10 @@ package keyring
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +16,9 @@ import (
 const (
 	defaultPeriod          = 90 * 24 * time.Hour
 	defaultRefreshInterval = time.Minute
-	hardPeriods            = 4 // HardAge in periods
+	hardPeriods            = 4                      // HardAge in periods
+	refreshSpread          = 250 * time.Millisecond // over which the replicas that hear of a change load it
+	missBurst              = 60                     // loads after a miss at once; then one a second
 )
 
 // Options change what [Open] and [Create] do. Most services leave them nil.
@@ -68,7 +70,6 @@ type Options struct {
 type Ring struct {
 	doc  *document.Replica[*snapshot, *draft]
 	opts Options
-	log  *slog.Logger
 
 	rotating chan struct{} // held by the one call of Rotate that makes a version
 	rotated  atomic.Uint64 // number of versions that this Ring made
@@ -120,9 +121,7 @@ func Create(ctx context.Context, store Store, root Root, opts *Options) (*Ring, 
 	if r.opts.ReadOnly {
 		return nil, ErrReadOnly
 	}
-	if r.opts.Period == 0 {
-		r.opts.Period = defaultPeriod
-	}
+	r.opts.Period = cmp.Or(r.opts.Period, defaultPeriod)
 	if err := r.opts.checkHardAge(r.opts.Period); err != nil {
 		return nil, err
 	}
@@ -138,7 +137,7 @@ func Create(ctx context.Context, store Store, root Root, opts *Options) (*Ring, 
 	if err != nil {
 		return nil, err
 	}
-	r.log.LogAttrs(ctx, slog.LevelWarn, "keyring: created a new ring, which opens nothing that was sealed before",
+	r.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "keyring: created a new ring, which opens nothing that was sealed before",
 		slog.String("ring", r.ID()), slog.Duration("period", r.Period()))
 	return r, nil
 }
@@ -155,7 +154,6 @@ func newRing(store Store, root Root, opts *Options) (*Ring, error) {
 	if err := r.opts.check(); err != nil {
 		return nil, err
 	}
-	r.log = r.opts.Logger
 	return r, nil
 }
 
@@ -168,18 +166,14 @@ func (o *Options) check() error {
 	if o.HardAge < 0 {
 		return invalid("hard age of %v", o.HardAge)
 	}
-	if o.RefreshInterval == 0 {
-		o.RefreshInterval = defaultRefreshInterval
-	}
+	o.RefreshInterval = cmp.Or(o.RefreshInterval, defaultRefreshInterval)
 	if o.RefreshInterval < time.Second {
 		return invalid("refresh interval of %v, want at least a second", o.RefreshInterval)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 	return nil
 }
 
@@ -208,7 +202,14 @@ func (r *Ring) Period() time.Duration { return r.doc.State().period }
 
 // Versions returns all versions as this Ring knows them, oldest first; the last is the
 // primary. The caller owns the slice.
-func (r *Ring) Versions() []Version { return slices.Clone(r.doc.State().infos) }
+func (r *Ring) Versions() []Version {
+	var all []Version
+	s := r.doc.State()
+	for i := range s.versions {
+		all = append(all, s.info(&s.versions[i]))
+	}
+	return all
+}
 
 // Stats tell how a [Ring], or the key service of package localkms, keeps up with its
 // store. All but Generation are of this process, since it opened the document.
@@ -245,3 +246,32 @@ func (r *Ring) Document() []byte { return bytes.Clone(r.doc.Document()) }
 // back. If that fails, the error is [ErrRollback] and the reason. A document of another
 // ring is [ErrOtherRing]. After an error the Ring keeps what it had.
 func (r *Ring) Refresh(ctx context.Context) error { return r.doc.Refresh(ctx) }
+
+// Run refreshes the ring every RefreshInterval and rotates it in time, until
+// ctx ends, and returns ctx's error. If the store is a [Watcher], Run also
+// refreshes within a quarter of a second of hearing of a change; the processes
+// that hear of it spread their loads over that time.
+//
+// Failures go to the Logger, and Run goes on: a refresh that failed is tried again
+// sooner than after an interval, and so is a watch, each after a pause that grows
+// from about a second. Once a refresh works again, a rotation that is due is tried
+// at once.
+//
+// Run returns only when ctx ends. A load or rotation that is under way then goes on.
+//
+// Call Run once for each Ring, in every process. Without it, a ring still seals, opens,
+// rotates and finds new versions when it is used, but learns of disabled and destroyed
+// versions only from [Ring.Refresh].
+func (r *Ring) Run(ctx context.Context) error {
+	return r.doc.Run(ctx, func(ctx context.Context, recovered bool) {
+		if recovered {
+			r.rotation.retryNow()
+		}
+		if a, _, _ := r.beginRotation(ctx); a != nil {
+			select {
+			case <-a.done:
+			case <-ctx.Done():
+			}
+		}
+	})
+}

@@ -12,11 +12,9 @@ import (
 )
 
 const (
-	rotationTimeout = 30 * time.Second        // of one attempt in the background
-	rotationPause   = time.Minute             // after an attempt that failed
-	rotationWait    = 250 * time.Millisecond  // for a healthy store to deliver the new primary
-	lostGrace       = document.LostGrace      // to go on sealing under a version that the store lacks
-	clockTolerance  = document.ClockTolerance // by which the clock of another process may be ahead
+	rotationTimeout = 30 * time.Second       // of one attempt in the background
+	rotationPause   = time.Minute            // after an attempt that failed
+	rotationWait    = 250 * time.Millisecond // for a healthy store to deliver the new primary
 )
 
 // Primary returns the version that seals new data keys.
@@ -32,31 +30,34 @@ const (
 // failover, and has not been healed for 30 seconds, the error is [ErrRollback].
 func (r *Ring) Primary(ctx context.Context) (*Key, error) {
 	s := r.doc.State()
-	if r.doc.Diverged() != nil {
-		if err := r.checkStored(s); err != nil {
+	if d := r.doc.Diverged(); d != nil {
+		if err := checkStored(s, d); err != nil {
 			return nil, err
 		}
 	}
-	if r.age(&s.metadata) < r.rotateAge(&s.metadata) {
+	if !r.isDue(&s.metadata) {
 		return s.primaryKey, nil
 	}
-	return r.aged(ctx)
+	return r.primaryAfterRotation(ctx)
 }
 
+// isDue reports whether the primary is old enough to be rotated.
+func (r *Ring) isDue(m *metadata) bool { return r.age(m) >= r.rotateAge(m) }
+
 // age returns how old the primary is. One whose time of creation is yet to come counts as
-// new within clockTolerance. Beyond that it was made by a wrong clock, or this clock is
+// new within [document.ClockTolerance]. Beyond that it was made by a wrong clock, or this clock is
 // wrong: it is due for rotation, and grows from the time that this process first saw it.
 func (r *Ring) age(m *metadata) time.Duration {
 	now, p := r.opts.Now(), m.primary()
 	created := time.UnixMilli(int64(p.created))
-	if age := now.Sub(created); age >= -clockTolerance {
+	if age := now.Sub(created); age >= -document.ClockTolerance {
 		return max(0, age)
 	}
 	f := r.future.Load()
 	if f == nil || f.id != p.id {
 		f = &futureVersion{p.id, now}
 		r.future.Store(f)
-		r.log.Warn("keyring: primary was created in the future, it will be replaced (check all clocks)",
+		r.opts.Logger.Warn("keyring: primary was created in the future, it will be replaced (check all clocks)",
 			slog.String("ring", m.ring.String()), slog.String("primary", keyID(m.ring, p.id)), slog.Time("created", created.UTC()))
 	}
 	return max(r.rotateAge(m), now.Sub(f.seen))
@@ -69,10 +70,9 @@ type futureVersion struct {
 }
 
 // checkStored refuses a primary that the store has been known to lack for longer than
-// lostGrace. Objects sealed under it would be lost with this process.
-func (r *Ring) checkStored(s *snapshot) error {
-	d := r.doc.Diverged()
-	if d == nil || time.Since(d.Since) < lostGrace {
+// [document.LostGrace]. Objects sealed under it would be lost with this process.
+func checkStored(s *snapshot, d *document.Divergence[*snapshot]) error {
+	if time.Since(d.Since) < document.LostGrace {
 		return nil
 	}
 	if d.State != nil && d.State.lookup(*s.primary()) != nil {
@@ -95,8 +95,8 @@ func (r *Ring) hardAge(m *metadata) time.Duration {
 // rotateAge is the age from which a primary is rotated.
 func (r *Ring) rotateAge(m *metadata) time.Duration { return min(m.period, r.hardAge(m)) }
 
-// aged is Primary for a primary that wants rotating.
-func (r *Ring) aged(ctx context.Context) (*Key, error) {
+// primaryAfterRotation is Primary for a primary that is due.
+func (r *Ring) primaryAfterRotation(ctx context.Context) (*Key, error) {
 	if s := r.doc.State(); r.opts.ReadOnly && r.age(&s.metadata) < r.hardAge(&s.metadata) {
 		r.warnOfAge(s)
 		return s.primaryKey, nil
@@ -109,14 +109,12 @@ func (r *Ring) aged(ctx context.Context) (*Key, error) {
 		if hard {
 			wait = rotationTimeout + time.Second
 		}
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
 		select {
 		case <-attempt.done:
 			err = attempt.err
 		case <-ctx.Done():
 			err = ctx.Err()
-		case <-timer.C:
+		case <-time.After(wait):
 			err = fmt.Errorf("%w: no answer yet", ErrStore)
 		}
 		s = r.doc.State()
@@ -135,7 +133,7 @@ func (r *Ring) aged(ctx context.Context) (*Key, error) {
 // provisioned.
 func (r *Ring) warnOfAge(s *snapshot) {
 	if id := s.primary().id; r.warned.Swap(uint64(id)+1) != uint64(id)+1 {
-		r.log.Warn("keyring: primary is older than the ring's period (rotate the ring where it is provisioned from)",
+		r.opts.Logger.Warn("keyring: primary is older than the ring's period (rotate the ring where it is provisioned from)",
 			slog.String("ring", r.ID()), slog.String("primary", s.primaryKey.id))
 	}
 }
@@ -171,10 +169,7 @@ func (r *Ring) beginRotation(ctx context.Context) (a *attempt, begun bool, err e
 	if a := r.rotation.running; a != nil {
 		return a, false, nil
 	}
-	if s := r.doc.State(); r.age(&s.metadata) < r.rotateAge(&s.metadata) {
-		return nil, false, nil
-	}
-	if r.opts.ReadOnly || r.rotatedLately() {
+	if !r.wantsRotation() {
 		return nil, false, nil
 	}
 	if r.rotation.err != nil && time.Now().Before(r.rotation.resume) {
@@ -184,6 +179,12 @@ func (r *Ring) beginRotation(ctx context.Context) (a *attempt, begun bool, err e
 	r.rotation.running = a
 	go r.rotateInBackground(context.WithoutCancel(ctx), a)
 	return a, true, nil
+}
+
+// wantsRotation reports whether this process should rotate because of age. The caller
+// holds rotation.mu.
+func (r *Ring) wantsRotation() bool {
+	return !r.opts.ReadOnly && r.isDue(&r.doc.State().metadata) && !r.rotatedLately()
 }
 
 // rotatedLately reports whether this process added a version by age less than half a
@@ -198,6 +199,75 @@ func (r *Ring) rotatedLately() bool {
 	return since >= 0 && since < r.rotateAge(&r.doc.State().metadata)/2
 }
 
+// Rotate adds a version, makes it the primary and returns it. The version is in the
+// store before it seals anything. ctx bounds the call.
+//
+// Calls that meet share a version: a call that waited for another rotation of this Ring,
+// or whose write lost against a rotation of another process, returns that version. A ring
+// of 4096 versions is [ErrFull]; versions destroyed long ago do not count. A process whose
+// clock differs from the store's does not rotate: see [ClockError].
+//
+// After [ErrStore] the version may or may not be in the store; if it is, the ring takes
+// it up when it next refreshes.
+func (r *Ring) Rotate(ctx context.Context) (Version, error) {
+	before := r.rotated.Load()
+	if err := r.lockRotation(ctx); err != nil {
+		return Version{}, err
+	}
+	defer r.unlockRotation()
+	if r.rotated.Load() != before {
+		return r.doc.State().primaryInfo(), nil
+	}
+	var first uint32
+	s, _, err := r.rotate(ctx, func(d *draft) bool {
+		if first == 0 {
+			first = d.primary().id
+		}
+		return d.primary().id == first
+	})
+	if err != nil {
+		return Version{}, err
+	}
+	return s.primaryInfo(), nil
+}
+
+// rotate adds a version if the document, as loaded, wants one, and reports whether it did.
+// The caller holds the turn to rotate.
+func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (s *snapshot, made bool, err error) {
+	s, err = r.doc.Edit(ctx, func(d *draft) (bool, error) {
+		made = wanted(d)
+		if !made {
+			return false, nil
+		}
+		now, _, err := r.doc.Time(ctx, r.opts.Now)
+		if err != nil {
+			return false, err
+		}
+		return true, d.rotate(now)
+	})
+	if err != nil {
+		r.failed.Add(1)
+		return nil, false, err
+	}
+	if made {
+		r.rotated.Add(1)
+	}
+	return s, made, nil
+}
+
+// lockRotation waits for the turn to rotate, so that calls that meet can share a
+// version.
+func (r *Ring) lockRotation(ctx context.Context) error {
+	select {
+	case r.rotating <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("keyring: wait for another rotation: %w", ctx.Err())
+	}
+}
+
+func (r *Ring) unlockRotation() { <-r.rotating }
+
 // RotateIfDue rotates if the primary is older than the ring's period, and reports whether
 // this call added a version. Unlike [Ring.Primary] it waits for the store. A process that
 // lives for seconds, such as a job of cron, calls it after [Open]; others need not, since
@@ -207,8 +277,7 @@ func (r *Ring) RotateIfDue(ctx context.Context) (bool, error) {
 		return false, ErrReadOnly
 	}
 	r.rotation.mu.Lock()
-	s := r.doc.State()
-	due := r.age(&s.metadata) >= r.rotateAge(&s.metadata) && !r.rotatedLately()
+	due := r.wantsRotation()
 	r.rotation.mu.Unlock()
 	if !due {
 		return false, nil
@@ -225,10 +294,10 @@ func (r *Ring) rotateInBackground(ctx context.Context, a *attempt) {
 	_, err := r.rotateByAge(ctx)
 	switch {
 	case err != nil:
-		r.log.LogAttrs(ctx, slog.LevelError, "keyring: rotation failed, old primary stays in use",
+		r.opts.Logger.LogAttrs(ctx, slog.LevelError, "keyring: rotation failed, old primary stays in use",
 			slog.String("ring", r.ID()), slog.String("primary", old), slog.Any("error", err))
 	case r.doc.State().primaryKey.id != old:
-		r.log.LogAttrs(ctx, slog.LevelInfo, "keyring: primary rotated",
+		r.opts.Logger.LogAttrs(ctx, slog.LevelInfo, "keyring: primary rotated",
 			slog.String("ring", r.ID()), slog.String("old", old), slog.String("primary", r.doc.State().primaryKey.id))
 	}
 	r.rotation.mu.Lock()
@@ -246,9 +315,7 @@ func (r *Ring) rotateByAge(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer r.unlockRotation()
-	before := r.rotated.Load()
-	_, err := r.rotate(ctx, func(d *draft) bool { return r.age(&d.metadata) >= r.rotateAge(&d.metadata) })
-	made := r.rotated.Load() != before
+	_, made, err := r.rotate(ctx, func(d *draft) bool { return r.isDue(&d.metadata) })
 	if made {
 		r.rotation.mu.Lock()
 		r.rotation.made = r.opts.Now()

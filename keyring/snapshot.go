@@ -15,7 +15,6 @@ type snapshot struct {
 	metadata
 
 	keys       map[string]*Key // the enabled versions
-	infos      []Version       // all, oldest first
 	primaryKey *Key
 }
 
@@ -25,19 +24,8 @@ func (s *snapshot) Identity() string { return s.ring.String() }
 // Generation implements [document.State].
 func (s *snapshot) Generation() uint64 { return s.generation }
 
-// info returns what is known of the version with that id.
-func (s *snapshot) info(id string) (Version, bool) {
-	i := slices.IndexFunc(s.infos, func(v Version) bool { return v.ID == id })
-	if i < 0 {
-		return Version{}, false
-	}
-	return s.infos[i], true
-}
-
-// primaryInfo returns what is known of the primary.
-func (s *snapshot) primaryInfo() Version {
-	return s.infos[len(s.infos)-1]
-}
+// primaryInfo describes the primary.
+func (s *snapshot) primaryInfo() Version { return s.info(s.primary()) }
 
 // newSnapshot derives the KEK of each enabled version.
 func newSnapshot(d *draft) (*snapshot, error) {
@@ -51,23 +39,22 @@ func newSnapshot(d *draft) (*snapshot, error) {
 	}
 	s := &snapshot{metadata: d.metadata, keys: make(map[string]*Key, len(prfs.PRFs))}
 	s.versions = slices.Clone(s.versions) // the draft is edited; marks are replaced, never written to
-	for i, v := range d.versions {
-		info := d.info(i)
-		s.infos = append(s.infos, info)
+	for _, v := range d.versions {
 		if v.state != Enabled {
 			continue
 		}
+		id := keyID(d.ring, v.id)
 		raw, err := prfs.PRFs[v.id].ComputePRF([]byte(kekLabel), secret.KeySize)
 		if err != nil {
-			return nil, fmt.Errorf("keyring: key %s: %w", info.ID, err)
+			return nil, fmt.Errorf("keyring: key %s: %w", id, err)
 		}
 		kek, err := secret.New(raw)
 		clear(raw)
 		if err != nil {
-			return nil, fmt.Errorf("keyring: key %s: %w", info.ID, err)
+			return nil, fmt.Errorf("keyring: key %s: %w", id, err)
 		}
-		s.primaryKey = &Key{id: info.ID, kek: kek} // the last is the primary, and enabled
-		s.keys[info.ID] = s.primaryKey
+		s.primaryKey = &Key{id: id, kek: kek} // the last is the primary, and enabled
+		s.keys[id] = s.primaryKey
 	}
 	return s, nil
 }

@@ -1,7 +1,6 @@
 package keyring
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/prf"
 	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
+
+	"github.com/blobseal/blobseal/internal/document"
 )
 
 // masterKey is a version's key in Tink's keyset.
@@ -61,17 +62,7 @@ func (d *draft) handle() (*keyset.Handle, error) {
 		}
 		ks.Key = append(ks.Key, &masterKey{KeyData: key.KeyData, Status: status, KeyId: v.id, OutputPrefixType: key.OutputPrefixType})
 	}
-	return handleOf(ks)
-}
-
-// handleOf returns the handle of a keyset.
-func handleOf(ks *tinkpb.Keyset) (*keyset.Handle, error) {
-	var buf bytes.Buffer
-	if err := keyset.NewBinaryWriter(&buf).Write(ks); err != nil {
-		return nil, err
-	}
-	defer clear(buf.Bytes())
-	return insecurecleartextkeyset.Read(keyset.NewBinaryReader(&buf))
+	return insecurecleartextkeyset.Read(&keyset.MemReaderWriter{Keyset: ks})
 }
 
 // rotate adds a version and makes it the primary. It drops old tombstones first.
@@ -143,7 +134,7 @@ func (d *draft) prune(now time.Time) {
 func (d *draft) dateOfChange(now time.Time, ofStore bool) uint64 {
 	date, limit := millis(now), uint64(maxMillis)
 	if ofStore {
-		limit = millis(now.Add(clockTolerance))
+		limit = millis(now.Add(document.ClockTolerance))
 	}
 	for _, v := range d.versions {
 		for _, t := range []uint64{v.created, v.changed} {

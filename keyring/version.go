@@ -1,8 +1,11 @@
 package keyring
 
 import (
+	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -39,4 +42,24 @@ type Version struct {
 	Primary bool      `json:"primary"` // the version that seals new data keys
 	Created time.Time `json:"created"` // UTC, whole milliseconds
 	Changed time.Time `json:"changed"` // when State was last set; Created at first
+}
+
+// ringID is the random name of a ring.
+type ringID [8]byte
+
+func (r ringID) String() string { return hex.EncodeToString(r[:]) }
+
+// keyID returns the id of a ring's version.
+func keyID(ring ringID, version uint32) string { return fmt.Sprintf("%v.%08x", ring, version) }
+
+// parseKeyID is the inverse of keyID. It takes no other spelling.
+func parseKeyID(id string) (ring ringID, version uint32, err error) {
+	ringPart, versionPart, _ := strings.Cut(id, ".")
+	b, _ := hex.DecodeString(ringPart)
+	n, _ := strconv.ParseUint(versionPart, 16, 32)
+	copy(ring[:], b)
+	if keyID(ring, uint32(n)) != id {
+		return ring, 0, fmt.Errorf("%w: not a key id", ErrUnknownKey)
+	}
+	return ring, uint32(n), nil
 }
