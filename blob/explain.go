@@ -81,7 +81,7 @@ func (e Explanation) String() string {
 
 // ExplainWrite says what a write would do, without touching a key.
 func (b *Bucket) ExplainWrite() Explanation {
-	e := Explanation{Cipher: b.cipherRule(), RequestedKey: requestedKey(b.store.Cipher)}
+	e := Explanation{Cipher: b.cipherRule(), RequestedKey: sse.RequestedKey(b.store.Cipher)}
 	e.Mode = b.store.Cipher.Mode()
 	e.Rule, e.Err = b.opts.Policy.precheck(b.store.Cipher)
 	return e

@@ -63,13 +63,3 @@ func (p *Policy) valid() error {
 	}
 	return nil
 }
-
-// requestedKey returns the name by which a cipher asks a key service for its key,
-// if the cipher has a method for it, as [sse.KMS] has. A policy cannot decide by
-// it: it may be an alias.
-func requestedKey(cipher any) string {
-	if c, ok := cipher.(interface{ RequestedKey() string }); ok {
-		return c.RequestedKey()
-	}
-	return ""
-}

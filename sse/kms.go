@@ -116,6 +116,17 @@ func (k *KMS) ready() error {
 // [Envelope.KeyID] is the id that the service answered with.
 func (k *KMS) RequestedKey() string { return k.keyID }
 
+// RequestedKey returns the key id or alias by which e requests keys from a key
+// service: what its method RequestedKey returns, as that of [KMS], or "" without such
+// a method. A type that wraps an Encrypter should have the method, and return
+// RequestedKey of what it wraps.
+func RequestedKey(e Encrypter) string {
+	if e, ok := e.(interface{ RequestedKey() string }); ok {
+		return e.RequestedKey()
+	}
+	return ""
+}
+
 // Encrypt implements [Encrypter]. ctx bounds the call of the key service and
 // carries the principal, see [kms.WithPrincipal]. If the service refuses or does
 // not answer, Encrypt fails with the error of package kms: it never falls back to

@@ -38,7 +38,7 @@ func TestKMSContext(t *testing.T) {
 		object    string
 	}{{false, "photos/2026/cat.jpg"}, {true, "photos"}} {
 		k := newKMS(t, fake, "alias/photos", &sse.KMSOptions{BucketKey: tc.bucketKey})
-		require.Equal(t, "alias/photos", k.RequestedKey())
+		require.Equal(t, "alias/photos", sse.RequestedKey(k))
 		e, err := k.Encrypt(ctx, object)
 		require.NoError(t, err)
 		env := e.Envelope()

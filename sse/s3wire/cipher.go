@@ -113,12 +113,7 @@ func (c *Cipher) Mode() sse.Mode { return c.inner.Mode() }
 
 // RequestedKey returns the name by which the cipher asks the key service for its
 // key, which may be an alias. It is empty in other modes.
-func (c *Cipher) RequestedKey() string {
-	if k, ok := c.inner.(*sse.KMS); ok {
-		return k.RequestedKey()
-	}
-	return ""
-}
+func (c *Cipher) RequestedKey() string { return sse.RequestedKey(c.inner) }
 
 // Encrypt implements [sse.Encrypter]. In SSE-KMS, it adds "aws:s3:arn" and the pairs
 // of the request to obj's context. Every error is an [*Error].

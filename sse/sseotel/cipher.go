@@ -78,14 +78,8 @@ type cipher struct {
 // Mode implements [sse.Encrypter].
 func (e *encrypter) Mode() sse.Mode { return e.inner.Mode() }
 
-// RequestedKey returns what the method of [sse.KMS] does, or "" if the wrapped
-// value has no such method. Package blob takes both for the same.
-func (e *encrypter) RequestedKey() string {
-	if k, ok := e.inner.(interface{ RequestedKey() string }); ok {
-		return k.RequestedKey()
-	}
-	return ""
-}
+// RequestedKey returns [sse.RequestedKey] of the wrapped value.
+func (e *encrypter) RequestedKey() string { return sse.RequestedKey(e.inner) }
 
 // Encrypt implements [sse.Encrypter].
 func (e *encrypter) Encrypt(ctx context.Context, obj sse.Object) (*sse.Encryption, error) {

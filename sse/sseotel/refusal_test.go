@@ -118,7 +118,7 @@ func TestWrappersKeepCapabilities(t *testing.T) {
 	require.NoError(t, err)
 	cipher := b.Cipher(mode)
 	require.Equal(t, sse.ModeKMS, cipher.Mode())
-	require.Equal(t, service.key, cipher.(interface{ RequestedKey() string }).RequestedKey())
+	require.Equal(t, service.key, sse.RequestedKey(cipher))
 
 	require.Implements(t, (*sse.Cipher)(nil), b.Decrypter(mode))
 	require.Implements(t, (*sse.Cipher)(nil), b.Encrypter(mode))
