@@ -71,7 +71,7 @@ type Client struct {
 	mu        sync.Mutex // never held during a call
 	off       bool
 	entries   map[string]*entry
-	recent    *list.List // of *entry, the most recently used first
+	recent    *list.List // of *entry, the most recently used first; a module for LRU would save twenty lines
 	flights   map[string]*flight
 	epoch     uint64 // rises when entries are invalidated
 	nextSweep time.Time
@@ -259,7 +259,7 @@ func (c *Client) answer(ctx context.Context, q *question, name []byte, r *result
 			continue
 		}
 		if e == nil {
-			err = c.orStale(ctx, q, name, r, err)
+			err = c.answerStale(ctx, q, name, r, err)
 		}
 		return err
 	}
@@ -326,9 +326,9 @@ func (c *Client) answerIfAuthorized(ctx context.Context, q *question, e *entry, 
 	return refusal
 }
 
-// orStale returns err, or answers from a stale entry if err says that the service
+// answerStale returns err, or answers from a stale entry if err says that the service
 // is down.
-func (c *Client) orStale(ctx context.Context, q *question, name []byte, r *result, err error) error {
+func (c *Client) answerStale(ctx context.Context, q *question, name []byte, r *result, err error) error {
 	if q.op != kms.OpDecrypt || c.staleReads == 0 || !errors.Is(err, kms.ErrUnavailable) || ctx.Err() != nil {
 		return err
 	}

@@ -52,33 +52,35 @@ func (f *flight) wait(ctx context.Context, r *result) error {
 }
 
 // lead makes the call that others wait for. Without f, nobody does.
-func (c *Client) lead(ctx context.Context, q *question, key []byte, f *flight, r *result) (err error) {
+func (c *Client) lead(ctx context.Context, q *question, name []byte, f *flight, r *result) (err error) {
 	if f == nil {
 		return c.call(ctx, q, r)
 	}
-	name, began, returned := string(key), c.now(), false
-	defer func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		defer close(f.done)
-		if c.flights[name] == f {
-			delete(c.flights, name)
-		}
-		f.err = errRetry
-		switch {
-		case !returned: // the client panicked
-		case err == nil && !c.off && f.epoch == c.epoch:
-			c.keep(q, name, r, began)
-		case err != nil && ctx.Err() == nil:
-			f.report, f.err = r.report, err
-			if e := c.entries[name]; e != nil && !errors.Is(err, kms.ErrUnavailable) {
-				c.drop(e) // it was refused, so an outage does not bring it back
-			}
-		}
-	}()
+	began := c.now()
+	err = errRetry // for those who wait, if the client panics
+	defer func() { c.endFlight(ctx, q, string(name), f, began, r, err) }()
 	err = c.call(ctx, q, r)
-	returned = true
 	return err
+}
+
+// endFlight keeps the answer r of a call, and tells err to those who wait for it.
+func (c *Client) endFlight(ctx context.Context, q *question, name string, f *flight, began time.Time, r *result, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer close(f.done)
+	if c.flights[name] == f {
+		delete(c.flights, name)
+	}
+	f.err = errRetry
+	switch {
+	case err == nil && !c.off && f.epoch == c.epoch:
+		c.keep(q, name, r, began)
+	case err != nil && !errors.Is(err, errRetry) && ctx.Err() == nil:
+		f.report, f.err = r.report, err
+		if e := c.entries[name]; e != nil && !errors.Is(err, kms.ErrUnavailable) {
+			c.drop(e) // it was refused, so an outage does not bring it back
+		}
+	}
 }
 
 // keep makes r an entry. c.mu is held, as in all that follow.
@@ -156,7 +158,8 @@ func age(made, now time.Time) time.Duration {
 }
 
 // appendName appends the encoding of q, asked by p, with each part framed by its
-// length.
+// length. Nobody stores it, so it need not be that of [kms.Context.AssociatedData],
+// which allocates.
 func (q *question) appendName(b []byte, p kms.Principal) []byte {
 	for _, part := range [...]string{string(q.op), p.ID, p.Type, q.keyID} {
 		b = appendFramed(b, part)
