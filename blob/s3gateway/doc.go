@@ -10,6 +10,8 @@
 //	gateway, err := s3gateway.New(ctx, files, keys, managed, nil)
 //	err = gateway.Run(ctx, embedgw.Config{RootUserAccess: user, RootUserSecret: secret, Ports: []string{":7070"}})
 //
+// examples/gateway is such a server, with a ring, a key service, TLS and an audit trail.
+//
 // # What is encrypted
 //
 // Every object is, in SSE-S3 unless the request or the bucket's configuration
