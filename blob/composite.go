@@ -36,12 +36,9 @@ func (g *getter) newComposite(from *gcblob.Reader, head []byte) *compositeRead {
 
 // fetchPiece reads n bytes of the version that was seen.
 func (c *compositeRead) fetchPiece(off, n int64) ([]byte, error) {
-	p, err := c.fetch(off, n)
+	p, err := c.fetch(c.seen, off, n)
 	if err != nil {
 		return nil, err
-	}
-	if !store.VersionRead(p.Reader).Same(c.seen) {
-		return nil, ErrChanged
 	}
 	return p.data, nil
 }
@@ -71,12 +68,9 @@ func (c *compositeRead) open(off, n int64) (io.Reader, error) {
 		data, err := c.pieces.Range(off, n)
 		return bytes.NewReader(data), err
 	}
-	r, err := c.getter.open(off, n)
+	r, err := c.getter.open(c.seen, off, n)
 	if err != nil {
 		return nil, err
-	}
-	if !store.VersionRead(r).Same(c.seen) {
-		return nil, ErrChanged
 	}
 	c.from = r
 	return r, nil

@@ -3,7 +3,6 @@ package blob
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	gcblob "gocloud.dev/blob"
@@ -80,16 +79,13 @@ func (c *copying) run(ctx context.Context) error {
 
 // open begins to read the first n bytes of the source, or all of them if n is negative.
 func (c *copying) open(ctx context.Context, attrs *gcblob.Attributes, n int64) error {
-	r, err := c.from.store.Open(ctx, c.src, 0, n, nil)
+	r, err := c.from.store.OpenVersion(ctx, c.src, store.VersionOf(attrs), 0, n, nil)
 	if err != nil {
 		return err
 	}
 	c.held = r
 	if r.Size() < 0 {
 		return store.ErrUnpacked
-	}
-	if !store.VersionRead(r).Same(store.VersionOf(attrs)) {
-		return ErrChanged
 	}
 	return nil
 }
@@ -122,18 +118,8 @@ func (c *copying) write(ctx context.Context, attrs *gcblob.Attributes, r io.Read
 // it was read is still there, and so is the version that was read. No response is held
 // by now.
 func (c *copying) publish(ctx context.Context, watch *stored.Watch, attrs *gcblob.Attributes, publish func() error) error {
-	unchanged := func() error {
-		now, err := c.from.store.Inner.Attributes(ctx, c.src)
-		if err != nil {
-			return store.OpenError(err)
-		}
-		if !store.VersionOf(now).Same(store.VersionOf(attrs)) {
-			return ErrChanged
-		}
-		return nil
-	}
 	if !c.ontoItself() {
-		if err := unchanged(); err != nil {
+		if err := c.from.store.CheckUnchanged(ctx, c.src, attrs, nil); err != nil {
 			return err
 		}
 		return c.to.store.Commit(ctx, c.dst, publish)
@@ -142,7 +128,7 @@ func (c *copying) publish(ctx context.Context, watch *stored.Watch, attrs *gcblo
 		if changed {
 			return ErrChanged
 		}
-		if err := unchanged(); err != nil {
+		if err := c.from.store.CheckUnchanged(ctx, c.src, attrs, nil); err != nil {
 			return err
 		}
 		return publish()
@@ -185,11 +171,7 @@ func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse
 	if err != nil {
 		return nil, err
 	}
-	n, err := io.Copy(w, body)
-	if want := attrs.Size - int64(env.Size()); err == nil && n != want {
-		err = fmt.Errorf("%w: %d of %d bytes of the body came", sse.ErrTruncated, n, want)
-	}
-	if err != nil {
+	if _, err := io.Copy(w, stored.ExactReader(body, attrs.Size-int64(env.Size()), sse.ErrTruncated)); err != nil {
 		w.Abort()
 		return nil, err
 	}
@@ -259,10 +241,7 @@ func (c *copying) writePlain(ctx context.Context, attrs *gcblob.Attributes, cont
 	if err != nil {
 		return nil, err
 	}
-	n, err := io.Copy(body, content)
-	if err == nil && n != attrs.Size {
-		err = fmt.Errorf("blob: %d of %d bytes of the source came: %w", n, attrs.Size, io.ErrUnexpectedEOF)
-	}
+	_, err = io.Copy(body, stored.ExactReader(content, attrs.Size, store.ErrSize))
 	if err == nil {
 		err = body.Close()
 	}

@@ -94,33 +94,40 @@ func TestCopyContext(t *testing.T) {
 }
 
 // TestCopyOfWhatChanges: a copy holds one version. A copy of an object onto itself never
-// replaces a newer version by an older one.
+// replaces a newer version by an older one, whichever process wrote it.
 func TestCopyOfWhatChanges(t *testing.T) {
 	ctx := context.Background()
 	for _, dst := range []string{"k2", "k"} {
 		for _, when := range []string{"GET k ", "PUT " + dst, "write " + dst} {
-			t.Run(when+"/"+dst, func(t *testing.T) {
-				spy, inner := newSpy(t)
-				b := newBucket(t, inner, nil)
-				write := func(n int) error {
-					p := []byte(strings.Repeat(fmt.Sprint(n), 100))
-					return b.WriteAll(ctx, "k", p, &gcblob.WriterOptions{Metadata: map[string]string{"version": fmt.Sprint(n)}})
-				}
-				require.NoError(t, write(1))
-				times := 1
-				spy.Hook = func(_ context.Context, call string) error {
-					if strings.HasPrefix(call, when) && times > 0 {
-						times--
-						return write(2)
+			for _, writer := range []string{"this process", "another"} {
+				t.Run(when+"/"+dst+"/"+writer, func(t *testing.T) {
+					spy, inner := newSpy(t)
+					cipher := sse.NewManaged(newRing(t))
+					b := newBucketWith(t, inner, cipher, nil)
+					writes := b
+					if writer == "another" { // which shares no locks
+						writes = newBucketWith(t, spy.Bucket, cipher, nil)
 					}
-					return nil
-				}
-				require.NoError(t, b.Copy(ctx, dst, "k", nil))
-				attrs, err := b.Attributes(ctx, dst)
-				require.NoError(t, err)
-				require.Equal(t, strings.Repeat(attrs.Metadata["version"], 100), string(readAll(t, b.Bucket, dst)))
-				require.Equal(t, strings.Repeat("2", 100), string(readAll(t, b.Bucket, "k")))
-			})
+					write := func(n int) error {
+						p := []byte(strings.Repeat(fmt.Sprint(n), 100))
+						return writes.WriteAll(ctx, "k", p, &gcblob.WriterOptions{Metadata: map[string]string{"version": fmt.Sprint(n)}})
+					}
+					require.NoError(t, write(1))
+					times := 1
+					spy.Hook = func(_ context.Context, call string) error {
+						if strings.HasPrefix(call, when) && times > 0 {
+							times--
+							return write(2)
+						}
+						return nil
+					}
+					require.NoError(t, b.Copy(ctx, dst, "k", nil))
+					attrs, err := b.Attributes(ctx, dst)
+					require.NoError(t, err)
+					require.Equal(t, strings.Repeat(attrs.Metadata["version"], 100), string(readAll(t, b.Bucket, dst)))
+					require.Equal(t, strings.Repeat("2", 100), string(readAll(t, b.Bucket, "k")))
+				})
+			}
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob/internal/store"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -43,10 +44,13 @@ func (b *Bucket) getter(ctx context.Context, key string, hook func(as func(any) 
 	return g
 }
 
-// open requests n bytes of the stored object from off. The caller reads the response,
-// and makes no other request before it calls end.
-func (g *getter) open(off, n int64) (*gcblob.Reader, error) {
-	r, err := g.request(off, n)
+// anyVersion is the version that a read's first request sees.
+var anyVersion = stored.Version{Size: -1}
+
+// open requests n bytes of the version seen of the stored object from off. The caller
+// reads the response, and makes no other request before it calls end.
+func (g *getter) open(seen stored.Version, off, n int64) (*gcblob.Reader, error) {
+	r, err := g.request(seen, off, n)
 	if err != nil {
 		return nil, err
 	}
@@ -60,13 +64,16 @@ type part struct {
 	data           []byte
 }
 
+// version returns the version that the part is of.
+func (p *part) version() stored.Version { return store.VersionRead(p.Reader) }
+
 // reader reads the part's data.
 func (p *part) reader() *bytes.Reader { return bytes.NewReader(p.data) }
 
-// fetch requests n bytes of the stored object from off and reads them, so that it
-// holds no response when it returns. It is safe for concurrent use.
-func (g *getter) fetch(off, n int64) (*part, error) {
-	r, err := g.request(off, n)
+// fetch requests n bytes of the version seen of the stored object from off and reads
+// them, so that it holds no response when it returns. It is safe for concurrent use.
+func (g *getter) fetch(seen stored.Version, off, n int64) (*part, error) {
+	r, err := g.request(seen, off, n)
 	if err != nil {
 		return nil, err
 	}
@@ -82,12 +89,12 @@ func (g *getter) fetch(off, n int64) (*part, error) {
 	return &part{Reader: r, data: data.Bytes()}, nil
 }
 
-func (g *getter) request(off, n int64) (*gcblob.Reader, error) {
+func (g *getter) request(seen stored.Version, off, n int64) (*gcblob.Reader, error) {
 	var opts *gcblob.ReaderOptions
 	if g.hook != nil {
 		opts = &gcblob.ReaderOptions{BeforeRead: g.before}
 	}
-	return g.b.store.Open(g.ctx, g.key, off, n, opts)
+	return g.b.store.OpenVersion(g.ctx, g.key, seen, off, n, opts)
 }
 
 // before calls the caller's hook for one request.

@@ -10,7 +10,6 @@ import (
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
-	"github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -113,9 +112,9 @@ func (r *rangeRead) fetchHead() error {
 	case short && r.bodyOff == 0: // behind the envelope
 		want += r.bodyLen
 	case short:
-		other.Go(func() { chunks, chunksErr = r.fetch(expect+r.bodyOff, r.bodyLen) })
+		other.Go(func() { chunks, chunksErr = r.fetch(anyVersion, expect+r.bodyOff, r.bodyLen) })
 	}
-	r.head, err = r.fetch(0, want)
+	r.head, err = r.fetch(anyVersion, 0, want)
 	if err != nil && !r.empty(err) {
 		r.cancel()
 		other.Wait()
@@ -127,7 +126,7 @@ func (r *rangeRead) fetchHead() error {
 	}
 	rest := r.head.reader()
 	if r.env, _, err = stored.ReadEnvelope(rest, int(expect)); errors.Is(err, io.ErrUnexpectedEOF) && r.head.Size() > want {
-		if r.head, err = r.fetch(0, sse.MaxEnvelopeSize); err != nil {
+		if r.head, err = r.fetch(anyVersion, 0, sse.MaxEnvelopeSize); err != nil {
 			return err
 		}
 		r.env, _, err = stored.ReadEnvelope(r.head.reader(), int(expect))
@@ -136,7 +135,7 @@ func (r *rangeRead) fetchHead() error {
 	case err != nil || int64(r.env.Size()) != expect || !short:
 	case r.bodyOff == 0:
 		r.chunks, r.from = rest, r.head.Reader
-	case chunksErr == nil && !store.VersionRead(chunks.Reader).Same(store.VersionRead(r.head.Reader)):
+	case chunksErr == nil && !chunks.version().Same(r.head.version()):
 		return ErrChanged
 	case chunksErr == nil:
 		r.chunks, r.from = chunks.reader(), chunks.Reader
@@ -161,7 +160,7 @@ func (r *rangeRead) fetchEmpty() (*part, error) {
 	if err != nil || attrs.Size != 0 {
 		return nil, err
 	}
-	return r.fetch(0, -1)
+	return r.fetch(anyVersion, 0, -1)
 }
 
 // decryptAndProve opens the envelope. Unless the range reaches the last chunk, or
@@ -179,7 +178,7 @@ func (r *rangeRead) decryptAndProve() (*sse.Decryption, error) {
 	var tail *part
 	var tailErr error
 	var other sync.WaitGroup
-	other.Go(func() { tail, tailErr = r.fetch(int64(r.env.Size())+at, length) })
+	other.Go(func() { tail, tailErr = r.fetch(anyVersion, int64(r.env.Size())+at, length) })
 	d, err := r.b.decrypt(r.ctx, r.key, r.env)
 	if err != nil {
 		r.cancel()
@@ -203,12 +202,9 @@ func (r *rangeRead) openChunks() error {
 	if r.chunks != nil {
 		return nil
 	}
-	inner, err := r.open(int64(r.env.Size())+r.bodyOff, r.bodyLen)
+	inner, err := r.open(r.head.version(), int64(r.env.Size())+r.bodyOff, r.bodyLen)
 	if err != nil {
 		return err
-	}
-	if !store.VersionRead(inner).Same(store.VersionRead(r.head.Reader)) {
-		return ErrChanged
 	}
 	r.chunks, r.from = inner, inner
 	return nil
@@ -221,7 +217,7 @@ func (r *rangeRead) askBeyond() error {
 	if past := r.off - r.size; past <= math.MaxInt64-r.head.Size() {
 		at = r.head.Size() + past
 	}
-	_, err := r.fetch(at, r.n)
+	_, err := r.fetch(anyVersion, at, r.n)
 	return err
 }
 
@@ -230,19 +226,16 @@ func (r *rangeRead) plain() (*reader, error) {
 	if err := r.b.admitPlain(); err != nil {
 		return nil, err
 	}
-	seen := store.VersionRead(r.head.Reader)
+	seen := r.head.version()
 	if err := r.checkPlain(seen); err != nil {
 		return nil, err
 	}
 	if seen.Size == 0 {
 		return r.reader(eof{}, 0, nil, r.head.Reader), nil
 	}
-	inner, err := r.open(r.off, r.n)
+	inner, err := r.open(seen, r.off, r.n)
 	if err != nil {
 		return nil, err
-	}
-	if !store.VersionRead(inner).Same(seen) {
-		return nil, ErrChanged
 	}
 	return r.reader(inner, inner.Size(), nil, inner), nil
 }

@@ -101,7 +101,7 @@ func (g *getter) reader(plaintext io.Reader, size int64, env *sse.Envelope, inne
 // readWhole opens the object with one request, unless it is plain or composite. It returns the envelope also with an
 // error, if it got so far.
 func (g *getter) readWhole() (*reader, *sse.Envelope, error) {
-	inner, err := g.open(0, -1)
+	inner, err := g.open(anyVersion, 0, -1)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -142,12 +142,9 @@ func (g *getter) plainWhole(inner *gcblob.Reader, content io.Reader) (*reader, e
 	}
 	seen := store.VersionRead(inner)
 	if seen.Size >= 0 && seen.Size <= drainSize {
-		data, err := io.ReadAll(content)
+		data, err := io.ReadAll(stored.ExactReader(content, seen.Size, ErrChanged))
 		if err != nil {
 			return nil, err
-		}
-		if int64(len(data)) != seen.Size {
-			return nil, ErrChanged
 		}
 		g.end()
 		if err := g.checkPlain(seen); err != nil {
@@ -159,12 +156,9 @@ func (g *getter) plainWhole(inner *gcblob.Reader, content io.Reader) (*reader, e
 	if err := g.checkPlain(seen); err != nil {
 		return nil, err
 	}
-	inner, err := g.open(0, -1)
+	inner, err := g.open(seen, 0, -1)
 	if err != nil {
 		return nil, err
-	}
-	if !store.VersionRead(inner).Same(seen) {
-		return nil, ErrChanged
 	}
 	_, content, err = stored.ReadEnvelope(inner, stored.MinEnvelopeSize)
 	switch {
@@ -191,12 +185,9 @@ func (b *Bucket) admitPlain() error {
 // be read as it is. Only the metadata tells a plain object from an encrypted one
 // whose envelope was damaged.
 func (g *getter) checkPlain(seen stored.Version) error {
-	attrs, err := g.b.store.Inner.Attributes(g.ctx, g.key)
+	attrs, err := g.b.store.AttributesOf(g.ctx, g.key, seen)
 	if err != nil {
-		return store.OpenError(err)
-	}
-	if !seen.Same(store.VersionOf(attrs)) {
-		return ErrChanged
+		return err
 	}
 	if _, hinted := stored.ParseHint(attrs.Metadata); hinted {
 		return stored.ErrDamaged

@@ -115,7 +115,7 @@ func (c *Client) copy(ctx context.Context, to *Client, get s3.GetObjectInput, cp
 	if _, err := sse.PlaintextSize(rest); err != nil {
 		return nil, err
 	}
-	out, err := c.put(ctx, put, io.MultiReader(bytes.NewReader(head), exactly(body, rest)), int64(len(head))+rest, optFns)
+	out, err := c.put(ctx, put, io.MultiReader(bytes.NewReader(head), stored.ExactReader(body, rest, sse.ErrTruncated)), int64(len(head))+rest, optFns)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (c *Client) copyComposite(ctx context.Context, to *Client, get s3.GetObject
 		return nil, changedIf(err)
 	}
 	defer parts.Body.Close()
-	out, err := c.put(ctx, put, io.MultiReader(exactly(parts.Body, off), bytes.NewReader(tail)), off+int64(len(tail)), optFns)
+	out, err := c.put(ctx, put, io.MultiReader(stored.ExactReader(parts.Body, off, sse.ErrTruncated), bytes.NewReader(tail)), off+int64(len(tail)), optFns)
 	if err != nil {
 		return nil, err
 	}
@@ -250,21 +250,4 @@ func (c *Client) tagsOf(ctx context.Context, get s3.GetObjectInput, src *s3.GetO
 	return tagsOf(ctx, c.api, &s3.GetObjectTaggingInput{
 		Bucket: get.Bucket, Key: get.Key, VersionId: src.VersionId, ExpectedBucketOwner: get.ExpectedBucketOwner, RequestPayer: get.RequestPayer,
 	}, optFns...)
-}
-
-// exactly reads n bytes of r and fails if r has fewer.
-func exactly(r io.Reader, n int64) io.Reader { return &exact{r, n} }
-
-type exact struct {
-	r    io.Reader
-	left int64
-}
-
-func (e *exact) Read(p []byte) (int, error) {
-	n, err := e.r.Read(p[:min(int64(len(p)), e.left+1)])
-	e.left -= int64(n)
-	if e.left < 0 || err == io.EOF && e.left > 0 {
-		return n, fmt.Errorf("%w: the stored object does not have its size", sse.ErrTruncated)
-	}
-	return n, err
 }

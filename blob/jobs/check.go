@@ -200,10 +200,7 @@ func readBody(ctx context.Context, s *store.Store, seen store.Object, off, n, si
 		return err
 	}
 	defer r.Close()
-	read, err := copyBody(io.Discard, decrypt(r))
-	if err == nil && read != size {
-		err = fmt.Errorf("%w: body has %d bytes, store reported %d", stored.ErrChanged, read, size)
-	}
+	_, err = copyBody(io.Discard, stored.ExactReader(decrypt(r), size, stored.ErrChanged))
 	return err
 }
 

@@ -69,14 +69,11 @@ func (x *replacement) open(ctx context.Context, n int64) (err error) {
 			return absentIfNotFound(err)
 		}
 	}
-	if x.src, err = x.s.Open(ctx, x.r.Key, 0, n, x.files.Reading()); err != nil {
+	if x.src, err = x.s.OpenVersion(ctx, x.r.Key, store.VersionOf(x.attrs), 0, n, x.files.Reading()); err != nil {
 		return absentIfNotFound(err)
 	}
-	switch {
-	case x.src.Size() < 0:
+	if x.src.Size() < 0 {
 		return store.ErrUnpacked
-	case !store.VersionRead(x.src).Same(store.VersionOf(x.attrs)):
-		return stored.ErrChanged
 	}
 	return nil
 }
@@ -100,7 +97,7 @@ type made struct {
 // convert has the operation look at the object and, if the outcome is
 // [OutcomeDone], returns the object that takes its place.
 func (x *replacement) convert(ctx context.Context) (*made, error) {
-	whole := &exactReader{r: x.src, left: x.attrs.Size}
+	whole := stored.ExactReader(x.src, x.attrs.Size, store.ErrSize)
 	object := store.Object{Key: x.r.Key, Stored: x.attrs.Size, Size: -1, ModTime: x.attrs.ModTime}
 	var body io.Reader
 	var err error
@@ -224,23 +221,6 @@ func (x *replacement) publish(ctx context.Context, publish func() error) error {
 		}
 		return absentIfNotFound(err) // S3 answers so to If-Match
 	})
-}
-
-// exactReader reads left bytes. It fails if its source has fewer, as after a cut that
-// the store did not report, or more.
-type exactReader struct {
-	r    io.Reader
-	left int64
-}
-
-func (x *exactReader) Read(p []byte) (int, error) {
-	n, err := x.r.Read(p)
-	x.left -= int64(n)
-	switch {
-	case x.left < 0, err == io.EOF && x.left > 0:
-		return n, fmt.Errorf("blob: object has another size than the store reported (retry): %w", io.ErrUnexpectedEOF)
-	}
-	return n, err
 }
 
 var bodyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	gcblob "gocloud.dev/blob"
@@ -76,14 +75,11 @@ func (p *Pieces) ReadAt(b []byte, off int64) (int, error) {
 // pieces returns the pieces of the version seen of the object at key.
 func (s *Store) pieces(ctx context.Context, key string, seen stored.Version) *Pieces {
 	return &Pieces{Fetch: func(off, n int64) ([]byte, error) {
-		r, err := s.Open(ctx, key, off, n, nil)
+		r, err := s.OpenVersion(ctx, key, seen, off, n, nil)
 		if err != nil {
 			return nil, err
 		}
 		defer r.Close()
-		if !VersionRead(r).Same(seen) {
-			return nil, stored.ErrChanged
-		}
 		return io.ReadAll(io.LimitReader(r, n))
 	}}
 }
@@ -177,22 +173,20 @@ func (s *Store) Replace(t *Trailer, env *sse.Envelope) (*Tail, error) {
 // object than the trailer is of, whose list of parts is not the same. If src ends
 // early, it is [sse.ErrTruncated].
 func (t *Trailer) Copy(src io.Reader, tail *Tail) io.Reader {
-	return io.MultiReader(&partsReader{src: src, end: tail.Off, known: t.pieces.kept}, bytes.NewReader(tail.Data))
+	parts := stored.ExactReader(io.LimitReader(src, tail.Off), tail.Off, sse.ErrTruncated)
+	return io.MultiReader(&partsReader{src: parts, known: t.pieces.kept}, bytes.NewReader(tail.Data))
 }
 
-// partsReader reads the bytes of a composite object before end and compares them with
-// what is known of them, which includes the sealed list of parts.
+// partsReader reads the bytes of a composite object and compares them with what is
+// known of them, which includes the sealed list of parts.
 type partsReader struct {
-	src     io.Reader
-	at, end int64
-	known   []piece
+	src   io.Reader
+	at    int64
+	known []piece
 }
 
 func (r *partsReader) Read(p []byte) (int, error) {
-	if r.at == r.end {
-		return 0, io.EOF
-	}
-	n, err := r.src.Read(p[:min(int64(len(p)), r.end-r.at)])
+	n, err := r.src.Read(p)
 	for _, k := range r.known {
 		from, to := max(r.at, k.off), min(r.at+int64(n), k.off+int64(len(k.data)))
 		if from < to && !bytes.Equal(p[from-r.at:to-r.at], k.data[from-k.off:to-k.off]) {
@@ -200,11 +194,6 @@ func (r *partsReader) Read(p []byte) (int, error) {
 		}
 	}
 	r.at += int64(n)
-	if err == io.EOF {
-		if err = nil; r.at < r.end {
-			err = fmt.Errorf("%w: %d of %d bytes of the parts came", sse.ErrTruncated, r.at, r.end)
-		}
-	}
 	return n, err
 }
 

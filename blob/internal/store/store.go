@@ -6,6 +6,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"reflect"
 	"time"
@@ -115,6 +116,20 @@ func (s *Store) Open(ctx context.Context, key string, off, n int64, opts *gcblob
 	}
 }
 
+// OpenVersion is [Store.Open] for the version seen of the object. It returns
+// [stored.ErrChanged] if the store serves another version.
+func (s *Store) OpenVersion(ctx context.Context, key string, seen stored.Version, off, n int64, opts *gcblob.ReaderOptions) (*gcblob.Reader, error) {
+	r, err := s.Open(ctx, key, off, n, opts)
+	if err != nil {
+		return nil, err
+	}
+	if !VersionRead(r).Same(seen) {
+		r.Close()
+		return nil, stored.ErrChanged
+	}
+	return r, nil
+}
+
 // Pause waits before another attempt at an object whose metadata may belong to a
 // version that is about to be published. Without it, all attempts would end while
 // a writer of files is between two calls.
@@ -130,6 +145,9 @@ func Pause(ctx context.Context, attempt int) {
 // ErrUnpacked means that the store decompresses the object as it serves it, as
 // Google's does for gzip, so that the stored bytes cannot be read.
 var ErrUnpacked = errors.New("blob: store decompresses object (remove its Content-Encoding)")
+
+// ErrSize means that the store served more or fewer bytes than it said.
+var ErrSize = fmt.Errorf("blob: object has another size than the store reported (retry): %w", io.ErrUnexpectedEOF)
 
 // opaque hides from gocloud what it would read into an error: a code, since a key
 // service that keeps its keys in a bucket must not make an object look deleted;

@@ -25,21 +25,27 @@ func (o *Object) Version() stored.Version {
 	return stored.Version{Size: o.Stored, ModTime: o.ModTime}
 }
 
+// AttributesOf returns the attributes of the version seen of the object at key. It
+// returns [stored.ErrChanged] if the store has another version.
+func (s *Store) AttributesOf(ctx context.Context, key string, seen stored.Version) (*gcblob.Attributes, error) {
+	attrs, err := s.Inner.Attributes(ctx, key)
+	if err != nil {
+		return nil, OpenError(err)
+	}
+	if !VersionOf(attrs).Same(seen) {
+		return nil, stored.ErrChanged
+	}
+	return attrs, nil
+}
+
 // CheckUnchanged returns [stored.ErrChanged] unless the object at key still is the
 // version that had seen and, if it was encrypted, env.
 //
 // It does not read the envelope if the write that follows carries the store's own
 // condition.
 func (s *Store) CheckUnchanged(ctx context.Context, key string, seen *gcblob.Attributes, env *sse.Envelope) error {
-	now, err := s.Inner.Attributes(ctx, key)
-	if err != nil {
-		return OpenError(err)
-	}
-	if !VersionOf(now).Same(VersionOf(seen)) {
-		return stored.ErrChanged
-	}
-	if env == nil || s.IfUnchanged != nil {
-		return nil
+	if _, err := s.AttributesOf(ctx, key, VersionOf(seen)); err != nil || env == nil || s.IfUnchanged != nil {
+		return err
 	}
 	// Times are coarse, and some stores derive ETags from them.
 	nowEnv, err := s.EnvelopeAt(ctx, key)
