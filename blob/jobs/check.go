@@ -108,19 +108,11 @@ func Check(ctx context.Context, b *blob.Bucket, opts *CheckOptions) iter.Seq2[Fi
 		if err := o.Filter.check(); err != nil {
 			return err
 		}
-		return inOrder(ctx, workers(o.Workers), lister(s, o.Filter.Prefix), func(ctx context.Context, object listed) Finding {
-			if err := wait(ctx, o.Limit); err != nil {
-				return Finding{Entry: Entry{Key: object.key}, Verdict: VerdictUnreadable, Err: err}
-			}
-			return check(ctx, s, object, o)
-		}, func(_ listed, f Finding) error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			switch {
-			case errors.Is(f.Err, store.ErrDeleted):
-				return nil
-			case o.Filter.narrow() && (f.Seal == KeyRef{} || !o.Filter.match(f.Seal)):
+		return lookAtAll(ctx, s, o.Filter.Prefix, pace{o.Workers, o.Limit}, func(ctx context.Context, object store.Listed) (Finding, error) {
+			f := check(ctx, s, object, o)
+			return f, f.Err
+		}, func(f Finding, _ error) error {
+			if !o.Filter.chooses(f.Seal) {
 				return nil
 			}
 			return yield(f)
@@ -133,14 +125,14 @@ const maxChecks = 8
 
 // check looks at one object. A bad verdict may come from reading parts of two versions,
 // so it counts only if two looks at one version agree.
-func check(ctx context.Context, s *store.Store, object listed, o CheckOptions) Finding {
+func check(ctx context.Context, s *store.Store, object store.Listed, o CheckOptions) Finding {
 	var before *sse.Envelope
 	var found Verdict // then
 	for attempt := 1; ; attempt++ {
-		e, seen := inspectListed(ctx, s, object)
-		env := seen.Envelope
+		seen := s.InspectListed(ctx, object)
+		e, env := entryOf(seen), seen.Envelope
 		f := Finding{Entry: e, Err: e.Err}
-		if env != nil && f.Err == nil && o.Filter.match(e.Seal) {
+		if env != nil && f.Err == nil && o.Filter.chooses(e.Seal) {
 			f.Err = s.Absence(ctx, e.Key, open(ctx, s, seen, o))
 		}
 		f.Verdict = verdict(e, f.Err)

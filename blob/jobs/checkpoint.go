@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -75,26 +76,26 @@ type checkpoint struct {
 
 	Counts Counts `json:"counts"`
 
-	store   keyring.Store
-	version string
-	saved   time.Time
+	documents keyring.Store
+	version   string
+	saved     time.Time
 }
 
 // openCheckpoint loads the checkpoint of a job, or begins one. resumed reports whether
-// there is earlier work to continue. A nil store keeps nothing.
-func openCheckpoint(ctx context.Context, store keyring.Store, job jobSpec) (c *checkpoint, resumed bool, err error) {
-	fresh := &checkpoint{Format: checkpointFormat, Job: job, store: store}
-	if store == nil {
+// there is earlier work to continue. If documents is nil, nothing is kept.
+func openCheckpoint(ctx context.Context, documents keyring.Store, job jobSpec) (c *checkpoint, resumed bool, err error) {
+	fresh := &checkpoint{Format: checkpointFormat, Job: job, documents: documents}
+	if documents == nil {
 		return fresh, false, nil
 	}
-	data, version, err := store.Load(ctx)
+	data, version, err := documents.Load(ctx)
 	switch {
 	case errors.Is(err, keyring.ErrNotExist):
 		return fresh, false, nil
 	case err != nil:
 		return nil, false, fmt.Errorf("blob: checkpoint: %w", err)
 	}
-	c = &checkpoint{store: store, version: version}
+	c = &checkpoint{documents: documents, version: version}
 	var head struct{ Format int } // first, because another format may have other fields
 	err = json.Unmarshal(data, &head)
 	if err == nil && head.Format != checkpointFormat {
@@ -136,14 +137,14 @@ func (c *checkpoint) saveIfDue(ctx context.Context, every time.Duration) error {
 // save saves the checkpoint. If another process uses it too, the error is
 // [keyring.ErrConflict].
 func (c *checkpoint) save(ctx context.Context) error {
-	if c.store == nil {
+	if c.documents == nil {
 		return nil
 	}
 	data, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("blob: checkpoint: %w", err)
 	}
-	if c.version, err = c.store.Swap(ctx, c.version, data); err != nil {
+	if c.version, err = c.documents.Swap(ctx, c.version, data); err != nil {
 		return fmt.Errorf("blob: checkpoint: %w", err)
 	}
 	c.saved = time.Now()
@@ -152,10 +153,10 @@ func (c *checkpoint) save(ctx context.Context) error {
 
 // recordResult notes that the job has finished a key, and whether it failed. Its error
 // is [ErrTooManyFailures] if a checkpoint cannot hold more failures.
-func (c *checkpoint) recordResult(key string, failed, again bool, maxFailures int) error {
-	if again {
+func (c *checkpoint) recordResult(key string, failed bool, maxFailures int) error {
+	if i := slices.Index(c.Failed, key); i >= 0 { // another attempt
 		if !failed {
-			c.Failed = slices.DeleteFunc(c.Failed, func(k string) bool { return k == key })
+			c.Failed = slices.Delete(c.Failed, i, i+1)
 		}
 		return nil
 	}
@@ -177,24 +178,24 @@ func (c *checkpoint) recordResult(key string, failed, again bool, maxFailures in
 	return nil
 }
 
-// skipFinished wraps a lister: it visits what failed in an earlier run, and leaves out
-// what that run finished, which is the beginning of the listing for as long as keys
-// ascend and do not exceed After.
-func (c *checkpoint) skipFinished(list func(context.Context, func(listed) error) error) func(context.Context, func(listed) error) error {
+// skipFinished returns a list that visits what failed in an earlier run, and leaves out
+// what that run finished, which is the beginning of objects for as long as keys ascend
+// and do not exceed After.
+func (c *checkpoint) skipFinished(objects list) list {
 	after, failed := c.After, slices.Clone(c.Failed)
-	return func(ctx context.Context, visit func(listed) error) error {
+	return func(ctx context.Context, visit func(store.Listed) error) error {
 		again := make(map[string]bool, len(failed))
 		for _, key := range failed {
 			again[key] = true
-			if err := visit(listed{key: key, size: -1, again: true}); err != nil {
+			if err := visit(store.Listed{Key: key, Size: -1}); err != nil {
 				return err
 			}
 		}
 		skipping, last := true, ""
-		return list(ctx, func(object listed) error {
-			skipping = skipping && last < object.key && object.key <= after
-			last = object.key
-			if skipping || again[object.key] {
+		return objects(ctx, func(object store.Listed) error {
+			skipping = skipping && last < object.Key && object.Key <= after
+			last = object.Key
+			if skipping || again[object.Key] {
 				return nil
 			}
 			return visit(object)

@@ -2,8 +2,6 @@ package jobs
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -13,8 +11,8 @@ import (
 	"github.com/blobseal/blobseal/blob/stored"
 )
 
-// Limiter sets the pace of a job, which waits before each object. A *rate.Limiter of
-// golang.org/x/time/rate is a Limiter.
+// Limiter sets the pace of a job, which waits before each object, and ends with the
+// error if Wait fails. A *rate.Limiter of golang.org/x/time/rate is a Limiter.
 type Limiter interface {
 	Wait(ctx context.Context) error
 }
@@ -66,38 +64,16 @@ func Inventory(ctx context.Context, b *blob.Bucket, opts *InventoryOptions) iter
 		if err := o.Filter.check(); err != nil {
 			return err
 		}
-		return inOrder(ctx, workers(o.Workers), lister(s, o.Filter.Prefix), func(ctx context.Context, object listed) Entry {
-			if err := wait(ctx, o.Limit); err != nil {
-				return Entry{Key: object.key, Err: err}
-			}
-			e, _ := inspectListed(ctx, s, object)
-			return e
-		}, func(_ listed, e Entry) error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			switch {
-			case errors.Is(e.Err, store.ErrDeleted):
-				return nil
-			case o.Filter.narrow() && (e.Seal == KeyRef{} || !o.Filter.match(e.Seal)):
+		return lookAtAll(ctx, s, o.Filter.Prefix, pace{o.Workers, o.Limit}, func(ctx context.Context, object store.Listed) (Entry, error) {
+			e := entryOf(s.InspectListed(ctx, object))
+			return e, e.Err
+		}, func(e Entry, _ error) error {
+			if !o.Filter.chooses(e.Seal) {
 				return nil
 			}
 			return yield(e)
 		})
 	})
-}
-
-// inspect reads the envelope of an object, if it has one.
-func inspect(ctx context.Context, s *store.Store, object listed) (Entry, store.Object) {
-	o := s.Inspect(ctx, object.key, object.size)
-	return entryOf(o), o
-}
-
-// inspectListed reads the envelope of an object that the listing showed. The entry's
-// error is [store.ErrDeleted] if the listing no longer does.
-func inspectListed(ctx context.Context, s *store.Store, object listed) (Entry, store.Object) {
-	o := s.InspectListed(ctx, object.key, object.size)
-	return entryOf(o), o
 }
 
 // entryOf returns the entry of an object.
@@ -173,16 +149,6 @@ func (t *Totals) Keys() []KeyRef {
 	}
 	slices.SortFunc(keys, compareKeys)
 	return keys
-}
-
-func lister(s *store.Store, prefix string) func(context.Context, func(listed) error) error {
-	return func(ctx context.Context, visit func(listed) error) error {
-		err := s.List(ctx, prefix, func(o store.Listed) error { return visit(listed{key: o.Key, size: o.Size}) })
-		if err != nil {
-			return fmt.Errorf("blob: listing %q: %w", prefix, err)
-		}
-		return nil
-	}
 }
 
 // storeOf returns the bucket's view of the store under it.

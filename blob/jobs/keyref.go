@@ -95,8 +95,12 @@ func (f Filter) check() error {
 // that is not encrypted.
 func (f Filter) narrow() bool { return len(f.Modes) > 0 || len(f.KeyIDs) > 0 }
 
-// match reports whether the filter chooses what k seals.
-func (f Filter) match(k KeyRef) bool {
-	return (len(f.Modes) == 0 || slices.Contains(f.Modes, k.Mode)) &&
-		(len(f.KeyIDs) == 0 || slices.ContainsFunc(f.KeyIDs, func(id string) bool { return namesKey(id, k.KeyID) }))
+// chooses reports whether the filter chooses an object under seal, which is zero if the
+// object has no envelope.
+func (f Filter) chooses(seal KeyRef) bool {
+	if seal == (KeyRef{}) {
+		return !f.narrow()
+	}
+	return (len(f.Modes) == 0 || slices.Contains(f.Modes, seal.Mode)) &&
+		(len(f.KeyIDs) == 0 || slices.ContainsFunc(f.KeyIDs, func(id string) bool { return namesKey(id, seal.KeyID) }))
 }

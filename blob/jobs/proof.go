@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/blobseal/blobseal/blob"
@@ -34,20 +33,20 @@ const maxProofs = 4
 
 // prove looks at an object that the listing showed. doubt says why nothing proves
 // which key the object needs, or is nil.
-func (p *prover) prove(ctx context.Context, s *store.Store, object listed) (e Entry, doubt error) {
+func (p *prover) prove(ctx context.Context, s *store.Store, object store.Listed) (e Entry, doubt error) {
 	for attempt := 1; ; attempt++ {
-		var seen store.Object
-		e, seen = inspectListed(ctx, s, object)
-		if doubt = p.doubt(ctx, s, e, seen); doubt == nil || attempt == maxProofs || ctx.Err() != nil {
+		seen := s.InspectListed(ctx, object)
+		e = entryOf(seen)
+		if doubt = p.doubt(ctx, s, e, seen.Envelope); doubt == nil || attempt == maxProofs || ctx.Err() != nil {
 			return e, doubt
 		}
-		object.size = -1
+		object.Size = -1
 		store.Pause(ctx, attempt) // head and metadata may be of two versions
 	}
 }
 
-func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, seen store.Object) error {
-	env := seen.Envelope
+// doubt returns why nothing proves which key the object needs, or nil.
+func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) error {
 	switch {
 	case e.Kind == stored.KindPlain && !s.AllowPlain:
 		return fmt.Errorf("%w, in a bucket without AllowPlain", stored.ErrPlain)
@@ -78,26 +77,13 @@ func (p *prover) unused(ctx context.Context, o RetireOptions, buckets []*blob.Bu
 	if len(buckets) == 0 {
 		return fmt.Errorf("%w: no bucket to look into", sse.ErrInvalid)
 	}
-	type result struct {
-		entry Entry
-		doubt error
-	}
 	found := &InUseError{Seal: p.retired}
 	for _, b := range buckets {
 		s := storeOf(b)
-		err := inOrder(ctx, workers(o.Workers), lister(s, ""), func(ctx context.Context, object listed) result {
-			if err := wait(ctx, o.Limit); err != nil {
-				return result{Entry{Key: object.key}, err}
-			}
-			e, doubt := p.prove(ctx, s, object)
-			return result{e, doubt}
-		}, func(_ listed, r result) error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if !errors.Is(r.doubt, store.ErrDeleted) {
-				found.add(b.Name(), r.entry, r.doubt)
-			}
+		err := lookAtAll(ctx, s, "", pace{o.Workers, o.Limit}, func(ctx context.Context, object store.Listed) (Entry, error) {
+			return p.prove(ctx, s, object)
+		}, func(e Entry, doubt error) error {
+			found.add(b.Name(), e, doubt)
 			return nil
 		})
 		if err != nil {

@@ -269,7 +269,7 @@ func (r *rewrap) same(ctx context.Context, probe *sse.Envelope) bool {
 
 func (r *rewrap) look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome, error) {
 	switch {
-	case e.Seal != KeyRef{} && !r.filter.match(e.Seal), env == nil && r.filter.narrow(), e.Kind == stored.KindPlain:
+	case !r.filter.chooses(e.Seal), e.Kind == stored.KindPlain:
 		return OutcomeUnmatched, nil
 	case r.stays && e.Seal != KeyRef{} && e.Seal.Mode != r.newest.Load().Mode():
 		return OutcomeSkipped, nil

@@ -139,8 +139,8 @@ type job struct {
 
 // pass visits the bucket once.
 func (j *job) pass(ctx context.Context) error {
-	list := j.c.skipFinished(lister(j.s, j.c.Job.Filter.Prefix))
-	return inOrder(ctx, workers(j.Workers), list, j.one, func(object listed, r Result) error {
+	objects := j.c.skipFinished(lister(j.s, j.c.Job.Filter.Prefix))
+	return walk(ctx, pace{j.Workers, j.Limit}, objects, j.one, func(r Result) error {
 		if err := ctx.Err(); err != nil && r.Outcome == OutcomeFailed {
 			return err
 		}
@@ -164,7 +164,7 @@ func (j *job) pass(ctx context.Context) error {
 				j.report.Failures = append(j.report.Failures, r)
 			}
 		}
-		stop := j.c.recordResult(r.Key, r.Outcome == OutcomeFailed, object.again, j.MaxFailures)
+		stop := j.c.recordResult(r.Key, r.Outcome == OutcomeFailed, j.MaxFailures)
 		j.sum()
 		if j.Object != nil {
 			j.Object(r)
@@ -185,10 +185,7 @@ func (j *job) sum() {
 const maxAttempts = 4
 
 // one does one object.
-func (j *job) one(ctx context.Context, object listed) Result {
-	if err := wait(ctx, j.Limit); err != nil {
-		return Result{Key: object.key, Outcome: OutcomeFailed, Err: err}
-	}
+func (j *job) one(ctx context.Context, object store.Listed) Result {
 	for attempt := 1; ; attempt++ {
 		r := j.attempt(ctx, object)
 		var absent *absentError
@@ -204,16 +201,17 @@ func (j *job) one(ctx context.Context, object listed) Result {
 			}
 			return r
 		}
-		object.size = -1 // the listing showed an older version
+		object.Size = -1 // the listing showed an older version
 		store.Pause(ctx, attempt)
 	}
 }
 
 // attempt does one object once.
-func (j *job) attempt(ctx context.Context, object listed) Result {
-	r := Result{Key: object.key}
-	if j.DryRun || object.size >= lookFirst {
-		e, seen := inspect(ctx, j.s, object)
+func (j *job) attempt(ctx context.Context, object store.Listed) Result {
+	r := Result{Key: object.Key}
+	if j.DryRun || object.Size >= lookFirst {
+		seen := j.s.Inspect(ctx, object)
+		e := entryOf(seen)
 		r.From = e.Seal
 		if r.Outcome, r.Err = j.op.look(ctx, e, seen.Envelope); r.Outcome != OutcomeDone {
 			r.Err = absentIfNotFound(r.Err)

@@ -128,18 +128,18 @@ func ShredObject(ctx context.Context, b *blob.Bucket, key string, record io.Writ
 		return err
 	}
 	s := storeOf(b)
-	e, seen := inspect(ctx, s, listed{key: key, size: -1})
-	if e.Kind == 0 {
-		return e.Err
+	seen := s.Inspect(ctx, store.Listed{Key: key, Size: -1})
+	if seen.Kind == 0 {
+		return seen.Err
 	}
-	line := shredLine(s.Name, e)
+	line := shredLine(s.Name, entryOf(seen))
 	if err := r.write(ShredBegins, line, nil); err != nil {
 		return err
 	}
 	if err := r.sync(); err != nil {
 		return err
 	}
-	err := shred(ctx, s, e, seen.Envelope)
+	err := shred(ctx, s, seen)
 	event := ShredDone
 	if err != nil {
 		event = ShredFailed
@@ -169,13 +169,15 @@ func ShredPrefix(ctx context.Context, b *blob.Bucket, prefix string, record io.W
 	if err := p.record.check(); err != nil {
 		return p.report, err
 	}
-	err := inOrder(ctx, p.workers, lister(p.s, prefix), func(ctx context.Context, object listed) shredTarget {
-		if err := wait(ctx, o.Limit); err != nil {
-			return shredTarget{Entry: Entry{Key: object.key, Err: err}}
+	err := lookAtAll(ctx, p.s, prefix, pace{p.workers, o.Limit}, func(ctx context.Context, object store.Listed) (store.Object, error) {
+		seen := p.s.InspectListed(ctx, object)
+		return seen, seen.Err
+	}, func(seen store.Object, _ error) error {
+		if p.batch = append(p.batch, seen); len(p.batch) < shredBatch {
+			return nil
 		}
-		e, seen := inspectListed(ctx, p.s, object)
-		return shredTarget{e, seen.Envelope}
-	}, func(_ listed, target shredTarget) error { return p.add(ctx, target) })
+		return p.flush(ctx)
+	})
 	if err == nil {
 		err = p.flush(ctx)
 	}
@@ -188,39 +190,19 @@ func ShredPrefix(ctx context.Context, b *blob.Bucket, prefix string, record io.W
 	return p.report, nil
 }
 
-// shredTarget is an object to shred, with its envelope if it has one.
-type shredTarget struct {
-	Entry
-	env *sse.Envelope
-}
-
 // prefixShredder shreds objects in batches.
 type prefixShredder struct {
 	s       *store.Store
 	workers int
 	record  shredRecorder
 	report  *ShredReport
-	batch   []shredTarget
-}
-
-// add adds an object to the batch, and shreds the batch when it is full.
-func (p *prefixShredder) add(ctx context.Context, target shredTarget) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if errors.Is(target.Err, store.ErrDeleted) {
-		return nil
-	}
-	if p.batch = append(p.batch, target); len(p.batch) < shredBatch {
-		return nil
-	}
-	return p.flush(ctx)
+	batch   []store.Object
 }
 
 // flush records the batch, shreds it and records how that went.
 func (p *prefixShredder) flush(ctx context.Context) error {
-	for _, target := range p.batch {
-		if err := p.record.write(ShredBegins, shredLine(p.s.Name, target.Entry), nil); err != nil {
+	for _, seen := range p.batch {
+		if err := p.record.write(ShredBegins, shredLine(p.s.Name, entryOf(seen)), nil); err != nil {
 			return err
 		}
 	}
@@ -230,14 +212,14 @@ func (p *prefixShredder) flush(ctx context.Context) error {
 	errs := make([]error, len(p.batch))
 	var shredding errgroup.Group
 	shredding.SetLimit(p.workers)
-	for i, target := range p.batch {
+	for i, seen := range p.batch {
 		shredding.Go(func() error {
-			errs[i] = p.s.Absence(ctx, target.Key, shred(ctx, p.s, target.Entry, target.env))
+			errs[i] = p.s.Absence(ctx, seen.Key, shred(ctx, p.s, seen))
 			return nil // one that fails stops no other
 		})
 	}
 	shredding.Wait()
-	for i, target := range p.batch {
+	for i, seen := range p.batch {
 		event, err := ShredDone, errs[i]
 		if errors.Is(err, store.ErrDeleted) { // by somebody else
 			err = nil
@@ -248,7 +230,7 @@ func (p *prefixShredder) flush(ctx context.Context) error {
 		} else {
 			p.report.Objects++
 		}
-		if err := p.record.write(event, shredLine(p.s.Name, target.Entry), err); err != nil {
+		if err := p.record.write(event, shredLine(p.s.Name, entryOf(seen)), err); err != nil {
 			return err
 		}
 	}
@@ -257,53 +239,26 @@ func (p *prefixShredder) flush(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// shred deletes an object if it is still the one that was recorded.
-func shred(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) error {
-	switch e.Kind {
+// shred deletes an object if it is still as it was seen. The store has no conditional
+// deletion: what another process writes after this look is deleted, except on files.
+func shred(ctx context.Context, s *store.Store, seen store.Object) error {
+	switch seen.Kind {
 	case 0:
-		return e.Err
+		return seen.Err
 	case stored.KindPlain:
 		return stored.ErrPlain
 	}
-	w := s.Locks.Watch(e.Key)
-	defer w.End()
-	remove := func() error { return s.Inner.Delete(ctx, e.Key) }
-	if env != nil {
-		return replace(ctx, s, w, env, remove)
-	}
-	return s.Change(ctx, w, func(bool) error {
-		now := s.Inspect(ctx, e.Key, -1)
-		seen := stored.Version{Size: e.Stored, ModTime: e.ModTime}
+	return s.Commit(ctx, seen.Key, func() error {
+		now := s.Inspect(ctx, store.Listed{Key: seen.Key, Size: seen.Stored})
 		switch {
+		case gcerrors.Code(now.Err) == gcerrors.NotFound:
+			return fmt.Errorf("%w: %w", stored.ErrChanged, now.Err)
 		case now.Kind == 0:
 			return now.Err
-		case now.Kind != e.Kind, !now.Version().Same(seen):
+		case !now.Same(seen):
 			return stored.ErrChanged
 		}
-		return remove()
-	})
-}
-
-// replace runs publish, which writes or deletes a key, if the object still has the
-// envelope seen. Otherwise it returns [blob.ErrChanged]. w has watched the key since
-// before the object was read. Only [blob.Options].IfUnchanged guards against other
-// processes.
-func replace(ctx context.Context, s *store.Store, w *stored.Watch, seen *sse.Envelope, publish func() error) error {
-	return s.Change(ctx, w, func(changed bool) error {
-		if changed {
-			return stored.ErrChanged
-		}
-		now, err := s.EnvelopeAt(ctx, w.Key)
-		if gcerrors.Code(err) == gcerrors.NotFound {
-			return fmt.Errorf("%w: %w", stored.ErrChanged, err)
-		}
-		if err != nil {
-			return err
-		}
-		if !stored.SameEnvelope(seen, now) {
-			return stored.ErrChanged
-		}
-		return publish()
+		return s.Inner.Delete(ctx, seen.Key)
 	})
 }
 

@@ -53,13 +53,13 @@ func (s *Store) isListed(ctx context.Context, key string) (bool, error) {
 
 // InspectListed is [Store.Inspect] for an object that the store's listing showed.
 // Its error is [ErrDeleted] only if the listing no longer shows the object.
-func (s *Store) InspectListed(ctx context.Context, key string, size int64) Object {
+func (s *Store) InspectListed(ctx context.Context, object Listed) Object {
 	for look := 1; ; look++ {
-		o := s.Inspect(ctx, key, size)
+		o := s.Inspect(ctx, object)
 		if gcerrors.Code(o.Err) != gcerrors.NotFound {
 			return o
 		}
-		o.Err = s.Absence(ctx, key, o.Err)
+		o.Err = s.Absence(ctx, object.Key, o.Err)
 		if !errors.Is(o.Err, ErrHidden) || look == maxLooks {
 			return o
 		}

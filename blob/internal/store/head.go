@@ -25,14 +25,13 @@ type Object struct {
 	Err      error     // why it is damaged, of an unknown version, or unreadable
 }
 
-// Inspect reads the head of the object at key, whose stored size is size, or below
-// zero if the caller does not know it.
-func (s *Store) Inspect(ctx context.Context, key string, size int64) Object {
+// Inspect reads the head of an object.
+func (s *Store) Inspect(ctx context.Context, object Listed) Object {
 	for look := 1; ; look++ {
-		o, err := s.Head(ctx, key, size)
+		o, err := s.Head(ctx, object.Key, object.Size)
 		hinted := false
 		if errors.Is(err, stored.ErrPlain) {
-			attrs, attrsErr := s.Inner.Attributes(ctx, key)
+			attrs, attrsErr := s.Inner.Attributes(ctx, object.Key)
 			if attrsErr != nil {
 				o.Err = attrsErr
 				return o
@@ -104,6 +103,14 @@ func (o *Object) Measure() (err error) {
 		o.Size = -1
 	}
 	return err
+}
+
+// Same reports whether o and seen, which was inspected before, are one version.
+func (o *Object) Same(seen Object) bool {
+	if seen.Envelope != nil {
+		return stored.SameEnvelope(seen.Envelope, o.Envelope)
+	}
+	return o.Kind == seen.Kind && o.Version().Same(seen.Version())
 }
 
 // Classify fills in what the error of [stored.ReadEnvelope] or [sse.ReadTrailer] says
