@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/blobseal/blobseal/internal/uuid"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -150,7 +151,7 @@ func (f *folder) take(over func(*folded) bool, now time.Time) (records []Record)
 		delete(f.kinds, kind)
 		if one.count > 0 {
 			r := one.last
-			r.EventID = newEventID()
+			r.EventID = uuid.New().String()
 			r.Count, r.FirstTime = one.count, one.first
 			records = append(records, r)
 		}

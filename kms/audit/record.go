@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/blobseal/blobseal/internal/uuid"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -84,7 +84,7 @@ func NewRecord(ctx context.Context, op kms.Operation, keyID string, ec kms.Conte
 	report, p := kms.ReportFrom(ctx), kms.PrincipalFrom(ctx)
 	r := Record{
 		Time:           time.Now().Round(0).UTC(),
-		EventID:        newEventID(),
+		EventID:        uuid.New().String(),
 		RequestID:      escapeInvalid(report.RequestID),
 		Principal:      kms.Principal{ID: escapeInvalid(p.ID), Type: escapeInvalid(p.Type)},
 		Operation:      op,
@@ -145,15 +145,6 @@ func escapeInvalid(s string) string {
 		i += size
 	}
 	return b.String()
-}
-
-// newEventID returns a random UUID, version 4.
-func newEventID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails: it ends the program instead
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // ErrorCode returns the stable name of err's kind, for records and metrics:

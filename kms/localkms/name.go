@@ -2,11 +2,11 @@ package localkms
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"strings"
 
+	"github.com/blobseal/blobseal/internal/uuid"
 	"github.com/blobseal/blobseal/kms"
 )
 
@@ -27,29 +27,14 @@ const (
 )
 
 // keyID is a key's own id, a random (version 4) UUID.
-type keyID [16]byte
+type keyID uuid.UUID
 
-func newKeyID() keyID {
-	var id keyID
-	rand.Read(id[:]) // never fails: it ends the program instead
-	id[6] = id[6]&0x0f | 0x40
-	id[8] = id[8]&0x3f | 0x80
-	return id
-}
+func newKeyID() keyID { return keyID(uuid.New()) }
 
 func (id keyID) compare(other keyID) int { return bytes.Compare(id[:], other[:]) }
 
 // String returns the UUID in its usual, lower-case form.
-func (id keyID) String() string {
-	var text [36]byte
-	hex.Encode(text[0:8], id[0:4])
-	hex.Encode(text[9:13], id[4:6])
-	hex.Encode(text[14:18], id[6:8])
-	hex.Encode(text[19:23], id[8:10])
-	hex.Encode(text[24:36], id[10:16])
-	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	return string(text[:])
-}
+func (id keyID) String() string { return uuid.UUID(id).String() }
 
 // parseKeyID is the inverse of String, for that one form.
 func parseKeyID(text string) (id keyID, ok bool) {
@@ -131,14 +116,14 @@ func parseTarget(s scope, name string) (target, error) {
 		t.alias = resource
 		return t, checkAlias(resource)
 	}
-	uuid := resource
+	text := resource
 	if isARN {
 		var found bool
-		if uuid, found = strings.CutPrefix(resource, keyPrefix); !found {
+		if text, found = strings.CutPrefix(resource, keyPrefix); !found {
 			return target{}, invalid("key %q: not an ARN of a key or an alias", shorten(name))
 		}
 	}
-	id, ok := parseKeyID(uuid)
+	id, ok := parseKeyID(text)
 	if !ok {
 		// A well-formed request for what cannot be there.
 		return target{}, fmt.Errorf("%w: want a key id, key ARN, alias or alias ARN", kms.ErrNotFound)
