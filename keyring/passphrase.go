@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/cryptobyte"
@@ -65,13 +66,12 @@ type passphraseRoot struct {
 	params     PassphraseParams
 
 	turn    chan struct{} // held while using derived, and while deriving: each takes its memory
-	derived []derivedKey  // the latest first
+	derived []derivedKey  // that sealed or opened a message, the latest first
 }
 
 type derivedKey struct {
 	passphraseHeader
-	key    secret.Key
-	proved bool // it has sealed or opened a message; else its salt is of anyone's choice
+	key secret.Key
 }
 
 // NewPassphraseRoot returns a root that derives its key from a passphrase, by
@@ -119,9 +119,9 @@ func (p PassphraseParams) check() error {
 	return nil
 }
 
-// EncryptWithContext implements [Root]. It uses the salt of the
-// latest key with its own costs that proved right, so that a ring keeps its salt;
-// each message has its own salt besides.
+// EncryptWithContext implements [Root]. It uses the salt of the latest key that it kept
+// and that has its own costs, so that a ring keeps its salt. Each message has its own
+// salt besides.
 func (r *passphraseRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
 	if err := r.enter(ctx); err != nil {
 		return nil, err
@@ -129,14 +129,14 @@ func (r *passphraseRoot) EncryptWithContext(ctx context.Context, plaintext, asso
 	header := passphraseHeader{params: r.params}
 	rand.Read(header.salt[:]) // never fails: it ends the program instead
 	for _, d := range r.derived {
-		if d.proved && d.params == r.params {
+		if d.params == r.params {
 			header = d.passphraseHeader
 			break
 		}
 	}
 	key, err := r.derive(header)
 	if err == nil {
-		r.derived[0].proved = true
+		r.keep(derivedKey{header, key})
 	}
 	<-r.turn
 	if err != nil {
@@ -171,7 +171,7 @@ func (r *passphraseRoot) DecryptWithContext(ctx context.Context, ciphertext, ass
 	if err != nil {
 		return nil, err
 	}
-	r.derived[0].proved = true
+	r.keep(derivedKey{header, key})
 	return plaintext, nil
 }
 
@@ -199,25 +199,28 @@ func (r *passphraseRoot) enter(ctx context.Context) error {
 	}
 }
 
-// derive returns the key that a header names, which then is the first of derived.
-// The caller has entered.
+// derive returns the key that a header names. The caller has entered.
 func (r *passphraseRoot) derive(h passphraseHeader) (secret.Key, error) {
-	for i, d := range r.derived {
+	for _, d := range r.derived {
 		if d.passphraseHeader == h {
-			copy(r.derived[1:], r.derived[:i])
-			r.derived[0] = d
 			return d.key, nil
 		}
 	}
 	raw := argon2.IDKey(r.passphrase(), h.salt[:], h.params.Time, h.params.Memory, h.params.Threads, secret.KeySize)
+	defer clear(raw)
 	key, err := secret.New(raw)
-	clear(raw)
 	if err != nil {
 		return key, fmt.Errorf("keyring: %w", err)
 	}
-	kept := r.derived[:min(len(r.derived), derivedKeysKept-1)]
-	r.derived = append([]derivedKey{{passphraseHeader: h, key: key}}, kept...)
 	return key, nil
+}
+
+// keep makes d the first of derived, and forgets the oldest. The caller has entered.
+// A key that opened nothing is not kept: whoever wrote its document chose its salt.
+func (r *passphraseRoot) keep(d derivedKey) {
+	r.derived = slices.DeleteFunc(r.derived, func(old derivedKey) bool { return old.passphraseHeader == d.passphraseHeader })
+	r.derived = slices.Insert(r.derived, 0, d)
+	r.derived = r.derived[:min(len(r.derived), derivedKeysKept)]
 }
 
 // CheckNew implements [document.NewRootChecker].
