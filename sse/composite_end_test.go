@@ -261,3 +261,57 @@ func (p *panicOnce) Write(b []byte) (int, error) {
 	}
 	return len(b), nil
 }
+
+// TestPartErrorNumbers: a PartError has the number of the part that is damaged, which
+// is not its place in the object, however the object is read. SPEC ERR-4
+func TestPartErrorNumbers(t *testing.T) {
+	c := newCustomer(t, customerKey)
+	u := startUpload(t, c, object)
+	for number, size := range map[int]int{3: 2*chunk + 5, 7: chunk, 20: 100, 21: 0} {
+		u.add(t, number, pattern(size))
+	}
+	slices.SortFunc(u.parts, func(a, b storedPart) int { return a.number - b.number })
+	stored := u.complete(t, nil)
+	composite, err := openComposite(t, c, object, stored)
+	require.NoError(t, err)
+	whole := func(object []byte) io.Reader { return composite.Reader(bytes.NewReader(object)) }
+	for name, read := range map[string]func(object []byte) error{
+		"Read": func(object []byte) error {
+			_, err := io.Copy(io.Discard, struct{ io.Reader }{whole(object)})
+			return err
+		},
+		"WriteTo": func(object []byte) error {
+			_, err := io.Copy(io.Discard, whole(object))
+			return err
+		},
+		"RangeReader": func(object []byte) error {
+			off, _, err := composite.StoredRange(5, -1)
+			require.NoError(t, err)
+			_, err = io.ReadAll(composite.RangeReader(bytes.NewReader(object[off:]), 5, -1))
+			return err
+		},
+		"ReaderAt": func(object []byte) error {
+			_, err := io.ReadAll(composite.ReaderAt(bytes.NewReader(object)))
+			return err
+		},
+	} {
+		at := 0
+		for i, p := range u.parts {
+			for where, off := range map[string]int{"prefix": 11, "head": 20, "first chunk": 68, "last tag": len(p.stored) - 1} {
+				isHead := where == "prefix" || where == "head"
+				emptyChunk := where == "last tag" && len(p.plain)%chunk == 0
+				if name == "ReaderAt" && (isHead || emptyChunk || len(p.plain) == 0) || name == "RangeReader" && isHead && i == 0 {
+					continue // nothing of that is read
+				}
+				t.Run(fmt.Sprintf("%s/part %d/%s", name, p.number, where), func(t *testing.T) {
+					damaged := bytes.Clone(stored)
+					damaged[at+off] ^= 1
+					var part *sse.PartError
+					require.ErrorAs(t, read(damaged), &part)
+					require.Equal(t, p.number, part.Number)
+				})
+			}
+			at += len(p.stored)
+		}
+	}
+}
