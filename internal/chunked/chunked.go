@@ -78,15 +78,23 @@ func New(key, context []byte) (*Cipher, [HeadSize]byte, error) {
 // FromSalt returns the cipher and the head of the message that salt begins
 // under key and context. Encrypt only with a salt that was drawn for one message.
 func FromSalt(key, context, salt []byte) (c *Cipher, head [HeadSize]byte, err error) {
-	if len(salt) != SaltSize {
-		return nil, head, fmt.Errorf("%w: salt is %d bytes, want %d", ErrInvalid, len(salt), SaltSize)
+	if len(key) != KeySize || len(salt) != SaltSize {
+		return nil, head, fmt.Errorf("%w: key has %d bytes and salt %d, want %d and %d", ErrInvalid, len(key), len(salt), KeySize, SaltSize)
 	}
-	c, commitment, err := derive(key, salt, context)
+	okm := expand(key, salt, context)
+	block, err := aes.NewCipher(okm[:KeySize])
+	clear(okm[:KeySize])
 	if err != nil {
-		return nil, head, err
+		return nil, head, fmt.Errorf("chunked: %w", err)
 	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, head, fmt.Errorf("chunked: %w", err)
+	}
+	c = &Cipher{aead: aead}
+	copy(c.base[:], okm[KeySize:])
 	copy(head[:], salt)
-	copy(head[SaltSize:], commitment)
+	copy(head[SaltSize:], okm[KeySize+nonceSize:]) // the commitment
 	return c, head, nil
 }
 
@@ -96,39 +104,13 @@ func Open(key, context, head []byte) (*Cipher, error) {
 	if len(head) != HeadSize {
 		return nil, fmt.Errorf("%w: head has %d bytes, want %d", ErrInvalid, len(head), HeadSize)
 	}
-	c, commitment, err := derive(key, head[:SaltSize], context)
+	c, want, err := FromSalt(key, context, head[:SaltSize])
 	if err != nil {
 		return nil, err
 	}
-	if subtle.ConstantTimeCompare(commitment, head[SaltSize:]) != 1 {
+	if subtle.ConstantTimeCompare(want[:], head) != 1 {
 		return nil, ErrKey
 	}
-	return c, nil
-}
-
-// derive is the specification's key derivation.
-func derive(key, salt, context []byte) (c *Cipher, commitment []byte, err error) {
-	if len(key) != KeySize {
-		return nil, nil, fmt.Errorf("%w: key has %d bytes, want %d", ErrInvalid, len(key), KeySize)
-	}
-	okm := expand(key, salt, context)
-	c, err = newRaw(okm[:KeySize], okm[KeySize:KeySize+nonceSize])
-	clear(okm[:KeySize])
-	return c, okm[KeySize+nonceSize:][:CommitmentSize], err
-}
-
-// newRaw is the specification's raw mode: chunks under a derived key and nonce.
-func newRaw(aeadKey, baseNonce []byte) (*Cipher, error) {
-	block, err := aes.NewCipher(aeadKey)
-	if err != nil {
-		return nil, fmt.Errorf("chunked: %w", err)
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return nil, fmt.Errorf("chunked: %w", err)
-	}
-	c := &Cipher{aead: aead}
-	copy(c.base[:], baseNonce)
 	return c, nil
 }
 
@@ -168,17 +150,11 @@ func Seal(key, context, plaintext []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	message := make([]byte, HeadSize, HeadSize+bodySize)
-	copy(message, head[:])
-	var n [nonceSize]byte
-	for i := uint64(0); ; i++ {
-		chunk := plaintext[:min(len(plaintext), ChunkSize)]
-		message = c.sealChunk(message, chunk, i, &n)
-		if len(chunk) < ChunkSize {
-			return message, nil
-		}
-		plaintext = plaintext[ChunkSize:]
-	}
+	message := append(make([]byte, 0, HeadSize+bodySize), head[:]...)
+	whole := len(plaintext) / ChunkSize * ChunkSize
+	b := batch{in: plaintext[:whole], out: message}
+	c.sealBatch(&b)
+	return c.sealChunk(b.out, plaintext[whole:], uint64(whole/ChunkSize), &b.nonce), nil
 }
 
 // OpenMessage decrypts what [Seal] returned. It fails with [ErrKey],
@@ -196,17 +172,9 @@ func OpenMessage(key, context, message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	plaintext := make([]byte, 0, size)
-	var n [nonceSize]byte
-	for i := uint64(0); ; i++ {
-		chunk := body[:min(len(body), SealedChunkSize)]
-		plaintext, err = c.openChunk(plaintext, chunk, i, &n)
-		if err != nil {
-			return nil, err
-		}
-		if len(chunk) < SealedChunkSize {
-			return plaintext, nil
-		}
-		body = body[SealedChunkSize:]
+	b := batch{in: body, out: make([]byte, 0, size)}
+	if c.openBatch(&b); b.err != nil {
+		return nil, b.err
 	}
+	return b.out, nil
 }

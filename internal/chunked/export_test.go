@@ -2,9 +2,6 @@ package chunked
 
 import "io"
 
-// Raw is the specification's raw mode, which no object uses.
-func Raw(aeadKey, baseNonce []byte) (*Cipher, error) { return newRaw(aeadKey, baseNonce) }
-
 // The streams below begin at chunk first and run on procs goroutines.
 
 func (c *Cipher) WriterFrom(dst io.Writer, first uint64, procs int) *Writer {
