@@ -127,24 +127,20 @@ func (c *Composite) ReaderAt(src io.ReaderAt) *io.SectionReader {
 type compositeReaderAt struct {
 	c    *Composite
 	src  io.ReaderAt
+// compositeReaderAt reads within the plaintext: the [io.SectionReader] around it
+// sees to that.
 	last atomic.Pointer[openPart]
 }
 
 // openPart is the part that was read last.
 type openPart struct {
 	index int
-	r     *chunked.ReaderAt
+	r     *io.SectionReader
 }
 
 // ReadAt implements [io.ReaderAt].
 func (r *compositeReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("%w: negative offset %d", ErrInvalid, off)
-	}
 	for len(p) > 0 {
-		if off >= r.c.size {
-			return total, io.EOF
-		}
 		i := r.c.partAt(off)
 		n := int(min(int64(len(p)), r.c.plainEnd(i)-off))
 		part, err := r.part(i)
@@ -162,7 +158,7 @@ func (r *compositeReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 }
 
 // part returns random access to part i.
-func (r *compositeReaderAt) part(i int) (*chunked.ReaderAt, error) {
+func (r *compositeReaderAt) part(i int) (*io.SectionReader, error) {
 	if last := r.last.Load(); last != nil && last.index == i {
 		return last.r, nil
 	}

@@ -120,9 +120,5 @@ func (d *Decryption) ReaderAt(src io.ReaderAt, size int64) (*io.SectionReader, e
 	if d.body == nil {
 		return nil, ErrComposite
 	}
-	r, err := d.body.ReaderAt(src, size)
-	if err != nil {
-		return nil, err
-	}
-	return io.NewSectionReader(r, 0, r.Size()), nil
+	return d.body.ReaderAt(src, size)
 }

@@ -79,7 +79,7 @@ func TestNothingBehindABadChunk(t *testing.T) {
 		for range 10 {
 			for name, read := range map[string]func(p []byte) (int, error){
 				"Read":   c.Reader(bytes.NewReader(body)).OnProcs(4).Read,
-				"ReadAt": func(p []byte) (int, error) { return at.OnProcs(4).ReadAt(p, 0) },
+				"ReadAt": func(p []byte) (int, error) { return chunked.OnProcs(4, at).ReadAt(p, 0) },
 			} {
 				p := make([]byte, 6*batch)
 				n, err := read(p)

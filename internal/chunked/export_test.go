@@ -23,8 +23,15 @@ func (r *Reader) from(first uint64, procs int) *Reader {
 	return r
 }
 
-func (r *Reader) OnProcs(n int) *Reader     { r.procs = n; return r }
-func (r *ReaderAt) OnProcs(n int) *ReaderAt { r.procs = n; return r }
+func (r *Reader) OnProcs(n int) *Reader { r.procs = n; return r }
+
+// OnProcs has a result of ReaderAt run on n goroutines.
+func OnProcs(n int, r *io.SectionReader) *io.SectionReader {
+	at, _, _ := r.Outer()
+	at.(*readerAt).procs = n
+	return r
+}
+
 func (c *Cipher) Nonce(i uint64) (n [12]byte) {
 	c.nonce(&n, i)
 	return n

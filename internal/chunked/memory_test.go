@@ -42,7 +42,7 @@ func TestNoAllocationPerChunk(t *testing.T) {
 		"small Reads": func(_, sealed int) {
 			io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c.Reader(bytes.NewReader(body[:sealed]))}, out[:1000])
 		},
-		"ReadAt": func(plain, _ int) { at.OnProcs(1).ReadAt(out[:plain], 0) },
+		"ReadAt": func(plain, _ int) { chunked.OnProcs(1, at).ReadAt(out[:plain], 0) },
 	} {
 		measure := func(batches int) float64 {
 			return testing.AllocsPerRun(5, func() {

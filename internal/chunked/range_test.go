@@ -93,10 +93,6 @@ func TestRangeOfACutBody(t *testing.T) {
 	require.ErrorIs(t, err, chunked.ErrInvalid)
 	_, err = drain(c.RangeReader(bytes.NewReader(body), chunked.MaxPlaintextSize+1, 5))
 	require.ErrorIs(t, err, chunked.ErrTooLarge)
-	at, err := c.ReaderAt(bytes.NewReader(body), int64(len(body)))
-	require.NoError(t, err)
-	_, err = at.ReadAt(make([]byte, 1), -1)
-	require.ErrorIs(t, err, chunked.ErrInvalid)
 }
 
 // eagerReaderAt reports the end with the last bytes, as an io.ReaderAt may.

@@ -6,76 +6,59 @@ import (
 	"io"
 )
 
-// ReaderAt gives random access to plaintext. See [Cipher.ReaderAt].
-type ReaderAt struct {
-	c     *Cipher
-	src   io.ReaderAt
-	size  int64 // of the plaintext
-	body  int64
-	procs int
-}
-
 // ReaderAt returns random access to the plaintext of a body of the given size.
 // It reads the last chunk to authenticate that size, and refuses a body that was
-// cut or extended with [ErrTruncated] or a [*ChunkError]. The result is safe for
-// concurrent use if src is.
-func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*ReaderAt, error) {
+// cut or extended with [ErrTruncated] or a [*ChunkError]. The result's ReadAt is
+// safe for concurrent use if that of src is.
+func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*io.SectionReader, error) {
+	r := &readerAt{c: c, src: src, body: size}
 	plain, err := PlaintextSize(size)
+	if err == nil {
+		err = r.verify(plain / ChunkSize)
+	}
 	if err != nil {
 		tell(c.observe, 0, err)
 		return nil, err
 	}
-	r := &ReaderAt{c: c, src: src, size: plain, body: size}
-	if err := r.verifyLast(); err != nil {
-		tell(c.observe, 0, err)
-		return nil, err
-	}
-	return r, nil
+	return io.NewSectionReader(r, 0, plain), nil
 }
 
 // SizedReaderAt returns random access to the body of plain bytes, a size that
 // the caller has authenticated. It reads nothing.
-func (c *Cipher) SizedReaderAt(src io.ReaderAt, plain int64) (*ReaderAt, error) {
+func (c *Cipher) SizedReaderAt(src io.ReaderAt, plain int64) (*io.SectionReader, error) {
 	body, err := CiphertextSize(plain)
 	if err != nil {
 		return nil, err
 	}
-	return &ReaderAt{c: c, src: src, size: plain, body: body}, nil
+	return io.NewSectionReader(&readerAt{c: c, src: src, body: body}, 0, plain), nil
 }
 
-// verifyLast reads the last chunk and verifies it.
-func (r *ReaderAt) verifyLast() error {
-	last := batches.Get().(*batch)
-	if err := r.load(last, r.size/ChunkSize, 1); err != nil {
+// readerAt decrypts at random. The [io.SectionReader] around it keeps every read
+// within the plaintext.
+type readerAt struct {
+	c     *Cipher
+	src   io.ReaderAt
+	body  int64 // size
+	procs int
+}
+
+// verify reads and verifies one chunk.
+func (r *readerAt) verify(chunk int64) error {
+	b := batches.Get().(*batch)
+	if err := r.load(b, chunk, 1); err != nil {
 		return err
 	}
-	r.c.openBatch(last)
-	err := last.err
-	last.recycle()
+	r.c.openBatch(b)
+	err := b.err
+	b.recycle()
 	return err
 }
 
-// Size returns the authentic size of the plaintext.
-func (r *ReaderAt) Size() int64 { return r.size }
-
 // ReadAt implements [io.ReaderAt]. It reads only the chunks that hold p, and
 // decrypts a large p on several cores.
-func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("%w: negative offset %d", ErrInvalid, off)
-	}
-	if off >= r.size {
-		if len(p) == 0 {
-			return 0, nil
-		}
-		return 0, io.EOF
-	}
-	end := error(nil)
-	if int64(len(p)) > r.size-off {
-		p, end = p[:r.size-off], io.EOF
-	}
+func (r *readerAt) ReadAt(p []byte, off int64) (total int, err error) {
 	if len(p) == 0 {
-		return 0, end
+		return 0, nil
 	}
 	chunk := off / ChunkSize
 	skip := int(off % ChunkSize)
@@ -107,18 +90,15 @@ func (r *ReaderAt) ReadAt(p []byte, off int64) (total int, err error) {
 		total += len(out)
 		return nil
 	}
-	if err := run.run(); err != nil {
-		clear(p[total:]) // behind a chunk that is not authentic
-		tell(r.c.observe, int64(total), err)
-		return total, err
-	}
-	tell(r.c.observe, int64(total), nil)
-	return total, end
+	err = run.run()
+	clear(p[total:]) // behind a chunk that is not authentic
+	tell(r.c.observe, int64(total), err)
+	return total, err
 }
 
 // load reads n sealed chunks from the source into b. After an error, the source
 // may still use b.
-func (r *ReaderAt) load(b *batch, chunk, n int64) error {
+func (r *readerAt) load(b *batch, chunk, n int64) error {
 	at := chunk * SealedChunkSize
 	b.doubt = true
 	sealed := b.input()[:min(n*SealedChunkSize, r.body-at)]

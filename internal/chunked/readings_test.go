@@ -63,7 +63,7 @@ var readings = []struct {
 			return nil, err
 		}
 		p := make([]byte, r.Size()+1)
-		n, err := r.OnProcs(3).ReadAt(p, 0)
+		n, err := chunked.OnProcs(3, r).ReadAt(p, 0)
 		return p[:n], clean(err)
 	}},
 	{"ReaderAt, 5000 at a time", func(c *chunked.Cipher, body []byte) ([]byte, error) {
@@ -71,7 +71,7 @@ var readings = []struct {
 		if err != nil {
 			return nil, err
 		}
-		return drainBy(io.NewSectionReader(r, 0, r.Size()), 5000)
+		return drainBy(r, 5000)
 	}},
 }
 
