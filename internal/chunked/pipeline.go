@@ -150,26 +150,19 @@ func (p *pipeline) submit(b *batch) {
 	p.work <- b // never blocks: pending has at most batchDepth batches
 }
 
-// next emits the oldest batch. Until that is done, the caller works too.
+// next emits the oldest batch. Until op has run on it, the caller works too.
 func (p *pipeline) next() error {
 	oldest := p.pending[0]
-	for done := false; !done; {
+	for {
 		select {
 		case <-oldest.done:
-			done = true
-			continue
-		default:
-		}
-		select {
-		case <-oldest.done:
-			done = true
+			p.pending = slices.Delete(p.pending, 0, 1)
+			return p.finish(oldest)
 		case b := <-p.work:
 			p.op(b)
 			b.done <- struct{}{}
 		}
 	}
-	p.pending = slices.Delete(p.pending, 0, 1)
-	return p.finish(oldest)
 }
 
 // finish emits b and returns the error of emit or, if there is none, of op.
