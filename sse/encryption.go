@@ -45,9 +45,7 @@ func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
 	}
-	w := e.body.Writer(dst)
-	w.Observe(e.observe)
-	return w
+	return e.body.Writer(dst)
 }
 
 // Reader returns a reader that encrypts src. It returns [io.EOF] after the last
@@ -59,9 +57,7 @@ func (e *Encryption) Reader(src io.Reader) io.Reader {
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
 	}
-	r := e.body.EncryptingReader(src)
-	r.Observe(e.observe)
-	return r
+	return e.body.EncryptingReader(src)
 }
 
 // failed is a stream that failed before it began.

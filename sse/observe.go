@@ -11,7 +11,10 @@ import "io"
 // For [StartMultipart], f gets the bytes and errors of all parts, from several
 // goroutines at once, and never io.EOF.
 func (e *Encryption) Observed(f func(plain int64, err error)) *Encryption {
-	observed := &Encryption{envelope: e.envelope, body: e.body, observe: join(e.observe, f)}
+	observed := &Encryption{envelope: e.envelope, observe: join(e.observe, f)}
+	if e.body != nil {
+		observed.body = e.body.Observed(observed.observe)
+	}
 	observed.used.Store(e.used.Swap(true))
 	return observed
 }

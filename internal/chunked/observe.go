@@ -13,10 +13,6 @@ func (c *Cipher) Observed(f func(plain int64, err error)) *Cipher {
 	return &observed
 }
 
-// Observe gives this stream an observer, in place of the Cipher's, before its first
-// use. It saves a copy of the Cipher. Nil observes nothing.
-func (s *stream) Observe(f func(plain int64, err error)) { s.observe = f }
-
 // tell tells an observer, if there is one, what a call did.
 func tell(observe func(int64, error), plain int64, err error) {
 	if observe != nil && (plain > 0 || err != nil) {
