@@ -23,8 +23,6 @@ const PartOverhead = partPrefixSize + chunked.HeadSize
 const (
 	labelV2           = "github.com/blobseal/blobseal/v2 "
 	compositeLabel    = labelV2 + "composite"
-	sealLabelV2       = labelV2 + "sealed data key"
-	keeperLabel       = labelV2 + "sealed manifest key"
 	manifestKeyLabel  = labelV2 + "manifest key\x00"
 	manifestLabel     = labelV2 + "manifest"
 	receiptLabel      = labelV2 + "part receipt"
@@ -43,33 +41,6 @@ const (
 	leastPartStored   = int64(PartOverhead) + chunked.TagSize
 	maxCompositePlain = chunked.MaxPlaintextSize
 )
-
-// kind is what an envelope's sealed key is.
-type kind uint8
-
-const (
-	kindObject    kind = iota // the data key of an object of version 1
-	kindComposite             // the data key of a composite object
-	kindKeeper                // a manifest key: see Multipart.State
-)
-
-func (k kind) version() uint8 {
-	if k == kindObject {
-		return version
-	}
-	return version2
-}
-
-func (k kind) sealLabel() string {
-	switch k {
-	case kindObject:
-		return sealLabel
-	case kindComposite:
-		return sealLabelV2
-	default:
-		return keeperLabel
-	}
-}
 
 // sealing asks Encrypt to seal a key that exists, for a head that exists. It
 // travels in an Object, so it passes any Encrypter that wraps another one.
@@ -136,28 +107,28 @@ type manifest struct {
 	parts  []entry
 }
 
-// check reports which rule of the format m breaks, or "".
-func (m *manifest) check() string {
-	if m.filler > maxFiller {
-		return "filler is too large"
+// check refuses what the format does not allow, in new and in parsed manifests.
+func (m *manifest) check() error {
+	if m.filler < 0 || m.filler > maxFiller {
+		return fmt.Errorf("%w: filler has %d bytes, at most %d are allowed", ErrInvalid, m.filler, maxFiller)
 	}
 	if len(m.parts) < 1 || len(m.parts) > maxParts {
-		return fmt.Sprintf("%d parts, not 1 to %d", len(m.parts), maxParts)
+		return fmt.Errorf("%w: composite object has %d parts, not 1 to %d", ErrInvalid, len(m.parts), maxParts)
 	}
 	sum, last := int64(0), 0
 	for i, p := range m.parts {
 		if p.number <= last {
-			return fmt.Sprintf("part %d follows part %d", p.number, last)
+			return fmt.Errorf("%w: part %d follows part %d", ErrInvalid, p.number, last)
 		}
 		if p.size == 0 && i < len(m.parts)-1 {
-			return fmt.Sprintf("part %d is empty and not the last one", p.number)
+			return fmt.Errorf("%w: part %d is empty and not the last", ErrInvalid, p.number)
 		}
 		last = p.number
 		if sum += p.size; sum > maxCompositePlain { // cannot overflow: two sizes are below 2^53
-			return "its parts are too large"
+			return fmt.Errorf("%w: parts have more than %d bytes", ErrTooLarge, int64(maxCompositePlain))
 		}
 	}
-	return ""
+	return nil
 }
 
 func (m *manifest) marshal() []byte {
@@ -176,7 +147,7 @@ func (m *manifest) unmarshal(data []byte) error {
 	var filler uint32
 	var n uint16
 	if !s.ReadUint32(&filler) || !s.ReadUint16(&n) || len(s) != int(n)*entrySize {
-		return fmt.Errorf("%w: its manifest has another size than its parts need", ErrCorrupt)
+		return fmt.Errorf("%w: its manifest does not have the size that its parts need", ErrCorrupt)
 	}
 	m.filler = int64(filler)
 	m.parts = make([]entry, n)
@@ -185,8 +156,8 @@ func (m *manifest) unmarshal(data []byte) error {
 			return fmt.Errorf("%w: its manifest has an invalid part number or size", ErrCorrupt)
 		}
 	}
-	if wrong := m.check(); wrong != "" {
-		return fmt.Errorf("%w: its manifest is invalid: %s", ErrCorrupt, wrong)
+	if err := m.check(); err != nil {
+		return fmt.Errorf("%w: its manifest breaks the format: %v", ErrCorrupt, err)
 	}
 	return nil
 }

@@ -15,26 +15,29 @@ import (
 // parts are authentic. It is immutable and safe for concurrent use; each of its
 // readers is for one goroutine, except those of ReaderAt.
 type Composite struct {
+	layout
 	dek      secret.Key
 	uploadID []byte
-	parts    []entry
-	plain    []int64 // plain[i] is where part i begins in the plaintext
-	stored   []int64 // stored[i] is where part i begins in the stored object
-	size     int64   // of the plaintext
-	end      int64   // where the parts end in the stored object
 	observe  observer
 }
 
-func newComposite(dek secret.Key, uploadID []byte, parts []entry) *Composite {
-	c := &Composite{dek: dek, uploadID: uploadID, parts: parts}
-	c.plain = make([]int64, len(parts))
-	c.stored = make([]int64, len(parts))
+// layout says where the parts of an object are.
+type layout struct {
+	parts  []entry
+	plain  []int64 // plain[i] is where part i begins in the plaintext
+	stored []int64 // stored[i] is where part i begins in the stored object
+	size   int64   // of the plaintext
+	end    int64   // where the parts end in the stored object
+}
+
+func newLayout(parts []entry) layout {
+	l := layout{parts: parts, plain: make([]int64, len(parts)), stored: make([]int64, len(parts))}
 	for i, p := range parts {
-		c.plain[i], c.stored[i] = c.size, c.end
-		c.size += p.size
-		c.end += partStored(p.size)
+		l.plain[i], l.stored[i] = l.size, l.end
+		l.size += p.size
+		l.end += partStored(p.size)
 	}
-	return c
+	return l
 }
 
 // Size returns the plaintext's size.
@@ -124,11 +127,11 @@ func (c *Composite) ReaderAt(src io.ReaderAt) *io.SectionReader {
 	return io.NewSectionReader(&compositeReaderAt{c: c, src: src}, 0, c.size)
 }
 
+// compositeReaderAt reads within the plaintext: the [io.SectionReader] around it
+// sees to that.
 type compositeReaderAt struct {
 	c    *Composite
 	src  io.ReaderAt
-// compositeReaderAt reads within the plaintext: the [io.SectionReader] around it
-// sees to that.
 	last atomic.Pointer[openPart]
 }
 

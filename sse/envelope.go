@@ -174,7 +174,7 @@ func (e *Envelope) MarshalBinary() ([]byte, error) {
 	}
 	b := cryptobyte.NewBuilder(make([]byte, 0, e.Size()))
 	b.AddBytes([]byte(magic))
-	b.AddUint8(e.kind.version())
+	b.AddUint8(kinds[e.kind].version)
 	b.AddUint8(uint8(e.mode))
 	b.AddUint32(uint32(e.Size()))
 	addString(b, e.keyID)
@@ -197,7 +197,7 @@ func (e *Envelope) UnmarshalBinary(data []byte) error {
 
 // parse parses exactly one envelope of a kind.
 func (e *Envelope) parse(data []byte, kind kind) error {
-	size, err := parsePrefix(data, kind.version())
+	size, err := parsePrefix(data, kinds[kind].version)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package sse
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -136,8 +135,8 @@ func openKey(ctx context.Context, dec Decrypter, obj Object, env *Envelope) (*De
 	if err != nil {
 		return nil, err
 	}
-	if d == nil || d.envelope == nil || d.envelope.kind != env.kind || d.envelope.head != env.head {
-		return nil, fmt.Errorf("%w: Decrypter opened another envelope", ErrInvalid)
+	if d == nil || !sameUpload(d.envelope, env) {
+		return nil, fmt.Errorf("%w: Decrypter opened a different envelope", ErrInvalid)
 	}
 	return d, nil
 }
@@ -245,36 +244,26 @@ func (c *Completer) Trailer(receipts [][]byte, opts *TrailerOptions) ([]byte, er
 		opts = new(TrailerOptions)
 	}
 	m := manifest{filler: opts.Filler}
-	if m.filler < 0 {
-		return nil, fmt.Errorf("%w: filler of %d bytes", ErrInvalid, m.filler)
-	}
-	if len(receipts) > maxParts {
-		return nil, fmt.Errorf("%w: %d receipts, at most %d", ErrInvalid, len(receipts), maxParts)
-	}
-	sum := int64(0)
 	for _, receipt := range receipts {
 		e, err := c.openReceipt(receipt)
 		if err != nil {
 			return nil, err
 		}
-		if sum += e.size; sum > maxCompositePlain {
-			return nil, fmt.Errorf("%w: object has more than %d bytes", ErrTooLarge, int64(maxCompositePlain))
-		}
 		m.parts = append(m.parts, e)
 	}
-	if wrong := m.check(); wrong != "" {
-		return nil, fmt.Errorf("%w: composite object: %s", ErrInvalid, wrong)
+	if err := m.check(); err != nil {
+		return nil, err
 	}
 	sealed, err := chunked.Seal(c.mk.Bytes(), []byte(manifestLabel), m.marshal())
 	if err != nil {
 		return nil, err
 	}
-	body := m.trailerOffset() + int64(len(sealed))
-	envelope, err := c.envelopeBehind(body, opts.EnvelopeSize)
+	l := newLayout(m.parts)
+	envelope, err := c.envelopeBehind(l.end+m.filler+int64(len(sealed)), opts.EnvelopeSize)
 	if err != nil {
 		return nil, err
 	}
-	f := footer{plain: sum, manifest: len(sealed), envelope: len(envelope)}
+	f := footer{plain: l.size, manifest: len(sealed), envelope: len(envelope)}
 	return slices.Concat(sealed, envelope, f.marshal()), nil
 }
 
@@ -299,15 +288,6 @@ func (c *Completer) envelopeBehind(before int64, size int) ([]byte, error) {
 	return env.MarshalBinary()
 }
 
-// trailerOffset returns where the trailer begins.
-func (m *manifest) trailerOffset() int64 {
-	at := m.filler
-	for _, p := range m.parts {
-		at += partStored(p.size)
-	}
-	return at
-}
-
 // partStored returns how many bytes a part of an allowed plaintext size takes.
 func partStored(plain int64) int64 {
 	body, _ := chunked.CiphertextSize(plain)
@@ -316,5 +296,5 @@ func partStored(plain int64) int64 {
 
 // sameUpload reports whether two envelopes belong to one upload.
 func sameUpload(a, b *Envelope) bool {
-	return a != nil && b != nil && a.kind == b.kind && bytes.Equal(a.head[:], b.head[:])
+	return a != nil && b != nil && a.kind == b.kind && a.head == b.head
 }

@@ -11,11 +11,27 @@ import (
 	"github.com/blobseal/blobseal/internal/secret"
 )
 
-// Labels separate the uses of a key. See SPEC.md.
+// bodyLabel is the context of a body. Labels separate the uses of a key.
+const bodyLabel = "github.com/blobseal/blobseal/v1 body"
+
+// kind says which key an envelope seals.
+type kind uint8
+
 const (
-	bodyLabel = "github.com/blobseal/blobseal/v1 body"
-	sealLabel = "github.com/blobseal/blobseal/v1 sealed data key"
+	kindObject    kind = iota // the data key of an object of version 1
+	kindComposite             // the data key of a composite object
+	kindKeeper                // the manifest key of an upload: see Multipart.State
 )
+
+// kinds has the version of each kind's envelope, and the label of its sealed key.
+var kinds = [...]struct {
+	version uint8
+	label   string
+}{
+	kindObject:    {version, "github.com/blobseal/blobseal/v1 sealed data key"},
+	kindComposite: {version2, labelV2 + "sealed data key"},
+	kindKeeper:    {version2, labelV2 + "sealed manifest key"},
+}
 
 // sealer and opener seal and open data keys with a key-encryption key. Open fails
 // with [chunked.ErrKey] or [chunked.ErrCorrupt].
@@ -157,10 +173,10 @@ func (e *Envelope) sealContext(obj Object) ([]byte, error) {
 	if len(obj.Bucket) > maxName || len(obj.Key) > maxName {
 		return nil, fmt.Errorf("%w: bucket has %d bytes, key has %d, at most %d fit", ErrTooLarge, len(obj.Bucket), len(obj.Key), maxName)
 	}
-	label := e.kind.sealLabel()
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(label)+e.unpadded()+4+len(obj.Bucket)+len(obj.Key)))
-	b.AddBytes([]byte(label))
-	b.AddUint8(e.kind.version())
+	kind := kinds[e.kind]
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(kind.label)+e.unpadded()+4+len(obj.Bucket)+len(obj.Key)))
+	b.AddBytes([]byte(kind.label))
+	b.AddUint8(kind.version)
 	b.AddUint8(uint8(e.mode))
 	addString(b, e.keyID)
 	addBytes(b, e.wrapped)

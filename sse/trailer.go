@@ -112,12 +112,11 @@ func (t *Trailer) Open(d *Decryption) (*Composite, error) {
 	if err := m.unmarshal(plain); err != nil {
 		return nil, err
 	}
-	c := newComposite(d.dek, t.env.uploadID(), m.parts)
-	c.observe = d.observe
+	c := &Composite{layout: newLayout(m.parts), dek: d.dek, uploadID: t.env.uploadID(), observe: d.observe}
 	if c.size != t.footer.plain {
 		return nil, fmt.Errorf("%w: its footer says %d bytes, its parts have %d", ErrCorrupt, t.footer.plain, c.size)
 	}
-	switch want := m.trailerOffset() + t.footer.trailer(); {
+	switch want := c.end + m.filler + t.footer.trailer(); {
 	case t.stored < want:
 		return nil, fmt.Errorf("%w: %d of %d bytes", ErrTruncated, t.stored, want)
 	case t.stored > want:
