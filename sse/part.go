@@ -55,7 +55,9 @@ func (p *Part) observe(plain int64, err error) {
 }
 
 // prefix is what a part stores before its chunks.
-func (p *Part) prefix() []byte { return append(partPrefix(p.entry.number), p.head[:]...) }
+func (p *Part) prefix() *bytes.Reader {
+	return bytes.NewReader(append(partPrefix(p.entry.number), p.head[:]...))
+}
 
 // Writer returns a writer that encrypts the part to dst. Close ends the part and
 // leaves dst open. Call it only when the plaintext is complete, as for
@@ -73,7 +75,7 @@ func (p *Part) Reader(src io.Reader) io.Reader {
 	if p.used.Swap(true) {
 		return failed{ErrUsed}
 	}
-	return io.MultiReader(bytes.NewReader(p.prefix()), p.body.EncryptingReader(src))
+	return io.MultiReader(p.prefix(), p.body.EncryptingReader(src))
 }
 
 // Receipt returns the part's receipt, which [Completer.Trailer] takes. It is 106
@@ -94,20 +96,13 @@ func (p *Part) Receipt() ([]byte, error) {
 
 // prefixWriter writes a prefix before the first bytes that it gets.
 type prefixWriter struct {
-	prefix []byte // nil once it is written
+	prefix *bytes.Reader
 	dst    io.Writer
 }
 
 func (w *prefixWriter) Write(p []byte) (int, error) {
-	if w.prefix != nil {
-		n, err := w.dst.Write(w.prefix)
-		if err == nil && n != len(w.prefix) {
-			err = io.ErrShortWrite
-		}
-		if err != nil {
-			return 0, err
-		}
-		w.prefix = nil
+	if _, err := w.prefix.WriteTo(w.dst); err != nil {
+		return 0, err
 	}
 	return w.dst.Write(p)
 }

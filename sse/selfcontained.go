@@ -25,11 +25,7 @@ func NewWriter(ctx context.Context, dst io.Writer, enc Encrypter, obj Object, op
 	if err != nil {
 		return nil, err
 	}
-	n, err := dst.Write(envelope)
-	if err == nil && n != len(envelope) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
+	if _, err := bytes.NewReader(envelope).WriteTo(dst); err != nil {
 		return nil, fmt.Errorf("sse: writing the envelope: %w", err)
 	}
 	return e.Writer(dst), nil
