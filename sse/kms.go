@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"unicode/utf8"
 
 	"github.com/blobseal/blobseal/internal/chunked"
@@ -158,12 +159,10 @@ func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decrypti
 	if obj, err = obj.opened(env); err != nil {
 		return nil, err
 	}
-	name := resource(obj)
-	ec, err := keyContext(obj, name, env.BucketKeyEnabled())
+	ctx, ec, err := bind(ctx, obj, env.BucketKeyEnabled())
 	if err != nil {
 		return nil, err
 	}
-	ctx = kms.WithResource(ctx, name)
 	plaintext, err := k.client.Decrypt(ctx, ask, env.wrapped, ec)
 	switch {
 	case ask != env.keyID && errors.Is(err, kms.ErrCiphertext):
@@ -247,12 +246,10 @@ func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
 	if err := obj.check(); err != nil {
 		return nil, err
 	}
-	name := resource(obj)
-	ec, err := keyContext(obj, name, k.bucketKey)
+	ctx, ec, err := bind(ctx, obj, k.bucketKey)
 	if err != nil {
 		return nil, err
 	}
-	ctx = kms.WithResource(ctx, name)
 	dk, err := k.client.GenerateDataKey(ctx, k.keyID, ec)
 	if err != nil {
 		return nil, fmt.Errorf("sse: %w", err)
@@ -279,22 +276,20 @@ func (k *KMS) check(dk *kms.DataKey) (err error) {
 	return nil
 }
 
-// resource returns the name of an object in audit records.
-func resource(obj Object) string { return obj.Bucket + "/" + obj.Key }
-
-// keyContext returns the encryption context that the key service binds: the caller's
-// pairs, and the name of the object or, with a bucket key, of the bucket.
-func keyContext(obj Object, name string, bucketKey bool) (kms.Context, error) {
+// bind returns ctx with the object's name for audit records, and the encryption
+// context that the key service binds: the caller's pairs, and the name of the object
+// or, with a bucket key, of the bucket.
+func bind(ctx context.Context, obj Object, bucketKey bool) (context.Context, kms.Context, error) {
+	object := obj.Bucket + "/" + obj.Key
+	name := object
 	if bucketKey {
 		name = obj.Bucket
 	}
 	if !utf8.ValidString(name) {
-		return nil, fmt.Errorf("%w: object name %q is not UTF-8 (SSE-KMS needs UTF-8)", ErrInvalid, name)
+		return nil, nil, fmt.Errorf("%w: object name %q is not UTF-8 (SSE-KMS needs UTF-8)", ErrInvalid, name)
 	}
 	ec := make(kms.Context, len(obj.Context)+1)
-	for k, v := range obj.Context {
-		ec[k] = v
-	}
+	maps.Copy(ec, obj.Context)
 	ec[ContextObject] = name
-	return ec, nil
+	return kms.WithResource(ctx, object), ec, nil
 }
