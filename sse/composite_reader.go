@@ -159,7 +159,6 @@ type exactReader struct {
 	r      io.Reader
 	left   int64
 	behind func() error
-	empty  int // reads in a row that returned nothing
 }
 
 func (e *exactReader) Read(p []byte) (int, error) {
@@ -181,11 +180,6 @@ func (e *exactReader) Read(p []byte) (int, error) {
 		return 0, errors.New("sse: source returned an invalid count from Read")
 	}
 	e.left -= int64(n)
-	if n > 0 {
-		e.empty = 0
-	} else if e.empty++; e.empty == 100 && err == nil {
-		return 0, io.ErrNoProgress
-	}
 	if err == io.EOF {
 		err = nil
 		if e.left > 0 {
