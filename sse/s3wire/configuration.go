@@ -5,6 +5,8 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 )
 
 // maxConfiguration bounds the XML of a configuration, in bytes.
@@ -35,31 +37,19 @@ func (c *Configuration) algorithm() Algorithm {
 
 const configurationNamespace = "http://s3.amazonaws.com/doc/2006-03-01/"
 
-type configurationXML struct {
-	XMLName xml.Name
-	Rules   []ruleXML `xml:"Rule"`
-	Unknown []anyXML  `xml:",any"`
-}
+// The elements of a configuration. Each occurs at most once.
+const (
+	pathRoot      = ">ServerSideEncryptionConfiguration"
+	pathRule      = pathRoot + ">Rule"
+	pathDefault   = pathRule + ">ApplyServerSideEncryptionByDefault"
+	pathAlgorithm = pathDefault + ">SSEAlgorithm"
+	pathKeyID     = pathDefault + ">KMSMasterKeyID"
+	pathBlocked   = pathRule + ">BlockedEncryptionTypes"
+	pathType      = pathBlocked + ">EncryptionType"
+	pathBucketKey = pathRule + ">BucketKeyEnabled"
+)
 
-type ruleXML struct {
-	Default   []defaultXML `xml:"ApplyServerSideEncryptionByDefault"`
-	Blocked   []blockedXML `xml:"BlockedEncryptionTypes"`
-	BucketKey []string     `xml:"BucketKeyEnabled"`
-	Unknown   []anyXML     `xml:",any"`
-}
-
-type defaultXML struct {
-	Algorithm []Algorithm `xml:"SSEAlgorithm"`
-	KeyID     []string    `xml:"KMSMasterKeyID"`
-	Unknown   []anyXML    `xml:",any"`
-}
-
-type blockedXML struct {
-	Types   []string `xml:"EncryptionType"`
-	Unknown []anyXML `xml:",any"`
-}
-
-type anyXML struct{ XMLName xml.Name }
+var paths = []string{pathRoot, pathRule, pathDefault, pathAlgorithm, pathKeyID, pathBlocked, pathType, pathBucketKey}
 
 // ParseConfiguration parses the body of PutBucketEncryption. It reads at most 16 KiB
 // of r. Unknown elements are refused: a service must not acknowledge a rule that it
@@ -71,43 +61,45 @@ func ParseConfiguration(r io.Reader) (*Configuration, error) {
 		return nil, FromError(err)
 	}
 	if len(data) > maxConfiguration {
-		return nil, &Error{Code: codeMalformedXML, Err: errors.New("s3wire: configuration exceeds 16 KiB")}
+		return nil, malformed("exceeds 16 KiB")
 	}
-	var parsed configurationXML
-	if err := decodeStrictly(data, &parsed); err != nil {
-		return nil, &Error{Code: codeMalformedXML, Err: err}
+	texts, err := elementTexts(data)
+	if err != nil {
+		return nil, err
 	}
-	if parsed.XMLName.Local != "ServerSideEncryptionConfiguration" ||
-		parsed.XMLName.Space != "" && parsed.XMLName.Space != configurationNamespace ||
-		len(parsed.Unknown) > 0 || len(parsed.Rules) != 1 {
-		return nil, malformed("not one ServerSideEncryptionConfiguration with one Rule")
-	}
-	return parsed.Rules[0].configuration()
+	return configurationOf(texts)
 }
 
-// decodeStrictly decodes data, which is one element and nothing else but comments
-// and declarations.
-func decodeStrictly(data []byte, v any) error {
-	d := xml.NewDecoder(bytes.NewReader(data))
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	for {
+// elementTexts returns the texts of a configuration's elements by their paths. It
+// refuses unknown and repeated elements, and text behind the last one.
+func elementTexts(data []byte) (map[string]string, error) {
+	texts := make(map[string]string)
+	path := ""
+	for d := xml.NewDecoder(bytes.NewReader(data)); ; {
 		token, err := d.Token()
 		if err == io.EOF {
-			return nil
+			return texts, nil
 		}
 		if err != nil {
-			return err
+			return nil, &Error{Code: codeMalformedXML, Err: err}
 		}
 		switch token := token.(type) {
-		case xml.Comment:
-		case xml.CharData:
-			if len(bytes.TrimSpace(token)) > 0 {
-				return errors.New("s3wire: text follows the configuration")
+		case xml.StartElement:
+			path += ">" + token.Name.Local
+			if _, twice := texts[path]; twice || !slices.Contains(paths, path) {
+				return nil, malformed("unknown or repeated element " + path)
 			}
-		default:
-			return errors.New("s3wire: more follows the configuration")
+			if space := token.Name.Space; space != "" && space != configurationNamespace {
+				return nil, malformed("unknown namespace " + space)
+			}
+			texts[path] = ""
+		case xml.EndElement:
+			path = strings.TrimSuffix(path, ">"+token.Name.Local)
+		case xml.CharData:
+			if path == "" && len(bytes.TrimSpace(token)) > 0 {
+				return nil, malformed("text outside of the elements")
+			}
+			texts[path] += string(token)
 		}
 	}
 }
@@ -116,60 +108,37 @@ func malformed(reason string) error {
 	return &Error{Code: codeMalformedXML, Err: errors.New("s3wire: configuration: " + reason)}
 }
 
-// configuration returns what a rule says, or why it cannot be followed. A rule has
-// each of its three elements at most once.
-func (r *ruleXML) configuration() (*Configuration, error) {
-	c := &Configuration{Algorithm: AES256}
+// configurationOf returns what the texts of a configuration's elements say, or why
+// the service cannot follow them.
+func configurationOf(texts map[string]string) (*Configuration, error) {
+	_, hasDefault := texts[pathDefault]
+	keyID, hasKeyID := texts[pathKeyID]
+	_, hasBlocked := texts[pathBlocked]
+	blocked := texts[pathType]
+	bucketKey, hasBucketKey := texts[pathBucketKey]
+	c := &Configuration{
+		Algorithm: Algorithm(texts[pathAlgorithm]), KeyID: keyID,
+		BucketKeyEnabled: bucketKey == "true", AllowCustomerKeys: blocked == "NONE",
+	}
 	switch {
-	case len(r.Unknown) > 0:
-		return nil, malformed("unknown element in Rule: " + r.Unknown[0].XMLName.Local)
-	case len(r.Default)+len(r.Blocked)+len(r.BucketKey) == 0:
-		return nil, malformed("the Rule is empty")
-	case len(r.Default) > 1 || len(r.Blocked) > 1 || len(r.BucketKey) > 1:
-		return nil, malformed("an element of the Rule is there twice")
-	}
-	for _, d := range r.Default {
-		if err := d.apply(c); err != nil {
-			return nil, err
-		}
-	}
-	for _, b := range r.Blocked {
-		if len(b.Unknown) > 0 || len(b.Types) != 1 || b.Types[0] != "NONE" && b.Types[0] != "SSE-C" {
-			return nil, malformed("BlockedEncryptionTypes is not one EncryptionType, NONE or SSE-C")
-		}
-		c.AllowCustomerKeys = b.Types[0] == "NONE"
-	}
-	for _, value := range r.BucketKey {
-		if value != "true" && value != "false" {
-			return nil, malformed("BucketKeyEnabled is neither true nor false")
-		}
-		c.BucketKeyEnabled = value == "true"
+	case !hasDefault && !hasBlocked && !hasBucketKey:
+		return nil, malformed("Rule is missing or empty")
+	case hasBlocked && blocked != "NONE" && blocked != "SSE-C":
+		return nil, malformed("EncryptionType is neither NONE nor SSE-C")
+	case hasBucketKey && bucketKey != "true" && bucketKey != "false":
+		return nil, malformed("BucketKeyEnabled is neither true nor false")
+	case !hasDefault:
+		c.Algorithm = AES256
+	case !c.Algorithm.known():
+		return nil, malformed("SSEAlgorithm is missing or unknown")
+	case hasKeyID && !c.Algorithm.kms():
+		return nil, &Error{Code: codeInvalidArgument, Message: "A KMSMasterKeyID needs the SSEAlgorithm aws:kms."}
+	case hasKeyID && (keyID == "" || len(keyID) > maxKeyID):
+		return nil, malformed("KMSMasterKeyID is empty or too long")
+	case c.Algorithm == awsKMSDSSE:
+		return nil, notImplementedDSSE()
 	}
 	return c, nil
-}
-
-// apply sets what the element ApplyServerSideEncryptionByDefault says.
-func (d *defaultXML) apply(c *Configuration) error {
-	if len(d.Unknown) > 0 || len(d.Algorithm) != 1 || len(d.KeyID) > 1 {
-		return malformed("ApplyServerSideEncryptionByDefault does not have one SSEAlgorithm and at most one KMSMasterKeyID")
-	}
-	c.Algorithm = d.Algorithm[0]
-	if !c.Algorithm.known() {
-		return malformed("unknown SSEAlgorithm")
-	}
-	for _, keyID := range d.KeyID {
-		if !c.Algorithm.kms() {
-			return &Error{Code: codeInvalidArgument, Message: "A KMSMasterKeyID needs the SSEAlgorithm aws:kms."}
-		}
-		if keyID == "" || len(keyID) > maxKeyID {
-			return malformed("KMSMasterKeyID is empty or too long")
-		}
-		c.KeyID = keyID
-	}
-	if c.Algorithm == awsKMSDSSE {
-		return notImplementedDSSE()
-	}
-	return nil
 }
 
 // XML returns the body of the response to GetBucketEncryption, which
@@ -187,16 +156,19 @@ func (c *Configuration) XML() ([]byte, error) {
 	if c.AllowCustomerKeys {
 		blocked = "NONE"
 	}
-	var b bytes.Buffer
-	b.WriteString(xml.Header)
-	err := xml.NewEncoder(&b).Encode(struct {
+	return encode(struct {
 		XMLName   xml.Name  `xml:"http://s3.amazonaws.com/doc/2006-03-01/ ServerSideEncryptionConfiguration"`
 		Default   byDefault `xml:"Rule>ApplyServerSideEncryptionByDefault"`
 		Blocked   string    `xml:"Rule>BlockedEncryptionTypes>EncryptionType"`
 		BucketKey bool      `xml:"Rule>BucketKeyEnabled"`
-	}{Default: byDefault{c.algorithm(), c.KeyID}, Blocked: blocked, BucketKey: c.BucketKeyEnabled})
+	}{Default: byDefault{c.algorithm(), c.KeyID}, Blocked: blocked, BucketKey: c.BucketKeyEnabled}), nil
+}
+
+// encode returns an XML document.
+func encode(v any) []byte {
+	body, err := xml.Marshal(v)
 	if err != nil {
-		return nil, FromError(err)
+		panic(err) // structs of strings and booleans have an encoding
 	}
-	return b.Bytes(), nil
+	return append([]byte(xml.Header), body...)
 }

@@ -1,7 +1,6 @@
 package s3wire
 
 import (
-	"bytes"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -168,17 +167,11 @@ func (e *Error) Unwrap() error { return e.Err }
 // XML returns the body of the response. resource is the path of the request, and
 // requestID what the log knows the request by. HEAD has no body.
 func (e *Error) XML(resource, requestID string) []byte {
-	body := struct {
+	return encode(struct {
 		XMLName   xml.Name `xml:"Error"`
 		Code      string
 		Message   string
 		Resource  string
 		RequestID string `xml:"RequestId"`
-	}{Code: e.Code, Message: e.ClientMessage(), Resource: resource, RequestID: requestID}
-	var b bytes.Buffer
-	b.WriteString(xml.Header)
-	if err := xml.NewEncoder(&b).Encode(body); err != nil {
-		panic(err) // strings have an encoding
-	}
-	return b.Bytes()
+	}{Code: e.Code, Message: e.ClientMessage(), Resource: resource, RequestID: requestID})
 }

@@ -112,11 +112,7 @@ func ParseRead(get Values, tls bool) (*Read, error) {
 	for _, name := range []string{HeaderEncryption, HeaderKeyID, HeaderContext, HeaderBucketKey} {
 		p.refuse(name+" header is not supported for this operation.", name)
 	}
-	q := &Read{Customer: p.customer(HeaderCustomerAlgorithm, HeaderCustomerKey, HeaderCustomerKeyMD5, tls)}
-	if p.err != nil {
-		return nil, p.err
-	}
-	return q, nil
+	return p.read(HeaderCustomerAlgorithm, HeaderCustomerKey, HeaderCustomerKeyMD5, tls)
 }
 
 // ParsePart parses the headers of UploadPart, and of the destination of
@@ -135,11 +131,16 @@ func ParsePart(get Values, tls bool) (*Read, error) {
 // UploadPartCopy, as ParseRead does.
 func ParseCopySource(get Values, tls bool) (*Read, error) {
 	p := &parser{get: get}
-	q := &Read{Customer: p.customer(HeaderSourceAlgorithm, HeaderSourceKey, HeaderSourceKeyMD5, tls)}
+	return p.read(HeaderSourceAlgorithm, HeaderSourceKey, HeaderSourceKeyMD5, tls)
+}
+
+// read parses the three headers of a customer key.
+func (p *parser) read(algorithm, key, keyMD5 string, tls bool) (*Read, error) {
+	customer := p.customer(algorithm, key, keyMD5, tls)
 	if p.err != nil {
 		return nil, p.err
 	}
-	return q, nil
+	return &Read{Customer: customer}, nil
 }
 
 // CheckSelfCopy returns InvalidRequest for a copy of an object onto itself that
