@@ -62,20 +62,26 @@ func (f serviceFlags) with(ctx context.Context, c *console.Console, use func(con
 	return use(ctx, s)
 }
 
-// change runs one operation on one key, and says what was done.
+// change runs one operation on a key or an alias, and says what was done.
 func (f serviceFlags) change(ctx context.Context, c *console.Console, op kms.Operation, key string,
-	do func(context.Context, *keys.Service) error, done string) error {
+	do func(s *localkms.Client, ctx context.Context, key string) error, done string) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
-		if err := do(ctx, s); err != nil {
+		if err := do(s.Client, ctx, key); err != nil {
 			return s.About(op, key, err)
 		}
 		return c.Did(change{f.KMS, key, done}, "%s: %s %s\n", message.Printable(f.KMS), message.Printable(key), done)
 	})
 }
 
-// serviceKeyArg names a key of a key service.
-type serviceKeyArg struct {
+// keyArg names a key of a key service.
+type keyArg struct {
 	Key string `arg:"" help:"Id, ARN or alias (see kms list)."`
+}
+
+// keyFlags name a key service and one of its keys.
+type keyFlags struct {
+	serviceFlags
+	keyArg
 }
 
 type initCmd struct {
@@ -234,9 +240,7 @@ func aliasesOf(ctx context.Context, s *keys.Service, key string) (names map[stri
 	return names, nil
 }
 
-type listCmd struct {
-	serviceFlags
-}
+type listCmd struct{ serviceFlags }
 
 func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
@@ -278,10 +282,7 @@ func dateShown(t time.Time) string {
 	return t.Format(time.RFC3339)
 }
 
-type describeCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type describeCmd struct{ keyFlags }
 
 func (cmd describeCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
@@ -334,31 +335,20 @@ func (k KeyShape) lines() string {
 	return text.String()
 }
 
-type enableCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type enableCmd struct{ keyFlags }
 
 func (cmd enableCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpEnableKey, cmd.Key, func(ctx context.Context, s *keys.Service) error {
-		return s.EnableKey(ctx, cmd.Key)
-	}, "is enabled")
+	return cmd.change(ctx, c, localkms.OpEnableKey, cmd.Key, (*localkms.Client).EnableKey, "is enabled")
 }
 
-type disableCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type disableCmd struct{ keyFlags }
 
 func (cmd disableCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpDisableKey, cmd.Key, func(ctx context.Context, s *keys.Service) error {
-		return s.DisableKey(ctx, cmd.Key)
-	}, "is disabled")
+	return cmd.change(ctx, c, localkms.OpDisableKey, cmd.Key, (*localkms.Client).DisableKey, "is disabled")
 }
 
 type scheduleDeletionCmd struct {
-	serviceFlags
-	serviceKeyArg
+	keyFlags
 	Days int `default:"30" placeholder:"N" help:"Days until then, 7 to 30; by default 30."`
 }
 
@@ -375,21 +365,13 @@ func (cmd scheduleDeletionCmd) Run(ctx context.Context, c *console.Console) erro
 	})
 }
 
-type cancelDeletionCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type cancelDeletionCmd struct{ keyFlags }
 
 func (cmd cancelDeletionCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpCancelKeyDeletion, cmd.Key, func(ctx context.Context, s *keys.Service) error {
-		return s.CancelKeyDeletion(ctx, cmd.Key)
-	}, "is not deleted, but disabled; enable it to use it")
+	return cmd.change(ctx, c, localkms.OpCancelKeyDeletion, cmd.Key, (*localkms.Client).CancelKeyDeletion, "is not deleted, but disabled; enable it to use it")
 }
 
-type rotateCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type rotateCmd struct{ keyFlags }
 
 func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
@@ -402,8 +384,7 @@ func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
 }
 
 type tagCmd struct {
-	serviceFlags
-	serviceKeyArg
+	keyFlags
 	Tags []string `arg:"" name:"name=value" help:"Tag. It replaces a tag of the same name."`
 }
 
@@ -412,19 +393,18 @@ func (cmd tagCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return err
 	}
-	return cmd.change(ctx, c, localkms.OpTagResource, cmd.Key, func(ctx context.Context, s *keys.Service) error {
-		return s.Tag(ctx, cmd.Key, tags)
+	return cmd.change(ctx, c, localkms.OpTagResource, cmd.Key, func(s *localkms.Client, ctx context.Context, key string) error {
+		return s.Tag(ctx, key, tags)
 	}, "is tagged")
 }
 
 type untagCmd struct {
-	serviceFlags
-	serviceKeyArg
+	keyFlags
 	Names []string `arg:"" name:"name" help:"Name of a tag."`
 }
 
 func (cmd untagCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpUntagResource, cmd.Key, func(ctx context.Context, s *keys.Service) error {
-		return s.Untag(ctx, cmd.Key, cmd.Names...)
+	return cmd.change(ctx, c, localkms.OpUntagResource, cmd.Key, func(s *localkms.Client, ctx context.Context, key string) error {
+		return s.Untag(ctx, key, cmd.Names...)
 	}, "is untagged")
 }

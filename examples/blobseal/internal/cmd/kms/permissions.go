@@ -34,14 +34,15 @@ type aliasArg struct {
 type aliasCreateCmd struct {
 	serviceFlags
 	aliasArg
-	serviceKeyArg
+	keyArg
 }
 
 func (cmd aliasCreateCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.name(ctx, c, localkms.OpCreateAlias, cmd.Alias, cmd.Key, (*localkms.Client).CreateAlias)
+	return cmd.setAlias(ctx, c, localkms.OpCreateAlias, cmd.Alias, cmd.Key, (*localkms.Client).CreateAlias)
 }
 
-func (f serviceFlags) name(ctx context.Context, c *console.Console, op kms.Operation, alias, key string,
+// setAlias gives an alias to a key, and says so.
+func (f serviceFlags) setAlias(ctx context.Context, c *console.Console, op kms.Operation, alias, key string,
 	do func(*localkms.Client, context.Context, string, string) error) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := do(s.Client, ctx, alias, key); err != nil {
@@ -54,11 +55,11 @@ func (f serviceFlags) name(ctx context.Context, c *console.Console, op kms.Opera
 type aliasUpdateCmd struct {
 	serviceFlags
 	aliasArg
-	serviceKeyArg
+	keyArg
 }
 
 func (cmd aliasUpdateCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.name(ctx, c, localkms.OpUpdateAlias, cmd.Alias, cmd.Key, (*localkms.Client).UpdateAlias)
+	return cmd.setAlias(ctx, c, localkms.OpUpdateAlias, cmd.Alias, cmd.Key, (*localkms.Client).UpdateAlias)
 }
 
 type aliasDeleteCmd struct {
@@ -67,9 +68,7 @@ type aliasDeleteCmd struct {
 }
 
 func (cmd aliasDeleteCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpDeleteAlias, cmd.Alias, func(ctx context.Context, s *keys.Service) error {
-		return s.DeleteAlias(ctx, cmd.Alias)
-	}, "is deleted")
+	return cmd.change(ctx, c, localkms.OpDeleteAlias, cmd.Alias, (*localkms.Client).DeleteAlias, "is deleted")
 }
 
 type aliasListCmd struct {
@@ -105,10 +104,7 @@ type policyCmd struct {
 	Delete policyDeleteCmd `cmd:"" help:"Delete a key's policy. Then everyone may do everything with the key."`
 }
 
-type policyGetCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type policyGetCmd struct{ keyFlags }
 
 func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
@@ -138,8 +134,7 @@ func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
 }
 
 type policyPutCmd struct {
-	serviceFlags
-	serviceKeyArg
+	keyFlags
 	File  string `arg:"" help:"Policy in Cedar; - is standard input."`
 	Force bool   `help:"Set a policy that forbids you to replace it."`
 }
@@ -182,15 +177,10 @@ func aboutPolicy(s *keys.Service, op kms.Operation, key, file string, err error)
 	return s.About(op, key, err)
 }
 
-type policyDeleteCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type policyDeleteCmd struct{ keyFlags }
 
 func (cmd policyDeleteCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpDeleteKeyPolicy, cmd.Key, func(ctx context.Context, s *keys.Service) error {
-		return s.DeleteKeyPolicy(ctx, cmd.Key)
-	}, "has no policy: everyone may do everything with it")
+	return cmd.change(ctx, c, localkms.OpDeleteKeyPolicy, cmd.Key, (*localkms.Client).DeleteKeyPolicy, "has no policy: everyone may do everything with it")
 }
 
 // grantCmd are the commands on grants.
@@ -202,8 +192,7 @@ type grantCmd struct {
 }
 
 type grantCreateCmd struct {
-	serviceFlags
-	serviceKeyArg
+	keyFlags
 	To            string          `required:"" placeholder:"ID" help:"Grantee: the principal who is permitted."`
 	Operation     []kms.Operation `required:"" placeholder:"OP" enum:"GenerateDataKey,GenerateDataKeyWithoutPlaintext,Encrypt,Decrypt,ReEncryptFrom,ReEncryptTo,DescribeKey,RetireGrant" help:"What the grantee may do: ${enum}. May be repeated."`
 	ContextEquals []string        `placeholder:"K=V" sep:"none" help:"Only if the encryption context is exactly these pairs."`
@@ -233,10 +222,7 @@ func (cmd grantCreateCmd) Run(ctx context.Context, c *console.Console) error {
 	})
 }
 
-type grantListCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type grantListCmd struct{ keyFlags }
 
 func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
@@ -281,16 +267,16 @@ type grantArg struct {
 }
 
 type grantRevokeCmd struct {
-	serviceFlags
-	serviceKeyArg
+	keyFlags
 	grantArg
 }
 
 func (cmd grantRevokeCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.end(ctx, c, localkms.OpRevokeGrant, cmd.Key, cmd.Grant, (*localkms.Client).RevokeGrant, "revoked")
+	return cmd.endGrant(ctx, c, localkms.OpRevokeGrant, cmd.Key, cmd.Grant, (*localkms.Client).RevokeGrant, "revoked")
 }
 
-func (f serviceFlags) end(ctx context.Context, c *console.Console, op kms.Operation, key, grant string,
+// endGrant ends a grant of a key, and says so.
+func (f serviceFlags) endGrant(ctx context.Context, c *console.Console, op kms.Operation, key, grant string,
 	do func(*localkms.Client, context.Context, string, string) error, done string) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := do(s.Client, ctx, key, grant); err != nil {
@@ -301,11 +287,10 @@ func (f serviceFlags) end(ctx context.Context, c *console.Console, op kms.Operat
 }
 
 type grantRetireCmd struct {
-	serviceFlags
-	serviceKeyArg
+	keyFlags
 	grantArg
 }
 
 func (cmd grantRetireCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.end(ctx, c, localkms.OpRetireGrant, cmd.Key, cmd.Grant, (*localkms.Client).RetireGrant, "retired")
+	return cmd.endGrant(ctx, c, localkms.OpRetireGrant, cmd.Key, cmd.Grant, (*localkms.Client).RetireGrant, "retired")
 }

@@ -19,8 +19,7 @@ type rotationCmd struct {
 }
 
 type rotationEnableCmd struct {
-	serviceFlags
-	serviceKeyArg
+	keyFlags
 	Days int `default:"365" placeholder:"N" help:"Period in days, 90 to 2560; by default 365."`
 }
 
@@ -28,26 +27,18 @@ func (cmd rotationEnableCmd) Run(ctx context.Context, c *console.Console) error 
 	if err := console.CheckDays("--days", max(cmd.Days, 1), localkms.MinRotationDays, localkms.MaxRotationDays); err != nil {
 		return err
 	}
-	return cmd.change(ctx, c, localkms.OpEnableKeyRotation, cmd.Key, func(ctx context.Context, s *keys.Service) error {
-		return s.EnableKeyRotation(ctx, cmd.Key, cmd.Days)
+	return cmd.change(ctx, c, localkms.OpEnableKeyRotation, cmd.Key, func(s *localkms.Client, ctx context.Context, key string) error {
+		return s.EnableKeyRotation(ctx, key, cmd.Days)
 	}, fmt.Sprintf("is rotated every %d days", cmd.Days))
 }
 
-type rotationDisableCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type rotationDisableCmd struct{ keyFlags }
 
 func (cmd rotationDisableCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpDisableKeyRotation, cmd.Key, func(ctx context.Context, s *keys.Service) error {
-		return s.DisableKeyRotation(ctx, cmd.Key)
-	}, "is rotated on demand alone")
+	return cmd.change(ctx, c, localkms.OpDisableKeyRotation, cmd.Key, (*localkms.Client).DisableKeyRotation, "is rotated on demand alone")
 }
 
-type rotationListCmd struct {
-	serviceFlags
-	serviceKeyArg
-}
+type rotationListCmd struct{ keyFlags }
 
 func (cmd rotationListCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
