@@ -139,7 +139,7 @@ func newGoogleBed(t *testing.T) *rootBed {
 	who := "me"
 	var wait time.Duration // other than the default
 	adjust(t, func(c *console.Console) {
-		c.Google = s.ClientOptions(who)
+		c.Clouds.Google = s.ClientOptions(who)
 		if wait != 0 {
 			c.RootWait = wait
 		}
@@ -227,8 +227,8 @@ func (v *azureVault) serve(w http.ResponseWriter, r *http.Request) {
 func newAzureBed(t *testing.T) *rootBed {
 	v := &azureVault{keys: rsaKeys()}
 	adjust(t, func(c *console.Console) {
-		c.AzureCredential = func() (azcore.TokenCredential, error) { return v, nil }
-		c.Azure = &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: v, Retry: policy.RetryOptions{MaxRetries: -1}}}
+		c.Clouds.AzureCredential = func() (azcore.TokenCredential, error) { return v, nil }
+		c.Clouds.Azure = &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: v, Retry: policy.RetryOptions{MaxRetries: -1}}}
 	})
 	fault := func(f azureFault) func() { return func() { v.fault = &f } }
 	well := func() { v.fault, v.down = nil, nil }

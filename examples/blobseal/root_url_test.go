@@ -41,7 +41,7 @@ func TestKMSRootConfiguration(t *testing.T) {
 	t.Run("Azure without credentials", func(t *testing.T) {
 		t.Setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
 		adjust(t, func(c *console.Console) {
-			c.Azure = &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: new(azureVault)}}
+			c.Clouds.Azure = &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: new(azureVault)}}
 		})
 		blobseal(args(create, "azurekeyvault://photos.vault.azure.net/keys/rings")...).fails(t, 6, "AZURE_TENANT_ID")
 	})

@@ -27,6 +27,8 @@ import (
 	"github.com/blobseal/blobseal/kms/vaultkms"
 )
 
+const hasVendors = true // this build has the vendors' clients
+
 // Options are those of the clients of key services. The zero Options, and nil, are right
 // outside of tests.
 type Options struct {

@@ -7,10 +7,12 @@ import (
 	"fmt"
 )
 
-// Options are empty: this build has no clients of vendors' key services.
+const hasVendors = false // this build has no vendor's client
+
+// Options are empty.
 type Options struct{}
 
-// Open refuses: this build has no clients of vendors' key services.
+// Open refuses: [Parse] returns no URL of a vendor's.
 func (u *URL) Open(context.Context, *Options) (*Key, error) {
-	return nil, fmt.Errorf("%s:// is not in this build, which has no clouds (install blobseal without the tag noclouds)", u.Scheme)
+	return nil, fmt.Errorf("%s:// is no vendor's key service", u.Scheme)
 }

@@ -72,6 +72,9 @@ func Parse(flag, text string) (*URL, error) {
 	if form == "" {
 		return nil, fmt.Errorf("%s: %s:// is unknown; want %s", flag, scheme, schemes)
 	}
+	if !hasVendors && scheme != Local {
+		return nil, fmt.Errorf("%s: %s:// is not in this build, which has no clouds (install blobseal without the tag noclouds)", flag, scheme)
+	}
 	rest, query, _ := strings.Cut(rest, "?")
 	key, err := url.PathUnescape(rest)
 	if scheme == awsScheme {

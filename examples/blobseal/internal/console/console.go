@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
+	"github.com/blobseal/blobseal/examples/blobseal/kmsurl"
 	"github.com/blobseal/blobseal/sse/sseotel"
 )
 
@@ -32,7 +33,7 @@ type Console struct {
 
 	Telemetry *sseotel.Telemetry // of a server, which keys report to; otherwise nil
 
-	Clouds
+	Clouds kmsurl.Options // of the clients of vendors' key services
 
 	begun   time.Time
 	objects atomic.Int64 // that the command has worked on
@@ -47,7 +48,6 @@ func New(stdin io.Reader, stdout, stderr io.Writer) *Console {
 	return &Console{
 		Stdin: stdin, Stdout: stdout, Stderr: stderr, begun: time.Now(),
 		IsTerminal: isTerminal, Patience: time.Second, AuditWait: auditWait, RootWait: rootWait,
-		Clouds: newClouds(),
 	}
 }
 

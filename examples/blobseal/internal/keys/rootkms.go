@@ -41,7 +41,7 @@ func openRootKey(ctx context.Context, c *console.Console, source RootSource) (ti
 		}
 		client, keyID, err = localKey(ctx, c, u, source.own())
 	} else {
-		client, keyID, err = cloudKey(ctx, c, u)
+		client, keyID, err = vendorKey(ctx, c, u)
 	}
 	var root tink.AEADWithContext
 	if err == nil {
@@ -72,16 +72,21 @@ func localKey(ctx context.Context, c *console.Console, u *kmsurl.URL, root RootS
 	return client, keyID, nil
 }
 
-// remote returns a client that puts a vendor's errors into words. Hint says why the
-// vendor may refuse.
-func remote(c *console.Console, u *kmsurl.URL, client kms.Client, hint string) kms.Client {
-	return &rootKey{client: client, wait: c.RootWait, says: func(_ kms.Operation, err error) message.Words {
+// vendorKey returns the client and the name of a key in a vendor's key service.
+func vendorKey(ctx context.Context, c *console.Console, u *kmsurl.URL) (kms.Client, string, error) {
+	key, err := u.Open(ctx, &c.Clouds)
+	if err != nil {
+		return nil, "", err
+	}
+	c.AtEnd(func() { key.Close() })
+	client := &rootKey{client: key.Client, wait: c.RootWait, says: func(_ kms.Operation, err error) message.Words {
 		text := fmt.Sprintf("%s: %s", u, message.Service(err))
-		if hint != "" && errors.Is(err, kms.ErrDenied) {
-			text += "; " + hint
+		if key.Hint != "" && errors.Is(err, kms.ErrDenied) {
+			text += "; " + key.Hint
 		}
 		return message.Words{Text: text}
 	}}
+	return client, key.ID, nil
 }
 
 // rootKey is the client of a root. It bounds the wait, and puts errors into words.
