@@ -204,6 +204,11 @@ func (k *Keys) attempt() message.Attempt {
 	return message.Attempt{}
 }
 
+// RingCommand returns a command on the ring that can be pasted into a shell.
+func (k *Keys) RingCommand(command string, args ...string) string {
+	return k.attempt().Command([]string{"ring", command}, args...)
+}
+
 // AboutRing returns an error of the ring as a [message.Problem].
 func (k *Keys) AboutRing(err error) error { return message.Ring(k.RingPath, err, k.root...) }
 

@@ -63,9 +63,18 @@ func (a VersionArg) ID(ring *keyring.Ring) string {
 	return ring.ID() + "." + a.Key
 }
 
-// Destroyable returns the error that destroying a version would have, before the user is
-// asked to confirm it.
-func Destroyable(ring *keyring.Ring, id string) error {
+// OpenToDestroy opens the ring, and returns the id of a version that can be destroyed.
+func (f RingFlags) OpenToDestroy(ctx context.Context, c *console.Console, version VersionArg) (ring *keyring.Ring, id string, err error) {
+	if ring, err = f.Open(ctx, c); err != nil {
+		return nil, "", err
+	}
+	id = version.ID(ring)
+	return ring, id, f.About(CheckDestroyable(ring, id))
+}
+
+// CheckDestroyable returns the error that destroying a version would have, before the user
+// is asked to confirm it.
+func CheckDestroyable(ring *keyring.Ring, id string) error {
 	for _, key := range ring.Versions() {
 		switch {
 		case key.ID != id:

@@ -196,7 +196,7 @@ func (s *Service) Says(op kms.Operation, key string, err error) message.Words {
 
 // Command returns a command on the service that can be pasted into a shell.
 func (s *Service) Command(command string, args ...string) string {
-	return message.Command(append(append(append([]string{"kms"}, strings.Fields(command)...), append([]string{"--kms", s.Dir}, s.rootFlags.Args()...)...), args...)...)
+	return s.attempt("", "").Command(strings.Fields("kms "+command), args...)
 }
 
 func (s *Service) attempt(op kms.Operation, key string) message.Attempt {

@@ -13,9 +13,10 @@ type TargetFlags struct {
 	ToCustomerKeyFile  string `group:"target" placeholder:"FILE" help:"A customer key."`
 }
 
-// Target returns the keys to seal under, for files that are under source. Same reports
-// that the ring or service stays the same.
-func (f TargetFlags) Target(source Source, bucketKey bool) (to Source, same bool) {
+// Target returns the keys to open with and the keys to seal under, for files that are
+// under source. Same reports that the ring or service stays the same. If only the target
+// has a key service, the principal is one of that service.
+func (f TargetFlags) Target(source Source, bucketKey bool) (from, to Source, same bool) {
 	to = Source{
 		Ring:      f.ToRing,
 		KMS:       f.ToKMS,
@@ -31,5 +32,8 @@ func (f TargetFlags) Target(source Source, bucketKey bool) (to Source, same bool
 	}
 	same = to.Ring == "" && to.KMS == "" && to.Customer == "" && !to.Root.named() &&
 		(source.KMS != "" || f.ToKMSKey == "" && !to.BucketKey)
-	return to, same
+	if (to.KMS != "" || to.Root.Local()) && source.KMS == "" {
+		source.Principal = ""
+	}
+	return source, to, same
 }

@@ -142,6 +142,14 @@ func Printable(text string) string {
 	}, text)
 }
 
+// Count returns a number of things in words, such as "2 objects".
+func Count[N int | int64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 // OrNone returns text for a cell of a table.
 func OrNone(text string) string {
 	if text == "" {

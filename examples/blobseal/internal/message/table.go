@@ -46,8 +46,8 @@ func Command(words ...string) string {
 // Shell returns a command of the system that can be pasted into a shell.
 func Shell(words ...string) string { return shellescape.QuoteCommand(words) }
 
-// command returns a command on the attempt's ring or key service, with all flags.
-func (a Attempt) command(words []string, args ...string) string {
+// Command returns a command on the attempt's ring or key service, with all flags.
+func (a Attempt) Command(words []string, args ...string) string {
 	if a.Service != "" {
 		words = append(words, "--kms", a.Service)
 	} else {
@@ -210,7 +210,7 @@ func refusedWords(text, does, command string) func(Attempt, error) Words {
 			return Words{}
 		}
 		op, key := a.asked(err)
-		return Words{fmt.Sprintf("%q may not %s with %s: %s", a.Principal, op, key, text), does, a.command([]string{"kms", command}, ShortKey(key))}
+		return Words{fmt.Sprintf("%q may not %s with %s: %s", a.Principal, op, key, text), does, a.Command([]string{"kms", command}, ShortKey(key))}
 	}
 }
 
@@ -288,9 +288,9 @@ func (a Attempt) noKeyWords(err error) Words {
 	case op == localkms.OpUpdateAlias: // the error says whether it is the key or the alias
 		return plainWords(a, err)
 	case op == localkms.OpRevokeGrant, op == localkms.OpRetireGrant:
-		return Words{"no such grant of " + key, "list them", a.command([]string{"kms", "grant", "list"}, ShortKey(key))}
+		return Words{"no such grant of " + key, "list them", a.Command([]string{"kms", "grant", "list"}, ShortKey(key))}
 	}
-	return Words{fmt.Sprintf("no such key: %q", key), "list them", a.command([]string{"kms", "list"})}
+	return Words{fmt.Sprintf("no such key: %q", key), "list them", a.Command([]string{"kms", "list"})}
 }
 
 // modeWords says which flags an object of a mode needs.
@@ -310,12 +310,12 @@ func (a Attempt) disabledWords(error) Words {
 	if a.Mode == 0 {
 		return Words{}
 	}
-	return Words{fmt.Sprintf("sealed under version %s, which is disabled", a.KeyID), "enable it", a.command([]string{"ring", "enable"}, a.KeyID)}
+	return Words{fmt.Sprintf("sealed under version %s, which is disabled", a.KeyID), "enable it", a.Command([]string{"ring", "enable"}, a.KeyID)}
 }
 
 func (a Attempt) primaryWords(err error) Words {
 	words := onVersion("is the newest, which seals new files")(a, err)
-	words.Does, words.Advice = "rotate first", a.command([]string{"ring", "rotate"})
+	words.Does, words.Advice = "rotate first", a.Command([]string{"ring", "rotate"})
 	return words
 }
 
@@ -323,9 +323,9 @@ func (a Attempt) primaryWords(err error) Words {
 // passphrase may be missing.
 func (a Attempt) creation(words ...string) string {
 	if len(a.Root) == 0 {
-		return a.command(words, "--passphrase-prompt")
+		return a.Command(words, "--passphrase-prompt")
 	}
-	return a.command(words)
+	return a.Command(words)
 }
 
 func (a Attempt) notExistWords(error) Words {
@@ -354,7 +354,7 @@ func (a Attempt) unknownVersionWords(err error) Words {
 		if version, ok := errors.AsType[*keyring.VersionError](err); ok {
 			text += ": " + version.ID
 		}
-		return Words{text, "list them", a.command([]string{"ring", "list"})}
+		return Words{text, "list them", a.Command([]string{"ring", "list"})}
 	case a.OfAnotherRing():
 		return say("sealed under version %s of another ring (%s is ring %s)", a.KeyID, a.Ring, a.RingID)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/sse"
@@ -98,6 +99,23 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 		return nil, message.About(b.shown, err)
 	}
 	return b, nil
+}
+
+// with opens the keys of a source and the bucket, and calls use as the principal.
+func (f bucketFlags) with(ctx context.Context, c *console.Console, source keys.Source, opts blob.Options,
+	use func(context.Context, *bucket, *keys.Keys) error) error {
+	ctx = keys.AsPrincipal(ctx, source.Principal)
+	k, err := source.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	b, err := f.open(ctx, opts, k)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return use(ctx, b, k)
 }
 
 // either opens objects under the keys that a bucket moves from and to.
@@ -358,12 +376,4 @@ func sealName(k jobs.KeyRef) string {
 		return fmt.Sprintf("%v, a customer key", k.Mode)
 	}
 	return keyName(k.Mode.String(), k.KeyID)
-}
-
-// objects returns a number of objects in words.
-func objects(n int64) string {
-	if n == 1 {
-		return "1 object"
-	}
-	return fmt.Sprintf("%d objects", n)
 }

@@ -119,7 +119,7 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 			return err
 		}
 	}
-	return c.Printf("%s: %s, %d bytes stored, %d of plaintext\n", b.shown, objects(totals.Objects), totals.Stored, totals.Size)
+	return c.Printf("%s: %s, %d bytes stored, %d of plaintext\n", b.shown, message.Count(totals.Objects, "object"), totals.Stored, totals.Size)
 }
 
 // describeEntry returns an object of an inventory for people.
@@ -253,7 +253,7 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	if sum.Bad > 0 {
-		return message.Problemf(&failures, b.shown, "%d of %s cannot be read", sum.Bad, objects(sum.Objects))
+		return message.Problemf(&failures, b.shown, "%d of %s cannot be read", sum.Bad, message.Count(sum.Objects, "object"))
 	}
 	return nil
 }
@@ -280,7 +280,7 @@ func (cmd checkCmd) summary(c *console.Console, b *bucket, sum checkSummary) err
 	if c.JSON {
 		return c.WriteLine(map[string]checkSummary{"summary": sum})
 	}
-	text := fmt.Sprintf("%s: %s", b.shown, objects(sum.Objects))
+	text := fmt.Sprintf("%s: %s", b.shown, message.Count(sum.Objects, "object"))
 	for v := jobs.VerdictGood; v <= lastVerdict; v++ {
 		if n := sum.Verdicts[v.String()]; n > 0 {
 			text += fmt.Sprintf(", %d %s", n, cmd.words(v))

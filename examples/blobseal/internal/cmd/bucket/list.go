@@ -3,7 +3,6 @@ package bucket
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -27,30 +26,14 @@ func (cmd catCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := cmd.Source().Check(); err != nil {
 		return err
 	}
-	ctx = keys.AsPrincipal(ctx, cmd.Principal)
-	k, err := cmd.Source().Open(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer k.Close()
-	b, err := cmd.open(ctx, blob.Options{AllowPlain: cmd.AllowPlain}, k)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	return console.ForEach(ctx, cmd.Keys, func(key string) error {
-		r, err := b.NewReader(ctx, key, nil)
-		if err != nil {
-			return b.aboutReading(ctx, key, err)
-		}
-		defer r.Close()
-		src := c.Track(ctx, key, r, r.Size())
-		defer src.Done()
-		if _, err := io.Copy(&console.AbandoningWriter{Ctx: ctx, Dst: c.Stdout}, src); err != nil {
-			return b.aboutReading(ctx, key, err)
-		}
-		c.Count(1, 0)
-		return nil
+	return cmd.with(ctx, c, cmd.Source(), blob.Options{AllowPlain: cmd.AllowPlain}, func(ctx context.Context, b *bucket, _ *keys.Keys) error {
+		return console.ForEach(ctx, cmd.Keys, func(key string) error {
+			if _, err := b.copyTo(ctx, c, &console.AbandoningWriter{Ctx: ctx, Dst: c.Stdout}, key, nil); err != nil {
+				return b.aboutReading(ctx, key, err)
+			}
+			c.Count(1, 0)
+			return nil
+		})
 	})
 }
 
@@ -115,24 +98,21 @@ func show(c *console.Console, object *gcblob.ListObject) error {
 
 type rmCmd struct {
 	bucketFlags
-	Yes  bool     `help:"Do not ask."`
+	console.ConfirmFlag
 	Keys []string `arg:"" name:"key" help:"Object to delete."`
 }
 
 func (cmd rmCmd) Run(ctx context.Context, c *console.Console) error {
-	if !cmd.Yes && !c.IsTerminal(c.Stdin) {
-		return message.Usagef("deleting objects cannot be undone: give --yes, or run it on a terminal")
+	if err := cmd.CheckConfirm(c, "deleting objects"); err != nil {
+		return err
 	}
 	b, err := cmd.open(ctx, blob.Options{AllowPlain: true})
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	if !cmd.Yes {
-		question := fmt.Sprintf("Delete %s of %s?\nType yes to delete: ", objects(int64(len(cmd.Keys))), b.shown)
-		if err := c.Confirm(ctx, question); err != nil {
-			return err
-		}
+	if err := cmd.Confirm(ctx, c, "Delete %s of %s?\nType yes to delete: ", message.Count(len(cmd.Keys), "object"), b.shown); err != nil {
+		return err
 	}
 	return console.ForEach(ctx, cmd.Keys, func(key string) error {
 		if err := b.Delete(ctx, key); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/kms"
 )
 
 type putCmd struct {
@@ -40,48 +41,45 @@ func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return err
 	}
-	ctx = keys.AsPrincipal(ctx, cmd.Principal)
 	in, err := file.Open(ctx, c, cmd.In)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	k, err := source.Open(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer k.Close()
-	b, err := cmd.open(ctx, blob.Options{}, k)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	src := c.Track(ctx, in.Name, in.R, in.Size)
-	defer src.Done()
-	writing, abort := context.WithCancel(ctx) // ending its ctx aborts a writer
-	defer abort()
+	return cmd.with(ctx, c, source, blob.Options{}, func(ctx context.Context, b *bucket, k *keys.Keys) error {
+		src := c.Track(ctx, in.Name, in.R, in.Size)
+		defer src.Done()
+		n, err := cmd.put(ctx, b, pairs, src)
+		if err != nil {
+			return cmd.about(b, k, err)
+		}
+		src.Done()
+		return c.Wrote(console.File{From: in.Name, To: cmd.Key, Bytes: n})
+	})
+}
+
+// put writes the object, and returns the size of its plaintext.
+func (cmd putCmd) put(ctx context.Context, b *bucket, pairs kms.Context, src io.Reader) (int64, error) {
 	bound, err := b.With(blob.Request{Context: pairs})
 	if err != nil {
-		return cmd.about(b, k, err)
+		return 0, err
 	}
+	writing, abort := context.WithCancel(ctx) // ending its ctx aborts a writer
+	defer abort()
 	w, err := bound.NewWriter(writing, cmd.Key, &gcblob.WriterOptions{
 		ContentType: cmp.Or(cmd.ContentType, typeByName(cmd.Key), typeByName(cmd.In)),
 		IfNotExist:  !cmd.Force,
 	})
 	if err != nil {
-		return cmd.about(b, k, err)
+		return 0, err
 	}
 	n, err := io.Copy(w, src)
 	if err != nil {
 		abort()
 		w.Close()
-		return cmd.about(b, k, err)
+		return 0, err
 	}
-	if err := w.Close(); err != nil {
-		return cmd.about(b, k, err)
-	}
-	src.Done()
-	return c.Wrote(console.File{From: in.Name, To: cmd.Key, Bytes: n})
+	return n, w.Close()
 }
 
 // typeByName returns the content type of a name's extension, or "". Sniffing would take
@@ -117,52 +115,46 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return err
 	}
-	ctx = keys.AsPrincipal(ctx, cmd.Principal)
 	out, err := file.Create(ctx, c, cmd.Out, 0o600, cmd.Force)
 	if err != nil {
 		return err
 	}
 	defer out.Discard()
-	k, err := cmd.Source().Open(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer k.Close()
-	b, err := cmd.open(ctx, blob.Options{AllowPlain: cmd.AllowPlain}, k)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	off, n := int64(0), int64(-1)
-	if part != nil {
-		attrs, err := b.Attributes(ctx, cmd.Key)
+	return cmd.with(ctx, c, cmd.Source(), blob.Options{AllowPlain: cmd.AllowPlain}, func(ctx context.Context, b *bucket, _ *keys.Keys) error {
+		n, err := b.copyTo(ctx, c, out, cmd.Key, part)
 		if err != nil {
 			return b.aboutReading(ctx, cmd.Key, err)
 		}
-		if off, n, err = part.Within(attrs.Size); err != nil {
-			return message.Problemf(err, cmd.Key, "%s", err)
+		if err := out.Commit(); err != nil {
+			return err
+		}
+		return c.Wrote(console.File{From: cmd.Key, To: out.Name, Bytes: n})
+	})
+}
+
+// copyTo writes the plaintext of an object, or a part of it, and returns its size.
+func (b *bucket) copyTo(ctx context.Context, c *console.Console, dst io.Writer, key string, part *file.Range) (int64, error) {
+	off, size := int64(0), int64(-1)
+	if part != nil {
+		attrs, err := b.Attributes(ctx, key)
+		if err != nil {
+			return 0, err
+		}
+		if off, size, err = part.Within(attrs.Size); err != nil {
+			return 0, message.Problemf(err, key, "%s", err)
 		}
 	}
-	r, err := b.NewRangeReader(ctx, cmd.Key, off, n, nil)
+	r, err := b.NewRangeReader(ctx, key, off, size, nil)
 	if err != nil {
-		return b.aboutReading(ctx, cmd.Key, err)
+		return 0, err
 	}
 	defer r.Close()
-	size := n
-	if n < 0 {
+	if part == nil {
 		size = r.Size()
 	}
-	src := c.Track(ctx, cmd.Key, r, size)
+	src := c.Track(ctx, key, r, size)
 	defer src.Done()
-	read, err := io.Copy(out, src)
-	if err != nil {
-		return b.aboutReading(ctx, cmd.Key, err)
-	}
-	src.Done()
-	if err := out.Commit(); err != nil {
-		return err
-	}
-	return c.Wrote(console.File{From: cmd.Key, To: out.Name, Bytes: read})
+	return io.Copy(dst, src)
 }
 
 // aboutReading returns an error of reading an object as a [message.Problem]. The object

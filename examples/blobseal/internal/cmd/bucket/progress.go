@@ -135,4 +135,4 @@ func (p *counter) done() {
 }
 
 // before says how far a command got, for the error that ended it.
-func (p *counter) before() string { return fmt.Sprintf("after %s", objects(p.n)) }
+func (p *counter) before() string { return fmt.Sprintf("after %s", message.Count(p.n, "object")) }

@@ -25,8 +25,8 @@ type retireCmd struct {
 	keys.VersionArg
 	Destroy    bool          `help:"Destroy the version, after it was disabled for --quarantine."`
 	Quarantine time.Duration `default:"168h" placeholder:"DURATION" help:"How long the version must be disabled first; by default 168h. Exceed your longest upload and refresh. 0 if nobody else writes."`
-	Yes        bool          `help:"Do not ask before destroying."`
-	AllowEmpty bool          `help:"Accept a bucket without objects. Without this flag, an empty bucket is taken for a mistake."`
+	console.ConfirmFlag
+	AllowEmpty bool `help:"Accept a bucket without objects. Without this flag, an empty bucket is taken for a mistake."`
 	paceFlags
 }
 
@@ -53,16 +53,14 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 	switch {
 	case cmd.Quarantine < 0:
 		return message.Usagef("--quarantine %v: want 0 or more", cmd.Quarantine)
-	case cmd.Destroy && !cmd.Yes && !c.IsTerminal(c.Stdin):
-		return message.Usagef("destroying a version cannot be undone: give --yes, or run it on a terminal")
+	case cmd.Destroy:
+		if err := cmd.CheckConfirm(c, "destroying a version"); err != nil {
+			return err
+		}
 	}
-	ring, err := cmd.Open(ctx, c)
+	ring, id, err := cmd.OpenToDestroy(ctx, c, cmd.VersionArg)
 	if err != nil {
 		return err
-	}
-	id := cmd.ID(ring)
-	if err := keys.Destroyable(ring, id); err != nil {
-		return cmd.About(err)
 	}
 	buckets, err := cmd.openBuckets(ctx)
 	defer closeBuckets(buckets)
@@ -74,10 +72,10 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 	for _, b := range buckets {
 		all, shown = append(all, b.Bucket), append(shown, b.shown)
 	}
-	if cmd.Destroy && !cmd.Yes {
-		question := fmt.Sprintf("Destroy version %s of %s, if nothing in %s needs it?\nNobody can open what else it sealed.\n"+
+	if cmd.Destroy {
+		err := cmd.Confirm(ctx, c, "Destroy version %s of %s, if nothing in %s needs it?\nNobody can open what else it sealed.\n"+
 			"Type yes to destroy it: ", id, message.Printable(cmd.Ring), message.Printable(strings.Join(shown, ", ")))
-		if err := c.Confirm(ctx, question); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -149,10 +147,10 @@ func closeBuckets(all []*bucket) {
 func neededBy(used *jobs.InUseError) string {
 	var parts []string
 	if used.Objects > 0 {
-		parts = append(parts, objects(used.Objects)+" under it, which rewrap moves")
+		parts = append(parts, message.Count(used.Objects, "object")+" under it, which rewrap moves")
 	}
 	if used.Unclear > 0 {
-		parts = append(parts, objects(used.Unclear)+" that may be, which check explains")
+		parts = append(parts, message.Count(used.Unclear, "object")+" that may be, which check explains")
 	}
 	return strings.Join(parts, ", and ")
 }

@@ -96,7 +96,7 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	case errors.Is(err, context.Canceled):
 		return message.Problemf(err, "", "interrupted %s; the same command %s", p.before(), f.resumes())
 	case errors.Is(err, jobs.ErrTooManyFailures):
-		return message.Problemf(err, b.shown, "gave up when %s had failed; the same command %s", objects(report.Failed), f.resumes())
+		return message.Problemf(err, b.shown, "gave up when %s had failed; the same command %s", message.Count(report.Failed, "object"), f.resumes())
 	case errors.Is(err, jobs.ErrCheckpoint):
 		return message.Problemf(err, f.Checkpoint, "is not a checkpoint of this job (repeat the job's flags, or name another file)")
 	case errors.Is(err, jobs.ErrTarget):
@@ -117,10 +117,10 @@ func (b *bucket) aboutLeft(report *jobs.Report, err error) error {
 		return nil
 	case errors.Is(err, jobs.ErrSkipped):
 		return message.Problemf(err, b.shown, "%s of other modes than %v left as they were, with their keys in use (to move them, repeat the command with their keys and a target such as --to-ring; --mode %[2]v leaves them without this error)",
-			objects(report.Skipped), mode)
+			message.Count(report.Skipped, "object"), mode)
 	}
 	failures := new(message.Failures)
-	text := fmt.Sprintf("%s failed, unchanged; the same command tries again", objects(report.Failed))
+	text := fmt.Sprintf("%s failed, unchanged; the same command tries again", message.Count(report.Failed, "object"))
 	for _, failure := range report.Failures {
 		failures.Add(failure.Err)
 	}
@@ -179,7 +179,7 @@ func (f jobFlags) summary(c *console.Console, b *bucket, r *jobs.Report, done st
 		skipped = fmt.Sprintf(", %d of other modes", r.Skipped)
 	}
 	return c.Printf("%s: %s%s %s %s (%d bytes), %d current, %d unmatched%s, %d deleted meanwhile, %d failed\n",
-		b.shown, how, objects(r.Done), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, skipped, r.Deleted, r.Failed)
+		b.shown, how, message.Count(r.Done, "object"), done, sealName(r.Target), r.Bytes, r.Current, r.Unmatched, skipped, r.Deleted, r.Failed)
 }
 
 // checkpointStore stores a checkpoint, and puts its errors into words. It records where
@@ -232,11 +232,7 @@ type rewrapCmd struct {
 }
 
 func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
-	source := cmd.Source()
-	to, same := cmd.Target(source, cmd.ToBucketKey)
-	if (to.KMS != "" || to.Root.Local()) && source.KMS == "" {
-		source.Principal = "" // the target's service is meant
-	}
+	source, to, same := cmd.Target(cmd.Source(), cmd.ToBucketKey)
 	if err := cmd.check(source, to, same); err != nil {
 		return err
 	}

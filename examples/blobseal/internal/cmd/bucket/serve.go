@@ -59,10 +59,11 @@ func (cmd serveCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	defer b.Close()
-	listener, err := cmd.listen()
+	listener, err := listen("--listen", cmd.Listen)
 	if err != nil {
 		return err
 	}
+	listener = netutil.LimitListener(listener, cmd.MaxConnections)
 	defer listener.Close()
 	base := cmp.Or(cmd.BaseURL, "http://"+listener.Addr().String()+"/")
 	signer, err := cmd.signer(ctx, c, base, cmd.AcceptSecretFile)
@@ -144,17 +145,17 @@ func (cmd serveCmd) check() error {
 	return nil
 }
 
-// listen listens for a limited number of connections.
-func (cmd serveCmd) listen() (net.Listener, error) {
-	listener, err := net.Listen("tcp", cmd.Listen)
-	if err != nil {
-		reason := err
-		if op, ok := errors.AsType[*net.OpError](err); ok {
-			reason = op.Err
-		}
-		return nil, message.Problemf(err, "", "--listen %s: %s", cmd.Listen, message.Plain(reason))
+// listen listens on the address that a flag names.
+func listen(flag, address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if err == nil {
+		return listener, nil
 	}
-	return netutil.LimitListener(listener, cmd.MaxConnections), nil
+	reason := err
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		reason = op.Err
+	}
+	return nil, message.Problemf(err, "", "%s %s: %s", flag, address, message.Plain(reason))
 }
 
 // server returns the server, whose requests have the values of ctx. It cuts clients

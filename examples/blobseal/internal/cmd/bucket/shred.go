@@ -24,8 +24,8 @@ type shredCmd struct {
 	Prefix string   `placeholder:"PREFIX" help:"Shred all objects whose keys begin with PREFIX."`
 	KeyID  string   `name:"key-id" placeholder:"ID" help:"Shred all that this key sealed, copies included: a version of --ring, or a key of --kms."`
 	Days   int      `placeholder:"N" help:"With --kms: delete the key after N days, 7 to 30; by default 30. Until then you can cancel that."`
-	Yes    bool     `help:"Do not ask."`
 	Keys   []string `arg:"" optional:"" name:"key" help:"Object to shred."`
+	console.ConfirmFlag
 	keys.Flags
 	paceFlags
 }
@@ -34,8 +34,8 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := cmd.check(); err != nil {
 		return err
 	}
-	if !cmd.Yes && !c.IsTerminal(c.Stdin) {
-		return message.Usagef("shredding cannot be undone: give --yes, or run it on a terminal")
+	if err := cmd.CheckConfirm(c, "shredding"); err != nil {
+		return err
 	}
 	ctx = keys.AsPrincipal(ctx, cmd.Principal)
 	var k *keys.Keys
@@ -60,10 +60,8 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	defer b.Close()
-	if !cmd.Yes {
-		if err := c.Confirm(ctx, fmt.Sprintf("Shred %s?\nNothing can read that afterwards.\nType yes to shred it: ", cmd.what(b))); err != nil {
-			return err
-		}
+	if err := cmd.Confirm(ctx, c, "Shred %s?\nNothing can read that afterwards.\nType yes to shred it: ", cmd.what(b)); err != nil {
+		return err
 	}
 	record, err := openRecord(cmd.Record)
 	if err != nil {
@@ -121,7 +119,7 @@ func (cmd shredCmd) what(b *bucket) string {
 	case cmd.Prefix != "":
 		return fmt.Sprintf("all objects of %s whose keys begin with %q", b.shown, cmd.Prefix)
 	}
-	return fmt.Sprintf("%s of %s", objects(int64(len(cmd.Keys))), b.shown)
+	return fmt.Sprintf("%s of %s", message.Count(len(cmd.Keys), "object"), b.shown)
 }
 
 func (cmd shredCmd) options() *jobs.ShredOptions {
@@ -143,11 +141,11 @@ func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket,
 	if k.Service != nil {
 		fate = "disabled, and is deleted after some days; see: " + k.Service.Command("describe", message.ShortKey(victim.KeyID))
 	}
-	if err := c.Did(shredded{Bucket: b.shown, KeyID: victim.KeyID, Objects: report.Objects, Failed: report.Failed}, "%s: %s sealed %s here; the key is %s\n", b.shown, sealName(victim), objects(report.Objects), fate); err != nil {
+	if err := c.Did(shredded{Bucket: b.shown, KeyID: victim.KeyID, Objects: report.Objects, Failed: report.Failed}, "%s: %s sealed %s here; the key is %s\n", b.shown, sealName(victim), message.Count(report.Objects, "object"), fate); err != nil {
 		return err
 	}
 	if report.Failed > 0 {
-		return message.Problemf(nil, b.shown, "%s with an unknown key; see %s", objects(report.Failed), cmd.Record)
+		return message.Problemf(nil, b.shown, "%s with an unknown key; see %s", message.Count(report.Failed, "object"), cmd.Record)
 	}
 	return nil
 }
@@ -156,15 +154,15 @@ func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *buck
 	report, err := jobs.ShredPrefix(ctx, b.Bucket, cmd.Prefix, record, cmd.options())
 	switch {
 	case errors.Is(err, context.Canceled):
-		return message.Problemf(err, "", "interrupted after %s; see %s", objects(report.Objects), cmd.Record)
+		return message.Problemf(err, "", "interrupted after %s; see %s", message.Count(report.Objects, "object"), cmd.Record)
 	case err != nil && !errors.Is(err, jobs.ErrIncomplete):
 		return b.about(err)
 	}
-	if err := c.Did(shredded{Bucket: b.shown, Objects: report.Objects, Failed: report.Failed}, "%s: %s shredded\n", b.shown, objects(report.Objects)); err != nil {
+	if err := c.Did(shredded{Bucket: b.shown, Objects: report.Objects, Failed: report.Failed}, "%s: %s shredded\n", b.shown, message.Count(report.Objects, "object")); err != nil {
 		return err
 	}
 	if err != nil {
-		return message.Problemf(err, b.shown, "%s not shredded; see %s", objects(report.Failed), cmd.Record)
+		return message.Problemf(err, b.shown, "%s not shredded; see %s", message.Count(report.Failed, "object"), cmd.Record)
 	}
 	return nil
 }
@@ -173,7 +171,7 @@ func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *buck
 func (cmd shredCmd) victim(ctx context.Context, k *keys.Keys) (jobs.KeyRef, jobs.KeyDestroyer, error) {
 	if k.Ring != nil {
 		id := keys.VersionArg{Key: cmd.KeyID}.ID(k.Ring)
-		if err := keys.Destroyable(k.Ring, id); err != nil {
+		if err := keys.CheckDestroyable(k.Ring, id); err != nil {
 			return jobs.KeyRef{}, nil, k.AboutRing(err)
 		}
 		return jobs.KeyRef{Mode: sse.ModeManaged, KeyID: id}, jobs.RingKeyDestroyer(k.Ring, id), nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -136,13 +135,9 @@ func (s *status) handler() http.Handler {
 
 // serve answers on an address until stop is called.
 func (s *status) serve(address string, logger *slog.Logger) (stop func(), shown string, err error) {
-	listener, err := net.Listen("tcp", address)
+	listener, err := listen("--status-listen", address)
 	if err != nil {
-		reason := err
-		if op, ok := errors.AsType[*net.OpError](err); ok {
-			reason = op.Err
-		}
-		return nil, "", message.Problemf(err, "", "--status-listen %s: %s", address, message.Plain(reason))
+		return nil, "", err
 	}
 	server := &http.Server{
 		Handler:           s.handler(),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 
 	"github.com/blobseal/blobseal/blob/jobs"
@@ -58,27 +59,17 @@ func (x *examination) examineBucket(url string, all []*keys.Keys, whole bool) {
 		return
 	}
 	if good == objects {
-		x.ok("bucket", b.Shown(), "%s, all open (%s authenticated)", count(objects, "object"), x.Depth)
+		x.ok("bucket", b.Shown(), "%s, all open (%s authenticated)", message.Count(objects, "object"), x.Depth)
 		return
 	}
-	for _, text := range slices.Sorted(mapKeys(ailments)) {
+	for _, text := range slices.Sorted(maps.Keys(ailments)) {
 		a := ailments[text]
-		text := fmt.Sprintf("%s: %s (first: %s)", count(a.objects, "object"), a.text, a.first)
+		text := fmt.Sprintf("%s: %s (first: %s)", message.Count(a.objects, "object"), a.text, a.first)
 		if !whole && errors.Is(a.err, sse.ErrMode) {
 			x.warn("bucket", b.Shown(), "solve the problems above first", "%s", text)
 			continue
 		}
 		x.problem(a.err, "bucket", b.Shown(), a.fix, "%s", text)
-	}
-}
-
-func mapKeys[V any](m map[string]V) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
 	}
 }
 
@@ -118,7 +109,7 @@ func (x *examination) diagnose(b *bucket.Opened, f jobs.Finding, url string) *ai
 	case is(f.Err, keyring.ErrUnknownKey) && b.OfAnotherRing(f.Seal):
 		a.fix = "give the ring that sealed them, or copy them under this ring with bucket rewrap"
 	case is(f.Err, keyring.ErrUnknownKey):
-		a.fix = "an old copy of the ring was restored: merge the latest copy with " + message.Command(append([]string{"ring", "merge", "--ring", x.Ring}, append(x.Source().Root.Args(), "COPY")...)...)
+		a.fix = "an old copy of the ring was restored: merge the latest copy with " + message.Attempt{Ring: x.Ring, Root: x.Source().Root.Args()}.Command([]string{"ring", "merge"}, "COPY")
 	case is(f.Err, kms.ErrNotFound):
 		a.fix = "give the key service that sealed them, or restore its directory from a copy"
 	case is(f.Err, sse.ErrMode):

@@ -92,7 +92,7 @@ func (cmd Command) Run(ctx context.Context, c *console.Console) error {
 	if err := x.end(); err != nil || x.sum.Problems == 0 {
 		return err
 	}
-	return message.Problemf(&x.failures, "", "%s found", count(x.sum.Problems, "problem"))
+	return message.Problemf(&x.failures, "", "%s found", message.Count(x.sum.Problems, "problem"))
 }
 
 // end writes the summary.
@@ -100,14 +100,7 @@ func (x *examination) end() error {
 	if x.c.JSON {
 		return x.c.WriteLine(map[string]summary{"summary": x.sum})
 	}
-	return x.c.Printf("%s, %s, %s\n", count(x.sum.Findings, "finding"), count(x.sum.Problems, "problem"), count(x.sum.Warnings, "warning"))
-}
-
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return x.c.Printf("%s, %s, %s\n", message.Count(x.sum.Findings, "finding"), message.Count(x.sum.Problems, "problem"), message.Count(x.sum.Warnings, "warning"))
 }
 
 func (x *examination) ok(part, subject, format string, args ...any) {

@@ -113,7 +113,7 @@ func (x *examination) examineRing(source keys.Source, good bool) *keys.Keys {
 		return nil
 	}
 	x.documentFile("ring", source.Ring)
-	x.examineVersions(k, source)
+	x.examineVersions(k)
 	for _, name := range x.Backup {
 		x.examineBackup(name, k, source)
 	}
@@ -126,11 +126,8 @@ func exists(path string) bool {
 }
 
 // examineVersions looks at the age and the state of a ring's versions.
-func (x *examination) examineVersions(k *keys.Keys, source keys.Source) {
+func (x *examination) examineVersions(k *keys.Keys) {
 	ring, now := k.Ring, time.Now()
-	command := func(words ...string) string {
-		return message.Command(append(append(append([]string{"ring"}, words[0], "--ring", source.Ring), source.Root.Args()...), words[1:]...)...)
-	}
 	versions := ring.Versions()
 	var primary keyring.Version
 	disabled := ""
@@ -145,18 +142,18 @@ func (x *examination) examineVersions(k *keys.Keys, source keys.Source) {
 	age := now.Sub(primary.Created)
 	switch {
 	case age < -time.Minute:
-		x.problem(keyring.ErrTooOld, "ring", source.Ring, "set the clocks of all machines that use the ring, then run: "+command("rotate"),
+		x.problem(keyring.ErrTooOld, "ring", k.RingPath, "set the clocks of all machines that use the ring, then run: "+k.RingCommand("rotate"),
 			"the newest version is from the future: %s", primary.Created.Format(time.RFC3339))
 	case age > 4*ring.Period():
-		x.problem(keyring.ErrTooOld, "ring", source.Ring, command("rotate"),
+		x.problem(keyring.ErrTooOld, "ring", k.RingPath, k.RingCommand("rotate"),
 			"the newest version is %d days old, and services refuse to seal under it: its period is %d days", days(age), days(ring.Period()))
 	case age > ring.Period()+24*time.Hour:
-		x.warn("ring", source.Ring, command("rotate"), "rotation is late: the newest version is %d days old, the period is %d days", days(age), days(ring.Period()))
+		x.warn("ring", k.RingPath, k.RingCommand("rotate"), "rotation is late: the newest version is %d days old, the period is %d days", days(age), days(ring.Period()))
 	default:
-		x.ok("ring", source.Ring, "%s, the newest is %s old and rotates after %s", count(len(versions), "version"), count(days(age), "day"), count(days(ring.Period()), "day"))
+		x.ok("ring", k.RingPath, "%s, the newest is %s old and rotates after %s", message.Count(len(versions), "version"), message.Count(days(age), "day"), message.Count(days(ring.Period()), "day"))
 	}
 	if disabled != "" {
-		x.warn("ring", source.Ring, "find out with bucket check who needs it, then retire it with --destroy, or run: "+command("enable", disabled),
+		x.warn("ring", k.RingPath, "find out with bucket check who needs it, then retire it with --destroy, or run: "+k.RingCommand("enable", disabled),
 			"version %s is disabled: what it sealed does not open", disabled)
 	}
 }
@@ -177,7 +174,7 @@ func (x *examination) documentFile(part, path string) {
 	}
 	temps, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"*.tmp"))
 	if len(temps) > 0 {
-		x.warn(part, path, message.Shell(append([]string{"rm"}, temps...)...), "a process that was killed left %s", count(len(temps), "temporary file"))
+		x.warn(part, path, message.Shell(append([]string{"rm"}, temps...)...), "a process that was killed left %s", message.Count(len(temps), "temporary file"))
 	}
 }
 
@@ -200,7 +197,7 @@ func (x *examination) examineBackup(name string, k *keys.Keys, source keys.Sourc
 		x.problem(keyring.ErrRollback, "backup", name, refresh, "the copy is older than the ring")
 	case b.Ring.Stats().Generation > k.Ring.Stats().Generation:
 		x.problem(keyring.ErrRollback, "backup", name,
-			message.Command(append(append([]string{"ring", "merge", "--ring", source.Ring}, source.Root.Args()...), name)...),
+			k.RingCommand("merge", name),
 			"the copy is newer than the ring: an old ring was restored")
 	default:
 		x.ok("backup", name, "has all that the ring has")
@@ -235,7 +232,7 @@ func (x *examination) examineService(source keys.Source, good bool) *keys.Keys {
 // serviceFix returns advice for an error of opening a key service.
 func (x *examination) serviceFix(err error, source keys.Source) string {
 	if is(err, kms.ErrNotFound) && source.Root.KMSKey == "" {
-		return "correct --kms-key, or run: " + message.Command(append([]string{"kms", "list", "--kms", source.KMS}, source.Root.Args()...)...)
+		return "correct --kms-key, or run: " + message.Attempt{Service: source.KMS, Root: source.Root.Args()}.Command([]string{"kms", "list"})
 	}
 	if is(err, kms.ErrDisabled, kms.ErrPendingDeletion) {
 		return ""
@@ -280,5 +277,5 @@ func (x *examination) examineKey(k *keys.Keys, source keys.Source, key string) {
 			return
 		}
 	}
-	x.ok("service", subject, "enabled, %s", count(info.Rotation.Versions, "version"))
+	x.ok("service", subject, "enabled, %s", message.Count(info.Rotation.Versions, "version"))
 }

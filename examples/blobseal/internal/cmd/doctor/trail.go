@@ -48,7 +48,7 @@ func (x *examination) examineTrail(dir string) bool {
 		x.warn("trail", path, "see whether a process was killed at those times: "+message.Command("audit", "show", "--kms", dir), "%s", torn(n))
 		return true
 	}
-	x.ok("trail", path, "%s, up to %d:%s", count(found.Records, "record"), found.Last.Seq, found.Last.Hash)
+	x.ok("trail", path, "%s, up to %d:%s", message.Count(found.Records, "record"), found.Last.Seq, found.Last.Hash)
 	return true
 }
 
@@ -56,5 +56,5 @@ func torn(n int) string {
 	if n == 1 {
 		return "1 line was torn by a process that was killed"
 	}
-	return count(n, "line") + " were torn by processes that were killed"
+	return message.Count(n, "line") + " were torn by processes that were killed"
 }

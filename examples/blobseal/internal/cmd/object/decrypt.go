@@ -40,7 +40,7 @@ func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
 	}
 	k := &opened{open: func() (*keys.Keys, error) { return cmd.Source().Open(ctx, c) }}
 	defer k.close()
-	return forEach(ctx, all, func(p pair) error { return cmd.decrypt(ctx, c, p, obj, part, k) })
+	return console.ForEach(ctx, all, func(p pair) error { return cmd.decrypt(ctx, c, p, obj, part, k) })
 }
 
 func (cmd Decrypt) decrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, part *file.Range, open *opened) error {

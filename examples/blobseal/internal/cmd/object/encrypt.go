@@ -36,7 +36,7 @@ func (cmd Encrypt) Run(ctx context.Context, c *console.Console) error {
 	}
 	k := &opened{open: func() (*keys.Keys, error) { return source.Open(ctx, c) }}
 	defer k.close()
-	return forEach(ctx, all, func(p pair) error { return cmd.encrypt(ctx, c, p, obj, k) })
+	return console.ForEach(ctx, all, func(p pair) error { return cmd.encrypt(ctx, c, p, obj, k) })
 }
 
 func (cmd Encrypt) encrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, open *opened) error {

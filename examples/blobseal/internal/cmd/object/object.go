@@ -19,8 +19,6 @@ import (
 // has the same size.
 const EnvelopeUnit = 1024
 
-const headSize = 56 // of a body's message: the end of its envelope
-
 func envelopeSize(env *sse.Envelope) int {
 	return (env.Size() + EnvelopeUnit - 1) / EnvelopeUnit * EnvelopeUnit
 }

@@ -1,10 +1,8 @@
 package object
 
 import (
-	"context"
 	"path/filepath"
 
-	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
@@ -49,19 +47,6 @@ func (p pathArgs) pairs(rename func(base string) string) (all []pair, err error)
 		all = append(all, pair{in, out})
 	}
 	return all, nil
-}
-
-// forEach calls f for each pair, also after a failure.
-func forEach(ctx context.Context, all []pair, f func(pair) error) error {
-	inputs := make([]string, len(all))
-	for i, p := range all {
-		inputs[i] = p.in
-	}
-	i := -1
-	return console.ForEach(ctx, inputs, func(string) error {
-		i++
-		return f(all[i])
-	})
 }
 
 // opened opens keys once, when the first file needs them.

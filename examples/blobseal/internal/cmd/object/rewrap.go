@@ -1,7 +1,6 @@
 package object
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,11 +29,7 @@ type Rewrap struct {
 }
 
 func (cmd Rewrap) Run(ctx context.Context, c *console.Console) (err error) {
-	source := cmd.Source()
-	to, same := cmd.Target(source, cmd.ToBucketKey != nil)
-	if (to.KMS != "" || to.Root.Local()) && source.KMS == "" {
-		source.Principal = "" // the target's service is meant
-	}
+	source, to, same := cmd.Target(cmd.Source(), cmd.ToBucketKey != nil)
 	if err := source.Check(); err != nil {
 		return err
 	}
@@ -225,11 +220,11 @@ func (r *Job) encode(ctx context.Context, o *Object, target *keys.Keys, env *sse
 	if o.trailer != nil {
 		return o.replaceTail(env)
 	}
-	head := make([]byte, headSize)
-	if _, err := o.File.ReadAt(head, int64(o.env.Size()-headSize)); err != nil {
+	now, err := sse.ReadEnvelope(io.NewSectionReader(o.File, 0, o.Input.Size))
+	if err != nil {
 		return nil, err
 	}
-	if !bytes.HasSuffix(data, head) {
+	if now.BodyID() != again.BodyID() {
 		return nil, errChanged
 	}
 	return &Changed{Head: data, Stay: o.bodyAt()}, nil

@@ -85,3 +85,28 @@ func TestRewrapProvesTheEnvelope(t *testing.T) {
 	job.target = job.source
 	require.NoError(t, job.run(t.Context(), path))
 }
+
+// interrupting calls a function before it seals a data key again.
+type interrupting struct {
+	sse.Cipher
+	meanwhile func()
+}
+
+func (i interrupting) Rewrap(ctx context.Context, obj sse.Object, d *sse.Decryption) (*sse.Envelope, error) {
+	i.meanwhile()
+	return i.Cipher.Rewrap(ctx, obj, d)
+}
+
+// A new envelope never goes in front of another body.
+func TestRewrapNoticesAnotherBody(t *testing.T) {
+	path, cipher := sealed(t, "old")
+	other, _ := sealed(t, "new")
+	text, err := os.ReadFile(other)
+	require.NoError(t, err)
+	overwrite := func() { require.NoError(t, os.WriteFile(path, text, 0o600)) }
+	job := Job{Console: console.New(nil, io.Discard, io.Discard), source: &keys.Keys{Cipher: cipher}, target: &keys.Keys{Cipher: interrupting{cipher, overwrite}}}
+	require.ErrorContains(t, job.run(t.Context(), path), path+": not changed: the file changed meanwhile")
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, text, after)
+}

@@ -161,30 +161,24 @@ func set(ctx context.Context, c *console.Console, f keys.RingFlags, key keys.Ver
 type destroyCmd struct {
 	keys.RingFlags
 	keys.VersionArg
-	Yes bool `help:"Do not ask."`
+	console.ConfirmFlag
 }
 
 func (cmd destroyCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := cmd.Check(); err != nil {
 		return err
 	}
-	if !cmd.Yes && !c.IsTerminal(c.Stdin) {
-		return message.Usagef("destroying a version cannot be undone: give --yes, or run it on a terminal")
+	if err := cmd.CheckConfirm(c, "destroying a version"); err != nil {
+		return err
 	}
-	ring, err := cmd.Open(ctx, c)
+	ring, id, err := cmd.OpenToDestroy(ctx, c, cmd.VersionArg)
 	if err != nil {
 		return err
 	}
-	id := cmd.ID(ring)
-	if err := keys.Destroyable(ring, id); err != nil {
-		return cmd.About(err)
-	}
-	if !cmd.Yes {
-		question := fmt.Sprintf("Destroy version %s of %s?\nNobody can open files that it sealed and that were not rewrapped.\n"+
-			"Type yes to destroy it: ", id, message.Printable(cmd.Ring))
-		if err := c.Confirm(ctx, question); err != nil {
-			return err
-		}
+	err = cmd.Confirm(ctx, c, "Destroy version %s of %s?\nNobody can open files that it sealed and that were not rewrapped.\n"+
+		"Type yes to destroy it: ", id, message.Printable(cmd.Ring))
+	if err != nil {
+		return err
 	}
 	return setState(ctx, c, cmd.RingFlags, ring, id, keyring.Destroyed, "destroyed; what it sealed and was not rewrapped is lost")
 }
