@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -184,25 +185,10 @@ func openPostgres(ctx context.Context, u *url.URL, document string) (keyring.Sto
 		return nil, err
 	}
 	return sqlstore.Open(ctx, db, sqlstore.PostgreSQL, document, &sqlstore.Options{
-		// Changes of other gateways arrive at once.
-		Listen: func(ctx context.Context, channel string, heard func(document string)) error {
-			conn, err := pgx.Connect(ctx, u.String())
-			if err != nil {
-				return err
-			}
-			defer conn.Close(context.WithoutCancel(ctx))
-			if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-				return err
-			}
-			heard("")
-			for {
-				n, err := conn.WaitForNotification(ctx)
-				if err != nil {
-					return err
-				}
-				heard(n.Payload)
-			}
-		},
+		Listen: sqlstore.Listen( // changes of other gateways arrive at once
+			func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, u.String()) },
+			func(n *pgconn.Notification) string { return n.Payload },
+		),
 	})
 }
 

@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/internal/pgserver"
+	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 
 // postgres is a PostgreSQL server of a test's own.
@@ -125,25 +127,10 @@ func (p *postgres) terminate(ctx context.Context, where string) (int, error) {
 	return n, err
 }
 
-// listen listens on a channel of the server at url: it is what the documentation
-// of sqlstore.Options says.
+// listen listens at the server of url.
 func listen(url string) func(ctx context.Context, channel string, heard func(string)) error {
-	return func(ctx context.Context, channel string, heard func(string)) error {
-		conn, err := pgx.Connect(ctx, url)
-		if err != nil {
-			return err
-		}
-		defer conn.Close(context.WithoutCancel(ctx))
-		if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-			return err
-		}
-		heard("")
-		for {
-			n, err := conn.WaitForNotification(ctx)
-			if err != nil {
-				return err
-			}
-			heard(n.Payload)
-		}
-	}
+	return sqlstore.Listen(
+		func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, url) },
+		func(n *pgconn.Notification) string { return n.Payload },
+	)
 }

@@ -42,7 +42,8 @@
 // replicated. For the same reason, fence a primary that crashed before you restart it.
 //
 // Each write notifies [Channel]. With [Options.Listen] the store is a
-// [keyring.Watcher], and a ring's Run hears of other replicas' changes at once.
+// [keyring.Watcher], and a ring's Run hears of other replicas' changes at once. The
+// function [Listen] makes one from pgx.
 //
 // # SQLite
 //
@@ -104,29 +105,11 @@ type Options struct {
 	Table string
 
 	// Listen makes the store a keyring.Watcher. database/sql has no notifications,
-	// so it is written for the driver, on a connection that is not pooled. It
-	// listens on channel, calls heard with "" once it does, and then with the
+	// so this needs the driver, and a connection that is not pooled. With pgx, set
+	// it to what the function [Listen] returns. For another driver, write a function
+	// that listens on channel, calls heard with "" once it does, and then with the
 	// payload of each notification. It returns when ctx ends or the connection
-	// breaks, with the reason, and closes the connection. With pgx:
-	//
-	//	func(ctx context.Context, channel string, heard func(document string)) error {
-	//		conn, err := pgx.Connect(ctx, url)
-	//		if err != nil {
-	//			return err
-	//		}
-	//		defer conn.Close(context.WithoutCancel(ctx))
-	//		if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-	//			return err
-	//		}
-	//		heard("")
-	//		for {
-	//			n, err := conn.WaitForNotification(ctx)
-	//			if err != nil {
-	//				return err
-	//			}
-	//			heard(n.Payload)
-	//		}
-	//	}
+	// breaks, with the reason, and closes the connection.
 	//
 	// The connection must reach the server itself. A pooler in transaction mode,
 	// such as PgBouncer's, accepts LISTEN and delivers nothing. The store detects

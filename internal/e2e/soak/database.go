@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	_ "modernc.org/sqlite"
 
@@ -52,24 +53,10 @@ func openDatabase(dsn, table string) (*database, error) {
 	conf.DialFunc = d.dial
 	d.DB, d.dialect = stdlib.OpenDB(*conf), sqlstore.PostgreSQL
 	d.SetMaxOpenConns(2)
-	d.opts.Listen = func(ctx context.Context, channel string, heard func(string)) error {
-		conn, err := pgx.ConnectConfig(ctx, conf)
-		if err != nil {
-			return err
-		}
-		defer conn.Close(context.WithoutCancel(ctx))
-		if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-			return err
-		}
-		heard("")
-		for {
-			n, err := conn.WaitForNotification(ctx)
-			if err != nil {
-				return err
-			}
-			heard(n.Payload)
-		}
-	}
+	d.opts.Listen = sqlstore.Listen(
+		func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, conf) },
+		func(n *pgconn.Notification) string { return n.Payload },
+	)
 	return d, nil
 }
 
