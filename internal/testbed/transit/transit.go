@@ -65,5 +65,5 @@ func URL(t testing.TB) string {
 // Skip says how to get the program.
 func Skip(t testing.TB) {
 	t.Helper()
-	t.Skipf("no Transit: build it with (cd internal/testbed/vault && GOWORK=off go build -mod=mod -o /tmp/vaultbed .) and set %s=/tmp/vaultbed", env)
+	t.Skipf("no Transit: build it with (cd internal/testbed/vault && GOWORK=off go build -o /tmp/vaultbed .) and set %s=/tmp/vaultbed", env)
 }

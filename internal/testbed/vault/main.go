@@ -5,7 +5,7 @@
 // would choose versions for everything else. Build and use it so, and never tidy
 // its go.mod, which lists what this program's imports need of Vault's graph:
 //
-//	cd internal/testbed/vault && GOWORK=off go build -mod=mod -o /tmp/vaultbed .
+//	cd internal/testbed/vault && GOWORK=off go build -o /tmp/vaultbed .
 //	BLOBSEAL_VAULTBED=/tmp/vaultbed go test ./kms/vaultkms/...
 //
 // It listens on a free port of 127.0.0.1, prints its URL as the only line of its
