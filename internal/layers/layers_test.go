@@ -1,4 +1,5 @@
-// Package layers holds the test of which package may import which.
+// Package layers holds tests of the whole repository: imports, exported identifiers, the
+// length of files, links of documents.
 package layers
 
 import (

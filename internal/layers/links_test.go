@@ -54,6 +54,18 @@ func TestLinks(t *testing.T) {
 	require.Greater(t, links, 50)
 }
 
+// TestMapAndWalks: the folders and files that CONTRIBUTING.md names exist.
+func TestMapAndWalks(t *testing.T) {
+	text, err := os.ReadFile("../../.github/CONTRIBUTING.md")
+	require.NoError(t, err)
+	names := regexp.MustCompile("`([a-z0-9]+(?:/[a-z0-9_]+)+(?:\\.go)?)`").FindAllStringSubmatch(string(text), -1)
+	require.Greater(t, len(names), 40)
+	for _, name := range names {
+		_, err := os.Stat(filepath.Join("../..", name[1]))
+		require.NoError(t, err)
+	}
+}
+
 // hasSection reports whether a document has a heading with an anchor, which is made as
 // GitHub makes it.
 func hasSection(t *testing.T, file, anchor string) bool {
