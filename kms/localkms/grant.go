@@ -228,7 +228,8 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 	return result, nil
 }
 
-// ListGrants returns the key's grants, oldest first.
+// ListGrants returns the grants of one key, oldest first. The list needs no pages:
+// [Client.CreateGrant] stops at 1000.
 func (c *Client) ListGrants(ctx context.Context, keyID string) ([]*Grant, error) {
 	return view(ctx, c, OpListGrants, keyID, func(k *key) (grants []*Grant) {
 		for _, g := range k.grants {

@@ -135,7 +135,8 @@ func (c *Client) RotateKey(ctx context.Context, keyID string) (Version, error) {
 	return made, nil
 }
 
-// ListKeyRotations returns the versions of the key, oldest first.
+// ListKeyRotations returns the versions of one key, oldest first. The list needs no
+// pages: rotation stops at 1000 versions.
 func (c *Client) ListKeyRotations(ctx context.Context, keyID string) ([]Version, error) {
 	return view(ctx, c, OpListKeyRotations, keyID, func(k *key) (versions []Version) {
 		for i := range k.versions {
