@@ -26,9 +26,10 @@ type RetireOptions struct {
 	// Destroy destroys the version, once it has been disabled for Quarantine.
 	Destroy bool
 
-	// Quarantine is how long that is; 0 means DefaultQuarantine. Make it longer than
-	// the longest upload, and than the time that any process writes without refreshing
-	// its ring. [NoQuarantine] is for buckets that nobody else writes to.
+	// Quarantine is how long that is. Zero means [DefaultQuarantine]. A negative value,
+	// such as [NoQuarantine], means none, for buckets that nobody else writes to. Make it
+	// longer than the longest upload, and than the time that any process writes without
+	// refreshing its ring.
 	//
 	// If the ring's store is a [keyring.Clock], the quarantine counts by that, and Retire
 	// fails with a [*keyring.ClockError] instead of destroying by a wrong clock.

@@ -25,17 +25,19 @@ var errClosed = fmt.Errorf("audit: sink: %w", os.ErrClosed)
 type FileSinkOptions struct {
 	// MaxSize is the size in bytes at which the sink sets a file aside and starts
 	// the next: 64 MiB by default. A file may exceed it by the records that are
-	// written together. Set it below zero if logrotate rotates the file.
+	// written together. A negative value means no limit, for files that logrotate
+	// rotates.
 	MaxSize int64
 
 	// Timeout bounds how long Write and Close wait for the disk: 10 seconds by
-	// default, no limit below zero. A record that was late may be written still.
+	// default. A negative value means no limit. A record that was late may be written
+	// still.
 	Timeout time.Duration
 
 	// FoldWindow is the time over which repeated failures of one kind become one
 	// record: one minute by default. A process that is killed loses the counts of
-	// its last window. Below zero, every failure has its own record, and whoever can
-	// provoke failures can fill the disk.
+	// its last window. A negative value means that every failure has its own record,
+	// and then whoever can provoke failures can fill the disk.
 	FoldWindow time.Duration
 
 	// Signer signs checkpoints. Without one, the trail has none.
@@ -111,7 +113,7 @@ type pending struct {
 // # Rotation
 //
 // A full file becomes path.000001, the next path.000002, and so on. To rotate by
-// logrotate instead, set MaxSize below zero and let logrotate rename the file:
+// logrotate instead, set MaxSize to -1 and let logrotate rename the file:
 //
 //	/var/log/photos/audit.jsonl {
 //		daily

@@ -21,8 +21,8 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// Options are the options of [New]. A zero field means its default. If
-// MaxAge, MaxUses or MaxEntries is below zero, the cache keeps nothing.
+// Options are the options of [New]. A zero field means its default. A
+// negative MaxAge, MaxUses or MaxEntries means that the cache keeps nothing.
 type Options struct {
 	// MaxAge is how long a result is used, from the start of the call that
 	// returned it: five minutes by default, as for S3 Bucket Keys. Without an

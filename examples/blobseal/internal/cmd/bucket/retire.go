@@ -24,7 +24,7 @@ type retireCmd struct {
 	keys.RingFlags
 	keys.VersionArg
 	Destroy    bool          `help:"Destroy the version, after it was disabled for --quarantine."`
-	Quarantine time.Duration `default:"168h" placeholder:"DURATION" help:"How long the version must be disabled first; by default 168h. Exceed your longest upload and refresh. 0 if nobody else writes."`
+	Quarantine time.Duration `default:"168h" placeholder:"DURATION" help:"How long the version must be disabled first; by default 168h. Exceed your longest upload and refresh. 0 means none: only if nobody else writes."`
 	console.ConfirmFlag
 	AllowEmpty bool `help:"Accept a bucket without objects. Without this flag, an empty bucket is taken for a mistake."`
 	paceFlags
@@ -80,7 +80,7 @@ func (cmd retireCmd) Run(ctx context.Context, c *console.Console) error {
 		}
 	}
 	opts := &jobs.RetireOptions{Destroy: cmd.Destroy, Quarantine: cmd.Quarantine, Workers: cmd.Workers, Limit: cmd.limit()}
-	if cmd.Quarantine == 0 {
+	if cmd.Quarantine == 0 { // the flag's default is 168h, so 0 can mean none
 		opts.Quarantine = jobs.NoQuarantine
 	}
 	info, err := jobs.Retire(ctx, ring, id, opts, all...)
