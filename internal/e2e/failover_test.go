@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/tcpproxy"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/kms"
@@ -27,7 +28,7 @@ import (
 type failover struct {
 	t                *testing.T
 	primary, standby *postgres
-	camps            [2]*proxy
+	camps            [2]*tcpproxy.Proxy
 	fleet            []*member         // of the first camp, and as many of the second
 	name             string            // of the documents
 	keys             map[string]string // ids of the service's keys, by what becomes of them
@@ -47,9 +48,9 @@ func newFailover(t *testing.T) *failover {
 	f.primary = startPostgres(t)
 	f.standby = f.primary.standby()
 	for i := range f.camps {
-		f.camps[i] = newProxy(t, f.primary.address())
+		f.camps[i] = tcpproxy.Start(t, f.primary.address())
 		for range 2 {
-			f.fleet = append(f.fleet, join(t, f.camps[i].port(), f.name))
+			f.fleet = append(f.fleet, join(t, f.camps[i].Address(), f.name))
 		}
 	}
 	f.first = f.one().ring.Versions()[0].ID
@@ -139,10 +140,10 @@ func goOn(t *testing.T, m *member, key string) {
 func (f *failover) promote() { f.standby.exec(f.t, `SELECT pg_promote()`) }
 
 // lead has a camp connect to the standby.
-func (f *failover) lead(camp int) { f.camps[camp].lead(f.standby.address()) }
+func (f *failover) lead(camp int) { f.camps[camp].Redirect(f.standby.address()) }
 
 // fresh is a process that starts now.
-func (f *failover) fresh() *member { return join(f.t, f.standby.Port, f.name) }
+func (f *failover) fresh() *member { return join(f.t, f.standby.address(), f.name) }
 
 // heal waits until the whole fleet and a new process agree, and what was lost is back.
 func (f *failover) heal() {
@@ -308,8 +309,8 @@ func TestFailoverThatLosesAChangeOfRoot(t *testing.T) {
 	t.Parallel()
 	primary := startPostgres(t)
 	standby := primary.standby()
-	way := newProxy(t, primary.address())
-	m := join(t, way.port(), "root")
+	way := tcpproxy.Start(t, primary.address())
+	m := join(t, way.Address(), "root")
 	key, err := m.client.CreateKey(t.Context(), nil)
 	require.NoError(t, err)
 	f := &failover{t: t, primary: primary, standby: standby}
@@ -327,7 +328,7 @@ func TestFailoverThatLosesAChangeOfRoot(t *testing.T) {
 	primary.stop(syscall.SIGQUIT)
 	standby.start()
 	f.promote()
-	way.lead(standby.address())
+	way.Redirect(standby.address())
 	change()
 
 	db := standby.open(t)

@@ -53,11 +53,11 @@ func guest(ctx context.Context) context.Context {
 	return kms.WithPrincipal(ctx, kms.Principal{ID: "guest"})
 }
 
-// join opens the ring and the key service of that name at a port, or makes them, as a
+// join opens the ring and the key service of that name at an address, or creates them, as a
 // process of its own.
-func join(t *testing.T, port int, name string) *member {
+func join(t *testing.T, address, name string) *member {
 	t.Helper()
-	db := openPostgres(t, fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=5", port))
+	db := openPostgres(t, urlAt(address, 5*time.Second))
 	m := &member{log: new(captured.Buffer), stop: func() {}}
 	log := slog.New(slog.NewTextHandler(m.log, nil))
 	rings, services := openStore(t, db, sqlstore.PostgreSQL, name+"/ring", nil), openStore(t, db, sqlstore.PostgreSQL, name+"/kms", nil)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/internal/captured"
+	"github.com/blobseal/blobseal/internal/testbed/tcpproxy"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/sse"
@@ -27,10 +28,10 @@ type peer struct {
 	log  *captured.Buffer
 }
 
-// newPeer returns a replica that reaches the server through a port, and runs.
-func newPeer(t *testing.T, port int, document string, opts keyring.Options) *peer {
+// newPeer returns a replica that reaches the server at an address, and runs.
+func newPeer(t *testing.T, address, document string, opts keyring.Options) *peer {
 	t.Helper()
-	url := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=5", port)
+	url := urlAt(address, 5*time.Second)
 	s := openStore(t, openPostgres(t, url), sqlstore.PostgreSQL, document, &sqlstore.Options{Listen: listen(url)})
 	p := &peer{log: new(captured.Buffer)}
 	opts.RefreshInterval = time.Second
@@ -57,17 +58,17 @@ func newPeer(t *testing.T, port int, document string, opts keyring.Options) *pee
 func TestPartition(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)
-	for name, failure := range map[string]network{"cut": cut, "silent": silent} {
+	for name, failure := range map[string]tcpproxy.State{"cut": tcpproxy.Cut, "silent": tcpproxy.Silent} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they mostly wait
-			way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.Port))
-			far := newPeer(t, way.port(), name, keyring.Options{})
-			near := newPeer(t, p.Port, name, keyring.Options{})
+			way := tcpproxy.Start(t, p.address())
+			far := newPeer(t, way.Address(), name, keyring.Options{})
+			near := newPeer(t, p.address(), name, keyring.Options{})
 			dir := t.TempDir()
 			require.NoError(t, writeObject(t.Context(), dir, "before", far.mode))
 			require.NoError(t, readObject(t.Context(), dir, "before", near.mode))
 
-			way.set(failure)
+			way.Set(failure)
 			info, err := near.ring.Rotate(t.Context())
 			require.NoError(t, err)
 			require.NoError(t, writeObject(t.Context(), dir, "unknown", near.mode))
@@ -87,7 +88,7 @@ func TestPartition(t *testing.T) {
 			require.ErrorContains(t, err, info.ID)
 			require.Eventually(t, far.log.Contains("refresh failed, old document stays in use"), patience, 10*time.Millisecond)
 
-			way.set(whole)
+			way.Set(tcpproxy.Whole)
 			require.Eventually(t, func() bool { return far.ring.Stats().Generation == near.ring.Stats().Generation }, patience, 10*time.Millisecond)
 			require.Eventually(t, far.log.Contains("refresh works again"), patience, 10*time.Millisecond)
 			require.NoError(t, readObject(t.Context(), dir, "unknown", far.mode))
@@ -124,7 +125,7 @@ func TestPartitionPastHardAge(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)
 	const period = time.Minute
-	way := newProxy(t, fmt.Sprintf("127.0.0.1:%d", p.Port))
+	way := tcpproxy.Start(t, p.address())
 	dir := t.TempDir()
 	var (
 		far      *peer
@@ -132,12 +133,12 @@ func TestPartitionPastHardAge(t *testing.T) {
 		ripe     time.Time // when the primary becomes too old
 	)
 	for youth := 5 * time.Second; ; youth *= 2 {
-		way.set(whole)
+		way.Set(tcpproxy.Whole)
 		document, ripe = fmt.Sprint("ring", youth), time.Now().Add(youth)
 		_, err := openStore(t, p.open(t), sqlstore.PostgreSQL, document, nil).Swap(t.Context(), "", agedRing(t, period, ripe.Add(-period)))
 		require.NoError(t, err)
-		far = newPeer(t, way.port(), document, keyring.Options{HardAge: period})
-		way.set(cut)
+		far = newPeer(t, way.Address(), document, keyring.Options{HardAge: period})
+		way.Set(tcpproxy.Cut)
 		err = writeObject(t.Context(), dir, "young", far.mode)
 		if errors.Is(err, keyring.ErrTooOld) && youth < period/2 {
 			continue // the machine took so long to begin
@@ -155,9 +156,9 @@ func TestPartitionPastHardAge(t *testing.T) {
 	require.NoError(t, readObject(t.Context(), dir, "young", far.mode), "it still opens")
 	require.True(t, far.log.Contains("rotation failed, old primary stays in use")())
 
-	near := newPeer(t, p.Port, document, keyring.Options{HardAge: period})
+	near := newPeer(t, p.address(), document, keyring.Options{HardAge: period})
 	require.NoError(t, writeObject(t.Context(), dir, "elsewhere", near.mode), "others rotate")
-	way.set(whole)
+	way.Set(tcpproxy.Whole)
 	require.Eventually(t, func() bool {
 		return writeObject(t.Context(), dir, "again", far.mode) == nil
 	}, patience, 100*time.Millisecond)

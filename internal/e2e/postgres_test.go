@@ -91,6 +91,12 @@ func (p *postgres) address() string { return fmt.Sprintf("127.0.0.1:%d", p.Port)
 
 func (p *postgres) url() string { return p.URL() }
 
+// urlAt returns the URL of a database behind an address, and how long clients take to
+// connect at most.
+func urlAt(address string, limit time.Duration) string {
+	return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable&connect_timeout=%d", address, limit/time.Second)
+}
+
 // open returns a pool of connections, as one process has.
 func (p *postgres) open(t testing.TB) *sql.DB { return openPostgres(t, p.url()) }
 

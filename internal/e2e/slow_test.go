@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/internal/captured"
+	"github.com/blobseal/blobseal/internal/testbed/tcpproxy"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/kms"
@@ -44,8 +45,8 @@ func TestSlowStore(t *testing.T) {
 			t.Parallel()
 			key, err := administrator.CreateKey(t.Context(), nil)
 			require.NoError(t, err)
-			way := newProxy(t, p.address())
-			service, client := openClient(t, way.url(), &localkms.Options{})
+			way := tcpproxy.Start(t, p.address())
+			service, client := openClient(t, urlAt(way.Address(), time.Minute), &localkms.Options{})
 			ctx, cancel := context.WithCancel(t.Context())
 			var running sync.WaitGroup
 			defer running.Wait()
@@ -55,7 +56,7 @@ func TestSlowStore(t *testing.T) {
 			}
 			_, err = client.GenerateDataKey(ctx, key.ID, nil)
 			require.NoError(t, err)
-			way.slow(delay)
+			way.Delay(delay)
 			require.NoError(t, service.Refresh(ctx))
 			require.NoError(t, administrator.DisableKey(ctx, key.ID))
 			disabled, uses := time.Now(), 0
@@ -91,11 +92,11 @@ func TestStandbyThatLags(t *testing.T) {
 	standby := primary.standby()
 	standby.exec(t, `SELECT pg_wal_replay_pause()`)
 
-	way, log := newProxy(t, primary.address()), new(captured.Buffer)
+	way, log := tcpproxy.Start(t, primary.address()), new(captured.Buffer)
 	const staleness = 3 * time.Second
-	service, client := openClient(t, way.url(), &localkms.Options{MaxStaleness: staleness, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	service, client := openClient(t, urlAt(way.Address(), time.Minute), &localkms.Options{MaxStaleness: staleness, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	require.NoError(t, service.Refresh(t.Context()))
-	way.lead(standby.address())
+	way.Redirect(standby.address())
 	require.NoError(t, administrator.DisableKey(t.Context(), key.ID))
 	_, err = administrator.RotateKey(t.Context(), key.ID)
 	require.ErrorIs(t, err, kms.ErrDisabled)
@@ -118,7 +119,7 @@ func TestStandbyThatLags(t *testing.T) {
 	require.ErrorIs(t, err, sqlstore.ErrStandby)
 	require.Less(t, last.Sub(disabled), staleness+time.Second)
 	require.True(t, log.Contains("server is a standby")())
-	way.lead(primary.address())
+	way.Redirect(primary.address())
 	require.Eventually(t, func() bool {
 		_, err := client.Decrypt(t.Context(), key.ID, ciphertext, nil)
 		return isError(err, kms.ErrDisabled)

@@ -18,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/testbed/tcpproxy"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/etcdstore"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
@@ -36,14 +37,14 @@ var keys atomic.Int64
 type store struct {
 	*etcdstore.Store
 	client *clientv3.Client
-	proxy  *proxy
+	proxy  *tcpproxy.Proxy
 	key    string
 }
 
 func open(t testing.TB, e *etcd, key string) store {
 	t.Helper()
-	s := store{proxy: newProxy(t, e.address()), key: key}
-	s.client = e.connect(t, s.proxy.address())
+	s := store{proxy: tcpproxy.Start(t, e.address()), key: key}
+	s.client = e.connect(t, s.proxy.Address())
 	var err error
 	s.Store, err = etcdstore.New(s.client, key)
 	require.NoError(t, err)
@@ -69,7 +70,7 @@ func TestStore(t *testing.T) {
 		BreakWatch: func(t *testing.T, s keyring.Store) {
 			// What the watch should go on from when it is connected again is compacted away.
 			p := s.(store).proxy
-			p.setCut(true)
+			p.Set(tcpproxy.Cut)
 			var last int64
 			for range 3 {
 				put, err := direct.Put(t.Context(), "/elsewhere", "x")
@@ -80,7 +81,7 @@ func TestStore(t *testing.T) {
 			require.NoError(t, err)
 			_, err = direct.Compact(t.Context(), last)
 			require.NoError(t, err)
-			p.setCut(false)
+			p.Set(tcpproxy.Whole)
 		},
 	})
 }

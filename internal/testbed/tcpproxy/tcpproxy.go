@@ -1,44 +1,43 @@
-//go:build linux
-
-package e2e_test
+// Package tcpproxy puts a network between clients and a server that a test can break.
+package tcpproxy
 
 import (
-	"fmt"
 	"net"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 )
 
-// network is the state of a proxy.
-type network int
+// State is the state of a network.
+type State int
 
 const (
-	whole  network = iota
-	cut            // connections are refused and reset
-	silent         // nothing arrives, and nobody says so
+	Whole  State = iota
+	Cut          // connections are refused and reset
+	Silent       // nothing arrives, and neither side is told
 )
 
-// proxy is a network between a replica and a server.
-type proxy struct {
+// Proxy is a network in front of a server. It is whole at first.
+type Proxy struct {
 	listener net.Listener
-	server   string
 
 	mu      sync.Mutex
 	changed sync.Cond
-	state   network
-	delay   time.Duration // before each piece of an answer
+	server  string // address
+	state   State
+	delay   time.Duration
 	closed  bool
 	conns   map[net.Conn]bool
 }
 
-func newProxy(t testing.TB, server string) *proxy {
+// Start starts a proxy to the server at an address. It ends with the test.
+func Start(t testing.TB, server string) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &proxy{listener: l, server: server, conns: make(map[net.Conn]bool)}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{listener: l, server: server, conns: make(map[net.Conn]bool)}
 	p.changed.L = &p.mu
 	var serving sync.WaitGroup
 	serving.Go(func() { p.serve(&serving) })
@@ -47,33 +46,29 @@ func newProxy(t testing.TB, server string) *proxy {
 		p.mu.Lock()
 		p.closed = true
 		p.mu.Unlock()
-		p.set(cut)
+		p.Set(Cut)
 		serving.Wait()
 	})
 	return p
 }
 
-func (p *proxy) port() int { return p.listener.Addr().(*net.TCPAddr).Port }
+// Address returns where clients connect to.
+func (p *Proxy) Address() string { return p.listener.Addr().String() }
 
-// url is where clients connect to a database behind the proxy.
-func (p *proxy) url() string {
-	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable&connect_timeout=60", p.port())
-}
-
-// slow has each answer of the server take that long.
-func (p *proxy) slow(delay time.Duration) {
+// Delay makes the server take this long before each piece of an answer.
+func (p *Proxy) Delay(delay time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = delay
 }
 
-// set makes the network be in that state.
-func (p *proxy) set(state network) {
+// Set changes the state of the network.
+func (p *Proxy) Set(state State) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state = state
 	p.changed.Broadcast()
-	if state == cut {
+	if state == Cut {
 		for c := range p.conns {
 			c.Close()
 		}
@@ -81,22 +76,22 @@ func (p *proxy) set(state network) {
 	}
 }
 
-// lead has new connections lead to another server, and ends the others.
-func (p *proxy) lead(server string) {
-	p.set(cut)
+// Redirect ends all connections, and leads new ones to another server.
+func (p *Proxy) Redirect(server string) {
+	p.Set(Cut)
 	p.mu.Lock()
 	p.server = server
 	p.mu.Unlock()
-	p.set(whole)
+	p.Set(Whole)
 }
 
-func (p *proxy) target() string {
+func (p *Proxy) target() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.server
 }
 
-func (p *proxy) serve(serving *sync.WaitGroup) {
+func (p *Proxy) serve(serving *sync.WaitGroup) {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
@@ -115,10 +110,11 @@ func (p *proxy) serve(serving *sync.WaitGroup) {
 	}
 }
 
-func (p *proxy) add(conns ...net.Conn) bool {
+// add keeps connections, unless the network is cut.
+func (p *Proxy) add(conns ...net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state == cut {
+	if p.state == Cut {
 		return false
 	}
 	for _, c := range conns {
@@ -128,14 +124,14 @@ func (p *proxy) add(conns ...net.Conn) bool {
 }
 
 // copy forwards what arrives while the network is not silent.
-func (p *proxy) copy(dst, src net.Conn, answers bool) {
+func (p *Proxy) copy(dst, src net.Conn, answers bool) {
 	defer dst.Close()
 	defer src.Close()
 	buf := make([]byte, 1<<16)
 	for {
 		n, err := src.Read(buf)
 		p.mu.Lock()
-		for p.state == silent && !p.closed {
+		for p.state == Silent && !p.closed {
 			p.changed.Wait()
 		}
 		delay := p.delay
