@@ -3,20 +3,14 @@ package s3gateway_test
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -39,6 +33,7 @@ import (
 	"github.com/blobseal/blobseal/internal/await"
 	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/selfsigned"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/audit"
 	"github.com/blobseal/blobseal/kms/cache"
@@ -226,28 +221,10 @@ func newSetup(t *testing.T) setup {
 	key := make([]byte, 32)
 	rand.Read(key)
 	require.NoError(t, os.WriteFile(s.path("root.key"), key, 0o600))
-	writeCertificate(t, s)
+	selfsigned.Write(t, s.path("cert.pem"), s.path("cert.key"))
 	_, _, err := open(t.Context(), s)
 	require.NoError(t, err)
 	return s
-}
-
-func writeCertificate(t *testing.T, s setup) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gateway"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "cert.key": {Type: "PRIVATE KEY", Bytes: private}} {
-		require.NoError(t, os.WriteFile(s.path(name), pem.EncodeToMemory(block), 0o600))
-	}
 }
 
 // server is a running gateway.
@@ -296,6 +273,21 @@ func (s setup) start(t *testing.T) *server {
 	}()
 	require.True(t, await.Value(t, listening, "a gateway to listen"), "the gateway ended: %v", g.log)
 	return g
+}
+
+// startWithBucket starts a gateway with a bucket, and returns a client, too.
+func (s setup) startWithBucket(t *testing.T) (*server, *s3.Client) {
+	g := s.start(t)
+	c := g.client(t)
+	newBucket(t, c)
+	return g, c
+}
+
+// startBare starts another S3 server.
+func startBare(t *testing.T) *server {
+	s := newSetup(t)
+	s.Bare, s.Plain = true, true
+	return s.start(t)
 }
 
 // kill ends the gateway at once, as a crash does.

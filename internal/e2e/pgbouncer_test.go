@@ -3,17 +3,13 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -47,34 +43,13 @@ pool_mode = transaction
 default_pool_size = 8
 max_client_conn = 500
 `, p.Port, port, users), 0o644))
-	var log bytes.Buffer // read after the process has ended
 	cmd := exec.Command(program, config)
 	cmd.SysProcAttr, err = pgserver.Attributes()
 	require.NoError(t, err)
 	cmd.Dir = dir
-	cmd.Stdout, cmd.Stderr = &log, &log
-	require.NoError(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGKILL)
-		<-ended
-	})
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		c, err := net.Dial("tcp", address)
-		if err == nil {
-			c.Close()
-			return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", address)
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			require.FailNow(t, "PgBouncer ended", "%v\n%s", err, log.Bytes())
-		default:
-			require.True(t, time.Now().Before(deadline), "PgBouncer does not listen: %v", err)
-		}
-	}
+	freeport.Run(t, cmd, "tcp", address)
+	return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", address)
 }
 
 // TestPgBouncer runs the suite of ring stores through a pooler in transaction mode,

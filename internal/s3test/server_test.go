@@ -1,7 +1,6 @@
 package s3test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -19,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/s3blob"
+
+	"github.com/blobseal/blobseal/internal/freeport"
 )
 
 const (
@@ -66,39 +66,14 @@ func startVersity(t testing.TB) *server {
 	t.Cleanup(func() { os.RemoveAll(run) })
 	socket := filepath.Join(run, "s3")
 
-	var log bytes.Buffer // read when the process has ended
 	gateway := exec.Command(binary, "--port", socket, "--quiet", "--keep-alive", "posix", dir)
 	gateway.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+accessKey, "ROOT_SECRET_KEY="+secretKey, "VGW_REGION="+region)
-	gateway.Stdout, gateway.Stderr = &log, &log
-	require.NoError(t, gateway.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- gateway.Wait() }()
-	t.Cleanup(func() {
-		gateway.Process.Kill()
-		<-ended
-	})
+	freeport.Run(t, gateway, "unix", socket)
 
 	var dialer net.Dialer
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dialer.DialContext(ctx, "unix", socket)
-	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		c, err := dial(context.Background(), "", "")
-		if err == nil {
-			c.Close()
-			break
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			require.FailNow(t, "versitygw ended", "%v\n%s", err, log.Bytes())
-		default:
-			require.True(t, time.Now().Before(deadline), "versitygw does not listen: %v", err)
-		}
-	}
 	s := &server{name: "versitygw", endpoint: "http://versitygw.test", dir: dir}
-	base := &http.Transport{MaxIdleConnsPerHost: 16, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := dial(ctx, network, address)
+	base := &http.Transport{MaxIdleConnsPerHost: 16, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, "unix", socket)
 		return meter{c, &s.moved}, err
 	}}
 	t.Cleanup(base.CloseIdleConnections)

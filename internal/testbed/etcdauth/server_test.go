@@ -2,18 +2,9 @@ package etcdauth
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -25,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/selfsigned"
 )
 
 const (
@@ -46,33 +38,11 @@ type server struct {
 func startServer(t testing.TB) *server {
 	t.Helper()
 	s := &server{t: t, dir: t.TempDir(), client: freeport.Get(t), peers: freeport.Get(t)}
-	s.makeCertificate()
+	s.tls = &tls.Config{RootCAs: selfsigned.Write(t, s.path("cert.pem"), s.path("key.pem"))}
 	s.start()
 	t.Cleanup(func() { s.etcd.Close() })
 	s.enableAuth()
 	return s
-}
-
-// makeCertificate writes a key and a self-signed certificate of 127.0.0.1.
-func (s *server) makeCertificate() {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(s.t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "etcd"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(s.t, err)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(s.t, err)
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	require.NoError(s.t, os.WriteFile(s.path("cert.pem"), cert, 0o600))
-	require.NoError(s.t, os.WriteFile(s.path("key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
-	pool := x509.NewCertPool()
-	require.True(s.t, pool.AppendCertsFromPEM(cert))
-	s.tls = &tls.Config{RootCAs: pool}
 }
 
 func (s *server) path(name string) string { return filepath.Join(s.dir, name) }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -21,6 +20,7 @@ import (
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -41,12 +41,8 @@ type bed struct {
 // if not empty, is where clients reach the server.
 func newBed(t testing.TB, base string, opts *signedurl.HandlerOptions, wrap func(http.Handler) http.Handler) *bed {
 	t.Helper()
-	b := &bed{server: httptest.NewUnstartedServer(nil), inner: memblob.OpenBucket(nil), log: new(captured.Buffer)}
+	b := &bed{server: httptest.NewUnstartedServer(nil), inner: memblob.OpenBucket(nil), ring: keyringtest.NewRing(t, nil), log: new(captured.Buffer)}
 	t.Cleanup(func() { b.inner.Close() })
-	root, err := keyring.NewKeyRoot(random())
-	require.NoError(t, err)
-	b.ring, err = keyring.Create(t.Context(), keyring.NewMemStore(), root, nil)
-	require.NoError(t, err)
 	if base == "" {
 		base = "http://" + b.server.Listener.Addr().String()
 	}
@@ -124,18 +120,6 @@ func run(t testing.TB, stdin string, name string, args ...string) string {
 	out, err := cmd.Output()
 	require.NoError(t, err, "%s: %s", name, errout.String())
 	return string(out)
-}
-
-// awaitListener waits for a server to accept connections.
-func awaitListener(t testing.TB, address string, says func() string) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			return false
-		}
-		return conn.Close() == nil
-	}, patience, 10*time.Millisecond, "wait for a server at %s: %s", address, says())
 }
 
 // get returns a response and its body, or what broke off.

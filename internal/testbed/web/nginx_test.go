@@ -2,16 +2,10 @@ package web
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/blob/jobs"
-	"github.com/blobseal/blobseal/internal/captured"
 	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/selfsigned"
 )
 
 // nginxProxy is an nginx in front of a bed.
@@ -57,7 +51,8 @@ func startNginx(t *testing.T, config string, port int, replace ...string) *nginx
 		require.Contains(t, config, replace[i])
 	}
 	config = strings.NewReplacer(append(replace, "/var/log/nginx", p.dir, "/var/cache/nginx", p.dir, "/etc/ssl", p.dir)...).Replace(config)
-	p.makeCertificate(t)
+	roots := selfsigned.Write(t, filepath.Join(p.dir, "photos.pem"), filepath.Join(p.dir, "photos.key"))
+	p.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
 	var temporary strings.Builder
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		fmt.Fprintf(&temporary, "%s_temp_path %s/temp-%s;\n", kind, p.dir, kind)
@@ -66,36 +61,8 @@ func startNginx(t *testing.T, config string, port int, replace ...string) *nginx
 	file := filepath.Join(p.dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(file, []byte(whole), 0o600))
 
-	says := new(captured.Buffer)
-	cmd := exec.CommandContext(t.Context(), nginx, "-p", p.dir, "-c", file)
-	cmd.Stdout, cmd.Stderr = says, says
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	awaitListener(t, fmt.Sprintf("127.0.0.1:%d", port), func() string { return says.String() + p.log(t, "error.log") })
+	freeport.Run(t, exec.Command(nginx, "-p", p.dir, "-c", file), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	return p
-}
-
-// makeCertificate writes a self-signed certificate, and makes the client trust it.
-func (p *nginxProxy) makeCertificate(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "photos"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "photos.pem"), certificate, 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "photos.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
-	roots := x509.NewCertPool()
-	require.True(t, roots.AppendCertsFromPEM(certificate))
-	p.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
 }
 
 // log returns what is in a file of nginx.
