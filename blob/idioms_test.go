@@ -2,12 +2,10 @@ package blob_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/internal/testbed/httpget"
 )
 
 // idioms are the ways in which Go programs read an object that they take for whole.
@@ -62,7 +61,7 @@ var idioms = []struct {
 		return nil
 	})},
 	{"Copy with a Content-Length", func(b *gcblob.Bucket) ([]byte, error) {
-		return overHTTP("", func(w http.ResponseWriter, _ *http.Request) {
+		return httpget.Get(func(w http.ResponseWriter, _ *http.Request) {
 			r, err := b.NewReader(ctx, "k", nil)
 			if err != nil {
 				panic(http.ErrAbortHandler)
@@ -72,11 +71,11 @@ var idioms = []struct {
 			if _, err := io.Copy(w, r); err != nil {
 				panic(http.ErrAbortHandler)
 			}
-		})
+		}, "")
 	}},
-	{"ServeContent", func(b *gcblob.Bucket) ([]byte, error) { return overHTTP("", serveContent(b)) }},
+	{"ServeContent", func(b *gcblob.Bucket) ([]byte, error) { return httpget.Get(serveContent(b), "") }},
 	{"ServeContent of the last range", func(b *gcblob.Bucket) ([]byte, error) {
-		return overHTTP("bytes=0-", serveContent(b))
+		return httpget.Get(serveContent(b), "bytes=0-")
 	}},
 	{"Download", func(b *gcblob.Bucket) ([]byte, error) {
 		var dst bytes.Buffer
@@ -130,29 +129,6 @@ func serveContent(b *gcblob.Bucket) http.HandlerFunc {
 		defer r.Close()
 		http.ServeContent(w, req, "k.bin", time.Time{}, r)
 	}
-}
-
-// overHTTP returns what a client receives, and the error that it notices.
-func overHTTP(byteRange string, handler http.HandlerFunc) ([]byte, error) {
-	server := httptest.NewServer(handler)
-	defer server.Close()
-	req, err := http.NewRequest(http.MethodGet, server.URL, nil)
-	if err != nil {
-		return nil, err
-	}
-	if byteRange != "" {
-		req.Header.Set("Range", byteRange)
-	}
-	resp, err := server.Client().Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	p, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode >= http.StatusBadRequest {
-		err = errors.New(resp.Status)
-	}
-	return p, err
 }
 
 // TestIdiomsNoticeTruncation: no way to read an object takes a truncated one for

@@ -6,13 +6,13 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/httpget"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -29,6 +29,16 @@ func (o *cutObject) reader() io.Reader { return o.d.Reader(bytes.NewReader(o.bod
 // section is nil, with an error, if the length does not authenticate.
 func (o *cutObject) section() (*io.SectionReader, error) {
 	return o.d.ReaderAt(bytes.NewReader(o.body), int64(len(o.body)))
+}
+
+// serve serves the object with [http.ServeContent].
+func (o *cutObject) serve(w http.ResponseWriter, r *http.Request) {
+	section, err := o.section()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	http.ServeContent(w, r, "object", time.Time{}, section)
 }
 
 // Open makes an object a file system of one file.
@@ -96,34 +106,17 @@ var endIdioms = map[string]func(o *cutObject) ([]byte, error){
 		tail, err := io.ReadAll(o.d.RangeReader(src, off, o.size-off))
 		return append(p, tail...), err
 	},
-	"ServeContent": func(o *cutObject) ([]byte, error) {
-		return get(func(w http.ResponseWriter, r *http.Request) {
-			section, err := o.section()
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusInternalServerError)
-				return
-			}
-			http.ServeContent(w, r, "object", time.Time{}, section)
-		}, "")
-	},
+	"ServeContent": func(o *cutObject) ([]byte, error) { return httpget.Get(o.serve, "") },
 	"ServeContent of two ranges": func(o *cutObject) ([]byte, error) {
-		serve := func(w http.ResponseWriter, r *http.Request) {
-			section, err := o.section()
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusInternalServerError)
-				return
-			}
-			http.ServeContent(w, r, "object", time.Time{}, section)
-		}
-		first, err := get(serve, "bytes=0-0")
+		first, err := httpget.Get(o.serve, "bytes=0-0")
 		if err != nil || o.size == 1 {
 			return first, err
 		}
-		rest, err := get(serve, "bytes=1-")
+		rest, err := httpget.Get(o.serve, "bytes=1-")
 		return append(first, rest...), err
 	},
 	"Content-Length and Copy": func(o *cutObject) ([]byte, error) {
-		return get(func(w http.ResponseWriter, r *http.Request) {
+		return httpget.Get(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", strconv.FormatInt(o.size, 10))
 			if _, err := io.Copy(w, o.reader()); err != nil {
 				panic(http.ErrAbortHandler)
@@ -131,29 +124,7 @@ var endIdioms = map[string]func(o *cutObject) ([]byte, error){
 		}, "")
 	},
 	"fs.ReadFile":  func(o *cutObject) ([]byte, error) { return fs.ReadFile(o, "object") },
-	"FileServerFS": func(o *cutObject) ([]byte, error) { return get(http.FileServerFS(o).ServeHTTP, "") },
-}
-
-// get asks a handler for a range, through a real connection.
-func get(h http.HandlerFunc, byteRange string) ([]byte, error) {
-	server := httptest.NewServer(h)
-	defer server.Close()
-	req, err := http.NewRequest(http.MethodGet, server.URL+"/object", nil)
-	if err != nil {
-		return nil, err
-	}
-	if byteRange != "" {
-		req.Header.Set("Range", byteRange)
-	}
-	resp, err := server.Client().Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode >= 300 {
-		return nil, fmt.Errorf("status %s", resp.Status)
-	}
-	return io.ReadAll(resp.Body)
+	"FileServerFS": func(o *cutObject) ([]byte, error) { return httpget.Get(http.FileServerFS(o).ServeHTTP, "") },
 }
 
 // TestTruncatedObjectInEveryIdiom cuts objects and reads them as Go programs
