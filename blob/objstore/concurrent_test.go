@@ -14,6 +14,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -32,7 +33,7 @@ func (h *hooked) Upload(ctx context.Context, name string, r io.Reader, opts ...t
 // upload has replaced, even if the upload begins while the rewrap writes.
 func TestRewrapKeepsUploads(t *testing.T) {
 	inner := &hooked{Bucket: thanos.NewInMemBucket(), hook: func(io.Reader) {}}
-	b := newBucket(t, inner, sse.NewManaged(newRing(t)))
+	b := newBucket(t, inner, sse.NewManaged(keyringtest.NewRing(t, nil)))
 	require.NoError(t, b.Upload(t.Context(), "k", strings.NewReader("old")))
 
 	var once sync.Once

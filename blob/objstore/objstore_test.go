@@ -3,7 +3,6 @@ package objstore_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,20 +21,10 @@ import (
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/objstore"
 	"github.com/blobseal/blobseal/blob/stored"
-	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
-
-func newRing(t *testing.T) *keyring.Ring {
-	rootKey := make([]byte, 32)
-	rand.Read(rootKey)
-	root, err := keyring.NewKeyRoot(rootKey)
-	require.NoError(t, err)
-	ring, err := keyring.Create(t.Context(), keyring.NewMemStore(), root, nil)
-	require.NoError(t, err)
-	return ring
-}
 
 // ciphers returns a cipher of each mode.
 func ciphers(t *testing.T) map[string]sse.Cipher {
@@ -43,7 +32,7 @@ func ciphers(t *testing.T) map[string]sse.Cipher {
 	require.NoError(t, err)
 	customer, err := sse.NewCustomer(bytes.Repeat([]byte{7}, 32))
 	require.NoError(t, err)
-	return map[string]sse.Cipher{"SSE-S3": sse.NewManaged(newRing(t)), "SSE-KMS": onKMS, "SSE-C": customer}
+	return map[string]sse.Cipher{"SSE-S3": sse.NewManaged(keyringtest.NewRing(t, nil)), "SSE-KMS": onKMS, "SSE-C": customer}
 }
 
 func newBucket(t *testing.T, inner thanos.Bucket, cipher sse.Cipher) *objstore.Bucket {
@@ -167,7 +156,7 @@ func (c *counter) Upload(ctx context.Context, name string, r io.Reader, opts ...
 func TestRefusals(t *testing.T) {
 	ctx := t.Context()
 	inner := thanos.NewInMemBucket()
-	b := newBucket(t, inner, sse.NewManaged(newRing(t)))
+	b := newBucket(t, inner, sse.NewManaged(keyringtest.NewRing(t, nil)))
 	require.NoError(t, b.Upload(ctx, "a", strings.NewReader(strings.Repeat("meow", 10_000))))
 	whole := bytes.Clone(inner.Objects()["a"])
 	read := func(name string) error {
@@ -204,7 +193,7 @@ func TestRefusals(t *testing.T) {
 		require.ErrorIs(t, read("plain"), blob.ErrPlain)
 		_, err := b.Attributes(ctx, "plain")
 		require.ErrorIs(t, err, blob.ErrPlain)
-		allows, err := objstore.NewBucket(inner, "b", sse.NewManaged(newRing(t)), &objstore.Options{AllowPlain: true})
+		allows, err := objstore.NewBucket(inner, "b", sse.NewManaged(keyringtest.NewRing(t, nil)), &objstore.Options{AllowPlain: true})
 		require.NoError(t, err)
 		r, err := allows.Get(ctx, "plain")
 		require.NoError(t, err)
@@ -230,11 +219,11 @@ func TestRefusals(t *testing.T) {
 		}
 	})
 	t.Run("arguments", func(t *testing.T) {
-		_, err := objstore.NewBucket(nil, "b", sse.NewManaged(newRing(t)), nil)
+		_, err := objstore.NewBucket(nil, "b", sse.NewManaged(keyringtest.NewRing(t, nil)), nil)
 		require.ErrorIs(t, err, sse.ErrInvalid)
 		_, err = objstore.NewBucket(inner, "b", nil, nil)
 		require.ErrorIs(t, err, sse.ErrInvalid)
-		_, err = objstore.NewBucket(inner, "", sse.NewManaged(newRing(t)), nil)
+		_, err = objstore.NewBucket(inner, "", sse.NewManaged(keyringtest.NewRing(t, nil)), nil)
 		require.ErrorIs(t, err, sse.ErrInvalid)
 		for _, c := range [][2]int64{{-1, 1}, {0, 0}, {0, -2}} {
 			_, err := b.GetRange(ctx, "a", c[0], c[1])
@@ -256,7 +245,7 @@ func TestJobs(t *testing.T) {
 	for name, inner := range map[string]thanos.Bucket{"memory": thanos.NewInMemBucket(), "files": onFiles(t)} {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
-			ring := newRing(t)
+			ring := keyringtest.NewRing(t, nil)
 			b := newBucket(t, inner, sse.NewManaged(ring))
 			contents := map[string]string{"a": "", "a.txt": "meow", "a/b": strings.Repeat("m", 100_000), "a/c/d": "purr", "big": strings.Repeat("b", 3<<20)}
 			for name, p := range contents {

@@ -2,7 +2,6 @@ package clouds
 
 import (
 	"bytes"
-	"context"
 	"math/rand/v2"
 	"testing"
 
@@ -11,6 +10,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -30,12 +30,9 @@ type keys struct {
 }
 
 func newKeys(t testing.TB) *keys {
-	root, err := keyring.NewKeyRoot(content(32))
-	require.NoError(t, err)
-	k := new(keys)
-	k.ring, err = keyring.Create(context.Background(), keyring.NewMemStore(), root, nil)
-	require.NoError(t, err)
+	k := &keys{ring: keyringtest.NewRing(t, nil)}
 	k.managed = sse.NewManaged(k.ring)
+	var err error
 	k.kms, err = sse.NewKMS(kmstest.NewFake(kmsKey), kmsKey, nil)
 	require.NoError(t, err)
 	k.customer, err = sse.NewCustomer(content(32))
