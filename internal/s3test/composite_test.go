@@ -1,7 +1,6 @@
 package s3test
 
 import (
-	"bytes"
 	"context"
 	"testing"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/internal/testbed/ssetest"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -39,16 +39,14 @@ func TestComposite(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {
 		inner := s.open(t, s.newBucket(t), nil)
-		ring := newRing(t)
+		ring := keyringtest.NewRing(t, nil)
 		cipher := sse.NewManaged(ring)
 		b := encrypted(t, inner, cipher, nil)
 		data := content(300_000)
 		putParts(t, inner, "k", cipher, data, 250_000, 50_000)
 		requireWhole := func(key string) {
 			t.Helper()
-			got, err := b.ReadAll(ctx, key)
-			require.NoError(t, err)
-			require.True(t, bytes.Equal(data, got))
+			requireObject(t, b, key, data)
 			require.NoError(t, readSlice(data, func() (int64, int64) { return 249_990, 30 })(ctx, b, key))
 			a, err := b.Attributes(ctx, key)
 			require.NoError(t, err)

@@ -42,17 +42,8 @@ func newRace(t *testing.T, s *server, condition func(func(any) bool, *gcblob.Att
 		theirs: encrypted(t, s.open(t, name, nil), cipher, nil),
 	}
 	require.NoError(t, r.ours.WriteAll(context.Background(), "o", content(size), nil))
-	var once sync.Once
 	w.take()
-	w.on(func(q *request) {
-		if q.op == "PutObject" || q.op == "CompleteMultipartUpload" {
-			once.Do(func() {
-				if err := forestall(r.theirs); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-	})
+	w.beforeFirst(t, func() error { return forestall(r.theirs) }, "PutObject", "CompleteMultipartUpload")
 	return r
 }
 
@@ -89,9 +80,7 @@ func TestIfMatch(t *testing.T) {
 				q := r.publication()
 				require.Equal(t, 412, q.status)
 				require.NotEmpty(t, q.ifMatch)
-				got, err := r.ours.ReadAll(ctx, "o")
-				require.NoError(t, err)
-				require.Equal(t, "theirs", string(got))
+				requireObject(t, r.ours, "o", []byte("theirs"))
 			})
 			t.Run(name+"/rewrap against a delete", func(t *testing.T) {
 				r := newRace(t, s, ifMatch, size, remove)
@@ -106,9 +95,7 @@ func TestIfMatch(t *testing.T) {
 				r := newRace(t, s, ifMatch, size, write)
 				err := r.ours.Copy(ctx, "o", "o", nil)
 				require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(err), "%v", err)
-				got, err := r.ours.ReadAll(ctx, "o")
-				require.NoError(t, err)
-				require.Equal(t, "theirs", string(got))
+				requireObject(t, r.ours, "o", []byte("theirs"))
 			})
 			t.Run(name+"/without a condition a write is lost", func(t *testing.T) {
 				r := newRace(t, s, nil, size, write)
@@ -116,9 +103,7 @@ func TestIfMatch(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, int64(1), report.Done)
 				require.Empty(t, r.publication().ifMatch)
-				got, err := r.ours.ReadAll(ctx, "o")
-				require.NoError(t, err)
-				require.Equal(t, content(size), got)
+				requireObject(t, r.ours, "o", content(size))
 			})
 			t.Run(name+"/nobody between", func(t *testing.T) {
 				r := newRace(t, s, ifMatch, size, func(*blob.Bucket) error { return nil })
@@ -127,9 +112,7 @@ func TestIfMatch(t *testing.T) {
 				require.Equal(t, int64(1), report.Done)
 				require.NotEmpty(t, r.publication().ifMatch)
 				require.NoError(t, r.ours.Copy(ctx, "o", "o", nil))
-				got, err := r.ours.ReadAll(ctx, "o")
-				require.NoError(t, err)
-				require.Equal(t, content(size), got)
+				requireObject(t, r.ours, "o", content(size))
 			})
 		}
 	})
@@ -232,9 +215,7 @@ func TestIfNotExist(t *testing.T) {
 						require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(err), "%v", errs)
 					}
 				}
-				got, err := encrypted(t, s.open(t, bucket, nil), cipher, nil).ReadAll(ctx, "o")
-				require.NoError(t, err)
-				require.True(t, bytes.Equal(bytes.Repeat([]byte{byte(winner)}, size), got))
+				requireObject(t, encrypted(t, s.open(t, bucket, nil), cipher, nil), "o", bytes.Repeat([]byte{byte(winner)}, size))
 				require.Zero(t, unfinished(t, s, bucket))
 			})
 		}

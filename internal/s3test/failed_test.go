@@ -66,9 +66,7 @@ func TestFailedWrites(t *testing.T) {
 					there, err := b.Exists(ctx, "new")
 					require.NoError(t, err)
 					require.False(t, there)
-					got, err := b.ReadAll(ctx, "old")
-					require.NoError(t, err)
-					require.Equal(t, "old", string(got))
+					requireObject(t, b, "old", []byte("old"))
 					require.Zero(t, unfinished(t, s, name))
 				})
 			}

@@ -1,7 +1,6 @@
 package s3test
 
 import (
-	"bytes"
 	"context"
 	"testing"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -43,9 +43,7 @@ func fill(t *testing.T, b *gcblob.Bucket) {
 func requireFilled(t *testing.T, s *server, b *gcblob.Bucket) {
 	ctx := context.Background()
 	for key, content := range contents {
-		got, err := b.ReadAll(ctx, key)
-		require.NoError(t, err, key)
-		require.True(t, bytes.Equal(content, got), key)
+		requireObject(t, b, key, content)
 		a, err := b.Attributes(ctx, key)
 		require.NoError(t, err, key)
 		require.Equal(t, int64(len(content)), a.Size, key)
@@ -81,7 +79,7 @@ func TestJobs(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *server) {
 		inner := s.open(t, s.newBucket(t), nil)
 		fill(t, inner)
-		ring := newRing(t)
+		ring := keyringtest.NewRing(t, nil)
 		managed, byKMS, customer := sse.NewManaged(ring), newKMS(t, "arn:photos-key"), newCustomer(t, 7)
 		open := func(cipher sse.Cipher, plain bool) *blob.Bucket {
 			return encrypted(t, inner, cipher, &blob.Options{

@@ -10,7 +10,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
-	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -26,17 +26,9 @@ type mode struct {
 }
 
 var modes = []mode{
-	{"managed", func(t testing.TB) sse.Cipher { return sse.NewManaged(newRing(t)) }, blob.Policy{}},
+	{"managed", func(t testing.TB) sse.Cipher { return sse.NewManaged(keyringtest.NewRing(t, nil)) }, blob.Policy{}},
 	{"kms", func(t testing.TB) sse.Cipher { return newKMS(t, "arn:photos-key") }, blob.Policy{}},
 	{"customer", func(t testing.TB) sse.Cipher { return newCustomer(t, 7) }, blob.Policy{AllowCustomerKeys: true}},
-}
-
-func newRing(t testing.TB) *keyring.Ring {
-	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32))
-	require.NoError(t, err)
-	ring, err := keyring.Create(context.Background(), keyring.NewMemStore(), root, nil)
-	require.NoError(t, err)
-	return ring
 }
 
 func newKMS(t testing.TB, keyID string) *sse.KMS {
@@ -54,12 +46,22 @@ func newCustomer(t testing.TB, seed byte) *sse.Customer {
 // encrypted is an encrypted bucket over inner; a nil cipher is one of SSE-S3.
 func encrypted(t testing.TB, inner *gcblob.Bucket, cipher sse.Cipher, opts *blob.Options) *blob.Bucket {
 	if cipher == nil {
-		cipher = sse.NewManaged(newRing(t))
+		cipher = sse.NewManaged(keyringtest.NewRing(t, nil))
 	}
 	b, err := blob.NewBucket(inner, bucketName, cipher, opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { b.Close() })
 	return b
+}
+
+// requireObject checks the content of an object.
+func requireObject(t testing.TB, in interface {
+	ReadAll(ctx context.Context, key string) ([]byte, error)
+}, key string, want []byte) {
+	t.Helper()
+	got, err := in.ReadAll(context.Background(), key)
+	require.NoError(t, err, key)
+	require.True(t, bytes.Equal(want, got), "%s has %d bytes, want %d", key, len(got), len(want))
 }
 
 // content is n bytes that nothing repeats, always the same.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -58,12 +59,7 @@ func TestBoundedPool(t *testing.T) {
 		for _, way := range ways {
 			for _, key := range []string{"sealed", "plain", "parts"} {
 				t.Run(fmt.Sprintf("%d connections/%s/%s", connections, way.name, key), func(t *testing.T) {
-					s := startFake(t)
-					s.base.(*http.Transport).MaxConnsPerHost = connections
-					inner := s.open(t, s.newBucket(t), nil)
-					cipher := sse.NewManaged(newRing(t))
-					b, err := blob.NewBucket(inner, "photos", cipher, &blob.Options{AllowPlain: true})
-					require.NoError(t, err)
+					inner, cipher, b := openBounded(t, connections)
 					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					defer cancel()
 					require.NoError(t, b.WriteAll(ctx, "sealed", p, nil))
@@ -93,6 +89,16 @@ func TestBoundedPool(t *testing.T) {
 	}
 }
 
+// openBounded returns a bucket whose requests share a few connections, and the bucket and
+// the cipher under it.
+func openBounded(t *testing.T, connections int) (inner *gcblob.Bucket, cipher sse.Cipher, b *blob.Bucket) {
+	s := startFake(t)
+	s.base.(*http.Transport).MaxConnsPerHost = connections
+	inner = s.open(t, s.newBucket(t), nil)
+	cipher = sse.NewManaged(keyringtest.NewRing(t, nil))
+	return inner, cipher, encrypted(t, inner, cipher, &blob.Options{AllowPlain: true})
+}
+
 // readSlice returns a read of the part of p that pick chooses.
 func readSlice(p []byte, pick func() (off, n int64)) func(context.Context, *blob.Bucket, string) error {
 	return func(ctx context.Context, b *blob.Bucket, key string) error {
@@ -116,12 +122,7 @@ func readSlice(p []byte, pick func() (off, n int64)) func(context.Context, *blob
 
 // TestJobsOnABoundedPool: the workers of a job share one connection.
 func TestJobsOnABoundedPool(t *testing.T) {
-	s := startFake(t)
-	s.base.(*http.Transport).MaxConnsPerHost = 1
-	inner := s.open(t, s.newBucket(t), nil)
-	cipher := sse.NewManaged(newRing(t))
-	b, err := blob.NewBucket(inner, "photos", cipher, &blob.Options{AllowPlain: true})
-	require.NoError(t, err)
+	inner, cipher, b := openBounded(t, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for i := range 30 {

@@ -1,9 +1,7 @@
 package s3test
 
 import (
-	"bytes"
 	"context"
-	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -20,6 +18,7 @@ import (
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -40,7 +39,7 @@ func newInParts(t *testing.T, s *server, sizes ...int) *inParts {
 	for _, size := range sizes {
 		total += size
 	}
-	x := &inParts{server: s, name: s.newBucket(t), ring: newRing(t), wire: new(wire), data: content(total)}
+	x := &inParts{server: s, name: s.newBucket(t), ring: keyringtest.NewRing(t, nil), wire: new(wire), data: content(total)}
 	x.cipher = sse.NewManaged(x.ring)
 	x.inner = s.open(t, x.name, x.wire)
 	var client *s3.Client
@@ -68,9 +67,7 @@ func (x *inParts) traffic() (sent, received int64, requests map[string]int) {
 func (x *inParts) requireWhole(t *testing.T) {
 	t.Helper()
 	ctx := context.Background()
-	got, err := x.bucket.ReadAll(ctx, "k")
-	require.NoError(t, err)
-	require.True(t, bytes.Equal(x.data, got))
+	requireObject(t, x.bucket, "k", x.data)
 	a, err := x.bucket.Attributes(ctx, "k")
 	require.NoError(t, err)
 	require.EqualValues(t, len(x.data), a.Size)
@@ -133,9 +130,7 @@ func TestRewrapOfPartsSendsTheEnd(t *testing.T) {
 			sent, received, requests = x.traffic()
 			require.Less(t, sent, int64(4<<10))
 			require.Less(t, received, int64(192<<10), "%v", requests)
-			got, err := x.bucket.ReadAll(ctx, to)
-			require.NoError(t, err)
-			require.True(t, bytes.Equal(x.data, got))
+			requireObject(t, x.bucket, to, x.data)
 		}
 		x.requireTags(t)
 	})
@@ -154,9 +149,7 @@ func TestReplaceEndWithChecksum(t *testing.T) {
 			Bucket: &x.name, Key: aws.String("copy"), CopySource: aws.String(x.name + "/k"), ChecksumAlgorithm: algorithm,
 		})
 		require.NoError(t, err, algorithm)
-		got, err := x.bucket.ReadAll(ctx, "copy")
-		require.NoError(t, err)
-		require.True(t, bytes.Equal(x.data, got))
+		requireObject(t, x.bucket, "copy", x.data)
 	}
 
 	const off = 5 << 20
@@ -168,9 +161,7 @@ func TestReplaceEndWithChecksum(t *testing.T) {
 	publish, _, err := awss3.ReplaceEnd(client)(ctx, hooked, a.ETag, off, whole[off:])
 	require.NoError(t, err)
 	require.NoError(t, publish())
-	again, err := x.inner.ReadAll(ctx, "k")
-	require.NoError(t, err)
-	require.True(t, bytes.Equal(whole, again))
+	requireObject(t, x.inner, "k", whole)
 }
 
 // hook returns what the BeforeWrite hook of a write of "k" gets, after a caller has asked
@@ -231,16 +222,7 @@ func TestRewrapOfPartsAgainstWrites(t *testing.T) {
 			t.Run(name+" during "+operation, func(t *testing.T) {
 				x := newInParts(t, s, 5<<20, 1<<20)
 				theirs := encrypted(t, s.open(t, x.name, nil), x.cipher, nil)
-				var once sync.Once
-				x.wire.on(func(q *request) {
-					if q.op == operation {
-						once.Do(func() {
-							if err := forestall(theirs); err != nil {
-								t.Error(err)
-							}
-						})
-					}
-				})
+				x.wire.beforeFirst(t, func() error { return forestall(theirs) }, operation)
 				report, err := jobs.Rewrap(ctx, x.bucket, nil)
 				require.NoError(t, err)
 				require.Zero(t, unfinished(t, s, x.name))
@@ -248,9 +230,7 @@ func TestRewrapOfPartsAgainstWrites(t *testing.T) {
 					require.EqualValues(t, 1, report.Deleted)
 					return
 				}
-				got, err := theirs.ReadAll(ctx, "k")
-				require.NoError(t, err)
-				require.Equal(t, "theirs", string(got))
+				requireObject(t, theirs, "k", []byte("theirs"))
 			})
 		}
 	}

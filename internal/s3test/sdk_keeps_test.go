@@ -24,6 +24,7 @@ import (
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/keyring"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -177,7 +178,7 @@ func TestSDKChecksums(t *testing.T) {
 func TestJobsOnSDKObjects(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {
-		ring := newRing(t)
+		ring := keyringtest.NewRing(t, nil)
 		c := newSDK(t, s, nil, sse.NewManaged(ring), nil)
 		b := encrypted(t, s.open(t, c.bucket, nil), sse.NewManaged(ring), &blob.Options{IfUnchanged: ifMatch})
 		for _, key := range []string{"a", "b/ü", "c"} {
@@ -273,10 +274,8 @@ func TestSDKTenants(t *testing.T) {
 	ours := sdk{c.With(awss3.Request{Cipher: newKMS(t, "ours"), Context: kms.Context{"tenant": "ours"}}), c.bare, c.bucket}
 	theirs := sdk{c.With(awss3.Request{Cipher: newKMS(t, "theirs"), Context: kms.Context{"tenant": "theirs"}}), c.bare, c.bucket}
 	require.NoError(t, ours.put(ctx, "o", []byte("text")))
-	got, err := ours.get(ctx, "o", "")
-	require.NoError(t, err)
-	require.Equal(t, "text", string(got))
-	_, err = theirs.get(ctx, "o", "")
+	requireObject(t, ours, "o", []byte("text"))
+	_, err := theirs.get(ctx, "o", "")
 	require.ErrorIs(t, err, sse.ErrKey)
 	_, err = c.get(ctx, "o", "")
 	require.ErrorIs(t, err, sse.ErrMode)
@@ -304,9 +303,7 @@ func TestSDKTenants(t *testing.T) {
 		CopySourceSSECustomerAlgorithm: aws.String("AES256"), CopySourceSSECustomerKey: base64Of(key), CopySourceSSECustomerKeyMD5: base64Of(sum[:]),
 	})
 	require.NoError(t, err)
-	got, err = c.get(ctx, "managed", "")
-	require.NoError(t, err)
-	require.Equal(t, "text", string(got))
+	requireObject(t, c, "managed", []byte("text"))
 }
 
 // TestSDKPlain: plain objects are refused unless they are allowed.

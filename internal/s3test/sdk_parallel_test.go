@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,21 +23,9 @@ func TestSDKUploadIsParallel(t *testing.T) {
 	defer cancel()
 	w := new(wire)
 	c := newSDK(t, startFake(t), w, nil, nil)
-	var under sync.WaitGroup
-	under.Add(3)
-	together := make(chan struct{})
-	go func() {
-		under.Wait()
-		close(together)
-	}()
+	meet := meeting(ctx, 3)
 	w.on(func(r *request) {
-		if r.op != "UploadPart" {
-			return
-		}
-		under.Done()
-		select {
-		case <-together:
-		case <-ctx.Done():
+		if r.op == "UploadPart" && meet() != nil {
 			t.Error("three parts were not sent at once within a minute")
 		}
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/awss3"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -29,7 +30,7 @@ type sdk struct {
 // w, if that is not nil. A nil cipher is one of SSE-S3.
 func newSDK(t testing.TB, s *server, w *wire, cipher sse.Cipher, opts *awss3.Options) sdk {
 	if cipher == nil {
-		cipher = sse.NewManaged(newRing(t))
+		cipher = sse.NewManaged(keyringtest.NewRing(t, nil))
 	}
 	if opts == nil {
 		opts = new(awss3.Options)
@@ -66,6 +67,9 @@ func (c sdk) get(ctx context.Context, key, rng string) ([]byte, error) {
 	return data, err
 }
 
+// ReadAll reads an object.
+func (c sdk) ReadAll(ctx context.Context, key string) ([]byte, error) { return c.get(ctx, key, "") }
+
 // TestSDKReadsBlobReadsSDK: in every mode, what one writes, both read.
 func TestSDKReadsBlobReadsSDK(t *testing.T) {
 	ctx := context.Background()
@@ -81,12 +85,8 @@ func TestSDKReadsBlobReadsSDK(t *testing.T) {
 					require.NoError(t, c.put(ctx, ours, data))
 					require.NoError(t, b.WriteAll(ctx, theirs, data, nil))
 					for _, key := range []string{ours, theirs} {
-						got, err := c.get(ctx, key, "")
-						require.NoError(t, err, key)
-						require.True(t, bytes.Equal(data, got), key)
-						got, err = b.ReadAll(ctx, key)
-						require.NoError(t, err, key)
-						require.True(t, bytes.Equal(data, got), key)
+						requireObject(t, c, key, data)
+						requireObject(t, b, key, data)
 						head, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &c.bucket, Key: &key})
 						require.NoError(t, err, key)
 						require.Equal(t, int64(size), *head.ContentLength, key)

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/blob/awss3"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -38,7 +39,7 @@ func TestSDKRetries(t *testing.T) {
 					o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return 0, nil })
 				})
 			})
-			client, err := awss3.New(bare, sse.NewManaged(newRing(t)), nil)
+			client, err := awss3.New(bare, sse.NewManaged(keyringtest.NewRing(t, nil)), nil)
 			require.NoError(t, err)
 			data := content(size)
 			source := &once{r: bytes.NewReader(data)}
@@ -132,9 +133,7 @@ func TestSDKLarge(t *testing.T) {
 			w.take()
 			require.NoError(t, write(io.MultiReader(bytes.NewReader(data))), name)
 			require.Equal(t, multipart, ops(w.take()), name)
-			got, err := c.get(ctx, name, "")
-			require.NoError(t, err)
-			require.True(t, bytes.Equal(data, got))
+			requireObject(t, c, name, data)
 			head, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &c.bucket, Key: &name})
 			require.NoError(t, err)
 			require.Equal(t, map[string]string{"owner": "me"}, head.Metadata)
@@ -143,9 +142,7 @@ func TestSDKLarge(t *testing.T) {
 			_, err = c.CopyObject(ctx, &s3.CopyObjectInput{Bucket: &c.bucket, Key: aws.String("copy"), CopySource: aws.String(c.bucket + "/" + name)})
 			require.NoError(t, err)
 			require.Equal(t, append([]string{multipart[0], multipart[1], "GetObject"}, multipart[2:]...), ops(w.take()))
-			got, err = c.get(ctx, "copy", "")
-			require.NoError(t, err)
-			require.True(t, bytes.Equal(data, got))
+			requireObject(t, c, "copy", data)
 		}
 		boom := errors.New("boom")
 		w.take()

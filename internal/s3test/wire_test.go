@@ -1,6 +1,7 @@
 package s3test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 )
 
 // wire is a transport that takes down the requests that go through it.
@@ -107,6 +109,41 @@ func (w *wire) beforeRequest(nth int, fn func() error) (result func() error) {
 		mu.Lock()
 		defer mu.Unlock()
 		return err
+	}
+}
+
+// beforeFirst has fn called once, before the first request from now on for one of these
+// operations. The test fails if fn does.
+func (w *wire) beforeFirst(t testing.TB, fn func() error, operations ...string) {
+	var once sync.Once
+	w.on(func(q *request) {
+		if slices.Contains(operations, q.op) {
+			once.Do(func() {
+				if err := fn(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
+}
+
+// meeting returns a function in which n callers wait for each other, until ctx ends.
+func meeting(ctx context.Context, n int) (meet func() error) {
+	var missing sync.WaitGroup
+	missing.Add(n)
+	together := make(chan struct{})
+	go func() {
+		missing.Wait()
+		close(together)
+	}()
+	return func() error {
+		missing.Done()
+		select {
+		case <-together:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
