@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -55,16 +56,8 @@ func keyError(err error) error {
 // hasCode reports whether an error is an answer of S3 with one of these codes. An
 // answer to a HEAD request has the HTTP status's text as its code.
 func hasCode(err error, codes ...string) bool {
-	var answer smithy.APIError
-	if !errors.As(err, &answer) {
-		return false
-	}
-	for _, code := range codes {
-		if answer.ErrorCode() == code {
-			return true
-		}
-	}
-	return false
+	answer, ok := errors.AsType[smithy.APIError](err)
+	return ok && slices.Contains(codes, answer.ErrorCode())
 }
 
 // invalidRange is S3's answer to a range behind the end of an object.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/blobseal/blobseal/blob/stored"
@@ -13,7 +14,7 @@ import (
 // convert sets the fields of dst to those of src that have the same name, whatever the
 // case of its letters: the SDK's S3 client and its transfer manager spell the fields of
 // one request differently. It fails if src has a field set that dst lacks, unless skip
-// names it. Both are pointers to structs.
+// names it or "*". Both are pointers to structs.
 func convert(dst, src any, skip ...string) error {
 	to, from := reflect.ValueOf(dst).Elem(), reflect.ValueOf(src).Elem()
 	for i := range from.NumField() {
@@ -25,20 +26,11 @@ func convert(dst, src any, skip ...string) error {
 		switch {
 		case target.IsValid() && from.Field(i).CanConvert(target.Type()):
 			target.Set(from.Field(i).Convert(target.Type()))
-		case !contains(skip, field.Name):
+		case !slices.Contains(skip, "*") && !slices.Contains(skip, field.Name):
 			return fmt.Errorf("%w: %s cannot be set for an object of more than 8 MiB", sse.ErrInvalid, field.Name)
 		}
 	}
 	return nil
-}
-
-func contains(names []string, name string) bool {
-	for _, n := range names {
-		if n == "*" || n == name {
-			return true
-		}
-	}
-	return false
 }
 
 // clearChecksums clears the checksums in an output, a pointer to a struct. They are of

@@ -64,13 +64,7 @@ func (c *Client) openObject(ctx context.Context, in s3.GetObjectInput, ahead int
 		return nil, err
 	}
 	o.in.IfMatch, o.in.IfNoneMatch, o.in.IfModifiedSince, o.in.IfUnmodifiedSince = o.out.ETag, nil, nil, nil
-	env, _, err := stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
-	if errors.Is(err, io.ErrUnexpectedEOF) && o.total > int64(len(o.head)) {
-		if err := o.fetchHead(ctx, maxHead); err != nil {
-			return nil, changedIf(err)
-		}
-		env, _, err = stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
-	}
+	env, err := o.readEnvelope(ctx)
 	switch {
 	case errors.Is(err, stored.ErrPlain):
 		return o, o.openPlain()
@@ -108,6 +102,19 @@ func (o *object) fetchHead(ctx context.Context, n int64) error {
 		o.total = total
 	}
 	return nil
+}
+
+// readEnvelope reads the envelope in the head. If the head ends before the envelope does,
+// it is fetched again, as long as it can be.
+func (o *object) readEnvelope(ctx context.Context) (*sse.Envelope, error) {
+	env, _, err := stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
+	if errors.Is(err, io.ErrUnexpectedEOF) && o.total > int64(len(o.head)) {
+		if err := o.fetchHead(ctx, maxHead); err != nil {
+			return nil, changedIf(err)
+		}
+		env, _, err = stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
+	}
+	return env, err
 }
 
 // fetch requests n bytes of the stored object from off and reads them.
@@ -266,13 +273,7 @@ func (p plaintext) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, p.Rea
 // sizeByHead returns the plaintext's size as the first bytes of the object, or its
 // trailer, tell it.
 func (o *object) sizeByHead(ctx context.Context, hinted bool) (int64, error) {
-	env, _, err := stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
-	if errors.Is(err, io.ErrUnexpectedEOF) && o.total > int64(len(o.head)) {
-		if err := o.fetchHead(ctx, maxHead); err != nil {
-			return 0, changedIf(err)
-		}
-		env, _, err = stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
-	}
+	env, err := o.readEnvelope(ctx)
 	switch {
 	case errors.Is(err, stored.ErrPlain):
 		return o.total, o.c.admitPlain(hinted)
