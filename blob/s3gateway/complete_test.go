@@ -113,8 +113,7 @@ func TestCompleteMovesOnlyTheTrailer(t *testing.T) {
 // TestCompleteOfAbortedUpload repeats the completion of an upload that has become the
 // object, and completes an aborted upload of the same content.
 func TestCompleteOfAbortedUpload(t *testing.T) {
-	c := newSetup(t).start(t).client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	first, second := begin(t, c, modes()[1], "k"), begin(t, c, modes()[1], "k")
 	for _, u := range []*uploading{first, second} {
 		u.part(t, c, 1, text(partSize))

@@ -60,6 +60,13 @@ func (u *underway) content(file string) []byte {
 	return content
 }
 
+// swapContents swaps the contents of two files.
+func (u *underway) swapContents(one, two string) {
+	c := u.content(one)
+	u.fill(one, u.content(two))
+	u.fill(two, c)
+}
+
 // flip flips a bit of a file.
 func (u *underway) flip(file string) {
 	content := u.content(file)
@@ -69,13 +76,8 @@ func (u *underway) flip(file string) {
 
 // uploadDamages are what may happen to an upload in the store.
 var uploadDamages = map[string]func(u *underway){
-	"swapped parts": func(u *underway) { u.swap(u.part(1), u.part(2)) },
-	"swapped contents": func(u *underway) {
-		one, two := u.part(1), u.part(2)
-		c := u.content(one)
-		u.fill(one, u.content(two))
-		u.fill(two, c)
-	},
+	"swapped parts":            func(u *underway) { u.swap(u.part(1), u.part(2)) },
+	"swapped contents":         func(u *underway) { u.swapContents(u.part(1), u.part(2)) },
 	"a dropped part":           func(u *underway) { require.NoError(u.t, os.Remove(u.part(2))) },
 	"a repeated part":          func(u *underway) { u.copy(u.part(1), u.part(2)) },
 	"a repeated content":       func(u *underway) { u.fill(u.part(2), u.content(u.part(1))) },
@@ -88,12 +90,7 @@ var uploadDamages = map[string]func(u *underway){
 	"a part cut short":         func(u *underway) { c := u.content(u.part(1)); u.fill(u.part(1), c[:len(c)-1]) },
 	"the last part cut short":  func(u *underway) { c := u.content(u.part(3)); u.fill(u.part(3), c[:500]) },
 	"a longer part":            func(u *underway) { u.fill(u.part(2), append(u.content(u.part(2)), 0)) },
-	"swapped receipts": func(u *underway) {
-		one, two := u.receipt(1), u.receipt(2)
-		c := u.content(one)
-		u.fill(one, u.content(two))
-		u.fill(two, c)
-	},
+	"swapped receipts":         func(u *underway) { u.swapContents(u.receipt(1), u.receipt(2)) },
 	"a dropped receipt":        func(u *underway) { require.NoError(u.t, os.Remove(u.receipt(2))) },
 	"another upload's receipt": func(u *underway) { u.fill(u.receipt(2), u.content(u.another.receipt(2))) },
 	"a flipped receipt":        func(u *underway) { u.flip(u.receipt(1)) },

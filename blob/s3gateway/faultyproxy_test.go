@@ -6,13 +6,9 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 )
 
 // outage is what a faulty store does with requests.
@@ -37,16 +33,9 @@ func (p *faultyProxy) set(o outage) { p.state.Store(int32(o)) }
 
 // startFaultyProxy starts a proxy to the server of an URL, which ends with the test.
 func startFaultyProxy(t *testing.T, to string) *faultyProxy {
-	target, err := url.Parse(to)
-	require.NoError(t, err)
 	p := &faultyProxy{}
-	reverse := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
-			r.Out.Host = r.In.Host // which is signed
-		},
-		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
-	}
+	reverse := reverseProxy(t, to)
+	reverse.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, reverse) }))
 	t.Cleanup(server.Close)
 	p.url = server.URL

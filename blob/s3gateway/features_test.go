@@ -28,9 +28,7 @@ func TestPrincipalsAndAudit(t *testing.T) {
 	owner := kms.WithPrincipal(t.Context(), kms.Principal{ID: rootUser})
 	id, err := client.CreateKey(owner, &localkms.CreateKeyInput{Policy: `permit (principal == Principal::"` + rootUser + `", action, resource);`})
 	require.NoError(t, err)
-	g := s.start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	g, c := s.startWithBucket(t)
 	_, err = c.PutObject(t.Context(), &s3.PutObjectInput{
 		Bucket: ptr(bucket), Key: ptr("audited"), Body: strings.NewReader("x"),
 		ServerSideEncryption: types.ServerSideEncryptionAwsKms, SSEKMSKeyId: &id.ID,
@@ -51,9 +49,7 @@ func TestPrincipalsAndAudit(t *testing.T) {
 }
 
 func TestPresigned(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	g, c := newSetup(t).startWithBucket(t)
 	presign := s3.NewPresignClient(c)
 	in := &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("k"), ServerSideEncryption: types.ServerSideEncryptionAwsKms}
 	put, err := presign.PresignPutObject(t.Context(), in)
@@ -69,9 +65,7 @@ func TestPresigned(t *testing.T) {
 }
 
 func TestConditions(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	ctx := context.WithoutCancel(t.Context())
 	put, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Body: strings.NewReader("x"), IfNoneMatch: ptr("*")})
 	require.NoError(t, err)
@@ -88,8 +82,7 @@ func TestConditions(t *testing.T) {
 // TestVersionsOfUploads has objects that were uploaded in parts replaced, and brought
 // back.
 func TestVersionsOfUploads(t *testing.T) {
-	c := newSetup(t).start(t).client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	_, err := c.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{Bucket: ptr(bucket), VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled}})
 	require.NoError(t, err)
 	want := text(partSize + 99)
@@ -124,9 +117,7 @@ func TestVersionsOfUploads(t *testing.T) {
 }
 
 func TestVersions(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	status := func(s types.BucketVersioningStatus) {
 		_, err := c.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{Bucket: ptr(bucket), VersioningConfiguration: &types.VersioningConfiguration{Status: s}})
 		require.NoError(t, err)
@@ -169,9 +160,7 @@ func TestVersions(t *testing.T) {
 // TestBlobReadsObjects opens what a gateway has stored with package blob.
 func TestBlobReadsObjects(t *testing.T) {
 	s := newSetup(t)
-	g := s.start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	want := text(50_000)
 	for _, m := range modes()[1:] {
 		in := &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("dir/" + m.name), Body: bytes.NewReader(want)}
@@ -205,9 +194,7 @@ func TestBlobReadsObjects(t *testing.T) {
 
 // TestChecksums states every checksum, rightly and wrongly.
 func TestChecksums(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	for _, algorithm := range []types.ChecksumAlgorithm{
 		types.ChecksumAlgorithmCrc32, types.ChecksumAlgorithmCrc32c, types.ChecksumAlgorithmSha1,
 		types.ChecksumAlgorithmSha256, types.ChecksumAlgorithmCrc64nvme,
@@ -242,9 +229,7 @@ func TestChecksums(t *testing.T) {
 
 // TestDirectories has empty objects whose keys end in a slash.
 func TestDirectories(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	put, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("dir/")})
 	require.NoError(t, err)
 	out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("dir/")})

@@ -89,9 +89,8 @@ func runHistory(t *testing.T, seed uint64, overS3 bool, total *counts) {
 	h.model = newModel(h.keys)
 	stored := h.setup
 	if overS3 {
-		stored = newSetup(t)
-		stored.Bare, stored.Plain = true, true
-		h.Inner = stored.start(t).url
+		bare := startBare(t)
+		stored, h.Inner = bare.setup, bare.url
 	}
 	for i := range h.pair {
 		h.pair[i] = &replaceable{server: h.start(t)}

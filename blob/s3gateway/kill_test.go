@@ -33,11 +33,10 @@ func killBeds(t *testing.T, test func(*testing.T, *killBed)) {
 	overFiles(t, test)
 	t.Run("S3", func(t *testing.T) {
 		t.Parallel()
-		bare := newSetup(t)
-		bare.Bare, bare.Plain = true, true
+		bare := startBare(t)
 		s := newSetup(t)
-		s.Inner = bare.start(t).url
-		test(t, &killBed{gateways: s, store: bare})
+		s.Inner = bare.url
+		test(t, &killBed{gateways: s, store: bare.setup})
 	})
 }
 
@@ -365,8 +364,7 @@ func TestUploadKilledBeforeItsObject(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSetup(t)
 			s.SideCar = true
-			c := s.start(t).client(t)
-			newBucket(t, c)
+			_, c := s.startWithBucket(t)
 			u := begin(t, c, modes()[1], "k")
 			whole := text(100_000)
 			u.part(t, c, 1, whole)

@@ -28,9 +28,7 @@ func TestMemory(t *testing.T) {
 	if err != nil || !strings.Contains(string(status), "VmHWM") {
 		t.Skip("no /proc/PID/status here, which says how much memory a process has used")
 	}
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	g, c := newSetup(t).startWithBucket(t)
 	_, err = c.PutObject(t.Context(), &s3.PutObjectInput{
 		Bucket: ptr(bucket), Key: ptr("big"), Body: io.LimitReader(repeated{}, int64(size)), ContentLength: ptr(int64(size)),
 	}, s3.WithAPIOptions(v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware))

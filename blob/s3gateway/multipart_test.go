@@ -68,8 +68,7 @@ func (u *uploading) completion(parts ...types.CompletedPart) *s3.CompleteMultipa
 // TestCompleteNamesMode completes uploads as minio-go does: the request names the
 // upload's mode. Another mode is refused.
 func TestCompleteNamesMode(t *testing.T) {
-	c := newSetup(t).start(t).client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	named := map[string]string{"SSE-S3": "AES256", "SSE-KMS": "aws:kms"}
 	for _, m := range modes()[1:] {
 		t.Run(m.name, func(t *testing.T) {
@@ -96,9 +95,7 @@ func TestCompleteNamesMode(t *testing.T) {
 // small, by two gateways; the first is killed, and another completes.
 func TestUploadsInEveryMode(t *testing.T) {
 	s := newSetup(t)
-	first := s.start(t)
-	c := first.client(t)
-	newBucket(t, c)
+	first, c := s.startWithBucket(t)
 	one, two, three := text(partSize), text(partSize+12345), text(777)
 	whole := bytes.Join([][]byte{one, two, three}, nil)
 	var uploads []*uploading
@@ -198,8 +195,7 @@ func requireNoRecords(t *testing.T, s setup) {
 // TestFailedCompletionKeepsParts: a completion that lists some of the parts fails at the
 // end, and the next lists all.
 func TestFailedCompletionKeepsParts(t *testing.T) {
-	c := newSetup(t).start(t).client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	_, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Body: strings.NewReader("x")})
 	require.NoError(t, err)
 	u := begin(t, c, modes()[1], "k")
@@ -222,9 +218,7 @@ func TestFailedCompletionKeepsParts(t *testing.T) {
 
 func TestUploadErrors(t *testing.T) {
 	s := newSetup(t)
-	g := s.start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	customer := begin(t, c, modes()[3], "customer")
 	_, err := c.UploadPart(t.Context(), &s3.UploadPartInput{
 		Bucket: ptr(bucket), Key: ptr("customer"), UploadId: customer.id, PartNumber: ptr(int32(1)), Body: strings.NewReader("x"),
@@ -256,9 +250,7 @@ func TestUploadErrors(t *testing.T) {
 }
 
 func TestPartCopies(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	want := text(partSize + 100)
 	for _, from := range modes()[1:] {
 		in := &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("src"), Body: bytes.NewReader(want)}
@@ -294,9 +286,7 @@ func TestPartCopies(t *testing.T) {
 
 // TestUploadChecksums has the checksums of whole objects computed from the parts'.
 func TestUploadChecksums(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	content := text(partSize + 1000)
 	for _, kind := range []types.ChecksumType{types.ChecksumTypeFullObject, types.ChecksumTypeComposite} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -331,8 +321,7 @@ func TestUploadChecksums(t *testing.T) {
 // response is the object or an error; only filler and padding may change unseen.
 func TestDamagedUpload(t *testing.T) {
 	s := newSetup(t)
-	c := s.start(t).client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	u := begin(t, c, modes()[1], "k")
 	one, two := text(partSize), text(partSize+1)
 	u.part(t, c, 1, one)

@@ -104,9 +104,7 @@ func readAll(t *testing.T, body io.ReadCloser) []byte {
 }
 
 func TestObjectsInEveryMode(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	for _, m := range modes() {
 		t.Run(m.name, func(t *testing.T) {
 			for _, size := range []int{0, 1, sse.ChunkSize - 1, sse.ChunkSize, sse.ChunkSize + 1, 3 * sse.ChunkSize, 100_000} {
@@ -169,9 +167,7 @@ func TestObjectsInEveryMode(t *testing.T) {
 }
 
 func TestRanges(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	want := text(5*sse.ChunkSize + 3)
 	_, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Body: bytes.NewReader(want)})
 	require.NoError(t, err)
@@ -198,9 +194,7 @@ func TestRanges(t *testing.T) {
 // gets it.
 func TestErrors(t *testing.T) {
 	s := newSetup(t)
-	g := s.start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	key := newCustomerKey(7)
 	put := func(name string, edit func(*s3.PutObjectInput)) error {
 		in := &s3.PutObjectInput{Bucket: ptr(bucket), Key: &name, Body: strings.NewReader("text")}
@@ -269,9 +263,7 @@ func TestErrors(t *testing.T) {
 func TestPlainHTTPRefusesCustomerKeys(t *testing.T) {
 	s := newSetup(t)
 	s.Plain = true
-	g := s.start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	g, _ := s.startWithBucket(t)
 	key := newCustomerKey(7)
 	request, err := newRequest(t, g, "PUT", "/"+bucket+"/k", "text")
 	require.NoError(t, err)
@@ -286,9 +278,7 @@ func TestPlainHTTPRefusesCustomerKeys(t *testing.T) {
 }
 
 func TestCopies(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	want := text(70_000)
 	for _, from := range modes()[1:] {
 		for _, to := range modes()[1:] {
@@ -394,9 +384,7 @@ func readDamaged(t *testing.T, c *s3.Client, file string, damaged []byte, byteRa
 // TestDamage flips bits of stored objects, and cuts them.
 func TestDamage(t *testing.T) {
 	s := newSetup(t)
-	g := s.start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	want := text(2*sse.ChunkSize + 10)
 	_, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Body: bytes.NewReader(want)})
 	require.NoError(t, err)

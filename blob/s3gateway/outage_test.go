@@ -48,13 +48,11 @@ func requireTruth(t *testing.T, phase string, total *tally) {
 // it or an error of S3's.
 func TestStoreOutages(t *testing.T) {
 	seeds.Run(t, 1, func(t *testing.T, seed uint64) {
-		bare := newSetup(t)
-		bare.Bare, bare.Plain = true, true
-		store := startFaultyProxy(t, bare.start(t).url)
+		bare := startBare(t)
+		store := startFaultyProxy(t, bare.url)
 		s := newSetup(t)
 		s.Inner = store.url
-		c := s.start(t).client(t)
-		newBucket(t, c)
+		_, c := s.startWithBucket(t)
 		var actors []*actor
 		for i := range 4 {
 			actors = append(actors, newActor(t, c, fmt.Sprint("client", i), seed+uint64(i), nil, modes()[1:]))
@@ -89,7 +87,7 @@ func TestStoreOutages(t *testing.T) {
 		})
 		requireTruth(t, "all is well again", total)
 		t.Logf("%d requests to the store, of which %d failed", store.requests.Load(), store.failed.Load())
-		requireNoPlaintext(t, bare)
+		requireNoPlaintext(t, bare.setup)
 	})
 }
 
@@ -118,8 +116,7 @@ func TestKeyServiceOutages(t *testing.T) {
 	seeds.Run(t, 1, func(t *testing.T, seed uint64) {
 		s := newSetup(t)
 		s.Faults = faults{Keys: true, KeyTimeout: 2 * time.Second}
-		c := s.start(t).client(t)
-		newBucket(t, c)
+		_, c := s.startWithBucket(t)
 		kmsOnly := newActor(t, c, "kms", seed, nil, modes()[2:3])
 		others := newActor(t, c, "others", seed+1, nil, []mode{modes()[1], modes()[3]})
 		for _, phase := range []struct {

@@ -28,18 +28,11 @@ const notImplemented = "NOT-IMPLEMENTED"
 
 // startProxy starts a proxy to the server of an URL, which ends with the test.
 func startProxy(t *testing.T, to string) *proxy {
-	target, err := url.Parse(to)
-	require.NoError(t, err)
 	p := &proxy{}
-	reverse := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
-			r.Out.Host = r.In.Host // which is signed
-		},
-		ModifyResponse: func(r *http.Response) error {
-			r.Body = &counted{r.Body, p, &p.received}
-			return nil
-		},
+	reverse := reverseProxy(t, to)
+	reverse.ModifyResponse = func(r *http.Response) error {
+		r.Body = &counted{r.Body, p, &p.received}
+		return nil
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		operation := operationOf(r)
@@ -61,6 +54,16 @@ func startProxy(t *testing.T, to string) *proxy {
 	t.Cleanup(server.Close)
 	p.url = server.URL
 	return p
+}
+
+// reverseProxy returns a proxy to the server of an URL.
+func reverseProxy(t *testing.T, to string) *httputil.ReverseProxy {
+	target, err := url.Parse(to)
+	require.NoError(t, err)
+	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host // which is signed
+	}}
 }
 
 // operationOf names the operations that tests tell apart.

@@ -56,13 +56,10 @@ func waitForFile(path string, err error) error {
 // TestTagsOverS3WhileUpdated changes the tags of an object in another S3 server while its
 // encryption is updated. The new tags stay.
 func TestTagsOverS3WhileUpdated(t *testing.T) {
-	store, between, g := overS3(t)
-	c := g.client(t)
-	newBucket(t, c)
-	_, key := newKey(t, g.setup)
+	x, c := newChanging(t)
+	_, key := newKey(t, x.gateway.setup)
 	whole := text(2*partSize + 70_000)
 	putParts(t, c, modes()[1], "k", whole[:partSize], whole[partSize:])
-	x := &changing{store.client(t), between}
 	x.during(t, "UploadPartCopy", func() {
 		_, err := x.inner.PutObjectTagging(t.Context(), &s3.PutObjectTaggingInput{
 			Bucket: ptr(bucket), Key: ptr("k"), Tagging: &types.Tagging{TagSet: []types.Tag{{Key: ptr("a"), Value: ptr("new")}}},
@@ -162,9 +159,7 @@ func TestChangesBehindAnETag(t *testing.T) {
 // TestReadsWhileTheSameContentIsStored reads an object while writers store the same
 // content again, under new data keys. The ETag stays, and no read fails.
 func TestReadsWhileTheSameContentIsStored(t *testing.T) {
-	g := newSetup(t).start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	g, c := newSetup(t).startWithBucket(t)
 	whole := text(100_000)
 	put := func() error {
 		_, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("k"), Body: bytes.NewReader(whole)})

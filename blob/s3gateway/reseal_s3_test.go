@@ -16,9 +16,7 @@ import (
 
 // overS3 starts a gateway over another S3 server, with a proxy in between.
 func overS3(t *testing.T) (store *server, between *proxy, gateway *server) {
-	bare := newSetup(t)
-	bare.Bare, bare.Plain = true, true
-	store = bare.start(t)
+	store = startBare(t)
 	between = startProxy(t, store.url)
 	s := newSetup(t)
 	s.Inner = between.url
@@ -28,9 +26,7 @@ func overS3(t *testing.T) (store *server, between *proxy, gateway *server) {
 // TestCopiesOverS3MoveNoBody copies objects between modes and onto themselves, and
 // counts the bytes that pass between the gateway and the server that has the objects.
 func TestCopiesOverS3MoveNoBody(t *testing.T) {
-	store, between, g := overS3(t)
-	c := g.client(t)
-	newBucket(t, c)
+	x, c := newChanging(t)
 	whole := text(9 << 20)
 	for name, bound := range map[string]int64{"simple": 5<<20 + 32<<10, "parts": 32 << 10} {
 		t.Run(name, func(t *testing.T) {
@@ -40,12 +36,12 @@ func TestCopiesOverS3MoveNoBody(t *testing.T) {
 				putParts(t, c, modes()[1], "a", whole[:5<<20], whole[5<<20:])
 			}
 			for _, step := range copies() {
-				between.reset()
+				x.between.reset()
 				in := copyInput(step.from, urlEscape(step.src), step.to, step.dst)
 				out, err := c.CopyObject(t.Context(), in)
 				require.NoError(t, err)
 				require.Contains(t, *out.CopyObjectResult.ETag, "-")
-				sent, received := between.counts()
+				sent, received := x.between.counts()
 				require.Less(t, sent, bound, "%s to %s", step.src, step.dst)
 				require.Less(t, received, bound+2*70<<10, "%s to %s", step.src, step.dst)
 				get := &s3.GetObjectInput{Bucket: ptr(bucket), Key: &step.dst, Range: ptr("bytes=8000000-8000999")}
@@ -55,9 +51,7 @@ func TestCopiesOverS3MoveNoBody(t *testing.T) {
 				require.True(t, bytes.Equal(whole[8_000_000:8_001_000], readAll(t, read.Body)))
 			}
 			requireObject(t, c, modes()[2], "e", whole)
-			uploads, err := store.client(t).ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: ptr(bucket)})
-			require.NoError(t, err)
-			require.Empty(t, uploads.Uploads)
+			x.requireNoUploads(t)
 		})
 	}
 }
@@ -66,6 +60,15 @@ func TestCopiesOverS3MoveNoBody(t *testing.T) {
 type changing struct {
 	inner   *s3.Client
 	between *proxy
+	gateway *server
+}
+
+// newChanging starts a gateway over another S3 server, and returns a client of the gateway.
+func newChanging(t *testing.T) (*changing, *s3.Client) {
+	store, between, g := overS3(t)
+	c := g.client(t)
+	newBucket(t, c)
+	return &changing{store.client(t), between, g}, c
 }
 
 // overwrite puts a stored object, which was written under the name "src", back there.
@@ -104,10 +107,7 @@ func (c *changing) requireNoUploads(t *testing.T) {
 // TestCopiesOfChangingObjects replaces the source while a server copies it, onto itself
 // or elsewhere. The copy is of one version, and a newer version is not lost.
 func TestCopiesOfChangingObjects(t *testing.T) {
-	store, between, g := overS3(t)
-	c := g.client(t)
-	newBucket(t, c)
-	x := &changing{store.client(t), between}
+	x, c := newChanging(t)
 	old, next := text(8<<20+20_000), text(8<<20)
 	putIn(t, c, modes()[1], "src", next)
 	x.save(t, "next")
@@ -144,13 +144,13 @@ func TestCopiesOfChangingObjects(t *testing.T) {
 		x.overwrite(t, "parts")
 		turns := map[bool]string{true: "parts", false: "next"}
 		turn := false
-		between.intercept(func(operation string, r *http.Request) { // one at a time
+		x.between.intercept(func(operation string, r *http.Request) { // one at a time
 			if operation == "CompleteMultipartUpload" {
 				x.overwrite(t, turns[turn])
 				turn = !turn
 			}
 		})
-		t.Cleanup(func() { between.intercept(nil) })
+		t.Cleanup(func() { x.between.intercept(nil) })
 		_, err := c.CopyObject(t.Context(), copyInput(modes()[1], "src", modes()[2], "src"))
 		require.Equal(t, "OperationAborted", code(err))
 		x.requireNoUploads(t)
@@ -161,10 +161,7 @@ func TestCopiesOfChangingObjects(t *testing.T) {
 // a part is copied from it: the answer is that for the new object. An object that is
 // replaced again and again is a conflict.
 func TestReadsOfChangingObjects(t *testing.T) {
-	store, between, g := overS3(t)
-	c := g.client(t)
-	newBucket(t, c)
-	x := &changing{store.client(t), between}
+	x, c := newChanging(t)
 	for _, size := range []int{1000, 2000} {
 		putIn(t, c, modes()[1], "src", text(size))
 		x.save(t, fmt.Sprint(size))
@@ -196,7 +193,7 @@ func TestReadsOfChangingObjects(t *testing.T) {
 			x.overwrite(t, "1000")
 			var mu sync.Mutex
 			var replaced, most int
-			between.intercept(func(_ string, r *http.Request) {
+			x.between.intercept(func(_ string, r *http.Request) {
 				mu.Lock()
 				defer mu.Unlock()
 				if r.Method == http.MethodGet && r.Header.Get("If-Match") != "" && replaced < most {
@@ -204,7 +201,7 @@ func TestReadsOfChangingObjects(t *testing.T) {
 					x.overwrite(t, []string{"1000", "2000"}[replaced%2])
 				}
 			})
-			t.Cleanup(func() { between.intercept(nil) })
+			t.Cleanup(func() { x.between.intercept(nil) })
 			ask := func(times int) (int64, error) {
 				mu.Lock()
 				most = times
@@ -223,11 +220,9 @@ func TestReadsOfChangingObjects(t *testing.T) {
 // TestCopyThatIsNotFound: a copy that was stored is no error if the store does not
 // answer when asked about it.
 func TestCopyThatIsNotFound(t *testing.T) {
-	_, between, g := overS3(t)
-	c := g.client(t)
-	newBucket(t, c)
+	x, c := newChanging(t)
 	putIn(t, c, modes()[1], "src", text(70_000))
-	between.intercept(func(_ string, r *http.Request) {
+	x.between.intercept(func(_ string, r *http.Request) {
 		if r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, "/dst") {
 			r.Header.Set("Authorization", "none")
 		}
@@ -235,30 +230,33 @@ func TestCopyThatIsNotFound(t *testing.T) {
 	out, err := c.CopyObject(t.Context(), copyInput(modes()[1], "src", modes()[2], "dst"))
 	require.NoError(t, err)
 	require.WithinDuration(t, time.Now(), *out.CopyObjectResult.LastModified, 10*time.Minute)
-	between.intercept(nil)
+	x.between.intercept(nil)
 	requireObject(t, c, modes()[2], "dst", text(70_000))
+}
+
+// putSources stores the objects "simple" and "parts", and returns the content of both.
+func putSources(t *testing.T, c *s3.Client) []byte {
+	content := text(8 << 20)
+	putIn(t, c, modes()[1], "simple", content)
+	putParts(t, c, modes()[1], "parts", content[:5<<20], content[5<<20:])
+	return content
 }
 
 // TestFailedCopiesLeaveNothing lets each request of a copy fail in its turn.
 func TestFailedCopiesLeaveNothing(t *testing.T) {
-	store, between, g := overS3(t)
-	c := g.client(t)
-	newBucket(t, c)
-	x := &changing{store.client(t), between}
-	content := text(8 << 20)
-	putIn(t, c, modes()[1], "simple", content)
-	putParts(t, c, modes()[1], "parts", content[:5<<20], content[5<<20:])
+	x, c := newChanging(t)
+	putSources(t, c)
 	for _, kind := range []string{"simple", "parts"} {
 		for _, operation := range []string{"CreateMultipartUpload", "UploadPartCopy", "UploadPart", "CompleteMultipartUpload"} {
 			t.Run(kind+"/"+operation, func(t *testing.T) {
-				between.intercept(func(got string, r *http.Request) {
+				x.between.intercept(func(got string, r *http.Request) {
 					if got == operation {
 						r.Header.Set("Authorization", "none")
 					}
 				})
 				_, err := c.CopyObject(t.Context(), copyInput(modes()[1], kind, modes()[2], "never"))
 				require.Error(t, err)
-				between.intercept(nil)
+				x.between.intercept(nil)
 				x.requireNoUploads(t)
 				_, err = c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: ptr(bucket), Key: ptr("never")})
 				require.Error(t, err)
@@ -270,14 +268,9 @@ func TestFailedCopiesLeaveNothing(t *testing.T) {
 // TestServerThatCopiesNoParts: where UploadPartCopy is not implemented, the ciphertext
 // passes through the gateway.
 func TestServerThatCopiesNoParts(t *testing.T) {
-	store, between, g := overS3(t)
-	c := g.client(t)
-	newBucket(t, c)
-	x := &changing{store.client(t), between}
-	content := text(8 << 20)
-	putIn(t, c, modes()[1], "simple", content)
-	putParts(t, c, modes()[1], "parts", content[:5<<20], content[5<<20:])
-	between.intercept(func(operation string, r *http.Request) {
+	x, c := newChanging(t)
+	content := putSources(t, c)
+	x.between.intercept(func(operation string, r *http.Request) {
 		if operation == "UploadPartCopy" {
 			r.Method = notImplemented
 		}

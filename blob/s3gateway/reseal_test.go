@@ -87,8 +87,7 @@ func copies() []struct {
 // bucket with versions. The stored bodies are those of the source.
 func TestCopiesOverFilesKeepTheBody(t *testing.T) {
 	s := newSetup(t)
-	c := s.start(t).client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	_, err := c.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{
 		Bucket: ptr(bucket), VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled},
 	})
@@ -148,8 +147,7 @@ func TestCopiesOverFilesKeepTheBody(t *testing.T) {
 // plaintext, whether its source is in SSE-S3 or was updated from there.
 func TestCopyETags(t *testing.T) {
 	s := newSetup(t)
-	c := s.start(t).client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	_, key := newKey(t, s)
 	managed, kms, customer := modes()[1], modes()[2], modes()[3]
 	content := text(partSize + 70_000)
@@ -251,8 +249,7 @@ func requireEnds(t *testing.T, c *s3.Client, m mode, key string, want []byte) {
 // copies do not read as whole.
 func TestDamagedSource(t *testing.T) {
 	s := newSetup(t)
-	c := s.start(t).client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	content := text(5<<20 + 70_000)
 	putIn(t, c, modes()[1], "simple", content)
 	putParts(t, c, modes()[1], "parts", content[:5<<20], content[5<<20:])
@@ -292,8 +289,7 @@ func TestDamagedSource(t *testing.T) {
 // of its destination. A refused copy stores nothing.
 func TestCopiesNeedBothKeys(t *testing.T) {
 	s := newSetup(t)
-	c := s.start(t).client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	_, service, err := open(t.Context(), s)
 	require.NoError(t, err)
 	client, err := service.Client("", "")

@@ -14,9 +14,7 @@ import (
 // TestOverS3 has two gateways over another S3 server: objects of every mode, ranges,
 // copies, conditions, lists and uploads, which one begins and the other completes.
 func TestOverS3(t *testing.T) {
-	bare := newSetup(t)
-	bare.Bare, bare.Plain = true, true
-	store := bare.start(t)
+	store := startBare(t)
 	s := newSetup(t)
 	s.Inner = store.url
 	c, other := s.start(t).client(t), s.start(t).client(t)

@@ -45,8 +45,7 @@ func head(t *testing.T, c *s3.Client, name string) *s3.HeadObjectOutput {
 // another one. Nothing but the envelope changes.
 func TestUpdateObjectEncryption(t *testing.T) {
 	s := newSetup(t)
-	c := s.start(t).client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	keys, one := newKey(t, s)
 	_, two := newKey(t, s)
 	whole := text(2*partSize + 70_000)
@@ -98,15 +97,13 @@ func sameBytes(a, b []byte) (n int) {
 }
 
 func TestUpdateObjectEncryptionOverS3(t *testing.T) {
-	_, between, g := overS3(t)
-	c := g.client(t)
-	newBucket(t, c)
-	_, key := newKey(t, g.setup)
+	x, c := newChanging(t)
+	_, key := newKey(t, x.gateway.setup)
 	whole := text(3*partSize + 70_000)
 	putParts(t, c, modes()[1], "parts", whole[:partSize], whole[partSize:])
-	between.reset()
+	x.between.reset()
 	require.NoError(t, update(t, c, "parts", key))
-	sent, _ := between.counts()
+	sent, _ := x.between.counts()
 	require.Less(t, sent, int64(64<<10))
 	requireObject(t, c, modes()[2], "parts", whole)
 	require.Equal(t, key, *head(t, c, "parts").SSEKMSKeyId)
@@ -116,9 +113,7 @@ func TestUpdateObjectEncryptionOverS3(t *testing.T) {
 func TestUpdateObjectEncryptionRefuses(t *testing.T) {
 	s := newSetup(t)
 	s.AllowPlain = true
-	g := s.start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	g, c := s.startWithBucket(t)
 	_, key := newKey(t, s)
 	putIn(t, c, modes()[1], "managed", text(10))
 	putIn(t, c, modes()[3], "customer", text(10))
@@ -191,8 +186,7 @@ func TestUpdateObjectEncryptionOfLockedObjects(t *testing.T) {
 
 // TestPolicyConditions has the condition keys that the engine refuses, as doc.go says.
 func TestPolicyConditions(t *testing.T) {
-	c := newSetup(t).start(t).client(t)
-	newBucket(t, c)
+	_, c := newSetup(t).startWithBucket(t)
 	for _, name := range []string{
 		"s3:x-amz-server-side-encryption", "s3:x-amz-server-side-encryption-aws-kms-key-id",
 		"s3:x-amz-server-side-encryption-customer-algorithm",
@@ -210,9 +204,7 @@ func TestPolicyConditions(t *testing.T) {
 // writer of an object, who must find what they wrote.
 func TestUpdateObjectEncryptionWhileObjectsChange(t *testing.T) {
 	s := newSetup(t)
-	g := s.start(t)
-	c := g.client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	_, one := newKey(t, s)
 	_, two := newKey(t, s)
 	putIn(t, c, modes()[1], "k", text(100_000))

@@ -172,8 +172,7 @@ func TestForms(t *testing.T) {
 // TestReadOnly has a gateway that must write nothing for clients.
 func TestReadOnly(t *testing.T) {
 	s := newSetup(t)
-	c := s.start(t).client(t)
-	newBucket(t, c)
+	_, c := s.startWithBucket(t)
 	_, key := newKey(t, s)
 	putIn(t, c, modes()[1], "k", text(10))
 	before := storedBytes(t, s, "k")
