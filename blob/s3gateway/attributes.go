@@ -2,7 +2,6 @@ package s3gateway
 
 import (
 	"context"
-	"errors"
 	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -38,7 +37,7 @@ func (g *Gateway) attributes(r *request, in *s3.GetObjectAttributesInput, q *s3w
 		return out, err
 	}
 	o, err := g.openSame(r, in.Bucket, in.Key, in.VersionId, out.ETag, g.keys.ForRead(q))
-	if v, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, v.version, q) {
+	if g.isPlain(err, q) {
 		return out, nil
 	}
 	if err != nil {

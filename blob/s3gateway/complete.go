@@ -2,6 +2,7 @@ package s3gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/md5"
 	"encoding/hex"
@@ -148,10 +149,7 @@ func (g *Gateway) forgetUpload(r *request, in *s3.CompleteMultipartUploadInput) 
 
 // publish makes the object from its inner parts.
 func (g *Gateway) publish(r *request, in *s3.CompleteMultipartUploadInput, a *assembly) (s3response.CompleteMultipartUploadResult, string, error) {
-	kind := a.upload.Type
-	if kind == "" {
-		kind = types.ChecksumTypeFullObject
-	}
+	kind := cmp.Or(a.upload.Type, types.ChecksumTypeFullObject)
 	if g.files != nil {
 		ends := partEnds(func(yield func(int, int64) bool) {
 			for i, p := range a.receipts {
@@ -214,11 +212,7 @@ func (g *Gateway) trailer(r *request, in *s3.CompleteMultipartUploadInput, a *as
 // assemble checks the client's list of parts and returns what it stands for.
 func (g *Gateway) assemble(r *request, in *s3.CompleteMultipartUploadInput, u *upload) (*assembly, error) {
 	if in.ChecksumType != "" && in.ChecksumType != u.Type {
-		kind := u.Type
-		if kind == "" {
-			kind = "null"
-		}
-		return nil, s3err.GetChecksumTypeMismatchOnMpErr(kind)
+		return nil, s3err.GetChecksumTypeMismatchOnMpErr(cmp.Or(u.Type, "null"))
 	}
 	parts := in.MultipartUpload.Parts
 	var before int32

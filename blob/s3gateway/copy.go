@@ -60,9 +60,7 @@ func (g *Gateway) copyVersion(r *request, in s3response.CopyObjectInput, w *s3wi
 	head, o, err := g.openSource(r, src, in.CopySourceIfMatch, in.CopySourceIfNoneMatch, &s3.GetObjectInput{
 		IfModifiedSince: in.CopySourceIfModifiedSince, IfUnmodifiedSince: in.CopySourceIfUnmodifiedSince,
 	})
-	if v, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, v.version, src.read) {
-		o = &object{version: v.version, plaintext: v.version.size}
-	} else if err != nil {
+	if err != nil {
 		return out, err
 	}
 	if o == nil { // a directory, which has no content
@@ -210,14 +208,18 @@ func (g *Gateway) parseSource(r *request, from string, owner *string) (*source, 
 }
 
 // openSource opens the source of a copy, if it fulfils the conditions. The object
-// is nil if it is a directory.
+// is nil if it is a directory, and the output is nil if the object is plain.
 func (g *Gateway) openSource(r *request, src *source, ifMatch, ifNoneMatch *string, conditions *s3.GetObjectInput) (*s3.GetObjectOutput, *object, error) {
 	if _, err := g.Backend.HeadBucket(r.ctx, &s3.HeadBucketInput{Bucket: &src.bucket}); err != nil {
 		return nil, nil, err
 	}
 	conditions.Bucket, conditions.Key, conditions.VersionId = &src.bucket, &src.key, &src.id
 	conditions.IfMatch, conditions.IfNoneMatch = g.innerETag(ifMatch), g.innerETag(ifNoneMatch)
-	return g.openHead(r, conditions, g.keys.ForRead(src.read))
+	head, o, err := g.openHead(r, conditions, g.keys.ForRead(src.read))
+	if plain, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, src.read) {
+		return nil, &object{version: plain.version, plaintext: plain.version.size}, nil
+	}
+	return head, o, err
 }
 
 // copyInput returns the input that stores a copy, without its body.

@@ -2,11 +2,13 @@ package s3gateway
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,15 +87,9 @@ func New(ctx context.Context, inner backend.Backend, keys *s3wire.Keys, service 
 	if opts != nil {
 		g.opts = *opts
 	}
-	if g.opts.StateBucket == "" {
-		g.opts.StateBucket = DefaultStateBucket
-	}
-	if g.opts.KeyTimeout == 0 {
-		g.opts.KeyTimeout = defaultKeyTimeout
-	}
-	if g.opts.Log == nil {
-		g.opts.Log = slog.Default()
-	}
+	g.opts.StateBucket = cmp.Or(g.opts.StateBucket, DefaultStateBucket)
+	g.opts.KeyTimeout = cmp.Or(g.opts.KeyTimeout, defaultKeyTimeout)
+	g.opts.Log = cmp.Or(g.opts.Log, slog.Default())
 	if err := g.createStateBucket(ctx); err != nil {
 		return nil, fmt.Errorf("s3gateway: create bucket %s: %w", g.opts.StateBucket, err)
 	}
@@ -120,7 +116,7 @@ func (g *Gateway) fail(op string, bucket, key *string, err error) error {
 	if known, ok := errors.AsType[s3err.S3Error](err); ok {
 		return known
 	}
-	if errors.Is(err, stored.ErrPlain) && !errors.Is(err, stored.ErrDamaged) {
+	if errors.Is(err, stored.ErrPlain) {
 		return s3err.APIError{Code: "AccessDenied", HTTPStatusCode: 403, Description: "The object is not encrypted, and this gateway serves encrypted objects only."}
 	}
 	if errors.Is(err, stored.ErrReserved) {
@@ -146,8 +142,6 @@ func deref[T any](p *T) (v T) {
 }
 
 func ptr[T any](v T) *T { return &v }
-
-func equalFold(a, b string) bool { return strings.EqualFold(a, b) }
 
 // isDirectory reports whether a key is that of a directory, which has no content.
 // Such an object is stored as it is.
@@ -190,14 +184,9 @@ func (g *Gateway) SelectObjectContent(ctx context.Context, in *s3.SelectObjectCo
 // ListBuckets implements [backend.Backend].
 func (g *Gateway) ListBuckets(ctx context.Context, in s3response.ListBucketsInput) (s3response.ListAllMyBucketsResult, error) {
 	out, err := g.Backend.ListBuckets(ctx, in)
-	kept := out.Buckets.Bucket[:0]
-	for _, b := range out.Buckets.Bucket {
-		if b.Name != g.opts.StateBucket {
-			kept = append(kept, b)
-		}
-	}
-	missing := len(out.Buckets.Bucket) - len(kept)
-	out.Buckets.Bucket = kept
+	listed := len(out.Buckets.Bucket)
+	out.Buckets.Bucket = slices.DeleteFunc(out.Buckets.Bucket, func(b s3response.ListAllMyBucketsEntry) bool { return b.Name == g.opts.StateBucket })
+	missing := listed - len(out.Buckets.Bucket)
 	if err != nil || missing == 0 || out.ContinuationToken == "" {
 		return out, err
 	}
@@ -210,13 +199,7 @@ func (g *Gateway) ListBuckets(ctx context.Context, in s3response.ListBucketsInpu
 // ListBucketsAndOwners implements [backend.Backend].
 func (g *Gateway) ListBucketsAndOwners(ctx context.Context) ([]s3response.Bucket, error) {
 	all, err := g.Backend.ListBucketsAndOwners(ctx)
-	kept := all[:0]
-	for _, b := range all {
-		if b.Name != g.opts.StateBucket {
-			kept = append(kept, b)
-		}
-	}
-	return kept, err
+	return slices.DeleteFunc(all, func(b s3response.Bucket) bool { return b.Name == g.opts.StateBucket }), err
 }
 
 // HeadBucket implements [backend.Backend].

@@ -65,7 +65,7 @@ func (g *Gateway) getWhole(r *request, in *s3.GetObjectInput, q *s3wire.Read) (*
 	opener := g.keys.ForRead(q)
 	v := g.versionOf(r.ctx, *in.Bucket, *in.Key, deref(in.VersionId), out)
 	o, body, err := v.openBody(r, opener, out.Body)
-	if g.isPlain(err, v, q) {
+	if g.isPlain(err, q) {
 		out.Body = &stream{body, out.Body}
 		return out, nil
 	}
@@ -111,17 +111,16 @@ func (v *version) openBody(r *request, dec sse.Decrypter, response io.ReadCloser
 // compositeHead is how many first bytes tell a composite object from any other.
 const compositeHead = 10
 
-// isPlain reports whether err says that a version is a plain object that this
-// request may have.
-func (g *Gateway) isPlain(err error, v *version, q *s3wire.Read) bool {
-	return errors.Is(err, stored.ErrPlain) && !v.hinted && g.opts.AllowPlain && q.Customer == nil
+// isPlain reports whether err says that an object is plain, and this request may read it.
+func (g *Gateway) isPlain(err error, q *s3wire.Read) bool {
+	return errors.Is(err, stored.ErrPlain) && g.opts.AllowPlain && q.Customer == nil
 }
 
 // getPart gets a range or a part of an object.
 func (g *Gateway) getPart(r *request, in *s3.GetObjectInput, q *s3wire.Read) (*s3.GetObjectOutput, error) {
 	opener := g.keys.ForRead(q)
 	out, o, err := g.openHead(r, in, opener)
-	if v, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, v.version, q) {
+	if g.isPlain(err, q) {
 		return g.Backend.GetObject(r.ctx, in)
 	}
 	if err != nil {
@@ -188,7 +187,7 @@ func (g *Gateway) openHead(r *request, in *s3.GetObjectInput, dec sse.Decrypter)
 		return out, nil, nil
 	}
 	o, err := v.open(r, dec, first)
-	if errors.Is(err, stored.ErrPlain) && !errors.Is(err, stored.ErrDamaged) {
+	if errors.Is(err, stored.ErrPlain) {
 		return nil, nil, &plainError{v}
 	}
 	return out, o, err
@@ -298,7 +297,7 @@ func (g *Gateway) head(r *request, in *s3.HeadObjectInput, q *s3wire.Read) (*s3.
 	}
 	opener := g.keys.ForRead(q)
 	o, err := g.openSame(r, in.Bucket, in.Key, in.VersionId, out.ETag, opener)
-	if v, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, v.version, q) {
+	if g.isPlain(err, q) {
 		return g.Backend.HeadObject(r.ctx, in)
 	}
 	if err != nil {

@@ -50,18 +50,27 @@ func partRecord(bucket, id string, number int32, innerETag string) string {
 
 // getUpload returns the record of an upload.
 func (g *Gateway) getUpload(ctx context.Context, bucket, key, id string) (*upload, error) {
-	u := &upload{}
-	if strings.ContainsAny(id, "/\\") || id == "" {
-		return nil, s3err.GetNoSuchUploadErr(id)
-	}
-	err := g.getRecord(ctx, stateRecord(bucket, id), u)
-	if errors.Is(err, errNoRecord) || err == nil && u.Key != key {
+	u, err := g.loadUpload(ctx, bucket, key, id)
+	if errors.Is(err, errNoRecord) {
 		err = s3err.GetNoSuchUploadErr(id)
 	}
 	if err == nil && g.files != nil {
 		if d, err := findUpload(bucket, key, id); err == nil {
 			g.reclaim(d, u)
 		}
+	}
+	return u, err
+}
+
+// loadUpload returns the record of an upload, or errNoRecord.
+func (g *Gateway) loadUpload(ctx context.Context, bucket, key, id string) (*upload, error) {
+	if strings.ContainsAny(id, "/\\") || id == "" {
+		return nil, s3err.GetNoSuchUploadErr(id)
+	}
+	u := &upload{}
+	err := g.getRecord(ctx, stateRecord(bucket, id), u)
+	if err == nil && u.Key != key {
+		err = s3err.GetNoSuchUploadErr(id)
 	}
 	return u, err
 }
@@ -97,11 +106,8 @@ func (g *Gateway) createUpload(r *request, in s3response.CreateMultipartUploadIn
 	if err != nil {
 		return out, err
 	}
-	md := stored.HintOf(env).Metadata(in.Metadata)
-	if deref(in.ContentEncoding) != "" {
-		md[stored.ContentEncoding] = *in.ContentEncoding
-	}
-	in.Metadata, in.ContentEncoding, in.ChecksumAlgorithm, in.ChecksumType = md, nil, "", ""
+	in.Metadata, in.ContentEncoding = storedMetadata(env, in.Metadata, in.ContentEncoding)
+	in.ChecksumAlgorithm, in.ChecksumType = "", ""
 	if out, err = g.Backend.CreateMultipartUpload(r.ctx, in); err != nil {
 		return out, err
 	}
@@ -144,19 +150,12 @@ func (g *Gateway) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipar
 // cut short can be repeated.
 func (g *Gateway) abortUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
 	bucket, key, id := *in.Bucket, *in.Key, *in.UploadId
-	if strings.ContainsAny(id, "/\\") || id == "" {
-		return s3err.GetNoSuchUploadErr(id)
-	}
-	var u upload
-	err := g.getRecord(ctx, stateRecord(bucket, id), &u)
-	if err == nil && u.Key != key {
-		return s3err.GetNoSuchUploadErr(id)
-	}
+	u, err := g.loadUpload(ctx, bucket, key, id)
 	if err != nil && !errors.Is(err, errNoRecord) {
 		return err
 	}
 	if err == nil && g.files != nil {
-		unlock, err := g.files.lockUpload(ctx, bucket, key, id, &u)
+		unlock, err := g.files.lockUpload(ctx, bucket, key, id, u)
 		if err == nil {
 			defer unlock()
 		} else if !hasCode(err, "NoSuchUpload") {

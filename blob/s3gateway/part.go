@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"io"
 	"strings"
 	"time"
@@ -243,9 +242,7 @@ func (g *Gateway) openCopied(r *request, in *s3.UploadPartCopyInput, src *source
 	_, o, err := g.openSource(r, src, in.CopySourceIfMatch, in.CopySourceIfNoneMatch, &s3.GetObjectInput{
 		IfModifiedSince: in.CopySourceIfModifiedSince, IfUnmodifiedSince: in.CopySourceIfUnmodifiedSince,
 	})
-	if v, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, v.version, src.read) {
-		o = &object{version: v.version, plaintext: v.version.size}
-	} else if err != nil {
+	if err != nil {
 		return nil, 0, err
 	}
 	var size int64

@@ -2,6 +2,7 @@ package s3gateway
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -40,12 +41,8 @@ func OpenFiles(dir string, opts *posix.PosixOpts) (*Files, error) {
 	// The engine then computes no MD5 of the ciphertext, and builds ETags from the
 	// checksum that a body claims.
 	o.DataIntegrityEtag = true
-	if o.CopyObjectThreshold == 0 {
-		o.CopyObjectThreshold = maxCopy
-	}
-	if o.IOBufferSize == 0 {
-		o.IOBufferSize = 128 << 10 // each upload has one; the engine's own default is 1 MiB
-	}
+	o.CopyObjectThreshold = cmp.Or(o.CopyObjectThreshold, maxCopy)
+	o.IOBufferSize = cmp.Or(o.IOBufferSize, 128<<10) // each upload has one; the engine's own default is 1 MiB
 	var inner meta.MetadataStorer = meta.XattrMeta{}
 	if o.SideCarDir != "" {
 		sidecar, err := meta.NewSideCar(o.SideCarDir)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -57,12 +58,7 @@ func (g *Gateway) createStateBucket(ctx context.Context) error {
 // hasCode reports whether err is the inner store's with one of these codes.
 func hasCode(err error, codes ...string) bool {
 	known, ok := errors.AsType[s3err.S3Error](err)
-	for _, code := range codes {
-		if ok && known.BaseError().Code == code {
-			return true
-		}
-	}
-	return false
+	return ok && slices.Contains(codes, known.BaseError().Code)
 }
 
 func (g *Gateway) recordObject(name string) sse.Object {

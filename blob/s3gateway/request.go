@@ -3,6 +3,7 @@ package s3gateway
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v3"
@@ -47,7 +48,7 @@ func (g *Gateway) request(ctx context.Context) *request {
 func (r *request) values(name string) []string {
 	if r.form != nil {
 		for field, value := range r.form {
-			if equalFold(field, name) {
+			if strings.EqualFold(field, name) {
 				return []string{value}
 			}
 		}

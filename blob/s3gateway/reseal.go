@@ -99,11 +99,7 @@ func (g *Gateway) resealed(r *request, src *object, keep kept, put s3response.Pu
 	if !keep.same && env.Mode() != sse.ModeManaged { // the source's may be the plaintext's MD5, also after an update to SSE-KMS
 		c.keep.etag = opaqueETag(env, src.composite)
 	}
-	encoding := deref(put.ContentEncoding)
-	c.put.Metadata, c.put.ContentEncoding = stored.HintOf(env).Metadata(put.Metadata), nil
-	if encoding != "" {
-		c.put.Metadata[stored.ContentEncoding] = encoding
-	}
+	c.put.Metadata, c.put.ContentEncoding = storedMetadata(env, put.Metadata, put.ContentEncoding)
 	c.put.ChecksumAlgorithm = ""
 	checksum{}.set(&c.put)
 	c.put.IfMatch, c.put.IfNoneMatch = g.innerETag(put.IfMatch), g.innerETag(put.IfNoneMatch)

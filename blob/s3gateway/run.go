@@ -1,6 +1,7 @@
 package s3gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -15,15 +16,9 @@ import (
 //
 // config.KeepAlive is best left false: with it, the engine breaks uploads over TLS.
 func (g *Gateway) Run(ctx context.Context, config embedgw.Config) error {
-	if config.Region == "" {
-		config.Region = "us-east-1"
-	}
-	if config.MaxConnections == 0 {
-		config.MaxConnections = 250_000
-	}
-	if config.MaxRequests == 0 {
-		config.MaxRequests = 100_000
-	}
+	config.Region = cmp.Or(config.Region, "us-east-1")
+	config.MaxConnections = cmp.Or(config.MaxConnections, 250_000)
+	config.MaxRequests = cmp.Or(config.MaxRequests, 100_000)
 	config.MultipartMaxParts = MaxParts
 	if config.IAMService == nil {
 		accounts, err := auth.New(config.IamOpts())

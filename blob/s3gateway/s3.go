@@ -1,6 +1,7 @@
 package s3gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,9 +27,7 @@ const DefaultMetaBucket = "blobseal-gateway-meta"
 // The client's retries and checksums are turned off: a body that was sent cannot be
 // sent again, and the engine's clients retry.
 func OpenS3(ctx context.Context, client *s3.Client, metaBucket string) (backend.Backend, error) {
-	if metaBucket == "" {
-		metaBucket = DefaultMetaBucket
-	}
+	metaBucket = cmp.Or(metaBucket, DefaultMetaBucket)
 	o := client.Options()
 	o.Retryer = aws.NopRetryer{}
 	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
