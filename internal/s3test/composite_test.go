@@ -9,6 +9,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/s3test/suite"
 	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
@@ -46,15 +47,7 @@ func TestComposite(t *testing.T) {
 		putParts(t, inner, "k", cipher, data, 250_000, 50_000)
 		requireWhole := func(key string) {
 			t.Helper()
-			requireObject(t, b, key, data)
-			require.NoError(t, readSlice(data, func() (int64, int64) { return 249_990, 30 })(ctx, b, key))
-			a, err := b.Attributes(ctx, key)
-			require.NoError(t, err)
-			require.EqualValues(t, len(data), a.Size)
-			require.Equal(t, map[string]string{"author": "Zoë ☺"}, a.Metadata)
-			o, err := b.List(&gcblob.ListOptions{Prefix: key}).Next(ctx)
-			require.NoError(t, err)
-			require.EqualValues(t, len(data), o.Size)
+			suite.RequireObject(t, b.Bucket, key, data, 249_990, map[string]string{"author": "Zoë ☺"})
 		}
 		requireWhole("k")
 		require.NoError(t, b.Copy(ctx, "copy", "k", nil))

@@ -9,11 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"os/exec"
-	"reflect"
-	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
@@ -28,36 +23,29 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/s3test/suite"
 	"github.com/blobseal/blobseal/sse"
 )
-
-// driverOf is what a bucket stands on. gocloud's suite asks for it, and nothing
-// public gives it.
-func driverOf(b *gcblob.Bucket) driver.Bucket {
-	return *(*driver.Bucket)(reflect.ValueOf(b).Elem().FieldByName("b").Addr().UnsafePointer())
-}
 
 // harness is for gocloud's conformance suite, of a bucket that wrap makes of one
 // of s3blob.
 type harness struct {
+	suite.Features
 	open   func(missing bool) *gcblob.Bucket
 	client *http.Client
 	close  func()
 }
 
 func (h *harness) MakeDriver(context.Context) (driver.Bucket, error) {
-	return driverOf(h.open(false)), nil
+	return suite.Driver(h.open(false)), nil
 }
 
 func (h *harness) MakeDriverForNonexistentBucket(context.Context) (driver.Bucket, error) {
-	return driverOf(h.open(true)), nil
+	return suite.Driver(h.open(true)), nil
 }
 
-func (h *harness) HTTPClient() *http.Client         { return h.client }
-func (h *harness) SupportsCopy() bool               { return true }
-func (h *harness) SupportsNonSlashDelimiters() bool { return true }
-func (h *harness) SkipDownloadAt() bool             { return false }
-func (h *harness) Close()                           { h.close() }
+func (h *harness) HTTPClient() *http.Client { return h.client }
+func (h *harness) Close()                   { h.close() }
 
 // bare is a harness of s3blob itself.
 func bare(t *testing.T, s *server) *harness {
@@ -154,42 +142,24 @@ func TestConformance(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *server) {
 		for _, subject := range subjects {
 			t.Run(subject.name, func(t *testing.T) {
-				child := exec.Command(os.Args[0], "-test.run=^TestChild$", "-test.v", "-test.timeout=2m")
-				child.Env = append(os.Environ(), childEnv+"="+s.name+" "+subject.name)
-				out, err := child.CombinedOutput()
-				var exit *exec.ExitError
-				require.True(t, err == nil || errors.As(err, &exit), "%v", err)
-				var passed, failed, want []string
-				for _, line := range resultLine.FindAllStringSubmatch(string(out), -1) {
-					if line[1] == "PASS" {
-						passed = append(passed, line[2])
-					} else { // or was skipped
-						failed = append(failed, line[2])
-					}
-				}
+				passed, failed := suite.Run(t, s.name, subject.name)
+				var want []string
 				for name, limit := range limits[s.name] {
 					if subject.name == "bare" || !limit.spares {
 						want = append(want, name)
 					}
 				}
-				require.ElementsMatch(t, want, failed, "%s", out)
-				require.Greater(t, len(passed), 80, "%s", out)
+				require.ElementsMatch(t, want, failed)
+				require.Greater(t, len(passed), 80)
 				t.Logf("%d tests passed, %d limits", len(passed), len(failed))
 			})
 		}
 	})
 }
 
-const childEnv = "S3TEST_CHILD"
-
-var resultLine = regexp.MustCompile(`(?m)^ *--- (PASS|FAIL|SKIP): TestChild/(\S+) `)
-
 // TestChild is the other half of TestConformance.
 func TestChild(t *testing.T) {
-	on, name, ok := strings.Cut(os.Getenv(childEnv), " ")
-	if !ok {
-		t.Skip("not started by TestConformance")
-	}
+	on, name := suite.Child(t)
 	for _, s := range servers {
 		for _, subject := range subjects {
 			if s.name == on && subject.name == name {

@@ -3,7 +3,6 @@ package clouds
 import (
 	"bytes"
 	"context"
-	"io"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,6 +11,7 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/s3test/suite"
 	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -35,22 +35,7 @@ func TestComposite(t *testing.T) {
 
 		requireWhole := func(key string) {
 			t.Helper()
-			got, err := b.ReadAll(ctx, key)
-			require.NoError(t, err)
-			equal(t, data, got, key)
-			r, err := b.NewRangeReader(ctx, key, 200_000, 50, nil)
-			require.NoError(t, err)
-			got, err = io.ReadAll(r)
-			require.NoError(t, err)
-			require.NoError(t, r.Close())
-			equal(t, data[200_000:200_050], got, key)
-			attrs, err := b.Attributes(ctx, key)
-			require.NoError(t, err)
-			require.EqualValues(t, len(data), attrs.Size)
-			require.Equal(t, map[string]string{"n": "1"}, attrs.Metadata)
-			o, err := b.List(&gcblob.ListOptions{Prefix: key}).Next(ctx)
-			require.NoError(t, err)
-			require.EqualValues(t, len(data), o.Size)
+			suite.RequireObject(t, b.Bucket, key, data, 200_000, map[string]string{"n": "1"})
 		}
 		requireWhole("k")
 		require.NoError(t, b.Copy(ctx, "copy", "k", nil))

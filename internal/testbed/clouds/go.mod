@@ -5,13 +5,16 @@ go 1.26.0
 replace (
 	github.com/blobseal/blobseal => ../../..
 	github.com/blobseal/blobseal/blob => ../../../blob
+	github.com/blobseal/blobseal/blob/awss3 => ../../../blob/awss3
+	github.com/blobseal/blobseal/internal/s3test => ../../s3test
 )
 
 require (
 	cloud.google.com/go/storage v1.69.0
 	github.com/Azure/azure-sdk-for-go/sdk/storage/azblob v1.8.2
 	github.com/blobseal/blobseal v0.0.0
-	github.com/blobseal/blobseal/blob v0.0.0-00010101000000-000000000000
+	github.com/blobseal/blobseal/blob v0.0.0
+	github.com/blobseal/blobseal/internal/s3test v0.0.0
 	github.com/stretchr/testify v1.12.1
 	gocloud.dev v0.49.0
 	google.golang.org/api v0.308.0
