@@ -107,6 +107,29 @@ func TestSDKReadsBlobReadsSDK(t *testing.T) {
 	})
 }
 
+// TestSDKLongEnvelopes: a client reads objects whose envelopes are longer than its own.
+func TestSDKLongEnvelopes(t *testing.T) {
+	ctx := context.Background()
+	cipher := modes[0].cipher(t)
+	c := newSDK(t, startFake(t), nil, cipher, &awss3.Options{EnvelopeSize: 2 * envelope})
+	data := content(2*chunk + 100)
+	require.NoError(t, c.put(ctx, "o", data))
+	usual, err := awss3.New(c.bare, cipher, &awss3.Options{Names: map[string]string{c.bucket: bucketName}})
+	require.NoError(t, err)
+	c.Client = usual
+	requireObject(t, c, "o", data)
+	checkSDKRange(t, c, "o", "bytes=-20", data, len(data)-20, len(data))
+
+	// Without metadata, only the envelope tells the size.
+	_, err = c.bare.CopyObject(ctx, &s3.CopyObjectInput{
+		Bucket: &c.bucket, Key: aws.String("o"), CopySource: aws.String(c.bucket + "/o"), MetadataDirective: "REPLACE",
+	})
+	require.NoError(t, err)
+	head, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &c.bucket, Key: aws.String("o")})
+	require.NoError(t, err)
+	require.EqualValues(t, len(data), *head.ContentLength)
+}
+
 // TestSDKRanges: a range is what it is of the plaintext.
 func TestSDKRanges(t *testing.T) {
 	ctx := context.Background()
