@@ -208,7 +208,7 @@ func (g *Gateway) parseSource(r *request, from string, owner *string) (*source, 
 }
 
 // openSource opens the source of a copy, if it fulfils the conditions. The object
-// is nil if it is a directory, and the output is nil if the object is plain.
+// is nil if it is a directory.
 func (g *Gateway) openSource(r *request, src *source, ifMatch, ifNoneMatch *string, conditions *s3.GetObjectInput) (*s3.GetObjectOutput, *object, error) {
 	if _, err := g.Backend.HeadBucket(r.ctx, &s3.HeadBucketInput{Bucket: &src.bucket}); err != nil {
 		return nil, nil, err
@@ -217,7 +217,7 @@ func (g *Gateway) openSource(r *request, src *source, ifMatch, ifNoneMatch *stri
 	conditions.IfMatch, conditions.IfNoneMatch = g.innerETag(ifMatch), g.innerETag(ifNoneMatch)
 	head, o, err := g.openHead(r, conditions, g.keys.ForRead(src.read))
 	if plain, ok := errors.AsType[*plainError](err); ok && g.isPlain(err, src.read) {
-		return nil, &object{version: plain.version, plaintext: plain.version.size}, nil
+		return head, &object{version: plain.version, plaintext: plain.version.size}, nil
 	}
 	return head, o, err
 }

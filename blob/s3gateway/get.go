@@ -188,7 +188,7 @@ func (g *Gateway) openHead(r *request, in *s3.GetObjectInput, dec sse.Decrypter)
 	}
 	o, err := v.open(r, dec, first)
 	if errors.Is(err, stored.ErrPlain) {
-		return nil, nil, &plainError{v}
+		return out, nil, &plainError{v}
 	}
 	return out, o, err
 }

@@ -107,7 +107,7 @@ func (v *version) ReadAt(p []byte, off int64) (int, error) {
 // object is a version that was opened.
 type object struct {
 	*version
-	env       *sse.Envelope
+	env       *sse.Envelope // nil for a plain object
 	d         *sse.Decryption
 	composite *sse.Composite // nil for an object that was stored at once
 	trailer   *sse.Trailer   // of a composite object
@@ -179,9 +179,9 @@ func (v *version) decrypt(r *request, dec sse.Decrypter, env *sse.Envelope) (*ss
 	return dec.Decrypt(ctx, sse.Object{Bucket: v.bucket, Key: v.key}, env)
 }
 
-// prove authenticates the plaintext's size.
+// prove authenticates the plaintext's size. That of a plain object is what the store says.
 func (o *object) prove() error {
-	if o.composite != nil {
+	if o.composite != nil || o.env == nil {
 		return nil
 	}
 	envelope := int64(o.env.Size())
@@ -194,6 +194,9 @@ func (o *object) prove() error {
 func (o *object) readRange(off, n int64) (io.ReadCloser, error) {
 	if n == 0 {
 		return io.NopCloser(bytes.NewReader(nil)), o.prove()
+	}
+	if o.env == nil { // plain
+		return o.get(off, n)
 	}
 	if o.composite != nil {
 		at, length, err := o.composite.StoredRange(off, n)
@@ -247,16 +250,10 @@ type stream struct {
 	io.Closer
 }
 
-// readAll returns a reader of the whole plaintext. A plain object, which is not
-// decrypted, has no envelope.
+// readAll returns a reader of the whole plaintext.
 func (o *object) readAll() (io.ReadCloser, error) {
-	switch {
-	case o.env != nil && o.composite != nil:
+	if o.env == nil || o.composite != nil {
 		return o.readRange(0, o.plaintext)
-	case o.size == 0:
-		return io.NopCloser(bytes.NewReader(nil)), nil
-	case o.env == nil:
-		return o.get(0, o.size)
 	}
 	envelope := int64(o.env.Size())
 	body, err := o.get(envelope, o.size-envelope)

@@ -1,0 +1,56 @@
+package s3gateway_test
+
+import (
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/stretchr/testify/require"
+)
+
+// TestPlainObjects reads an object from before the gateway in every way, and copies it. The
+// copies are encrypted. A gateway that does not allow plain objects refuses it.
+func TestPlainObjects(t *testing.T) {
+	bare := startBare(t)
+	want := text(70_000)
+	before := bare.client(t)
+	_, err := before.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: ptr(bucket)})
+	require.NoError(t, err)
+	putIn(t, before, modes()[0], "plain", want)
+
+	s := newSetup(t)
+	s.Inner, s.AllowPlain = bare.url, true
+	c := s.start(t).client(t)
+	requireObject(t, c, modes()[0], "plain", want)
+	out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("plain"), Range: ptr("bytes=60000-60009")})
+	require.NoError(t, err)
+	require.Equal(t, want[60_000:60_010], readAll(t, out.Body))
+	require.EqualValues(t, len(want), *head(t, c, "plain").ContentLength)
+	attributes, err := c.GetObjectAttributes(t.Context(), &s3.GetObjectAttributesInput{
+		Bucket: ptr(bucket), Key: ptr("plain"), ObjectAttributes: []types.ObjectAttributes{types.ObjectAttributesObjectSize},
+	})
+	require.NoError(t, err)
+	require.EqualValues(t, len(want), *attributes.ObjectSize)
+	list, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: ptr(bucket)})
+	require.NoError(t, err)
+	require.EqualValues(t, len(want), *list.Contents[0].Size)
+
+	_, err = c.CopyObject(t.Context(), copyInput(modes()[0], "plain", modes()[2], "copy"))
+	require.NoError(t, err)
+	requireObject(t, c, modes()[2], "copy", want)
+	u := begin(t, c, modes()[1], "parts")
+	part, err := c.UploadPartCopy(t.Context(), &s3.UploadPartCopyInput{
+		Bucket: ptr(bucket), Key: &u.key, UploadId: u.id, PartNumber: ptr(int32(1)), CopySource: ptr(bucket + "/plain"),
+	})
+	require.NoError(t, err)
+	_, err = u.complete(t, c, types.CompletedPart{PartNumber: ptr(int32(1)), ETag: part.CopyPartResult.ETag})
+	require.NoError(t, err)
+	requireObject(t, c, modes()[1], "parts", want)
+
+	s.AllowPlain = false
+	c = s.start(t).client(t)
+	_, err = c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("plain")})
+	require.Equal(t, "AccessDenied", code(err))
+	_, err = c.CopyObject(t.Context(), copyInput(modes()[0], "plain", modes()[2], "copy"))
+	require.Equal(t, "AccessDenied", code(err))
+}
