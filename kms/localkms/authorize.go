@@ -24,7 +24,7 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 		}
 		return deny("the key is another account's")
 	}
-	r := newRequest(c, p, op, k.entity, ec)
+	r := newRequest(c, p, op, k, ec)
 	allowed := false
 	if service != nil {
 		switch service.decide(r) {
@@ -58,7 +58,7 @@ func deniedElsewhere(ctx context.Context) error {
 
 // forbids reports whether a policy forbids an operation that needs no permission.
 func (c *Client) forbids(ctx context.Context, op kms.Operation, k *key) bool {
-	r := newRequest(c, kms.PrincipalFrom(ctx), op, k.entity, nil)
+	r := newRequest(c, kms.PrincipalFrom(ctx), op, k, nil)
 	return c.service.policy != nil && c.service.policy.decide(r) == forbidden ||
 		k.decide(r) == forbidden
 }
@@ -67,7 +67,7 @@ func (c *Client) forbids(ctx context.Context, op kms.Operation, k *key) bool {
 func (c *Client) authorizeAccount(ctx context.Context, op kms.Operation) error {
 	p := kms.PrincipalFrom(ctx)
 	policy := c.service.policy
-	if policy == nil || policy.decide(newRequest(c, p, op, newAccountEntity(c.account), nil)) == permitted {
+	if policy == nil || policy.decide(newRequest(c, p, op, nil, nil)) == permitted {
 		return nil
 	}
 	return fmt.Errorf("%w: %q may not %s in account %s: the service's policy does not permit it", kms.ErrDenied, shorten(p.ID), op, c.account)

@@ -166,7 +166,7 @@ func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 			yield(nil, err)
 			return
 		}
-		for _, k := range snap.list(c.scope) {
+		for _, k := range snap.sortedKeys(&c.scope) {
 			if !c.service.isGone(k) && !yield(k.info(), nil) {
 				return
 			}

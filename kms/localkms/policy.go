@@ -1,9 +1,9 @@
 package localkms
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,27 +34,8 @@ type policy struct {
 	text string
 
 	once  sync.Once
-	set   policySet
+	set   cedar.PolicyMap
 	wrong error // of compiling
-}
-
-// policySet are policies, whose ids are their indices.
-type policySet []*cedar.Policy
-
-// All implements [cedar.PolicyIterator].
-func (s policySet) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
-	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
-		for i, p := range s {
-			if !yield(cedar.PolicyID(strconv.Itoa(i)), p) {
-				return
-			}
-		}
-	}
-}
-
-func (s policySet) isForbid(id cedar.PolicyID) bool {
-	i, err := strconv.Atoi(string(id))
-	return err != nil || s[i].Effect() == cedar.Forbid
 }
 
 // newPolicy parses a policy. It fails with [ErrPolicy].
@@ -72,7 +53,7 @@ func (p *policy) compile() error {
 	return p.wrong
 }
 
-func parsePolicy(text string) (policySet, error) {
+func parsePolicy(text string) (cedar.PolicyMap, error) {
 	if len(text) > MaxPolicy {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrPolicy, len(text), MaxPolicy)
 	}
@@ -83,13 +64,15 @@ func parsePolicy(text string) (policySet, error) {
 	if err != nil {
 		return nil, parserError(err)
 	}
-	for _, p := range list {
+	set := make(cedar.PolicyMap, len(list))
+	for i, p := range list {
 		if err := checkScope(p); err != nil {
 			at := p.Position()
 			return nil, policyError(at.Line, at.Column, err.Error())
 		}
+		set[cedar.PolicyID(strconv.Itoa(i))] = p
 	}
-	return policySet(list), nil
+	return set, nil
 }
 
 // policyError returns an [ErrPolicy] with the place of the mistake.
@@ -145,56 +128,55 @@ func checkNesting(text string) error {
 // checkScope refuses a policy whose head names something that this service does not
 // have: a permit would never apply, and a forbid would not protect.
 func checkScope(p *cedar.Policy) error {
-	type uid struct{ Type, ID string }
-	type scope struct {
-		Op         string `json:"op"`
-		Slot       string `json:"slot"`
-		Entity     *uid   `json:"entity"`
-		Entities   []uid  `json:"entities"`
-		EntityType string `json:"entity_type"`
-		In         *struct {
-			Slot   string `json:"slot"`
-			Entity *uid   `json:"entity"`
-		} `json:"in"`
-	}
 	bare := *p.AST()
 	bare.Conditions = nil // which can be long
 	data, err := cedar.NewPolicyFromAST(&bare).MarshalJSON()
 	if err != nil {
 		return err
 	}
-	var head struct{ Principal, Action, Resource scope }
+	var head struct{ Principal, Action, Resource *policyScope }
 	if err := json.Unmarshal(data, &head); err != nil {
 		return err
 	}
-	check := func(what string, s scope, known func(uid) bool, types ...string) error {
-		names := s.Entities
-		if s.Entity != nil {
-			names = append(names, *s.Entity)
-		}
-		if s.In != nil && s.In.Entity != nil {
-			names = append(names, *s.In.Entity)
-		}
-		for _, name := range names {
-			if !known(name) {
-				return fmt.Errorf("no such %s: %s::%q", what, name.Type, name.ID)
-			}
-		}
-		if s.EntityType != "" && !known(uid{Type: s.EntityType}) {
-			return fmt.Errorf("no such type of %s: %s; want %s", what, s.EntityType, strings.Join(types, " or "))
-		}
-		if s.Slot != "" || s.In != nil && s.In.Slot != "" {
-			return fmt.Errorf("template slot in place of a %s", what)
-		}
+	return cmp.Or(
+		head.Principal.check("principal", typePrincipal, func(kind, _ string) bool { return kind == typePrincipal }),
+		head.Action.check("action", typeAction, func(kind, id string) bool { return kind == typeAction && isAction(id) }),
+		head.Resource.check("resource", typeKey+" or "+typeAccount, func(kind, _ string) bool { return kind == typeKey || kind == typeAccount }),
+	)
+}
+
+// policyScope is the principal, action or resource in the head of a policy, in Cedar's JSON.
+type policyScope struct {
+	Entity     *policyUID
+	Entities   []policyUID
+	EntityType string `json:"entity_type"`
+	Slot       string
+	In         *policyScope
+}
+
+type policyUID struct{ Type, ID string }
+
+// check refuses names that this service does not know, of these types.
+func (s *policyScope) check(what, types string, known func(kind, id string) bool) error {
+	if s == nil {
 		return nil
 	}
-	if err := check("principal", head.Principal, func(u uid) bool { return u.Type == typePrincipal }, typePrincipal); err != nil {
-		return err
+	names := s.Entities
+	if s.Entity != nil {
+		names = append(names, *s.Entity)
 	}
-	if err := check("action", head.Action, func(u uid) bool { return u.Type == typeAction && isAction(u.ID) }, typeAction); err != nil {
-		return err
+	for _, name := range names {
+		if !known(name.Type, name.ID) {
+			return fmt.Errorf("no such %s: %s::%q", what, name.Type, name.ID)
+		}
 	}
-	return check("resource", head.Resource, func(u uid) bool { return u.Type == typeKey || u.Type == typeAccount }, typeKey, typeAccount)
+	switch {
+	case s.EntityType != "" && !known(s.EntityType, ""):
+		return fmt.Errorf("no such type of %s: %s; want %s", what, s.EntityType, types)
+	case s.Slot != "":
+		return fmt.Errorf("template slot in place of a %s", what)
+	}
+	return s.In.check(what, types, known)
 }
 
 func isAction(name string) bool {
@@ -216,9 +198,9 @@ func (p *policy) decide(r *request) verdict {
 	if p.compile() != nil {
 		return forbidden // a stored policy was parsed when it was set
 	}
-	decision, why := cedar.Authorize(p.set, r, r.request)
+	decision, why := cedar.Authorize(p.set, r, r.Request)
 	for i := range why.Errors {
-		if p.set.isForbid(why.Errors[i].PolicyID) {
+		if p.set[why.Errors[i].PolicyID].Effect() == cedar.Forbid {
 			return forbidden
 		}
 	}
@@ -232,48 +214,15 @@ func (p *policy) decide(r *request) verdict {
 	}
 }
 
-// entity is a resource of policies: a key, or an account.
-type entity struct {
-	id   cedar.EntityUID
-	key  *key // nil if it is an account
-	once sync.Once
-	full cedar.Entity // once get was called
-}
-
-// newKeyEntity returns a key as policies see it.
-func newKeyEntity(k *key, id string) *entity {
-	return &entity{id: cedar.NewEntityUID(typeKey, cedar.String(id)), key: k}
-}
-
-// newAccountEntity returns an account as policies see it.
-func newAccountEntity(account string) *entity {
-	return &entity{id: cedar.NewEntityUID(typeAccount, cedar.String(account))}
-}
-
-func (e *entity) get() cedar.Entity {
-	e.once.Do(func() {
-		e.full.UID = e.id
-		if e.key != nil {
-			e.full.Parents = cedar.NewEntityUIDSet(cedar.NewEntityUID(typeAccount, cedar.String(e.key.account)))
-			e.full.Attributes = e.key.attributes()
-		}
-	})
-	return e.full
-}
-
 // attributes are what policies can ask of a key.
 func (k *key) attributes() cedar.Record {
-	tags := make(cedar.RecordMap, len(k.tags))
-	for name, value := range k.tags {
-		tags[cedar.String(name)] = cedar.String(value)
-	}
 	return cedar.NewRecord(cedar.RecordMap{
 		"id":      cedar.String(k.id.String()),
 		"arn":     cedar.String(k.arn),
 		"account": cedar.String(k.account),
 		"region":  cedar.String(k.region),
 		"default": cedar.Boolean(k.isDefault),
-		"tags":    cedar.NewRecord(tags),
+		"tags":    textRecord(k.tags),
 	})
 }
 
@@ -289,42 +238,62 @@ var actions = sync.OnceValue(func() map[cedar.EntityUID]cedar.Entity {
 
 // request is one question to policies. It is an EntityGetter for itself.
 type request struct {
-	request   cedar.Request
+	cedar.Request
 	principal kms.Principal
-	resource  *entity
+	key       *key         // nil if the resource is the client's account
+	resource  cedar.Entity // once a policy looks at it
 }
 
-func newRequest(c *Client, p kms.Principal, op kms.Operation, resource *entity, ec kms.Context) *request {
-	pairs := make(cedar.RecordMap, len(ec))
-	for name, value := range ec {
-		pairs[cedar.String(name)] = cedar.String(value)
+// newRequest asks whether p may do op with k, or with the client's account if k is nil.
+func newRequest(c *Client, p kms.Principal, op kms.Operation, k *key, ec kms.Context) *request {
+	resource := accountUID(c.account)
+	if k != nil {
+		resource = cedar.NewEntityUID(typeKey, cedar.String(k.id.String()))
 	}
 	return &request{
-		request: cedar.Request{
+		Request: cedar.Request{
 			Principal: cedar.NewEntityUID(typePrincipal, cedar.String(p.ID)),
 			Action:    cedar.NewEntityUID(typeAction, cedar.String(op)),
-			Resource:  resource.id,
+			Resource:  resource,
 			Context: cedar.NewRecord(cedar.RecordMap{
-				"encryptionContext": cedar.NewRecord(pairs),
+				"encryptionContext": textRecord(ec),
 				"account":           cedar.String(c.account),
 				"region":            cedar.String(c.region),
 			}),
 		},
 		principal: p,
-		resource:  resource,
+		key:       k,
 	}
+}
+
+func accountUID(account string) cedar.EntityUID {
+	return cedar.NewEntityUID(typeAccount, cedar.String(account))
+}
+
+// textRecord returns pairs as policies see them.
+func textRecord(pairs map[string]string) cedar.Record {
+	record := make(cedar.RecordMap, len(pairs))
+	for name, value := range pairs {
+		record[cedar.String(name)] = cedar.String(value)
+	}
+	return cedar.NewRecord(record)
 }
 
 // Get implements [cedar.EntityGetter].
 func (r *request) Get(id cedar.EntityUID) (cedar.Entity, bool) {
-	switch id {
-	case r.request.Principal:
+	switch {
+	case id == r.Principal:
 		return cedar.Entity{UID: id, Attributes: cedar.NewRecord(cedar.RecordMap{
 			"id":   cedar.String(r.principal.ID),
 			"type": cedar.String(r.principal.Type),
 		})}, true
-	case r.resource.id:
-		return r.resource.get(), true
+	case id == r.Resource:
+		if r.key != nil && r.resource.UID != id {
+			r.resource.Parents = cedar.NewEntityUIDSet(accountUID(r.key.account))
+			r.resource.Attributes = r.key.attributes()
+		}
+		r.resource.UID = id
+		return r.resource, true
 	}
 	e, found := actions()[id]
 	return e, found

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/blobseal/blobseal/internal/secret"
@@ -33,7 +32,6 @@ type key struct {
 	state    State // follows from the marks
 	deadline int64 // when it is deleted; zero unless it is PendingDeletion
 	arn      string
-	entity   *entity             // for policies
 	grantsTo map[string][]*grant // by grantee
 }
 
@@ -111,9 +109,7 @@ func (k *key) finish() *key {
 	for _, one := range k.deletions {
 		k.state, k.deadline = PendingDeletion, max(k.deadline, one.deadline)
 	}
-	id := k.id.String()
-	k.arn = k.scope.arn(keyPrefix, id)
-	k.entity = newKeyEntity(k, id)
+	k.arn = k.scope.arn(keyPrefix, k.id.String())
 	k.grantsTo = nil
 	if len(k.grants) > 0 {
 		k.grantsTo = make(map[string][]*grant)
@@ -212,8 +208,6 @@ type snapshot struct {
 	size int        // of the document, in bytes
 	due  int64      // when the first key is due
 	last int64      // when the last period of a schedule began
-
-	listing sync.Map // scope -> []*key, see list
 }
 
 // Identity implements [document.State].
@@ -229,18 +223,6 @@ func (s *snapshot) finish() *snapshot {
 		s.due, s.last = min(s.due, k.due()), max(s.last, k.periodBegan())
 	}
 	return s
-}
-
-// list returns a scope's keys in order, and remembers them.
-func (s *snapshot) list(of scope) []*key {
-	if keys, found := s.listing.Load(of); found {
-		return keys.([]*key)
-	}
-	keys := s.sortedKeys(&of)
-	if len(keys) > 0 { // do not remember scopes that callers invent
-		s.listing.Store(of, keys)
-	}
-	return keys
 }
 
 // draft is the next document in the making. It shares with the snapshot that it
@@ -259,6 +241,10 @@ type draft struct {
 	takesAway bool   // so it may use the reserve
 	encoded   []byte // contents, once encode was called
 }
+
+// draftGrowth is how much a change adds to the contents, except for a merge: a policy,
+// all tags, a grant and more. Encoding then leaves no copies of keys in outgrown buffers.
+const draftGrowth = 128 << 10
 
 // encode returns the encoded contents. The draft is not changed any more.
 func (d *draft) encode() ([]byte, error) {
