@@ -3,8 +3,10 @@ package localkms
 import (
 	"encoding/binary"
 	"errors"
-	"maps"
 	"slices"
+	"strings"
+
+	"github.com/blobseal/blobseal/internal/secret"
 )
 
 // The contents of a document, in one encoding: what parses marshals back to the
@@ -74,64 +76,53 @@ import (
 //
 // Key ids, alias names, and grant ids within a key, are there once.
 
-// marshal returns the encoding of c.
-func (c *contents) marshal() ([]byte, error) {
-	keys := c.sortedKeys(nil)
-	numbers, texts := numberPolicies(keys)
-	size := 64 + len(c.removed)*16 + len(c.deleted)*16
-	for _, text := range texts {
-		size += 2 + len(text)
-	}
-	for _, k := range keys {
-		size += 256 + len(k.description) + len(k.versions)*41 + len(k.grants)*256
-	}
-	w := &writer{b: make([]byte, 0, size+len(c.aliases)*128)}
-	w.uint32(len(texts))
-	for _, text := range texts {
-		w.text16(text)
-	}
-	w.uint32(len(keys))
-	for _, k := range keys {
-		number := uint32(0)
-		if len(k.policies) > 0 {
-			number = numbers[k.policies[0].policy.text]
-		}
-		w.key(k, number)
-	}
-	w.uint32(len(c.aliases))
-	names := c.sortedAliases()
-	for _, name := range names {
-		w.text8(name.account)
-		w.text8(name.region)
-		w.text16(name.name)
-		w.alias(c.aliases[name][0])
-	}
-	w.history(&c.history)
-	for _, k := range keys {
-		w.marks(k, numbers)
-	}
-	for _, name := range names {
-		first, rivals := c.aliases[name][0], c.aliases[name][1:]
-		w.bytes(first.mark[:])
-		w.uint16(len(rivals))
-		for _, one := range rivals {
-			w.bytes(one.mark[:])
-			w.alias(one)
-		}
-	}
-	if w.tooLong {
-		return nil, errors.New("localkms: text too long for the document") // the door checks every length
-	}
-	return w.b, nil
+// marshal returns the encoding of all, which has about size bytes.
+func (all *contents) marshal(size int) ([]byte, error) {
+	c := &codec{out: make([]byte, 0, size)}
+	keys := all.sortedKeys(nil)
+	c.policies, c.numbers = numberPolicies(keys)
+	c.contents(all, keys, documentVersion)
+	return c.out, c.err
 }
 
-// numberPolicies numbers the policies of keys, each text once.
-func numberPolicies(keys []*key) (numbers map[string]uint32, texts []string) {
+// parse is the inverse of marshal, for the contents of a document of that version.
+// Nothing in all is data's memory. Policies are those of known, a snapshot or nil, where
+// it has them.
+func (all *contents) parse(data []byte, version uint8, known *snapshot) error {
+	*all = newContents()
+	c := &codec{reading: true, in: data, known: make(map[string]*policy)}
+	if known != nil {
+		for _, k := range known.keys {
+			for _, one := range k.policies {
+				c.known[one.policy.text] = one.policy
+			}
+		}
+	}
+	keys := c.contents(all, nil, version)
+	c.check(len(c.in) == 0, "bytes behind the contents")
+	if c.err != nil {
+		return c.err
+	}
+	if policies, _ := numberPolicies(keys); !slices.Equal(policies, c.policies) {
+		return errors.New("contents: policies are not in order, or of no key")
+	}
+	for _, k := range keys {
+		state, deadline := k.state, k.deadline
+		k.finish()
+		if k.state != state || k.deadline != deadline {
+			return errors.New("contents: a state that does not follow from the marks")
+		}
+	}
+	return nil
+}
+
+// numberPolicies returns the policies of keys, each text once, and their numbers, from 1.
+func numberPolicies(keys []*key) (policies []*policy, numbers map[string]uint32) {
 	numbers = make(map[string]uint32)
 	add := func(one keyPolicy) {
 		if numbers[one.policy.text] == 0 {
-			texts = append(texts, one.policy.text)
-			numbers[one.policy.text] = uint32(len(texts))
+			policies = append(policies, one.policy)
+			numbers[one.policy.text] = uint32(len(policies))
 		}
 	}
 	for _, k := range keys {
@@ -144,120 +135,270 @@ func numberPolicies(keys []*key) (numbers map[string]uint32, texts []string) {
 			add(one)
 		}
 	}
-	return numbers, texts
+	return policies, numbers
 }
 
-func (w *writer) history(h *history) {
-	w.time(h.watermark)
-	w.uint32(len(h.removed))
-	for _, m := range slices.SortedFunc(maps.Keys(h.removed), mark.compare) {
-		w.bytes(m[:])
-		w.time(h.removed[m])
+// The least that a key, an alias and so on take: so that a count is checked
+// before anything is allocated for it.
+const (
+	minKeySize     = 16 + 2 + 2 + 2 + 2 + 8 + 1 + 1 + 8 + 4 + 2 + 8 + 1 + 2 + 41 + 2
+	minAliasSize   = 2 + 2 + 2 + 7 + 16 + 8 + 8
+	minPolicySize  = 2
+	minVersionSize = 41
+	minGrantSize   = 16 + 8 + 1 + 2 + 2 + 2 + 1 + 2
+	minPairSize    = 4
+	minTagSize     = 3
+	markSize       = len(mark{})
+)
+
+// contents reads or writes all, whose keys are returned or given in order.
+func (c *codec) contents(all *contents, keys []*key, version uint8) []*key {
+	list(c, 4, minPolicySize, &c.policies, nil, c.policyText)
+	list(c, 4, minKeySize, &keys, func(a, b *key) int { return a.id.compare(b.id) }, c.key)
+	if c.reading {
+		for _, k := range keys {
+			all.keys[k.id] = k
+		}
 	}
-	w.uint32(len(h.deleted))
-	for _, id := range slices.SortedFunc(maps.Keys(h.deleted), keyID.compare) {
-		w.bytes(id[:])
+	names := all.sortedAliases()
+	list(c, 4, minAliasSize, &names, aliasName.compare, func(name *aliasName) { c.firstAlias(all, name) })
+	if version == 1 {
+		all.deriveMarks()
+		return keys
+	}
+	c.history(&all.history)
+	for _, k := range keys {
+		c.marks(k)
+	}
+	for _, name := range names {
+		c.aliasMarks(all, name)
+	}
+	return keys
+}
+
+func (c *codec) policyText(p **policy) {
+	if !c.reading {
+		c.text16(&(*p).text)
+		return
+	}
+	var text string
+	c.text16(&text)
+	if *p = c.known[text]; *p == nil {
+		*p = &policy{text: text} // compiled when it is first used
 	}
 }
 
-func (w *writer) marks(k *key, numbers map[string]uint32) {
-	w.time(k.settled)
-	w.uint16(len(k.disabled))
-	for _, m := range k.disabled {
-		w.bytes(m[:])
+// policy reads or writes the number of a policy, which is zero if there is none.
+func (c *codec) policy(p **policy) {
+	var number uint32
+	if !c.reading && *p != nil {
+		number = c.numbers[(*p).text]
 	}
-	w.uint16(len(k.deletions))
-	for _, one := range k.deletions {
-		w.bytes(one.mark[:])
-		w.time(one.deadline)
+	c.uint32(&number)
+	if !c.reading || number == 0 {
+		return
 	}
-	w.uint16(len(k.policies))
-	for _, one := range k.policies {
-		w.bytes(one.mark[:])
-		w.uint32(int(numbers[one.policy.text]))
+	if int64(number) > int64(len(c.policies)) {
+		c.fail("a policy of no number")
+		return
 	}
-	w.uint16(len(k.rivals))
-	for i := range k.rivals {
-		w.uint32(int(k.rivals[i].number))
-		w.material(&k.rivals[i])
-	}
+	*p = c.policies[number-1]
 }
 
-func (w *writer) material(v *material) {
-	w.time(v.created)
-	w.uint8(slices.Index(originCodes, v.origin))
-	w.bytes(v.key.Bytes())
-}
-
-func (w *writer) alias(a alias) {
-	w.bytes(a.key[:])
-	w.time(a.created)
-	w.time(a.updated)
-}
-
-func (w *writer) key(k *key, policy uint32) {
-	w.bytes(k.id[:])
-	w.text8(k.account)
-	w.text8(k.region)
-	w.text16(k.description)
-	w.time(k.created)
-	w.uint8(slices.Index(stateCodes, k.state))
-	w.bool(k.isDefault)
-	w.time(k.deadline)
-	w.uint32(int(policy))
-	w.uint16(int(k.rotation.days))
-	w.time(k.rotation.next)
-	w.uint8(len(k.tags))
-	w.pairs(k.tags, w.text8)
-	w.uint16(len(k.versions))
+func (c *codec) key(p **key) {
+	if c.reading {
+		*p = new(key)
+	}
+	k := *p
+	var first *policy
+	if len(k.policies) > 0 {
+		first = k.policies[0].policy
+	}
+	c.bytes(k.id[:])
+	c.text8(&k.account)
+	c.text8(&k.region)
+	c.text16(&k.description)
+	c.time(&k.created)
+	code(c, stateCodes, &k.state)
+	c.bool(&k.isDefault)
+	c.time(&k.deadline)
+	c.policy(&first)
+	c.uint16(&k.rotation.days)
+	c.time(&k.rotation.next)
+	table(c, 1, minTagSize, &k.tags, strings.Compare, func(name *string, value string) string {
+		c.text8(name)
+		c.text16(&value)
+		return value
+	})
+	list(c, 2, minVersionSize, &k.versions, nil, c.material)
+	list(c, 2, minGrantSize, &k.grants, nil, c.grant)
+	if !c.reading {
+		return
+	}
+	if first != nil {
+		k.policies = []keyPolicy{{policy: first}}
+	}
 	for i := range k.versions {
-		w.material(&k.versions[i])
+		k.versions[i].number = uint32(i + 1)
 	}
-	w.uint16(len(k.grants))
+	if err := k.check(); err != nil {
+		c.fail(err.Error())
+	}
+}
+
+// check refuses a key that this service never stores.
+func (k *key) check() error {
+	grants := make(map[[16]byte]bool, len(k.grants))
 	for _, g := range k.grants {
-		w.bytes(g.id[:])
-		w.time(g.created)
-		w.text8(g.name)
-		w.text16(g.grantee)
-		w.text16(g.retiring)
-		w.uint16(int(g.operations))
-		w.uint8(int(g.constraint))
-		w.uint16(len(g.context))
-		w.pairs(g.context, w.text16)
+		grants[g.id] = true
+		if g.prepare() != nil {
+			return errors.New("a grant that cannot be")
+		}
+	}
+	created := func(v material) bool { return v.origin == Created }
+	switch {
+	case k.scope.check() != nil:
+		return errors.New("a key of no account or region")
+	case (k.state == PendingDeletion) != (k.deadline != 0):
+		return errors.New("a deadline without a deletion, or the other way about")
+	case k.rotation.days != 0 && checkRotation(int(k.rotation.days)) != nil || (k.rotation.days == 0) != (k.rotation.next == 0):
+		return errors.New("a rotation of no period")
+	case len(k.versions) == 0:
+		return errors.New("a key without material")
+	case !created(k.versions[0]) || slices.ContainsFunc(k.versions[1:], created):
+		return errors.New("a version of no origin")
+	case len(grants) < len(k.grants):
+		return errors.New("a grant is there twice")
+	}
+	return nil
+}
+
+// material reads or writes a version of a key's material, without its number.
+func (c *codec) material(v *material) {
+	c.time(&v.created)
+	code(c, originCodes, &v.origin)
+	if !c.reading {
+		c.bytes(v.key.Bytes())
+		return
+	}
+	v.key, _ = secret.New(c.next(secret.KeySize)) // the length is right
+}
+
+func (c *codec) grant(p **grant) {
+	if c.reading {
+		*p = new(grant)
+	}
+	g := *p
+	c.bytes(g.id[:])
+	c.time(&g.created)
+	c.text8(&g.name)
+	c.text16(&g.grantee)
+	c.text16(&g.retiring)
+	c.uint16((*uint16)(&g.operations))
+	c.uint8((*uint8)(&g.constraint))
+	table(c, 2, minPairSize, (*map[string]string)(&g.context), strings.Compare, func(name *string, value string) string {
+		c.text16(name)
+		c.text16(&value)
+		return value
+	})
+}
+
+// firstAlias reads or writes the name of an alias, and what it stands for.
+func (c *codec) firstAlias(all *contents, name *aliasName) {
+	c.text8(&name.account)
+	c.text8(&name.region)
+	c.text16(&name.name)
+	if c.reading {
+		c.check(name.check() == nil && checkAlias(name.name) == nil, "an alias has no name")
+		all.aliases[*name] = make([]alias, 1)
+	}
+	c.alias(all, *name, &all.aliases[*name][0])
+}
+
+// alias reads or writes what an alias of that name stands for.
+func (c *codec) alias(all *contents, name aliasName, a *alias) {
+	c.bytes(a.key[:])
+	c.time(&a.created)
+	c.time(&a.updated)
+	k := all.keys[a.key]
+	c.check(k != nil && k.scope == name.scope, "an alias without a key of its account and region")
+}
+
+// aliasMarks reads or writes the mark and the rivals of an alias.
+func (c *codec) aliasMarks(all *contents, name aliasName) {
+	aliases := all.aliases[name]
+	first, rivals := &aliases[0], aliases[1:]
+	c.mark(&first.mark)
+	list(c, 2, markSize+16+8+8, &rivals, alias.compare, func(a *alias) {
+		c.mark(&a.mark)
+		c.alias(all, name, a)
+	})
+	if c.reading && len(rivals) > 0 {
+		c.check(first.compare(rivals[0]) < 0, "a list is not in order")
+		all.aliases[name] = append(aliases, rivals...)
 	}
 }
 
-// pairs writes names and values in order of the names.
-func (w *writer) pairs(pairs map[string]string, name func(string)) {
-	for _, one := range slices.Sorted(maps.Keys(pairs)) {
-		name(one)
-		w.text16(pairs[one])
+func (c *codec) history(h *history) {
+	c.time(&h.watermark)
+	table(c, 4, markSize+8, &h.removed, mark.compare, func(m *mark, when int64) int64 {
+		c.mark(m)
+		c.time(&when)
+		return when
+	})
+	table(c, 4, len(keyID{}), &h.deleted, keyID.compare, func(id *keyID, _ bool) bool {
+		c.bytes(id[:])
+		return true
+	})
+}
+
+// marks reads or writes the marks of a key, and its rivals.
+func (c *codec) marks(k *key) {
+	c.time(&k.settled)
+	list(c, 2, markSize, &k.disabled, mark.compare, c.mark)
+	list(c, 2, markSize+8, &k.deletions, deletion.compare, func(d *deletion) {
+		c.mark(&d.mark)
+		c.time(&d.deadline)
+		c.check(d.deadline != 0, "a deletion without a deadline")
+	})
+	policies := k.policies
+	list(c, 2, markSize+4, &policies, keyPolicy.compare, func(p *keyPolicy) {
+		c.mark(&p.mark)
+		c.policy(&p.policy)
+		c.check(p.policy != nil, "a policy of no number")
+	})
+	list(c, 2, 4+minVersionSize, &k.rivals, material.compare, func(v *material) {
+		c.uint32(&v.number)
+		c.material(v)
+		c.check(v.number >= 2 && int64(v.number) <= int64(len(k.versions)) && v.origin != Created, "a rival of no version")
+	})
+	if c.reading {
+		same := func(a, b keyPolicy) bool { return a.policy == b.policy }
+		c.check(slices.EqualFunc(k.policies, policies[:min(1, len(policies))], same), "a first policy that is not the first")
+		k.policies = policies
 	}
 }
 
-// writer appends values to b.
-type writer struct {
-	b       []byte
-	tooLong bool
-}
+func (c *codec) mark(m *mark) { c.bytes(m[:]) }
 
-func (w *writer) bytes(b []byte) { w.b = append(w.b, b...) }
-func (w *writer) uint8(n int)    { w.tooLong = w.tooLong || n > 1<<8-1; w.b = append(w.b, uint8(n)) }
-func (w *writer) uint16(n int) {
-	w.tooLong = w.tooLong || n > 1<<16-1
-	w.b = binary.BigEndian.AppendUint16(w.b, uint16(n))
-}
-func (w *writer) uint32(n int)   { w.b = binary.BigEndian.AppendUint32(w.b, uint32(n)) }
-func (w *writer) time(ms int64)  { w.b = binary.BigEndian.AppendUint64(w.b, uint64(ms)) }
-func (w *writer) text8(s string) { w.uint8(len(s)); w.b = append(w.b, s...) }
-func (w *writer) text16(s string) {
-	w.uint16(len(s))
-	w.b = append(w.b, s...)
-}
-func (w *writer) bool(v bool) {
-	n := 0
-	if v {
-		n = 1
+// deriveMarks gives keys and aliases of a document of version 1 the marks that
+// their states would have left.
+func (all *contents) deriveMarks() {
+	for _, k := range all.keys {
+		switch k.state {
+		case Disabled:
+			k.disabled = []mark{derivedMark([]byte("disabled"), k.id[:])}
+		case PendingDeletion:
+			at := binary.BigEndian.AppendUint64(nil, uint64(k.deadline))
+			k.deletions = []deletion{{derivedMark([]byte("deletion"), k.id[:], at), k.deadline}}
+		}
+		for i := range k.policies {
+			k.policies[i].mark = derivedMark([]byte("policy"), k.id[:], []byte(k.policies[i].policy.text))
+		}
 	}
-	w.uint8(n)
+	for name, aliases := range all.aliases {
+		a := &aliases[0]
+		at := binary.BigEndian.AppendUint64(nil, uint64(a.updated))
+		a.mark = derivedMark([]byte("alias"), []byte(name.region+":"+name.account), []byte(name.name), a.key[:], at)
+	}
 }

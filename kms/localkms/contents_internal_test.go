@@ -20,11 +20,13 @@ import (
 
 func TestContentsAreCanonical(t *testing.T) {
 	store := keyring.NewMemStore()
-	full(t, store)
+	client := full(t, store)
+	_, err := client.CreateGrant(t.Context(), "alias/0", &CreateGrantInput{Grantee: "h", Operations: []kms.Operation{kms.OpDecrypt}})
+	require.NoError(t, err)
 	text := plaintext(t, store)
 	var c contents
 	require.NoError(t, c.parse(text, documentVersion, nil))
-	again, err := c.marshal()
+	again, err := c.marshal(0)
 	require.NoError(t, err)
 	require.Equal(t, text, again)
 	require.Equal(t, 1, strings.Count(string(text), "// 0\n// 1"))
@@ -38,7 +40,7 @@ func TestContentsAreCanonical(t *testing.T) {
 			changed[i] ^= bit
 			var c contents
 			if c.parse(changed, documentVersion, nil) == nil {
-				again, err := c.marshal()
+				again, err := c.marshal(0)
 				require.NoError(t, err)
 				require.Equal(t, changed, again, "byte %d", i)
 			}
@@ -101,11 +103,11 @@ func TestContentsThatCannotBe(t *testing.T) {
 		k := *first
 		edit(&c, &k)
 		c.keys[k.id] = &k
-		text, err := c.marshal()
+		text, err := c.marshal(0)
 		require.NoError(t, err, name)
 		require.Error(t, new(contents).parse(text, documentVersion, nil), name)
 	}
-	text, err := whole.marshal()
+	text, err := whole.marshal(0)
 	require.NoError(t, err)
 	require.NoError(t, new(contents).parse(text, documentVersion, nil))
 }
@@ -152,12 +154,12 @@ func checkFrozen(t *testing.T, name string) {
 	now := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	c := testClient(t, store, &now)
 	state := c.service.doc.State()
-	again, err := state.contents.marshal()
+	again, err := state.contents.marshal(0)
 	require.NoError(t, err)
 	if state.version == documentVersion {
 		require.Equal(t, plaintext(t, store), again)
 	} else { // another process derives the same marks
-		other, err := testClient(t, store, &now).service.doc.State().contents.marshal()
+		other, err := testClient(t, store, &now).service.doc.State().contents.marshal(0)
 		require.NoError(t, err)
 		require.Equal(t, other, again)
 	}
@@ -228,7 +230,7 @@ func FuzzContents(f *testing.F) {
 		if c.parse(text, documentVersion, nil) != nil {
 			return
 		}
-		again, err := c.marshal()
+		again, err := c.marshal(0)
 		require.NoError(t, err)
 		require.Equal(t, text, again)
 		opened, err := openDocument(t.Context(), testRoot(t, 1), sealed(t, text), nil)

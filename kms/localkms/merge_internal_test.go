@@ -248,7 +248,7 @@ func newMarkBytes() []byte { m := newMark(); return m[:] }
 func TestMergeIsASemilattice(t *testing.T) {
 	c := &Client{service: &Service{}, scope: scope{defaultAccount, defaultRegion}}
 	text := func(c *contents) string {
-		b, err := c.marshal()
+		b, err := c.marshal(0)
 		require.NoError(t, err)
 		var again contents
 		require.NoError(t, again.parse(b, documentVersion, nil))

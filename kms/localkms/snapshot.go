@@ -252,7 +252,7 @@ func (d *draft) encode() ([]byte, error) {
 		return d.encoded, nil
 	}
 	var err error
-	d.encoded, err = d.contents.marshal()
+	d.encoded, err = d.contents.marshal(d.size + draftGrowth)
 	return d.encoded, err
 }
 
