@@ -1,6 +1,7 @@
 package uuid_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -8,14 +9,28 @@ import (
 	"github.com/blobseal/blobseal/internal/uuid"
 )
 
-func TestUUID(t *testing.T) {
-	id := uuid.UUID{0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef}
-	require.Equal(t, "01234567-89ab-cdef-0123-456789abcdef", id.String())
-	seen := map[uuid.UUID]bool{}
+func TestParseIsTheInverseOfString(t *testing.T) {
 	for range 100 {
 		id := uuid.New()
-		require.Regexp(t, "^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$", id.String())
-		require.False(t, seen[id])
-		seen[id] = true
+		require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, id.String())
+		again, ok := uuid.Parse(id.String())
+		require.True(t, ok)
+		require.Equal(t, id, again)
+		require.Zero(t, id.Compare(again))
+	}
+}
+
+func TestParseReadsOneForm(t *testing.T) {
+	const good = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
+	_, ok := uuid.Parse(good)
+	require.True(t, ok)
+	for name, text := range map[string]string{
+		"empty": "", "upper case": strings.ToUpper(good), "braces": "{" + good + "}", "urn": "urn:uuid:" + good,
+		"no dashes": strings.ReplaceAll(good, "-", ""), "other dashes": "6ba7b8109-dad-41d1-80b4-00c04fd430c8",
+		"short": good[1:], "long": good + "0", "not hexadecimal": "g" + good[1:],
+	} {
+		id, ok := uuid.Parse(text)
+		require.False(t, ok, name)
+		require.Zero(t, id, name)
 	}
 }

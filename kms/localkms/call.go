@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blobseal/blobseal/internal/uuid"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -27,7 +28,7 @@ type call struct {
 // start starts an operation on the key that the caller named.
 func (c *Client) start(ctx context.Context, op kms.Operation, requested string, ec kms.Context) *call {
 	o := &call{Client: c, op: op, requested: requested, context: ec, callerReport: kms.ReportFrom(ctx)}
-	o.report.RequestID = newKeyID().String()
+	o.report.RequestID = uuid.New().String()
 	o.ctx = kms.WithReport(ctx, &o.report)
 	return o
 }

@@ -131,10 +131,3 @@ func (c *Client) lookupPermitted(ctx context.Context, op kms.Operation, name str
 	}
 	return k, nil
 }
-
-func (c *Client) target(name string) (target, error) {
-	if name == "" {
-		return target{}, invalid("no key is named")
-	}
-	return parseTarget(c.scope, name)
-}

@@ -154,7 +154,10 @@ const (
 // contents reads or writes all, whose keys are returned or given in order.
 func (c *codec) contents(all *contents, keys []*key, version uint8) []*key {
 	list(c, 4, minPolicySize, &c.policies, nil, c.policyText)
-	list(c, 4, minKeySize, &keys, func(a, b *key) int { return a.id.compare(b.id) }, c.key)
+	list(c, 4, minKeySize, &keys, func(a, b *key) int { return a.id.Compare(b.id) }, c.key)
+	if c.err != nil {
+		return nil
+	}
 	if c.reading {
 		for _, k := range keys {
 			all.keys[k.id] = k
@@ -162,6 +165,9 @@ func (c *codec) contents(all *contents, keys []*key, version uint8) []*key {
 	}
 	names := all.sortedAliases()
 	list(c, 4, minAliasSize, &names, aliasName.compare, func(name *aliasName) { c.firstAlias(all, name) })
+	if c.err != nil {
+		return nil
+	}
 	if version == 1 {
 		all.deriveMarks()
 		return keys
@@ -346,7 +352,7 @@ func (c *codec) history(h *history) {
 		c.time(&when)
 		return when
 	})
-	table(c, 4, len(keyID{}), &h.deleted, keyID.compare, func(id *keyID, _ bool) bool {
+	table(c, 4, len(keyID{}), &h.deleted, keyID.Compare, func(id *keyID, _ bool) bool {
 		c.bytes(id[:])
 		return true
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/internal/document"
+	"github.com/blobseal/blobseal/internal/uuid"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 )
@@ -58,7 +59,7 @@ func (s *Service) lostGrace() time.Duration { return min(document.LostGrace, s.o
 // under the key's newest version, and the key's ARN. The first use of
 // [DefaultAlias] makes the default key.
 func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	kms.ReportFrom(ctx).RequestID = newKeyID().String()
+	kms.ReportFrom(ctx).RequestID = uuid.New().String()
 	dk, err := c.newDataKey(ctx, kms.OpGenerateDataKey, keyID, ec)
 	return dk, keyError(kms.OpGenerateDataKey, keyID, err)
 }
@@ -119,7 +120,7 @@ func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec
 // ciphertext of another key than keyID is [kms.ErrCiphertext]; [KeyID] tells which
 // key a ciphertext names.
 func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	kms.ReportFrom(ctx).RequestID = newKeyID().String()
+	kms.ReportFrom(ctx).RequestID = uuid.New().String()
 	plaintext, err := c.decrypt(ctx, kms.OpDecrypt, keyID, ciphertext, ec)
 	return plaintext, keyError(kms.OpDecrypt, keyID, err)
 }

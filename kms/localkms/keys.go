@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/blobseal/blobseal/internal/secret"
+	"github.com/blobseal/blobseal/internal/uuid"
 )
 
 // Bounds of a key's metadata.
@@ -111,7 +112,7 @@ func (c *Client) newKey(in *CreateKeyInput) (*key, error) {
 		}
 	}
 	k := &key{
-		scope: c.scope, id: newKeyID(), description: in.Description,
+		scope: c.scope, id: uuid.New(), description: in.Description,
 		rotation: schedule{days: uint16(in.RotationDays)},
 		versions: []material{{number: 1, origin: Created, key: secret.Random()}},
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/internal/document"
+	"github.com/blobseal/blobseal/internal/uuid"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -181,7 +182,7 @@ func (s *Service) perform(ctx context.Context, edit func(*draft) []deed) error {
 			if requests[one] != "" {
 				continue
 			}
-			id := newKeyID().String()
+			id := uuid.New().String()
 			if err := s.recordDeed(ctx, one, id, nil); err != nil {
 				return err
 			}

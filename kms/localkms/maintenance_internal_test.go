@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/uuid"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 )
@@ -48,7 +49,7 @@ func TestMaterialIsGoneFromTheStoreAfterTheWindow(t *testing.T) {
 			require.NoError(t, err)
 			_, err = c.RotateKey(t.Context(), doomed.ID)
 			require.NoError(t, err)
-			id, _ := parseKeyID(doomed.ID)
+			id, _ := uuid.Parse(doomed.ID)
 			var secrets [][]byte
 			for _, v := range c.service.doc.State().keys[id].versions {
 				secrets = append(secrets, bytes.Clone(v.key.Bytes()))
@@ -94,7 +95,7 @@ func TestAClockThatGoesBackBringsNoKeyBack(t *testing.T) {
 	store.refuse = false
 	require.ErrorIs(t, c.CancelKeyDeletion(t.Context(), k.ID), kms.ErrNotFound)
 	require.NoError(t, c.UpdateDescription(t.Context(), other.ID, "x")) // and writes it away
-	id, _ := parseKeyID(k.ID)
+	id, _ := uuid.Parse(k.ID)
 	require.NotContains(t, testClient(t, store, &now).service.doc.State().keys, id)
 
 	// Everything else goes on at any time.
@@ -151,7 +152,7 @@ func TestWhatIsDueAndFailsIsNotTriedByEachUse(t *testing.T) {
 			c := testClient(t, store, &now)
 			k, err := c.CreateKey(t.Context(), &CreateKeyInput{RotationDays: 90})
 			require.NoError(t, err)
-			id, _ := parseKeyID(k.ID)
+			id, _ := uuid.Parse(k.ID)
 			fail(t, c, store, id)
 			now = now.AddDate(0, 0, 90)
 			_, err = c.GenerateDataKey(t.Context(), k.ID, nil)

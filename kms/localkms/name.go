@@ -1,8 +1,6 @@
 package localkms
 
 import (
-	"bytes"
-	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -26,28 +24,8 @@ const (
 	maxName      = len(arnPrefix) + 2*(maxScopeName+1) + maxAliasName // of whatever names a key
 )
 
-// keyID is a key's own id, a random (version 4) UUID.
-type keyID uuid.UUID
-
-func newKeyID() keyID { return keyID(uuid.New()) }
-
-func (id keyID) compare(other keyID) int { return bytes.Compare(id[:], other[:]) }
-
-// String returns the UUID in its usual, lower-case form.
-func (id keyID) String() string { return uuid.UUID(id).String() }
-
-// parseKeyID is the inverse of String, for that one form.
-func parseKeyID(text string) (id keyID, ok bool) {
-	digits := strings.ReplaceAll(text, "-", "")
-	if len(digits) != hex.EncodedLen(len(id)) {
-		return keyID{}, false
-	}
-	_, err := hex.Decode(id[:], []byte(digits))
-	if err != nil || id.String() != text {
-		return keyID{}, false
-	}
-	return id, true
-}
+// keyID is a key's own id.
+type keyID = uuid.UUID
 
 // scope is the account and region that a key or an alias belongs to.
 type scope struct{ account, region string }
@@ -97,39 +75,36 @@ type target struct {
 	alias string // with its prefix
 }
 
-// parseTarget reads a key id, a key ARN, an alias name or an alias ARN; the
-// short forms are of the scope s.
-func parseTarget(s scope, name string) (target, error) {
-	t := target{scope: s}
-	resource := name
-	isARN := false
-	if rest, found := strings.CutPrefix(name, arnPrefix); found {
-		isARN = true
-		region, rest, _ := strings.Cut(rest, ":")
+// target reads a key id, a key ARN, an alias or an alias ARN. Ids and aliases are those
+// of the client's account and region.
+func (c *Client) target(name string) (target, error) {
+	if name == "" {
+		return target{}, invalid("no key is named")
+	}
+	t := target{scope: c.scope}
+	notARN := func() error { return invalid("key %q: not an ARN of a key or an alias", shorten(name)) }
+	resource, isARN := strings.CutPrefix(name, arnPrefix)
+	if isARN {
+		region, rest, _ := strings.Cut(resource, ":")
 		account, rest, _ := strings.Cut(rest, ":")
-		t.scope, resource = scope{account: account, region: region}, rest
-		if t.check() != nil {
-			return target{}, invalid("key %q: not an ARN of a key or an alias", shorten(name))
+		if t.scope, resource = (scope{account: account, region: region}), rest; t.check() != nil {
+			return target{}, notARN()
 		}
 	}
-	if strings.HasPrefix(resource, aliasPrefix) {
+	id, isKey := strings.CutPrefix(resource, keyPrefix)
+	switch {
+	case strings.HasPrefix(resource, aliasPrefix):
 		t.alias = resource
 		return t, checkAlias(resource)
-	}
-	text := resource
-	if isARN {
-		var found bool
-		if text, found = strings.CutPrefix(resource, keyPrefix); !found {
-			return target{}, invalid("key %q: not an ARN of a key or an alias", shorten(name))
+	case isARN && !isKey:
+		return target{}, notARN()
+	case isARN == isKey:
+		var ok bool
+		if t.id, ok = uuid.Parse(id); ok {
+			return t, nil
 		}
 	}
-	id, ok := parseKeyID(text)
-	if !ok {
-		// A well-formed request for what cannot be there.
-		return target{}, fmt.Errorf("%w: want a key id, key ARN, alias or alias ARN", kms.ErrNotFound)
-	}
-	t.id = id
-	return t, nil
+	return target{}, fmt.Errorf("%w: want a key id, key ARN, alias or alias ARN", kms.ErrNotFound) // no key has such a name
 }
 
 // SameKey implements [kms.KeyComparer]. A key's id and its ARN mean one key. The

@@ -168,7 +168,7 @@ func (c *contents) sortedKeys(s *scope) []*key {
 			keys = append(keys, k)
 		}
 	}
-	slices.SortFunc(keys, func(a, b *key) int { return bytes.Compare(a.id[:], b.id[:]) })
+	slices.SortFunc(keys, func(a, b *key) int { return a.id.Compare(b.id) })
 	return keys
 }
 
