@@ -119,7 +119,7 @@ func (s *fileStore) Now(ctx context.Context) (time.Time, error) {
 	return atomicfile.Now(target)
 }
 
-// MaxSize implements localkms.Sizer.
+// MaxSize returns the size of the largest document in bytes. Package localkms asks for it.
 func (s *fileStore) MaxSize() int { return maxFileSize }
 
 // lockFile returns the lock on the file at target, which the caller closes.

@@ -56,7 +56,7 @@ func (s *memStore) Swap(ctx context.Context, version string, data []byte) (strin
 	return s.version(), nil
 }
 
-// MaxSize implements localkms.Sizer.
+// MaxSize returns the size of the largest document in bytes. Package localkms asks for it.
 func (s *memStore) MaxSize() int { return maxFileSize }
 
 // Watch implements [Watcher].

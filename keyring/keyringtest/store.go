@@ -105,7 +105,7 @@ func (s *Store) Watch(ctx context.Context, changed func()) error {
 	return s.inner().(keyring.Watcher).Watch(ctx, changed)
 }
 
-// MaxSize implements localkms.Sizer.
+// MaxSize returns the size of the largest document in bytes. Package localkms asks for it.
 func (s *Store) MaxSize() int { return s.inner().(interface{ MaxSize() int }).MaxSize() }
 
 // inner returns the store that has the document.

@@ -328,7 +328,7 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	return time.UnixMilli(millis), nil
 }
 
-// MaxSize implements localkms.Sizer.
+// MaxSize returns the size of the largest document in bytes. Package localkms asks for it.
 func (s *Store) MaxSize() int { return MaxSize }
 
 // failed is the error of an operation.

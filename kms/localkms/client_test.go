@@ -189,9 +189,7 @@ func TestReEncryptNeedsRightsOnBothKeys(t *testing.T) {
 			continue
 		}
 		require.NoError(t, err)
-		id, err := localkms.KeyID(out.Ciphertext)
-		require.NoError(t, err)
-		require.Equal(t, test.to, id)
+		require.Equal(t, test.to, keyOf(out.Ciphertext))
 		require.True(t, strings.HasSuffix(out.KeyID, test.to) && strings.HasSuffix(out.SourceKeyID, test.from))
 	}
 	// To another context, and to the newest version, of the same key.
@@ -269,8 +267,6 @@ func TestEveryDamageOfACiphertextIsRefused(t *testing.T) {
 		binary.BigEndian.PutUint32(bad[17:], version)
 		refused(bad, "version", i)
 	}
-	_, err := localkms.KeyID(good[:10])
-	isKind(t, kms.ErrCiphertext, err)
 }
 
 func TestAuthorizeIsAboutUses(t *testing.T) {

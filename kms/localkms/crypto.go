@@ -117,8 +117,7 @@ func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec
 
 // Decrypt implements [kms.Client]. It opens what Encrypt, ReEncrypt and the
 // methods that generate data keys returned, under any version of the key. A
-// ciphertext of another key than keyID is [kms.ErrCiphertext]; [KeyID] tells which
-// key a ciphertext names.
+// ciphertext of another key than keyID is [kms.ErrCiphertext].
 func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
 	kms.ReportFrom(ctx).RequestID = uuid.New().String()
 	plaintext, err := c.decrypt(ctx, kms.OpDecrypt, keyID, ciphertext, ec)
@@ -167,16 +166,6 @@ func (c *Client) useKey(ctx context.Context, op kms.Operation, name string, id k
 		err = fmt.Errorf("%w: it is not under %s", kms.ErrCiphertext, k.arn)
 	}
 	return k, err
-}
-
-// KeyID returns the id of the key that a ciphertext names. The id is not
-// authenticated: anyone can write a ciphertext that names a key.
-func KeyID(ciphertext []byte) (string, error) {
-	b, err := parseBlob(ciphertext)
-	if err != nil {
-		return "", err
-	}
-	return b.key.String(), nil
 }
 
 // ReEncryptInput is what [Client.ReEncrypt] takes.

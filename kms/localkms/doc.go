@@ -117,9 +117,10 @@
 //   - encryption contexts of 8,192 bytes, and of 4,096 bytes in a grant: the bytes
 //     of all names and values, plus 8 for each pair
 //
-// The document has up to 32 MiB, or what the store takes if that is less. A full
-// document refuses changes with [ErrFull], except that space is reserved for changes
-// that take power away: a key can always be disabled.
+// The document has up to 32 MiB, or what the store takes if that is less: the result of
+// its method MaxSize() int, or [keyring.MaxDocumentSize] without one. A full document
+// refuses changes with [ErrFull], except that space is reserved for changes that take
+// power away: a key can always be disabled.
 //
 // # Clocks
 //

@@ -286,7 +286,6 @@ func FuzzCiphertext(f *testing.F) {
 			require.ErrorIs(t, err, kms.ErrCiphertext)
 			require.Nil(t, plaintext)
 		}
-		KeyID(data)
 	})
 }
 

@@ -101,17 +101,11 @@ func (f *format) limitFor(d *draft) int {
 // take power away may use.
 const reserveShare = 16
 
-// Sizer is what a [keyring.Store] implements if it takes documents larger than
-// [keyring.MaxDocumentSize], as the stores of packages keyring and sqlstore do.
-type Sizer interface {
-	// MaxSize returns the size of the largest document in bytes.
-	MaxSize() int
-}
-
-// documentLimit returns the size of the largest document that store takes.
+// documentLimit returns the size of the largest document that store takes, in bytes. The
+// stores of packages keyring and sqlstore take more than a store must.
 func documentLimit(store keyring.Store) int {
 	limit := keyring.MaxDocumentSize
-	if s, ok := store.(Sizer); ok {
+	if s, ok := store.(interface{ MaxSize() int }); ok {
 		limit = s.MaxSize()
 	}
 	return min(limit, maxDocumentSize)
