@@ -362,13 +362,13 @@ func (c *codec) history(h *history) {
 func (c *codec) marks(k *key) {
 	c.time(&k.settled)
 	list(c, 2, markSize, &k.disabled, mark.compare, c.mark)
-	list(c, 2, markSize+8, &k.deletions, deletion.compare, func(d *deletion) {
+	list(c, 2, markSize+8, &k.deletions, compareMarks, func(d *deletion) {
 		c.mark(&d.mark)
 		c.time(&d.deadline)
 		c.check(d.deadline != 0, "a deletion without a deadline")
 	})
 	policies := k.policies
-	list(c, 2, markSize+4, &policies, keyPolicy.compare, func(p *keyPolicy) {
+	list(c, 2, markSize+4, &policies, compareMarks, func(p *keyPolicy) {
 		c.mark(&p.mark)
 		c.policy(&p.policy)
 		c.check(p.policy != nil, "a policy of no number")

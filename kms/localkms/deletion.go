@@ -68,7 +68,7 @@ func (c *Client) CancelKeyDeletion(ctx context.Context, keyID string) error {
 		if k.state != PendingDeletion {
 			return invalid("%s is not pending deletion", k.arn)
 		}
-		d.forget(marksOf(k.deletions)...)
+		takeBack(d, k.deletions...)
 		d.edit(k, func(k *key) {
 			k.deletions = nil
 			if len(k.disabled) == 0 {

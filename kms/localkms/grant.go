@@ -283,7 +283,7 @@ func (d *draft) removeGrant(k *key, id string) error {
 	if g == nil {
 		return fmt.Errorf("%w: grant %q of %s", kms.ErrNotFound, shorten(id), k.arn)
 	}
-	d.forget(g.mark())
+	takeBack(d, g)
 	d.edit(k, func(k *key) { k.grants = slices.Concat(k.grants[:i], k.grants[i+1:]) })
 	return nil
 }

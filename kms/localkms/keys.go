@@ -193,7 +193,7 @@ func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 func (c *Client) EnableKey(ctx context.Context, keyID string) error {
 	return c.change(ctx, OpEnableKey, keyID, func(d *draft, k *key) error {
 		if k.state == Disabled {
-			d.forget(k.disabled...)
+			takeBack(d, k.disabled...)
 			d.edit(k, func(k *key) { k.disabled = nil })
 		}
 		return nil

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -36,16 +37,11 @@ func derivedMark(parts ...[]byte) (m mark) {
 
 func (m mark) compare(other mark) int { return bytes.Compare(m[:], other[:]) }
 
-// mark returns the grant's mark, which is the beginning of its id.
-func (g *grant) mark() mark { return mark(g.id[:8]) }
-
 // deletion is a deletion that was scheduled.
 type deletion struct {
 	mark     mark
 	deadline int64
 }
-
-func (d deletion) compare(other deletion) int { return d.mark.compare(other.mark) }
 
 // keyPolicy is a policy that was put.
 type keyPolicy struct {
@@ -53,7 +49,31 @@ type keyPolicy struct {
 	policy *policy
 }
 
-func (p keyPolicy) compare(other keyPolicy) int { return p.mark.compare(other.mark) }
+// act is what an administrator did, such as to put a policy.
+type act interface {
+	// marked returns the mark of the act, and its time, or never if the watermark says
+	// nothing of it.
+	marked() (m mark, at int64)
+}
+
+const never = math.MaxInt64
+
+func (m mark) marked() (mark, int64)      { return m, never }
+func (d deletion) marked() (mark, int64)  { return d.mark, never }
+func (p keyPolicy) marked() (mark, int64) { return p.mark, never }
+func (a alias) marked() (mark, int64)     { return a.mark, a.updated }
+func (g *grant) marked() (mark, int64)    { return mark(g.id[:8]), g.created }
+
+func compareMarks[T act](a, b T) int {
+	x, _ := a.marked()
+	y, _ := b.marked()
+	return x.compare(y)
+}
+
+// holds reports whether acts has one with the mark of a.
+func holds[T act](acts []T, a T) bool {
+	return slices.ContainsFunc(acts, func(b T) bool { return compareMarks(a, b) == 0 })
+}
 
 // What a service remembers of acts that were taken back, to recognise them in an
 // older document: for this long, and so many.
@@ -71,16 +91,18 @@ type history struct {
 	watermark int64
 }
 
-// took reports whether the act of a mark was taken back.
-func (h *history) took(m mark) bool {
+// tookBack reports whether an act was taken back in the document that h and acts are of.
+func tookBack[T act](h *history, acts []T, a T) bool {
+	m, at := a.marked()
 	_, removed := h.removed[m]
-	return removed
+	return removed || at <= h.watermark && !holds(acts, a)
 }
 
-// forget remembers that marks were removed.
-func (d *draft) forget(marks ...mark) {
+// takeBack remembers that acts were taken back.
+func takeBack[T act](d *draft, acts ...T) {
 	d.own()
-	for _, m := range marks {
+	for _, one := range acts {
+		m, _ := one.marked()
 		d.removed[m] = d.now
 	}
 }
@@ -112,19 +134,9 @@ func (k *key) disable() {
 	slices.SortFunc(k.disabled, mark.compare)
 }
 
-// marksOf returns the marks of deletions.
-func marksOf(deletions []deletion) (marks []mark) {
-	for _, one := range deletions {
-		marks = append(marks, one.mark)
-	}
-	return marks
-}
-
 // setPolicy replaces the policies that the draft's key has by p, or by none if p is nil.
 func (d *draft) setPolicy(k *key, p *policy) *key {
-	for _, old := range k.policies {
-		d.forget(old.mark)
-	}
+	takeBack(d, k.policies...)
 	return d.edit(k, func(k *key) {
 		k.policies = nil
 		if p != nil {

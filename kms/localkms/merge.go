@@ -32,7 +32,7 @@ func (c *contents) merge(other *contents) contents {
 	for _, of := range []*contents{c, other} {
 		for id := range of.keys {
 			if !m.deleted[id] && m.keys[id] == nil {
-				m.keys[id] = m.mergeKey(c, other, id)
+				m.keys[id] = mergeKey(c, other, id)
 			}
 		}
 	}
@@ -47,7 +47,7 @@ func (c *contents) merge(other *contents) contents {
 }
 
 // mergeKey returns a key of a, of b or of both.
-func (m *contents) mergeKey(a, b *contents, id keyID) *key {
+func mergeKey(a, b *contents, id keyID) *key {
 	x, y := a.keys[id], b.keys[id]
 	if x == nil {
 		x, y, a, b = y, x, b, a
@@ -58,15 +58,12 @@ func (m *contents) mergeKey(a, b *contents, id keyID) *key {
 	} else if compareSettings(y, x) > 0 {
 		k.settled, k.description, k.tags, k.rotation = y.settled, y.description, y.tags, y.rotation
 	}
-	k.disabled = union(x.disabled, y.disabled, mark.compare, m.took)
-	k.deletions = union(x.deletions, y.deletions, deletion.compare, func(one deletion) bool { return m.took(one.mark) })
-	k.policies = union(x.policies, y.policies, keyPolicy.compare, func(one keyPolicy) bool { return m.took(one.mark) })
-	k.grants = union(x.grants, y.grants, compareGrants, func(g *grant) bool {
-		return m.took(g.mark()) || !known(x.grants, g, a.watermark) || !known(y.grants, g, b.watermark)
-	})
-	all := union(x.allVersions(), y.allVersions(), material.compare, func(material) bool { return false })
+	k.disabled = mergeActs(a, b, x.disabled, y.disabled, mark.compare)
+	k.deletions = mergeActs(a, b, x.deletions, y.deletions, compareMarks)
+	k.policies = mergeActs(a, b, x.policies, y.policies, compareMarks)
+	k.grants = mergeActs(a, b, x.grants, y.grants, compareGrants)
 	k.versions, k.rivals = nil, nil
-	for _, v := range all {
+	for _, v := range union(x.allVersions(), y.allVersions(), material.compare) {
 		if int(v.number) > len(k.versions) {
 			k.versions = append(k.versions, v)
 		} else {
@@ -76,34 +73,24 @@ func (m *contents) mergeKey(a, b *contents, id keyID) *key {
 	return k.finish()
 }
 
-// known reports whether grants has g, or says nothing about it.
-func known(grants []*grant, g *grant, watermark int64) bool {
-	return g.created > watermark || slices.ContainsFunc(grants, func(one *grant) bool { return one.id == g.id })
-}
-
 // mergeAlias returns the aliases of one name of a, of b or of both.
 func (m *contents) mergeAlias(a, b *contents, name aliasName) []alias {
-	x, y := a.aliases[name], b.aliases[name]
-	return union(x, y, alias.compare, func(one alias) bool {
-		return m.took(one.mark) || m.keys[one.key] == nil ||
-			one.updated <= a.watermark && !hasAlias(x, one) || one.updated <= b.watermark && !hasAlias(y, one)
+	aliases := mergeActs(a, b, a.aliases[name], b.aliases[name], alias.compare)
+	return slices.DeleteFunc(aliases, func(one alias) bool { return m.keys[one.key] == nil })
+}
+
+// mergeActs returns the acts x of a and y of b that neither of them took back, in order.
+func mergeActs[T act](a, b *contents, x, y []T, compare func(T, T) int) []T {
+	return slices.DeleteFunc(union(x, y, compare), func(one T) bool {
+		return tookBack(&a.history, x, one) || tookBack(&b.history, y, one)
 	})
 }
 
-func hasAlias(all []alias, a alias) bool {
-	return slices.ContainsFunc(all, func(one alias) bool { return one.mark == a.mark })
-}
-
-// union returns what a and b have and drop does not refuse, in order, each once.
-func union[T any](a, b []T, compare func(T, T) int, drop func(T) bool) []T {
+// union returns what a and b have, in order, each once.
+func union[T any](a, b []T, compare func(T, T) int) []T {
 	all := slices.Concat(a, b)
 	slices.SortFunc(all, compare)
-	all = slices.CompactFunc(all, func(x, y T) bool { return compare(x, y) == 0 })
-	all = slices.DeleteFunc(all, drop)
-	if len(all) == 0 {
-		return nil
-	}
-	return all
+	return slices.CompactFunc(all, func(x, y T) bool { return compare(x, y) == 0 })
 }
 
 func compareGrants(a, b *grant) int {
@@ -138,7 +125,7 @@ func (c *contents) includes(next *contents) error {
 		}
 	}
 	for one, when := range c.removed {
-		if !next.took(one) && when > next.watermark {
+		if _, found := next.removed[one]; !found && when > next.watermark {
 			return errors.New("it does not know what was removed")
 		}
 	}
@@ -146,88 +133,69 @@ func (c *contents) includes(next *contents) error {
 		return errors.New("it does not know what was removed long ago")
 	}
 	for id, k := range c.keys {
-		n := next.keys[id]
-		switch {
-		case n == k || next.deleted[id]:
-			continue
-		case n == nil:
+		if next.keys[id] == nil && !next.deleted[id] {
 			return fmt.Errorf("it lacks %s", k.arn)
-		}
-		if err := c.keyIncludedIn(k, n, next); err != nil {
-			return fmt.Errorf("%s: %w", k.arn, err)
 		}
 	}
 	for id, n := range next.keys {
-		if err := c.tookBack(c.keys[id], n); err != nil {
+		k := c.keys[id]
+		switch {
+		case k == n:
+			continue
+		case k == nil:
+			k = &key{}
+		}
+		if err := c.includesKey(k, next, n); err != nil {
 			return fmt.Errorf("%s: %w", n.arn, err)
 		}
 	}
-	for name, all := range c.aliases {
-		for _, a := range all {
-			if !next.took(a.mark) && next.keys[a.key] != nil && a.updated > next.watermark && !hasAlias(next.aliases[name], a) {
-				return fmt.Errorf("it lacks %s", name.arn())
-			}
+	for name, aliases := range c.aliases {
+		aliases = slices.DeleteFunc(slices.Clone(aliases), func(a alias) bool { return next.keys[a.key] == nil })
+		if err := includesActs(name.arn(), &c.history, aliases, &next.history, next.aliases[name]); err != nil {
+			return err
 		}
 	}
-	for name, all := range next.aliases {
-		for _, a := range all {
-			if c.took(a.mark) || a.updated <= c.watermark && !hasAlias(c.aliases[name], a) {
-				return fmt.Errorf("it holds %s, which was removed", name.arn())
+	for name, aliases := range next.aliases {
+		if c.aliases[name] == nil {
+			if err := includesActs(name.arn(), &c.history, nil, &next.history, aliases); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// keyIncludedIn returns nil if n has everything that k has, which is the same key of c.
-func (c *contents) keyIncludedIn(k, n *key, next *contents) error {
+// includesKey returns nil if n, a key of next, has everything that k has, the same key
+// of c, and nothing that c took back.
+func (c *contents) includesKey(k *key, next *contents, n *key) error {
 	for _, v := range k.allVersions() {
 		if !n.hasVersion(v) {
 			return fmt.Errorf("it lacks version %s", v.name())
 		}
 	}
-	for _, one := range k.disabled {
-		if !next.took(one) && !slices.Contains(n.disabled, one) {
-			return errors.New("in it the key was not disabled")
-		}
-	}
-	for _, one := range k.deletions {
-		if !next.took(one.mark) && !slices.Contains(n.deletions, one) {
-			return errors.New("in it no deletion was scheduled")
-		}
-	}
-	for _, one := range k.policies {
-		if !next.took(one.mark) && !slices.ContainsFunc(n.policies, func(p keyPolicy) bool { return p.mark == one.mark }) {
-			return errors.New("it lacks a policy")
-		}
-	}
-	for _, g := range k.grants {
-		held := slices.ContainsFunc(n.grants, func(one *grant) bool { return one.id == g.id })
-		if !held && !next.took(g.mark()) && g.created > next.watermark {
-			return errors.New("it lacks a grant")
-		}
-	}
 	if compareSettings(k, n) > 0 {
 		return errors.New("it has older settings")
 	}
-	return nil
+	return cmp.Or(
+		includesActs("a disabling", &c.history, k.disabled, &next.history, n.disabled),
+		includesActs("a deletion", &c.history, k.deletions, &next.history, n.deletions),
+		includesActs("a policy", &c.history, k.policies, &next.history, n.policies),
+		includesActs("a grant", &c.history, k.grants, &next.history, n.grants),
+	)
 }
 
-// tookBack returns an error if n, a key of another document, has something that c
-// removed. k is the same key of c, or nil.
-func (c *contents) tookBack(k, n *key) error {
-	if slices.ContainsFunc(n.disabled, c.took) || slices.ContainsFunc(marksOf(n.deletions), c.took) {
-		return errors.New("in it the key was not enabled")
+// includesActs returns nil if next has all acts that c has, unless it took them back,
+// and none that c took back.
+func includesActs[T act](what string, c *history, acts []T, next *history, nextActs []T) error {
+	for _, one := range acts {
+		if !tookBack(next, nextActs, one) && !holds(nextActs, one) {
+			return fmt.Errorf("it lacks %s", what)
+		}
 	}
-	if slices.ContainsFunc(n.policies, func(one keyPolicy) bool { return c.took(one.mark) }) {
-		return errors.New("it holds a policy that was replaced")
-	}
-	var grants []*grant
-	if k != nil {
-		grants = k.grants
-	}
-	if slices.ContainsFunc(n.grants, func(g *grant) bool { return c.took(g.mark()) || !known(grants, g, c.watermark) }) {
-		return errors.New("it holds a grant that was removed")
+	for _, one := range nextActs {
+		if tookBack(c, acts, one) {
+			return fmt.Errorf("it holds %s that was taken back", what)
+		}
 	}
 	return nil
 }

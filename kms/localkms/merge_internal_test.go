@@ -202,12 +202,12 @@ func randomEdit(r *rand.Rand, c *Client, d *draft) {
 	case 0:
 		d.edit(k, (*key).disable)
 	case 1:
-		d.forget(k.disabled...)
+		takeBack(d, k.disabled...)
 		d.edit(k, func(k *key) { k.disabled = nil })
 	case 2:
 		d.edit(k, func(k *key) { k.deletions = []deletion{{newMark(), d.now + day}} })
 	case 3:
-		d.forget(marksOf(k.deletions)...)
+		takeBack(d, k.deletions...)
 		d.edit(k, func(k *key) { k.deletions = nil })
 	case 4:
 		d.setPolicy(k, &policy{text: fmt.Sprintf("permit (principal, action, resource); // %d", r.IntN(3))})
@@ -220,7 +220,7 @@ func randomEdit(r *rand.Rand, c *Client, d *draft) {
 	case 7:
 		if len(k.grants) > 0 {
 			g := k.grants[r.IntN(len(k.grants))]
-			d.forget(g.mark())
+			takeBack(d, g)
 			d.edit(k, func(k *key) {
 				k.grants = slices.DeleteFunc(slices.Clone(k.grants), func(one *grant) bool { return one == g })
 			})

@@ -306,10 +306,7 @@ func (d *draft) putAlias(name aliasName, a alias) {
 }
 
 func (d *draft) removeAlias(name aliasName) {
-	d.own()
-	for _, one := range d.aliases[name] {
-		d.forget(one.mark)
-	}
+	takeBack(d, d.aliases[name]...)
 	delete(d.aliases, name)
 }
 
