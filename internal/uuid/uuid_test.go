@@ -10,8 +10,11 @@ import (
 )
 
 func TestParseIsTheInverseOfString(t *testing.T) {
+	seen := make(map[uuid.UUID]bool)
 	for range 100 {
 		id := uuid.New()
+		require.False(t, seen[id])
+		seen[id] = true
 		require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, id.String())
 		again, ok := uuid.Parse(id.String())
 		require.True(t, ok)

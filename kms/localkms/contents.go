@@ -155,9 +155,6 @@ const (
 func (c *codec) contents(all *contents, keys []*key, version uint8) []*key {
 	list(c, 4, minPolicySize, &c.policies, nil, c.policyText)
 	list(c, 4, minKeySize, &keys, func(a, b *key) int { return a.id.Compare(b.id) }, c.key)
-	if c.err != nil {
-		return nil
-	}
 	if c.reading {
 		for _, k := range keys {
 			all.keys[k.id] = k
@@ -165,9 +162,6 @@ func (c *codec) contents(all *contents, keys []*key, version uint8) []*key {
 	}
 	names := all.sortedAliases()
 	list(c, 4, minAliasSize, &names, aliasName.compare, func(name *aliasName) { c.firstAlias(all, name) })
-	if c.err != nil {
-		return nil
-	}
 	if version == 1 {
 		all.deriveMarks()
 		return keys

@@ -112,6 +112,28 @@ func TestContentsThatCannotBe(t *testing.T) {
 	require.NoError(t, new(contents).parse(text, documentVersion, nil))
 }
 
+// Policies have one numbering: each text once, in the order in which keys first name them.
+func TestPoliciesHaveOneNumbering(t *testing.T) {
+	whole := full(t, keyring.NewMemStore()).service.doc.State().contents
+	keys := whole.sortedKeys(nil)
+	for name, number := range map[string]func(policies []*policy) []*policy{
+		"":                  func(p []*policy) []*policy { return p },
+		"in another order":  func(p []*policy) []*policy { p[0], p[1] = p[1], p[0]; return p },
+		"one without a key": func(p []*policy) []*policy { return append(p, &policy{text: "permit (principal, action, resource);"}) },
+		"one twice":         func(p []*policy) []*policy { return append(p, p[0]) },
+	} {
+		c := new(codec)
+		c.policies, c.numbers = numberPolicies(keys)
+		c.policies = number(c.policies)
+		for i, p := range c.policies {
+			c.numbers[p.text] = uint32(i + 1)
+		}
+		c.contents(&whole, keys, documentVersion)
+		require.NoError(t, c.err)
+		require.Equal(t, name == "", new(contents).parse(c.out, documentVersion, nil) == nil, name)
+	}
+}
+
 // TestDraftsShareNothing: one that is given up leaves no trace in another.
 func TestDraftsShareNothing(t *testing.T) {
 	store := keyring.NewMemStore()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/secret"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 )
@@ -297,6 +298,45 @@ func TestMergeIsASemilattice(t *testing.T) {
 		if xy.includes(x) == nil { // so they differ in nothing that matters
 			require.Equal(t, text(known(x)), text(known(&xy)), "seed %d", seed)
 		}
+	}
+}
+
+// TestIncludesRefusesWhatWasTakenBack: a document that forgot that an act was taken back
+// does not include one that knows, if it holds the act.
+func TestIncludesRefusesWhatWasTakenBack(t *testing.T) {
+	id, m := keyID{1}, mark{1}
+	name := aliasName{scope{defaultAccount, defaultRegion}, "alias/a"}
+	base := func() (contents, *key) {
+		c := newContents()
+		k := &key{scope: name.scope, id: id, versions: []material{{number: 1, origin: Created, key: secret.Random()}}}
+		c.keys[id] = k
+		return c, k
+	}
+	for what, put := range map[string]func(c *contents, k *key){
+		"nothing":     func(*contents, *key) {},
+		"a disabling": func(_ *contents, k *key) { k.disabled = []mark{m} },
+		"a deletion":  func(_ *contents, k *key) { k.deletions = []deletion{{m, 1}} },
+		"a policy":    func(_ *contents, k *key) { k.policies = []keyPolicy{{m, &policy{}}} },
+		"a grant": func(_ *contents, k *key) {
+			k.grants = []*grant{{id: [16]byte(append(m[:], make([]byte, 8)...)), created: 9}}
+		},
+		"an alias": func(c *contents, _ *key) { c.aliases[name] = []alias{{mark: m, key: id, updated: 9}} },
+	} {
+		c, k := base()
+		c.removed[m] = 5
+		next, n := base()
+		n.versions = k.versions
+		next.watermark = 5
+		put(&next, n)
+		err := c.includes(&next)
+		require.Equal(t, what == "nothing", err == nil, what)
+		merged := c.merge(&next)
+		require.NoError(t, c.includes(&merged), what)
+		require.NoError(t, next.includes(&merged), what)
+		require.Empty(t, merged.aliases, what)
+		require.Equal(t, Enabled, merged.keys[id].state, what)
+		require.Empty(t, merged.keys[id].policies, what)
+		require.Empty(t, merged.keys[id].grants, what)
 	}
 }
 
