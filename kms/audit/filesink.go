@@ -65,9 +65,9 @@ type FileSink struct {
 	interval time.Duration
 	lock     *flock.Flock
 	last     atomic.Pointer[Anchor]
-	folder   folder
 
 	mu     sync.Mutex // guards what follows
+	folder folder
 	queue  []*pending
 	busy   bool // a goroutine writes the queue
 	closed bool
@@ -158,7 +158,7 @@ func OpenFileSink(path string, opts *FileSinkOptions) (*FileSink, error) {
 		timeout:  valueOr(o.Timeout, defaultTimeout),
 		interval: valueOr(o.CheckpointInterval, defaultCheckpointInterval),
 		lock:     flock.New(path + ".lock"),
-		folder:   folder{window: valueOr(o.FoldWindow, defaultFoldWindow)},
+		folder:   folder{window: valueOr(o.FoldWindow, defaultFoldWindow), kinds: make(map[foldKind]*folded)},
 		turn:     make(chan struct{}, 1),
 		trail: &trail{
 			path: path, maxSize: valueOr(o.MaxSize, defaultMaxSize),
@@ -382,15 +382,24 @@ func (s *FileSink) Close() error {
 		return nil
 	}
 	var err error
-	if folded := s.folder.flush(); len(folded) > 0 && s.trail.failure == nil {
-		var bodies [][]byte
-		if bodies, err = recordBodies(folded); err == nil {
-			err = s.trail.write(bodies)
-		}
+	if s.trail.failure == nil {
+		err = s.writeFolded()
 	}
 	err = errors.Join(err, s.trail.close())
 	s.trail.failure = errClosed
 	return errors.Join(err, s.lock.Unlock())
+}
+
+// writeFolded writes what was folded when the sink is closed. Its caller has the turn.
+func (s *FileSink) writeFolded() error {
+	s.mu.Lock()
+	folded := s.folder.flush()
+	s.mu.Unlock()
+	bodies, err := recordBodies(folded)
+	if err != nil || len(bodies) == 0 {
+		return err
+	}
+	return s.trail.write(bodies)
 }
 
 // writeQueue writes what waits when the sink is closed. Its caller has the turn.

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/blobseal/blobseal/internal/uuid"
@@ -15,12 +14,10 @@ const maxFoldKinds = 64
 
 // folder folds repeated failures of one kind, so that whoever can provoke
 // failures cannot fill the disk with records of them. It keeps a bounded state.
+// It is not safe for concurrent use.
 type folder struct {
 	window time.Duration // not positive: fold nothing
-
-	mu     sync.Mutex
 	kinds  map[foldKind]*folded
-	oldest time.Time // when the first kind began, if there are any
 }
 
 // foldKind is what failures have in common that are folded into one record.
@@ -48,22 +45,16 @@ func (f *folder) add(r Record, now time.Time) []Record {
 	if f.window <= 0 {
 		return []Record{r}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	records := f.takeOver(now)
+	records := f.expire(now)
 	if r.Outcome != outcomeFailure || r.Retracts {
 		return append(records, r)
 	}
 	kind := kindOf(r)
-	one := f.kinds[kind]
-	if one == nil && len(f.kinds) >= maxFoldKinds {
+	if f.kinds[kind] == nil && len(f.kinds) >= maxFoldKinds {
 		kind = foldKind{errorCode: r.ErrorCode}
-		one = f.kinds[kind]
 	}
+	one := f.kinds[kind]
 	if one == nil {
-		if len(f.kinds) == 0 {
-			f.kinds, f.oldest = make(map[foldKind]*folded), now
-		}
 		f.kinds[kind] = &folded{began: now}
 		return append(records, r)
 	}
@@ -81,71 +72,49 @@ func (f *folder) add(r Record, now time.Time) []Record {
 
 // restore takes records back that could not be written.
 func (f *folder) restore(records []Record, now time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	for _, r := range records {
 		kind := kindOf(r)
 		one := f.kinds[kind]
-		switch {
-		case r.Count == 0 && one != nil && one.count == 0:
-			delete(f.kinds, kind) // the next one is the first to be recorded
-		case r.Count > 0 && one == nil:
-			if len(f.kinds) == 0 {
-				f.kinds, f.oldest = make(map[foldKind]*folded), now
+		if r.Count == 0 {
+			if one != nil && one.count == 0 {
+				delete(f.kinds, kind) // the next one is the first to be recorded
 			}
-			f.kinds[kind] = &folded{began: now, count: r.Count, first: r.FirstTime, last: r}
-		case r.Count > 0:
-			if one.count == 0 {
-				one.last = r
-			}
-			one.count, one.first = one.count+r.Count, r.FirstTime
+			continue
 		}
+		if one == nil {
+			one = &folded{began: now}
+			f.kinds[kind] = one
+		}
+		if one.count == 0 {
+			one.last = r
+		}
+		one.count, one.first = one.count+r.Count, r.FirstTime
 	}
 }
 
-// due returns how long it is until a window ends. ok is false if nothing was folded.
+// due returns how long it is until the first window ends, in which more failures may be
+// folded by then. ok is false if nothing was folded.
 func (f *folder) due(now time.Time) (wait time.Duration, ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	wait = f.window
 	for _, one := range f.kinds {
-		if one.count > 0 {
-			return f.window - now.Sub(f.oldest), true
-		}
+		wait, ok = min(wait, f.window-now.Sub(one.began)), ok || one.count > 0
 	}
-	return 0, false
+	return wait, ok
 }
 
 // expire returns the records of folded failures whose window has ended.
 func (f *folder) expire(now time.Time) []Record {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.takeOver(now)
+	return f.take(func(one *folded) bool { return now.Sub(one.began) >= f.window })
 }
 
 // flush returns the records of all folded failures.
-func (f *folder) flush() []Record {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.take(func(*folded) bool { return true }, time.Time{})
-}
+func (f *folder) flush() []Record { return f.take(func(*folded) bool { return true }) }
 
-// takeOver takes the kinds whose window has ended. f.mu is held.
-func (f *folder) takeOver(now time.Time) []Record {
-	return f.take(func(one *folded) bool { return now.Sub(one.began) >= f.window }, now)
-}
-
-// take removes the kinds that are over, and returns the records of their
-// failures, oldest first. f.mu is held.
-func (f *folder) take(over func(*folded) bool, now time.Time) (records []Record) {
-	if len(f.kinds) == 0 || !now.IsZero() && now.Sub(f.oldest) < f.window {
-		return nil
-	}
-	f.oldest = now
+// take removes the kinds that are over, and returns the records of their failures,
+// oldest first.
+func (f *folder) take(over func(*folded) bool) (records []Record) {
 	for kind, one := range f.kinds {
 		if !over(one) {
-			if one.began.Before(f.oldest) {
-				f.oldest = one.began
-			}
 			continue
 		}
 		delete(f.kinds, kind)
