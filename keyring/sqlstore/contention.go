@@ -21,11 +21,9 @@ func retryOnConflict(ctx context.Context, op func() error) error {
 			return err
 		}
 		limit := min(5*time.Millisecond<<min(attempt, 10), 100*time.Millisecond)
-		timer := time.NewTimer(limit/2 + rand.N(limit/2))
 		select {
-		case <-timer.C:
+		case <-time.After(limit/2 + rand.N(limit/2)):
 		case <-ctx.Done():
-			timer.Stop()
 			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
 	}

@@ -66,6 +66,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -190,7 +191,7 @@ func openError(ctx context.Context, table string, err error) error {
 	if errors.Is(err, ErrSchema) || errors.Is(err, ErrDurability) {
 		return err
 	}
-	return fmt.Errorf("%w: sqlstore: open table %s: %w", keyring.ErrStore, table, withContext(ctx, err))
+	return fmt.Errorf("%w: sqlstore: open table %s: %w", keyring.ErrStore, table, document.WithContext(ctx, err))
 }
 
 // Load implements [keyring.Store]. A document beyond [MaxSize] is
@@ -333,13 +334,5 @@ func (s *Store) MaxSize() int { return MaxSize }
 
 // failed is the error of an operation.
 func (s *Store) failed(ctx context.Context, op string, err error) error {
-	return fmt.Errorf("sqlstore: %s %s: %w", op, s.name, withContext(ctx, err))
-}
-
-// withContext adds the end of ctx to an error that hides it.
-func withContext(ctx context.Context, err error) error {
-	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", cause, err)
-	}
-	return err
+	return fmt.Errorf("sqlstore: %s %s: %w", op, s.name, document.WithContext(ctx, err))
 }

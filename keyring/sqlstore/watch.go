@@ -61,12 +61,10 @@ func (s *Store) awaitProbe(ctx context.Context, probe string, arrived <-chan str
 	if _, err := s.db.ExecContext(ctx, s.sql.notify, probe); err != nil {
 		return
 	}
-	timer := time.NewTimer(ListenTimeout)
-	defer timer.Stop()
 	select {
 	case <-arrived:
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(ListenTimeout):
 		cancel(errDeaf)
 	}
 }
