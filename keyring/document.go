@@ -177,14 +177,11 @@ func parseDocument(data []byte) (*ringDocument, error) {
 	if !found {
 		return nil, fmt.Errorf("%w: does not begin as a keyring document", ErrDamaged)
 	}
-	if len(body) == 0 {
+	if len(body) < 1+sha256.Size {
 		return nil, fmt.Errorf("%w: cut short", ErrDamaged)
 	}
 	if body[0] != 1 && body[0] != documentVersion {
 		return nil, fmt.Errorf("%w: %d, this release knows 1 to %d (install a newer release)", ErrVersion, body[0], documentVersion)
-	}
-	if len(body) < 1+sha256.Size {
-		return nil, fmt.Errorf("%w: cut short", ErrDamaged)
 	}
 	end := len(data) - sha256.Size
 	if sum := sha256.Sum256(data[:end]); !bytes.Equal(sum[:], data[end:]) {

@@ -1,7 +1,6 @@
 package keyring
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -237,7 +236,7 @@ func (r *Ring) Stats() Stats {
 // Document returns the encrypted document that this Ring uses. It is a backup: put
 // into an empty store, it is the ring again, under the same root. Take it from a running
 // process if the store has lost the ring.
-func (r *Ring) Document() []byte { return bytes.Clone(r.doc.Document()) }
+func (r *Ring) Document() []byte { return r.doc.Document() }
 
 // Refresh loads the document. ctx bounds the wait.
 //

@@ -44,6 +44,9 @@ func (r *Ring) Primary(ctx context.Context) (*Key, error) {
 // isDue reports whether the primary is old enough to be rotated.
 func (r *Ring) isDue(m *metadata) bool { return r.age(m) >= r.rotateAge(m) }
 
+// isTooOld reports whether the primary must not seal any more.
+func (r *Ring) isTooOld(m *metadata) bool { return r.age(m) >= r.hardAge(m) }
+
 // age returns how old the primary is. One whose time of creation is yet to come counts as
 // new within [document.ClockTolerance]. Beyond that it was made by a wrong clock, or this clock is
 // wrong: it is due for rotation, and grows from the time that this process first saw it.
@@ -97,16 +100,16 @@ func (r *Ring) rotateAge(m *metadata) time.Duration { return min(m.period, r.har
 
 // primaryAfterRotation is Primary for a primary that is due.
 func (r *Ring) primaryAfterRotation(ctx context.Context) (*Key, error) {
-	if s := r.doc.State(); r.opts.ReadOnly && r.age(&s.metadata) < r.hardAge(&s.metadata) {
+	if s := r.doc.State(); r.opts.ReadOnly && !r.isTooOld(&s.metadata) {
 		r.warnOfAge(s)
 		return s.primaryKey, nil
 	}
 	attempt, begun, err := r.beginRotation(ctx)
 	s := r.doc.State()
-	hard := r.age(&s.metadata) >= r.hardAge(&s.metadata)
-	if attempt != nil && (begun || hard) {
+	tooOld := r.isTooOld(&s.metadata)
+	if attempt != nil && (begun || tooOld) {
 		wait := rotationWait
-		if hard {
+		if tooOld {
 			wait = rotationTimeout + time.Second
 		}
 		select {
@@ -119,14 +122,13 @@ func (r *Ring) primaryAfterRotation(ctx context.Context) (*Key, error) {
 		}
 		s = r.doc.State()
 	}
-	age := r.age(&s.metadata)
-	if age < r.hardAge(&s.metadata) {
+	if !r.isTooOld(&s.metadata) {
 		return s.primaryKey, nil
 	}
 	if err == nil { // another process made the primary, and one of the clocks is wrong
 		err = fmt.Errorf("%w: new primary is too old (check all clocks)", ErrStore)
 	}
-	return nil, fmt.Errorf("%w: %s is %v old: %w", ErrTooOld, s.primaryKey.id, age.Round(time.Second), err)
+	return nil, fmt.Errorf("%w: %s is %v old: %w", ErrTooOld, s.primaryKey.id, r.age(&s.metadata).Round(time.Second), err)
 }
 
 // warnOfAge logs, once for each primary, that a ring is not rotated where it is
@@ -219,24 +221,20 @@ func (r *Ring) Rotate(ctx context.Context) (Version, error) {
 		return r.doc.State().primaryInfo(), nil
 	}
 	var first uint32
-	s, _, err := r.rotate(ctx, func(d *draft) bool {
+	primary, _, err := r.rotate(ctx, func(d *draft) bool {
 		if first == 0 {
 			first = d.primary().id
 		}
 		return d.primary().id == first
 	})
-	if err != nil {
-		return Version{}, err
-	}
-	return s.primaryInfo(), nil
+	return primary, err
 }
 
 // rotate adds a version if the document, as loaded, wants one, and reports whether it did.
-// The caller holds the turn to rotate.
-func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (s *snapshot, made bool, err error) {
-	s, err = r.doc.Edit(ctx, func(d *draft) (bool, error) {
-		made = wanted(d)
-		if !made {
+// It returns the primary. The caller holds the turn to rotate.
+func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (primary Version, made bool, err error) {
+	s, err := r.doc.Edit(ctx, func(d *draft) (bool, error) {
+		if made = wanted(d); !made {
 			return false, nil
 		}
 		now, _, err := r.doc.Time(ctx, r.opts.Now)
@@ -247,12 +245,12 @@ func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (s *snapsho
 	})
 	if err != nil {
 		r.failed.Add(1)
-		return nil, false, err
+		return Version{}, false, err
 	}
 	if made {
 		r.rotated.Add(1)
 	}
-	return s, made, nil
+	return s.primaryInfo(), made, nil
 }
 
 // lockRotation waits for the turn to rotate, so that calls that meet can share a

@@ -210,9 +210,8 @@ func Create[S State, O any](ctx context.Context, store Store, root Root, format 
 // State returns the state in use. Its generation only grows.
 func (r *Replica[S, O]) State() S { return r.current.Load().state }
 
-// Document returns the encrypted document that State came from. The caller must
-// not change it.
-func (r *Replica[S, O]) Document() []byte { return r.current.Load().data }
+// Document returns a copy of the encrypted document that State came from.
+func (r *Replica[S, O]) Document() []byte { return bytes.Clone(r.current.Load().data) }
 
 // Verified returns when the last load that succeeded began: State is at least as
 // new as the store was then.

@@ -1,7 +1,6 @@
 package localkms
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -336,7 +335,7 @@ func (s *Service) Merge(ctx context.Context, document []byte) error {
 }
 
 // Document returns the encrypted document that this Service uses, for a backup.
-func (s *Service) Document() []byte { return bytes.Clone(s.doc.Document()) }
+func (s *Service) Document() []byte { return s.doc.Document() }
 
 // Stats returns the statistics of this Service. Rotations are those of its keys. A
 // rotation by schedule that fails counts once for all keys that are due. One on demand
