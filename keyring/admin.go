@@ -8,22 +8,24 @@ import (
 	"github.com/blobseal/blobseal/internal/isnil"
 )
 
-// SetState enables, disables or destroys the version with that id, and returns
-// the version as it then is. ctx bounds the call. To enable an enabled version or to
-// destroy a destroyed one writes nothing. To disable a disabled one is recorded, so that an
-// enabling elsewhere that did not know of it does not undo it.
+// SetState enables, disables or destroys the version with that id, and returns the
+// changed version. ctx bounds the call. Enabling an enabled version and destroying a
+// destroyed one write nothing. Disabling a disabled version is recorded again, so that
+// another process that enables the version without knowing of it does not undo it.
 //
-// Other processes learn of it when they next refresh. Destroying removes the key
-// bytes from the document for ever, but copies of older documents still hold them. The
-// errors of the ring's own are [ErrUnknownKey], [ErrDestroyed] for a version that
-// already is, [ErrPrimary], and [ErrInvalid] for a text that is no state.
+// Other processes learn of the change when they next refresh. Destroying a version removes
+// its key bytes from the document for ever, but copies of older documents still hold them.
+//
+// Besides errors of the store and the root, SetState returns [ErrUnknownKey], [ErrDestroyed]
+// if the version is destroyed, [ErrPrimary], and [ErrInvalid] for an unknown state.
 func (r *Ring) SetState(ctx context.Context, id string, state State) (Version, error) {
 	return r.setState(ctx, id, state, nil)
 }
 
-// SetStateIf is SetState under a condition, as one compare-and-swap: condition gets the
-// version as the stored document has it, and an error of it ends the call and changes
-// nothing. It is called again after each conflict with another writer.
+// SetStateIf is SetState under a condition, in one compare-and-swap. condition gets the
+// version as it is in the stored document. If condition returns an error, SetStateIf
+// returns it and changes nothing. condition is called again after each conflict with
+// another writer.
 //
 // A condition may compare times. So unlike SetState, SetStateIf fails with a [*ClockError]
 // if the clock of this process differs from the store's.
@@ -59,8 +61,9 @@ func (r *Ring) setState(ctx context.Context, id string, state State, condition f
 	return s.info(s.find(version)), nil
 }
 
-// SetPeriod changes the ring's rotation period, for all processes: a whole number of
-// seconds from a minute to 3650 days; others are [ErrInvalid]. ctx bounds the call.
+// SetPeriod changes the ring's rotation period for all processes. The period is a whole
+// number of seconds from a minute to 3650 days; any other is [ErrInvalid]. ctx bounds the
+// call.
 func (r *Ring) SetPeriod(ctx context.Context, period time.Duration) error {
 	if err := checkPeriod(period); err != nil {
 		return err
@@ -77,13 +80,13 @@ func (r *Ring) SetPeriod(ctx context.Context, period time.Duration) error {
 }
 
 // Merge adds to the ring what another document of the same ring holds: a backup, or
-// [Ring.Document] of a process that ran elsewhere. It must be under this ring's root. The
-// ring then has the versions of both. A version that either of them disabled or destroyed
-// stays so. If the ring holds all of it already, nothing is written. ctx bounds the call.
+// [Ring.Document] of a process that ran elsewhere. The document must be under this ring's
+// root. The ring then has the versions of both. A version that is disabled or destroyed in
+// one of them stays disabled or destroyed. If the ring already holds everything, nothing is
+// written. ctx bounds the call. A document of another ring is [ErrOtherRing].
 //
-// A Ring merges by itself what its own process knows. Merge is for documents that no
-// running process knows. The errors of the ring's own are [ErrOtherRing] and those of the
-// document.
+// A Ring merges on its own what its process knows. Call Merge for documents that no running
+// process knows.
 func (r *Ring) Merge(ctx context.Context, document []byte) error {
 	other, err := r.doc.OpenOther(ctx, document)
 	if err != nil {
@@ -102,14 +105,14 @@ func (r *Ring) Merge(ctx context.Context, document []byte) error {
 // root from then on. ctx bounds the call. Like [Create], it refuses roots that are too
 // easy to guess.
 //
-// It may be repeated: a document that is under the new root already is left as it is.
-// Repeat it after an error of the store, which leaves open whether the root was changed,
-// and after a failover that lost the change. In every other process, the same call tells
-// the ring of its new root. To strengthen a passphrase root, give the same passphrase with
+// Make the same call in every other process: it tells the ring there of the new root. You
+// may repeat the call; a document that is under the new root already is not written. Repeat
+// it after [ErrStore], which leaves open whether the root was changed, and after a failover
+// that lost the change. To strengthen a passphrase root, pass the same passphrase with
 // higher [PassphraseParams].
 //
-// Master keys stay as they are: anyone who copied them, or an older document and its
-// root, can still open what they sealed.
+// ChangeRoot does not change the master keys. Anyone who copied them, or an older document
+// and its root, can still open what they sealed.
 func (r *Ring) ChangeRoot(ctx context.Context, newRoot Root) error {
 	if isnil.Any(newRoot) {
 		return invalid("no root")

@@ -27,8 +27,8 @@
 // when they refresh, so call Run in each. Backups still hold a destroyed
 // version: destroy them, or their roots, too.
 //
-// Ages are measured by the clock of each process. A version created more than ten
-// minutes in the future is replaced. A process cannot tell that its own clock is ahead
+// Each process measures ages by its own clock. It replaces a primary that was created
+// more than ten minutes in the future. A process whose clock is ahead cannot tell that
 // from a ring that nobody used for years, so it rotates once.
 //
 // # Recovery
@@ -37,17 +37,17 @@
 // objects need both. Options.Backup gets each document before its new version
 // seals anything.
 //
-// A store can lose its last writes: in a failover, by the restore of a backup,
-// or because someone put an old document back. A process that knows more merges
-// its own document into the stored one, logs that as an error, and writes the
-// result. Versions are never lost that way, and a version that was disabled or
-// destroyed does not come back. While a process cannot write, it seals under a
-// version that the store lacks for 30 seconds, and then refuses.
+// A store can lose its last writes: in a failover, when a backup is restored, or
+// because someone puts an old document back. A process that knows more merges its
+// own document into the stored one, writes the result, and logs that as an error.
+// So no version is lost, and no disabled or destroyed version comes back. If the
+// process cannot write, it keeps sealing for 30 seconds under a version that the
+// store lacks, and then refuses.
 //
-// A version is lost if every process that knew it ended before it was written
-// back, and no backup has it. So if the store or the root is lost, do not restart
-// running processes: [Ring.Document] saves the ring, and if the lost root was a
-// key or passphrase, ChangeRoot replaces it.
+// A version is lost if every process that knew it ends before one of them can write
+// it back, and no backup has it. So if you lose the store or the root, do not restart
+// running processes. [Ring.Document] saves the ring, and if the lost root was a key
+// or passphrase, ChangeRoot replaces it.
 //
 // To go back to an old document on purpose, stop every process first.
 package keyring

@@ -52,8 +52,8 @@ import (
 // It makes the metadata as authentic as the keyset. The checksum is not authentic: it
 // only tells damage from a wrong root.
 //
-// Numbers, marks, the count of changes and the watermark serve to merge two documents
-// of one ring, see [draft.merge]. Version 1 has none of them, see [parseV1].
+// Numbers, marks, the count of changes and the watermark are for merging two documents
+// of one ring: see [draft.merge]. Version 1 has none of them: see [metadata.parseV1].
 type ringDocument struct {
 	metadata
 	keyset []byte // encrypted
@@ -61,7 +61,7 @@ type ringDocument struct {
 }
 
 type metadata struct {
-	legacy     bool // read from a document of version 1
+	legacy     bool // comes from a document of version 1
 	ring       ringID
 	generation uint64
 	watermark  uint64
@@ -137,8 +137,8 @@ func associatedData(head []byte) []byte {
 	return append([]byte(documentLabel+"\x00"), sum[:]...)
 }
 
-// marshal returns the document's bytes, always in the present version. It fails with
-// [ErrFull] if they are too many, and with the error of parsing them if there is one.
+// marshal returns the document's bytes, always in the current version. The error is
+// [ErrFull] if the document is too large, or the error of parsing those bytes.
 func (d *ringDocument) marshal() ([]byte, error) {
 	if len(d.versions) > maxVersions {
 		return nil, fmt.Errorf("%w: %d versions, at most %d", ErrFull, len(d.versions), maxVersions)
@@ -210,8 +210,8 @@ func parseDocument(data []byte) (*ringDocument, error) {
 	return d, nil
 }
 
-// checkEncoding refuses every encoding of an encrypted keyset but the one that
-// Tink writes: protocol buffers have others, and room for more beside it.
+// checkEncoding rejects every encoding of an encrypted keyset except Tink's own. Protocol
+// buffers allow others, and unknown fields besides.
 func checkEncoding(encrypted []byte) error {
 	message, err := keyset.NewBinaryReader(bytes.NewReader(encrypted)).ReadEncrypted()
 	if err != nil {
@@ -274,7 +274,7 @@ func parseMarks(s cryptobyte.String) ([]mark, error) {
 
 func (m mark) compare(other mark) int { return bytes.Compare(m[:], other[:]) }
 
-// validate checks what holds for metadata of any document.
+// validate checks what must hold in every document.
 func (m *metadata) validate() error {
 	if m.generation == 0 {
 		return errors.New("generation is zero")
@@ -325,8 +325,8 @@ func (v *version) validate() error {
 	return nil
 }
 
-// compare orders versions by number, then by id. Versions of one number come from
-// two documents that were merged.
+// compare orders versions by number, then by id. Versions with the same number come from
+// documents that were merged.
 func (v version) compare(other version) int {
 	return cmp.Or(cmp.Compare(v.number, other.number), cmp.Compare(v.id, other.id))
 }
@@ -364,7 +364,7 @@ func (m *metadata) info(v *version) Version {
 	}
 }
 
-// checkPeriod refuses a rotation period that a document cannot hold.
+// checkPeriod rejects a rotation period that a document cannot hold.
 func checkPeriod(p time.Duration) error {
 	if p < minPeriod || p > maxPeriod || p%time.Second != 0 {
 		return invalid("period of %v, want whole seconds from %v to %v", p, minPeriod, maxPeriod)
@@ -372,7 +372,7 @@ func checkPeriod(p time.Duration) error {
 	return nil
 }
 
-// millis returns t for a document, within what that holds.
+// millis returns t in Unix milliseconds, within the bounds of a document.
 func millis(t time.Time) uint64 {
 	return uint64(min(max(t.UnixMilli(), 0), maxMillis))
 }

@@ -25,9 +25,9 @@ import (
 //
 // and the rest is as in version 2.
 //
-// A version's number is its place in the list, and a disabled version gets a mark that
-// follows from its id and time. So two documents that grew from one of version 1 agree
-// on what it held.
+// A version's number is its place in the list. A disabled version gets a mark that is
+// derived from its id and time. So two documents that grew from the same document of
+// version 1 have the same numbers and marks.
 const (
 	versionSizeV1 = 4 + 1 + 8 + 8
 	markLabelV1   = "github.com/blobseal/blobseal/v1 keyring mark\x00"

@@ -18,23 +18,23 @@ import (
 // masterKey is a version's key in Tink's keyset.
 type masterKey = tinkpb.Keyset_Key
 
-// draft is a document that is open for an edit, with its master keys.
+// draft is a document open for an edit, with its master keys.
 type draft struct {
 	metadata
 	keys  map[uint32]*masterKey // of all versions that are not destroyed; status and order come from metadata
-	added bool                  // this process added a version
+	added bool                  // this edit added a version
 }
 
 const (
-	// tombstoneAge is how long a destroyed version stays listed. Until then a merge
-	// knows it by name; after that by the watermark.
+	// tombstoneAge is how long a destroyed version stays listed. After that, a merge
+	// knows by the watermark that it was destroyed.
 	tombstoneAge = 365 * 24 * time.Hour
 
 	// maxMarks is how many marks a version may have, in force or removed.
 	maxMarks = 1000
 )
 
-// newDraft drafts a ring with one version.
+// newDraft returns a new ring with one version.
 func newDraft(period time.Duration, now time.Time) (*draft, error) {
 	d := &draft{keys: make(map[uint32]*masterKey)}
 	rand.Read(d.ring[:]) // never fails: it ends the program instead
@@ -96,11 +96,11 @@ func randomID() uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// prune drops the versions that were destroyed tombstoneAge before the primary was
-// created, and if the ring is full even so, the one that was destroyed first. The
-// watermark then says that they were destroyed. It says so of lost versions with lower
-// numbers, too, so a clock that is ahead must not raise it: the primary's time has to
-// bear the clock out.
+// prune removes versions that were destroyed longer than tombstoneAge ago. If the ring is
+// still full, it removes the version that was destroyed first. The watermark then says that
+// they were destroyed. It says the same of any lost version with a lower number, so a clock
+// that is ahead must not raise it: ages count up to now or to the creation of the primary,
+// whichever is earlier.
 func (d *draft) prune(now time.Time) {
 	if len(d.versions) == 0 {
 		return
@@ -127,10 +127,10 @@ func (d *draft) prune(now time.Time) {
 	})
 }
 
-// dateOfChange returns the date of a change that is made now: not before the newest time
-// at which a version was made or changed. By a clock that is behind, a quarantine that
-// counts from the change would end too early for everybody else. The store's clock is
-// right, and a time that is far ahead of it is not.
+// dateOfChange returns the date of a change made now, which is never before another
+// version was created or changed: a quarantine that counts from a date by a slow clock would
+// end too early for every other process. If the time is the store's, times far ahead of it
+// are wrong and do not count.
 func (d *draft) dateOfChange(now time.Time, ofStore bool) uint64 {
 	date, limit := millis(now), uint64(maxMillis)
 	if ofStore {
@@ -146,9 +146,9 @@ func (d *draft) dateOfChange(now time.Time, ofStore bool) uint64 {
 	return date
 }
 
-// setState gives a version another state, as of date. It reports whether the document changed.
-// Disabling a version that is disabled already adds a mark: someone who enabled it in a
-// document that the store lost did not see this act, and must not undo it.
+// setState changes the state of a version at date, and reports whether the document changed.
+// Disabling a disabled version adds a mark. If another process enabled the version in a
+// document that the store lost, it did not know of this call, and must not undo it.
 func (d *draft) setState(id uint32, state State, date uint64) (bool, error) {
 	v := d.find(id)
 	if v == nil {

@@ -22,7 +22,7 @@ import (
 // ([MaxDocumentSize]); the documents of package localkms may need it.
 const maxFileSize = 64 << 20
 
-// lockRetry is how often a writer asks for a lock that someone else holds.
+// lockRetry is the pause between attempts to take a lock that someone else holds.
 const lockRetry = 5 * time.Millisecond
 
 // fileStore is the [Store] of [NewFileStore].
@@ -31,26 +31,26 @@ type fileStore struct{ path string }
 var _ Clock = (*fileStore)(nil)
 
 // NewFileStore returns a [Store] in one file, for any number of processes on one machine.
-// It does not touch the file, which need not exist; the directory must exist when the store
-// is used. An empty path is [ErrInvalid]. The store holds nothing open and is a [Clock],
-// which tells the time of the file system.
+// NewFileStore does not touch the file, which need not exist. The directory must exist when
+// the store is used. An empty path is [ErrInvalid]. The store holds nothing open. It is a
+// [Clock] that tells the time of the file system.
 //
-// A write goes to a temporary file (".NAME.DIGITS.tmp"), which is synced and renamed over
-// the old one; then the directory is synced. If the process is killed or the disk is full,
-// the file holds the old document or the new one. The next writer removes what a killed
-// one left. Writers hold an advisory lock on NAME.lock, an empty file that stays: if you
-// remove it while they write, two of them can write at once.
+// A writer writes a temporary file (".NAME.DIGITS.tmp"), syncs it, renames it over the old
+// one, and syncs the directory. If the process is killed or the disk is full, the file
+// holds the old document or the new one. The next writer removes temporary files that
+// killed writers left. Writers hold an advisory lock on NAME.lock, an empty file that
+// stays: if you remove it while they write, two of them can write at once.
 //
-// A new file has mode 0600. A file that exists keeps its owner, group and mode, and the
-// lock file has the same, so root's cron may rotate a ring of a service. A process that
-// cannot keep the owner does not write. If the path is a symbolic link, its target is
-// replaced, and the lock is beside the target.
+// A new file has mode 0600. An existing file keeps its owner, group and mode, and the lock
+// file gets the same, so root's cron may rotate the ring of a service. A process that
+// cannot keep the owner does not write. If the path is a symbolic link, writers replace its
+// target, and the lock is beside the target.
 //
-// The directory must be on a local file system: it takes locks, atomic renames
-// and syncs. Backups may copy the file at any time.
+// The directory must be on a local file system, with locks, atomic renames and syncs.
+// Backups may copy the file at any time.
 //
-// A missing file is [ErrNotExist]; a missing directory, and a symbolic link to nothing, are
-// not. A file larger than 64 MiB is [ErrDamaged], unread.
+// A missing file is [ErrNotExist]; a missing directory and a symbolic link to nothing are
+// other errors. A file larger than 64 MiB is [ErrDamaged], and is not read.
 func NewFileStore(path string) (Store, error) {
 	if path == "" {
 		return nil, invalid("empty path")
@@ -106,8 +106,8 @@ func (s *fileStore) Swap(ctx context.Context, version string, data []byte) (stri
 	return contentVersion(data), nil
 }
 
-// Now implements [Clock]. It is the time at which a temporary file in the directory was
-// made, by the clock of the file system.
+// Now implements [Clock]. It creates a temporary file in the directory and returns its
+// time, which is by the clock of the file system.
 func (s *fileStore) Now(ctx context.Context) (time.Time, error) {
 	if err := ctx.Err(); err != nil {
 		return time.Time{}, err
@@ -137,7 +137,7 @@ func lockFile(ctx context.Context, target string) (*flock.Flock, error) {
 	return lock, nil
 }
 
-// target is the path of the file itself, without symbolic links.
+// target returns the path of the file itself, without symbolic links.
 func (s *fileStore) target() (string, error) {
 	target, err := filepath.EvalSymlinks(s.path)
 	if err == nil {
@@ -156,8 +156,8 @@ func (s *fileStore) target() (string, error) {
 	return filepath.Join(dir, filepath.Base(s.path)), nil
 }
 
-// readDocument reads a file of bounded size. Its version is a hash of what it
-// holds: no two documents of a ring are the same, as each has its generation.
+// readDocument reads a file of bounded size. The version is a hash of the content: no two
+// documents of a ring are equal, because each has its own generation.
 func readDocument(path string) ([]byte, string, error) {
 	info, err := os.Stat(path) // before opening, which waits if it is a pipe
 	switch {
@@ -176,8 +176,8 @@ func readDocument(path string) ([]byte, string, error) {
 		return nil, "", err
 	}
 	defer f.Close()
-	// The file is never written in place, so its size hardly changes: room for
-	// it, and for the read that finds its end, is made once.
+	// The file is never written in place, so the buffer for its size, and for the read
+	// that finds its end, rarely has to grow.
 	buf := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
 	if _, err := buf.ReadFrom(io.LimitReader(f, maxFileSize+1)); err != nil {
 		return nil, "", err

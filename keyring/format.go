@@ -76,7 +76,7 @@ func (f format) Seal(ctx context.Context, root document.Root, d *draft, generati
 	}
 	again, err := f.Open(ctx, root, data, nil)
 	if err != nil {
-		return nil, nil, fmt.Errorf("keyring: document just sealed: %w", err)
+		return nil, nil, fmt.Errorf("keyring: open the new document: %w", err)
 	}
 	s, err := newSnapshot(again)
 	if err != nil {
@@ -84,7 +84,7 @@ func (f format) Seal(ctx context.Context, root document.Root, d *draft, generati
 	}
 	if d.added && f.backup != nil {
 		if err := f.backup(ctx, bytes.Clone(data)); err != nil {
-			return nil, nil, fmt.Errorf("keyring: no version added: backup: %w", err)
+			return nil, nil, fmt.Errorf("keyring: Options.Backup failed, no version was added: %w", err)
 		}
 	}
 	return data, s, nil
@@ -99,8 +99,8 @@ func (format) Merge(d, other *draft) error { return d.merge(other) }
 // errRootSeals: the root refuses to encrypt.
 var errRootSeals = errors.New("keyring: root does not seal the document")
 
-// check compares the keyset with the metadata beside it. In version 1 the primary may
-// stand anywhere in the keyset.
+// check compares the keyset with the metadata. In version 1 the primary may be anywhere in
+// the keyset.
 func (m *metadata) check(handle *keyset.Handle) error {
 	want := make([]version, 0, len(m.versions))
 	for _, v := range m.versions {

@@ -9,15 +9,15 @@ import (
 	"github.com/blobseal/blobseal/internal/secret"
 )
 
-// kekLabel is the PRF's input, from which a version's KEK comes.
+// kekLabel is the input of the PRF that derives a version's KEK.
 const kekLabel = "github.com/blobseal/blobseal/v1 managed key-encryption key"
 
 // Key is one enabled version of a ring's master key. It is immutable and safe
-// for concurrent use. It holds the version's key-encryption key, which is never
-// printed, and not the master key itself.
+// for concurrent use. It holds the version's key-encryption key, which it never
+// prints, but not the master key.
 //
-// A Key works for as long as it is held, even after its version was disabled: ask the
-// ring again for each operation.
+// A Key keeps working after its version was disabled. So ask the ring for the key before
+// each operation.
 type Key struct {
 	id  string
 	kek secret.Key
@@ -36,9 +36,9 @@ func (k *Key) Seal(dek, context []byte) ([]byte, error) {
 	return sealed, nil
 }
 
-// Open decrypts what [Key.Seal] returned. A wrong key, a wrong context or an
-// edited message is the error that package sse exports as ErrKey, a damaged message its
-// ErrCorrupt or ErrTruncated.
+// Open decrypts what [Key.Seal] returned. For a wrong key, a wrong context or an edited
+// message, the error is ErrKey of package sse; for a damaged message, it is ErrCorrupt or
+// ErrTruncated of package sse.
 func (k *Key) Open(sealed, context []byte) ([]byte, error) {
 	dek, err := chunked.OpenMessage(k.kek.Bytes(), context, sealed)
 	if err != nil {
@@ -49,14 +49,15 @@ func (k *Key) Open(sealed, context []byte) ([]byte, error) {
 
 // Key returns the enabled version with that id.
 //
-// An id of this ring that is not known makes the ring refresh. Callers who miss at
-// once share one load, which began after they asked; after a burst of 60 there is one
-// load a second, for which callers wait. An id that a load did not bring is not looked
-// for again for a second. ctx bounds the wait alone: a version in memory is returned
-// whatever ctx says.
+// If the ring does not know an id, it refreshes. Callers who miss at the same time share
+// one load, which begins after their calls. After 60 loads there is one a second, and
+// callers wait for it. If a load does not find an id, the ring does not load again for that
+// id for a second. ctx bounds only the wait: a version in memory is returned even if ctx
+// has ended.
 //
-// Its errors are [*VersionError], of [ErrUnknownKey], [ErrDisabled] or [ErrDestroyed]. If the ring could not refresh, the error is ErrUnknownKey, [ErrStore]
-// and the reason, all three; and for a second it stays so, without asking.
+// Errors are of type [*VersionError] and wrap [ErrUnknownKey], [ErrDisabled] or
+// [ErrDestroyed]. If the ring could not refresh, the error wraps ErrUnknownKey, [ErrStore]
+// and the reason, and Key returns it for a second without asking the store again.
 func (r *Ring) Key(ctx context.Context, id string) (*Key, error) {
 	if key := r.doc.State().keys[id]; key != nil {
 		return key, nil
@@ -64,7 +65,7 @@ func (r *Ring) Key(ctx context.Context, id string) (*Key, error) {
 	return r.keyAfterRefresh(ctx, id)
 }
 
-// keyAfterRefresh finds out why there is no such key, or gets it.
+// keyAfterRefresh is Key for an id without a key in memory.
 func (r *Ring) keyAfterRefresh(ctx context.Context, id string) (*Key, error) {
 	version, err := r.tinkID(id)
 	if err != nil {
@@ -90,14 +91,14 @@ func (r *Ring) keyAfterRefresh(ctx context.Context, id string) (*Key, error) {
 	}
 }
 
-// tinkID returns the Tink id in a version's id. It refuses what cannot be an id of this ring.
+// tinkID returns the Tink id in a version's id. It rejects what cannot be an id of this ring.
 func (r *Ring) tinkID(id string) (uint32, error) {
 	ring, version, err := parseKeyID(id)
 	if err != nil {
 		return 0, &VersionError{fmt.Sprintf("%.64s", id), err}
 	}
 	if own := r.doc.State().ring; ring != own {
-		return 0, &VersionError{id, fmt.Errorf("%w: it belongs to another ring, this is %v", ErrUnknownKey, own)}
+		return 0, &VersionError{id, fmt.Errorf("%w: it belongs to another ring than %v", ErrUnknownKey, own)}
 	}
 	return version, nil
 }

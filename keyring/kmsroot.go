@@ -26,12 +26,12 @@ const (
 type KMSRootOptions struct {
 	// Context is added to the encryption context, which is {"blobseal:purpose":
 	// "keyring root"}, so that a key policy can tell the roots of several services
-	// apart. A root with another Context does not open the document. A pair named
-	// "blobseal:purpose" is refused.
+	// apart. A root with another Context does not open the document. NewKMSRoot
+	// refuses a pair named "blobseal:purpose".
 	Context kms.Context
 
-	// Principal is who asks the key service: the service that has the ring,
-	// whichever of its own callers is at the other end of the request.
+	// Principal asks the key service. It is the service that has the ring, no
+	// matter which of its callers made the ring ask.
 	Principal kms.Principal
 }
 
@@ -60,8 +60,8 @@ type kmsRoot struct {
 }
 
 // NewKMSRoot returns a root that is the key keyID of a key service. Each document is
-// sealed under a new data key of the service: one request seals it and one opens it. The
-// service is asked as opts.Principal, with the encryption context that opts describe, about
+// sealed under a new data key: one request to the service seals it, and one opens it. Each
+// request is made as opts.Principal, with the encryption context that opts describe, for
 // the resource "keyring". Most services leave opts nil.
 //
 // The root asks the service only for keyID, never for the key that a document names:
@@ -70,11 +70,10 @@ type kmsRoot struct {
 // key or the service, call [Ring.ChangeRoot] before you move the alias or disable the old
 // key.
 //
-// A document of another key, context or kind of root is [ErrRoot]; a message edited behind
+// A document of another key, context or kind of root is [ErrRoot]; a message edited after
 // its head is [ErrDamaged]. If the service does not answer, or its key is disabled, denied
-// or deleted, the error is [ErrRootUnavailable]. The service's error is wrapped beside all
-// of these. Without a client or a key id, and with a reserved context, the error is
-// [ErrInvalid].
+// or deleted, the error is [ErrRootUnavailable]. All of these also wrap the service's error.
+// A missing client or key id and a reserved context are [ErrInvalid].
 //
 // The root is safe for concurrent use and keeps no data key.
 func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (Root, error) {
@@ -96,9 +95,9 @@ func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (Root, er
 	return &kmsRoot{client: client, keyID: keyID, ec: ec, principal: o.Principal}, nil
 }
 
-// ask returns the ctx of a request to the service. It is the ring's own,
-// whatever request of whom made the ring ask.
-func (r *kmsRoot) ask(ctx context.Context) context.Context {
+// withRequest returns the ctx of a request to the service. The request is the ring's own,
+// no matter whose request made the ring ask.
+func (r *kmsRoot) withRequest(ctx context.Context) context.Context {
 	ctx = kms.WithPrincipal(ctx, r.principal)
 	ctx = kms.WithResource(ctx, kmsRootAuditAs)
 	return kms.WithReport(ctx, new(kms.Report))
@@ -106,7 +105,7 @@ func (r *kmsRoot) ask(ctx context.Context) context.Context {
 
 // EncryptWithContext implements [Root].
 func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
-	dk, err := r.client.GenerateDataKey(r.ask(ctx), r.keyID, maps.Clone(r.ec))
+	dk, err := r.client.GenerateDataKey(r.withRequest(ctx), r.keyID, maps.Clone(r.ec))
 	if err != nil {
 		return nil, r.unavailable(ctx, err)
 	}
@@ -136,12 +135,12 @@ func (r *kmsRoot) DecryptWithContext(ctx context.Context, ciphertext, associated
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	plaintext, err := r.client.Decrypt(r.ask(ctx), r.keyID, wrapped, maps.Clone(r.ec))
+	plaintext, err := r.client.Decrypt(r.withRequest(ctx), r.keyID, wrapped, maps.Clone(r.ec))
 	defer clear(plaintext)
 	switch {
 	case err == nil:
 	case errors.Is(err, kms.ErrCiphertext), errors.Is(err, kms.ErrInvalid):
-		return nil, fmt.Errorf("%w: it is under key %.256q, the root is %q: %w", ErrRoot, keyID, r.keyID, err)
+		return nil, fmt.Errorf("%w: it is sealed under key %.256q, the root is key %q: %w", ErrRoot, keyID, r.keyID, err)
 	default:
 		return nil, r.unavailable(ctx, err)
 	}
@@ -153,7 +152,7 @@ func (r *kmsRoot) DecryptWithContext(ctx context.Context, ciphertext, associated
 	return openRootMessage(key, slices.Concat([]byte(kmsRootLabel), header, associatedData), message)
 }
 
-// unavailable is the error of a root that could not be asked.
+// unavailable returns the error of a root that could not be asked.
 func (r *kmsRoot) unavailable(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: key %q: %w", ErrRootUnavailable, r.keyID, document.WithContext(ctx, err))
 }
@@ -167,7 +166,7 @@ func marshalKMSHeader(keyID string, wrapped []byte) []byte {
 	return b.BytesOrPanic()
 }
 
-// parseKMSHeader splits a ciphertext. What it returns is within bounds.
+// parseKMSHeader splits a ciphertext. Its results are within bounds.
 func parseKMSHeader(ciphertext []byte) (keyID string, wrapped, message []byte, err error) {
 	s := cryptobyte.String(ciphertext)
 	var kind uint8
@@ -176,7 +175,7 @@ func parseKMSHeader(ciphertext []byte) (keyID string, wrapped, message []byte, e
 		return "", nil, nil, errors.New("ciphertext is empty")
 	}
 	if kind != kmsRootKind {
-		return "", nil, nil, fmt.Errorf("its ciphertext is not of a KMS root (kind %d)", kind)
+		return "", nil, nil, fmt.Errorf("ciphertext of another kind of root (kind %d)", kind)
 	}
 	if !s.ReadUint16LengthPrefixed(&id) || !s.ReadUint16LengthPrefixed(&w) ||
 		len(id) == 0 || len(id) > maxKMSKeyID || len(w) == 0 || len(w) > maxKMSWrapped {

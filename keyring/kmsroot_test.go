@@ -192,7 +192,7 @@ func TestKMSRootErrors(t *testing.T) {
 		_, err = kmsRoot(t, fake, "other", nil).DecryptWithContext(t.Context(), sealed, nil)
 		require.ErrorIs(t, err, keyring.ErrRoot)
 		require.ErrorIs(t, err, kms.ErrCiphertext)
-		require.ErrorContains(t, err, fmt.Sprintf("under key %q, the root is %q", kmstest.ARN("root"), "other"))
+		require.ErrorContains(t, err, fmt.Sprintf("under key %q, the root is key %q", kmstest.ARN("root"), "other"))
 	})
 
 	t.Run("ctx", func(t *testing.T) {
@@ -262,7 +262,7 @@ func TestKMSRootByAlias(t *testing.T) {
 	fake.SetAlias("alias/root", "k2")
 	_, err = keyring.Open(t.Context(), store, root, nil)
 	require.ErrorIs(t, err, keyring.ErrRoot)
-	require.ErrorContains(t, err, fmt.Sprintf("under key %q, the root is %q", kmstest.ARN("k1"), "alias/root"))
+	require.ErrorContains(t, err, fmt.Sprintf("under key %q, the root is key %q", kmstest.ARN("k1"), "alias/root"))
 
 	// The key itself still opens it, and moves it to where the alias now points.
 	require.NoError(t, ring.ChangeRoot(t.Context(), root))

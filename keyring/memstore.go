@@ -11,8 +11,8 @@ import (
 type memStore struct {
 	mu    sync.Mutex
 	data  []byte
-	swaps uint64        // number of successful swaps; zero means that there is no document
-	next  chan struct{} // closed by the next swap, if someone waits for it
+	swaps uint64        // number of successful swaps; zero means no document
+	next  chan struct{} // closed by the next swap; nil if nobody watches
 }
 
 var _ Watcher = (*memStore)(nil)
@@ -20,7 +20,7 @@ var _ Watcher = (*memStore)(nil)
 // NewMemStore returns an empty [Store] in memory, for tests and examples: the ring is lost
 // with the process. The store is a [Watcher].
 //
-// Package keyringtest has one that fails when a test asks for it. In a bubble of
+// Package keyringtest has a store that fails when a test asks for it. In a bubble of
 // testing/synctest, a ring ages, rotates and refreshes by the bubble's clock.
 func NewMemStore() Store { return new(memStore) }
 

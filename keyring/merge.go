@@ -7,18 +7,18 @@ import (
 	"slices"
 )
 
-// merge adds to d everything that other, a document of the same ring, holds. What one
-// of them took away stays away:
+// merge adds to d everything that other, a document of the same ring, holds. A version that
+// was disabled or destroyed in one of them never comes back:
 //
-//   - A version that one of them destroyed is destroyed. That includes versions that
+//   - A version is destroyed if one document destroyed it. That includes versions that
 //     are not listed and have a number up to the watermark.
-//   - A version is disabled while a mark of disabling is in force. Enabling removes the
-//     marks that it saw, and no others: if two camps disabled a version, both have to
-//     enable it, or an administrator after the merge.
-//   - The last version is the primary. It is enabled in both, since no document has a
-//     disabled primary.
-//   - Of two periods, that of the document whose period changed more often counts, or
-//     the shorter.
+//   - A version is disabled while a mark of disabling is in force. Enabling removes only
+//     the marks that it saw. If two processes disabled a version apart from each other,
+//     both have to enable it, or an administrator enables it after the merge.
+//   - The last version is the primary. It is enabled in both documents, because no document
+//     has a disabled primary.
+//   - The period comes from the document whose period changed more often. If both changed
+//     equally often, the shorter period counts.
 //
 // On content, which is everything but the generation, merge is commutative, associative
 // and idempotent: a document gives each version a place in an order, from unknown over
@@ -38,7 +38,7 @@ func (d *draft) merge(other *draft) error {
 			if err := d.mergeVersion(&v, w, other); err != nil {
 				return fmt.Errorf("merge %s: %w", keyID(d.ring, v.id), err)
 			}
-		case v.number <= other.watermark: // destroyed there, and forgotten
+		case v.number <= other.watermark: // destroyed in other, and no longer listed
 			delete(d.keys, v.id)
 			continue
 		}
@@ -87,14 +87,14 @@ func (d *draft) mergeVersion(v, w *version, other *draft) error {
 	return nil
 }
 
-// includedIn returns nil if next holds everything that m holds, and otherwise the first
-// thing that it lacks.
+// includedIn returns nil if next holds everything that m holds, and otherwise an error
+// about the first thing that next lacks.
 func (m *metadata) includedIn(next *metadata) error {
 	if m.legacy && next.legacy {
 		return m.includedInV1(next)
 	}
 	if next.watermark < m.watermark {
-		return fmt.Errorf("it lists versions from %d on, not from %d", next.watermark+1, m.watermark+1)
+		return fmt.Errorf("it lists versions from number %d, not from %d", next.watermark+1, m.watermark+1)
 	}
 	if next.changes < m.changes || next.changes == m.changes && next.period > m.period {
 		return fmt.Errorf("its period is %v, not %v", next.period, m.period)
@@ -107,16 +107,16 @@ func (m *metadata) includedIn(next *metadata) error {
 		case w == nil:
 			return fmt.Errorf("it lacks %s", id)
 		case v.state == Destroyed:
-			return fmt.Errorf("it holds %s, which was destroyed", id)
+			return fmt.Errorf("it still holds %s, which was destroyed", id)
 		default:
 			for _, mark := range v.enabled {
 				if !hasMark(w.enabled, mark) {
-					return fmt.Errorf("in it %s was not enabled", id)
+					return fmt.Errorf("it lacks an enabling of %s", id)
 				}
 			}
 			for _, mark := range v.disabled {
 				if !hasMark(w.disabled, mark) && !hasMark(w.enabled, mark) {
-					return fmt.Errorf("in it %s was not disabled", id)
+					return fmt.Errorf("it lacks a disabling of %s", id)
 				}
 			}
 		}
@@ -124,11 +124,11 @@ func (m *metadata) includedIn(next *metadata) error {
 	return nil
 }
 
-// includedInV1 is includedIn between two documents of version 1, which do not say
-// whether a version was enabled again.
+// includedInV1 is includedIn for two documents of version 1, which do not record whether
+// a version was enabled again.
 func (m *metadata) includedInV1(next *metadata) error {
 	if m.generation == next.generation {
-		return errors.New("two documents have this generation")
+		return errors.New("two different documents have this generation")
 	}
 	for i, v := range m.versions {
 		id := keyID(m.ring, v.id)
@@ -136,7 +136,7 @@ func (m *metadata) includedInV1(next *metadata) error {
 			return fmt.Errorf("it lacks %s", id)
 		}
 		if v.state == Destroyed && next.versions[i].state != Destroyed {
-			return fmt.Errorf("it holds %s, which was destroyed", id)
+			return fmt.Errorf("it still holds %s, which was destroyed", id)
 		}
 	}
 	return nil

@@ -18,9 +18,9 @@ import (
 // PassphraseParams are Argon2id's costs. A zero field means its default; nil
 // means all three defaults, which are the second recommendation of RFC 9106, section 4.
 //
-// They are what the root encrypts with, and the most that it spends on a stored document:
-// anyone who can write to the store can choose the costs in it. So a ring that was made
-// with higher costs than the defaults is opened with the same params.
+// The root encrypts with these costs. They also bound what it spends on a stored document,
+// because anyone who can write to the store can choose the costs in it. So if you create a
+// ring with higher costs than the defaults, open it with the same params.
 //
 // Costs outside the bounds below are [ErrInvalid]. (The first recommendation of the RFC,
 // 2 GiB of memory, is outside.)
@@ -52,7 +52,7 @@ const (
 	passphraseSaltSize   = 16
 	passphraseHeaderSize = 1 + 4 + 4 + 1 + passphraseSaltSize
 	derivedKeysKept      = 4
-	minPassphrase        = 12 // bytes, for a document that is written
+	minPassphrase        = 12 // bytes of a new root
 )
 
 // passphraseHeader is comparable: it names a derived key.
@@ -76,15 +76,15 @@ type derivedKey struct {
 
 // NewPassphraseRoot returns a root that derives its key from a passphrase, by
 // Argon2id. It copies the passphrase. Anyone who sees the document can try passphrases on
-// it without limit, so [Create] and [Ring.ChangeRoot] want at least 12 bytes. Where you
-// can keep a key, [NewKeyRoot] is the better root. An empty passphrase, and params out of
-// bounds, are [ErrInvalid]. [ParsePassphrase] reads a passphrase from a file.
+// it without limit, so [Create] and [Ring.ChangeRoot] require at least 12 bytes. If you can
+// keep a key safe, use [NewKeyRoot] instead. An empty passphrase and params out of bounds
+// are [ErrInvalid]. [ParsePassphrase] reads a passphrase from a file.
 //
 // The ciphertext carries the costs and the salt. A wrong passphrase, wrong
-// associated data and costs above params are [ErrRoot]; a message that was
-// edited behind its head is [ErrDamaged]. Deriving a key takes tens of milliseconds and
-// the memory of params, which ctx does not interrupt. The root keeps its latest keys, so
-// it derives one key for a ring. It is safe for concurrent use and does not print its passphrase.
+// associated data and costs above params are [ErrRoot]; a message edited after its head is
+// [ErrDamaged]. Deriving a key takes tens of milliseconds and the memory of params; ctx
+// does not interrupt it. The root keeps its latest keys, so it derives one key for a ring.
+// The root is safe for concurrent use and does not print its passphrase.
 func NewPassphraseRoot(passphrase []byte, params *PassphraseParams) (Root, error) {
 	if len(passphrase) == 0 {
 		return nil, invalid("empty passphrase")
@@ -119,9 +119,9 @@ func (p PassphraseParams) check() error {
 	return nil
 }
 
-// EncryptWithContext implements [Root]. It uses the salt of the latest key that it kept
-// and that has its own costs, so that a ring keeps its salt. Each message has its own
-// salt besides.
+// EncryptWithContext implements [Root]. It reuses the salt of the latest kept key with the
+// root's own costs, so that a ring keeps its salt. Each message has a salt of its own
+// besides.
 func (r *passphraseRoot) EncryptWithContext(ctx context.Context, plaintext, associatedData []byte) ([]byte, error) {
 	if err := r.enter(ctx); err != nil {
 		return nil, err
@@ -175,7 +175,7 @@ func (r *passphraseRoot) DecryptWithContext(ctx context.Context, ciphertext, ass
 	return plaintext, nil
 }
 
-// checkCosts refuses stored costs above the root's own: whoever can write to the store
+// checkCosts rejects stored costs above the root's own: anyone who can write to the store
 // can choose them.
 func (r *passphraseRoot) checkCosts(stored PassphraseParams) error {
 	own := r.params
@@ -186,7 +186,7 @@ func (r *passphraseRoot) checkCosts(stored PassphraseParams) error {
 	return nil
 }
 
-// enter waits for its turn. Who enters leaves by receiving from turn.
+// enter waits for the caller's turn, which ends when the caller receives from turn.
 func (r *passphraseRoot) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -245,7 +245,7 @@ func (h passphraseHeader) marshal() []byte {
 	return b.BytesOrPanic()
 }
 
-// parsePassphraseHeader splits a ciphertext. What it returns is within bounds.
+// parsePassphraseHeader splits a ciphertext. Its results are within bounds.
 func parsePassphraseHeader(ciphertext []byte) (h passphraseHeader, message []byte, err error) {
 	s := cryptobyte.String(ciphertext)
 	var kdf uint8
@@ -254,7 +254,7 @@ func parsePassphraseHeader(ciphertext []byte) (h passphraseHeader, message []byt
 		return h, nil, errors.New("passphrase header is cut short")
 	}
 	if kdf != kdfArgon2id {
-		return h, nil, fmt.Errorf("its ciphertext is not of a passphrase root (key derivation %d)", kdf)
+		return h, nil, fmt.Errorf("ciphertext of another kind of root (key derivation %d)", kdf)
 	}
 	if err := h.params.check(); err != nil {
 		return h, nil, err

@@ -16,20 +16,20 @@ const (
 	defaultPeriod          = 90 * 24 * time.Hour
 	defaultRefreshInterval = time.Minute
 	hardPeriods            = 4                      // HardAge in periods
-	refreshSpread          = 250 * time.Millisecond // over which the replicas that hear of a change load it
-	missBurst              = 60                     // loads after a miss at once; then one a second
+	refreshSpread          = 250 * time.Millisecond // over which replicas spread their loads when they hear of a change
+	missBurst              = 60                     // loads after misses without a pause; then there is one a second
 )
 
 // Options change what [Open] and [Create] do. Most services leave them nil.
 type Options struct {
-	// Ring is the id of the ring that Open insists on: another ring in the store is
-	// [ErrOtherRing]. Set it where the store is a path or a name that could be mistaken.
+	// Ring is the id of the ring that Open requires: another ring in the store is
+	// [ErrOtherRing]. Set it if somebody could confuse the store's path or name.
 	// Create ignores it.
 	Ring string
 
 	// Period is the age at which a primary is rotated, in whole seconds from a minute to
-	// 3650 days. Zero means 90 days in Create. In Open zero takes the ring's own period,
-	// and any other than that is [ErrInvalid]: [Ring.SetPeriod] changes it.
+	// 3650 days. Zero means 90 days in Create, and the ring's own period in Open. In Open
+	// any other period is [ErrInvalid]: [Ring.SetPeriod] changes it.
 	Period time.Duration
 
 	// HardAge is the age at which this process refuses to seal under a primary that
@@ -37,53 +37,54 @@ type Options struct {
 	// periods, or with ReadOnly no limit.
 	HardAge time.Duration
 
-	// RefreshInterval is how often [Ring.Run] loads the document, give or take a fifth,
-	// at least a second. Zero means a minute. A version that was disabled elsewhere keeps
-	// opening here for that long.
+	// RefreshInterval is how often [Ring.Run] loads the document, give or take a fifth. It
+	// is at least a second; zero means a minute. A version that another process disabled
+	// keeps opening here for that long.
 	RefreshInterval time.Duration
 
 	// ReadOnly is for a ring that is provisioned from elsewhere, such as a file that
-	// each pod copies from a secret. This process never writes it: it does not rotate,
-	// and Rotate, SetState, SetPeriod and ChangeRoot are [ErrReadOnly]. Without it, each
-	// copy would rotate by itself, and no copy could read what the others sealed.
+	// each pod copies from a secret. This process never writes the ring: it does not
+	// rotate, and Rotate, SetState, SetPeriod and ChangeRoot return [ErrReadOnly]. Without
+	// ReadOnly, each copy would rotate on its own, and none could read what another sealed.
 	ReadOnly bool
 
-	// Backup gets each document that adds a version, encrypted, before it is stored and
-	// so before the version seals anything. If Backup fails, the version is not added. It
-	// may also get a document that is then not stored. ctx ends after half a minute.
+	// Backup gets each document that adds a version. The document is encrypted, and not
+	// stored yet, so the version has not sealed anything. If Backup fails, the version is
+	// not added. Backup may also get a document that is then not stored. ctx ends after
+	// half a minute.
 	Backup func(ctx context.Context, document []byte) error
 
 	// Now is the wall clock that ages are measured by. Most services leave it nil,
-	// which means [time.Now]. If the store is a [Clock], changes are dated by that.
+	// which means [time.Now]. If the store is a [Clock], that one dates changes.
 	Now func() time.Time
 
-	// Logger gets what fails in the background. Nil means [slog.Default].
+	// Logger gets failures in the background. Nil means [slog.Default].
 	Logger *slog.Logger
 }
 
 // Ring is an open key ring. All methods are safe for concurrent use. It holds
 // no resources to close.
 //
-// Primary and Key answer from memory: they take no lock and allocate nothing
-// as long as the primary is young and the key is known.
+// Primary and Key answer from memory. While the primary is young and the key is
+// known, they take no lock and allocate nothing.
 type Ring struct {
 	doc  *document.Replica[*snapshot, *draft]
 	opts Options
 
-	rotating chan struct{} // held by the one call of Rotate that makes a version
-	rotated  atomic.Uint64 // number of versions that this Ring made
+	rotating chan struct{} // held by the one call that adds a version
+	rotated  atomic.Uint64 // number of versions that this Ring added
 	failed   atomic.Uint64 // number of rotations that failed
 	rotation rotation      // by age
 	future   atomic.Pointer[futureVersion]
-	warned   atomic.Uint64 // id of the primary that warnOfAge warned of, plus one
+	warned   atomic.Uint64 // id of the primary that warnOfAge warned about, plus one
 }
 
-// Open opens the ring in store under root, and uses both for as long as the Ring is
-// used. ctx bounds the call. A store without a ring is [ErrNotExist]: [Create] makes one.
+// Open opens the ring in store under root. The Ring keeps using both. ctx bounds the call.
+// A store without a ring is [ErrNotExist]: [Create] makes one.
 //
-// Its other errors are those of the document ([ErrDamaged], [ErrVersion], [ErrRoot],
-// [ErrRootUnavailable], [ErrOtherRing]), [ErrStore] and [ErrInvalid]. The errors of the
-// store, of the root and of ctx are wrapped beside them.
+// The other errors are those of the document ([ErrDamaged], [ErrVersion], [ErrRoot],
+// [ErrRootUnavailable], [ErrOtherRing]), [ErrStore] and [ErrInvalid]. They wrap the errors
+// of the store, the root and ctx.
 func Open(ctx context.Context, store Store, root Root, opts *Options) (*Ring, error) {
 	r, err := newRing(store, root, opts)
 	if err != nil {
@@ -106,9 +107,9 @@ func Open(ctx context.Context, store Store, root Root, opts *Options) (*Ring, er
 	return r, nil
 }
 
-// Create makes a new ring, stores it and opens it. A store that holds a ring already is
-// [ErrExist], so that no ring is ever replaced; what was sealed under one ring does not
-// open with another. Create logs the new ring's id as a warning.
+// Create makes a new ring, stores it and opens it. If the store already holds a ring, the
+// error is [ErrExist]: Create never replaces a ring, because no other ring opens what it
+// sealed. Create logs the new ring's id as a warning.
 //
 // It refuses, with [ErrInvalid], roots that are too easy to guess: a passphrase of fewer
 // than 12 bytes, and a key that is printable text. Otherwise it is like [Open].
@@ -193,7 +194,7 @@ func (r *Ring) replicaOptions() document.Options {
 
 func (r *Ring) format() format { return format{backup: r.opts.Backup} }
 
-// ID returns the ring's id: 16 hex digits, drawn when it was made.
+// ID returns the ring's id: 16 random hex digits.
 func (r *Ring) ID() string { return r.doc.State().ring.String() }
 
 // Period returns the ring's rotation period.
@@ -210,13 +211,13 @@ func (r *Ring) Versions() []Version {
 	return all
 }
 
-// Stats tell how a [Ring], or the key service of package localkms, keeps up with its
-// store. All but Generation are of this process, since it opened the document.
+// Stats say how a [Ring], or the key service of package localkms, keeps up with its store.
+// All except Generation count from when this process opened the document.
 type Stats struct {
 	Generation uint64 // number of the document in use; it only grows
 
-	// Refreshed is when the last successful load began: nothing in the store that is
-	// older is unknown here. It has a monotonic clock reading.
+	// Refreshed is when the last successful load began. This process knows all changes
+	// that were made before. Refreshed has a monotonic clock reading.
 	Refreshed time.Time
 
 	Refreshes       uint64 // loads that succeeded
@@ -233,30 +234,27 @@ func (r *Ring) Stats() Stats {
 	return s
 }
 
-// Document returns the encrypted document that this Ring uses. It is a backup: put
-// into an empty store, it is the ring again, under the same root. Take it from a running
-// process if the store has lost the ring.
+// Document returns the encrypted document that this Ring uses. It is a backup: put it into
+// an empty store to restore the ring, under the same root. If the store has lost the ring,
+// take the document from a running process.
 func (r *Ring) Document() []byte { return r.doc.Document() }
 
 // Refresh loads the document. ctx bounds the wait.
 //
-// A document that lacks what this Ring knows, because the store lost its latest writes,
-// is healed: the Ring merges its own document into the stored one and writes the result
-// back. If that fails, the error is [ErrRollback] and the reason. A document of another
-// ring is [ErrOtherRing]. After an error the Ring keeps what it had.
+// If the store lost its latest writes, its document lacks what this Ring knows. Then the
+// Ring merges its own document into the stored one and writes the result back. If that
+// fails, the error wraps [ErrRollback] and the reason. A document of another ring is
+// [ErrOtherRing]. After an error the Ring keeps its versions.
 func (r *Ring) Refresh(ctx context.Context) error { return r.doc.Refresh(ctx) }
 
-// Run refreshes the ring every RefreshInterval and rotates it in time, until
-// ctx ends, and returns ctx's error. If the store is a [Watcher], Run also
-// refreshes within a quarter of a second of hearing of a change; the processes
-// that hear of it spread their loads over that time.
+// Run refreshes the ring every RefreshInterval and rotates it when its primary is due. It
+// returns only when ctx ends, with ctx's error; a load or rotation that is running then
+// continues. If the store is a [Watcher], Run also refreshes within a quarter of a second
+// of hearing of a change; processes spread their loads over that time.
 //
-// Failures go to the Logger, and Run goes on: a refresh that failed is tried again
-// sooner than after an interval, and so is a watch, each after a pause that grows
-// from about a second. Once a refresh works again, a rotation that is due is tried
-// at once.
-//
-// Run returns only when ctx ends. A load or rotation that is under way then goes on.
+// Run logs failures and goes on. It retries a failed refresh and a broken watch after a
+// pause that grows from about a second. When a refresh works again, Run retries a rotation
+// that is due at once.
 //
 // Call Run once for each Ring, in every process. Without it, a ring still seals, opens,
 // rotates and finds new versions when it is used, but learns of disabled and destroyed

@@ -20,7 +20,7 @@ import (
 // needs aead.NewKMSEnvelopeAEADWithContext around it, because many services encrypt at
 // most 4 KiB, which is about 35 versions.
 //
-// An error that wraps [ErrRootUnavailable], or is a network error, says that the root
+// If a root returns a network error, or an error that wraps [ErrRootUnavailable], the root
 // could not be asked; any other error of decrypting means [ErrRoot].
 type Root = tink.AEADWithContext
 
@@ -31,12 +31,12 @@ const keyRootLabel = "github.com/blobseal/blobseal/v1 key root\x00"
 // message, whose context is the label, a zero byte and the associated data.
 type keyRoot struct{ key secret.Key }
 
-// NewKeyRoot returns a root that is a key of 32 random bytes, which it copies. Another
-// length, and 32 zeros, are [ErrInvalid]. [ParseKey] reads a key from a file or a variable.
+// NewKeyRoot returns a root that is a key of 32 random bytes, which it copies. Other
+// lengths and 32 zeros are [ErrInvalid]. [ParseKey] reads a key from a file or a variable.
 //
-// Its ciphertext is one Cobblestone-256 message. A wrong key and wrong associated data
-// are [ErrRoot]; a message that was edited behind its head is [ErrDamaged]. The root is
-// safe for concurrent use and does not print its key.
+// The root's ciphertext is one Cobblestone-256 message. A wrong key and wrong associated
+// data are [ErrRoot]; a message edited after its head is [ErrDamaged]. The root is safe for
+// concurrent use and does not print its key.
 func NewKeyRoot(key []byte) (Root, error) {
 	k, err := secret.Import(key)
 	if err != nil {
@@ -96,18 +96,18 @@ func openRootMessage(key secret.Key, context, message []byte) ([]byte, error) {
 		return plaintext, nil
 	case errors.Is(err, chunked.ErrKey):
 		return nil, ErrRoot
-	default: // the commitment is the root's, so that the root is the right one
+	default: // the commitment matches, so the root is right
 		return nil, fmt.Errorf("%w: encrypted keyset is not authentic", ErrDamaged)
 	}
 }
 
-// ParseKey reads a root key from the contents of a file or a variable: exactly
-// 32 bytes, or 32 bytes in hexadecimal or in standard base64 with padding, with or without
-// a line end. Everything else is [ErrInvalid], and the error shows none of it. The result
-// shares no memory with text.
+// ParseKey reads a root key from the content of a file or a variable: exactly 32 bytes, or
+// 32 bytes in hexadecimal or in standard base64 with padding, with or without a line end.
+// Anything else is [ErrInvalid]; the error does not show it. The result shares no memory
+// with text.
 //
-// It refuses 32 zeros, and 32 bytes that are all printable characters: those are text of
-// another kind, such as the hexadecimal form of 16 bytes, and too easy to guess.
+// ParseKey also rejects 32 zeros, and 32 bytes that are all printable characters. The latter
+// are some other text, such as the hexadecimal form of 16 bytes, and too easy to guess.
 func ParseKey(text []byte) ([]byte, error) {
 	key, err := decodeKey(text)
 	if err != nil {
@@ -142,8 +142,8 @@ func decodeKey(text []byte) ([]byte, error) {
 	return nil, invalid("root key is neither %d bytes nor their hexadecimal or base64 form (%d bytes given)", len(key), len(text))
 }
 
-// ParsePassphrase reads a passphrase from the contents of a file or a variable: the
-// bytes, without one line end behind them. An empty passphrase is [ErrInvalid]. The result
+// ParsePassphrase reads a passphrase from the content of a file or a variable, without the
+// line end at its end, if it has one. An empty passphrase is [ErrInvalid]. The result
 // shares no memory with text.
 func ParsePassphrase(text []byte) ([]byte, error) {
 	line := trimLineEnd(text)
@@ -161,8 +161,8 @@ func trimLineEnd(text []byte) []byte {
 	return text
 }
 
-// recorder is a root for one call. It remembers the root's own error, which
-// Tink puts into words and loses.
+// recorder is a root for one call. It records the root's own error, which Tink replaces by
+// a text.
 type recorder struct {
 	root Root
 	err  error

@@ -20,14 +20,15 @@ const (
 // Primary returns the version that seals new data keys.
 //
 // If the primary is older than the ring's period, Primary rotates in the background. The
-// call that begins an attempt waits for it, at most a quarter of a second and not beyond
-// ctx, and then returns the old primary; other calls do not wait. One attempt runs at a
-// time, for at most 30 seconds. After a failure there is none for a minute, unless Run finds
+// call that begins an attempt waits for it, for at most a quarter of a second and not beyond
+// ctx, and then returns the old primary. Other calls do not wait. One attempt runs at a time,
+// for at most 30 seconds. After a failure there is no attempt for a minute, unless Run finds
 // that the store works again. Failures go to the Logger.
 //
-// Past HardAge, calls wait for the attempt as long as ctx lets them, and fail with
-// [ErrTooOld] and the reason. If the store is known to lack the primary, for example after a
-// failover, and has not been healed for 30 seconds, the error is [ErrRollback].
+// When the primary is older than HardAge, all calls wait for the attempt until ctx ends. If
+// it fails, the error wraps [ErrTooOld] and the reason. If the store is known to lack the
+// primary, for example after a failover, and could not be healed for 30 seconds, the error
+// is [ErrRollback].
 func (r *Ring) Primary(ctx context.Context) (*Key, error) {
 	s := r.doc.State()
 	if d := r.doc.Diverged(); d != nil {
@@ -47,9 +48,9 @@ func (r *Ring) isDue(m *metadata) bool { return r.age(m) >= r.rotateAge(m) }
 // isTooOld reports whether the primary must not seal any more.
 func (r *Ring) isTooOld(m *metadata) bool { return r.age(m) >= r.hardAge(m) }
 
-// age returns how old the primary is. One whose time of creation is yet to come counts as
-// new within [document.ClockTolerance]. Beyond that it was made by a wrong clock, or this clock is
-// wrong: it is due for rotation, and grows from the time that this process first saw it.
+// age returns how old the primary is. A primary from the future counts as new within
+// [document.ClockTolerance]. Beyond that, a wrong clock dated it, or this clock is wrong: the
+// primary is due for rotation, and ages from when this process first saw it.
 func (r *Ring) age(m *metadata) time.Duration {
 	now, p := r.opts.Now(), m.primary()
 	// time.Time.Sub would cost each call of Primary a tenth more.
@@ -69,11 +70,11 @@ func (r *Ring) age(m *metadata) time.Duration {
 // futureVersion is a primary from the future.
 type futureVersion struct {
 	id   uint32
-	seen time.Time // first, by this process
+	seen time.Time // when this process first saw it
 }
 
-// checkStored refuses a primary that the store has been known to lack for longer than
-// [document.LostGrace]. Objects sealed under it would be lost with this process.
+// checkStored rejects a primary that the store has been known to lack for longer than
+// [document.LostGrace]. When this process ends, objects sealed under it would be lost.
 func checkStored(s *snapshot, d *document.Divergence[*snapshot]) error {
 	if time.Since(d.Since) < document.LostGrace {
 		return nil
@@ -84,7 +85,7 @@ func checkStored(s *snapshot, d *document.Divergence[*snapshot]) error {
 	return fmt.Errorf("%w: it lacks %s since %v: %w", ErrRollback, s.primaryKey.id, d.Since.UTC().Format(time.RFC3339), d.Err)
 }
 
-// hardAge is the age from which a primary is refused.
+// hardAge is the age from which a primary must not seal.
 func (r *Ring) hardAge(m *metadata) time.Duration {
 	if r.opts.HardAge != 0 {
 		return r.opts.HardAge
@@ -125,14 +126,14 @@ func (r *Ring) primaryAfterRotation(ctx context.Context) (*Key, error) {
 	if !r.isTooOld(&s.metadata) {
 		return s.primaryKey, nil
 	}
-	if err == nil { // another process made the primary, and one of the clocks is wrong
+	if err == nil { // another process just added the primary, and one of the clocks is wrong
 		err = fmt.Errorf("%w: new primary is too old (check all clocks)", ErrStore)
 	}
 	return nil, fmt.Errorf("%w: %s is %v old: %w", ErrTooOld, s.primaryKey.id, r.age(&s.metadata).Round(time.Second), err)
 }
 
-// warnOfAge logs, once for each primary, that a ring is not rotated where it is
-// provisioned.
+// warnOfAge logs, once for each primary, that nobody rotates the ring where it is
+// provisioned from.
 func (r *Ring) warnOfAge(s *snapshot) {
 	if id := s.primary().id; r.warned.Swap(uint64(id)+1) != uint64(id)+1 {
 		r.opts.Logger.Warn("keyring: primary is older than the ring's period (rotate the ring where it is provisioned from)",
@@ -140,13 +141,13 @@ func (r *Ring) warnOfAge(s *snapshot) {
 	}
 }
 
-// rotation is what a ring knows of its rotation by age.
+// rotation tracks the rotations of a ring by age.
 type rotation struct {
 	mu      sync.Mutex
 	running *attempt
-	made    time.Time // when this process last added a version by age, by the ring's clock
-	resume  time.Time // no attempt before, after one that failed
+	made    time.Time // when this process last added a version, by the ring's clock
 	err     error     // of the last attempt
+	resume  time.Time // if that failed, when the next attempt may begin
 }
 
 // retryNow ends the pause after an attempt that failed.
@@ -162,9 +163,9 @@ type attempt struct {
 	err  error
 }
 
-// beginRotation begins an attempt, if the primary wants it, none is running and
-// the last did not fail a moment ago. It returns the attempt that is running,
-// whether this call began it, and the last error if there is none.
+// beginRotation begins an attempt if the primary is due, none is running and the last one
+// did not fail a moment ago. It returns the running attempt and whether this call began it,
+// or, during the pause after a failure, that failure.
 func (r *Ring) beginRotation(ctx context.Context) (a *attempt, begun bool, err error) {
 	r.rotation.mu.Lock()
 	defer r.rotation.mu.Unlock()
@@ -189,10 +190,9 @@ func (r *Ring) wantsRotation() bool {
 	return !r.opts.ReadOnly && r.isDue(&r.doc.State().metadata) && !r.rotatedLately()
 }
 
-// rotatedLately reports whether this process added a version by age less than half a
-// period ago. If the primary wants rotating even so, then two clocks disagree, and the
-// two processes would replace each other's versions without end. The caller holds
-// rotation.mu.
+// rotatedLately reports whether this process added a version because of age less than half
+// a period ago. If the primary is due again, the clocks of two processes disagree, and they
+// would replace each other's versions without end. The caller holds rotation.mu.
 func (r *Ring) rotatedLately() bool {
 	if r.rotation.made.IsZero() {
 		return false
@@ -204,13 +204,13 @@ func (r *Ring) rotatedLately() bool {
 // Rotate adds a version, makes it the primary and returns it. The version is in the
 // store before it seals anything. ctx bounds the call.
 //
-// Calls that meet share a version: a call that waited for another rotation of this Ring,
-// or whose write lost against a rotation of another process, returns that version. A ring
+// Concurrent calls share a version: a call that waited for another rotation of this Ring,
+// or whose write lost against a rotation by another process, returns that version. A ring
 // of 4096 versions is [ErrFull]; versions destroyed long ago do not count. A process whose
 // clock differs from the store's does not rotate: see [ClockError].
 //
-// After [ErrStore] the version may or may not be in the store; if it is, the ring takes
-// it up when it next refreshes.
+// After [ErrStore] the version may or may not be in the store. If it is, the ring adopts it
+// at the next refresh.
 func (r *Ring) Rotate(ctx context.Context) (Version, error) {
 	before := r.rotated.Load()
 	if err := r.lockRotation(ctx); err != nil {
@@ -253,8 +253,7 @@ func (r *Ring) rotate(ctx context.Context, wanted func(*draft) bool) (primary Ve
 	return s.primaryInfo(), made, nil
 }
 
-// lockRotation waits for the turn to rotate, so that calls that meet can share a
-// version.
+// lockRotation waits for the turn to rotate, so that concurrent calls can share a version.
 func (r *Ring) lockRotation(ctx context.Context) error {
 	select {
 	case r.rotating <- struct{}{}:
@@ -267,9 +266,9 @@ func (r *Ring) lockRotation(ctx context.Context) error {
 func (r *Ring) unlockRotation() { <-r.rotating }
 
 // RotateIfDue rotates if the primary is older than the ring's period, and reports whether
-// this call added a version. Unlike [Ring.Primary] it waits for the store. A process that
-// lives for seconds, such as a job of cron, calls it after [Open]; others need not, since
-// Primary and Run rotate. ctx bounds the call.
+// it added a version. Unlike [Ring.Primary] it waits for the store. A process that lives
+// for seconds, such as a cron job, calls RotateIfDue after [Open]; in others, Primary and
+// Run rotate. ctx bounds the call.
 func (r *Ring) RotateIfDue(ctx context.Context) (bool, error) {
 	if r.opts.ReadOnly {
 		return false, ErrReadOnly
@@ -283,8 +282,8 @@ func (r *Ring) RotateIfDue(ctx context.Context) (bool, error) {
 	return r.rotateByAge(ctx)
 }
 
-// rotateInBackground is one attempt. It outlives the call that began it, by at
-// most rotationTimeout.
+// rotateInBackground runs one attempt. It may outlive the call that began it, and ends after
+// rotationTimeout.
 func (r *Ring) rotateInBackground(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(ctx, rotationTimeout)
 	defer cancel()
@@ -306,8 +305,8 @@ func (r *Ring) rotateInBackground(ctx context.Context, a *attempt) {
 	close(a.done)
 }
 
-// rotateByAge loads the document, and rotates if its primary is still too old: another
-// process may have rotated. It reports whether this process added a version.
+// rotateByAge loads the document, and rotates if its primary is still due: another process
+// may have rotated. It reports whether this process added a version.
 func (r *Ring) rotateByAge(ctx context.Context) (bool, error) {
 	if err := r.lockRotation(ctx); err != nil {
 		return false, err

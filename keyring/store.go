@@ -25,14 +25,14 @@ const MaxDocumentSize = 1 << 20
 //     process or handle, whole, and never a part or an older document.
 //   - Of several Swaps at once from one version, one succeeds.
 //   - Documents are arbitrary bytes, from 1 to [MaxDocumentSize].
-//   - A store keeps no reference to what it was given, and a caller may change
-//     what it got.
+//   - A store keeps no reference to its arguments, and a caller may change the
+//     results.
 //   - ctx bounds the whole operation. If ctx has ended, both methods do nothing and
-//     fail with an error that is ctx's.
+//     return an error that wraps ctx's.
 //   - All methods are safe for concurrent use.
 //
-// A Swap that fails with any other error may have happened or not. Callers load to find
-// out.
+// After any other error of Swap, the store may hold the old document or the new one.
+// Callers load it to find out.
 type Store interface {
 	// Load returns the document and its version.
 	Load(ctx context.Context) (data []byte, version string, err error)
@@ -42,30 +42,30 @@ type Store interface {
 	Swap(ctx context.Context, version string, data []byte) (newVersion string, err error)
 }
 
-// Watcher is what a [Store] may implement besides, so that [Ring.Run] learns of a change
-// when it happens and not after an interval. It only saves time: a ring that hears nothing
-// finds changes when it loads.
+// Watcher is a [Store] that reports changes, so that [Ring.Run] learns of them at once and
+// not after an interval. A ring that hears nothing still finds changes when it loads.
 type Watcher interface {
-	// Watch calls changed once it has begun to watch, and from then on after
-	// every Swap that succeeds, through whichever process or handle. One call may
-	// stand for several Swaps, and another for none. changed returns at once, and
-	// may be called from any goroutine.
+	// Watch calls changed once when it begins to watch, and then after every
+	// successful Swap through any process or handle. One call may stand for several
+	// Swaps, or for none. changed returns at once, and may be called from any
+	// goroutine.
 	//
-	// Watch returns when ctx ends, with an error that is ctx's, or when it can no
-	// longer watch, with the reason. A store that never can returns
-	// [errors.ErrUnsupported]. Once it has returned, nothing of it goes on.
+	// Watch returns when ctx ends, with an error that wraps ctx's, or when it can no
+	// longer watch, with the reason. A store that can never watch returns
+	// [errors.ErrUnsupported]. After Watch has returned, none of its goroutines runs.
 	Watch(ctx context.Context, changed func()) error
 }
 
-// Clock is what a [Store] implements if it can tell the time of its server, so that all
-// processes date changes by one clock: sqlstore does for PostgreSQL, and [NewFileStore] by
-// the file system's. The others have none.
+// Clock is a [Store] that tells the time of its server, so that all processes date changes
+// by one clock. The store of package sqlstore does so for PostgreSQL, and that of
+// [NewFileStore] tells the time of the file system. The other stores have no clock.
 //
-// By a store's clock, a process whose own clock is wrong neither rotates a ring nor lets a
-// quarantine end early: see [ClockError]. Without one, it cannot be told from a process
-// that meets a ring nobody has changed for a long time. Keep clocks synchronized there.
+// With a store's clock, a process whose own clock is wrong neither rotates a ring nor lets
+// a quarantine end early: see [ClockError]. Without one, such a process cannot tell its
+// wrong clock from a ring that nobody has changed for a long time. Keep clocks synchronized
+// there.
 type Clock interface {
-	// Now returns the time by the clock that all processes with this store share. A
-	// store that has none after all returns [errors.ErrUnsupported].
+	// Now returns the time of the clock that all processes with this store share. A
+	// store that turns out to have no clock returns [errors.ErrUnsupported].
 	Now(ctx context.Context) (time.Time, error)
 }

@@ -16,7 +16,7 @@ type State string
 const (
 	Enabled   State = "enabled"   // opens what it sealed; the primary also seals
 	Disabled  State = "disabled"  // refused until it is enabled again
-	Destroyed State = "destroyed" // its key bytes are gone for ever
+	Destroyed State = "destroyed" // its key bytes were erased for ever
 )
 
 // stateCodes are the states by their number in a document.
@@ -52,7 +52,7 @@ func (r ringID) String() string { return hex.EncodeToString(r[:]) }
 // keyID returns the id of a ring's version.
 func keyID(ring ringID, version uint32) string { return fmt.Sprintf("%v.%08x", ring, version) }
 
-// parseKeyID is the inverse of keyID. It takes no other spelling.
+// parseKeyID is the inverse of keyID. It accepts no other spelling.
 func parseKeyID(id string) (ring ringID, version uint32, err error) {
 	ringPart, versionPart, _ := strings.Cut(id, ".")
 	b, _ := hex.DecodeString(ringPart)

@@ -124,7 +124,7 @@ func TestKMSRoot(t *testing.T) {
 			res := blobseal(args("decrypt", "--ring", "kms.ring", flags, "new", "out")...)
 			says := "kms.ring: wrong root: the ring was made with another key or passphrase"
 			if name == "another key" {
-				says = fmt.Sprintf("kms.ring: root does not open the document: it is under key %q, the root is ", bed.id)
+				says = fmt.Sprintf("kms.ring: root does not open the document: it is sealed under key %q, the root is key ", bed.id)
 			}
 			res.fails(t, 4, says)
 		}
@@ -293,7 +293,7 @@ func TestKMSRootOfService(t *testing.T) {
 	ok(t, args("encrypt", other, "plain", "sealed")...)
 	require.Equal(t, "plain", ok(t, args("decrypt", other, "--any-kms-key", "sealed", "-")...))
 	blobseal(args("kms", "list", "--kms", "other.kms", bed.flags("", bed.other))...).
-		fails(t, 4, fmt.Sprintf("other.kms: root does not open the document: it is under key %q", bed.id))
+		fails(t, 4, fmt.Sprintf("other.kms: root does not open the document: it is sealed under key %q", bed.id))
 	here := files(t)
 	for _, state := range bed.states {
 		if state.name == "disabled" {
@@ -317,7 +317,7 @@ func TestKMSRootAlias(t *testing.T) {
 	alias := []string{"--ring", "kms.ring", "--root-kms-key", "awskms:///alias/rings"}
 	ok(t, args("ring", "create", alias)...)
 	s.SetAlias("alias/rings", after)
-	blobseal(args("ring", "list", alias)...).fails(t, 4, fmt.Sprintf("kms.ring: root does not open the document: it is under key %q, the root is \"alias/rings\": ", before))
+	blobseal(args("ring", "list", alias)...).fails(t, 4, fmt.Sprintf("kms.ring: root does not open the document: it is sealed under key %q, the root is key \"alias/rings\": ", before))
 	ok(t, "ring", "change-root", "--ring", "kms.ring", "--root-kms-key", "awskms:///"+before, "--new-root-kms-key", "awskms:///alias/rings")
 	ok(t, args("ring", "list", alias)...)
 }

@@ -1,5 +1,5 @@
-// Package atomicfile replaces files, so that after a crash at any moment a file holds
-// either the old content or the new one.
+// Package atomicfile replaces files in such a way that after a crash a file holds either
+// the old content or the new one.
 package atomicfile
 
 import (
@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// Replace makes content the content of the file at path, or leaves the file as it is. It
-// writes a temporary file beside it (".NAME.DIGITS.tmp"), syncs that, renames it over path
-// and syncs the directory.
+// Replace replaces the content of the file at path, or after an error leaves the file
+// unchanged. It writes a temporary file beside it (".NAME.DIGITS.tmp"), syncs that, renames
+// it over path and syncs the directory.
 //
-// A file that exists keeps its owner, group and mode; a symbolic link is replaced itself.
-// If the owner cannot be kept, Replace fails: a file that becomes root's locks out the
-// service that owned it. A new file has mode 0600.
+// An existing file keeps its owner, group and mode; a symbolic link itself is replaced. If
+// Replace cannot keep the owner, it fails: a file that becomes root's locks out the service
+// that owned it. A new file has mode 0600.
 func Replace(path string, content io.Reader) (err error) {
 	old, err := os.Lstat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -33,7 +33,7 @@ func Replace(path string, content io.Reader) (err error) {
 	defer func() {
 		if err != nil {
 			f.Close()
-			os.Remove(f.Name()) // if this fails, RemoveStale does it
+			os.Remove(f.Name()) // if this fails, RemoveStale removes it later
 		}
 	}()
 	if old != nil && old.Mode().IsRegular() {
@@ -59,16 +59,16 @@ func Replace(path string, content io.Reader) (err error) {
 	return SyncDir(dir)
 }
 
-// Temporary files are ".NAME.DIGITS.tmp", so RemoveStale mistakes no other file for one
-// of ours, not even one of a file whose name begins alike.
+// Temporary files are named ".NAME.DIGITS.tmp", so that RemoveStale removes no other file,
+// not even the temporary file of a file whose name begins alike.
 const tempSuffix = ".tmp"
 
 func tempPrefix(name string) string { return "." + name + "." }
 
-// Now returns the time by the clock of the file system that holds path: a temporary file
-// beside path is made and removed.
+// Now returns the time by the clock of the file system that holds path. It creates a
+// temporary file beside path and removes it.
 func Now(path string) (time.Time, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(filepath.Base(path))+"*.tmp")
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(filepath.Base(path))+"*"+tempSuffix)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -81,8 +81,8 @@ func Now(path string) (time.Time, error) {
 	return info.ModTime(), nil
 }
 
-// RemoveStale removes the temporary files of path that killed writers left behind, as far
-// as it can. The caller keeps other writers away.
+// RemoveStale removes the temporary files that killed writers of path left, as far as it
+// can. The caller excludes other writers.
 func RemoveStale(path string) {
 	dir, name := filepath.Split(path)
 	if dir == "" {
@@ -90,7 +90,7 @@ func RemoveStale(path string) {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return // a directory may be writable but not readable
+		return // the directory may be writable but not readable
 	}
 	for _, entry := range entries {
 		digits, isTemp := strings.CutPrefix(entry.Name(), tempPrefix(name))

@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// keepOwner does nothing: a new file inherits its permissions from its directory.
+// keepOwner does nothing: a new file inherits the permissions of its directory.
 func keepOwner(*os.File, fs.FileInfo) error { return nil }
 
 // ShareLock does nothing.

@@ -18,21 +18,21 @@ func keepOwner(f *os.File, info fs.FileInfo) error {
 	return f.Chown(int(want.Uid), int(want.Gid))
 }
 
-// ShareLock gives the empty lock file at path, if this process owns it, the owner, group and
-// mode of the file that it locks, as far as it can: whoever may write a file must be able
-// to open its lock. It touches nothing that someone else could have put there.
+// ShareLock gives the empty lock file at path the owner, group and mode of the file that it
+// locks, because everyone who may write a file must be able to open its lock. It does
+// nothing to a file that this process does not own, or that someone else could have put there.
 func ShareLock(path, locked string) {
 	share(path, locked, func(lock fs.FileInfo) bool { return lock.Size() == 0 })
 }
 
-// Share gives the file at path, if this process owns it, the owner, group and mode of the
-// file that it continues, as far as it can.
+// Share gives the file at path the owner, group and mode of the file that it continues, if
+// this process owns it.
 func Share(path, continues string) {
 	share(path, continues, func(fs.FileInfo) bool { return true })
 }
 
-// share gives the file at path the owner, group and mode of the model, if it is a regular
-// file of this process's own, with one name, that suits the caller.
+// share gives the file at path the owner, group and mode of model, as far as it can. The
+// file must be regular, have one name, belong to this process, and suit the caller.
 func share(path, model string, suits func(fs.FileInfo) bool) {
 	info, err := os.Stat(model)
 	if err != nil || !info.Mode().IsRegular() {

@@ -1,5 +1,5 @@
-// Package await bounds the waits of tests. A wait that never ends otherwise ends with
-// the whole test binary, and does not say what it waited for.
+// Package await bounds the waits of tests. Without a bound, a wait that never ends is ended
+// by the timeout of the test binary, which does not say what the test waited for.
 package await
 
 import (
@@ -10,8 +10,8 @@ import (
 // Longest is how long a wait may take. No machine is so slow.
 const Longest = 2 * time.Minute
 
-// Value returns the next value of a channel, or the zero value of a closed one. The test
-// fails if there is none in time; what says what it waited for.
+// Value returns the next value of a channel, or the zero value if the channel is closed. If
+// there is none in time, the test fails and names what it waited for.
 func Value[T any](t testing.TB, from <-chan T, what string) T {
 	t.Helper()
 	select {

@@ -1,4 +1,4 @@
-// Package bubble runs tests under a clock of their own, also in FIPS 140 mode.
+// Package bubble runs tests in bubbles of testing/synctest, also in FIPS 140 mode.
 package bubble
 
 import (
@@ -9,9 +9,9 @@ import (
 	"testing/synctest"
 )
 
-// Test is [synctest.Test]. In FIPS 140 mode Go seeds its random source, whenever it
-// wants another one, from how much time things take, which in a bubble is none, and
-// panics; so f has a source that needs no seed from there. t must not be parallel.
+// Test is [synctest.Test]. In FIPS 140 mode Go seeds its random source from measured
+// times, which are zero in a bubble, and panics. So Test gives f a source that needs no
+// such seed. t must not be parallel.
 func Test(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	if fips140.Enabled() {

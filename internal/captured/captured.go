@@ -1,5 +1,5 @@
-// Package captured keeps what programs and loggers write, for tests that read it
-// meanwhile.
+// Package captured keeps the output of programs and loggers, for tests that read it while
+// they write.
 package captured
 
 import (
@@ -21,21 +21,21 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-// String returns what was written so far.
+// String returns the output so far.
 func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
 
-// Reset forgets what was written so far.
+// Reset forgets the output so far.
 func (b *Buffer) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.buf.Reset()
 }
 
-// Contains returns a function that reports whether text was written.
+// Contains returns a function that reports whether the output contains text.
 func (b *Buffer) Contains(text string) func() bool {
 	return func() bool { return strings.Contains(b.String(), text) }
 }

@@ -26,17 +26,17 @@ func (e *ClockError) Error() string {
 		e.Process.UTC().Format(time.RFC3339), e.Store.UTC().Format(time.RFC3339))
 }
 
-// Time returns the time to date a change by: that of the store's clock if the store has
-// one, which ofStore tells, and otherwise that of own, this process's clock.
+// Time returns the time to date a change by. If the store has a clock, it is the time of
+// that clock, and ofStore is true. Otherwise it is the time of own, the clock of this process.
 //
-// If the two differ by more than [ClockTolerance], the error is a [*ClockError], and the
-// time is the store's all the same: a change that takes power away does not wait until
-// somebody has set a clock. Any other error is [ErrStore].
+// If the two clocks differ by more than [ClockTolerance], the error is a [*ClockError], and
+// now is still the store's time: a change that takes power away does not wait until
+// somebody sets a clock. Any other error is [ErrStore].
 func (r *Replica[S, O]) Time(ctx context.Context, own func() time.Time) (now time.Time, ofStore bool, err error) {
 	return TimeOf(ctx, r.store, own)
 }
 
-// TimeOf is [Replica.Time] of a store that has no replica yet.
+// TimeOf is [Replica.Time] for a store that has no replica yet.
 func TimeOf(ctx context.Context, store Store, own func() time.Time) (now time.Time, ofStore bool, err error) {
 	clock, ok := store.(Clock)
 	if !ok {
@@ -52,7 +52,7 @@ func TimeOf(ctx context.Context, store Store, own func() time.Time) (now time.Ti
 		return after, false, nil
 	case err != nil:
 		return time.Time{}, false, StoreError(ctx, "read clock", err)
-	case now.Sub(after) > ClockTolerance || before.Sub(now) > ClockTolerance: // whatever the answer took
+	case now.Sub(after) > ClockTolerance || before.Sub(now) > ClockTolerance: // however long the answer took
 		return now, true, &ClockError{Process: after, Store: now}
 	}
 	return now, true, nil

@@ -11,12 +11,11 @@ import (
 	"time"
 )
 
-// Edit loads the document, lets change edit it, and replaces it; after a conflict
-// with another writer it does all of that again. change reports whether there is
-// anything to write. It owns o, whose content is that of the stored document with,
-// if the store went back, this process's own merged in. Edit adopts what the store
-// then holds, and returns it. ctx bounds the call; a caller who waits for another
-// edit of this replica gets an error that is ctx's.
+// Edit loads the document, has change edit it, and replaces the stored document. After a
+// conflict with another writer it starts over. change owns o, and reports whether there is
+// anything to write. o holds the stored document; if the store went back, this process's
+// own document is merged into it. Edit adopts the document that the store then holds, and
+// returns its state. ctx bounds the call, also while another edit of this replica runs.
 //
 // After [ErrStore] the change may or may not be in the store.
 func (r *Replica[S, O]) Edit(ctx context.Context, change func(o O) (bool, error)) (state S, err error) {
@@ -37,14 +36,14 @@ func (r *Replica[S, O]) OpenOther(ctx context.Context, data []byte) (O, error) {
 	return o, err
 }
 
-// ChangeRoot puts the document under another root, in one write, and uses that
-// root from then on. rekey, which may be nil, changes what the old root had sealed.
+// ChangeRoot encrypts the document under another root, in one write, and uses that
+// root from then on. rekey replaces what the old root sealed inside the document; it may
+// be nil.
 //
-// It may be repeated: a document that the new root opens already is left as it is.
-// So a caller repeats it after an error of the store, which leaves open whether the
-// root was changed, and after a failover that lost the change; and a process whose
-// document was moved elsewhere is told of the new root by the same call. See
-// [NewRootChecker].
+// ChangeRoot may be repeated: it does not write a document that the new root opens
+// already. Callers repeat it after [ErrStore], which leaves open whether the root was
+// changed, and after a failover that lost the change. Another process learns of the new
+// root by the same call. See [NewRootChecker].
 func (r *Replica[S, O]) ChangeRoot(ctx context.Context, root Root, rekey func(o O) error) error {
 	if err := checkNewRoot(root); err != nil {
 		return err
@@ -54,8 +53,8 @@ func (r *Replica[S, O]) ChangeRoot(ctx context.Context, root Root, rekey func(o 
 	}
 	defer r.unlock()
 	old, added := r.keys.Load(), &keeper{root}
-	// The new root stands before those of calls that did not learn how they ended: it
-	// may be the same as one of them. A refresh may meet the new document before we return.
+	// The new root stands before the roots of earlier calls whose end is unknown: it may
+	// be the same as one of them. A refresh may load the new document before we return.
 	both := &rootSet{roots: slices.Insert(slices.Clone(old.roots), 1, added), former: old.former}
 	r.keys.Store(both)
 	_, err := r.edit(ctx, added, func(o O, opener *keeper) (bool, error) {
@@ -92,7 +91,8 @@ func (r *Replica[S, O]) lock(ctx context.Context) error {
 
 func (r *Replica[S, O]) unlock() { <-r.writer }
 
-// heal writes what this process knows into a store that went back.
+// heal merges what this process knows into a store that went back. cause says what the
+// store lacks.
 func (r *Replica[S, O]) heal(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, EditTimeout)
 	defer cancel()
@@ -178,7 +178,7 @@ func (r *Replica[S, O]) tryEdit(ctx context.Context, newRoot *keeper, change fun
 func (r *Replica[S, O]) openAndMerge(ctx context.Context, known, loaded *snapshot[S], movesRoot bool) (o O, lost, err error) {
 	keys := r.keys.Load()
 	roots := keys.roots
-	if movesRoot { // an operator asks, so that a former root may be what the store went back to
+	if movesRoot { // the store may have gone back to a document under a former root
 		roots = keys.all()
 	}
 	o, err = r.compare(ctx, roots, loaded, known)

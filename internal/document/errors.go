@@ -22,8 +22,8 @@ var (
 	ErrReadOnly        = errors.New("keyring: ring is read-only here")
 )
 
-// StoreError makes err, which a store returned from op, an [ErrStore]. Errors
-// that the contract of Store names stay as they are. The end of ctx always shows.
+// StoreError wraps an error of the store's operation op in [ErrStore]. It does not wrap
+// errors that the contract of Store names. If ctx has ended, the result also is ctx's error.
 func StoreError(ctx context.Context, op string, err error) error {
 	if errors.Is(err, ErrNotExist) || errors.Is(err, ErrConflict) || errors.Is(err, ErrDamaged) {
 		return err
@@ -31,7 +31,7 @@ func StoreError(ctx context.Context, op string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrStore, op, WithContext(ctx, err))
 }
 
-// WithContext adds the end of ctx to an error that hides it.
+// WithContext adds the error of an ended ctx to an err that hides it.
 func WithContext(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
 		return fmt.Errorf("%w: %w", cause, err)
@@ -39,10 +39,10 @@ func WithContext(ctx context.Context, err error) error {
 	return err
 }
 
-// RootError classifies an error of a root. A root that could not be asked is
-// [ErrRootUnavailable]: the end of ctx, any network error, a status of 429 or at
-// least 500. Everything else is a refusal, which is [ErrRoot] when decrypting.
-// Errors that say so themselves stay as they are.
+// RootError classifies an error of a root. The end of ctx, network errors, and statuses
+// of 429 or at least 500 mean that the root could not be asked, which is
+// [ErrRootUnavailable]. Every other error is wrapped in refused, which is [ErrRoot] when
+// decrypting. An error that already is of one of these kinds is returned as it is.
 func RootError(ctx context.Context, refused, err error) error {
 	var network interface { // net.Error, without its package
 		error

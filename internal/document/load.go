@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// loads is what a replica knows of its loads.
+// loads tracks the loads of a replica.
 type loads struct {
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced when another document is adopted
+	changed chan struct{} // closed and replaced when a changed document is adopted
 	begun   uint64        // number of loads that began
 	running *load
-	last    *load // the latest that ended
-	good    uint64
-	bad     uint64 // loads that failed
+	last    *load  // the latest that ended
+	good    uint64 // number of loads that succeeded
+	bad     uint64 // number of loads that failed
 
-	turn   chan struct{}       // closed when the caller who waits to load after a miss is done; nil if none waits
-	free   time.Time           // when the next load after a miss would be if there were no burst
-	missed map[string]struct{} // ids that loads were made for
+	turn   chan struct{}       // closed when the caller who waits to load after a miss stops waiting; nil if none waits
+	free   time.Time           // when the next load after a miss could begin if bursts were not allowed
+	missed map[string]struct{} // ids that were looked for in the current document by loading it
 
-	resume time.Time // Fresh does not load because of age before, after a failure
+	resume time.Time // after a failure, Fresh does not load an old document again before
 }
 
 // load is one load of the document, shared by all who want it.
@@ -43,7 +43,7 @@ func (r *Replica[S, O]) Loads() (good, bad uint64) {
 	return r.loads.good, r.loads.bad
 }
 
-// announce tells those who wait after a miss to look again.
+// announce wakes callers who wait after a miss, so that they look again.
 func (l *loads) announce() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,7 +59,7 @@ func (l *loads) ticket() uint64 {
 	return l.begun + 1
 }
 
-// current returns the number of the load that runs, or else of the next.
+// current returns the number of the running load, or if there is none of the next.
 func (l *loads) current() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,12 +72,12 @@ func (l *loads) current() uint64 {
 // Refresh loads the document. Callers who ask while a load runs share the next
 // one. ctx bounds the wait.
 //
-// A document that does not include what is known is healed, see the package
-// documentation; one that cannot be healed is [ErrRollback]. A document of another
-// identity is [ErrOtherRing]. After an error the replica keeps what it had.
+// A document that lacks what this process knows is healed: see the package
+// documentation. If that fails, the error is [ErrRollback]. A document of another
+// identity is [ErrOtherRing]. After an error the replica keeps its state.
 func (r *Replica[S, O]) Refresh(ctx context.Context) error { return r.awaitLoad(ctx, r.loads.ticket()) }
 
-// awaitLoad waits for the load with that number, or a later one, and returns its error.
+// awaitLoad waits for the load of that number or a later one, and returns its error.
 func (r *Replica[S, O]) awaitLoad(ctx context.Context, number uint64) error {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -101,10 +101,11 @@ func (r *Replica[S, O]) awaitLoad(ctx context.Context, number uint64) error {
 	}
 }
 
-// Fresh returns a state that is at most Options.MaxAge old. If it is older, one
-// caller waits for a load, up to Options.Patience, while others go on with the old
-// state; and so does that caller if the store fails. Past Options.MaxStaleness all
-// callers wait, and a load that fails is their error.
+// Fresh returns a state that is at most Options.MaxAge old, if the store answers. When
+// the state is older, one caller waits for a load, for at most Options.Patience; the
+// others get the old state at once, and so does that caller if the load fails. When the
+// state is older than Options.MaxStaleness, all callers wait, and if the load fails, so
+// does Fresh.
 func (r *Replica[S, O]) Fresh(ctx context.Context) (state S, err error) {
 	now := time.Now()
 	if now.Sub(r.Verified()) < r.opts.MaxAge {
@@ -149,14 +150,14 @@ func (r *Replica[S, O]) freshIfQuick(ctx context.Context, now time.Time) (state 
 	return r.State(), nil
 }
 
-// beginLoad begins a load in a goroutine, which ends after LoadTimeout, or after
-// EditTimeout more if it heals the document. The caller holds loads.mu, and no
-// load runs.
+// beginLoad begins a load in a goroutine. The load ends after LoadTimeout at the latest,
+// or after EditTimeout more if it heals the document. The caller holds loads.mu, and no
+// load is running.
 func (r *Replica[S, O]) beginLoad(ctx context.Context) *load {
 	r.loads.begun++
 	l := &load{number: r.loads.begun, done: make(chan struct{})}
 	r.loads.running = l
-	// A store that is deaf to ctx keeps its goroutine, but not those who wait.
+	// A store that ignores ctx blocks this goroutine, but not the callers.
 	l.timer = time.AfterFunc(LoadTimeout+time.Second, func() {
 		r.endLoad(l, fmt.Errorf("%w: load: no answer in %v", ErrStore, LoadTimeout))
 	})
@@ -165,9 +166,9 @@ func (r *Replica[S, O]) beginLoad(ctx context.Context) *load {
 }
 
 func (r *Replica[S, O]) loadInBackground(ctx context.Context, l *load) {
-	err := fmt.Errorf("%w: load: goroutine ended", ErrStore) // by runtime.Goexit
+	err := fmt.Errorf("%w: load: goroutine ended", ErrStore) // stays if the store calls runtime.Goexit
 	defer func() {
-		if p := recover(); p != nil { // of a store or root; it must not end the process
+		if p := recover(); p != nil { // a store or root panicked, which must not end the process
 			err = fmt.Errorf("%w: load: panic: %v", ErrStore, p)
 		}
 		r.endLoad(l, err)
@@ -186,7 +187,7 @@ func (r *Replica[S, O]) endLoad(l *load, err error) {
 	r.loads.mu.Lock()
 	defer r.loads.mu.Unlock()
 	if r.loads.running != l {
-		return // it was given up
+		return // its timer ended it
 	}
 	l.timer.Stop()
 	l.ended, l.err = time.Now(), err
@@ -200,8 +201,8 @@ func (r *Replica[S, O]) endLoad(l *load, err error) {
 	close(l.done)
 }
 
-// loadOnce loads the document and adopts it. heal tells that the error is one
-// that healing may cure.
+// loadOnce loads the document and adopts it. heal reports whether healing may cure the
+// error.
 func (r *Replica[S, O]) loadOnce(ctx context.Context) (heal bool, err error) {
 	for {
 		began := time.Now()
@@ -220,13 +221,13 @@ func (r *Replica[S, O]) loadOnce(ctx context.Context) (heal bool, err error) {
 		case !r.seen.has(loaded.sum):
 			_, err := r.compare(ctx, keys.roots, loaded, known)
 			if errors.Is(err, ErrRoot) && r.keys.Load() != keys {
-				continue // ChangeRoot came between
+				continue // ChangeRoot ran meanwhile
 			}
 			if err != nil {
 				return errors.Is(err, ErrRollback), err
 			}
 		case r.current.Load() != known:
-			continue // it was known when it was loaded, and an edit came between
+			continue // an edit replaced the document while it was being loaded
 		default:
 			return true, r.rolledBack(ctx, known, loaded)
 		}
@@ -235,12 +236,12 @@ func (r *Replica[S, O]) loadOnce(ctx context.Context) (heal bool, err error) {
 	}
 }
 
-// rolledBack describes a document that this process had before the one it knows. Healing
-// does not need a root to open it.
+// rolledBack returns the [ErrRollback] of a document that this process had before the
+// known one. It works without a root that opens the document.
 func (r *Replica[S, O]) rolledBack(ctx context.Context, known, earlier *snapshot[S]) error {
 	_, err := r.compare(ctx, r.keys.Load().all(), earlier, known)
 	if !errors.Is(err, ErrRollback) {
-		err = fmt.Errorf("%w: an earlier one than generation %d", ErrRollback, known.state.Generation())
+		err = fmt.Errorf("%w: from before generation %d", ErrRollback, known.state.Generation())
 		r.diverge(earlier.state, err)
 	}
 	return err

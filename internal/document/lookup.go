@@ -8,18 +8,18 @@ import (
 )
 
 const (
-	missInterval = time.Second // between loads after a miss once the burst is used up
+	missInterval = time.Second // between loads after misses when the burst is used up
 	missedLimit  = 4096        // ids that are remembered as missing
 )
 
-// Lookup returns a state in which found is true, or else one that was loaded after
-// the call and in which it is false; the caller looks again. Callers who miss at
-// once share a load. After a burst of Options.MissBurst there is one load a second,
-// for which callers wait, looking again whenever the document changes.
+// Lookup returns a state for which found is true. If there is none, it returns a state
+// that was loaded after the call. Callers who miss at the same time share a load. After
+// Options.MissBurst loads there is one a second; callers wait for it, and look again
+// whenever the document changes.
 //
-// An id that a load did not bring is not looked for again for a second. Nor is any
-// id for a second after a load failed: the error tells why that one did. ctx bounds
-// the wait alone.
+// If a load does not find id, Lookup does not load again for id for a second. After a
+// load failed, Lookup does not load for any id for a second, and returns that load's
+// error. ctx bounds only the wait.
 func (r *Replica[S, O]) Lookup(ctx context.Context, id string, found func(S) bool) (state S, err error) {
 	ticket := r.loads.ticket()
 	for {
@@ -36,8 +36,8 @@ func (r *Replica[S, O]) Lookup(ctx context.Context, id string, found func(S) boo
 	}
 }
 
-// wants notes that a caller waits for the load because of id.
-func (l *load) wants(id string) {
+// addWanted notes that a caller waits for the load because of id.
+func (l *load) addWanted(id string) {
 	if l.wanted == nil {
 		l.wanted = make(map[string]struct{})
 	}
@@ -46,8 +46,8 @@ func (l *load) wants(id string) {
 	}
 }
 
-// remember keeps ids that a load was made for, until the document changes. Those
-// that it found do no harm there: they are found before they are looked for here.
+// remember keeps the ids that a load was made for, until the document changes. Ids that
+// the load found do no harm: Lookup finds them before it looks here.
 func (l *loads) remember(ids map[string]struct{}) {
 	if len(l.missed)+len(ids) > missedLimit {
 		l.missed = nil
@@ -59,9 +59,9 @@ func (l *loads) remember(ids map[string]struct{}) {
 	maps.Copy(l.missed, ids)
 }
 
-// loadAfterMiss loads, or waits for a load. done tells that the load of that ticket,
-// or a later one, took place, or need not. Callers who are told otherwise look again
-// and call again.
+// loadAfterMiss loads, or waits for a load. done is true when the load of that ticket or
+// a later one has ended, or a load would find nothing new. Until then, the caller looks
+// again and calls again.
 func (r *Replica[S, O]) loadAfterMiss(ctx context.Context, ticket uint64, id string) (done bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -81,7 +81,7 @@ func (r *Replica[S, O]) loadAfterMiss(ctx context.Context, ticket uint64, id str
 		}
 	}
 	if l.running == nil && l.turn == nil {
-		if err := r.takeTurn(ctx, now); err != nil { // unlocks meanwhile
+		if err := r.takeTurn(ctx, now); err != nil {
 			l.mu.Unlock()
 			return false, err
 		}
@@ -90,11 +90,11 @@ func (r *Replica[S, O]) loadAfterMiss(ctx context.Context, ticket uint64, id str
 	if l.running != nil {
 		wait = l.running.done
 		if l.running.number >= ticket {
-			l.running.wants(id)
+			l.running.addWanted(id)
 		}
 	}
 	l.mu.Unlock()
-	if wait == nil { // a turn that ended, or that the document's change ended
+	if wait == nil { // the caller's own turn ended without a load
 		return false, nil
 	}
 	select {
@@ -107,9 +107,9 @@ func (r *Replica[S, O]) loadAfterMiss(ctx context.Context, ticket uint64, id str
 	}
 }
 
-// takeTurn begins a load, once the rate of loads after a miss allows. It returns
-// without one if another load began, or the document changed. The caller holds
-// loads.mu, before and after.
+// takeTurn waits until the rate of loads after misses allows one, and begins it. It begins
+// none if another load began meanwhile, or the document changed. The caller holds loads.mu;
+// takeTurn releases it while it waits.
 func (r *Replica[S, O]) takeTurn(ctx context.Context, now time.Time) error {
 	l := &r.loads
 	if l.free.Before(now) {

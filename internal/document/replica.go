@@ -46,68 +46,67 @@ func checkNewRoot(root Root) error {
 	return nil
 }
 
-// State is what a process keeps of one document: a pointer to something
-// immutable.
+// State is what a process keeps of one document: a pointer to an immutable value.
 type State interface {
 	Identity() string   // stays the same for as long as the document exists
-	Generation() uint64 // one more in each document that replaces another
+	Generation() uint64 // larger in each document that replaces another
 }
 
 // Format reads, writes, compares and merges documents of one kind. Its methods
 // may be called concurrently.
 type Format[S State, O any] interface {
-	// Open parses and decrypts data. known is the state in use, or nil before there
-	// is one: a format may reuse what it holds. Errors are ErrDamaged, ErrVersion,
-	// and what RootError returns.
+	// Open parses and decrypts data. known is the state in use, whose parts a format
+	// may reuse, or nil if there is none yet. Errors are ErrDamaged, ErrVersion, and
+	// those that RootError returns.
 	Open(ctx context.Context, root Root, data []byte, known S) (O, error)
 
 	// State returns what a process keeps of o.
 	State(o O) (S, error)
 
-	// Draft returns a copy of s to edit, without asking a root. ok is false if a
-	// state does not hold enough for that; the document is opened again instead.
+	// Draft returns a copy of s to edit, without asking a root. If a state does not
+	// hold enough for that, ok is false, and the engine opens the document again.
 	Draft(s S) (o O, ok bool)
 
-	// Seal encrypts o, with that generation, and returns the document and its
-	// state. It opens the document once more if the root is asked, so that nothing
-	// is stored that the root does not open.
+	// Seal encrypts o under that generation, and returns the document and its
+	// state. If Seal asks the root, it also opens the result, so that no document
+	// is stored that the root cannot open.
 	Seal(ctx context.Context, root Root, o O, generation uint64) (data []byte, s S, err error)
 
 	// Includes returns nil if next holds everything that known holds, and otherwise
-	// what it lacks. It is not asked about two identities.
+	// an error that says what next lacks. Both have the same identity.
 	Includes(known, next S) error
 
 	// Merge adds to o everything that other holds. On content it must be
-	// commutative, associative and idempotent. A format without a merge returns
-	// errors.ErrUnsupported; its replicas refuse documents that do not include what
-	// they know, with ErrRollback.
+	// commutative, associative and idempotent. A format that cannot merge returns
+	// errors.ErrUnsupported; its replicas reject documents that lack what they
+	// know, with ErrRollback.
 	Merge(o, other O) error
 }
 
-// Options say how a replica works. Zero fields mean what they say, or a default.
+// Options configure a replica. Patience, Name and Logger have defaults.
 type Options struct {
 	Interval  time.Duration // between refreshes of Run, give or take a fifth
-	Spread    time.Duration // over which the processes that hear of one change load it
-	MissBurst int           // loads after a miss at once; then one a second
+	Spread    time.Duration // over which processes spread their loads when they hear of a change
+	MissBurst int           // loads after misses without a pause; then there is one a second
 
-	MaxAge       time.Duration // for Fresh: how old a state may be
-	MaxStaleness time.Duration // for Fresh: how old while the store fails
-	Patience     time.Duration // for Fresh: how long a caller waits before MaxStaleness; default a second
+	MaxAge       time.Duration // of a state that Fresh returns
+	MaxStaleness time.Duration // of a state that Fresh returns while the store fails
+	Patience     time.Duration // of a caller of Fresh with a state younger than MaxStaleness; a second if zero
 
-	ReadOnly bool // never write: neither edits nor healing
+	ReadOnly bool // neither edit nor heal
 
 	Prefix string // of log messages, such as "keyring"
-	Name   string // of the attribute that has the document's identity, such as "ring"
+	Name   string // of the log attribute with the document's identity, such as "ring"
 	Logger *slog.Logger
 }
 
-// Bounds of what a replica does by itself.
+// Bounds of every replica.
 const (
 	LoadTimeout = 10 * time.Second // of one load
 	EditTimeout = 30 * time.Second // of one attempt to edit
-	LostGrace   = 30 * time.Second // to go on sealing under a key that the store lacks
-	seenLimit   = 256              // documents that a replica recognises
-	formerLimit = 8                // roots that it remembers
+	LostGrace   = 30 * time.Second // to keep sealing under a key that the store lacks
+	seenLimit   = 256              // documents that a replica recognizes
+	formerLimit = 8                // roots that a replica remembers
 )
 
 // Replica is this process's copy of a document. All methods are safe for
@@ -119,7 +118,7 @@ type Replica[S State, O any] struct {
 	start  time.Time
 
 	current  atomic.Pointer[snapshot[S]]
-	verified atomic.Int64 // when the last load that succeeded began; since start
+	verified atomic.Int64 // time from start until the latest successful load began
 	diverged atomic.Pointer[Divergence[S]]
 	keys     atomic.Pointer[rootSet]
 
@@ -140,16 +139,16 @@ type snapshot[S State] struct {
 // keeper gives a root an identity: roots themselves may not be comparable.
 type keeper struct{ Root }
 
-// rootSet are the roots to open documents with, in order: one, except while it is
-// uncertain which of two the stored document is under.
+// rootSet holds the roots to open documents with, in order. There is one, unless it is
+// uncertain which of several the stored document is under.
 type rootSet struct {
 	roots  []*keeper
-	former []*keeper // that ChangeRoot replaced; only ChangeRoot itself tries them
+	former []*keeper // replaced by ChangeRoot; they may open documents that this process had before
 }
 
 func (s *rootSet) all() []*keeper { return slices.Concat(s.roots, s.former) }
 
-// Divergence says that the store does not hold what this process knows.
+// Divergence means that the store lacks something that this process knows.
 type Divergence[S State] struct {
 	Since time.Time
 	State S // of the stored document; nil if there is none
@@ -184,7 +183,7 @@ func Open[S State, O any](ctx context.Context, store Store, root Root, format Fo
 }
 
 // Create stores o as the first document of its identity, and returns its replica.
-// A store that holds a document already is [ErrExist]. See [NewRootChecker].
+// If the store already holds a document, the error is [ErrExist]. See [NewRootChecker].
 func Create[S State, O any](ctx context.Context, store Store, root Root, format Format[S, O], o O, opts Options) (*Replica[S, O], error) {
 	if err := checkNewRoot(root); err != nil {
 		return nil, err
@@ -219,12 +218,12 @@ func (r *Replica[S, O]) Verified() time.Time {
 	return r.start.Add(time.Duration(r.verified.Load()))
 }
 
-// Diverged returns since when the store is known to lack something that State
-// holds, or nil.
+// Diverged returns a [Divergence] while the store is known to lack something that State
+// holds, and otherwise nil.
 func (r *Replica[S, O]) Diverged() *Divergence[S] { return r.diverged.Load() }
 
-// adopt makes s the snapshot unless a later one is there. began is when the store
-// was asked for it.
+// adopt makes s the current snapshot, unless the current one is later. began is when the
+// store was asked for s.
 func (r *Replica[S, O]) adopt(s *snapshot[S], began time.Time) {
 	for {
 		old := r.current.Load()
@@ -249,7 +248,7 @@ func (r *Replica[S, O]) adopt(s *snapshot[S], began time.Time) {
 	}
 }
 
-// isLater reports whether old must stay although s was just read.
+// isLater reports whether old must stay in use although s was just loaded or stored.
 func (r *Replica[S, O]) isLater(old, s *snapshot[S]) bool {
 	if old.sum == s.sum {
 		return false // only the store's name for it may differ
@@ -298,8 +297,8 @@ func (r *Replica[S, O]) compare(ctx context.Context, roots []*keeper, loaded, kn
 	return o, err
 }
 
-// open opens a document under the first of the roots that can. It goes on to the
-// next if one cannot be asked: its key service may be what the ring moved away from.
+// open opens a document under the first root that can. If a root cannot be asked, open
+// tries the next: the ring may have moved away from a key service that is gone.
 func (r *Replica[S, O]) open(ctx context.Context, roots []*keeper, data []byte, known S) (O, *keeper, error) {
 	var none O
 	var first error
@@ -336,8 +335,8 @@ func (r *Replica[S, O]) swap(ctx context.Context, version string, s *snapshot[S]
 	return nil
 }
 
-// judge says what a loaded state is to one that is known: nil if it may replace
-// it, ErrOtherRing, or ErrRollback.
+// judge returns nil if a loaded state may replace the known one, and otherwise
+// ErrOtherRing or ErrRollback.
 func (r *Replica[S, O]) judge(known, next S) error {
 	if known.Identity() != next.Identity() {
 		return fmt.Errorf("%w: %s, not %s", ErrOtherRing, next.Identity(), known.Identity())
@@ -365,7 +364,7 @@ func (r *Replica[S, O]) log(ctx context.Context, level slog.Level, message strin
 	r.opts.Logger.LogAttrs(ctx, level, r.opts.Prefix+": "+message, attrs...)
 }
 
-// seen recognises the latest documents that a replica had.
+// seen recognizes the latest documents that a replica had.
 type seen struct {
 	mu   sync.Mutex
 	sums [seenLimit][sha256.Size]byte

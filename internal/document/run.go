@@ -11,19 +11,18 @@ import (
 )
 
 const (
-	retryPause = time.Second // after a refresh or a watch that failed; doubled each time
-	retryLimit = time.Minute // the longest pause before a watch is tried again
+	retryPause = time.Second // after a refresh or a watch failed once; doubles with each failure
+	retryLimit = time.Minute // the longest pause before a watch begins again
 )
 
-// Run refreshes the replica every Options.Interval, and within Options.Spread of
-// hearing of a change if the store is a [Watcher], until ctx ends, and returns
-// ctx's error. After each refresh it calls then, which bounds its own time;
-// recovered tells that the refresh succeeded after some that failed.
+// Run refreshes the replica every Options.Interval until ctx ends, and returns ctx's
+// error. If the store is a [Watcher], Run also refreshes within Options.Spread of hearing
+// of a change. After each refresh, failed or not, it calls then, which bounds its own time.
+// recovered is true for the first refresh that succeeds after failures.
 //
-// Failures are logged, and Run goes on: a refresh that failed, and a watch that
-// broke, are tried again after a pause that grows from about a second. There is one
-// refresh at a time; one that begins after a change covers all changes so far.
-// Except for a load, nothing goes on after Run has returned.
+// Run logs failures and goes on. It retries a failed refresh, and begins a broken watch
+// again, after a pause that grows from about a second. One refresh runs at a time. After
+// Run has returned, only a load may still run.
 func (r *Replica[S, O]) Run(ctx context.Context, then func(ctx context.Context, recovered bool)) error {
 	changed := make(chan struct{}, 1)
 	var watching sync.WaitGroup
@@ -33,7 +32,7 @@ func (r *Replica[S, O]) Run(ctx context.Context, then func(ctx context.Context, 
 			r.watch(ctx, w, func() {
 				select {
 				case changed <- struct{}{}:
-				default: // one is waiting to be seen
+				default: // a change is waiting already
 				}
 			})
 		})
@@ -82,8 +81,8 @@ func (r *Replica[S, O]) waitToRefresh(ctx context.Context, failures int, changed
 	return ctx.Err()
 }
 
-// watch calls changed when there is a change, until ctx ends or the store says that
-// it cannot watch.
+// watch calls changed after each change, until ctx ends or the store says that it cannot
+// watch.
 func (r *Replica[S, O]) watch(ctx context.Context, w Watcher, changed func()) {
 	for failures := 0; ; {
 		var begun atomic.Bool
@@ -101,7 +100,7 @@ func (r *Replica[S, O]) watch(ctx context.Context, w Watcher, changed func()) {
 		r.log(ctx, slog.LevelWarn, "watch of the store broke, changes are seen by interval until it is back",
 			slog.Int("failures", failures), slog.Any("error", err))
 		pause := min(pauseAfter(failures), retryLimit)
-		pause = pause/2 + rand.N(pause/2) // processes that lost one server do not come back at once
+		pause = pause/2 + rand.N(pause/2) // so that processes that lost one server do not all return at once
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -110,5 +109,5 @@ func (r *Replica[S, O]) watch(ctx context.Context, w Watcher, changed func()) {
 	}
 }
 
-// pauseAfter returns how long to wait after so many failures in a row.
+// pauseAfter returns how long to wait after that many failures in a row.
 func pauseAfter(failures int) time.Duration { return retryPause << min(failures-1, 20) }

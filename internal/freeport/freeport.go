@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Get returns a port of 127.0.0.1 for a server that takes it later, and perhaps
-// again: one of those that the system does not give, meanwhile, to who asks for any.
+// Get returns a free port of 127.0.0.1 for a server that begins to listen later, and may
+// restart. The system does not assign the port to sockets that ask for any port.
 func Get(t testing.TB) int {
 	t.Helper()
 	port, err := Find()
@@ -21,15 +21,15 @@ func Get(t testing.TB) int {
 	return port
 }
 
-// given are the ports that this process has found. Tests that run at once, and stop
-// their servers for a while, do not take each other's.
+// given holds the ports that this process has found, so that parallel tests that stop their
+// servers for a while do not take each other's ports.
 var given sync.Map
 
 // Find is Get for programs.
 func Find() (int, error) {
-	err := errors.New("all are taken")
+	err := errors.New("all ports are taken")
 	for range 1000 {
-		port := 10_000 + rand.IntN(20_000) // Linux begins at 32,768
+		port := 10_000 + rand.IntN(20_000) // Linux assigns ports from 32,768 on
 		if _, taken := given.LoadOrStore(port, true); taken {
 			continue
 		}

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Start starts a server that a test needs, and waits until it listens on port of
-// 127.0.0.1. The server ends with the test. Without the program, the test skips and
-// says what install says. env is in addition to this process's environment.
+// Start starts a server for a test, and waits until it listens on a port of 127.0.0.1. The
+// server ends with the test. If the program is not installed, the test skips and prints
+// install. env is added to the environment of this process.
 func Start(t testing.TB, install string, port int, env []string, program string, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath(program)

@@ -1,4 +1,4 @@
-// Package isnil tells whether an interface holds nothing that could be called.
+// Package isnil finds interfaces whose methods cannot be called.
 package isnil
 
 import "reflect"

@@ -1,5 +1,5 @@
-// Package manual takes commands out of the documentation, so that tests run what the
-// reader is told to run.
+// Package manual extracts commands from the documentation, so that tests run the commands
+// that readers are told to run.
 package manual
 
 import (
@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Commands returns the first block of shell commands after the text in a document. The
-// text occurs once.
+// Commands returns the first block of shell commands that follows text in a document. text
+// must occur once.
 func Commands(t testing.TB, document, text string) string {
 	t.Helper()
 	content, err := os.ReadFile(document)
@@ -23,17 +23,17 @@ func Commands(t testing.TB, document, text string) string {
 	_, after, _ := strings.Cut(string(content), text)
 	_, block, found := strings.Cut(after, "\n```sh\n")
 	if !found {
-		t.Fatalf("%s: no commands after %q", document, text)
+		t.Fatalf("%s: no block of commands follows %q", document, text)
 	}
 	block, _, found = strings.Cut(block, "\n```\n")
 	if !found {
-		t.Fatalf("%s: commands after %q do not end", document, text)
+		t.Fatalf("%s: the block of commands after %q does not end", document, text)
 	}
 	return block
 }
 
-// Run runs commands in a directory, with more variables of the environment, and stops at
-// the first that fails. It returns what they print.
+// Run runs commands in a directory, with additional environment variables, and stops at the
+// first command that fails. It returns their output.
 func Run(t testing.TB, dir string, env []string, commands string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", commands)

@@ -1,4 +1,4 @@
-// Package program lets a test binary be the program that it tests.
+// Package program lets a test binary run as the program that it tests.
 package program
 
 import (
@@ -13,8 +13,8 @@ import (
 
 const env = "BLOBSEAL_TEST_PROGRAM"
 
-// Main runs main in a process that [Start] or [Output] started, or in one that has one of
-// these environment variables. In any other it runs the tests. It is a TestMain.
+// Main is a TestMain. It runs main in a process that [Start] or [Output] started, or that
+// has one of these environment variables. In any other process it runs the tests.
 func Main(m *testing.M, main func(), variables ...string) {
 	for _, name := range append(variables, env) {
 		if os.Getenv(name) != "" {
@@ -26,7 +26,7 @@ func Main(m *testing.M, main func(), variables ...string) {
 }
 
 // Output runs the program, which must succeed, with its temporary files in dir. It
-// returns what the program writes.
+// returns the program's output.
 func Output(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	cmd := command(args)

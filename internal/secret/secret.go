@@ -17,8 +17,8 @@ const redacted = "[redacted]"
 
 // Key is a 256-bit key. It is immutable and safe for concurrent use. fmt, slog and
 // the encoding packages print a placeholder instead of its bytes. The bytes are
-// behind a closure: a printer that walks unexported fields by reflection, where
-// fmt calls no methods, finds a code pointer.
+// behind a closure, so a printer that walks unexported fields by reflection, without
+// calling methods, finds only a code pointer.
 //
 // The zero Key holds no key, and its Bytes panics.
 type Key struct {
@@ -35,7 +35,7 @@ func New(b []byte) (Key, error) {
 	return Key{open: func() *[KeySize]byte { return p }}, nil
 }
 
-// Import is New for a key that a caller brings. It also refuses 32 zeros, which are
+// Import is New for a key from outside this module. It also refuses 32 zeros, which are
 // memory that nobody filled.
 func Import(b []byte) (Key, error) {
 	if subtle.ConstantTimeCompare(b, make([]byte, KeySize)) == 1 {
@@ -47,7 +47,7 @@ func Import(b []byte) (Key, error) {
 // Random returns a key from the operating system's random source.
 func Random() Key {
 	p := new([KeySize]byte)
-	rand.Read(p[:]) // crashes the program rather than fail
+	rand.Read(p[:]) // never fails: it ends the program instead
 	return Key{open: func() *[KeySize]byte { return p }}
 }
 

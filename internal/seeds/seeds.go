@@ -1,4 +1,4 @@
-// Package seeds runs tests of random histories, each of which follows from a seed.
+// Package seeds runs tests of random histories. A seed determines a history.
 package seeds
 
 import (
@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Run runs a test for that many random seeds, and as many more as there is time for:
-// BLOBSEAL_STRESS, such as 2h, is how long. A failure prints the seed. BLOBSEAL_SEED runs
-// the test for one seed again.
+// Run runs a test with at least that many random seeds. The variable BLOBSEAL_STRESS, such
+// as 2h, makes it continue with more seeds for that long. A failure prints its seed; to
+// repeat it, set BLOBSEAL_SEED.
 func Run(t *testing.T, least int, test func(t *testing.T, seed uint64)) {
 	t.Helper()
 	if text := os.Getenv("BLOBSEAL_SEED"); text != "" {

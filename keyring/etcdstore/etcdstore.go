@@ -13,25 +13,26 @@
 // once.
 //
 // Give the client the addresses of all members, and set its DialKeepAliveTime to ten
-// seconds. Without the latter, requests still go to a member that hangs, and last until
-// their ctx ends. A member that lost its peers refuses at once, and the client asks another.
+// seconds. Without the latter, the client keeps sending requests to a member that hangs,
+// and they last until their ctx ends. A member that lost its peers refuses at once, and the
+// client asks another.
 //
-// etcd takes requests of up to 1.5 MiB by default. Any ring fits, and so does the
+// etcd accepts requests of up to 1.5 MiB by default. Any ring fits, and so does the
 // document of package localkms, which stays below [keyring.MaxDocumentSize] here:
-// some 6,000 keys.
+// about 6,000 keys.
 //
 // A snapshot of the cluster is a backup of the ring. After a restore, a running process
-// that knows more puts it back. Otherwise the versions made after the snapshot are lost,
-// with everything that they sealed: keep a copy of the document apart, after each
-// rotation. Restore with --bump-revision and --mark-compacted, or watches hear nothing
-// until the cluster has reached its old revision again.
+// that knows more writes that back. Otherwise the versions that were added after the
+// snapshot are lost, with everything that they sealed. So keep a separate copy of the
+// document after each rotation. Restore with --bump-revision and --mark-compacted, or
+// watches hear nothing until the cluster reaches its old revision again.
 //
-// With authentication, run etcd 3.7.3 or later. Debian's 3.4.23 never lets the
-// client recover after the server has restarted or the client's token has expired:
-// every request fails until the process restarts.
+// With authentication, run etcd 3.7.3 or later. With Debian's 3.4.23, the client never
+// recovers after the server has restarted or the client's token has expired: every request
+// fails until the process restarts.
 //
-// etcd tells no time, so a Store is no [keyring.Clock]: changes are dated by the clocks of
-// the processes. Keep those synchronized.
+// etcd has no clock for clients, so a Store is no [keyring.Clock], and the clocks of the
+// processes date changes. Keep those synchronized.
 //
 // Anyone who can write to the key can delete the ring or put an old document back,
 // but cannot read or forge its keys.
@@ -57,8 +58,8 @@ const (
 	electionPause = 100 * time.Millisecond // between attempts
 )
 
-// Store is the document under one key. It is safe for concurrent use, and holds
-// nothing open but what the client does.
+// Store is the document under one key. It is safe for concurrent use. It holds no
+// resources besides the client.
 type Store struct {
 	client *clientv3.Client
 	key    string
@@ -69,8 +70,8 @@ var _ interface {
 	keyring.Watcher
 } = (*Store)(nil)
 
-// New returns the store under key, and asks nothing of the cluster. The client is
-// the caller's, who closes it when the store is no longer used.
+// New returns the store under key. It does not ask the cluster. The caller closes the
+// client when the store is no longer used.
 func New(client *clientv3.Client, key string) (*Store, error) {
 	if client == nil || key == "" {
 		return nil, errors.New("etcdstore: no client or no key")
@@ -85,7 +86,7 @@ func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
 	}
 	response, err := s.client.Get(clientv3.WithRequireLeader(ctx), s.key)
 	if err != nil {
-		return nil, "", s.failed(ctx, "load", err)
+		return nil, "", s.wrap(ctx, "load", err)
 	}
 	if len(response.Kvs) == 0 {
 		return nil, "", keyring.ErrNotExist
@@ -94,8 +95,8 @@ func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
 	return kv.Value, version(kv.ModRevision, kv.Value), nil
 }
 
-// Swap implements [keyring.Store], in one transaction. It looks first whether the
-// document is the one that old names, and not merely of the same revision.
+// Swap implements [keyring.Store], in one transaction. First it checks that old names the
+// stored document, and not only its revision.
 func (s *Store) Swap(ctx context.Context, old string, data []byte) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
@@ -120,17 +121,17 @@ func (s *Store) Swap(ctx context.Context, old string, data []byte) (string, erro
 	response, err := s.put(ctx, revision, data)
 	switch {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge):
-		return "", fmt.Errorf("%w: %w", keyring.ErrFull, s.failed(ctx, "swap", err))
+		return "", fmt.Errorf("%w: %w", keyring.ErrFull, s.wrap(ctx, "swap", err))
 	case err != nil:
-		return "", s.failed(ctx, "swap", err)
+		return "", s.wrap(ctx, "swap", err)
 	case !response.Succeeded:
 		return "", keyring.ErrConflict
 	}
 	return version(response.Header.Revision, data), nil
 }
 
-// put writes the document if the key has this revision. A member that has no leader
-// refuses, and does nothing: put tries the next member, or the same one after an election.
+// put writes the document if the key has this revision. A member without a leader refuses
+// and changes nothing; put then tries the next member, or the same one after an election.
 func (s *Store) put(ctx context.Context, revision int64, data []byte) (*clientv3.TxnResponse, error) {
 	for begin := time.Now(); ; {
 		response, err := s.client.Txn(clientv3.WithRequireLeader(ctx)).
@@ -148,37 +149,36 @@ func (s *Store) put(ctx context.Context, revision int64, data []byte) (*clientv3
 	}
 }
 
-// Watch implements [keyring.Watcher]. The client itself sees to it that the watch
-// goes on, on another member or later, when a member goes away; Watch fails when
-// the cluster ends it.
+// Watch implements [keyring.Watcher]. If a member goes away, the client itself continues
+// the watch, on another member or later. Watch fails when the cluster ends it.
 func (s *Store) Watch(ctx context.Context, changed func()) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// The channel is closed when this ctx ends, and what is behind it goes away.
+	// When this ctx ends, the client closes the channel and frees the watch.
 	watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	for response := range s.client.Watch(watching, s.key, clientv3.WithCreatedNotify()) {
 		if err := response.Err(); err != nil {
-			return s.failed(ctx, "watch", err)
+			return s.wrap(ctx, "watch", err)
 		}
 		if response.Created || len(response.Events) > 0 {
 			changed()
 		}
 	}
-	return s.failed(ctx, "watch", errors.New("ended"))
+	return s.wrap(ctx, "watch", errors.New("ended"))
 }
 
-// failed is the error of an operation. It shows the end of ctx.
-func (s *Store) failed(ctx context.Context, op string, err error) error {
+// wrap returns the error of an operation. If ctx has ended, the result also is ctx's error.
+func (s *Store) wrap(ctx context.Context, op string, err error) error {
 	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	return fmt.Errorf("etcdstore: %s %q: %w", op, s.key, err)
 }
 
-// version names a document: by the revision of the cluster that wrote it, and by
-// a hash, since a cluster that is restored from a backup counts revisions anew.
+// version names a document by the revision that wrote it, and by a hash, because a cluster
+// that was restored from a backup counts some revisions again.
 func version(revision int64, data []byte) string {
 	sum := sha256.Sum256(data)
 	return strconv.FormatInt(revision, 10) + "-" + hex.EncodeToString(sum[:sumSize])
@@ -186,7 +186,7 @@ func version(revision int64, data []byte) string {
 
 const sumSize = 16
 
-// parseVersion returns the revision in a version. It takes no other spelling.
+// parseVersion returns the revision in a version. It accepts no other spelling.
 func parseVersion(v string) (revision int64, ok bool) {
 	split := len(v) - 2*sumSize - 1
 	if split < 1 || v[split] != '-' {

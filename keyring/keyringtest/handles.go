@@ -18,11 +18,11 @@ import (
 
 func (c *contract) race(t *testing.T) {
 	ctx, s := c.start(t)
-	swapAtOnce(ctx, t, []keyring.Store{s})
+	raceSwaps(ctx, t, []keyring.Store{s})
 }
 
-// swapAtOnce lets many goroutines swap from one version, round after round.
-func swapAtOnce(ctx context.Context, t *testing.T, handles []keyring.Store) {
+// raceSwaps has many goroutines swap from one version, round after round.
+func raceSwaps(ctx context.Context, t *testing.T, handles []keyring.Store) {
 	const rounds, writers = 5, 8
 	version := ""
 	for round := range rounds {
@@ -62,11 +62,11 @@ func swapAtOnce(ctx context.Context, t *testing.T, handles []keyring.Store) {
 
 func (c *contract) counter(t *testing.T) {
 	ctx, s := c.start(t)
-	count(ctx, t, []keyring.Store{s})
+	raceIncrements(ctx, t, []keyring.Store{s})
 }
 
-// count lets many goroutines count in the document.
-func count(ctx context.Context, t *testing.T, handles []keyring.Store) {
+// raceIncrements has many goroutines increment a counter in the document.
+func raceIncrements(ctx context.Context, t *testing.T, handles []keyring.Store) {
 	const workers, each = 4, 10
 	_, err := handles[0].Swap(ctx, "", binary.BigEndian.AppendUint64(nil, 0))
 	require.NoError(t, err)
@@ -93,7 +93,7 @@ func count(ctx context.Context, t *testing.T, handles []keyring.Store) {
 
 // increment adds one to the number in the document.
 func increment(ctx context.Context, s keyring.Store) error {
-	for range 1000 { // more often than all others count together
+	for range 1000 { // more than all increments of the others
 		data, version, err := s.Load(ctx)
 		if err != nil {
 			return err
@@ -101,14 +101,14 @@ func increment(ctx context.Context, s keyring.Store) error {
 		if len(data) != 8 {
 			return fmt.Errorf("document of %d bytes, want 8", len(data))
 		}
-		time.Sleep(rand.N(time.Millisecond)) // for others to come between
+		time.Sleep(rand.N(time.Millisecond)) // so that others write meanwhile
 		next := binary.BigEndian.AppendUint64(nil, binary.BigEndian.Uint64(data)+1)
 		_, err = s.Swap(ctx, version, next)
 		if !errors.Is(err, keyring.ErrConflict) {
 			return err
 		}
 	}
-	return errors.New("conflict after conflict, though others do not change the document")
+	return errors.New("conflict after conflict, although nobody else changes the document")
 }
 
 // two returns a store and a second handle on it.
@@ -146,11 +146,11 @@ func (c *contract) another(t *testing.T) {
 func (c *contract) anotherRace(t *testing.T) {
 	t.Run("swaps", func(t *testing.T) {
 		ctx, handles := c.two(t)
-		swapAtOnce(ctx, t, handles)
+		raceSwaps(ctx, t, handles)
 	})
 	t.Run("counter", func(t *testing.T) {
 		ctx, handles := c.two(t)
-		count(ctx, t, handles)
+		raceIncrements(ctx, t, handles)
 	})
 }
 

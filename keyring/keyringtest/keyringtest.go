@@ -1,10 +1,10 @@
 // Package keyringtest tests implementations of [keyring.Store], and services that
 // use a ring.
 //
-// [NewRing] makes a ring in one line. [Store] fails when a test asks for it, and
+// [NewRing] makes a ring in one line. A [Store] fails when a test asks for it, and a
 // [Clock] makes rings age.
 //
-// [Run] tests a store. It has one subtest for each sentence of the contract:
+// [Run] tests a store, with one subtest for each sentence of the contract:
 //
 //	func TestStore(t *testing.T) {
 //		keyringtest.Run(t, func(t *testing.T) keyring.Store { return newStore(t) }, keyringtest.Capabilities{})
@@ -29,37 +29,37 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// Capabilities are what the suite may do with a store, beside its two methods.
-// A nil field skips its subtests.
+// Capabilities are what the suite can do with a store besides calling its methods. The
+// suite skips the subtests of a nil field.
 type Capabilities struct {
-	// Another returns a second handle on the same document as s, as another
-	// process would have: through a connection, cache and locks of its own.
+	// Another returns a second handle on the document of s, as another process would
+	// have: with its own connection, cache and locks.
 	Another func(t *testing.T, s keyring.Store) keyring.Store
 
-	// Reopen closes s, as far as that is possible, and returns a handle on what
-	// it left behind.
+	// Reopen closes s, as far as that is possible, and returns a new handle on its
+	// document.
 	Reopen func(t *testing.T, s keyring.Store) keyring.Store
 
-	// Break makes the document of s unreadable, but not absent: it takes
-	// permissions away, stops the server, or puts something else in its place.
+	// Break makes the document of s unreadable, but not absent: it removes
+	// permissions, stops the server, or replaces the document by something else.
 	Break func(t *testing.T, s keyring.Store)
 
-	// Watches says that the stores are [keyring.Watcher]s that can watch. Without
-	// it, a store that is one must say that it cannot.
+	// Watches means that the stores are [keyring.Watcher]s that can watch. If it is
+	// false, Watch of such a store must return [errors.ErrUnsupported].
 	Watches bool
 
-	// BreakWatch breaks the watches of s that are under way, as a server does that
-	// goes away. New ones can begin afterwards.
+	// BreakWatch breaks the running watches of s, as the end of a server does. New
+	// watches can begin afterwards.
 	BreakWatch func(t *testing.T, s keyring.Store)
 
-	patience time.Duration // for what a watch does by itself; zero means ten seconds
+	patience time.Duration // of waits for a watch; zero means ten seconds
 }
 
-// timeout ends a test whose store hangs.
+// timeout ends the test of a store that hangs.
 const timeout = 30 * time.Second
 
-// Run tests the stores that newStore returns, each of which must be empty and
-// share nothing with the others.
+// Run tests the stores that newStore returns. Each must be empty and share nothing with
+// the others.
 func Run(t *testing.T, newStore func(t *testing.T) keyring.Store, caps Capabilities) {
 	if caps.patience == 0 {
 		caps.patience = 10 * time.Second
@@ -96,7 +96,7 @@ func Run(t *testing.T, newStore func(t *testing.T) keyring.Store, caps Capabilit
 	} {
 		t.Run(sentence.name, sentence.test)
 	}
-	if !t.Failed() { // it would say less clearly what already was said
+	if !t.Failed() { // a ring would fail for the same reasons, which it shows less clearly
 		t.Run("A ring lives in it", c.ring)
 		t.Run("A ring hears of a rotation", c.ringWatches)
 	}
@@ -129,7 +129,7 @@ func holds(ctx context.Context, t *testing.T, s keyring.Store, data, version str
 	got, gotVersion, err := s.Load(ctx)
 	require.NoError(t, err)
 	if string(got) != data {
-		require.Fail(t, "another document", "store holds %.40q (%d bytes), want %.40q (%d bytes)", got, len(got), data, len(data))
+		require.Fail(t, "wrong document", "store holds %.40q (%d bytes), want %.40q (%d bytes)", got, len(got), data, len(data))
 	}
 	require.Equal(t, version, gotVersion, "version of the document")
 }
@@ -291,7 +291,7 @@ func (c *contract) whole(t *testing.T) {
 	}
 	for i := 1; i <= 30 && err == nil; i++ {
 		version, err = s.Swap(ctx, version, document(i))
-		for loads.Load() < int64(i) && reading.Load() > 0 { // whoever is faster, they take turns
+		for loads.Load() < int64(i) && reading.Load() > 0 { // let readers and the writer take turns
 			time.Sleep(100 * time.Microsecond)
 		}
 	}

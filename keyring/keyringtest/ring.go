@@ -12,7 +12,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// NewRing returns a new ring in memory, for tests of what uses a ring:
+// NewRing returns a new ring in memory, for tests of code that uses a ring:
 //
 //	cipher := sse.NewManaged(keyringtest.NewRing(t, nil))
 //
@@ -43,14 +43,14 @@ func NewRoot() keyring.Root {
 }
 
 // Clock is a clock that a test sets, for the Now of [keyring.Options]. Rings age by
-// it; what waits, such as [keyring.Ring.Run], waits in real time. To test that, use
-// a bubble of testing/synctest instead. A Clock is safe for concurrent use.
+// it, but waits, such as those of [keyring.Ring.Run], take real time. To test those, use a
+// bubble of testing/synctest instead. A Clock is safe for concurrent use.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
 }
 
-// NewClock returns a clock that stands at the beginning of 2026.
+// NewClock returns a clock that stands still at the beginning of 2026.
 func NewClock() *Clock { return &Clock{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)} }
 
 // Now returns the clock's time.

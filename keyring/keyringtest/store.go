@@ -8,8 +8,8 @@ import (
 )
 
 // Store is a store in memory that fails when a test asks for it. Any number of rings
-// can share one, as processes do. It is safe for concurrent use. Faults take effect
-// with the next call. NewStore makes one.
+// can share a Store, as processes do. It is safe for concurrent use. Faults take effect
+// with the next call.
 type Store struct {
 	mu           sync.Mutex
 	memory       keyring.Store // nil until it is used
@@ -23,7 +23,7 @@ var (
 	_ keyring.Watcher = (*Store)(nil)
 )
 
-// A fault is an error that the next n calls return; all later calls if n is negative.
+// A fault is an error that the next n calls return, or all later calls if n is negative.
 type fault struct {
 	err error
 	n   int
@@ -47,12 +47,12 @@ func NewStore() *Store { return new(Store) }
 func (s *Store) FailLoads(err error, n int) { s.set(&s.load, err, n) }
 
 // FailSwaps makes the next n swaps fail with err and change nothing: all later swaps
-// if n is negative, none if n is 0. With [keyring.ErrConflict], another process
-// seems to have been faster.
+// if n is negative, none if n is 0. [keyring.ErrConflict] looks as if another process
+// had been faster.
 func (s *Store) FailSwaps(err error, n int) { s.set(&s.swap, err, n) }
 
-// LoseAnswers makes the next n swaps succeed and report err, as when a connection
-// breaks behind the request: all later swaps if n is negative, none if n is 0.
+// LoseAnswers makes the next n swaps succeed but return err, as if a connection broke
+// after the request: all later swaps if n is negative, none if n is 0.
 func (s *Store) LoseAnswers(err error, n int) { s.set(&s.lost, err, n) }
 
 func (s *Store) set(f *fault, err error, n int) {
@@ -61,14 +61,14 @@ func (s *Store) set(f *fault, err error, n int) {
 	*f = fault{err, n}
 }
 
-// Loads returns the number of loads so far, failed ones included.
+// Loads returns the number of loads so far, including those that failed.
 func (s *Store) Loads() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.loads
 }
 
-// Swaps returns the number of swaps so far, failed ones included.
+// Swaps returns the number of swaps so far, including those that failed.
 func (s *Store) Swaps() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,7 +108,7 @@ func (s *Store) Watch(ctx context.Context, changed func()) error {
 // MaxSize returns the size of the largest document in bytes. Package localkms asks for it.
 func (s *Store) MaxSize() int { return s.inner().(interface{ MaxSize() int }).MaxSize() }
 
-// inner returns the store that has the document.
+// inner returns the store that holds the document.
 func (s *Store) inner() keyring.Store {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,17 +14,17 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// watch is a Watch under way.
+// watch is a running call of Watch.
 type watch struct {
 	patience time.Duration
 	cancel   context.CancelFunc
-	called   chan struct{} // holds one if there were calls since it was last drained
+	called   chan struct{} // holds a value if changed was called since the last drain
 	ended    chan error    // what Watch returned
-	over     atomic.Bool   // it has returned
-	late     atomic.Bool   // and there was a call nevertheless
+	over     atomic.Bool   // Watch has returned
+	late     atomic.Bool   // changed was called after that
 }
 
-// startWatch lets s watch, and waits until it does.
+// startWatch begins a watch of s, and waits until it has begun.
 func (c *contract) startWatch(ctx context.Context, t *testing.T, s keyring.Store) *watch {
 	t.Helper()
 	watcher, ok := s.(keyring.Watcher)
@@ -45,12 +45,12 @@ func (c *contract) startWatch(ctx context.Context, t *testing.T, s keyring.Store
 		w.over.Store(true)
 		w.ended <- err
 	}()
-	w.hears(t, "that the watch has begun")
+	w.awaitCall(t, "that the watch has begun")
 	return w
 }
 
-// hears fails the test unless there is a call, now or soon.
-func (w *watch) hears(t *testing.T, of string) {
+// awaitCall fails the test unless changed is called, now or soon.
+func (w *watch) awaitCall(t *testing.T, of string) {
 	t.Helper()
 	select {
 	case <-w.called:
@@ -61,7 +61,7 @@ func (w *watch) hears(t *testing.T, of string) {
 	}
 }
 
-// drain forgets the calls so far.
+// drain forgets earlier calls.
 func (w *watch) drain() {
 	select {
 	case <-w.called:
@@ -69,8 +69,8 @@ func (w *watch) drain() {
 	}
 }
 
-// returned waits for Watch to return, and returns its error.
-func (w *watch) returned(t *testing.T) error {
+// wait waits until Watch returns, and returns its error.
+func (w *watch) wait(t *testing.T) error {
 	t.Helper()
 	select {
 	case err := <-w.ended:
@@ -81,7 +81,7 @@ func (w *watch) returned(t *testing.T) error {
 	}
 }
 
-// needWatch skips the test if the stores cannot watch.
+// needWatch skips a test if the stores cannot watch.
 func (c *contract) needWatch(t *testing.T) {
 	t.Helper()
 	if !c.caps.Watches {
@@ -108,7 +108,7 @@ func (c *contract) watchEnds(t *testing.T) {
 	ctx, s := c.start(t)
 	w := c.startWatch(ctx, t, s) // also while there is no document
 	w.cancel()
-	require.ErrorIs(t, w.returned(t), context.Canceled)
+	require.ErrorIs(t, w.wait(t), context.Canceled)
 	version := put(ctx, t, s, "one")
 
 	expired, cancel := context.WithDeadline(ctx, time.Unix(1, 0))
@@ -119,10 +119,10 @@ func (c *contract) watchEnds(t *testing.T) {
 	other.drain()
 	_, err := s.Swap(ctx, version, []byte("two"))
 	require.NoError(t, err)
-	other.hears(t, "of a change")
-	require.Never(t, w.late.Load, 50*time.Millisecond, 10*time.Millisecond, "a watch that had returned was told of a change")
+	other.awaitCall(t, "of a change")
+	require.Never(t, w.late.Load, 50*time.Millisecond, 10*time.Millisecond, "a watch called changed after it had returned")
 	other.cancel()
-	require.ErrorIs(t, other.returned(t), context.Canceled)
+	require.ErrorIs(t, other.wait(t), context.Canceled)
 }
 
 func (c *contract) watchHears(t *testing.T) {
@@ -142,12 +142,12 @@ func (c *contract) watchHears(t *testing.T) {
 		version, err = handles[i%len(handles)].Swap(ctx, version, []byte{byte(i)})
 		require.NoError(t, err)
 		for _, w := range watches {
-			w.hears(t, "of a change")
+			w.awaitCall(t, "of a change")
 		}
 	}
 	for _, w := range watches {
 		w.cancel()
-		require.ErrorIs(t, w.returned(t), context.Canceled)
+		require.ErrorIs(t, w.wait(t), context.Canceled)
 	}
 }
 
@@ -160,16 +160,16 @@ func (c *contract) watchBreaks(t *testing.T) {
 	version := put(ctx, t, s, "one")
 	broken := c.startWatch(ctx, t, s)
 	c.caps.BreakWatch(t, s)
-	require.Error(t, broken.returned(t), "of the watch that broke")
+	require.Error(t, broken.wait(t), "of the watch that broke")
 	require.NoError(t, ctx.Err())
 
 	w := c.startWatch(ctx, t, s)
 	w.drain()
 	_, err := s.Swap(ctx, version, []byte("two"))
 	require.NoError(t, err)
-	w.hears(t, "of a change")
+	w.awaitCall(t, "of a change")
 	w.cancel()
-	require.ErrorIs(t, w.returned(t), context.Canceled)
+	require.ErrorIs(t, w.wait(t), context.Canceled)
 }
 
 func (c *contract) ringWatches(t *testing.T) {

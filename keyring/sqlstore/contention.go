@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// retryOnConflict repeats op while it fails because of another statement at the same
-// time, which leaves nothing done, until ctx ends.
+// retryOnConflict repeats op while it fails because of a concurrent statement, until ctx
+// ends.
 func retryOnConflict(ctx context.Context, op func() error) error {
 	for attempt := 0; ; attempt++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		err := op()
-		if err == nil || !collided(err) {
+		if err == nil || !isConflict(err) {
 			return err
 		}
 		limit := min(5*time.Millisecond<<min(attempt, 10), 100*time.Millisecond)
@@ -29,9 +29,9 @@ func retryOnConflict(ctx context.Context, op func() error) error {
 	}
 }
 
-// collided reports whether a statement failed, with nothing done, because of another
-// statement at the same time. It imports no driver to find that out.
-func collided(err error) bool {
+// isConflict reports whether a statement failed because of a concurrent one, and changed
+// nothing. It works without importing a driver.
+func isConflict(err error) bool {
 	var state interface { // pgx, lib/pq
 		error
 		SQLState() string

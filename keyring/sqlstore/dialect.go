@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Dialect is which kind of SQL a database speaks.
+// Dialect is the kind of SQL that a database speaks.
 type Dialect uint8
 
 // The dialects.
@@ -35,27 +35,28 @@ func (d Dialect) dialect() *dialect {
 	return nil
 }
 
-// dialect is what differs among databases.
+// dialect holds what differs between databases.
 type dialect struct {
 	name     string
 	schemas  bool // tables may be qualified
 	notifies bool
-	exposes  bool              // a cancelled commit may be visible without being durable
+	exposes  bool              // a canceled commit may be visible without being durable
 	types    map[string]string // of the columns, by name
 
 	statements      func(table string) statements
 	checkDurability func(ctx context.Context, db *sql.DB) error
 }
 
-// statements are those of one table. Their parameters are, in this order:
+// statements are the statements for one table. The comments name their parameters in order,
+// and after a colon what they return or do.
 type statements struct {
-	columns string // the table as a string: name, type, whether it is not null and whether it is unique, of each column
-	table   string // none: make the table
-	load    string // maximal size, document's name; one row, also without the document: version, size, data, whether the server is a standby
+	columns string // the table's name: of each column its name, its type, whether it is not null and whether it is unique
+	table   string // none: create the table
+	load    string // maximal size, document's name: one row, even without a document, of version, size, data and whether the server is a standby
 	create  string // document's name, new version, data
 	swap    string // new version, data, document's name, old version
 	notify  string // payload: send a notification
-	clock   string // none: the server's time in milliseconds since 1970, and whether it is a standby; empty if the clock is this machine's
+	clock   string // none: the server's time in milliseconds since 1970, and whether it is a standby; empty if there is no server
 }
 
 var postgreSQL = dialect{
@@ -65,8 +66,8 @@ var postgreSQL = dialect{
 	exposes:  true,
 	types:    map[string]string{"name": "text", "version": "text", "data": "bytea"},
 	statements: func(table string) statements {
-		// durable is a row that makes the commit of the statement's transaction wait
-		// for the disk, if it would not anyway.
+		// durable is a row that makes the commit wait for the disk, even if
+		// synchronous_commit is off.
 		const durable = `set_config('synchronous_commit', CASE current_setting('synchronous_commit')
 			WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)`
 		const notify = `pg_notify('` + Channel + `', d.name)`
@@ -87,7 +88,7 @@ var postgreSQL = dialect{
 			clock:  `SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, pg_is_in_recovery()`,
 		}
 	},
-	checkDurability: func(context.Context, *sql.DB) error { return nil }, // each write sees to it
+	checkDurability: func(context.Context, *sql.DB) error { return nil }, // each write sets synchronous_commit
 }
 
 var sqlite = dialect{
@@ -119,14 +120,14 @@ var sqlite = dialect{
 // quote returns a valid table name for a statement.
 func quote(table string) string { return `"` + strings.ReplaceAll(table, ".", `"."`) + `"` }
 
-// ensureTable makes the table unless it is there, and checks it.
+// ensureTable creates the table unless it exists, and checks it.
 func ensureTable(ctx context.Context, db *sql.DB, d *dialect, table string) error {
 	found, err := checkTable(ctx, db, d, table)
 	if found || err != nil {
 		return err
 	}
-	// CREATE TABLE IF NOT EXISTS would do no better: in PostgreSQL two at once can
-	// fail, and so does one without the right to create.
+	// CREATE TABLE IF NOT EXISTS would not help: in PostgreSQL it can fail if two run at
+	// once, and it fails for a user without the right to create tables.
 	_, createErr := db.ExecContext(ctx, d.statements(quote(table)).table)
 	found, err = checkTable(ctx, db, d, table)
 	switch {
@@ -135,16 +136,16 @@ func ensureTable(ctx context.Context, db *sql.DB, d *dialect, table string) erro
 	case createErr != nil:
 		return fmt.Errorf("create: %w", createErr)
 	default:
-		return errors.New("created, and still not there")
+		return errors.New("created the table, but it does not exist")
 	}
 }
 
-// checkTable reports whether the table is there. If it is not as it should be,
-// the error is [ErrSchema].
+// checkTable reports whether the table exists. If it is not a table of this package, the
+// error is [ErrSchema].
 func checkTable(ctx context.Context, db *sql.DB, d *dialect, table string) (found bool, err error) {
 	argument := table
 	if d.schemas {
-		argument = quote(table) // it is parsed
+		argument = quote(table) // to_regclass parses it
 	}
 	rows, err := db.QueryContext(ctx, d.statements(quote(table)).columns, argument)
 	if err != nil {

@@ -2,16 +2,16 @@ package sqlstore
 
 import "context"
 
-// Conn is a connection to PostgreSQL that waits for notifications. A connection of pgx,
-// *pgx.Conn, is one. R is a driver's type of results, and N its type of notifications.
+// Conn is a connection to PostgreSQL that can wait for notifications. *pgx.Conn is one. R is
+// the type of the driver's results, and N of its notifications.
 type Conn[R, N any] interface {
 	Exec(ctx context.Context, statement string, args ...any) (R, error)
 	WaitForNotification(ctx context.Context) (N, error)
 	Close(ctx context.Context) error
 }
 
-// Listen returns an [Options.Listen] that listens on connections of its own. connect opens
-// one, to the server itself. payload returns the payload of a notification. With pgx:
+// Listen returns a function for [Options].Listen. connect opens a connection to the server
+// itself, and payload returns the payload of a notification. With pgx:
 //
 //	sqlstore.Listen(
 //		func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, url) },

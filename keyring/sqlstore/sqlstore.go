@@ -9,7 +9,7 @@
 //
 // # Table
 //
-// [Open] makes the table if there is none, and checks it otherwise:
+// [Open] creates the table if there is none, and otherwise checks it:
 //
 //	CREATE TABLE blobseal_documents (
 //		name    text  NOT NULL PRIMARY KEY,
@@ -23,23 +23,23 @@
 // Anyone who can write to the table can delete a ring or put an old document back, but
 // cannot read or forge its keys.
 //
-// A backup of the database is a backup of its rings. A ring heals after a restore as long
-// as one process runs that knows what the backup lacks. Otherwise the versions made after
-// the backup are lost, with everything that they sealed: keep a copy of the document
-// apart, after each rotation.
+// A backup of the database is a backup of its rings. A ring heals after a restore if a
+// running process knows what the backup lacks. Otherwise the versions that were added after
+// the backup are lost, with everything that they sealed. So keep a separate copy of the
+// document after each rotation.
 //
 // # PostgreSQL
 //
 // Version 9.6 or later. All replicas connect to the primary server, directly or through a
-// pooler; the answer of a standby is [ErrStandby]. Behind a pooler in transaction mode,
+// pooler; a standby is [ErrStandby]. Behind a pooler in transaction mode,
 // pgx's default statement cache fails with SQLSTATE 42P05: add
 // default_query_exec_mode=exec to the URL.
 //
-// A write is on the server's disk before it is acknowledged, whatever synchronous_commit
-// says. A failover to an asynchronous standby can lose the last writes all the same, and
-// rings then heal. With synchronous replication nothing is lost: a write that waits for
-// the standby is never cancelled, because PostgreSQL would make it visible without being
-// replicated. For the same reason, fence a primary that crashed before you restart it.
+// A write is on the server's disk before it is acknowledged, even if synchronous_commit is
+// off. A failover to an asynchronous standby can still lose the last writes; rings then
+// heal. With synchronous replication no write is lost: the store never cancels a write that
+// waits for the standby, because PostgreSQL would make it visible without replicating it.
+// For the same reason, fence a crashed primary server before you restart it.
 //
 // Each write notifies [Channel]. With [Options.Listen] the store is a
 // [keyring.Watcher], and a ring's Run hears of other replicas' changes at once. The
@@ -48,10 +48,10 @@
 // # SQLite
 //
 // Version 3.24 or later, for the processes of one machine, on a local disk. Writers wait
-// for each other as long as ctx lets them. All connections must have synchronous=FULL,
-// which is the default, or EXTRA; Open checks one. An in-memory database belongs to one
-// connection, so its pool must have one connection only. Copy the database with VACUUM
-// INTO: cp silently leaves out what is still in the write-ahead log.
+// for each other until ctx ends. All connections must have synchronous=FULL, which is the
+// default, or EXTRA; Open checks one of them. An in-memory database belongs to one
+// connection, so limit its pool to one connection. Copy the database with VACUUM INTO: cp
+// silently leaves out what is still in the write-ahead log.
 package sqlstore
 
 import (
@@ -77,22 +77,22 @@ const DefaultTable = "blobseal_documents"
 // name as payload.
 const Channel = "blobseal_documents"
 
-// ListenTimeout is how long a store that began to listen waits for its own
-// notification.
+// ListenTimeout is how long a store that began to listen waits for a notification from
+// itself.
 const ListenTimeout = 10 * time.Second
 
 // MaxSize is the largest document in bytes.
 const MaxSize = 64 << 20
 
 var (
-	// ErrSchema: the table is there and is not one of this package.
+	// ErrSchema: the table exists, but is not a table of this package.
 	ErrSchema = errors.New("sqlstore: table is of another kind")
 
-	// ErrDurability: the database may lose what it has acknowledged.
+	// ErrDurability: the database may lose writes that it has acknowledged.
 	ErrDurability = errors.New("sqlstore: database does not keep what it acknowledges")
 
-	// ErrStandby: the connection leads to a standby, whose answer may be old. Connect
-	// to the primary; with several hosts in the URL, use target_session_attrs=read-write.
+	// ErrStandby: the server is a standby, whose data may be old. Connect to the
+	// primary server; with several hosts in the URL, use target_session_attrs=read-write.
 	ErrStandby = errors.New("sqlstore: server is a standby")
 )
 
@@ -106,22 +106,22 @@ type Options struct {
 	Table string
 
 	// Listen makes the store a keyring.Watcher. database/sql has no notifications,
-	// so this needs the driver, and a connection that is not pooled. With pgx, set
-	// it to what the function [Listen] returns. For another driver, write a function
-	// that listens on channel, calls heard with "" once it does, and then with the
-	// payload of each notification. It returns when ctx ends or the connection
-	// breaks, with the reason, and closes the connection.
+	// so Listen needs your driver, and a connection of its own outside of the pool.
+	// With pgx, set it to the result of the function [Listen]. For another driver,
+	// write a function that listens on channel, calls heard once with "", and then
+	// with the payload of each notification. When ctx ends or the connection breaks,
+	// it closes the connection and returns the reason.
 	//
 	// The connection must reach the server itself. A pooler in transaction mode,
-	// such as PgBouncer's, accepts LISTEN and delivers nothing. The store detects
-	// that: it sends itself a notification, and Watch fails, which Run logs, if
-	// none arrives within [ListenTimeout]. Open refuses Listen for SQLite, which
-	// has no notifications.
+	// such as PgBouncer's, accepts LISTEN and delivers nothing. To detect that, the
+	// store sends a notification to itself. If it does not arrive within
+	// [ListenTimeout], Watch fails, and Run logs that. Open refuses Listen for
+	// SQLite, which has no notifications.
 	Listen func(ctx context.Context, channel string, heard func(document string)) error
 }
 
-// Store is one document in the table. It is safe for concurrent use, and holds
-// nothing open but what db does.
+// Store is one document in the table. It is safe for concurrent use. It holds no
+// resources besides db.
 type Store struct {
 	db     *sql.DB
 	name   string
@@ -141,14 +141,14 @@ var (
 	validTable = regexp.MustCompile(`^([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}$`)
 )
 
-// Open returns the store of the document name in db. It makes the table if there
-// is none, but no document. The name is 1 to 200 letters, digits, dots, slashes,
-// dashes and underscores; stores of any names share a table. db is the caller's,
-// who closes it when the store is no longer used. ctx bounds the call.
+// Open returns the store of the document name in db. It creates the table if there
+// is none, but not the document. The name is 1 to 200 letters, digits, dots, slashes,
+// dashes and underscores. Stores of different names share a table. The caller closes
+// db when the store is no longer used. ctx bounds the call.
 //
-// A table that is not as this package makes it is [ErrSchema], a SQLite database
-// that may lose what it acknowledged [ErrDurability]. Other errors of the
-// database are wrapped in [keyring.ErrStore]: opening may work later.
+// A table of another kind is [ErrSchema]. A SQLite database that may lose writes that
+// it acknowledged is [ErrDurability]. Other errors of the database are wrapped in
+// [keyring.ErrStore]: opening may work later.
 func Open(ctx context.Context, db *sql.DB, d Dialect, name string, opts *Options) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("sqlstore: no database")
@@ -186,7 +186,7 @@ func Open(ctx context.Context, db *sql.DB, d Dialect, name string, opts *Options
 	return store, nil
 }
 
-// openError is the error of Open for what went wrong with the table.
+// openError returns the error of Open for an error of the table.
 func openError(ctx context.Context, table string, err error) error {
 	if errors.Is(err, ErrSchema) || errors.Is(err, ErrDurability) {
 		return err
@@ -194,8 +194,8 @@ func openError(ctx context.Context, table string, err error) error {
 	return fmt.Errorf("%w: sqlstore: open table %s: %w", keyring.ErrStore, table, document.WithContext(ctx, err))
 }
 
-// Load implements [keyring.Store]. A document beyond [MaxSize] is
-// [keyring.ErrDamaged], unread. The answer of a standby is [ErrStandby].
+// Load implements [keyring.Store]. A document larger than [MaxSize] is
+// [keyring.ErrDamaged], and is not read. A standby is [ErrStandby].
 func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
 	var (
 		version sql.NullString
@@ -208,9 +208,9 @@ func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
 	})
 	switch {
 	case err != nil:
-		return nil, "", s.failed(ctx, "load", err)
+		return nil, "", s.wrap(ctx, "load", err)
 	case standby:
-		return nil, "", s.failed(ctx, "load", ErrStandby)
+		return nil, "", s.wrap(ctx, "load", ErrStandby)
 	case !version.Valid:
 		return nil, "", keyring.ErrNotExist
 	case size.Int64 > MaxSize:
@@ -223,19 +223,19 @@ func (s *Store) Load(ctx context.Context) ([]byte, string, error) {
 
 // Swap implements [keyring.Store], in one statement.
 //
-// In PostgreSQL the statement goes on when ctx ends: Swap returns then, and the next
-// Swap of this Store waits until the statement has ended. To cancel a commit that waits
-// for a synchronous standby makes it visible although it is not replicated, so that a
-// failover loses what others have already read.
+// In PostgreSQL the statement continues when ctx ends: Swap returns, and the next Swap of
+// this Store waits until the statement has ended. If Swap canceled a commit that waits for a
+// synchronous standby, PostgreSQL would make the commit visible without replicating it, and
+// a failover would lose a document that others have already read.
 func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, error) {
 	if len(data) == 0 || len(data) > MaxSize {
 		return "", fmt.Errorf("sqlstore: document of %d bytes, want 1 to %d", len(data), MaxSize)
 	}
 	if !utf8.ValidString(version) || strings.Contains(version, "\x00") {
 		if err := ctx.Err(); err != nil {
-			return "", s.failed(ctx, "swap", err)
+			return "", s.wrap(ctx, "swap", err)
 		}
-		return "", keyring.ErrConflict // a database may refuse to compare it; it is no version
+		return "", keyring.ErrConflict // not a version, and a database may refuse to compare it
 	}
 	next := rand.Text()
 	statement, args := s.sql.create, []any{s.name, next, data}
@@ -253,7 +253,7 @@ func (s *Store) Swap(ctx context.Context, version string, data []byte) (string, 
 	})
 	switch {
 	case err != nil:
-		return "", s.failed(ctx, "swap", err)
+		return "", s.wrap(ctx, "swap", err)
 	case written == 0:
 		return "", keyring.ErrConflict
 	}
@@ -269,14 +269,14 @@ func (s *Store) exec(ctx context.Context, statement string, args []any) (int64, 
 	return result.RowsAffected()
 }
 
-// execDetached is exec for a statement that must not be cancelled. Only the wait for the
-// turn and for a connection ends with ctx. The statement goes on in a goroutine that owns
-// copies of its arguments.
+// execDetached is exec for a statement that must not be canceled. ctx ends the wait for the
+// turn, for a connection and for the answer. The statement continues in a goroutine that
+// owns copies of the arguments.
 func (s *Store) execDetached(ctx context.Context, statement string, args []any) (int64, error) {
 	select {
 	case s.detach <- struct{}{}:
 	case <-ctx.Done():
-		return 0, fmt.Errorf("%w: an earlier statement has not ended", ctx.Err())
+		return 0, fmt.Errorf("%w: an earlier write is still running", ctx.Err())
 	}
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
@@ -315,7 +315,7 @@ func (s *Store) execDetached(ctx context.Context, statement string, args []any) 
 // Now implements [keyring.Clock] by the clock of a PostgreSQL server. SQLite has none.
 func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	if s.sql.clock == "" {
-		return time.Time{}, s.failed(ctx, "read clock", errors.ErrUnsupported)
+		return time.Time{}, s.wrap(ctx, "read clock", errors.ErrUnsupported)
 	}
 	var millis int64
 	var standby bool
@@ -324,7 +324,7 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 		err = ErrStandby
 	}
 	if err != nil {
-		return time.Time{}, s.failed(ctx, "read clock", err)
+		return time.Time{}, s.wrap(ctx, "read clock", err)
 	}
 	return time.UnixMilli(millis), nil
 }
@@ -332,7 +332,7 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 // MaxSize returns the size of the largest document in bytes. Package localkms asks for it.
 func (s *Store) MaxSize() int { return MaxSize }
 
-// failed is the error of an operation.
-func (s *Store) failed(ctx context.Context, op string, err error) error {
+// wrap returns the error of an operation.
+func (s *Store) wrap(ctx context.Context, op string, err error) error {
 	return fmt.Errorf("sqlstore: %s %s: %w", op, s.name, document.WithContext(ctx, err))
 }

@@ -263,7 +263,7 @@ func TestSwapIsNotCancelled(t *testing.T) {
 		defer cancel()
 		_, err = s.Swap(next, "v", []byte("y"))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, "earlier statement")
+		require.ErrorContains(t, err, "earlier write")
 		require.Equal(t, 1, script.count())
 		_, _, err = s.Load(t.Context())
 		require.ErrorIs(t, err, keyring.ErrNotExist, "loads do not wait")

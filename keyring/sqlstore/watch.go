@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// errDeaf ends a watch on a connection that delivers no notifications.
-var errDeaf = fmt.Errorf("own notification did not arrive within %v (Options.Listen must connect to the server, not to a pooler)", ListenTimeout)
+// errDeaf ends a watch whose connection delivers no notifications.
+var errDeaf = fmt.Errorf("no notification arrived within %v (Options.Listen must connect to the server, not to a pooler)", ListenTimeout)
 
-// Watch implements [keyring.Watcher] with [Options.Listen]. Without that it
-// returns [errors.ErrUnsupported].
+// Watch implements [keyring.Watcher] with [Options.Listen]. Without Listen it returns
+// [errors.ErrUnsupported].
 func (s *Store) Watch(ctx context.Context, changed func()) error {
 	if s.listen == nil {
 		return fmt.Errorf("sqlstore: no Options.Listen: %w", errors.ErrUnsupported)
@@ -46,17 +46,17 @@ func (s *Store) Watch(ctx context.Context, changed func()) error {
 		}
 	})
 	if cause := context.Cause(listening); errors.Is(cause, errDeaf) {
-		return s.failed(ctx, "watch", cause)
+		return s.wrap(ctx, "watch", cause)
 	}
 	cancel(nil)
 	if err == nil {
 		err = errors.New("listening ended")
 	}
-	return s.failed(ctx, "watch", err)
+	return s.wrap(ctx, "watch", err)
 }
 
-// awaitProbe sends a notification and cancels the watch if it does not arrive.
-// A probe that could not be sent proves nothing.
+// awaitProbe sends a notification, and cancels the watch if it does not arrive. If it could
+// not be sent, that says nothing about the connection of the watch.
 func (s *Store) awaitProbe(ctx context.Context, probe string, arrived <-chan struct{}, cancel context.CancelCauseFunc) {
 	if _, err := s.db.ExecContext(ctx, s.sql.notify, probe); err != nil {
 		return
