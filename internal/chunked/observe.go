@@ -20,16 +20,14 @@ func tell(observe func(int64, error), plain int64, err error) {
 	}
 }
 
-// tellRead tells the observer that the reader released n bytes, and once that it
-// ended.
+// tellRead tells the observer that a call returned n bytes or, if the reader
+// encrypts, how many it sealed, and once that the reader ended.
 func (r *Reader) tellRead(n int64) {
 	if r.observe == nil {
 		return
 	}
 	if !r.decrypt {
-		before := plainIn(r.sealed)
-		r.sealed += n
-		n = plainIn(r.sealed) - before
+		n, r.sealed = r.sealed, 0
 	}
 	var end error
 	if r.err != nil && len(r.out) == 0 && !r.told {
@@ -39,11 +37,4 @@ func (r *Reader) tellRead(n int64) {
 		end = nil
 	}
 	tell(r.observe, n, end)
-}
-
-// plainIn returns how many plaintext bytes the first n bytes of a body hold, if
-// a tag follows what is there of the last chunk. So it is exact at the end of a
-// body and of each chunk.
-func plainIn(n int64) int64 {
-	return n/SealedChunkSize*ChunkSize + max(0, n%SealedChunkSize-TagSize)
 }

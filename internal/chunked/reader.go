@@ -11,9 +11,8 @@ type Reader struct {
 	stream
 	out []byte // output in the source's buffer that nobody has read yet
 
-	partial bool  // a part of a message
-	told    bool  // the observer knows of the end
-	sealed  int64 // output so far, of an encrypting reader with an observer
+	partial bool // a part of a message
+	told    bool // the observer knows of the end
 }
 
 // EncryptingReader returns a reader of the body that src encrypts to, from

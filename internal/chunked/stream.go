@@ -1,6 +1,7 @@
 package chunked
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ type stream struct {
 	left  int64  // output bytes of the range not yet released
 
 	observe func(plain int64, err error) // may be nil
+	sealed  int64                        // plaintext bytes that the observer of a reader has yet to hear of
 
 	held  bool // the byte in last awaits proof
 	last  byte
@@ -68,10 +70,7 @@ func (s *stream) leave(err error) error {
 		return err
 	}
 	s.src.drop()
-	if err == nil {
-		err = errInUse
-	}
-	return err
+	return cmp.Or(err, errInUse)
 }
 
 // fail ends the stream with its first error.
@@ -113,6 +112,7 @@ func (s *stream) assign(b *batch, units, out []byte, proven bool) error {
 	}
 	b.in, b.out, b.first, b.proven = units, out, s.next, proven
 	s.next += n
+	s.sealed += int64(len(units))
 	return nil
 }
 
@@ -163,6 +163,7 @@ func (s *stream) step(n int, proven bool) (out []byte, err error) {
 		err = fmt.Errorf("%w: more than 2^38 chunks", ErrTooLarge)
 	case !s.decrypt:
 		out = s.c.sealChunk(buf[:0], buf[:n], s.next, &s.nonce)
+		s.sealed += int64(n)
 	case n < TagSize:
 		err = fmt.Errorf("%w: body ends before the end of chunk %d", ErrTruncated, s.next)
 	default:
@@ -282,8 +283,5 @@ func (s *stream) pull(src io.Reader) (read int64, err error) {
 // fewer bytes than a unit, that ends the message.
 func (s *stream) flush(proven bool) error {
 	out, err := s.step(s.src.n, proven)
-	if werr := s.write(out); werr != nil {
-		return werr
-	}
-	return err
+	return cmp.Or(s.write(out), err)
 }

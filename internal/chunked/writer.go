@@ -1,6 +1,9 @@
 package chunked
 
-import "io"
+import (
+	"cmp"
+	"io"
+)
 
 // Writer encrypts what is written to it. See [Cipher.Writer].
 type Writer struct{ stream }
@@ -73,16 +76,8 @@ func (w *Writer) Close() error {
 		return w.leave(w.err)
 	}
 	err := w.flush(true)
-	if err == nil {
-		w.fail(errClosed)
-	} else {
-		w.fail(err)
-	}
+	w.fail(cmp.Or(err, errClosed))
 	err = w.leave(err) // before the observer learns that the end is good
-	if err == nil {
-		tell(w.observe, 0, io.EOF)
-	} else {
-		tell(w.observe, 0, err)
-	}
+	tell(w.observe, 0, cmp.Or(err, io.EOF))
 	return err
 }
