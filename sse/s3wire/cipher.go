@@ -51,14 +51,14 @@ var errForeignARN = errors.New("s3wire: aws:s3:arn in the object's context names
 func (o *Opener) choose(env *sse.Envelope) (sse.Decrypter, error) {
 	switch mode, customer := env.Mode(), o.read.Customer; {
 	case (mode == sse.ModeCustomer) != (customer != nil):
-		switch {
-		case o.read.part:
-			return nil, &Error{Code: codeInvalidRequest, Message: messagePartEncryption}
-		case customer == nil:
-			return nil, &Error{Code: codeInvalidRequest, Message: messageNeedsKey}
-		default:
-			return nil, &Error{Code: codeInvalidRequest, Message: messageNotApplicable}
+		message := messageNeedsKey
+		if customer != nil {
+			message = messageNotApplicable
 		}
+		if o.read.part {
+			message = messagePartEncryption
+		}
+		return nil, &Error{Code: codeInvalidRequest, Message: message}
 	case customer != nil:
 		return customer, nil
 	case mode == sse.ModeManaged && o.keys.opts.Managed != nil:
