@@ -373,11 +373,24 @@ func TestCompositeIsNoBody(t *testing.T) {
 	require.Contains(t, fmt.Sprint(&sse.PartError{Number: 7, Err: sse.ErrTruncated}), "part 7")
 }
 
-// TestWrappedEncrypter: an Encrypter that gives the one under it another Object
-// cannot start an upload of an object of version 1.
+// TestWrappedEncrypter: an Encrypter that changes the Object of an upload cannot start
+// the upload, and the Encryption that a wrapper sees has no stream.
 func TestWrappedEncrypter(t *testing.T) {
 	_, err := sse.StartMultipart(t.Context(), forgetful{newCustomer(t, customerKey)}, object)
 	require.ErrorIs(t, err, sse.ErrInvalid)
+	_, err = sse.StartMultipart(t.Context(), eager{newCustomer(t, customerKey)}, object)
+	require.ErrorIs(t, err, sse.ErrUsed)
+}
+
+// eager writes to each Encryption.
+type eager struct{ *sse.Customer }
+
+func (f eager) Encrypt(ctx context.Context, obj sse.Object) (*sse.Encryption, error) {
+	e, err := f.Customer.Encrypt(ctx, obj)
+	if err == nil {
+		_, err = e.Observed(func(int64, error) {}).Writer(io.Discard).Write([]byte("x"))
+	}
+	return e, err
 }
 
 // forgetful loses what an Object holds and other packages cannot see.

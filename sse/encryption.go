@@ -39,9 +39,6 @@ func (e *Encryption) Envelope() *Envelope { return e.envelope }
 // failures too. The writer holds less than 20 KiB between calls. It implements
 // [io.ReaderFrom], and encrypts long writes on several cores.
 func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
-	if e.body == nil {
-		return failed{ErrComposite}
-	}
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
 	}
@@ -51,9 +48,6 @@ func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
 // Reader returns a reader that encrypts src. It returns [io.EOF] after the last
 // chunk. An error of src stays. It implements [io.WriterTo].
 func (e *Encryption) Reader(src io.Reader) io.Reader {
-	if e.body == nil {
-		return failed{ErrComposite}
-	}
 	if e.used.Swap(true) {
 		return failed{ErrUsed}
 	}

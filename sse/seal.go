@@ -63,7 +63,9 @@ func (w wrapping) encrypt(obj Object) (*Encryption, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Encryption{envelope: env}, nil
+		e := &Encryption{envelope: env}
+		e.used.Store(true) // the parts have streams of their own
+		return e, nil
 	}
 	dek := secret.Random()
 	body, head, err := chunked.New(dek.Bytes(), []byte(bodyLabel))
