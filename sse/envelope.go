@@ -201,7 +201,10 @@ func (e *Envelope) parse(data []byte, kind kind) error {
 	if err != nil {
 		return err
 	}
-	if len(data) != size {
+	if len(data) < size {
+		return fmt.Errorf("%w: data ends after %d of %d bytes: %w", ErrFormat, len(data), size, io.ErrUnexpectedEOF)
+	}
+	if len(data) > size {
 		return fmt.Errorf("%w: data has %d bytes, its size field says %d", ErrFormat, len(data), size)
 	}
 	parsed := Envelope{mode: Mode(data[len(magic)+1]), kind: kind}
@@ -286,11 +289,8 @@ func ReadEnvelope(r io.Reader) (*Envelope, error) {
 	if err := read(size - prefixSize); err != nil {
 		return nil, err
 	}
-	if data.Len() < size {
-		return nil, fmt.Errorf("%w: data ends after %d of %d bytes: %w", ErrFormat, data.Len(), size, io.ErrUnexpectedEOF)
-	}
 	e := new(Envelope)
-	if err := e.UnmarshalBinary(data.Bytes()); err != nil {
+	if err := e.parse(data.Bytes(), kindObject); err != nil {
 		return nil, err
 	}
 	return e, nil

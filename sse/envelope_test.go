@@ -221,6 +221,9 @@ func TestMalformedEnvelopes(t *testing.T) {
 		_, err := sse.ReadEnvelope(bytes.NewReader(data[:n]))
 		require.ErrorIs(t, err, sse.ErrFormat)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF, n)
+		err = new(sse.Envelope).UnmarshalBinary(data[:n])
+		require.ErrorIs(t, err, sse.ErrFormat)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, n)
 	}
 	for _, mode := range []byte{1, 2} { // which are well formed otherwise
 		l := customerLayout()
