@@ -142,6 +142,7 @@ func TestManyParts(t *testing.T) {
 func TestKeeperCompletes(t *testing.T) {
 	ctx, ring := t.Context(), sse.NewManaged(newRing(t))
 	for mode, cs := range ciphers(t) {
+		version1 := marshal(t, envelope(t, ring, object))
 		u := startUpload(t, cs[0], object)
 		state, err := u.m.State(ctx, ring)
 		require.NoError(t, err)
@@ -176,6 +177,7 @@ func TestKeeperCompletes(t *testing.T) {
 		}{
 			"no keeper":        {ring, object, state[:size], sse.ErrFormat},
 			"half a keeper":    {ring, object, state[:size+100], sse.ErrFormat},
+			"version 1 behind": {ring, object, slices.Concat(state[:size], version1), sse.ErrFormat},
 			"object as keeper": {sse.ByMode{mode: cs[0], sse.ModeManaged: ring}, object, append(bytes.Clone(state[:size]), state[:size]...), sse.ErrKey},
 			"keeper as object": {ring, object, append(bytes.Clone(state[size:]), state[size:]...), sse.ErrKey},
 			"renamed":          {ring, sse.Object{Bucket: object.Bucket, Key: "other", AnyContext: true}, state, sse.ErrKey},

@@ -158,7 +158,7 @@ func parseState(state []byte) (env, kept *Envelope, err error) {
 	}
 	kept = new(Envelope)
 	if err := kept.parse(state[size:], kindKeeper); err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%w: upload state: bytes behind the envelope are no keeper's envelope: %v", ErrFormat, err)
 	}
 	if kept.head != env.head {
 		return nil, nil, fmt.Errorf("%w: upload state joins two uploads", ErrFormat)
