@@ -20,23 +20,3 @@ func (m ByMode) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryp
 	}
 	return d.Decrypt(ctx, obj, env)
 }
-
-// checkPresent fails for a nil or zero envelope, as a service has for an object
-// that never had one, or lost it.
-func (e *Envelope) checkPresent() error {
-	if e == nil || e.mode == 0 {
-		return fmt.Errorf("%w: envelope is nil or zero (read it with ReadEnvelope)", ErrFormat)
-	}
-	return nil
-}
-
-// require fails unless the envelope has this mode.
-func (e *Envelope) require(mode Mode) error {
-	if err := e.checkPresent(); err != nil {
-		return err
-	}
-	if e.mode != mode {
-		return fmt.Errorf("%w: %v cipher on %v object (use ByMode)", ErrMode, mode, e.mode)
-	}
-	return nil
-}

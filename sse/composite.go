@@ -13,13 +13,11 @@ import (
 	"github.com/blobseal/blobseal/internal/secret"
 )
 
-// Composite objects are the format's version 2: SPEC.md, section 16.
-
 // PartOverhead is how many stored bytes a part has in addition to the
 // [CiphertextSize] of its plaintext.
 const PartOverhead = partPrefixSize + chunked.HeadSize
 
-// Labels of version 2.
+// Labels and limits of composite objects, version 2 of the format: SPEC.md, section 16.
 const (
 	labelV2           = "github.com/blobseal/blobseal/v2 "
 	compositeLabel    = labelV2 + "composite"
@@ -42,8 +40,8 @@ const (
 	maxCompositePlain = chunked.MaxPlaintextSize
 )
 
-// sealing asks Encrypt to seal a key that exists, for a head that exists. It
-// travels in an Object, so it passes any Encrypter that wraps another one.
+// sealing asks Encrypt to seal an existing key for an existing head. It travels in
+// an Object, so an Encrypter that wraps another one passes it on.
 type sealing struct {
 	kind kind
 	key  secret.Key
@@ -56,12 +54,12 @@ func isComposite(prefix []byte) bool {
 	return len(prefix) > len(magic)+1 && IsEnvelope(prefix) && prefix[len(magic)] == version2 && prefix[len(magic)+1] == 0
 }
 
-// partPrefix begins each part.
+// partPrefix returns the bytes before the head of a part.
 func partPrefix(number int) []byte {
 	return binary.BigEndian.AppendUint16(append([]byte(magic), version2, 0), uint16(number))
 }
 
-// uploadID is the salt in the head of a composite object's envelope.
+// uploadID returns the salt in the head of a composite object's envelope.
 func (e *Envelope) uploadID() []byte { return e.head[:chunked.SaltSize] }
 
 // manifestKey derives the key of an upload's manifest and receipts.
@@ -74,7 +72,7 @@ func manifestKey(dek secret.Key, uploadID []byte) (secret.Key, error) {
 	return secret.New(key)
 }
 
-// partContext is the context of a part's message.
+// partContext returns the context of a part's message.
 func partContext(uploadID []byte, number int) []byte {
 	return binary.BigEndian.AppendUint16(append([]byte(partLabel), uploadID...), uint16(number))
 }

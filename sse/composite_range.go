@@ -12,8 +12,8 @@ import (
 )
 
 // Composite reads an object that was uploaded in parts. Its sizes and its list of
-// parts are authentic. It is immutable and safe for concurrent use; each of its
-// readers is for one goroutine, except those of ReaderAt.
+// parts are authentic. It is immutable and safe for concurrent use. A reader that it
+// returns belongs to one goroutine, except the result of ReaderAt.
 type Composite struct {
 	layout
 	dek      secret.Key
@@ -54,8 +54,8 @@ func (c *Composite) Parts() iter.Seq2[int, int64] {
 	}
 }
 
-// partAt returns the index of the part that holds plaintext byte off, which is
-// below the size.
+// partAt returns the index of the part that holds plaintext byte off. off is below
+// the size.
 func (c *Composite) partAt(off int64) int {
 	return sort.Search(len(c.parts), func(i int) bool { return c.plainEnd(i) > off })
 }
@@ -63,8 +63,7 @@ func (c *Composite) partAt(off int64) int {
 // plainEnd returns where part i ends in the plaintext.
 func (c *Composite) plainEnd(i int) int64 { return c.plain[i] + c.parts[i].size }
 
-// chunkAt returns where the chunk of part i that holds plaintext byte off is
-// stored.
+// chunkAt returns where the chunk of plaintext byte off, in part i, is stored.
 func (c *Composite) chunkAt(i int, off int64) int64 {
 	return c.stored[i] + PartOverhead + (off-c.plain[i])/ChunkSize*chunked.SealedChunkSize
 }
@@ -87,11 +86,11 @@ func (c *Composite) StoredRange(off, n int64) (storedOff, storedLen int64, err e
 	return r.from, r.to - r.from, nil
 }
 
-// span is a range of the plaintext, and what it takes of the stored object.
+// span is a range of the plaintext, and of the stored bytes that it needs.
 type span struct {
-	off, end    int64
-	first, next int // index of the part that holds off, and of the one behind the last that is read
-	from, to    int64
+	off, end    int64 // in the plaintext
+	first, next int   // indices of the first part, and of the part behind the last one
+	from, to    int64 // in the stored object
 }
 
 func (c *Composite) span(off, n int64) (span, error) {
@@ -120,15 +119,15 @@ func (c *Composite) span(off, n int64) (span, error) {
 }
 
 // ReaderAt returns random access to the plaintext. src is the whole stored object.
-// A read touches only the chunks that it needs, 16,400 bytes each: many small reads
-// in a row are better buffered. The result's ReadAt is safe for concurrent use if
-// that of src is. An error names the part, as a [*PartError].
+// Each read fetches only the chunks it needs, of 16,400 bytes, so buffer small reads
+// in sequence. The result's ReadAt is safe for concurrent use if that of src is.
+// Damage is a [*PartError].
 func (c *Composite) ReaderAt(src io.ReaderAt) *io.SectionReader {
 	return io.NewSectionReader(&compositeReaderAt{c: c, src: src}, 0, c.size)
 }
 
-// compositeReaderAt reads within the plaintext: the [io.SectionReader] around it
-// sees to that.
+// compositeReaderAt decrypts at random. The [io.SectionReader] around it keeps every
+// read within the plaintext.
 type compositeReaderAt struct {
 	c    *Composite
 	src  io.ReaderAt

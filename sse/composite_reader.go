@@ -69,7 +69,7 @@ func (r *compositeReader) WriteTo(dst io.Writer) (written int64, err error) {
 	return written, r.err
 }
 
-// partDone ends the open part if its reader returned an error.
+// partDone closes the open part at its end, and keeps any other error of its reader.
 func (r *compositeReader) partDone(err error) {
 	switch {
 	case err == nil || r.err != nil:
@@ -80,8 +80,8 @@ func (r *compositeReader) partDone(err error) {
 	}
 }
 
-// open opens the next part if none is open. It returns false, and sets err, if the
-// range has ended or the part does not open.
+// open opens the next part if none is open. It reports whether a part is open; if
+// none is, err says why.
 func (r *compositeReader) open() bool {
 	if r.err != nil || r.part != nil {
 		return r.err == nil
@@ -120,8 +120,9 @@ func (r *compositeReader) openBody(i int) (*chunked.Cipher, error) {
 	return body, err
 }
 
-// verifyEmpty reads and verifies the last part, which is empty. The part before it
-// reads its own end only then, and so holds back the last byte of the object.
+// verifyEmpty reads and verifies the last part, which is empty. The source of the part
+// before it calls verifyEmpty before it ends, so that part holds back the object's
+// last byte until then.
 func (r *compositeReader) verifyEmpty() error {
 	r.next--
 	body, err := r.openBody(r.next)
@@ -132,7 +133,7 @@ func (r *compositeReader) verifyEmpty() error {
 	return r.err
 }
 
-// readHead reads what is stored before the chunks of part i and compares it.
+// readHead reads what is stored before the chunks of part i, and verifies it.
 func (r *compositeReader) readHead(i int, head [chunked.HeadSize]byte) error {
 	want := append(partPrefix(r.c.parts[i].number), head[:]...)
 	got := make([]byte, len(want))
@@ -145,7 +146,7 @@ func (r *compositeReader) readHead(i int, head [chunked.HeadSize]byte) error {
 	return nil
 }
 
-// partError names the part of an error that says that it is not authentic.
+// partError adds the number of part i to an error that means damage.
 func (c *Composite) partError(i int, err error) error {
 	if errors.Is(err, ErrCorrupt) {
 		return &PartError{Number: c.parts[i].number, Err: err}
@@ -153,12 +154,11 @@ func (c *Composite) partError(i int, err error) error {
 	return err
 }
 
-// exactReader reads left bytes of r, and is ErrTruncated if r ends before them. It
-// ends as behind does, which it calls then unless that is nil.
+// exactReader reads left bytes of r. If r ends before them, it returns ErrTruncated.
 type exactReader struct {
 	r      io.Reader
 	left   int64
-	behind func() error
+	behind func() error // called once after the last byte, unless nil; an error replaces io.EOF
 }
 
 func (e *exactReader) Read(p []byte) (int, error) {

@@ -17,7 +17,7 @@ type Customer struct{ key secret.Key }
 
 // NewCustomer returns the mode for a customer's key, which it copies. The key
 // must be 32 uniformly random bytes: derive one first if all you have is a
-// password. Another length, and 32 zeros, are [ErrInvalid]. Use
+// password. A key of a different length, or of 32 zeros, is [ErrInvalid]. Use
 // [ParseCustomerKey] for a key in S3's headers.
 func NewCustomer(key []byte) (*Customer, error) {
 	k, err := secret.Import(key)
@@ -63,10 +63,10 @@ func (c *Customer) KeyMD5() string {
 	return md5Of(c.key.Bytes())
 }
 
-// Mode implements [Encrypter].
+// Mode returns [ModeCustomer].
 func (c *Customer) Mode() Mode { return ModeCustomer }
 
-// check fails for a mode that NewCustomer did not make.
+// check refuses a Customer that NewCustomer did not make.
 func (c *Customer) check() error {
 	if c == nil || c.key.IsZero() {
 		return fmt.Errorf("%w: SSE-C cipher has no key (make it with NewCustomer)", ErrInvalid)
@@ -87,7 +87,7 @@ func (c *Customer) Decrypt(_ context.Context, obj Object, env *Envelope) (*Decry
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	if err := env.require(ModeCustomer); err != nil {
+	if err := env.checkMode(ModeCustomer); err != nil {
 		return nil, err
 	}
 	return decrypt(keySealer{c.key}, obj, env)

@@ -46,7 +46,8 @@ func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
 }
 
 // Reader returns a reader that encrypts src. It returns [io.EOF] after the last
-// chunk. An error of src stays. It implements [io.WriterTo].
+// chunk. After a failure, such as an error of src, every call returns that first
+// error. The reader implements [io.WriterTo].
 func (e *Encryption) Reader(src io.Reader) io.Reader {
 	if e.used.Swap(true) {
 		return failed{ErrUsed}

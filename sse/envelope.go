@@ -131,6 +131,26 @@ func (e *Envelope) String() string {
 	return fmt.Sprintf("%v envelope of %d bytes under key %q", e.mode, e.Size(), e.keyID)
 }
 
+// checkPresent refuses a nil or zero envelope: the service lost it, or the object
+// never had one.
+func (e *Envelope) checkPresent() error {
+	if e == nil || e.mode == 0 {
+		return fmt.Errorf("%w: envelope is nil or zero (read it with ReadEnvelope)", ErrFormat)
+	}
+	return nil
+}
+
+// checkMode refuses envelopes of other modes.
+func (e *Envelope) checkMode(mode Mode) error {
+	if err := e.checkPresent(); err != nil {
+		return err
+	}
+	if e.mode != mode {
+		return fmt.Errorf("%w: %v cipher on %v object (use ByMode)", ErrMode, mode, e.mode)
+	}
+	return nil
+}
+
 // check refuses what the format does not allow, in new and in parsed envelopes.
 func (e *Envelope) check() error {
 	if _, known := modeNames[e.mode]; !known {

@@ -33,7 +33,7 @@ func (k WithKEK) Encrypt(_ context.Context, obj Object) (*Encryption, error) {
 }
 
 func (k WithKEK) Decrypt(_ context.Context, obj Object, env *Envelope) (*Decryption, error) {
-	if err := env.require(k.ForMode); err != nil {
+	if err := env.checkMode(k.ForMode); err != nil {
 		return nil, err
 	}
 	key, err := secret.New(k.KEK)

@@ -34,7 +34,7 @@ type KMSOptions struct {
 	// caller's context, and not to the object's key, so that one data key can seal
 	// many objects, as with S3 Bucket Keys. blobseal itself binds the object in both
 	// cases. Over a [cache.Client] it is on, since a cache serves nothing without it.
-	// Objects with and without bucket keys are read alike.
+	// A cipher opens objects with and without bucket keys.
 	BucketKey bool
 
 	// NoBucketKey turns bucket keys off over a [cache.Client]. The key service and its
@@ -42,10 +42,10 @@ type KMSOptions struct {
 	// object that is opened again.
 	NoBucketKey bool
 
-	// Accept reports whether an object under another key than the cipher's own may
-	// be opened. keyID is what the object's envelope calls the key. Accept only
-	// keys that attackers cannot use: whoever can write to the store and encrypt
-	// under an accepted key can plant objects. Nil accepts no other key.
+	// Accept reports whether objects under a key that is not the cipher's own may be
+	// opened. keyID is the key's id in the envelope. Accept only keys that attackers
+	// cannot use: whoever can write to the store and encrypt under an accepted key
+	// can plant objects. Nil accepts only the cipher's own key.
 	Accept func(keyID string) bool
 }
 
@@ -102,11 +102,11 @@ func NewKMS(client kms.Client, keyID string, opts *KMSOptions) (*KMS, error) {
 	return &KMS{client: client, keyID: keyID, bucketKey: opts.BucketKey || cached && !opts.NoBucketKey, accept: opts.Accept}, nil
 }
 
-// Mode implements [Encrypter].
+// Mode returns [ModeKMS].
 func (k *KMS) Mode() Mode { return ModeKMS }
 
-// ready fails for a mode that NewKMS did not make.
-func (k *KMS) ready() error {
+// check refuses a KMS that NewKMS did not make.
+func (k *KMS) check() error {
 	if k == nil || k.client == nil {
 		return fmt.Errorf("%w: SSE-KMS cipher has no client (make it with NewKMS)", ErrInvalid)
 	}
@@ -131,7 +131,7 @@ func RequestedKey(e Encrypter) string {
 // Encrypt implements [Encrypter]. ctx bounds the call of the key service and
 // carries the principal, see [kms.WithPrincipal]. If the service refuses or does
 // not answer, Encrypt fails with the error of package kms: it never falls back to
-// another key.
+// a different key.
 func (k *KMS) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
 	dk, err := k.generate(ctx, obj)
 	if err != nil {
@@ -146,10 +146,10 @@ func (k *KMS) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
 // the error of package kms. A disabled key, a principal who may not use the key and
 // a service that does not answer are errors of package kms only.
 func (k *KMS) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decryption, error) {
-	if err := k.ready(); err != nil {
+	if err := k.check(); err != nil {
 		return nil, err
 	}
-	if err := env.require(ModeKMS); err != nil {
+	if err := env.checkMode(ModeKMS); err != nil {
 		return nil, err
 	}
 	ask, err := k.openingKey(env.keyID)
@@ -237,7 +237,7 @@ func (k dataKeySealer) Seal(dek, context []byte) ([]byte, error) {
 
 // generate asks for a data key for obj. The caller clears it.
 func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
-	if err := k.ready(); err != nil {
+	if err := k.check(); err != nil {
 		return nil, err
 	}
 	if k.keyID == "" {
@@ -254,14 +254,15 @@ func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sse: %w", err)
 	}
-	if err := k.check(dk); err != nil {
+	if err := k.checkDataKey(dk); err != nil {
 		return nil, err
 	}
 	return dk, nil
 }
 
-// check refuses a data key that could not be read back, and clears it.
-func (k *KMS) check(dk *kms.DataKey) (err error) {
+// checkDataKey refuses a data key under which objects could not be read back, and
+// clears it.
+func (k *KMS) checkDataKey(dk *kms.DataKey) (err error) {
 	if dk == nil {
 		return fmt.Errorf("sse: %w: no data key (retry)", kms.ErrUnavailable)
 	}

@@ -23,10 +23,10 @@ type managed struct{ ring *keyring.Ring }
 // [keyring.ErrDestroyed].
 func NewManaged(ring *keyring.Ring) Cipher { return &managed{ring: ring} }
 
-// Mode implements [Encrypter].
+// Mode returns [ModeManaged].
 func (m *managed) Mode() Mode { return ModeManaged }
 
-// check fails for a mode without a ring.
+// check refuses a mode without a ring.
 func (m *managed) check() error {
 	if m.ring == nil {
 		return fmt.Errorf("%w: SSE-S3 cipher has no ring (give NewManaged an open ring)", ErrInvalid)
@@ -48,7 +48,7 @@ func (m *managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decr
 	if err := m.check(); err != nil {
 		return nil, err
 	}
-	if err := env.require(ModeManaged); err != nil {
+	if err := env.checkMode(ModeManaged); err != nil {
 		return nil, err
 	}
 	obj, err := obj.opened(env)

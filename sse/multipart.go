@@ -15,11 +15,10 @@ import (
 // parts, in any order, by any number of processes. It is immutable and safe for
 // concurrent use.
 //
-// [Multipart.Part] encrypts a part and gives its receipt. [Completer.Trailer]
-// makes what follows the parts from the receipts. The stored object is all parts
-// in ascending order of their numbers, then filler if the store needs it, and then
-// the trailer. Processes share only the state and the receipts, neither of which
-// is secret.
+// [Multipart.Part] encrypts a part and makes its receipt. [Completer.Trailer] makes
+// the trailer from the receipts. The stored object is all parts in ascending order of
+// their numbers, then filler if the store needs it, then the trailer. Processes share
+// only the state and the receipts, neither of which is secret.
 type Multipart struct {
 	Completer
 	dek     secret.Key
@@ -38,17 +37,17 @@ type Completer struct {
 // TrailerOptions are for [Completer.Trailer].
 type TrailerOptions struct {
 	// Filler is how many bytes, below 5 MiB, the caller stored between the last
-	// part and the trailer. Stores that want a least size of parts need them.
+	// part and the trailer. Stores with a minimum size of parts need filler.
 	Filler int64
 
 	// EnvelopeSize is [WriterOptions].EnvelopeSize of the store's other objects.
-	// If it is set, the composite object gets a size that no such object has, so
-	// that a listing can tell which objects to look at. Zero adds no padding.
+	// If it is set, the composite object gets a size that none of those has, so
+	// that a listing shows which objects may be composite. Zero adds no padding.
 	EnvelopeSize int
 }
 
 // StartMultipart begins an upload of obj: it draws a data key and seals it with
-// enc. ctx bounds the key operation. Nothing is written.
+// enc. ctx bounds only the key operation. Nothing is written.
 func StartMultipart(ctx context.Context, enc Encrypter, obj Object) (*Multipart, error) {
 	if enc == nil {
 		return nil, fmt.Errorf("%w: no Encrypter", ErrInvalid)
@@ -92,9 +91,9 @@ func newMultipart(dek secret.Key, env *Envelope, obj Object) (*Multipart, error)
 	return &Multipart{Completer: Completer{mk: mk, env: env}, dek: dek, obj: obj}, nil
 }
 
-// OpenMultipart opens an upload from its state, in any process. ctx bounds the key
-// operation. It fails as [Decrypter].Decrypt does, and with [ErrFormat] or
-// [ErrVersion] for a state that cannot be parsed.
+// OpenMultipart opens an upload from its state, in any process. ctx bounds only the
+// key operation. OpenMultipart fails as [Decrypter].Decrypt does, and with [ErrFormat]
+// or [ErrVersion] for a state that cannot be parsed.
 func OpenMultipart(ctx context.Context, dec Decrypter, obj Object, state []byte) (*Multipart, error) {
 	env, _, err := parseState(state)
 	if err != nil {
@@ -108,8 +107,8 @@ func OpenMultipart(ctx context.Context, dec Decrypter, obj Object, state []byte)
 }
 
 // OpenCompleter opens an upload from a state that [Multipart.State] made for a
-// keeper, with that keeper. A service needs it if the key of a customer
-// comes with the parts and not with the request to complete. ctx bounds the key
+// keeper, with that keeper. A service needs it in SSE-C if the customer's key comes
+// with the parts and not with the request to complete. ctx bounds only the key
 // operation. A state without a key for a keeper is [ErrFormat].
 func OpenCompleter(ctx context.Context, keeper Decrypter, obj Object, state []byte) (*Completer, error) {
 	env, kept, err := parseState(state)
@@ -141,8 +140,8 @@ func openKey(ctx context.Context, dec Decrypter, obj Object, env *Envelope) (*De
 	return d, nil
 }
 
-// parseState returns the envelope of the object and, if there is one, that of the
-// keeper.
+// parseState returns the envelope of the object and, if the state has one, the
+// envelope of the keeper.
 func parseState(state []byte) (env, kept *Envelope, err error) {
 	size, err := parsePrefix(state, version2)
 	if err != nil {
@@ -169,11 +168,12 @@ func parseState(state []byte) (env, kept *Envelope, err error) {
 // State returns what [OpenMultipart] needs in any process. It is not secret.
 //
 // Most services pass a nil keeper. The state is then the envelope that the object
-// will have, up to padding, which [Envelope.UnmarshalBinary] parses. With a keeper, the state also holds what
-// [OpenCompleter] needs: a second key, which keeper seals, and which completes the
-// upload and decrypts no part. ctx bounds that key operation. Delete such a state
-// when the upload has ended: until then, whoever may use the keeper's key can
-// choose among the parts.
+// will have, up to padding, and [Envelope.UnmarshalBinary] parses it.
+//
+// With a keeper, the state also holds what [OpenCompleter] needs: a second key, sealed
+// by keeper, which completes the upload and decrypts no part. ctx bounds that key
+// operation. Delete such a state when the upload has ended: until then, whoever may
+// use the keeper's key can choose among the parts.
 func (m *Multipart) State(ctx context.Context, keeper Encrypter) ([]byte, error) {
 	if err := m.check(); err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func (m *Multipart) State(ctx context.Context, keeper Encrypter) ([]byte, error)
 	return append(state, kept...), err
 }
 
-// check fails for a Multipart or Completer that nobody opened.
+// check refuses a Multipart or Completer that was not opened.
 func (c *Completer) check() error {
 	if c == nil || c.mk.IsZero() {
 		return fmt.Errorf("%w: upload is not open (use StartMultipart, OpenMultipart or OpenCompleter)", ErrInvalid)
@@ -231,11 +231,11 @@ func (c *Completer) openReceipt(receipt []byte) (e entry, err error) {
 // Trailer returns what follows the parts and the filler in the stored object: at
 // most 400 KiB. receipts are those of the stored parts, one for each, in ascending
 // order of part numbers. Only the last part may be empty. Receipts that are out of
-// order, repeated, missing or more than 10,000 are [ErrInvalid]; one of another
-// upload is [ErrReceipt].
+// order, repeated, missing or more than 10,000 are [ErrInvalid]; one of a
+// different upload is [ErrReceipt].
 //
-// Trailer may be called again. Each trailer makes an authentic object, so publish
-// only one.
+// Each call returns a new trailer. Each makes an authentic object, so publish only
+// one.
 func (c *Completer) Trailer(receipts [][]byte, opts *TrailerOptions) ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -267,8 +267,8 @@ func (c *Completer) Trailer(receipts [][]byte, opts *TrailerOptions) ([]byte, er
 	return slices.Concat(sealed, envelope, f.marshal()), nil
 }
 
-// envelopeBehind encodes the object's envelope for an object with so many bytes
-// before it. For a store with envelopes of size, it adds padding as COMP-13 says.
+// envelopeBehind encodes the envelope of an object with the given number of bytes
+// before it. If the store's envelopes have a fixed size, it pads as COMP-13 says.
 func (c *Completer) envelopeBehind(before int64, size int) ([]byte, error) {
 	env := c.env
 	if size < 0 || size > MaxEnvelopeSize {

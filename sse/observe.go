@@ -5,7 +5,7 @@ import "io"
 // Observed returns e with an observer, for telemetry: f gets the plaintext bytes
 // of each call of e's stream, and the error that ended the stream, which is
 // [io.EOF] once the whole object is encrypted. The stream calls f in the goroutine
-// that uses the stream. An observer that e has already is called, too.
+// that uses the stream. Observers that e already has are called first.
 //
 // The result takes the place of e, whose own streams are [ErrUsed] from then on.
 // For [StartMultipart], f gets the bytes and errors of all parts, from several
@@ -20,10 +20,10 @@ func (e *Encryption) Observed(f func(plain int64, err error)) *Encryption {
 }
 
 // Observed returns d with an observer, for telemetry: f gets the plaintext bytes
-// that each call of a reader released, and the error that ended the reader. That
-// is [io.EOF] for a reader of a whole object, once the end is authentic; readers of
-// a range and of a composite object end without. Readers call f in the goroutines
-// that use them. An observer that d has already is called, too.
+// that each call of a reader released, and the error that ended the reader. A reader
+// of a whole object ends with [io.EOF], once the end is authentic; f does not hear of
+// the end of a range, or of a composite object. Readers call f in the goroutines that
+// use them. Observers that d already has are called first.
 func (d *Decryption) Observed(f func(plain int64, err error)) *Decryption {
 	observed := &Decryption{envelope: d.envelope, dek: d.dek, observe: join(d.observe, f)}
 	if d.body != nil {
@@ -45,7 +45,8 @@ func join(first, second observer) observer {
 	}
 }
 
-// part observes the stream of one part: its end is not the end of the object.
+// part observes the stream of one part. It drops io.EOF, since the end of a part is
+// not the end of the object.
 func (o observer) part(plain int64, err error) {
 	if err == io.EOF {
 		err = nil

@@ -10,9 +10,9 @@ import (
 )
 
 // Part is one attempt to upload a part. It encrypts one stream; a second one is
-// [ErrUsed]. To try again after a failure, call [Multipart.Part] for a new attempt
-// and send the part again from its start. Its methods are safe for concurrent use;
-// its stream is not.
+// [ErrUsed]. To retry after a failure, call [Multipart.Part] for a new attempt and
+// send the part again from its start. The methods are safe for concurrent use; the
+// stream is not.
 //
 // A part takes [PartOverhead] bytes more than the [CiphertextSize] of its
 // plaintext.
@@ -26,8 +26,8 @@ type Part struct {
 	size   atomic.Int64 // plain at the end of the stream, plus 1; 0 until then
 }
 
-// Part starts an attempt at the part of a number from 1 to 10,000. Numbers order
-// the parts, and may have gaps.
+// Part starts an attempt at the part with this number, from 1 to 10,000. Numbers
+// order the parts, and may have gaps.
 func (m *Multipart) Part(number int) (*Part, error) {
 	if err := m.check(); err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (p *Part) observe(plain int64, err error) {
 	p.upload.observe.part(plain, err)
 }
 
-// prefix is what a part stores before its chunks.
+// prefix returns a reader of what a part stores before its chunks.
 func (p *Part) prefix() *bytes.Reader {
 	return bytes.NewReader(append(partPrefix(p.entry.number), p.head[:]...))
 }
@@ -70,7 +70,8 @@ func (p *Part) Writer(dst io.Writer) io.WriteCloser {
 }
 
 // Reader returns a reader of the encrypted part, for clients that upload from an
-// [io.Reader]. An error of src is returned for ever. It implements [io.WriterTo].
+// [io.Reader]. After a failure, such as an error of src, every call returns that
+// first error. The reader implements [io.WriterTo].
 func (p *Part) Reader(src io.Reader) io.Reader {
 	if p.used.Swap(true) {
 		return failed{ErrUsed}
@@ -78,12 +79,13 @@ func (p *Part) Reader(src io.Reader) io.Reader {
 	return io.MultiReader(p.prefix(), p.body.EncryptingReader(src))
 }
 
-// Receipt returns the part's receipt, which [Completer.Trailer] takes. It is 106
-// bytes, and not secret: it names this attempt, and is encrypted for whoever
-// completes the upload. Until the stream has ended well, it is [ErrInvalid].
+// Receipt returns the part's receipt, for [Completer.Trailer]. The receipt has 106
+// bytes and is not secret: it names this attempt, encrypted for whoever completes the
+// upload. Receipt is [ErrInvalid] until the whole part is encrypted.
 //
-// Keep the receipt with the part's number, and replace both together. A receipt
-// without its stored part, or one of another attempt, makes the object unreadable.
+// Store the receipt with the part's number. If the part is sent again, replace stored
+// part and receipt together: the receipt of a different attempt makes the object
+// unreadable.
 func (p *Part) Receipt() ([]byte, error) {
 	size := p.size.Load()
 	if size == 0 {
@@ -94,7 +96,7 @@ func (p *Part) Receipt() ([]byte, error) {
 	return p.upload.receipt(e)
 }
 
-// prefixWriter writes a prefix before the first bytes that it gets.
+// prefixWriter writes prefix before the first bytes that it is given.
 type prefixWriter struct {
 	prefix *bytes.Reader
 	dst    io.Writer

@@ -8,8 +8,8 @@ import (
 	"github.com/blobseal/blobseal/internal/chunked"
 )
 
-// Trailer is what ends a stored composite object: its manifest, its envelope and
-// its footer. It is immutable.
+// Trailer is the end of a stored composite object: its manifest, envelope and footer.
+// It is immutable.
 type Trailer struct {
 	stored   int64 // size of the whole stored object
 	footer   footer
@@ -83,19 +83,19 @@ func readStored(src io.ReaderAt, off, n int64) ([]byte, error) {
 	return nil, fmt.Errorf("sse: reading a composite object: %w", err)
 }
 
-// trailer is the size of manifest, envelope and footer.
+// trailer returns the size of manifest, envelope and footer.
 func (f footer) trailer() int64 { return int64(f.manifest) + int64(f.envelope) + footerSize }
 
 // Envelope returns the object's envelope, for [Decrypter].Decrypt.
 func (t *Trailer) Envelope() *Envelope { return t.env }
 
-// Size returns the plaintext size that the footer says. It is not authentic, and
-// serves listings. [Composite.Size] is authentic.
+// Size returns the plaintext size in the footer, for listings. It is not authentic;
+// [Composite.Size] is.
 func (t *Trailer) Size() int64 { return t.footer.plain }
 
 // Open authenticates the list of parts and the stored size. d is what a Decrypter
-// returned for [Trailer.Envelope]. An object that lacks bytes is [ErrTruncated], and
-// one that is changed in another way [ErrCorrupt].
+// returned for [Trailer.Envelope]. A truncated object is [ErrTruncated], and one with
+// any other change is [ErrCorrupt].
 func (t *Trailer) Open(d *Decryption) (*Composite, error) {
 	if d == nil || !sameUpload(d.envelope, t.env) {
 		return nil, fmt.Errorf("%w: Trailer.Open needs the Decryption of its own envelope", ErrInvalid)
@@ -126,13 +126,13 @@ func (t *Trailer) Open(d *Decryption) (*Composite, error) {
 }
 
 // Replace returns the new end of the stored object for an envelope that
-// [Cipher.Rewrap] made, and the offset where it begins. The bytes before off stay
-// as they are. The tail is as long as the old one, or a multiple of 16,400 bytes
-// longer, so that it keeps what [TrailerOptions].EnvelopeSize did. An envelope that the
-// caller padded with [Envelope.WithSize] keeps its size.
+// [Cipher.Rewrap] made, and the offset where it begins. The bytes before off do not
+// change. The tail is as long as the old one, or a multiple of 16,400 bytes longer,
+// which keeps the effect of [TrailerOptions].EnvelopeSize. An envelope that you padded
+// with [Envelope.WithSize] keeps its size.
 //
 // The store must publish the new object as a whole, and only in place of the
-// version that was read.
+// version that you read.
 func (t *Trailer) Replace(env *Envelope) (tail []byte, off int64, err error) {
 	if !sameUpload(env, t.env) {
 		return nil, 0, fmt.Errorf("%w: Trailer.Replace needs an envelope of the same composite object", ErrInvalid)

@@ -5,14 +5,13 @@ import (
 	"sync/atomic"
 )
 
-// errInUse is the error of a stream that two calls entered, or that a panic
-// left in the middle of a call.
+// errInUse is the error of a stream that two calls entered at once, or in which a
+// call panicked.
 var errInUse = errors.New("sse: stream is in use by another call, or its source or destination panicked (start a new stream)")
 
-// guard admits one call at a time to a stream's memory. A call that finds
-// another one inside marks the guard doubtful and must touch nothing. A call
-// that panics never leaves, so the next call finds the guard occupied. Once
-// doubtful, a guard admits nobody.
+// guard admits one call at a time to a stream's memory. A second call marks the
+// guard doubtful and must touch nothing. A call that panics never leaves, so the
+// next call finds the guard occupied. A doubtful guard admits no call.
 type guard struct{ state atomic.Uint32 }
 
 const (

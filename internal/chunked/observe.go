@@ -4,9 +4,8 @@ import "io"
 
 // Observed returns c with an observer of its streams and random-access readers, in
 // place of the one that c has. f gets the plaintext bytes that a call encrypted or
-// released, and the error that ended the stream: [io.EOF] if it was a whole message
-// and has ended well. Calls of one stream come one at a time, in the goroutine that
-// uses the stream.
+// released, and the error that ended the stream: [io.EOF] if the stream was a whole
+// message and ended well. A stream calls f in the goroutine that uses the stream.
 func (c *Cipher) Observed(f func(plain int64, err error)) *Cipher {
 	observed := *c
 	observed.observe = f

@@ -34,7 +34,7 @@ type batch struct {
 // the bubbles of tests that use testing/synctest.
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-// input is room for sealed chunks to transform, and for proof behind them.
+// input returns room for the chunks of a batch, and for proof behind them.
 func (b *batch) input() []byte {
 	if b.inBuf == nil {
 		b.inBuf = make([]byte, batchChunks*SealedChunkSize+proof)
@@ -42,7 +42,7 @@ func (b *batch) input() []byte {
 	return b.inBuf
 }
 
-// output is an empty slice with room for the output of a batch, behind a held
+// output returns an empty slice with room for the output of a batch, behind a held
 // byte.
 func (b *batch) output() []byte {
 	if b.outBuf == nil {
@@ -107,7 +107,7 @@ func (p *pipeline) run() error {
 					return err
 				}
 			default:
-				prompt := b.prompt // b belongs to somebody else once it is emitted
+				prompt := b.prompt // next may emit and recycle b
 				p.submit(b)
 				for prompt && len(p.pending) > 0 {
 					if err := p.next(); err != nil {

@@ -9,17 +9,17 @@ import (
 // [Cipher.RangeReader] and [Cipher.EncryptingReader].
 type Reader struct {
 	stream
-	out []byte // output in the source's buffer that nobody has read yet
+	out []byte // output in the source's buffer that no Read has returned yet
 
-	partial bool // a part of a message
-	told    bool // the observer knows of the end
+	partial bool // reads a range
+	told    bool // the observer has heard of the end
 }
 
 // EncryptingReader returns a reader of the body that src encrypts to, from
 // chunk 0 on. It returns [io.EOF] after the last chunk. Its first error stays.
 //
-// A Reader implements [io.WriterTo]. It is not safe for concurrent use: a call
-// that meets another one fails, and so does the Reader.
+// A Reader implements [io.WriterTo]. It is not safe for concurrent use: a second
+// call at the same time fails, and so does the Reader.
 func (c *Cipher) EncryptingReader(src io.Reader) *Reader {
 	return newReader(c, false, src)
 }
@@ -28,8 +28,7 @@ func (c *Cipher) EncryptingReader(src io.Reader) *Reader {
 // it returns is authentic. It returns [io.EOF] only after the last chunk has
 // verified, and the last byte of the plaintext only if the body ends behind
 // it: a truncated body fails before the length that its size suggests. Its
-// first error stays: [ErrTruncated], a [*ChunkError] or one of src. See
-// [Cipher.EncryptingReader] for its other manners.
+// first error stays: [ErrTruncated], a [*ChunkError] or one of src.
 func (c *Cipher) Reader(src io.Reader) *Reader {
 	return newReader(c, true, src)
 }
@@ -103,7 +102,7 @@ func (r *Reader) read(p []byte) (int, error) {
 	return 0, r.err
 }
 
-// direct returns how many units can go straight into n bytes of the caller's.
+// direct returns how many units can go straight into n bytes of the caller's memory.
 func (r *Reader) direct(n int) int {
 	if r.src.eof || r.next == r.end || r.skip > 0 {
 		return 0
@@ -115,7 +114,7 @@ func (r *Reader) direct(n int) int {
 	return int(room) / r.outUnit()
 }
 
-// readBatches puts up to so many units straight into p.
+// readBatches puts up to the given number of units straight into p.
 func (r *Reader) readBatches(p []byte, units int) (total int, err error) {
 	filled := 0 // bytes of p that belong to a batch
 	run := pipeline{op: r.transform(), procs: r.procs}

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// A chunkBuffer is what one stream holds between calls: a chunk, which is
-// sealed or opened in place, with room for a held byte in front of it.
+// chunkBuffer is the memory that a stream holds between calls: a chunk, sealed or
+// opened in place, with room for a held byte in front of it.
 type chunkBuffer [chunkOffset + SealedChunkSize]byte
 
 // chunkOffset keeps the chunk aligned behind the byte in front of it.

@@ -84,10 +84,10 @@ func (s *stream) fail(err error) error {
 	return err
 }
 
-// outUnit is the size of the units that come out.
+// outUnit returns the size of the units that come out.
 func (s *stream) outUnit() int { return ChunkSize + SealedChunkSize - s.src.unit }
 
-// transform is the pipeline's op.
+// transform returns the pipeline's op.
 func (s *stream) transform() func(*batch) {
 	if s.decrypt {
 		return s.c.openBatch
@@ -144,7 +144,7 @@ func (s *stream) wanted(units int) (int, int) {
 	return units, 0
 }
 
-// enough is how many of the bytes asked for are worth passing on.
+// enough returns how many of the bytes asked for are worth passing on.
 func (s *stream) enough(asked int) int {
 	if s.held {
 		return min(proof, asked)
@@ -196,7 +196,7 @@ func (s *stream) release(out []byte, proven bool) []byte {
 	return out
 }
 
-// releaseHeld returns the held byte, once it is proven.
+// releaseHeld returns the held byte, which is proven now.
 func (s *stream) releaseHeld() []byte {
 	s.src.buffer()
 	s.held = false
@@ -216,7 +216,7 @@ func (s *stream) write(p []byte) error {
 	return err
 }
 
-// emit writes what a batch became.
+// emit writes the output of a batch.
 func (s *stream) emit(b *batch) error {
 	return s.write(s.release(b.out, b.proven || b.err != nil))
 }

@@ -14,8 +14,8 @@ type Writer struct{ stream }
 // call returns that first error and nothing more is written. A panic of dst or
 // of a source is a failure too.
 //
-// A Writer implements [io.ReaderFrom]. It is not safe for concurrent use: a
-// call that meets another one fails, and so does the Writer.
+// A Writer implements [io.ReaderFrom]. It is not safe for concurrent use: a second
+// call at the same time fails, and so does the Writer.
 func (c *Cipher) Writer(dst io.Writer) *Writer {
 	w := new(Writer)
 	w.init(c, false)

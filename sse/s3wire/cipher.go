@@ -19,10 +19,10 @@ type Opener struct {
 	opened atomic.Pointer[sse.Envelope]
 }
 
-// Decrypt implements [sse.Decrypter]. An object of SSE-C needs the request's key,
-// and any other object refuses one. If obj has no Context, the object's own counts,
-// in which "aws:s3:arn" must be obj's if it is there. Every error is an [*Error]
-// that wraps its cause.
+// Decrypt implements [sse.Decrypter]. An object of SSE-C needs the request's key, and
+// no other object takes one. If obj has no Context, Decrypt uses the context that the
+// object stores; an "aws:s3:arn" in it must name obj. Every error is an [*Error] that
+// wraps its cause.
 func (o *Opener) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
 	if env == nil || env.Mode() == 0 {
 		return nil, FromError(fmt.Errorf("%w: envelope is nil or zero", sse.ErrFormat))
@@ -89,7 +89,7 @@ func (o *Opener) refusal(mode sse.Mode, err error) error {
 
 // SetHeaders passes the response headers about encryption to set, such as the
 // method Set of an http.Header. They describe the envelope that was last opened or
-// made. There are none if there is no such envelope.
+// made. Before that, there are none.
 func (o *Opener) SetHeaders(set func(name, value string)) {
 	if env := o.opened.Load(); env != nil {
 		SetHeaders(set, env, o.read.Customer)
@@ -105,7 +105,7 @@ type Cipher struct {
 	context   kms.Context
 	bucketKey bool
 	accept    func(string) bool // of the id that the key service answers with
-	answered  atomic.Bool       // SetHeaders speaks of a write
+	answered  atomic.Bool       // Encrypt or Rewrap has succeeded
 }
 
 // Mode implements [sse.Encrypter].
@@ -123,7 +123,7 @@ func (c *Cipher) Encrypt(ctx context.Context, obj sse.Object) (*sse.Encryption, 
 	if err != nil {
 		return nil, c.writeError(err)
 	}
-	if err := c.made(e.Envelope()); err != nil {
+	if err := c.remember(e.Envelope()); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -141,7 +141,7 @@ func (c *Cipher) Rewrap(ctx context.Context, obj sse.Object, d *sse.Decryption) 
 	if err != nil {
 		return nil, c.writeError(err)
 	}
-	if err := c.made(env); err != nil {
+	if err := c.remember(env); err != nil {
 		return nil, err
 	}
 	return env, nil
@@ -158,8 +158,8 @@ func (c *Cipher) contextOf(obj sse.Object) kms.Context {
 	return ec
 }
 
-// made remembers an envelope that was made, if its key is one that can be read.
-func (c *Cipher) made(env *sse.Envelope) error {
+// remember keeps a new envelope for SetHeaders. It refuses keys that are not accepted.
+func (c *Cipher) remember(env *sse.Envelope) error {
 	if c.accept != nil && !c.accept(env.KeyID()) {
 		return notAccepted()
 	}
@@ -168,8 +168,8 @@ func (c *Cipher) made(env *sse.Envelope) error {
 	return nil
 }
 
-// writeError returns the error of a cipher as S3's. What is too large is a context
-// or a name: no byte of the object has been seen.
+// writeError returns the error of a cipher as S3's. Only a context or a name can be too
+// large, since the cipher has not seen the object yet.
 func (c *Cipher) writeError(err error) error {
 	if errors.Is(err, sse.ErrTooLarge) {
 		return &Error{Code: codeInvalidArgument, Message: "The encryption context or the object's name is too long.", Err: err}

@@ -19,8 +19,8 @@ const contextARN = "aws:s3:arn"
 const maxContext = 8192
 
 // parseContext parses the header of a context: a JSON object of strings in base64.
-// If it cannot, complaint says why. A name that is there twice is refused: another
-// parser could choose the other value.
+// If it cannot, complaint says why. A repeated name is refused, since parsers differ
+// in which value they choose.
 func parseContext(encoded string) (ec kms.Context, complaint string) {
 	const malformed = "The encryption context is not a JSON object of strings in base64."
 	if len(encoded) > maxContext {
@@ -68,8 +68,8 @@ func stringToken(d *json.Decoder) (string, bool) {
 	return s, ok
 }
 
-// reserved reports whether the service states the pair of that name itself. Case
-// does not count, because it does not in the constraints of grants.
+// reserved reports whether only the service may state the pair of that name. Case does
+// not matter, since it does not in the constraints of grants.
 func reserved(name string) bool {
 	name = strings.ToLower(name)
 	return name == contextARN || strings.HasPrefix(name, "blobseal:")

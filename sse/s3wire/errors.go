@@ -31,7 +31,7 @@ const (
 	codeServiceUnavailable = "ServiceUnavailable"
 )
 
-// Messages of S3 that several functions answer with.
+// S3's messages that several functions use.
 const (
 	messageBucketKey      = "A bucket key needs the encryption method aws:kms."
 	messageUnknownMethod  = "The encryption method specified is not supported."
@@ -165,7 +165,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // XML returns the body of the response. resource is the path of the request, and
-// requestID what the log knows the request by. HEAD has no body.
+// requestID identifies the request in the log. A response to HEAD has no body.
 func (e *Error) XML(resource, requestID string) []byte {
 	return encode(struct {
 		XMLName   xml.Name `xml:"Error"`

@@ -19,9 +19,9 @@ const (
 	HeaderSourceKeyMD5    = "x-amz-copy-source-server-side-encryption-customer-key-MD5"
 )
 
-// Values returns all values of the header or form field of a name, and nothing if
-// the request does not have it. Names are those of the constants above and must be
-// found in any case. The method Values of an http.Header is one.
+// Values returns all values of the header or form field with this name, and none if
+// the request lacks it. Names are the constants above, and case does not matter. The
+// method Values of an http.Header is a Values.
 type Values func(name string) []string
 
 // Conditions returns the values of the condition keys of bucket policies that are
@@ -45,9 +45,9 @@ type parser struct {
 	err error
 }
 
-// one returns the only value of a header. Two values are an error: a proxy, a
-// policy and the service could each choose another one.
-func (p *parser) one(name string) (value string, present bool) {
+// single returns the only value of a header. Two values are an error: a proxy, a
+// policy and the service could each choose a different one.
+func (p *parser) single(name string) (value string, present bool) {
 	values := p.get(name)
 	if len(values) > 1 {
 		p.fail(codeInvalidArgument, "The header "+name+" was sent more than once.")

@@ -20,20 +20,20 @@ type KeysOptions struct {
 	Managed sse.Cipher
 
 	// KMS is the key service of SSE-KMS. The requester is the [kms.Principal] of
-	// each call's ctx. A cache of package kms/cache serves the objects that have a bucket key.
+	// each call's ctx. A cache of package kms/cache serves objects with a bucket key.
 	KMS kms.Client
 
 	// DefaultKey is the id or alias of the key for objects of SSE-KMS if neither the
 	// request nor the bucket's configuration names one. Empty means "alias/aws/s3",
-	// as in S3. It needs KMS.
+	// as in S3. A DefaultKey needs KMS.
 	DefaultKey string
 
-	// Accept reports which keys requests and configurations may use besides the
-	// default key, by the ids to which the key service resolves them; objects under
-	// other keys are not opened either. [sse.AnyKey] accepts all that the requester
-	// may use. An attacker who can write to the store, and who may use an accepted
-	// key, can plant objects under it. Nil accepts only the default key. It needs
-	// KMS.
+	// Accept reports whether requests and configurations may use a key besides the
+	// default key. keyID is the id to which the key service resolves the key. Objects
+	// under other keys are not opened either. [sse.AnyKey] accepts every key that the
+	// requester may use. An attacker who can write to the store, and who may use an
+	// accepted key, can plant objects under it. Nil accepts only the default key.
+	// Accept needs KMS.
 	Accept func(keyID string) bool
 }
 
@@ -73,8 +73,9 @@ func NewKeys(opts KeysOptions) (*Keys, error) {
 }
 
 // ForWrite returns the cipher of one request that stores an object, by what the
-// request says and, for what it leaves out, the bucket's configuration. Nil is the
-// zero Write, and a nil configuration means SSE-S3 and no customer keys. Every error is an [*Error].
+// request says and, for what it leaves out, the bucket's configuration. A nil w is the
+// zero Write. A nil configuration means SSE-S3 and no customer keys. Every error is an
+// [*Error].
 func (k *Keys) ForWrite(w *Write, c *Configuration) (*Cipher, error) {
 	if w == nil {
 		w = new(Write)
@@ -145,7 +146,7 @@ func (k *Keys) cipher(q *Read, inner sse.Cipher) *Cipher {
 	return &Cipher{Opener: Opener{keys: k, read: *q}, inner: inner}
 }
 
-// ForRead returns what opens the object of one request. Nil is the zero Read.
+// ForRead returns the opener of one request's object. A nil q is the zero Read.
 func (k *Keys) ForRead(q *Read) *Opener {
 	if q == nil {
 		q = new(Read)

@@ -47,13 +47,13 @@ type Read struct {
 	// has an error code of its own. Set it after ParseCopySource.
 	SelfCopy bool
 
-	part bool // it is a part's
+	part bool // made by ParsePart
 }
 
 // ParseWrite parses the headers of PutObject, POST Object (from its form fields),
 // CreateMultipartUpload, and of the destination of CopyObject. tls says whether the
-// connection is encrypted: a customer key on another one is refused. Every error is
-// an [*Error]; it shows no value of the request.
+// connection is encrypted: without TLS, a customer key is refused. Every error is an
+// [*Error], and shows no value of the request.
 func ParseWrite(get Values, tls bool) (*Write, error) {
 	p := &parser{get: get}
 	w := &Write{Customer: p.customer(HeaderCustomerAlgorithm, HeaderCustomerKey, HeaderCustomerKeyMD5, tls)}
@@ -70,26 +70,26 @@ func ParseWrite(get Values, tls bool) (*Write, error) {
 
 // method parses the headers of SSE-S3 and SSE-KMS.
 func (p *parser) method(w *Write) {
-	algorithm, present := p.one(HeaderEncryption)
+	algorithm, present := p.single(HeaderEncryption)
 	w.Algorithm = Algorithm(algorithm)
 	if present && !w.Algorithm.known() {
 		p.fail(codeInvalidArgument, messageUnknownMethod)
 	}
 	var named bool
-	if w.KeyID, named = p.one(HeaderKeyID); named {
+	if w.KeyID, named = p.single(HeaderKeyID); named {
 		p.needKMS(w.Algorithm, "a key id")
 		if w.KeyID == "" || len(w.KeyID) > maxKeyID {
 			p.fail(codeInvalidArgument, "The KMS key id is empty or too long.")
 		}
 	}
-	if encoded, ok := p.one(HeaderContext); ok {
+	if encoded, ok := p.single(HeaderContext); ok {
 		p.needKMS(w.Algorithm, "an encryption context")
 		var complaint string
 		if w.Context, complaint = parseContext(encoded); complaint != "" {
 			p.fail(codeInvalidArgument, complaint)
 		}
 	}
-	if value, ok := p.one(HeaderBucketKey); ok {
+	if value, ok := p.single(HeaderBucketKey); ok {
 		enabled := strings.EqualFold(value, "true")
 		if !enabled && !strings.EqualFold(value, "false") {
 			p.fail(codeInvalidArgument, "The header "+HeaderBucketKey+" is neither true nor false.")
@@ -144,9 +144,9 @@ func (p *parser) read(algorithm, key, keyMD5 string, tls bool) (*Read, error) {
 }
 
 // CheckSelfCopy returns InvalidRequest for a copy of an object onto itself that
-// changes nothing. w is of the destination; changed says whether the request
-// changes something else, such as the metadata. Naming an encryption is a change,
-// even if the object has it: the object gets a new envelope.
+// changes nothing. w is of the destination. changed says whether the request changes
+// something else, such as the metadata. A request that names an encryption changes the
+// object even if the object has that encryption, since it gets a new envelope.
 func CheckSelfCopy(w *Write, changed bool) error {
 	if changed || w != nil && (w.Algorithm != "" || w.Customer != nil) {
 		return nil
@@ -162,12 +162,12 @@ func (p *parser) needKMS(algorithm Algorithm, what string) {
 	}
 }
 
-// customer parses the three headers of a customer key. Without any, it is nil. If
-// it is nil although there are some, p has the error.
+// customer parses the three headers of a customer key. It returns nil if there are
+// none, or if p has an error.
 func (p *parser) customer(algorithmName, keyName, md5Name string, tls bool) *sse.Customer {
-	algorithm, hasAlgorithm := p.one(algorithmName)
-	key, hasKey := p.one(keyName)
-	sum, hasSum := p.one(md5Name)
+	algorithm, hasAlgorithm := p.single(algorithmName)
+	key, hasKey := p.single(keyName)
+	sum, hasSum := p.single(md5Name)
 	if !hasAlgorithm && !hasKey && !hasSum {
 		return nil
 	}
