@@ -11,8 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/await"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -298,7 +298,7 @@ func holdSwap(store *hooked) (entered, release chan struct{}) {
 }
 
 func TestRotationsOfOneRingThatMeetMakeOneVersion(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		entered, release := holdSwap(store)

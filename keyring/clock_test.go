@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -22,7 +22,7 @@ func skewed(by time.Duration) func() time.Time {
 // which would otherwise serve for 20 years, and the two do not go on replacing each
 // other's.
 func TestVersionFromTheFuture(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
 		store := newHooked()
 		ring := create(t, store, &keyring.Options{Logger: log})
@@ -54,7 +54,7 @@ func TestVersionFromTheFuture(t *testing.T) {
 
 // HardAge counts for a version from the future, too: from when it was first seen.
 func TestHardAgeOfAVersionFromTheFuture(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		rotate(t, create(t, store, &keyring.Options{Now: skewed(20 * 365 * day)}))
@@ -71,7 +71,7 @@ func TestHardAgeOfAVersionFromTheFuture(t *testing.T) {
 
 // Clocks are a little apart everywhere.
 func TestVersionFromASlightlyFasterClock(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		id := rotate(t, create(t, store, &keyring.Options{Now: skewed(5 * time.Minute)}))
@@ -85,7 +85,7 @@ func TestVersionFromASlightlyFasterClock(t *testing.T) {
 // A process that lives for a second rotates a ring that is due, although its store takes
 // longer than Primary waits.
 func TestRotateIfDue(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		first := primary(t, create(t, store, &keyring.Options{Period: time.Minute}))
 		store.set(func(context.Context) error { time.Sleep(400 * time.Millisecond); return nil }, nil)
@@ -154,7 +154,7 @@ func TestSetStateIf(t *testing.T) {
 // A process whose clock is years ahead forgets no destroyed version: the watermark that
 // takes the place of the tombstone would destroy the versions that a failover lost, too.
 func TestClockAheadPrunesNothing(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		one := create(t, store, nil)
 		two := reopen(t, store)
@@ -179,7 +179,7 @@ func TestClockAheadPrunesNothing(t *testing.T) {
 // the document, so that a quarantine that counts from it does not end at once for
 // processes whose clocks are right.
 func TestChangeByAClockThatIsBehind(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		first := primary(t, ring)

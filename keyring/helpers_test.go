@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
-	"github.com/blobseal/blobseal/internal/captured"
+	"github.com/blobseal/blobseal/internal/testbed/captured"
 	"github.com/blobseal/blobseal/keyring"
 )
 

@@ -11,8 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
-	"github.com/blobseal/blobseal/internal/seeds"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
+	"github.com/blobseal/blobseal/internal/testbed/seeds"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -23,7 +23,7 @@ import (
 // hours.
 func TestHistories(t *testing.T) {
 	seeds.Run(t, 10, func(t *testing.T, seed uint64) {
-		bubble.Test(t, func(t *testing.T) { runHistory(t, seed) })
+		fakeclock.Test(t, func(t *testing.T) { runHistory(t, seed) })
 	})
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/testing/fakekms"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
-	"github.com/blobseal/blobseal/internal/bubble"
-	"github.com/blobseal/blobseal/internal/captured"
+	"github.com/blobseal/blobseal/internal/testbed/captured"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -196,7 +196,7 @@ func TestKMSRootErrors(t *testing.T) {
 	})
 
 	t.Run("ctx", func(t *testing.T) {
-		bubble.Test(t, func(t *testing.T) {
+		fakeclock.Test(t, func(t *testing.T) {
 			fake := kmstest.NewFake("root")
 			root := kmsRoot(t, fake, "root", nil)
 			sealed, err := root.EncryptWithContext(t.Context(), []byte("keyset"), nil)

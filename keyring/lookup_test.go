@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -64,7 +64,7 @@ func TestForeignKeyIsNotLookedFor(t *testing.T) {
 
 // TestMissesAreRateLimited is long because it is one history of one ring.
 func TestMissesAreRateLimited(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		before := store.loads.Load()
@@ -129,7 +129,7 @@ func TestMissesAreRateLimited(t *testing.T) {
 // A miss is answered by a load that began after it: those who come while one is
 // under way share the next.
 func TestMissesShareLoads(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		other := reopen(t, store.Store)
@@ -170,7 +170,7 @@ func TestMissesShareLoads(t *testing.T) {
 }
 
 func TestMissWhileTheStoreFails(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		id := rotate(t, reopen(t, store.Store))
@@ -200,7 +200,7 @@ func TestMissWhileTheStoreFails(t *testing.T) {
 
 // A store that panics under one caller proves nothing to those who share its load.
 func TestMissWhileTheStorePanics(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		for i := range keyring.MissBurst { // so that the next has to wait
@@ -239,7 +239,7 @@ func TestMissWhileTheDocumentIsDamaged(t *testing.T) {
 
 // One caller's end of ctx is not the others' failure.
 func TestMissWhoseLeaderGivesUp(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		id := rotate(t, reopen(t, store.Store))

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -177,7 +177,7 @@ func TestPrimaryThatTheStoreLacks(t *testing.T) {
 		"no document":    func(_ *testing.T, store *hooked, _ []byte) { store.Store = keyring.NewMemStore() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				store := newHooked()
 				ring := create(t, store, nil)
 				before, kept := document(t, store), store.Store
@@ -211,7 +211,7 @@ func TestPrimaryThatTheStoreLacks(t *testing.T) {
 // A ring whose versions are destroyed lives on: tombstones are dropped in time, and
 // nobody brings back what they named.
 func TestTombstonesArePruned(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := keyring.NewMemStore()
 		now := time.Now()
 		ring := create(t, store, &keyring.Options{Now: func() time.Time { return now }})

@@ -17,7 +17,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -233,7 +233,7 @@ func TestOpenInsistsOnTheRing(t *testing.T) {
 // A ring that each pod has a copy of: no copy rotates, and all keep reading each
 // other's objects.
 func TestReadOnlyRing(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		log, lines := newLogger()
 		store := newHooked()

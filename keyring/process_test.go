@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
-	"github.com/blobseal/blobseal/internal/program"
+	"github.com/blobseal/blobseal/internal/testbed/program"
 	"github.com/blobseal/blobseal/keyring"
 )
 

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/internal/chunked"
-	"github.com/blobseal/blobseal/internal/program"
+	"github.com/blobseal/blobseal/internal/testbed/program"
 	"github.com/blobseal/blobseal/keyring"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -27,7 +27,7 @@ func primaryNow(t *testing.T, ctx context.Context, ring *keyring.Ring) (string, 
 }
 
 func TestRotationAtUse(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
 		store := newHooked()
 		ring := create(t, store, &keyring.Options{Logger: log})
@@ -63,7 +63,7 @@ func slow(ctx context.Context) error {
 
 // A slow store does not hold the writer up for longer than a moment.
 func TestRotationWithSlowStore(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		old := primary(t, ring)
@@ -90,7 +90,7 @@ func TestRotationWithSlowStore(t *testing.T) {
 }
 
 func TestRotationWaitEndsWithCtx(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		old := primary(t, ring)
@@ -108,7 +108,7 @@ func TestRotationWaitEndsWithCtx(t *testing.T) {
 
 // A failing store is left alone for a while, and reported; the old primary stays.
 func TestRotationWithFailingStore(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
 		store := newHooked()
 		ring := create(t, store, &keyring.Options{Logger: log})
@@ -146,7 +146,7 @@ func TestHardAge(t *testing.T) {
 		"period":  {keyring.Options{Period: day, HardAge: day}, day},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				store := newHooked()
 				ring := create(t, store, &c.opts)
 				old := primary(t, ring)
@@ -194,7 +194,7 @@ func TestHardAge(t *testing.T) {
 // A store that hangs, deaf to ctx, holds up no one but those past the hard age,
 // and those not for ever.
 func TestRotationWithStoreThatHangs(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, &keyring.Options{HardAge: 100 * day})
 		hang := make(chan struct{})
@@ -217,7 +217,7 @@ func TestRotationWithStoreThatHangs(t *testing.T) {
 // Two replicas that rotate because of age make one version, whether the other
 // was there before or comes between.
 func TestReplicasRotateOnce(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring, replica := create(t, store, nil), reopen(t, store)
 		time.Sleep(90 * day)
@@ -255,7 +255,7 @@ func TestReplicasRotateOnce(t *testing.T) {
 }
 
 func TestClockThatMovesBackwards(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		old := primary(t, ring)
@@ -287,7 +287,7 @@ func TestClockThatMovesBackwards(t *testing.T) {
 }
 
 func TestSetPeriodMakesThePrimaryOld(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring, replica := create(t, store, nil), reopen(t, store)
 		time.Sleep(2 * day)
@@ -302,7 +302,7 @@ func TestSetPeriodMakesThePrimaryOld(t *testing.T) {
 }
 
 func TestRun(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
 		store := newHooked()
 		ring := create(t, store, &keyring.Options{Period: day, RefreshInterval: 10 * time.Minute, Logger: log})
@@ -342,7 +342,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunEndsWhileTheStoreHangs(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, &keyring.Options{Period: time.Minute})
 		store.set(func(ctx context.Context) error { <-ctx.Done(); return errors.New("deaf") }, nil)

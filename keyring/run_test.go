@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -68,7 +68,7 @@ func running(t *testing.T, ring *keyring.Ring) (stop func()) {
 // What the store tells is known within a quarter of a second, by all replicas,
 // which do not load at one moment, and once for any number of changes.
 func TestRunHearsOfChanges(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		shared := keyring.NewMemStore()
 		ring := create(t, shared, nil)
 		const replicas = 20
@@ -124,7 +124,7 @@ func TestRunHearsOfChanges(t *testing.T) {
 // A watch that breaks is reported and begun anew, less and less often; meanwhile
 // the ring finds out by interval, and afterwards nothing was missed.
 func TestRunWhileTheWatchIsBroken(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
 		store := newWatched()
 		ring := create(t, store, &keyring.Options{RefreshInterval: 10 * time.Minute, Logger: log})
@@ -165,7 +165,7 @@ func TestRunWhileTheWatchIsBroken(t *testing.T) {
 }
 
 func TestRunWithStoreThatCannotWatch(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
 		store := newWatched()
 		store.fail(errors.ErrUnsupported)
@@ -186,7 +186,7 @@ func TestRunWithStoreThatCannotWatch(t *testing.T) {
 // A refresh that failed is tried again soon, and an outage is reported at its
 // begin and at its end.
 func TestRunThroughAnOutage(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
 		store := newHooked()
 		ring := create(t, store, &keyring.Options{RefreshInterval: time.Hour, Logger: log})
@@ -225,7 +225,7 @@ func TestRunThroughAnOutage(t *testing.T) {
 
 // A load that hangs holds Run up for a while, not for ever.
 func TestRunWithLoadThatHangs(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, nil)
 		other := reopen(t, store.Store)
@@ -249,7 +249,7 @@ func TestRunWithLoadThatHangs(t *testing.T) {
 // A ring that refuses to seal since the store is away seals again as soon as Run
 // finds it back, and not a minute after its last attempt to rotate.
 func TestRunEndsARefusal(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
 		ring := create(t, store, &keyring.Options{Period: time.Minute, HardAge: 2 * time.Minute, RefreshInterval: time.Second})
 		stop := running(t, ring)

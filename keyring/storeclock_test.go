@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -41,7 +41,7 @@ func requireClockError(t *testing.T, err error, off time.Duration) {
 func TestWrongClockRotatesNothing(t *testing.T) {
 	for name, off := range map[string]time.Duration{"ahead": 365 * day, "behind": -365 * day, "a little ahead": 11 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				store := clockStore{Store: newHooked()}
 				ring := create(t, store, nil)
 				id := primary(t, ring)
@@ -66,7 +66,7 @@ func TestWrongClockRotatesNothing(t *testing.T) {
 
 // The reason of a refusal past HardAge is the clock.
 func TestWrongClockIsNamed(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		store := clockStore{Store: newHooked()}
 		create(t, store, nil)
 		ahead, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Now: skewed(365 * day)})
@@ -85,7 +85,7 @@ func TestWrongClockIsNamed(t *testing.T) {
 func TestWrongClockDisablesByTheStores(t *testing.T) {
 	for name, off := range map[string]time.Duration{"ahead": 20 * 365 * day, "behind": -8 * day} {
 		t.Run(name, func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				store := clockStore{Store: newHooked()}
 				ring := create(t, store, nil)
 				id := primary(t, ring)
@@ -109,7 +109,7 @@ func TestWrongClockDisablesByTheStores(t *testing.T) {
 // A date that was once written by a wrong clock does not date later changes, if the store
 // knows better.
 func TestDateFromTheFutureIsNotPassedOn(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		inner := newHooked()
 		ring := create(t, inner, nil)
 		first := primary(t, ring)

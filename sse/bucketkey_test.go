@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -18,7 +18,7 @@ import (
 // two calls of the key service, and have 100,000 data keys, none of zeros. The
 // data keys are those of the envelopes, opened by what SPEC.md says alone.
 func TestBucketKeyDataKeys(t *testing.T) {
-	bubble.Test(t, testBucketKeyDataKeys) // where no data key gets old meanwhile
+	fakeclock.Test(t, testBucketKeyDataKeys) // where no data key gets old meanwhile
 }
 
 func testBucketKeyDataKeys(t *testing.T) {

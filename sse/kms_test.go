@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/cache"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -144,7 +144,7 @@ func TestKMSRefusals(t *testing.T) {
 
 // TestKMSSlow: ctx ends a call that hangs.
 func TestKMSSlow(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		fake := kmstest.NewFake(kmsKey)
 		k := newKMS(t, fake, kmsKey, nil)
 		data := seal(t, k, object, nil, nil)

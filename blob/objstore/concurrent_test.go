@@ -13,7 +13,7 @@ import (
 	thanos "github.com/thanos-io/objstore"
 
 	"github.com/blobseal/blobseal/blob/jobs"
-	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/testbed/await"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )

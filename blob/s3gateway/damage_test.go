@@ -15,7 +15,7 @@ import (
 	"github.com/versity/versitygw/backend/meta"
 
 	"github.com/blobseal/blobseal/blob/stored"
-	"github.com/blobseal/blobseal/internal/seeds"
+	"github.com/blobseal/blobseal/internal/testbed/seeds"
 	"github.com/blobseal/blobseal/sse"
 )
 

@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/testbed/await"
 )
 
 // TestMemory holds many reads and uploads open at once and looks at how much memory

@@ -16,7 +16,7 @@ import (
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
-	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/testbed/await"
 	"github.com/blobseal/blobseal/sse"
 )
 

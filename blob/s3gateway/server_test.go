@@ -30,9 +30,9 @@ import (
 	"github.com/versity/versitygw/s3api"
 
 	"github.com/blobseal/blobseal/blob/s3gateway"
-	"github.com/blobseal/blobseal/internal/await"
-	"github.com/blobseal/blobseal/internal/captured"
-	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/await"
+	"github.com/blobseal/blobseal/internal/testbed/captured"
+	"github.com/blobseal/blobseal/internal/testbed/freeport"
 	"github.com/blobseal/blobseal/internal/testbed/selfsigned"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/audit"

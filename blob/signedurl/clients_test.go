@@ -19,7 +19,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/signedurl"
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -85,7 +85,7 @@ func TestSlowUploadGoesOn(t *testing.T) {
 		signedurl.DefaultIdleTimeout + 1: 408,
 	} {
 		t.Run(wait.String(), func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				client, server := net.Pipe()
 				defer client.Close()
 				base, err := url.Parse("http://photos.example/shared")

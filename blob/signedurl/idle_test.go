@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/blob/signedurl"
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 )
 
 // TestStalledHTTP2 stalls uploads and downloads over HTTP/2, where a stream, and
@@ -125,7 +125,7 @@ func TestSlowDownloadGoesOn(t *testing.T) {
 		}, true, small},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				bucket := newMem(t)
 				require.NoError(t, bucket.WriteAll(t.Context(), "k", make([]byte, 8*large), nil))
 				signer := newSigner(t, "http://photos.example/shared", secretOf(1), nil)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/program"
+	"github.com/blobseal/blobseal/internal/testbed/program"
 )
 
 // TestMain lets the test binary be the program.

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
-	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/testbed/await"
 )
 
 // TestBucketInterrupt interrupts a rewrap; the same command goes on from there.

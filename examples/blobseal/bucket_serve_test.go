@@ -16,8 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
-	"github.com/blobseal/blobseal/internal/captured"
+	"github.com/blobseal/blobseal/internal/testbed/await"
+	"github.com/blobseal/blobseal/internal/testbed/captured"
 	"github.com/blobseal/blobseal/kms/audit"
 )
 

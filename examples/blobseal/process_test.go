@@ -25,8 +25,8 @@ import (
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-	"github.com/blobseal/blobseal/internal/await"
-	"github.com/blobseal/blobseal/internal/captured"
+	"github.com/blobseal/blobseal/internal/testbed/await"
+	"github.com/blobseal/blobseal/internal/testbed/captured"
 )
 
 // beCommand makes the test binary the command, in the way that asCommand says.

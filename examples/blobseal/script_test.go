@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/settings"
-	"github.com/blobseal/blobseal/internal/await"
-	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/await"
+	"github.com/blobseal/blobseal/internal/testbed/freeport"
 )
 
 // TestMain lets the test binary be the command, for scripts and for tests of processes.

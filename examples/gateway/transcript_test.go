@@ -20,7 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/freeport"
 )
 
 // transcript is a session that a person could have typed. It prints the session with

@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
 	"github.com/blobseal/blobseal/internal/chunked"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 )
 
 // Calls inside and outside of a bubble of testing/synctest share nothing that it
@@ -19,14 +19,14 @@ func TestBubbles(t *testing.T) {
 	plaintext := pattern(6 * batch)
 	for range 3 {
 		encrypt(t, c, plaintext, 3)
-		bubble.Test(t, func(t *testing.T) { encrypt(t, c, plaintext, 3) })
+		fakeclock.Test(t, func(t *testing.T) { encrypt(t, c, plaintext, 3) })
 	}
 }
 
 // A source or destination that panics takes no goroutine with it: the bubble
 // fails if one is left.
 func TestPanicLeavesNoWorkers(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		c := newCipher(t)
 		plaintext := pattern(6*batch + 5)
 		after := func(n int) func() {

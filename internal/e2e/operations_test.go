@@ -15,8 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
-	"github.com/blobseal/blobseal/internal/manual"
+	"github.com/blobseal/blobseal/internal/testbed/await"
+	"github.com/blobseal/blobseal/internal/testbed/doccommands"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
@@ -56,10 +56,10 @@ func testRestore(t *testing.T, dir string, env []string, commands string, open f
 	require.NoError(t, err)
 	copied, err := ring.Rotate(t.Context())
 	require.NoError(t, err)
-	manual.Run(t, dir, env, copying)
+	doccommands.Run(t, dir, env, copying)
 	lost, err := ring.Rotate(t.Context())
 	require.NoError(t, err)
-	manual.Run(t, dir, env, restoring)
+	doccommands.Run(t, dir, env, restoring)
 
 	fresh := func() *keyring.Ring {
 		r, err := keyring.Open(t.Context(), open(), fleetRoot(), quietOptions())
@@ -87,7 +87,7 @@ func testRestore(t *testing.T, dir string, env []string, commands string, open f
 func TestRestorePostgreSQL(t *testing.T) {
 	t.Parallel()
 	open, env := startBlobs(t)
-	testRestore(t, t.TempDir(), env, manual.Commands(t, operations, "`e2e.TestRestorePostgreSQL`"), func() keyring.Store {
+	testRestore(t, t.TempDir(), env, doccommands.Commands(t, operations, "`e2e.TestRestorePostgreSQL`"), func() keyring.Store {
 		return openStore(t, open(), sqlstore.PostgreSQL, "blobs/ring", nil)
 	})
 }
@@ -97,7 +97,7 @@ func TestRestoreSQLite(t *testing.T) {
 	needs(t, "sqlite3", "sqlite3")
 	dir := t.TempDir()
 	url := "file:" + filepath.Join(dir, "service.db") + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)"
-	testRestore(t, dir, nil, manual.Commands(t, operations, "`e2e.TestRestoreSQLite`"), func() keyring.Store {
+	testRestore(t, dir, nil, doccommands.Commands(t, operations, "`e2e.TestRestoreSQLite`"), func() keyring.Store {
 		return openStore(t, openSQLite(t, url), sqlstore.SQLite, "blobs/ring", nil)
 	})
 }
@@ -107,14 +107,14 @@ func TestMoveRingToFile(t *testing.T) {
 	t.Parallel()
 	open, env := startBlobs(t)
 	dir := t.TempDir()
-	commands := manual.Commands(t, operations, "`e2e.TestMoveRingToFile`")
+	commands := doccommands.Commands(t, operations, "`e2e.TestMoveRingToFile`")
 	export, restore, found := strings.Cut(commands, "\n")
 	require.True(t, found)
 	inDatabase := func() keyring.Store { return openStore(t, open(), sqlstore.PostgreSQL, "blobs/ring", nil) }
 	ring, err := keyring.Create(t.Context(), inDatabase(), fleetRoot(), quietOptions())
 	require.NoError(t, err)
 
-	manual.Run(t, dir, env, export)
+	doccommands.Run(t, dir, env, export)
 	file, err := keyring.NewFileStore(filepath.Join(dir, "my.ring"))
 	require.NoError(t, err)
 	moved, err := keyring.Open(t.Context(), file, fleetRoot(), quietOptions())
@@ -123,7 +123,7 @@ func TestMoveRingToFile(t *testing.T) {
 	_, err = moved.Rotate(t.Context())
 	require.NoError(t, err)
 
-	manual.Run(t, dir, env, restore)
+	doccommands.Run(t, dir, env, restore)
 	back, err := keyring.Open(t.Context(), inDatabase(), fleetRoot(), quietOptions())
 	require.NoError(t, err)
 	require.Equal(t, moved.Versions(), back.Versions())

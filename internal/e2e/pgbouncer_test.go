@@ -13,8 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/freeport"
-	"github.com/blobseal/blobseal/internal/pgserver"
+	"github.com/blobseal/blobseal/internal/testbed/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/pgserver"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 

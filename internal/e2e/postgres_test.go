@@ -16,7 +16,7 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/pgserver"
+	"github.com/blobseal/blobseal/internal/testbed/pgserver"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 

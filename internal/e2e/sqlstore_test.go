@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	_ "modernc.org/sqlite"
 
-	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/testbed/await"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/keyring/sqlstore"

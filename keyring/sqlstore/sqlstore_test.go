@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
@@ -209,7 +209,7 @@ func TestCollisions(t *testing.T) {
 		"reset":                 {errors.New("connection reset by peer"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				s, script := open(t, sqlstore.SQLite, nil)
 				script.answer(answer{err: c.err}, answer{err: c.err}, answer{affected: 1, row: []driver.Value{"v", int64(1), []byte("x")}})
 				version, err := s.Swap(t.Context(), "", []byte("x"))
@@ -248,7 +248,7 @@ func TestCollisions(t *testing.T) {
 // In PostgreSQL the statement of a Swap outlives its ctx, since a commit that is cancelled
 // while it waits for a standby becomes visible. The next Swap waits for it.
 func TestSwapIsNotCancelled(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		s, script := open(t, sqlstore.PostgreSQL, nil)
 		release := make(chan struct{})
 		script.answer(answer{affected: 1, release: release}, answer{affected: 1})
@@ -289,7 +289,7 @@ func TestStandbyIsRefused(t *testing.T) {
 
 // A driver that hides the end of ctx does not hide it here.
 func TestEndOfCtxShows(t *testing.T) {
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		s, script := open(t, sqlstore.SQLite, nil)
 		hidden := errors.New("interrupted")
 		script.answer(answer{hang: true, err: hidden})
@@ -364,7 +364,7 @@ func TestWatchNoticesSilence(t *testing.T) {
 		"could not be sent": {probe: answer{err: errors.New("connection refused")}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				notified := make(chan string, 1)
 				s, script := open(t, sqlstore.PostgreSQL, &sqlstore.Options{
 					Listen: func(ctx context.Context, _ string, heard func(string)) error {

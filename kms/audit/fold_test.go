@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
@@ -38,7 +38,7 @@ func records(t testing.TB, path string) (all []audit.Record) {
 func TestRepeatedRefusalsAreFolded(t *testing.T) {
 	path := auditPath(t)
 	var seen []audit.Record
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		s := openSink(t, path, nil)
 		put := func(r audit.Record) { require.NoError(t, s.Write(t.Context(), r)) }
 		began := time.Now()
@@ -90,7 +90,7 @@ func TestRepeatedRefusalsAreFolded(t *testing.T) {
 // that a process that is killed later does not lose it.
 func TestFoldedRefusalsNeedNoNextRecord(t *testing.T) {
 	path := auditPath(t)
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		s := openSink(t, path, nil)
 		put := func(principal string) {
 			require.NoError(t, s.Write(t.Context(), refusal(principal, "a", kms.ErrDenied)))
@@ -122,7 +122,7 @@ func TestFoldedRefusalsNeedNoNextRecord(t *testing.T) {
 // window, and no count.
 func TestFoldedRefusalsAreRetried(t *testing.T) {
 	path := auditPath(t)
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		s := openSink(t, path, nil)
 		f := faulty(s)
 		setRoom := func(n int) {
@@ -152,7 +152,7 @@ func TestCloseAtTheEndOfAWindow(t *testing.T) {
 	for _, before := range []time.Duration{0, 1, time.Second} {
 		for i := range 20 {
 			path := auditPath(t)
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				s := openSink(t, path, nil)
 				for range 4 {
 					require.NoError(t, s.Write(t.Context(), refusal("intruder", "a", kms.ErrDenied)))
@@ -181,7 +181,7 @@ func TestCloseAtTheEndOfAWindow(t *testing.T) {
 // more records, and no more memory.
 func TestFoldingIsBounded(t *testing.T) {
 	path := auditPath(t)
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		s := openSink(t, path, nil)
 		for i := range 5000 {
 			require.NoError(t, s.Write(t.Context(), refusal(fmt.Sprint("name ", i), fmt.Sprint("key ", i), kms.ErrDenied)))

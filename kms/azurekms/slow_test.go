@@ -15,7 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/testbed/await"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/azurekms"
 	"github.com/blobseal/blobseal/kms/kmstest"

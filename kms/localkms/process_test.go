@@ -17,8 +17,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
-	"github.com/blobseal/blobseal/internal/program"
+	"github.com/blobseal/blobseal/internal/testbed/await"
+	"github.com/blobseal/blobseal/internal/testbed/program"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
@@ -172,7 +172,7 @@ func TestDisablingAgainHolds(t *testing.T) {
 func TestAVersionThatTheStoreLacks(t *testing.T) {
 	for name, rotate := range map[string]bool{"version": true, "key": false} {
 		t.Run(name, func(t *testing.T) {
-			bubble.Test(t, func(t *testing.T) {
+			fakeclock.Test(t, func(t *testing.T) {
 				ctx := t.Context()
 				store := &readOnly{Store: keyring.NewMemStore()}
 				s := open(t, store, func(o *localkms.Options) { o.MaxStaleness = 10 * time.Minute })

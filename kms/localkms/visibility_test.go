@@ -9,9 +9,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
-	"github.com/blobseal/blobseal/internal/seeds"
-	"github.com/blobseal/blobseal/internal/visibility"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
+	"github.com/blobseal/blobseal/internal/testbed/seeds"
+	"github.com/blobseal/blobseal/internal/testbed/visibility"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
@@ -24,7 +24,7 @@ import (
 func TestVisibility(t *testing.T) {
 	seeds.Run(t, 4, func(t *testing.T, seed uint64) {
 		for _, failovers := range []bool{false, true} {
-			bubble.Test(t, func(t *testing.T) { runVisibility(t, seed, failovers) })
+			fakeclock.Test(t, func(t *testing.T) { runVisibility(t, seed, failovers) })
 		}
 	})
 }

@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/pgserver"
-	"github.com/blobseal/blobseal/internal/program"
+	"github.com/blobseal/blobseal/internal/testbed/pgserver"
+	"github.com/blobseal/blobseal/internal/testbed/program"
 )
 
 // TestMain lets the test binary be the program, and its replicas.

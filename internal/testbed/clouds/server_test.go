@@ -18,7 +18,7 @@ import (
 	"gocloud.dev/gcp"
 	"google.golang.org/api/option"
 
-	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/freeport"
 )
 
 // server is an emulator that a test started. It stops when the test ends.

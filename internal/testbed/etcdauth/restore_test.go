@@ -13,8 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
-	"github.com/blobseal/blobseal/internal/manual"
+	"github.com/blobseal/blobseal/internal/testbed/await"
+	"github.com/blobseal/blobseal/internal/testbed/doccommands"
 	"github.com/blobseal/blobseal/keyring"
 )
 
@@ -33,7 +33,7 @@ func buildTools(t *testing.T) string {
 // process puts back the version that the snapshot lacks, and its watch hears of later
 // changes: it does not wait for the revision that the cluster had before.
 func TestRestoreEtcd(t *testing.T) {
-	commands := manual.Commands(t, "../../../keyring/OPERATIONS.md", "`etcdauth.TestRestoreEtcd`")
+	commands := doccommands.Commands(t, "../../../keyring/OPERATIONS.md", "`etcdauth.TestRestoreEtcd`")
 	copying, restoring, found := strings.Cut(commands, "\n")
 	require.True(t, found, "%s: two commands", commands)
 	s := startServer(t)
@@ -51,7 +51,7 @@ func TestRestoreEtcd(t *testing.T) {
 	go func() { ended <- ring.Run(ctx) }()
 	copied, err := ring.Rotate(t.Context())
 	require.NoError(t, err)
-	manual.Run(t, s.dir, env, copying)
+	doccommands.Run(t, s.dir, env, copying)
 	lost, err := ring.Rotate(t.Context())
 	require.NoError(t, err)
 
@@ -62,7 +62,7 @@ func TestRestoreEtcd(t *testing.T) {
 	}
 
 	s.etcd.Close()
-	manual.Run(t, s.dir, env, restoring)
+	doccommands.Run(t, s.dir, env, restoring)
 	require.NoError(t, os.Rename(s.path("data"), s.path("old")))
 	require.NoError(t, os.Rename(s.path("new.etcd"), s.path("data")))
 	s.start()

@@ -17,7 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/testbed/await"
 )
 
 // command is a client that is a command: each task is a run of it.

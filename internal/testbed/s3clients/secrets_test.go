@@ -17,7 +17,7 @@ import (
 	"github.com/pkg/xattr"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/await"
+	"github.com/blobseal/blobseal/internal/testbed/await"
 )
 
 // secrets is what must not be in anything that a gateway writes.

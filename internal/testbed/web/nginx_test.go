@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/blob/jobs"
-	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/freeport"
 	"github.com/blobseal/blobseal/internal/testbed/selfsigned"
 )
 

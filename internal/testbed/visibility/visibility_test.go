@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/visibility"
+	"github.com/blobseal/blobseal/internal/testbed/visibility"
 )
 
 func at(second float64) time.Time {

@@ -1,5 +1,5 @@
-// Package bubble runs tests in bubbles of testing/synctest, also in FIPS 140 mode.
-package bubble
+// Package fakeclock runs tests in bubbles of testing/synctest, also in FIPS 140 mode.
+package fakeclock
 
 import (
 	"crypto/fips140"

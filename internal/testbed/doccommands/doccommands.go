@@ -1,6 +1,6 @@
-// Package manual extracts commands from the documentation, so that tests run the commands
+// Package doccommands extracts commands from the documentation, so that tests run the commands
 // that readers are told to run.
-package manual
+package doccommands
 
 import (
 	"os"

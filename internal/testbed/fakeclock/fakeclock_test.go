@@ -1,4 +1,4 @@
-package bubble_test
+package fakeclock_test
 
 import (
 	"crypto/rand"
@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blobseal/blobseal/internal/bubble"
+	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 )
 
 const childEnv = "BUBBLE_TEST_CHILD"
@@ -25,7 +25,7 @@ func TestRandomBytesInFIPSMode(t *testing.T) {
 		require.NoError(t, err, "%s", out)
 		return
 	}
-	bubble.Test(t, func(t *testing.T) {
+	fakeclock.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var mu sync.Mutex
 		seen := map[[16]byte]bool{}

@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/blobseal/blobseal/internal/freeport"
+	"github.com/blobseal/blobseal/internal/testbed/freeport"
 )
 
 // patience is how long a server may take to start or end on a slow machine.
