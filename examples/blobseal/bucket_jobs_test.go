@@ -64,16 +64,16 @@ func TestBucketRewrapOfSeveralModes(t *testing.T) {
 	put(t, customer, "c", "x")
 	ok(t, args("ring", "rotate", ring)...)
 	res := blobseal(args("bucket", "rewrap", bucketURL, ring)...)
-	res.fails(t, 1, "file://./photos: 2 objects of other modes than SSE-S3 left as they were, with their keys in use (to move them, repeat the command with their keys and a target such as --to-ring; --mode SSE-S3 leaves them without this error)")
+	res.fails(t, 1, "file://./photos: skipped 2 objects of other modes than SSE-S3, whose keys are still in use (to move them, run the command with their keys and a target such as --to-ring; to skip them on purpose, give --mode SSE-S3)")
 	require.Contains(t, res.out, ": 1 object rewrapped")
 	require.Contains(t, res.out, ", 0 unmatched, 2 of other modes, ")
 	ok(t, args("bucket", "rewrap", bucketURL, ring, "--mode", "SSE-S3")...)
 
 	res = blobseal(args("bucket", "rewrap", bucketURL, anyKey, "--to-kms-key", "alias/blobseal/default")...)
-	res.fails(t, 1, "2 objects of other modes than SSE-KMS left as they were")
+	res.fails(t, 1, "skipped 2 objects of other modes than SSE-KMS")
 	require.Contains(t, res.out, ": 1 object rewrapped")
 	res = blobseal(args("bucket", "rewrap", bucketURL, anyKey, toCustomer)...)
-	res.fails(t, 3, "1 object failed, unchanged; the same command tries again (run it once for each mode, with that mode's keys and --mode)")
+	res.fails(t, 3, "1 object failed without being changed; the same command tries again (run it once for each mode, with that mode's keys and --mode)")
 	ok(t, args("bucket", "rewrap", bucketURL, ring, toCustomer)...)
 }
 
@@ -85,7 +85,7 @@ permit (principal, action == Action::"GenerateDataKey", resource);`))
 	ok(t, args("kms", "policy", "put", by("user:admin"), "alias/photos", "policy")...)
 	before := read(t, "photos/a")
 	blobseal(args("bucket", "rewrap", bucketURL, ring, "--principal", "user:hand", "--to-kms", "my.kms", "--to-root-key-file", "root.key", "--to-kms-key", "alias/photos")...).
-		fails(t, 3, "file://./photos: nothing is changed: the objects would not open under the target: my.kms: access denied: \"user:hand\" may not Decrypt with ")
+		fails(t, 3, "file://./photos: nothing was changed, because the objects would not open under the target: my.kms: access denied: \"user:hand\" may not Decrypt with ")
 	require.Equal(t, before, read(t, "photos/a"))
 }
 
@@ -95,7 +95,7 @@ func TestBucketFailures(t *testing.T) {
 	ok(t, args("ring", "rotate", ring)...)
 
 	res := blobseal(args("bucket", "rewrap", bucketURL, ring)...)
-	res.fails(t, 4, "file://./photos: 1 object failed, unchanged; the same command tries again")
+	res.fails(t, 4, "file://./photos: 1 object failed without being changed; the same command tries again")
 	require.Contains(t, res.out, "b: FAILED: wrong key, or sealed for another object or for a bucket that is not named photos, or edited envelope\n")
 	require.Contains(t, res.out, ": 2 objects rewrapped to ")
 	require.Contains(t, res.out, " 1 failed\n")
@@ -109,7 +109,7 @@ func TestBucketFailures(t *testing.T) {
 	require.Equal(t, 1.0, summary(t, res.out)["failed"])
 
 	res = blobseal(args("bucket", "rewrap", bucketURL, ring, "--name", "pictures", "--force", "--max-failures", "1")...)
-	res.fails(t, 1, "gave up when 1 object had failed; the same command leaves alone what is done")
+	res.fails(t, 1, "gave up after 1 object failed; the same command skips what is done")
 
 	require.NoError(t, os.Remove("photos/b"))
 	require.Contains(t, ok(t, args("bucket", "rewrap", bucketURL, ring)...), " 2 current")
@@ -244,10 +244,10 @@ func TestBucketRetireKeepsWhatIsUnclear(t *testing.T) {
 	data[0] ^= 1
 	require.NoError(t, os.WriteFile("photos/b", data, 0o644))
 	res := blobseal(args("bucket", "retire", bucketURL, ring, old)...)
-	res.fails(t, 3, "stays as it is: 1 object that may be, which check explains")
+	res.fails(t, 3, "is still needed: 1 object that may be (run bucket check)")
 	require.Regexp(t, "^photos/b: may be under the version: .+\n$", res.out)
 	res = blobseal(args("bucket", "retire", bucketURL, ring, old, "--json")...)
-	res.fails(t, 3, "stays as it is")
+	res.fails(t, 3, "is still needed")
 	var got bucket.Retirement
 	require.NoError(t, json.Unmarshal([]byte(res.out), &got))
 	require.Equal(t, "enabled", got.State)

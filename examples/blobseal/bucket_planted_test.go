@@ -41,10 +41,10 @@ func TestPlantedObject(t *testing.T) {
 	t.Run("rewrap", func(t *testing.T) {
 		for _, target := range [][]string{{"--to-kms-key", "alias/photos"}, toCustomer} {
 			res := blobseal(args("bucket", "rewrap", bucketURL, service, target, "--dry-run")...)
-			res.fails(t, 3, "failed, unchanged")
+			res.fails(t, 3, "failed without being changed")
 			require.Contains(t, res.out, "planted: FAILED: "+none+"\n")
 		}
-		blobseal(args("bucket", "rewrap", bucketURL, service, "--to-kms-key", "alias/photos")...).fails(t, 3, "1 object failed, unchanged")
+		blobseal(args("bucket", "rewrap", bucketURL, service, "--to-kms-key", "alias/photos")...).fails(t, 3, "1 object failed without being changed")
 		require.Contains(t, ok(t, args("bucket", "rewrap", bucketURL, photos, "--to-kms-key", "alias/photos", "--force")...), "1 object rewrapped")
 		require.Equal(t, planted, read(t, "photos/planted"))
 	})

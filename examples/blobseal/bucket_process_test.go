@@ -22,8 +22,8 @@ func TestBucketInterrupt(t *testing.T) {
 		flags []string
 		says  string
 	}{
-		"with a checkpoint": {[]string{"--checkpoint", "photos.cp"}, "; the same command goes on from there\n"},
-		"without":           {nil, "; the same command leaves alone what is done\n"},
+		"with a checkpoint": {[]string{"--checkpoint", "photos.cp"}, "; the same command continues from there\n"},
+		"without":           {nil, "; the same command skips what is done\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			album(t, ring, "a", "b", "c", "d", "e")

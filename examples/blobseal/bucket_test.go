@@ -86,7 +86,7 @@ func TestBucketLife(t *testing.T) {
 	ok(t, args("ring", "rotate", ring)...)
 	newest := ringKeys(t).Versions[1].ID
 	res := blobseal(retire...)
-	res.fails(t, 3, "my.ring: version "+old+" stays as it is: 3 objects under it, which rewrap moves")
+	res.fails(t, 3, "my.ring: version "+old+" is still needed: 3 objects under it (run bucket rewrap)")
 	require.Equal(t, "photos/2026/b.jpg: is under the version\nphotos/2026/c.jpg: is under the version\nphotos/a.jpg: is under the version\n", res.out)
 
 	before := read(t, "photos/a.jpg")
@@ -186,7 +186,7 @@ func TestBucketCheck(t *testing.T) {
 	}
 	head := "head: DAMAGED: .+"
 	foreign := "foreign: WRONG KEY: wrong key, or sealed for another object .*"
-	unencrypted := "plain: PLAIN: it is not encrypted; --allow-plain lets that be"
+	unencrypted := `plain: PLAIN: not encrypted \(--allow-plain accepts it\)`
 	noCustomer := `customers: NO KEY: sealed under a customer key \(SSE-C\): give --customer-key-file`
 	noKMS := `kms: NO KEY: sealed under a key service \(SSE-KMS\): give --kms and its root`
 	check([]string{noCustomer, foreign, head, noKMS, unencrypted}, "file://./photos: 5 of 9 objects cannot be read", "--depth", "envelopes")
@@ -348,7 +348,7 @@ func TestBucketUsage(t *testing.T) {
 		"two filters":           {args("bucket", "rewrap", bucketURL, photos, toCustomer, "--key-id", "x"), "--kms-key and --key-id: give one"},
 		"encrypt, bucket key":   {args("bucket", "encrypt-existing", bucketURL, ring, "--bucket-key"), "--bucket-key: give --kms with it"},
 		"retire, no key":        {args("bucket", "retire", bucketURL, ring), "<key>"},
-		"retire, what bucket":   {args("bucket", "retire", "--bucket", "mem://", ring, old), "it is always empty, which proves nothing"},
+		"retire, what bucket":   {args("bucket", "retire", "--bucket", "mem://", ring, old), "a bucket in memory is always empty, so it proves nothing"},
 		"retire, quarantine":    {args("bucket", "retire", bucketURL, ring, "00000000", "--quarantine=-1h"), "--quarantine -1h0m0s: want 0 or more"},
 		"destroy in a script":   {args("bucket", "retire", bucketURL, ring, "--destroy", "00000000"), "give --yes"},
 		"shred in a script":     {args("bucket", "shred", bucketURL, "--record", "r", "a"), "give --yes"},

@@ -41,7 +41,7 @@ func TestComposite(t *testing.T) {
 	require.Equal(t, string(plain[59_000:]), ok(t, args("decrypt", ring, "--range", "59000-", "sealed", "-")...))
 	blobseal(args("decrypt", ring, "--range", "60000-", "sealed", "-")...).fails(t, 1, "sealed: --range is beyond the end: the last byte is 59999")
 	require.Equal(t, "sealed: OK, 60000 bytes\n", ok(t, args("verify", ring, "sealed")...))
-	require.Regexp(t, `(?s)mode +SSE-S3.*body +\d+ bytes, uploaded in parts.*plaintext +60000 bytes, as the file says; not authenticated`, ok(t, "inspect", "sealed"))
+	require.Regexp(t, `(?s)mode +SSE-S3.*body +\d+ bytes, uploaded in parts.*plaintext +60000 bytes, as the file states; not authenticated`, ok(t, "inspect", "sealed"))
 	require.Contains(t, ok(t, "inspect", "--json", "sealed"), `"composite":true,"envelope_size":`)
 	blobseal(args("decrypt", customer, "sealed", "-")...).fails(t, 3, "sealed: ")
 	piped(string(read(t, "sealed")), args("decrypt", ring, "-", "-")...).fails(t, 1, "standard input: uploaded in parts, which only a regular file can be read from (save it first)")

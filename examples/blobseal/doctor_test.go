@@ -126,7 +126,7 @@ func TestDoctor(t *testing.T) {
 			require.NoError(t, os.Rename("my.ring", "COPY"))
 			write(t, "my.ring", old)
 		}, args(ring, bucketURL), 5,
-			diagnosis{"problem", "bucket", "file://./photos", "which ring my.ring lacks", "an old copy of the ring was restored: merge the latest copy with blobseal ring merge"}, true},
+			diagnosis{"problem", "bucket", "file://./photos", "which ring my.ring does not have", "an old copy of the ring was restored: merge the latest copy with blobseal ring merge"}, true},
 		"another ring": {func(t *testing.T) {
 			ok(t, "ring", "create", "--ring", "other.ring", "--root-key-file", "root.key")
 			require.NoError(t, os.Rename("other.ring", "my.ring"))

@@ -222,7 +222,7 @@ func TestBadInput(t *testing.T) {
 		"OUT below a file":  {args("encrypt", ring, "plain", "plain/out"), "plain/out: not a directory"},
 		"OUT exists":        {args("encrypt", ring, "plain", "exists"), "exists: already exists; --force replaces it"},
 		"OUT exists, 2":     {args("decrypt", ring, "sealed", "exists"), "exists: already exists; --force replaces it"},
-		"OUT dangles":       {args("decrypt", ring, "--force", "sealed", "dangling"), "dangling: is a symbolic link to nothing"},
+		"OUT dangles":       {args("decrypt", ring, "--force", "sealed", "dangling"), "dangling: is a symbolic link to a file that does not exist"},
 		"OUT is full":       {args("decrypt", ring, "sealed", "/dev/full"), "/dev/full: no space left on device"},
 		"OUT is full, 2":    {args("encrypt", ring, "plain", "/dev/full"), "/dev/full: no space left on device"},
 
@@ -351,14 +351,14 @@ func TestInspect(t *testing.T) {
              b=2
   envelope   1024 bytes
   body       20032 bytes
-  plaintext  20000 bytes, by arithmetic; not authenticated
+  plaintext  20000 bytes, computed; not authenticated
 
 customer
   mode       SSE-C, a customer key
   context    none
   envelope   1024 bytes
   body       20032 bytes
-  plaintext  20000 bytes, by arithmetic; not authenticated
+  plaintext  20000 bytes, computed; not authenticated
 `, ok(t, "inspect", "managed", "customer"))
 
 	res := piped(string(read(t, "managed")), "inspect", "--json", "-")

@@ -272,7 +272,7 @@ func TestKMSInspect(t *testing.T) {
   context     k=v
   envelope    1024 bytes
   body        20032 bytes
-  plaintext   20000 bytes, by arithmetic; not authenticated
+  plaintext   20000 bytes, computed; not authenticated
 `, ok(t, "inspect", "sealed"))
 	require.Contains(t, ok(t, "inspect", "--json", "sealed"), `"mode":"SSE-KMS","key_id":"`+key+`","bucket_key":true,"context":{"k":"v"}`)
 	require.Equal(t, string(read(t, "plain")), ok(t, args("decrypt", photos, "--object", "a/b", "sealed", "-")...))

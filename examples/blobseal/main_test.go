@@ -238,7 +238,7 @@ func TestUsage(t *testing.T) {
 		"rewrap to nothing":   {args("rewrap", customer, "sealed"), "nothing to change"},
 		"rewrap, no to-root":  {args("rewrap", customer, "--to-ring", "my.ring", "sealed"), "give --to-root-key-file, --to-passphrase-file, --to-root-kms-key or BLOBSEAL_TO_PASSPHRASE"},
 		"rewrap, no to-ring":  {args("rewrap", customer, "--to-root-key-file", "root.key", "sealed"), "--to-root-key-file: give --to-ring or --to-kms with it"},
-		"rewrap of a stream":  {args("rewrap", ring, "-"), "rewrap changes files"},
+		"rewrap of a stream":  {args("rewrap", ring, "-"), "rewrap replaces files"},
 		"key to stdout":       {args("keygen", "-"), "not to standard output"},
 		"two modes, 2":        {args("encrypt", service, "--ring", "my.ring", "plain", "out"), "--ring and --kms: give one of them only"},
 		"three modes":         {args("encrypt", service, customer, "--ring", "my.ring", "plain", "out"), "--ring and --kms and --customer-key-file: give one"},

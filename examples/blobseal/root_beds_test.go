@@ -118,7 +118,7 @@ func newAWSBed(t *testing.T) *rootBed {
 			{"denied", denied, permitted, "awskms:///alias/rings: the service refuses: AccessDeniedException: User: denied is not authorized"},
 			{"may not decrypt", writer, permitted, "the service refuses: AccessDeniedException: User: writer is not authorized to perform: kms:Decrypt"},
 			{"disabled", set(awskmstest.Disabled), set(awskmstest.Enabled), "awskms:///alias/rings: the key is disabled: DisabledException"},
-			{"pending deletion", set(awskmstest.PendingDeletion), set(awskmstest.Enabled), "the key waits to be deleted, or is not at hand: KMSInvalidStateException"},
+			{"pending deletion", set(awskmstest.PendingDeletion), set(awskmstest.Enabled), "the key is pending deletion, or not available: KMSInvalidStateException"},
 			{"throttled", func() {
 				s.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
 					awskmstest.WriteError(w, 400, "ThrottlingException", "Rate exceeded")
@@ -151,7 +151,7 @@ func newGoogleBed(t *testing.T) *rootBed {
 		states: []rootState{
 			{"denied", func() { who = "denied" }, func() { who = "me" }, "gcpkms://" + key + ": the service refuses: PermissionDenied: "},
 			{"disabled", set(kmspb.CryptoKeyVersion_DISABLED), set(kmspb.CryptoKeyVersion_ENABLED), "the key is disabled: FailedPrecondition: "},
-			{"pending deletion", set(kmspb.CryptoKeyVersion_DESTROY_SCHEDULED), set(kmspb.CryptoKeyVersion_ENABLED), "the key waits to be deleted, or is not at hand: "},
+			{"pending deletion", set(kmspb.CryptoKeyVersion_DESTROY_SCHEDULED), set(kmspb.CryptoKeyVersion_ENABLED), "the key is pending deletion, or not available: "},
 			{"deleted", func() { s.RemoveKey(key) }, nil, "no such key: NotFound: "},
 			{"unreachable", func() { s.Close(); wait = 300 * time.Millisecond }, nil, "the service is unavailable: "}, // Google's client tries again until then
 		},

@@ -347,6 +347,6 @@ func TestKMSRootGoesAway(t *testing.T) {
 	_, err = o.Decrypt(t.Context(), k, sse.Object{})
 	require.ErrorIs(t, err, keyring.ErrUnknownKey)
 	require.ErrorIs(t, err, kms.ErrDisabled)
-	require.Contains(t, err.Error(), "sealed: sealed under version "+keyID(t, "sealed")+", which ring kms.ring may have received after this command opened it: "+
+	require.Contains(t, err.Error(), "sealed: sealed under version "+keyID(t, "sealed")+", which another process may have added to ring kms.ring after this command opened it: "+
 		"its root cannot be used: awskms:///alias/rings: the key is disabled: ")
 }

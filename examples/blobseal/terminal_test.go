@@ -22,7 +22,7 @@ func TestNoCiphertextOnATerminal(t *testing.T) {
 	var errout bytes.Buffer
 	c := console.New(strings.NewReader(""), tty, &errout)
 	require.Equal(t, message.Usage, runOn(t.Context(), c, args("encrypt", customer, "plain", "-")))
-	require.Equal(t, "blobseal: a sealed file is not for a terminal: give OUT, a pipe or --force\n", errout.String())
+	require.Equal(t, "blobseal: a terminal cannot show a sealed file: give OUT, use a pipe, or give --force\n", errout.String())
 	ok(t, args("encrypt", customer, "plain", "sealed")...)
 	require.Zero(t, runOn(t.Context(), c, args("decrypt", customer, "sealed", "-")))
 	require.Equal(t, "plain words", show(t, screen, "plain words"))

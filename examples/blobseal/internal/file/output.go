@@ -48,7 +48,7 @@ func Create(ctx context.Context, c *console.Console, name string, perm fs.FileMo
 			o.target, err = filepath.EvalSymlinks(name)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, message.Problemf(err, name, "is a symbolic link to nothing")
+			return nil, message.Problemf(err, name, "is a symbolic link to a file that does not exist")
 		}
 	}
 	switch {

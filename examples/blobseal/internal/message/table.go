@@ -132,7 +132,7 @@ var table = []entry{
 	{keyring.ErrExist, true, words("already exists, and is never overwritten", "")},
 	{keyring.ErrVersion, true, wordsAndOwn("written by another release of blobseal")},
 	{keyring.ErrDamaged, true, Attempt.damagedWords},
-	{keyring.ErrFull, true, onRing("the ring is full", "create another, and rewrap to it")},
+	{keyring.ErrFull, true, onRing("the ring is full", "create a second ring, and rewrap to it")},
 	{keyring.ErrStore, true, Attempt.storeWords},
 	{keyring.ErrUnknownKey, true, Attempt.unknownVersionWords},
 	{keyring.ErrConflict, true, plainWords},
@@ -273,7 +273,7 @@ func (a Attempt) rootUnavailableWords(err error) Words {
 	}
 	words = words.after("its root cannot be used: ")
 	if a.Mode != 0 && a.Ring != "" {
-		words = words.after("sealed under version %s, which ring %s may have received after this command opened it: ", a.KeyID, a.Ring)
+		words = words.after("sealed under version %s, which another process may have added to ring %s after this command opened it: ", a.KeyID, a.Ring)
 	}
 	return words
 }
@@ -358,7 +358,7 @@ func (a Attempt) unknownVersionWords(err error) Words {
 	case a.OfAnotherRing():
 		return say("sealed under version %s of another ring (%s is ring %s)", a.KeyID, a.Ring, a.RingID)
 	}
-	return Words{Text: fmt.Sprintf("sealed under version %s, which ring %s lacks", a.KeyID, a.Ring), Advice: "is the ring file an old copy?"}
+	return Words{Text: fmt.Sprintf("sealed under version %s, which ring %s does not have", a.KeyID, a.Ring), Advice: "is the ring file an old copy?"}
 }
 
 // OfAnotherRing reports whether an object is sealed under a version of another ring.

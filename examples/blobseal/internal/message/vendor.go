@@ -31,7 +31,7 @@ func Service(err error) string {
 	case errors.Is(err, kms.ErrDisabled):
 		return "the key is disabled: " + why
 	case errors.Is(err, kms.ErrPendingDeletion):
-		return "the key waits to be deleted, or is not at hand: " + why
+		return "the key is pending deletion, or not available: " + why
 	case errors.Is(err, kms.ErrDenied):
 		return "the service refuses: " + why
 	case errors.Is(err, kms.ErrUnavailable):

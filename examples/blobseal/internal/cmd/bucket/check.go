@@ -175,7 +175,7 @@ type checkCmd struct {
 	bucketFlags
 	keys.OpenFlags
 	filterFlags
-	Depth      string `enum:"envelopes,lengths,bodies" default:"bodies" help:"What to authenticate: bodies, every byte, which is the default; lengths, only envelopes and the end of each body; envelopes, which is quick and sees no damage to a body."`
+	Depth      string `enum:"envelopes,lengths,bodies" default:"bodies" help:"What to authenticate. bodies, the default: every byte. lengths: envelopes, and the end of each body. envelopes: quick, and finds no damage to a body."`
 	AllowPlain bool   `help:"Accept objects that are not encrypted."`
 	paceFlags
 	List bool `help:"Write a line for good objects, too."`
@@ -269,7 +269,7 @@ func (cmd checkCmd) show(p *counter, b *bucket, f jobs.Finding, bad bool) error 
 		line.Error = reason
 		return p.writeLine(line)
 	case f.Verdict == jobs.VerdictPlain && bad:
-		reason = "it is not encrypted; --allow-plain lets that be"
+		reason = "not encrypted (--allow-plain accepts it)"
 	case !bad:
 		return p.printf("%s: %s, %d bytes\n", message.Printable(f.Key), p.c.Colour(console.Green, strings.ToUpper(cmd.words(f.Verdict))), f.Size)
 	}

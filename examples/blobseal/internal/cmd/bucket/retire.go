@@ -24,9 +24,9 @@ type retireCmd struct {
 	keys.RingFlags
 	keys.VersionArg
 	Destroy    bool          `help:"Destroy the version, after it was disabled for --quarantine."`
-	Quarantine time.Duration `default:"168h" placeholder:"DURATION" help:"How long the version must be disabled first; by default 168h. Exceed your longest upload and refresh. 0 means none: only if nobody else writes."`
+	Quarantine time.Duration `default:"168h" placeholder:"DURATION" help:"How long the version must have been disabled; by default 168h. Choose more than your longest upload and refresh. 0 means none: only if nobody else writes."`
 	console.ConfirmFlag
-	AllowEmpty bool `help:"Accept a bucket without objects. Without this flag, an empty bucket is taken for a mistake."`
+	AllowEmpty bool `help:"Accept a bucket without objects. Without this flag, an empty bucket is an error."`
 	paceFlags
 }
 
@@ -99,9 +99,11 @@ func (cmd retireCmd) about(info keyring.Version, buckets string, used *jobs.InUs
 	case err == nil:
 		return nil
 	case used != nil && info.State == keyring.Disabled:
-		return message.Problemf(err, cmd.Ring, "version %s is needed, by %s: it was disabled before this command, or could not be enabled again", info.ID, neededBy(used))
+		return message.Advise(err, cmd.Ring, message.Words{
+			Text: fmt.Sprintf("version %s is disabled but still needed: %s", info.ID, neededBy(used)),
+			Does: "enable it", Advice: message.Attempt{Ring: cmd.Ring, Root: cmd.RingFlags.Source().Args()}.Command([]string{"ring", "enable"}, info.ID)})
 	case used != nil:
-		return message.Problemf(err, cmd.Ring, "version %s stays as it is: %s", info.ID, neededBy(used))
+		return message.Problemf(err, cmd.Ring, "version %s is still needed: %s", info.ID, neededBy(used))
 	case errors.Is(err, jobs.ErrQuarantine):
 		return message.Problemf(err, cmd.Ring, "version %s is not destroyed yet: it was disabled at %s (repeat the command after %s)",
 			info.ID, info.Changed.Format(time.RFC3339), info.Changed.Add(cmd.Quarantine).Format(time.RFC3339))
@@ -116,7 +118,7 @@ func (cmd retireCmd) about(info keyring.Version, buckets string, used *jobs.InUs
 func (cmd retireCmd) openBuckets(ctx context.Context) (all []*bucket, err error) {
 	for _, url := range cmd.Bucket {
 		if strings.HasPrefix(url, "mem:") {
-			return all, message.Usagef("--bucket %s: it is always empty, which proves nothing", url)
+			return all, message.Usagef("--bucket %s: a bucket in memory is always empty, so it proves nothing", url)
 		}
 		b, err := bucketFlags{Bucket: url}.openWhole(ctx, blob.Options{})
 		if err != nil {
@@ -147,10 +149,10 @@ func closeBuckets(all []*bucket) {
 func neededBy(used *jobs.InUseError) string {
 	var parts []string
 	if used.Objects > 0 {
-		parts = append(parts, message.Count(used.Objects, "object")+" under it, which rewrap moves")
+		parts = append(parts, message.Count(used.Objects, "object")+" under it (run bucket rewrap)")
 	}
 	if used.Unclear > 0 {
-		parts = append(parts, message.Count(used.Unclear, "object")+" that may be, which check explains")
+		parts = append(parts, message.Count(used.Unclear, "object")+" that may be (run bucket check)")
 	}
 	return strings.Join(parts, ", and ")
 }

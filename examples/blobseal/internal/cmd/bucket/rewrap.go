@@ -19,8 +19,8 @@ import (
 // jobFlags are the flags of jobs that change a whole bucket.
 type jobFlags struct {
 	Checkpoint  string `placeholder:"FILE" help:"Keep the progress in FILE. The same command continues from there."`
-	DryRun      bool   `help:"Do all but write, and show what would fail. Ignores --checkpoint."`
-	Exclusive   bool   `help:"Nobody else writes to the bucket meanwhile. Needed on stores without conditional writes."`
+	DryRun      bool   `help:"Do everything except write, and show what would fail. Ignores --checkpoint."`
+	Exclusive   bool   `help:"Rely on nobody else writing to the bucket. Needed on stores without conditional writes."`
 	MaxFailures int    `default:"1000" placeholder:"N" help:"Give up after N failures; by default 1000."`
 	paceFlags
 	List bool `help:"Write a line for each changed object, too."`
@@ -96,11 +96,11 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	case errors.Is(err, context.Canceled):
 		return message.Problemf(err, "", "interrupted %s; the same command %s", p.before(), f.resumes())
 	case errors.Is(err, jobs.ErrTooManyFailures):
-		return message.Problemf(err, b.shown, "gave up when %s had failed; the same command %s", message.Count(report.Failed, "object"), f.resumes())
+		return message.Problemf(err, b.shown, "gave up after %s failed; the same command %s", message.Count(report.Failed, "object"), f.resumes())
 	case errors.Is(err, jobs.ErrCheckpoint):
 		return message.Problemf(err, f.Checkpoint, "is not a checkpoint of this job (repeat the job's flags, or name another file)")
 	case errors.Is(err, jobs.ErrTarget):
-		return message.Problemf(err, b.shown, "nothing is changed: the objects would not open under the target: %s (let the target open objects first, here and in every reader of the bucket)",
+		return message.Problemf(err, b.shown, "nothing was changed, because the objects would not open under the target: %s (first permit it to open objects, for this command and for every reader of the bucket)",
 			message.OneLine(target.AboutSealing(err)))
 	case message.IsKeys(err):
 		return target.AboutSealing(err)
@@ -116,11 +116,11 @@ func (b *bucket) aboutLeft(report *jobs.Report, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, jobs.ErrSkipped):
-		return message.Problemf(err, b.shown, "%s of other modes than %v left as they were, with their keys in use (to move them, repeat the command with their keys and a target such as --to-ring; --mode %[2]v leaves them without this error)",
+		return message.Problemf(err, b.shown, "skipped %s of other modes than %v, whose keys are still in use (to move them, run the command with their keys and a target such as --to-ring; to skip them on purpose, give --mode %[2]v)",
 			message.Count(report.Skipped, "object"), mode)
 	}
 	failures := new(message.Failures)
-	text := fmt.Sprintf("%s failed, unchanged; the same command tries again", message.Count(report.Failed, "object"))
+	text := fmt.Sprintf("%s failed without being changed; the same command tries again", message.Count(report.Failed, "object"))
 	for _, failure := range report.Failures {
 		failures.Add(failure.Err)
 	}
@@ -136,9 +136,9 @@ func (b *bucket) aboutLeft(report *jobs.Report, err error) error {
 // resumes says what the same command does after this one was interrupted.
 func (f jobFlags) resumes() string {
 	if f.Checkpoint != "" && !f.DryRun {
-		return "goes on from there"
+		return "continues from there"
 	}
-	return "leaves alone what is done"
+	return "skips what is done"
 }
 
 // show writes the line of an object.

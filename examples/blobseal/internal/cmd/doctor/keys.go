@@ -153,7 +153,7 @@ func (x *examination) examineVersions(k *keys.Keys) {
 		x.ok("ring", k.RingPath, "%s, the newest is %s old and rotates after %s", message.Count(len(versions), "version"), message.Count(days(age), "day"), message.Count(days(ring.Period()), "day"))
 	}
 	if disabled != "" {
-		x.warn("ring", k.RingPath, "find out with bucket check who needs it, then retire it with --destroy, or run: "+k.RingCommand("enable", disabled),
+		x.warn("ring", k.RingPath, "find out with bucket check which objects need it, then retire it with --destroy, or run: "+k.RingCommand("enable", disabled),
 			"version %s is disabled: what it sealed does not open", disabled)
 	}
 }
@@ -200,7 +200,7 @@ func (x *examination) examineBackup(name string, k *keys.Keys, source keys.Sourc
 			k.RingCommand("merge", name),
 			"the copy is newer than the ring: an old ring was restored")
 	default:
-		x.ok("backup", name, "has all that the ring has")
+		x.ok("backup", name, "has everything that the ring has")
 	}
 }
 
@@ -254,7 +254,7 @@ func (x *examination) examineKey(k *keys.Keys, source keys.Source, key string) {
 			fix = "permit this principal to DescribeKey, or give --principal"
 		}
 		if key == localkms.DefaultAlias && is(err, kms.ErrNotFound) { // the first use makes it
-			x.ok("service", subject, "is made by its first use")
+			x.ok("service", subject, "its first use will create it")
 			return
 		}
 		x.failed(s.About(localkms.OpDescribeKey, key, err), "service", subject, fix)

@@ -54,7 +54,7 @@ func (x *examination) examineTrail(dir string) bool {
 
 func torn(n int) string {
 	if n == 1 {
-		return "1 line was torn by a process that was killed"
+		return "1 line is incomplete: a process was killed while it wrote"
 	}
-	return message.Count(n, "line") + " were torn by processes that were killed"
+	return message.Count(n, "line") + " are incomplete: processes were killed while they wrote"
 }

@@ -41,7 +41,7 @@ func (cmd Encrypt) Run(ctx context.Context, c *console.Console) error {
 
 func (cmd Encrypt) encrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, open *opened) error {
 	if p.out == "-" && !cmd.Force && c.IsTerminal(c.Stdout) {
-		return message.Usagef("a sealed file is not for a terminal: give OUT, a pipe or --force")
+		return message.Usagef("a terminal cannot show a sealed file: give OUT, use a pipe, or give --force")
 	}
 	in, err := file.Open(ctx, c, p.in)
 	if err != nil {

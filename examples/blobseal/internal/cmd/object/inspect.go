@@ -107,11 +107,11 @@ func (i *inspection) String() string {
 	}
 	switch {
 	case i.Composite:
-		fmt.Fprintf(w, "  plaintext\t%d bytes, as the file says; not authenticated\n", *i.PlaintextSize)
+		fmt.Fprintf(w, "  plaintext\t%d bytes, as the file states; not authenticated\n", *i.PlaintextSize)
 	case i.PlaintextSize != nil:
-		fmt.Fprintf(w, "  plaintext\t%d bytes, by arithmetic; not authenticated\n", *i.PlaintextSize)
+		fmt.Fprintf(w, "  plaintext\t%d bytes, computed; not authenticated\n", *i.PlaintextSize)
 	default:
-		fmt.Fprintf(w, "  plaintext\tnone has such a body: the file is truncated\n")
+		fmt.Fprintf(w, "  plaintext\tunknown: no body has this size, so the file is truncated\n")
 	}
 	return message.Printable(i.File) + "\n" + console.Align(w.String())
 }

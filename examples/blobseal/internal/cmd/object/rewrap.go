@@ -24,7 +24,7 @@ type Rewrap struct {
 	ToBucketKey *bool   `negatable:"" group:"target" help:"Bind the service's data key to the bucket, or not (see encrypt). By default files stay as they are."`
 	ToObject    *string `group:"target" placeholder:"BUCKET/KEY" help:"Bind the file to another name. An empty one lets you rename it freely."`
 
-	DryRun bool     `help:"Do all but write, and show what would fail."`
+	DryRun bool     `help:"Do everything except write, and show what would fail."`
 	Files  []string `arg:"" name:"file" help:"Sealed file."`
 }
 
@@ -100,7 +100,7 @@ func (r *Job) sealer(env *sse.Envelope) (*keys.Keys, error) {
 
 func (r *Job) run(ctx context.Context, name string) error {
 	if name == "-" {
-		return message.Usagef("rewrap changes files; - is none (./- is)")
+		return message.Usagef("rewrap replaces files, and - is standard input (write ./- for a file of that name)")
 	}
 	in, err := file.OpenToReplace(ctx, name)
 	if err != nil {
