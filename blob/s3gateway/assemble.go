@@ -179,10 +179,10 @@ func (a *assembling) copyRange(number int32, start, end int64) (types.CompletedP
 	out, err := a.uploadPartCopy(in)
 	switch {
 	case isReplaced(err):
-		err = changed(err)
+		err = changedError(err)
 	case hasCode(err, "InvalidArgument", "InvalidRange"): // perhaps because another object, which is shorter, is there
 		if at := a.checkSource(); isReplaced(at) || errors.Is(at, stored.ErrChanged) {
-			err = changed(err)
+			err = changedError(err)
 		}
 	}
 	return types.CompletedPart{PartNumber: &number, ETag: out.ETag}, err
@@ -194,8 +194,8 @@ func isReplaced(err error) bool {
 	return hasCode(err, "PreconditionFailed", "NoSuchKey", "NoSuchVersion")
 }
 
-// changed returns [stored.ErrChanged] with the text of err.
-func changed(err error) error { return fmt.Errorf("%w: %w", stored.ErrChanged, opaqueError{err}) }
+// changedError returns [stored.ErrChanged] with the text of err.
+func changedError(err error) error { return fmt.Errorf("%w: %w", stored.ErrChanged, opaqueError{err}) }
 
 // checkSource reads a byte of the source, which fails if the source is not there any more.
 func (a *assembling) checkSource() error {

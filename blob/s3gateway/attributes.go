@@ -21,7 +21,7 @@ func (g *Gateway) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttri
 	r := g.request(ctx)
 	q, err := s3wire.ParseRead(r.values, r.tls)
 	if err == nil {
-		err = unchanged(func() error {
+		err = retryChanged(func() error {
 			out, err = g.attributes(r, in, q)
 			return err
 		})

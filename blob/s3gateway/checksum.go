@@ -91,8 +91,8 @@ func newHashed(body io.Reader, want checksum) (*hashed, error) {
 
 func (h *hashed) checksum() checksum { return checksum{h.algorithm, h.sum()} }
 
-// stored returns the checksum as the engine stores it.
-func (sum checksum) stored(kind types.ChecksumType) s3response.Checksum {
+// forEngine returns the checksum as the engine stores it.
+func (sum checksum) forEngine(kind types.ChecksumType) s3response.Checksum {
 	c := s3response.Checksum{Type: kind, Algorithm: sum.Algorithm}
 	var fields struct {
 		ChecksumCRC32, ChecksumCRC32C, ChecksumCRC64NVME, ChecksumSHA1, ChecksumSHA256, ChecksumSHA512,

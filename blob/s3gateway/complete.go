@@ -46,7 +46,7 @@ func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 		if out, version, err = g.completeUpload(r, in); !hasCode(err, "NoSuchUpload") {
 			return err
 		}
-		earlier, earlierVersion, earlierErr := g.completed(r, in)
+		earlier, earlierVersion, earlierErr := g.findCompleted(r, in)
 		if earlier == nil && earlierErr == nil {
 			return err // NoSuchUpload
 		}
@@ -89,7 +89,7 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 	if err != nil {
 		return out, "", err
 	}
-	if err := u.allows(w); err != nil {
+	if err := u.checkMode(w); err != nil {
 		return out, "", err
 	}
 	if g.files != nil {
@@ -123,10 +123,10 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 	return out, version, nil
 }
 
-// allows checks the mode that a request names which completes the upload. AWS allows
+// checkMode checks the mode that a request names which completes the upload. AWS allows
 // none there. minio-go repeats the upload's, unless the server is AWS's. The key that it
 // repeats may be an alias that has moved, so the upload's own counts.
-func (u *upload) allows(w *s3wire.Write) error {
+func (u *upload) checkMode(w *s3wire.Write) error {
 	if w.Algorithm == "" {
 		return nil
 	}
@@ -158,8 +158,8 @@ func (g *Gateway) publish(r *request, in *s3.CompleteMultipartUploadInput, a *as
 				}
 			}
 		})
-		kept := &completion{id: *in.UploadId, etag: a.etag, checksum: a.checksum.stored(kind), ends: ends}
-		defer g.files.attributes.completing(*in.UploadId, kept)()
+		kept := &completion{id: *in.UploadId, etag: a.etag, checksum: a.checksum.forEngine(kind), ends: ends}
+		defer g.files.attributes.keepCompletion(*in.UploadId, kept)()
 	}
 	out, version, err := g.Backend.CompleteMultipartUpload(r.ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: in.Bucket, Key: in.Key, UploadId: in.UploadId,
@@ -249,7 +249,7 @@ func (g *Gateway) assemble(r *request, in *s3.CompleteMultipartUploadInput, u *u
 		return nil, s3err.GetIncorrectMpObjectSizeErr(a.size, *in.MpuObjectSize)
 	}
 	a.etag = compositeETag(parts)
-	return a, a.sum(in)
+	return a, a.computeChecksum(in)
 }
 
 // collect finds the receipts of the parts that the client lists. The inner store
@@ -361,9 +361,9 @@ func (u *upload) checkPart(id string, p types.CompletedPart, got checksum) error
 		"The %v you specified for part %v did not match what we received.", strings.ToLower(string(stated[0].Algorithm)), *p.PartNumber)}
 }
 
-// sum computes the checksum of the whole object from those of its parts, and checks
+// computeChecksum computes the checksum of the whole object from those of its parts, and checks
 // it against the client's.
-func (a *assembly) sum(in *s3.CompleteMultipartUploadInput) error {
+func (a *assembly) computeChecksum(in *s3.CompleteMultipartUploadInput) error {
 	u := a.upload
 	a.checksum.Algorithm = u.Algorithm
 	if u.Type == "" {

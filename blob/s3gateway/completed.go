@@ -14,9 +14,9 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// completed returns the result of an upload that the inner store does not know, if
+// findCompleted returns the result of an upload that the inner store does not know, if
 // the upload has become the object. Otherwise out is nil.
-func (g *Gateway) completed(r *request, in *s3.CompleteMultipartUploadInput) (out *s3response.CompleteMultipartUploadResult, version string, err error) {
+func (g *Gateway) findCompleted(r *request, in *s3.CompleteMultipartUploadInput) (out *s3response.CompleteMultipartUploadResult, version string, err error) {
 	if in.MultipartUpload == nil {
 		return nil, "", nil
 	}
@@ -43,7 +43,7 @@ func (g *Gateway) completed(r *request, in *s3.CompleteMultipartUploadInput) (ou
 			g.forgetUpload(r, in)
 			return &s3response.CompleteMultipartUploadResult{Bucket: in.Bucket, Key: in.Key, ETag: g.clientETag(head.ETag)}, deref(head.VersionId), nil
 		}
-		if !g.completing(in) || time.Now().After(deadline) {
+		if !g.isCompleting(in) || time.Now().After(deadline) {
 			return nil, "", nil
 		}
 	}
@@ -87,12 +87,12 @@ func hasBody(object io.ReaderAt, size int64, env *sse.Envelope) (bool, error) {
 	return err == nil && t.Envelope().BodyID() == env.BodyID(), err
 }
 
-// completing reports whether another gateway completes the upload of a request, over
+// isCompleting reports whether another gateway completes the upload of a request, over
 // files whose directories cannot be locked.
-func (g *Gateway) completing(in *s3.CompleteMultipartUploadInput) bool {
+func (g *Gateway) isCompleting(in *s3.CompleteMultipartUploadInput) bool {
 	if g.files == nil {
 		return false
 	}
 	d, err := findUpload(*in.Bucket, *in.Key, deref(in.UploadId))
-	return err == nil && d.completing()
+	return err == nil && d.isCompleting()
 }

@@ -47,7 +47,7 @@ func (g *Gateway) copyObject(r *request, in s3response.CopyObjectInput) (out s3r
 	if _, err := g.Backend.HeadBucket(r.ctx, &s3.HeadBucketInput{Bucket: in.Bucket}); err != nil {
 		return out, err
 	}
-	err = unchanged(func() error {
+	err = retryChanged(func() error {
 		out, err = g.copyVersion(r, in, w, src)
 		return err
 	})
@@ -244,7 +244,7 @@ func (g *Gateway) copyInput(r *request, in s3response.CopyObjectInput, src *sour
 	tags, err := g.Backend.GetObjectTagging(r.ctx, src.bucket, src.key, src.id)
 	switch {
 	case src.id == "" && hasCode(err, "NoSuchKey", "MethodNotAllowed"): // deleted since it was opened
-		return put, changed(err)
+		return put, changedError(err)
 	case err != nil && !hasCode(err, "NoSuchTagSet"):
 		return put, err
 	}

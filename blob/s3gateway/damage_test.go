@@ -55,8 +55,8 @@ func damageBeds(t *testing.T, test func(*testing.T, *damageBed)) {
 	})
 }
 
-// more is how many random positions are damaged of a region.
-func more(few int) int {
+// damageCount is how many random positions are damaged of a region.
+func damageCount(few int) int {
 	if os.Getenv("BLOBSEAL_STRESS") != "" {
 		return few * 20
 	}
@@ -75,9 +75,9 @@ func (d *damageBed) modes() []mode {
 // file is the stored file of an object.
 func (d *damageBed) file(key string) string { return d.store.path("data/" + bucket + "/" + key) }
 
-// damaged replaces the content of a file while do runs. The file stays the same one,
+// whileDamaged replaces the content of a file while do runs. The file stays the same one,
 // and so keeps its attributes.
-func damaged(t *testing.T, file string, content []byte, do func()) {
+func whileDamaged(t *testing.T, file string, content []byte, do func()) {
 	good, err := os.ReadFile(file)
 	require.NoError(t, err)
 	write := func(content []byte) {
@@ -92,8 +92,8 @@ func damaged(t *testing.T, file string, content []byte, do func()) {
 	write(good)
 }
 
-// flipped replaces a byte of a file while do runs.
-func (d *damageBed) flipped(t *testing.T, file string, at int64, do func()) {
+// whileFlipped replaces a byte of a file while do runs.
+func (d *damageBed) whileFlipped(t *testing.T, file string, at int64, do func()) {
 	f, err := os.OpenFile(file, os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer f.Close()
@@ -129,7 +129,7 @@ func (d *damageBed) readAs(t *testing.T, m mode, key, what string, c *content, h
 			a.headKey(m, key)
 		}
 		for _, wrong := range a.tally.wrong {
-			d.total.lie("%s: %s", name, wrong)
+			d.total.addLie("%s: %s", name, wrong)
 		}
 		d.total.add(a.tally)
 	}
@@ -164,17 +164,17 @@ func TestDamagedObjects(t *testing.T) {
 				{"last chunk", body + 2*whole, 5000}, {"last tag", len(good) - tag, tag},
 			}
 			for _, r := range regions {
-				for _, at := range r.positions(d.rng, more(3)) {
+				for _, at := range r.positions(d.rng, damageCount(3)) {
 					what := fmt.Sprintf("%s, %s, byte %d", m.name, r.name, at)
-					d.flipped(t, file, int64(at), func() { d.read(t, m, m.name, what, c) })
+					d.whileFlipped(t, file, int64(at), func() { d.read(t, m, m.name, what, c) })
 				}
 			}
 			for _, cut := range []int{0, 1, 8, 100, body - 1, body, body + 16, body + whole - 1, body + whole, body + 2*whole, len(good) - 1} {
-				damaged(t, file, good[:cut], func() { d.readCut(t, m, m.name, fmt.Sprintf("%s, cut at %d", m.name, cut), c) })
+				whileDamaged(t, file, good[:cut], func() { d.readCut(t, m, m.name, fmt.Sprintf("%s, cut at %d", m.name, cut), c) })
 			}
 			swapped := slices.Concat(good[:body], good[body+whole:body+2*whole], good[body:body+whole], good[body+2*whole:])
-			damaged(t, file, swapped, func() { d.read(t, m, m.name, m.name+", swapped chunks", c) })
-			damaged(t, file, append(bytes.Clone(good), 0), func() { d.readCut(t, m, m.name, m.name+", a byte more", c) })
+			whileDamaged(t, file, swapped, func() { d.read(t, m, m.name, m.name+", swapped chunks", c) })
+			whileDamaged(t, file, append(bytes.Clone(good), 0), func() { d.readCut(t, m, m.name, m.name+", a byte more", c) })
 			d.damageMetadata(t, m, c)
 		}
 	})
@@ -243,8 +243,8 @@ func TestDamagedComposites(t *testing.T) {
 			{"manifest", end - 32 - stored.DefaultEnvelopeSize - 100, 100}, {"envelope", end - 32 - stored.DefaultEnvelopeSize, stored.DefaultEnvelopeSize},
 			{"footer", end - 32, 32},
 		} {
-			for _, at := range r.positions(d.rng, more(1)) {
-				d.flipped(t, file, int64(at), func() { d.read(t, m, "big", fmt.Sprintf("%s, %s, byte %d", m.name, r.name, at), c) })
+			for _, at := range r.positions(d.rng, damageCount(1)) {
+				d.whileFlipped(t, file, int64(at), func() { d.read(t, m, "big", fmt.Sprintf("%s, %s, byte %d", m.name, r.name, at), c) })
 			}
 		}
 		one, two, rest := good[:part], good[part:2*part], good[2*part:]
@@ -255,7 +255,7 @@ func TestDamagedComposites(t *testing.T) {
 			"a dropped chunk": slices.Concat(good[:68], good[68+chunk:]), "cut at a part": one, "cut in the trailer": good[:end-1],
 			"cut in the filler": good[:last+100_000], "a byte more": append(bytes.Clone(good), 0),
 		} {
-			damaged(t, file, bad, func() { d.readCut(t, m, "big", what, c) })
+			whileDamaged(t, file, bad, func() { d.readCut(t, m, "big", what, c) })
 		}
 	})
 }

@@ -132,8 +132,8 @@ func withKey(seed byte, pairs ...string) http.Header {
 	return h
 }
 
-// copyOf adds the source of a copy, and the key that opens it, to headers.
-func copyOf(name string, h, key http.Header) http.Header {
+// addCopySource adds the source of a copy, and the key that opens it, to headers.
+func addCopySource(name string, h, key http.Header) http.Header {
 	h = h.Clone()
 	if h == nil {
 		h = http.Header{}
@@ -147,12 +147,12 @@ func copyOf(name string, h, key http.Header) http.Header {
 
 var errorCode = regexp.MustCompile(`<Code>([^<]*)</Code>`)
 
-// refused sends requests, each of which must fail with this status and code, and store
+// requireRefused sends requests, each of which must fail with this status and code, and store
 // nothing.
-func (f *facts) refused(t *testing.T, status int, code string, calls ...call) {
+func (f *facts) requireRefused(t *testing.T, status int, code string, calls ...call) {
 	t.Helper()
 	for _, c := range calls {
-		before := f.stored(t)
+		before := f.listStore(t)
 		g := f.tls
 		if c.over != nil {
 			g = c.over
@@ -179,12 +179,12 @@ func (f *facts) refused(t *testing.T, status int, code string, calls ...call) {
 			require.Equal(t, code, string(found[1]), what)
 		}
 		require.NotContains(t, string(answer), newCustomerKey(7).key)
-		require.Equal(t, before, f.stored(t), what)
+		require.Equal(t, before, f.listStore(t), what)
 	}
 }
 
-// stored returns size and time of each file of the store.
-func (f *facts) stored(t *testing.T) map[string]string {
+// listStore returns size and time of each file of the store.
+func (f *facts) listStore(t *testing.T) map[string]string {
 	files := map[string]string{}
 	for _, dir := range []string{"data", "versions"} {
 		require.NoError(t, filepath.WalkDir(f.path(dir), func(path string, entry fs.DirEntry, err error) error {
@@ -201,20 +201,20 @@ func (f *facts) stored(t *testing.T) map[string]string {
 	return files
 }
 
-func at(name string) string { return "/" + bucket + "/" + name }
+func pathOf(name string) string { return "/" + bucket + "/" + name }
 
-// writes returns the requests that begin to store an object with headers.
-func writes(h http.Header) []call {
+// writesWith returns the requests that begin to store an object with headers.
+func writesWith(h http.Header) []call {
 	return []call{
-		{method: http.MethodPut, path: at("new"), headers: h},
-		{method: http.MethodPut, path: at("SSE-S3"), headers: h},
-		{method: http.MethodPut, path: at("new"), headers: copyOf("SSE-KMS", h, nil)},
-		{method: http.MethodPost, path: at("new?uploads="), headers: h},
+		{method: http.MethodPut, path: pathOf("new"), headers: h},
+		{method: http.MethodPut, path: pathOf("SSE-S3"), headers: h},
+		{method: http.MethodPut, path: pathOf("new"), headers: addCopySource("SSE-KMS", h, nil)},
+		{method: http.MethodPost, path: pathOf("new?uploads="), headers: h},
 	}
 }
 
-// reads returns the requests that read an object with headers.
-func reads(name string, h http.Header) []call {
+// readsOf returns the requests that read an object with headers.
+func readsOf(name string, h http.Header) []call {
 	attributes := h.Clone()
 	if attributes == nil {
 		attributes = http.Header{}
@@ -223,20 +223,20 @@ func reads(name string, h http.Header) []call {
 	ranged := attributes.Clone()
 	ranged.Set("Range", "bytes=1-2")
 	return []call{
-		{method: http.MethodGet, path: at(name), headers: h}, {method: http.MethodHead, path: at(name), headers: h},
-		{method: http.MethodGet, path: at(name), headers: ranged}, {method: http.MethodGet, path: at(name + "?attributes="), headers: attributes},
+		{method: http.MethodGet, path: pathOf(name), headers: h}, {method: http.MethodHead, path: pathOf(name), headers: h},
+		{method: http.MethodGet, path: pathOf(name), headers: ranged}, {method: http.MethodGet, path: pathOf(name + "?attributes="), headers: attributes},
 	}
 }
 
 // parts returns the requests that store a part of an upload.
 func (f *facts) parts(mode string, h http.Header) []call {
-	path := at(fmt.Sprintf("%s-parts?partNumber=1&uploadId=%s", mode, *f.uploads[mode].id))
-	return []call{{method: http.MethodPut, path: path, headers: h}, {method: http.MethodPut, path: path, headers: copyOf("SSE-S3", h, nil)}}
+	path := pathOf(fmt.Sprintf("%s-parts?partNumber=1&uploadId=%s", mode, *f.uploads[mode].id))
+	return []call{{method: http.MethodPut, path: path, headers: h}, {method: http.MethodPut, path: path, headers: addCopySource("SSE-S3", h, nil)}}
 }
 
 // completion returns the request that completes an upload of a part that it does not have.
 func (f *facts) completion(mode string, h http.Header) []call {
-	return []call{{method: http.MethodPost, path: at(fmt.Sprintf("%s-parts?uploadId=%s", mode, *f.uploads[mode].id)), headers: h,
+	return []call{{method: http.MethodPost, path: pathOf(fmt.Sprintf("%s-parts?uploadId=%s", mode, *f.uploads[mode].id)), headers: h,
 		body: "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>0</ETag></Part></CompleteMultipartUpload>"}}
 }
 
@@ -253,10 +253,10 @@ func TestFacts(t *testing.T) {
 	f := newFacts(t)
 	for row, test := range map[string]func(*testing.T){
 		"SSE-C over plain HTTP": f.plainHTTP,
-		"SSE-C algorithm other than AES256 or missing; key missing; MD5 missing; MD5 ≠ key; key not 32 bytes or not base64": f.customerHeaders,
+		"SSE-C algorithm other than AES256 or missing; key missing; MD5 missing; MD5 ≠ key; key not 32 bytes or not base64": f.checkCustomerHeaders,
 		"SSE-C together with SSE-S3/KMS headers": func(t *testing.T) {
 			for _, pair := range [][2]string{{s3wire.HeaderEncryption, "AES256"}, {s3wire.HeaderEncryption, "aws:kms"}, {s3wire.HeaderKeyID, f.key}} {
-				f.refused(t, 400, "InvalidArgument", writes(withKey(7, pair[0], pair[1]))...)
+				f.requireRefused(t, 400, "InvalidArgument", writesWith(withKey(7, pair[0], pair[1]))...)
 			}
 		},
 		"`AES256` + key id; unknown algorithm value (`aes:kms`); key id without algorithm; context with AES256": func(t *testing.T) {
@@ -265,40 +265,40 @@ func TestFacts(t *testing.T) {
 				values(s3wire.HeaderKeyID, f.key),
 				values(s3wire.HeaderEncryption, "AES256", s3wire.HeaderContext, base64.StdEncoding.EncodeToString([]byte(`{"a":"b"}`))),
 			} {
-				f.refused(t, 400, "InvalidArgument", writes(h)...)
+				f.requireRefused(t, 400, "InvalidArgument", writesWith(h)...)
 			}
 		},
 		"GET and HEAD with the headers of SSE-S3 or SSE-KMS": func(t *testing.T) {
-			f.refused(t, 400, "InvalidArgument", reads("SSE-S3", values(s3wire.HeaderEncryption, "AES256"))...)
-			f.refused(t, 400, "InvalidArgument", reads("SSE-KMS", values(s3wire.HeaderEncryption, "aws:kms"))...)
+			f.requireRefused(t, 400, "InvalidArgument", readsOf("SSE-S3", values(s3wire.HeaderEncryption, "AES256"))...)
+			f.requireRefused(t, 400, "InvalidArgument", readsOf("SSE-KMS", values(s3wire.HeaderEncryption, "aws:kms"))...)
 		},
 		"GET/HEAD of an SSE-C object without its key": func(t *testing.T) {
-			f.refused(t, 400, "InvalidRequest", each(reads("SSE-C", nil), []call{{method: http.MethodPut, path: at("new"), headers: copyOf("SSE-C", nil, nil)}})...)
+			f.requireRefused(t, 400, "InvalidRequest", each(readsOf("SSE-C", nil), []call{{method: http.MethodPut, path: pathOf("new"), headers: addCopySource("SSE-C", nil, nil)}})...)
 		},
 		"wrong SSE-C key": func(t *testing.T) {
-			f.refused(t, 403, "AccessDenied", each(reads("SSE-C", withKey(8)), []call{{method: http.MethodPut, path: at("new"), headers: copyOf("SSE-C", nil, withKey(8))}})...)
+			f.requireRefused(t, 403, "AccessDenied", each(readsOf("SSE-C", withKey(8)), []call{{method: http.MethodPut, path: pathOf("new"), headers: addCopySource("SSE-C", nil, withKey(8))}})...)
 		},
 		"SSE-C headers on an object that is not SSE-C": func(t *testing.T) {
 			for _, name := range []string{"SSE-S3", "SSE-KMS"} {
-				f.refused(t, 400, "InvalidRequest", each(reads(name, withKey(7)), []call{{method: http.MethodPut, path: at("new"), headers: copyOf(name, nil, withKey(7))}})...)
+				f.requireRefused(t, 400, "InvalidRequest", each(readsOf(name, withKey(7)), []call{{method: http.MethodPut, path: pathOf("new"), headers: addCopySource(name, nil, withKey(7))}})...)
 			}
 		},
 		"self-copy to rotate with a wrong source key": func(t *testing.T) {
-			f.refused(t, 400, "InvalidArgument", call{method: http.MethodPut, path: at("SSE-C"), headers: copyOf("SSE-C", withKey(9), withKey(8))})
+			f.requireRefused(t, 400, "InvalidArgument", call{method: http.MethodPut, path: pathOf("SSE-C"), headers: addCopySource("SSE-C", withKey(9), withKey(8))})
 		},
 		"copy to self that changes nothing": func(t *testing.T) {
-			f.refused(t, 400, "InvalidRequest", call{method: http.MethodPut, path: at("SSE-S3"), headers: copyOf("SSE-S3", nil, nil)})
+			f.requireRefused(t, 400, "InvalidRequest", call{method: http.MethodPut, path: pathOf("SSE-S3"), headers: addCopySource("SSE-S3", nil, nil)})
 		},
 		"a part whose SSE parameters differ from the upload's": func(t *testing.T) {
-			f.refused(t, 400, "InvalidRequest", each(f.parts("SSE-C", nil), f.parts("SSE-C", withKey(8)), f.parts("SSE-S3", withKey(7)), f.parts("SSE-KMS", withKey(7)))...)
-			f.refused(t, 400, "InvalidArgument", f.parts("SSE-KMS", values(s3wire.HeaderEncryption, "AES256"))...)
+			f.requireRefused(t, 400, "InvalidRequest", each(f.parts("SSE-C", nil), f.parts("SSE-C", withKey(8)), f.parts("SSE-S3", withKey(7)), f.parts("SSE-KMS", withKey(7)))...)
+			f.requireRefused(t, 400, "InvalidArgument", f.parts("SSE-KMS", values(s3wire.HeaderEncryption, "AES256"))...)
 		},
 		"no bucket encryption configuration (GET)": func(t *testing.T) {
-			f.refused(t, 404, "ServerSideEncryptionConfigurationNotFoundError", call{method: http.MethodGet, path: "/" + blockedBucket + "?encryption="})
+			f.requireRefused(t, 404, "ServerSideEncryptionConfigurationNotFoundError", call{method: http.MethodGet, path: "/" + blockedBucket + "?encryption="})
 			_, err := f.c.DeleteBucketEncryption(t.Context(), &s3.DeleteBucketEncryptionInput{Bucket: ptr(blockedBucket)})
 			require.NoError(t, err)
 		},
-		"policy denial; SSE-C blocked": f.denied,
+		"policy denial; SSE-C blocked": f.checkDenials,
 		"a configuration that says too much or too little": func(t *testing.T) {
 			for _, by := range []string{
 				"<SSEAlgorithm>AES256</SSEAlgorithm><KMSMasterKeyID>" + f.key + "</KMSMasterKeyID>", "<SSEAlgorithm>aes:kms</SSEAlgorithm>", "",
@@ -306,9 +306,9 @@ func TestFacts(t *testing.T) {
 				xml := "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault>" + by + "</ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>"
 				wrong := call{method: http.MethodPut, path: "/" + blockedBucket + "?encryption=", body: xml}
 				if strings.Contains(by, "KMSMasterKeyID") {
-					f.refused(t, 400, "InvalidArgument", wrong)
+					f.requireRefused(t, 400, "InvalidArgument", wrong)
 				} else {
-					f.refused(t, 400, "MalformedXML", wrong)
+					f.requireRefused(t, 400, "MalformedXML", wrong)
 				}
 			}
 		},
@@ -319,15 +319,15 @@ func TestFacts(t *testing.T) {
 }
 
 func (f *facts) plainHTTP(t *testing.T) {
-	calls := each(writes(withKey(7)), reads("SSE-C", withKey(7)), f.parts("SSE-C", withKey(7)), f.completion("SSE-C", withKey(7)),
-		[]call{{method: http.MethodPut, path: at("new"), headers: copyOf("SSE-C", nil, withKey(7))}})
+	calls := each(writesWith(withKey(7)), readsOf("SSE-C", withKey(7)), f.parts("SSE-C", withKey(7)), f.completion("SSE-C", withKey(7)),
+		[]call{{method: http.MethodPut, path: pathOf("new"), headers: addCopySource("SSE-C", nil, withKey(7))}})
 	for i := range calls {
 		calls[i].over = f.plain
 	}
-	f.refused(t, 400, "InvalidRequest", calls...)
+	f.requireRefused(t, 400, "InvalidRequest", calls...)
 }
 
-func (f *facts) customerHeaders(t *testing.T) {
+func (f *facts) checkCustomerHeaders(t *testing.T) {
 	short := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 31))
 	for _, h := range []http.Header{
 		withKey(7, s3wire.HeaderCustomerAlgorithm, "aws:kms"), withKey(7, s3wire.HeaderCustomerAlgorithm, "-"),
@@ -335,20 +335,20 @@ func (f *facts) customerHeaders(t *testing.T) {
 		withKey(7, s3wire.HeaderCustomerKeyMD5, newCustomerKey(8).sum), withKey(7, s3wire.HeaderCustomerKey, short),
 		withKey(7, s3wire.HeaderCustomerKey, "%%%"),
 	} {
-		f.refused(t, 400, "InvalidArgument", each(writes(h), reads("SSE-C", h), f.parts("SSE-C", h), f.completion("SSE-C", h),
-			[]call{{method: http.MethodPut, path: at("new"), headers: copyOf("SSE-C", nil, h)}})...)
+		f.requireRefused(t, 400, "InvalidArgument", each(writesWith(h), readsOf("SSE-C", h), f.parts("SSE-C", h), f.completion("SSE-C", h),
+			[]call{{method: http.MethodPut, path: pathOf("new"), headers: addCopySource("SSE-C", nil, h)}})...)
 	}
 }
 
-func (f *facts) denied(t *testing.T) {
-	calls := writes(nil)
+func (f *facts) checkDenials(t *testing.T) {
+	calls := writesWith(nil)
 	for i := range calls {
 		calls[i].user, calls[i].secret = "bob", "bob-secret"
 	}
-	f.refused(t, 403, "AccessDenied", calls...)
-	f.refused(t, 403, "AccessDenied",
+	f.requireRefused(t, 403, "AccessDenied", calls...)
+	f.requireRefused(t, 403, "AccessDenied",
 		call{method: http.MethodPut, path: "/" + blockedBucket + "/new", headers: withKey(7)},
-		call{method: http.MethodPut, path: "/" + blockedBucket + "/new", headers: copyOf("SSE-S3", withKey(7), nil)},
+		call{method: http.MethodPut, path: "/" + blockedBucket + "/new", headers: addCopySource("SSE-S3", withKey(7), nil)},
 		call{method: http.MethodPost, path: "/" + blockedBucket + "/new?uploads=", headers: withKey(7)})
 }
 
@@ -356,22 +356,22 @@ func (f *facts) denied(t *testing.T) {
 func (f *facts) keyServices(t *testing.T) {
 	under := func(id string) []call {
 		xml := "<ObjectEncryption><SSE-KMS><KMSKeyArn>" + id + "</KMSKeyArn></SSE-KMS></ObjectEncryption>"
-		return append(writes(values(s3wire.HeaderEncryption, "aws:kms", s3wire.HeaderKeyID, id)),
-			call{method: http.MethodPut, path: at("SSE-S3?encryption="), body: xml})
+		return append(writesWith(values(s3wire.HeaderEncryption, "aws:kms", s3wire.HeaderKeyID, id)),
+			call{method: http.MethodPut, path: pathOf("SSE-S3?encryption="), body: xml})
 	}
 	t.Run("KMS key unknown", func(t *testing.T) {
-		f.refused(t, 400, "KMS.NotFoundException", each(under("alias/none"), under(f.key+"0"))...)
+		f.requireRefused(t, 400, "KMS.NotFoundException", each(under("alias/none"), under(f.key+"0"))...)
 	})
-	all := func() []call { return each(under(f.key), reads("key", nil)) }
+	all := func() []call { return each(under(f.key), readsOf("key", nil)) }
 	t.Run("KMS down", func(t *testing.T) {
 		require.NoError(t, os.WriteFile(f.path(downFile), nil, 0o600))
-		f.refused(t, 503, "ServiceUnavailable", all()...)
-		f.refused(t, 503, "ServiceUnavailable", f.parts("SSE-KMS", nil)...)
+		f.requireRefused(t, 503, "ServiceUnavailable", all()...)
+		f.requireRefused(t, 503, "ServiceUnavailable", f.parts("SSE-KMS", nil)...)
 		require.NoError(t, os.Remove(f.path(downFile)))
 	})
 	t.Run("KMS key disabled", func(t *testing.T) {
 		require.NoError(t, f.keys.DisableKey(t.Context(), f.key))
-		f.refused(t, 400, "KMS.DisabledException", all()...)
+		f.requireRefused(t, 400, "KMS.DisabledException", all()...)
 		require.NoError(t, f.keys.EnableKey(t.Context(), f.key))
 	})
 	t.Run("KMS key pending deletion or import", func(t *testing.T) {
@@ -381,7 +381,7 @@ func (f *facts) keyServices(t *testing.T) {
 		require.NoError(t, err)
 		_, err = client.ScheduleKeyDeletion(t.Context(), f.key, 7)
 		require.NoError(t, err)
-		f.refused(t, 400, "KMS.KMSInvalidStateException", all()...)
+		f.requireRefused(t, 400, "KMS.KMSInvalidStateException", all()...)
 	})
 }
 

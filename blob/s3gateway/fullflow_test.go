@@ -49,7 +49,7 @@ func TestFullFlow(t *testing.T) {
 			}
 			passes, lost := bare.compare(encrypted)
 			require.GreaterOrEqual(t, passes, leastPasses, "the engine itself failed:\n%s", strings.Join(bare.failures(), "\n"))
-			s.again(t, lost)
+			s.rerun(t, lost)
 			t.Logf("%d tests pass against the engine, and %d of them fail against the gateway", passes, len(lost))
 			for name, why := range lost {
 				if explained[name] == "" {
@@ -98,10 +98,10 @@ func (s suite) run(t *testing.T, g *server) results {
 	return parseResults(output)
 }
 
-// again runs lost tests against gateways of their own, and removes those that pass
+// rerun runs lost tests against gateways of their own, and removes those that pass
 // from lost. The suite's requests give up after 30 s, and a slow machine is no failure
 // of the gateway.
-func (s suite) again(t *testing.T, lost map[string]string) {
+func (s suite) rerun(t *testing.T, lost map[string]string) {
 	repeats := 0
 	for name, why := range lost {
 		if explained[name] != "" {

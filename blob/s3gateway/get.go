@@ -27,7 +27,7 @@ func (g *Gateway) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.Get
 	q, err := s3wire.ParseRead(r.values, r.tls)
 	if err == nil {
 		in.IfMatch, in.IfNoneMatch = g.innerETag(in.IfMatch), g.innerETag(in.IfNoneMatch)
-		err = unchanged(func() error {
+		err = retryChanged(func() error {
 			if deref(in.Range) == "" && in.PartNumber == nil {
 				out, err = g.getWhole(r, in, q)
 			} else {
@@ -270,7 +270,7 @@ func (g *Gateway) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.H
 	var out *s3.HeadObjectOutput
 	if err == nil {
 		in.IfMatch, in.IfNoneMatch = g.innerETag(in.IfMatch), g.innerETag(in.IfNoneMatch)
-		err = unchanged(func() error {
+		err = retryChanged(func() error {
 			out, err = g.head(r, in, q)
 			return err
 		})

@@ -78,9 +78,9 @@ func (m *model) newContent(size int) *content {
 	return c
 }
 
-// starts notes a write before its request. Until its end is known, it may take effect
+// startWrite notes a write before its request. Until its end is known, it may take effect
 // at any time.
-func (m *model) starts(key string, c *content, what string) *write {
+func (m *model) startWrite(key string, c *content, what string) *write {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w := &write{content: c, start: m.now(), end: unknown, what: what}
@@ -88,8 +88,8 @@ func (m *model) starts(key string, c *content, what string) *write {
 	return w
 }
 
-// ended notes that a write took effect.
-func (m *model) ended(w *write) {
+// endWrite notes that a write took effect.
+func (m *model) endWrite(w *write) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w.end = m.now()
@@ -102,8 +102,8 @@ func (m *model) withdraw(key string, w *write) {
 	m.writes[key] = slices.DeleteFunc(m.writes[key], func(other *write) bool { return other == w })
 }
 
-// possible returns what a read may have found that began at start and ends now.
-func (m *model) possible(key string, start time.Duration) []*content {
+// possibleContents returns what a read may have found that began at start and ends now.
+func (m *model) possibleContents(key string, start time.Duration) []*content {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	end := m.now()
@@ -120,7 +120,7 @@ func (m *model) possible(key string, start time.Duration) []*content {
 // find returns the content whose bytes from offset are p, of those that a read may have
 // found, or reports an error. size is that of the whole object.
 func (m *model) find(t *testing.T, what, key string, start time.Duration, p []byte, offset, size int) *content {
-	possible := m.possible(key, start)
+	possible := m.possibleContents(key, start)
 	for _, c := range possible {
 		if c != nil && c.size == size && bytes.Equal(c.bytes()[offset:offset+len(p)], p) {
 			return c
@@ -130,9 +130,9 @@ func (m *model) find(t *testing.T, what, key string, start time.Duration, p []by
 	return nil
 }
 
-// absent reports an error unless a read may have found nothing.
-func (m *model) absent(t *testing.T, what, key string, start time.Duration) {
-	if possible := m.possible(key, start); !slices.Contains(possible, nil) {
+// checkAbsence reports an error unless a read may have found nothing.
+func (m *model) checkAbsence(t *testing.T, what, key string, start time.Duration) {
+	if possible := m.possibleContents(key, start); !slices.Contains(possible, nil) {
 		t.Errorf("%s %s: nothing is there, and it may have %v. %s", what, key, possible, m.history(key))
 	}
 }

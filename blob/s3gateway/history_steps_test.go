@@ -103,16 +103,16 @@ func (h *history) read(rng *rand.Rand, key string) (c *content, etag *string) {
 		return err
 	})
 	if known && err != nil {
-		h.missing("get", key, start, err)
+		h.checkReadError("get", key, start, err)
 	}
 	return c, etag
 }
 
-// missing checks an error of a read.
-func (h *history) missing(what, key string, start time.Duration, err error) {
+// checkReadError checks an error of a read.
+func (h *history) checkReadError(what, key string, start time.Duration, err error) {
 	switch code(err) {
 	case "NoSuchKey", "NotFound":
-		h.absent(h.T, what, key, start)
+		h.checkAbsence(h.T, what, key, start)
 	case "KMS.DisabledException":
 	default:
 		h.Errorf("%s %s: %v", what, key, err)
@@ -136,7 +136,7 @@ func (h *history) readRange(rng *rand.Rand, key string) {
 		return nil
 	})
 	if known && err != nil && code(err) != "InvalidRange" {
-		h.missing("get "+byteRange, key, start, err)
+		h.checkReadError("get "+byteRange, key, start, err)
 	}
 }
 
@@ -208,15 +208,15 @@ func (h *history) list(rng *rand.Rand) {
 	for _, key := range h.keys {
 		size, listed := sizes[key]
 		if !listed {
-			h.absent(h.T, "list", key, start)
+			h.checkAbsence(h.T, "list", key, start)
 			continue
 		}
 		possible := false
-		for _, c := range h.possible(key, start) {
+		for _, c := range h.possibleContents(key, start) {
 			possible = possible || c != nil && int64(c.size) == size
 		}
 		if !possible {
-			h.Errorf("list: %s has %d bytes, and it may have %v. %s", key, size, h.possible(key, start), h.model.history(key))
+			h.Errorf("list: %s has %d bytes, and it may have %v. %s", key, size, h.possibleContents(key, start), h.model.history(key))
 		}
 	}
 }

@@ -122,7 +122,7 @@ func runHistory(t *testing.T, seed uint64, overS3 bool, total *counts) {
 			}
 		})
 	}
-	await.Value(t, ended(&clients), "the clients")
+	await.Value(t, waitFor(&clients), "the clients")
 	stop()
 	for _, r := range h.pair {
 		r.server.kill()
@@ -221,11 +221,11 @@ func (h *history) try(rng *rand.Rand, what string, request func(*s3.Client) erro
 // change makes a request that gives a key a content, and tells the model how it ended.
 // It reports whether the content is there.
 func (h *history) change(rng *rand.Rand, key string, c *content, what string, request func(*s3.Client) error, refusals ...string) bool {
-	w := h.starts(key, c, what)
+	w := h.startWrite(key, c, what)
 	known, err := h.try(rng, what+" "+key, request)
 	switch {
 	case err == nil:
-		h.ended(w)
+		h.endWrite(w)
 	case known:
 		h.refusal(key, w, what, err, append(refusals, "KMS.DisabledException"))
 	}
@@ -263,7 +263,7 @@ func (h *history) audit(one, two *s3.Client) {
 		for i, client := range []*s3.Client{one, two} {
 			start := h.now()
 			if _, p, err := h.get(client, key, nil); err != nil {
-				h.missing("get at the end", key, start, err)
+				h.checkReadError("get at the end", key, start, err)
 			} else {
 				found[i] = h.find(h.T, "get at the end", key, start, p, 0, len(p))
 			}

@@ -74,7 +74,7 @@ func newScript(m mode, key string) *script {
 	}
 }
 
-func (u *script) whole() []byte { return bytes.Join(u.contents, nil) }
+func (u *script) content() []byte { return bytes.Join(u.contents, nil) }
 
 func (u *script) create(t *testing.T, c *s3.Client) error {
 	var headers s3.PutObjectInput
@@ -153,11 +153,11 @@ func (u *script) requireWhole(t *testing.T, c *s3.Client) {
 	u.m.get(get)
 	out, err := c.GetObject(t.Context(), get)
 	require.NoError(t, err)
-	require.True(t, bytes.Equal(u.whole(), readAll(t, out.Body)), "the object")
+	require.True(t, bytes.Equal(u.content(), readAll(t, out.Body)), "the object")
 	list, err := c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: ptr(bucket), Prefix: &u.key})
 	require.NoError(t, err)
 	require.Len(t, list.Contents, 1)
-	require.Equal(t, int64(len(u.whole())), *list.Contents[0].Size)
+	require.Equal(t, int64(len(u.content())), *list.Contents[0].Size)
 }
 
 // exists reports whether the object is there. If so, it must be whole.
@@ -179,7 +179,7 @@ func (b *killBed) requireClean(t *testing.T) {
 	t.Helper()
 	var left []string
 	for deadline := time.Now().Add(await.Longest); ; time.Sleep(10 * time.Millisecond) {
-		if left = b.leftovers(t); len(left) == 0 {
+		if left = b.listLeftovers(t); len(left) == 0 {
 			return
 		}
 		if b.gateways.Inner == "" || time.Now().After(deadline) {
@@ -189,7 +189,7 @@ func (b *killBed) requireClean(t *testing.T) {
 	require.Empty(t, left, "leftovers")
 }
 
-func (b *killBed) leftovers(t *testing.T) (left []string) {
+func (b *killBed) listLeftovers(t *testing.T) (left []string) {
 	for _, dir := range []string{"data/blobseal-gateway-state/uploads", "data/blobseal-gateway-state/.sgwtmp", "data/" + bucket} {
 		err := filepath.WalkDir(b.store.path(dir), func(path string, e fs.DirEntry, err error) error {
 			if os.IsNotExist(err) {
@@ -256,7 +256,7 @@ func TestKilledUploads(t *testing.T) {
 					return u.finish(t, c)
 				})
 				t.Run(fmt.Sprintf("%d %s %s", n, at, variant), func(t *testing.T) {
-					if b.goOn(t, u, variant) {
+					if b.resume(t, u, variant) {
 						whole++
 					}
 				})
@@ -278,9 +278,9 @@ func TestKilledUploads(t *testing.T) {
 	})
 }
 
-// goOn completes or aborts an upload whose gateway was killed, and reports whether the
+// resume completes or aborts an upload whose gateway was killed, and reports whether the
 // object is there.
-func (b *killBed) goOn(t *testing.T, u *script, variant string) bool {
+func (b *killBed) resume(t *testing.T, u *script, variant string) bool {
 	if u.id == nil { // the client has no id, and finds it in the list
 		list, err := b.client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: ptr(bucket), Prefix: &u.key})
 		require.NoError(t, err)

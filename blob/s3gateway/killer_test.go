@@ -89,7 +89,7 @@ func isCounted(key *string) bool {
 	return strings.HasPrefix(*key, victim) || strings.HasPrefix(*key, "uploads/")
 }
 
-func (k *killer) after(key *string, err error, what string) {
+func (k *killer) stepAfter(key *string, err error, what string) {
 	if isCounted(key) && err == nil {
 		k.left.step("after " + what)
 	}
@@ -132,13 +132,13 @@ func (b *killerChecksumBody) Checksum() string  { return b.claimed.Checksum() }
 func (k *killer) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
 	in.Body = k.body(in.Key, in.Body, *in.ContentLength, "PutObject of "+*in.Key)
 	out, err := k.Backend.PutObject(ctx, in)
-	k.after(in.Key, err, "PutObject of "+*in.Key)
+	k.stepAfter(in.Key, err, "PutObject of "+*in.Key)
 	return out, err
 }
 
 func (k *killer) CreateMultipartUpload(ctx context.Context, in s3response.CreateMultipartUploadInput) (s3response.InitiateMultipartUploadResult, error) {
 	out, err := k.Backend.CreateMultipartUpload(ctx, in)
-	k.after(in.Key, err, "CreateMultipartUpload")
+	k.stepAfter(in.Key, err, "CreateMultipartUpload")
 	return out, err
 }
 
@@ -146,7 +146,7 @@ func (k *killer) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.Up
 	what := fmt.Sprintf("UploadPart %d", *in.PartNumber)
 	in.Body = k.body(in.Key, in.Body, *in.ContentLength, what)
 	out, err := k.Backend.UploadPart(ctx, in)
-	k.after(in.Key, err, what)
+	k.stepAfter(in.Key, err, what)
 	return out, err
 }
 
@@ -157,7 +157,7 @@ func (k *killer) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMul
 	if err == nil && k.parts != nil && k.parts.from != "" {
 		k.left.stepAs("after the object was linked", k.parts.restore)
 	}
-	k.after(in.Key, err, "CompleteMultipartUpload")
+	k.stepAfter(in.Key, err, "CompleteMultipartUpload")
 	return out, version, err
 }
 
@@ -166,13 +166,13 @@ func (k *killer) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipart
 	k.left.waiting = false
 	k.left.mu.Unlock()
 	err := k.Backend.AbortMultipartUpload(ctx, in)
-	k.after(in.Key, err, "AbortMultipartUpload")
+	k.stepAfter(in.Key, err, "AbortMultipartUpload")
 	return err
 }
 
 func (k *killer) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
 	out, err := k.Backend.DeleteObject(ctx, in)
-	k.after(in.Key, err, "DeleteObject of "+*in.Key)
+	k.stepAfter(in.Key, err, "DeleteObject of "+*in.Key)
 	return out, err
 }
 

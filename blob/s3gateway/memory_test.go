@@ -46,9 +46,9 @@ func TestMemory(t *testing.T) {
 		open.Add(1)
 		done.Go(func() { failures <- slowPart(t, c, u, sync.OnceFunc(open.Done), everything) })
 	}
-	await.Value(t, ended(&open), "all requests to be under way")
+	await.Value(t, waitFor(&open), "all requests to be under way")
 	close(everything)
-	await.Value(t, ended(&done), "all requests to end")
+	await.Value(t, waitFor(&done), "all requests to end")
 	for range readers + uploads {
 		require.NoError(t, <-failures)
 	}
@@ -111,7 +111,7 @@ func (repeated) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func ended(g *sync.WaitGroup) <-chan struct{} {
+func waitFor(g *sync.WaitGroup) <-chan struct{} {
 	c := make(chan struct{})
 	go func() {
 		g.Wait()

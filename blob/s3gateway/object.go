@@ -18,11 +18,11 @@ import (
 // tries is how often an object is looked at that is replaced meanwhile.
 const tries = 4
 
-// unchanged calls do again while it returns [stored.ErrChanged], or finds an object
+// retryChanged calls do again while it returns [stored.ErrChanged], or finds an object
 // damaged. Over files, the ETag in SSE-S3 is a hash of the content: if a writer stores
 // the same content under a new data key between two requests of do, If-Match does not
 // notice, and the old key does not open the new body. A damaged object fails each time.
-func unchanged(do func() error) error {
+func retryChanged(do func() error) error {
 	var err error
 	for range tries {
 		err = do()

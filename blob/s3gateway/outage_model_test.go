@@ -84,7 +84,7 @@ func (c *tally) add(other *tally) {
 	}
 }
 
-func (c *tally) lie(format string, args ...any) {
+func (c *tally) addLie(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wrong = append(c.wrong, fmt.Sprintf(format, args...))
@@ -123,8 +123,8 @@ func (a *actor) newContent(size int) *content {
 	return &content{seed: a.seed, size: size}
 }
 
-// wrote notes that a request has made an object what it is now, or may have.
-func (a *actor) wrote(key string, c *content, err error) {
+// noteWrite notes that a request has made an object what it is now, or may have.
+func (a *actor) noteWrite(key string, c *content, err error) {
 	if err == nil {
 		a.may[key] = nil
 	}
@@ -136,7 +136,7 @@ func (a *actor) put(m mode) error {
 	in := &s3.PutObjectInput{Bucket: ptr(bucket), Key: &key, Body: bytes.NewReader(c.bytes())}
 	m.put(in)
 	_, err := a.c.PutObject(a.t.Context(), in)
-	a.wrote(key, c, err)
+	a.noteWrite(key, c, err)
 	a.tally.answer("put "+key, err)
 	return err
 }
@@ -144,7 +144,7 @@ func (a *actor) put(m mode) error {
 func (a *actor) remove(m mode) {
 	key := a.key(m)
 	_, err := a.c.DeleteObject(a.t.Context(), &s3.DeleteObjectInput{Bucket: ptr(bucket), Key: &key})
-	a.wrote(key, nil, err)
+	a.noteWrite(key, nil, err)
 	a.tally.answer("delete "+key, err)
 }
 
@@ -158,7 +158,7 @@ func (a *actor) copy(m mode) {
 		SSECustomerAlgorithm: put.SSECustomerAlgorithm, SSECustomerKey: put.SSECustomerKey, SSECustomerKeyMD5: put.SSECustomerKeyMD5,
 		CopySourceSSECustomerAlgorithm: put.SSECustomerAlgorithm, CopySourceSSECustomerKey: put.SSECustomerKey, CopySourceSSECustomerKeyMD5: put.SSECustomerKeyMD5,
 	})
-	a.found(key, "copy", nil, err, func(c *content) bool { return err == nil })
+	a.checkAnswer(key, "copy", nil, err, func(c *content) bool { return err == nil })
 	a.tally.answer("copy "+key, err, "NoSuchKey")
 }
 
@@ -183,7 +183,7 @@ func (a *actor) getKey(m mode, key string, ranged bool) error {
 			err = fmt.Errorf("%w: %w", errBroken, err)
 		}
 	}
-	a.found(key, "get", p, err, func(c *content) bool {
+	a.checkAnswer(key, "get", p, err, func(c *content) bool {
 		if c == nil {
 			return false
 		}
@@ -195,8 +195,8 @@ func (a *actor) getKey(m mode, key string, ranged bool) error {
 	return err
 }
 
-// found checks an answer about an object against what the object may be.
-func (a *actor) found(key, what string, p []byte, err error, is func(*content) bool) {
+// checkAnswer checks an answer about an object against what the object may be.
+func (a *actor) checkAnswer(key, what string, p []byte, err error, is func(*content) bool) {
 	missing := slices.Contains([]string{"NoSuchKey", "NotFound"}, code(err))
 	if code(err) == "InvalidRange" || err != nil && !missing && p == nil {
 		return // says nothing of the content
@@ -209,7 +209,7 @@ func (a *actor) found(key, what string, p []byte, err error, is func(*content) b
 			return
 		}
 	}
-	a.tally.lie("%s %s: got %d bytes and error %v, want one of %v", what, key, len(p), err, a.may[key])
+	a.tally.addLie("%s %s: got %d bytes and error %v, want one of %v", what, key, len(p), err, a.may[key])
 }
 
 // head and list know the sizes of plaintext.
@@ -219,7 +219,7 @@ func (a *actor) headKey(m mode, key string) {
 	in := &s3.HeadObjectInput{Bucket: ptr(bucket), Key: &key}
 	m.head(in)
 	out, err := a.c.HeadObject(a.t.Context(), in)
-	a.found(key, "head", nil, err, func(c *content) bool { return err == nil && int64(c.size) == *out.ContentLength })
+	a.checkAnswer(key, "head", nil, err, func(c *content) bool { return err == nil && int64(c.size) == *out.ContentLength })
 	a.tally.answer("head "+key, err, "NotFound")
 }
 
@@ -236,7 +236,7 @@ func (a *actor) list() {
 	for key, may := range a.may {
 		size, there := sizes[key]
 		if !slices.ContainsFunc(may, func(c *content) bool { return there == (c != nil) && (!there || size == int64(c.size)) }) {
-			a.tally.lie("list: %s has %d bytes (listed: %v), and is one of %v", key, size, there, may)
+			a.tally.addLie("list: %s has %d bytes (listed: %v), and is one of %v", key, size, there, may)
 		}
 	}
 }
@@ -255,7 +255,7 @@ func (a *actor) upload(m mode) {
 				return true
 			}
 		}
-		a.tally.lie("%s %s: fails always", what, u.key)
+		a.tally.addLie("%s %s: fails always", what, u.key)
 		return false
 	}
 	done := again("create", "-", func() error { return u.create(a.t, a.c) }) &&
@@ -274,11 +274,11 @@ func (a *actor) upload(m mode) {
 		tries++
 		err := u.finish(a.t, a.c)
 		if code(err) == "NoSuchUpload" && tries == 1 {
-			a.tally.lie("complete %s: NoSuchUpload at once", u.key)
+			a.tally.addLie("complete %s: NoSuchUpload at once", u.key)
 		}
 		return err
 	}) {
-		a.wrote(u.key, c, nil)
+		a.noteWrite(u.key, c, nil)
 	}
 }
 
@@ -307,7 +307,7 @@ func (a *actor) step(bound time.Duration) {
 		bound *= 10
 	}
 	if took := time.Since(start); took > bound {
-		a.tally.lie("an answer took %v", took)
+		a.tally.addLie("an answer took %v", took)
 	}
 }
 
@@ -319,7 +319,7 @@ func (a *actor) readAll() (objects int) {
 			objects++
 		}
 		if len(a.may[a.key(m)]) != 1 {
-			a.tally.lie("%s cannot be read when all is well again", a.key(m))
+			a.tally.addLie("%s cannot be read when all is well again", a.key(m))
 		}
 	}
 	a.list()

@@ -33,7 +33,7 @@ func act(t *testing.T, actors []*actor, do func(*actor)) {
 	for _, a := range actors {
 		all.Go(func() { do(a) })
 	}
-	await.Value(t, ended(&all), "the clients")
+	await.Value(t, waitFor(&all), "the clients")
 }
 
 // requireTruth checks the counts of a phase.
@@ -68,7 +68,7 @@ func TestStoreOutages(t *testing.T) {
 				a.tally = total
 				for range outageSteps(phase.steps) {
 					if phase.state == down {
-						a.whileDown()
+						a.stepWhileDown()
 					} else {
 						a.step(longest)
 					}
@@ -91,8 +91,8 @@ func TestStoreOutages(t *testing.T) {
 	})
 }
 
-// whileDown does anything that does not wait for a success.
-func (a *actor) whileDown() {
+// stepWhileDown does anything that does not wait for a success.
+func (a *actor) stepWhileDown() {
 	m := a.modes[a.rng.IntN(len(a.modes))]
 	switch a.rng.IntN(6) {
 	case 0:
@@ -145,7 +145,7 @@ func TestKeyServiceOutages(t *testing.T) {
 						a.get(m, false)
 						continue
 					}
-					a.refused(m, phase.code)
+					a.requireRefused(m, phase.code)
 				}
 			})
 			requireTruth(t, "the key service "+phase.state+", SSE-KMS", needs)
@@ -164,9 +164,9 @@ func TestKeyServiceOutages(t *testing.T) {
 	})
 }
 
-// refused writes and reads an object and begins an upload, which the key service does
+// requireRefused writes and reads an object and begins an upload, which the key service does
 // not let it do. Nothing changes.
-func (a *actor) refused(m mode, want string) {
+func (a *actor) requireRefused(m mode, want string) {
 	before := a.may[a.key(m)]
 	for what, do := range map[string]func() error{
 		"put":    func() error { return a.put(m) },
@@ -174,7 +174,7 @@ func (a *actor) refused(m mode, want string) {
 		"create": func() error { return newScript(m, a.key(m)).create(a.t, a.c) },
 	} {
 		if err := do(); code(err) != want {
-			a.tally.lie("%s: %v instead of %s", what, err, want)
+			a.tally.addLie("%s: %v instead of %s", what, err, want)
 		}
 	}
 	a.may[a.key(m)] = before

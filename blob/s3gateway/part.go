@@ -102,8 +102,8 @@ func trailingAlgorithm(body io.Reader) checksumAlgorithm {
 	return ""
 }
 
-// agree checks the checksum of a part against what the upload has promised.
-func (u *upload) agree(want checksum) (checksum, error) {
+// checkAlgorithm checks the checksum of a part against what the upload has promised.
+func (u *upload) checkAlgorithm(want checksum) (checksum, error) {
 	if u.Type == "" {
 		return want, nil
 	}
@@ -122,7 +122,7 @@ func (u *upload) agree(want checksum) (checksum, error) {
 // uploadPart encrypts body, of size bytes, as a part, stores it, and then the
 // receipt: a part without a receipt was never acknowledged.
 func (g *Gateway) uploadPart(r *request, t *target, p *openedPart, body io.Reader, size int64, want checksum) (*receipt, error) {
-	want, err := p.upload.agree(want)
+	want, err := p.upload.checkAlgorithm(want)
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +217,7 @@ func (g *Gateway) copyPart(r *request, in *s3.UploadPartCopyInput) (out s3respon
 	}
 	var body io.ReadCloser
 	var n int64
-	err = unchanged(func() error {
+	err = retryChanged(func() error {
 		body, n, err = g.openCopied(r, in, src)
 		return err
 	})

@@ -78,8 +78,8 @@ const claimSeparator = "|"
 
 func claim(sum, etag string) string { return sum + claimSeparator + etag }
 
-// claimed returns the ETag of a claim.
-func claimed(value string) (etag string, ok bool) {
+// parseClaim returns the ETag of a claim.
+func parseClaim(value string) (etag string, ok bool) {
 	_, etag, ok = strings.Cut(strings.Trim(value, `"`), claimSeparator)
 	return etag, ok
 }
@@ -112,7 +112,7 @@ type completion struct {
 func (a *attributes) StoreAttribute(f *os.File, bucket, object, name string, value []byte) error {
 	switch name {
 	case attrETag:
-		if etag, ok := claimed(string(value)); ok {
+		if etag, ok := parseClaim(string(value)); ok {
 			if c := a.completion(etag); c != nil {
 				return a.replace(f, bucket, object, c)
 			}
@@ -121,9 +121,9 @@ func (a *attributes) StoreAttribute(f *os.File, bucket, object, name string, val
 			value = []byte(quote(emptyMD5))
 		}
 	case attrChecksums: // the first attribute of an object
-		if etag, ok := claimed(string(claimETag.Find(value))); ok {
+		if etag, ok := parseClaim(string(claimETag.Find(value))); ok {
 			if c := a.completion(etag); c != nil { // replace stores its checksums
-				return c.checked()
+				return c.runCheck()
 			}
 		}
 		value = claimETag.ReplaceAll(value, nil)
@@ -159,14 +159,14 @@ func (a *attributes) complete(f *os.File, bucket, object string, value []byte) e
 	return a.replace(f, bucket, object, c)
 }
 
-// completion returns the completion of an id that completing got, or nil.
+// completion returns the completion of an id that keepCompletion got, or nil.
 func (a *attributes) completion(id string) *completion {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.uploads[id]
 }
 
-func (c *completion) checked() error {
+func (c *completion) runCheck() error {
 	if c.check == nil {
 		return nil
 	}
@@ -204,10 +204,10 @@ func unquote(etag *string) string {
 	return strings.Trim(*etag, `"`)
 }
 
-// completing says what the object of an upload gets when the engine completes the
+// keepCompletion says what the object of an upload gets when the engine completes the
 // upload. id is the upload's, or what the body of an object claims as its ETag. The
 // caller calls done afterwards.
-func (a *attributes) completing(id string, c *completion) (done func()) {
+func (a *attributes) keepCompletion(id string, c *completion) (done func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.uploads[id] = c

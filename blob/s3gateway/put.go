@@ -76,7 +76,7 @@ func (g *Gateway) put(r *request, in s3response.PutObjectInput, cipher *s3wire.C
 	if err != nil {
 		return out, err
 	}
-	env, err := sized(e.Envelope(), size)
+	env, err := padEnvelope(e.Envelope(), size)
 	if err != nil {
 		return out, err
 	}
@@ -92,7 +92,7 @@ func (g *Gateway) put(r *request, in s3response.PutObjectInput, cipher *s3wire.C
 	in.Metadata, in.ContentEncoding = storedMetadata(env, in.Metadata, in.ContentEncoding)
 	in.ChecksumAlgorithm = ""
 	checksum{}.set(&in)
-	in.Body = g.claimed(io.MultiReader(bytes.NewReader(head), e.Reader(plaintext)), plaintext)
+	in.Body = g.addClaim(io.MultiReader(bytes.NewReader(head), e.Reader(plaintext)), plaintext)
 	in.ContentLength = storedLength(env.Size(), size, in.ContentLength)
 	in.IfMatch, in.IfNoneMatch = g.innerETag(in.IfMatch), g.innerETag(in.IfNoneMatch)
 	if out, err = g.Backend.PutObject(r.ctx, in); err != nil {
@@ -116,10 +116,10 @@ func (g *Gateway) encrypt(r *request, cipher sse.Encrypter, obj sse.Object) (*ss
 	return cipher.Encrypt(ctx, obj)
 }
 
-// sized pads an envelope as stored objects have it. If it is too long for that, it
+// padEnvelope pads an envelope as stored objects have it. If it is too long for that, it
 // is padded so that no other stored object of size plaintext bytes has that size:
 // lists then know that they must look at the object.
-func sized(env *sse.Envelope, size int64) (*sse.Envelope, error) {
+func padEnvelope(env *sse.Envelope, size int64) (*sse.Envelope, error) {
 	padded, err := env.WithSize(stored.DefaultEnvelopeSize)
 	if err == nil || size < 0 || !errors.Is(err, sse.ErrTooLarge) {
 		return padded, err
@@ -224,9 +224,9 @@ func (p *plaintext) ETag() string {
 	return hex.EncodeToString(p.md5.Sum(nil))
 }
 
-// claimed returns body as the inner store needs it. A store of files gets checksum
+// addClaim returns body as the inner store needs it. A store of files gets checksum
 // and ETag from it.
-func (g *Gateway) claimed(body io.Reader, p *plaintext) io.Reader {
+func (g *Gateway) addClaim(body io.Reader, p *plaintext) io.Reader {
 	if g.files == nil {
 		return body
 	}

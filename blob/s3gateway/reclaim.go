@@ -60,8 +60,8 @@ func findUpload(bucket, key, id string) (*uploadDir, error) {
 
 func (d *uploadDir) path() string { return filepath.Join(d.bucket, d.parent, d.name) }
 
-// completing reports whether the engine has begun to complete the upload.
-func (d *uploadDir) completing() bool { return d.name != d.id }
+// isCompleting reports whether the engine has begun to complete the upload.
+func (d *uploadDir) isCompleting() bool { return d.name != d.id }
 
 // lock locks the directory. Without an error, unlock is nil if another process or
 // request has the lock. The error is [fs.ErrNotExist] if the directory has moved.
@@ -115,7 +115,7 @@ func (f *Files) lockUpload(ctx context.Context, bucket, key, id string, u *uploa
 			return func() {}, nil
 		case err != nil:
 			return nil, fmt.Errorf("s3gateway: lock upload %s of %s/%s: %w", id, bucket, key, err)
-		case unlock != nil && d.completing():
+		case unlock != nil && d.isCompleting():
 			if err := f.giveBack(d, u); err != nil {
 				unlock()
 				return nil, err
@@ -140,7 +140,7 @@ func (f *Files) lockUpload(ctx context.Context, bucket, key, id string, u *uploa
 // it is cut short.
 func (f *Files) giveBack(d *uploadDir, u *upload) error {
 	parent, id := filepath.Join(d.bucket, d.parent), filepath.Join(d.parent, d.id)
-	published, err := d.published(u)
+	published, err := d.isPublished(u)
 	if err != nil {
 		return err
 	}
@@ -183,9 +183,9 @@ func (f *Files) moveAttributes(bucket, from, to string) error {
 	return f.attributes.RenameObject(bucket, from, to)
 }
 
-// published reports whether the object is the one that the upload makes. Its attributes
+// isPublished reports whether the object is the one that the upload makes. Its attributes
 // are no proof: below SideCarDir, the engine stores them before it publishes the object.
-func (d *uploadDir) published(u *upload) (bool, error) {
+func (d *uploadDir) isPublished(u *upload) (bool, error) {
 	env, err := u.envelope()
 	if err != nil {
 		return false, err
@@ -208,7 +208,7 @@ func (d *uploadDir) published(u *upload) (bool, error) {
 // reclaim gives an upload its directory back if a gateway was killed while it
 // completed the upload.
 func (g *Gateway) reclaim(d *uploadDir, u *upload) {
-	if !d.completing() {
+	if !d.isCompleting() {
 		return
 	}
 	unlock, err := d.lock()

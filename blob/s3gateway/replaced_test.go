@@ -60,7 +60,7 @@ func TestTagsOverS3WhileUpdated(t *testing.T) {
 	_, key := newKey(t, x.gateway.setup)
 	whole := text(2*partSize + 70_000)
 	putParts(t, c, modes()[1], "k", whole[:partSize], whole[partSize:])
-	x.during(t, "UploadPartCopy", func() {
+	x.changeDuring(t, "UploadPartCopy", func() {
 		_, err := x.inner.PutObjectTagging(t.Context(), &s3.PutObjectTaggingInput{
 			Bucket: ptr(bucket), Key: ptr("k"), Tagging: &types.Tagging{TagSet: []types.Tag{{Key: ptr("a"), Value: ptr("new")}}},
 		})

@@ -58,7 +58,7 @@ type resealed struct {
 // that version even then, as an open file stays what it was. A copy of an object onto
 // itself needs a condition in put so as not to replace the newer version.
 func (g *Gateway) reseal(r *request, src *object, keep kept, put s3response.PutObjectInput, cipher sse.Cipher) (s3response.PutObjectOutput, error) {
-	c, err := g.resealed(r, src, keep, put, cipher)
+	c, err := g.newResealed(r, src, keep, put, cipher)
 	if err != nil {
 		return s3response.PutObjectOutput{}, err
 	}
@@ -75,8 +75,8 @@ func (g *Gateway) reseal(r *request, src *object, keep kept, put s3response.PutO
 	return out, err
 }
 
-// resealed seals the data key of src and returns the object to be made.
-func (g *Gateway) resealed(r *request, src *object, keep kept, put s3response.PutObjectInput, cipher sse.Cipher) (*resealed, error) {
+// newResealed seals the data key of src and returns the object to be made.
+func (g *Gateway) newResealed(r *request, src *object, keep kept, put s3response.PutObjectInput, cipher sse.Cipher) (*resealed, error) {
 	if err := stored.CheckMetadata(put.Metadata); err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (g *Gateway) resealed(r *request, src *object, keep kept, put s3response.Pu
 	c := &resealed{Gateway: g, r: r, src: src, keep: keep, put: put, to: src.size}
 	if src.composite != nil {
 		c.tail, c.to, err = src.trailer.Replace(env)
-	} else if env, err = sized(env, src.plaintext); err == nil {
+	} else if env, err = padEnvelope(env, src.plaintext); err == nil {
 		c.head, err = env.MarshalBinary()
 		c.from = int64(src.env.Size())
 	}
@@ -138,7 +138,7 @@ func (c *resealed) putStream() (s3response.PutObjectOutput, error) {
 		return s3response.PutObjectOutput{}, err
 	}
 	defer body.Close()
-	whole, done, err := c.claimed(io.MultiReader(bytes.NewReader(c.head), body, bytes.NewReader(c.tail)))
+	whole, done, err := c.addClaim(io.MultiReader(bytes.NewReader(c.head), body, bytes.NewReader(c.tail)))
 	if err != nil {
 		return s3response.PutObjectOutput{}, err
 	}
@@ -150,13 +150,13 @@ func (c *resealed) putStream() (s3response.PutObjectOutput, error) {
 	return c.answer(c.Backend.PutObject(c.r.ctx, c.put))
 }
 
-// claimed returns body as the inner store needs it. A store of files gives the object
+// addClaim returns body as the inner store needs it. A store of files gives the object
 // what it keeps of its source. The caller calls done afterwards.
-func (c *resealed) claimed(body io.Reader) (claiming io.Reader, done func(), err error) {
+func (c *resealed) addClaim(body io.Reader) (claiming io.Reader, done func(), err error) {
 	if c.files == nil {
 		return body, func() {}, nil
 	}
-	kept := &completion{etag: c.keep.etag, checksum: c.keep.checksum.stored(c.keep.kind)}
+	kept := &completion{etag: c.keep.etag, checksum: c.keep.checksum.forEngine(c.keep.kind)}
 	if c.src.composite != nil {
 		kept.ends = partEnds(c.src.composite.Parts())
 	}
@@ -164,7 +164,7 @@ func (c *resealed) claimed(body io.Reader) (claiming io.Reader, done func(), err
 		return nil, nil, err
 	}
 	token := newAttempt()
-	done = c.files.attributes.completing(token, kept)
+	done = c.files.attributes.keepCompletion(token, kept)
 	return &claimedBody{body, types.ChecksumAlgorithmCrc64nvme, func() string { return claim(zeroCRC64, token) }}, done, nil
 }
 
@@ -241,7 +241,7 @@ func (c *resealed) putFile() (s3response.PutObjectOutput, error) {
 		return c.putStream()
 	}
 	defer src.Close()
-	body, done, err := c.claimed(strings.NewReader(""))
+	body, done, err := c.addClaim(strings.NewReader(""))
 	if err != nil {
 		return s3response.PutObjectOutput{}, err
 	}
@@ -308,23 +308,23 @@ func (c *resealed) fill(dst, src *os.File) error {
 		from, head = 0, nil
 	}
 	if _, err := dst.Write(head); err != nil {
-		return noSpace(err)
+		return diskError(err)
 	}
 	if _, err := src.Seek(from, io.SeekStart); err != nil {
 		return err
 	}
 	n, err := dst.ReadFrom(io.LimitReader(src, c.to-from))
 	if err != nil {
-		return noSpace(err)
+		return diskError(err)
 	}
 	if n != c.to-from {
 		return stored.ErrChanged
 	}
 	if _, err := dst.Write(c.tail); err != nil {
-		return noSpace(err)
+		return diskError(err)
 	}
 	if _, err := dst.WriteAt(c.head, 0); err != nil {
-		return noSpace(err)
+		return diskError(err)
 	}
 	if !c.keep.modified.IsZero() {
 		return os.Chtimes(dst.Name(), time.Time{}, c.keep.modified)
@@ -332,8 +332,8 @@ func (c *resealed) fill(dst, src *os.File) error {
 	return nil
 }
 
-// noSpace returns the engine's error for a full disk.
-func noSpace(err error) error {
+// diskError returns the engine's error for a full disk.
+func diskError(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return s3err.GetAPIError(s3err.ErrNoSpaceLeftOnDevice)

@@ -85,8 +85,8 @@ func (c *changing) save(t *testing.T, as string) {
 	require.NoError(t, err)
 }
 
-// during calls change when the first request of an operation comes.
-func (c *changing) during(t *testing.T, operation string, change func()) {
+// changeDuring calls change when the first request of an operation comes.
+func (c *changing) changeDuring(t *testing.T, operation string, change func()) {
 	var once sync.Once
 	c.between.intercept(func(got string, r *http.Request) {
 		if got == operation {
@@ -119,7 +119,7 @@ func TestCopiesOfChangingObjects(t *testing.T) {
 		for _, operation := range operations {
 			t.Run(kind+"/during "+operation, func(t *testing.T) {
 				x.overwrite(t, kind)
-				x.during(t, operation, func() { x.overwrite(t, "next") })
+				x.changeDuring(t, operation, func() { x.overwrite(t, "next") })
 				_, err := c.CopyObject(t.Context(), copyInput(modes()[1], "src", modes()[2], "dst"))
 				require.NoError(t, err)
 				want := next
@@ -132,7 +132,7 @@ func TestCopiesOfChangingObjects(t *testing.T) {
 			})
 			t.Run(kind+"/onto itself during "+operation, func(t *testing.T) {
 				x.overwrite(t, kind)
-				x.during(t, operation, func() { x.overwrite(t, "next") })
+				x.changeDuring(t, operation, func() { x.overwrite(t, "next") })
 				_, err := c.CopyObject(t.Context(), copyInput(modes()[1], "src", modes()[2], "src"))
 				require.NoError(t, err)
 				requireEnds(t, c, modes()[2], "src", next)

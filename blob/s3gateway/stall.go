@@ -25,7 +25,7 @@ func doInTime(client s3.HTTPClient, r *http.Request, wait time.Duration) (*http.
 	}
 	s.start()
 	response, err := client.Do(r)
-	s.answered()
+	s.end()
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && r.Context().Err() != nil {
 			err = fmt.Errorf("%w: %w", err, cause)
@@ -68,8 +68,8 @@ func (s *stall) stop() {
 	}
 }
 
-// answered stops it for good. The transport may go on to read the request's body.
-func (s *stall) answered() {
+// end stops the stall for good. The transport may go on to read the request's body.
+func (s *stall) end() {
 	s.stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()

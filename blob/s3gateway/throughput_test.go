@@ -49,7 +49,7 @@ func TestThroughput(t *testing.T) {
 			var total [2]time.Duration
 			for range load.rounds {
 				for i, c := range []*s3.Client{plain, sealed} {
-					times, whole := eight(t, load.requests, func(i int) error { return op.do(c, fmt.Sprintf("k/%d", i%load.keys)) })
+					times, whole := timeCalls(t, load.requests, func(i int) error { return op.do(c, fmt.Sprintf("k/%d", i%load.keys)) })
 					took[i], total[i] = append(took[i], times...), total[i]+whole
 				}
 			}
@@ -59,8 +59,8 @@ func TestThroughput(t *testing.T) {
 	}
 }
 
-// eight calls do count times, by eight clients, and returns how long each took.
-func eight(t *testing.T, count int, do func(i int) error) (times []time.Duration, whole time.Duration) {
+// timeCalls calls do count times, by eight clients, and returns how long each took.
+func timeCalls(t *testing.T, count int, do func(i int) error) (times []time.Duration, whole time.Duration) {
 	var clients sync.WaitGroup
 	var mu sync.Mutex
 	begin := time.Now()

@@ -41,7 +41,7 @@ func (g *Gateway) UpdateObjectEncryption(ctx context.Context, in *s3.UpdateObjec
 		return err
 	}
 	r := g.request(ctx)
-	err := unchanged(func() error { return g.updateEncryption(r, in) })
+	err := retryChanged(func() error { return g.updateEncryption(r, in) })
 	return g.fail("UpdateObjectEncryption", in.Bucket, in.Key, err)
 }
 

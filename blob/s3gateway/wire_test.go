@@ -67,22 +67,22 @@ func TestResponseHeaders(t *testing.T) {
 				require.Equal(t, want, got, "%s %s", method, path)
 				return response.Header, answer
 			}
-			put, _ := do(http.MethodPut, at("k"), c.write, "text")
+			put, _ := do(http.MethodPut, pathOf("k"), c.write, "text")
 			if c.want.Get(s3wire.HeaderContext) != "" {
 				raw, err := base64.StdEncoding.DecodeString(put.Get(s3wire.HeaderContext))
 				require.NoError(t, err)
 				require.Contains(t, string(raw), `"team":"red"`)
 			}
-			do(http.MethodGet, at("k"), c.read, "")
-			do(http.MethodHead, at("k"), c.read, "")
-			do(http.MethodGet, at("k"), with(c.read, "Range", "bytes=0-"), "")
-			do(http.MethodPut, at("copy"), copyOf("SSE-KMS", c.write, nil), "")
-			_, answer := do(http.MethodPost, at("u?uploads="), c.write, "")
+			do(http.MethodGet, pathOf("k"), c.read, "")
+			do(http.MethodHead, pathOf("k"), c.read, "")
+			do(http.MethodGet, pathOf("k"), with(c.read, "Range", "bytes=0-"), "")
+			do(http.MethodPut, pathOf("copy"), addCopySource("SSE-KMS", c.write, nil), "")
+			_, answer := do(http.MethodPost, pathOf("u?uploads="), c.write, "")
 			_, id, _ := strings.Cut(answer, "<UploadId>")
 			id, _, _ = strings.Cut(id, "</UploadId>")
-			part, _ := do(http.MethodPut, at("u?partNumber=1&uploadId="+id), c.read, "text")
-			do(http.MethodPut, at("u?partNumber=2&uploadId="+id), copyOf("SSE-KMS", c.read, nil), "")
-			do(http.MethodPost, at("u?uploadId="+id), c.read, "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>"+
+			part, _ := do(http.MethodPut, pathOf("u?partNumber=1&uploadId="+id), c.read, "text")
+			do(http.MethodPut, pathOf("u?partNumber=2&uploadId="+id), addCopySource("SSE-KMS", c.read, nil), "")
+			do(http.MethodPost, pathOf("u?uploadId="+id), c.read, "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>"+
 				strings.Trim(part.Get("ETag"), `"`)+"</ETag></Part></CompleteMultipartUpload>")
 		})
 	}
@@ -161,11 +161,11 @@ func TestForms(t *testing.T) {
 		{f.tls, withKey(7, s3wire.HeaderEncryption, "AES256"), "InvalidArgument"},
 		{f.plain, withKey(7), "InvalidRequest"},
 	} {
-		before := f.stored(t)
+		before := f.listStore(t)
 		status, _, answer := post(t, c.over, "new", c.fields)
 		require.Equal(t, 400, status, answer)
 		require.Contains(t, answer, "<Code>"+c.code+"</Code>")
-		require.Equal(t, before, f.stored(t))
+		require.Equal(t, before, f.listStore(t))
 	}
 }
 
