@@ -16,7 +16,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
-	"github.com/blobseal/blobseal/blob/internal/blobtest"
+	"github.com/blobseal/blobseal/internal/testbed/seeds"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -99,7 +99,7 @@ func testConcurrent(t *testing.T, inner *gcblob.Bucket, atomically bool) {
 	}
 	var running sync.WaitGroup
 	failures := make(chan error, 2*len(workers))
-	until := time.Now().Add(blobtest.StressFor(t))
+	until := time.Now().Add(seeds.StressTime(t, time.Second))
 	for i := range 2 * len(workers) {
 		running.Go(func() {
 			for ctx.Err() == nil && (time.Now().Before(until) || reads.Load() == 0) {

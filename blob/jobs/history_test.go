@@ -18,8 +18,8 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
-	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/seeds"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
@@ -43,7 +43,7 @@ func TestHistory(t *testing.T) {
 		return
 	}
 	histories, ops := 0, 0
-	for until := time.Now().Add(blobtest.StressFor(t)); histories < 20 || time.Now().Before(until); histories++ {
+	for until := time.Now().Add(seeds.StressTime(t, time.Second)); histories < 20 || time.Now().Before(until); histories++ {
 		seed := rand.Uint64()
 		ops += runHistory(t, seed)
 		if t.Failed() {

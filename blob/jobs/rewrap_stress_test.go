@@ -15,9 +15,9 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
-	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	jobstore "github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/seeds"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -46,13 +46,13 @@ func numberOf(p []byte) (uint64, error) {
 // TestRewrapAmongOthers: writers, readers, deleters, rotations, rewraps, checks and
 // inventories on the same keys. A key that has one owner always has what that one did
 // last; of the others every read gives one whole version. It takes as long as
-// stressFor says, and until something was read and something rewrapped. It is long
+// BLOBSEAL_STRESS says, and until something was read and something rewrapped. It is long
 // because all workers share its counters, and each is a few lines.
 func TestRewrapAmongOthers(t *testing.T) {
 	for _, store := range stores[:1] {
 		t.Run(store.Name, func(t *testing.T) {
 			w := newWorld(t, store.Open(t))
-			until := time.Now().Add(blobtest.StressFor(t))
+			until := time.Now().Add(seeds.StressTime(t, time.Second))
 			var group sync.WaitGroup
 			var failed atomic.Pointer[error]
 			var numbers, reads, rewraps, done atomic.Int64

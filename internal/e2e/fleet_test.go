@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/seeds"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 	"github.com/blobseal/blobseal/sse"
@@ -35,17 +36,8 @@ const (
 // patience is what a slow machine may need: whatever works takes less.
 const patience = 2 * time.Minute
 
-// stress is how long a fleet runs at least.
-func stress(t *testing.T) time.Duration {
-	t.Helper()
-	text := os.Getenv("BLOBSEAL_STRESS")
-	if text == "" {
-		return 4 * time.Second
-	}
-	d, err := time.ParseDuration(text)
-	require.NoError(t, err, "BLOBSEAL_STRESS")
-	return d
-}
+// stress returns how long a fleet runs at least.
+func stress(t *testing.T) time.Duration { return seeds.StressTime(t, 4*time.Second) }
 
 // harm is what is done to a fleet while it runs, again and again.
 type harm struct {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/blobseal/blobseal/internal/testbed/await"
+	"github.com/blobseal/blobseal/internal/testbed/seeds"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/etcdstore"
 )
@@ -106,18 +106,6 @@ func newStore(t testing.TB, client *clientv3.Client, key string) *etcdstore.Stor
 	return s
 }
 
-// stressFor returns how long a stress test runs, by BLOBSEAL_STRESS.
-func stressFor(t testing.TB) time.Duration {
-	t.Helper()
-	text := os.Getenv("BLOBSEAL_STRESS")
-	if text == "" {
-		return 0
-	}
-	limit, err := time.ParseDuration(text)
-	require.NoError(t, err, "BLOBSEAL_STRESS")
-	return limit
-}
-
 // Nothing that a cluster of three acknowledged is lost, whatever happens to its
 // leader: it is killed, cut off from the other members, or stopped for a while, which
 // it does not notice. Meanwhile the others go on. BLOBSEAL_STRESS, such as 1h, is how
@@ -162,7 +150,7 @@ func TestNothingIsLostWithTheLeader(t *testing.T) {
 	require.NoError(t, err)
 	var rotations []string // acknowledged
 
-	limit := stressFor(t)
+	limit := seeds.StressTime(t, 0)
 	for i, begin := 0, time.Now(); i < len(faults) || time.Since(begin) < limit; i++ {
 		fault, leader := faults[i%len(faults)], c.leader(admin)
 		before := r.acknowledged()

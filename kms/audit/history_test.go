@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,33 +16,15 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/blobseal/blobseal/internal/testbed/seeds"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // TestHistories runs random histories of a trail: writes, full disks, failed
 // flushes, kills, rotations, truncations and edits. It compares the trail with a
-// model. A history follows from its seed, which a failure prints: run it again
-// with BLOBSEAL_SEED. BLOBSEAL_STRESS, such as 2h, is how long the test runs; by
-// default it runs a few histories.
-func TestHistories(t *testing.T) {
-	begin := time.Now()
-	if text := os.Getenv("BLOBSEAL_SEED"); text != "" {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err, "BLOBSEAL_SEED")
-		runHistory(t, seed)
-		return
-	}
-	var limit time.Duration
-	if text := os.Getenv("BLOBSEAL_STRESS"); text != "" {
-		var err error
-		limit, err = time.ParseDuration(text)
-		require.NoError(t, err, "BLOBSEAL_STRESS")
-	}
-	for i := 0; !t.Failed() && (i < 6 || time.Since(begin) < limit); i++ {
-		runHistory(t, rand.Uint64())
-	}
-}
+// model. See [seeds.Run] for how to run one again, or many.
+func TestHistories(t *testing.T) { seeds.Run(t, 6, runHistory) }
 
 // Keys of the histories' trails, fixed so that a seed says everything.
 const (
@@ -80,7 +61,7 @@ func runHistory(t *testing.T, seed uint64) {
 		h := &history{T: t, rand: rand.New(rand.NewPCG(seed, 0)), path: auditPath(t)}
 		defer func() {
 			if t.Failed() {
-				t.Logf("BLOBSEAL_SEED=%d; the last steps: %q", seed, h.steps[max(0, len(h.steps)-12):])
+				t.Logf("the last steps: %q", h.steps[max(0, len(h.steps)-12):])
 			}
 		}()
 		h.logrotate = h.rand.IntN(3) == 0

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -111,17 +110,6 @@ func ReadRange(b *gcblob.Bucket, key string, off, n int64) ([]byte, error) {
 	}
 	defer r.Close()
 	return io.ReadAll(r)
-}
-
-// StressFor returns how long a stress test runs: BLOBSEAL_STRESS, such as 5m, or 1 s.
-func StressFor(t testing.TB) time.Duration {
-	text := os.Getenv("BLOBSEAL_STRESS")
-	if text == "" {
-		return time.Second
-	}
-	d, err := time.ParseDuration(text)
-	require.NoError(t, err)
-	return d
 }
 
 // NoneLeft waits until there are no more goroutines than before. A goroutine that has

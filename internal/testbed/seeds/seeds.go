@@ -9,9 +9,23 @@ import (
 	"time"
 )
 
-// Run runs a test with at least that many random seeds. The variable BLOBSEAL_STRESS, such
-// as 2h, makes it continue with more seeds for that long. A failure prints its seed; to
-// repeat it, set BLOBSEAL_SEED.
+// StressTime returns how long a test continues: for BLOBSEAL_STRESS, such as 2h, or else
+// for usual.
+func StressTime(t testing.TB, usual time.Duration) time.Duration {
+	t.Helper()
+	text := os.Getenv("BLOBSEAL_STRESS")
+	if text == "" {
+		return usual
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("BLOBSEAL_STRESS: %v", err)
+	}
+	return d
+}
+
+// Run runs a test with at least that many random seeds, and with more for [StressTime]. A
+// failure prints its seed; to repeat it, set BLOBSEAL_SEED.
 func Run(t *testing.T, least int, test func(t *testing.T, seed uint64)) {
 	t.Helper()
 	if text := os.Getenv("BLOBSEAL_SEED"); text != "" {
@@ -22,13 +36,7 @@ func Run(t *testing.T, least int, test func(t *testing.T, seed uint64)) {
 		test(t, seed)
 		return
 	}
-	var limit time.Duration
-	if text := os.Getenv("BLOBSEAL_STRESS"); text != "" {
-		var err error
-		if limit, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("BLOBSEAL_STRESS: %v", err)
-		}
-	}
+	limit := StressTime(t, 0)
 	for i, begin := 0, time.Now(); i < least || time.Since(begin) < limit; i++ {
 		seed := rand.Uint64()
 		passed := t.Run("seed", func(t *testing.T) {
