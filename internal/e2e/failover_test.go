@@ -53,37 +53,36 @@ func newFailover(t *testing.T) *failover {
 			f.fleet = append(f.fleet, join(t, f.camps[i].Address(), f.name))
 		}
 	}
-	f.first = f.one().ring.Versions()[0].ID
-	_, err := f.one().ring.Rotate(t.Context())
+	f.first = f.member(0).ring.Versions()[0].ID
+	_, err := f.member(0).ring.Rotate(t.Context())
 	require.NoError(t, err)
 	ctx := admin(t.Context())
 	for _, what := range []string{"tagged", "rotated", "disabled", "denied", "scheduled", "revoked", "other"} {
-		k, err := f.one().client.CreateKey(ctx, nil)
+		k, err := f.member(0).client.CreateKey(ctx, nil)
 		require.NoError(t, err)
 		f.keys[what] = k.ID
 	}
-	f.grant, err = f.one().client.CreateGrant(ctx, f.keys["revoked"], &localkms.CreateGrantInput{
+	f.grant, err = f.member(0).client.CreateGrant(ctx, f.keys["revoked"], &localkms.CreateGrantInput{
 		Grantee: "guest", Operations: []kms.Operation{localkms.OpEncrypt, kms.OpDecrypt},
 	})
 	require.NoError(t, err)
-	require.NoError(t, f.one().client.PutKeyPolicy(ctx, f.keys["revoked"], adminOnly, nil))
+	require.NoError(t, f.member(0).client.PutKeyPolicy(ctx, f.keys["revoked"], adminOnly, nil))
 	for _, m := range f.fleet {
 		m.work(t, slices.Collect(maps.Values(f.keys)))
 	}
 	f.work()
-	f.replicate()
+	f.awaitReplication()
 	return f
 }
 
-// one is a member of the first camp, and two one of the second.
-func (f *failover) one() *member { return f.fleet[0] }
-func (f *failover) two() *member { return f.fleet[2] }
+// member returns a member of a camp.
+func (f *failover) member(camp int) *member { return f.fleet[2*camp] }
 
 // work lets the fleet work for a while.
 func (f *failover) work() { time.Sleep(stress(f.t) / 10) }
 
-// replicate waits until the standby has all documents.
-func (f *failover) replicate() {
+// awaitReplication waits until the standby has all documents.
+func (f *failover) awaitReplication() {
 	f.t.Helper()
 	const query = `SELECT string_agg(version, ' ' ORDER BY name) FROM blobseal_documents`
 	here, there := f.primary.open(f.t), f.standby.open(f.t)
@@ -93,8 +92,8 @@ func (f *failover) replicate() {
 	}, patience, 50*time.Millisecond, "the standby has all documents")
 }
 
-// agree waits until all members know what one knows.
-func (f *failover) agree(one *member, members ...*member) {
+// awaitAgreement waits until all members know what one knows.
+func (f *failover) awaitAgreement(one *member, members ...*member) {
 	f.t.Helper()
 	require.Eventually(f.t, func() bool {
 		for _, m := range members {
@@ -108,10 +107,10 @@ func (f *failover) agree(one *member, members ...*member) {
 
 // takeAway takes power away at the first camp, and adds versions.
 func (f *failover) takeAway() {
-	t, ctx, c := f.t, admin(f.t.Context()), f.one().client
-	_, err := f.one().ring.Rotate(ctx)
+	t, ctx, c := f.t, admin(f.t.Context()), f.member(0).client
+	_, err := f.member(0).ring.Rotate(ctx)
 	require.NoError(t, err)
-	_, err = f.one().ring.SetState(ctx, f.first, keyring.Disabled)
+	_, err = f.member(0).ring.SetState(ctx, f.first, keyring.Disabled)
 	require.NoError(t, err)
 	require.NoError(t, c.Tag(ctx, f.keys["tagged"], map[string]string{"lost": "yes"}))
 	_, err = c.RotateKey(ctx, f.keys["rotated"])
@@ -123,8 +122,8 @@ func (f *failover) takeAway() {
 	require.NoError(t, c.RevokeGrant(ctx, f.keys["revoked"], f.grant.ID))
 }
 
-// goOn is what processes do that know nothing of takeAway.
-func goOn(t *testing.T, m *member, key string) {
+// changeMore makes changes as processes do that know nothing of takeAway.
+func changeMore(t *testing.T, m *member, key string) {
 	ctx := admin(t.Context())
 	for _, act := range []func() error{
 		func() error { _, err := m.ring.Rotate(ctx); return err },
@@ -139,24 +138,31 @@ func goOn(t *testing.T, m *member, key string) {
 // promote makes the standby the primary.
 func (f *failover) promote() { f.standby.exec(f.t, `SELECT pg_promote()`) }
 
-// lead has a camp connect to the standby.
-func (f *failover) lead(camp int) { f.camps[camp].Redirect(f.standby.address()) }
+// failOver makes the standby, which was stopped, the primary after a crash.
+func (f *failover) failOver() {
+	f.primary.stop(syscall.SIGQUIT)
+	f.standby.start()
+	f.promote()
+}
 
-// fresh is a process that starts now.
-func (f *failover) fresh() *member { return join(f.t, f.standby.address(), f.name) }
+// redirect makes a camp connect to the standby.
+func (f *failover) redirect(camp int) { f.camps[camp].Redirect(f.standby.address()) }
 
-// heal waits until the whole fleet and a new process agree, and what was lost is back.
-func (f *failover) heal() {
+// startMember starts a process over the standby.
+func (f *failover) startMember() *member { return join(f.t, f.standby.address(), f.name) }
+
+// awaitHealing waits until the whole fleet and a new process agree, and what was lost is back.
+func (f *failover) awaitHealing() {
 	f.t.Helper()
 	begin := time.Now()
 	require.Eventually(f.t, func() bool {
-		now := f.fresh()
+		now := f.startMember()
 		for _, m := range f.fleet {
 			if m.ring.Stats().Generation != now.ring.Stats().Generation || m.service.Stats().Generation != now.service.Stats().Generation {
 				return false
 			}
 		}
-		return f.taken(now) == nil
+		return f.listMissing(now) == nil
 	}, patience, 100*time.Millisecond, "the fleet agrees again")
 	f.t.Logf("healed in %v", time.Since(begin).Round(10*time.Millisecond))
 }
@@ -166,8 +172,8 @@ func isError(err, want error) bool {
 	return want == nil && err == nil || want != nil && errors.Is(err, want)
 }
 
-// taken returns what of takeAway does not hold at a member.
-func (f *failover) taken(m *member) (missing []string) {
+// listMissing returns what of takeAway does not hold at a member.
+func (f *failover) listMissing(m *member) (missing []string) {
 	ctx := f.t.Context()
 	for what, want := range map[string]error{
 		"tagged": nil, "rotated": nil, "other": nil, "disabled": kms.ErrDisabled, "denied": kms.ErrDenied,
@@ -196,7 +202,7 @@ func (f *failover) verify() {
 	loud := 0
 	for _, m := range f.fleet {
 		m.stop()
-		require.Empty(t, f.taken(m))
+		require.Empty(t, f.listMissing(m))
 		objects = append(objects, m.written()...)
 		if m.log.Contains("store had lost changes")() {
 			loud++
@@ -213,7 +219,7 @@ func (f *failover) verify() {
 	}
 	require.Positive(t, refused)
 
-	ctx, m := admin(t.Context()), f.fresh()
+	ctx, m := admin(t.Context()), f.startMember()
 	_, err := m.ring.SetState(ctx, f.first, keyring.Enabled)
 	require.NoError(t, err)
 	require.NoError(t, m.client.CancelKeyDeletion(ctx, f.keys["scheduled"]))
@@ -233,20 +239,18 @@ func TestFailoverThatLosesChanges(t *testing.T) {
 	f.loses = true
 	f.standby.stop(syscall.SIGINT) // what follows is not replicated
 	f.takeAway()
-	f.agree(f.one(), f.fleet...)
+	f.awaitAgreement(f.member(0), f.fleet...)
 	f.work() // under versions that will be lost
 
-	f.primary.stop(syscall.SIGQUIT)
-	f.standby.start()
-	f.promote()
-	direct := f.fresh() // a new process, before anyone else
-	require.NotEmpty(t, f.taken(direct), "the changes are lost")
-	goOn(t, direct, f.keys["other"])
+	f.failOver()
+	direct := f.startMember() // a new process, before anyone else
+	require.NotEmpty(t, f.listMissing(direct), "the changes are lost")
+	changeMore(t, direct, f.keys["other"])
 	direct.work(t, []string{f.keys["other"]})
 	f.fleet = append(f.fleet, direct)
-	f.lead(0)
-	f.lead(1)
-	f.heal()
+	f.redirect(0)
+	f.redirect(1)
+	f.awaitHealing()
 	f.verify()
 }
 
@@ -256,21 +260,21 @@ func TestFailoverThatSplits(t *testing.T) {
 	f := newFailover(t)
 	f.loses = true
 	f.promote()
-	f.lead(1)
+	f.redirect(1)
 	require.Eventually(t, func() bool {
-		return f.two().ring.Refresh(t.Context()) == nil && f.two().service.Refresh(t.Context()) == nil
+		return f.member(1).ring.Refresh(t.Context()) == nil && f.member(1).service.Refresh(t.Context()) == nil
 	},
 		patience, 50*time.Millisecond, "the second camp is connected")
 	f.takeAway()
-	goOn(t, f.two(), f.keys["other"])
-	goOn(t, f.two(), f.keys["rotated"]) // as the first camp did: two versions have one number
-	f.agree(f.one(), f.fleet[1])
-	f.agree(f.two(), f.fleet[3])
+	changeMore(t, f.member(1), f.keys["other"])
+	changeMore(t, f.member(1), f.keys["rotated"]) // as the first camp did: two versions have one number
+	f.awaitAgreement(f.member(0), f.fleet[1])
+	f.awaitAgreement(f.member(1), f.fleet[3])
 	f.work()
 
 	f.primary.stop(syscall.SIGQUIT)
-	f.lead(0)
-	f.heal()
+	f.redirect(0)
+	f.awaitHealing()
 	f.verify()
 }
 
@@ -278,10 +282,10 @@ func TestFailoverThatSplits(t *testing.T) {
 func TestSynchronousFailover(t *testing.T) {
 	t.Parallel()
 	f := newFailover(t)
-	f.primary.synchronous()
+	f.primary.makeSynchronous()
 	f.takeAway()
-	f.agree(f.one(), f.fleet...)
-	f.replicate()
+	f.awaitAgreement(f.member(0), f.fleet...)
+	f.awaitReplication()
 	f.standby.stop(syscall.SIGINT)
 	for _, m := range f.fleet {
 		for _, act := range []func(ctx context.Context) error{
@@ -295,12 +299,10 @@ func TestSynchronousFailover(t *testing.T) {
 	}
 	f.work()
 
-	f.primary.stop(syscall.SIGQUIT)
-	f.standby.start()
-	f.promote()
-	f.lead(0)
-	f.lead(1)
-	f.heal()
+	f.failOver()
+	f.redirect(0)
+	f.redirect(1)
+	f.awaitHealing()
 	f.verify()
 }
 
@@ -314,7 +316,7 @@ func TestFailoverThatLosesAChangeOfRoot(t *testing.T) {
 	key, err := m.client.CreateKey(t.Context(), nil)
 	require.NoError(t, err)
 	f := &failover{t: t, primary: primary, standby: standby}
-	f.replicate()
+	f.awaitReplication()
 	standby.stop(syscall.SIGINT)
 	next, err := keyring.NewKeyRoot(bytes.Repeat([]byte{8}, 32))
 	require.NoError(t, err)
@@ -325,9 +327,7 @@ func TestFailoverThatLosesAChangeOfRoot(t *testing.T) {
 		}, patience, 50*time.Millisecond, "the root is changed; after an error of the store, it is tried again")
 	}
 	change()
-	primary.stop(syscall.SIGQUIT)
-	standby.start()
-	f.promote()
+	f.failOver()
 	way.Redirect(standby.address())
 	change()
 

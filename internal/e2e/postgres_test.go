@@ -64,8 +64,8 @@ func (p *postgres) standby() *postgres {
 	return standby
 }
 
-// synchronous makes the server's standby synchronous, and waits until it is.
-func (p *postgres) synchronous() {
+// makeSynchronous makes the server's standby synchronous, and waits until it is.
+func (p *postgres) makeSynchronous() {
 	p.t.Helper()
 	p.exec(p.t, `ALTER SYSTEM SET synchronous_standby_names = '*'`, `SELECT pg_reload_conf()`)
 	db := p.open(p.t)

@@ -26,7 +26,7 @@ func TestCommitThatWaitsIsNotExposed(t *testing.T) {
 	s := openStore(t, primary.open(t), sqlstore.PostgreSQL, name, nil)
 	ring, err := keyring.Create(t.Context(), s, fleetRoot(), &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	primary.synchronous()
+	primary.makeSynchronous()
 	standby.stop(syscall.SIGINT)
 	before, _, err := s.Load(t.Context())
 	require.NoError(t, err)

@@ -36,9 +36,9 @@ func (f *fleet) count(what string) {
 	f.counts[what]++
 }
 
-// until waits until all of these were counted, on a machine that is slow, but not
+// awaitCounts waits until all of these were counted, on a machine that is slow, but not
 // for ever.
-func (f *fleet) until(ctx context.Context, all ...string) {
+func (f *fleet) awaitCounts(ctx context.Context, all ...string) {
 	seen := func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -48,15 +48,15 @@ func (f *fleet) until(ctx context.Context, all ...string) {
 	}
 }
 
-// problem notes what must not happen.
-func (f *fleet) problem(format string, args ...any) {
+// noteProblem notes what must not happen.
+func (f *fleet) noteProblem(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.problems = append(f.problems, fmt.Sprintf(format, args...))
 }
 
-// recent returns an object to read, of the latest as often as not.
-func (f *fleet) recent() string {
+// pickObject returns an object to read, of the latest as often as not.
+func (f *fleet) pickObject() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := len(f.written)
@@ -125,7 +125,7 @@ func (r *replica) do(req request) (rep reply, err error) {
 		err = r.out.Decode(&rep)
 	}
 	if err != nil && !r.killed.Load() {
-		r.f.problem("%s ended at %q %s: %v", r.name, req.Do, req.Object, err)
+		r.f.noteProblem("%s ended at %q %s: %v", r.name, req.Do, req.Object, err)
 	}
 	if err != nil {
 		return reply{}, errKilled
@@ -151,7 +151,7 @@ func (r *replica) replace() error {
 func (r *replica) stop() {
 	r.input.Close()
 	if err := r.cmd.Wait(); err != nil {
-		r.f.problem("%s: %v", r.name, err)
+		r.f.noteProblem("%s: %v", r.name, err)
 	}
 }
 
@@ -169,7 +169,7 @@ func (r *replica) put(object string, kms bool) bool {
 		r.f.count("writes that were not answered")
 		return false
 	case rep.Kind != "":
-		r.f.problem("%s does not write %s: %s", r.name, object, rep.Err)
+		r.f.noteProblem("%s does not write %s: %s", r.name, object, rep.Err)
 		return false
 	}
 	r.f.mu.Lock()
@@ -188,9 +188,9 @@ func (r *replica) get(object string) (kind, text string) {
 	case (excused || r.excused.Load()) && (rep.Kind == unknownKey || rep.Kind == unavailable):
 		return rep.Kind, rep.Err
 	case rep.Kind != "":
-		r.f.problem("%s does not read %s: %s", r.name, object, rep.Err)
+		r.f.noteProblem("%s does not read %s: %s", r.name, object, rep.Err)
 	case !bytes.Equal(rep.Data, content(object)):
-		r.f.problem("%s reads something else in %s", r.name, object)
+		r.f.noteProblem("%s reads something else in %s", r.name, object)
 	default:
 		r.f.count("reads")
 		if r.isCut.Load() {
@@ -203,7 +203,7 @@ func (r *replica) get(object string) (kind, text string) {
 // client uses the replica until ctx ends.
 func (r *replica) client(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; n++ {
-		if object := r.f.recent(); n%3 > 0 && object != "" {
+		if object := r.f.pickObject(); n%3 > 0 && object != "" {
 			if kind, _ := r.get(object); kind != "" {
 				r.f.count(kind)
 			}
@@ -214,20 +214,20 @@ func (r *replica) client(ctx context.Context) {
 	}
 }
 
-// killer kills replicas one after the other, all but the first.
-func (f *fleet) killer(ctx context.Context, every time.Duration) {
+// runKiller kills replicas one after the other, all but the first.
+func (f *fleet) runKiller(ctx context.Context, every time.Duration) {
 	for sleep(ctx, every/2+rand.N(every)) {
-		if err := f.any().replace(); err != nil {
-			f.problem("restart: %v", err)
+		if err := f.pickReplica().replace(); err != nil {
+			f.noteProblem("restart: %v", err)
 			return
 		}
 		f.count("kills")
 	}
 }
 
-// rotator has two replicas at once rotate the ring, and one rotate the key of the
+// runRotator has two replicas at once rotate the ring, and one rotate the key of the
 // key service.
-func (f *fleet) rotator(ctx context.Context, every time.Duration) {
+func (f *fleet) runRotator(ctx context.Context, every time.Duration) {
 	for sleep(ctx, every) {
 		var wg sync.WaitGroup
 		for range 2 {
@@ -240,7 +240,7 @@ func (f *fleet) rotator(ctx context.Context, every time.Duration) {
 
 // rotate has a replica rotate, or another one if it is killed.
 func (f *fleet) rotate(ctx context.Context, what string) {
-	for ctx.Err() == nil && !f.any().rotate(what) {
+	for ctx.Err() == nil && !f.pickReplica().rotate(what) {
 	}
 }
 
@@ -250,14 +250,14 @@ func (r *replica) rotate(what string) bool {
 		return false
 	}
 	if rep.Kind != "" {
-		r.f.problem("%s does not %s: %s", r.name, what, rep.Err)
+		r.f.noteProblem("%s does not %s: %s", r.name, what, rep.Err)
 	}
 	r.f.count(what)
 	return true
 }
 
-// any returns one of the replicas, but not the first, which is cut off at times.
-func (f *fleet) any() *replica { return f.replicas[1+rand.N(len(f.replicas)-1)] }
+// pickReplica returns one of the replicas, but not the first, which is cut off at times.
+func (f *fleet) pickReplica() *replica { return f.replicas[1+rand.N(len(f.replicas)-1)] }
 
 // partition is what the first replica did without the database.
 type partition struct {
@@ -283,7 +283,7 @@ func (f *fleet) partition(ctx context.Context, d time.Duration) partition {
 		if kms {
 			what = "rotate key"
 		}
-		other, object := f.any(), fmt.Sprintf("meanwhile/%d", n)
+		other, object := f.pickReplica(), fmt.Sprintf("meanwhile/%d", n)
 		other.rotate(what)
 		if other.rotate(what) && other.put(object, kms) {
 			unknown = append(unknown, object)
@@ -292,13 +292,13 @@ func (f *fleet) partition(ctx context.Context, d time.Duration) partition {
 	for i, object := range unknown {
 		kind, text := far.get(object)
 		if want := []string{unknownKey, unavailable}[i]; kind != want {
-			f.problem("%s, cut off, reads %s: %q, want %q", far.name, object, kind, want)
+			f.noteProblem("%s, cut off, reads %s: %q, want %q", far.name, object, kind, want)
 		}
 		p.refusals = append(p.refusals, text)
 	}
 
 	sleep(ctx, d-time.Since(p.at))
-	f.until(ctx, "writes while cut off", "reads while cut off")
+	f.awaitCounts(ctx, "writes while cut off", "reads while cut off")
 	far.isCut.Store(false)
 	p.mended = time.Now()
 	far.do(request{Do: "mend"})
@@ -309,7 +309,7 @@ func (f *fleet) partition(ctx context.Context, d time.Duration) partition {
 				break
 			}
 			if time.Since(p.mended) > patience {
-				f.problem("%s does not recover: %s", far.name, text)
+				f.noteProblem("%s does not recover: %s", far.name, text)
 				break
 			}
 			time.Sleep(5 * time.Millisecond)

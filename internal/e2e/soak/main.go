@@ -156,22 +156,22 @@ func (f *fleet) work(ctx context.Context, d time.Duration) (partition, error) {
 	for _, r := range f.replicas {
 		wg.Go(func() { r.client(running) })
 	}
-	wg.Go(func() { f.killer(running, d/8) })
-	wg.Go(func() { f.rotator(running, d/12) })
+	wg.Go(func() { f.runKiller(running, d/8) })
+	wg.Go(func() { f.runRotator(running, d/12) })
 	sleep(running, d/4)
 	cut := f.partition(running, min(d/4, 20*time.Second)) // the key service goes on for a minute
 	f.rotate(running, "rotate")                           // of which the one that was cut off hears like all others
 	sleep(running, d-time.Since(began))
-	f.until(running, "kills", "reads")
+	f.awaitCounts(running, "kills", "reads")
 	end()
 	wg.Wait()
 	return cut, ctx.Err()
 }
 
-// prove notes what was to be seen and was not.
-func (f *fleet) prove(ok bool, what string) {
+// noteUnless notes what was to be seen and was not.
+func (f *fleet) noteUnless(ok bool, what string) {
 	if !ok {
-		f.problem("not proved: %s", what)
+		f.noteProblem("not proved: %s", what)
 	}
 }
 
@@ -219,9 +219,9 @@ func (f *fleet) readBack(ctx context.Context, b *blob.Bucket) (map[jobs.KeyRef]i
 		data, err := b.ReadAll(ctx, entry.Key)
 		switch {
 		case err != nil:
-			f.problem("read back %s: %v", entry.Key, err)
+			f.noteProblem("read back %s: %v", entry.Key, err)
 		case !bytes.Equal(data, content(entry.Key)):
-			f.problem("read back %s: it holds something else", entry.Key)
+			f.noteProblem("read back %s: it holds something else", entry.Key)
 		default:
 			objects[entry.Key] = true
 			byKey[entry.Seal]++
@@ -229,7 +229,7 @@ func (f *fleet) readBack(ctx context.Context, b *blob.Bucket) (map[jobs.KeyRef]i
 	}
 	for _, object := range f.written {
 		if !objects[object] {
-			f.problem("%s was written and is not there", object)
+			f.noteProblem("%s was written and is not there", object)
 		}
 	}
 	return byKey, nil
@@ -241,16 +241,16 @@ func (f *fleet) report(s *service, began time.Time, cut partition, learned []map
 	fmt.Printf("%v, %d replicas\n\n", s.db.dialect, len(f.replicas))
 	fmt.Printf("objects    %d written and all read back; %d more writes were not answered, since the replica was killed\n", len(f.written), c["writes that were not answered"])
 	fmt.Printf("           %d reads meanwhile, by replicas at random\n", c["reads"])
-	f.prove(len(f.written) > 0 && c["reads"] > 0, "replicas write, and read")
+	f.noteUnless(len(f.written) > 0 && c["reads"] > 0, "replicas write, and read")
 	fmt.Printf("kills      %d replicas were killed and replaced\n", c["kills"])
-	f.prove(c["kills"] > 0, "replicas are killed")
+	f.noteUnless(c["kills"] > 0, "replicas are killed")
 
 	fmt.Printf("rotations  %d of the ring were asked for, two at a time, and made %d versions; %d of the key service's key\n", c["rotate"], len(versions)-1, c["rotate key"])
-	f.prove(len(versions)-1 <= c["rotate"], "a rotation makes one version at most")
+	f.noteUnless(len(versions)-1 <= c["rotate"], "a rotation makes one version at most")
 	if delays := spread(versions, cut, learned); len(delays) > 0 {
 		fmt.Printf("           a version was known to all replicas after %v at least, %v in the median, %v at most\n", delays[0], delays[len(delays)/2], delays[len(delays)-1])
 	} else {
-		f.prove(false, "versions reach all replicas")
+		f.noteUnless(false, "versions reach all replicas")
 	}
 
 	fmt.Printf("partition  %s was cut off from the database for %v\n", f.replicas[0].name, cut.mended.Sub(cut.at).Round(time.Millisecond))
@@ -259,8 +259,8 @@ func (f *fleet) report(s *service, began time.Time, cut partition, learned []map
 		fmt.Printf("           - %s\n", text)
 	}
 	fmt.Printf("           it read these %v after the network was mended\n", cut.recovery.Round(time.Millisecond))
-	f.prove(c["writes while cut off"] > 0 && c["reads while cut off"] > 0, "a replica goes on without the database")
-	f.prove(len(cut.refusals) == 2 && slices.ContainsFunc(versions, func(v keyring.Version) bool {
+	f.noteUnless(c["writes while cut off"] > 0 && c["reads while cut off"] > 0, "a replica goes on without the database")
+	f.noteUnless(len(cut.refusals) == 2 && slices.ContainsFunc(versions, func(v keyring.Version) bool {
 		return learned[0][v.ID].After(cut.mended) && strings.Contains(cut.refusals[0], v.ID)
 	}), "a version that is not known is named")
 
@@ -272,7 +272,7 @@ func (f *fleet) report(s *service, began time.Time, cut partition, learned []map
 	}
 	for key, n := range byKey {
 		fmt.Printf("%s  %d\n", key, n)
-		f.prove(key.Mode == sse.ModeKMS, "objects are under versions of the ring or under the key service's key")
+		f.noteUnless(key.Mode == sse.ModeKMS, "objects are under versions of the ring or under the key service's key")
 	}
 }
 

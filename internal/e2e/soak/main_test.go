@@ -51,9 +51,9 @@ func TestSoak(t *testing.T) {
 // A program that cannot prove what it is for says so, and fails.
 func TestSoakFails(t *testing.T) {
 	f := &fleet{counts: make(map[string]int)}
-	f.prove(true, "this holds")
+	f.noteUnless(true, "this holds")
 	require.NoError(t, f.verdict())
-	f.prove(false, "that does not hold")
-	f.problem("%s is lost", "x/1")
+	f.noteUnless(false, "that does not hold")
+	f.noteProblem("%s is lost", "x/1")
 	require.EqualError(t, f.verdict(), "2 things are not as they should be:\n  not proved: that does not hold\n  x/1 is lost")
 }
