@@ -2,16 +2,15 @@ package sse
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/blobseal/blobseal/internal/chunked"
 )
 
 // Errors, for [errors.Is]. Errors of the key ring, of the key service, of ctx and
-// of the caller's own readers and writers stay visible behind them.
+// of the caller's own readers and writers are visible behind them.
 var (
-	// ErrFormat: the data is not an envelope, or the envelope is missing. No key was
-	// used. An envelope that ends early is also [io.ErrUnexpectedEOF].
+	// ErrFormat: the data is not an envelope, or there is none. No key was used.
+	// An envelope that ends early is also [io.ErrUnexpectedEOF].
 	ErrFormat = errors.New("sse: not an envelope")
 
 	// ErrVersion: the envelope has a version that this release cannot read. No key
@@ -23,7 +22,7 @@ var (
 	// [ErrVersion]. No key was used.
 	ErrComposite error = composite{}
 
-	// ErrReceipt: a part's receipt belongs to a different upload, or was edited.
+	// ErrReceipt: a receipt is of another upload, or was edited.
 	ErrReceipt = errors.New("sse: not a receipt of this upload")
 
 	// ErrMode: the Decrypter is not for the envelope's mode. Either the service is
@@ -41,8 +40,7 @@ var (
 	// Check for those first.
 	ErrKey = chunked.ErrKey
 
-	// ErrCorrupt: the object is not authentic. A [*ChunkError] names the first bad
-	// chunk, and a [*PartError] the part.
+	// ErrCorrupt: the body is not authentic. A [*ChunkError] says from where on.
 	ErrCorrupt = chunked.ErrCorrupt
 
 	// ErrTruncated: the body ends where no body can end. It is a kind of
@@ -74,14 +72,7 @@ func (composite) Error() string {
 }
 func (composite) Unwrap() error { return ErrVersion }
 
-// PartError names the part of a composite object that is not authentic. It is
-// [ErrCorrupt].
-type PartError struct {
-	Number int
-	Err    error // the cause, often a [*ChunkError] that counts the part's own chunks
-}
-
-func (e *PartError) Error() string { return fmt.Sprintf("%v (part %d)", e.Err, e.Number) }
-
-// Unwrap returns the cause.
-func (e *PartError) Unwrap() error { return e.Err }
+// PartError names the part of a composite object that is not authentic, in its
+// field Number. Its field Err is the cause, often a [*ChunkError] that counts the
+// part's own chunks. It is [ErrCorrupt].
+type PartError = chunked.PartError

@@ -25,3 +25,14 @@ func (e *ChunkError) Error() string {
 }
 
 func (e *ChunkError) Unwrap() error { return ErrCorrupt }
+
+// PartError names the part, of an object that is several messages, that is not
+// authentic.
+type PartError struct {
+	Number int
+	Err    error // is ErrCorrupt
+}
+
+func (e *PartError) Error() string { return fmt.Sprintf("%v (part %d)", e.Err, e.Number) }
+
+func (e *PartError) Unwrap() error { return e.Err }
