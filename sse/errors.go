@@ -7,10 +7,10 @@ import (
 )
 
 // Errors, for [errors.Is]. Errors of the key ring, of the key service, of ctx and
-// of the caller's own readers and writers are visible behind them.
+// of the caller's own readers and writers stay visible behind them.
 var (
-	// ErrFormat: the data is not an envelope, or there is none. No key was used.
-	// An envelope that ends early is also [io.ErrUnexpectedEOF].
+	// ErrFormat: the data is not an envelope, or the envelope is missing. No key was
+	// used. An envelope that ends early is also [io.ErrUnexpectedEOF].
 	ErrFormat = errors.New("sse: not an envelope")
 
 	// ErrVersion: the envelope has a version that this release cannot read. No key
@@ -22,7 +22,7 @@ var (
 	// [ErrVersion]. No key was used.
 	ErrComposite error = composite{}
 
-	// ErrReceipt: a receipt is of another upload, or was edited.
+	// ErrReceipt: a part's receipt belongs to a different upload, or was edited.
 	ErrReceipt = errors.New("sse: not a receipt of this upload")
 
 	// ErrMode: the Decrypter is not for the envelope's mode. Either the service is
@@ -40,7 +40,8 @@ var (
 	// Check for those first.
 	ErrKey = chunked.ErrKey
 
-	// ErrCorrupt: the body is not authentic. A [*ChunkError] says from where on.
+	// ErrCorrupt: the object is not authentic. A [*ChunkError] names the first bad
+	// chunk, and a [*PartError] the part.
 	ErrCorrupt = chunked.ErrCorrupt
 
 	// ErrTruncated: the body ends where no body can end. It is a kind of

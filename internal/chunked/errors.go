@@ -26,8 +26,8 @@ func (e *ChunkError) Error() string {
 
 func (e *ChunkError) Unwrap() error { return ErrCorrupt }
 
-// PartError names the part, of an object that is several messages, that is not
-// authentic.
+// PartError names the part of a composite object that is not authentic. Package sse,
+// which makes it, exports it beside [ChunkError].
 type PartError struct {
 	Number int
 	Err    error // is ErrCorrupt
