@@ -32,12 +32,16 @@ var (
 // returns one; find it with [errors.As], and the kind of Err with [errors.Is].
 type KeyError struct {
 	Op    Operation
-	KeyID string // as the caller named the key
+	KeyID string // as the caller named the key; empty for an operation without one
 	Err   error
 }
 
 func (e *KeyError) Error() string {
-	return fmt.Sprintf("kms: %s with key %q: %s", e.Op, e.KeyID, strings.TrimPrefix(e.Err.Error(), "kms: "))
+	reason := strings.TrimPrefix(e.Err.Error(), "kms: ")
+	if e.KeyID == "" {
+		return fmt.Sprintf("kms: %s: %s", e.Op, reason)
+	}
+	return fmt.Sprintf("kms: %s with key %q: %s", e.Op, e.KeyID, reason)
 }
 
 func (e *KeyError) Unwrap() error { return e.Err }

@@ -77,7 +77,7 @@ func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID 
 // is [ErrAlreadyExists], and one that begins with alias/blobseal/ is [ErrReserved].
 // The key must be of the client's account and region, and not pending deletion.
 func (c *Client) CreateAlias(ctx context.Context, name, keyID string) error {
-	return c.changeAlias(ctx, OpCreateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
+	return c.changeAlias(ctx, opCreateAlias, name, keyID, func(d *draft, full aliasName, k *key) error {
 		if c.service.findAlias(&d.contents, full) != nil {
 			return fmt.Errorf("%w: %s", ErrAlreadyExists, full.name)
 		}
@@ -105,7 +105,7 @@ func (c *Client) UpdateAlias(ctx context.Context, name, keyID string) error {
 // DeleteAlias removes an alias; the key stays. The principal needs permission for
 // the key.
 func (c *Client) DeleteAlias(ctx context.Context, name string) error {
-	return c.changeAlias(ctx, OpDeleteAlias, name, name, func(d *draft, full aliasName, _ *key) error {
+	return c.changeAlias(ctx, opDeleteAlias, name, name, func(d *draft, full aliasName, _ *key) error {
 		d.removeAlias(full)
 		return nil
 	})
@@ -116,7 +116,7 @@ func (c *Client) DeleteAlias(ctx context.Context, name string) error {
 // key alone.
 func (c *Client) ListAliases(ctx context.Context, keyID string) iter.Seq2[*Alias, error] {
 	return func(yield func(*Alias, error) bool) {
-		o := c.start(ctx, OpListAliases, keyID, nil)
+		o := c.start(ctx, opListAliases, keyID, nil)
 		aliases, err := c.listAliases(o)
 		if err := o.finish(err); err != nil {
 			yield(nil, err)
@@ -173,7 +173,7 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 		return nil, err
 	}
 	made.isDefault = true
-	o := c.start(kms.WithReport(ctx, new(kms.Report)), OpCreateKey, name, nil)
+	o := c.start(kms.WithReport(ctx, new(kms.Report)), opCreateKey, name, nil)
 	full := aliasName{scope: c.scope, name: DefaultAlias}
 	var k *key
 	err = o.update(func(d *draft) error {

@@ -58,7 +58,7 @@ func TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween(t *testing.T) {
 		records := sink.take()
 		require.Len(t, records, 2)
 		for _, r := range records {
-			require.Equal(t, localkms.OpCreateKey, r.Operation)
+			require.Equal(t, kms.Operation("CreateKey"), r.Operation)
 			require.NotEqual(t, others, r.KeyID, "made by the other one")
 			require.Equal(t, records[0].KeyID, r.KeyID)
 			require.Equal(t, records[0].RequestID, r.RequestID)
@@ -97,8 +97,8 @@ func TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween(t *testing.T) {
 		require.NoError(t, s.DisableKey(as(t, "app"), id))
 		records := sink.take()
 		require.Len(t, records, 2)
-		require.Equal(t, localkms.OpDisableKey, records[0].Operation)
-		require.Equal(t, localkms.OpRotateKey, records[1].Operation)
+		require.Equal(t, kms.Operation("DisableKey"), records[0].Operation)
+		require.Equal(t, kms.Operation("RotateKey"), records[1].Operation)
 		require.Equal(t, rotating.ARN, records[1].KeyID)
 
 		s.clock.Advance(90 * day) // due at the first try and at the second
@@ -107,8 +107,8 @@ func TestRecordsSayWhatHappenedThoughSomeoneElseCameBetween(t *testing.T) {
 		require.Equal(t, 3, s.describe(rotating.ID).Rotation.Versions)
 		records = sink.take()
 		require.Len(t, records, 3)
-		require.Equal(t, localkms.OpEnableKey, records[0].Operation)
-		require.Equal(t, localkms.OpRotateKey, records[1].Operation)
+		require.Equal(t, kms.Operation("EnableKey"), records[0].Operation)
+		require.Equal(t, kms.Operation("RotateKey"), records[1].Operation)
 	})
 }
 
@@ -148,16 +148,16 @@ func TestADeletionThatDoesNotHappenIsNotRecordedAsDone(t *testing.T) {
 	records := sink.take()
 	require.Len(t, records, 6)
 	for i, r := range records {
-		require.Equal(t, localkms.OpDeleteKey, r.Operation)
+		require.Equal(t, kms.Operation("DeleteKey"), r.Operation)
 		require.Equal(t, arn, r.KeyID)
 		require.NotEmpty(t, r.RequestID)
 		require.Equal(t, records[i/2*2].RequestID, r.RequestID)
 	}
-	require.Zero(t, done(records, localkms.OpDeleteKey))
+	require.Zero(t, done(records, kms.Operation("DeleteKey")))
 	require.Equal(t, "Unavailable", records[1].ErrorCode)
 	store.refuse.Store(false)
 	s.restart()
-	require.Equal(t, 1, done(sink.take(), localkms.OpDeleteKey))
+	require.Equal(t, 1, done(sink.take(), kms.Operation("DeleteKey")))
 }
 
 // TestProcessesThatFindTheSameThingDueRecordItOnce: those that lose the race take
@@ -180,6 +180,6 @@ func TestProcessesThatFindTheSameThingDueRecordItOnce(t *testing.T) {
 	store.before = func() { winner.describe(other) }
 	loser.describe(other)
 	records := sink.take()
-	require.Equal(t, 1, done(records, localkms.OpDeleteKey))
-	require.Equal(t, 1, done(records, localkms.OpRotateKey))
+	require.Equal(t, 1, done(records, kms.Operation("DeleteKey")))
+	require.Equal(t, 1, done(records, kms.Operation("RotateKey")))
 }

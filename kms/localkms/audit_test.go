@@ -26,7 +26,7 @@ func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 	for op := range administration(t, s, "") {
 		info, err := s.CreateKey(t.Context(), &localkms.CreateKeyInput{Policy: permitAll + `forbid (principal == Principal::"bad", action, resource);`})
 		require.NoError(t, err)
-		if op == localkms.OpDeleteAlias {
+		if op == kms.Operation("DeleteAlias") {
 			require.NoError(t, s.UpdateAlias(t.Context(), "alias/old", info.ID))
 		}
 		do := administration(t, s, info.ID)[op]
@@ -93,7 +93,7 @@ func TestEveryOperationThatIsNotAClientsLeavesOneRecord(t *testing.T) {
 	require.NoError(t, err)
 	records = sink.take()
 	require.Len(t, records, 1)
-	require.Equal(t, localkms.OpCreateKey, records[0].Operation)
+	require.Equal(t, kms.Operation("CreateKey"), records[0].Operation)
 	require.Equal(t, "first", records[0].Principal.ID)
 	require.Equal(t, localkms.DefaultAlias, records[0].RequestedKeyID)
 }
@@ -172,7 +172,7 @@ func TestWhatIsDueLeavesARecord(t *testing.T) {
 	records := sink.take()
 	require.Len(t, records, 2)
 	for i, want := range []audit.Record{
-		{Operation: localkms.OpDeleteKey, KeyID: deleted.ARN}, {Operation: localkms.OpRotateKey, KeyID: rotating.ARN, KeyVersion: "2"},
+		{Operation: kms.Operation("DeleteKey"), KeyID: deleted.ARN}, {Operation: kms.Operation("RotateKey"), KeyID: rotating.ARN, KeyVersion: "2"},
 	} {
 		require.Equal(t, want.Operation, records[i].Operation)
 		require.Equal(t, want.KeyID, records[i].KeyID)

@@ -14,8 +14,7 @@ import (
 // caller is the principal in ctx, see [kms.WithPrincipal]. When a method returns,
 // its change is in the store and takes effect for every later call of this Service.
 //
-// Errors of operations with a key are of type [*kms.KeyError], and their kinds are
-// those of package kms. A caller who names a key of another account gets
+// Errors are of type [*kms.KeyError], and their kinds are those of package kms. A caller who names a key of another account gets
 // [kms.ErrDenied] whether the key exists or not. After [kms.ErrUnavailable] a change
 // may have happened. Permissions are checked before a key's state.
 type Client struct {

@@ -275,7 +275,7 @@ func TestAuthorizeIsAboutUses(t *testing.T) {
 	for _, op := range []kms.Operation{kms.OpGenerateDataKey, kms.OpDecrypt, localkms.OpEncrypt, localkms.OpReEncryptTo, localkms.OpDescribeKey} {
 		require.NoError(t, s.Authorize(t.Context(), op, id, nil), op)
 	}
-	for _, op := range []kms.Operation{localkms.OpDisableKey, localkms.OpCreateKey, localkms.OpListKeys, "Else", ""} {
+	for _, op := range []kms.Operation{kms.Operation("DisableKey"), kms.Operation("CreateKey"), kms.Operation("ListKeys"), "Else", ""} {
 		isKind(t, kms.ErrInvalid, s.Authorize(t.Context(), op, id, nil))
 	}
 }

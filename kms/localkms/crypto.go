@@ -190,7 +190,7 @@ type ReEncrypted struct {
 // [OpReEncryptTo] for the destination; each leaves a record, with one request id.
 func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypted, error) {
 	if in == nil {
-		return nil, invalid("no input")
+		return nil, keyError(OpReEncryptFrom, "", invalid("no input"))
 	}
 	from := c.start(ctx, OpReEncryptFrom, in.SourceKeyID, in.SourceContext)
 	plaintext, err := c.decrypt(from.ctx, from.op, in.SourceKeyID, in.Ciphertext, in.SourceContext)
@@ -212,7 +212,7 @@ func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypte
 // answers from memory, as uses do, and makes no default key.
 func (c *Client) Authorize(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) error {
 	if !hasContext(op) && op != OpDescribeKey {
-		return invalid("operation %q is no use of a key", shorten(string(op)))
+		return keyError(op, keyID, invalid("operation %q is no use of a key", shorten(string(op))))
 	}
 	_, err := c.use(ctx, op, keyID, ec, false)
 	return keyError(op, keyID, err)

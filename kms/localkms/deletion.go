@@ -30,7 +30,7 @@ const (
 // key [ErrReserved].
 func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (time.Time, error) {
 	var when time.Time
-	err := c.change(ctx, OpScheduleKeyDeletion, keyID, func(d *draft, k *key) error {
+	err := c.change(ctx, opScheduleKeyDeletion, keyID, func(d *draft, k *key) error {
 		if days == 0 {
 			days = defaultDeletionDays
 		}
@@ -64,7 +64,7 @@ func (d *draft) latest() int64 {
 // CancelKeyDeletion keeps a key that is pending deletion, and leaves it disabled.
 // Any other key is [kms.ErrInvalid], or [kms.ErrNotFound] once it is deleted.
 func (c *Client) CancelKeyDeletion(ctx context.Context, keyID string) error {
-	return c.change(ctx, OpCancelKeyDeletion, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opCancelKeyDeletion, keyID, func(d *draft, k *key) error {
 		if k.state != PendingDeletion {
 			return invalid("%s is not pending deletion", k.arn)
 		}

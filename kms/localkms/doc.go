@@ -45,8 +45,8 @@
 // for. A key with a policy denies what nobody permits, and an explicit forbid
 // always wins. Only a key's own policy and its grants let other accounts in. They
 // name principals by id, whatever account the principal uses; a policy that means
-// one account says so with context.account. [OpCreateKey], [OpListKeys] and
-// [OpListAliases] have no key: the service's policy alone decides.
+// one account says so with context.account. CreateKey, ListKeys and
+// ListAliases have no key: the service's policy alone decides.
 //
 // If principals bring keys of their own, set Options.Policy. Keys without a policy,
 // such as default keys, are open to every principal of their account, and to
@@ -90,7 +90,7 @@
 // operation that changes a key is recorded before it is stored. If the change then
 // does not happen, a second record with the same request id says why.
 //
-// Rotations and deletions by schedule, [OpRotateKey] and [OpDeleteKey], are
+// Rotations and deletions by schedule, RotateKey and DeleteKey, are
 // recorded under the principal "localkms". If several processes find the same
 // one due, the process that does it leaves one record, and the others take theirs
 // back with a second one.

@@ -264,7 +264,7 @@ func FuzzPolicy(f *testing.F) {
 			return
 		}
 		k := (&key{scope: c.scope, policies: []keyPolicy{{policy: p}}}).finish()
-		for _, op := range []kms.Operation{kms.OpDecrypt, OpPutKeyPolicy} {
+		for _, op := range []kms.Operation{kms.OpDecrypt, opPutKeyPolicy} {
 			c.authorize(t.Context(), op, k, kms.Context{"a": "bc"})
 		}
 	})

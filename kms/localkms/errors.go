@@ -50,10 +50,10 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", kms.ErrInvalid, fmt.Sprintf(format, args...))
 }
 
-// keyError returns err as a [*kms.KeyError], for an operation with a key.
+// keyError returns err as a [*kms.KeyError].
 func keyError(op kms.Operation, requested string, err error) error {
-	if err == nil || requested == "" {
-		return err
+	if err == nil {
+		return nil
 	}
 	return &kms.KeyError{Op: op, KeyID: cut(requested, maxName), Err: err}
 }

@@ -74,15 +74,15 @@ func TestAPendingDeletionKeyIsNotChanged(t *testing.T) {
 	// What can be done with a key that waits: to look at it, and to take names,
 	// grants and the deletion itself away.
 	outcomes := map[kms.Operation]error{
-		localkms.OpDescribeKey: nil, localkms.OpGetKeyPolicy: nil, localkms.OpListGrants: nil, localkms.OpListKeyRotations: nil,
-		localkms.OpCancelKeyDeletion: nil, localkms.OpDeleteAlias: nil,
+		localkms.OpDescribeKey: nil, kms.Operation("GetKeyPolicy"): nil, kms.Operation("ListGrants"): nil, kms.Operation("ListKeyRotations"): nil,
+		kms.Operation("CancelKeyDeletion"): nil, kms.Operation("DeleteAlias"): nil,
 		localkms.OpRevokeGrant: kms.ErrNotFound, // of a grant that is not there
 	}
 	for op := range administration(t, open(t, nil, nil), "") {
 		s := open(t, nil, nil)
 		id, other := s.key(), s.key()
 		require.NoError(t, s.CreateAlias(t.Context(), "alias/old", other))
-		if op == localkms.OpDeleteAlias {
+		if op == kms.Operation("DeleteAlias") {
 			require.NoError(t, s.UpdateAlias(t.Context(), "alias/old", id))
 		}
 		deletion, err := s.ScheduleKeyDeletion(t.Context(), id, 7)
@@ -98,7 +98,7 @@ func TestAPendingDeletionKeyIsNotChanged(t *testing.T) {
 		} else {
 			isKind(t, want, err)
 		}
-		if op != localkms.OpCancelKeyDeletion {
+		if op != kms.Operation("CancelKeyDeletion") {
 			require.Equal(t, deletion, s.describe(id).Deletion, op)
 		}
 	}

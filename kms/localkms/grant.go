@@ -188,7 +188,7 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 		in = new(CreateGrantInput)
 	}
 	var result *Grant
-	err := c.change(ctx, OpCreateGrant, keyID, func(d *draft, k *key) error {
+	err := c.change(ctx, opCreateGrant, keyID, func(d *draft, k *key) error {
 		g := &grant{created: d.now, name: in.Name, grantee: in.Grantee, retiring: in.RetiringPrincipal}
 		var err error
 		if g.operations, err = newOperationSet(in.Operations); err != nil {
@@ -231,7 +231,7 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 // ListGrants returns the grants of one key, oldest first. The list needs no pages:
 // [Client.CreateGrant] stops at 1000.
 func (c *Client) ListGrants(ctx context.Context, keyID string) ([]*Grant, error) {
-	return view(ctx, c, OpListGrants, keyID, func(k *key) (grants []*Grant) {
+	return view(ctx, c, opListGrants, keyID, func(k *key) (grants []*Grant) {
 		for _, g := range k.grants {
 			grants = append(grants, g.info(k))
 		}

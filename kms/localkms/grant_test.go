@@ -145,7 +145,7 @@ func TestGrantsAreCheckedWhenCreated(t *testing.T) {
 	ops := []kms.Operation{kms.OpDecrypt}
 	for name, in := range map[string]*localkms.CreateGrantInput{
 		"nothing": nil, "nobody": {Operations: ops}, "no operation": {Grantee: "a"},
-		"an operation that administers": {Grantee: "a", Operations: []kms.Operation{localkms.OpPutKeyPolicy}},
+		"an operation that administers": {Grantee: "a", Operations: []kms.Operation{kms.Operation("PutKeyPolicy")}},
 		"an unknown operation":          {Grantee: "a", Operations: []kms.Operation{"Everything"}},
 		"two constraints":               {Grantee: "a", Operations: ops, ContextEquals: kms.Context{"a": ""}, ContextSubset: kms.Context{"a": ""}},
 		"names that differ in case":     {Grantee: "a", Operations: ops, ContextEquals: kms.Context{"a": "", "A": ""}},

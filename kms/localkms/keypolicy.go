@@ -21,7 +21,7 @@ type PutKeyPolicyOptions struct {
 // unknown kinds, is [ErrPolicy]. A policy that does not permit the caller to call
 // PutKeyPolicy again is [ErrLockout], unless opts say otherwise.
 func (c *Client) PutKeyPolicy(ctx context.Context, keyID, policy string, opts *PutKeyPolicyOptions) error {
-	return c.change(ctx, OpPutKeyPolicy, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opPutKeyPolicy, keyID, func(d *draft, k *key) error {
 		p, err := newPolicy(policy)
 		if err != nil {
 			return err
@@ -36,7 +36,7 @@ func (c *Client) PutKeyPolicy(ctx context.Context, keyID, policy string, opts *P
 
 // checkLockout refuses a key whose policy the caller could not replace.
 func (c *Client) checkLockout(ctx context.Context, k *key) error {
-	if err := c.authorize(ctx, OpPutKeyPolicy, k, nil); err != nil {
+	if err := c.authorize(ctx, opPutKeyPolicy, k, nil); err != nil {
 		return fmt.Errorf("%w: %q could not replace it (permit PutKeyPolicy)", ErrLockout, shorten(kms.PrincipalFrom(ctx).ID))
 	}
 	return nil
@@ -46,12 +46,12 @@ func (c *Client) checkLockout(ctx context.Context, k *key) error {
 // store failed over while two processes changed the policy, the text is both
 // policies; both apply until PutKeyPolicy or DeleteKeyPolicy replaces them.
 func (c *Client) KeyPolicy(ctx context.Context, keyID string) (string, error) {
-	return view(ctx, c, OpGetKeyPolicy, keyID, (*key).policyText)
+	return view(ctx, c, opGetKeyPolicy, keyID, (*key).policyText)
 }
 
 // DeleteKeyPolicy removes the key's policy, so that the service's policy decides.
 func (c *Client) DeleteKeyPolicy(ctx context.Context, keyID string) error {
-	return c.change(ctx, OpDeleteKeyPolicy, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opDeleteKeyPolicy, keyID, func(d *draft, k *key) error {
 		if len(k.policies) > 0 {
 			d.setPolicy(k, nil)
 		}

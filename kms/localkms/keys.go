@@ -90,7 +90,7 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 	if in == nil {
 		in = new(CreateKeyInput)
 	}
-	o := c.start(ctx, OpCreateKey, "", nil)
+	o := c.start(ctx, opCreateKey, "", nil)
 	k, err := c.newKey(in)
 	if err == nil {
 		err = o.update(func(d *draft) error {
@@ -171,7 +171,7 @@ func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
 // of their ids, as they are when the loop begins. After an error the loop ends.
 func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 	return func(yield func(*Info, error) bool) {
-		o := c.start(ctx, OpListKeys, "", nil)
+		o := c.start(ctx, opListKeys, "", nil)
 		snap, err := c.service.fresh(o.ctx)
 		if err == nil {
 			err = c.authorizeAccount(o.ctx, o.op)
@@ -191,7 +191,7 @@ func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 // EnableKey makes a disabled key usable again. An enabled key stays as it is; a key
 // pending deletion is [kms.ErrPendingDeletion].
 func (c *Client) EnableKey(ctx context.Context, keyID string) error {
-	return c.change(ctx, OpEnableKey, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opEnableKey, keyID, func(d *draft, k *key) error {
 		if k.state == Disabled {
 			takeBack(d, k.disabled...)
 			d.edit(k, func(k *key) { k.disabled = nil })
@@ -204,7 +204,7 @@ func (c *Client) EnableKey(ctx context.Context, keyID string) error {
 // deletion is [kms.ErrPendingDeletion]. That a disabled key is disabled again is stored,
 // so that an enabling elsewhere that did not know of it does not undo it.
 func (c *Client) DisableKey(ctx context.Context, keyID string) error {
-	return c.change(ctx, OpDisableKey, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opDisableKey, keyID, func(d *draft, k *key) error {
 		if len(k.disabled) < maxDisabled {
 			d.edit(k, (*key).disable)
 		}
@@ -214,7 +214,7 @@ func (c *Client) DisableKey(ctx context.Context, keyID string) error {
 
 // UpdateDescription replaces the key's description.
 func (c *Client) UpdateDescription(ctx context.Context, keyID, description string) error {
-	return c.change(ctx, OpUpdateKeyDescription, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opUpdateKeyDescription, keyID, func(d *draft, k *key) error {
 		if err := checkDescription(description); err != nil {
 			return err
 		}
@@ -226,7 +226,7 @@ func (c *Client) UpdateDescription(ctx context.Context, keyID, description strin
 // Tag adds tags to the key and replaces those of the same name. Policies can read
 // tags, so a principal that may tag a key may change who can use it.
 func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) error {
-	return c.change(ctx, OpTagResource, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opTagResource, keyID, func(d *draft, k *key) error {
 		all := maps.Clone(k.tags)
 		if all == nil {
 			all = make(map[string]string)
@@ -242,7 +242,7 @@ func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) 
 
 // Untag removes the tags with those names. A missing tag is not an error.
 func (c *Client) Untag(ctx context.Context, keyID string, names ...string) error {
-	return c.change(ctx, OpUntagResource, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opUntagResource, keyID, func(d *draft, k *key) error {
 		rest := maps.Clone(k.tags)
 		maps.DeleteFunc(rest, func(name, _ string) bool { return slices.Contains(names, name) })
 		d.settle(k, func(k *key) { k.tags = rest })

@@ -106,7 +106,7 @@ func (s *Service) deleteDue(ctx context.Context) error {
 		for _, k := range d.keys { // remove replaces d.keys, not the map that is ranged over
 			if k.gone(d.now) || s.isLost(k) && !d.ofStore {
 				d.remove(k)
-				deeds = append(deeds, deed{op: OpDeleteKey, arn: k.arn})
+				deeds = append(deeds, deed{op: opDeleteKey, arn: k.arn})
 			}
 		}
 		return deeds
@@ -138,7 +138,7 @@ func (s *Service) rotateDue(ctx context.Context) error {
 		var deeds []deed
 		for _, k := range due[:len(due)-left] {
 			next := d.rotate(k, ScheduledRotation)
-			deeds = append(deeds, deed{op: OpRotateKey, arn: k.arn, version: next.current().name()})
+			deeds = append(deeds, deed{op: opRotateKey, arn: k.arn, version: next.current().name()})
 		}
 		made = len(deeds)
 		return deeds

@@ -6,52 +6,55 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// The operations of a [Client] besides [kms.OpGenerateDataKey] and
-// [kms.OpDecrypt], for policies, grants and audit records. The names are those of
-// AWS KMS.
+// The operations that a grant can give, besides [kms.OpGenerateDataKey] and
+// [kms.OpDecrypt]. Operations have the names of AWS KMS in policies and audit records.
 const (
-	// Uses of a key.
 	OpEncrypt                         kms.Operation = "Encrypt"
 	OpGenerateDataKeyWithoutPlaintext kms.Operation = "GenerateDataKeyWithoutPlaintext"
 	OpReEncryptFrom                   kms.Operation = "ReEncryptFrom" // ReEncrypt needs this and the next
 	OpReEncryptTo                     kms.Operation = "ReEncryptTo"
-
-	// Views of a key.
-	OpDescribeKey      kms.Operation = "DescribeKey"
-	OpGetKeyPolicy     kms.Operation = "GetKeyPolicy"
-	OpListGrants       kms.Operation = "ListGrants"
-	OpListKeyRotations kms.Operation = "ListKeyRotations"
-
-	// Administration of a key.
-	OpEnableKey            kms.Operation = "EnableKey"
-	OpDisableKey           kms.Operation = "DisableKey"
-	OpScheduleKeyDeletion  kms.Operation = "ScheduleKeyDeletion"
-	OpCancelKeyDeletion    kms.Operation = "CancelKeyDeletion"
-	OpUpdateKeyDescription kms.Operation = "UpdateKeyDescription"
-	OpTagResource          kms.Operation = "TagResource"
-	OpUntagResource        kms.Operation = "UntagResource"
-	OpEnableKeyRotation    kms.Operation = "EnableKeyRotation"
-	OpDisableKeyRotation   kms.Operation = "DisableKeyRotation"
-	OpRotateKeyOnDemand    kms.Operation = "RotateKeyOnDemand"
-	OpPutKeyPolicy         kms.Operation = "PutKeyPolicy"
-	OpDeleteKeyPolicy      kms.Operation = "DeleteKeyPolicy"
-	OpCreateGrant          kms.Operation = "CreateGrant"
-	OpRevokeGrant          kms.Operation = "RevokeGrant"
-	OpRetireGrant          kms.Operation = "RetireGrant"
-	OpCreateAlias          kms.Operation = "CreateAlias"
-	OpUpdateAlias          kms.Operation = "UpdateAlias"
-	OpDeleteAlias          kms.Operation = "DeleteAlias"
-
-	// Of an account.
-	OpCreateKey   kms.Operation = "CreateKey"
-	OpListKeys    kms.Operation = "ListKeys"
-	OpListAliases kms.Operation = "ListAliases"
+	OpDescribeKey                     kms.Operation = "DescribeKey"
+	OpRetireGrant                     kms.Operation = "RetireGrant"
 )
 
-// Maintenance of the service itself, for audit records. Policies do not apply.
+// The operations, besides [OpRetireGrant], whose [kms.ErrNotFound] can mean that an alias
+// or a grant is missing and not the key of the [kms.KeyError].
 const (
-	OpRotateKey kms.Operation = "RotateKey" // by schedule
-	OpDeleteKey kms.Operation = "DeleteKey" // after its deadline
+	OpUpdateAlias kms.Operation = "UpdateAlias"
+	OpRevokeGrant kms.Operation = "RevokeGrant"
+)
+
+const (
+	// Views of a key.
+	opGetKeyPolicy     kms.Operation = "GetKeyPolicy"
+	opListGrants       kms.Operation = "ListGrants"
+	opListKeyRotations kms.Operation = "ListKeyRotations"
+
+	// Administration of a key.
+	opEnableKey            kms.Operation = "EnableKey"
+	opDisableKey           kms.Operation = "DisableKey"
+	opScheduleKeyDeletion  kms.Operation = "ScheduleKeyDeletion"
+	opCancelKeyDeletion    kms.Operation = "CancelKeyDeletion"
+	opUpdateKeyDescription kms.Operation = "UpdateKeyDescription"
+	opTagResource          kms.Operation = "TagResource"
+	opUntagResource        kms.Operation = "UntagResource"
+	opEnableKeyRotation    kms.Operation = "EnableKeyRotation"
+	opDisableKeyRotation   kms.Operation = "DisableKeyRotation"
+	opRotateKeyOnDemand    kms.Operation = "RotateKeyOnDemand"
+	opPutKeyPolicy         kms.Operation = "PutKeyPolicy"
+	opDeleteKeyPolicy      kms.Operation = "DeleteKeyPolicy"
+	opCreateGrant          kms.Operation = "CreateGrant"
+	opCreateAlias          kms.Operation = "CreateAlias"
+	opDeleteAlias          kms.Operation = "DeleteAlias"
+
+	// Of an account.
+	opCreateKey   kms.Operation = "CreateKey"
+	opListKeys    kms.Operation = "ListKeys"
+	opListAliases kms.Operation = "ListAliases"
+
+	// Maintenance of the service itself. Policies do not apply.
+	opRotateKey kms.Operation = "RotateKey" // by schedule
+	opDeleteKey kms.Operation = "DeleteKey" // after its deadline
 )
 
 // Groups of operations, for policies: action in Action::"Use".
@@ -66,29 +69,29 @@ var groups = map[kms.Operation]string{
 	kms.OpGenerateDataKey: groupUse, kms.OpDecrypt: groupUse, OpEncrypt: groupUse,
 	OpGenerateDataKeyWithoutPlaintext: groupUse, OpReEncryptFrom: groupUse, OpReEncryptTo: groupUse,
 
-	OpDescribeKey: groupView, OpGetKeyPolicy: groupView, OpListGrants: groupView, OpListKeyRotations: groupView,
-	OpListKeys: groupView, OpListAliases: groupView,
+	OpDescribeKey: groupView, opGetKeyPolicy: groupView, opListGrants: groupView, opListKeyRotations: groupView,
+	opListKeys: groupView, opListAliases: groupView,
 
-	OpEnableKey: groupAdminister, OpDisableKey: groupAdminister,
-	OpScheduleKeyDeletion: groupAdminister, OpCancelKeyDeletion: groupAdminister,
-	OpUpdateKeyDescription: groupAdminister, OpTagResource: groupAdminister, OpUntagResource: groupAdminister,
-	OpEnableKeyRotation: groupAdminister, OpDisableKeyRotation: groupAdminister, OpRotateKeyOnDemand: groupAdminister,
-	OpPutKeyPolicy: groupAdminister, OpDeleteKeyPolicy: groupAdminister,
-	OpCreateGrant: groupAdminister, OpRevokeGrant: groupAdminister, OpRetireGrant: groupAdminister,
-	OpCreateAlias: groupAdminister, OpUpdateAlias: groupAdminister, OpDeleteAlias: groupAdminister,
-	OpCreateKey: groupAdminister,
+	opEnableKey: groupAdminister, opDisableKey: groupAdminister,
+	opScheduleKeyDeletion: groupAdminister, opCancelKeyDeletion: groupAdminister,
+	opUpdateKeyDescription: groupAdminister, opTagResource: groupAdminister, opUntagResource: groupAdminister,
+	opEnableKeyRotation: groupAdminister, opDisableKeyRotation: groupAdminister, opRotateKeyOnDemand: groupAdminister,
+	opPutKeyPolicy: groupAdminister, opDeleteKeyPolicy: groupAdminister,
+	opCreateGrant: groupAdminister, OpRevokeGrant: groupAdminister, OpRetireGrant: groupAdminister,
+	opCreateAlias: groupAdminister, OpUpdateAlias: groupAdminister, opDeleteAlias: groupAdminister,
+	opCreateKey: groupAdminister,
 }
 
 // takesAway are the operations that only take power away. They may use the space
 // that the document keeps free for them.
 var takesAway = map[kms.Operation]bool{
-	OpDisableKey: true, OpScheduleKeyDeletion: true, OpDeleteKeyPolicy: true,
+	opDisableKey: true, opScheduleKeyDeletion: true, opDeleteKeyPolicy: true,
 	OpRevokeGrant: true, OpRetireGrant: true,
 }
 
 // duringDeletion are the changes of a key that are possible while its deletion is pending.
 var duringDeletion = map[kms.Operation]bool{
-	OpCancelKeyDeletion: true, OpRevokeGrant: true, OpRetireGrant: true, OpDeleteAlias: true,
+	opCancelKeyDeletion: true, OpRevokeGrant: true, OpRetireGrant: true, opDeleteAlias: true,
 }
 
 // grantable are the operations that a grant can give, in the order of the

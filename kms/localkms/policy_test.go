@@ -296,29 +296,29 @@ func TestTheServicesPolicyLetsNoAccountAtTheKeysOfAnother(t *testing.T) {
 // administration are all operations that change or show a key.
 func administration(t *testing.T, s *service, id string) map[kms.Operation]func(who string) error {
 	return map[kms.Operation]func(string) error{
-		localkms.OpEnableKey:            func(who string) error { return s.EnableKey(as(t, who), id) },
-		localkms.OpDisableKey:           func(who string) error { return s.DisableKey(as(t, who), id) },
-		localkms.OpScheduleKeyDeletion:  func(who string) error { _, err := s.ScheduleKeyDeletion(as(t, who), id, 0); return err },
-		localkms.OpCancelKeyDeletion:    func(who string) error { return s.CancelKeyDeletion(as(t, who), id) },
-		localkms.OpUpdateKeyDescription: func(who string) error { return s.UpdateDescription(as(t, who), id, "d") },
-		localkms.OpTagResource:          func(who string) error { return s.Tag(as(t, who), id, map[string]string{"a": "b"}) },
-		localkms.OpUntagResource:        func(who string) error { return s.Untag(as(t, who), id, "a") },
-		localkms.OpEnableKeyRotation:    func(who string) error { return s.EnableKeyRotation(as(t, who), id, 0) },
-		localkms.OpDisableKeyRotation:   func(who string) error { return s.DisableKeyRotation(as(t, who), id) },
-		localkms.OpRotateKeyOnDemand:    func(who string) error { _, err := s.RotateKey(as(t, who), id); return err },
-		localkms.OpPutKeyPolicy: func(who string) error {
+		kms.Operation("EnableKey"):            func(who string) error { return s.EnableKey(as(t, who), id) },
+		kms.Operation("DisableKey"):           func(who string) error { return s.DisableKey(as(t, who), id) },
+		kms.Operation("ScheduleKeyDeletion"):  func(who string) error { _, err := s.ScheduleKeyDeletion(as(t, who), id, 0); return err },
+		kms.Operation("CancelKeyDeletion"):    func(who string) error { return s.CancelKeyDeletion(as(t, who), id) },
+		kms.Operation("UpdateKeyDescription"): func(who string) error { return s.UpdateDescription(as(t, who), id, "d") },
+		kms.Operation("TagResource"):          func(who string) error { return s.Tag(as(t, who), id, map[string]string{"a": "b"}) },
+		kms.Operation("UntagResource"):        func(who string) error { return s.Untag(as(t, who), id, "a") },
+		kms.Operation("EnableKeyRotation"):    func(who string) error { return s.EnableKeyRotation(as(t, who), id, 0) },
+		kms.Operation("DisableKeyRotation"):   func(who string) error { return s.DisableKeyRotation(as(t, who), id) },
+		kms.Operation("RotateKeyOnDemand"):    func(who string) error { _, err := s.RotateKey(as(t, who), id); return err },
+		kms.Operation("PutKeyPolicy"): func(who string) error {
 			return s.PutKeyPolicy(as(t, who), id, permitAll, &localkms.PutKeyPolicyOptions{BypassLockoutCheck: true})
 		},
-		localkms.OpDeleteKeyPolicy:  func(who string) error { return s.DeleteKeyPolicy(as(t, who), id) },
-		localkms.OpCreateAlias:      func(who string) error { return s.CreateAlias(as(t, who), "alias/new", id) },
-		localkms.OpUpdateAlias:      func(who string) error { return s.UpdateAlias(as(t, who), "alias/old", id) },
-		localkms.OpDeleteAlias:      func(who string) error { return s.DeleteAlias(as(t, who), "alias/old") },
-		localkms.OpRevokeGrant:      func(who string) error { return s.RevokeGrant(as(t, who), id, "none") },
-		localkms.OpDescribeKey:      func(who string) error { _, err := s.DescribeKey(as(t, who), id); return err },
-		localkms.OpGetKeyPolicy:     func(who string) error { _, err := s.KeyPolicy(as(t, who), id); return err },
-		localkms.OpListGrants:       func(who string) error { _, err := s.ListGrants(as(t, who), id); return err },
-		localkms.OpListKeyRotations: func(who string) error { _, err := s.ListKeyRotations(as(t, who), id); return err },
-		localkms.OpCreateGrant: func(who string) error {
+		kms.Operation("DeleteKeyPolicy"):  func(who string) error { return s.DeleteKeyPolicy(as(t, who), id) },
+		kms.Operation("CreateAlias"):      func(who string) error { return s.CreateAlias(as(t, who), "alias/new", id) },
+		localkms.OpUpdateAlias:            func(who string) error { return s.UpdateAlias(as(t, who), "alias/old", id) },
+		kms.Operation("DeleteAlias"):      func(who string) error { return s.DeleteAlias(as(t, who), "alias/old") },
+		localkms.OpRevokeGrant:            func(who string) error { return s.RevokeGrant(as(t, who), id, "none") },
+		localkms.OpDescribeKey:            func(who string) error { _, err := s.DescribeKey(as(t, who), id); return err },
+		kms.Operation("GetKeyPolicy"):     func(who string) error { _, err := s.KeyPolicy(as(t, who), id); return err },
+		kms.Operation("ListGrants"):       func(who string) error { _, err := s.ListGrants(as(t, who), id); return err },
+		kms.Operation("ListKeyRotations"): func(who string) error { _, err := s.ListKeyRotations(as(t, who), id); return err },
+		kms.Operation("CreateGrant"): func(who string) error {
 			_, err := s.CreateGrant(as(t, who), id, &localkms.CreateGrantInput{Grantee: "x", Operations: []kms.Operation{kms.OpDecrypt}})
 			return err
 		},
@@ -327,7 +327,7 @@ func administration(t *testing.T, s *service, id string) map[kms.Operation]func(
 
 func TestAdministrationIsGovernedOperationByOperation(t *testing.T) {
 	// outcomes beside success, for the state that each key is in
-	expected := map[kms.Operation]error{localkms.OpCancelKeyDeletion: kms.ErrInvalid, localkms.OpRevokeGrant: kms.ErrNotFound}
+	expected := map[kms.Operation]error{kms.Operation("CancelKeyDeletion"): kms.ErrInvalid, localkms.OpRevokeGrant: kms.ErrNotFound}
 	s := open(t, nil, nil)
 	for op := range administration(t, s, "") {
 		s := open(t, nil, nil)
@@ -338,7 +338,7 @@ func TestAdministrationIsGovernedOperationByOperation(t *testing.T) {
 		open, err := s.CreateKey(t.Context(), nil)
 		require.NoError(t, err)
 		require.NoError(t, s.CreateAlias(t.Context(), "alias/old", open.ID))
-		if op == localkms.OpDeleteAlias {
+		if op == kms.Operation("DeleteAlias") {
 			s.Client.UpdateAlias(as(t, "rest"), "alias/old", info.ID)
 		}
 		do := administration(t, s, info.ID)
@@ -364,7 +364,7 @@ func TestAdministrationOfWhatIsNotThere(t *testing.T) {
 		"": kms.ErrInvalid, "arn:blobseal:kms:local:000000000000:x": kms.ErrInvalid,
 	} {
 		for op, do := range administration(t, s, name) {
-			if op == localkms.OpDeleteAlias { // of a name of its own
+			if op == kms.Operation("DeleteAlias") { // of a name of its own
 				continue
 			}
 			isKind(t, kind, do("anyone"))

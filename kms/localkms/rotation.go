@@ -81,7 +81,7 @@ func nextRotation(now int64, days uint16) int64 { return min(now+int64(days)*day
 // its last rotation by schedule, lest processes whose clocks differ rotate it in turn.
 // Older versions go on decrypting what they encrypted.
 func (c *Client) EnableKeyRotation(ctx context.Context, keyID string, days int) error {
-	return c.change(ctx, OpEnableKeyRotation, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opEnableKeyRotation, keyID, func(d *draft, k *key) error {
 		if days == 0 {
 			days = defaultRotationDays
 		}
@@ -102,7 +102,7 @@ func (c *Client) EnableKeyRotation(ctx context.Context, keyID string, days int) 
 
 // DisableKeyRotation ends the rotation of the key by schedule.
 func (c *Client) DisableKeyRotation(ctx context.Context, keyID string) error {
-	return c.change(ctx, OpDisableKeyRotation, keyID, func(d *draft, k *key) error {
+	return c.change(ctx, opDisableKeyRotation, keyID, func(d *draft, k *key) error {
 		if k.rotation.days != 0 {
 			d.settle(k, func(k *key) { k.rotation = schedule{} })
 		}
@@ -115,7 +115,7 @@ func (c *Client) DisableKeyRotation(ctx context.Context, keyID string) error {
 // 1,000 versions is [ErrLimit].
 func (c *Client) RotateKey(ctx context.Context, keyID string) (Version, error) {
 	var made Version
-	err := c.change(ctx, OpRotateKeyOnDemand, keyID, func(d *draft, k *key) error {
+	err := c.change(ctx, opRotateKeyOnDemand, keyID, func(d *draft, k *key) error {
 		if err := k.serves(); err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (c *Client) RotateKey(ctx context.Context, keyID string) (Version, error) {
 // ListKeyRotations returns the versions of one key, oldest first. The list needs no
 // pages: rotation stops at 1000 versions.
 func (c *Client) ListKeyRotations(ctx context.Context, keyID string) ([]Version, error) {
-	return view(ctx, c, OpListKeyRotations, keyID, func(k *key) (versions []Version) {
+	return view(ctx, c, opListKeyRotations, keyID, func(k *key) (versions []Version) {
 		for i := range k.versions {
 			versions = append(versions, k.versions[i].info())
 		}

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -24,7 +23,7 @@ func (s *Service) keys(key string, opts *sse.KMSOptions) (*Keys, error) {
 	}
 	cipher, err := sse.NewKMS(client, cmp.Or(key, localkms.DefaultAlias), opts)
 	if err != nil {
-		return nil, s.About("", key, err)
+		return nil, s.About(key, err)
 	}
 	return &Keys{Cipher: cipher, Service: s, ServiceKey: key}, nil
 }
@@ -36,7 +35,7 @@ func (s *Service) opening(ctx context.Context, source Source) (*Keys, error) {
 	for _, key := range source.KMSKeys {
 		arn, err := s.Resolve(ctx, key)
 		if err != nil {
-			return nil, s.About(kms.OpDecrypt, key, err)
+			return nil, s.About(key, err)
 		}
 		accepted = append(accepted, arn)
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 	"github.com/blobseal/blobseal/keyring"
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -173,7 +172,7 @@ func (s Source) Open(ctx context.Context, c *console.Console) (*Keys, error) {
 func (k *Keys) AboutSealing(err error) error {
 	a, subject := k.attempt(), k.RingPath
 	if k.Service != nil {
-		a.Op, a.Key, subject = kms.OpGenerateDataKey, k.ServiceKey, k.Service.Dir
+		a.Key, subject = k.ServiceKey, k.Service.Dir
 		if a.Key == "" {
 			a.Key = localkms.DefaultAlias
 		}
@@ -189,7 +188,7 @@ func (k *Keys) AboutSealing(err error) error {
 // nil.
 func (k *Keys) Attempt(mode sse.Mode, keyID string) message.Attempt {
 	a := k.attempt()
-	a.Mode, a.KeyID, a.Op, a.Key = mode, keyID, kms.OpDecrypt, keyID
+	a.Mode, a.KeyID, a.Key = mode, keyID, keyID
 	return a
 }
 
@@ -197,7 +196,7 @@ func (k *Keys) attempt() message.Attempt {
 	switch {
 	case k == nil:
 	case k.Service != nil:
-		return k.Service.attempt("", "")
+		return k.Service.attempt("")
 	case k.Ring != nil:
 		return message.Attempt{Ring: k.RingPath, Root: k.root, RingID: k.Ring.ID()}
 	}

@@ -64,8 +64,8 @@ func localKey(ctx context.Context, c *console.Console, u *kmsurl.URL, root RootS
 	if keyID == "" {
 		keyID = localkms.DefaultAlias
 	}
-	client := &rootKey{client: s.uses, says: func(op kms.Operation, err error) message.Words {
-		words := s.Says(op, keyID, err)
+	client := &rootKey{client: s.uses, says: func(err error) message.Words {
+		words := s.Says(keyID, err)
 		words.Text = s.Dir + ": " + words.Text
 		return words
 	}}
@@ -79,7 +79,7 @@ func vendorKey(ctx context.Context, c *console.Console, u *kmsurl.URL) (kms.Clie
 		return nil, "", err
 	}
 	c.AtEnd(func() { key.Close() })
-	client := &rootKey{client: key.Client, wait: c.RootWait, says: func(_ kms.Operation, err error) message.Words {
+	client := &rootKey{client: key.Client, wait: c.RootWait, says: func(err error) message.Words {
 		text := fmt.Sprintf("%s: %s", u, message.Service(err))
 		if key.Hint != "" && errors.Is(err, kms.ErrDenied) {
 			text += "; " + key.Hint
@@ -93,7 +93,7 @@ func vendorKey(ctx context.Context, c *console.Console, u *kmsurl.URL) (kms.Clie
 type rootKey struct {
 	client kms.Client
 	wait   time.Duration // 0 for no limit
-	says   func(kms.Operation, error) message.Words
+	says   func(error) message.Words
 }
 
 // GenerateDataKey implements [kms.Client].
@@ -101,7 +101,7 @@ func (k *rootKey) GenerateDataKey(ctx context.Context, keyID string, ec kms.Cont
 	bounded, cancel := k.bound(ctx)
 	defer cancel()
 	key, err := k.client.GenerateDataKey(bounded, keyID, ec)
-	return key, k.failed(ctx, kms.OpGenerateDataKey, err)
+	return key, k.failed(ctx, err)
 }
 
 // Decrypt implements [kms.Client].
@@ -109,7 +109,7 @@ func (k *rootKey) Decrypt(ctx context.Context, keyID string, ciphertext []byte, 
 	bounded, cancel := k.bound(ctx)
 	defer cancel()
 	plaintext, err := k.client.Decrypt(bounded, keyID, ciphertext, ec)
-	return plaintext, k.failed(ctx, kms.OpDecrypt, err)
+	return plaintext, k.failed(ctx, err)
 }
 
 func (k *rootKey) bound(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -119,12 +119,12 @@ func (k *rootKey) bound(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, k.wait)
 }
 
-func (k *rootKey) failed(ctx context.Context, op kms.Operation, err error) error {
+func (k *rootKey) failed(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
 	if errors.Is(err, context.DeadlineExceeded) { // of wait
 		err = &message.Refusal{Words: message.Words{Text: fmt.Sprintf("no answer within %v", k.wait)}, Err: kms.ErrUnavailable}
 	}
-	return &message.Refusal{Words: k.says(op, err), Err: err}
+	return &message.Refusal{Words: k.says(err), Err: err}
 }

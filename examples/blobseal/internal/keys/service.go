@@ -46,7 +46,7 @@ type Service struct {
 func OpenService(ctx context.Context, c *console.Console, dir string, root RootSource) (*Service, error) {
 	s := &Service{Dir: dir, principal: kms.PrincipalFrom(ctx), rootFlags: root}
 	if _, err := os.Stat(message.KeysPath(dir)); errors.Is(err, os.ErrNotExist) { // before opening the root, which takes time
-		return nil, s.About("", "", keyring.ErrNotExist)
+		return nil, s.About("", keyring.ErrNotExist)
 	} else if err != nil {
 		return nil, message.About(dir, err)
 	}
@@ -79,10 +79,10 @@ type openService func(context.Context, keyring.Store, keyring.Root, *localkms.Op
 func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Root, open openService) error {
 	store, err := keyring.NewFileStore(message.KeysPath(s.Dir))
 	if err != nil {
-		return s.About("", "", err)
+		return s.About("", err)
 	}
 	if s.signers, err = newSigners(s.Dir); err != nil {
-		return s.About("", "", err)
+		return s.About("", err)
 	}
 	if s.signers.announce = s.announce; s.announce == nil {
 		s.signers.announce = func(verifierKey string) {
@@ -107,7 +107,7 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 	}
 	if err != nil {
 		s.Close()
-		return s.About("", "", err)
+		return s.About("", err)
 	}
 	s.service = service
 	client := kms.Client(s.Client)
@@ -185,20 +185,20 @@ func AsPrincipal(ctx context.Context, id string) context.Context {
 }
 
 // About returns an error of an operation of the service as a [message.Problem].
-func (s *Service) About(op kms.Operation, key string, err error) error {
-	return s.attempt(op, key).About(s.Dir, err)
+func (s *Service) About(key string, err error) error {
+	return s.attempt(key).About(s.Dir, err)
 }
 
 // Says returns the words for an error of an operation of the service.
-func (s *Service) Says(op kms.Operation, key string, err error) message.Words {
-	return s.attempt(op, key).Words(err)
+func (s *Service) Says(key string, err error) message.Words {
+	return s.attempt(key).Words(err)
 }
 
 // Command returns a command on the service that can be pasted into a shell.
 func (s *Service) Command(command string, args ...string) string {
-	return s.attempt("", "").Command(strings.Fields("kms "+command), args...)
+	return s.attempt("").Command(strings.Fields("kms "+command), args...)
 }
 
-func (s *Service) attempt(op kms.Operation, key string) message.Attempt {
-	return message.Attempt{Service: s.Dir, Root: s.rootFlags.Args(), Principal: s.principal.ID, Op: op, Key: key}
+func (s *Service) attempt(key string) message.Attempt {
+	return message.Attempt{Service: s.Dir, Root: s.rootFlags.Args(), Principal: s.principal.ID, Key: key}
 }

@@ -1,6 +1,7 @@
 package message
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -24,8 +25,7 @@ type Attempt struct {
 	Ring, RingID       string   // the ring's file, and its id if known
 	Service, Principal string   // the service's directory, and who asks
 	Root               []string // flags of its root, for commands in hints
-	Op                 kms.Operation
-	Key                string // of the service, as it was asked for
+	Key                string   // of the service, as it was asked for
 
 	// The sealed file or object at hand. Mode is 0 before its envelope was read.
 	Mode   sse.Mode
@@ -216,10 +216,10 @@ func refusedWords(text, does, command string) func(Attempt, error) Words {
 
 // asked returns the operation that failed, and its key.
 func (a Attempt) asked(err error) (kms.Operation, string) {
-	if failed, ok := errors.AsType[*kms.KeyError](err); ok && failed.KeyID != "" {
-		return failed.Op, failed.KeyID
+	if failed, ok := errors.AsType[*kms.KeyError](err); ok {
+		return failed.Op, cmp.Or(failed.KeyID, a.Key)
 	}
-	return a.Op, a.Key
+	return "", a.Key
 }
 
 // document is the path of a key service's document.

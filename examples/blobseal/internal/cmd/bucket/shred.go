@@ -13,7 +13,6 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -178,7 +177,7 @@ func (cmd shredCmd) victim(ctx context.Context, k *keys.Keys) (jobs.KeyRef, jobs
 	}
 	arn, err := k.Service.Resolve(ctx, cmd.KeyID)
 	if err != nil {
-		return jobs.KeyRef{}, nil, k.Service.About(kms.OpDecrypt, cmd.KeyID, err)
+		return jobs.KeyRef{}, nil, k.Service.About(cmd.KeyID, err)
 	}
 	return jobs.KeyRef{Mode: sse.ModeKMS, KeyID: arn}, serviceKeyDestroyer{k.Service, arn, cmd.Days}, nil
 }
@@ -191,12 +190,12 @@ type serviceKeyDestroyer struct {
 }
 
 func (d serviceKeyDestroyer) Disable(ctx context.Context) error {
-	return d.service.About(localkms.OpDisableKey, d.arn, d.service.DisableKey(ctx, d.arn))
+	return d.service.About(d.arn, d.service.DisableKey(ctx, d.arn))
 }
 
 func (d serviceKeyDestroyer) Destroy(ctx context.Context) error {
 	_, err := d.service.ScheduleKeyDeletion(ctx, d.arn, d.days)
-	if err = d.service.About(localkms.OpScheduleKeyDeletion, d.arn, err); err != nil {
+	if err = d.service.About(d.arn, err); err != nil {
 		return message.Problemf(err, "", "%s; the key is disabled", message.OneLine(err))
 	}
 	return nil

@@ -257,7 +257,7 @@ func (x *examination) examineKey(k *keys.Keys, source keys.Source, key string) {
 			x.ok("service", subject, "its first use will create it")
 			return
 		}
-		x.failed(s.About(localkms.OpDescribeKey, key, err), "service", subject, fix)
+		x.failed(s.About(key, err), "service", subject, fix)
 		return
 	}
 	id := message.ShortKey(info.ARN)

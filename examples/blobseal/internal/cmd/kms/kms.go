@@ -16,7 +16,6 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
-	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
@@ -63,11 +62,11 @@ func (f serviceFlags) with(ctx context.Context, c *console.Console, use func(con
 }
 
 // change runs one operation on a key or an alias, and says what was done.
-func (f serviceFlags) change(ctx context.Context, c *console.Console, op kms.Operation, key string,
+func (f serviceFlags) change(ctx context.Context, c *console.Console, key string,
 	do func(s *localkms.Client, ctx context.Context, key string) error, done string) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := do(s.Client, ctx, key); err != nil {
-			return s.About(op, key, err)
+			return s.About(key, err)
 		}
 		return c.Did(change{f.KMS, key, done}, "%s: %s %s\n", message.Printable(f.KMS), message.Printable(key), done)
 	})
@@ -147,7 +146,7 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := s.ChangeRoot(ctx, newRoot); err != nil {
-			return s.About("", "", err)
+			return s.About("", err)
 		}
 		return c.Did(change{cmd.KMS, "", "root changed"}, "%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.KMS))
 	})
@@ -180,7 +179,7 @@ func (cmd createKeyCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		key, err := s.CreateKey(ctx, in)
 		if err != nil {
-			return aboutPolicy(s, localkms.OpCreateKey, "", cmd.Policy, err)
+			return aboutPolicy(s, "", cmd.Policy, err)
 		}
 		if cmd.Alias == "" || !c.JSON { // the id counts, whatever becomes of the alias
 			if err := printID(c, key.ID, ""); err != nil || cmd.Alias == "" {
@@ -188,7 +187,7 @@ func (cmd createKeyCmd) Run(ctx context.Context, c *console.Console) error {
 			}
 		}
 		if err := s.CreateAlias(ctx, cmd.Alias, key.ID); err != nil {
-			err = s.About(localkms.OpCreateAlias, key.ARN, err)
+			err = s.About(key.ARN, err)
 			return message.Problemf(err, "", "%s; the key was created without the alias", message.OneLine(err))
 		}
 		if c.JSON {
@@ -233,7 +232,7 @@ func aliasesOf(ctx context.Context, s *keys.Service, key string) (names map[stri
 	names = map[string][]string{}
 	for a, err := range s.ListAliases(ctx, key) {
 		if err != nil {
-			return nil, s.About(localkms.OpListAliases, key, err)
+			return nil, s.About(key, err)
 		}
 		names[a.KeyID] = append(names[a.KeyID], a.Name)
 	}
@@ -251,7 +250,7 @@ func (cmd listCmd) Run(ctx context.Context, c *console.Console) error {
 		keys := []KeyShape{}
 		for info, err := range s.ListKeys(ctx) {
 			if err != nil {
-				return s.About(localkms.OpListKeys, "", err)
+				return s.About("", err)
 			}
 			keys = append(keys, KeyShape{info, append([]string{}, names[info.ID]...)})
 		}
@@ -288,7 +287,7 @@ func (cmd describeCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		info, err := s.DescribeKey(ctx, cmd.Key)
 		if err != nil {
-			return s.About(localkms.OpDescribeKey, cmd.Key, err)
+			return s.About(cmd.Key, err)
 		}
 		names, err := aliasesOf(ctx, s, info.ID)
 		if err != nil {
@@ -338,13 +337,13 @@ func (k KeyShape) lines() string {
 type enableCmd struct{ keyFlags }
 
 func (cmd enableCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpEnableKey, cmd.Key, (*localkms.Client).EnableKey, "is enabled")
+	return cmd.change(ctx, c, cmd.Key, (*localkms.Client).EnableKey, "is enabled")
 }
 
 type disableCmd struct{ keyFlags }
 
 func (cmd disableCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpDisableKey, cmd.Key, (*localkms.Client).DisableKey, "is disabled")
+	return cmd.change(ctx, c, cmd.Key, (*localkms.Client).DisableKey, "is disabled")
 }
 
 type scheduleDeletionCmd struct {
@@ -359,7 +358,7 @@ func (cmd scheduleDeletionCmd) Run(ctx context.Context, c *console.Console) erro
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		when, err := s.ScheduleKeyDeletion(ctx, cmd.Key, cmd.Days)
 		if err != nil {
-			return s.About(localkms.OpScheduleKeyDeletion, cmd.Key, err)
+			return s.About(cmd.Key, err)
 		}
 		return c.Did(change{cmd.KMS, cmd.Key, "deleted on " + when.Format(time.RFC3339)}, "%s: %s is refused from now on, and deleted on %s\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), when.Format(time.RFC3339))
 	})
@@ -368,7 +367,7 @@ func (cmd scheduleDeletionCmd) Run(ctx context.Context, c *console.Console) erro
 type cancelDeletionCmd struct{ keyFlags }
 
 func (cmd cancelDeletionCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpCancelKeyDeletion, cmd.Key, (*localkms.Client).CancelKeyDeletion, "is not deleted, but disabled; enable it to use it")
+	return cmd.change(ctx, c, cmd.Key, (*localkms.Client).CancelKeyDeletion, "is not deleted, but disabled; enable it to use it")
 }
 
 type rotateCmd struct{ keyFlags }
@@ -377,7 +376,7 @@ func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		version, err := s.RotateKey(ctx, cmd.Key)
 		if err != nil {
-			return s.About(localkms.OpRotateKeyOnDemand, cmd.Key, err)
+			return s.About(cmd.Key, err)
 		}
 		return c.Did(change{cmd.KMS, cmd.Key, fmt.Sprintf("rotated to version %d", version.Number)}, "%s: %s is rotated, to version %d\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), version.Number)
 	})
@@ -393,7 +392,7 @@ func (cmd tagCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return err
 	}
-	return cmd.change(ctx, c, localkms.OpTagResource, cmd.Key, func(s *localkms.Client, ctx context.Context, key string) error {
+	return cmd.change(ctx, c, cmd.Key, func(s *localkms.Client, ctx context.Context, key string) error {
 		return s.Tag(ctx, key, tags)
 	}, "is tagged")
 }
@@ -404,7 +403,7 @@ type untagCmd struct {
 }
 
 func (cmd untagCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpUntagResource, cmd.Key, func(s *localkms.Client, ctx context.Context, key string) error {
+	return cmd.change(ctx, c, cmd.Key, func(s *localkms.Client, ctx context.Context, key string) error {
 		return s.Untag(ctx, key, cmd.Names...)
 	}, "is untagged")
 }

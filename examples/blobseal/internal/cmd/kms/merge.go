@@ -55,7 +55,7 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	service, err := openToMerge(ctx, store, root)
 	if err != nil {
-		return (&keys.Service{Dir: cmd.KMS}).About("", "", err)
+		return (&keys.Service{Dir: cmd.KMS}).About("", err)
 	}
 	for _, one := range copies {
 		if err := service.Merge(ctx, one.Data); err != nil {

@@ -38,15 +38,15 @@ type aliasCreateCmd struct {
 }
 
 func (cmd aliasCreateCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.setAlias(ctx, c, localkms.OpCreateAlias, cmd.Alias, cmd.Key, (*localkms.Client).CreateAlias)
+	return cmd.setAlias(ctx, c, cmd.Alias, cmd.Key, (*localkms.Client).CreateAlias)
 }
 
 // setAlias gives an alias to a key, and says so.
-func (f serviceFlags) setAlias(ctx context.Context, c *console.Console, op kms.Operation, alias, key string,
+func (f serviceFlags) setAlias(ctx context.Context, c *console.Console, alias, key string,
 	do func(*localkms.Client, context.Context, string, string) error) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := do(s.Client, ctx, alias, key); err != nil {
-			return s.About(op, key, err)
+			return s.About(key, err)
 		}
 		return c.Did(change{f.KMS, alias, "is " + key}, "%s: %s is %s\n", message.Printable(f.KMS), message.Printable(alias), message.Printable(key))
 	})
@@ -59,7 +59,7 @@ type aliasUpdateCmd struct {
 }
 
 func (cmd aliasUpdateCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.setAlias(ctx, c, localkms.OpUpdateAlias, cmd.Alias, cmd.Key, (*localkms.Client).UpdateAlias)
+	return cmd.setAlias(ctx, c, cmd.Alias, cmd.Key, (*localkms.Client).UpdateAlias)
 }
 
 type aliasDeleteCmd struct {
@@ -68,7 +68,7 @@ type aliasDeleteCmd struct {
 }
 
 func (cmd aliasDeleteCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpDeleteAlias, cmd.Alias, (*localkms.Client).DeleteAlias, "is deleted")
+	return cmd.change(ctx, c, cmd.Alias, (*localkms.Client).DeleteAlias, "is deleted")
 }
 
 type aliasListCmd struct {
@@ -81,7 +81,7 @@ func (cmd aliasListCmd) Run(ctx context.Context, c *console.Console) error {
 		aliases := []*localkms.Alias{}
 		for a, err := range s.ListAliases(ctx, cmd.Key) {
 			if err != nil {
-				return s.About(localkms.OpListAliases, cmd.Key, err)
+				return s.About(cmd.Key, err)
 			}
 			aliases = append(aliases, a)
 		}
@@ -110,7 +110,7 @@ func (cmd policyGetCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		text, err := s.KeyPolicy(ctx, cmd.Key)
 		if err != nil {
-			return s.About(localkms.OpGetKeyPolicy, cmd.Key, err)
+			return s.About(cmd.Key, err)
 		}
 		if text == "" {
 			return message.Problemf(kms.ErrNotFound, cmd.KMS, "%s has no policy: everyone may do everything with it", cmd.Key)
@@ -146,7 +146,7 @@ func (cmd policyPutCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := s.PutKeyPolicy(ctx, cmd.Key, text, &localkms.PutKeyPolicyOptions{BypassLockoutCheck: cmd.Force}); err != nil {
-			return aboutPolicy(s, localkms.OpPutKeyPolicy, cmd.Key, cmd.File, err)
+			return aboutPolicy(s, cmd.Key, cmd.File, err)
 		}
 		return c.Did(change{cmd.KMS, cmd.Key, "has the policy"}, "%s: %s has the policy\n", message.Printable(cmd.KMS), message.Printable(cmd.Key))
 	})
@@ -167,20 +167,20 @@ func readPolicy(ctx context.Context, c *console.Console, name string) (string, e
 }
 
 // aboutPolicy returns an error of an operation with a policy from a file.
-func aboutPolicy(s *keys.Service, op kms.Operation, key, file string, err error) error {
+func aboutPolicy(s *keys.Service, key, file string, err error) error {
 	if errors.Is(err, localkms.ErrPolicy) || errors.Is(err, localkms.ErrLockout) {
 		if file == "-" {
 			file = "standard input"
 		}
-		return message.Advise(err, file, s.Says(op, key, err))
+		return message.Advise(err, file, s.Says(key, err))
 	}
-	return s.About(op, key, err)
+	return s.About(key, err)
 }
 
 type policyDeleteCmd struct{ keyFlags }
 
 func (cmd policyDeleteCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpDeleteKeyPolicy, cmd.Key, (*localkms.Client).DeleteKeyPolicy, "has no policy: everyone may do everything with it")
+	return cmd.change(ctx, c, cmd.Key, (*localkms.Client).DeleteKeyPolicy, "has no policy: everyone may do everything with it")
 }
 
 // grantCmd are the commands on grants.
@@ -216,7 +216,7 @@ func (cmd grantCreateCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		grant, err := s.CreateGrant(ctx, cmd.Key, in)
 		if err != nil {
-			return s.About(localkms.OpCreateGrant, cmd.Key, err)
+			return s.About(cmd.Key, err)
 		}
 		return printID(c, grant.ID, "")
 	})
@@ -228,7 +228,7 @@ func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		grants, err := s.ListGrants(ctx, cmd.Key)
 		if err != nil {
-			return s.About(localkms.OpListGrants, cmd.Key, err)
+			return s.About(cmd.Key, err)
 		}
 		if c.JSON {
 			return c.WriteJSON(map[string]any{"grants": append([]*localkms.Grant{}, grants...)})
@@ -272,15 +272,15 @@ type grantRevokeCmd struct {
 }
 
 func (cmd grantRevokeCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.endGrant(ctx, c, localkms.OpRevokeGrant, cmd.Key, cmd.Grant, (*localkms.Client).RevokeGrant, "revoked")
+	return cmd.endGrant(ctx, c, cmd.Key, cmd.Grant, (*localkms.Client).RevokeGrant, "revoked")
 }
 
 // endGrant ends a grant of a key, and says so.
-func (f serviceFlags) endGrant(ctx context.Context, c *console.Console, op kms.Operation, key, grant string,
+func (f serviceFlags) endGrant(ctx context.Context, c *console.Console, key, grant string,
 	do func(*localkms.Client, context.Context, string, string) error, done string) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		if err := do(s.Client, ctx, key, grant); err != nil {
-			return s.About(op, key, err)
+			return s.About(key, err)
 		}
 		return c.Did(change{f.KMS, key, "grant " + grant + " is " + done}, "%s: grant %s of %s is %s\n", message.Printable(f.KMS), message.Printable(grant), message.Printable(key), done)
 	})
@@ -292,5 +292,5 @@ type grantRetireCmd struct {
 }
 
 func (cmd grantRetireCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.endGrant(ctx, c, localkms.OpRetireGrant, cmd.Key, cmd.Grant, (*localkms.Client).RetireGrant, "retired")
+	return cmd.endGrant(ctx, c, cmd.Key, cmd.Grant, (*localkms.Client).RetireGrant, "retired")
 }

@@ -27,7 +27,7 @@ func (cmd rotationEnableCmd) Run(ctx context.Context, c *console.Console) error 
 	if err := console.CheckDays("--days", max(cmd.Days, 1), localkms.MinRotationDays, localkms.MaxRotationDays); err != nil {
 		return err
 	}
-	return cmd.change(ctx, c, localkms.OpEnableKeyRotation, cmd.Key, func(s *localkms.Client, ctx context.Context, key string) error {
+	return cmd.change(ctx, c, cmd.Key, func(s *localkms.Client, ctx context.Context, key string) error {
 		return s.EnableKeyRotation(ctx, key, cmd.Days)
 	}, fmt.Sprintf("is rotated every %d days", cmd.Days))
 }
@@ -35,7 +35,7 @@ func (cmd rotationEnableCmd) Run(ctx context.Context, c *console.Console) error 
 type rotationDisableCmd struct{ keyFlags }
 
 func (cmd rotationDisableCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.change(ctx, c, localkms.OpDisableKeyRotation, cmd.Key, (*localkms.Client).DisableKeyRotation, "is rotated on demand alone")
+	return cmd.change(ctx, c, cmd.Key, (*localkms.Client).DisableKeyRotation, "is rotated on demand alone")
 }
 
 type rotationListCmd struct{ keyFlags }
@@ -44,7 +44,7 @@ func (cmd rotationListCmd) Run(ctx context.Context, c *console.Console) error {
 	return cmd.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
 		versions, err := s.ListKeyRotations(ctx, cmd.Key)
 		if err != nil {
-			return s.About(localkms.OpListKeyRotations, cmd.Key, err)
+			return s.About(cmd.Key, err)
 		}
 		if c.JSON {
 			return c.WriteJSON(map[string]any{"versions": versions})
