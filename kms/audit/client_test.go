@@ -46,8 +46,7 @@ func TestClientIsAClient(t *testing.T) {
 	for _, authorizing := range []bool{false, true} {
 		t.Run(fmt.Sprint(authorizing), func(t *testing.T) {
 			kmstest.Run(t, func(t *testing.T) kmstest.Subject {
-				f := kmstest.NewFake("key-1", "key-2")
-				f.SetAlias("alias/one", "key-1")
+				f := kmstest.NewFake()
 				var service kms.Client = f
 				if authorizing {
 					service = kmstest.Authorizing{Fake: f}
@@ -55,17 +54,7 @@ func TestClientIsAClient(t *testing.T) {
 				audited := audit.NewClient(service, new(memorySink))
 				_, ok := audited.(kms.Authorizer)
 				require.Equal(t, authorizing, ok)
-				return kmstest.Subject{
-					Client: audited, KeyID: kmstest.ARN("key-1"), Alias: "alias/one",
-					OtherKeyID: kmstest.ARN("key-2"), UnknownKeyID: kmstest.ARN("key-3"),
-					Disable:          func(*testing.T) { f.Disable("key-1") },
-					ScheduleDeletion: func(*testing.T) { f.ScheduleDeletion("key-1") },
-					Enable:           func(*testing.T) { f.Enable("key-1") },
-					Deny:             func(_ *testing.T, p kms.Principal, op kms.Operation) { f.Deny(p, op) },
-					Break:            func(*testing.T) { f.Fail(kms.ErrUnavailable, -1) },
-					Repair:           func(*testing.T) { f.Recover() },
-					Stall:            func(*testing.T) { f.SetLatency(10 * time.Second) },
-				}
+				return f.Subject(audited)
 			})
 		})
 	}

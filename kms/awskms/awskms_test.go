@@ -168,45 +168,22 @@ func TestFaults(t *testing.T) {
 		{"key of another use", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(400, "InvalidKeyUsageException")) },
 			kms.ErrInvalid, kms.ErrInvalid, "InvalidKeyUsageException"},
 		{"unknown refusal", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(400, "Unheard")) },
-			errNoKind, errNoKind, "Unheard"},
+			kmstest.NoKind, kmstest.NoKind, "Unheard"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newServer(t)
 			keyID := s.CreateKey()
-			client := newClient(t, s)
-			k, err := client.GenerateDataKey(t.Context(), keyID, nil)
-			require.NoError(t, err)
-			c.fault(s, keyID)
-			check := func(err, kind error) {
-				t.Helper()
-				switch kind {
-				case nil:
-					require.NoError(t, err)
-					return
-				case errNoKind:
-					kmstest.RequireKind(t, err, nil)
-					require.NotContains(t, err.Error(), "%!", "its text")
-				default:
-					kmstest.RequireKind(t, err, kind)
-				}
+			fault := func() { c.fault(s, keyID) }
+			kmstest.RequireFault(t, newClient(t, s), keyID, fault, c.generate, c.decrypt, func(err error) {
 				if c.code != "" {
 					api, ok := errors.AsType[smithy.APIError](err)
 					require.True(t, ok, "%v", err)
 					require.Equal(t, c.code, api.ErrorCode())
 				}
-			}
-			key, err := client.GenerateDataKey(t.Context(), keyID, nil)
-			check(err, c.generate)
-			require.Equal(t, err == nil, key != nil)
-			plaintext, err := client.Decrypt(t.Context(), keyID, k.Ciphertext, nil)
-			check(err, c.decrypt)
-			require.Equal(t, err == nil, plaintext != nil)
+			})
 		})
 	}
 }
-
-// errNoKind stands, in tests, for an error that is of none of the kinds.
-var errNoKind = errors.New("no kind")
 
 func TestCiphertextFaults(t *testing.T) {
 	s := newServer(t)

@@ -122,9 +122,6 @@ func TestClient(t *testing.T) {
 	})
 }
 
-// errNoKind stands, in tests, for an error that is of none of the kinds.
-var errNoKind = errors.New("no kind")
-
 // flip changes a bit of what was checked.
 func flip(b []byte) { b[len(b)-1] ^= 1 }
 
@@ -177,7 +174,7 @@ func TestFaults(t *testing.T) {
 		{"credentials refused", answer(codes.Unauthenticated, "Request had invalid authentication credentials."),
 			kms.ErrDenied, kms.ErrDenied, codes.Unauthenticated},
 		{"another precondition", answer(codes.FailedPrecondition, "Cloud KMS API has not been used in project 1 before or it is disabled."),
-			errNoKind, errNoKind, codes.FailedPrecondition},
+			kmstest.NoKind, kmstest.NoKind, codes.FailedPrecondition},
 		{"throttled", answer(codes.ResourceExhausted, "Quota exceeded for quota metric 'Cryptographic requests'"),
 			kms.ErrUnavailable, kms.ErrUnavailable, codes.ResourceExhausted},
 		{"unavailable", answer(codes.Unavailable, "The service is currently unavailable."),
@@ -187,7 +184,7 @@ func TestFaults(t *testing.T) {
 			kms.ErrUnavailable, kms.ErrUnavailable, codes.DeadlineExceeded},
 		{"canceled by the service", answer(codes.Canceled, "The operation was cancelled."), kms.ErrUnavailable, kms.ErrUnavailable, codes.Canceled},
 		{"a server of something else", answer(codes.Unimplemented, "unknown service"), kms.ErrUnavailable, kms.ErrUnavailable, codes.Unimplemented},
-		{"an error that makes no sense", answer(codes.AlreadyExists, "It exists."), errNoKind, errNoKind, codes.AlreadyExists},
+		{"an error that makes no sense", answer(codes.AlreadyExists, "It exists."), kmstest.NoKind, kmstest.NoKind, codes.AlreadyExists},
 		{"connection dropped", func(s *gcpkmstest.Server, _ string) {
 			s.Intercept(func(ctx context.Context, _ any, _ *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {
 				s.Disconnect()
@@ -258,32 +255,12 @@ func TestFaults(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := newServer(t)
 			keyID := s.CreateKey("photos")
-			client := newClient(t, s)
-			k, err := client.GenerateDataKey(t.Context(), keyID, nil)
-			require.NoError(t, err)
-			c.fault(s, keyID)
-			check := func(err, kind error) {
-				t.Helper()
-				switch kind {
-				case nil:
-					require.NoError(t, err)
-					return
-				case errNoKind:
-					kmstest.RequireKind(t, err, nil)
-					require.NotContains(t, err.Error(), "%!", "its text")
-				default:
-					kmstest.RequireKind(t, err, kind)
-				}
+			fault := func() { c.fault(s, keyID) }
+			kmstest.RequireFault(t, newClient(t, s), keyID, fault, c.generate, c.decrypt, func(err error) {
 				if c.code != codes.OK {
 					require.Equal(t, c.code, status.Code(err), "%v", err)
 				}
-			}
-			key, err := client.GenerateDataKey(t.Context(), keyID, nil)
-			check(err, c.generate)
-			require.Equal(t, err == nil, key != nil)
-			plaintext, err := client.Decrypt(t.Context(), keyID, k.Ciphertext, nil)
-			check(err, c.decrypt)
-			require.Equal(t, err == nil, plaintext != nil)
+			})
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/blobseal/blobseal/internal/chunked"
@@ -87,6 +88,24 @@ func NewFake(names ...string) *Fake {
 		f.AddKey(name)
 	}
 	return f
+}
+
+// Subject returns a subject for [Run]: c, which calls f. It adds the keys that the suite
+// needs to f.
+func (f *Fake) Subject(c kms.Client) Subject {
+	f.AddKey("key-1")
+	f.AddKey("key-2")
+	f.SetAlias("alias/one", "key-1")
+	return Subject{
+		Client: c, KeyID: ARN("key-1"), Alias: "alias/one", OtherKeyID: ARN("key-2"), UnknownKeyID: ARN("key-3"),
+		Disable:          func(*testing.T) { f.Disable("key-1") },
+		ScheduleDeletion: func(*testing.T) { f.ScheduleDeletion("key-1") },
+		Enable:           func(*testing.T) { f.Enable("key-1") },
+		Deny:             func(_ *testing.T, p kms.Principal, op kms.Operation) { f.Deny(p, op) },
+		Break:            func(*testing.T) { f.Fail(kms.ErrUnavailable, -1) },
+		Repair:           func(*testing.T) { f.Recover() },
+		Stall:            func(*testing.T) { f.SetLatency(10 * time.Second) },
+	}
 }
 
 // AddKey makes a key of this name. It replaces a key that has the name already.

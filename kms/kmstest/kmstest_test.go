@@ -22,22 +22,8 @@ import (
 
 // subject returns a Fake behind wrap, with everything that the suite can use.
 func subject(wrap func(*kmstest.Fake) kms.Client) kmstest.Subject {
-	f := kmstest.NewFake("key-1", "key-2")
-	f.SetAlias("alias/one", "key-1")
-	return kmstest.Subject{
-		Client:           wrap(f),
-		KeyID:            kmstest.ARN("key-1"),
-		Alias:            "alias/one",
-		OtherKeyID:       kmstest.ARN("key-2"),
-		UnknownKeyID:     kmstest.ARN("key-3"),
-		Disable:          func(*testing.T) { f.Disable("key-1") },
-		ScheduleDeletion: func(*testing.T) { f.ScheduleDeletion("key-1") },
-		Enable:           func(*testing.T) { f.Enable("key-1") },
-		Deny:             func(_ *testing.T, p kms.Principal, op kms.Operation) { f.Deny(p, op) },
-		Break:            func(*testing.T) { f.Fail(kms.ErrUnavailable, -1) },
-		Repair:           func(*testing.T) { f.Recover() },
-		Stall:            func(*testing.T) { f.SetLatency(10 * time.Second) },
-	}
+	f := kmstest.NewFake()
+	return f.Subject(wrap(f))
 }
 
 func TestFake(t *testing.T) {

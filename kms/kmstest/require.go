@@ -2,6 +2,7 @@ package kmstest
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -29,6 +30,34 @@ func RequireKind(t testing.TB, err, kind error, what ...any) {
 		if other != kind {
 			require.NotErrorIs(t, err, other, what...)
 		}
+	}
+}
+
+// NoKind stands for an error without a kind in [RequireFault].
+var NoKind = errors.New("kmstest: error without a kind")
+
+// RequireFault fails the test unless both operations with a key succeed before fault
+// breaks the service, and then end with errors of these kinds: nil is success, [NoKind]
+// an error without a kind. It passes each error to check.
+func RequireFault(t testing.TB, c kms.Client, keyID string, fault func(), generate, decrypt error, check func(error)) {
+	t.Helper()
+	operations := Operations(t, c, keyID, nil)
+	fault()
+	for _, want := range []struct {
+		op   kms.Operation
+		kind error
+	}{{kms.OpGenerateDataKey, generate}, {kms.OpDecrypt, decrypt}} {
+		err := operations[want.op](t.Context())
+		if want.kind == nil {
+			require.NoError(t, err)
+			continue
+		}
+		if want.kind == NoKind {
+			want.kind = nil
+		}
+		RequireKind(t, err, want.kind)
+		require.NotContains(t, err.Error(), "%!", "its text")
+		check(err)
 	}
 }
 
