@@ -15,6 +15,7 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
@@ -55,7 +56,7 @@ func frozenCiphers(t *testing.T, folder string) map[sse.Mode]sse.Cipher {
 	require.NoError(t, err)
 	kms, err := sse.NewKMS(client, "alias/photos", nil)
 	require.NoError(t, err)
-	return map[sse.Mode]sse.Cipher{sse.ModeManaged: sse.NewManaged(ring), sse.ModeKMS: kms, sse.ModeCustomer: blobtest.NewCustomer(t, 7)}
+	return map[sse.Mode]sse.Cipher{sse.ModeManaged: sse.NewManaged(ring), sse.ModeKMS: kms, sse.ModeCustomer: ssetest.NewCustomer(t, 7)}
 }
 
 func repeat(b byte) []byte {

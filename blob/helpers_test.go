@@ -1,6 +1,9 @@
 package blob_test
 
-import "github.com/blobseal/blobseal/blob/internal/blobtest"
+import (
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
+)
 
 type spy = blobtest.Spy
 
@@ -8,8 +11,8 @@ var (
 	modes         = blobtest.Modes
 	stores        = blobtest.Stores
 	newRing       = blobtest.NewRing
-	newKMS        = blobtest.NewKMS
-	newCustomer   = blobtest.NewCustomer
+	newKMS        = ssetest.NewKMS
+	newCustomer   = ssetest.NewCustomer
 	newMem        = blobtest.NewMem
 	newFile       = blobtest.NewFile
 	newBucket     = blobtest.NewBucket

@@ -1,12 +1,15 @@
 package jobs_test
 
-import "github.com/blobseal/blobseal/blob/internal/blobtest"
+import (
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
+)
 
 var (
 	stores        = blobtest.Stores
 	newRing       = blobtest.NewRing
-	newKMS        = blobtest.NewKMS
-	newCustomer   = blobtest.NewCustomer
+	newKMS        = ssetest.NewKMS
+	newCustomer   = ssetest.NewCustomer
 	newMem        = blobtest.NewMem
 	newFile       = blobtest.NewFile
 	newBucket     = blobtest.NewBucket

@@ -21,18 +21,16 @@ import (
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/objstore"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
-	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
 
 // ciphers returns a cipher of each mode.
 func ciphers(t *testing.T) map[string]sse.Cipher {
-	onKMS, err := sse.NewKMS(kmstest.NewFake("photos"), "photos", nil)
-	require.NoError(t, err)
-	customer, err := sse.NewCustomer(bytes.Repeat([]byte{7}, 32))
-	require.NoError(t, err)
-	return map[string]sse.Cipher{"SSE-S3": sse.NewManaged(keyringtest.NewRing(t, nil)), "SSE-KMS": onKMS, "SSE-C": customer}
+	return map[string]sse.Cipher{
+		"SSE-S3": sse.NewManaged(keyringtest.NewRing(t, nil)), "SSE-KMS": ssetest.NewKMS(t, "photos"), "SSE-C": ssetest.NewCustomer(t, 7),
+	}
 }
 
 func newBucket(t *testing.T, inner thanos.Bucket, cipher sse.Cipher) *objstore.Bucket {

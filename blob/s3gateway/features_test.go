@@ -14,6 +14,7 @@ import (
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
@@ -174,13 +175,11 @@ func TestBlobReadsObjects(t *testing.T) {
 	require.NoError(t, err)
 	kmsMode, err := sse.NewKMS(client, localkms.DefaultAlias, &sse.KMSOptions{Accept: sse.AnyKey})
 	require.NoError(t, err)
-	customer, err := sse.NewCustomer(bytes.Repeat([]byte{7}, 32))
-	require.NoError(t, err)
 	files, err := fileblob.OpenBucket(s.path("data/"+bucket), nil)
 	require.NoError(t, err)
 	defer files.Close()
 	b, err := blob.NewBucket(files, bucket, sse.NewManaged(ring), &blob.Options{
-		Decrypters: sse.ByMode{sse.ModeKMS: kmsMode, sse.ModeCustomer: customer},
+		Decrypters: sse.ByMode{sse.ModeKMS: kmsMode, sse.ModeCustomer: ssetest.NewCustomer(t, 7)},
 	})
 	require.NoError(t, err)
 	reader, err := b.With(blob.Request{AnyContext: true})

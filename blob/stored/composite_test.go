@@ -16,13 +16,11 @@ import (
 // composite returns the upload of a composite object, and the stored object.
 func composite(t *testing.T, sizes ...int) (*sse.Multipart, []byte) {
 	t.Helper()
-	cipher, err := sse.NewCustomer(bytes.Repeat([]byte{7}, 32))
-	require.NoError(t, err)
 	var parts [][]byte
 	for _, size := range sizes {
 		parts = append(parts, bytes.Repeat([]byte("x"), size))
 	}
-	return ssetest.SealParts(t, cipher, sse.Object{Bucket: "photos", Key: "k"}, &sse.TrailerOptions{EnvelopeSize: 1024}, parts...)
+	return ssetest.SealParts(t, ssetest.NewCustomer(t, 7), sse.Object{Bucket: "photos", Key: "k"}, &sse.TrailerOptions{EnvelopeSize: 1024}, parts...)
 }
 
 // TestReadEnvelopeOfComposite: the head of a composite object is told from an

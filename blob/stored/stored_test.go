@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -104,9 +105,7 @@ func TestLocksOf(t *testing.T) {
 
 // BenchmarkReadEnvelope reads an envelope of the expected size.
 func BenchmarkReadEnvelope(b *testing.B) {
-	cipher, err := sse.NewCustomer(bytes.Repeat([]byte{7}, 32))
-	require.NoError(b, err)
-	e, err := cipher.Encrypt(b.Context(), sse.Object{Bucket: "photos", Key: "k"})
+	e, err := ssetest.NewCustomer(b, 7).Encrypt(b.Context(), sse.Object{Bucket: "photos", Key: "k"})
 	require.NoError(b, err)
 	env, err := e.Envelope().WithSize(DefaultEnvelopeSize)
 	require.NoError(b, err)

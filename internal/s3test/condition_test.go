@@ -17,6 +17,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -126,7 +127,7 @@ func TestIfMatchWithoutPause(t *testing.T) {
 	const writers, rounds = 4, 40
 	eachServer(t, func(t *testing.T, s *server) {
 		name := s.newBucket(t)
-		first, second := newKMS(t, "arn:first"), newKMS(t, "arn:second")
+		first, second := ssetest.NewKMS(t, "arn:first"), ssetest.NewKMS(t, "arn:second")
 		both := routes{"arn:first": first, "arn:second": second}
 		opts := &blob.Options{IfUnchanged: ifMatch, Decrypters: sse.ByMode{sse.ModeKMS: both}}
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
@@ -80,7 +81,7 @@ func TestJobs(t *testing.T) {
 		inner := s.open(t, s.newBucket(t), nil)
 		fill(t, inner)
 		ring := keyringtest.NewRing(t, nil)
-		managed, byKMS, customer := sse.NewManaged(ring), newKMS(t, "arn:photos-key"), newCustomer(t, 7)
+		managed, byKMS, customer := sse.NewManaged(ring), ssetest.NewKMS(t, "arn:photos-key"), ssetest.NewCustomer(t, 7)
 		open := func(cipher sse.Cipher, plain bool) *blob.Bucket {
 			return encrypted(t, inner, cipher, &blob.Options{
 				Policy: blob.Policy{AllowCustomerKeys: true}, IfUnchanged: ifMatch, AllowPlain: plain,

@@ -10,8 +10,8 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
-	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -27,20 +27,8 @@ type mode struct {
 
 var modes = []mode{
 	{"managed", func(t testing.TB) sse.Cipher { return sse.NewManaged(keyringtest.NewRing(t, nil)) }, blob.Policy{}},
-	{"kms", func(t testing.TB) sse.Cipher { return newKMS(t, "arn:photos-key") }, blob.Policy{}},
-	{"customer", func(t testing.TB) sse.Cipher { return newCustomer(t, 7) }, blob.Policy{AllowCustomerKeys: true}},
-}
-
-func newKMS(t testing.TB, keyID string) *sse.KMS {
-	cipher, err := sse.NewKMS(kmstest.NewFake(keyID), keyID, nil)
-	require.NoError(t, err)
-	return cipher
-}
-
-func newCustomer(t testing.TB, seed byte) *sse.Customer {
-	cipher, err := sse.NewCustomer(bytes.Repeat([]byte{seed}, 32))
-	require.NoError(t, err)
-	return cipher
+	{"kms", func(t testing.TB) sse.Cipher { return ssetest.NewKMS(t, "arn:photos-key") }, blob.Policy{}},
+	{"customer", func(t testing.TB) sse.Cipher { return ssetest.NewCustomer(t, 7) }, blob.Policy{AllowCustomerKeys: true}},
 }
 
 // encrypted is an encrypted bucket over inner; a nil cipher is one of SSE-S3.

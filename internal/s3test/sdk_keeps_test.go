@@ -23,6 +23,7 @@ import (
 	"github.com/blobseal/blobseal/blob/awss3"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/kms"
@@ -247,7 +248,7 @@ func TestSDKErrors(t *testing.T) {
 	require.ErrorIs(t, err, awss3.ErrPresign)
 	_, err = c.get(ctx, "../o", "")
 	require.ErrorIs(t, err, sse.ErrInvalid)
-	_, err = awss3.New(c.bare, newCustomer(t, 1), nil)
+	_, err = awss3.New(c.bare, ssetest.NewCustomer(t, 1), nil)
 	require.ErrorIs(t, err, awss3.ErrCustomerKey)
 }
 
@@ -271,8 +272,8 @@ func TestSDKTenants(t *testing.T) {
 	ctx := context.Background()
 	s := startFake(t)
 	c := newSDK(t, s, nil, nil, nil)
-	ours := sdk{c.With(awss3.Request{Cipher: newKMS(t, "ours"), Context: kms.Context{"tenant": "ours"}}), c.bare, c.bucket}
-	theirs := sdk{c.With(awss3.Request{Cipher: newKMS(t, "theirs"), Context: kms.Context{"tenant": "theirs"}}), c.bare, c.bucket}
+	ours := sdk{c.With(awss3.Request{Cipher: ssetest.NewKMS(t, "ours"), Context: kms.Context{"tenant": "ours"}}), c.bare, c.bucket}
+	theirs := sdk{c.With(awss3.Request{Cipher: ssetest.NewKMS(t, "theirs"), Context: kms.Context{"tenant": "theirs"}}), c.bare, c.bucket}
 	require.NoError(t, ours.put(ctx, "o", []byte("text")))
 	requireObject(t, ours, "o", []byte("text"))
 	_, err := theirs.get(ctx, "o", "")

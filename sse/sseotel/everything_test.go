@@ -11,6 +11,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
@@ -50,10 +51,7 @@ func newFleet(t testing.TB, opts ...sseotel.Option) *fleet {
 	mode, err := sse.NewKMS(client, f.service.key, nil)
 	require.NoError(t, err)
 	f.kms = f.Cipher(mode)
-
-	customer, err := sse.NewCustomer(bytes.Repeat([]byte{3}, 32))
-	require.NoError(t, err)
-	f.customer = f.Cipher(customer)
+	f.customer = f.Cipher(ssetest.NewCustomer(t, 3))
 	return f
 }
 

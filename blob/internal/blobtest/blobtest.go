@@ -2,7 +2,6 @@
 package blobtest
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"runtime"
@@ -15,8 +14,9 @@ import (
 	"gocloud.dev/blob/memblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
-	"github.com/blobseal/blobseal/kms/kmstest"
+	"github.com/blobseal/blobseal/keyring/keyringtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -30,8 +30,8 @@ type Mode struct {
 // Modes are all modes.
 var Modes = []Mode{
 	{"managed", func(t testing.TB) sse.Cipher { return sse.NewManaged(NewRing(t)) }, blob.Policy{}},
-	{"kms", func(t testing.TB) sse.Cipher { return NewKMS(t, "photos-key") }, blob.Policy{}},
-	{"customer", func(t testing.TB) sse.Cipher { return NewCustomer(t, 7) }, blob.Policy{AllowCustomerKeys: true}},
+	{"kms", func(t testing.TB) sse.Cipher { return ssetest.NewKMS(t, "photos-key") }, blob.Policy{}},
+	{"customer", func(t testing.TB) sse.Cipher { return ssetest.NewCustomer(t, 7) }, blob.Policy{AllowCustomerKeys: true}},
 }
 
 // Stores are the stores under test.
@@ -43,25 +43,7 @@ var Stores = []struct {
 	{"file", func(t testing.TB) *gcblob.Bucket { return NewFile(t) }},
 }
 
-func NewRing(t testing.TB) *keyring.Ring {
-	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32))
-	require.NoError(t, err)
-	ring, err := keyring.Create(context.Background(), keyring.NewMemStore(), root, nil)
-	require.NoError(t, err)
-	return ring
-}
-
-func NewKMS(t testing.TB, keyID string) *sse.KMS {
-	cipher, err := sse.NewKMS(kmstest.NewFake(keyID), keyID, nil)
-	require.NoError(t, err)
-	return cipher
-}
-
-func NewCustomer(t testing.TB, seed byte) *sse.Customer {
-	cipher, err := sse.NewCustomer(bytes.Repeat([]byte{seed}, 32))
-	require.NoError(t, err)
-	return cipher
-}
+func NewRing(t testing.TB) *keyring.Ring { return keyringtest.NewRing(t, nil) }
 
 func NewMem(t testing.TB) *gcblob.Bucket {
 	b := memblob.OpenBucket(nil)

@@ -9,9 +9,9 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
-	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -30,14 +30,8 @@ type keys struct {
 }
 
 func newKeys(t testing.TB) *keys {
-	k := &keys{ring: keyringtest.NewRing(t, nil)}
-	k.managed = sse.NewManaged(k.ring)
-	var err error
-	k.kms, err = sse.NewKMS(kmstest.NewFake(kmsKey), kmsKey, nil)
-	require.NoError(t, err)
-	k.customer, err = sse.NewCustomer(content(32))
-	require.NoError(t, err)
-	return k
+	ring := keyringtest.NewRing(t, nil)
+	return &keys{ring, sse.NewManaged(ring), ssetest.NewKMS(t, kmsKey), ssetest.NewCustomer(t, 7)}
 }
 
 // byMode opens objects of every mode.

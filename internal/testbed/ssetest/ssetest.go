@@ -1,4 +1,4 @@
-// Package ssetest makes and opens objects for tests.
+// Package ssetest makes ciphers for tests, and objects, which it also opens.
 package ssetest
 
 import (
@@ -9,8 +9,25 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
+
+// NewKMS returns a cipher of SSE-KMS with a key service of its own, which has one key.
+func NewKMS(t testing.TB, keyID string) *sse.KMS {
+	t.Helper()
+	cipher, err := sse.NewKMS(kmstest.NewFake(keyID), keyID, nil)
+	require.NoError(t, err)
+	return cipher
+}
+
+// NewCustomer returns a cipher of SSE-C. Its key follows from seed.
+func NewCustomer(t testing.TB, seed byte) *sse.Customer {
+	t.Helper()
+	cipher, err := sse.NewCustomer(bytes.Repeat([]byte{seed}, 32))
+	require.NoError(t, err)
+	return cipher
+}
 
 // Seal returns a self-contained object.
 func Seal(t testing.TB, enc sse.Encrypter, obj sse.Object, plaintext []byte, opts *sse.WriterOptions) []byte {
