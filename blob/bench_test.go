@@ -11,6 +11,8 @@ import (
 	"time"
 
 	gcblob "gocloud.dev/blob"
+
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 )
 
 // operations are what is measured. Those that read find the object at "key".
@@ -62,12 +64,12 @@ var benchSizes = []struct {
 
 // BenchmarkBucket measures an encrypted bucket.
 func BenchmarkBucket(b *testing.B) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		for _, size := range benchSizes {
 			for _, operation := range operations {
 				b.Run(fmt.Sprintf("%s/%s/%s", store.Name, size.name, operation.name), func(b *testing.B) {
-					ctx, p := context.Background(), content(size.size)
-					bucket := newBucket(b, store.Open(b), nil).Bucket
+					ctx, p := context.Background(), blobtest.Content(size.size)
+					bucket := blobtest.NewBucket(b, store.Open(b), nil).Bucket
 					prepare(b, ctx, bucket, p)
 					b.SetBytes(int64(len(p)))
 					b.ReportAllocs()
@@ -85,12 +87,12 @@ func BenchmarkBucket(b *testing.B) {
 // BenchmarkBesideBare measures an encrypted bucket and the bare one in turns, and
 // reports the best of each: their ratio, and what encryption adds.
 func BenchmarkBesideBare(b *testing.B) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		for _, size := range benchSizes {
 			for _, operation := range operations {
 				b.Run(fmt.Sprintf("%s/%s/%s", store.Name, size.name, operation.name), func(b *testing.B) {
-					ctx, p := context.Background(), content(size.size)
-					buckets := []*gcblob.Bucket{store.Open(b), newBucket(b, store.Open(b), nil).Bucket}
+					ctx, p := context.Background(), blobtest.Content(size.size)
+					buckets := []*gcblob.Bucket{store.Open(b), blobtest.NewBucket(b, store.Open(b), nil).Bucket}
 					best := []time.Duration{time.Hour, time.Hour}
 					for _, bucket := range buckets {
 						prepare(b, ctx, bucket, p)

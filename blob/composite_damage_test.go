@@ -15,6 +15,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/internal/blobtest"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -22,14 +23,14 @@ import (
 // Reads of the whole object fail, reads of a part never return wrong bytes, and no read
 // takes the object for a plain one.
 func TestCompositeDamage(t *testing.T) {
-	inner, cipher := newMem(t), newCustomer(t, 1)
-	b := newBucketWith(t, inner, cipher, &blob.Options{AllowPlain: true, Policy: blob.Policy{AllowCustomerKeys: true}})
+	inner, cipher := blobtest.NewMem(t), ssetest.NewCustomer(t, 1)
+	b := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{AllowPlain: true, Policy: blob.Policy{AllowCustomerKeys: true}})
 	u := blobtest.StartUpload(t, cipher, "k")
 	u.EnvelopeSize = 0 // without padding
-	u.Part(t, 2, content(20))
-	u.Part(t, 7, content(30))
+	u.Part(t, 2, blobtest.Content(20))
+	u.Part(t, 7, blobtest.Content(30))
 	want := u.Put(t, inner)
-	good := readAll(t, inner, "k")
+	good := blobtest.ReadAll(t, inner, "k")
 	whole := func(p []byte, what string, at int) {
 		replaceStored(t, inner, "k", p)
 		_, err := b.ReadAll(ctx, "k")
@@ -38,7 +39,7 @@ func TestCompositeDamage(t *testing.T) {
 	}
 	check := func(p []byte, what string, at int) {
 		whole(p, what, at)
-		got, err := readRange(b.Bucket, "k", 3, 25)
+		got, err := blobtest.ReadRange(b.Bucket, "k", 3, 25)
 		if err == nil { // the range may not need what is damaged
 			require.True(t, bytes.Equal(want[3:28], got), "%s %d", what, at)
 		} else {
@@ -61,25 +62,25 @@ func TestCompositeDamage(t *testing.T) {
 	}
 	check(append(bytes.Clone(good), 0), "longer by", 1)
 	replaceStored(t, inner, "k", good)
-	require.Equal(t, want, readAll(t, b.Bucket, "k"))
+	require.Equal(t, want, blobtest.ReadAll(t, b.Bucket, "k"))
 }
 
 // TestCompositeForged: whatever a store that knows the format makes of its objects, no way
 // to read returns anything but the object's own plaintext, and each notices.
 func TestCompositeForged(t *testing.T) {
-	inner, cipher := newMem(t), sse.NewManaged(newRing(t))
-	b := newBucketWith(t, inner, cipher, nil)
+	inner, cipher := blobtest.NewMem(t), sse.NewManaged(blobtest.NewRing(t))
+	b := blobtest.NewBucketWith(t, inner, cipher, nil)
 	for _, size := range []int{100, chunk, 9 * chunk} { // read from memory, and not
 		u := blobtest.StartUpload(t, cipher, "k")
-		stale := u.Part(t, 1, content(size)).Stored
-		one := u.Part(t, 1, content(size)).Stored
-		two := u.Part(t, 2, content(size + 1)[1:]).Stored
+		stale := u.Part(t, 1, blobtest.Content(size)).Stored
+		one := u.Part(t, 1, blobtest.Content(size)).Stored
+		two := u.Part(t, 2, blobtest.Content(size + 1)[1:]).Stored
 		empty := u.Part(t, 3, nil).Stored
 		want := u.Put(t, inner)
-		whole := readAll(t, inner, "k")
+		whole := blobtest.ReadAll(t, inner, "k")
 		foreign := blobtest.StartUpload(t, cipher, "k") // of the same name and sizes
-		other := foreign.Part(t, 1, content(size)).Stored
-		foreign.Part(t, 2, content(size))
+		other := foreign.Part(t, 1, blobtest.Content(size)).Stored
+		foreign.Part(t, 2, blobtest.Content(size))
 		foreign.Part(t, 3, nil)
 		foreign.Object(t)
 		twice, _ := u.Object(t) // completed again: another list of the same parts
@@ -132,9 +133,9 @@ func TestCompositeForged(t *testing.T) {
 // TestCompositeBrokenAnswer: a response that breaks off is an error, and what came before it
 // is right.
 func TestCompositeBrokenAnswer(t *testing.T) {
-	spy, inner := newSpy(t)
-	cipher := sse.NewManaged(newRing(t))
-	b := newBucketWith(t, inner, cipher, nil)
+	spy, inner := blobtest.NewSpy(t)
+	cipher := sse.NewManaged(blobtest.NewRing(t))
+	b := blobtest.NewBucketWith(t, inner, cipher, nil)
 	want := blobtest.PutComposite(t, inner, "k", cipher, 10*chunk, 5*chunk+3, 0)
 	for _, off := range []int64{0, 10, 10 * chunk, 20 * chunk} {
 		for _, n := range []int64{-1, 0, 7, 9 * chunk} {
@@ -148,8 +149,8 @@ func TestCompositeBrokenAnswer(t *testing.T) {
 // content tells them apart.
 func TestCompositeTorn(t *testing.T) {
 	const size = 12 * chunk
-	cipher := sse.NewManaged(newRing(t))
-	one, two := content(size), bytes.Repeat([]byte("new"), size/3)
+	cipher := sse.NewManaged(blobtest.NewRing(t))
+	one, two := blobtest.Content(size), bytes.Repeat([]byte("new"), size/3)
 	put := map[string]func(t *testing.T, b *blob.Bucket, p []byte){
 		"composite": func(t *testing.T, b *blob.Bucket, p []byte) {
 			u := blobtest.StartUpload(t, cipher, "k")
@@ -161,8 +162,8 @@ func TestCompositeTorn(t *testing.T) {
 	}
 	reads := map[string]func(b *blob.Bucket) ([]byte, error){
 		"whole":      func(b *blob.Bucket) ([]byte, error) { return b.ReadAll(ctx, "k") },
-		"range":      func(b *blob.Bucket) ([]byte, error) { return readRange(b.Bucket, "k", 2*chunk, 5) },
-		"long range": func(b *blob.Bucket) ([]byte, error) { return readRange(b.Bucket, "k", 1, -1) },
+		"range":      func(b *blob.Bucket) ([]byte, error) { return blobtest.ReadRange(b.Bucket, "k", 2*chunk, 5) },
+		"long range": func(b *blob.Bucket) ([]byte, error) { return blobtest.ReadRange(b.Bucket, "k", 1, -1) },
 		"copy": func(b *blob.Bucket) ([]byte, error) {
 			if err := b.Copy(ctx, "copy", "k", nil); err != nil {
 				return nil, err
@@ -182,9 +183,9 @@ func TestCompositeTorn(t *testing.T) {
 			for way, read := range reads {
 				t.Run(fmt.Sprintf("%s to %s/%s", from, to, way), func(t *testing.T) {
 					for nth := 1; nth <= 5; nth++ {
-						spy, inner := newSpy(t)
+						spy, inner := blobtest.NewSpy(t)
 						spy.Coarse = 1000 * time.Hour
-						b := newBucketWith(t, inner, cipher, nil)
+						b := blobtest.NewBucketWith(t, inner, cipher, nil)
 						put[from](t, b, one)
 						var mu sync.Mutex
 						var count int
@@ -230,9 +231,9 @@ func TestCompositeProperty(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 13))
-			mode := modes[random.IntN(len(modes))]
-			inner, cipher := stores[random.IntN(len(stores))].Open(t), mode.Cipher(t)
-			b := newBucketWith(t, inner, cipher, &blob.Options{Policy: mode.Policy})
+			mode := blobtest.Modes[random.IntN(len(blobtest.Modes))]
+			inner, cipher := blobtest.Stores[random.IntN(len(blobtest.Stores))].Open(t), mode.Cipher(t)
+			b := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{Policy: mode.Policy})
 			u := blobtest.StartUpload(t, cipher, "k")
 			n := 1 + random.IntN(8)
 			for _, i := range random.Perm(n) {
@@ -241,14 +242,14 @@ func TestCompositeProperty(t *testing.T) {
 					size = 0
 				}
 				for range 1 + random.IntN(2) {
-					u.Part(t, 1+3*i, content(size + i)[i:])
+					u.Part(t, 1+3*i, blobtest.Content(size + i)[i:])
 				}
 			}
 			u.Filler = []int{0, 1, 70_000}[random.IntN(3)]
 			want := u.Put(t, inner)
 			require.NoError(t, b.Copy(ctx, "copy", "k", nil))
 			for _, key := range []string{"k", "copy"} {
-				require.True(t, bytes.Equal(want, readAll(t, b.Bucket, key)))
+				require.True(t, bytes.Equal(want, blobtest.ReadAll(t, b.Bucket, key)))
 				o, err := b.List(&gcblob.ListOptions{Prefix: key}).Next(ctx)
 				require.NoError(t, err)
 				require.EqualValues(t, len(want), o.Size)
@@ -258,7 +259,7 @@ func TestCompositeProperty(t *testing.T) {
 					if random.IntN(4) == 0 {
 						length = chunk - off%chunk
 					}
-					got, err := readRange(b.Bucket, key, int64(off), int64(length))
+					got, err := blobtest.ReadRange(b.Bucket, key, int64(off), int64(length))
 					require.NoError(t, err)
 					from := min(off, len(want))
 					require.True(t, bytes.Equal(want[from:min(from+length, len(want))], got), "%d+%d of %d", off, length, len(want))

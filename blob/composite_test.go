@@ -17,6 +17,7 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -29,11 +30,11 @@ var compositeSizes = [][]int{
 // TestComposite: an object that was uploaded in parts reads as any other does, in each mode
 // and from each store: as a whole, in ranges, its attributes and in lists.
 func TestComposite(t *testing.T) {
-	for _, mode := range modes {
-		for _, store := range stores {
+	for _, mode := range blobtest.Modes {
+		for _, store := range blobtest.Stores {
 			t.Run(mode.Name+"/"+store.Name, func(t *testing.T) {
 				inner, cipher := store.Open(t), mode.Cipher(t)
-				b := newBucketWith(t, inner, cipher, &blob.Options{Policy: mode.Policy})
+				b := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{Policy: mode.Policy})
 				for _, sizes := range compositeSizes {
 					key := fmt.Sprint(sizes)
 					want := blobtest.PutComposite(t, inner, key, cipher, sizes...)
@@ -53,7 +54,7 @@ func TestComposite(t *testing.T) {
 					require.Equal(t, stored.KindEncrypted, explained.Kind)
 
 					// Without its metadata, too.
-					require.NoError(t, inner.WriteAll(ctx, key, readAll(t, inner, key), nil))
+					require.NoError(t, inner.WriteAll(ctx, key, blobtest.ReadAll(t, inner, key), nil))
 					bare, err := b.Attributes(ctx, key)
 					require.NoError(t, err)
 					require.EqualValues(t, len(want), bare.Size)
@@ -81,7 +82,7 @@ func TestComposite(t *testing.T) {
 func checkComposite(t *testing.T, b *blob.Bucket, key string, want []byte) {
 	t.Helper()
 	size := int64(len(want))
-	require.True(t, bytes.Equal(want, readAll(t, b.Bucket, key)), key)
+	require.True(t, bytes.Equal(want, blobtest.ReadAll(t, b.Bucket, key)), key)
 	var dst bytes.Buffer
 	require.NoError(t, b.Download(ctx, key, &dst, nil))
 	require.True(t, bytes.Equal(want, dst.Bytes()), key)
@@ -117,7 +118,7 @@ func TestCompositeRequests(t *testing.T) {
 	end := int64(68 + 20*sealedChunk + 16 + 68 + 100 + 16) // of the parts of the large object
 	var stored int64                                       // its size
 	read := func(key string, off, n int64) func(*gcblob.Bucket) error {
-		return func(b *gcblob.Bucket) error { _, err := readRange(b, key, off, n); return err }
+		return func(b *gcblob.Bucket) error { _, err := blobtest.ReadRange(b, key, off, n); return err }
 	}
 	const envelope = blob.DefaultEnvelopeSize
 	tail := func() string { return get(large, stored-64<<10, 64<<10) }
@@ -141,9 +142,9 @@ func TestCompositeRequests(t *testing.T) {
 			func() []string { return []string{"HEAD large", get(large, 0, 64), tail()} }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			spy, inner := newSpy(t)
-			cipher := newKMS(t, "key")
-			b := newBucketWith(t, inner, cipher, nil)
+			spy, inner := blobtest.NewSpy(t)
+			cipher := ssetest.NewKMS(t, "key")
+			b := blobtest.NewBucketWith(t, inner, cipher, nil)
 			for key, parts := range sizes {
 				blobtest.PutComposite(t, inner, key, cipher, parts...)
 			}
@@ -172,11 +173,11 @@ func TestCompositeRequests(t *testing.T) {
 
 // TestCompositeListLooks: a list looks only at objects that were uploaded in parts.
 func TestCompositeListLooks(t *testing.T) {
-	spy, inner := newSpy(t)
-	cipher := sse.NewManaged(newRing(t))
-	b := newBucketWith(t, inner, cipher, nil)
+	spy, inner := blobtest.NewSpy(t)
+	cipher := sse.NewManaged(blobtest.NewRing(t))
+	b := blobtest.NewBucketWith(t, inner, cipher, nil)
 	for n := range 50 {
-		require.NoError(t, b.WriteAll(ctx, fmt.Sprintf("whole/%02d", n), content(n*1000), nil))
+		require.NoError(t, b.WriteAll(ctx, fmt.Sprintf("whole/%02d", n), blobtest.Content(n*1000), nil))
 	}
 	want := blobtest.PutComposite(t, inner, "parts", cipher, 3*chunk, chunk/2)
 	spy.Take()
@@ -204,19 +205,19 @@ func TestCompositeListLooks(t *testing.T) {
 // TestCompositeCopy: a copy of a composite object, to another mode, another name or onto
 // itself, keeps its parts, and its hint says under which key it is.
 func TestCompositeCopy(t *testing.T) {
-	for _, from := range modes {
-		for _, to := range modes {
+	for _, from := range blobtest.Modes {
+		for _, to := range blobtest.Modes {
 			for _, dst := range []string{"dir/copy", "k"} {
 				t.Run(fmt.Sprintf("%s to %s at %s", from.Name, to.Name, dst), func(t *testing.T) {
-					inner := newFile(t)
+					inner := blobtest.NewFile(t)
 					source, target := from.Cipher(t), to.Cipher(t)
-					b := newBucket(t, inner, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+					b := blobtest.NewBucket(t, inner, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 					want := blobtest.PutComposite(t, inner, "k", source, 11*chunk, 77)
-					before := readAll(t, inner, "k")
-					reads := with(t, b, blob.Request{Cipher: target})
-					require.NoError(t, reads.CopyFrom(ctx, dst, with(t, b, blob.Request{Cipher: source}), "k", nil))
-					require.True(t, bytes.Equal(want, readAll(t, reads.Bucket, dst)))
-					after := readAll(t, inner, dst)
+					before := blobtest.ReadAll(t, inner, "k")
+					reads := blobtest.With(t, b, blob.Request{Cipher: target})
+					require.NoError(t, reads.CopyFrom(ctx, dst, blobtest.With(t, b, blob.Request{Cipher: source}), "k", nil))
+					require.True(t, bytes.Equal(want, blobtest.ReadAll(t, reads.Bucket, dst)))
+					after := blobtest.ReadAll(t, inner, dst)
 					end := 68 + 11*sealedChunk + 16 + 68 + 77 + 16
 					require.Equal(t, before[:end], after[:end])
 					require.NotEqual(t, before, after)
@@ -239,21 +240,21 @@ func TestCompositeCopy(t *testing.T) {
 // TestCompositeOfAnotherBucket: a copy of a composite object that was uploaded for another
 // size of envelopes, or for none, has a size that tells lists to look at it.
 func TestCompositeOfAnotherBucket(t *testing.T) {
-	cipher := sse.NewManaged(newRing(t))
+	cipher := sse.NewManaged(blobtest.NewRing(t))
 	for _, envelope := range []int{0, 1024, 2048, 5001} {
 		for size := range 100 {
-			inner := newMem(t)
-			b := newBucketWith(t, inner, cipher, nil)
+			inner := blobtest.NewMem(t)
+			b := blobtest.NewBucketWith(t, inner, cipher, nil)
 			u := blobtest.StartUpload(t, cipher, "k")
 			u.EnvelopeSize = envelope
-			u.Part(t, 1, content(333*size))
+			u.Part(t, 1, blobtest.Content(333*size))
 			want := u.Put(t, inner)
 			require.NoError(t, b.Copy(ctx, "copy", "k", nil))
 			o, err := b.List(nil).Next(ctx)
 			require.NoError(t, err)
 			require.Equal(t, "copy", o.Key)
 			require.EqualValues(t, len(want), o.Size, "for envelopes of %d bytes", envelope)
-			require.True(t, bytes.Equal(want, readAll(t, b.Bucket, "copy")))
+			require.True(t, bytes.Equal(want, blobtest.ReadAll(t, b.Bucket, "copy")))
 		}
 	}
 }
@@ -261,25 +262,25 @@ func TestCompositeOfAnotherBucket(t *testing.T) {
 // TestCompositeRefusals: a composite object opens only under its key, in its name and in its
 // context, and what only begins like one is damaged or of a later version, never plain.
 func TestCompositeRefusals(t *testing.T) {
-	inner := newMem(t)
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true, Policy: blob.Policy{AllowCustomerKeys: true}})
-	blobtest.PutComposite(t, inner, "k", newCustomer(t, 1), 3*chunk, 9)
-	require.NoError(t, inner.WriteAll(ctx, "moved", readAll(t, inner, "k"), nil))
-	right := with(t, b, blob.Request{Cipher: newCustomer(t, 1)})
-	require.Equal(t, 3*chunk+9, len(readAll(t, right.Bucket, "k")))
+	inner := blobtest.NewMem(t)
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true, Policy: blob.Policy{AllowCustomerKeys: true}})
+	blobtest.PutComposite(t, inner, "k", ssetest.NewCustomer(t, 1), 3*chunk, 9)
+	require.NoError(t, inner.WriteAll(ctx, "moved", blobtest.ReadAll(t, inner, "k"), nil))
+	right := blobtest.With(t, b, blob.Request{Cipher: ssetest.NewCustomer(t, 1)})
+	require.Equal(t, 3*chunk+9, len(blobtest.ReadAll(t, right.Bucket, "k")))
 
-	require.NoError(t, b.WriteAll(ctx, "envelope", content(3*chunk), nil))
-	misplaced := readAll(t, inner, "envelope")
+	require.NoError(t, b.WriteAll(ctx, "envelope", blobtest.Content(3*chunk), nil))
+	misplaced := blobtest.ReadAll(t, inner, "envelope")
 	misplaced[8] = 2
 	replaceStored(t, inner, "envelope", misplaced)
-	require.NoError(t, inner.WriteAll(ctx, "parts", append([]byte("\x89SSE\r\n\x1a\n\x02\x00\x00\x01"), content(3*chunk)...), nil))
+	require.NoError(t, inner.WriteAll(ctx, "parts", append([]byte("\x89SSE\r\n\x1a\n\x02\x00\x00\x01"), blobtest.Content(3*chunk)...), nil))
 	for _, test := range []struct {
 		name, key string
 		b         *blob.Bucket
 		want      error
 		code      gcerrors.ErrorCode
 	}{
-		{"another key", "k", with(t, b, blob.Request{Cipher: newCustomer(t, 2)}), sse.ErrKey, gcerrors.PermissionDenied},
+		{"another key", "k", blobtest.With(t, b, blob.Request{Cipher: ssetest.NewCustomer(t, 2)}), sse.ErrKey, gcerrors.PermissionDenied},
 		{"no key", "k", b, sse.ErrMode, gcerrors.InvalidArgument},
 		{"another name", "moved", right, sse.ErrKey, gcerrors.PermissionDenied},
 		{"an envelope at the head", "envelope", b, sse.ErrVersion, gcerrors.Unimplemented},
@@ -287,8 +288,8 @@ func TestCompositeRefusals(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, whole := test.b.ReadAll(ctx, test.key)
-			_, part := readRange(test.b.Bucket, test.key, 5, 5)
-			_, rest := readRange(test.b.Bucket, test.key, chunk, -1)
+			_, part := blobtest.ReadRange(test.b.Bucket, test.key, 5, 5)
+			_, rest := blobtest.ReadRange(test.b.Bucket, test.key, chunk, -1)
 			for _, err := range []error{whole, part, rest, test.b.Copy(ctx, "copy", test.key, nil)} {
 				require.ErrorIs(t, err, test.want)
 				require.NotErrorIs(t, err, blob.ErrPlain)

@@ -16,6 +16,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/internal/testbed/seeds"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -23,7 +24,7 @@ import (
 // TestConcurrent runs writers, readers, copies and deletes of a few keys at once. A read
 // returns one whole version. An operation that fails says why, and never reports damage.
 func TestConcurrent(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) { testConcurrent(t, store.Open(t), store.Name == "mem") })
 	}
 }
@@ -32,7 +33,7 @@ func TestConcurrent(t *testing.T) {
 // content always belong to one version, so nothing else may fail. A file bucket keeps them
 // in two files, which it replaces one after the other.
 func testConcurrent(t *testing.T, inner *gcblob.Bucket, atomically bool) {
-	b := newBucket(t, inner, nil)
+	b := blobtest.NewBucket(t, inner, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	keys := []string{"a", "b", "c"}
@@ -121,29 +122,29 @@ func testConcurrent(t *testing.T, inner *gcblob.Bucket, atomically bool) {
 // TestPrefixedAndSingleKey wraps an encrypted bucket in gocloud's own wrappers.
 func TestPrefixedAndSingleKey(t *testing.T) {
 	ctx := context.Background()
-	inner := newMem(t)
-	b := newBucket(t, inner, nil)
+	inner := blobtest.NewMem(t)
+	b := blobtest.NewBucket(t, inner, nil)
 	var ours *blob.Bucket
 	prefixed := gcblob.PrefixedBucket(b.Bucket, "dir/")
 	require.True(t, prefixed.As(&ours))
 	require.Same(t, b, ours)
 	require.NoError(t, prefixed.WriteAll(ctx, "k", []byte("p"), nil))
-	require.Equal(t, "p", string(readAll(t, prefixed, "k")))
+	require.Equal(t, "p", string(blobtest.ReadAll(t, prefixed, "k")))
 	exists, err := inner.Exists(ctx, "dir/k")
 	require.NoError(t, err)
 	require.True(t, exists)
 
 	// A store may be one of them, but not a bucket that encrypts: it would refuse
 	// every write, whose metadata is reserved.
-	below := newBucket(t, gcblob.PrefixedBucket(newMem(t), "below/"), nil)
+	below := blobtest.NewBucket(t, gcblob.PrefixedBucket(blobtest.NewMem(t), "below/"), nil)
 	require.NoError(t, below.WriteAll(ctx, "k", []byte("q"), nil))
-	require.Equal(t, "q", string(readAll(t, below.Bucket, "k")))
+	require.Equal(t, "q", string(blobtest.ReadAll(t, below.Bucket, "k")))
 	for _, store := range []*gcblob.Bucket{b.Bucket, prefixed} {
-		_, err := blob.NewBucket(store, "outer", sse.NewManaged(newRing(t)), nil)
+		_, err := blob.NewBucket(store, "outer", sse.NewManaged(blobtest.NewRing(t)), nil)
 		require.ErrorIs(t, err, sse.ErrInvalid)
 	}
 
 	single := gcblob.SingleKeyBucket(b.Bucket, "dir/k")
 	require.True(t, single.As(&ours))
-	require.Equal(t, "p", string(readAll(t, single, "whatever")))
+	require.Equal(t, "p", string(blobtest.ReadAll(t, single, "whatever")))
 }

@@ -18,6 +18,7 @@ import (
 	"gocloud.dev/blob/drivertest"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
@@ -40,7 +41,7 @@ func newHarness(t *testing.T, inner *gcblob.Bucket, cipher sse.Cipher, opts blob
 	signer, err := signedurl.NewSigner(base, bytes.Repeat([]byte{9}, 32), nil)
 	require.NoError(t, err)
 	h.opts.Signer = signer
-	handler = signedurl.NewHandler(newBucketWith(t, inner, cipher, &h.opts).Bucket, signer, &signedurl.HandlerOptions{Logger: slog.New(slog.DiscardHandler)})
+	handler = signedurl.NewHandler(blobtest.NewBucketWith(t, inner, cipher, &h.opts).Bucket, signer, &signedurl.HandlerOptions{Logger: slog.New(slog.DiscardHandler)})
 	return h
 }
 
@@ -65,8 +66,8 @@ func (h *harness) Close()                           { h.server.Close() }
 // TestConformance runs gocloud's suite over each store, in each mode, in encrypted and in
 // mixed buckets.
 func TestConformance(t *testing.T) {
-	for _, store := range stores {
-		for _, mode := range modes {
+	for _, store := range blobtest.Stores {
+		for _, mode := range blobtest.Modes {
 			for _, mixed := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/mixed=%v", store.Name, mode.Name, mixed), func(t *testing.T) {
 					drivertest.RunConformanceTests(t, func(_ context.Context, t *testing.T) (drivertest.Harness, error) {

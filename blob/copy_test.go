@@ -13,7 +13,9 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -23,36 +25,36 @@ import (
 func TestCopy(t *testing.T) {
 	ctx := context.Background()
 	ciphers := map[string]sse.Cipher{
-		"managed": sse.NewManaged(newRing(t)), "kms": newKMS(t, "photos-key"), "kms2": newKMS(t, "other-key"),
-		"customer": newCustomer(t, 1), "customer2": newCustomer(t, 2),
+		"managed": sse.NewManaged(blobtest.NewRing(t)), "kms": ssetest.NewKMS(t, "photos-key"), "kms2": ssetest.NewKMS(t, "other-key"),
+		"customer": ssetest.NewCustomer(t, 1), "customer2": ssetest.NewCustomer(t, 2),
 	}
 	for from, source := range ciphers {
 		for to, target := range ciphers {
 			for _, dst := range []string{"dir/copy", "k"} {
 				t.Run(fmt.Sprintf("%s to %s at %s", from, to, dst), func(t *testing.T) {
-					inner := newMem(t)
-					b := newBucket(t, inner, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
-					p := content(2*chunk + 9)
-					src := with(t, b, blob.Request{Cipher: source, Context: kms.Context{"a": "b"}})
-					to := with(t, b, blob.Request{Cipher: target, AnyContext: true})
+					inner := blobtest.NewMem(t)
+					b := blobtest.NewBucket(t, inner, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+					p := blobtest.Content(2*chunk + 9)
+					src := blobtest.With(t, b, blob.Request{Cipher: source, Context: kms.Context{"a": "b"}})
+					to := blobtest.With(t, b, blob.Request{Cipher: target, AnyContext: true})
 					require.NoError(t, src.WriteAll(ctx, "k", p, &gcblob.WriterOptions{
 						CacheControl: "no-cache", ContentDisposition: "inline", ContentEncoding: "identity",
 						ContentLanguage: "en", ContentType: "image/x-test", Metadata: map[string]string{"owner": "me"},
 					}))
-					before := readAll(t, inner, "k")
+					before := blobtest.ReadAll(t, inner, "k")
 					calls := 0
 					require.NoError(t, to.CopyFrom(ctx, dst, src, "k", &gcblob.CopyOptions{BeforeCopy: func(func(any) bool) error {
 						calls++
 						return nil
 					}}))
 					require.Equal(t, 1, calls)
-					after := readAll(t, inner, dst)
+					after := blobtest.ReadAll(t, inner, dst)
 					require.Equal(t, len(before), len(after))
 					const body = blob.DefaultEnvelopeSize - 56 // from the body's head on
 					require.Equal(t, before[body:], after[body:])
 					require.NotEqual(t, before[:body], after[:body])
 
-					r, err := with(t, b, blob.Request{Cipher: target, Context: kms.Context{"a": "b"}}).NewReader(ctx, dst, nil)
+					r, err := blobtest.With(t, b, blob.Request{Cipher: target, Context: kms.Context{"a": "b"}}).NewReader(ctx, dst, nil)
 					require.NoError(t, err)
 					var env *sse.Envelope
 					require.True(t, r.As(&env))
@@ -76,15 +78,15 @@ func TestCopy(t *testing.T) {
 // TestCopyContext: a copy's context is what it asks for, or the source's.
 func TestCopyContext(t *testing.T) {
 	ctx := context.Background()
-	b := newBucket(t, newMem(t), nil)
-	ab, cd := with(t, b, blob.Request{Context: kms.Context{"a": "b"}}), with(t, b, blob.Request{Context: kms.Context{"c": "d"}})
-	anyone := with(t, b, blob.Request{AnyContext: true})
+	b := blobtest.NewBucket(t, blobtest.NewMem(t), nil)
+	ab, cd := blobtest.With(t, b, blob.Request{Context: kms.Context{"a": "b"}}), blobtest.With(t, b, blob.Request{Context: kms.Context{"c": "d"}})
+	anyone := blobtest.With(t, b, blob.Request{AnyContext: true})
 	require.NoError(t, ab.WriteAll(ctx, "k", nil, nil))
 	require.NoError(t, cd.CopyFrom(ctx, "k2", ab, "k", nil))
 	require.NoError(t, anyone.Copy(ctx, "k4", "k", nil))
 	require.NoError(t, ab.Copy(ctx, "k5", "k", nil))
 	for key, want := range map[string]kms.Context{"k": {"a": "b"}, "k2": {"c": "d"}, "k4": {"a": "b"}, "k5": {"a": "b"}} {
-		r, err := with(t, b, blob.Request{Context: want}).NewReader(ctx, key, nil)
+		r, err := blobtest.With(t, b, blob.Request{Context: want}).NewReader(ctx, key, nil)
 		require.NoError(t, err)
 		require.NoError(t, r.Close())
 	}
@@ -101,12 +103,12 @@ func TestCopyOfWhatChanges(t *testing.T) {
 		for _, when := range []string{"GET k ", "PUT " + dst, "write " + dst} {
 			for _, writer := range []string{"this process", "another"} {
 				t.Run(when+"/"+dst+"/"+writer, func(t *testing.T) {
-					spy, inner := newSpy(t)
-					cipher := sse.NewManaged(newRing(t))
-					b := newBucketWith(t, inner, cipher, nil)
+					spy, inner := blobtest.NewSpy(t)
+					cipher := sse.NewManaged(blobtest.NewRing(t))
+					b := blobtest.NewBucketWith(t, inner, cipher, nil)
 					writes := b
 					if writer == "another" { // which shares no locks
-						writes = newBucketWith(t, spy.Bucket, cipher, nil)
+						writes = blobtest.NewBucketWith(t, spy.Bucket, cipher, nil)
 					}
 					write := func(n int) error {
 						p := []byte(strings.Repeat(fmt.Sprint(n), 100))
@@ -124,8 +126,8 @@ func TestCopyOfWhatChanges(t *testing.T) {
 					require.NoError(t, b.Copy(ctx, dst, "k", nil))
 					attrs, err := b.Attributes(ctx, dst)
 					require.NoError(t, err)
-					require.Equal(t, strings.Repeat(attrs.Metadata["version"], 100), string(readAll(t, b.Bucket, dst)))
-					require.Equal(t, strings.Repeat("2", 100), string(readAll(t, b.Bucket, "k")))
+					require.Equal(t, strings.Repeat(attrs.Metadata["version"], 100), string(blobtest.ReadAll(t, b.Bucket, dst)))
+					require.Equal(t, strings.Repeat("2", 100), string(blobtest.ReadAll(t, b.Bucket, "k")))
 				})
 			}
 		}
@@ -138,9 +140,9 @@ func TestCopyOverAChange(t *testing.T) {
 	ctx := context.Background()
 	for _, when := range []string{"GET k", "PUT k", "write k"} {
 		t.Run(when, func(t *testing.T) {
-			spy, inner := newSpy(t)
+			spy, inner := blobtest.NewSpy(t)
 			spy.Coarse = 1000 * time.Hour
-			b := newBucket(t, inner, nil)
+			b := blobtest.NewBucket(t, inner, nil)
 			require.NoError(t, b.WriteAll(ctx, "k", []byte("old"), nil))
 			spy.Hook = func(_ context.Context, call string) error {
 				if strings.HasPrefix(call, when) {
@@ -150,7 +152,7 @@ func TestCopyOverAChange(t *testing.T) {
 				return nil
 			}
 			require.NoError(t, b.Copy(ctx, "k", "k", nil))
-			require.Equal(t, "new", string(readAll(t, b.Bucket, "k")))
+			require.Equal(t, "new", string(blobtest.ReadAll(t, b.Bucket, "k")))
 		})
 	}
 }
@@ -172,9 +174,9 @@ func TestCopyOfWhatIsDeleted(t *testing.T) {
 		{"k", "write k", true, false},
 	} {
 		t.Run(fmt.Sprintf("%+v", test), func(t *testing.T) {
-			spy, inner := newSpy(t)
-			b := newBucket(t, inner, nil)
-			require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+			spy, inner := blobtest.NewSpy(t)
+			b := blobtest.NewBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(10), nil))
 			remove := b.Delete
 			if test.behind {
 				remove = spy.Bucket.Delete
@@ -193,7 +195,7 @@ func TestCopyOfWhatIsDeleted(t *testing.T) {
 			require.Equal(t, test.copied, exists)
 			if test.copied {
 				require.NoError(t, err)
-				require.Equal(t, content(10), readAll(t, b.Bucket, test.dst))
+				require.Equal(t, blobtest.Content(10), blobtest.ReadAll(t, b.Bucket, test.dst))
 				return
 			}
 			require.Equal(t, gcerrors.NotFound, gcerrors.Code(err), "%v", err)
@@ -207,10 +209,10 @@ func TestCopyOfWhatIsDeleted(t *testing.T) {
 // heals an object.
 func TestCopyOfDamage(t *testing.T) {
 	ctx := context.Background()
-	inner := newMem(t)
-	b := newBucket(t, inner, nil)
-	require.NoError(t, b.WriteAll(ctx, "k", content(2*chunk), nil))
-	good := readAll(t, inner, "k")
+	inner := blobtest.NewMem(t)
+	b := blobtest.NewBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(2*chunk), nil))
+	good := blobtest.ReadAll(t, inner, "k")
 
 	replaceStored(t, inner, "k", good[:len(good)-10])
 	require.ErrorIs(t, b.Copy(ctx, "k2", "k", nil), sse.ErrTruncated)
@@ -231,14 +233,14 @@ func TestCopyOfDamage(t *testing.T) {
 // ends too early without an error.
 func TestCopyOfMixed(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
 	for _, key := range []string{"sealed", "damaged"} {
-		require.NoError(t, b.WriteAll(ctx, key, content(2*chunk), nil))
+		require.NoError(t, b.WriteAll(ctx, key, blobtest.Content(2*chunk), nil))
 	}
-	require.NoError(t, inner.WriteAll(ctx, "plain", content(2*chunk), nil))
-	replaceStored(t, inner, "damaged", content(2*chunk))
-	brings := with(t, b, blob.Request{Cipher: newCustomer(t, 1)})
+	require.NoError(t, inner.WriteAll(ctx, "plain", blobtest.Content(2*chunk), nil))
+	replaceStored(t, inner, "damaged", blobtest.Content(2*chunk))
+	brings := blobtest.With(t, b, blob.Request{Cipher: ssetest.NewCustomer(t, 1)})
 
 	err := b.Copy(ctx, "copy", "damaged", nil)
 	require.ErrorIs(t, err, sse.ErrFormat)
@@ -264,8 +266,8 @@ func TestCopyOfMixed(t *testing.T) {
 // TestCopyHookAgain: a copy that has to begin again calls its hook again.
 func TestCopyHookAgain(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, nil)
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, nil)
 	require.NoError(t, b.WriteAll(ctx, "k", []byte("old"), nil))
 	spy.Hook = func(_ context.Context, call string) error {
 		if call == "write k" {
@@ -280,7 +282,7 @@ func TestCopyHookAgain(t *testing.T) {
 		return nil
 	}}))
 	require.Equal(t, 2, calls)
-	require.Equal(t, "new", string(readAll(t, b.Bucket, "k")))
+	require.Equal(t, "new", string(blobtest.ReadAll(t, b.Bucket, "k")))
 }
 
 // TestIfUnchanged: a copy of an object onto itself carries the store's own
@@ -289,14 +291,14 @@ func TestIfUnchanged(t *testing.T) {
 	ctx := context.Background()
 	var etags []string
 	refuse := false
-	b := newBucket(t, newMem(t), &blob.Options{IfUnchanged: func(as func(any) bool, attrs *gcblob.Attributes) error {
+	b := blobtest.NewBucket(t, blobtest.NewMem(t), &blob.Options{IfUnchanged: func(as func(any) bool, attrs *gcblob.Attributes) error {
 		etags = append(etags, attrs.ETag)
 		if refuse {
 			return errBoom
 		}
 		return nil
 	}})
-	require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(10), nil))
 	attrs, err := b.Attributes(ctx, "k")
 	require.NoError(t, err)
 	calls := 0
@@ -311,7 +313,7 @@ func TestIfUnchanged(t *testing.T) {
 	require.Len(t, etags, 1)
 
 	refuse = true
-	raw := readAll(t, b.Inner(), "k")
+	raw := blobtest.ReadAll(t, b.Inner(), "k")
 	require.ErrorIs(t, b.Copy(ctx, "k", "k", nil), errBoom)
-	require.Equal(t, raw, readAll(t, b.Inner(), "k"))
+	require.Equal(t, raw, blobtest.ReadAll(t, b.Inner(), "k"))
 }

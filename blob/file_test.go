@@ -15,6 +15,7 @@ import (
 	"gocloud.dev/blob/fileblob"
 	"gocloud.dev/gcerrors"
 
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -22,9 +23,9 @@ import (
 // TestKeysOfOneFile: a file bucket refuses keys that fileblob would clean into the
 // file of another key, in every call.
 func TestKeysOfOneFile(t *testing.T) {
-	inner := newFile(t)
-	b := newBucket(t, inner, nil)
-	require.NoError(t, b.WriteAll(ctx, "a/b", content(10), nil))
+	inner := blobtest.NewFile(t)
+	b := blobtest.NewBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "a/b", blobtest.Content(10), nil))
 	for _, key := range []string{"/a/b", "./a/b", "a/./b", "a/b/.", "a/b/c/..", "."} {
 		t.Run(key, func(t *testing.T) {
 			_, readErr := b.ReadAll(ctx, key)
@@ -41,25 +42,25 @@ func TestKeysOfOneFile(t *testing.T) {
 		require.NoError(t, b.WriteAll(ctx, key, []byte(key), nil), key)
 	}
 	for _, key := range []string{"a//b", "../a", "a/../b", "a/b/", "..a", "a.", "a/.b"} {
-		require.Equal(t, key, string(readAll(t, b.Bucket, key)))
+		require.Equal(t, key, string(blobtest.ReadAll(t, b.Bucket, key)))
 	}
-	require.Equal(t, content(10), readAll(t, b.Bucket, "a/b"))
-	mem := newBucket(t, newMem(t), nil)
+	require.Equal(t, blobtest.Content(10), blobtest.ReadAll(t, b.Bucket, "a/b"))
+	mem := blobtest.NewBucket(t, blobtest.NewMem(t), nil)
 	require.NoError(t, mem.WriteAll(ctx, "./a", nil, nil), "other stores keep keys apart")
 }
 
 // TestOtherProcessOnFiles: no rewrap puts an older version over what another process
 // has written meanwhile, and of several IfNotExist one wins.
 func TestOtherProcessOnFiles(t *testing.T) {
-	dir, ring := t.TempDir(), newRing(t)
+	dir, ring := t.TempDir(), blobtest.NewRing(t)
 	open := func() *gcblob.Bucket { // as another process does: no lock in memory is shared
 		inner, err := fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true})
 		require.NoError(t, err)
 		t.Cleanup(func() { inner.Close() })
 		return inner
 	}
-	ours := newBucketWith(t, open(), sse.NewManaged(ring), nil)
-	theirs := newBucketWith(t, gcblob.PrefixedBucket(open(), ""), sse.NewManaged(ring), nil)
+	ours := blobtest.NewBucketWith(t, open(), sse.NewManaged(ring), nil)
+	theirs := blobtest.NewBucketWith(t, gcblob.PrefixedBucket(open(), ""), sse.NewManaged(ring), nil)
 	for _, key := range []string{"a", "b"} {
 		require.NoError(t, theirs.WriteAll(ctx, key, []byte("0"), nil))
 	}
@@ -81,7 +82,7 @@ func TestOtherProcessOnFiles(t *testing.T) {
 		want := fmt.Sprint(i)
 		require.NoError(t, theirs.WriteAll(ctx, key, []byte(want), nil))
 		time.Sleep(time.Duration(i%5) * time.Millisecond)
-		if string(readAll(t, theirs.Bucket, key)) != want {
+		if string(blobtest.ReadAll(t, theirs.Bucket, key)) != want {
 			lost++
 		}
 	}
@@ -98,7 +99,7 @@ func TestOtherProcessOnFiles(t *testing.T) {
 		var writers sync.WaitGroup
 		for _, b := range []*gcblob.Bucket{ours.Bucket, theirs.Bucket} {
 			writers.Go(func() {
-				if b.WriteAll(ctx, fmt.Sprint("new", i), content(i), &gcblob.WriterOptions{IfNotExist: true}) == nil {
+				if b.WriteAll(ctx, fmt.Sprint("new", i), blobtest.Content(i), &gcblob.WriterOptions{IfNotExist: true}) == nil {
 					wins <- struct{}{}
 				}
 			})
@@ -122,10 +123,10 @@ func all(b *gcblob.Bucket) func(yield func(*gcblob.ListObject, error) bool) {
 // TestJobsPublishThroughTheDriver: a job replaces files itself only in a bare
 // fileblob bucket. A driver around one sees every publication, and can refuse it.
 func TestJobsPublishThroughTheDriver(t *testing.T) {
-	spy, inner := newSpy(t)
-	spy.Bucket = newFile(t)
-	b := newBucket(t, inner, nil)
-	require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+	spy, inner := blobtest.NewSpy(t)
+	spy.Bucket = blobtest.NewFile(t)
+	b := blobtest.NewBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(10), nil))
 	_, _, before := spy.State()
 	_, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{Force: true})
 	require.NoError(t, err)
@@ -156,7 +157,7 @@ func TestBareFilesAreRecognized(t *testing.T) {
 		"bare": open(), "prefixed": gcblob.PrefixedBucket(open(), "p/"), "single": gcblob.SingleKeyBucket(open(), "k"),
 	} {
 		defer bucket.Close()
-		require.NoError(t, newBucket(t, bucket, nil).WriteAll(ctx, "k", nil, nil))
+		require.NoError(t, blobtest.NewBucket(t, bucket, nil).WriteAll(ctx, "k", nil, nil))
 		names, err := filepath.Glob(filepath.Join(dir, ".*"))
 		require.NoError(t, err)
 		require.True(t, len(names) == 1 && strings.HasPrefix(filepath.Base(names[0]), ".blobseal-lock"), "%s: %v", name, names)

@@ -88,10 +88,10 @@ func TestFrozenBucket(t *testing.T) {
 	require.Len(t, objects, 6)
 
 	for _, o := range objects {
-		b := newBucketWith(t, inner, ciphers[o.Mode], &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+		b := blobtest.NewBucketWith(t, inner, ciphers[o.Mode], &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 		require.NoError(t, b.Copy(ctx, "copy of "+o.Key, o.Key, nil))
 		for _, key := range []string{o.Key, "copy of " + o.Key} {
-			content := readAll(t, b.Bucket, key)
+			content := blobtest.ReadAll(t, b.Bucket, key)
 			sum := sha256.Sum256(content)
 			require.Equal(t, o.SHA256, hex.EncodeToString(sum[:]), key)
 			attrs, err := b.Attributes(ctx, key)
@@ -140,7 +140,7 @@ func TestWriteFrozenBucket(t *testing.T) {
 	inner := openFiles(t, filepath.Join(frozenFolder, "bucket"))
 	var objects []frozenObject
 	note := func(b *blob.Bucket, key string, mode sse.Mode) {
-		content := readAll(t, b.Bucket, key)
+		content := blobtest.ReadAll(t, b.Bucket, key)
 		sum := sha256.Sum256(content)
 		attrs, err := b.Attributes(ctx, key)
 		require.NoError(t, err)
@@ -149,9 +149,9 @@ func TestWriteFrozenBucket(t *testing.T) {
 	ciphers := frozenCiphers(t, frozenFolder)
 	for _, mode := range []sse.Mode{sse.ModeManaged, sse.ModeKMS, sse.ModeCustomer} {
 		cipher := ciphers[mode]
-		b := newBucketWith(t, inner, cipher, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+		b := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 		key := mode.String() + "/cat.jpg"
-		require.NoError(t, b.WriteAll(ctx, key, content(chunk+1), &gcblob.WriterOptions{
+		require.NoError(t, b.WriteAll(ctx, key, blobtest.Content(chunk+1), &gcblob.WriterOptions{
 			ContentType: "image/jpeg", ContentEncoding: "x-own", Metadata: map[string]string{"owner": "me", "note": "a b"},
 		}))
 		note(b, key, mode)

@@ -13,6 +13,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/internal/testbed/httpget"
 )
 
@@ -134,12 +135,12 @@ func serveContent(b *gcblob.Bucket) http.HandlerFunc {
 // TestIdiomsNoticeTruncation: no way to read an object takes a truncated one for
 // whole, wherever it was cut, and each reads a whole one.
 func TestIdiomsNoticeTruncation(t *testing.T) {
-	inner := newMem(t)
-	b := newBucket(t, inner, nil)
+	inner := blobtest.NewMem(t)
+	b := blobtest.NewBucket(t, inner, nil)
 	for _, size := range []int{0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk, 3*chunk + 5} {
-		want := content(size)
+		want := blobtest.Content(size)
 		require.NoError(t, b.WriteAll(ctx, "k", want, nil))
-		whole := readAll(t, inner, "k")
+		whole := blobtest.ReadAll(t, inner, "k")
 		body := len(whole) - blob.DefaultEnvelopeSize
 		for _, cut := range []int{0, 1, 15, 16, 17, chunk, sealedChunk - 1, sealedChunk, sealedChunk + 16, 2 * sealedChunk} {
 			if cut > body {

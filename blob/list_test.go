@@ -12,6 +12,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
@@ -49,22 +50,22 @@ func TestReplacedBetweenLooks(t *testing.T) {
 	} {
 		for _, sealed := range []bool{false, true} { // before
 			t.Run(fmt.Sprintf("%s/sealed=%v", test.name, sealed), func(t *testing.T) {
-				spy, inner := newSpy(t)
-				b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+				spy, inner := blobtest.NewSpy(t)
+				b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
 				old, renew := inner, b.Bucket
 				if sealed {
 					old, renew = renew, old
 				}
-				require.NoError(t, old.WriteAll(ctx, "k", content(was), nil))
+				require.NoError(t, old.WriteAll(ctx, "k", blobtest.Content(was), nil))
 				if sealed { // without the hint, to be looked at
-					require.NoError(t, inner.WriteAll(ctx, "k", readAll(t, inner, "k"), nil))
+					require.NoError(t, inner.WriteAll(ctx, "k", blobtest.ReadAll(t, inner, "k"), nil))
 				}
 				spy.Hook = func(_ context.Context, call string) error {
 					if !strings.HasPrefix(call, test.before) {
 						return nil
 					}
 					spy.Hook = nil
-					return renew.WriteAll(ctx, "k", content(is), nil)
+					return renew.WriteAll(ctx, "k", blobtest.Content(is), nil)
 				}
 				size, err := test.size(b)
 				require.NoError(t, err)
@@ -78,11 +79,11 @@ func TestReplacedBetweenLooks(t *testing.T) {
 // that its metadata tells, and does not hide other objects.
 func TestListOfArchived(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
 	for key, write := range map[string]*gcblob.Bucket{"plain": inner, "sealed": b.Bucket} {
-		require.NoError(t, write.WriteAll(ctx, key, content(2*chunk), nil))
-		require.NoError(t, write.WriteAll(ctx, "archived "+key, content(2*chunk), nil))
+		require.NoError(t, write.WriteAll(ctx, key, blobtest.Content(2*chunk), nil))
+		require.NoError(t, write.WriteAll(ctx, "archived "+key, blobtest.Content(2*chunk), nil))
 	}
 	spy.Hook = func(_ context.Context, call string) error {
 		if strings.HasPrefix(call, "GET archived") {
@@ -109,9 +110,9 @@ func TestListOfArchived(t *testing.T) {
 // TestCancelList: a listing returns ctx's own error, whose code gocloud knows, and not the
 // cause, whose code it does not.
 func TestCancelList(t *testing.T) {
-	spy, inner := newSpy(t)
-	require.NoError(t, inner.WriteAll(context.Background(), "k", content(100), nil))
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	spy, inner := blobtest.NewSpy(t)
+	require.NoError(t, inner.WriteAll(context.Background(), "k", blobtest.Content(100), nil))
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
 	ctx, cancel := context.WithCancelCause(context.Background())
 	spy.Hook = func(ctx context.Context, call string) error {
 		if strings.HasPrefix(call, "GET") {
@@ -128,19 +129,19 @@ func TestCancelList(t *testing.T) {
 // one more request.
 func TestWithoutHint(t *testing.T) {
 	ctx := context.Background()
-	inner := newMem(t)
-	b := newBucket(t, inner, nil)
+	inner := blobtest.NewMem(t)
+	b := blobtest.NewBucket(t, inner, nil)
 	for _, size := range []int{0, 100, 2 * chunk} {
 		key := fmt.Sprint(size)
-		require.NoError(t, b.WriteAll(ctx, key, content(size), nil))
-		require.NoError(t, inner.WriteAll(ctx, key, readAll(t, inner, key), nil))
+		require.NoError(t, b.WriteAll(ctx, key, blobtest.Content(size), nil))
+		require.NoError(t, inner.WriteAll(ctx, key, blobtest.ReadAll(t, inner, key), nil))
 		attrs, err := b.Attributes(ctx, key)
 		require.NoError(t, err)
 		require.EqualValues(t, size, attrs.Size)
-		require.Equal(t, content(size), readAll(t, b.Bucket, key))
+		require.Equal(t, blobtest.Content(size), blobtest.ReadAll(t, b.Bucket, key))
 	}
 	// Nor does a hint that lies do harm.
-	require.NoError(t, inner.WriteAll(ctx, "100", readAll(t, inner, "100"), &gcblob.WriterOptions{
+	require.NoError(t, inner.WriteAll(ctx, "100", blobtest.ReadAll(t, inner, "100"), &gcblob.WriterOptions{
 		Metadata: map[string]string{"blobseal-mode": "SSE-C", "blobseal-envelope-size": "7777777"},
 	}))
 	attrs, err := b.Attributes(ctx, "100")
@@ -149,20 +150,20 @@ func TestWithoutHint(t *testing.T) {
 	var hint stored.Hint
 	require.True(t, attrs.As(&hint))
 	require.Equal(t, sse.ModeManaged, hint.Mode, "as the envelope says")
-	require.Equal(t, content(100), readAll(t, b.Bucket, "100"))
+	require.Equal(t, blobtest.Content(100), blobtest.ReadAll(t, b.Bucket, "100"))
 }
 
 // TestListOfWhatWasSealedMeanwhile: a list computes a size from two numbers of one version.
 func TestListOfWhatWasSealedMeanwhile(t *testing.T) {
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
-	require.NoError(t, inner.WriteAll(ctx, "k", content(5000), nil))
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.NoError(t, inner.WriteAll(ctx, "k", blobtest.Content(5000), nil))
 	spy.Hook = func(_ context.Context, call string) error {
 		if call != "read k" {
 			return nil
 		}
 		spy.Hook = nil
-		require.NoError(t, b.WriteAll(ctx, "k", content(7000), nil))
+		require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(7000), nil))
 		return errBoom
 	}
 	page, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
@@ -173,11 +174,11 @@ func TestListOfWhatWasSealedMeanwhile(t *testing.T) {
 // TestAttributesOfAStaleSize: attributes and content that both report the size of the
 // version before do not make the object look truncated.
 func TestAttributesOfAStaleSize(t *testing.T) {
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
-	require.NoError(t, b.WriteAll(ctx, "k", content(100), nil))
-	sealed := readAll(t, inner, "k")
-	require.NoError(t, inner.WriteAll(ctx, "k", content(1), nil))
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(100), nil))
+	sealed := blobtest.ReadAll(t, inner, "k")
+	require.NoError(t, inner.WriteAll(ctx, "k", blobtest.Content(1), nil))
 	looks := 0
 	spy.Hook = func(_ context.Context, call string) error {
 		if strings.HasPrefix(call, "GET k") {
@@ -201,10 +202,10 @@ func TestAttributesOfAStaleSize(t *testing.T) {
 // TestListOfAnotherEnvelopeSize: a list reports no size by arithmetic if objects may
 // have envelopes of another size.
 func TestListOfAnotherEnvelopeSize(t *testing.T) {
-	inner, cipher := newMem(t), sse.NewManaged(newRing(t))
-	require.NoError(t, newBucketWith(t, inner, cipher, nil).WriteAll(ctx, "k", content(5000), nil))
+	inner, cipher := blobtest.NewMem(t), sse.NewManaged(blobtest.NewRing(t))
+	require.NoError(t, blobtest.NewBucketWith(t, inner, cipher, nil).WriteAll(ctx, "k", blobtest.Content(5000), nil))
 	for look, want := range map[bool]int64{false: -1, true: 5000} {
-		b := newBucketWith(t, inner, cipher, &blob.Options{EnvelopeSize: 2048, LookWhenListing: look})
+		b := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{EnvelopeSize: 2048, LookWhenListing: look})
 		o, err := b.List(nil).Next(ctx)
 		require.NoError(t, err)
 		require.Equal(t, want, o.Size, "look %v", look)

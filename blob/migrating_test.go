@@ -10,7 +10,9 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -26,13 +28,13 @@ func eachReadsAll(t *testing.T, fleet ...replica) {
 	for _, writer := range fleet {
 		for _, reader := range fleet {
 			key := fmt.Sprintf("%s, then %s", writer.release, reader.release)
-			require.NoError(t, writer.bucket.WriteAll(ctx, key, content(20_000), nil))
-			require.Equal(t, content(20_000), readAll(t, reader.bucket, key), key)
+			require.NoError(t, writer.bucket.WriteAll(ctx, key, blobtest.Content(20_000), nil))
+			require.Equal(t, blobtest.Content(20_000), blobtest.ReadAll(t, reader.bucket, key), key)
 			require.NoError(t, reader.bucket.Copy(ctx, key+" renamed", key, nil), key)
-			require.Equal(t, content(20_000), readAll(t, writer.bucket, key+" renamed"), key)
-			p := append(readAll(t, reader.bucket, key), '!')
+			require.Equal(t, blobtest.Content(20_000), blobtest.ReadAll(t, writer.bucket, key+" renamed"), key)
+			p := append(blobtest.ReadAll(t, reader.bucket, key), '!')
 			require.NoError(t, reader.bucket.WriteAll(ctx, key, p, nil))
-			require.Equal(t, p, readAll(t, writer.bucket, key), key)
+			require.Equal(t, p, blobtest.ReadAll(t, writer.bucket, key), key)
 		}
 	}
 }
@@ -44,10 +46,10 @@ func TestMigrationFromPlaintext(t *testing.T) {
 	defer slog.SetDefault(slog.Default())
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
 
-	inner, cipher := newMem(t), sse.NewManaged(newRing(t))
-	release := func(opts *blob.Options) *blob.Bucket { return newBucketWith(t, inner, cipher, opts) }
+	inner, cipher := blobtest.NewMem(t), sse.NewManaged(blobtest.NewRing(t))
+	release := func(opts *blob.Options) *blob.Bucket { return blobtest.NewBucketWith(t, inner, cipher, opts) }
 	plain := replica{"plain", inner}
-	require.NoError(t, inner.WriteAll(ctx, "old", content(5), nil))
+	require.NoError(t, inner.WriteAll(ctx, "old", blobtest.Content(5), nil))
 
 	reading := release(&blob.Options{AllowPlain: true, WritePlain: true})
 	require.Contains(t, log.String(), "unencrypted")
@@ -62,18 +64,18 @@ func TestMigrationFromPlaintext(t *testing.T) {
 	require.NoError(t, err)
 	strict := release(nil)
 	eachReadsAll(t, replica{"writing", writing.Bucket}, replica{"strict", strict.Bucket})
-	require.Equal(t, content(5), readAll(t, strict.Bucket, "old"))
+	require.Equal(t, blobtest.Content(5), blobtest.ReadAll(t, strict.Bucket, "old"))
 }
 
 // TestMigrationToAnotherKey moves from one key service to another: decrypters
 // everywhere first, then the cipher, then a rewrap.
 func TestMigrationToAnotherKey(t *testing.T) {
-	inner, old, renewed := newMem(t), sse.NewManaged(newRing(t)), newKMS(t, "new")
+	inner, old, renewed := blobtest.NewMem(t), sse.NewManaged(blobtest.NewRing(t)), ssetest.NewKMS(t, "new")
 	decrypters := sse.ByMode{sse.ModeManaged: old, sse.ModeKMS: renewed}
-	before := newBucketWith(t, inner, old, nil)
-	ready := newBucketWith(t, inner, old, &blob.Options{Decrypters: decrypters})
-	moved := newBucketWith(t, inner, renewed, &blob.Options{Decrypters: decrypters})
-	after := newBucketWith(t, inner, renewed, nil)
+	before := blobtest.NewBucketWith(t, inner, old, nil)
+	ready := blobtest.NewBucketWith(t, inner, old, &blob.Options{Decrypters: decrypters})
+	moved := blobtest.NewBucketWith(t, inner, renewed, &blob.Options{Decrypters: decrypters})
+	after := blobtest.NewBucketWith(t, inner, renewed, nil)
 	eachReadsAll(t, replica{"before", before.Bucket}, replica{"ready", ready.Bucket})
 	eachReadsAll(t, replica{"ready", ready.Bucket}, replica{"moved", moved.Bucket})
 	_, err := jobs.Rewrap(ctx, moved, &jobs.RewrapOptions{Filter: jobs.Filter{Modes: []sse.Mode{sse.ModeManaged}}})
@@ -83,16 +85,16 @@ func TestMigrationToAnotherKey(t *testing.T) {
 
 // TestWritePlain: it needs AllowPlain, and a request that brings a key encrypts.
 func TestWritePlain(t *testing.T) {
-	inner := newMem(t)
-	_, err := blob.NewBucket(inner, "photos", newKMS(t, "a"), &blob.Options{WritePlain: true})
+	inner := blobtest.NewMem(t)
+	_, err := blob.NewBucket(inner, "photos", ssetest.NewKMS(t, "a"), &blob.Options{WritePlain: true})
 	require.ErrorIs(t, err, sse.ErrInvalid)
-	b := newBucket(t, inner, &blob.Options{WritePlain: true, AllowPlain: true, Policy: blob.Policy{AllowCustomerKeys: true}})
-	require.NoError(t, b.WriteAll(ctx, "plain", content(10), &gcblob.WriterOptions{ContentType: "image/png", Metadata: map[string]string{"a": "b"}}))
-	require.Equal(t, content(10), readAll(t, inner, "plain"))
+	b := blobtest.NewBucket(t, inner, &blob.Options{WritePlain: true, AllowPlain: true, Policy: blob.Policy{AllowCustomerKeys: true}})
+	require.NoError(t, b.WriteAll(ctx, "plain", blobtest.Content(10), &gcblob.WriterOptions{ContentType: "image/png", Metadata: map[string]string{"a": "b"}}))
+	require.Equal(t, blobtest.Content(10), blobtest.ReadAll(t, inner, "plain"))
 	attrs, err := inner.Attributes(ctx, "plain")
 	require.NoError(t, err)
 	require.Equal(t, "image/png", attrs.ContentType)
 	require.Equal(t, map[string]string{"a": "b"}, attrs.Metadata)
-	require.NoError(t, with(t, b, blob.Request{Cipher: newCustomer(t, 1)}).WriteAll(ctx, "sealed", content(10), nil))
-	require.NotContains(t, string(readAll(t, inner, "sealed")), string(content(10)))
+	require.NoError(t, blobtest.With(t, b, blob.Request{Cipher: ssetest.NewCustomer(t, 1)}).WriteAll(ctx, "sealed", blobtest.Content(10), nil))
+	require.NotContains(t, string(blobtest.ReadAll(t, inner, "sealed")), string(blobtest.Content(10)))
 }

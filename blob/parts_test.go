@@ -14,7 +14,9 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -90,7 +92,7 @@ func TestPartsOfLargeObjects(t *testing.T) {
 		{"1 MiB", 1 << 20, false}, {"70 GiB", 70 << 30, false}, {"78 GiB", 78 << 30, true}, {"5 TiB", 5 << 40, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cipher := newKMS(t, "key")
+			cipher := ssetest.NewKMS(t, "key")
 			enc, err := cipher.Encrypt(ctx, sse.Object{Bucket: "photos", Key: "huge"})
 			require.NoError(t, err)
 			env, err := enc.Envelope().WithSize(blob.DefaultEnvelopeSize)
@@ -102,7 +104,7 @@ func TestPartsOfLargeObjects(t *testing.T) {
 			h := &huge{size: int64(len(head)) + body, head: head}
 			inner := gcblob.NewBucket(h)
 			defer inner.Close()
-			b := newBucketWith(t, inner, cipher, nil)
+			b := blobtest.NewBucketWith(t, inner, cipher, nil)
 
 			require.ErrorIs(t, b.Copy(ctx, "copy", "huge", nil), errHuge)
 			report, err := jobs.Rewrap(ctx, b, &jobs.RewrapOptions{Force: true})

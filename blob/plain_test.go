@@ -17,7 +17,9 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -95,9 +97,9 @@ func TestErrorsOfAPlainBucket(t *testing.T) {
 		requests = append(requests, request{"write " + key, write(ctx, key, nil)},
 			request{"delete with a cancelled ctx " + key, func(b *gcblob.Bucket) error { return b.Delete(cancelled, key) }})
 	}
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) {
-			bare, encrypted := store.Open(t), newBucket(t, store.Open(t), nil).Bucket
+			bare, encrypted := store.Open(t), blobtest.NewBucket(t, store.Open(t), nil).Bucket
 			for _, b := range []*gcblob.Bucket{bare, encrypted} {
 				require.NoError(t, b.WriteAll(ctx, "k", []byte("hello world"), nil))
 			}
@@ -128,7 +130,7 @@ func TestErrorsOfAPlainBucket(t *testing.T) {
 // request.
 func TestErrorsOfTheStore(t *testing.T) {
 	ctx := context.Background()
-	mem := newMem(t)
+	mem := blobtest.NewMem(t)
 	codes := map[string]error{
 		"not found":         func() error { _, err := mem.Attributes(ctx, "none"); return err }(),
 		"invalid":           func() error { _, err := mem.NewRangeReader(ctx, "k", -1, 1, nil); return err }(),
@@ -136,16 +138,16 @@ func TestErrorsOfTheStore(t *testing.T) {
 		"cancelled":         context.Canceled,
 		"deadline":          context.DeadlineExceeded,
 		"unknown":           errBoom,
-		"failed":            func() error { b := newFile(t); b.Close(); return b.Delete(ctx, "k") }(),
+		"failed":            func() error { b := blobtest.NewFile(t); b.Close(); return b.Delete(ctx, "k") }(),
 		"permission denied": nil,
 	}
 	delete(codes, "permission denied") // no bucket at hand gives it
 	for name, fault := range codes {
 		for _, when := range []string{"HEAD", "GET", "PUT", "LIST", "DELETE", "read", "write", "commit"} {
 			t.Run(name+"/"+when, func(t *testing.T) {
-				spy, inner := newSpy(t)
-				b := newBucket(t, inner, nil)
-				require.NoError(t, b.WriteAll(ctx, "k", content(3*chunk), nil))
+				spy, inner := blobtest.NewSpy(t)
+				b := blobtest.NewBucket(t, inner, nil)
+				require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(3*chunk), nil))
 				spy.Hook = func(_ context.Context, call string) error {
 					if strings.HasPrefix(call, when) {
 						return fault
@@ -156,8 +158,8 @@ func TestErrorsOfTheStore(t *testing.T) {
 				for _, do := range []func() error{
 					func() error { _, err := b.Attributes(ctx, "k"); return err },
 					func() error { _, err := b.ReadAll(ctx, "k"); return err },
-					func() error { _, err := readRange(b.Bucket, "k", chunk, 5); return err },
-					func() error { return b.WriteAll(ctx, "k2", content(10), nil) },
+					func() error { _, err := blobtest.ReadRange(b.Bucket, "k", chunk, 5); return err },
+					func() error { return b.WriteAll(ctx, "k2", blobtest.Content(10), nil) },
 					func() error { return b.Copy(ctx, "k2", "k", nil) },
 					func() error { return b.Delete(ctx, "k3") },
 					func() error { _, _, err := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil); return err },
@@ -180,9 +182,9 @@ func TestErrorsOfTheStore(t *testing.T) {
 // not end the caller's stream.
 func TestStoreThatEnds(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, nil)
-	require.NoError(t, b.WriteAll(ctx, "k", content(3*chunk), nil))
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(3*chunk), nil))
 	spy.Hook = func(_ context.Context, call string) error {
 		for _, request := range []string{"HEAD", "GET", "PUT", "LIST", "DELETE"} {
 			if strings.HasPrefix(call, request) {
@@ -193,7 +195,7 @@ func TestStoreThatEnds(t *testing.T) {
 	}
 	_, attrsErr := b.Attributes(ctx, "k")
 	_, readErr := b.ReadAll(ctx, "k")
-	_, rangeErr := readRange(b.Bucket, "k", chunk, 5)
+	_, rangeErr := blobtest.ReadRange(b.Bucket, "k", chunk, 5)
 	_, _, listErr := b.ListPage(ctx, gcblob.FirstPageToken, 10, nil)
 	for _, err := range []error{
 		attrsErr, readErr, rangeErr, listErr,
@@ -208,36 +210,36 @@ func TestStoreThatEnds(t *testing.T) {
 // refused if not; sizes are right in both.
 func TestMixedBucket(t *testing.T) {
 	ctx := context.Background()
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) {
-			inner := gcblob.NewBucket(&spy{Bucket: store.Open(t)})
-			cipher := sse.NewManaged(newRing(t))
-			mixed := newBucketWith(t, inner, cipher, &blob.Options{AllowPlain: true})
-			strict := newBucketWith(t, inner, cipher, nil)
+			inner := gcblob.NewBucket(&blobtest.Spy{Bucket: store.Open(t)})
+			cipher := sse.NewManaged(blobtest.NewRing(t))
+			mixed := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{AllowPlain: true})
+			strict := blobtest.NewBucketWith(t, inner, cipher, nil)
 			sizes := map[string]int{"empty": 0, "tiny": 3, "small": 100, "sized": 1040, "large": 3*chunk + 5}
 			for name, size := range sizes {
 				packed := &gcblob.WriterOptions{ContentEncoding: "gzip"}
-				require.NoError(t, inner.WriteAll(ctx, "plain/"+name, content(size), packed))
-				require.NoError(t, mixed.WriteAll(ctx, "sealed/"+name, content(size), packed))
+				require.NoError(t, inner.WriteAll(ctx, "plain/"+name, blobtest.Content(size), packed))
+				require.NoError(t, mixed.WriteAll(ctx, "sealed/"+name, blobtest.Content(size), packed))
 			}
 			for name, size := range sizes {
 				for _, folder := range []string{"plain/", "sealed/"} {
 					key := folder + name
-					require.Equal(t, content(size), readAll(t, mixed.Bucket, key))
+					require.Equal(t, blobtest.Content(size), blobtest.ReadAll(t, mixed.Bucket, key))
 					attrs, err := mixed.Attributes(ctx, key)
 					require.NoError(t, err)
 					require.EqualValues(t, size, attrs.Size)
 					require.Equal(t, "gzip", attrs.ContentEncoding)
 					for _, off := range []int64{2, chunk + 3} {
 						off = min(off, int64(size))
-						got, err := readRange(mixed.Bucket, key, off, 100000)
+						got, err := blobtest.ReadRange(mixed.Bucket, key, off, 100000)
 						require.NoError(t, err)
-						require.Equal(t, content(size)[off:], got)
+						require.Equal(t, blobtest.Content(size)[off:], got)
 					}
 				}
 				for _, err := range []error{
 					func() error { _, err := strict.ReadAll(ctx, "plain/"+name); return err }(),
-					func() error { _, err := readRange(strict.Bucket, "plain/"+name, 1, 1); return err }(),
+					func() error { _, err := blobtest.ReadRange(strict.Bucket, "plain/"+name, 1, 1); return err }(),
 					func() error { _, err := strict.Attributes(ctx, "plain/"+name); return err }(),
 					strict.Copy(ctx, "copy", "plain/"+name, nil),
 				} {
@@ -258,9 +260,9 @@ func TestMixedBucket(t *testing.T) {
 
 			// A copy of a plain object is encrypted: nothing else can be written.
 			require.NoError(t, mixed.Copy(ctx, "copied", "plain/large", nil))
-			require.Equal(t, content(sizes["large"]), readAll(t, strict.Bucket, "copied"))
+			require.Equal(t, blobtest.Content(sizes["large"]), blobtest.ReadAll(t, strict.Bucket, "copied"))
 			require.NoError(t, mixed.Copy(ctx, "plain/large", "plain/large", nil))
-			require.Equal(t, content(sizes["large"]), readAll(t, strict.Bucket, "plain/large"))
+			require.Equal(t, blobtest.Content(sizes["large"]), blobtest.ReadAll(t, strict.Bucket, "plain/large"))
 			for _, key := range []string{"copied", "plain/large"} {
 				attrs, err := strict.Attributes(ctx, key)
 				require.NoError(t, err)
@@ -271,7 +273,7 @@ func TestMixedBucket(t *testing.T) {
 			}
 
 			// A key for an object that has none is a mistake.
-			_, err := with(t, mixed, blob.Request{Cipher: newCustomer(t, 1)}).NewReader(ctx, "plain/small", nil)
+			_, err := blobtest.With(t, mixed, blob.Request{Cipher: ssetest.NewCustomer(t, 1)}).NewReader(ctx, "plain/small", nil)
 			require.ErrorIs(t, err, sse.ErrMode)
 		})
 	}
@@ -281,24 +283,24 @@ func TestMixedBucket(t *testing.T) {
 // bucket.
 func TestUnpackedObject(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
+	spy, inner := blobtest.NewSpy(t)
 	spy.Unpack = true
-	require.NoError(t, inner.WriteAll(ctx, "k", content(100), nil))
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
-	require.Equal(t, content(100), readAll(t, b.Bucket, "k"))
-	got, err := readRange(b.Bucket, "k", 5, 10)
+	require.NoError(t, inner.WriteAll(ctx, "k", blobtest.Content(100), nil))
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.Equal(t, blobtest.Content(100), blobtest.ReadAll(t, b.Bucket, "k"))
+	got, err := blobtest.ReadRange(b.Bucket, "k", 5, 10)
 	require.NoError(t, err)
-	require.Equal(t, content(100)[5:15], got)
+	require.Equal(t, blobtest.Content(100)[5:15], got)
 }
 
 // TestMovedObject: a stored object that was moved to another key, or to a bucket of another
 // name, does not open.
 func TestMovedObject(t *testing.T) {
 	ctx := context.Background()
-	inner := newMem(t)
-	cipher := sse.NewManaged(newRing(t))
-	b := newBucketWith(t, inner, cipher, nil)
-	require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+	inner := blobtest.NewMem(t)
+	cipher := sse.NewManaged(blobtest.NewRing(t))
+	b := blobtest.NewBucketWith(t, inner, cipher, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(10), nil))
 	require.NoError(t, inner.Copy(ctx, "k2", "k", nil))
 	_, err := b.ReadAll(ctx, "k2")
 	require.ErrorIs(t, err, sse.ErrKey)
@@ -311,8 +313,8 @@ func TestMovedObject(t *testing.T) {
 // TestSignedURLWithoutSigner: the bucket never returns the store's own URL, which would serve
 // ciphertext.
 func TestSignedURLWithoutSigner(t *testing.T) {
-	_, inner := newSpy(t)
-	url, err := newBucket(t, inner, nil).SignedURL(context.Background(), "k", nil)
+	_, inner := blobtest.NewSpy(t)
+	url, err := blobtest.NewBucket(t, inner, nil).SignedURL(context.Background(), "k", nil)
 	require.ErrorIs(t, err, blob.ErrNoSigner)
 	require.Equal(t, gcerrors.Unimplemented, gcerrors.Code(err))
 	require.Empty(t, url)
@@ -323,7 +325,7 @@ func TestSignedURLWithoutSigner(t *testing.T) {
 func TestMetadataComesFirst(t *testing.T) {
 	for name, do := range map[string]func(b *blob.Bucket) error{
 		"read":       func(b *blob.Bucket) error { _, err := b.ReadAll(ctx, "k"); return err },
-		"part":       func(b *blob.Bucket) error { _, err := readRange(b.Bucket, "k", 3, 5); return err },
+		"part":       func(b *blob.Bucket) error { _, err := blobtest.ReadRange(b.Bucket, "k", 3, 5); return err },
 		"attributes": func(b *blob.Bucket) error { _, err := b.Attributes(ctx, "k"); return err },
 		"copy":       func(b *blob.Bucket) error { return b.Copy(ctx, "k2", "k", nil) },
 		"inventory": func(b *blob.Bucket) error {
@@ -335,13 +337,13 @@ func TestMetadataComesFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				spy, inner := newSpy(t)
-				b := newBucket(t, inner, &blob.Options{AllowPlain: true})
-				require.NoError(t, b.WriteAll(ctx, "k", content(100), nil))
+				spy, inner := blobtest.NewSpy(t)
+				b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
+				require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(100), nil))
 				sealed, err := inner.Attributes(ctx, "k")
 				require.NoError(t, err)
-				p := readAll(t, inner, "k")
-				require.NoError(t, inner.WriteAll(ctx, "k", content(50), &gcblob.WriterOptions{Metadata: sealed.Metadata}))
+				p := blobtest.ReadAll(t, inner, "k")
+				require.NoError(t, inner.WriteAll(ctx, "k", blobtest.Content(50), &gcblob.WriterOptions{Metadata: sealed.Metadata}))
 				published := time.AfterFunc(5*time.Millisecond, func() {
 					require.NoError(t, spy.Bucket.WriteAll(context.Background(), "k", p, &gcblob.WriterOptions{Metadata: sealed.Metadata}))
 				})
@@ -355,8 +357,8 @@ func TestMetadataComesFirst(t *testing.T) {
 // TestRangeOfAnEmptyObject: a range of an empty stored object is empty, or plain, on
 // stores that refuse every range of it, as three do with a raw 416.
 func TestRangeOfAnEmptyObject(t *testing.T) {
-	spy, inner := newSpy(t)
-	mixed, strict := newBucket(t, inner, &blob.Options{AllowPlain: true}), newBucket(t, inner, nil)
+	spy, inner := blobtest.NewSpy(t)
+	mixed, strict := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true}), blobtest.NewBucket(t, inner, nil)
 	require.NoError(t, inner.WriteAll(ctx, "k", nil, nil))
 	spy.Hook = func(_ context.Context, call string) error {
 		if strings.HasPrefix(call, "GET k ") && call != "GET k 0 -1" {
@@ -365,14 +367,14 @@ func TestRangeOfAnEmptyObject(t *testing.T) {
 		return nil
 	}
 	for _, part := range [][2]int64{{0, 5}, {3, 5}, {3, -1}, {40_000, 5}} {
-		p, err := readRange(mixed.Bucket, "k", part[0], part[1])
+		p, err := blobtest.ReadRange(mixed.Bucket, "k", part[0], part[1])
 		require.NoError(t, err, part)
 		require.Empty(t, p)
-		_, err = readRange(strict.Bucket, "k", part[0], part[1])
+		_, err = blobtest.ReadRange(strict.Bucket, "k", part[0], part[1])
 		require.ErrorIs(t, err, blob.ErrPlain, part)
 		require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(err))
 	}
 	require.NoError(t, inner.WriteAll(ctx, "k", []byte("x"), nil))
-	_, err := readRange(mixed.Bucket, "k", 0, 5)
+	_, err := blobtest.ReadRange(mixed.Bucket, "k", 0, 5)
 	require.ErrorIs(t, err, errBoom, "an error of the store is no empty object")
 }

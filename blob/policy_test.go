@@ -9,7 +9,9 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -42,11 +44,11 @@ func TestPolicy(t *testing.T) {
 		{"a mode that is named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeKMS}}, newKey("arn:a"), blob.RuleModes, false, false},
 		{"a mode that is not named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, newKey("arn:a"), blob.RuleModes, true, false},
 		{"a foreign cipher of that mode", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, foreign{newKey("arn:a")}, blob.RuleModes, true, false},
-		{"customer", blob.Policy{}, newCustomer(t, 1), blob.RuleCustomerKeys, true, false},
-		{"customer, foreign", blob.Policy{}, foreign{newCustomer(t, 1)}, blob.RuleCustomerKeys, true, false},
-		{"customer, allowed", blob.Policy{AllowCustomerKeys: true}, newCustomer(t, 1), blob.RuleCustomerKeys, false, false},
-		{"customer, named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeCustomer}}, newCustomer(t, 1), blob.RuleCustomerKeys, false, false},
-		{"customer, only others named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, newCustomer(t, 1), blob.RuleCustomerKeys, true, false},
+		{"customer", blob.Policy{}, ssetest.NewCustomer(t, 1), blob.RuleCustomerKeys, true, false},
+		{"customer, foreign", blob.Policy{}, foreign{ssetest.NewCustomer(t, 1)}, blob.RuleCustomerKeys, true, false},
+		{"customer, allowed", blob.Policy{AllowCustomerKeys: true}, ssetest.NewCustomer(t, 1), blob.RuleCustomerKeys, false, false},
+		{"customer, named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged, sse.ModeCustomer}}, ssetest.NewCustomer(t, 1), blob.RuleCustomerKeys, false, false},
+		{"customer, only others named", blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}, ssetest.NewCustomer(t, 1), blob.RuleCustomerKeys, true, false},
 		{"a key that is named", blob.Policy{KMSKeys: []string{"arn:a"}}, newKey("arn:a"), blob.RuleKMSKeys, false, false},
 		{"a key that is not named", blob.Policy{KMSKeys: []string{"arn:a"}}, newKey("arn:b"), blob.RuleKMSKeys, true, true},
 		{"a key behind an alias", blob.Policy{KMSKeys: []string{"arn:a"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
@@ -54,12 +56,12 @@ func TestPolicy(t *testing.T) {
 		{"an alias that is named", blob.Policy{KMSKeys: []string{"alias/b"}}, newKey("alias/b"), blob.RuleKMSKeys, true, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			spy, inner := newSpy(t)
-			b := newBucketWith(t, inner, sse.NewManaged(newRing(t)), &blob.Options{Policy: test.policy})
+			spy, inner := blobtest.NewSpy(t)
+			b := blobtest.NewBucketWith(t, inner, sse.NewManaged(blobtest.NewRing(t)), &blob.Options{Policy: test.policy})
 			require.NoError(t, b.WriteAll(ctx, "source", nil, nil))
 			spy.Take()
 			fake.Forget()
-			view := with(t, b, blob.Request{Cipher: test.cipher})
+			view := blobtest.With(t, b, blob.Request{Cipher: test.cipher})
 			e := view.ExplainWrite()
 			require.Empty(t, fake.Calls(), "a key was touched")
 			require.Empty(t, spy.Take())
@@ -69,7 +71,7 @@ func TestPolicy(t *testing.T) {
 			} else {
 				require.NoError(t, e.Err)
 			}
-			err := view.WriteAll(ctx, "k", content(10), nil)
+			err := view.WriteAll(ctx, "k", blobtest.Content(10), nil)
 			if !test.refused {
 				require.NoError(t, err)
 				return
@@ -92,10 +94,10 @@ func TestExplainRequestedKey(t *testing.T) {
 	fake.SetAlias("alias/b", "arn:b")
 	behind, err := sse.NewKMS(fake, "alias/b", nil)
 	require.NoError(t, err)
-	inner := newMem(t)
+	inner := blobtest.NewMem(t)
 	require.NoError(t, inner.WriteAll(context.Background(), "plain", nil, nil))
-	open := newBucket(t, inner, &blob.Options{AllowPlain: true})
-	listed := newBucket(t, inner, &blob.Options{AllowPlain: true, Policy: blob.Policy{KMSKeys: []string{"arn:b", "alias/b"}}})
+	open := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
+	listed := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true, Policy: blob.Policy{KMSKeys: []string{"arn:b", "alias/b"}}})
 	for _, test := range []struct {
 		name   string
 		b      *blob.Bucket
@@ -113,7 +115,7 @@ func TestExplainRequestedKey(t *testing.T) {
 			`SSE-KMS with the request's cipher: allowed by Policy.Modes`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			e := with(t, test.b, blob.Request{Cipher: test.cipher}).ExplainWrite()
+			e := blobtest.With(t, test.b, blob.Request{Cipher: test.cipher}).ExplainWrite()
 			require.Equal(t, test.want, e)
 			require.Equal(t, test.text, e.String())
 		})
@@ -124,36 +126,36 @@ func TestExplainRequestedKey(t *testing.T) {
 // TestPolicyOfTheBucketsOwn: NewBucket refuses a policy that forbids the bucket's own cipher,
 // and one that makes no sense.
 func TestPolicyOfTheBucketsOwn(t *testing.T) {
-	_, err := blob.NewBucket(newMem(t), "photos", newCustomer(t, 1), nil)
+	_, err := blob.NewBucket(blobtest.NewMem(t), "photos", ssetest.NewCustomer(t, 1), nil)
 	require.ErrorIs(t, err, blob.ErrPolicy)
-	_, err = blob.NewBucket(newMem(t), "photos", newKMS(t, "a"), &blob.Options{Policy: blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}})
+	_, err = blob.NewBucket(blobtest.NewMem(t), "photos", ssetest.NewKMS(t, "a"), &blob.Options{Policy: blob.Policy{Modes: []sse.Mode{sse.ModeManaged}}})
 	require.ErrorIs(t, err, blob.ErrPolicy)
-	_, err = blob.NewBucket(newMem(t), "photos", newKMS(t, "a"), &blob.Options{Policy: blob.Policy{Modes: []sse.Mode{9}}})
+	_, err = blob.NewBucket(blobtest.NewMem(t), "photos", ssetest.NewKMS(t, "a"), &blob.Options{Policy: blob.Policy{Modes: []sse.Mode{9}}})
 	require.ErrorIs(t, err, sse.ErrInvalid)
-	_, err = blob.NewBucket(newMem(t), "photos", newKMS(t, "a"), &blob.Options{EnvelopeSize: sse.MaxEnvelopeSize + 1})
+	_, err = blob.NewBucket(blobtest.NewMem(t), "photos", ssetest.NewKMS(t, "a"), &blob.Options{EnvelopeSize: sse.MaxEnvelopeSize + 1})
 	require.ErrorIs(t, err, sse.ErrInvalid)
-	_, err = blob.NewBucket(newMem(t), "photos", (*sse.KMS)(nil), nil)
+	_, err = blob.NewBucket(blobtest.NewMem(t), "photos", (*sse.KMS)(nil), nil)
 	require.ErrorIs(t, err, sse.ErrInvalid)
-	_, err = blob.NewBucket(nil, "photos", newKMS(t, "a"), nil)
+	_, err = blob.NewBucket(nil, "photos", ssetest.NewKMS(t, "a"), nil)
 	require.ErrorIs(t, err, sse.ErrInvalid)
 }
 
 // TestOldObjects: objects that the policy no longer allows stay readable.
 func TestOldObjects(t *testing.T) {
 	ctx := context.Background()
-	inner := newMem(t)
-	managed, kms1, customer := sse.NewManaged(newRing(t)), newKMS(t, "a"), newCustomer(t, 1)
-	then := newBucketWith(t, inner, managed, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+	inner := blobtest.NewMem(t)
+	managed, kms1, customer := sse.NewManaged(blobtest.NewRing(t)), ssetest.NewKMS(t, "a"), ssetest.NewCustomer(t, 1)
+	then := blobtest.NewBucketWith(t, inner, managed, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 	for key, cipher := range map[string]sse.Cipher{"managed": managed, "kms": kms1, "customer": customer} {
-		require.NoError(t, with(t, then, blob.Request{Cipher: cipher}).WriteAll(ctx, key, []byte(key), nil))
+		require.NoError(t, blobtest.With(t, then, blob.Request{Cipher: cipher}).WriteAll(ctx, key, []byte(key), nil))
 	}
-	now := newBucketWith(t, inner, kms1, &blob.Options{
+	now := blobtest.NewBucketWith(t, inner, kms1, &blob.Options{
 		Policy:     blob.Policy{Modes: []sse.Mode{sse.ModeKMS}},
 		Decrypters: sse.ByMode{sse.ModeManaged: managed, sse.ModeCustomer: customer},
 	})
 	for _, key := range []string{"managed", "kms", "customer"} {
-		require.Equal(t, key, string(readAll(t, now.Bucket, key)))
-		got, err := readRange(now.Bucket, key, 1, 2)
+		require.Equal(t, key, string(blobtest.ReadAll(t, now.Bucket, key)))
+		got, err := blobtest.ReadRange(now.Bucket, key, 1, 2)
 		require.NoError(t, err)
 		require.Equal(t, key[1:3], string(got))
 	}
@@ -162,19 +164,19 @@ func TestOldObjects(t *testing.T) {
 // TestExplainRead explains reads without a key, and compares each with the read itself.
 func TestExplainRead(t *testing.T) {
 	ctx := context.Background()
-	inner := newMem(t)
+	inner := blobtest.NewMem(t)
 	fake := kmstest.NewFake("arn:a")
 	cipher, err := sse.NewKMS(fake, "arn:a", nil)
 	require.NoError(t, err)
-	managed := sse.NewManaged(newRing(t))
-	b := newBucketWith(t, inner, cipher, &blob.Options{
+	managed := sse.NewManaged(blobtest.NewRing(t))
+	b := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{
 		Decrypters: sse.ByMode{sse.ModeManaged: managed}, Policy: blob.Policy{AllowCustomerKeys: true}, AllowPlain: true,
 	})
-	strict := newBucketWith(t, inner, cipher, nil)
-	customer := newCustomer(t, 1)
+	strict := blobtest.NewBucketWith(t, inner, cipher, nil)
+	customer := ssetest.NewCustomer(t, 1)
 	bound := kms.Context{"a": "b"}
 	write := func(key string, cipher sse.Cipher) {
-		require.NoError(t, with(t, b, blob.Request{Cipher: cipher, Context: bound}).WriteAll(ctx, key, nil, nil))
+		require.NoError(t, blobtest.With(t, b, blob.Request{Cipher: cipher, Context: bound}).WriteAll(ctx, key, nil, nil))
 	}
 	write("kms", nil)
 	write("managed", managed)
@@ -183,7 +185,7 @@ func TestExplainRead(t *testing.T) {
 	write("later", nil)
 	require.NoError(t, inner.WriteAll(ctx, "plain", []byte("plain"), nil))
 	replaceStored(t, inner, "damaged", []byte("damaged"))
-	later := readAll(t, inner, "later")
+	later := blobtest.ReadAll(t, inner, "later")
 	later[8] = 2
 	replaceStored(t, inner, "later", later)
 
@@ -212,7 +214,7 @@ func TestExplainRead(t *testing.T) {
 		{"of a later version", b, "later", blob.Request{}, stored.KindUnknownVersion, 0, blob.RuleStored, sse.ErrVersion, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			view := with(t, test.b, test.req)
+			view := blobtest.With(t, test.b, test.req)
 			e, err := view.ExplainRead(ctx, test.key)
 			require.NoError(t, err)
 			require.Equal(t, []any{test.kind, test.mode, test.rule}, []any{e.Kind, e.Mode, e.Rule}, e)

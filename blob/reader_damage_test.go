@@ -14,6 +14,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -23,9 +24,9 @@ func TestOneFailingRequest(t *testing.T) {
 	boom := errors.New("boom")
 	for fail, name := range []string{"envelope", "chunks", "last chunk"} {
 		t.Run(name, func(t *testing.T) {
-			spy, inner := newSpy(t)
-			b := newBucket(t, inner, nil)
-			require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
+			spy, inner := blobtest.NewSpy(t)
+			b := blobtest.NewBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(context.Background(), "k", blobtest.Content(4*chunk), nil))
 			calls := []string{
 				fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize),
 				fmt.Sprintf("GET k %d %d", blob.DefaultEnvelopeSize+sealedChunk, sealedChunk),
@@ -49,13 +50,13 @@ func TestOneFailingRequest(t *testing.T) {
 // requested again.
 func TestBrokenAnswer(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
-	cipher := sse.NewManaged(newRing(t))
-	b := newBucketWith(t, inner, cipher, nil)
-	want := content(3*chunk + 5)
+	spy, inner := blobtest.NewSpy(t)
+	cipher := sse.NewManaged(blobtest.NewRing(t))
+	b := blobtest.NewBucketWith(t, inner, cipher, nil)
+	want := blobtest.Content(3*chunk + 5)
 	require.NoError(t, b.WriteAll(ctx, "k", want, nil))
 	for _, envelope := range []int{500, blob.DefaultEnvelopeSize, 3000} {
-		b := newBucketWith(t, inner, cipher, &blob.Options{EnvelopeSize: envelope})
+		b := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{EnvelopeSize: envelope})
 		for _, off := range []int64{0, 10, chunk, 3 * chunk, 5 * chunk} {
 			for _, n := range []int64{-1, 0, 7, 2 * chunk} {
 				breakReads(t, spy, b, want, off, n, 6)
@@ -66,7 +67,7 @@ func TestBrokenAnswer(t *testing.T) {
 
 // breakReads reads a range of the object k, which is want, while the store breaks off the
 // first response to a read, then the second, and so on before limit.
-func breakReads(t *testing.T, spy *spy, b *blob.Bucket, want []byte, off, n int64, limit int32) {
+func breakReads(t *testing.T, spy *blobtest.Spy, b *blob.Bucket, want []byte, off, n int64, limit int32) {
 	from, to := min(off, int64(len(want))), int64(len(want))
 	if n >= 0 {
 		to = min(from+n, to)
@@ -79,7 +80,7 @@ func breakReads(t *testing.T, spy *spy, b *blob.Bucket, want []byte, off, n int6
 			}
 			return nil
 		}
-		got, err := readRange(b.Bucket, "k", off, n)
+		got, err := blobtest.ReadRange(b.Bucket, "k", off, n)
 		spy.Hook = nil
 		if err == nil {
 			require.True(t, bytes.Equal(want[from:to], got), "%d+%d", off, n)
@@ -108,17 +109,17 @@ func TestDamage(t *testing.T) {
 	ctx := context.Background()
 	for _, mixed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("mixed=%v", mixed), func(t *testing.T) {
-			inner := newMem(t)
-			b := newBucket(t, inner, &blob.Options{EnvelopeSize: 320, AllowPlain: mixed})
-			want := content(50)
+			inner := blobtest.NewMem(t)
+			b := blobtest.NewBucket(t, inner, &blob.Options{EnvelopeSize: 320, AllowPlain: mixed})
+			want := blobtest.Content(50)
 			require.NoError(t, b.WriteAll(ctx, "k", want, nil))
-			good := readAll(t, inner, "k")
+			good := blobtest.ReadAll(t, inner, "k")
 			check := func(p []byte, what string, at int) {
 				replaceStored(t, inner, "k", p)
 				_, err := b.ReadAll(ctx, "k")
 				require.Error(t, err, "%s %d", what, at)
 				require.True(t, isOurs(err), "%s %d: %v", what, at, err)
-				got, err := readRange(b.Bucket, "k", 3, 7)
+				got, err := blobtest.ReadRange(b.Bucket, "k", 3, 7)
 				require.Error(t, err, "%s %d", what, at)
 				require.Empty(t, got)
 			}
@@ -132,7 +133,7 @@ func TestDamage(t *testing.T) {
 			}
 			check(append(bytes.Clone(good), 0), "longer by", 1)
 			replaceStored(t, inner, "k", good)
-			require.Equal(t, want, readAll(t, b.Bucket, "k"))
+			require.Equal(t, want, blobtest.ReadAll(t, b.Bucket, "k"))
 		})
 	}
 }
@@ -151,26 +152,26 @@ func isOurs(err error) bool {
 // a cut or an extended object unless SkipLengthCheck waives that.
 func TestDamagedChunks(t *testing.T) {
 	ctx := context.Background()
-	inner := newMem(t)
-	cipher := sse.NewManaged(newRing(t))
-	b := newBucketWith(t, inner, cipher, nil)
-	waived := newBucketWith(t, inner, cipher, &blob.Options{SkipLengthCheck: true})
-	want := content(3*chunk + 10)
+	inner := blobtest.NewMem(t)
+	cipher := sse.NewManaged(blobtest.NewRing(t))
+	b := blobtest.NewBucketWith(t, inner, cipher, nil)
+	waived := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{SkipLengthCheck: true})
+	want := blobtest.Content(3*chunk + 10)
 	require.NoError(t, b.WriteAll(ctx, "k", want, nil))
-	good := readAll(t, inner, "k")
+	good := blobtest.ReadAll(t, inner, "k")
 
 	flipped := bytes.Clone(good)
 	flipped[blob.DefaultEnvelopeSize+sealedChunk+5] ^= 1 // in chunk 1
 	replaceStored(t, inner, "k", flipped)
-	got, err := readRange(b.Bucket, "k", 0, -1)
+	got, err := blobtest.ReadRange(b.Bucket, "k", 0, -1)
 	require.ErrorIs(t, err, sse.ErrCorrupt)
 	require.Equal(t, gcerrors.Internal, gcerrors.Code(err))
 	require.True(t, bytes.Equal(want[:chunk], got))
-	_, err = readRange(b.Bucket, "k", chunk+3, 3)
+	_, err = blobtest.ReadRange(b.Bucket, "k", chunk+3, 3)
 	var where *sse.ChunkError
 	require.ErrorAs(t, err, &where)
 	require.EqualValues(t, 1, where.Chunk)
-	got, err = readRange(b.Bucket, "k", 2*chunk, 3)
+	got, err = blobtest.ReadRange(b.Bucket, "k", 2*chunk, 3)
 	require.NoError(t, err, "another chunk")
 	require.Equal(t, want[2*chunk:2*chunk+3], got)
 
@@ -185,14 +186,14 @@ func TestDamagedChunks(t *testing.T) {
 			replaceStored(t, inner, "k", stored)
 			_, err := b.ReadAll(ctx, "k")
 			require.ErrorIs(t, err, sse.ErrCorrupt)
-			_, err = readRange(b.Bucket, "k", 10, 10)
+			_, err = blobtest.ReadRange(b.Bucket, "k", 10, 10)
 			require.ErrorIs(t, err, sse.ErrCorrupt)
-			_, err = readRange(b.Bucket, "k", 1<<20, 10)
+			_, err = blobtest.ReadRange(b.Bucket, "k", 1<<20, 10)
 			require.ErrorIs(t, err, sse.ErrCorrupt, "beyond the end")
-			_, err = readRange(waived.Bucket, "k", 1<<20, 10)
+			_, err = blobtest.ReadRange(waived.Bucket, "k", 1<<20, 10)
 			require.ErrorIs(t, err, sse.ErrCorrupt, "beyond the end, whose check is not waived")
 			if len(stored) > blob.DefaultEnvelopeSize+2*sealedChunk+16 {
-				got, err := readRange(waived.Bucket, "k", 10, 10)
+				got, err := blobtest.ReadRange(waived.Bucket, "k", 10, 10)
 				require.NoError(t, err)
 				require.Equal(t, want[10:20], got)
 			}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/internal/blobtest"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -36,8 +37,8 @@ func TestRequests(t *testing.T) {
 	ctx := context.Background()
 	read := func(off, n int64) func(*gcblob.Bucket) error {
 		return func(b *gcblob.Bucket) error {
-			p, err := readRange(b, "k", off, n)
-			if err == nil && !bytes.Equal(p, content(size)[off:min(size, off+n)]) {
+			p, err := blobtest.ReadRange(b, "k", off, n)
+			if err == nil && !bytes.Equal(p, blobtest.Content(size)[off:min(size, off+n)]) {
 				return errors.New("wrong content")
 			}
 			return err
@@ -49,7 +50,7 @@ func TestRequests(t *testing.T) {
 		want []string
 		opts blob.Options
 	}{
-		{"write", func(b *gcblob.Bucket) error { return b.WriteAll(ctx, "k", content(size), nil) },
+		{"write", func(b *gcblob.Bucket) error { return b.WriteAll(ctx, "k", blobtest.Content(size), nil) },
 			[]string{"PUT k"}, blob.Options{}},
 		{"read all", func(b *gcblob.Bucket) error { _, err := b.ReadAll(ctx, "k"); return err },
 			[]string{get(0, -1)}, blob.Options{}},
@@ -83,9 +84,9 @@ func TestRequests(t *testing.T) {
 			[]string{get(0, -1), "HEAD k", "HEAD k", "PUT k2"}, blob.Options{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			spy, inner := newSpy(t)
-			b := newBucket(t, inner, &test.opts)
-			require.NoError(t, b.WriteAll(ctx, "k", content(size), nil))
+			spy, inner := blobtest.NewSpy(t)
+			b := blobtest.NewBucket(t, inner, &test.opts)
+			require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(size), nil))
 			spy.Take()
 			require.NoError(t, test.do(b.Bucket))
 			slices.Sort(test.want)
@@ -99,9 +100,9 @@ func TestRequests(t *testing.T) {
 
 // TestRangeSideBySide: a short range requests envelope and chunks at the same time.
 func TestRangeSideBySide(t *testing.T) {
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, &blob.Options{SkipLengthCheck: true})
-	require.NoError(t, b.WriteAll(context.Background(), "k", content(3*chunk), nil))
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, &blob.Options{SkipLengthCheck: true})
+	require.NoError(t, b.WriteAll(context.Background(), "k", blobtest.Content(3*chunk), nil))
 	arrived := make(chan struct{}, 2)
 	both := make(chan struct{})
 	go func() {
@@ -121,9 +122,9 @@ func TestRangeSideBySide(t *testing.T) {
 			return errors.New("the other request does not come")
 		}
 	}
-	p, err := readRange(b.Bucket, "k", chunk, 5)
+	p, err := blobtest.ReadRange(b.Bucket, "k", chunk, 5)
 	require.NoError(t, err)
-	require.Equal(t, content(3 * chunk)[chunk:chunk+5], p)
+	require.Equal(t, blobtest.Content(3 * chunk)[chunk:chunk+5], p)
 }
 
 // TestRanges reads every range around chunk boundaries, from buckets with envelopes of the
@@ -133,12 +134,12 @@ func TestRanges(t *testing.T) {
 	edges := []int64{0, 1, chunk - 1, chunk, chunk + 1, 2*chunk - 1, 2 * chunk, 2*chunk + 1, 3*chunk + 7, 1 << 40}
 	for _, opts := range []blob.Options{{}, {SkipLengthCheck: true}, {EnvelopeSize: 400}, {EnvelopeSize: 5000}, {AllowPlain: true}} {
 		t.Run(fmt.Sprintf("%+v", opts), func(t *testing.T) {
-			_, inner := newSpy(t)
-			cipher := sse.NewManaged(newRing(t))
-			writes := newBucketWith(t, inner, cipher, nil)
-			b := newBucketWith(t, inner, cipher, &opts)
+			_, inner := blobtest.NewSpy(t)
+			cipher := sse.NewManaged(blobtest.NewRing(t))
+			writes := blobtest.NewBucketWith(t, inner, cipher, nil)
+			b := blobtest.NewBucketWith(t, inner, cipher, &opts)
 			for _, size := range []int{0, 1, 100, chunk - 1, chunk, chunk + 1, 2 * chunk, 2*chunk + 500} {
-				want := content(size)
+				want := blobtest.Content(size)
 				key := fmt.Sprint(size)
 				require.NoError(t, writes.WriteAll(ctx, key, want, nil))
 				for _, off := range edges {
@@ -165,10 +166,10 @@ func TestRanges(t *testing.T) {
 // TestReaderManners: seeks, small reads, io/fs and iotest get what was written.
 func TestReaderManners(t *testing.T) {
 	ctx := context.Background()
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) {
-			b := newBucket(t, store.Open(t), nil)
-			want := content(2*chunk + 77)
+			b := blobtest.NewBucket(t, store.Open(t), nil)
+			want := blobtest.Content(2*chunk + 77)
 			require.NoError(t, b.WriteAll(ctx, "dir/k", want, nil))
 
 			r, err := b.NewReader(ctx, "dir/k", nil)
@@ -210,9 +211,9 @@ func TestReaderManners(t *testing.T) {
 // TestHalfRead: closing a reader early leaks nothing.
 func TestHalfRead(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, nil)
-	require.NoError(t, b.WriteAll(ctx, "k", content(100*chunk), nil))
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(100*chunk), nil))
 	var asked []context.Context
 	var mu sync.Mutex
 	spy.Hook = func(ctx context.Context, _ string) error {
@@ -241,9 +242,9 @@ func TestHalfRead(t *testing.T) {
 
 // TestCancelRead: when the caller's ctx ends, every request of a read ends.
 func TestCancelRead(t *testing.T) {
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, nil)
-	require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(context.Background(), "k", blobtest.Content(4*chunk), nil))
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting := make(chan struct{}, 2)
 	spy.Hook = func(ctx context.Context, call string) error {
@@ -284,12 +285,12 @@ func TestFailureEndsTheOther(t *testing.T) {
 		want               error
 	}{
 		{"the envelope", fmt.Sprintf("GET k 0 %d", blob.DefaultEnvelopeSize), fmt.Sprintf("GET k %d %d", body(1), sealedChunk), blob.Request{}, errBoom},
-		{"the key", "", fmt.Sprintf("GET k %d %d", body(4), sealedChunk), blob.Request{Cipher: newCustomer(t, 1)}, sse.ErrMode},
+		{"the key", "", fmt.Sprintf("GET k %d %d", body(4), sealedChunk), blob.Request{Cipher: ssetest.NewCustomer(t, 1)}, sse.ErrMode},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			spy, inner := newSpy(t)
-			b := newBucket(t, inner, nil)
-			require.NoError(t, b.WriteAll(context.Background(), "k", content(4*chunk), nil))
+			spy, inner := blobtest.NewSpy(t)
+			b := blobtest.NewBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(context.Background(), "k", blobtest.Content(4*chunk), nil))
 			var ended atomic.Bool
 			spy.Hook = func(ctx context.Context, call string) error {
 				switch call {
@@ -305,7 +306,7 @@ func TestFailureEndsTheOther(t *testing.T) {
 				}
 				return nil
 			}
-			_, err := with(t, b, test.req).NewRangeReader(context.Background(), "k", chunk, 10, nil)
+			_, err := blobtest.With(t, b, test.req).NewRangeReader(context.Background(), "k", chunk, 10, nil)
 			require.ErrorIs(t, err, test.want)
 			require.True(t, ended.Load(), "the other request was not cancelled")
 		})

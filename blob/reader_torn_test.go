@@ -20,6 +20,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -27,9 +28,9 @@ import (
 // version. If the object never stops changing, the read returns ErrChanged or one version.
 func TestTornRead(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, nil)
-	old, renewed := content(3*chunk), bytes.Repeat([]byte("new"), chunk)
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, nil)
+	old, renewed := blobtest.Content(3*chunk), bytes.Repeat([]byte("new"), chunk)
 	require.NoError(t, b.WriteAll(ctx, "k", old, nil))
 	between := func(times int) {
 		spy.Hook = func(_ context.Context, call string) error {
@@ -44,7 +45,7 @@ func TestTornRead(t *testing.T) {
 		}
 	}
 	between(1)
-	got, err := readRange(b.Bucket, "k", chunk, 10)
+	got, err := blobtest.ReadRange(b.Bucket, "k", chunk, 10)
 	require.NoError(t, err)
 	require.Equal(t, renewed[chunk:chunk+10], got)
 
@@ -58,12 +59,12 @@ func TestTornRead(t *testing.T) {
 		}
 		return err
 	}
-	got, err = readRange(b.Bucket, "k", chunk, 10)
+	got, err = blobtest.ReadRange(b.Bucket, "k", chunk, 10)
 	require.NoError(t, err)
 	require.Equal(t, renewed[chunk:chunk+10], got)
 
 	between(1000)
-	_, err = readRange(b.Bucket, "k", chunk, 10)
+	_, err = blobtest.ReadRange(b.Bucket, "k", chunk, 10)
 	require.Error(t, err)
 	require.ErrorIs(t, err, blob.ErrChanged)
 	require.NotErrorIs(t, err, sse.ErrCorrupt)
@@ -73,9 +74,9 @@ func TestTornRead(t *testing.T) {
 // are not called damage.
 func TestTornTwice(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
+	spy, inner := blobtest.NewSpy(t)
 	spy.Coarse = 1000 * time.Hour // times tell nothing
-	b := newBucket(t, inner, nil)
+	b := blobtest.NewBucket(t, inner, nil)
 	version := func(n int) []byte { return bytes.Repeat([]byte{byte(n)}, 3*chunk) }
 	require.NoError(t, b.WriteAll(ctx, "k", version(1), nil))
 	// Each write comes when the other request of its attempt has been answered.
@@ -98,7 +99,7 @@ func TestTornTwice(t *testing.T) {
 		}
 		return nil
 	}
-	got, err := readRange(b.Bucket, "k", chunk, 10)
+	got, err := blobtest.ReadRange(b.Bucket, "k", chunk, 10)
 	require.NoError(t, err)
 	require.Equal(t, version(3)[:10], got)
 	require.EqualValues(t, 3, envelopes.Load())
@@ -112,12 +113,12 @@ func TestMetadataBeforeContent(t *testing.T) {
 	inner, err := fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true})
 	require.NoError(t, err)
 	defer inner.Close()
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
-	require.NoError(t, b.WriteAll(ctx, "k", content(chunk), nil))
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(chunk), nil))
 	name, sealed := filepath.Join(dir, "k"), filepath.Join(dir, "sealed")
 	for _, off := range []int64{0, 5} {
 		require.NoError(t, os.Rename(name, sealed))
-		require.NoError(t, os.WriteFile(name, content(chunk), 0o600)) // and its metadata is there
+		require.NoError(t, os.WriteFile(name, blobtest.Content(chunk), 0o600)) // and its metadata is there
 		_, err = b.NewRangeReader(ctx, "k", off, -1, nil)
 		require.ErrorIs(t, err, sse.ErrFormat, "it stays so")
 		require.Equal(t, gcerrors.Internal, gcerrors.Code(err))
@@ -132,7 +133,7 @@ func TestMetadataBeforeContent(t *testing.T) {
 		require.NoError(t, err)
 		got, err := io.ReadAll(r)
 		require.NoError(t, err)
-		require.True(t, bytes.Equal(content(chunk)[off:], got))
+		require.True(t, bytes.Equal(blobtest.Content(chunk)[off:], got))
 		require.NoError(t, r.Close())
 	}
 }
@@ -141,7 +142,7 @@ func TestMetadataBeforeContent(t *testing.T) {
 // another. A read returns one version, with its own size.
 func TestStaleSize(t *testing.T) {
 	ctx := context.Background()
-	versions := map[string][]byte{"plain": content(70_000), "small": content(100), "large": content(40_000)}
+	versions := map[string][]byte{"plain": blobtest.Content(70_000), "small": blobtest.Content(100), "large": blobtest.Content(40_000)}
 	for _, test := range []struct{ was, is string }{
 		{"plain", "large"}, {"plain", "small"}, {"large", "small"}, {"small", "large"}, {"large", "plain"},
 	} {
@@ -152,7 +153,7 @@ func TestStaleSize(t *testing.T) {
 					inner, err := fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite})
 					require.NoError(t, err)
 					defer inner.Close()
-					b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+					b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
 					for key, p := range versions {
 						store := b.Bucket
 						if key == "plain" {
@@ -198,9 +199,9 @@ func TestSizeIsProved(t *testing.T) {
 	const size = 2*chunk + 100
 	for _, said := range []int64{1, 50, size - 50, size - 1, size + 1, size + 50, size + 3*chunk} {
 		for _, part := range []struct{ off, n int64 }{{0, -1}, {0, 10}, {20, size}, {chunk, -1}, {2 * chunk, 10}, {chunk + 5, 0}, {size * 9, 5}} {
-			spy, inner := newSpy(t)
-			b := newBucket(t, inner, nil)
-			require.NoError(t, b.WriteAll(ctx, "k", content(size), nil))
+			spy, inner := blobtest.NewSpy(t)
+			b := blobtest.NewBucket(t, inner, nil)
+			require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(size), nil))
 			stored, err := sse.CiphertextSize(said)
 			require.NoError(t, err)
 			spy.Stale = func() int64 { return blob.DefaultEnvelopeSize + stored }
@@ -216,7 +217,7 @@ func TestSizeIsProved(t *testing.T) {
 					require.NoError(t, r.Close())
 				}
 				require.Error(t, err, "%d for %d, %v", said, size, part)
-				require.True(t, bytes.HasPrefix(content(size)[min(part.off, size):], got.Bytes()))
+				require.True(t, bytes.HasPrefix(blobtest.Content(size)[min(part.off, size):], got.Bytes()))
 			}
 			require.Error(t, b.Download(ctx, "k", io.Discard, nil))
 		}
@@ -227,11 +228,11 @@ func TestSizeIsProved(t *testing.T) {
 // attempt met damage.
 func TestTornAfterChanges(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
+	spy, inner := blobtest.NewSpy(t)
 	spy.Coarse = 1000 * time.Hour // times tell nothing
-	b := newBucket(t, inner, &blob.Options{SkipLengthCheck: true})
-	require.NoError(t, b.WriteAll(ctx, "k", content(3*chunk), nil))
-	good := readAll(t, inner, "k")
+	b := blobtest.NewBucket(t, inner, &blob.Options{SkipLengthCheck: true})
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(3*chunk), nil))
+	good := blobtest.ReadAll(t, inner, "k")
 	torn := bytes.Clone(good)
 	torn[blob.DefaultEnvelopeSize+sealedChunk] ^= 1
 	var told, chunks atomic.Int32
@@ -252,8 +253,8 @@ func TestTornAfterChanges(t *testing.T) {
 		}
 		return nil
 	}
-	got, err := readRange(b.Bucket, "k", chunk, 10)
+	got, err := blobtest.ReadRange(b.Bucket, "k", chunk, 10)
 	require.NoError(t, err)
-	require.Equal(t, content(3 * chunk)[chunk:chunk+10], got)
+	require.Equal(t, blobtest.Content(3 * chunk)[chunk:chunk+10], got)
 	require.EqualValues(t, 4, chunks.Load())
 }

@@ -16,18 +16,19 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 )
 
 // TestTwins runs random operations on a plain and an encrypted bucket. Both show the same,
 // except what only the store knows. A mixed bucket, half of whose writes are plain, does too.
 func TestTwins(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		for _, mixed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/mixed=%v", store.Name, mixed), func(t *testing.T) {
 				seed := rand.Uint64()
 				t.Logf("seed %d", seed)
 				rng := rand.New(rand.NewPCG(seed, 0))
-				sealed := newBucket(t, store.Open(t), &blob.Options{AllowPlain: mixed})
+				sealed := blobtest.NewBucket(t, store.Open(t), &blob.Options{AllowPlain: mixed})
 				testTwins(t, rng, store.Open(t), sealed, mixed)
 			})
 		}
@@ -52,7 +53,7 @@ func testTwins(t *testing.T, rng *rand.Rand, plain *gcblob.Bucket, sealed *blob.
 		var do func(b *gcblob.Bucket) (seen any, err error)
 		switch rng.IntN(7) {
 		case 0, 1:
-			p := content(size())
+			p := blobtest.Content(size())
 			if rng.IntN(2) == 0 {
 				copy(p, "<html>")
 			}

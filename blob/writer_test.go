@@ -19,7 +19,9 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -31,7 +33,7 @@ var errBoom = errors.New("boom")
 // store's write is cancelled before it is closed.
 func TestFailedWrites(t *testing.T) {
 	background := context.Background()
-	old, p := []byte("what was there before"), content(3*chunk)
+	old, p := []byte("what was there before"), blobtest.Content(3*chunk)
 	upload := func(ctx context.Context, b *gcblob.Bucket, r io.Reader) error {
 		return b.Upload(ctx, "k", r, &gcblob.WriterOptions{ContentType: "text/plain"})
 	}
@@ -88,8 +90,8 @@ func TestFailedWrites(t *testing.T) {
 		}, errBoom},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			spy, inner := newSpy(t)
-			b := newBucket(t, inner, nil)
+			spy, inner := blobtest.NewSpy(t)
+			b := blobtest.NewBucket(t, inner, nil)
 			require.NoError(t, b.WriteAll(background, "k", old, nil))
 			_, _, before := spy.State()
 			ctx, cancel := context.WithCancel(background)
@@ -108,7 +110,7 @@ func TestFailedWrites(t *testing.T) {
 			require.Zero(t, reading)
 			require.Zero(t, writing)
 			require.Equal(t, before, commits, "closed while its ctx was alive")
-			require.Equal(t, old, readAll(t, b.Bucket, "k"))
+			require.Equal(t, old, blobtest.ReadAll(t, b.Bucket, "k"))
 		})
 	}
 }
@@ -125,8 +127,8 @@ func (w writesItself) WriteTo(dst io.Writer) (int64, error) {
 
 // TestFailedCommit: the caller gets the error of the commit.
 func TestFailedCommit(t *testing.T) {
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, nil)
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, nil)
 	spy.Hook = func(_ context.Context, call string) error {
 		if call == "commit k" {
 			return errBoom
@@ -140,11 +142,11 @@ func TestFailedCommit(t *testing.T) {
 // Close does not begin it again; that would publish an object without its content.
 func TestFailedOpen(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
+	spy, inner := blobtest.NewSpy(t)
 	fake := kmstest.NewFake("a")
 	cipher, err := sse.NewKMS(fake, "a", nil)
 	require.NoError(t, err)
-	b := newBucketWith(t, inner, cipher, nil)
+	b := blobtest.NewBucketWith(t, inner, cipher, nil)
 	require.NoError(t, b.WriteAll(ctx, "old", []byte("old"), nil))
 	for _, test := range []struct {
 		name string
@@ -177,7 +179,7 @@ func TestFailedOpen(t *testing.T) {
 					for _, key := range []string{"old", "new"} {
 						w, err := b.NewWriter(ctx, key, test.fail())
 						require.NoError(t, err)
-						for part := range slices.Chunk(content(size), step) {
+						for part := range slices.Chunk(blobtest.Content(size), step) {
 							if _, err = w.Write(part); err != nil {
 								require.ErrorIs(t, err, errBoom)
 								break
@@ -185,7 +187,7 @@ func TestFailedOpen(t *testing.T) {
 						}
 						require.ErrorIs(t, w.Close(), errBoom)
 					}
-					require.Equal(t, "old", string(readAll(t, b.Bucket, "old")))
+					require.Equal(t, "old", string(blobtest.ReadAll(t, b.Bucket, "old")))
 					there, err := b.Exists(ctx, "new")
 					require.NoError(t, err)
 					require.False(t, there)
@@ -201,8 +203,8 @@ func TestFailedOpen(t *testing.T) {
 // type that was found in it. A reader sees the caller's metadata only.
 func TestWhatIsStored(t *testing.T) {
 	ctx := context.Background()
-	spy, inner := newSpy(t)
-	b := newBucketWith(t, inner, newKMS(t, "arn:photos-key"), nil)
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucketWith(t, inner, ssetest.NewKMS(t, "arn:photos-key"), nil)
 	page := []byte("<!DOCTYPE html><html>" + strings.Repeat("a secret ", 100) + "</html>")
 	sum := md5.Sum(page)
 	require.NoError(t, b.WriteAll(ctx, "k", page, &gcblob.WriterOptions{
@@ -211,7 +213,7 @@ func TestWhatIsStored(t *testing.T) {
 	require.Empty(t, spy.Wrote.ContentMD5)
 	require.Equal(t, 123, spy.Wrote.BufferSize)
 	require.Equal(t, 4, spy.Wrote.MaxConcurrency)
-	raw := readAll(t, inner, "k")
+	raw := blobtest.ReadAll(t, inner, "k")
 	require.NotContains(t, string(raw), "secret")
 	require.Len(t, raw, blob.DefaultEnvelopeSize+len(page)+16)
 
@@ -244,7 +246,7 @@ func TestWhatIsStored(t *testing.T) {
 
 	// A key id that is too long for metadata is left out.
 	long := strings.Repeat("k", 600)
-	require.NoError(t, newBucketWith(t, inner, newKMS(t, long), nil).WriteAll(ctx, "long", page, nil))
+	require.NoError(t, blobtest.NewBucketWith(t, inner, ssetest.NewKMS(t, long), nil).WriteAll(ctx, "long", page, nil))
 	attrs, err = b.Attributes(ctx, "long")
 	require.NoError(t, err)
 	require.True(t, attrs.As(&hint))
@@ -260,9 +262,9 @@ func TestWhatIsStored(t *testing.T) {
 // TestIfNotExist: one of many writers of a key wins, even on a store that checks and
 // publishes in two steps.
 func TestIfNotExist(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) {
-			b := newBucket(t, store.Open(t), nil)
+			b := blobtest.NewBucket(t, store.Open(t), nil)
 			var writers sync.WaitGroup
 			var mu sync.Mutex
 			won := ""
@@ -281,7 +283,7 @@ func TestIfNotExist(t *testing.T) {
 				})
 			}
 			writers.Wait()
-			require.Equal(t, won, string(readAll(t, b.Bucket, "k")))
+			require.Equal(t, won, string(blobtest.ReadAll(t, b.Bucket, "k")))
 		})
 	}
 }
@@ -289,18 +291,18 @@ func TestIfNotExist(t *testing.T) {
 // TestWith: a request brings its own key and context.
 func TestWith(t *testing.T) {
 	ctx := context.Background()
-	b := newBucket(t, newMem(t), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
-	mine, other := newCustomer(t, 1), newCustomer(t, 2)
+	b := blobtest.NewBucket(t, blobtest.NewMem(t), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+	mine, other := ssetest.NewCustomer(t, 1), ssetest.NewCustomer(t, 2)
 	project := kms.Context{"project": "p"}
-	require.NoError(t, with(t, b, blob.Request{Cipher: mine, Context: project}).WriteAll(ctx, "k", content(2*chunk), nil))
+	require.NoError(t, blobtest.With(t, b, blob.Request{Cipher: mine, Context: project}).WriteAll(ctx, "k", blobtest.Content(2*chunk), nil))
 	read := func(off, n int64, req blob.Request) error {
-		p, err := readRange(with(t, b, req).Bucket, "k", off, n)
+		p, err := blobtest.ReadRange(blobtest.With(t, b, req).Bucket, "k", off, n)
 		if err == nil {
 			end := int64(2 * chunk)
 			if n >= 0 {
 				end = off + n
 			}
-			require.True(t, bytes.Equal(content(2 * chunk)[off:end], p))
+			require.True(t, bytes.Equal(blobtest.Content(2 * chunk)[off:end], p))
 		}
 		return err
 	}
@@ -323,17 +325,17 @@ func TestWith(t *testing.T) {
 		}
 	}
 	require.NoError(t, b.WriteAll(ctx, "managed", nil, nil))
-	_, err := with(t, b, blob.Request{Cipher: mine}).NewReader(ctx, "managed", nil)
+	_, err := blobtest.With(t, b, blob.Request{Cipher: mine}).NewReader(ctx, "managed", nil)
 	require.ErrorIs(t, err, sse.ErrMode, "a customer's key for an object that has none")
-	view := with(t, with(t, b, blob.Request{Cipher: mine}), blob.Request{Context: project})
-	require.Equal(t, content(2*chunk), readAll(t, view.Bucket, "k"), "a view of a view keeps its key")
+	view := blobtest.With(t, blobtest.With(t, b, blob.Request{Cipher: mine}), blob.Request{Context: project})
+	require.Equal(t, blobtest.Content(2*chunk), blobtest.ReadAll(t, view.Bucket, "k"), "a view of a view keeps its key")
 	require.NoError(t, view.Close())
-	require.Equal(t, []byte{}, readAll(t, b.Bucket, "managed"))
+	require.Equal(t, []byte{}, blobtest.ReadAll(t, b.Bucket, "managed"))
 }
 
 // TestWithWhatNoObjectCanHave: With refuses a context that no write could store.
 func TestWithWhatNoObjectCanHave(t *testing.T) {
-	b := newBucket(t, newMem(t), nil)
+	b := blobtest.NewBucket(t, blobtest.NewMem(t), nil)
 	for name, req := range map[string]blob.Request{
 		"both":         {Context: kms.Context{"a": "b"}, AnyContext: true},
 		"reserved":     {Context: kms.Context{"blobseal:x": "y"}},
@@ -353,7 +355,7 @@ func TestWithWhatNoObjectCanHave(t *testing.T) {
 // absent, or a stream look finished.
 func TestKeyErrors(t *testing.T) {
 	ctx := context.Background()
-	notFound := func() error { _, err := newMem(t).Attributes(ctx, "the service's own key"); return err }()
+	notFound := func() error { _, err := blobtest.NewMem(t).Attributes(ctx, "the service's own key"); return err }()
 	for _, test := range []struct {
 		err  error
 		code gcerrors.ErrorCode
@@ -371,8 +373,8 @@ func TestKeyErrors(t *testing.T) {
 			fake := kmstest.NewFake("arn:photos-key")
 			cipher, err := sse.NewKMS(fake, "arn:photos-key", nil)
 			require.NoError(t, err)
-			b := newBucketWith(t, newMem(t), cipher, nil)
-			require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+			b := blobtest.NewBucketWith(t, blobtest.NewMem(t), cipher, nil)
+			require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(10), nil))
 			fake.Hook(func(context.Context, kmstest.Call) error { return test.err })
 			_, readErr := b.ReadAll(ctx, "k")
 			writeErr := b.WriteAll(ctx, "k2", nil, nil)
@@ -395,22 +397,22 @@ func TestKeyErrors(t *testing.T) {
 
 // TestNewBucketRefuses: what no write could honour is refused at construction.
 func TestNewBucketRefuses(t *testing.T) {
-	inner := newMem(t)
-	enc, err := newCustomer(t, 1).Encrypt(ctx, sse.Object{Bucket: "photos", Key: "k"})
+	inner := blobtest.NewMem(t)
+	enc, err := ssetest.NewCustomer(t, 1).Encrypt(ctx, sse.Object{Bucket: "photos", Key: "k"})
 	require.NoError(t, err)
 	least := enc.Envelope().Size()
 	customers := blob.Policy{AllowCustomerKeys: true}
 	for name, open := range map[string]func() (*blob.Bucket, error){
-		"no name":   func() (*blob.Bucket, error) { return blob.NewBucket(inner, "", newKMS(t, "a"), nil) },
+		"no name":   func() (*blob.Bucket, error) { return blob.NewBucket(inner, "", ssetest.NewKMS(t, "a"), nil) },
 		"no cipher": func() (*blob.Bucket, error) { return blob.NewBucket(inner, "photos", nil, nil) },
 		"a negative envelope": func() (*blob.Bucket, error) {
-			return blob.NewBucket(inner, "photos", newKMS(t, "a"), &blob.Options{EnvelopeSize: -1})
+			return blob.NewBucket(inner, "photos", ssetest.NewKMS(t, "a"), &blob.Options{EnvelopeSize: -1})
 		},
 		"a tiny envelope": func() (*blob.Bucket, error) {
-			return blob.NewBucket(inner, "photos", newKMS(t, "a"), &blob.Options{EnvelopeSize: 10})
+			return blob.NewBucket(inner, "photos", ssetest.NewKMS(t, "a"), &blob.Options{EnvelopeSize: 10})
 		},
 		"an envelope too small for the cipher": func() (*blob.Bucket, error) {
-			return blob.NewBucket(inner, "photos", newCustomer(t, 1), &blob.Options{EnvelopeSize: least - 1, Policy: customers})
+			return blob.NewBucket(inner, "photos", ssetest.NewCustomer(t, 1), &blob.Options{EnvelopeSize: least - 1, Policy: customers})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -418,7 +420,7 @@ func TestNewBucketRefuses(t *testing.T) {
 			require.ErrorIs(t, err, sse.ErrInvalid)
 		})
 	}
-	b, err := blob.NewBucket(inner, "photos", newCustomer(t, 1), &blob.Options{EnvelopeSize: least, Policy: customers})
+	b, err := blob.NewBucket(inner, "photos", ssetest.NewCustomer(t, 1), &blob.Options{EnvelopeSize: least, Policy: customers})
 	require.NoError(t, err)
 	require.NoError(t, b.WriteAll(ctx, "k", nil, nil))
 }
@@ -426,7 +428,7 @@ func TestNewBucketRefuses(t *testing.T) {
 // TestBucketsOverOneInnerBucket: buckets that requests make for themselves take turns,
 // so that of several writers with IfNotExist one wins.
 func TestBucketsOverOneInnerBucket(t *testing.T) {
-	inner, cipher := newMem(t), sse.NewManaged(newRing(t))
+	inner, cipher := blobtest.NewMem(t), sse.NewManaged(blobtest.NewRing(t))
 	for i := range 50 {
 		key := fmt.Sprint(i)
 		var wins atomic.Int32
@@ -434,7 +436,7 @@ func TestBucketsOverOneInnerBucket(t *testing.T) {
 		for range 8 {
 			group.Go(func() {
 				b, err := blob.NewBucket(inner, "photos", cipher, nil)
-				if err == nil && b.WriteAll(ctx, key, content(10), &gcblob.WriterOptions{IfNotExist: true}) == nil {
+				if err == nil && b.WriteAll(ctx, key, blobtest.Content(10), &gcblob.WriterOptions{IfNotExist: true}) == nil {
 					wins.Add(1)
 				}
 			})

@@ -11,13 +11,14 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 )
 
 // forbidden maps a refused read to NotFound, as gocloud's driver for Google's store
 // maps 403.
 func forbidden(t testing.TB) error {
-	_, err := newMem(t).Attributes(ctx, "there is no such object")
+	_, err := blobtest.NewMem(t).Attributes(ctx, "there is no such object")
 	require.Equal(t, gcerrors.NotFound, gcerrors.Code(err))
 	return err
 }
@@ -25,7 +26,7 @@ func forbidden(t testing.TB) error {
 // TestForbiddenReadIsNoDeletion: a store that refuses to serve what it lists makes
 // jobs fail. Retire then destroys nothing.
 func TestForbiddenReadIsNoDeletion(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for _, key := range []string{"dir/a", "dir/b", "dir/c"} {
 		w.put(t, key, 5000, nil)
 	}
@@ -101,7 +102,7 @@ func TestDeletedMeanwhile(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, newMem(t))
+			w := newWorld(t, blobtest.NewMem(t))
 			for _, key := range []string{"dir/a", "dir/b", "dir/bb", "dir/c"} {
 				w.put(t, key, 5000, nil)
 			}
@@ -123,12 +124,12 @@ func TestDeletedMeanwhile(t *testing.T) {
 func TestChangedObjectsAreRetried(t *testing.T) {
 	for name, changes := range map[string]int{"twice": 2, "always": 1 << 30} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, newMem(t))
+			w := newWorld(t, blobtest.NewMem(t))
 			for _, key := range []string{"a", "b", "c"} {
 				w.put(t, key, 5000, nil)
 			}
-			old := readAll(t, w.Inner(), "b")
-			older := content(5000)
+			old := blobtest.ReadAll(t, w.Inner(), "b")
+			older := blobtest.Content(5000)
 			w.put(t, "b", 5000, nil)
 			w.rotate(t)
 			attrs, err := w.store.inner.Attributes(ctx, "b")
@@ -157,7 +158,7 @@ func TestChangedObjectsAreRetried(t *testing.T) {
 				require.EqualValues(t, 1, report.Failed)
 				require.EqualValues(t, 2, report.Done)
 			}
-			require.Equal(t, older, readAll(t, w.Bucket.Bucket, "b"))
+			require.Equal(t, older, blobtest.ReadAll(t, w.Bucket.Bucket, "b"))
 		})
 	}
 }

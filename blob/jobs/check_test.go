@@ -12,7 +12,9 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -42,7 +44,7 @@ func (w *world) verdicts(t testing.TB, opts *jobs.CheckOptions) map[string]jobs.
 // It is long because each damage stands beside the verdict on it.
 func TestCheck(t *testing.T) {
 	const size = 40_000 // three chunks
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		for _, depth := range []jobs.Depth{jobs.CheckEnvelopes, jobs.CheckLengths, jobs.CheckBodies} {
 			t.Run(fmt.Sprintf("%s/depth %d", store.Name, depth), func(t *testing.T) {
 				w := newWorld(t, store.Open(t))
@@ -54,11 +56,11 @@ func TestCheck(t *testing.T) {
 				for i, n := range sizes {
 					w.put(t, fmt.Sprintf("good %d", i), n, []sse.Cipher{nil, w.kmsKey(t, "arn:k2"), w.ssec}[i%3])
 				}
-				w.put(t, "customer's", size, newCustomer(t, 9))
-				require.NoError(t, inner.WriteAll(ctx, "plain", content(5), nil))
+				w.put(t, "customer's", size, ssetest.NewCustomer(t, 9))
+				require.NoError(t, inner.WriteAll(ctx, "plain", blobtest.Content(5), nil))
 				require.NoError(t, inner.WriteAll(ctx, "later", []byte(later), nil))
 				w.put(t, "x", size, nil)
-				stored := readAll(t, inner, "x")
+				stored := blobtest.ReadAll(t, inner, "x")
 				attrs, err := inner.Attributes(ctx, "x")
 				require.NoError(t, err)
 				require.NoError(t, inner.Delete(ctx, "x"))
@@ -81,7 +83,7 @@ func TestCheck(t *testing.T) {
 				// Of the object's own name, from here on.
 				own := func(key string, edit func(p []byte) []byte) {
 					w.put(t, key, size, nil)
-					p := readAll(t, inner, key)
+					p := blobtest.ReadAll(t, inner, key)
 					require.NoError(t, inner.WriteAll(ctx, key, edit(p), metadata(attrs.Metadata)))
 				}
 				own("cut in a chunk", func(p []byte) []byte { return p[:len(p)-100] })
@@ -132,7 +134,7 @@ func TestCheck(t *testing.T) {
 
 // Without the customer's key there is no verdict on customers' objects.
 func TestCheckWithoutTheKey(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, w.ssec)
 	require.Equal(t, jobs.VerdictNoKey, w.verdicts(t, &jobs.CheckOptions{From: sse.NewManaged(w.ring)})["a"])
 	require.Equal(t, jobs.VerdictGood, w.verdicts(t, &jobs.CheckOptions{From: w.ssec})["a"])
@@ -142,7 +144,7 @@ func TestCheckFaults(t *testing.T) {
 	for _, op := range []string{"open", "read"} {
 		for nth := 1; nth <= 3; nth++ {
 			t.Run(fmt.Sprint(op, nth), func(t *testing.T) {
-				w := newWorld(t, newMem(t))
+				w := newWorld(t, blobtest.NewMem(t))
 				w.put(t, "a", 40_000, nil)
 				w.put(t, "b", 10, nil)
 				n := 0
@@ -169,7 +171,7 @@ func TestCheckFaults(t *testing.T) {
 // not there: neither is damaged.
 func TestCheckOfWhatChanges(t *testing.T) {
 	for _, depth := range []jobs.Depth{jobs.CheckLengths, jobs.CheckBodies} {
-		w := newWorld(t, newMem(t))
+		w := newWorld(t, blobtest.NewMem(t))
 		w.put(t, "a", 40_000, nil)
 		w.put(t, "b", 40_000, nil)
 		opened := 0
@@ -191,9 +193,9 @@ func TestCheckOfWhatChanges(t *testing.T) {
 // that looks at a file and then opens it, makes no object a truncated one. What it
 // tells always is believed.
 func TestCheckOfAStaleSize(t *testing.T) {
-	spy, inner := newSpy(t)
-	b := newBucket(t, inner, nil)
-	require.NoError(t, b.WriteAll(ctx, "k", content(100), nil))
+	spy, inner := blobtest.NewSpy(t)
+	b := blobtest.NewBucket(t, inner, nil)
+	require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(100), nil))
 	for times, want := range map[int]jobs.Verdict{1: jobs.VerdictGood, 1000: jobs.VerdictTruncated} {
 		spy.Stale = func() int64 {
 			if times--; times < 0 {
@@ -210,7 +212,7 @@ func TestCheckOfAStaleSize(t *testing.T) {
 
 // An object that is another one whenever its body is asked for is not damaged.
 func TestCheckOfWhatNeverRests(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 40_000, nil)
 	opened := 0
 	w.store.set(func(op, key string) error {
@@ -230,7 +232,7 @@ func TestCheckOfWhatNeverRests(t *testing.T) {
 
 // A look that failed is no look at the version that was there.
 func TestCheckAfterAFault(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 40_000, nil)
 	opened := 0
 	w.store.set(func(op, key string) error {

@@ -12,8 +12,10 @@ import (
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -42,7 +44,7 @@ func (s *stopAfter) Wait(ctx context.Context) error {
 // A job that was stopped goes on where it was, and does nothing again, also where
 // nothing in the objects tells that they are done.
 func TestCheckpointResumes(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) {
 			w := newWorld(t, store.Open(t))
 			const n = 30
@@ -89,7 +91,7 @@ func TestCheckpointResumes(t *testing.T) {
 // A store that does not list in order, as some do not, has no place to go on from:
 // everything is done, if not once.
 func TestCheckpointOfAStoreWithoutOrder(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.store.reversed = true
 	const n = 10
 	for i := range n {
@@ -110,7 +112,7 @@ func TestCheckpointOfAStoreWithoutOrder(t *testing.T) {
 
 // What failed is tried again, and only that.
 func TestCheckpointKeepsWhatFailed(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for _, key := range []string{"a", "b", "c", "d"} {
 		w.put(t, key, 10, nil)
 	}
@@ -147,7 +149,7 @@ func TestCheckpointKeepsWhatFailed(t *testing.T) {
 }
 
 func TestCheckpointOfAnotherJob(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for _, key := range []string{"a", "b", "c"} {
 		w.put(t, key, 10, nil)
 	}
@@ -202,10 +204,10 @@ func TestCheckpointOfAnotherTarget(t *testing.T) {
 	}{
 		{"a version of the ring", func(t *testing.T, w *world, run int) sse.Cipher { w.rotate(t); return nil }},
 		{"a key of the service", func(t *testing.T, w *world, run int) sse.Cipher { return w.kmsKey(t, fmt.Sprint("arn:k", run)) }},
-		{"a customer's key", func(t *testing.T, w *world, run int) sse.Cipher { return newCustomer(t, byte(10*run)) }},
+		{"a customer's key", func(t *testing.T, w *world, run int) sse.Cipher { return ssetest.NewCustomer(t, byte(10*run)) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, newMem(t))
+			w := newWorld(t, blobtest.NewMem(t))
 			for _, key := range []string{"a", "b", "c"} {
 				w.put(t, key, 10, nil)
 			}
@@ -214,7 +216,7 @@ func TestCheckpointOfAnotherTarget(t *testing.T) {
 			got, _, err := w.outcomes(stopped, jobs.RewrapOptions{To: c.to(t, w, 1), Job: jobs.Job{Checkpoint: ckpt, Workers: 1, Limit: &stopAfter{2, cancel}}})
 			require.ErrorIs(t, err, context.Canceled)
 			require.NotEmpty(t, got)
-			from := sse.ByMode{sse.ModeManaged: sse.NewManaged(w.ring), sse.ModeKMS: w.kms, sse.ModeCustomer: newCustomer(t, 10)}
+			from := sse.ByMode{sse.ModeManaged: sse.NewManaged(w.ring), sse.ModeKMS: w.kms, sse.ModeCustomer: ssetest.NewCustomer(t, 10)}
 			to := c.to(t, w, 2)
 			got, report, err := w.outcomes(ctx, jobs.RewrapOptions{To: to, From: from, Job: jobs.Job{Checkpoint: ckpt}})
 			require.NoError(t, err)
@@ -236,7 +238,7 @@ func TestCheckpointOfAnotherTarget(t *testing.T) {
 func TestRewrapFollowsTheRing(t *testing.T) {
 	for _, stop := range []bool{false, true} {
 		t.Run(fmt.Sprint("stopped=", stop), func(t *testing.T) {
-			w := newWorld(t, newMem(t))
+			w := newWorld(t, blobtest.NewMem(t))
 			for i := range 10 {
 				w.put(t, fmt.Sprint(i), 10, nil)
 			}
@@ -274,7 +276,7 @@ func TestRewrapFollowsTheRing(t *testing.T) {
 
 // A ring that does not stop rotating is not followed for ever.
 func TestRewrapGivesUpOnTheRing(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, nil)
 	w.put(t, "b", 10, nil)
 	w.rotate(t)
@@ -290,7 +292,7 @@ func TestRewrapGivesUpOnTheRing(t *testing.T) {
 
 // Two processes cannot work from one checkpoint.
 func TestCheckpointIsForOne(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, nil)
 	ckpt := keyring.NewMemStore()
 	w.store.set(func(op, key string) error {
@@ -312,7 +314,7 @@ func (waits) Wait(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 
 // A job ends with ctx, also while all of its workers wait and more is listed.
 func TestJobEndsWhileItWaits(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for i := range 100 {
 		w.put(t, fmt.Sprint(i), 10, nil)
 	}
@@ -335,7 +337,7 @@ func TestJobEndsWhileItWaits(t *testing.T) {
 }
 
 func TestJobGivesUp(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for i := range 20 {
 		w.put(t, fmt.Sprintf("%02d", i), 10, nil)
 	}
@@ -353,7 +355,7 @@ func TestJobGivesUp(t *testing.T) {
 
 // A checkpoint that cannot be written ends the job, with what it did.
 func TestJobWithoutItsCheckpoint(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, nil)
 	w.rotate(t)
 	_, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{Job: jobs.Job{Checkpoint: brokenStore{}}})
@@ -376,10 +378,10 @@ func TestCheckpointOfNamesThatAreNotUTF8(t *testing.T) {
 	require.NoError(t, err)
 	defer inner.Close()
 	store, outer := rig(t, inner)
-	b := newBucket(t, outer, &blob.Options{AllowPlain: true})
+	b := blobtest.NewBucket(t, outer, &blob.Options{AllowPlain: true})
 	const latin1 = "\x80t\xe9.jpg" // "\uFFFDt…" in a checkpoint
 	for _, name := range []string{"a", latin1, "\u00e9", "\u65e5"} {
-		if err := os.WriteFile(filepath.Join(dir, name), content(100), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), blobtest.Content(100), 0o600); err != nil {
 			t.Skip("the file system wants UTF-8 names:", err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -31,8 +32,8 @@ var compositeEnds = map[string]int{"small": 2*68 + 10 + 16 + 20 + 16, "large": 2
 // that tells its key.
 func (w *world) isComposite(t testing.TB, b *blob.Bucket, key string, want []byte, mode sse.Mode) {
 	t.Helper()
-	require.True(t, bytes.Equal(want, readAll(t, b.Bucket, key)), key)
-	got, err := readRange(b.Bucket, key, 3, 9)
+	require.True(t, bytes.Equal(want, blobtest.ReadAll(t, b.Bucket, key)), key)
+	got, err := blobtest.ReadRange(b.Bucket, key, 3, 9)
 	require.NoError(t, err)
 	require.Equal(t, want[3:12], got)
 	attrs, err := b.Attributes(ctx, key)
@@ -55,7 +56,7 @@ func (w *world) isComposite(t testing.TB, b *blob.Bucket, key string, want []byt
 // TestRewrapComposite: a rewrap of a composite object, within its mode and to any other,
 // replaces its envelope, its footer and its hint, and nothing else.
 func TestRewrapComposite(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		for _, from := range []sse.Mode{sse.ModeManaged, sse.ModeKMS, sse.ModeCustomer} {
 			for _, to := range []sse.Mode{sse.ModeManaged, sse.ModeKMS, sse.ModeCustomer} {
 				t.Run(fmt.Sprintf("%s/%v to %v", store.Name, from, to), func(t *testing.T) {
@@ -64,7 +65,7 @@ func TestRewrapComposite(t *testing.T) {
 					want, before := make(map[string][]byte), make(map[string][]byte)
 					for key, sizes := range compositeSizes {
 						want[key] = blobtest.PutComposite(t, w.Inner(), key, ciphers[from], sizes...)
-						before[key] = readAll(t, w.Inner(), key)
+						before[key] = blobtest.ReadAll(t, w.Inner(), key)
 						w.isComposite(t, w.Bucket, key, want[key], from)
 					}
 					w.rotate(t)
@@ -79,7 +80,7 @@ func TestRewrapComposite(t *testing.T) {
 					var size int64
 					for key := range want {
 						w.isComposite(t, w.Bucket, key, want[key], to)
-						after := readAll(t, w.Inner(), key)
+						after := blobtest.ReadAll(t, w.Inner(), key)
 						size += int64(len(after))
 						require.Equal(t, before[key][:compositeEnds[key]], after[:compositeEnds[key]])
 						require.NotEqual(t, before[key], after)
@@ -107,11 +108,11 @@ func ciphersOf(ciphers map[sse.Mode]sse.Cipher) map[sse.Mode]sse.Decrypter {
 // TestCheckComposite: a check finds what is wrong with a composite object: with its list of
 // parts and its size at any depth, with its parts if it reads them.
 func TestCheckComposite(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	cipher := sse.NewManaged(w.ring)
 	put := func(key string, damage func(object []byte) []byte) {
 		blobtest.PutComposite(t, w.Inner(), key, cipher, 2*partChunk, 100)
-		require.NoError(t, w.Inner().WriteAll(ctx, key, damage(readAll(t, w.Inner(), key)), nil))
+		require.NoError(t, w.Inner().WriteAll(ctx, key, damage(blobtest.ReadAll(t, w.Inner(), key)), nil))
 	}
 	flip := func(at int) func([]byte) []byte {
 		return func(p []byte) []byte { p[(at+len(p))%len(p)] ^= 1; return p }
@@ -126,9 +127,9 @@ func TestCheckComposite(t *testing.T) {
 	put("cut", func(p []byte) []byte { return p[:len(p)-1] })
 	put("longer", func(p []byte) []byte { return append([]byte("\x89SSE\r\n\x1a\n\x02\x00"), p...) })
 	blobtest.PutComposite(t, w.Inner(), "elsewhere", cipher, 5)
-	require.NoError(t, w.Inner().WriteAll(ctx, "moved", readAll(t, w.Inner(), "elsewhere"), nil))
-	blobtest.PutComposite(t, w.Inner(), "customer", newCustomer(t, 9), 5)
-	blobtest.PutComposite(t, w.Inner(), "other ring", sse.NewManaged(newRing(t)), 5)
+	require.NoError(t, w.Inner().WriteAll(ctx, "moved", blobtest.ReadAll(t, w.Inner(), "elsewhere"), nil))
+	blobtest.PutComposite(t, w.Inner(), "customer", ssetest.NewCustomer(t, 9), 5)
+	blobtest.PutComposite(t, w.Inner(), "other ring", sse.NewManaged(blobtest.NewRing(t)), 5)
 
 	want := map[string]jobs.Verdict{
 		"good": jobs.VerdictGood, "elsewhere": jobs.VerdictGood, "moved": jobs.VerdictWrongKey,
@@ -148,7 +149,7 @@ func TestCheckComposite(t *testing.T) {
 func TestRewrapCompositeRace(t *testing.T) {
 	for nth := int32(1); nth < 12; nth++ {
 		t.Run(fmt.Sprint(nth), func(t *testing.T) {
-			w := newWorld(t, newMem(t))
+			w := newWorld(t, blobtest.NewMem(t))
 			cipher := sse.NewManaged(w.ring)
 			blobtest.PutComposite(t, w.Inner(), "k", cipher, 12*partChunk, 7)
 			other := blobtest.StartUpload(t, cipher, "k") // of the same size, and of other bytes
@@ -177,7 +178,7 @@ func TestRewrapCompositeRace(t *testing.T) {
 // TestRetireComposite: a composite object under a version of the ring keeps the version, and
 // one whose envelope does not open may need it.
 func TestRetireComposite(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	old := primary(t, w.ring)
 	want := blobtest.PutComposite(t, w.Inner(), "k", sse.NewManaged(w.ring), 5*partChunk, 9)
 	w.rotate(t)
@@ -191,7 +192,7 @@ func TestRetireComposite(t *testing.T) {
 
 	_, err = jobs.Rewrap(ctx, w.Bucket, nil)
 	require.NoError(t, err)
-	good := readAll(t, w.Inner(), "k")
+	good := blobtest.ReadAll(t, w.Inner(), "k")
 	for name, damage := range map[string]func(p []byte){
 		"sealed key": func(p []byte) { p[bytes.LastIndex(p, []byte(primary(t, w.ring)))+100] ^= 1 },
 		"key id":     func(p []byte) { p[bytes.LastIndex(p, []byte(primary(t, w.ring)))+20] ^= 1 },
@@ -217,15 +218,15 @@ func TestRetireComposite(t *testing.T) {
 // TestOtherJobsOnComposite: composite objects are encrypted already, and are shredded as any
 // others are.
 func TestOtherJobsOnComposite(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	want := blobtest.PutComposite(t, w.Inner(), "a/k", sse.NewManaged(w.ring), 5*partChunk, 9)
-	before := readAll(t, w.Inner(), "a/k")
+	before := blobtest.ReadAll(t, w.Inner(), "a/k")
 	w.putPlain(t, "a/plain", 100)
 	report, err := jobs.EncryptExisting(ctx, w.Bucket, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Done)
 	require.EqualValues(t, 1, report.Unmatched)
-	require.Equal(t, before, readAll(t, w.Inner(), "a/k"))
+	require.Equal(t, before, blobtest.ReadAll(t, w.Inner(), "a/k"))
 	w.isComposite(t, w.Bucket, "a/k", want, sse.ModeManaged)
 
 	shredded, err := jobs.ShredPrefix(ctx, w.Bucket, "a/k", io.Discard, nil)

@@ -18,8 +18,10 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/internal/testbed/seeds"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/localkms"
 	"github.com/blobseal/blobseal/sse"
@@ -134,8 +136,8 @@ func (h *history) fail(format string, args ...any) {
 
 func runHistory(t *testing.T, seed uint64) int {
 	h := &history{
-		T: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), inner: newMem(t),
-		ssec: newCustomer(t, 1), model: make(map[string][]string), spent: make(map[string]bool),
+		T: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), inner: blobtest.NewMem(t),
+		ssec: ssetest.NewCustomer(t, 1), model: make(map[string][]string), spent: make(map[string]bool),
 	}
 	h.clock = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	h.latest = h.clock
@@ -158,7 +160,7 @@ func runHistory(t *testing.T, seed uint64) int {
 
 // start begins a process.
 func (h *history) start(create bool) {
-	root, err := keyring.NewKeyRoot(content(32))
+	root, err := keyring.NewKeyRoot(blobtest.Content(32))
 	require.NoError(h, err)
 	h.proc = nil // nothing fails meanwhile
 	p := new(process)
@@ -184,7 +186,7 @@ func (h *history) start(create bool) {
 	require.NoError(h, err)
 	store, outer := rig(h, h.inner)
 	store.set(func(op, key string) error { return h.interfere(p, op, key) })
-	p.b = newBucketWith(h, outer, sse.NewManaged(p.ring), &blob.Options{
+	p.b = blobtest.NewBucketWith(h, outer, sse.NewManaged(p.ring), &blob.Options{
 		AllowPlain: true,
 		Decrypters: sse.ByMode{sse.ModeKMS: p.kms, sse.ModeCustomer: h.ssec},
 		Policy:     blob.Policy{AllowCustomerKeys: true},
@@ -263,7 +265,7 @@ func (h *history) step(avoid ...string) {
 func (h *history) next() string {
 	text := fmt.Sprintf("content %d ", len(h.spent)+1)
 	h.spent[text] = true
-	return text + string(content([]int{0, 100, 16384, 20_000}[h.intn(4)]))
+	return text + string(blobtest.Content([]int{0, 100, 16384, 20_000}[h.intn(4)]))
 }
 
 func (h *history) write(key string) {

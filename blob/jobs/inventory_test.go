@@ -22,7 +22,7 @@ import (
 const later = "\x89SSE\r\n\x1a\n\x02 and what nobody knows yet"
 
 func TestInventory(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) {
 			w := newWorld(t, store.Open(t))
 			first := primary(t, w.ring)
@@ -33,17 +33,17 @@ func TestInventory(t *testing.T) {
 			w.put(t, "d/ssec", 1, w.ssec)
 			inner := w.Inner()
 			require.NoError(t, inner.WriteAll(ctx, "e/empty", nil, nil))
-			require.NoError(t, inner.WriteAll(ctx, "e/plain", content(12), nil))
+			require.NoError(t, inner.WriteAll(ctx, "e/plain", blobtest.Content(12), nil))
 			require.NoError(t, inner.WriteAll(ctx, "f/later", []byte(later), nil))
-			raw := readAll(t, inner, "a/managed")
+			raw := blobtest.ReadAll(t, inner, "a/managed")
 			require.NoError(t, inner.WriteAll(ctx, "g/body cut", raw[:1030], nil))
 			require.NoError(t, inner.WriteAll(ctx, "g/head cut", raw[:100], nil))
 			attrs, err := inner.Attributes(ctx, "a/managed")
 			require.NoError(t, err)
 			overwritten := append([]byte("garbage!"), raw[8:]...)
 			require.NoError(t, inner.WriteAll(ctx, "h/magic gone", overwritten, metadata(attrs.Metadata)))
-			wide := newBucketWith(t, inner, sse.NewManaged(w.ring), &blob.Options{EnvelopeSize: 3000})
-			require.NoError(t, wide.WriteAll(ctx, "i/wide", content(7), nil))
+			wide := blobtest.NewBucketWith(t, inner, sse.NewManaged(w.ring), &blob.Options{EnvelopeSize: 3000})
+			require.NoError(t, wide.WriteAll(ctx, "i/wide", blobtest.Content(7), nil))
 
 			managed := func(id string) jobs.KeyRef { return jobs.KeyRef{Mode: sse.ModeManaged, KeyID: id} }
 			want := []jobs.Entry{
@@ -112,7 +112,7 @@ func sorted(keys []jobs.KeyRef, first string) []jobs.KeyRef {
 // TestInventoryMissesNothing: package fileblob lists "a-1" behind "a/1", and a
 // plain walk through its pages leaves out half of these.
 func TestInventoryMissesNothing(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) {
 			inner := store.Open(t)
 			var want []string
@@ -124,7 +124,7 @@ func TestInventoryMissesNothing(t *testing.T) {
 				}
 			}
 			slices.Sort(want)
-			b := newBucket(t, inner, nil)
+			b := blobtest.NewBucket(t, inner, nil)
 			for _, prefix := range []string{"", "a-b", "a/b/1"} {
 				var got []string
 				for e, err := range jobs.Inventory(ctx, b, &jobs.InventoryOptions{Filter: jobs.Filter{Prefix: prefix}}) {
@@ -139,7 +139,7 @@ func TestInventoryMissesNothing(t *testing.T) {
 
 // A listing that fails, at whichever page, is an error, and so is an ended ctx.
 func TestInventoryTellsThatItIsNotAll(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for i := range 1500 {
 		require.NoError(t, w.Inner().WriteAll(ctx, fmt.Sprintf("%04d", i), nil, nil))
 	}
@@ -177,7 +177,7 @@ func TestInventoryTellsThatItIsNotAll(t *testing.T) {
 
 // An object that cannot be read is an entry; one that is gone is none.
 func TestInventoryOfWhatCannotBeRead(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for _, key := range []string{"a", "b", "c"} {
 		w.put(t, key, 10, nil)
 	}
@@ -210,11 +210,11 @@ func TestInventoryOfABrokenAnswer(t *testing.T) {
 	for _, size := range []int{blob.DefaultEnvelopeSize, 3000} {
 		for nth := 1; nth <= 2; nth++ { // of the reads, each of less than an envelope
 			t.Run(fmt.Sprintf("%d/%d", size, nth), func(t *testing.T) {
-				w := newWorld(t, newMem(t))
-				b := newBucketWith(t, w.store.inner, sse.NewManaged(w.ring), &blob.Options{EnvelopeSize: size})
-				require.NoError(t, b.WriteAll(ctx, "k", content(10), nil))
+				w := newWorld(t, blobtest.NewMem(t))
+				b := blobtest.NewBucketWith(t, w.store.inner, sse.NewManaged(w.ring), &blob.Options{EnvelopeSize: size})
+				require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(10), nil))
 				// Without its hint.
-				require.NoError(t, w.store.inner.WriteAll(ctx, "k", readAll(t, w.store.inner, "k"), nil))
+				require.NoError(t, w.store.inner.WriteAll(ctx, "k", blobtest.ReadAll(t, w.store.inner, "k"), nil))
 				reads := 0
 				w.store.set(func(op, _ string) error {
 					if op == "open" {
@@ -245,7 +245,7 @@ func TestInventoryOfABrokenAnswer(t *testing.T) {
 
 // Who leaves the loop leaves no goroutine behind.
 func TestInventoryCanBeLeft(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for i := range 100 {
 		w.put(t, fmt.Sprint(i), 1, nil)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
@@ -29,7 +30,7 @@ func (c *loadCounter) Load(ctx context.Context) ([]byte, string, error) {
 // lostVersion returns a bucket of n objects under a version that its ring's document
 // no longer has, and the ring's store.
 func lostVersion(t testing.TB, n int) (*blob.Bucket, *loadCounter) {
-	root, err := keyring.NewKeyRoot(content(32))
+	root, err := keyring.NewKeyRoot(blobtest.Content(32))
 	require.NoError(t, err)
 	before := keyring.NewMemStore()
 	ring, err := keyring.Create(ctx, before, root, nil)
@@ -38,8 +39,8 @@ func lostVersion(t testing.TB, n int) (*blob.Bucket, *loadCounter) {
 	require.NoError(t, err)
 	_, err = ring.Rotate(ctx)
 	require.NoError(t, err)
-	inner := newMem(t)
-	b := newBucketWith(t, inner, sse.NewManaged(ring), &blob.Options{})
+	inner := blobtest.NewMem(t)
+	b := blobtest.NewBucketWith(t, inner, sse.NewManaged(ring), &blob.Options{})
 	for i := range n {
 		require.NoError(t, b.WriteAll(ctx, fmt.Sprintf("%04d", i), nil, nil))
 	}
@@ -49,7 +50,7 @@ func lostVersion(t testing.TB, n int) (*blob.Bucket, *loadCounter) {
 	ring, err = keyring.Open(ctx, restored, root, nil)
 	require.NoError(t, err)
 	restored.loads.Store(0)
-	return newBucketWith(t, inner, sse.NewManaged(ring), &blob.Options{}), restored
+	return blobtest.NewBucketWith(t, inner, sse.NewManaged(ring), &blob.Options{}), restored
 }
 
 // TestCheckOfALostVersion: the ring's store is asked at most once a second for a
@@ -76,7 +77,7 @@ func BenchmarkCheckOfALostVersion(b *testing.B) {
 }
 
 func BenchmarkCheckOfAKnownVersion(b *testing.B) {
-	bucket := newBucketWith(b, newMem(b), sse.NewManaged(newRing(b)), &blob.Options{})
+	bucket := blobtest.NewBucketWith(b, blobtest.NewMem(b), sse.NewManaged(blobtest.NewRing(b)), &blob.Options{})
 	for i := range 1000 {
 		require.NoError(b, bucket.WriteAll(ctx, fmt.Sprintf("%04d", i), nil, nil))
 	}

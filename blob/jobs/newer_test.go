@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -16,7 +17,7 @@ const newer = "\x89SSE\r\n\x1a\n\x03 and what nobody knows yet"
 // TestNewerObject: reads, copies and jobs of this release reject the version of an
 // object that a newer one wrote, and leave the object as it is.
 func TestNewerObject(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	inner := w.Inner()
 	w.put(t, "a", 10, nil)
 	for _, md := range []map[string]string{nil, {"blobseal-mode": "SSE-S3"}} {
@@ -40,7 +41,7 @@ func TestNewerObject(t *testing.T) {
 			},
 		} {
 			require.ErrorIs(t, run(), sse.ErrVersion, name)
-			require.Equal(t, newer, string(readAll(t, inner, "newer")), name)
+			require.Equal(t, newer, string(blobtest.ReadAll(t, inner, "newer")), name)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
@@ -29,7 +30,7 @@ func (w *world) state(id string) keyring.State {
 }
 
 func TestRetire(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	old := primary(t, w.ring)
 	for i := range 25 {
 		w.put(t, fmt.Sprintf("%02d", i), 10, nil)
@@ -77,9 +78,9 @@ func TestRetire(t *testing.T) {
 
 // All buckets of a ring count.
 func TestRetireLooksIntoEveryBucket(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	old := primary(t, w.ring)
-	second, err := blob.NewBucket(newMem(t), "films", sse.NewManaged(w.ring), nil)
+	second, err := blob.NewBucket(blobtest.NewMem(t), "films", sse.NewManaged(w.ring), nil)
 	require.NoError(t, err)
 	defer second.Close()
 	require.NoError(t, second.WriteAll(ctx, "a", nil, nil))
@@ -113,10 +114,10 @@ func TestRetireWithoutProof(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, newMem(t))
+			w := newWorld(t, blobtest.NewMem(t))
 			old := primary(t, w.ring)
 			w.put(t, "x", 10, nil)
-			stored := readAll(t, w.Inner(), "x")
+			stored := blobtest.ReadAll(t, w.Inner(), "x")
 			w.rotate(t)
 			w.put(t, "x", 10, nil)
 			spoil(t, w, stored)
@@ -130,7 +131,7 @@ func TestRetireWithoutProof(t *testing.T) {
 		})
 	}
 	t.Run("listing fails", func(t *testing.T) {
-		w := newWorld(t, newMem(t))
+		w := newWorld(t, blobtest.NewMem(t))
 		old := primary(t, w.ring)
 		w.rotate(t)
 		w.store.set(func(op, _ string) error {
@@ -148,7 +149,7 @@ func TestRetireWithoutProof(t *testing.T) {
 // An upload that began under the version and is published between the inventory
 // and the disabling: the version is enabled again, and the object named.
 func TestRetireMeetsALateUpload(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	old := primary(t, w.ring)
 	late := beginWrite(t, w.Bucket, "late")
 	w.rotate(t)
@@ -167,7 +168,7 @@ func TestRetireMeetsALateUpload(t *testing.T) {
 	require.ErrorAs(t, err, &inUse)
 	require.Equal(t, []jobs.ObjectName{{Bucket: "photos", Key: "late"}}, inUse.Names)
 	require.Equal(t, keyring.Enabled, info.State)
-	require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "late"))
+	require.Equal(t, blobtest.Content(100_000), blobtest.ReadAll(t, w.Bucket.Bucket, "late"))
 
 	// And one that ends in the quarantine loses nothing either.
 	w.store.set(nil)
@@ -180,7 +181,7 @@ func beginWrite(t *testing.T, b *blob.Bucket, key string) *gcblob.Writer {
 	t.Helper()
 	w, err := b.NewWriter(ctx, key, nil)
 	require.NoError(t, err)
-	_, err = w.Write(content(100_000))
+	_, err = w.Write(blobtest.Content(100_000))
 	require.NoError(t, err)
 	return w
 }
@@ -189,7 +190,7 @@ func beginWrite(t *testing.T, b *blob.Bucket, key string) *gcblob.Writer {
 // destroyed; after that, and a rewrap, its time comes.
 func TestRetireQuarantine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, newMem(t))
+		w := newWorld(t, blobtest.NewMem(t))
 		old := primary(t, w.ring)
 		late := beginWrite(t, w.Bucket, "late")
 		w.rotate(t)
@@ -218,7 +219,7 @@ func TestRetireQuarantine(t *testing.T) {
 		info, err = jobs.Retire(ctx, w.ring, old, destroy, w.Bucket)
 		require.NoError(t, err)
 		require.Equal(t, keyring.Destroyed, info.State)
-		require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "late"))
+		require.Equal(t, blobtest.Content(100_000), blobtest.ReadAll(t, w.Bucket.Bucket, "late"))
 	})
 }
 
@@ -227,7 +228,7 @@ func TestRetireQuarantine(t *testing.T) {
 func TestRetireLooksAfterTheQuarantine(t *testing.T) {
 	for _, quarantine := range []time.Duration{0, time.Nanosecond} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, newMem(t))
+			w := newWorld(t, blobtest.NewMem(t))
 			old := primary(t, w.ring)
 			late := beginWrite(t, w.Bucket, "a")
 			w.rotate(t)
@@ -256,7 +257,7 @@ func TestRetireLooksAfterTheQuarantine(t *testing.T) {
 			require.ErrorIs(t, err, jobs.ErrInUse)
 			_, err = w.ring.SetState(ctx, old, keyring.Enabled)
 			require.NoError(t, err)
-			require.Equal(t, content(100_000), readAll(t, w.Bucket.Bucket, "a"))
+			require.Equal(t, blobtest.Content(100_000), blobtest.ReadAll(t, w.Bucket.Bucket, "a"))
 		})
 	}
 }
@@ -264,7 +265,7 @@ func TestRetireLooksAfterTheQuarantine(t *testing.T) {
 // Somebody enables the version, to read what it sealed, while Retire looks for what
 // it may have sealed.
 func TestRetireOfWhatIsEnabledMeanwhile(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	old := primary(t, w.ring)
 	w.rotate(t)
 	w.put(t, "a", 10, nil)
@@ -299,14 +300,14 @@ func TestRetireAndAReplicaOfYesterday(t *testing.T) {
 	store := keyring.NewMemStore()
 	root, err := keyring.NewKeyRoot(bytes.Repeat([]byte{1}, 32))
 	require.NoError(t, err)
-	inner := newMem(t)
+	inner := blobtest.NewMem(t)
 	replica := func() (*keyring.Ring, *blob.Bucket) {
 		ring, err := keyring.Create(ctx, store, root, nil)
 		if errors.Is(err, keyring.ErrExist) {
 			ring, err = keyring.Open(ctx, store, root, nil)
 		}
 		require.NoError(t, err)
-		return ring, newBucketWith(t, inner, sse.NewManaged(ring), nil)
+		return ring, blobtest.NewBucketWith(t, inner, sse.NewManaged(ring), nil)
 	}
 	ring, b := replica()
 	stale, yesterday := replica()
@@ -318,14 +319,14 @@ func TestRetireAndAReplicaOfYesterday(t *testing.T) {
 	require.Equal(t, keyring.Disabled, info.State)
 
 	require.Equal(t, old, primary(t, stale))
-	require.NoError(t, yesterday.WriteAll(ctx, "a", content(50_000), nil))
+	require.NoError(t, yesterday.WriteAll(ctx, "a", blobtest.Content(50_000), nil))
 	_, err = b.ReadAll(ctx, "a")
 	require.ErrorIs(t, err, keyring.ErrDisabled)
 	_, err = jobs.Retire(ctx, ring, old, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, b)
 	require.ErrorIs(t, err, jobs.ErrInUse)
 
 	require.NoError(t, stale.Refresh(ctx))
-	require.NoError(t, yesterday.WriteAll(ctx, "b", content(10), nil))
+	require.NoError(t, yesterday.WriteAll(ctx, "b", blobtest.Content(10), nil))
 	_, err = ring.SetState(ctx, old, keyring.Enabled)
 	require.NoError(t, err)
 	_, err = jobs.Rewrap(ctx, b, nil)
@@ -333,8 +334,8 @@ func TestRetireAndAReplicaOfYesterday(t *testing.T) {
 	info, err = jobs.Retire(ctx, ring, old, &jobs.RetireOptions{Destroy: true, Quarantine: jobs.NoQuarantine}, b)
 	require.NoError(t, err)
 	require.Equal(t, keyring.Destroyed, info.State)
-	require.Equal(t, content(50_000), readAll(t, b.Bucket, "a"))
-	require.Equal(t, content(10), readAll(t, b.Bucket, "b"))
+	require.Equal(t, blobtest.Content(50_000), blobtest.ReadAll(t, b.Bucket, "a"))
+	require.Equal(t, blobtest.Content(10), blobtest.ReadAll(t, b.Bucket, "b"))
 }
 
 // enabler is a ring's store in which another process enables a version at the last
@@ -355,14 +356,14 @@ func (e *enabler) Swap(ctx context.Context, version string, data []byte) (string
 // TestRetireGivesWayToEnable: the last look at the version and its destruction are one
 // compare-and-swap.
 func TestRetireGivesWayToEnable(t *testing.T) {
-	root, err := keyring.NewKeyRoot(content(32))
+	root, err := keyring.NewKeyRoot(blobtest.Content(32))
 	require.NoError(t, err)
 	store := &enabler{Store: keyring.NewMemStore()}
 	ring, err := keyring.Create(ctx, store, root, nil)
 	require.NoError(t, err)
 	other, err := keyring.Open(ctx, store.Store, root, nil)
 	require.NoError(t, err)
-	b := newBucketWith(t, newMem(t), sse.NewManaged(ring), &blob.Options{})
+	b := blobtest.NewBucketWith(t, blobtest.NewMem(t), sse.NewManaged(ring), &blob.Options{})
 	old := primary(t, ring)
 	require.NoError(t, b.WriteAll(ctx, "a", nil, nil))
 	_, err = ring.Rotate(ctx)
@@ -385,7 +386,7 @@ func TestRetireGivesWayToEnable(t *testing.T) {
 // TestRetireByAWrongClock: a process whose clock is days behind the ring's begins no
 // quarantine, which would end at once for everybody else.
 func TestRetireByAWrongClock(t *testing.T) {
-	root, err := keyring.NewKeyRoot(content(32))
+	root, err := keyring.NewKeyRoot(blobtest.Content(32))
 	require.NoError(t, err)
 	store := keyring.NewMemStore()
 	right := func() time.Time { return time.Now().Add(8 * 24 * time.Hour) }
@@ -396,7 +397,7 @@ func TestRetireByAWrongClock(t *testing.T) {
 	require.NoError(t, err)
 	behind, err := keyring.Open(ctx, store, root, nil)
 	require.NoError(t, err)
-	b := newBucketWith(t, newMem(t), sse.NewManaged(ring), &blob.Options{})
+	b := blobtest.NewBucketWith(t, blobtest.NewMem(t), sse.NewManaged(ring), &blob.Options{})
 	require.NoError(t, b.WriteAll(ctx, "a", nil, nil))
 	info, err := jobs.Retire(ctx, behind, old, nil, b)
 	require.ErrorIs(t, err, jobs.ErrQuarantine)
@@ -413,7 +414,7 @@ func (clockStore) Now(context.Context) (time.Time, error) { return time.Now(), n
 // tell what time it is. If the store does, a process with a wrong clock neither shortens
 // the quarantine of the others nor ends it early.
 func TestRetireByTheStoresClock(t *testing.T) {
-	root, err := keyring.NewKeyRoot(content(32))
+	root, err := keyring.NewKeyRoot(blobtest.Content(32))
 	require.NoError(t, err)
 	inner := keyring.NewMemStore()
 	longAgo := func() time.Time { return time.Now().Add(-60 * 24 * time.Hour) }
@@ -426,7 +427,7 @@ func TestRetireByTheStoresClock(t *testing.T) {
 	store := clockStore{inner}
 	behind, err := keyring.Open(ctx, store, root, &keyring.Options{Now: func() time.Time { return time.Now().Add(-8 * 24 * time.Hour) }})
 	require.NoError(t, err)
-	b := newBucketWith(t, newMem(t), sse.NewManaged(then), &blob.Options{})
+	b := blobtest.NewBucketWith(t, blobtest.NewMem(t), sse.NewManaged(then), &blob.Options{})
 	info, err := jobs.Retire(ctx, behind, old, nil, b)
 	require.NoError(t, err)
 	require.WithinDuration(t, time.Now(), info.Changed, time.Minute)

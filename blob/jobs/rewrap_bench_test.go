@@ -14,6 +14,7 @@ import (
 	"gocloud.dev/blob/memblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
@@ -21,16 +22,16 @@ import (
 
 // fill makes a bucket in memory of n objects of 1 KiB.
 func fill(tb testing.TB, n int) (*blob.Bucket, *keyring.Ring) {
-	ring := newRing(tb)
+	ring := blobtest.NewRing(tb)
 	inner := memblob.OpenBucket(&memblob.Options{NoMD5: true})
 	tb.Cleanup(func() { inner.Close() })
-	b := newBucketWith(tb, inner, sse.NewManaged(ring), nil)
+	b := blobtest.NewBucketWith(tb, inner, sse.NewManaged(ring), nil)
 	var group sync.WaitGroup
 	errs := make([]error, 4)
 	for part := range errs {
 		group.Go(func() {
 			for i := part; i < n; i += len(errs) {
-				if err := b.WriteAll(ctx, fmt.Sprintf("2026/%02d/%06d", i%100, i), content(1024), nil); err != nil {
+				if err := b.WriteAll(ctx, fmt.Sprintf("2026/%02d/%06d", i%100, i), blobtest.Content(1024), nil); err != nil {
 					errs[part] = err
 				}
 			}

@@ -55,11 +55,11 @@ var killedRewrap = killedJob{
 		if ok, err := b.Exists(ctx, objects[0].key); err == nil && !ok {
 			for i, o := range objects {
 				if i%5 != 1 {
-					require.NoError(t, b.WriteAll(ctx, o.key, content(o.size), &o.opts))
+					require.NoError(t, b.WriteAll(ctx, o.key, blobtest.Content(o.size), &o.opts))
 					continue
 				}
 				u := blobtest.StartUpload(t, sse.NewManaged(ring), o.key)
-				p := content(o.size)
+				p := blobtest.Content(o.size)
 				u.Part(t, 1, p[:(len(p)+1)/2])
 				u.Part(t, 2, p[(len(p)+1)/2:])
 				u.PutAs(t, b.Inner(), o.opts)
@@ -78,7 +78,7 @@ var killedEncryption = killedJob{
 	},
 	begin: func(t *testing.T, b *blob.Bucket, _ *keyring.Ring, objects []killedObject) func(jobs.Finding) bool {
 		for _, o := range objects {
-			require.NoError(t, b.Inner().WriteAll(ctx, o.key, content(o.size), &o.opts))
+			require.NoError(t, b.Inner().WriteAll(ctx, o.key, blobtest.Content(o.size), &o.opts))
 		}
 		return func(f jobs.Finding) bool { return f.Verdict == jobs.VerdictGood }
 	},
@@ -187,7 +187,7 @@ func (k killedJob) kill(t *testing.T, test string, bare bool, kills int) {
 	}
 	whole := func() {
 		for _, o := range objects {
-			require.Equal(t, content(o.size), readAll(t, b.Bucket, o.key))
+			require.Equal(t, blobtest.Content(o.size), blobtest.ReadAll(t, b.Bucket, o.key))
 			if !bare {
 				attrs, err := b.Attributes(ctx, o.key)
 				require.NoError(t, err)

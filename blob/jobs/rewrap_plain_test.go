@@ -11,6 +11,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/keyring"
@@ -18,14 +19,14 @@ import (
 )
 
 func (w *world) putPlain(t testing.TB, key string, size int) {
-	require.NoError(t, w.store.inner.WriteAll(ctx, key, content(size), &gcblob.WriterOptions{
+	require.NoError(t, w.store.inner.WriteAll(ctx, key, blobtest.Content(size), &gcblob.WriterOptions{
 		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de", ContentEncoding: "br",
 		Metadata: map[string]string{"owner": "ann"},
 	}))
 }
 
 func TestEncryptExisting(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		for _, mode := range []sse.Mode{sse.ModeManaged, sse.ModeKMS, sse.ModeCustomer} {
 			t.Run(fmt.Sprint(store.Name, " ", mode), func(t *testing.T) {
 				w := newWorld(t, store.Open(t))
@@ -58,9 +59,9 @@ func TestEncryptExisting(t *testing.T) {
 
 // What was encrypted once and is damaged is not wrapped up as if it were plain.
 func TestEncryptExistingSparesDamage(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, nil)
-	stored := readAll(t, w.Inner(), "a")
+	stored := blobtest.ReadAll(t, w.Inner(), "a")
 	attrs, err := w.Inner().Attributes(ctx, "a")
 	require.NoError(t, err)
 	require.NoError(t, w.Inner().WriteAll(ctx, "a", stored[8:], metadata(attrs.Metadata)))
@@ -69,38 +70,38 @@ func TestEncryptExistingSparesDamage(t *testing.T) {
 	report, err := jobs.EncryptExisting(ctx, w.Bucket, nil)
 	require.ErrorIs(t, err, jobs.ErrIncomplete)
 	require.EqualValues(t, 3, report.Failed)
-	require.Equal(t, stored[8:], readAll(t, w.Inner(), "a"))
+	require.Equal(t, stored[8:], blobtest.ReadAll(t, w.Inner(), "a"))
 }
 
 // What the store would unpack cannot be encrypted as it is. It is not called
 // changed, which the next run would be thought to do.
 func TestEncryptExistingUnpacked(t *testing.T) {
-	spy, inner := newSpy(t)
+	spy, inner := blobtest.NewSpy(t)
 	spy.Unpack = true
-	require.NoError(t, inner.WriteAll(ctx, "k", content(100), nil))
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.NoError(t, inner.WriteAll(ctx, "k", blobtest.Content(100), nil))
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
 	report, err := jobs.EncryptExisting(ctx, b, nil)
 	require.ErrorIs(t, err, jobs.ErrIncomplete)
 	require.EqualValues(t, 1, report.Failed)
 	require.Equal(t, gcerrors.FailedPrecondition, gcerrors.Code(b.Copy(ctx, "copy", "k", nil)))
 	require.NotErrorIs(t, b.Copy(ctx, "copy", "k", nil), blob.ErrChanged)
-	require.Equal(t, content(100), readAll(t, inner, "k"))
+	require.Equal(t, blobtest.Content(100), blobtest.ReadAll(t, inner, "k"))
 }
 
 // A file that cannot be put in its place leaves the object and its attributes as
 // they were.
 func TestFileNotReplaced(t *testing.T) {
-	inner := newFile(t)
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true, IfUnchanged: func(as func(any) bool, _ *gcblob.Attributes) error {
+	inner := blobtest.NewFile(t)
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true, IfUnchanged: func(as func(any) bool, _ *gcblob.Attributes) error {
 		var f *os.File
 		require.True(t, as(&f))
 		return os.Remove(f.Name())
 	}})
-	require.NoError(t, inner.WriteAll(ctx, "plain", content(100), nil))
-	require.NoError(t, b.WriteAll(ctx, "sealed", content(100), nil))
+	require.NoError(t, inner.WriteAll(ctx, "plain", blobtest.Content(100), nil))
+	require.NoError(t, b.WriteAll(ctx, "sealed", blobtest.Content(100), nil))
 	all := func() (attrs []*gcblob.Attributes) {
 		for _, key := range []string{"plain", "sealed"} {
-			require.Equal(t, content(100), readAll(t, b.Bucket, key))
+			require.Equal(t, blobtest.Content(100), blobtest.ReadAll(t, b.Bucket, key))
 			a, err := inner.Attributes(ctx, key)
 			require.NoError(t, err)
 			attrs = append(attrs, &gcblob.Attributes{Metadata: a.Metadata, MD5: a.MD5, ContentType: a.ContentType})
@@ -121,7 +122,7 @@ func TestEncryptExistingFaults(t *testing.T) {
 	for _, op := range []string{"attributes", "open", "read", "create", "write", "close"} {
 		for nth := 1; nth <= 3; nth++ {
 			t.Run(fmt.Sprint(op, " ", nth), func(t *testing.T) {
-				w := newWorld(t, newMem(t))
+				w := newWorld(t, blobtest.NewMem(t))
 				for _, key := range []string{"a", "b", "c"} {
 					w.putPlain(t, key, 50_000)
 				}
@@ -139,7 +140,7 @@ func TestEncryptExistingFaults(t *testing.T) {
 				w.store.set(nil)
 				if n >= nth {
 					require.ErrorIs(t, err, jobs.ErrIncomplete)
-					require.Equal(t, content(50_000), readAll(t, w.Inner(), "b"))
+					require.Equal(t, blobtest.Content(50_000), blobtest.ReadAll(t, w.Inner(), "b"))
 				}
 				report, err := jobs.EncryptExisting(ctx, w.Bucket, &jobs.EncryptOptions{Job: jobs.Job{Checkpoint: ckpt}})
 				require.NoError(t, err)
@@ -160,7 +161,7 @@ func TestEncryptExistingGivesWay(t *testing.T) {
 			"deleted behind": func(t *testing.T, w *world) { require.NoError(t, w.store.inner.Delete(ctx, "b")) },
 		} {
 			t.Run(what+" before "+step, func(t *testing.T) {
-				w := newWorld(t, newMem(t))
+				w := newWorld(t, blobtest.NewMem(t))
 				w.putPlain(t, "b", 5000)
 				fired := false
 				w.store.set(func(op, key string) error {
@@ -184,33 +185,33 @@ func TestEncryptExistingGivesWay(t *testing.T) {
 					require.Equal(t, gcerrors.NotFound, gcerrors.Code(err))
 					return
 				}
-				require.Equal(t, content(33), readAll(t, w.Bucket.Bucket, "b"))
+				require.Equal(t, blobtest.Content(33), blobtest.ReadAll(t, w.Bucket.Bucket, "b"))
 			})
 		}
 	}
 }
 
 func TestEncryptExistingStops(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.putPlain(t, "a", 10)
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	_, err := jobs.EncryptExisting(ended, w.Bucket, nil)
 	require.ErrorIs(t, err, context.Canceled)
-	require.Equal(t, content(10), readAll(t, w.Inner(), "a"))
+	require.Equal(t, blobtest.Content(10), blobtest.ReadAll(t, w.Inner(), "a"))
 }
 
 // What a writer of a file bucket has under way may look like an object, and a plain
 // one. A job that put another in its place would have the writer publish that.
 func TestEncryptExistingSparesWhatIsUnderWay(t *testing.T) {
-	inner := newFile(t) // with its temporary files among the objects
-	b := newBucket(t, inner, &blob.Options{AllowPlain: true})
-	require.NoError(t, inner.WriteAll(ctx, "old", content(100), nil))
+	inner := blobtest.NewFile(t) // with its temporary files among the objects
+	b := blobtest.NewBucket(t, inner, &blob.Options{AllowPlain: true})
+	require.NoError(t, inner.WriteAll(ctx, "old", blobtest.Content(100), nil))
 	for name, store := range map[string]*gcblob.Bucket{"plain": inner, "sealed": b.Bucket} {
 		w, err := store.NewWriter(ctx, "dir/new", &gcblob.WriterOptions{ContentType: "a/b"})
 		require.NoError(t, err)
 		for _, part := range []int{0, 5000} {
-			_, err = w.Write(content(part))
+			_, err = w.Write(blobtest.Content(part))
 			require.NoError(t, err)
 			_, err = jobs.EncryptExisting(ctx, b, nil)
 			if err != nil {
@@ -218,19 +219,19 @@ func TestEncryptExistingSparesWhatIsUnderWay(t *testing.T) {
 			}
 		}
 		require.NoError(t, w.Close())
-		require.Equal(t, content(5000), readAll(t, b.Bucket, "dir/new"), name)
+		require.Equal(t, blobtest.Content(5000), blobtest.ReadAll(t, b.Bucket, "dir/new"), name)
 	}
 	_, err := jobs.EncryptExisting(ctx, b, nil)
 	require.NoError(t, err)
 	for key, size := range map[string]int{"old": 100, "dir/new": 5000} {
-		require.Equal(t, content(size), readAll(t, b.Bucket, key))
-		require.Len(t, readAll(t, inner, key), size+blob.DefaultEnvelopeSize+16)
+		require.Equal(t, blobtest.Content(size), blobtest.ReadAll(t, b.Bucket, key))
+		require.Len(t, blobtest.ReadAll(t, inner, key), size+blob.DefaultEnvelopeSize+16)
 	}
 
 	// In another store it is a name as any.
-	mem := newMem(t)
-	b = newBucket(t, mem, nil)
-	require.NoError(t, mem.WriteAll(ctx, "a.18eb7914f4314d38.tmp", content(100), nil))
+	mem := blobtest.NewMem(t)
+	b = blobtest.NewBucket(t, mem, nil)
+	require.NoError(t, mem.WriteAll(ctx, "a.18eb7914f4314d38.tmp", blobtest.Content(100), nil))
 	report, err := jobs.EncryptExisting(ctx, b, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Done)
@@ -238,9 +239,9 @@ func TestEncryptExistingSparesWhatIsUnderWay(t *testing.T) {
 
 // A file bucket's listing fails where a file goes in the middle of it.
 func TestListingOfABusyDirectory(t *testing.T) {
-	gone := func() error { _, err := newMem(t).Attributes(ctx, "gone"); return err }()
+	gone := func() error { _, err := blobtest.NewMem(t).Attributes(ctx, "gone"); return err }()
 	for times, want := range map[int]error{1: nil, 9: nil, 10: gcerrors.ErrNotFound} {
-		w := newWorld(t, newFile(t))
+		w := newWorld(t, blobtest.NewFile(t))
 		w.put(t, "dir/a", 10, nil)
 		w.store.set(func(op, _ string) error {
 			if op == "list" {

@@ -13,6 +13,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -24,7 +25,7 @@ func TestRewrapFaults(t *testing.T) {
 		for nth := 1; nth <= 4; nth++ {
 			for _, size := range []int{10, 100_000} {
 				t.Run(fmt.Sprintf("%s %d of %d bytes", op, nth, size), func(t *testing.T) {
-					w := newWorld(t, newMem(t))
+					w := newWorld(t, blobtest.NewMem(t))
 					old := primary(t, w.ring)
 					for _, key := range []string{"a", "b", "c"} {
 						w.put(t, key, size, nil)
@@ -69,7 +70,7 @@ func TestRewrapFaults(t *testing.T) {
 
 // A store that cuts a read short without a word does not make a short object.
 func TestRewrapNoticesAShortRead(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 100_000, nil)
 	w.rotate(t)
 	w.store.set(func(op, key string) error {
@@ -109,10 +110,10 @@ func TestRewrapGivesWay(t *testing.T) {
 				continue // this bucket's own writers wait for the lock
 			}
 			t.Run(fmt.Sprintf("%s before %s, coarse=%v", what, step, coarse), func(t *testing.T) {
-				w := newWorld(t, newMem(t))
+				w := newWorld(t, blobtest.NewMem(t))
 				w.store.coarse = coarse
 				w.put(t, "b", 77, nil)
-				stale := readAll(t, w.Inner(), "b") // a whole object, of another time
+				stale := blobtest.ReadAll(t, w.Inner(), "b") // a whole object, of another time
 				for _, key := range []string{"a", "b", "c"} {
 					w.put(t, key, 5000, nil)
 				}
@@ -140,11 +141,11 @@ func TestRewrapGivesWay(t *testing.T) {
 					_, err := w.ReadAll(ctx, "b")
 					require.Equal(t, gcerrors.NotFound, gcerrors.Code(err), "it stays deleted")
 				case "written behind":
-					require.Equal(t, content(77), readAll(t, w.Bucket.Bucket, "b"))
+					require.Equal(t, blobtest.Content(77), blobtest.ReadAll(t, w.Bucket.Bucket, "b"))
 				case "written, same size":
-					require.Equal(t, content(5000), readAll(t, w.Bucket.Bucket, "b"))
+					require.Equal(t, blobtest.Content(5000), blobtest.ReadAll(t, w.Bucket.Bucket, "b"))
 				default:
-					require.Equal(t, content(33), readAll(t, w.Bucket.Bucket, "b"))
+					require.Equal(t, blobtest.Content(33), blobtest.ReadAll(t, w.Bucket.Bucket, "b"))
 				}
 				w.stays(t, "a", 5000)
 				w.stays(t, "c", 5000)
@@ -156,9 +157,9 @@ func TestRewrapGivesWay(t *testing.T) {
 // Where the store's condition guards against others, and its attributes tell
 // nothing, this bucket's own writes are still not overwritten.
 func TestRewrapGivesWayToItsOwnBucket(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.store.coarse = true
-	w.Bucket = newBucketWith(t, w.Inner(), sse.NewManaged(w.ring), &blob.Options{
+	w.Bucket = blobtest.NewBucketWith(t, w.Inner(), sse.NewManaged(w.ring), &blob.Options{
 		IfUnchanged: func(func(any) bool, *gcblob.Attributes) error { return nil },
 	})
 	w.put(t, "a", 10, nil)
@@ -175,15 +176,15 @@ func TestRewrapGivesWayToItsOwnBucket(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Current, "the next attempt finds what was written, under the newest key")
 	w.store.set(nil)
-	require.Equal(t, written, readAll(t, w.Bucket.Bucket, "a"))
+	require.Equal(t, written, blobtest.ReadAll(t, w.Bucket.Bucket, "a"))
 }
 
 // What a store's own condition refuses was changed meanwhile.
 func TestRewrapHeedsTheStoresCondition(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, nil)
 	etag := ""
-	w.Bucket = newBucketWith(t, w.Inner(), sse.NewManaged(w.ring), &blob.Options{
+	w.Bucket = blobtest.NewBucketWith(t, w.Inner(), sse.NewManaged(w.ring), &blob.Options{
 		IfUnchanged: func(_ func(any) bool, attrs *gcblob.Attributes) error { etag = attrs.ETag; return nil },
 	})
 	w.rotate(t)
@@ -207,17 +208,17 @@ func TestRewrapHeedsTheStoresCondition(t *testing.T) {
 // A store that does not find where to write does not say that the object is gone,
 // which the listing still shows: the object stays undone, and the job says so.
 func TestRewrapWithNowhereToWrite(t *testing.T) {
-	gone := func() error { _, err := newMem(t).Attributes(ctx, "gone"); return err }()
+	gone := func() error { _, err := blobtest.NewMem(t).Attributes(ctx, "gone"); return err }()
 	require.Equal(t, gcerrors.NotFound, gcerrors.Code(gone))
 	for _, op := range []string{"create", "write", "close"} {
 		for _, condition := range []bool{false, true} {
-			store, outer := rig(t, newMem(t))
+			store, outer := rig(t, blobtest.NewMem(t))
 			opts := &blob.Options{}
 			if condition {
 				opts.IfUnchanged = func(func(any) bool, *gcblob.Attributes) error { return nil }
 			}
-			b := newBucket(t, outer, opts)
-			require.NoError(t, b.WriteAll(ctx, "a", content(100), nil))
+			b := blobtest.NewBucket(t, outer, opts)
+			require.NoError(t, b.WriteAll(ctx, "a", blobtest.Content(100), nil))
 			store.set(func(o, _ string) error {
 				if o == op {
 					return gone

@@ -15,6 +15,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	jobstore "github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/internal/testbed/seeds"
@@ -49,7 +50,7 @@ func numberOf(p []byte) (uint64, error) {
 // BLOBSEAL_STRESS says, and until something was read and something rewrapped. It is long
 // because all workers share its counters, and each is a few lines.
 func TestRewrapAmongOthers(t *testing.T) {
-	for _, store := range stores[:1] {
+	for _, store := range blobtest.Stores[:1] {
 		t.Run(store.Name, func(t *testing.T) {
 			w := newWorld(t, store.Open(t))
 			until := time.Now().Add(seeds.StressTime(t, time.Second))
@@ -69,7 +70,7 @@ func TestRewrapAmongOthers(t *testing.T) {
 			ciphers := []sse.Cipher{nil, nil, w.kms, w.ssec}
 			write := func(r *rand.Rand, key string) (uint64, error) {
 				n := uint64(numbers.Add(1))
-				view := with(t, w.Bucket, blob.Request{Cipher: ciphers[r.IntN(len(ciphers))]})
+				view := blobtest.With(t, w.Bucket, blob.Request{Cipher: ciphers[r.IntN(len(ciphers))]})
 				return n, view.WriteAll(ctx, key, numbered(n), nil)
 			}
 
@@ -123,7 +124,7 @@ func TestRewrapAmongOthers(t *testing.T) {
 			}
 			each(func(r *rand.Rand) error { // parts of versions, each of one
 				key := shared(r)
-				p, err := readRange(w.Bucket.Bucket, key, 8, 1000)
+				p, err := blobtest.ReadRange(w.Bucket.Bucket, key, 8, 1000)
 				switch {
 				case absent(err), errors.Is(err, blob.ErrChanged):
 					return nil

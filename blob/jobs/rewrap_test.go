@@ -11,7 +11,9 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -34,13 +36,13 @@ type world struct {
 
 // newWorld is in mode SSE-S3 and opens the other modes as well.
 func newWorld(t testing.TB, inner *gcblob.Bucket) *world {
-	w := &world{ring: newRing(t), fake: kmstest.NewFake("arn:k1", "arn:k2"), ssec: newCustomer(t, 1)}
+	w := &world{ring: blobtest.NewRing(t), fake: kmstest.NewFake("arn:k1", "arn:k2"), ssec: ssetest.NewCustomer(t, 1)}
 	var err error
 	w.kms, err = sse.NewKMS(w.fake, "arn:k1", &sse.KMSOptions{Accept: sse.AnyKey}) // tests move objects between keys
 	require.NoError(t, err)
 	var outer *gcblob.Bucket
 	w.store, outer = rig(t, inner)
-	w.Bucket = newBucketWith(t, outer, sse.NewManaged(w.ring), &blob.Options{
+	w.Bucket = blobtest.NewBucketWith(t, outer, sse.NewManaged(w.ring), &blob.Options{
 		AllowPlain: true,
 		Decrypters: sse.ByMode{sse.ModeKMS: w.kms, sse.ModeCustomer: w.ssec},
 		Policy:     blob.Policy{AllowCustomerKeys: true},
@@ -60,7 +62,7 @@ func (w *world) put(t testing.TB, key string, size int, cipher sse.Cipher) {
 		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de", ContentEncoding: "br",
 		Metadata: map[string]string{"owner": "ann"},
 	}
-	require.NoError(t, with(t, w.Bucket, blob.Request{Cipher: cipher}).WriteAll(ctx, key, content(size), opts))
+	require.NoError(t, blobtest.With(t, w.Bucket, blob.Request{Cipher: cipher}).WriteAll(ctx, key, blobtest.Content(size), opts))
 }
 
 // entry is what the inventory says of one key.
@@ -77,7 +79,7 @@ func (w *world) entry(t testing.TB, key string) jobs.Entry {
 
 // stays requires an object to have what put gave it.
 func (w *world) stays(t testing.TB, key string, size int) {
-	require.Equal(t, content(size), readAll(t, w.Bucket.Bucket, key), key)
+	require.Equal(t, blobtest.Content(size), blobtest.ReadAll(t, w.Bucket.Bucket, key), key)
 	attrs, err := w.Attributes(ctx, key)
 	require.NoError(t, err)
 	require.Equal(t, "image/png", attrs.ContentType)
@@ -94,13 +96,13 @@ func (w *world) stays(t testing.TB, key string, size int) {
 	require.Equal(t, e.Seal.Mode.String(), inner.Metadata["blobseal-mode"])
 	require.Equal(t, e.Seal.KeyID, inner.Metadata["blobseal-key-id"])
 	require.Empty(t, inner.ContentEncoding, "ciphertext is not packed")
-	sum := md5.Sum(readAll(t, w.Inner(), key))
+	sum := md5.Sum(blobtest.ReadAll(t, w.Inner(), key))
 	require.Equal(t, sum[:], inner.MD5, "the store's sum is of what is stored")
 }
 
 // body is the stored body of an object.
 func (w *world) body(t testing.TB, key string) []byte {
-	return readAll(t, w.Inner(), key)[blob.DefaultEnvelopeSize:]
+	return blobtest.ReadAll(t, w.Inner(), key)[blob.DefaultEnvelopeSize:]
 }
 
 func (w *world) rotate(t testing.TB) string {
@@ -118,7 +120,7 @@ func primary(t testing.TB, ring *keyring.Ring) string {
 var sizes = []int{0, 1, 1000, 16383, 16384, 16385, 200_000}
 
 func TestRewrapMovesEveryModeToEveryMode(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		for _, from := range []string{"managed", "kms", "customer"} {
 			for _, to := range []string{"managed", "kms", "customer"} {
 				t.Run(store.Name+"/"+from+" to "+to, func(t *testing.T) {
@@ -131,7 +133,7 @@ func TestRewrapMovesEveryModeToEveryMode(t *testing.T) {
 						bodies[key] = w.body(t, key)
 					}
 					newID := w.rotate(t)
-					second := newCustomer(t, 2)
+					second := ssetest.NewCustomer(t, 2)
 					target := map[string]sse.Cipher{"managed": sse.NewManaged(w.ring), "kms": w.kmsKey(t, "arn:k2"), "customer": second}[to]
 					want := map[string]jobs.KeyRef{
 						"managed": {sse.ModeManaged, newID}, "kms": {sse.ModeKMS, "arn:k2"}, "customer": {sse.ModeCustomer, ""},
@@ -142,7 +144,7 @@ func TestRewrapMovesEveryModeToEveryMode(t *testing.T) {
 					require.EqualValues(t, len(sizes), report.Done)
 					require.Equal(t, want, report.Target)
 					if to == "customer" {
-						w.Bucket = newBucketWith(t, w.Inner(), second, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+						w.Bucket = blobtest.NewBucketWith(t, w.Inner(), second, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 					}
 					for _, size := range sizes {
 						key := fmt.Sprintf("a/%d", size)
@@ -180,7 +182,7 @@ func TestRewrapChooses(t *testing.T) {
 	} {
 		for _, dry := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/dry=%v", c.name, dry), func(t *testing.T) {
-				w := newWorld(t, newMem(t))
+				w := newWorld(t, blobtest.NewMem(t))
 				w.put(t, "a/old", 10, nil)
 				w.put(t, "b/old", 100_000, nil)
 				w.put(t, "a/kms", 10, w.kms)
@@ -188,7 +190,7 @@ func TestRewrapChooses(t *testing.T) {
 				w.put(t, "c/ssec", 10, w.ssec)
 				w.rotate(t)
 				w.put(t, "b/new", 10, nil)
-				require.NoError(t, w.Inner().WriteAll(ctx, "b/plain", content(10), nil))
+				require.NoError(t, w.Inner().WriteAll(ctx, "b/plain", blobtest.Content(10), nil))
 				require.NoError(t, w.Inner().WriteAll(ctx, "d/damaged", []byte("\x89SSE\r\n\x1a\n\x01\x01"), nil))
 				require.NoError(t, w.Inner().WriteAll(ctx, "d/later", []byte("\x89SSE\r\n\x1a\n\x02\x01"), nil))
 
@@ -245,7 +247,7 @@ func TestRewrapLeavesModesAlone(t *testing.T) {
 		}, map[string]sse.Mode{"kms": sse.ModeManaged, "ssec": sse.ModeManaged}, 0},
 	} {
 		for _, dry := range []bool{true, false} {
-			w := newWorld(t, newMem(t))
+			w := newWorld(t, blobtest.NewMem(t))
 			w.put(t, "managed", 10, nil)
 			w.put(t, "kms", 10, w.kms)
 			w.put(t, "ssec", 10, w.ssec)
@@ -276,7 +278,7 @@ func TestRewrapLeavesModesAlone(t *testing.T) {
 
 // A dry run tells the bytes that the real one writes.
 func TestRewrapRehearsesExactly(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for _, size := range sizes {
 		w.put(t, fmt.Sprint(size), size, nil)
 	}
@@ -289,23 +291,23 @@ func TestRewrapRehearsesExactly(t *testing.T) {
 }
 
 func TestRewrapForce(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, w.kms)
-	before := readAll(t, w.Inner(), "a")
+	before := blobtest.ReadAll(t, w.Inner(), "a")
 	report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: w.kms})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Current)
 	report, err = jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: w.kms, Force: true})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Done)
-	require.NotEqual(t, before, readAll(t, w.Inner(), "a"))
+	require.NotEqual(t, before, blobtest.ReadAll(t, w.Inner(), "a"))
 	w.stays(t, "a", 10)
 }
 
 // Whether a data key is bound to the bucket or the object is part of what is
 // asked for.
 func TestRewrapHeedsBucketKeys(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, w.kms)
 	bucketKey, err := sse.NewKMS(w.fake, "arn:k1", &sse.KMSOptions{BucketKey: true})
 	require.NoError(t, err)
@@ -333,7 +335,7 @@ func TestRewrapRefuses(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, newMem(t))
+			w := newWorld(t, blobtest.NewMem(t))
 			w.put(t, "a", 10, nil)
 			opts := c.opts(w)
 			w.store.set(nil)
@@ -350,12 +352,12 @@ func TestRewrapRefuses(t *testing.T) {
 
 // An object that cannot be done as asked stays as it is, and the others are done.
 func TestRewrapReportsWhatItCannotDo(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, nil)
-	w.put(t, "b", 10, newCustomer(t, 9)) // whose key nobody has
+	w.put(t, "b", 10, ssetest.NewCustomer(t, 9)) // whose key nobody has
 	w.put(t, "c", 10, nil)
 	require.NoError(t, w.Inner().Copy(ctx, "d", "a", nil)) // under a name that is not its own
-	before := [][]byte{readAll(t, w.Inner(), "b"), readAll(t, w.Inner(), "d")}
+	before := [][]byte{blobtest.ReadAll(t, w.Inner(), "b"), blobtest.ReadAll(t, w.Inner(), "d")}
 	w.rotate(t)
 	report, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{To: sse.NewManaged(w.ring)})
 	require.ErrorIs(t, err, jobs.ErrIncomplete)
@@ -364,6 +366,6 @@ func TestRewrapReportsWhatItCannotDo(t *testing.T) {
 	for i, key := range []string{"b", "d"} {
 		require.Equal(t, key, report.Failures[i].Key)
 		require.ErrorIs(t, report.Failures[i].Err, sse.ErrKey)
-		require.Equal(t, before[i], readAll(t, w.Inner(), key))
+		require.Equal(t, before[i], blobtest.ReadAll(t, w.Inner(), key))
 	}
 }

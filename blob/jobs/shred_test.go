@@ -12,6 +12,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
@@ -43,13 +44,13 @@ func (j *journal) lines(t testing.TB) (lines []string) {
 }
 
 func TestShredPrefix(t *testing.T) {
-	for _, store := range stores {
+	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) {
 			w := newWorld(t, store.Open(t))
 			for _, key := range []string{"ann/1", "ann/2", "bob/1"} {
 				w.put(t, key, 10, nil)
 			}
-			require.NoError(t, w.Inner().WriteAll(ctx, "ann/3", content(3), nil))
+			require.NoError(t, w.Inner().WriteAll(ctx, "ann/3", blobtest.Content(3), nil))
 			require.NoError(t, w.Inner().WriteAll(ctx, "ann/4", []byte(later), nil))
 			record := new(journal)
 			w.store.set(func(op, key string) error {
@@ -72,14 +73,14 @@ func TestShredPrefix(t *testing.T) {
 				_, err := w.Inner().Attributes(ctx, key)
 				require.Equal(t, gcerrors.NotFound, gcerrors.Code(err))
 			}
-			require.Equal(t, content(3), readAll(t, w.Inner(), "ann/3"))
+			require.Equal(t, blobtest.Content(3), blobtest.ReadAll(t, w.Inner(), "ann/3"))
 			w.stays(t, "bob/1", 10)
 		})
 	}
 }
 
 func TestShredManyInBatches(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	for i := range 600 {
 		w.put(t, fmt.Sprintf("a/%03d", i), 1, nil)
 	}
@@ -91,14 +92,14 @@ func TestShredManyInBatches(t *testing.T) {
 }
 
 func TestShredObject(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, nil)
 	record := new(journal)
 	require.NoError(t, jobs.ShredObject(ctx, w.Bucket, "a", record))
 	require.Equal(t, []string{"shred a", "shredded a"}, record.lines(t))
 	require.Equal(t, gcerrors.NotFound, gcerrors.Code(jobs.ShredObject(ctx, w.Bucket, "a", record)))
 
-	require.NoError(t, w.Inner().WriteAll(ctx, "plain", content(3), nil))
+	require.NoError(t, w.Inner().WriteAll(ctx, "plain", blobtest.Content(3), nil))
 	require.ErrorIs(t, jobs.ShredObject(ctx, w.Bucket, "plain", record), blob.ErrPlain)
 	w.put(t, "b", 10, nil)
 	w.store.set(func(op, _ string) error {
@@ -116,7 +117,7 @@ func TestShredObject(t *testing.T) {
 // What cannot be recorded is not shredded, and neither is what was replaced since
 // it was recorded.
 func TestShredIsCareful(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a/1", 10, nil)
 	_, err := jobs.ShredPrefix(ctx, w.Bucket, "a/", brokenWriter{}, nil)
 	require.ErrorIs(t, err, errRigged)
@@ -134,7 +135,7 @@ func TestShredIsCareful(t *testing.T) {
 		}
 		return nil
 	})
-	require.NoError(t, w.WriteAll(ctx, "other", content(5), nil))
+	require.NoError(t, w.WriteAll(ctx, "other", blobtest.Content(5), nil))
 	record := new(journal)
 	_, err = jobs.ShredPrefix(ctx, w.Bucket, "a/", record, nil)
 	require.ErrorIs(t, err, jobs.ErrIncomplete)
@@ -146,11 +147,11 @@ type brokenWriter struct{}
 func (brokenWriter) Write([]byte) (int, error) { return 0, errRigged }
 
 func TestShredKey(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	old := primary(t, w.ring)
 	w.put(t, "a", 10, nil)
 	w.put(t, "b", 10, nil)
-	kept := readAll(t, w.Inner(), "a") // as a backup has it
+	kept := blobtest.ReadAll(t, w.Inner(), "a") // as a backup has it
 	require.NoError(t, w.Inner().WriteAll(ctx, "x", []byte(later), nil))
 	key := jobs.KeyRef{Mode: sse.ModeManaged, KeyID: old}
 	record := new(journal)
@@ -178,7 +179,7 @@ func TestShredKey(t *testing.T) {
 }
 
 func TestShredKeyOfAService(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, w.kms)
 	w.put(t, "b", 10, w.kmsKey(t, "arn:k2"))
 	key := jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "arn:k1"}
@@ -207,9 +208,9 @@ func (s *serviceKey) Destroy(context.Context) error { return s.destroy() }
 // The same for an object that was damaged when it was recorded, and of which
 // somebody has written a good one since.
 func TestShredOfWhatWasMended(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a/1", 10, nil)
-	mended := readAll(t, w.Inner(), "a/1")
+	mended := blobtest.ReadAll(t, w.Inner(), "a/1")
 	require.NoError(t, w.Inner().WriteAll(ctx, "a/1", []byte(later), nil))
 	record := new(journal)
 	opened := 0
@@ -224,6 +225,6 @@ func TestShredOfWhatWasMended(t *testing.T) {
 	_, err := jobs.ShredPrefix(ctx, w.Bucket, "a/", record, nil)
 	require.ErrorIs(t, err, jobs.ErrIncomplete)
 	require.Equal(t, []string{"shred a/1", "failed a/1"}, record.lines(t))
-	require.Equal(t, content(10), readAll(t, w.Bucket.Bucket, "a/1"))
+	require.Equal(t, blobtest.Content(10), blobtest.ReadAll(t, w.Bucket.Bucket, "a/1"))
 	require.NoError(t, jobs.ShredObject(ctx, w.Bucket, "a/1", record))
 }

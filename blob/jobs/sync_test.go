@@ -15,6 +15,7 @@ import (
 	"gocloud.dev/blob/fileblob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/sse"
@@ -86,10 +87,10 @@ func TestChild(t *testing.T) {
 	t.Setenv("TMPDIR", filepath.Join(dir, "tmp"))
 	inner, err := fileblob.OpenBucket(filepath.Join(dir, "objects"), &fileblob.Options{CreateDir: true})
 	require.NoError(t, err)
-	ring := newRing(t)
-	b := newBucketWith(t, inner, sse.NewManaged(ring), &blob.Options{})
+	ring := blobtest.NewRing(t)
+	b := blobtest.NewBucketWith(t, inner, sse.NewManaged(ring), &blob.Options{})
 	for i := range 3 {
-		require.NoError(t, b.WriteAll(ctx, fmt.Sprintf("dir%d/k", i), content(20_000), nil))
+		require.NoError(t, b.WriteAll(ctx, fmt.Sprintf("dir%d/k", i), blobtest.Content(20_000), nil))
 	}
 	_, err = ring.Rotate(ctx)
 	require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
@@ -19,7 +20,7 @@ import (
 // TestKeyRefsThatNameNothing: a key that no envelope can name never counts as unused,
 // and is neither shredded nor a filter.
 func TestKeyRefsThatNameNothing(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, w.kms)
 	for name, key := range map[string]jobs.KeyRef{
 		"no mode":             {KeyID: "k1"},
@@ -61,7 +62,7 @@ func TestKeyByUUID(t *testing.T) {
 	const arn = "arn:aws:kms:eu-west-1:111122223333:key/" + uuid
 	cipher, err := sse.NewKMS(kmstest.NewFake(arn), arn, nil)
 	require.NoError(t, err)
-	b := newBucketWith(t, newMem(t), cipher, &blob.Options{})
+	b := blobtest.NewBucketWith(t, blobtest.NewMem(t), cipher, &blob.Options{})
 	require.NoError(t, b.WriteAll(ctx, "a", nil, nil))
 
 	seen, err := jobs.CheckUnused(ctx, jobs.KeyRef{Mode: sse.ModeKMS, KeyID: uuid}, nil, b)
@@ -89,7 +90,7 @@ func (d *countingDestroyer) Destroy(context.Context) error { d.destroyed++; retu
 
 // TestShredNothing: a key that no object is under, as one with a typo, is not touched.
 func TestShredNothing(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, w.kms)
 	destroyer := new(countingDestroyer)
 	var record strings.Builder
@@ -115,11 +116,11 @@ func TestRetireDoesNotBelieveEnvelopes(t *testing.T) {
 		"magic, no metadata":               {3, false, "without AllowPlain"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inner := newMem(t)
-			ring := newRing(t)
-			b := newBucketWith(t, inner, sse.NewManaged(ring), &blob.Options{})
+			inner := blobtest.NewMem(t)
+			ring := blobtest.NewRing(t)
+			b := blobtest.NewBucketWith(t, inner, sse.NewManaged(ring), &blob.Options{})
 			old := primary(t, ring)
-			require.NoError(t, b.WriteAll(ctx, "precious", content(5000), nil))
+			require.NoError(t, b.WriteAll(ctx, "precious", blobtest.Content(5000), nil))
 			_, err := ring.Rotate(ctx)
 			require.NoError(t, err)
 
@@ -129,7 +130,7 @@ func TestRetireDoesNotBelieveEnvelopes(t *testing.T) {
 			if !c.metadata {
 				md = nil
 			}
-			stored := readAll(t, inner, "precious")
+			stored := blobtest.ReadAll(t, inner, "precious")
 			flip := func() {
 				stored[c.flip] ^= 1
 				require.NoError(t, inner.WriteAll(ctx, "precious", stored, metadata(md)))
@@ -143,7 +144,7 @@ func TestRetireDoesNotBelieveEnvelopes(t *testing.T) {
 			require.EqualValues(t, 1, inUse.Unclear)
 			require.Equal(t, keyring.Enabled, (&world{ring: ring}).state(old))
 			flip()
-			require.Equal(t, content(5000), readAll(t, b.Bucket, "precious"))
+			require.Equal(t, blobtest.Content(5000), blobtest.ReadAll(t, b.Bucket, "precious"))
 		})
 	}
 }
@@ -169,7 +170,7 @@ func TestKeyNames(t *testing.T) {
 		t.Run(c.id, func(t *testing.T) {
 			cipher, err := sse.NewKMS(namedKey{c.id}, c.id, nil)
 			require.NoError(t, err)
-			b := newBucketWith(t, newMem(t), cipher, &blob.Options{})
+			b := blobtest.NewBucketWith(t, blobtest.NewMem(t), cipher, &blob.Options{})
 			require.NoError(t, b.WriteAll(ctx, "a", nil, nil))
 			for _, name := range c.named {
 				_, err := jobs.CheckUnused(ctx, jobs.KeyRef{Mode: sse.ModeKMS, KeyID: name}, nil, b)
@@ -187,16 +188,16 @@ func TestKeyNames(t *testing.T) {
 type namedKey struct{ id string }
 
 func (n namedKey) GenerateDataKey(context.Context, string, kms.Context) (*kms.DataKey, error) {
-	return kms.NewDataKey(n.id, content(32), []byte("ciphertext"))
+	return kms.NewDataKey(n.id, blobtest.Content(32), []byte("ciphertext"))
 }
 
 func (n namedKey) Decrypt(context.Context, string, []byte, kms.Context) ([]byte, error) {
-	return content(32), nil
+	return blobtest.Content(32), nil
 }
 
 // TestShredWithoutRecord: what would not be recorded is not shredded.
 func TestShredWithoutRecord(t *testing.T) {
-	w := newWorld(t, newMem(t))
+	w := newWorld(t, blobtest.NewMem(t))
 	w.put(t, "a", 10, w.kms)
 	key := jobs.KeyRef{Mode: sse.ModeKMS, KeyID: "k1"}
 	destroyer := new(countingDestroyer)
@@ -208,5 +209,5 @@ func TestShredWithoutRecord(t *testing.T) {
 	_, err = jobs.ShredKey(ctx, key, nil, new(strings.Builder), nil, w.Bucket)
 	require.ErrorIs(t, err, sse.ErrInvalid)
 	require.Zero(t, *destroyer)
-	require.Len(t, readAll(t, w.Bucket.Bucket, "a"), 10)
+	require.Len(t, blobtest.ReadAll(t, w.Bucket.Bucket, "a"), 10)
 }

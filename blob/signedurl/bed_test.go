@@ -26,6 +26,7 @@ import (
 	"gocloud.dev/blob/driver"
 	"gocloud.dev/gcerrors"
 
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/internal/testbed/captured"
 	"github.com/blobseal/blobseal/sse"
@@ -65,7 +66,7 @@ func newBed(t testing.TB, name string, bucket *gcblob.Bucket, opts *signedurl.Ha
 
 // newEncrypted serves a bucket that encrypts into inner.
 func newEncrypted(t testing.TB, name string, inner *gcblob.Bucket, cipher sse.Cipher, opts *signedurl.HandlerOptions) *bed {
-	b := newBed(t, name, newBucketWith(t, inner, cipher, nil).Bucket, opts)
+	b := newBed(t, name, blobtest.NewBucketWith(t, inner, cipher, nil).Bucket, opts)
 	b.inner = inner
 	return b
 }
@@ -80,10 +81,10 @@ func newBeds(t testing.TB, opts *signedurl.HandlerOptions) []*bed {
 		return &o
 	}
 	return []*bed{
-		newBed(t, "plain mem", newMem(t), copied()),
-		newBed(t, "plain file", newFile(t), copied()),
-		newEncrypted(t, "encrypted mem", newMem(t), sse.NewManaged(newRing(t)), copied()),
-		newEncrypted(t, "encrypted file", newFile(t), sse.NewManaged(newRing(t)), copied()),
+		newBed(t, "plain mem", blobtest.NewMem(t), copied()),
+		newBed(t, "plain file", blobtest.NewFile(t), copied()),
+		newEncrypted(t, "encrypted mem", blobtest.NewMem(t), sse.NewManaged(blobtest.NewRing(t)), copied()),
+		newEncrypted(t, "encrypted file", blobtest.NewFile(t), sse.NewManaged(blobtest.NewRing(t)), copied()),
 	}
 }
 

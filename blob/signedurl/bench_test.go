@@ -10,6 +10,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -31,9 +32,9 @@ func BenchmarkHandlerGet(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/encrypted=%v", tc.name, encrypted), func(b *testing.B) {
 				var bed *bed
 				if encrypted {
-					bed = newEncrypted(b, "encrypted", newMem(b), sse.NewManaged(newRing(b)), nil)
+					bed = newEncrypted(b, "encrypted", blobtest.NewMem(b), sse.NewManaged(blobtest.NewRing(b)), nil)
 				} else {
-					bed = newBed(b, "plain", newMem(b), nil)
+					bed = newBed(b, "plain", blobtest.NewMem(b), nil)
 				}
 				bed.write(b, "k", make([]byte, tc.size), &gcblob.WriterOptions{ContentType: "a/b"})
 				u := bed.url(b, "k", "GET", "")
@@ -67,9 +68,9 @@ func BenchmarkHandlerPut(b *testing.B) {
 		b.Run(fmt.Sprintf("64MiB/encrypted=%v", encrypted), func(b *testing.B) {
 			var bed *bed
 			if encrypted {
-				bed = newEncrypted(b, "encrypted", newMem(b), sse.NewManaged(newRing(b)), nil)
+				bed = newEncrypted(b, "encrypted", blobtest.NewMem(b), sse.NewManaged(blobtest.NewRing(b)), nil)
 			} else {
-				bed = newBed(b, "plain", newMem(b), nil)
+				bed = newBed(b, "plain", blobtest.NewMem(b), nil)
 			}
 			u := bed.url(b, "k", "PUT", "a/b")
 			b.SetBytes(size)

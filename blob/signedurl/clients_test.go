@@ -18,6 +18,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 	"github.com/blobseal/blobseal/sse"
@@ -42,7 +43,7 @@ func dial(t *testing.T, method, signed string, header ...string) net.Conn {
 // TestRefusedUploadsLetGo: a client with a bad URL that announces a body and does
 // not send it gets its response at once, and does not keep the connection.
 func TestRefusedUploadsLetGo(t *testing.T) {
-	b := newBed(t, "plain", newMem(t), nil)
+	b := newBed(t, "plain", blobtest.NewMem(t), nil)
 	for _, length := range []string{"Content-Length: 1000", "Content-Length: 5000000000", "Transfer-Encoding: chunked"} {
 		t.Run(length, func(t *testing.T) {
 			t.Parallel() // each waits for the server to close its connection
@@ -62,7 +63,7 @@ func TestRefusedUploadsLetGo(t *testing.T) {
 // TestStalledUploadIsCut: an upload ends if no more of it arrives, and stores
 // nothing. One that is slow goes on.
 func TestStalledUploadIsCut(t *testing.T) {
-	b := newBed(t, "encrypted", newBucket(t, newMem(t), nil).Bucket, &signedurl.HandlerOptions{IdleTimeout: 100 * time.Millisecond})
+	b := newBed(t, "encrypted", blobtest.NewBucket(t, blobtest.NewMem(t), nil).Bucket, &signedurl.HandlerOptions{IdleTimeout: 100 * time.Millisecond})
 	for _, sent := range []int{0, 1, 100_000} {
 		t.Run(fmt.Sprint(sent), func(t *testing.T) {
 			conn := dial(t, "PUT", b.url(t, "k", "PUT", ""), "Content-Length: 200000")
@@ -105,7 +106,7 @@ func TestSlowUploadGoesOn(t *testing.T) {
 					}
 				})
 				w := &deadlineRecorder{httptest.NewRecorder(), server}
-				signedurl.NewHandler(newMem(t), signer, nil).ServeHTTP(w, req)
+				signedurl.NewHandler(blobtest.NewMem(t), signer, nil).ServeHTTP(w, req)
 				server.Close()
 				sender.Wait()
 				require.Equal(t, status, w.Code)
@@ -145,9 +146,9 @@ func TestClientThatDoesNotReadIsCut(t *testing.T) {
 func TestTruncatedObjectsHaveNoEnd(t *testing.T) {
 	const stored = 16400
 	for _, skip := range []bool{false, true} {
-		b := newBed(t, "encrypted", newMem(t), nil)
+		b := newBed(t, "encrypted", blobtest.NewMem(t), nil)
 		inner := b.inner
-		bucket := newBucketWith(t, inner, sse.NewManaged(newRing(t)), &blob.Options{SkipLengthCheck: skip})
+		bucket := blobtest.NewBucketWith(t, inner, sse.NewManaged(blobtest.NewRing(t)), &blob.Options{SkipLengthCheck: skip})
 		b = newBed(t, "encrypted", bucket.Bucket, nil)
 		b.write(t, "k", pattern(160_000), nil)
 		raw, err := inner.ReadAll(t.Context(), "k")
@@ -208,7 +209,7 @@ func TestPermitsAreHonoured(t *testing.T) {
 // TestUnsupportedHeadersAreRefused: a PUT that asks for what it would not get
 // stores nothing.
 func TestUnsupportedHeadersAreRefused(t *testing.T) {
-	b := newBed(t, "plain", newMem(t), nil)
+	b := newBed(t, "plain", blobtest.NewMem(t), nil)
 	for _, header := range [][2]string{
 		{"Content-Encoding", "aws-chunked"}, {"Content-Encoding", "gzip, AWS-chunked"}, {"X-Amz-Meta-Owner", "me"},
 		{"X-Amz-Checksum-Crc32", "AAAAAA=="}, {"X-Amz-Sdk-Checksum-Algorithm", "CRC32"}, {"X-Amz-Trailer", "x-amz-checksum-crc32"},

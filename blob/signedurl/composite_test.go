@@ -11,6 +11,7 @@ import (
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -18,12 +19,12 @@ import (
 // ranges, its header, and under an ETag that survives a rewrap and goes with the content.
 func TestComposite(t *testing.T) {
 	const chunk = 16384
-	for store, inner := range map[string]*gcblob.Bucket{"mem": newMem(t), "file": newFile(t)} {
+	for store, inner := range map[string]*gcblob.Bucket{"mem": blobtest.NewMem(t), "file": blobtest.NewFile(t)} {
 		for name, sizes := range map[string][]int{"small": {10, 20}, "large": {20 * chunk, 100, 3 * chunk, 0}, "empty": {0}} {
 			t.Run(store+"/"+name, func(t *testing.T) {
-				ring := newRing(t)
+				ring := blobtest.NewRing(t)
 				cipher := sse.NewManaged(ring)
-				bucket := newBucketWith(t, inner, cipher, nil)
+				bucket := blobtest.NewBucketWith(t, inner, cipher, nil)
 				b := newBed(t, "encrypted", bucket.Bucket, nil)
 				want := string(blobtest.PutComposite(t, inner, name, cipher, sizes...))
 				get := b.url(t, name, "GET", "")
@@ -76,8 +77,8 @@ func TestComposite(t *testing.T) {
 // byte that they bring is the object's.
 func TestDamagedComposite(t *testing.T) {
 	const chunk = 16384
-	inner, cipher := newMem(t), newCustomer(t, 1)
-	b := newBed(t, "encrypted", newBucketWith(t, inner, cipher, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}}).Bucket, nil)
+	inner, cipher := blobtest.NewMem(t), ssetest.NewCustomer(t, 1)
+	b := newBed(t, "encrypted", blobtest.NewBucketWith(t, inner, cipher, &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}}).Bucket, nil)
 	want := string(blobtest.PutComposite(t, inner, "k", cipher, 20*chunk, 3*chunk))
 	good := blobtest.ReadAll(t, inner, "k")
 	get := b.url(t, "k", "GET", "")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
 )
 
@@ -14,7 +15,7 @@ import (
 // and read what went wrong.
 func TestOrigins(t *testing.T) {
 	const app = "https://app.example"
-	b := newBed(t, "plain", newMem(t), &signedurl.HandlerOptions{Origins: []string{app}})
+	b := newBed(t, "plain", blobtest.NewMem(t), &signedurl.HandlerOptions{Origins: []string{app}})
 	b.write(t, "k", []byte("content"), nil)
 	get, put := b.url(t, "k", "GET", ""), b.url(t, "k", "PUT", "")
 	preflight := func(origin string) answer {
@@ -50,7 +51,7 @@ func TestOrigins(t *testing.T) {
 		require.Empty(t, got.header["Access-Control-Allow-Origin"], name)
 	}
 
-	closed := newBed(t, "plain", newMem(t), nil)
+	closed := newBed(t, "plain", blobtest.NewMem(t), nil)
 	got = closed.do(t, "OPTIONS", closed.url(t, "k", "PUT", ""), nil, "Origin", app, "Access-Control-Request-Method", "PUT")
 	require.Equal(t, 403, got.status)
 	require.Empty(t, got.header["Access-Control-Allow-Origin"])

@@ -13,7 +13,9 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
+	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/audit"
@@ -143,7 +145,7 @@ func TestKeyServiceErrors(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	cipher, err := sse.NewKMS(fake, "key", nil)
 	require.NoError(t, err)
-	b := newEncrypted(t, "encrypted", newMem(t), cipher, nil)
+	b := newEncrypted(t, "encrypted", blobtest.NewMem(t), cipher, nil)
 	b.write(t, "k", []byte("content"), nil)
 	get, put := b.url(t, "k", "GET", ""), b.url(t, "new", "PUT", "")
 	for _, tc := range []struct {
@@ -174,9 +176,9 @@ func TestKeyServiceErrors(t *testing.T) {
 
 // TestCustomerObjectsAreRefused: a URL brings no key for an SSE-C object.
 func TestCustomerObjectsAreRefused(t *testing.T) {
-	inner := newMem(t)
-	theirs := newBucketWith(t, inner, newCustomer(t, 1), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
+	inner := blobtest.NewMem(t)
+	theirs := blobtest.NewBucketWith(t, inner, ssetest.NewCustomer(t, 1), &blob.Options{Policy: blob.Policy{AllowCustomerKeys: true}})
 	require.NoError(t, theirs.WriteAll(t.Context(), "k", []byte("content"), nil))
-	b := newEncrypted(t, "encrypted", inner, sse.NewManaged(newRing(t)), nil)
+	b := newEncrypted(t, "encrypted", inner, sse.NewManaged(blobtest.NewRing(t)), nil)
 	require.Equal(t, 400, b.do(t, "GET", b.url(t, "k", "GET", ""), nil).status)
 }

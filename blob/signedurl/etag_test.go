@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	gcblob "gocloud.dev/blob"
 
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/jobs"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -14,10 +15,10 @@ import (
 // TestETagNamesTheContent: it survives a rewrap, which changes the store's, and
 // changes with the content. A PUT returns the one that a GET then has.
 func TestETagNamesTheContent(t *testing.T) {
-	for store, inner := range map[string]*gcblob.Bucket{"mem": newMem(t), "file": newFile(t)} {
+	for store, inner := range map[string]*gcblob.Bucket{"mem": blobtest.NewMem(t), "file": blobtest.NewFile(t)} {
 		t.Run(store, func(t *testing.T) {
-			ring := newRing(t)
-			bucket := newBucketWith(t, inner, sse.NewManaged(ring), nil)
+			ring := blobtest.NewRing(t)
+			bucket := blobtest.NewBucketWith(t, inner, sse.NewManaged(ring), nil)
 			b := newBed(t, "encrypted", bucket.Bucket, nil)
 			get, put := b.url(t, "k", "GET", ""), b.url(t, "k", "PUT", "")
 			etag := func() string { return b.do(t, "HEAD", get, nil).header["Etag"] }
@@ -51,8 +52,8 @@ func TestETagNamesTheContent(t *testing.T) {
 // TestETagWithoutHint: an object that was stored by other means has the ETag of its
 // content too, and a wrong hint does not put one object's name on another's content.
 func TestETagWithoutHint(t *testing.T) {
-	inner := newMem(t)
-	b := newBed(t, "encrypted", newBucket(t, inner, nil).Bucket, nil)
+	inner := blobtest.NewMem(t)
+	b := newBed(t, "encrypted", blobtest.NewBucket(t, inner, nil).Bucket, nil)
 	get := b.url(t, "k", "GET", "")
 	want := b.do(t, "PUT", b.url(t, "k", "PUT", ""), strings.NewReader("content")).header["Etag"]
 	raw, err := inner.ReadAll(t.Context(), "k")

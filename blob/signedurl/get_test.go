@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	gcblob "gocloud.dev/blob"
 
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
@@ -350,7 +351,7 @@ func TestDamagedObjects(t *testing.T) {
 		{"range in a chunk that was cut off", whole(116 + 100), "bytes=49200-", 0, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			b := newEncrypted(t, "encrypted", newMem(t), sse.NewManaged(newRing(t)), nil)
+			b := newEncrypted(t, "encrypted", blobtest.NewMem(t), sse.NewManaged(blobtest.NewRing(t)), nil)
 			b.write(t, "k", content, &gcblob.WriterOptions{ContentType: "a/b"})
 			raw, err := b.inner.ReadAll(t.Context(), "k")
 			require.NoError(t, err)
@@ -384,7 +385,7 @@ func TestEmptyObjectIsOpened(t *testing.T) {
 	fake := kmstest.NewFake("key")
 	cipher, err := sse.NewKMS(fake, "key", nil)
 	require.NoError(t, err)
-	b := newEncrypted(t, "encrypted", newMem(t), cipher, nil)
+	b := newEncrypted(t, "encrypted", blobtest.NewMem(t), cipher, nil)
 	b.write(t, "k", nil, nil)
 	u := b.url(t, "k", "GET", "")
 	require.Equal(t, 200, b.do(t, "GET", u, nil).status)

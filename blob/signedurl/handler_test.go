@@ -18,6 +18,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/kms/kmstest"
@@ -257,7 +258,7 @@ func TestHandlerPrincipal(t *testing.T) {
 			fake := kmstest.NewFake("key")
 			cipher, err := sse.NewKMS(fake, "key", nil)
 			require.NoError(t, err)
-			b := newEncrypted(t, "encrypted", newMem(t), cipher, &signedurl.HandlerOptions{Principal: tc.option})
+			b := newEncrypted(t, "encrypted", blobtest.NewMem(t), cipher, &signedurl.HandlerOptions{Principal: tc.option})
 			var mu sync.Mutex
 			var asked []kms.Principal
 			fake.Hook(func(ctx context.Context, _ kmstest.Call) error {
@@ -282,7 +283,7 @@ func TestHandlerPrincipal(t *testing.T) {
 
 // TestOuterHeadersStay: middleware keeps the headers that it set.
 func TestOuterHeadersStay(t *testing.T) {
-	b := newBed(t, "plain", newMem(t), nil)
+	b := newBed(t, "plain", blobtest.NewMem(t), nil)
 	b.write(t, "k", []byte("content"), nil)
 	for key, status := range map[string]int{"k": 200, "missing": 404} {
 		rec := httptest.NewRecorder()
@@ -296,8 +297,8 @@ func TestOuterHeadersStay(t *testing.T) {
 
 // TestBucketUsesTheSigner: an encrypted bucket takes a Signer among its options.
 func TestBucketUsesTheSigner(t *testing.T) {
-	b := newBed(t, "plain", newMem(t), nil)
-	encrypted := newBucket(t, newMem(t), &blob.Options{Signer: b.signer})
+	b := newBed(t, "plain", blobtest.NewMem(t), nil)
+	encrypted := blobtest.NewBucket(t, blobtest.NewMem(t), &blob.Options{Signer: b.signer})
 	u, err := encrypted.SignedURL(t.Context(), "k", &gcblob.SignedURLOptions{Expiry: time.Minute})
 	require.NoError(t, err)
 	want, err := b.signer.SignedURL(t.Context(), "k", &driver.SignedURLOptions{Expiry: time.Minute})

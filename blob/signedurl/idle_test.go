@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
 	"github.com/blobseal/blobseal/internal/testbed/fakeclock"
 )
@@ -126,7 +127,7 @@ func TestSlowDownloadGoesOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fakeclock.Test(t, func(t *testing.T) {
-				bucket := newMem(t)
+				bucket := blobtest.NewMem(t)
 				require.NoError(t, bucket.WriteAll(t.Context(), "k", make([]byte, 8*large), nil))
 				signer := newSigner(t, "http://photos.example/shared", secretOf(1), nil)
 				signed, err := signer.Sign(&signedurl.Permit{Key: "k", Expires: time.Now().Add(time.Hour)})

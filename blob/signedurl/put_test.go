@@ -110,7 +110,7 @@ func TestPutCommitsOnce(t *testing.T) {
 	// Some servers do not check Content-Length.
 	for name, body := range map[string]string{"shorter than it says": "bod", "longer than it says": "body and more"} {
 		t.Run(name, func(t *testing.T) {
-			mem := newMem(t)
+			mem := blobtest.NewMem(t)
 			b := newBed(t, "plain", mem, nil)
 			r := httptest.NewRequest("PUT", b.url(t, "k", "PUT", ""), strings.NewReader(body))
 			r.ContentLength = 4
@@ -137,7 +137,7 @@ func TestPutCommitsOnce(t *testing.T) {
 // TestRefusedPutSendsNoContinue: a client that waits for 100 Continue gets the
 // refusal instead.
 func TestRefusedPutSendsNoContinue(t *testing.T) {
-	b := newBed(t, "plain", newMem(t), nil)
+	b := newBed(t, "plain", blobtest.NewMem(t), nil)
 	u, err := url.Parse(b.url(t, "k", "GET", ""))
 	require.NoError(t, err)
 	conn, err := net.Dial("tcp", u.Host)
