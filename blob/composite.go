@@ -29,18 +29,9 @@ type compositeRead struct {
 func (g *getter) newComposite(from *gcblob.Reader, head []byte) *compositeRead {
 	g.end()
 	c := &compositeRead{getter: g, from: from, seen: store.VersionRead(from)}
-	c.pieces = &store.Pieces{Fetch: c.fetchPiece}
+	c.pieces = g.b.store.Pieces(g.ctx, g.key, c.seen, g.readerOptions())
 	c.pieces.Keep(0, head)
 	return c
-}
-
-// fetchPiece reads n bytes of the version that was seen.
-func (c *compositeRead) fetchPiece(off, n int64) ([]byte, error) {
-	p, err := c.fetch(c.seen, off, n)
-	if err != nil {
-		return nil, err
-	}
-	return p.data, nil
 }
 
 // openTrailer reads the trailer and opens the envelope in it. The object's size and

@@ -6,11 +6,9 @@ import "io"
 // byte only after the plaintext has ended there, which authenticates the end: many
 // callers stop reading at the claimed length and never see the error behind it.
 type endReader struct {
-	rest    io.Reader
-	left    int64    // bytes of plaintext until the claimed end
-	body    *counter // what rest reads
-	bodyLen int64    // that body must have, if not negative
-	err     error    // sticks
+	rest io.Reader
+	left int64 // bytes of plaintext until the claimed end
+	err  error // sticks
 }
 
 func (e *endReader) Read(p []byte) (int, error) {
@@ -34,8 +32,6 @@ func (e *endReader) Read(p []byte) (int, error) {
 		return n, err
 	case err == nil:
 		err = e.end()
-	case err == io.EOF:
-		err = e.checkBody()
 	}
 	e.err = err
 	if err != io.EOF {
@@ -50,23 +46,10 @@ func (e *endReader) Read(p []byte) (int, error) {
 func (e *endReader) end() error {
 	var beyond [1]byte
 	n, err := io.ReadFull(e.rest, beyond[:])
-	switch {
-	case n > 0:
-		return errSize
-	case err != io.EOF:
-		return err
-	}
-	return e.checkBody()
-}
-
-// checkBody returns io.EOF if the body had the length that the store claims: a store
-// of files looks at a file and then opens it, and so may report the size of one
-// version and serve the next.
-func (e *endReader) checkBody() error {
-	if e.bodyLen >= 0 && e.body.n != e.bodyLen {
+	if n > 0 {
 		return errSize
 	}
-	return io.EOF
+	return err
 }
 
 // WriteTo implements [io.WriterTo].
@@ -84,9 +67,7 @@ func (e *endReader) WriteTo(w io.Writer) (int64, error) {
 		err = errSize
 	}
 	if err == nil {
-		if err = e.checkBody(); err == io.EOF {
-			err = hold.release()
-		}
+		err = hold.release()
 	}
 	if e.err = err; err == nil {
 		e.err = io.EOF
@@ -134,23 +115,4 @@ func (h *holdLast) release() error {
 	n, err := h.w.Write(h.last[:])
 	h.written += int64(n)
 	return err
-}
-
-// counter counts what is read of a body.
-type counter struct {
-	r io.Reader
-	n int64
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
-}
-
-// WriteTo implements [io.WriterTo], to use that of the source.
-func (c *counter) WriteTo(w io.Writer) (int64, error) {
-	n, err := io.Copy(w, c.r)
-	c.n += n
-	return n, err
 }

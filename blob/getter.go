@@ -20,7 +20,7 @@ import (
 const drainSize = 128 << 10
 
 // maxPart bounds what a read keeps of a response in memory: an envelope with a few
-// chunks, or the trailer of a composite object.
+// chunks.
 const maxPart = 512 << 10
 
 // getter makes the requests of one read. It holds at most one response that is not
@@ -90,18 +90,19 @@ func (g *getter) fetch(seen stored.Version, off, n int64) (*part, error) {
 }
 
 func (g *getter) request(seen stored.Version, off, n int64) (*gcblob.Reader, error) {
-	var opts *gcblob.ReaderOptions
-	if g.hook != nil {
-		opts = &gcblob.ReaderOptions{BeforeRead: g.before}
-	}
-	return g.b.store.OpenVersion(g.ctx, g.key, seen, off, n, opts)
+	return g.b.store.OpenVersion(g.ctx, g.key, seen, off, n, g.readerOptions())
 }
 
-// before calls the caller's hook for one request.
-func (g *getter) before(as func(any) bool) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.hook(as)
+// readerOptions returns the options of a request, which has the caller's hook.
+func (g *getter) readerOptions() *gcblob.ReaderOptions {
+	if g.hook == nil {
+		return nil
+	}
+	return &gcblob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.hook(as)
+	}}
 }
 
 // end ends the response that open returned.

@@ -69,10 +69,12 @@ func (r *rangeRead) run() (*reader, error) {
 	if err := r.openChunks(); err != nil {
 		return nil, err
 	}
+	if r.reachesEnd() { // the range may end within the last chunk
+		r.chunks = stored.ExactReader(r.chunks, r.head.Size()-int64(r.env.Size())-r.bodyOff, ErrChanged)
+	}
 	// The first chunk is opened here: if the requests met two versions of the
 	// object, it does not open.
-	count := &counter{r: r.chunks}
-	plaintext := &prefixed{rest: d.RangeReader(count, r.off, r.n)}
+	plaintext := &prefixed{rest: d.RangeReader(r.chunks, r.off, r.n)}
 	if _, err := io.ReadFull(plaintext.rest, plaintext.byte[:]); err != nil {
 		if err == io.EOF { // authentic, and shorter than its size
 			err = ErrChanged
@@ -83,12 +85,7 @@ func (r *rangeRead) run() (*reader, error) {
 	if r.n >= 0 {
 		left = min(left, r.n)
 	}
-	bodyLen := int64(-1)
-	if r.reachesEnd() {
-		bodyLen = r.head.Size() - int64(r.env.Size()) - r.bodyOff
-	}
-	end := &endReader{rest: plaintext, left: left, body: count, bodyLen: bodyLen}
-	return r.reader(end, r.size, r.env, r.from), nil
+	return r.reader(&endReader{rest: plaintext, left: left}, r.size, r.env, r.from), nil
 }
 
 // beyond reports whether the range begins behind the object's end.
@@ -115,7 +112,7 @@ func (r *rangeRead) fetchHead() error {
 		other.Go(func() { chunks, chunksErr = r.fetch(anyVersion, expect+r.bodyOff, r.bodyLen) })
 	}
 	r.head, err = r.fetch(anyVersion, 0, want)
-	if err != nil && !r.empty(err) {
+	if err != nil && !r.fetchEmpty(err) {
 		r.cancel()
 		other.Wait()
 		return err
@@ -143,24 +140,18 @@ func (r *rangeRead) fetchHead() error {
 	return err
 }
 
-// empty reports whether a request for a range failed because the stored object is
-// empty: some stores refuse every range of an empty object.
-func (r *rangeRead) empty(err error) bool {
+// fetchEmpty reads the stored object as the head, if a request for a range failed because
+// the object is empty: some stores refuse every range of an empty object.
+func (r *rangeRead) fetchEmpty(err error) bool {
 	if code := gcerrors.Code(err); code != gcerrors.Unknown && code != gcerrors.InvalidArgument {
 		return false
 	}
-	whole, err := r.fetchEmpty()
-	r.head = whole
-	return err == nil && whole != nil
-}
-
-// fetchEmpty returns the object if it is empty.
-func (r *rangeRead) fetchEmpty() (*part, error) {
 	attrs, err := r.b.store.Inner.Attributes(r.ctx, r.key)
 	if err != nil || attrs.Size != 0 {
-		return nil, err
+		return false
 	}
-	return r.fetch(anyVersion, 0, -1)
+	r.head, err = r.fetch(anyVersion, 0, -1)
+	return err == nil
 }
 
 // decryptAndProve opens the envelope. Unless the range reaches the last chunk, or

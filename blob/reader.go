@@ -123,8 +123,7 @@ func (g *getter) readWhole() (*reader, *sse.Envelope, error) {
 	if err != nil {
 		return nil, env, err
 	}
-	count := &counter{r: body}
-	end := &endReader{rest: d.Reader(count), left: size, body: count, bodyLen: inner.Size() - int64(env.Size())}
+	end := &endReader{rest: d.Reader(body), left: size}
 	if size == 0 { // nobody reads from a reader of nothing
 		if end.err = end.end(); end.err != io.EOF {
 			return nil, env, end.err

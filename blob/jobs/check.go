@@ -139,7 +139,7 @@ func check(ctx context.Context, s *store.Store, object store.Listed, o CheckOpti
 		if f.Err == nil || env == nil {
 			return f
 		}
-		if stored.SameEnvelope(before, env) && f.Verdict == found {
+		if stored.SameEnvelope(before, env) && f.Verdict == found && !errors.Is(f.Err, stored.ErrChanged) {
 			return f
 		}
 		if attempt == maxChecks {
@@ -163,7 +163,8 @@ func open(ctx context.Context, s *store.Store, seen store.Object, o CheckOptions
 	at := int64(seen.Envelope.Size())
 	switch o.Depth {
 	case CheckLengths:
-		_, err = d.ReaderAt(&storedBody{ctx: ctx, s: s, key: seen.Key, off: at}, seen.Stored-at)
+		body := io.NewSectionReader(s.Pieces(ctx, seen.Key, seen.Version(), nil), at, seen.Stored-at)
+		_, err = d.ReaderAt(body, body.Size())
 	case CheckBodies:
 		err = readBody(ctx, s, seen, at, -1, seen.Size, d.Reader)
 	}
@@ -187,34 +188,13 @@ func openComposite(ctx context.Context, s *store.Store, seen store.Object, d *ss
 // readBody reads n stored bytes from off, or all from off on if n is negative, through
 // decrypt. The plaintext must have size bytes.
 func readBody(ctx context.Context, s *store.Store, seen store.Object, off, n, size int64, decrypt func(io.Reader) io.Reader) error {
-	r, err := s.Open(ctx, seen.Key, off, n, nil)
+	r, err := s.OpenVersion(ctx, seen.Key, seen.Version(), off, n, nil)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	_, err = copyBody(io.Discard, stored.ExactReader(decrypt(r), size, stored.ErrChanged))
 	return err
-}
-
-// storedBody gives random access to the body of a stored object.
-type storedBody struct {
-	ctx context.Context // of the check that it serves
-	s   *store.Store
-	key string
-	off int64 // where the body begins
-}
-
-func (s *storedBody) ReadAt(p []byte, off int64) (int, error) {
-	r, err := s.s.Open(s.ctx, s.key, s.off+off, int64(len(p)), nil)
-	if err != nil {
-		return 0, err
-	}
-	defer r.Close()
-	n, err := io.ReadFull(r, p)
-	if err == io.ErrUnexpectedEOF {
-		err = io.EOF
-	}
-	return n, err
 }
 
 // verdict returns the verdict for an error.

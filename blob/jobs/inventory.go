@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -143,12 +144,7 @@ func (c *Count) add(e Entry) {
 
 // Keys returns the keys of Sealed, ordered by mode and id.
 func (t *Totals) Keys() []KeyRef {
-	keys := make([]KeyRef, 0, len(t.Sealed))
-	for k := range t.Sealed {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, compareKeys)
-	return keys
+	return slices.SortedFunc(maps.Keys(t.Sealed), compareKeys)
 }
 
 // storeOf returns the bucket's view of the store under it.

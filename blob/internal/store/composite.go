@@ -22,11 +22,8 @@ const headSize = 64
 // Pieces gives random access to one version of a stored object. It keeps what it
 // read, so that no piece is requested twice. It is for one goroutine.
 type Pieces struct {
-	// Fetch reads n bytes of the stored object from off. It is [stored.ErrChanged] if
-	// the store serves another version. No response is held when it returns.
-	Fetch func(off, n int64) ([]byte, error)
-
-	kept []piece
+	fetch func(off, n int64) ([]byte, error) // holds no response when it returns
+	kept  []piece
 }
 
 type piece struct {
@@ -55,7 +52,7 @@ func (p *Pieces) Range(off, n int64) ([]byte, error) {
 	if data := p.Kept(off, n); data != nil {
 		return data, nil
 	}
-	data, err := p.Fetch(off, n)
+	data, err := p.fetch(off, n)
 	if err == nil {
 		p.Keep(off, data)
 	}
@@ -72,10 +69,11 @@ func (p *Pieces) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// pieces returns the pieces of the version seen of the object at key.
-func (s *Store) pieces(ctx context.Context, key string, seen stored.Version) *Pieces {
-	return &Pieces{Fetch: func(off, n int64) ([]byte, error) {
-		r, err := s.OpenVersion(ctx, key, seen, off, n, nil)
+// Pieces returns the pieces of the version seen of the object at key. A piece is
+// [stored.ErrChanged] if the store serves another version.
+func (s *Store) Pieces(ctx context.Context, key string, seen stored.Version, opts *gcblob.ReaderOptions) *Pieces {
+	return &Pieces{fetch: func(off, n int64) ([]byte, error) {
+		r, err := s.OpenVersion(ctx, key, seen, off, n, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -98,11 +96,11 @@ func (s *Store) Trailer(ctx context.Context, key string, seen stored.Version, he
 	if seen.Size < 0 {
 		return nil, ErrUnpacked
 	}
-	p := s.pieces(ctx, key, seen)
+	p := s.Pieces(ctx, key, seen, nil)
 	if len(head) > 0 {
 		p.Keep(0, head)
 	} else if seen.Size > tailSize {
-		if err := p.both(seen.Size); err != nil {
+		if err := p.fetchEnds(seen.Size); err != nil {
 			return nil, err
 		}
 	}
@@ -113,16 +111,16 @@ func (s *Store) Trailer(ctx context.Context, key string, seen stored.Version, he
 	return &Trailer{t, p, seen.Size}, nil
 }
 
-// both requests both ends of an object of size bytes at once.
-func (p *Pieces) both(size int64) error {
+// fetchEnds requests both ends of an object of size bytes at once.
+func (p *Pieces) fetchEnds(size int64) error {
 	var head, tail []byte
 	var ends errgroup.Group
 	ends.Go(func() (err error) {
-		head, err = p.Fetch(0, headSize)
+		head, err = p.fetch(0, headSize)
 		return err
 	})
 	ends.Go(func() (err error) {
-		tail, err = p.Fetch(size-tailSize, tailSize)
+		tail, err = p.fetch(size-tailSize, tailSize)
 		return err
 	})
 	if err := ends.Wait(); err != nil {

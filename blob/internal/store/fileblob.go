@@ -22,6 +22,7 @@ import (
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -89,35 +90,25 @@ const lockName = ".blobseal-lock" + attrsSuffix
 // package: fileblob has no conditional write.
 type fileLock struct {
 	path  string
-	token chan struct{} // taken first: one process locks the file once
+	turns stored.Locks // of this process, which locks the file once
 }
 
-func newFileLock(dir string) *fileLock {
-	return &fileLock{path: filepath.Join(dir, lockName), token: make(chan struct{}, 1)}
-}
+func newFileLock(dir string) *fileLock { return &fileLock{path: filepath.Join(dir, lockName)} }
 
 // run runs fn while no other process does. ctx ends the wait for others; if there is
 // nothing to wait for, fn runs even if ctx has ended.
 func (l *fileLock) run(ctx context.Context, fn func() error) error {
-	select {
-	case l.token <- struct{}{}:
-	default:
-		select {
-		case l.token <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
+	return l.turns.Commit(ctx, l.path, func() error {
+		lock := flock.New(l.path)
+		locked, err := lock.TryLock()
+		if err == nil && !locked {
+			_, err = lock.TryLockContext(ctx, time.Millisecond)
 		}
-	}
-	defer func() { <-l.token }()
-	lock := flock.New(l.path)
-	locked, err := lock.TryLock()
-	if err == nil && !locked {
-		_, err = lock.TryLockContext(ctx, time.Millisecond)
-	}
-	if err != nil {
-		return fmt.Errorf("blob: lock of the directory: %w", err)
-	}
-	return errors.Join(fn(), lock.Close())
+		if err != nil {
+			return fmt.Errorf("blob: lock of the directory: %w", err)
+		}
+		return errors.Join(fn(), lock.Close())
+	})
 }
 
 // listAttempts bounds how often a directory is read whose files come and go.
