@@ -17,6 +17,7 @@ import (
 	gcblob "gocloud.dev/blob"
 
 	"github.com/blobseal/blobseal/blob"
+	"github.com/blobseal/blobseal/blob/internal/store"
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -220,7 +221,7 @@ func (o *object) open(ctx context.Context, off, n int64) (*part, error) {
 		err = fmt.Errorf("%w: %q has another body than its attributes say", blob.ErrChanged, o.key)
 	case r.Size() < 0:
 		err = fmt.Errorf("signedurl: store decompresses object: %q (remove its Content-Encoding)", o.key)
-	case !stored.Version{Size: r.Size(), ModTime: r.ModTime()}.Same(stored.Version{Size: o.attrs.Size, ModTime: o.attrs.ModTime}):
+	case !store.VersionRead(r).Same(store.VersionOf(o.attrs)):
 		err = fmt.Errorf("%w: %q", blob.ErrChanged, o.key)
 	}
 	if err != nil {

@@ -92,24 +92,27 @@ func (p *Permit) check() error {
 	return nil
 }
 
+// texts returns the fields of p that are parameters as they are, unless they are empty.
+func (p *Permit) texts() map[string]*string {
+	return map[string]*string{
+		paramKey:                        &p.Key,
+		paramMethod:                     &p.Method,
+		paramContentType:                &p.ContentType,
+		paramIfMatch:                    &p.IfMatch,
+		paramPrincipal:                  &p.Principal.ID,
+		paramPrincipalType:              &p.Principal.Type,
+		paramResponseContentType:        &p.ResponseContentType,
+		paramResponseContentDisposition: &p.ResponseContentDisposition,
+		paramResponseCacheControl:       &p.ResponseCacheControl,
+	}
+}
+
 // fields returns the parameters of a URL for p, without those of the signature.
 func (p *Permit) fields() map[string]string {
-	fields := map[string]string{
-		paramKey:    p.Key,
-		paramMethod: p.Method,
-		paramExpiry: strconv.FormatInt(p.Expires.Unix(), 10),
-	}
-	for _, field := range [][2]string{
-		{paramContentType, p.ContentType},
-		{paramIfMatch, p.IfMatch},
-		{paramPrincipal, p.Principal.ID},
-		{paramPrincipalType, p.Principal.Type},
-		{paramResponseContentType, p.ResponseContentType},
-		{paramResponseContentDisposition, p.ResponseContentDisposition},
-		{paramResponseCacheControl, p.ResponseCacheControl},
-	} {
-		if name, value := field[0], field[1]; value != "" {
-			fields[name] = value
+	fields := map[string]string{paramExpiry: strconv.FormatInt(p.Expires.Unix(), 10)}
+	for name, value := range p.texts() {
+		if *value != "" {
+			fields[name] = *value
 		}
 	}
 	if p.EnforceAbsentContentType {
@@ -127,18 +130,9 @@ func parsePermit(fields map[string]string) (*Permit, error) {
 	contentType, typed := fields[paramContentType]
 	expiry, _ := strconv.ParseInt(fields[paramExpiry], 10, 64)
 	maxSize, _ := strconv.ParseInt(fields[paramMaxSize], 10, 64)
-	p := &Permit{
-		Key:                        fields[paramKey],
-		Method:                     fields[paramMethod],
-		Expires:                    time.Unix(expiry, 0),
-		ContentType:                contentType,
-		EnforceAbsentContentType:   typed && contentType == "",
-		MaxSize:                    maxSize,
-		IfMatch:                    fields[paramIfMatch],
-		ResponseContentType:        fields[paramResponseContentType],
-		ResponseContentDisposition: fields[paramResponseContentDisposition],
-		ResponseCacheControl:       fields[paramResponseCacheControl],
-		Principal:                  kms.Principal{ID: fields[paramPrincipal], Type: fields[paramPrincipalType]},
+	p := &Permit{Expires: time.Unix(expiry, 0), EnforceAbsentContentType: typed && contentType == "", MaxSize: maxSize}
+	for name, value := range p.texts() {
+		*value = fields[name]
 	}
 	if !maps.Equal(p.fields(), fields) {
 		return nil, &RefusedError{Code: CodeSignature, reason: "URL is signed by a later version", key: p.Key}

@@ -306,9 +306,3 @@ func fileName(key string) string {
 	}
 	return name
 }
-
-// String returns the base URL and no secret.
-func (s *Signer) String() string { return "signer of URLs at " + s.baseText }
-
-// GoString is like String.
-func (s *Signer) GoString() string { return "signedurl.Signer(" + s.baseText + ")" }
