@@ -69,6 +69,7 @@ func TestForbiddenReadIsNoDeletion(t *testing.T) {
 
 	shredded, err := jobs.ShredPrefix(ctx, w.Bucket, "dir/", io.Discard, nil)
 	require.ErrorIs(t, err, jobs.ErrIncomplete)
+	require.ErrorContains(t, err, `first: "dir/b"`)
 	require.EqualValues(t, 1, shredded.Failed)
 	require.EqualValues(t, 2, shredded.Objects)
 

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,9 +65,9 @@ type ShredOptions struct {
 	Limit   Limiter // if set, sets the pace, in objects
 }
 
-// shredBatch is how many objects ShredPrefix records, with one sync of the record,
+// shredBatchSize is how many objects ShredPrefix records, with one sync of the record,
 // before it deletes them.
-const shredBatch = 256
+const shredBatchSize = 256
 
 // shredRecorder writes a record, as JSON Lines.
 type shredRecorder struct{ dst io.Writer }
@@ -123,28 +124,17 @@ func shredLine(bucket string, e Entry) ShredRecord {
 // ShredObject makes one object unreadable: it deletes the object and with it the sealed
 // data key. See [ShredPrefix].
 func ShredObject(ctx context.Context, b *blob.Bucket, key string, record io.Writer) error {
-	r := shredRecorder{record}
-	if err := r.check(); err != nil {
+	p := &shredding{s: storeOf(b), record: shredRecorder{record}}
+	if err := p.record.check(); err != nil {
 		return err
 	}
-	s := storeOf(b)
-	seen := s.Inspect(ctx, store.Listed{Key: key, Size: -1})
+	seen := p.s.Inspect(ctx, store.Listed{Key: key, Size: -1})
 	if seen.Kind == 0 {
 		return seen.Err
 	}
-	line := shredLine(s.Name, entryOf(seen))
-	if err := r.write(ShredBegins, line, nil); err != nil {
-		return err
-	}
-	if err := r.sync(); err != nil {
-		return err
-	}
-	err := shred(ctx, s, seen)
-	event := ShredDone
-	if err != nil {
-		event = ShredFailed
-	}
-	return errors.Join(err, r.write(event, line, err), r.sync())
+	p.batch = append(p.batch, seen)
+	err := p.shredBatch(ctx)
+	return errors.Join(p.failure, err, p.record.sync())
 }
 
 // ShredPrefix makes all objects whose keys begin with prefix unreadable: it deletes them
@@ -165,42 +155,43 @@ func ShredPrefix(ctx context.Context, b *blob.Bucket, prefix string, record io.W
 		return new(ShredReport), fmt.Errorf("%w: an empty prefix is the whole bucket", sse.ErrInvalid)
 	}
 	o := valueOr(opts)
-	p := &prefixShredder{s: storeOf(b), workers: workers(o.Workers), record: shredRecorder{record}, report: new(ShredReport)}
+	p := &shredding{s: storeOf(b), record: shredRecorder{record}, workers: o.Workers}
 	if err := p.record.check(); err != nil {
-		return p.report, err
+		return &p.report, err
 	}
-	err := lookAtAll(ctx, p.s, prefix, pace{p.workers, o.Limit}, func(ctx context.Context, object store.Listed) (store.Object, error) {
+	err := lookAtAll(ctx, p.s, prefix, pace{o.Workers, o.Limit}, func(ctx context.Context, object store.Listed) (store.Object, error) {
 		seen := p.s.InspectListed(ctx, object)
 		return seen, seen.Err
 	}, func(seen store.Object, _ error) error {
-		if p.batch = append(p.batch, seen); len(p.batch) < shredBatch {
+		if p.batch = append(p.batch, seen); len(p.batch) < shredBatchSize {
 			return nil
 		}
-		return p.flush(ctx)
+		return p.shredBatch(ctx)
 	})
 	if err == nil {
-		err = p.flush(ctx)
+		err = p.shredBatch(ctx)
 	}
 	if err = errors.Join(err, p.record.sync()); err != nil {
-		return p.report, err
+		return &p.report, err
 	}
-	if p.report.Failed > 0 {
-		return p.report, fmt.Errorf("%w: %d failed", ErrIncomplete, p.report.Failed)
+	if p.failure != nil {
+		return &p.report, fmt.Errorf("%w: %d failed, first: %w", ErrIncomplete, p.report.Failed, p.failure)
 	}
-	return p.report, nil
+	return &p.report, nil
 }
 
-// prefixShredder shreds objects in batches.
-type prefixShredder struct {
+// shredding is a shredding of objects of a bucket, in batches.
+type shredding struct {
 	s       *store.Store
-	workers int
 	record  shredRecorder
-	report  *ShredReport
+	workers int
 	batch   []store.Object
+	report  ShredReport
+	failure error // the first
 }
 
-// flush records the batch, shreds it and records how that went.
-func (p *prefixShredder) flush(ctx context.Context) error {
+// shredBatch records the batch, shreds it and records how that went.
+func (p *shredding) shredBatch(ctx context.Context) error {
 	for _, seen := range p.batch {
 		if err := p.record.write(ShredBegins, shredLine(p.s.Name, entryOf(seen)), nil); err != nil {
 			return err
@@ -210,15 +201,15 @@ func (p *prefixShredder) flush(ctx context.Context) error {
 		return err
 	}
 	errs := make([]error, len(p.batch))
-	var shredding errgroup.Group
-	shredding.SetLimit(p.workers)
+	var group errgroup.Group
+	group.SetLimit(workers(p.workers))
 	for i, seen := range p.batch {
-		shredding.Go(func() error {
+		group.Go(func() error {
 			errs[i] = p.s.Absence(ctx, seen.Key, shred(ctx, p.s, seen))
 			return nil // one that fails stops no other
 		})
 	}
-	shredding.Wait()
+	group.Wait()
 	for i, seen := range p.batch {
 		event, err := ShredDone, errs[i]
 		if errors.Is(err, store.ErrDeleted) { // by somebody else
@@ -227,6 +218,7 @@ func (p *prefixShredder) flush(ctx context.Context) error {
 		if err != nil {
 			event = ShredFailed
 			p.report.Failed++
+			p.failure = cmp.Or(p.failure, fmt.Errorf("%q: %w", seen.Key, err))
 		} else {
 			p.report.Objects++
 		}
@@ -236,7 +228,7 @@ func (p *prefixShredder) flush(ctx context.Context) error {
 	}
 	clear(p.batch)
 	p.batch = p.batch[:0]
-	return ctx.Err()
+	return nil
 }
 
 // shred deletes an object if it is still as it was seen. The store has no conditional
