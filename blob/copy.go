@@ -53,7 +53,6 @@ type copying struct {
 	from, to *Bucket
 	src, dst string
 	hook     func(as func(any) bool) error // of the write
-	held     *gcblob.Reader                // the response that is being read, or nil
 }
 
 // run copies what is at the source now. It returns [ErrChanged], and has written
@@ -61,57 +60,37 @@ type copying struct {
 func (c *copying) run(ctx context.Context) error {
 	watch := c.from.store.Locks.Watch(c.src)
 	defer watch.End()
-	attrs, err := c.from.store.Inner.Attributes(ctx, c.src)
-	if err != nil {
-		return store.OpenError(err)
-	}
-	defer c.end()
-	if err := c.open(ctx, attrs, -1); err != nil {
-		return err
-	}
-	w, err := c.write(ctx, attrs, c.held)
+	source, err := c.from.store.Source(ctx, c.src, nil)
 	if err != nil {
 		return err
 	}
-	c.end()
-	return w.Commit(func(publish func() error) error { return c.publish(ctx, watch, attrs, publish) })
-}
-
-// open begins to read the first n bytes of the source, or all of them if n is negative.
-func (c *copying) open(ctx context.Context, attrs *gcblob.Attributes, n int64) error {
-	r, err := c.from.store.OpenVersion(ctx, c.src, store.VersionOf(attrs), 0, n, nil)
+	defer source.Close()
+	w, err := c.write(ctx, source)
 	if err != nil {
 		return err
 	}
-	c.held = r
-	if r.Size() < 0 {
-		return store.ErrUnpacked
-	}
-	return nil
+	source.Close()
+	return w.Commit(func(publish func() error) error { return c.publish(ctx, watch, source.Attrs, publish) })
 }
 
-// end ends the response that is being read.
-func (c *copying) end() {
-	if c.held != nil {
-		c.held.Close()
-		c.held = nil
+// write writes the copy of the source, and does not commit it.
+func (c *copying) write(ctx context.Context, source *store.Source) (*store.Writer, error) {
+	r, err := source.Open(ctx, -1)
+	if err != nil {
+		return nil, err
 	}
-}
-
-// write writes the copy of what r reads, and does not commit it.
-func (c *copying) write(ctx context.Context, attrs *gcblob.Attributes, r io.Reader) (*store.Writer, error) {
-	opts := store.OptionsLike(attrs)
-	opts.BeforeWrite = c.before(attrs)
+	opts := store.OptionsLike(source.Attrs)
+	opts.BeforeWrite = c.before(source.Attrs)
 	env, body, err := stored.ReadEnvelope(r, c.from.store.EnvelopeSize)
 	switch {
 	case errors.Is(err, ErrPlain):
-		return c.writePlain(ctx, attrs, body, opts)
+		return c.writePlain(ctx, source.Attrs, body, opts)
 	case errors.Is(err, sse.ErrComposite):
-		return c.resealComposite(ctx, attrs, opts)
+		return c.resealComposite(ctx, source, opts)
 	case err != nil:
 		return nil, err
 	}
-	return c.reseal(ctx, attrs, env, body, opts)
+	return c.reseal(ctx, source.Attrs, env, body, opts)
 }
 
 // publish makes the copy visible if the version of the source that was there before
@@ -194,9 +173,8 @@ func (c *copying) rewrap(ctx context.Context, env *sse.Envelope) (*sse.Decryptio
 // resealComposite writes the copy of an object that was uploaded in parts. The new
 // envelope is at the end of the copy, and its hint at the beginning of the write, so
 // the trailer comes first.
-func (c *copying) resealComposite(ctx context.Context, attrs *gcblob.Attributes, opts *gcblob.WriterOptions) (*store.Writer, error) {
-	c.end()
-	t, err := c.from.store.Trailer(ctx, c.src, store.VersionOf(attrs), nil)
+func (c *copying) resealComposite(ctx context.Context, source *store.Source, opts *gcblob.WriterOptions) (*store.Writer, error) {
+	t, err := source.Trailer(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -211,14 +189,15 @@ func (c *copying) resealComposite(ctx context.Context, attrs *gcblob.Attributes,
 	if err != nil {
 		return nil, err
 	}
-	if err := c.open(ctx, attrs, tail.Off); err != nil {
+	parts, err := source.Open(ctx, tail.Off)
+	if err != nil {
 		return nil, err
 	}
 	w, err := c.to.store.CreateComposite(ctx, c.dst, sealed, opts)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := io.Copy(w, t.Copy(c.held, tail)); err != nil {
+	if _, err := io.Copy(w, t.Copy(parts, tail)); err != nil {
 		w.Abort()
 		return nil, err
 	}

@@ -19,10 +19,11 @@ import (
 func (j *job) replace(ctx context.Context, r *Result) error {
 	x := &replacement{job: j, r: r, watch: j.s.Locks.Watch(r.Key), files: j.s.Files()}
 	defer x.watch.End()
-	defer x.end()
-	if err := x.open(ctx, -1); err != nil {
-		return err
+	var err error
+	if x.source, err = j.s.Source(ctx, r.Key, x.files.Reading()); err != nil {
+		return absentIfNotFound(err)
 	}
+	defer x.source.Close()
 	made, err := x.convert(ctx)
 	if err != nil || r.Outcome != OutcomeDone {
 		return err
@@ -31,16 +32,17 @@ func (j *job) replace(ctx context.Context, r *Result) error {
 		if err := x.replaceEnd(ctx, made); !errors.Is(err, errors.ErrUnsupported) {
 			return err
 		}
-		if err := x.open(ctx, made.tail.Off); err != nil {
-			return err
+		parts, err := x.source.Open(ctx, made.tail.Off)
+		if err != nil {
+			return absentIfNotFound(err)
 		}
-		made.body = made.trailer.Copy(x.src, made.tail)
+		made.body = made.trailer.Copy(parts, made.tail)
 	}
 	out, err := x.write(ctx, made)
 	if err != nil {
 		return err
 	}
-	x.end()
+	x.source.Close()
 	if err := out.Commit(func(publish func() error) error { return x.publish(ctx, publish) }); err != nil {
 		return err
 	}
@@ -55,35 +57,9 @@ type replacement struct {
 	r       *Result
 	watch   *stored.Watch
 	files   *store.Files
-	attrs   *gcblob.Attributes    // of the object as it is
-	src     *gcblob.Reader        // the response that is being read, or nil
+	source  *store.Source         // the object as it is
 	env     *sse.Envelope         // of the object as it is, or nil
 	options *gcblob.WriterOptions // of the write
-}
-
-// open reads the attributes of the object, unless it has them, and begins to read its
-// first n bytes, or all of them if n is negative.
-func (x *replacement) open(ctx context.Context, n int64) (err error) {
-	if x.attrs == nil {
-		if x.attrs, err = x.s.Inner.Attributes(ctx, x.r.Key); err != nil {
-			return absentIfNotFound(err)
-		}
-	}
-	if x.src, err = x.s.OpenVersion(ctx, x.r.Key, store.VersionOf(x.attrs), 0, n, x.files.Reading()); err != nil {
-		return absentIfNotFound(err)
-	}
-	if x.src.Size() < 0 {
-		return store.ErrUnpacked
-	}
-	return nil
-}
-
-// end ends the response that is being read.
-func (x *replacement) end() {
-	if x.src != nil {
-		x.src.Close()
-		x.src = nil
-	}
 }
 
 // made is what an operation made of an object.
@@ -97,15 +73,17 @@ type made struct {
 // convert has the operation look at the object and, if the outcome is
 // [OutcomeDone], returns the object that takes its place.
 func (x *replacement) convert(ctx context.Context) (*made, error) {
-	whole := stored.ExactReader(x.src, x.attrs.Size, store.ErrSize)
-	object := store.Object{Key: x.r.Key, Stored: x.attrs.Size, Size: -1, ModTime: x.attrs.ModTime}
+	src, err := x.source.Open(ctx, -1)
+	if err != nil {
+		return nil, absentIfNotFound(err)
+	}
+	attrs := x.source.Attrs
+	object := store.Object{Key: x.r.Key, Stored: attrs.Size, Size: -1, ModTime: attrs.ModTime}
 	var body io.Reader
-	var err error
-	object.Envelope, body, err = stored.ReadEnvelope(whole, x.s.EnvelopeSize)
-	_, hinted := stored.ParseHint(x.attrs.Metadata)
+	object.Envelope, body, err = stored.ReadEnvelope(stored.ExactReader(src, attrs.Size, store.ErrSize), x.s.EnvelopeSize)
+	_, hinted := stored.ParseHint(attrs.Metadata)
 	if errors.Is(err, sse.ErrComposite) {
-		x.end() // and reads the trailer first
-		object.Trailer, err = x.s.Trailer(ctx, x.r.Key, store.VersionOf(x.attrs), nil)
+		object.Trailer, err = x.source.Trailer(ctx)
 		if err == nil {
 			object.Envelope = object.Trailer.Envelope()
 		} else if _, told := stored.KindOf(err, hinted); !told {
@@ -144,7 +122,7 @@ func (x *replacement) convertComposite(t *store.Trailer, sealed *sse.Envelope) (
 // [errors.ErrUnsupported] if the store does not.
 func (x *replacement) replaceEnd(ctx context.Context, made *made) error {
 	x.writeOptions()
-	publish, abort, err := x.s.StartReplaceEnd(ctx, x.r.Key, x.attrs, made.tail, x.options)
+	publish, abort, err := x.s.StartReplaceEnd(ctx, x.r.Key, x.source.Attrs, made.tail, x.options)
 	if err != nil {
 		return err
 	}
@@ -162,13 +140,13 @@ func (x *replacement) replaceEnd(ctx context.Context, made *made) error {
 
 // writeOptions sets the options of the write, once for each attempt at it.
 func (x *replacement) writeOptions() {
-	x.options = store.OptionsLike(x.attrs)
+	x.options = store.OptionsLike(x.source.Attrs)
 	x.options.BeforeWrite = func(as func(any) bool) error {
 		x.files.Writing(as)
 		if x.s.IfUnchanged == nil {
 			return nil
 		}
-		return x.s.IfUnchanged(as, x.attrs)
+		return x.s.IfUnchanged(as, x.source.Attrs)
 	}
 }
 
@@ -203,7 +181,7 @@ func (x *replacement) publish(ctx context.Context, publish func() error) error {
 		if changed {
 			return stored.ErrChanged
 		}
-		if err := x.s.CheckUnchanged(ctx, x.r.Key, x.attrs, x.env); err != nil {
+		if err := x.s.CheckUnchanged(ctx, x.r.Key, x.source.Attrs, x.env); err != nil {
 			return absentIfNotFound(err)
 		}
 		if err := ctx.Err(); err != nil {
