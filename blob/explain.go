@@ -90,18 +90,12 @@ func (b *Bucket) ExplainWrite() Explanation {
 // ExplainRead says what a read of key would do. It reads the object's envelope and
 // touches no key. Its error is that of the inner bucket.
 func (b *Bucket) ExplainRead(ctx context.Context, key string) (Explanation, error) {
-	attrs, err := b.store.Inner.Attributes(ctx, key)
-	if err != nil {
-		return Explanation{}, store.OpenError(err)
+	o := b.store.Inspect(ctx, store.Listed{Key: key, Size: int64(b.store.EnvelopeSize)})
+	if o.Kind == 0 {
+		return Explanation{}, o.Err
 	}
-	env, err := b.store.EnvelopeAt(ctx, key)
-	_, hinted := stored.ParseHint(attrs.Metadata)
-	kind, ok := stored.KindOf(err, hinted)
-	if !ok {
-		return Explanation{}, err
-	}
-	e := Explanation{Kind: kind, Err: err}
-	switch kind {
+	e := Explanation{Kind: o.Kind, Err: o.Err}
+	switch o.Kind {
 	case stored.KindPlain:
 		e.Rule, e.Err = RulePlain, b.admitPlain()
 		if errors.Is(e.Err, errNotEncrypted) {
@@ -111,11 +105,9 @@ func (b *Bucket) ExplainRead(ctx context.Context, key string) (Explanation, erro
 	case stored.KindEncrypted:
 	default:
 		e.Rule = RuleStored
-		if errors.Is(err, ErrPlain) {
-			e.Err = stored.ErrDamaged
-		}
 		return e, nil
 	}
+	env := o.Envelope
 	e.Mode, e.KeyID = env.Mode(), env.KeyID()
 	var dec sse.Decrypter
 	dec, e.Cipher = b.decrypter(env.Mode())

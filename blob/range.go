@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	gcblob "gocloud.dev/blob"
-	"gocloud.dev/gcerrors"
 
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
@@ -140,14 +139,10 @@ func (r *rangeRead) fetchHead() error {
 	return err
 }
 
-// fetchEmpty reads the stored object as the head, if a request for a range failed because
-// the object is empty: some stores refuse every range of an empty object.
+// fetchEmpty reads the stored object as the head, if the request for the head failed
+// because the object is empty.
 func (r *rangeRead) fetchEmpty(err error) bool {
-	if code := gcerrors.Code(err); code != gcerrors.Unknown && code != gcerrors.InvalidArgument {
-		return false
-	}
-	attrs, err := r.b.store.Inner.Attributes(r.ctx, r.key)
-	if err != nil || attrs.Size != 0 {
+	if !r.b.store.IsEmpty(r.ctx, r.key, err) {
 		return false
 	}
 	r.head, err = r.fetch(anyVersion, 0, -1)

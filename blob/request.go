@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -62,7 +63,7 @@ func (b *Bucket) With(r Request) (*Bucket, error) {
 	r.Decrypters, r.Context = maps.Clone(r.Decrypters), maps.Clone(r.Context)
 	view := &Bucket{opts: b.opts, req: r}
 	shared := *b.store
-	shared.Cipher, shared.Decrypter, shared.OnClose = view.cipher(b), decrypter{view}, nil
+	shared.Cipher, shared.Decrypter, shared.OnClose = cmp.Or(r.Cipher, b.store.Cipher), decrypter{view}, nil
 	if !r.hasKey() {
 		view.req.Cipher, view.req.Decrypters = b.req.Cipher, b.req.Decrypters
 	}
@@ -79,14 +80,6 @@ func (r *Request) hasKey() bool { return r.Cipher != nil || r.Decrypters != nil 
 func (r *Request) needsEncryption() bool { return r.hasKey() || len(r.Context) > 0 }
 
 var errNotEncrypted = fmt.Errorf("%w: the request has a key or a context, but the object is not encrypted", sse.ErrMode)
-
-// cipher returns the cipher of b's writes, which parent has if b's request does not.
-func (b *Bucket) cipher(parent *Bucket) sse.Cipher {
-	if b.req.Cipher != nil {
-		return b.req.Cipher
-	}
-	return parent.store.Cipher
-}
 
 // cipherRule tells whose cipher writes use.
 func (b *Bucket) cipherRule() Rule {

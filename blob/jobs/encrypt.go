@@ -35,28 +35,19 @@ func EncryptExisting(ctx context.Context, b *blob.Bucket, opts *EncryptOptions) 
 	if o.To == nil {
 		o.To = s.Cipher
 	}
-	e := &encryptPlain{s: s, to: o.To, keys: o.Prefix}
+	e := &encryptPlain{s: s, to: o.To, prefix: o.Prefix}
 	return run(ctx, s, o.Job, e, jobSpec{Operation: "encrypt-existing", Filter: Filter{Prefix: o.Prefix}})
 }
 
 // encryptPlain is the operation of [EncryptExisting].
 type encryptPlain struct {
-	s    *store.Store
-	to   sse.Encrypter
-	keys string // prefix of the objects' keys
+	s      *store.Store
+	to     sse.Encrypter
+	prefix string // of the objects' keys
 }
 
-func (e *encryptPlain) prefix() string { return e.keys }
-
 func (e *encryptPlain) probe(ctx context.Context) (*sse.Envelope, error) {
-	if err := e.s.Precheck(e.to); err != nil {
-		return nil, err
-	}
-	probe, err := e.to.Encrypt(ctx, e.s.Object(e.keys))
-	if err != nil {
-		return nil, err
-	}
-	return probe.Envelope(), nil
+	return sealProbe(ctx, e.s, e.to, e.prefix)
 }
 
 // follows is false: Rewrap moves encrypted objects to newer keys.

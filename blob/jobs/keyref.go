@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -26,6 +27,11 @@ func (k KeyRef) String() string {
 
 // keyOf names the key that opens an envelope.
 func keyOf(env *sse.Envelope) KeyRef { return KeyRef{env.Mode(), env.KeyID()} }
+
+// compareKeys orders by mode and id.
+func compareKeys(x, y KeyRef) int {
+	return cmp.Or(cmp.Compare(x.Mode, y.Mode), strings.Compare(x.KeyID, y.KeyID))
+}
 
 // versionID is the form of the ids of a ring's versions.
 var versionID = regexp.MustCompile(`^[0-9a-f]{16}\.[0-9a-f]{8}$`)

@@ -246,18 +246,12 @@ type rewrap struct {
 	newest atomic.Pointer[sse.Envelope] // the newest that was made
 }
 
-func (r *rewrap) prefix() string { return r.filter.Prefix }
-
 func (r *rewrap) probe(ctx context.Context) (*sse.Envelope, error) {
-	if err := r.s.Precheck(r.to); err != nil {
-		return nil, err
+	probe, err := sealProbe(ctx, r.s, r.to, r.filter.Prefix)
+	if err == nil {
+		r.newest.Store(probe)
 	}
-	e, err := r.to.Encrypt(ctx, r.s.Object(r.filter.Prefix))
-	if err != nil {
-		return nil, err
-	}
-	r.newest.Store(e.Envelope())
-	return e.Envelope(), nil
+	return probe, err
 }
 
 func (r *rewrap) follows() bool { return true }

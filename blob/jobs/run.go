@@ -16,9 +16,6 @@ import (
 // operation is what a job does to objects. The job calls probe first; the other methods
 // are safe for concurrent use.
 type operation interface {
-	// prefix is the prefix of the keys of the objects.
-	prefix() string
-
 	// probe makes an envelope without a body, which shows the target's key.
 	probe(ctx context.Context) (*sse.Envelope, error)
 
@@ -61,7 +58,7 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 	if o.saveEvery == 0 {
 		o.saveEvery = defaultSaveEvery
 	}
-	probe, err := probeTarget(ctx, s, op)
+	probe, err := probeTarget(ctx, s, op, spec.Filter.Prefix)
 	if err != nil {
 		return report, err
 	}
@@ -109,9 +106,21 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 	return report, nil
 }
 
+// sealProbe makes an envelope of enc without a body, for an object named prefix.
+func sealProbe(ctx context.Context, s *store.Store, enc sse.Encrypter, prefix string) (*sse.Envelope, error) {
+	if err := s.Precheck(enc); err != nil {
+		return nil, err
+	}
+	probe, err := enc.Encrypt(ctx, s.Object(prefix))
+	if err != nil {
+		return nil, err
+	}
+	return probe.Envelope(), nil
+}
+
 // probeTarget makes an envelope under the target's key, if the bucket's policy permits
 // that and the bucket can open objects under it.
-func probeTarget(ctx context.Context, s *store.Store, op operation) (*sse.Envelope, error) {
+func probeTarget(ctx context.Context, s *store.Store, op operation, prefix string) (*sse.Envelope, error) {
 	probe, err := op.probe(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("blob: target's key: %w", err)
@@ -122,7 +131,7 @@ func probeTarget(ctx context.Context, s *store.Store, op operation) (*sse.Envelo
 	if probe.Mode() == sse.ModeCustomer {
 		return probe, nil // each caller brings the key
 	}
-	if _, err := s.Decrypter.Decrypt(ctx, s.Object(op.prefix()), probe); err != nil {
+	if _, err := s.Decrypter.Decrypt(ctx, s.Object(prefix), probe); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTarget, store.KeyError(err))
 	}
 	return probe, nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
 	"sync"
 
 	"github.com/blobseal/blobseal/blob/internal/store"
@@ -173,9 +172,4 @@ func workers(n int) int {
 		return defaultWorkers
 	}
 	return n
-}
-
-// compareKeys orders by mode and id.
-func compareKeys(x, y KeyRef) int {
-	return cmp.Or(cmp.Compare(x.Mode, y.Mode), strings.Compare(x.KeyID, y.KeyID))
 }

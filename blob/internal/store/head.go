@@ -6,6 +6,8 @@ import (
 	"io"
 	"time"
 
+	"gocloud.dev/gcerrors"
+
 	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -77,6 +79,9 @@ func (s *Store) readHead(ctx context.Context, o *Object, n int) (head []byte, er
 	}
 	r, err := s.Open(ctx, o.Key, 0, length, nil)
 	if err != nil {
+		if length > 0 && s.IsEmpty(ctx, o.Key, err) {
+			o.Stored, err = 0, stored.ErrPlain
+		}
 		return nil, err
 	}
 	defer r.Close()
@@ -134,13 +139,12 @@ func (o *Object) Classify(err error, hinted bool) {
 	}
 }
 
-// EnvelopeAt reads the envelope of the object at key.
-func (s *Store) EnvelopeAt(ctx context.Context, key string) (*sse.Envelope, error) {
-	o, err := s.Head(ctx, key, int64(s.EnvelopeSize))
-	if err != nil && o.ModTime.IsZero() { // the store refused the request
-		if attrs, attrsErr := s.Inner.Attributes(ctx, key); attrsErr == nil && attrs.Size == 0 {
-			return nil, stored.ErrPlain // some stores refuse a range of an empty object
-		}
+// IsEmpty reports whether a request for a range of the object failed with err because the
+// object is empty: some stores refuse every range of an empty object.
+func (s *Store) IsEmpty(ctx context.Context, key string, err error) bool {
+	if code := gcerrors.Code(err); code != gcerrors.Unknown && code != gcerrors.InvalidArgument {
+		return false
 	}
-	return o.Envelope, err
+	attrs, err := s.Inner.Attributes(ctx, key)
+	return err == nil && attrs.Size == 0
 }

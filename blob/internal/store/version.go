@@ -48,14 +48,14 @@ func (s *Store) CheckUnchanged(ctx context.Context, key string, seen *gcblob.Att
 		return err
 	}
 	// Times are coarse, and some stores derive ETags from them.
-	nowEnv, err := s.EnvelopeAt(ctx, key)
+	now, err := s.Head(ctx, key, seen.Size)
 	if errors.Is(err, sse.ErrFormat) || errors.Is(err, sse.ErrVersion) {
 		return stored.ErrChanged
 	}
 	if err != nil {
 		return err
 	}
-	if !stored.SameEnvelope(env, nowEnv) {
+	if !stored.SameEnvelope(env, now.Envelope) {
 		return stored.ErrChanged
 	}
 	return nil
