@@ -19,8 +19,8 @@ type album struct {
 	bodies sync.Map // body id to body
 }
 
-// put stores a picture. Writers of one key do not disturb each other, and the
-// last one to reach the database wins.
+// put stores a picture. If several callers write one key at once, the last one to reach
+// the database wins, and its picture is whole.
 func (a *album) put(ctx context.Context, key string, picture io.Reader) error {
 	e, err := a.cipher.Encrypt(ctx, sse.Object{Bucket: "photos", Key: key})
 	if err != nil {

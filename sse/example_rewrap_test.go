@@ -34,7 +34,7 @@ func ExampleNewManaged_rewrap() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("another key:", newer.KeyID() != e.Envelope().KeyID())
+	fmt.Println("new key:", newer.KeyID() != e.Envelope().KeyID())
 
 	d, err = cipher.Decrypt(ctx, obj, newer)
 	if err != nil {
@@ -42,12 +42,12 @@ func ExampleNewManaged_rewrap() {
 	}
 	io.Copy(os.Stdout, d.Reader(bytes.NewReader(body)))
 	// Output:
-	// another key: true
+	// new key: true
 	// a picture of a cat
 }
 
-// A customer changes the key of an object. The same call moves an object to
-// another mode or another name.
+// A customer changes the key of an object. The same call gives an object a new mode or
+// name.
 func ExampleCustomer_Rewrap() {
 	ctx := context.Background()
 	old, _ := sse.NewCustomer(bytes.Repeat([]byte{1}, 32))

@@ -39,7 +39,7 @@ func exampleRing() *keyring.Ring {
 	return ring
 }
 
-// A stream is encrypted and decrypted, in the self-contained form.
+// Encrypt a stream, and decrypt it. The envelope comes before the body.
 func Example() {
 	ctx := context.Background()
 	cipher := sse.NewManaged(exampleRing())
@@ -67,9 +67,8 @@ func Example() {
 	// Output: a picture of a cat
 }
 
-// A server streams an object. If an error comes in the middle, what it sent is
-// authentic but not all: it aborts the response, so that the client does not take
-// that for the whole object.
+// A server streams an object. Bytes that it has sent before an error are authentic but
+// incomplete, so it aborts the response: the client must not take them for the object.
 func ExampleNewReader() {
 	cipher := sse.NewManaged(exampleRing())
 	obj := sse.Object{Bucket: "logs", Key: "2026-11-24"}
@@ -82,7 +81,7 @@ func ExampleNewReader() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r, err := sse.NewReader(req.Context(), &stored, cipher, obj)
 		if err != nil {
-			http.Error(w, "cannot be read", http.StatusInternalServerError)
+			http.Error(w, "cannot read the object", http.StatusInternalServerError)
 			return
 		}
 		if _, err := io.Copy(w, r); err != nil {
@@ -166,11 +165,11 @@ func ExampleCustomer() {
 	}
 
 	rand.Read(key)
-	another, err := sse.NewCustomer(key)
+	wrong, err := sse.NewCustomer(key)
 	if err != nil {
 		log.Fatal(err)
 	}
-	_, err = another.Decrypt(ctx, obj, e.Envelope())
+	_, err = wrong.Decrypt(ctx, obj, e.Envelope())
 	fmt.Println(errors.Is(err, sse.ErrKey))
 	// Output: true
 }
@@ -205,7 +204,7 @@ func ExampleParseCustomerKey() {
 }
 
 // statusOf returns the HTTP status that S3 has for an error. An error can be of
-// several kinds, so the order matters. byCustomer says that the request brought a
+// several kinds, so the order matters. byCustomer says whether the request brought a
 // key.
 func statusOf(err error, byCustomer bool) int {
 	is := func(kinds ...error) bool {
@@ -239,7 +238,7 @@ func Example_errors() {
 		log.Fatal(err)
 	}
 	customer, _ := sse.NewCustomer(bytes.Repeat([]byte{1}, 32))
-	another, _ := sse.NewCustomer(bytes.Repeat([]byte{2}, 32))
+	wrong, _ := sse.NewCustomer(bytes.Repeat([]byte{2}, 32))
 	managed := sse.NewManaged(exampleRing())
 	own := sse.ByMode{sse.ModeManaged: managed, sse.ModeKMS: byKMS}
 
@@ -255,25 +254,25 @@ func Example_errors() {
 
 	_, err = own.Decrypt(ctx, cat, stored[sse.ModeCustomer])
 	fmt.Println("without the customer's key:", statusOf(err, false))
-	_, err = another.Decrypt(ctx, cat, stored[sse.ModeCustomer])
-	fmt.Println("with another:", statusOf(err, true))
+	_, err = wrong.Decrypt(ctx, cat, stored[sse.ModeCustomer])
+	fmt.Println("with a wrong key:", statusOf(err, true))
 	_, err = own.Decrypt(ctx, sse.Object{Bucket: "photos", Key: "dog.jpg"}, stored[sse.ModeManaged])
-	fmt.Println("put under another name:", statusOf(err, false))
+	fmt.Println("under a different name:", statusOf(err, false))
 	fake.Fail(kms.ErrUnavailable, 1)
 	_, err = own.Decrypt(ctx, cat, stored[sse.ModeKMS])
 	fmt.Println("key service down:", statusOf(err, false))
 	fake.RemoveKey("photos")
 	_, err = own.Decrypt(ctx, cat, stored[sse.ModeKMS])
-	fmt.Println("its key is gone:", statusOf(err, false))
+	fmt.Println("key deleted:", statusOf(err, false))
 	_, err = sse.NewManaged(exampleRing()).Decrypt(ctx, cat, stored[sse.ModeManaged])
-	fmt.Println("another ring:", statusOf(err, false), errors.Is(err, keyring.ErrUnknownKey))
+	fmt.Println("different ring:", statusOf(err, false), errors.Is(err, keyring.ErrUnknownKey))
 	// Output:
 	// without the customer's key: 400
-	// with another: 403
-	// put under another name: 500
+	// with a wrong key: 403
+	// under a different name: 500
 	// key service down: 503
-	// its key is gone: 400
-	// another ring: 500 true
+	// key deleted: 400
+	// different ring: 500 true
 }
 
 // A service serves ranges of an object, and conditional requests. It keeps the
@@ -309,7 +308,7 @@ func ExampleDecryption_ReaderAt() {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r, err := open(req.Context())
 		if err != nil {
-			http.Error(w, "cannot be read", http.StatusInternalServerError)
+			http.Error(w, "cannot read the object", http.StatusInternalServerError)
 			return
 		}
 		http.ServeContent(w, req, "log.txt", time.Time{}, r)
@@ -349,8 +348,8 @@ func ExampleByMode() {
 	// SSE-C hello
 }
 
-// A key service holds the keys and decides about each use. This one is embedded;
-// packages awskms, gcpkms, azurekms, vaultkms and tinkkms are clients of others.
+// A key service holds the keys and decides about each use. This one is embedded.
+// Packages awskms, gcpkms, azurekms, vaultkms and tinkkms are clients of other services.
 func ExampleNewKMS() {
 	ctx := context.Background()
 	rootKey := make([]byte, 32)
