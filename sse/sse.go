@@ -167,17 +167,18 @@ const ChunkSize = chunked.ChunkSize
 // adds [Envelope.Size].
 func CiphertextSize(plain int64) (int64, error) { return chunked.CiphertextSize(plain) }
 
-// PlaintextSize is the inverse of [CiphertextSize]. If no body has that size,
-// the error is [ErrTruncated]. The result is a claim of whoever says what size
-// the body has: [Decryption.ReaderAt] authenticates it.
+// PlaintextSize is the inverse of [CiphertextSize]. If no body has that size, the
+// error is [ErrTruncated], or [ErrTooLarge] above the largest body. The result is
+// only as true as the size that the store reports: [Decryption.ReaderAt]
+// authenticates it.
 func PlaintextSize(body int64) (int64, error) { return chunked.PlaintextSize(body) }
 
 // CiphertextRange returns which part of a body [Decryption.RangeReader] needs
 // for n plaintext bytes from off: chunks of 16,400 bytes and, for a range that
-// ends with a chunk, 17 bytes that prove the object does not end there. The
+// ends with a chunk, 17 bytes that prove that the object does not end there. The
 // body may end before bodyOff+bodyLen. A negative n means to the end and gives
-// a bodyLen of -1. A negative off is [ErrInvalid], one beyond the largest
-// object [ErrTooLarge].
+// a bodyLen of -1. A negative off is [ErrInvalid], and an off beyond the largest
+// object is [ErrTooLarge].
 func CiphertextRange(off, n int64) (bodyOff, bodyLen int64, err error) {
 	return chunked.CiphertextRange(off, n)
 }
