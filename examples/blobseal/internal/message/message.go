@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -148,6 +150,14 @@ func Count[N int | int64](n N, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// Pairs returns the pairs of a context, or tags, as texts such as "team=blue", in order.
+func Pairs(pairs map[string]string) (texts []string) {
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		texts = append(texts, Printable(name+"="+pairs[name]))
+	}
+	return texts
 }
 
 // OrNone returns text for a cell of a table.

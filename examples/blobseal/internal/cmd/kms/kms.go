@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -313,12 +311,10 @@ func (k KeyShape) lines() string {
 	if k.Description != "" {
 		line("description", k.Description)
 	}
-	for i, name := range slices.Sorted(maps.Keys(k.Tags)) {
-		label := ""
-		if i == 0 {
-			label = "tags"
-		}
-		line(label, name+"="+k.Tags[name])
+	label := "tags"
+	for _, tag := range message.Pairs(k.Tags) {
+		line(label, tag)
+		label = ""
 	}
 	policy := "none: everyone may do everything"
 	if k.HasPolicy {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -31,35 +29,34 @@ type aliasArg struct {
 	Alias string `arg:"" placeholder:"alias/NAME" help:"Alias, such as alias/photos. The service owns those that begin with alias/blobseal/."`
 }
 
-type aliasCreateCmd struct {
+// aliasFlags name an alias and the key that it is for.
+type aliasFlags struct {
 	serviceFlags
 	aliasArg
 	keyArg
 }
 
-func (cmd aliasCreateCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.setAlias(ctx, c, cmd.Alias, cmd.Key, (*localkms.Client).CreateAlias)
-}
-
-// setAlias gives an alias to a key, and says so.
-func (f serviceFlags) setAlias(ctx context.Context, c *console.Console, alias, key string,
-	do func(*localkms.Client, context.Context, string, string) error) error {
+// set gives the alias to the key, and says so.
+func (f aliasFlags) set(ctx context.Context, c *console.Console,
+	do func(s *localkms.Client, ctx context.Context, alias, key string) error) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
-		if err := do(s.Client, ctx, alias, key); err != nil {
-			return s.About(key, err)
+		if err := do(s.Client, ctx, f.Alias, f.Key); err != nil {
+			return s.About(f.Key, err)
 		}
-		return c.Did(change{f.KMS, alias, "is " + key}, "%s: %s is %s\n", message.Printable(f.KMS), message.Printable(alias), message.Printable(key))
+		return c.Did(change{f.KMS, f.Alias, "is " + f.Key}, "%s: %s is %s\n", message.Printable(f.KMS), message.Printable(f.Alias), message.Printable(f.Key))
 	})
 }
 
-type aliasUpdateCmd struct {
-	serviceFlags
-	aliasArg
-	keyArg
+type aliasCreateCmd struct{ aliasFlags }
+
+func (cmd aliasCreateCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.set(ctx, c, (*localkms.Client).CreateAlias)
 }
 
+type aliasUpdateCmd struct{ aliasFlags }
+
 func (cmd aliasUpdateCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.setAlias(ctx, c, cmd.Alias, cmd.Key, (*localkms.Client).UpdateAlias)
+	return cmd.set(ctx, c, (*localkms.Client).UpdateAlias)
 }
 
 type aliasDeleteCmd struct {
@@ -242,9 +239,9 @@ func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
 				}
 				limit := "any"
 				if len(g.ContextEquals) > 0 {
-					limit = "equals " + pairsShown(g.ContextEquals)
+					limit = "equals " + strings.Join(message.Pairs(g.ContextEquals), " ")
 				} else if len(g.ContextSubset) > 0 {
-					limit = "has " + pairsShown(g.ContextSubset)
+					limit = "has " + strings.Join(message.Pairs(g.ContextSubset), " ")
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.ID, message.OrNone(g.Name), message.Printable(g.Grantee),
 					strings.Join(ops, " "), limit, message.OrNone(g.RetiringPrincipal), g.Created.Format(time.RFC3339))
@@ -253,44 +250,31 @@ func (cmd grantListCmd) Run(ctx context.Context, c *console.Console) error {
 	})
 }
 
-func pairsShown(ec kms.Context) string {
-	var pairs []string
-	for _, name := range slices.Sorted(maps.Keys(ec)) {
-		pairs = append(pairs, message.Printable(name+"="+ec[name]))
-	}
-	return strings.Join(pairs, " ")
-}
-
-// grantArg names a grant.
-type grantArg struct {
+// grantFlags name a grant of a key.
+type grantFlags struct {
+	keyFlags
 	Grant string `arg:"" help:"Id of the grant (see kms grant list)."`
 }
 
-type grantRevokeCmd struct {
-	keyFlags
-	grantArg
-}
-
-func (cmd grantRevokeCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.endGrant(ctx, c, cmd.Key, cmd.Grant, (*localkms.Client).RevokeGrant, "revoked")
-}
-
-// endGrant ends a grant of a key, and says so.
-func (f serviceFlags) endGrant(ctx context.Context, c *console.Console, key, grant string,
-	do func(*localkms.Client, context.Context, string, string) error, done string) error {
+// end ends the grant, and says so.
+func (f grantFlags) end(ctx context.Context, c *console.Console,
+	do func(s *localkms.Client, ctx context.Context, key, grant string) error, done string) error {
 	return f.with(ctx, c, func(ctx context.Context, s *keys.Service) error {
-		if err := do(s.Client, ctx, key, grant); err != nil {
-			return s.About(key, err)
+		if err := do(s.Client, ctx, f.Key, f.Grant); err != nil {
+			return s.About(f.Key, err)
 		}
-		return c.Did(change{f.KMS, key, "grant " + grant + " is " + done}, "%s: grant %s of %s is %s\n", message.Printable(f.KMS), message.Printable(grant), message.Printable(key), done)
+		return c.Did(change{f.KMS, f.Key, "grant " + f.Grant + " is " + done}, "%s: grant %s of %s is %s\n", message.Printable(f.KMS), message.Printable(f.Grant), message.Printable(f.Key), done)
 	})
 }
 
-type grantRetireCmd struct {
-	keyFlags
-	grantArg
+type grantRevokeCmd struct{ grantFlags }
+
+func (cmd grantRevokeCmd) Run(ctx context.Context, c *console.Console) error {
+	return cmd.end(ctx, c, (*localkms.Client).RevokeGrant, "revoked")
 }
 
+type grantRetireCmd struct{ grantFlags }
+
 func (cmd grantRetireCmd) Run(ctx context.Context, c *console.Console) error {
-	return cmd.endGrant(ctx, c, cmd.Key, cmd.Grant, (*localkms.Client).RetireGrant, "retired")
+	return cmd.end(ctx, c, (*localkms.Client).RetireGrant, "retired")
 }

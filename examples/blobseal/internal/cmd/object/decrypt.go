@@ -15,32 +15,19 @@ import (
 // Decrypt is the command that decrypts a file.
 type Decrypt struct {
 	keys.OpenFlags
-	objectFlags
 	Range string `placeholder:"OFF-END" help:"Bytes of the plaintext, as in HTTP: END is included, and OFF- goes to the end. Needs a regular file."`
-	Force bool   `help:"Replace OUT if it exists."`
-	pathArgs
+	fileFlags
 }
 
 func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
-	if err := cmd.Source().Check(); err != nil {
-		return err
-	}
-	ctx = keys.AsPrincipal(ctx, cmd.Principal)
-	obj, err := cmd.object()
-	if err != nil {
-		return err
-	}
 	part, err := file.ParseRange(cmd.Range)
 	if err != nil {
 		return err
 	}
-	all, err := cmd.pairs(func(base string) string { return strings.TrimSuffix(base, suffix) })
-	if err != nil {
-		return err
-	}
-	k := &opened{open: func() (*keys.Keys, error) { return cmd.Source().Open(ctx, c) }}
-	defer k.close()
-	return console.ForEach(ctx, all, func(p pair) error { return cmd.decrypt(ctx, c, p, obj, part, k) })
+	removeSuffix := func(base string) string { return strings.TrimSuffix(base, suffix) }
+	return cmd.each(ctx, c, cmd.Source(), removeSuffix, func(ctx context.Context, p pair, obj sse.Object, k *opened) error {
+		return cmd.decrypt(ctx, c, p, obj, part, k)
+	})
 }
 
 func (cmd Decrypt) decrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, part *file.Range, open *opened) error {

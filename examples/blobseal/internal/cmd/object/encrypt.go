@@ -13,30 +13,17 @@ import (
 
 type Encrypt struct {
 	keys.Flags
-	objectFlags
 	BucketKey bool `group:"keys" help:"With --kms: bind the service's data key to the bucket, not to the name, as S3's Bucket Keys do. Saves calls."`
-	Force     bool `help:"Replace OUT if it exists."`
-	pathArgs
+	fileFlags
 }
 
 func (cmd Encrypt) Run(ctx context.Context, c *console.Console) error {
 	source := cmd.Source()
 	source.BucketKey = cmd.BucketKey
-	if err := source.Check(); err != nil {
-		return err
-	}
-	ctx = keys.AsPrincipal(ctx, cmd.Principal)
-	obj, err := cmd.object()
-	if err != nil {
-		return err
-	}
-	all, err := cmd.pairs(func(base string) string { return base + suffix })
-	if err != nil {
-		return err
-	}
-	k := &opened{open: func() (*keys.Keys, error) { return source.Open(ctx, c) }}
-	defer k.close()
-	return console.ForEach(ctx, all, func(p pair) error { return cmd.encrypt(ctx, c, p, obj, k) })
+	addSuffix := func(base string) string { return base + suffix }
+	return cmd.each(ctx, c, source, addSuffix, func(ctx context.Context, p pair, obj sse.Object, k *opened) error {
+		return cmd.encrypt(ctx, c, p, obj, k)
+	})
 }
 
 func (cmd Encrypt) encrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, open *opened) error {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
@@ -92,12 +90,10 @@ func (i *inspection) String() string {
 	if len(i.Context) == 0 {
 		fmt.Fprintf(w, "  context\tnone\n")
 	}
-	for n, name := range slices.Sorted(maps.Keys(i.Context)) {
-		label := ""
-		if n == 0 {
-			label = "context"
-		}
-		fmt.Fprintf(w, "  %s\t%s=%s\n", label, message.Printable(name), message.Printable(i.Context[name]))
+	label := "context"
+	for _, pair := range message.Pairs(i.Context) {
+		fmt.Fprintf(w, "  %s\t%s\n", label, pair)
+		label = ""
 	}
 	fmt.Fprintf(w, "  envelope\t%d bytes\n", i.EnvelopeSize)
 	if i.Composite {

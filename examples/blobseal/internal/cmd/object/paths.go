@@ -1,10 +1,13 @@
 package object
 
 import (
+	"context"
 	"path/filepath"
 
+	"github.com/blobseal/blobseal/examples/blobseal/internal/console"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/keys"
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
+	"github.com/blobseal/blobseal/sse"
 )
 
 // suffix ends the names of sealed files that encrypt chooses.
@@ -47,6 +50,34 @@ func (p pathArgs) pairs(rename func(base string) string) (all []pair, err error)
 		all = append(all, pair{in, out})
 	}
 	return all, nil
+}
+
+// fileFlags are the flags of commands that turn files into others.
+type fileFlags struct {
+	objectFlags
+	Force bool `help:"Replace OUT if it exists."`
+	pathArgs
+}
+
+// each calls do for each input and its output, as the principal of source. The keys of
+// source open when do needs them.
+func (f fileFlags) each(ctx context.Context, c *console.Console, source keys.Source, rename func(base string) string,
+	do func(ctx context.Context, p pair, obj sse.Object, k *opened) error) error {
+	if err := source.Check(); err != nil {
+		return err
+	}
+	ctx = keys.AsPrincipal(ctx, source.Principal)
+	obj, err := f.object()
+	if err != nil {
+		return err
+	}
+	all, err := f.pairs(rename)
+	if err != nil {
+		return err
+	}
+	k := &opened{open: func() (*keys.Keys, error) { return source.Open(ctx, c) }}
+	defer k.close()
+	return console.ForEach(ctx, all, func(p pair) error { return do(ctx, p, obj, k) })
 }
 
 // opened opens keys once, when the first file needs them.
