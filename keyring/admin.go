@@ -19,24 +19,19 @@ import (
 // Besides errors of the store and the root, SetState returns [ErrUnknownKey], [ErrDestroyed]
 // if the version is destroyed, [ErrPrimary], and [ErrInvalid] for an unknown state.
 func (r *Ring) SetState(ctx context.Context, id string, state State) (Version, error) {
-	return r.setState(ctx, id, state, nil)
+	return r.SetStateIf(ctx, id, state, nil)
 }
 
 // SetStateIf is SetState under a condition, in one compare-and-swap. condition gets the
 // version as it is in the stored document. If condition returns an error, SetStateIf
 // returns it and changes nothing. condition is called again after each conflict with
-// another writer.
+// another writer. A nil condition makes the call SetState.
 //
 // A condition may compare times. So unlike SetState, SetStateIf fails with a [*ClockError]
 // if the clock of this process differs from the store's.
 func (r *Ring) SetStateIf(ctx context.Context, id string, state State, condition func(Version) error) (Version, error) {
-	return r.setState(ctx, id, state, condition)
-}
-
-// setState is SetStateIf, or SetState if condition is nil.
-func (r *Ring) setState(ctx context.Context, id string, state State, condition func(Version) error) (Version, error) {
 	if !state.valid() {
-		return Version{}, invalid("no such state: %.64q", state)
+		return Version{}, invalid("unknown state %.64q (use enabled, disabled or destroyed)", state)
 	}
 	version, err := r.tinkID(id)
 	if err != nil {
@@ -115,7 +110,7 @@ func (r *Ring) Merge(ctx context.Context, document []byte) error {
 // and its root, can still open what they sealed.
 func (r *Ring) ChangeRoot(ctx context.Context, newRoot Root) error {
 	if isnil.Any(newRoot) {
-		return invalid("no root")
+		return invalid("root is nil")
 	}
 	return r.doc.ChangeRoot(ctx, newRoot, nil)
 }

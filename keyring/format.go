@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -102,12 +103,7 @@ var errRootSeals = errors.New("keyring: root does not seal the document")
 // check compares the keyset with the metadata. In version 1 the primary may be anywhere in
 // the keyset.
 func (m *metadata) check(handle *keyset.Handle) error {
-	want := make([]version, 0, len(m.versions))
-	for _, v := range m.versions {
-		if v.state != Destroyed {
-			want = append(want, v)
-		}
-	}
+	want := slices.DeleteFunc(slices.Clone(m.versions), func(v version) bool { return v.state == Destroyed })
 	if len(want) != handle.Len() {
 		return fmt.Errorf("keyset holds %d versions, not %d", handle.Len(), len(want))
 	}

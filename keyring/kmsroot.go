@@ -78,7 +78,7 @@ type kmsRoot struct {
 // The root is safe for concurrent use and keeps no data key.
 func NewKMSRoot(client kms.Client, keyID string, opts *KMSRootOptions) (Root, error) {
 	if isnil.Any(client) {
-		return nil, invalid("no key service")
+		return nil, invalid("client of the key service is nil")
 	}
 	if keyID == "" || len(keyID) > maxKMSKeyID {
 		return nil, invalid("root key id of %d bytes, want 1 to %d", len(keyID), maxKMSKeyID)
@@ -113,13 +113,10 @@ func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedD
 		return nil, r.unavailable(ctx, fmt.Errorf("%w: no data key", kms.ErrUnavailable))
 	}
 	defer dk.Clear()
-	if dk.Plaintext() == nil || len(dk.KeyID) == 0 || len(dk.KeyID) > maxKMSKeyID ||
+	key, err := secret.New(dk.Plaintext())
+	if err != nil || len(dk.KeyID) == 0 || len(dk.KeyID) > maxKMSKeyID ||
 		len(dk.Ciphertext) == 0 || len(dk.Ciphertext) > maxKMSWrapped {
 		return nil, r.unavailable(ctx, fmt.Errorf("%w: no usable data key", kms.ErrUnavailable))
-	}
-	key, err := secret.New(dk.Plaintext())
-	if err != nil {
-		return nil, fmt.Errorf("keyring: data %w", err)
 	}
 	header := marshalKMSHeader(dk.KeyID, dk.Ciphertext)
 	message, err := sealRootMessage(key, slices.Concat([]byte(kmsRootLabel), header, associatedData), plaintext)

@@ -145,7 +145,7 @@ func Create(ctx context.Context, store Store, root Root, opts *Options) (*Ring, 
 // newRing checks the arguments of Open and Create.
 func newRing(store Store, root Root, opts *Options) (*Ring, error) {
 	if isnil.Any(store) || isnil.Any(root) {
-		return nil, invalid("no store or no root")
+		return nil, invalid("store or root is nil")
 	}
 	r := &Ring{rotating: make(chan struct{}, 1)}
 	if opts != nil {
@@ -164,7 +164,7 @@ func (o *Options) check() error {
 		}
 	}
 	if o.HardAge < 0 {
-		return invalid("hard age of %v", o.HardAge)
+		return invalid("negative hard age: %v", o.HardAge)
 	}
 	o.RefreshInterval = cmp.Or(o.RefreshInterval, defaultRefreshInterval)
 	if o.RefreshInterval < time.Second {

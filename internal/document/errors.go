@@ -19,7 +19,7 @@ var (
 	ErrRootUnavailable = errors.New("keyring: root is unavailable")
 	ErrRollback        = errors.New("keyring: store went back to an older document")
 	ErrOtherRing       = errors.New("keyring: document belongs to another ring")
-	ErrReadOnly        = errors.New("keyring: ring is read-only here")
+	ErrReadOnly        = errors.New("keyring: ring is read-only in this process")
 )
 
 // StoreError wraps an error of the store's operation op in [ErrStore]. It does not wrap

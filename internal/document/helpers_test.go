@@ -69,7 +69,6 @@ type memory struct {
 	version int
 	loads   int
 	hook    func(ctx context.Context, op string) error
-	next    chan struct{}
 }
 
 func (m *memory) before(ctx context.Context, op string) error {
@@ -119,10 +118,6 @@ func (m *memory) Swap(ctx context.Context, version string, data []byte) (string,
 func (m *memory) put(data []byte) {
 	m.data = data
 	m.version++
-	if m.next != nil {
-		close(m.next)
-		m.next = nil
-	}
 }
 
 // overwrite is what a failover, or an attacker, does.

@@ -77,7 +77,7 @@ func (r *Replica[S, O]) loadAfterMiss(ctx context.Context, ticket uint64, id str
 			return true, last.err
 		case last.err != nil && l.running == nil && age < missInterval:
 			l.mu.Unlock()
-			return false, fmt.Errorf("%v ago: %w", age.Round(time.Millisecond), last.err)
+			return false, fmt.Errorf("load %v ago: %w", age.Round(time.Millisecond), last.err)
 		}
 	}
 	if l.running == nil && l.turn == nil {

@@ -74,7 +74,7 @@ var _ interface {
 // client when the store is no longer used.
 func New(client *clientv3.Client, key string) (*Store, error) {
 	if client == nil || key == "" {
-		return nil, errors.New("etcdstore: no client or no key")
+		return nil, errors.New("etcdstore: client is nil or key is empty")
 	}
 	return &Store{client: client, key: key}, nil
 }
@@ -166,7 +166,7 @@ func (s *Store) Watch(ctx context.Context, changed func()) error {
 			changed()
 		}
 	}
-	return s.wrap(ctx, "watch", errors.New("ended"))
+	return s.wrap(ctx, "watch", errors.New("the client closed it"))
 }
 
 // wrap returns the error of an operation. If ctx has ended, the result also is ctx's error.

@@ -19,21 +19,13 @@ const (
 
 // String returns the dialect's name.
 func (d Dialect) String() string {
-	if x := d.dialect(); x != nil {
+	if x := dialects[d]; x != nil {
 		return x.name
 	}
 	return fmt.Sprintf("dialect %d", uint8(d))
 }
 
-func (d Dialect) dialect() *dialect {
-	switch d {
-	case PostgreSQL:
-		return &postgreSQL
-	case SQLite:
-		return &sqlite
-	}
-	return nil
-}
+var dialects = map[Dialect]*dialect{PostgreSQL: &postgreSQL, SQLite: &sqlite}
 
 // dialect holds what differs between databases.
 type dialect struct {

@@ -86,10 +86,10 @@ const MaxSize = 64 << 20
 
 var (
 	// ErrSchema: the table exists, but is not a table of this package.
-	ErrSchema = errors.New("sqlstore: table is of another kind")
+	ErrSchema = errors.New("sqlstore: table was not made by this package")
 
 	// ErrDurability: the database may lose writes that it has acknowledged.
-	ErrDurability = errors.New("sqlstore: database does not keep what it acknowledges")
+	ErrDurability = errors.New("sqlstore: database may lose writes that it acknowledges")
 
 	// ErrStandby: the server is a standby, whose data may be old. Connect to the
 	// primary server; with several hosts in the URL, use target_session_attrs=read-write.
@@ -151,14 +151,14 @@ var (
 // [keyring.ErrStore]: opening may work later.
 func Open(ctx context.Context, db *sql.DB, d Dialect, name string, opts *Options) (*Store, error) {
 	if db == nil {
-		return nil, errors.New("sqlstore: no database")
+		return nil, errors.New("sqlstore: database is nil")
 	}
-	dialect := d.dialect()
+	dialect := dialects[d]
 	if dialect == nil {
-		return nil, fmt.Errorf("sqlstore: no such dialect: %d", uint8(d))
+		return nil, fmt.Errorf("sqlstore: unknown dialect %d", uint8(d))
 	}
 	if !validName.MatchString(name) {
-		return nil, fmt.Errorf("sqlstore: unsuitable name of a document: %.200q", name)
+		return nil, fmt.Errorf("sqlstore: invalid document name %.200q", name)
 	}
 	var o Options
 	if opts != nil {
@@ -168,7 +168,7 @@ func Open(ctx context.Context, db *sql.DB, d Dialect, name string, opts *Options
 		o.Table = DefaultTable
 	}
 	if !validTable.MatchString(o.Table) || strings.Contains(o.Table, ".") && !dialect.schemas {
-		return nil, fmt.Errorf("sqlstore: unsuitable name of a table: %.200q", o.Table)
+		return nil, fmt.Errorf("sqlstore: invalid table name %.200q", o.Table)
 	}
 	if o.Listen != nil && !dialect.notifies {
 		return nil, fmt.Errorf("sqlstore: %v has no notifications to listen for", d)

@@ -50,7 +50,7 @@ func (s *Store) Watch(ctx context.Context, changed func()) error {
 	}
 	cancel(nil)
 	if err == nil {
-		err = errors.New("listening ended")
+		err = errors.New("Options.Listen returned nil")
 	}
 	return s.wrap(ctx, "watch", err)
 }
