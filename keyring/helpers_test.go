@@ -24,20 +24,13 @@ func keyRoot(t testing.TB, b byte) tink.AEADWithContext {
 	return root
 }
 
-// create makes a ring under keyRoot 1, or opens the one that is there, quiet but for the
-// logger in opts.
+// create makes a ring under keyRoot 1, or opens the ring in store. TestMain has the default
+// logger discard what rings log.
 func create(t testing.TB, store keyring.Store, opts *keyring.Options) *keyring.Ring {
 	t.Helper()
-	var o keyring.Options
-	if opts != nil {
-		o = *opts
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	ring, err := keyring.Create(t.Context(), store, keyRoot(t, 1), &o)
+	ring, err := keyring.Create(t.Context(), store, keyRoot(t, 1), opts)
 	if errors.Is(err, keyring.ErrExist) {
-		ring, err = keyring.Open(t.Context(), store, keyRoot(t, 1), &o)
+		ring, err = keyring.Open(t.Context(), store, keyRoot(t, 1), opts)
 	}
 	require.NoError(t, err)
 	return ring
@@ -46,7 +39,7 @@ func create(t testing.TB, store keyring.Store, opts *keyring.Options) *keyring.R
 // reopen opens the ring in store as another process would.
 func reopen(t testing.TB, store keyring.Store) *keyring.Ring {
 	t.Helper()
-	ring, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
+	ring, err := keyring.Open(t.Context(), store, keyRoot(t, 1), nil)
 	require.NoError(t, err)
 	return ring
 }
@@ -97,8 +90,7 @@ func overwrite(t testing.TB, store keyring.Store, data []byte) {
 
 var errDown = errors.New("server is down")
 
-// hooked is a store that counts, and asks its hooks before, or instead of,
-// doing what it is asked to.
+// hooked is a store that counts its calls, and calls hooks before or instead of each.
 type hooked struct {
 	keyring.Store
 	loads, swaps atomic.Int64
@@ -106,7 +98,7 @@ type hooked struct {
 	mu     sync.Mutex
 	onLoad func(ctx context.Context) error
 	loaded func()                                             // after a load
-	onSwap func(ctx context.Context, swap func() error) error // swap does it, once or not at all
+	onSwap func(ctx context.Context, swap func() error) error // calls swap once, or never
 }
 
 func newHooked() *hooked { return &hooked{Store: keyring.NewMemStore()} }
@@ -118,13 +110,13 @@ func (h *hooked) set(onLoad func(context.Context) error, onSwap func(context.Con
 	h.onLoad, h.onSwap = onLoad, onSwap
 }
 
-// down makes everything fail; up undoes it.
+// down makes all calls fail; up ends that.
 func (h *hooked) down() {
 	h.set(func(context.Context) error { return errDown }, func(context.Context, func() error) error { return errDown })
 }
 func (h *hooked) up() { h.set(nil, nil) }
 
-// afterLoad has act called once, between the next load and its return.
+// afterLoad makes the next load call act before it returns.
 func (h *hooked) afterLoad(act func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -3,7 +3,6 @@ package keyring_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -52,13 +51,7 @@ type sealedKey struct {
 func runHistory(t *testing.T, seed uint64) {
 	h := &history{t: t, rng: rand.New(rand.NewPCG(seed, 0)), store: newHooked(), root: 1, attempted: 1,
 		destroyed: map[string]bool{}, doomed: map[string]bool{}, disabled: map[string]bool{}}
-	defer func() {
-		if t.Failed() {
-			t.Logf("BLOBSEAL_SEED=%d", seed)
-		}
-	}()
-	quiet := slog.New(slog.DiscardHandler)
-	ring, err := keyring.Create(t.Context(), h.store, keyRoot(t, 0x81), &keyring.Options{Logger: quiet})
+	ring, err := keyring.Create(t.Context(), h.store, keyRoot(t, 0x81), nil)
 	require.NoError(t, err)
 	h.processes = append(h.processes, ring)
 	for range 300 {
@@ -113,9 +106,7 @@ func (h *history) open() {
 		return
 	}
 	skew := []time.Duration{0, 0, 0, time.Minute, -5 * time.Minute, 300 * day, -300 * day}[h.rng.IntN(7)]
-	ring, err := keyring.Open(h.ctx(), h.store, keyRoot(h.t, 0x80+h.root), &keyring.Options{
-		Logger: slog.New(slog.DiscardHandler), Now: skewed(skew),
-	})
+	ring, err := keyring.Open(h.ctx(), h.store, keyRoot(h.t, 0x80+h.root), &keyring.Options{Now: skewed(skew)})
 	if err == nil {
 		h.processes = append(h.processes, ring)
 	}

@@ -3,7 +3,6 @@ package keyring_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -54,8 +53,7 @@ func (v *visible) open(i int) (func(*rand.Rand), func(context.Context) error) {
 	if i == 0 {
 		open = keyring.Create
 	}
-	ring, err := open(v.t.Context(), v.fleet.Store, keyRoot(v.t, 1), &keyring.Options{
-		RefreshInterval: visibility.Interval, Logger: slog.New(slog.DiscardHandler)})
+	ring, err := open(v.t.Context(), v.fleet.Store, keyRoot(v.t, 1), &keyring.Options{RefreshInterval: visibility.Interval})
 	require.NoError(v.t, err)
 	if i == 0 {
 		for range 2 {
