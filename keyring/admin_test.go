@@ -142,7 +142,7 @@ func TestChangeRoot(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, key.KEK(), after.KEK(), "the same master keys")
 
-	// The ring itself goes on, another process is told by the same call.
+	// The ring keeps working. The same call tells another process of the root.
 	rotate(t, ring)
 	require.NoError(t, ring.Refresh(ctx))
 	require.ErrorIs(t, replica.Refresh(ctx), keyring.ErrRoot)
@@ -173,8 +173,8 @@ func TestChangeRoot(t *testing.T) {
 	}
 }
 
-// After an error of the store it is not certain under which root the document
-// is. The ring copes with both, and the call may be repeated.
+// After an error of the store, the document may be under either root. The ring opens both,
+// and the call may be repeated.
 func TestChangeRootWithUncertainEnd(t *testing.T) {
 	ctx := t.Context()
 	for _, happened := range []bool{false, true} {
@@ -207,8 +207,8 @@ func TestChangeRootWithUncertainEnd(t *testing.T) {
 	}
 }
 
-// While one goroutine changes the root to and fro, refreshes never meet a
-// document that they cannot open.
+// While one goroutine changes the root back and forth, refreshes never meet a document that
+// they cannot open.
 func TestChangeRootWhileRefreshing(t *testing.T) {
 	ctx := t.Context()
 	ring := create(t, keyring.NewMemStore(), nil)
@@ -240,7 +240,7 @@ func TestChangeRootWhileRefreshing(t *testing.T) {
 	require.NoError(t, errors.Join(errs...))
 }
 
-// A conflict makes the operation load again, and do its work on what it finds.
+// After a conflict, an operation loads the document again and starts over.
 func TestConflicts(t *testing.T) {
 	ctx := t.Context()
 	store := newHooked()
@@ -278,7 +278,7 @@ func TestConflicts(t *testing.T) {
 	between(func() { require.NoError(t, other.ChangeRoot(ctx, keyRoot(t, 2))) })
 	require.NoError(t, ring.ChangeRoot(ctx, keyRoot(t, 2)))
 
-	// Conflicts without end: ctx ends them.
+	// Conflicts that never end, until ctx does.
 	store.set(nil, func(context.Context, func() error) error { return keyring.ErrConflict })
 	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
@@ -286,7 +286,7 @@ func TestConflicts(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// holdSwap closes entered when the store is to write, which then waits for release.
+// holdSwap closes entered when a Swap begins, and holds the Swap until release.
 func holdSwap(store *hooked) (entered, release chan struct{}) {
 	entered, release = make(chan struct{}), make(chan struct{})
 	store.set(nil, func(_ context.Context, swap func() error) error {

@@ -15,7 +15,7 @@ import (
 	"github.com/blobseal/blobseal/kms/kmstest"
 )
 
-// Arguments that are wrong in themselves are ErrInvalid, and nothing else happens.
+// Arguments that are never valid are ErrInvalid, and nothing else happens.
 func TestInvalidArguments(t *testing.T) {
 	ctx := t.Context()
 	key := bytes.Repeat([]byte("\x81secret\x9e"), 4)

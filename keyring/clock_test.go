@@ -19,8 +19,8 @@ func skewed(by time.Duration) func() time.Time {
 }
 
 // A process whose clock is 20 years ahead rotates once. The others replace its version,
-// which would otherwise serve for 20 years, and the two do not go on replacing each
-// other's.
+// which would otherwise serve for 20 years. The processes do not keep replacing each other's
+// versions.
 func TestVersionFromTheFuture(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
@@ -52,7 +52,7 @@ func TestVersionFromTheFuture(t *testing.T) {
 	})
 }
 
-// HardAge counts for a version from the future, too: from when it was first seen.
+// HardAge also applies to a version from the future, and counts from when it was first seen.
 func TestHardAgeOfAVersionFromTheFuture(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
@@ -69,7 +69,7 @@ func TestHardAgeOfAVersionFromTheFuture(t *testing.T) {
 	})
 }
 
-// Clocks are a little apart everywhere.
+// Clocks that differ a little, as they do everywhere, change nothing.
 func TestVersionFromASlightlyFasterClock(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
@@ -151,8 +151,8 @@ func TestSetStateIf(t *testing.T) {
 	require.Equal(t, keyring.Destroyed, v.State)
 }
 
-// A process whose clock is years ahead forgets no destroyed version: the watermark that
-// takes the place of the tombstone would destroy the versions that a failover lost, too.
+// A process whose clock is years ahead keeps tombstones of destroyed versions: the watermark
+// that replaces a tombstone would also destroy the versions that a failover lost.
 func TestClockAheadPrunesNothing(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()

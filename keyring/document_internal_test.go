@@ -80,7 +80,7 @@ func TestDocumentRoundTrip(t *testing.T) {
 	require.Len(t, s.versions, 4)
 }
 
-// The layout, spelled out once more by hand.
+// The layout, written out by hand.
 func TestDocumentLayout(t *testing.T) {
 	d := testDraft(t)
 	d.watermark, d.changes = 0, 7
@@ -175,7 +175,7 @@ func TestDocumentFlippedBits(t *testing.T) {
 		if i/8 >= len(data)-sha256.Size {
 			continue // the checksum itself
 		}
-		// On purpose, with the checksum made right: only the root can tell.
+		// With a matching checksum, as an attacker would: only the root can tell.
 		_, err = format{}.Open(t.Context(), testRoot(t), Rechecksum(flipped), nil)
 		require.Error(t, err, "bit %d", i)
 		for _, sentinel := range []error{ErrDamaged, ErrVersion, ErrRoot} {
@@ -197,8 +197,8 @@ func isOnly(err, sentinel error) bool {
 	return true
 }
 
-// A document that is authentic and contradicts itself, as only a broken program
-// with the root could write it.
+// A document that is authentic but contradicts itself. Only a broken program that has the
+// root could write it.
 func TestDocumentThatContradictsItself(t *testing.T) {
 	other := testDraft(t)
 	for name, edit := range map[string]func(m *metadata, ks *tinkpb.Keyset){
@@ -329,7 +329,7 @@ func TestFullRing(t *testing.T) {
 	require.ErrorIs(t, o.rotate(testTime), ErrFull)
 }
 
-// What package doc says of key services that encrypt 4 KiB.
+// The claim of Root's documentation about key services that encrypt at most 4 KiB.
 func TestVersionsInFourKiB(t *testing.T) {
 	d, err := newDraft(defaultPeriod, testTime)
 	require.NoError(t, err)
@@ -355,8 +355,7 @@ func (r *sizeRoot) EncryptWithContext(ctx context.Context, plaintext, ad []byte)
 	return r.AEADWithContext.EncryptWithContext(ctx, plaintext, ad)
 }
 
-// A new version never takes the id of a destroyed one, which the keyset itself
-// has forgotten.
+// A new version never gets the id of a destroyed one, which the keyset no longer holds.
 func TestIDsAreNotTakenAgain(t *testing.T) {
 	d := testDraft(t)
 	next := func() uint32 {

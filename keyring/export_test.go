@@ -12,7 +12,7 @@ import (
 	"github.com/blobseal/blobseal/internal/document"
 )
 
-// What tests in the external package reach inside for.
+// Internals for tests in the external package.
 const (
 	KEKLabel        = kekLabel
 	LoadTimeout     = document.LoadTimeout
@@ -26,7 +26,7 @@ const (
 // SetClock replaces the wall clock that ages are measured by.
 func (r *Ring) SetClock(now func() time.Time) { r.opts.Now = now }
 
-// KEK returns the bytes that k keeps.
+// KEK returns the bytes of the key-encryption key.
 func (k *Key) KEK() []byte { return k.kek.Bytes() }
 
 // MasterKeys returns the bytes of every master key in a document, by key id.
@@ -51,7 +51,7 @@ func MasterKeys(ctx context.Context, root tink.AEADWithContext, data []byte) (ma
 	return keys, nil
 }
 
-// Rechecksum returns data with its last 32 bytes made right again.
+// Rechecksum returns data with a checksum that matches.
 func Rechecksum(data []byte) []byte {
 	end := len(data) - sha256.Size
 	sum := sha256.Sum256(data[:end])

@@ -11,8 +11,7 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// A pipe in the place of a file is refused, and not opened, which would wait for
-// ever for who writes to it.
+// A pipe in the place of the file is refused. Opening it would wait for a writer for ever.
 func TestFileStoreMeetsPipes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ring")
 	store := fileStore(t, path)

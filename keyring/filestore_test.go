@@ -65,7 +65,7 @@ func TestFileStorePaths(t *testing.T) {
 	_, err := keyring.NewFileStore("")
 	require.Error(t, err)
 
-	// A relative path means where it was when the store was made.
+	// A relative path is resolved when the store is made.
 	dir := t.TempDir()
 	t.Chdir(dir)
 	store := fileStore(t, "ring")
@@ -140,8 +140,8 @@ func TestFileStoreThroughLinks(t *testing.T) {
 	require.ElementsMatch(t, []string{"ring", "ring.lock"}, names(t, filepath.Dir(target)), "one lock, whatever the path")
 }
 
-// What killed writers left is removed, and nothing else, not even what a store
-// beside this one is writing.
+// A writer removes the temporary files that killed writers left, and no others, not even
+// those of another store in the same directory.
 func TestFileStoreRemovesStaleFiles(t *testing.T) {
 	dir := t.TempDir()
 	store := fileStore(t, filepath.Join(dir, "ring"))
@@ -182,7 +182,7 @@ func TestFileStoreWaitsForTheLock(t *testing.T) {
 	require.Len(t, ring.Versions(), 2)
 }
 
-// Many goroutines, each with a store of its own on the one file.
+// Many goroutines, each with its own store of one file.
 func TestFileStoreWithManyWriters(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ring")
 	create(t, fileStore(t, path), nil)
@@ -212,7 +212,7 @@ func TestFileStoreWithManyWriters(t *testing.T) {
 	}
 }
 
-// A ring that was damaged in place, byte by byte, is told from a missing one.
+// A ring that was damaged in place, at any byte, is not taken for a missing one.
 func TestFileStoreHoldsADamagedRing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ring")
 	create(t, fileStore(t, path), nil)
@@ -225,7 +225,7 @@ func TestFileStoreHoldsADamagedRing(t *testing.T) {
 		_, err = keyring.Create(t.Context(), fileStore(t, path), keyRoot(t, 1), nil)
 		require.ErrorIs(t, err, keyring.ErrExist, "%d bytes", n)
 	}
-	// As one who edits it in text mode would.
+	// As an editor in text mode would.
 	crlf := strings.ReplaceAll(string(data), "\n", "\r\n")
 	require.NoError(t, os.WriteFile(path, []byte(crlf), 0o600))
 	_, err = keyring.Open(t.Context(), fileStore(t, path), keyRoot(t, 1), nil)

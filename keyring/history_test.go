@@ -17,25 +17,25 @@ import (
 
 // TestHistories runs random histories of several processes that share a ring, with
 // faults of the store, failovers that lose writes, wrong clocks, changes of the root and
-// processes that end. In the end everything that was sealed opens in a new process, and
-// nothing that was taken away is back. See [seeds.Run] for how to run one again, or for
-// hours.
+// processes that end. In the end a new process opens everything that was sealed, and no
+// version that was disabled or destroyed is back. See [seeds.Run] for how to repeat a
+// history, or to run for hours.
 func TestHistories(t *testing.T) {
 	seeds.Run(t, 10, func(t *testing.T, seed uint64) {
 		fakeclock.Test(t, func(t *testing.T) { runHistory(t, seed) })
 	})
 }
 
-// history is a ring, the processes that share it, and what they were told.
+// history is a ring, the processes that share it, and the results of their calls.
 type history struct {
 	t         *testing.T
 	rng       *rand.Rand
 	store     *hooked
-	root      byte // the present root
-	attempted byte // the last root that the ring was to have
+	root      byte // the current root
+	attempted byte // the root of the last call of ChangeRoot
 	processes []*keyring.Ring
-	witness   *keyring.Ring // knows what the store lost; it lives until it has said so
-	documents [][]byte      // that the store had
+	witness   *keyring.Ring // knows what the store lost, and lives until it has healed that
+	documents [][]byte      // that the store held
 
 	sealed    []sealedKey
 	destroyed map[string]bool // by a call that succeeded
@@ -64,7 +64,7 @@ func runHistory(t *testing.T, seed uint64) {
 	h.finish()
 }
 
-// step has one thing happen.
+// step makes one random thing happen.
 func (h *history) step() {
 	ring := h.processes[h.rng.IntN(len(h.processes))]
 	switch h.rng.IntN(16) {
@@ -93,7 +93,7 @@ func (h *history) step() {
 	}
 }
 
-// ctx ends soon, since the store may be down for good.
+// ctx returns a ctx that ends soon, because the store may stay down.
 func (h *history) ctx() context.Context {
 	ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Second)
 	context.AfterFunc(ctx, cancel)
@@ -112,7 +112,7 @@ func (h *history) open() {
 	}
 }
 
-// end ends a process, unless it knows what nobody else does.
+// end ends a process, unless only that process knows what the store lost.
 func (h *history) end(ring *keyring.Ring) {
 	if len(h.processes) < 2 || ring == h.witness || !h.refresh(ring) {
 		return
@@ -125,14 +125,14 @@ func (h *history) end(ring *keyring.Ring) {
 	}
 }
 
-// fail has the store fail in some way, or work again.
+// fail makes the store fail in some way, or work again.
 func (h *history) fail() {
 	switch h.rng.IntN(5) {
 	case 0:
 		h.store.down()
 	case 1: // reads fail
 		h.store.set(func(context.Context) error { return errDown }, nil)
-	case 2: // some writes happen, and some say so
+	case 2: // some writes happen, and some of those are acknowledged
 		happens, says := h.rng.IntN(2) == 0, h.rng.IntN(2) == 0
 		h.store.set(nil, func(_ context.Context, swap func() error) error {
 			var err error
@@ -149,8 +149,8 @@ func (h *history) fail() {
 	}
 }
 
-// failover has the store go back to a document that it had. One process knows what it
-// loses by that.
+// failover makes the store go back to a document that it held. One process knows what is
+// lost by that.
 func (h *history) failover() {
 	if len(h.documents) == 0 || h.witness != nil && !h.refresh(h.witness) {
 		return
@@ -164,7 +164,7 @@ func (h *history) failover() {
 	overwrite(h.t, h.store.Store, recent[h.rng.IntN(len(recent))])
 }
 
-// changeRoot moves the ring to another root; the others are told later.
+// changeRoot moves the ring to another root. The other processes are told later.
 func (h *history) changeRoot(ring *keyring.Ring) {
 	h.attempted++
 	if ring.ChangeRoot(h.ctx(), keyRoot(h.t, 0x80+h.attempted)) == nil {
@@ -173,7 +173,7 @@ func (h *history) changeRoot(ring *keyring.Ring) {
 }
 
 // refresh refreshes a process, and reports whether the store then holds all that it knows.
-// If the root is wrong, an operator tells the process of those that may be the right one.
+// If the root is wrong, it calls ChangeRoot with those that may be right, as an operator would.
 func (h *history) refresh(ring *keyring.Ring) bool {
 	err := ring.Refresh(h.ctx())
 	for root := h.attempted; root > 0; root-- {
@@ -199,7 +199,7 @@ func (h *history) setState(ring *keyring.Ring) {
 	if to == keyring.Destroyed && h.rng.IntN(3) > 0 {
 		to = keyring.Disabled
 	}
-	switch to { // whatever becomes of it
+	switch to { // even if the call fails
 	case keyring.Enabled:
 		delete(h.disabled, v.ID)
 	case keyring.Destroyed:
@@ -226,13 +226,13 @@ func (h *history) seal(ring *keyring.Ring) {
 	h.sealed = append(h.sealed, sealedKey{key.ID(), b})
 }
 
-// finish makes the store work, lets the processes find that out, and judges.
+// finish makes the store work, lets the processes notice, and checks the result.
 func (h *history) finish() {
 	t := h.t
 	h.store.up()
 	time.Sleep(time.Minute)
 	synctest.Wait()
-	for range 3 { // a process that was never told of a root is told last
+	for range 3 { // a process that was never told of a root may be told in a later round
 		for _, ring := range h.processes {
 			if h.refresh(ring) {
 				require.NoError(t, ring.ChangeRoot(h.ctx(), keyRoot(t, 0x80+h.root)))
@@ -260,13 +260,13 @@ func (h *history) finish() {
 	for _, s := range h.sealed {
 		key, err := fresh.Key(t.Context(), s.id)
 		if errors.Is(err, keyring.ErrDisabled) || errors.Is(err, keyring.ErrDestroyed) ||
-			h.doomed[s.id] && errors.Is(err, keyring.ErrUnknownKey) { // its tombstone is gone, too
+			h.doomed[s.id] && errors.Is(err, keyring.ErrUnknownKey) { // its tombstone was removed
 			continue
 		}
 		require.NoError(t, err)
 		_, err = key.Open(s.bytes, nil)
 		require.NoError(t, err)
 	}
-	time.Sleep(time.Minute) // what is under way in the background ends
+	time.Sleep(time.Minute) // until background work has ended
 	synctest.Wait()
 }

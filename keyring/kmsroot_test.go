@@ -101,8 +101,8 @@ func TestNewKMSRootRefuses(t *testing.T) {
 	require.Zero(t, fake.Count(), "the service is not asked before it is needed")
 }
 
-// The service sees the ring's own principal, whichever request made the ring
-// ask, and a context that policies can tell roots apart by.
+// The service sees the ring's own principal, no matter whose request made the ring ask, and
+// a context by which policies can tell roots apart.
 func TestKMSRootAsksAsTheService(t *testing.T) {
 	fake := kmstest.NewFake("root")
 	service := kms.Principal{ID: "blob service", Type: "Service"}
@@ -128,7 +128,7 @@ func TestKMSRootAsksAsTheService(t *testing.T) {
 	require.Equal(t, before, fake.Count(), "not asked about a document that is known")
 }
 
-// Another context opens nothing, and neither does the key of objects.
+// A root with another context does not open the document, and neither does a data key of an object.
 func TestKMSRootContext(t *testing.T) {
 	fake := kmstest.NewFake("root")
 	production := kmsRoot(t, fake, "root", &keyring.KMSRootOptions{Context: kms.Context{"environment": "production"}})
@@ -144,7 +144,7 @@ func TestKMSRootContext(t *testing.T) {
 	require.ErrorIs(t, err, kms.ErrCiphertext, "without the purpose")
 }
 
-// What the service says about its key is not what it says about the document.
+// An error about the service's key is no error of the document.
 func TestKMSRootErrors(t *testing.T) {
 	service := kms.Principal{ID: "service"}
 	gone := errors.New("dial tcp: connection refused")
@@ -216,7 +216,7 @@ func TestKMSRootErrors(t *testing.T) {
 
 func noPlaintext(f *kmstest.Fake) { f.AnswerPlaintext(func([]byte) []byte { return nil }) }
 
-// clearKey has data keys cleared that are yet to be used.
+// clearKey clears data keys before they are used.
 func clearKey(f *kmstest.Fake) {
 	f.AnswerKey(func(k *kms.DataKey) *kms.DataKey {
 		k.Clear()
@@ -231,9 +231,8 @@ func hugeKey(f *kmstest.Fake) {
 	})
 }
 
-// Who can write to the store, and has a key of their own in the same service,
-// cannot have the ring opened under that: the key that a document names is not
-// asked.
+// An attacker who can write to the store, and has a key in the same service, cannot make the
+// ring open a document under that key: the root never asks for the key that a document names.
 func TestKMSRootAsksOnlyItsOwnKey(t *testing.T) {
 	fake := kmstest.NewFake("root", "mallory")
 	root := kmsRoot(t, fake, "root", nil)
@@ -270,8 +269,7 @@ func TestKMSRootByAlias(t *testing.T) {
 	require.Equal(t, ring.ID(), again.ID())
 }
 
-// A ring moves from service to service, and to and from the other roots. What was
-// its root says so.
+// A ring moves from each kind of root to each other. The former root then returns ErrRoot.
 func TestChangeRootAmongServices(t *testing.T) {
 	passphrase, err := keyring.NewPassphraseRoot([]byte("correct horse battery staple"), &keyring.PassphraseParams{Time: 2, Memory: 19 << 10})
 	require.NoError(t, err)
@@ -308,7 +306,7 @@ func TestChangeRootAmongServices(t *testing.T) {
 	}
 }
 
-// A replica follows the ring to another service although the old one is gone by then.
+// A replica follows the ring to another service even if the old service is gone by then.
 func TestChangeRootAwayFromAServiceThatIsGone(t *testing.T) {
 	for name, leave := range map[string]func(*kmstest.Fake){
 		"unavailable": func(f *kmstest.Fake) { f.Fail(kms.ErrUnavailable, -1) },

@@ -113,7 +113,7 @@ func TestMissesAreRateLimited(t *testing.T) {
 		}
 		require.Zero(t, time.Since(start), "the burst comes back")
 
-		// Those who give up waiting do not use up the others' loads.
+		// Callers who give up do not use up the loads of others.
 		for range 50 {
 			impatient, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 			_, err := ring.Key(impatient, ring.ID()+".ffffffff")
@@ -126,8 +126,8 @@ func TestMissesAreRateLimited(t *testing.T) {
 	})
 }
 
-// A miss is answered by a load that began after it: those who come while one is
-// under way share the next.
+// A load that began after the miss answers it: callers who miss while a load runs share the
+// next one.
 func TestMissesShareLoads(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
@@ -198,7 +198,7 @@ func TestMissWhileTheStoreFails(t *testing.T) {
 	})
 }
 
-// A store that panics under one caller proves nothing to those who share its load.
+// If the store panics in a load, no caller takes that for a missing key.
 func TestMissWhileTheStorePanics(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
@@ -226,7 +226,7 @@ func TestMissWhileTheStorePanics(t *testing.T) {
 	})
 }
 
-// A document that does not open is no proof that the key is not there.
+// A document that does not open does not prove that a key is missing.
 func TestMissWhileTheDocumentIsDamaged(t *testing.T) {
 	store := newHooked()
 	ring := create(t, store, nil)
@@ -237,7 +237,7 @@ func TestMissWhileTheDocumentIsDamaged(t *testing.T) {
 	require.ErrorIs(t, err, keyring.ErrDamaged)
 }
 
-// One caller's end of ctx is not the others' failure.
+// If the ctx of one caller ends, the others do not fail.
 func TestMissWhoseLeaderGivesUp(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()

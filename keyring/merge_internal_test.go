@@ -19,7 +19,7 @@ func (d *draft) clone() *draft {
 	return &c
 }
 
-// content is what merge is an operation on.
+// content is the part of a document that merge changes.
 func (d *draft) content() string {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, d.ring, d.watermark, d.period, d.changes)
@@ -32,7 +32,7 @@ func (d *draft) content() string {
 	return b.String()
 }
 
-// wander makes random changes to a draft, as a camp would.
+// wander makes random changes to a draft, as a process would.
 func wander(t *testing.T, rng *rand.Rand, d *draft, steps int) {
 	t.Helper()
 	now := testTime.Add(time.Duration(rng.IntN(3000)) * 24 * time.Hour)
@@ -66,8 +66,8 @@ func merged(t *testing.T, a, b *draft) *draft {
 	return c
 }
 
-// Merging is commutative, associative and idempotent; the result includes both, seals,
-// and never revives what one of them took away.
+// Merging is commutative, associative and idempotent. The result includes both documents,
+// can be sealed, and never revives a version that one of them disabled or destroyed.
 //
 // SPEC RING-5
 func TestMergeProperties(t *testing.T) {
@@ -133,7 +133,7 @@ func requireNothingRevived(t *testing.T, before, after *draft) {
 	}
 }
 
-// Two documents that grew from one of version 1 agree on what it held.
+// Two documents that grew from one of version 1 have the same numbers and marks.
 //
 // SPEC RING-5
 func TestMergeOfVersion1(t *testing.T) {

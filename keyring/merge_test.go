@@ -29,8 +29,9 @@ func set(t testing.TB, ring *keyring.Ring, id string, to keyring.State) {
 	require.NoError(t, err)
 }
 
-// A failover loses the latest writes, and two camps go on from the same document. When
-// they meet, no version is lost, and nothing that was taken away comes back.
+// A failover loses the latest writes, and two groups of processes continue from different
+// documents. When these merge, no version is lost, and none that was disabled or destroyed
+// comes back.
 func TestCampsMerge(t *testing.T) {
 	ctx := t.Context()
 	log, lines := newLogger()
@@ -43,7 +44,7 @@ func TestCampsMerge(t *testing.T) {
 	two := reopen(t, store)
 	failover := document(t, store)
 
-	// What the first camp did is lost in the store.
+	// The store loses the changes of the first process.
 	set(t, one, ids[0], keyring.Destroyed)
 	set(t, one, ids[1], keyring.Disabled)
 	lost := rotate(t, one)
@@ -53,8 +54,8 @@ func TestCampsMerge(t *testing.T) {
 	require.NoError(t, err)
 
 	overwrite(t, store, failover)
-	set(t, two, ids[1], keyring.Disabled) // both did
-	set(t, two, ids[1], keyring.Enabled)  // and one thought better of it
+	set(t, two, ids[1], keyring.Disabled) // both disable it
+	set(t, two, ids[1], keyring.Enabled)  // and one enables it again
 	set(t, two, ids[2], keyring.Disabled)
 	require.NoError(t, two.SetPeriod(ctx, time.Hour))
 	made := []string{rotate(t, two), rotate(t, two), rotate(t, two)}
@@ -86,13 +87,13 @@ func TestCampsMerge(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, version, again, "healing ends")
 
-	set(t, two, ids[1], keyring.Enabled) // an administrator who sees all
+	set(t, two, ids[1], keyring.Enabled) // by an administrator who sees all marks
 	require.NoError(t, one.Refresh(ctx))
 	require.Equal(t, keyring.Enabled, state(t, one, ids[1]))
 }
 
-// Disabling holds although the version was disabled already, against an enabling that the
-// store had lost by then.
+// Disabling a disabled version holds, even against an enabling that the store had lost
+// before.
 func TestDisablingAgainHolds(t *testing.T) {
 	store := keyring.NewMemStore()
 	one := create(t, store, nil)
@@ -111,7 +112,7 @@ func TestDisablingAgainHolds(t *testing.T) {
 	require.Equal(t, keyring.Disabled, state(t, reopen(t, store), id))
 }
 
-// Two backups, neither of which has all, save a ring that no process knows any more.
+// Two backups, neither of them complete, restore a ring that no process knows any more.
 func TestMergeBackups(t *testing.T) {
 	ctx := t.Context()
 	store := keyring.NewMemStore()
@@ -145,8 +146,8 @@ func TestMergeBackups(t *testing.T) {
 	require.ErrorIs(t, ring.Merge(ctx, backup), keyring.ErrRoot)
 }
 
-// A lost change of the root is made again by the same call, also after another process
-// went on under the old root.
+// If the store loses a change of the root, the same call repeats it, even after another
+// process has written under the old root.
 func TestChangeRootThatWasLost(t *testing.T) {
 	ctx := t.Context()
 	store := keyring.NewMemStore()
@@ -169,8 +170,8 @@ func TestChangeRootThatWasLost(t *testing.T) {
 	require.Equal(t, id, primary(t, fresh))
 }
 
-// While the store lacks the primary and cannot be healed, the ring seals under it for a
-// short grace only.
+// While the store lacks the primary and cannot be healed, the ring seals under it only for a
+// short grace.
 func TestPrimaryThatTheStoreLacks(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, store *hooked, before []byte){
 		"older document": func(t *testing.T, store *hooked, before []byte) { overwrite(t, store.Store, before) },
@@ -208,8 +209,8 @@ func TestPrimaryThatTheStoreLacks(t *testing.T) {
 	}
 }
 
-// A ring whose versions are destroyed lives on: tombstones are dropped in time, and
-// nobody brings back what they named.
+// A ring whose versions are destroyed never fills up: tombstones are removed in time, and no
+// process brings back the versions that they named.
 func TestTombstonesArePruned(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := keyring.NewMemStore()
@@ -232,7 +233,7 @@ func TestTombstonesArePruned(t *testing.T) {
 		_, err := ring.Key(t.Context(), first)
 		require.ErrorIs(t, err, keyring.ErrUnknownKey)
 
-		// A process that slept all the while still has it, and finds the ring changed.
+		// A process that slept meanwhile still has the version, and learns that the ring changed.
 		_, err = old.Key(t.Context(), first)
 		require.NoError(t, err)
 		versions := len(ring.Versions())

@@ -11,8 +11,8 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// newerDocument returns a document as a release with the next format writes it:
-// nothing behind the version need be what this release knows.
+// newerDocument returns a document as a release with the next format would write it: after
+// the version, this release may not know anything.
 func newerDocument(data []byte) []byte {
 	const magic = "\x89KRG\r\n\x1a\n"
 	newer := append([]byte(magic+"\x03"), data[len(magic)+1:len(data)-sha256.Size]...)
@@ -21,7 +21,7 @@ func newerDocument(data []byte) []byte {
 }
 
 // TestNewerDocument: a process of this release that meets a document of a newer one
-// rejects its version, whatever it was asked for, and leaves the document as it is.
+// rejects its version in every operation, and does not change the document.
 // A running process keeps the versions that it has.
 func TestNewerDocument(t *testing.T) {
 	store := keyring.NewMemStore()

@@ -154,7 +154,7 @@ func TestCreate(t *testing.T) {
 	keys[0].ID = "changed"
 	require.NotEqual(t, "changed", ring.Versions()[0].ID)
 
-	again := create(t, store, &keyring.Options{Period: 90 * day}) // takes what is there
+	again := create(t, store, &keyring.Options{Period: 90 * day}) // opens the ring that exists
 	require.Equal(t, ring.ID(), again.ID())
 	require.EqualValues(t, 1, store.swaps.Load())
 
@@ -175,7 +175,7 @@ func TestCreateFails(t *testing.T) {
 	require.ErrorIs(t, err, keyring.ErrNotExist, "nothing was written")
 }
 
-// A store that cannot be read but written is not an empty one.
+// A store that can be written but not read is not taken for an empty one.
 func TestUnreadableIsNotMissing(t *testing.T) {
 	store := newHooked()
 	store.set(func(context.Context) error { return errDown }, nil)
@@ -185,7 +185,7 @@ func TestUnreadableIsNotMissing(t *testing.T) {
 	require.Zero(t, store.swaps.Load())
 }
 
-// Of those who create a ring at once, one does.
+// Of several processes that create a ring at once, one succeeds.
 func TestCreatorsThatRace(t *testing.T) {
 	store := keyring.NewMemStore()
 	var made atomic.Int64
@@ -205,8 +205,8 @@ func TestCreatorsThatRace(t *testing.T) {
 	require.Len(t, reopen(t, store).Versions(), 1)
 }
 
-// An empty store in place of the right one, as when a volume is not mounted, makes no
-// new ring, and a wrong one is not opened.
+// Open makes no ring in an empty store, which may be a volume that is not mounted, and does
+// not open a ring of another id.
 func TestOpenInsistsOnTheRing(t *testing.T) {
 	ctx := t.Context()
 	log, lines := newLogger()
@@ -230,8 +230,7 @@ func TestOpenInsistsOnTheRing(t *testing.T) {
 	require.ErrorContains(t, err, ring.ID())
 }
 
-// A ring that each pod has a copy of: no copy rotates, and all keep reading each
-// other's objects.
+// Each pod has a copy of a ring: no copy rotates, and all keep reading each other's objects.
 func TestReadOnlyRing(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		ctx := t.Context()
@@ -270,7 +269,7 @@ func TestReadOnlyRing(t *testing.T) {
 
 func second(_ any, err error) error { return err }
 
-// A backup is taken before a version is in the store, and without one there is none.
+// Backup gets a document before the store does. If Backup fails, no version is added.
 func TestBackupBeforeAVersion(t *testing.T) {
 	ctx := t.Context()
 	store := newHooked()

@@ -41,7 +41,7 @@ func TestPassphraseRoot(t *testing.T) {
 	require.NoError(t, err, "the passphrase was copied")
 }
 
-// The layout, spelled out once more by hand.
+// The layout, written out by hand.
 func TestPassphraseLayout(t *testing.T) {
 	sealed, err := passphraseRoot(t, "one").EncryptWithContext(t.Context(), []byte("x"), []byte("ad"))
 	require.NoError(t, err)
@@ -78,7 +78,7 @@ func TestPassphraseCosts(t *testing.T) {
 			_, err := keyring.NewPassphraseRoot([]byte("one"), &p)
 			require.ErrorContains(t, err, "argon2id")
 
-			// The same as stored, when reading.
+			// Stored costs have the same bounds.
 			bad := bytes.Clone(cheapSealed)
 			if p.Time != 0 {
 				binary.BigEndian.PutUint32(bad[1:], p.Time)
@@ -96,8 +96,8 @@ func TestPassphraseCosts(t *testing.T) {
 			require.Zero(t, root.derived(), "nothing was derived")
 		})
 	}
-	// Costs that others may choose, but that this root was not made with: whoever can write
-	// to the store could have every refresh take seconds and a gigabyte.
+	// Costs within bounds, but above those of this root: anyone who can write to the store
+	// could make each refresh take seconds and a gigabyte.
 	for name, p := range map[string]keyring.PassphraseParams{
 		"more memory": {Time: 2, Memory: 19<<10 + 1, Threads: 1},
 		"more passes": {Time: 3, Memory: 19 << 10, Threads: 1},
@@ -121,7 +121,7 @@ func TestPassphraseCosts(t *testing.T) {
 		require.ErrorIs(t, err, keyring.ErrRoot, name)
 	}
 
-	// Edited within bounds, the key is another.
+	// Costs edited within bounds derive another key.
 	for at, b := range map[int]byte{4: 3, 8: 1, 9: 2, 25: cheapSealed[25] ^ 1} {
 		bad := bytes.Clone(cheapSealed)
 		bad[at] = b
@@ -130,8 +130,8 @@ func TestPassphraseCosts(t *testing.T) {
 	}
 }
 
-// Who writes a document that does not open chooses no salt of one that is made
-// later: they might have tables for it.
+// An attacker who writes a document that does not open cannot choose the salt of later
+// documents: the attacker might have tables for it.
 func TestPassphraseSaltIsNobodysChoice(t *testing.T) {
 	ctx := t.Context()
 	planted, err := passphraseRoot(t, "another's").EncryptWithContext(ctx, []byte("x"), nil)
@@ -144,7 +144,7 @@ func TestPassphraseSaltIsNobodysChoice(t *testing.T) {
 	require.Equal(t, planted[:10], sealed[:10], "the same costs")
 	require.NotEqual(t, planted[10:passphraseHeader], sealed[10:passphraseHeader])
 
-	// A salt that was in use stays so, whatever comes between.
+	// A salt stays in use, whatever documents come between.
 	reader := passphraseRoot(t, "one")
 	_, err = reader.DecryptWithContext(ctx, sealed, nil)
 	require.NoError(t, err)
@@ -176,7 +176,7 @@ func TestPassphraseKeysAreKept(t *testing.T) {
 	require.Equal(t, sealed[:passphraseHeader], next[:passphraseHeader], "what it read with it writes with")
 	require.Equal(t, 1, reader.derived())
 
-	// Salts that others write do not pile up.
+	// Keys for salts that others write do not accumulate.
 	for range 10 {
 		other, err := passphraseRoot(t, "one").EncryptWithContext(ctx, []byte("x"), nil)
 		require.NoError(t, err)
@@ -188,7 +188,7 @@ func TestPassphraseKeysAreKept(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A ring under a passphrase, and the same passphrase made to cost more.
+// A ring under a passphrase moves to the same passphrase with higher costs.
 func TestStrongerPassphraseRoot(t *testing.T) {
 	ctx := t.Context()
 	store := keyring.NewMemStore()
@@ -208,7 +208,7 @@ func TestStrongerPassphraseRoot(t *testing.T) {
 	strong := []byte{1, 0, 0, 0, 3, 0, 0, 20 * 1024 >> 8, 0, 2}
 	require.True(t, bytes.Contains(document(t, store), strong))
 
-	// A ring that is opened with other costs takes them up when it next writes.
+	// A ring that is opened with other costs uses them when it next writes.
 	store = keyring.NewMemStore()
 	_, err = keyring.Create(ctx, store, passphraseRoot(t, "one passphrase").AEADWithContext, nil)
 	require.NoError(t, err)

@@ -68,7 +68,7 @@ func openOrCreate(ctx context.Context, store keyring.Store) (*keyring.Ring, erro
 	return ring, err
 }
 
-// countedStore counts what was written.
+// countedStore counts writes.
 type countedStore struct {
 	keyring.Store
 	writes int
@@ -82,10 +82,10 @@ func (s *countedStore) Swap(ctx context.Context, version string, data []byte) (s
 	return newVersion, err
 }
 
-// share rotates and seals, among others who do.
+// share rotates and seals while other processes do the same.
 func share(ctx context.Context, file keyring.Store) error {
 	store := &countedStore{Store: file}
-	io.Copy(io.Discard, os.Stdin) // until all begin at once
+	io.Copy(io.Discard, os.Stdin) // until the test lets all processes begin
 	ring, err := openOrCreate(ctx, store)
 	if err != nil {
 		return err
@@ -183,7 +183,7 @@ func TestManyProcessesShareARing(t *testing.T) {
 // lifecycle is the order in which churn changes the state of a version.
 var lifecycle = []keyring.State{keyring.Enabled, keyring.Disabled, keyring.Destroyed}
 
-// churn changes a ring without end, and says what it has done.
+// churn keeps changing a ring, and prints what it has done.
 func churn(ctx context.Context, store keyring.Store) error {
 	root := byte(1)
 	ring, err := openOrCreate(ctx, store)
@@ -238,7 +238,7 @@ func TestKilledProcesses(t *testing.T) {
 	operations, leftOver := 0, 0
 	var path string
 	var id string              // of the ring
-	states := map[string]int{} // at least
+	states := map[string]int{} // the least that each version has reached
 	for kill := range kills {
 		if kill%perRing == 0 {
 			path = filepath.Join(t.TempDir(), "ring")
@@ -246,8 +246,8 @@ func TestKilledProcesses(t *testing.T) {
 			clear(states)
 		}
 		child := program.Start(t, "churn", path)
-		// The first process of a ring, at a random moment, in which it may make it; the
-		// others after some operations, in the middle of the next.
+		// Kill the first process of a ring at a random moment, perhaps while it creates the
+		// ring, and the others after some operations, in the middle of the next.
 		timer := time.AfterFunc(time.Minute, func() { child.Process.Kill() })
 		after := rand.IntN(20)
 		if kill%perRing == 0 {
@@ -286,7 +286,7 @@ func TestKilledProcesses(t *testing.T) {
 			ring, err = keyring.Open(t.Context(), store, childRoot(2), nil)
 		}
 		if errors.Is(err, keyring.ErrNotExist) && id == "" {
-			continue // killed before it was made
+			continue // killed before the ring was created
 		}
 		require.NoError(t, err)
 		if id != "" {

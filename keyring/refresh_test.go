@@ -11,8 +11,8 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// A document that was loaded before the ring moved on is neither a rollback nor
-// taken for the latest.
+// If an edit replaces the document while it is being loaded, the loaded one is neither a
+// rollback nor taken for the latest.
 func TestLoadThatIsOvertaken(t *testing.T) {
 	ctx := t.Context()
 	store := newHooked()
@@ -73,8 +73,8 @@ func TestWrongDocumentIsRefused(t *testing.T) {
 	}
 }
 
-// A store that goes back to a document that this process had is put right, even
-// while the root is down.
+// A store that goes back to a document that this process had is healed even while the root
+// is down.
 func TestRollbackIsHealed(t *testing.T) {
 	ctx := t.Context()
 	log, lines := newLogger()
@@ -133,8 +133,8 @@ func TestRefresh(t *testing.T) {
 	require.Equal(t, ring.Stats().Generation, replica.Stats().Generation)
 }
 
-// The store fails at each step of each operation in turn: the ring keeps its
-// snapshot, and the operation works once the store does.
+// The store fails at each step of each operation in turn. The ring keeps its snapshot, and
+// the operation works as soon as the store does.
 func TestStoreThatFailsAtEachStep(t *testing.T) {
 	ctx := t.Context()
 	operations := map[string]func(r *keyring.Ring, first string) error{

@@ -16,9 +16,9 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// testRoot tests what all roots of this package have in common. other is one with
-// another secret; header is the length of what precedes the message. It is long
-// because it checks one message in every way.
+// testRoot tests the common behavior of this package's roots. other has another secret;
+// header is the length of the bytes before the message. The test is long because it checks
+// one message in every way.
 func testRoot(t *testing.T, root, other tink.AEADWithContext, header int) {
 	ctx := t.Context()
 	plaintext, ad := []byte("a keyset"), []byte("associated")
@@ -99,7 +99,7 @@ func TestKeyRoot(t *testing.T) {
 	_, err = keyRoot(t, 1).DecryptWithContext(t.Context(), sealed, []byte("ad"))
 	require.NoError(t, err, "the key was copied")
 
-	// It is a message of the core, under the context that the layout says.
+	// The rest is a Cobblestone-256 message, under the context of the layout.
 	got, err := chunked.OpenMessage(bytes.Repeat([]byte{1}, 32), []byte("github.com/blobseal/blobseal/v1 key root\x00ad"), sealed)
 	require.NoError(t, err)
 	require.Equal(t, "x", string(got))

@@ -17,7 +17,7 @@ import (
 
 const day = 24 * time.Hour
 
-// primaryNow returns the primary that the ring gives out, and how long that took.
+// primaryNow calls Primary, and returns the id and how long the call took.
 func primaryNow(t *testing.T, ctx context.Context, ring *keyring.Ring) (string, time.Duration) {
 	t.Helper()
 	start := time.Now()
@@ -61,7 +61,7 @@ func slow(ctx context.Context) error {
 	}
 }
 
-// A slow store does not hold the writer up for longer than a moment.
+// A slow store delays a caller of Primary only for a moment.
 func TestRotationWithSlowStore(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
@@ -69,7 +69,7 @@ func TestRotationWithSlowStore(t *testing.T) {
 		old := primary(t, ring)
 		time.Sleep(90 * day)
 		store.set(slow, nil)
-		// The caller's end of ctx is not the rotation's.
+		// When the ctx of the caller ends, the rotation continues.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		before := store.loads.Load()
@@ -106,7 +106,7 @@ func TestRotationWaitEndsWithCtx(t *testing.T) {
 	})
 }
 
-// A failing store is left alone for a while, and reported; the old primary stays.
+// After a failure, the ring logs it, keeps the old primary, and does not try again for a while.
 func TestRotationWithFailingStore(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
@@ -166,7 +166,7 @@ func TestHardAge(t *testing.T) {
 				_, err := ring.Key(t.Context(), old)
 				require.NoError(t, err, "it still opens")
 
-				// A slow store is waited for, as there is nothing else.
+				// Callers wait for a slow store, because there is no other primary.
 				store.set(slow, nil)
 				time.Sleep(keyring.RotationPause)
 				var wg sync.WaitGroup
@@ -191,8 +191,8 @@ func TestHardAge(t *testing.T) {
 	}
 }
 
-// A store that hangs, deaf to ctx, holds up no one but those past the hard age,
-// and those not for ever.
+// A store that hangs and ignores ctx delays only callers past the hard age, and those not
+// for ever.
 func TestRotationWithStoreThatHangs(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
@@ -214,8 +214,8 @@ func TestRotationWithStoreThatHangs(t *testing.T) {
 	})
 }
 
-// Two replicas that rotate because of age make one version, whether the other
-// was there before or comes between.
+// Two replicas that rotate because of age make one version, whether one rotates before the
+// other or both at once.
 func TestReplicasRotateOnce(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()

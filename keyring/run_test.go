@@ -23,13 +23,13 @@ type watched struct {
 	err   atomic.Pointer[error]
 
 	mu     sync.Mutex
-	break_ context.CancelCauseFunc // of the watch that is under way
+	break_ context.CancelCauseFunc // of the running watch
 }
 
 func newWatched() *watched { return &watched{hooked: newHooked()} }
 
-// fail breaks the watch that is under way and has those that follow fail at
-// once, until it is called with nil.
+// fail breaks the running watch, and makes later ones fail at once until it is called with
+// nil.
 func (w *watched) fail(err error) {
 	w.err.Store(&err)
 	w.mu.Lock()
@@ -61,12 +61,12 @@ func running(t *testing.T, ring *keyring.Ring) (stop func()) {
 	return func() {
 		cancel()
 		require.ErrorIs(t, <-ended, context.Canceled)
-		synctest.Wait() // and whatever is left would keep the bubble from ending
+		synctest.Wait() // a goroutine that is left would keep the bubble from ending
 	}
 }
 
-// What the store tells is known within a quarter of a second, by all replicas,
-// which do not load at one moment, and once for any number of changes.
+// All replicas learn of a change within a quarter of a second of hearing of it. They do not
+// load at the same moment, and load once for any number of changes.
 func TestRunHearsOfChanges(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		shared := keyring.NewMemStore()
@@ -74,7 +74,7 @@ func TestRunHearsOfChanges(t *testing.T) {
 		const replicas = 20
 		var mu sync.Mutex
 		var loads []time.Time
-		loaded := func() []time.Time { // since it was last asked
+		loaded := func() []time.Time { // since the last call
 			mu.Lock()
 			defer mu.Unlock()
 			l := loads
@@ -121,8 +121,8 @@ func TestRunHearsOfChanges(t *testing.T) {
 	})
 }
 
-// A watch that breaks is reported and begun anew, less and less often; meanwhile
-// the ring finds out by interval, and afterwards nothing was missed.
+// Run logs a watch that breaks, and begins it again, less and less often. Meanwhile the ring
+// learns of changes by interval, and in the end it has missed none.
 func TestRunWhileTheWatchIsBroken(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
@@ -153,7 +153,7 @@ func TestRunWhileTheWatchIsBroken(t *testing.T) {
 		time.Sleep(time.Second)
 		require.Equal(t, other.Versions(), ring.Versions(), "heard")
 
-		// A server that breaks watches as soon as they have begun is not besieged.
+		// Run also pauses if the server breaks watches as soon as they have begun.
 		before := store.begun.Load()
 		for range 6000 {
 			time.Sleep(10 * time.Millisecond)
@@ -183,8 +183,7 @@ func TestRunWithStoreThatCannotWatch(t *testing.T) {
 	})
 }
 
-// A refresh that failed is tried again soon, and an outage is reported at its
-// begin and at its end.
+// Run retries a failed refresh soon, and logs the beginning and the end of an outage.
 func TestRunThroughAnOutage(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		log, lines := newLogger()
@@ -206,7 +205,7 @@ func TestRunThroughAnOutage(t *testing.T) {
 		require.Equal(t, id, primary(t, ring))
 		require.Equal(t, 1, strings.Count(lines.String(), "refresh works again"))
 
-		// One failure is made good within seconds.
+		// Run recovers from one failure within seconds.
 		store.set(func(context.Context) error {
 			store.up()
 			return errDown
@@ -223,7 +222,7 @@ func TestRunThroughAnOutage(t *testing.T) {
 	})
 }
 
-// A load that hangs holds Run up for a while, not for ever.
+// A load that hangs delays Run for a while, not for ever.
 func TestRunWithLoadThatHangs(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()
@@ -246,8 +245,8 @@ func TestRunWithLoadThatHangs(t *testing.T) {
 	})
 }
 
-// A ring that refuses to seal since the store is away seals again as soon as Run
-// finds it back, and not a minute after its last attempt to rotate.
+// A ring that refuses to seal because the store is down seals again as soon as Run finds the
+// store up, not a minute after the last attempt to rotate.
 func TestRunEndsARefusal(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := newHooked()

@@ -105,7 +105,7 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 	require.Contains(t, text, first)
 	require.Contains(t, text, ring.ID())
 	requireNone(t, text, secrets)
-	for _, secret := range secrets { // nor is one in the document, or in what a key sealed
+	for _, secret := range secrets { // no secret is in the document, or in what a key sealed
 		require.False(t, bytes.Contains(data, secret[:8]))
 		require.False(t, bytes.Contains(sealed, secret[:8]))
 	}
@@ -123,8 +123,8 @@ func requireNone(t *testing.T, text string, secrets [][]byte) {
 	}
 }
 
-// ringErrors makes mistakes with a ring, its store and its keys, the last of which is
-// that the store is down, and returns the errors.
+// ringErrors makes mistakes with a ring, its store and its keys, and returns the errors. It
+// ends with the store down.
 func ringErrors(t *testing.T, ring *keyring.Ring, store *hooked, key *keyring.Key, sealed []byte, other tink.AEADWithContext, notKeys [][]byte) (errs []error) {
 	ctx := t.Context()
 	fails := func(err error) {

@@ -10,8 +10,8 @@ import (
 	"github.com/blobseal/blobseal/keyring"
 )
 
-// TestStats: the statistics count loads and rotations, and tell how old the ring's
-// knowledge of the store is.
+// TestStats: the statistics count loads and rotations, and say how old the ring's knowledge
+// of the store is.
 func TestStats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHooked()

@@ -36,8 +36,7 @@ func requireClockError(t *testing.T, err error, off time.Duration) {
 	require.ErrorContains(t, err, differ.Store.UTC().Format(time.RFC3339))
 }
 
-// A process whose clock is a year off dates nothing: it makes no version, neither by age
-// nor when it is asked to.
+// A process whose clock is a year off adds no version, neither because of age nor by Rotate.
 func TestWrongClockRotatesNothing(t *testing.T) {
 	for name, off := range map[string]time.Duration{"ahead": 365 * day, "behind": -365 * day, "a little ahead": 11 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
@@ -64,7 +63,7 @@ func TestWrongClockRotatesNothing(t *testing.T) {
 	}
 }
 
-// The reason of a refusal past HardAge is the clock.
+// The error past HardAge names the clock as its reason.
 func TestWrongClockIsNamed(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		store := clockStore{Store: newHooked()}
@@ -79,9 +78,8 @@ func TestWrongClockIsNamed(t *testing.T) {
 	})
 }
 
-// A version is disabled at once, whatever the process's clock says, and the quarantine
-// counts by the store's clock. What has a condition, as the end of a quarantine has, is
-// refused.
+// A process with a wrong clock disables a version at once, and the quarantine counts by the
+// store's clock. A change with a condition, such as the end of a quarantine, is refused.
 func TestWrongClockDisablesByTheStores(t *testing.T) {
 	for name, off := range map[string]time.Duration{"ahead": 20 * 365 * day, "behind": -8 * day} {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +88,7 @@ func TestWrongClockDisablesByTheStores(t *testing.T) {
 				ring := create(t, store, nil)
 				id := primary(t, ring)
 				rotate(t, ring)
-				time.Sleep(30 * day) // nobody changes the ring, so that it says nothing of the time
+				time.Sleep(30 * day) // nobody changes the ring, so that its dates do not show the time
 				wrong, err := keyring.Open(t.Context(), store, keyRoot(t, 1), &keyring.Options{Now: skewed(off)})
 				require.NoError(t, err)
 				info, err := wrong.SetState(t.Context(), id, keyring.Disabled)
@@ -106,8 +104,8 @@ func TestWrongClockDisablesByTheStores(t *testing.T) {
 	}
 }
 
-// A date that was once written by a wrong clock does not date later changes, if the store
-// knows better.
+// If the store has a clock, a date that a wrong clock wrote does not affect the dates of
+// later changes.
 func TestDateFromTheFutureIsNotPassedOn(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		inner := newHooked()
@@ -124,8 +122,8 @@ func TestDateFromTheFutureIsNotPassedOn(t *testing.T) {
 	})
 }
 
-// If the clock of the store cannot be read, nothing is changed. A store that has no clock
-// after all is a store without one.
+// If the clock of the store cannot be read, nothing is changed. A store whose Now returns
+// ErrUnsupported is a store without a clock.
 func TestStoreClockThatFails(t *testing.T) {
 	store := newHooked()
 	ring := create(t, clockStore{Store: store, err: errors.ErrUnsupported}, nil)

@@ -42,7 +42,7 @@ type visible struct {
 func runVisibility(t *testing.T, seed uint64, failovers bool) {
 	v := &visible{t: t, failovers: failovers, fleet: visibility.Fleet{
 		Store: visibility.NewStore(keyring.NewMemStore(), seed), Length: 30 * time.Second,
-		Bound: visibility.Interval + visibility.Interval/5 + 200*time.Millisecond, // a refresh may be under way
+		Bound: visibility.Interval + visibility.Interval/5 + 200*time.Millisecond, // a refresh may be running
 	}}
 	v.fleet.Open = v.open
 	v.fleet.Run(t, seed, failovers)
@@ -64,7 +64,7 @@ func (v *visible) open(i int) (func(*rand.Rand), func(context.Context) error) {
 	return func(r *rand.Rand) { v.act(r, visibility.Process(i), ring) }, ring.Run
 }
 
-// act has a process do one random thing.
+// act makes a process do one random thing.
 func (v *visible) act(r *rand.Rand, process string, ring *keyring.Ring) {
 	ctx, began := v.t.Context(), time.Now()
 	v.mu.Lock()

@@ -43,8 +43,8 @@ func (notes) Includes(known, next *note) error {
 	return nil
 }
 
-// One hung load holds up nobody for longer than the load's own deadline: neither
-// those who wait for it without a deadline, nor an edit, nor the next load.
+// A load that hangs blocks nobody for longer than its own deadline: neither callers who wait
+// for it without a deadline, nor an edit, nor the next load.
 func TestHungLoadHoldsUpNobodyForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, deaf := range map[string]bool{"obeys ctx": false, "deaf to ctx": true} {
@@ -98,7 +98,7 @@ func TestHungLoadHoldsUpNobodyForLong(t *testing.T) {
 	})
 }
 
-// A caller who gives up does not fail those who share the load.
+// A caller who gives up does not end the load for others.
 func TestCallerThatLeavesDoesNotEndTheLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &memory{}
@@ -122,7 +122,8 @@ func TestCallerThatLeavesDoesNotEndTheLoad(t *testing.T) {
 	})
 }
 
-// A store that takes two seconds keeps a state fresh, although nobody waits that long.
+// With a store that takes two seconds, the state stays fresh, although no caller waits that
+// long.
 func TestFreshWithASlowStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &memory{}
@@ -158,7 +159,7 @@ func TestFreshWhileTheStoreFails(t *testing.T) {
 		cancel()
 		_, err = r.Fresh(ended)
 		require.ErrorIs(t, err, context.Canceled)
-		synctest.Wait() // until the load that nobody waits for has failed
+		synctest.Wait() // until a load that nobody waits for has failed
 		store.set(nil)
 		_, err = r.Fresh(t.Context())
 		require.NoError(t, err)
@@ -189,8 +190,8 @@ func TestLookupsOfWhatIsMissing(t *testing.T) {
 	})
 }
 
-// Two camps wrote to one document. Whoever knows one heals the other, once, and
-// nothing is lost.
+// Two replicas wrote to different documents after a failover. A replica merges them once,
+// and nothing is lost.
 func TestForksMerge(t *testing.T) {
 	store := &memory{}
 	f := notes{mergeable: true}
@@ -218,7 +219,7 @@ func TestForksMerge(t *testing.T) {
 	require.Nil(t, one.Diverged())
 }
 
-// An edit that meets a fork writes both at once.
+// An edit that finds a forked document writes the merge and its own change at once.
 func TestEditMerges(t *testing.T) {
 	store := &memory{}
 	f := notes{mergeable: true}
@@ -250,7 +251,7 @@ func TestForksThatCannotMerge(t *testing.T) {
 	require.False(t, one.Diverged().State.Names["lost"])
 }
 
-// Another document is never merged.
+// A document of another identity is never merged.
 func TestOtherDocumentIsRefused(t *testing.T) {
 	store := &memory{}
 	r := create(t, store, notes{mergeable: true}, options())
@@ -311,7 +312,7 @@ func TestRootErrors(t *testing.T) {
 	}
 }
 
-// refusedConnection is a net.Error that is no timeout.
+// refusedConnection is a net.Error that is not a timeout.
 type refusedConnection struct{}
 
 func (refusedConnection) Error() string { return "connection refused" }

@@ -28,7 +28,7 @@ func (n *note) Identity() string { return n.ID }
 
 func (n *note) Generation() uint64 { return n.Gen }
 
-// notes is the format of notes. Its roots encrypt nothing and only answer.
+// notes is the format of notes. Its roots do not encrypt, but can fail.
 type notes struct{ mergeable bool }
 
 func (f notes) Seal(ctx context.Context, root document.Root, n *note, generation uint64) ([]byte, *note, error) {
@@ -62,7 +62,7 @@ func (r *openRoot) DecryptWithContext(context.Context, []byte, []byte) ([]byte, 
 	return nil, nil
 }
 
-// memory is a store whose operations a test can hold up or fail.
+// memory is a store whose operations a test can delay or fail.
 type memory struct {
 	mu      sync.Mutex
 	data    []byte
@@ -120,7 +120,7 @@ func (m *memory) put(data []byte) {
 	m.version++
 }
 
-// overwrite is what a failover, or an attacker, does.
+// overwrite replaces the document, as a failover or an attacker does.
 func (m *memory) overwrite(data []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

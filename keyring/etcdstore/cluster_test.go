@@ -30,14 +30,14 @@ import (
 
 // cluster is an etcd of three members on one machine. Each member reaches the others
 // through their proxies, which can isolate a member from its peers. Clients reach an
-// isolated member all the same: it has to refuse them by itself.
+// isolated member, which has to refuse them by itself.
 type cluster struct {
 	t       testing.TB
 	members []*member
 
 	mu       sync.Mutex
 	isolated *member
-	requests map[*request]bool // those that run
+	requests map[*request]bool // the running ones
 }
 
 // member is one process of a cluster.
@@ -126,7 +126,7 @@ func (c *cluster) kill(m *member) {
 	m.cmd.Wait()
 }
 
-// isolate cuts a member off from its peers. nil mends the network.
+// isolate cuts a member off from its peers. nil restores the network.
 func (c *cluster) isolate(m *member) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

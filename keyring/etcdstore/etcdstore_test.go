@@ -68,7 +68,7 @@ func TestStore(t *testing.T) {
 		Break:   func(t *testing.T, s keyring.Store) { require.NoError(t, s.(store).client.Close()) },
 		Watches: true,
 		BreakWatch: func(t *testing.T, s keyring.Store) {
-			// What the watch should go on from when it is connected again is compacted away.
+			// Compaction removes the revision from which the watch continues when it reconnects.
 			p := s.(store).proxy
 			p.Set(tcpproxy.Cut)
 			var last int64
@@ -93,7 +93,7 @@ func TestNewRefuses(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Whatever a store did not give out as a version is none.
+// Only versions that the store returned are versions.
 func TestForeignVersions(t *testing.T) {
 	t.Parallel()
 	s := open(t, startEtcd(t), "/ring")
@@ -116,7 +116,7 @@ func TestForeignVersions(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A key that was deleted and made again is another document.
+// A key that was deleted and created again holds another document.
 func TestDeletedKey(t *testing.T) {
 	t.Parallel()
 	s := open(t, startEtcd(t), "/ring")
@@ -133,9 +133,8 @@ func TestDeletedKey(t *testing.T) {
 	require.NotEqual(t, v1, again)
 }
 
-// A ring outlives its server: it goes on with what it has, says that it is cut
-// off, and hears of changes again when the server is back, though its watch never
-// ended.
+// A ring keeps working while its server is down, and logs that. When the server is back, the
+// ring hears of changes again, although its watch never ended.
 func TestRingThroughARestart(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t)
@@ -173,8 +172,8 @@ func TestRingThroughARestart(t *testing.T) {
 	require.ErrorIs(t, await.Value(t, ended, "Run to end"), context.Canceled)
 }
 
-// A cluster that is restored from a snapshot has lost a rotation, and its revisions went
-// back. A ring that runs puts the version back, although its watch may hear nothing.
+// A cluster that is restored from a snapshot loses a rotation, and its revisions go back. A
+// running ring writes the version back, although its watch may hear nothing.
 func TestRingHealsARestoredCluster(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t)
@@ -210,7 +209,7 @@ func TestRingHealsARestoredCluster(t *testing.T) {
 	require.ErrorIs(t, await.Value(t, ended, "Run to end"), context.Canceled)
 }
 
-// Watches leave nothing behind, however they end.
+// Watches leave no goroutine behind, however they end.
 func TestWatchesLeaveNothing(t *testing.T) {
 	s := open(t, startEtcd(t), "/ring")
 	watch := func() {

@@ -25,7 +25,7 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	key := make([]byte, 32) // a real service reads it from where it keeps secrets
+	key := make([]byte, 32) // a real service reads it from its secrets
 	rand.Read(key)
 	root, err := keyring.NewKeyRoot(key)
 	if err != nil {

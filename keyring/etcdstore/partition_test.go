@@ -22,8 +22,8 @@ import (
 	"github.com/blobseal/blobseal/keyring/etcdstore"
 )
 
-// register is the history of a document that several processes swap. Each document has the number of its predecessor plus one, and names the
-// attempt that wrote it.
+// register is the history of a document that several processes swap. Each document has the
+// number of its predecessor plus one, and names the attempt that wrote it.
 type register struct {
 	t testing.TB
 
@@ -35,7 +35,7 @@ type register struct {
 	conflicts int
 }
 
-// saw notes that a document is the one with this number.
+// saw records that this document has this number.
 func (r *register) saw(number int, document string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +46,7 @@ func (r *register) saw(number int, document string) {
 	r.last = max(r.last, number)
 }
 
-// floor returns the number below which no load that begins now may be.
+// floor returns the lowest number that a load may return if it begins now.
 func (r *register) floor() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

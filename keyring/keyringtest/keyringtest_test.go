@@ -88,11 +88,11 @@ func TestFileStore(t *testing.T) {
 	}
 }
 
-// broken are stores that break the contract, each with the subtests that must
-// tell. Others may, since one breach entails another.
+// broken are stores that break the contract, each with the subtests that must fail. Other
+// subtests may fail, too.
 var broken = map[string]struct {
 	store  func() keyring.Store
-	cannot bool // watch, as its test says
+	cannot bool // watch, so that the subtest for such stores runs
 	fails  []string
 }{
 	"nothing wrong": {store: func() keyring.Store { return new(memory) }},
@@ -266,7 +266,7 @@ var broken = map[string]struct {
 // childEnv names the broken store that a child process is to test.
 const childEnv = "KEYRINGTEST_BROKEN"
 
-// TestChild is what the child runs. Its failures are what TestBrokenStores wants.
+// TestChild runs in the child. TestBrokenStores expects it to fail.
 func TestChild(t *testing.T) {
 	name, isChild := os.LookupEnv(childEnv)
 	if !isChild {
@@ -281,7 +281,7 @@ func TestChild(t *testing.T) {
 		Watches:    !b.cannot,
 		BreakWatch: func(_ *testing.T, s keyring.Store) { s.(*memory).breakWatch() },
 	}
-	if len(b.fails) > 0 { // else it has the time that any store has
+	if len(b.fails) > 0 { // a store that breaks nothing gets the usual time
 		caps = caps.WithPatience(2 * time.Second)
 	}
 	keyringtest.Run(t, func(*testing.T) keyring.Store { return b.store() }, caps)

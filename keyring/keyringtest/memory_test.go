@@ -151,7 +151,7 @@ func (m *memory) Swap(ctx context.Context, version string, data []byte) (string,
 		return "", err
 	}
 	d := m.document()
-	if m.forgetful { // compares, then writes, with nothing held in between
+	if m.forgetful { // does not hold the lock between comparison and write
 		d.mu.Lock()
 		same := version == d.version
 		d.mu.Unlock()
@@ -218,7 +218,7 @@ func (m *memory) write(d *document, data []byte) string {
 	return d.version
 }
 
-// pause lets the others run between a comparison and the write that follows.
+// pause lets other goroutines run between a comparison and the following write.
 func pause() { time.Sleep(time.Millisecond) }
 
 func (m *memory) breakWatch() {

@@ -16,7 +16,7 @@ func TestStore(t *testing.T) {
 	keyringtest.Run(t, func(*testing.T) keyring.Store { return keyringtest.NewStore() }, keyringtest.Capabilities{Watches: true})
 }
 
-// TestStoreFails: faults take as many calls as a test asked for, and no others.
+// TestStoreFails: as many calls fail as a test asked for.
 func TestStoreFails(t *testing.T) {
 	ctx := t.Context()
 	errDown := errors.New("down")
@@ -56,8 +56,7 @@ func TestStoreFails(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestNewRing: rings are made in one line, each under a key of its own, and age by a
-// test's clock.
+// TestNewRing makes rings in one line, each with its own root, which age by the test's clock.
 func TestNewRing(t *testing.T) {
 	require.NotEqual(t, keyringtest.NewRing(t, nil).ID(), keyringtest.NewRing(t, nil).ID())
 

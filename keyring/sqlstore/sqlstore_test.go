@@ -19,14 +19,13 @@ import (
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 
-// These tests need no database: they show what the store makes of a driver's
-// answers. Package internal/e2e runs it on real ones.
+// These tests need no database: they check how the store handles a driver's answers. Package
+// internal/e2e tests the store with real databases.
 
-// scripted is a driver that has a table of the right kind and otherwise answers
-// what it is told to.
+// scripted is a driver that has a valid table, and otherwise gives the answers of a test.
 type scripted struct {
 	mu      sync.Mutex
-	answers []answer // of the next statements; then the last for ever
+	answers []answer // to the next statements; the last one repeats
 	asked   int
 	sent    chan<- string // if set, takes the payload of notifications
 
@@ -37,9 +36,9 @@ type answer struct {
 	err      error
 	affected int64
 	row      []driver.Value
-	hang     bool // until ctx ends, and then say err
+	hang     bool // until ctx ends, and then return err
 	standby  bool
-	release  chan struct{} // if set, wait for it, whatever ctx says
+	release  chan struct{} // if set, wait for it even if ctx ends
 }
 
 func (s *scripted) answer(answers ...answer) {
@@ -188,8 +187,8 @@ func (e sqlState) SQLState() string { return string(e) }
 func (e sqliteCode) Error() string  { return "sqlite" }
 func (e sqliteCode) Code() int      { return int(e) }
 
-// Statements that collide with others are done again, whatever the driver calls
-// it; those that fail are not.
+// The store repeats statements that failed because of a conflict, however the driver reports
+// it, and no others.
 func TestCollisions(t *testing.T) {
 	for name, c := range map[string]struct {
 		err   error
@@ -245,8 +244,8 @@ func TestCollisions(t *testing.T) {
 	}
 }
 
-// In PostgreSQL the statement of a Swap outlives its ctx, since a commit that is cancelled
-// while it waits for a standby becomes visible. The next Swap waits for it.
+// In PostgreSQL the statement of a Swap outlives ctx, because a commit that is canceled while
+// it waits for a standby becomes visible. The next Swap waits for the statement.
 func TestSwapIsNotCancelled(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		s, script := open(t, sqlstore.PostgreSQL, nil)
@@ -276,7 +275,7 @@ func TestSwapIsNotCancelled(t *testing.T) {
 	})
 }
 
-// The answer of a standby may be old, whether it has the document or not.
+// A standby is refused, with or without a document: its data may be old.
 func TestStandbyIsRefused(t *testing.T) {
 	s, script := open(t, sqlstore.PostgreSQL, nil)
 	for _, row := range [][]driver.Value{nil, {"v", int64(1), []byte("x")}} {
@@ -287,7 +286,7 @@ func TestStandbyIsRefused(t *testing.T) {
 	}
 }
 
-// A driver that hides the end of ctx does not hide it here.
+// If a driver hides that ctx ended, the store's error still shows it.
 func TestEndOfCtxShows(t *testing.T) {
 	fakeclock.Test(t, func(t *testing.T) {
 		s, script := open(t, sqlstore.SQLite, nil)
@@ -352,7 +351,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// A pooler accepts LISTEN and delivers nothing: the watch must not wait for ever.
+// A pooler accepts LISTEN and delivers nothing. The watch must not wait for ever.
 func TestWatchNoticesSilence(t *testing.T) {
 	for name, test := range map[string]struct {
 		probe   answer
