@@ -166,7 +166,7 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	if err := checkEnvelopeSize(b.opts.EnvelopeSize); err != nil {
 		return nil, err
 	}
-	if err := b.opts.Policy.valid(); err != nil {
+	if err := b.opts.Policy.validate(); err != nil {
 		return nil, err
 	}
 	if _, err := b.opts.Policy.precheck(cipher); err != nil {
@@ -182,7 +182,7 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 
 // checkEnvelopeSize refuses a size that holds no envelope of any cipher.
 func checkEnvelopeSize(size int) error {
-	probe, err := throwaway(sse.Object{})
+	probe, err := throwawayEnvelope(sse.Object{})
 	if err != nil {
 		return err
 	}
@@ -192,9 +192,9 @@ func checkEnvelopeSize(size int) error {
 	return nil
 }
 
-// throwaway returns the smallest envelope that obj can have. It fails if obj's
+// throwawayEnvelope returns the smallest envelope that obj can have. It fails if obj's
 // context fits no envelope.
-func throwaway(obj sse.Object) (*sse.Envelope, error) {
+func throwawayEnvelope(obj sse.Object) (*sse.Envelope, error) {
 	var key [32]byte
 	rand.Read(key[:])
 	cipher, err := sse.NewCustomer(key[:])

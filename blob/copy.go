@@ -80,7 +80,7 @@ func (c *copying) write(ctx context.Context, source *store.Source) (*store.Write
 		return nil, err
 	}
 	opts := store.OptionsLike(source.Attrs)
-	opts.BeforeWrite = c.before(source.Attrs)
+	opts.BeforeWrite = c.beforeWrite(source.Attrs)
 	env, body, err := stored.ReadEnvelope(r, c.from.store.EnvelopeSize)
 	switch {
 	case errors.Is(err, ErrPlain):
@@ -97,7 +97,7 @@ func (c *copying) write(ctx context.Context, source *store.Source) (*store.Write
 // it was read is still there, and so is the version that was read. No response is held
 // by now.
 func (c *copying) publish(ctx context.Context, watch *stored.Watch, attrs *gcblob.Attributes, publish func() error) error {
-	if !c.ontoItself() {
+	if !c.replacesSource() {
 		if err := c.from.store.CheckUnchanged(ctx, c.src, attrs, nil); err != nil {
 			return err
 		}
@@ -114,16 +114,16 @@ func (c *copying) publish(ctx context.Context, watch *stored.Watch, attrs *gcblo
 	})
 }
 
-// ontoItself reports whether the copy replaces its source.
-func (c *copying) ontoItself() bool {
+// replacesSource reports whether the copy replaces its source.
+func (c *copying) replacesSource() bool {
 	return c.src == c.dst && c.from.store.Inner == c.to.store.Inner
 }
 
-// before returns the hook of the write. A copy of an object onto itself must not
+// beforeWrite returns the hook of the write. A copy of an object onto itself must not
 // replace a newer version.
-func (c *copying) before(attrs *gcblob.Attributes) func(func(any) bool) error {
+func (c *copying) beforeWrite(attrs *gcblob.Attributes) func(func(any) bool) error {
 	condition := c.to.store.IfUnchanged
-	if condition == nil || !c.ontoItself() {
+	if condition == nil || !c.replacesSource() {
 		return c.hook
 	}
 	return func(as func(any) bool) error {
@@ -212,11 +212,7 @@ func (c *copying) writePlain(ctx context.Context, attrs *gcblob.Attributes, cont
 	if _, hinted := stored.ParseHint(attrs.Metadata); hinted {
 		return nil, stored.ErrDamaged
 	}
-	create := c.to.create
-	if c.to.writesPlain() {
-		create = c.to.createPlain
-	}
-	w, body, err := create(ctx, c.dst, opts)
+	w, body, err := c.to.create(ctx, c.dst, opts)
 	if err != nil {
 		return nil, err
 	}

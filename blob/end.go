@@ -16,7 +16,7 @@ func (e *endReader) Read(p []byte) (int, error) {
 	case e.err != nil:
 		return 0, e.err
 	case e.left == 0:
-		e.err = e.end()
+		e.err = e.proveEnd()
 		return 0, e.err
 	case len(p) == 0:
 		return 0, nil
@@ -31,7 +31,7 @@ func (e *endReader) Read(p []byte) (int, error) {
 		e.err = err
 		return n, err
 	case err == nil:
-		err = e.end()
+		err = e.proveEnd()
 	}
 	e.err = err
 	if err != io.EOF {
@@ -42,8 +42,8 @@ func (e *endReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// end returns io.EOF if the plaintext ends here.
-func (e *endReader) end() error {
+// proveEnd returns io.EOF if the plaintext ends here.
+func (e *endReader) proveEnd() error {
 	var beyond [1]byte
 	n, err := io.ReadFull(e.rest, beyond[:])
 	if n > 0 {

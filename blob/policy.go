@@ -54,8 +54,8 @@ func (p *Policy) precheck(enc sse.Encrypter) (Rule, error) {
 	return p.check(mode, "")
 }
 
-// valid refuses a policy with an unknown mode.
-func (p *Policy) valid() error {
+// validate refuses a policy with an unknown mode.
+func (p *Policy) validate() error {
 	for _, mode := range p.Modes {
 		if _, err := mode.MarshalText(); err != nil {
 			return fmt.Errorf("blob: Policy.Modes: %w", err)

@@ -52,8 +52,8 @@ type byPrefix struct {
 	ciphers map[string]sse.Cipher
 }
 
-// of returns the cipher of an object's key.
-func (p *byPrefix) of(obj sse.Object) (sse.Cipher, error) {
+// cipherOf returns the cipher of an object's key.
+func (p *byPrefix) cipherOf(obj sse.Object) (sse.Cipher, error) {
 	for prefix, cipher := range p.ciphers {
 		if strings.HasPrefix(obj.Key, prefix) {
 			return cipher, nil
@@ -68,7 +68,7 @@ func (p *byPrefix) Mode() sse.Mode { return p.mode }
 
 // Encrypt implements [sse.Encrypter].
 func (p *byPrefix) Encrypt(ctx context.Context, obj sse.Object) (*sse.Encryption, error) {
-	cipher, err := p.of(obj)
+	cipher, err := p.cipherOf(obj)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (p *byPrefix) Encrypt(ctx context.Context, obj sse.Object) (*sse.Encryption
 
 // Decrypt implements [sse.Decrypter].
 func (p *byPrefix) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
-	cipher, err := p.of(obj)
+	cipher, err := p.cipherOf(obj)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (p *byPrefix) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelop
 
 // Rewrap implements [sse.Cipher].
 func (p *byPrefix) Rewrap(ctx context.Context, obj sse.Object, d *sse.Decryption) (*sse.Envelope, error) {
-	cipher, err := p.of(obj)
+	cipher, err := p.cipherOf(obj)
 	if err != nil {
 		return nil, err
 	}

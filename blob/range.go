@@ -60,7 +60,7 @@ func (r *rangeRead) run() (*reader, error) {
 		return nil, err
 	}
 	switch {
-	case r.beyond():
+	case r.startsBeyondEnd():
 		return r.reader(eof{}, r.size, r.env, r.head.Reader), r.askBeyond()
 	case r.n == 0:
 		return r.reader(eof{}, r.size, r.env, r.head.Reader), nil
@@ -87,13 +87,13 @@ func (r *rangeRead) run() (*reader, error) {
 	return r.reader(&endReader{rest: plaintext, left: left}, r.size, r.env, r.from), nil
 }
 
-// beyond reports whether the range begins behind the object's end.
-func (r *rangeRead) beyond() bool { return r.off >= r.size }
+// startsBeyondEnd reports whether the range begins behind the object's end.
+func (r *rangeRead) startsBeyondEnd() bool { return r.off >= r.size }
 
 // reachesEnd reports whether a reader of the range verifies the last chunk.
 func (r *rangeRead) reachesEnd() bool {
 	last := r.size / sse.ChunkSize * sse.ChunkSize
-	return !r.beyond() && (r.n < 0 || r.n > last-r.off || r.n >= r.size-r.off)
+	return !r.startsBeyondEnd() && (r.n < 0 || r.n > last-r.off || r.n >= r.size-r.off)
 }
 
 // fetchHead reads the envelope, and with it the chunks of a short range.
@@ -153,7 +153,7 @@ func (r *rangeRead) fetchEmpty(err error) bool {
 // the bucket waives that, it also reads the last chunk, which proves how long the
 // object is. That nothing is stored at the range's offset is always proved.
 func (r *rangeRead) decryptAndProve() (*sse.Decryption, error) {
-	if r.reachesEnd() || r.b.opts.SkipLengthCheck && !r.beyond() {
+	if r.reachesEnd() || r.b.opts.SkipLengthCheck && !r.startsBeyondEnd() {
 		return r.b.decrypt(r.ctx, r.key, r.env)
 	}
 	last := r.size / sse.ChunkSize * sse.ChunkSize
@@ -235,7 +235,7 @@ func (r *rangeRead) composite() (*reader, error) {
 	}
 	r.size = c.object.Size()
 	switch {
-	case r.beyond():
+	case r.startsBeyondEnd():
 		return r.reader(eof{}, r.size, r.env, r.head.Reader), r.askBeyond()
 	case r.n == 0:
 		return r.reader(eof{}, r.size, r.env, r.head.Reader), nil

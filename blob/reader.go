@@ -66,15 +66,15 @@ func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, l
 		// damaged. A store of files publishes metadata before content and so also
 		// shows two versions at once.
 		torn := env != nil && errors.Is(err, sse.ErrCorrupt)
-		same := stored.SameEnvelope(before, env)
-		switch before = env; {
+		switch {
 		case !torn:
 			alike = 0
-		case !same:
-			alike = 1
-		default:
+		case stored.SameEnvelope(before, env):
 			alike++
+		default:
+			alike = 1
 		}
+		before = env
 		retry := errors.Is(err, ErrChanged) || errors.Is(err, stored.ErrDamaged) || torn && alike < 3
 		switch {
 		case !retry:
@@ -125,7 +125,7 @@ func (g *getter) readWhole() (*reader, *sse.Envelope, error) {
 	}
 	end := &endReader{rest: d.Reader(body), left: size}
 	if size == 0 { // nobody reads from a reader of nothing
-		if end.err = end.end(); end.err != io.EOF {
+		if end.err = end.proveEnd(); end.err != io.EOF {
 			return nil, env, end.err
 		}
 	}

@@ -52,7 +52,7 @@ func (b *Bucket) With(r Request) (*Bucket, error) {
 		return nil, fmt.Errorf("%w: Request has both Context and AnyContext (choose one)", sse.ErrInvalid)
 	}
 	if len(r.Context) > 0 {
-		probe, err := throwaway(sse.Object{Context: r.Context})
+		probe, err := throwawayEnvelope(sse.Object{Context: r.Context})
 		if err == nil {
 			_, err = probe.WithSize(b.store.EnvelopeSize)
 		}

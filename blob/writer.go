@@ -50,19 +50,20 @@ func (b *Bucket) newWriter(ctx context.Context, key, contentType string, opts *d
 	}
 	w := &writer{b: b, ctx: ctx, key: key}
 	var err error
-	if b.writesPlain() {
-		w.object, w.body, err = b.createPlain(ctx, key, inner)
-	} else {
-		w.object, w.body, err = b.create(ctx, key, inner)
-	}
-	if err != nil {
+	if w.object, w.body, err = b.create(ctx, key, inner); err != nil {
 		return nil, err
 	}
 	return w, nil
 }
 
-// create begins to write an encrypted object. body takes its plaintext.
+// create begins to write an object, encrypted unless the bucket writes plain ones. body
+// takes its plaintext.
 func (b *Bucket) create(ctx context.Context, key string, opts *gcblob.WriterOptions) (object *store.Writer, body io.WriteCloser, err error) {
+	if b.opts.WritePlain && !b.req.needsEncryption() {
+		slog.WarnContext(ctx, "blob: writing an object unencrypted (Options.WritePlain)", "bucket", b.Name(), "key", key)
+		object, err = b.store.CreatePlain(ctx, key, opts)
+		return object, unclosed{object}, err
+	}
 	enc, env, err := b.encrypt(ctx, key)
 	if err != nil {
 		return nil, nil, err
@@ -72,18 +73,6 @@ func (b *Bucket) create(ctx context.Context, key string, opts *gcblob.WriterOpti
 		return nil, nil, err
 	}
 	return object, enc.Writer(object), nil
-}
-
-// writesPlain reports whether the bucket writes this request's objects unencrypted.
-func (b *Bucket) writesPlain() bool { return b.opts.WritePlain && !b.req.needsEncryption() }
-
-// createPlain begins to write an object as it is.
-func (b *Bucket) createPlain(ctx context.Context, key string, opts *gcblob.WriterOptions) (object *store.Writer, body io.WriteCloser, err error) {
-	slog.WarnContext(ctx, "blob: writing an object unencrypted (Options.WritePlain)", "bucket", b.Name(), "key", key)
-	if object, err = b.store.CreatePlain(ctx, key, opts); err != nil {
-		return nil, nil, err
-	}
-	return object, unclosed{object}, nil
 }
 
 // unclosed is a writer whose Close does nothing.

@@ -50,13 +50,13 @@ func (e *encryptPlain) probe(ctx context.Context) (*sse.Envelope, error) {
 	return sealProbe(ctx, e.s, e.to, e.prefix)
 }
 
-// follows is false: Rewrap moves encrypted objects to newer keys.
-func (e *encryptPlain) follows() bool { return false }
+// followsKey is false: Rewrap moves encrypted objects to newer keys.
+func (e *encryptPlain) followsKey() bool { return false }
 
-// same is true: the job ignores encrypted objects, whatever their key.
-func (e *encryptPlain) same(context.Context, *sse.Envelope) bool { return true }
+// isTarget is true: the job ignores encrypted objects, whatever their key.
+func (e *encryptPlain) isTarget(context.Context, *sse.Envelope) bool { return true }
 
-func (e *encryptPlain) look(_ context.Context, entry Entry, _ *sse.Envelope) (Outcome, error) {
+func (e *encryptPlain) decide(_ context.Context, entry Entry, _ *sse.Envelope) (Outcome, error) {
 	switch {
 	case entry.Kind == stored.KindPlain && e.s.IsUnfinished(entry.Key):
 		return OutcomeFailed, store.ErrUnfinished

@@ -37,7 +37,7 @@ func (p *prover) prove(ctx context.Context, s *store.Store, object store.Listed)
 	for attempt := 1; ; attempt++ {
 		seen := s.InspectListed(ctx, object)
 		e = entryOf(seen)
-		if doubt = p.doubt(ctx, s, e, seen.Envelope); doubt == nil || attempt == maxProofs || ctx.Err() != nil {
+		if doubt = p.findDoubt(ctx, s, e, seen.Envelope); doubt == nil || attempt == maxProofs || ctx.Err() != nil {
 			return e, doubt
 		}
 		object.Size = -1
@@ -45,13 +45,13 @@ func (p *prover) prove(ctx context.Context, s *store.Store, object store.Listed)
 	}
 }
 
-// doubt returns why nothing proves which key the object needs, or nil.
-func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) error {
+// findDoubt returns why nothing proves which key the object needs, or nil.
+func (p *prover) findDoubt(ctx context.Context, s *store.Store, e Entry, env *sse.Envelope) error {
 	switch {
 	case e.Kind == stored.KindPlain && !s.AllowPlain:
 		return fmt.Errorf("%w, in a bucket without AllowPlain", stored.ErrPlain)
 	case env == nil:
-		return unclear(e)
+		return whyUnclear(e)
 	case keyOf(env) == p.retired:
 		return nil // it is counted as under the version, whatever else it is
 	}
@@ -71,9 +71,9 @@ func (p *prover) doubt(ctx context.Context, s *store.Store, e Entry, env *sse.En
 	return nil
 }
 
-// unused returns an [*InUseError] unless every object in the buckets is proved not
+// checkUnused returns an [*InUseError] unless every object in the buckets is proved not
 // to need the version.
-func (p *prover) unused(ctx context.Context, o RetireOptions, buckets []*blob.Bucket) error {
+func (p *prover) checkUnused(ctx context.Context, o RetireOptions, buckets []*blob.Bucket) error {
 	if len(buckets) == 0 {
 		return fmt.Errorf("%w: no bucket to look into", sse.ErrInvalid)
 	}

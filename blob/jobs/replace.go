@@ -94,28 +94,19 @@ func (x *replacement) convert(ctx context.Context) (*made, error) {
 	object.Classify(err, hinted)
 	e := entryOf(object)
 	x.r.From = e.Seal
-	if x.r.Outcome, err = x.op.look(ctx, e, x.env); x.r.Outcome != OutcomeDone {
+	if x.r.Outcome, err = x.op.decide(ctx, e, x.env); x.r.Outcome != OutcomeDone {
 		return nil, err
 	}
 	sealed, body, err := x.op.convert(ctx, x.r.Key, x.env, body)
 	if err != nil {
 		return nil, store.KeyError(err)
 	}
-	if object.Trailer != nil {
-		return x.convertComposite(object.Trailer, sealed)
+	if object.Trailer != nil { // nothing has read the parts, which do not change
+		tail, err := x.s.Replace(object.Trailer, sealed)
+		return &made{env: sealed, trailer: object.Trailer, tail: tail}, err
 	}
 	sealed, err = x.s.Fit(sealed)
 	return &made{env: sealed, body: body}, err
-}
-
-// convertComposite returns the composite object with the envelope sealed in the place
-// of its own. Its parts do not change. Nothing has read them yet.
-func (x *replacement) convertComposite(t *store.Trailer, sealed *sse.Envelope) (*made, error) {
-	tail, err := x.s.Replace(t, sealed)
-	if err != nil {
-		return nil, err
-	}
-	return &made{env: sealed, trailer: t, tail: tail}, nil
 }
 
 // replaceEnd has the store itself copy the parts of a composite object. It returns

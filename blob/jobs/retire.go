@@ -90,7 +90,7 @@ func Retire(ctx context.Context, ring *keyring.Ring, id string, opts *RetireOpti
 	var looked time.Time // when the last look at all objects began
 	unused := func() error {
 		looked = time.Now()
-		return p.unused(ctx, o, buckets)
+		return p.checkUnused(ctx, o, buckets)
 	}
 	if err := unused(); err != nil {
 		return info, err

@@ -169,8 +169,8 @@ func (r *Report) String() string {
 	return s
 }
 
-// undone is the error of a job that left n objects undone.
-func (r *Report) undone(n int) error {
+// incomplete returns the error of a job that left n objects undone.
+func (r *Report) incomplete(n int) error {
 	if len(r.Failures) == 0 {
 		return fmt.Errorf("%w: %d failed", ErrIncomplete, n)
 	}
@@ -224,26 +224,26 @@ func Rewrap(ctx context.Context, b *blob.Bucket, opts *RewrapOptions) (*Report, 
 	if err := o.Filter.check(); err != nil {
 		return &Report{DryRun: o.DryRun}, err
 	}
-	stays := o.To == nil && o.From == nil && !o.Filter.narrow()
+	keepModes := o.To == nil && o.From == nil && !o.Filter.narrow()
 	if o.To == nil {
 		o.To = s.Cipher
 	}
 	if o.From == nil {
 		o.From = s.Decrypter
 	}
-	r := &rewrap{s: s, to: o.To, from: o.From, filter: o.Filter, force: o.Force, stays: stays}
+	r := &rewrap{s: s, to: o.To, from: o.From, filter: o.Filter, force: o.Force, keepModes: keepModes}
 	return run(ctx, s, o.Job, r, jobSpec{Operation: "rewrap", Filter: o.Filter, Force: o.Force})
 }
 
 // rewrap is the operation of [Rewrap].
 type rewrap struct {
-	s      *store.Store
-	to     sse.Cipher
-	from   sse.Decrypter
-	filter Filter
-	force  bool
-	stays  bool                         // whether objects keep their mode
-	newest atomic.Pointer[sse.Envelope] // the newest that was made
+	s         *store.Store
+	to        sse.Cipher
+	from      sse.Decrypter
+	filter    Filter
+	force     bool
+	keepModes bool                         // whether objects keep their mode
+	newest    atomic.Pointer[sse.Envelope] // the newest that was made
 }
 
 func (r *rewrap) probe(ctx context.Context) (*sse.Envelope, error) {
@@ -254,18 +254,18 @@ func (r *rewrap) probe(ctx context.Context) (*sse.Envelope, error) {
 	return probe, err
 }
 
-func (r *rewrap) follows() bool { return true }
+func (r *rewrap) followsKey() bool { return true }
 
-func (r *rewrap) same(ctx context.Context, probe *sse.Envelope) bool {
+func (r *rewrap) isTarget(ctx context.Context, probe *sse.Envelope) bool {
 	_, err := r.to.Decrypt(ctx, r.s.Object(r.filter.Prefix), probe)
 	return err == nil
 }
 
-func (r *rewrap) look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome, error) {
+func (r *rewrap) decide(ctx context.Context, e Entry, env *sse.Envelope) (Outcome, error) {
 	switch {
 	case !r.filter.chooses(e.Seal), e.Kind == stored.KindPlain:
 		return OutcomeUnmatched, nil
-	case r.stays && e.Seal != KeyRef{} && e.Seal.Mode != r.newest.Load().Mode():
+	case r.keepModes && e.Seal != KeyRef{} && e.Seal.Mode != r.newest.Load().Mode():
 		return OutcomeSkipped, nil
 	case e.Err != nil:
 		return OutcomeFailed, e.Err

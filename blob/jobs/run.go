@@ -19,16 +19,16 @@ type operation interface {
 	// probe makes an envelope without a body, which shows the target's key.
 	probe(ctx context.Context) (*sse.Envelope, error)
 
-	// follows reports whether all objects must be under the key that is the newest
+	// followsKey reports whether all objects must be under the key that is the newest
 	// when the job ends.
-	follows() bool
+	followsKey() bool
 
-	// same reports whether an earlier probe is under the target's key.
-	same(ctx context.Context, probe *sse.Envelope) bool
+	// isTarget reports whether an earlier probe is under the target's key.
+	isTarget(ctx context.Context, probe *sse.Envelope) bool
 
-	// look returns OutcomeDone if the object is to be converted, and its outcome
+	// decide returns OutcomeDone if the object is to be converted, and its outcome
 	// otherwise. env is nil if the object is not encrypted.
-	look(ctx context.Context, e Entry, env *sse.Envelope) (Outcome, error)
+	decide(ctx context.Context, e Entry, env *sse.Envelope) (Outcome, error)
 
 	// convert turns an object's envelope, or nil, and its body into those of the
 	// object that takes its place.
@@ -67,7 +67,7 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 	if err != nil {
 		return report, err
 	}
-	if resumed && (c.Moved || op.follows() && c.Target != keyOf(probe) || c.Probe == nil || !op.same(ctx, c.Probe)) {
+	if resumed && (c.Moved || op.followsKey() && c.Target != keyOf(probe) || c.Probe == nil || !op.isTarget(ctx, c.Probe)) {
 		c.restart()
 		resumed = false
 	}
@@ -77,7 +77,7 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 		return report, err
 	}
 	j := &job{s: s, Job: o, op: op, c: c, report: report}
-	j.sum()
+	j.updateReport()
 	for pass := 1; ; pass++ {
 		if err := j.pass(ctx); err != nil {
 			// Keep what is done, even if ctx has ended.
@@ -98,7 +98,7 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 		return report, err
 	}
 	if !c.Done {
-		return report, report.undone(len(c.Failed))
+		return report, report.incomplete(len(c.Failed))
 	}
 	if n := c.Counts.Skipped; n > 0 {
 		return report, fmt.Errorf("%w: %d objects", ErrSkipped, n)
@@ -149,7 +149,7 @@ type job struct {
 // pass visits the bucket once.
 func (j *job) pass(ctx context.Context) error {
 	objects := j.c.skipFinished(lister(j.s, j.c.Job.Filter.Prefix))
-	return walk(ctx, pace{j.Workers, j.Limit}, objects, j.one, func(r Result) error {
+	return walk(ctx, pace{j.Workers, j.Limit}, objects, j.process, func(r Result) error {
 		if err := ctx.Err(); err != nil && r.Outcome == OutcomeFailed {
 			return err
 		}
@@ -158,7 +158,7 @@ func (j *job) pass(ctx context.Context) error {
 			j.c.Counts.Done++
 			j.c.Counts.Bytes += r.Stored
 			if r.To != j.c.Target {
-				j.c.Target, j.c.Moved = r.To, j.op.follows()
+				j.c.Target, j.c.Moved = r.To, j.op.followsKey()
 			}
 		case OutcomeCurrent:
 			j.c.Counts.Current++
@@ -174,7 +174,7 @@ func (j *job) pass(ctx context.Context) error {
 			}
 		}
 		stop := j.c.recordResult(r.Key, r.Outcome == OutcomeFailed, j.MaxFailures)
-		j.sum()
+		j.updateReport()
 		if j.Object != nil {
 			j.Object(r)
 		}
@@ -185,16 +185,16 @@ func (j *job) pass(ctx context.Context) error {
 	})
 }
 
-// sum updates the report.
-func (j *job) sum() {
+// updateReport updates the report.
+func (j *job) updateReport() {
 	j.report.Target, j.report.Counts, j.report.Failed = j.c.Target, j.c.Counts, int64(len(j.c.Failed))
 }
 
 // maxAttempts bounds how often a job attempts an object that other writers change.
 const maxAttempts = 4
 
-// one does one object.
-func (j *job) one(ctx context.Context, object store.Listed) Result {
+// process does the job for one object, and attempts it again while others change it.
+func (j *job) process(ctx context.Context, object store.Listed) Result {
 	for attempt := 1; ; attempt++ {
 		r := j.attempt(ctx, object)
 		var absent *absentError
@@ -222,7 +222,7 @@ func (j *job) attempt(ctx context.Context, object store.Listed) Result {
 		seen := j.s.Inspect(ctx, object)
 		e := entryOf(seen)
 		r.From = e.Seal
-		if r.Outcome, r.Err = j.op.look(ctx, e, seen.Envelope); r.Outcome != OutcomeDone {
+		if r.Outcome, r.Err = j.op.decide(ctx, e, seen.Envelope); r.Outcome != OutcomeDone {
 			r.Err = absentIfNotFound(r.Err)
 			return r
 		}

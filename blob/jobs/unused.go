@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/blobseal/blobseal/blob"
 	"github.com/blobseal/blobseal/blob/stored"
@@ -48,25 +47,17 @@ const maxNames = 20
 
 // Error implements error.
 func (e *InUseError) Error() string {
-	var s strings.Builder
-	fmt.Fprintf(&s, "blob: key %v is in use by %d objects", e.Seal, e.Objects)
-	for i, name := range e.Names {
-		s.WriteString([]string{" (", ", "}[min(i, 1)])
-		fmt.Fprintf(&s, "%q", name)
-	}
-	if e.Objects > int64(len(e.Names)) {
-		s.WriteString(", …")
-	}
+	text := fmt.Sprintf("blob: key %v is in use by %d objects", e.Seal, e.Objects)
 	if len(e.Names) > 0 {
-		s.WriteString(")")
+		text += fmt.Sprintf(", first %q", e.Names)
 	}
 	if e.Unclear > 0 {
-		fmt.Fprintf(&s, ", and %d objects may need it", e.Unclear)
-		if first := e.UnclearObjects; len(first) > 0 {
-			fmt.Fprintf(&s, ", first %q: %v", first[0].ObjectName, first[0].Err)
-		}
+		text += fmt.Sprintf(", and %d objects may need it", e.Unclear)
 	}
-	return s.String()
+	if first := e.UnclearObjects; len(first) > 0 {
+		text += fmt.Sprintf(", first %q: %v", first[0].ObjectName, first[0].Err)
+	}
+	return text
 }
 
 // Is makes the error [ErrInUse].
@@ -139,14 +130,14 @@ func CheckUnused(ctx context.Context, key KeyRef, opts *InventoryOptions, bucket
 				return totals, err
 			}
 			totals.Add(entry)
-			found.add(b.Name(), entry, unclear(entry))
+			found.add(b.Name(), entry, whyUnclear(entry))
 		}
 	}
 	return totals, found.errOrNil()
 }
 
-// unclear returns why an entry does not say which key the object needs.
-func unclear(e Entry) error {
+// whyUnclear returns why an entry does not say which key the object needs.
+func whyUnclear(e Entry) error {
 	if e.Seal != (KeyRef{}) || e.Kind == stored.KindPlain {
 		return nil
 	}

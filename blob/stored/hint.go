@@ -78,7 +78,7 @@ func (h Hint) Metadata(md map[string]string) map[string]string {
 // has a hint. A malformed hint is present and returned as the zero Hint.
 func ParseHint(md map[string]string) (hint Hint, present bool) {
 	for name := range md {
-		present = present || reserved(name)
+		present = present || isReserved(name)
 	}
 	if !present {
 		return Hint{}, false
@@ -102,7 +102,7 @@ func ParseHint(md map[string]string) (hint Hint, present bool) {
 func CallerMetadata(md map[string]string) map[string]string {
 	var rest map[string]string
 	for name, value := range md {
-		if reserved(name) {
+		if isReserved(name) {
 			continue
 		}
 		if rest == nil {
@@ -117,13 +117,13 @@ func CallerMetadata(md map[string]string) map[string]string {
 // reserved name.
 func CheckMetadata(md map[string]string) error {
 	for name := range md {
-		if reserved(name) {
+		if isReserved(name) {
 			return fmt.Errorf("%w: %q", ErrReserved, name)
 		}
 	}
 	return nil
 }
 
-func reserved(name string) bool {
+func isReserved(name string) bool {
 	return strings.HasPrefix(strings.ToLower(name), ReservedPrefix)
 }

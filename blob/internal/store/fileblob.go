@@ -286,29 +286,24 @@ func (f *Files) Publish(opts *gcblob.WriterOptions, plain bool) (done bool, err 
 	}
 	old, err := os.ReadFile(f.path + attrsSuffix)
 	if err != nil {
-		return true, fmt.Errorf("blob: attributes of %s: %w", f.path, err)
-	}
-	attributes := func(data []byte) error {
-		if err := replaceFile(f.path+attrsSuffix, data, info.Mode().Perm()); err != nil {
-			return fmt.Errorf("blob: attributes of %s: %w", f.path, err)
-		}
-		return nil
+		return true, err
 	}
 	changed, err := f.attributes(old, opts)
 	if err != nil {
 		return true, fmt.Errorf("blob: attributes of %s: %w", f.path, err)
 	}
+	replaceAttributes := func(data []byte) error { return replaceFile(f.path+attrsSuffix, data, info.Mode().Perm()) }
 	if plain {
 		if err := os.Rename(f.temp, f.path); err != nil {
 			return true, err
 		}
-		return true, attributes(changed)
+		return true, replaceAttributes(changed)
 	}
-	if err := attributes(changed); err != nil {
+	if err := replaceAttributes(changed); err != nil {
 		return true, err
 	}
 	if err := os.Rename(f.temp, f.path); err != nil {
-		return true, errors.Join(err, attributes(old))
+		return true, errors.Join(err, replaceAttributes(old))
 	}
 	return true, nil
 }

@@ -23,7 +23,7 @@ type Listed struct {
 // List calls visit for each object whose key begins with prefix, in the order of
 // the store's listing, until the first error.
 func (s *Store) List(ctx context.Context, prefix string, visit func(Listed) error) error {
-	if isDirectory(s.Inner) {
+	if s.directory {
 		return listTree(ctx, s.Inner, prefix, visit)
 	}
 	size := firstPage
