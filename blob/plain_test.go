@@ -212,7 +212,7 @@ func TestMixedBucket(t *testing.T) {
 	ctx := context.Background()
 	for _, store := range blobtest.Stores {
 		t.Run(store.Name, func(t *testing.T) {
-			inner := gcblob.NewBucket(&blobtest.Spy{Bucket: store.Open(t)})
+			inner := gcblob.NewBucket(&blobtest.Spy{Passing: blobtest.Passing{Bucket: store.Open(t)}})
 			cipher := sse.NewManaged(blobtest.NewRing(t))
 			mixed := blobtest.NewBucketWith(t, inner, cipher, &blob.Options{AllowPlain: true})
 			strict := blobtest.NewBucketWith(t, inner, cipher, nil)

@@ -111,7 +111,7 @@ func TestDeletedMeanwhile(t *testing.T) {
 			var once sync.Once
 			w.store.set(func(op, key string) error {
 				if key == "dir/b" && op != "list" {
-					once.Do(func() { require.NoError(t, w.store.inner.Delete(ctx, key)) })
+					once.Do(func() { require.NoError(t, w.store.Bucket.Delete(ctx, key)) })
 				}
 				return nil
 			})
@@ -133,7 +133,7 @@ func TestChangedObjectsAreRetried(t *testing.T) {
 			older := blobtest.Content(5000)
 			w.put(t, "b", 5000, nil)
 			w.rotate(t)
-			attrs, err := w.store.inner.Attributes(ctx, "b")
+			attrs, err := w.store.Bucket.Attributes(ctx, "b")
 			require.NoError(t, err)
 			var changed int
 			w.store.set(func(op, key string) error {
@@ -143,7 +143,7 @@ func TestChangedObjectsAreRetried(t *testing.T) {
 				}
 				if key == "b" && op == "write" && changed < changes {
 					changed++ // another process puts an object under the old key
-					return w.store.inner.WriteAll(ctx, "b", old, &gcblob.WriterOptions{Metadata: attrs.Metadata})
+					return w.store.Bucket.WriteAll(ctx, "b", old, &gcblob.WriterOptions{Metadata: attrs.Metadata})
 				}
 				return nil
 			})

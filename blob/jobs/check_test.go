@@ -178,7 +178,7 @@ func TestCheckOfWhatChanges(t *testing.T) {
 		w.store.set(func(op, key string) error {
 			if op == "open" {
 				if opened++; opened == 2 { // the body's
-					require.NoError(t, w.store.inner.Delete(ctx, "b"))
+					require.NoError(t, w.store.Bucket.Delete(ctx, "b"))
 					w.put(t, "a", 20_000, nil)
 				}
 			}

@@ -160,7 +160,7 @@ func TestRewrapCompositeRace(t *testing.T) {
 			var want []byte
 			w.store.set(func(op, _ string) error {
 				if (op == "open" || op == "attributes" || op == "create") && calls.Add(1) == nth {
-					want = other.Put(t, w.store.inner)
+					want = other.Put(t, w.store.Bucket)
 				}
 				return nil
 			})

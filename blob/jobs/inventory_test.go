@@ -186,7 +186,7 @@ func TestInventoryOfWhatCannotBeRead(t *testing.T) {
 		case op == "open" && key == "a":
 			return errRigged
 		case op == "open" && key == "b":
-			return w.store.inner.Delete(ctx, "b")
+			return w.store.Bucket.Delete(ctx, "b")
 		}
 		return nil
 	})
@@ -211,10 +211,10 @@ func TestInventoryOfABrokenAnswer(t *testing.T) {
 		for nth := 1; nth <= 2; nth++ { // of the reads, each of less than an envelope
 			t.Run(fmt.Sprintf("%d/%d", size, nth), func(t *testing.T) {
 				w := newWorld(t, blobtest.NewMem(t))
-				b := blobtest.NewBucketWith(t, w.store.inner, sse.NewManaged(w.ring), &blob.Options{EnvelopeSize: size})
+				b := blobtest.NewBucketWith(t, w.store.Bucket, sse.NewManaged(w.ring), &blob.Options{EnvelopeSize: size})
 				require.NoError(t, b.WriteAll(ctx, "k", blobtest.Content(10), nil))
 				// Without its hint.
-				require.NoError(t, w.store.inner.WriteAll(ctx, "k", blobtest.ReadAll(t, w.store.inner, "k"), nil))
+				require.NoError(t, w.store.Bucket.WriteAll(ctx, "k", blobtest.ReadAll(t, w.store.Bucket, "k"), nil))
 				reads := 0
 				w.store.set(func(op, _ string) error {
 					if op == "open" {

@@ -19,7 +19,7 @@ import (
 )
 
 func (w *world) putPlain(t testing.TB, key string, size int) {
-	require.NoError(t, w.store.inner.WriteAll(ctx, key, blobtest.Content(size), &gcblob.WriterOptions{
+	require.NoError(t, w.store.Bucket.WriteAll(ctx, key, blobtest.Content(size), &gcblob.WriterOptions{
 		ContentType: "image/png", CacheControl: "no-cache", ContentLanguage: "de", ContentEncoding: "br",
 		Metadata: map[string]string{"owner": "ann"},
 	}))
@@ -158,7 +158,7 @@ func TestEncryptExistingGivesWay(t *testing.T) {
 		for what, does := range map[string]func(t *testing.T, w *world){
 			"written":        func(t *testing.T, w *world) { w.put(t, "b", 33, nil) },
 			"written behind": func(t *testing.T, w *world) { w.putPlain(t, "b", 33) },
-			"deleted behind": func(t *testing.T, w *world) { require.NoError(t, w.store.inner.Delete(ctx, "b")) },
+			"deleted behind": func(t *testing.T, w *world) { require.NoError(t, w.store.Bucket.Delete(ctx, "b")) },
 		} {
 			t.Run(what+" before "+step, func(t *testing.T) {
 				w := newWorld(t, blobtest.NewMem(t))

@@ -93,10 +93,10 @@ func TestRewrapGivesWay(t *testing.T) {
 		"written":             func(t *testing.T, w *world, _ []byte) { w.put(t, "b", 33, nil) },
 		"written, same size":  func(t *testing.T, w *world, _ []byte) { w.put(t, "b", 5000, nil) },
 		"deleted":             func(t *testing.T, w *world, _ []byte) { require.NoError(t, w.Delete(ctx, "b")) },
-		"deleted behind":      func(t *testing.T, w *world, _ []byte) { require.NoError(t, w.store.inner.Delete(ctx, "b")) },
+		"deleted behind":      func(t *testing.T, w *world, _ []byte) { require.NoError(t, w.store.Bucket.Delete(ctx, "b")) },
 		"deleted and written": func(t *testing.T, w *world, _ []byte) { require.NoError(t, w.Delete(ctx, "b")); w.put(t, "b", 33, nil) },
 		"written behind": func(t *testing.T, w *world, stale []byte) {
-			require.NoError(t, w.store.inner.WriteAll(ctx, "b", stale, nil))
+			require.NoError(t, w.store.Bucket.WriteAll(ctx, "b", stale, nil))
 		},
 	}
 	// The object's own look-ups: attributes, open and reads, create, and all of the

@@ -130,7 +130,7 @@ func TestShredIsCareful(t *testing.T) {
 	w.store.set(func(op, _ string) error {
 		if op == "open" {
 			if opened++; opened == 2 { // the look before the deletion
-				return w.store.inner.Copy(ctx, "a/1", "other", nil)
+				return w.store.Bucket.Copy(ctx, "a/1", "other", nil)
 			}
 		}
 		return nil
@@ -217,7 +217,7 @@ func TestShredOfWhatWasMended(t *testing.T) {
 	w.store.set(func(op, _ string) error {
 		if op == "open" {
 			if opened++; opened == 2 { // the look before the deletion
-				require.NoError(t, w.store.inner.WriteAll(ctx, "a/1", mended, nil))
+				require.NoError(t, w.store.Bucket.WriteAll(ctx, "a/1", mended, nil))
 			}
 		}
 		return nil

@@ -11,13 +11,13 @@ import (
 
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/driver"
-	"gocloud.dev/gcerrors"
 )
 
 // Spy is a store that records its requests and fails on demand. It keeps its objects in
 // another bucket.
 type Spy struct {
-	Bucket *gcblob.Bucket // holds the objects
+	Passing
+
 	Hook   func(ctx context.Context, call string) error
 	Coarse time.Duration // rounds times to this, and leaves out ETags
 	Google bool          // rounds times as Google's store does: milliseconds in attributes, seconds in readers
@@ -35,7 +35,7 @@ type Spy struct {
 
 // NewSpy returns a Spy and the bucket that it makes.
 func NewSpy(t testing.TB) (*Spy, *gcblob.Bucket) {
-	s := &Spy{Bucket: NewMem(t)}
+	s := &Spy{Passing: Passing{NewMem(t)}}
 	b := gcblob.NewBucket(s)
 	t.Cleanup(func() { b.Close() })
 	return s, b
@@ -83,20 +83,11 @@ func (s *Spy) Served() int {
 	return s.served
 }
 
-func (s *Spy) ErrorCode(err error) gcerrors.ErrorCode { return gcerrors.Code(err) }
-func (s *Spy) As(i any) bool                          { return s.Bucket.As(i) }
-func (s *Spy) ErrorAs(err error, i any) bool          { return s.Bucket.ErrorAs(err, i) }
-func (s *Spy) Close() error                           { return nil }
-
-func (s *Spy) SignedURL(context.Context, string, *driver.SignedURLOptions) (string, error) {
-	return "https://store.example/ciphertext", nil
-}
-
 func (s *Spy) Attributes(ctx context.Context, key string) (*driver.Attributes, error) {
 	if err := s.note(ctx, "HEAD %s", key); err != nil {
 		return nil, err
 	}
-	a, err := s.Bucket.Attributes(ctx, key)
+	a, err := s.Passing.Attributes(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -106,31 +97,14 @@ func (s *Spy) Attributes(ctx context.Context, key string) (*driver.Attributes, e
 	if s.Google {
 		a.ModTime = a.ModTime.Truncate(time.Millisecond)
 	}
-	return &driver.Attributes{
-		CacheControl: a.CacheControl, ContentDisposition: a.ContentDisposition,
-		ContentEncoding: a.ContentEncoding, ContentLanguage: a.ContentLanguage,
-		ContentType: a.ContentType, Metadata: a.Metadata, CreateTime: a.CreateTime,
-		ModTime: a.ModTime, Size: a.Size, MD5: a.MD5, ETag: a.ETag,
-	}, nil
+	return a, nil
 }
 
 func (s *Spy) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driver.ListPage, error) {
 	if err := s.note(ctx, "LIST"); err != nil {
 		return nil, err
 	}
-	token, size := opts.PageToken, opts.PageSize
-	if len(token) == 0 {
-		token = gcblob.FirstPageToken
-	}
-	if size == 0 {
-		size = 1000
-	}
-	objects, next, err := s.Bucket.ListPage(ctx, token, size, &gcblob.ListOptions{Prefix: opts.Prefix, Delimiter: opts.Delimiter, BeforeList: opts.BeforeList})
-	page := &driver.ListPage{NextPageToken: next}
-	for _, o := range objects {
-		page.Objects = append(page.Objects, &driver.ListObject{Key: o.Key, ModTime: o.ModTime, Size: o.Size, MD5: o.MD5, IsDir: o.IsDir})
-	}
-	return page, err
+	return s.Passing.ListPaged(ctx, opts)
 }
 
 type spyReader struct {
@@ -144,7 +118,7 @@ func (s *Spy) NewRangeReader(ctx context.Context, key string, offset, length int
 	if err := s.note(ctx, "GET %s %d %d", key, offset, length); err != nil {
 		return nil, err
 	}
-	r, err := s.Bucket.NewRangeReader(ctx, key, offset, length, &gcblob.ReaderOptions{BeforeRead: opts.BeforeRead})
+	r, err := s.Open(ctx, key, offset, length, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -201,12 +175,7 @@ func (s *Spy) NewTypedWriter(ctx context.Context, key, contentType string, opts 
 	s.Wrote = *opts
 	s.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
-	w, err := s.Bucket.NewWriter(ctx, key, &gcblob.WriterOptions{
-		CacheControl: opts.CacheControl, ContentDisposition: opts.ContentDisposition,
-		ContentEncoding: opts.ContentEncoding, ContentLanguage: opts.ContentLanguage,
-		ContentType: contentType, DisableContentTypeDetection: true,
-		Metadata: opts.Metadata, BeforeWrite: opts.BeforeWrite, IfNotExist: opts.IfNotExist,
-	})
+	w, err := s.Create(ctx, key, contentType, opts)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -244,12 +213,12 @@ func (s *Spy) Copy(ctx context.Context, dst, src string, opts *driver.CopyOption
 	if err := s.note(ctx, "COPY %s %s", src, dst); err != nil {
 		return err
 	}
-	return s.Bucket.Copy(ctx, dst, src, &gcblob.CopyOptions{BeforeCopy: opts.BeforeCopy})
+	return s.Passing.Copy(ctx, dst, src, opts)
 }
 
 func (s *Spy) Delete(ctx context.Context, key string, opts *driver.DeleteOptions) error {
 	if err := s.note(ctx, "DELETE %s", key); err != nil {
 		return err
 	}
-	return s.Bucket.DeleteWithOptions(ctx, key, &gcblob.DeleteOptions{BeforeDelete: opts.BeforeDelete})
+	return s.Passing.Delete(ctx, key, opts)
 }
