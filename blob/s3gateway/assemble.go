@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// minAssembled is how long a body must be for the inner store to copy it. A shorter
-	// one costs less in one request than in the five of an upload.
+	// minAssembled is the size from which the inner store copies a body. A shorter body
+	// costs less in one request than in the five of an upload.
 	minAssembled = 8 << 20
 
 	copyRange = 32 << 20 // of one UploadPartCopy, unless there are too many
@@ -28,15 +28,15 @@ const (
 	maxCopies = 8        // at a time, for one object
 )
 
-// assembling is an upload to another S3 server, which copies what it has.
+// assembling is an upload to another S3 server, which copies the body itself.
 type assembling struct {
 	*resealed
 	id    string
 	parts []types.CompletedPart
 }
 
-// assemble stores the object by an upload, for which the inner store copies the body.
-// It leaves no upload behind if it fails.
+// assemble stores the object by an upload for which the inner store copies the body. If it
+// fails, it leaves no upload behind.
 func (c *resealed) assemble() (out s3response.PutObjectOutput, err error) {
 	created, err := c.Backend.CreateMultipartUpload(c.r.ctx, c.createInput())
 	if err != nil {
@@ -143,9 +143,9 @@ func (a *assembling) upload(body io.Reader, size int64) error {
 	return nil
 }
 
-// copyBody has the store copy the body from an offset on, in even ranges. After the
-// first error, it begins no other range. It waits for those that it has begun, so that
-// the abort of the upload finds every part.
+// copyBody makes the store copy the body from an offset on, in even ranges. After an error,
+// it begins no further range, but waits for those that have begun, so that aborting the
+// upload finds every part.
 func (a *assembling) copyBody(from int64) error {
 	size := max(copyRange, (a.to-from)/maxRanges+1)
 	n := (a.to - from + size - 1) / size
@@ -197,7 +197,7 @@ func isReplaced(err error) bool {
 // changedError returns [stored.ErrChanged] with the text of err.
 func changedError(err error) error { return fmt.Errorf("%w: %w", stored.ErrChanged, opaqueError{err}) }
 
-// checkSource reads a byte of the source, which fails if the source is not there any more.
+// checkSource reads a byte of the source. It fails if the source is gone.
 func (a *assembling) checkSource() error {
 	body, err := a.src.get(0, 1)
 	if err != nil {
@@ -206,8 +206,8 @@ func (a *assembling) checkSource() error {
 	return body.Close()
 }
 
-// uploadPartCopy has the inner store copy a part. The engine panics at the answer of a
-// server that takes the request for the upload of an empty part.
+// uploadPartCopy makes the inner store copy a part. Some servers take the request for the
+// upload of an empty part. The engine panics at their answer.
 func (a *assembling) uploadPartCopy(in *s3.UploadPartCopyInput) (out s3response.CopyPartResult, err error) {
 	defer func() {
 		if recover() != nil {

@@ -57,10 +57,10 @@ func (g *Gateway) attributes(r *request, in *s3.GetObjectAttributesInput, q *s3w
 // maxListedParts bounds a page of parts.
 const maxListedParts = 1000
 
-// parts returns a page of the object's parts, or nil if it was stored at once. Sizes
-// are those of the plaintext, and numbers are those of GET with partNumber. S3 lists
-// the parts of general purpose buckets only if they have checksums of their own, and of
-// directory buckets always. A gateway keeps no checksums of parts, and lists them always.
+// parts returns a page of the object's parts, or nil if it was stored at once. Sizes are
+// those of the plaintext. Numbers are those of GET with partNumber. In general purpose
+// buckets, S3 lists parts only if they have checksums of their own; in directory buckets, it
+// always does. A gateway keeps no checksums of parts and always lists them.
 func (o *object) parts(in *s3.GetObjectAttributesInput) (*s3response.ObjectParts, error) {
 	if o.composite == nil {
 		return nil, nil

@@ -34,14 +34,13 @@ type checksum struct {
 	Value     string                  `json:"value,omitempty"`
 }
 
-// checksumField returns the checksum that in, a pointer to an input or output, has
-// of an algorithm.
+// checksumField returns the field of in, a pointer to an input or output, for an algorithm.
 func checksumField(in any, algorithm checksumAlgorithm) *string {
 	value, _ := reflect.ValueOf(in).Elem().FieldByName(checksumFields[algorithm]).Interface().(*string)
 	return value
 }
 
-// checksumOf returns the checksum that in, a pointer to an input or output, has.
+// checksumOf returns the checksum in in, a pointer to an input or output.
 func checksumOf(in any) checksum {
 	for algorithm := range checksumFields {
 		if value := checksumField(in, algorithm); value != nil {
@@ -63,8 +62,8 @@ func (sum checksum) set(out any) {
 	}
 }
 
-// hashed reads the plaintext of an upload and computes its checksum. It fails at
-// the end if the client has stated another one.
+// hashed reads the plaintext of an upload and computes its checksum. It fails at the end if
+// the checksum is not the one that the client states.
 type hashed struct {
 	io.Reader
 	algorithm types.ChecksumAlgorithm

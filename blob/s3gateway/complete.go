@@ -26,8 +26,8 @@ import (
 	"github.com/blobseal/blobseal/sse/s3wire"
 )
 
-// CompleteMultipartUpload implements [backend.Backend]. It sends the inner store
-// nothing but the trailer.
+// CompleteMultipartUpload implements [backend.Backend]. It sends only the trailer to the
+// inner store.
 func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
 	if err := g.guard(in.Bucket); err != nil {
 		return s3response.CompleteMultipartUploadResult{}, "", err
@@ -35,8 +35,8 @@ func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 	r := g.request(ctx)
 	var out s3response.CompleteMultipartUploadResult
 	var version string
-	// Requests of this process take turns: a client may ask again before it has an
-	// answer. The engine's context does not end with the request.
+	// Requests in this process take turns: a client may repeat a request before the
+	// answer arrives. The engine's context does not end with the request.
 	turn, cancel := context.WithTimeout(detach(ctx), turnTime)
 	defer cancel()
 	began := false
@@ -59,15 +59,15 @@ func (g *Gateway) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 	return out, version, g.fail("CompleteMultipartUpload", in.Bucket, in.Key, err)
 }
 
-// turnTime is how long a request waits for another one of this process to complete the
-// same upload.
+// turnTime bounds how long a request waits while another request in this process completes
+// the same upload.
 const turnTime = time.Minute
 
 // assembly is an upload whose parts were checked.
 type assembly struct {
 	upload   *upload
 	inner    []types.CompletedPart // with the inner store's ETags
-	last     int32                 // the highest number of a part, listed or not
+	last     int32                 // highest number of a part, listed or not
 	receipts []*receipt
 	etag     string
 	size     int64
@@ -123,9 +123,9 @@ func (g *Gateway) completeUpload(r *request, in *s3.CompleteMultipartUploadInput
 	return out, version, nil
 }
 
-// checkMode checks the mode that a request names which completes the upload. AWS allows
-// none there. minio-go repeats the upload's, unless the server is AWS's. The key that it
-// repeats may be an alias that has moved, so the upload's own counts.
+// checkMode checks the mode in a request to complete the upload. AWS allows no mode there.
+// minio-go repeats the upload's mode, unless the server is AWS's. It also repeats the key,
+// which may be an alias that has moved since: the upload's own key counts.
 func (u *upload) checkMode(w *s3wire.Write) error {
 	if w.Algorithm == "" {
 		return nil
@@ -179,8 +179,8 @@ func (g *Gateway) publish(r *request, in *s3.CompleteMultipartUploadInput, a *as
 	return out, version, nil
 }
 
-// trailer returns what follows the parts. Without the customer's key, the service's
-// key completes an upload of SSE-C.
+// trailer returns the trailer, which follows the parts. If a request to complete an upload
+// of SSE-C lacks the customer's key, the service's key completes it.
 func (g *Gateway) trailer(r *request, in *s3.CompleteMultipartUploadInput, a *assembly, q *s3wire.Read, opener *s3wire.Opener) ([]byte, error) {
 	env, err := a.upload.envelope()
 	if err != nil {
@@ -209,7 +209,7 @@ func (g *Gateway) trailer(r *request, in *s3.CompleteMultipartUploadInput, a *as
 	return completer.Trailer(receipts, &sse.TrailerOptions{Filler: last.Filler, EnvelopeSize: stored.DefaultEnvelopeSize})
 }
 
-// assemble checks the client's list of parts and returns what it stands for.
+// assemble checks the client's list of parts and finds the stored parts for it.
 func (g *Gateway) assemble(r *request, in *s3.CompleteMultipartUploadInput, u *upload) (*assembly, error) {
 	if in.ChecksumType != "" && in.ChecksumType != u.Type {
 		return nil, s3err.GetChecksumTypeMismatchOnMpErr(cmp.Or(u.Type, "null"))
@@ -287,9 +287,9 @@ func (g *Gateway) collect(r *request, in *s3.CompleteMultipartUploadInput, a *as
 	return err
 }
 
-// lastPart returns the highest number of a part that a client has, also of one that it
-// does not list now: should the completion fail, the next may list it. Behind it, there
-// may be the trailer of an earlier completion, which has no receipt.
+// lastPart returns the highest number of a part that has a receipt. The client need not list
+// that part now: if this completion fails, the next one may list it. The trailer of an
+// earlier completion may have a higher number. It has no receipt.
 func (g *Gateway) lastPart(r *request, in *s3.CompleteMultipartUploadInput, attempts map[int32]string) (int32, error) {
 	listed := *in.MultipartUpload.Parts[len(in.MultipartUpload.Parts)-1].PartNumber
 	for _, n := range slices.Backward(slices.Sorted(maps.Keys(attempts))) {
@@ -325,7 +325,7 @@ func (g *Gateway) attempts(r *request, in *s3.CompleteMultipartUploadInput) (map
 	}
 }
 
-// checkPart checks what the client says of a part's checksum.
+// checkPart checks the checksum that the client states for a part.
 func (u *upload) checkPart(id string, p types.CompletedPart, got checksum) error {
 	var stated []checksum
 	for algorithm := range checksumFields {
@@ -361,8 +361,8 @@ func (u *upload) checkPart(id string, p types.CompletedPart, got checksum) error
 		"The %v you specified for part %v did not match what we received.", strings.ToLower(string(stated[0].Algorithm)), *p.PartNumber)}
 }
 
-// computeChecksum computes the checksum of the whole object from those of its parts, and checks
-// it against the client's.
+// computeChecksum computes the checksum of the whole object from those of its parts, and
+// compares it with the client's.
 func (a *assembly) computeChecksum(in *s3.CompleteMultipartUploadInput) error {
 	u := a.upload
 	a.checksum.Algorithm = u.Algorithm

@@ -14,8 +14,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// findCompleted returns the result of an upload that the inner store does not know, if
-// the upload has become the object. Otherwise out is nil.
+// findCompleted returns the result of an upload that is no longer in the inner store, if the
+// upload has become the object. Otherwise out is nil.
 func (g *Gateway) findCompleted(r *request, in *s3.CompleteMultipartUploadInput) (out *s3response.CompleteMultipartUploadResult, version string, err error) {
 	if in.MultipartUpload == nil {
 		return nil, "", nil
@@ -49,9 +49,9 @@ func (g *Gateway) findCompleted(r *request, in *s3.CompleteMultipartUploadInput)
 	}
 }
 
-// isRecordedAs reports whether a store of files has recorded that an object was made of
-// the listed parts by this upload. The ETag alone does not tell: in SSE-S3, it is the
-// same for another upload of the same content.
+// isRecordedAs reports whether a store of files has recorded that this upload made the
+// object of the listed parts. The ETag alone proves nothing: in SSE-S3, another upload of
+// the same content has the same ETag.
 func (g *Gateway) isRecordedAs(in *s3.CompleteMultipartUploadInput, head *s3.HeadObjectOutput) (bool, error) {
 	if g.files == nil || unquote(head.ETag) != compositeETag(in.MultipartUpload.Parts) {
 		return false, nil
@@ -67,7 +67,7 @@ func (g *Gateway) isRecordedAs(in *s3.CompleteMultipartUploadInput, head *s3.Hea
 	return err == nil && mp.UploadID == deref(in.UploadId), err
 }
 
-// isObjectOf reports whether an object is what an upload has become.
+// isObjectOf reports whether an upload has become the object.
 func (g *Gateway) isObjectOf(r *request, in *s3.CompleteMultipartUploadInput, head *s3.HeadObjectOutput, u *upload) (bool, error) {
 	env, err := u.envelope()
 	if err != nil {
@@ -77,8 +77,7 @@ func (g *Gateway) isObjectOf(r *request, in *s3.CompleteMultipartUploadInput, he
 	return hasBody(v, v.size, env)
 }
 
-// hasBody reports whether a stored object of size bytes has the body that an envelope
-// is for.
+// hasBody reports whether a stored object of size bytes has the body of an envelope.
 func hasBody(object io.ReaderAt, size int64, env *sse.Envelope) (bool, error) {
 	t, err := sse.ReadTrailer(object, size)
 	if isDamage(err) { // such as an object that was stored at once
@@ -87,8 +86,8 @@ func hasBody(object io.ReaderAt, size int64, env *sse.Envelope) (bool, error) {
 	return err == nil && t.Envelope().BodyID() == env.BodyID(), err
 }
 
-// isCompleting reports whether another gateway completes the upload of a request, over
-// files whose directories cannot be locked.
+// isCompleting reports whether another gateway is completing the upload. That happens on
+// file systems that cannot lock directories.
 func (g *Gateway) isCompleting(in *s3.CompleteMultipartUploadInput) bool {
 	if g.files == nil {
 		return false

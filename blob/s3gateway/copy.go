@@ -17,10 +17,10 @@ import (
 	"github.com/blobseal/blobseal/sse/s3wire"
 )
 
-// CopyObject implements [backend.Backend]. It seals the source's data key for the copy:
-// the copy's key, mode and context are those of the request and of the destination's
-// bucket. It decrypts and encrypts only what is not encrypted yet, and what gets a
-// checksum that it did not have.
+// CopyObject implements [backend.Backend]. It seals the source's data key for the copy. The
+// request and the destination's bucket choose the copy's key, mode and context.
+// CopyObject encrypts plaintext only if the source is plain, or if the copy gets a checksum that the
+// source does not have.
 func (g *Gateway) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
 	if err := g.guard(in.Bucket); err != nil {
 		return s3response.CopyObjectOutput{}, err
@@ -54,8 +54,8 @@ func (g *Gateway) copyObject(r *request, in s3response.CopyObjectInput) (out s3r
 	return out, err
 }
 
-// copyVersion copies what is at the source now. It returns [stored.ErrChanged], and has
-// stored nothing, if another writer replaces it meanwhile.
+// copyVersion copies the source as it is now. If another writer replaces the source
+// meanwhile, copyVersion stores nothing and returns [stored.ErrChanged].
 func (g *Gateway) copyVersion(r *request, in s3response.CopyObjectInput, w *s3wire.Write, src *source) (out s3response.CopyObjectOutput, err error) {
 	head, o, err := g.openSource(r, src, in.CopySourceIfMatch, in.CopySourceIfNoneMatch, &s3.GetObjectInput{
 		IfModifiedSince: in.CopySourceIfModifiedSince, IfUnmodifiedSince: in.CopySourceIfUnmodifiedSince,
@@ -102,7 +102,7 @@ func (g *Gateway) copyVersion(r *request, in s3response.CopyObjectInput, w *s3wi
 	return g.copyOutput(r, in, src, &copied), nil
 }
 
-// copyOutput returns the answer to a copy, which is stored: no error may follow.
+// copyOutput returns the answer to a copy. It cannot fail, since the copy is stored.
 func (g *Gateway) copyOutput(r *request, in s3response.CopyObjectInput, src *source, copied *s3response.PutObjectOutput) (out s3response.CopyObjectOutput) {
 	result := &s3response.CopyObjectResult{ETag: &copied.ETag, ChecksumType: copied.ChecksumType}
 	checksumOf(copied).set(result)
@@ -161,9 +161,9 @@ type source struct {
 	self            bool // the copy replaces what it reads
 }
 
-// guard adds the condition that a copy of an object onto itself replaces no other
-// version than o, which it has read. It reports whether it did: if not, the request's
-// own conditions say what the copy may replace.
+// guard adds a condition to put: a copy of an object onto itself may replace only o, the
+// version that it has read. guard reports whether it did. Otherwise the request's own
+// conditions say what the copy may replace.
 func (src *source) guard(put *s3response.PutObjectInput, o *object) (bool, error) {
 	switch {
 	case !src.self || o.etag == "" || put.IfNoneMatch != nil:
@@ -177,7 +177,7 @@ func (src *source) guard(put *s3response.PutObjectInput, o *object) (bool, error
 	return false, nil
 }
 
-// parseSource parses what a request says of the source of a copy.
+// parseSource parses the source of a copy, and the key that opens it.
 func (g *Gateway) parseSource(r *request, from string, owner *string) (*source, error) {
 	src := &source{}
 	var err error
@@ -207,8 +207,8 @@ func (g *Gateway) parseSource(r *request, from string, owner *string) (*source, 
 	return src, nil
 }
 
-// openSource opens the source of a copy, if it fulfils the conditions. The object
-// is nil if it is a directory.
+// openSource opens the source of a copy if it meets the conditions. The object is nil if it
+// is a directory.
 func (g *Gateway) openSource(r *request, src *source, ifMatch, ifNoneMatch *string, conditions *s3.GetObjectInput) (*s3.GetObjectOutput, *object, error) {
 	if _, err := g.Backend.HeadBucket(r.ctx, &s3.HeadBucketInput{Bucket: &src.bucket}); err != nil {
 		return nil, nil, err

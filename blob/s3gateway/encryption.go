@@ -43,7 +43,7 @@ func (g *Gateway) putEncryption(ctx fiber.Ctx, bucket, _ string) (*controllers.R
 	if err != nil {
 		return nil, err
 	}
-	// A configuration that no write could honour is refused now.
+	// Refuse a configuration that no write could honor.
 	cipher, err := g.keys.ForWrite(nil, c)
 	if err != nil {
 		return nil, err

@@ -19,8 +19,8 @@ import (
 	"github.com/blobseal/blobseal/blob/stored"
 )
 
-// fileState is the state of an object in files at one time: its file, and its attributes,
-// which include metadata, tags and locks.
+// fileState is the state of an object in a store of files: its file and its attributes,
+// among which are metadata, tags and locks.
 type fileState struct {
 	info       fs.FileInfo
 	attributes map[string][]byte
@@ -55,7 +55,7 @@ func changedIfMissing(err error) error {
 	return err
 }
 
-// checkState returns [stored.ErrChanged] unless an object still is in a state.
+// checkState returns [stored.ErrChanged] unless an object is still in a state.
 func (f *Files) checkState(bucket, key string, want *fileState) error {
 	now, err := f.state(bucket, key)
 	if err != nil {

@@ -40,13 +40,13 @@ type Options struct {
 	// [DefaultStateBucket].
 	StateBucket string
 
-	// BehindTLS says that every connection comes from a proxy that ends TLS, so
-	// that requests may bring customer keys. Otherwise they need TLS here.
+	// BehindTLS means that clients connect to a proxy that terminates TLS. Their requests
+	// may then contain customer keys. Otherwise such requests need TLS at this server.
 	BehindTLS bool
 
-	// AllowPlain serves objects that are not encrypted, as they are in a store that
-	// was in use before. An attacker who can write to the store can then pass off a
-	// plain object of their own. Lists look at every object.
+	// AllowPlain serves objects that are not encrypted, for a store that was in use
+	// before the gateway. An attacker who can write to the store can then replace an
+	// object with a plain one. Lists look at every object.
 	AllowPlain bool
 
 	// KeyTimeout bounds each call of the key service. Zero means 15 seconds.
@@ -57,10 +57,11 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Gateway is a backend of the engine that encrypts what it stores in another one.
-// It is safe for concurrent use. Gateways over one store act as one service.
+// Gateway is a backend of the engine. It encrypts objects and keeps them in another
+// backend, the inner store. It is safe for concurrent use. Gateways over one store act
+// as one service.
 type Gateway struct {
-	backend.Backend // the inner store; what is not overridden touches no content
+	backend.Backend // the inner store; methods that are not overridden touch no content
 
 	keys    *s3wire.Keys
 	service sse.Cipher
@@ -107,8 +108,8 @@ func (g *Gateway) guard(bucket *string) error {
 	return nil
 }
 
-// fail returns the error of a backend's method for err. The errors of the inner
-// store pass; those of keys and ciphers get S3's codes.
+// fail returns err as a method of a backend does. Errors of the inner store stay as they
+// are. Errors of keys and ciphers get S3's codes.
 func (g *Gateway) fail(op string, bucket, key *string, err error) error {
 	if err == nil {
 		return nil
@@ -143,8 +144,8 @@ func deref[T any](p *T) (v T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// isDirectory reports whether a key is that of a directory, which has no content.
-// Such an object is stored as it is.
+// isDirectory reports whether an object is a directory, which has no content. The gateway
+// does not encrypt it.
 func isDirectory(key *string, size int64) bool {
 	return size == 0 && strings.HasSuffix(deref(key), "/")
 }
@@ -152,9 +153,8 @@ func isDirectory(key *string, size int64) bool {
 // md5ETag matches the ETag of an object that was uploaded at once.
 var md5ETag = regexp.MustCompile(`^"?[0-9a-f]{32}"?$`)
 
-// clientETag returns the ETag that clients see for the inner store's. An inner ETag
-// that is the MD5 of ciphertext gets a suffix, as clients would take it for that of
-// the plaintext.
+// clientETag returns the ETag that clients see for an ETag of the inner store. The MD5 of
+// ciphertext gets a suffix: clients would take it for the MD5 of the plaintext.
 func (g *Gateway) clientETag(etag *string) *string {
 	if g.files != nil || etag == nil || !md5ETag.MatchString(*etag) {
 		return etag
@@ -227,8 +227,7 @@ func (g *Gateway) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, ac
 	return g.Backend.CreateBucket(ctx, in, acl)
 }
 
-// DeleteBucket implements [backend.Backend]. What gateways keep of the bucket goes
-// with it.
+// DeleteBucket implements [backend.Backend]. It also deletes the records of the bucket.
 func (g *Gateway) DeleteBucket(ctx context.Context, bucket string) error {
 	if err := g.guard(&bucket); err != nil {
 		return err

@@ -43,8 +43,8 @@ func (g *Gateway) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.Get
 	return out, nil
 }
 
-// deleteMarker returns out if it says that the object is a delete marker, with
-// which it goes to the client although the request fails.
+// deleteMarker returns out if the object is a delete marker. The client gets it although
+// the request fails.
 func deleteMarker(out *s3.GetObjectOutput) *s3.GetObjectOutput {
 	if out != nil && deref(out.DeleteMarker) {
 		return out
@@ -52,7 +52,7 @@ func deleteMarker(out *s3.GetObjectOutput) *s3.GetObjectOutput {
 	return nil
 }
 
-// getWhole gets an object with one request to the store, or with a few if it was
+// getWhole gets an object. It sends the store one request, or a few if the object was
 // uploaded in parts.
 func (g *Gateway) getWhole(r *request, in *s3.GetObjectInput, q *s3wire.Read) (*s3.GetObjectOutput, error) {
 	out, err := g.Backend.GetObject(r.ctx, in)
@@ -84,8 +84,8 @@ func (g *Gateway) getWhole(r *request, in *s3.GetObjectInput, q *s3wire.Read) (*
 	return out, g.answer(r, out, opener)
 }
 
-// openBody opens the object whose stored bytes a response has begun to bring, and
-// returns the rest of them. If the object was uploaded in parts, it closes response.
+// openBody opens the object whose stored bytes are in response. It returns a reader of the
+// stored body. If the object was uploaded in parts, openBody closes response instead.
 func (v *version) openBody(r *request, dec sse.Decrypter, response io.ReadCloser) (*object, io.Reader, error) {
 	var first [compositeHead]byte
 	n, err := io.ReadFull(response, first[:])
@@ -108,7 +108,7 @@ func (v *version) openBody(r *request, dec sse.Decrypter, response io.ReadCloser
 	return o, body, err
 }
 
-// compositeHead is how many first bytes tell a composite object from any other.
+// compositeHead is how many bytes at the beginning identify a composite object.
 const compositeHead = 10
 
 // isPlain reports whether err says that an object is plain, and this request may read it.
@@ -241,8 +241,8 @@ func (g *Gateway) addChecksums(r *request, in *s3.GetObjectInput, out *s3.GetObj
 	}
 }
 
-// answer completes a response: it opens the first chunk, so that a damaged object
-// is an error and not a response that breaks off, and sets the headers.
+// answer completes a response and sets its headers. It opens the first chunk, so that a
+// damaged object is an error rather than a response that breaks off.
 func (g *Gateway) answer(r *request, out *s3.GetObjectOutput, opener *s3wire.Opener) error {
 	body := out.Body
 	ahead := bufio.NewReaderSize(body, sse.ChunkSize)
@@ -317,7 +317,7 @@ func (g *Gateway) head(r *request, in *s3.HeadObjectInput, q *s3wire.Read) (*s3.
 	return out, nil
 }
 
-// openSame opens the version that a response with an ETag was about.
+// openSame opens the version that has the ETag of a response.
 func (g *Gateway) openSame(r *request, bucket, key, id, etag *string, dec sse.Decrypter) (*object, error) {
 	in := &s3.GetObjectInput{Bucket: bucket, Key: key, VersionId: id}
 	if unquote(etag) != "" {

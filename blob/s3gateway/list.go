@@ -15,10 +15,10 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// maxLooks bounds how many objects a list looks at, at a time.
+// maxLooks bounds how many objects a list looks at in parallel.
 const maxLooks = 16
 
-// listed is an entry of a list whose size is the stored one's.
+// listed is an entry of a list. Its size is that of the stored object until fix.
 type listed struct {
 	key, version string
 	size         *int64
@@ -53,8 +53,8 @@ func (g *Gateway) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) 
 	return out, g.fail("ListObjectsV2", in.Bucket, nil, err)
 }
 
-// fixObjects returns the entries with the sizes and ETags that clients see, without
-// those of objects that were deleted meanwhile.
+// fixObjects returns the entries with the sizes and ETags that clients see. It drops the
+// entries of objects that were deleted meanwhile.
 func (g *Gateway) fixObjects(ctx context.Context, bucket string, contents []s3response.Object) ([]s3response.Object, error) {
 	entries := make([]listed, 0, len(contents))
 	for i := range contents {
@@ -89,10 +89,10 @@ func (g *Gateway) ListObjectVersions(ctx context.Context, in *s3.ListObjectVersi
 // gone is the size of an entry whose object was deleted after the store had listed it.
 const gone = -1
 
-// fix replaces the sizes and ETags of entries by those that clients see. The sizes
-// of most objects are arithmetic. Those that were uploaded in parts are not: their
-// ends say how long they are. fix fails if the store does: clients take an object of
-// another size for a changed one.
+// fix replaces the sizes and ETags of entries by those that clients see. It computes the
+// sizes of most objects, and reads those of objects that were uploaded in parts from their
+// ends. It fails if the store does: clients would take an object with the wrong size for a
+// changed one.
 func (g *Gateway) fix(ctx context.Context, bucket string, entries []listed) error {
 	var looks errgroup.Group
 	looks.SetLimit(maxLooks)
@@ -106,7 +106,7 @@ func (g *Gateway) fix(ctx context.Context, bucket string, entries []listed) erro
 	return looks.Wait()
 }
 
-// fixBySize replaces the size of an entry if the stored size says enough.
+// fixBySize replaces the size of an entry if it follows from the stored size.
 func (g *Gateway) fixBySize(e listed) bool {
 	if isDirectory(&e.key, *e.size) {
 		return true
@@ -119,9 +119,8 @@ func (g *Gateway) fixBySize(e listed) bool {
 	return true
 }
 
-// fixByLook replaces the size of an entry by what the object says. An object that was
-// replaced meanwhile is no longer as the entry says, and is looked at again. A damaged
-// one keeps the size that the store says.
+// fixByLook replaces the size of an entry by the size in the object. If the object was
+// replaced meanwhile, fixByLook looks again. A damaged object keeps its stored size.
 func (g *Gateway) fixByLook(ctx context.Context, bucket string, e listed) error {
 	var lookErr error
 	for range tries {
@@ -153,7 +152,7 @@ func (g *Gateway) fixByLook(ctx context.Context, bucket string, e listed) error 
 	return lookErr
 }
 
-// isDamage reports whether err is about what an object contains.
+// isDamage reports whether err is about the content of an object.
 func isDamage(err error) bool {
 	for _, kind := range []error{sse.ErrFormat, sse.ErrVersion, sse.ErrCorrupt, sse.ErrTruncated, stored.ErrDamaged, stored.ErrPlain} {
 		if errors.Is(err, kind) {
@@ -163,8 +162,8 @@ func isDamage(err error) bool {
 	return false
 }
 
-// look returns the plaintext's size of an object, as the object says. A plain object
-// has the size that the store says.
+// look returns the plaintext size that an object states. A plain object has its stored
+// size.
 func (g *Gateway) look(ctx context.Context, bucket string, e listed) (int64, error) {
 	v := &version{g: g, ctx: ctx, bucket: bucket, key: e.key, id: e.version, size: *e.size}
 	if strings.EqualFold(v.id, "null") {
@@ -216,8 +215,8 @@ func (g *Gateway) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) 
 	return g.Backend.DeleteObjects(ctx, in)
 }
 
-// storedSize returns the condition on the stored size for one on the plaintext's:
-// the object's stored size if the plaintext has the wanted one.
+// storedSize turns a condition on the plaintext's size into one on the stored size: that of
+// the object if its plaintext has the wanted size.
 func (g *Gateway) storedSize(ctx context.Context, bucket string, key, id *string, want *int64) *int64 {
 	if want == nil {
 		return nil

@@ -16,10 +16,9 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// An upload becomes a composite object: each part of the client is one of the inner
-// store, and the last inner part is the trailer. The state of the upload, and a
-// receipt for each part, are records, so that any gateway continues what another
-// one has begun.
+// An upload becomes a composite object: each part of the client is a part in the inner
+// store, and the last inner part is the trailer. The state of the upload and a receipt for
+// each part are records. Any gateway can therefore continue the upload.
 
 // upload is the record of an upload.
 type upload struct {
@@ -119,8 +118,8 @@ func (g *Gateway) createUpload(r *request, in s3response.CreateMultipartUploadIn
 	return out, nil
 }
 
-// startUpload begins an upload. The service can complete one under a customer's key
-// without that key, which many clients do not send then.
+// startUpload begins an upload. Many clients do not send the customer's key with the
+// request that completes it, so the service can complete the upload without that key.
 func (g *Gateway) startUpload(r *request, cipher sse.Encrypter, obj sse.Object, u *upload) error {
 	ctx, cancel := g.keyContext(r)
 	defer cancel()
@@ -146,8 +145,8 @@ func (g *Gateway) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipar
 	return g.fail("AbortMultipartUpload", in.Bucket, in.Key, g.abortUpload(ctx, in))
 }
 
-// abortUpload deletes the parts first and the records last, so that an abort that was
-// cut short can be repeated.
+// abortUpload deletes the parts first and the records last, so that an interrupted abort
+// can be repeated.
 func (g *Gateway) abortUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
 	bucket, key, id := *in.Bucket, *in.Key, *in.UploadId
 	u, err := g.loadUpload(ctx, bucket, key, id)
@@ -196,8 +195,8 @@ func (g *Gateway) ListMultipartUploads(ctx context.Context, in *s3.ListMultipart
 	return out, err
 }
 
-// ListParts implements [backend.Backend]. A part whose receipt is missing was not
-// acknowledged, and is not listed; nor is a trailer.
+// ListParts implements [backend.Backend]. It lists neither parts without a receipt, which
+// were never acknowledged, nor a trailer.
 func (g *Gateway) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3response.ListPartsResult, error) {
 	if err := g.guard(in.Bucket); err != nil {
 		return s3response.ListPartsResult{}, err

@@ -15,13 +15,13 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// tries is how often an object is looked at that is replaced meanwhile.
+// tries is how often a request reads an object that another writer replaces meanwhile.
 const tries = 4
 
-// retryChanged calls do again while it returns [stored.ErrChanged], or finds an object
-// damaged. Over files, the ETag in SSE-S3 is a hash of the content: if a writer stores
-// the same content under a new data key between two requests of do, If-Match does not
-// notice, and the old key does not open the new body. A damaged object fails each time.
+// retryChanged calls do again while it returns [stored.ErrChanged] or finds an object
+// damaged. Over files, the ETag of SSE-S3 is a hash of the content. If a writer stores the
+// same content under a new data key between two requests of do, If-Match does not notice,
+// and the old key does not open the new body. A damaged object fails each time.
 func retryChanged(do func() error) error {
 	var err error
 	for range tries {
@@ -38,15 +38,15 @@ type version struct {
 	g           *Gateway
 	ctx         context.Context
 	bucket, key string
-	id          string     // the version's, if a request must name it
+	id          string     // of the version, if requests must name it
 	etag        string     // the inner store's, without quotes; empty if unknown
 	size        int64      // stored bytes
 	hinted      bool       // the metadata has a hint
-	head        []byte     // how the stored object begins, as far as it was read
-	seen        *fileState // before anything was read of it; nil unless the request replaces it, over files
+	head        []byte     // the first bytes of the stored object, as far as they were read
+	seen        *fileState // before anything was read; nil unless the request replaces a file
 }
 
-// versionOf returns the version that the inner store has answered with.
+// versionOf returns the version in an answer of the inner store.
 func (g *Gateway) versionOf(ctx context.Context, bucket, key, requested string, out *s3.GetObjectOutput) *version {
 	v := &version{g: g, ctx: ctx, bucket: bucket, key: key, id: requested, etag: unquote(out.ETag), size: deref(out.ContentLength)}
 	if id := deref(out.VersionId); v.id == "" && id != "null" {
@@ -114,8 +114,8 @@ type object struct {
 	plaintext int64          // size; authentic in a composite object and after prove
 }
 
-// open opens a version. head is how the stored object begins, with at least as many
-// bytes as envelopes usually have.
+// open opens a version. head has the first bytes of the stored object, at least as many as
+// a usual envelope.
 func (v *version) open(r *request, dec sse.Decrypter, head []byte) (*object, error) {
 	v.head = head
 	env, err := v.envelope()
@@ -131,8 +131,8 @@ func (v *version) open(r *request, dec sse.Decrypter, head []byte) (*object, err
 	return v.openSimple(r, dec, env)
 }
 
-// envelope returns the envelope at the beginning of a version. It reads more if v.head
-// does not have all of it.
+// envelope returns the envelope of a version. It reads the version if the envelope is
+// longer than v.head.
 func (v *version) envelope() (*sse.Envelope, error) {
 	env, _, err := stored.ReadEnvelope(bytes.NewReader(v.head), stored.DefaultEnvelopeSize)
 	if errors.Is(err, io.ErrUnexpectedEOF) && int64(len(v.head)) < v.size {
@@ -226,9 +226,9 @@ func (o *object) readRange(off, n int64) (io.ReadCloser, error) {
 	return &stream{o.d.RangeReader(body, off, n), body}, nil
 }
 
-// part returns where the part of a number begins in the plaintext and how long it
-// is, and how many parts the object has. ok is false if there is no such part.
-// Parts are counted from 1, without the gaps of an upload's numbers.
+// part returns the offset and the size of a part in the plaintext, and how many parts the
+// object has. ok is false if there is no such part. Numbers begin at 1 and have no gaps,
+// unlike those of the upload.
 func (o *object) part(number int32) (off, n int64, count int32, ok bool) {
 	if o.composite == nil {
 		return 0, o.plaintext, 1, number == 1
@@ -244,7 +244,7 @@ func (o *object) part(number int32) (off, n int64, count int32, ok bool) {
 	return off, n, count, ok
 }
 
-// stream is plaintext whose end closes the response of the store.
+// stream reads plaintext. Close closes the response of the store.
 type stream struct {
 	io.Reader
 	io.Closer

@@ -49,13 +49,13 @@ func (g *Gateway) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.U
 	return out, nil
 }
 
-// target says where a part belongs.
+// target identifies a part of an upload.
 type target struct {
 	bucket, key, id string
 	number          int32
 }
 
-// openedPart is a part of an upload that was opened.
+// openedPart is a part that can be encrypted.
 type openedPart struct {
 	upload *upload
 	mode   sse.Mode
@@ -102,7 +102,8 @@ func trailingAlgorithm(body io.Reader) checksumAlgorithm {
 	return ""
 }
 
-// checkAlgorithm checks the checksum of a part against what the upload has promised.
+// checkAlgorithm returns the checksum to compute for a part, or an error if the upload has
+// another algorithm.
 func (u *upload) checkAlgorithm(want checksum) (checksum, error) {
 	if u.Type == "" {
 		return want, nil
@@ -119,8 +120,8 @@ func (u *upload) checkAlgorithm(want checksum) (checksum, error) {
 	return want, nil
 }
 
-// uploadPart encrypts body, of size bytes, as a part, stores it, and then the
-// receipt: a part without a receipt was never acknowledged.
+// uploadPart encrypts and stores body, of size bytes, as a part. Then it stores the receipt:
+// a part without a receipt was never acknowledged.
 func (g *Gateway) uploadPart(r *request, t *target, p *openedPart, body io.Reader, size int64, want checksum) (*receipt, error) {
 	want, err := p.upload.checkAlgorithm(want)
 	if err != nil {
@@ -163,15 +164,15 @@ func (g *Gateway) uploadPart(r *request, t *target, p *openedPart, body io.Reade
 	return got, g.putRecord(r.ctx, partRecord(t.bucket, t.id, t.number, etag), got)
 }
 
-// newAttempt names an attempt at a part, for stores that take the ETag from us.
+// newAttempt returns a new name for an attempt at a part.
 func newAttempt() string {
 	var id [16]byte
 	rand.Read(id[:])
 	return hex.EncodeToString(id[:])
 }
 
-// storePart stores an inner part and returns its inner ETag, without quotes, which
-// no other attempt has.
+// storePart stores an inner part and returns its inner ETag, without quotes. No other
+// attempt has that ETag.
 func (g *Gateway) storePart(r *request, t *target, attempt string, body io.Reader, size int64) (string, error) {
 	if g.files != nil {
 		body = &claimedBody{body, types.ChecksumAlgorithmCrc64nvme, func() string { return claim(zeroCRC64, attempt) }}
@@ -188,7 +189,7 @@ func (g *Gateway) storePart(r *request, t *target, attempt string, body io.Reade
 	return unquote(out.ETag), nil
 }
 
-// zeros reads zeros for ever.
+// zeros is an endless reader of zeros.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -237,7 +238,7 @@ func (g *Gateway) copyPart(r *request, in *s3.UploadPartCopyInput) (out s3respon
 	return out, nil
 }
 
-// openCopied opens what a part is copied from, and returns how many bytes that is.
+// openCopied opens the bytes that a part is copied from, and returns how many there are.
 func (g *Gateway) openCopied(r *request, in *s3.UploadPartCopyInput, src *source) (body io.ReadCloser, n int64, err error) {
 	_, o, err := g.openSource(r, src, in.CopySourceIfMatch, in.CopySourceIfNoneMatch, &s3.GetObjectInput{
 		IfModifiedSince: in.CopySourceIfModifiedSince, IfUnmodifiedSince: in.CopySourceIfUnmodifiedSince,

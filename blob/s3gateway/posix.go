@@ -16,9 +16,9 @@ import (
 	"github.com/versity/versitygw/s3response"
 )
 
-// Files is an inner store that keeps objects in the files of a directory. Their
-// ETags and checksums are those of the plaintext: the clients of S3 take an ETag
-// of 32 hexadecimal digits for the MD5 of what they have sent.
+// Files is an inner store that keeps objects in the files of a directory. Their ETags and
+// checksums are those of the plaintext: S3's clients take an ETag of 32 hexadecimal digits
+// for the MD5 of what they sent.
 type Files struct {
 	*posix.Posix
 	attributes *attributes
@@ -71,9 +71,9 @@ const (
 	attrRetention = "object-retention"
 )
 
-// A claim is what the body of an upload states as its checksum: the checksum of
-// the plaintext, a separator that no checksum has, and the ETag. The engine passes
-// it on to the attributes that it stores.
+// A claim is what the body of an upload gives the engine as its checksum: the checksum of
+// the plaintext, a separator that no checksum contains, and the ETag. The engine stores it
+// in attributes.
 const claimSeparator = "|"
 
 func claim(sum, etag string) string { return sum + claimSeparator + etag }
@@ -86,8 +86,8 @@ func parseClaim(value string) (etag string, ok bool) {
 
 var claimETag = regexp.MustCompile(`\` + claimSeparator + `[0-9a-f-]*`)
 
-// attributes stores the engine's attributes of objects. The engine computes ETag,
-// checksums and sizes from the ciphertext: they are replaced by the plaintext's.
+// attributes stores the engine's attributes of objects. The engine computes ETags, checksums
+// and sizes of ciphertext. They are replaced by those of the plaintext.
 type attributes struct {
 	meta.MetadataStorer
 
@@ -95,16 +95,16 @@ type attributes struct {
 	uploads map[string]*completion
 }
 
-// completion is what a completed upload, or a resealed object, gets instead of what
-// the engine computes.
+// completion holds the attributes of a completed upload, or of a resealed object. They
+// replace those that the engine computes.
 type completion struct {
 	etag     string
 	checksum s3response.Checksum
 	id       string  // of the upload, if the object was uploaded here
 	ends     []int64 // where each part ends in the plaintext; nil if there are no parts
 
-	// check is called while the engine keeps other writers of the object away, before
-	// the first attribute is stored. It may be nil. If it fails, nothing is published.
+	// check, if not nil, is called before the first attribute is stored, while the engine
+	// keeps other writers of the object away. If it fails, nothing is published.
 	check func() error
 }
 
@@ -133,7 +133,7 @@ func (a *attributes) StoreAttribute(f *os.File, bucket, object, name string, val
 			value = []byte(zeroCRC64)
 		}
 	case attrMultipart:
-		if f != nil && object != "" { // and no older version, which keeps what it has
+		if f != nil && object != "" { // not an older version, which keeps its attributes
 			return a.complete(f, bucket, object, value)
 		}
 	}
@@ -159,7 +159,7 @@ func (a *attributes) complete(f *os.File, bucket, object string, value []byte) e
 	return a.replace(f, bucket, object, c)
 }
 
-// completion returns the completion of an id that keepCompletion got, or nil.
+// completion returns the completion that keepCompletion keeps for an id, or nil.
 func (a *attributes) completion(id string) *completion {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -173,7 +173,7 @@ func (c *completion) runCheck() error {
 	return c.check()
 }
 
-// replace stores a completion in place of what the engine computed.
+// replace stores the attributes of a completion.
 func (a *attributes) replace(f *os.File, bucket, object string, c *completion) error {
 	sums, err := json.Marshal(c.checksum)
 	if err != nil {
@@ -194,7 +194,7 @@ func (a *attributes) replace(f *os.File, bucket, object string, c *completion) e
 	return nil
 }
 
-// quote returns an ETag as headers have it.
+// quote returns an ETag with quotes.
 func quote(etag string) string { return `"` + strings.Trim(etag, `"`) + `"` }
 
 func unquote(etag *string) string {
@@ -204,9 +204,9 @@ func unquote(etag *string) string {
 	return strings.Trim(*etag, `"`)
 }
 
-// keepCompletion says what the object of an upload gets when the engine completes the
-// upload. id is the upload's, or what the body of an object claims as its ETag. The
-// caller calls done afterwards.
+// keepCompletion keeps a completion until the engine stores the object's attributes. id is
+// that of the upload, or the ETag that the body of the object claims. The caller calls done
+// afterwards.
 func (a *attributes) keepCompletion(id string, c *completion) (done func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -40,7 +40,7 @@ func (g *Gateway) putObject(r *request, in s3response.PutObjectInput) (out s3res
 	return g.put(r, in, cipher, size)
 }
 
-// cipherFor returns the cipher for what a request stores in a bucket.
+// cipherFor returns the cipher for an object that a request stores in a bucket.
 func (g *Gateway) cipherFor(r *request, bucket string) (*s3wire.Cipher, error) {
 	w, err := s3wire.ParseWrite(r.values, r.tls)
 	if err != nil {
@@ -109,16 +109,16 @@ func (g *Gateway) put(r *request, in s3response.PutObjectInput, cipher *s3wire.C
 	return out, nil
 }
 
-// encrypt begins an object.
+// encrypt starts the encryption of an object.
 func (g *Gateway) encrypt(r *request, cipher sse.Encrypter, obj sse.Object) (*sse.Encryption, error) {
 	ctx, cancel := g.keyContext(r)
 	defer cancel()
 	return cipher.Encrypt(ctx, obj)
 }
 
-// padEnvelope pads an envelope as stored objects have it. If it is too long for that, it
-// is padded so that no other stored object of size plaintext bytes has that size:
-// lists then know that they must look at the object.
+// padEnvelope pads an envelope to the usual size. It pads a longer envelope until the
+// stored object, of size plaintext bytes, has a size that no object with a usual envelope
+// has. Lists then know that they must look at the object.
 func padEnvelope(env *sse.Envelope, size int64) (*sse.Envelope, error) {
 	padded, err := env.WithSize(stored.DefaultEnvelopeSize)
 	if err == nil || size < 0 || !errors.Is(err, sse.ErrTooLarge) {
@@ -128,7 +128,7 @@ func padEnvelope(env *sse.Envelope, size int64) (*sse.Envelope, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Stored sizes of other objects exceed DefaultEnvelopeSize by whole chunks and a
+	// The stored sizes of usual objects exceed DefaultEnvelopeSize by whole chunks and a
 	// last one of at least 16 bytes.
 	const chunk = sse.ChunkSize + 16
 	n := int64(stored.DefaultEnvelopeSize) - body%chunk
@@ -151,8 +151,8 @@ func storedLength(envelope int, size int64, length *int64) *int64 {
 	return ptr(int64(envelope) + body)
 }
 
-// storedMetadata returns the metadata of a stored object: the caller's, a hint, and
-// the Content-Encoding, which the store itself must not see.
+// storedMetadata returns the metadata of a stored object: the caller's, the hint, and the
+// Content-Encoding, which the store itself must not get.
 func storedMetadata(env *sse.Envelope, md map[string]string, encoding *string) (map[string]string, *string) {
 	md = stored.HintOf(env).Metadata(md)
 	if deref(encoding) != "" {
@@ -172,12 +172,12 @@ func callerMetadata(md map[string]string, encoding *string) (map[string]string, 
 	return stored.CallerMetadata(md), encoding
 }
 
-// bodyETag returns the ETag of an object whose ETag is not the plaintext's MD5. It
-// does not look like one.
+// bodyETag returns an ETag that tells nothing of the plaintext. It does not look like an
+// MD5.
 func bodyETag(env *sse.Envelope) string { return env.BodyID()[:32] + etagSuffix }
 
-// plaintext reads what a client uploads. It computes the checksum and, for SSE-S3,
-// the MD5, and fails unless it has the size that the client states.
+// plaintext reads what a client uploads. It computes the checksum and, for SSE-S3, the
+// MD5. It fails unless the plaintext has the size that the client states.
 type plaintext struct {
 	hashed *hashed
 	md5    hash.Hash // nil if the ETag is not the MD5
@@ -224,8 +224,8 @@ func (p *plaintext) ETag() string {
 	return hex.EncodeToString(p.md5.Sum(nil))
 }
 
-// addClaim returns body as the inner store needs it. A store of files gets checksum
-// and ETag from it.
+// addClaim returns body with a claim, which tells a store of files the checksum and the
+// ETag. Other stores need none.
 func (g *Gateway) addClaim(body io.Reader, p *plaintext) io.Reader {
 	if g.files == nil {
 		return body
@@ -243,7 +243,7 @@ type claimedBody struct {
 func (b *claimedBody) Algorithm() string { return strings.ToLower(string(b.algorithm)) }
 func (b *claimedBody) Checksum() string  { return b.claim() }
 
-// checksumWanted returns what an input states of its checksum.
+// checksumWanted returns the checksum, or at least the algorithm, that an input states.
 func checksumWanted(in any, algorithm checksumAlgorithm) checksum {
 	if sum := checksumOf(in); sum.Value != "" {
 		return sum

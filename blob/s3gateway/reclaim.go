@@ -24,15 +24,15 @@ import (
 // system drops the lock when a process dies, and the next gateway that gets the lock
 // renames the directory back.
 
-// inProgress is how the engine's names for such directories end. They begin with the
+// inProgress is the end of the engine's names for such directories. Their beginning is the
 // upload's id and a dot.
 const inProgress = ".inprogress"
 
 // attrObjectName has the key of the object to which a directory of uploads belongs.
 const attrObjectName = "objname"
 
-// lockTime is how long a request waits for another one to complete or abort the same
-// upload.
+// lockTime bounds how long a request waits while another request completes or aborts the
+// same upload.
 const lockTime = 10 * time.Second
 
 // uploadDir is the directory of an upload: its parent, which is the same for all
@@ -134,10 +134,9 @@ func (f *Files) lockUpload(ctx context.Context, bucket, key, id string, u *uploa
 	}
 }
 
-// giveBack restores an upload that a killed gateway has begun to complete. The
-// directory, which is locked, gets its name back. If the object was already published,
-// the directory is deleted, and the error is NoSuchUpload. giveBack can be repeated if
-// it is cut short.
+// giveBack restores an upload that a killed gateway had begun to complete: it renames the
+// directory, which is locked, back. If the object was already published, giveBack deletes
+// the directory and returns NoSuchUpload. It can be repeated if it is interrupted.
 func (f *Files) giveBack(d *uploadDir, u *upload) error {
 	parent, id := filepath.Join(d.bucket, d.parent), filepath.Join(d.parent, d.id)
 	published, err := d.isPublished(u)
@@ -152,20 +151,20 @@ func (f *Files) giveBack(d *uploadDir, u *upload) error {
 		}
 		return err
 	}
-	// A part that arrived in between has made a directory of its own.
+	// A part that arrived meanwhile has made a new directory.
 	if err := os.RemoveAll(filepath.Join(d.bucket, id)); err != nil {
 		return err
 	}
-	// The attributes move first: while the directory has the engine's name for it, the
-	// next call knows that there is something to do.
+	// The attributes move first: as long as the directory has the engine's name, the next
+	// call repeats this one.
 	if err := f.moveAttributes(d.bucket, filepath.Join(d.parent, d.name), id); err != nil {
 		return err
 	}
 	return os.Rename(d.path(), filepath.Join(d.bucket, id))
 }
 
-// moveAttributes moves the attributes of an upload and its parts in place of those at
-// to. It does nothing if there are none, as when they have moved before. Extended
+// moveAttributes replaces the attributes at to by those of an upload and its parts. It does
+// nothing if there are none, for example because they have moved already. Extended
 // attributes move with their files.
 func (f *Files) moveAttributes(bucket, from, to string) error {
 	if f.sidecar == "" {
@@ -183,8 +182,8 @@ func (f *Files) moveAttributes(bucket, from, to string) error {
 	return f.attributes.RenameObject(bucket, from, to)
 }
 
-// isPublished reports whether the object is the one that the upload makes. Its attributes
-// are no proof: below SideCarDir, the engine stores them before it publishes the object.
+// isPublished reports whether the upload has become the object. The object's attributes
+// prove nothing: in SideCarDir, the engine stores them before it publishes the object.
 func (d *uploadDir) isPublished(u *upload) (bool, error) {
 	env, err := u.envelope()
 	if err != nil {
@@ -205,8 +204,7 @@ func (d *uploadDir) isPublished(u *upload) (bool, error) {
 	return hasBody(file, info.Size(), env)
 }
 
-// reclaim gives an upload its directory back if a gateway was killed while it
-// completed the upload.
+// reclaim restores an upload if a gateway was killed while it completed the upload.
 func (g *Gateway) reclaim(d *uploadDir, u *upload) {
 	if !d.isCompleting() {
 		return
@@ -221,8 +219,7 @@ func (g *Gateway) reclaim(d *uploadDir, u *upload) {
 	}
 }
 
-// reclaimAll gives all uploads of a bucket their directories back, so that they can be
-// listed.
+// reclaimAll restores all uploads of a bucket, so that they can be listed.
 func (g *Gateway) reclaimAll(ctx context.Context, bucket string) {
 	found, _ := filepath.Glob(filepath.Join(bucket, posix.MetaTmpMultipartDir, "*", "*"+inProgress))
 	for _, path := range found {

@@ -47,8 +47,8 @@ func (g *Gateway) createStateBucket(ctx context.Context) error {
 	err = g.Backend.CreateBucket(valueless{ctx}, &s3.CreateBucketInput{
 		Bucket: &g.opts.StateBucket, CreateBucketConfiguration: &types.CreateBucketConfiguration{},
 	}, acl)
-	// In a directory, a bucket exists before it has an access list: another process is
-	// about to write it, or was killed. Nothing here reads the list.
+	// In a store of files, a bucket can exist without an access list: another process is
+	// about to write the list, or was killed. The gateway does not read it.
 	if hasCode(err, "BucketAlreadyExists", "BucketAlreadyOwnedByYou") || errors.Is(err, meta.ErrNoSuchKey) {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (g *Gateway) getRecord(ctx context.Context, name string, v any) error {
 	return json.Unmarshal(text, v)
 }
 
-// loadRecord returns the text of a record and its ETag, as conditions have it.
+// loadRecord returns the text of a record, and its ETag without quotes.
 func (g *Gateway) loadRecord(ctx context.Context, name string) (text []byte, etag *string, err error) {
 	out, err := g.Backend.GetObject(valueless{ctx}, &s3.GetObjectInput{Bucket: &g.opts.StateBucket, Key: &name})
 	if isNotFound(err) {
@@ -123,8 +123,8 @@ func (g *Gateway) loadRecord(ctx context.Context, name string) (text []byte, eta
 	return text, ptr(unquote(out.ETag)), err
 }
 
-// isNotFound reports whether the inner store says that an object does not exist.
-// A missing bucket is no missing object.
+// isNotFound reports whether the inner store says that an object does not exist. A missing
+// bucket does not count.
 func isNotFound(err error) bool {
 	known, ok := errors.AsType[s3err.S3Error](err)
 	return ok && known.StatusCode() == http.StatusNotFound && known.BaseError().Code != "NoSuchBucket"
@@ -176,13 +176,13 @@ func (g *Gateway) forgetBucket(ctx context.Context, bucket string) error {
 	return errors.Join(g.deleteRecord(ctx, configPrefix+bucket), g.deleteRecords(ctx, uploadsPrefix+bucket+"/"))
 }
 
-// maxRecordAttempts bounds how often a record is sealed again that changes meanwhile.
+// maxRecordAttempts bounds how often a rewrap retries a record that changes meanwhile.
 const maxRecordAttempts = 3
 
 // RewrapConfigurations seals the encryption configurations of all buckets under the
-// service's newest key. Call it after a rotation, before an older key is disabled. The
-// state of uploads stays as it is: do not disable the key before those end that had
-// begun under it.
+// service's newest key. Call it after a rotation, before you disable an older key. It does
+// not rewrap the state of uploads: before you disable a key, wait until all uploads that
+// began under it have ended.
 func (g *Gateway) RewrapConfigurations(ctx context.Context) error {
 	err := g.eachRecord(ctx, configPrefix, func(name string) error {
 		for attempt := 1; ; attempt++ {

@@ -16,15 +16,15 @@ import (
 	"github.com/blobseal/blobseal/sse/s3wire"
 )
 
-// request is what one request brings beside the input of a backend's method: the
-// engine passes on neither the headers of encryption nor who is asking.
+// request holds what the input of a backend's method lacks: the engine passes on neither
+// the headers of encryption nor the user.
 type request struct {
 	ctx  context.Context
 	http *fasthttp.RequestCtx // nil if a program calls the Gateway itself
 	form map[string]string    // fields of POST Object; nil in other requests
 	tls  bool
 
-	replaces bool // the object that it reads
+	replaces bool // it replaces the object that it reads
 }
 
 func (g *Gateway) request(ctx context.Context) *request {
@@ -64,8 +64,8 @@ func (r *request) values(name string) []string {
 	return values
 }
 
-// condition returns the ETag of a header that is a condition, as the engine has it:
-// without quotes, and nil without the header.
+// condition returns the ETag of a conditional header as the engine does: without quotes,
+// or nil if the request lacks the header.
 func (r *request) condition(name string) *string {
 	values := r.values(name)
 	if len(values) == 0 || values[0] == "" {
@@ -81,9 +81,9 @@ func (r *request) setHeader(name, value string) {
 	}
 }
 
-// keyContext returns a context for calls of the key service: the principal is the
-// authenticated user, and the call ends in time even if the client waits for ever.
-// The engine's own context ends only when the server does.
+// keyContext returns a context for calls of the key service. The principal is the
+// authenticated user. The call has a time limit, since the engine's own context ends only
+// when the server does.
 func (g *Gateway) keyContext(r *request) (context.Context, context.CancelFunc) {
 	var ctx context.Context = valueless{r.ctx}
 	if account, ok := r.ctx.Value(string(utils.ContextKeyAccount)).(auth.Account); ok && account.Access != "" {
@@ -92,9 +92,9 @@ func (g *Gateway) keyContext(r *request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, g.opts.KeyTimeout)
 }
 
-// drainBody answers a request, and then reads on in its body, up to a bound. A client
-// that is still sending when the connection closes sees a reset instead of the answer.
-// The engine itself drains 256 KiB.
+// drainBody answers a request and then reads the rest of its body, up to a bound. A client
+// that still sends when the connection closes sees a reset instead of the answer. The
+// engine itself drains 256 KiB.
 func drainBody(ctx fiber.Ctx) error {
 	err := ctx.Next()
 	body := ctx.Request().BodyStream()
@@ -113,8 +113,8 @@ const (
 	drainTime = 10 * time.Second
 )
 
-// valueless hides the values of a context. Those of the engine must not be read
-// after a request has ended, and a call of the gateway's own has no account.
+// valueless hides the values of a context. The engine's values must not be read after a
+// request has ended, and the gateway's own calls have no account.
 type valueless struct{ context.Context }
 
 func (valueless) Value(any) any { return nil }

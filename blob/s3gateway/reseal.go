@@ -22,19 +22,19 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// kept is what a resealed object keeps of its source besides the body. It is empty
-// over another S3 server, which computes an ETag of its own.
+// kept is what a resealed object keeps of its source besides the body. Over another S3
+// server, which computes its own ETags, it is empty.
 type kept struct {
 	etag     string // without quotes
 	checksum checksum
 	kind     types.ChecksumType
 	modified time.Time // zero means now
-	same     bool      // the object itself is updated: its ETag stays, whatever the mode
+	same     bool      // the object itself is updated, and keeps its ETag in every mode
 }
 
-// resealed is a stored object to be made from another one. It consists of head, of the
-// source's stored bytes between from and to, and of tail. Head or tail holds the new
-// envelope; the other one is empty.
+// resealed is a new stored object with the body of another one. It consists of head, the
+// source's stored bytes between from and to, and tail. Either head or tail holds the new
+// envelope; the other is empty.
 type resealed struct {
 	*Gateway
 	r        *request
@@ -53,10 +53,10 @@ type resealed struct {
 // ciphertext passes through the gateway.
 //
 // The stored object is published as a whole, and only if put's conditions hold. If another
-// writer replaces the source meanwhile, reseal either stores the version that src is or
-// stores nothing and returns [stored.ErrChanged]. Over files, a copy to another key stores
-// that version even then, as an open file stays what it was. A copy of an object onto
-// itself needs a condition in put so as not to replace the newer version.
+// writer replaces the source meanwhile, reseal either stores the version in src, or stores
+// nothing and returns [stored.ErrChanged]. Over files, a copy to another key stores the
+// version in src, since an open file does not change. A copy of an object onto itself needs
+// a condition in put, or it may replace a newer version.
 func (g *Gateway) reseal(r *request, src *object, keep kept, put s3response.PutObjectInput, cipher sse.Cipher) (s3response.PutObjectOutput, error) {
 	c, err := g.newResealed(r, src, keep, put, cipher)
 	if err != nil {
@@ -106,7 +106,7 @@ func (g *Gateway) newResealed(r *request, src *object, keep kept, put s3response
 	return c, nil
 }
 
-// opaqueETag returns the ETag of an object whose ETag must not tell of its plaintext.
+// opaqueETag returns an ETag that tells nothing of the plaintext.
 func opaqueETag(env *sse.Envelope, composite *sse.Composite) string {
 	if composite == nil {
 		return bodyETag(env)
@@ -114,10 +114,10 @@ func opaqueETag(env *sse.Envelope, composite *sse.Composite) string {
 	return fmt.Sprintf("%s-%d", env.BodyID()[:32], len(partEnds(composite.Parts())))
 }
 
-// size is how many bytes the stored object will have.
+// size returns how many bytes the stored object will have.
 func (c *resealed) size() int64 { return int64(len(c.head)) + c.to - c.from + int64(len(c.tail)) }
 
-// answer completes what the inner store answers to a write.
+// answer completes the inner store's answer to a write.
 func (c *resealed) answer(out s3response.PutObjectOutput, err error) (s3response.PutObjectOutput, error) {
 	if err != nil {
 		return s3response.PutObjectOutput{}, err
@@ -150,8 +150,8 @@ func (c *resealed) putStream() (s3response.PutObjectOutput, error) {
 	return c.answer(c.Backend.PutObject(c.r.ctx, c.put))
 }
 
-// addClaim returns body as the inner store needs it. A store of files gives the object
-// what it keeps of its source. The caller calls done afterwards.
+// addClaim returns body with a claim, for which a store of files gives the object what it
+// keeps of its source. Other stores need none. The caller calls done afterwards.
 func (c *resealed) addClaim(body io.Reader) (claiming io.Reader, done func(), err error) {
 	if c.files == nil {
 		return body, func() {}, nil
@@ -168,10 +168,9 @@ func (c *resealed) addClaim(body io.Reader) (claiming io.Reader, done func(), er
 	return &claimedBody{body, types.ChecksumAlgorithmCrc64nvme, func() string { return claim(zeroCRC64, token) }}, done, nil
 }
 
-// guardState makes the store of files publish the object only if the source, which it
-// replaces, still is as it was read: If-Match does not notice other tags, a legal hold,
-// or the same content with other metadata. A bucket with versions keeps the source as
-// it is.
+// guardState makes a store of files publish an object that replaces its source only if the
+// source is still as it was read. If-Match does not notice new tags, a legal hold, or the
+// same content with new metadata. A bucket with versions keeps the source.
 func (c *resealed) guardState(kept *completion) error {
 	seen := c.src.seen
 	if seen == nil || c.src.id != "" {
@@ -194,9 +193,8 @@ func (c *resealed) guardState(kept *completion) error {
 	return nil
 }
 
-// confirmTags returns [stored.ErrChanged] if an object that is updated in another S3
-// server no longer has the tags that were read. In a store of files, guardState sees to
-// that.
+// confirmTags returns [stored.ErrChanged] if an object is updated in another S3 server and no
+// longer has the tags that were read. In a store of files, guardState checks the tags.
 func (c *resealed) confirmTags() error {
 	if c.files != nil || !c.keep.same {
 		return nil
@@ -211,7 +209,7 @@ func (c *resealed) confirmTags() error {
 	return nil
 }
 
-// tagQuery returns tags as a request to store an object has them.
+// tagQuery encodes tags for a request to store an object.
 func tagQuery(tags map[string]string) string {
 	query := make(url.Values, len(tags))
 	for name, value := range tags {
@@ -251,8 +249,8 @@ func (c *resealed) putFile() (s3response.PutObjectOutput, error) {
 	return c.answer(c.files.PutObjectWithPostFunc(c.r.ctx, c.put, func(dst *os.File) error { return c.fill(dst, src) }))
 }
 
-// openFile opens the source's file. It returns nil if the engine reads files in
-// another way. The file stays the same even if another writer replaces the object.
+// openFile opens the source's file, which stays the same if another writer replaces the
+// object. It returns nil if the engine does not read the object from a file.
 func (c *resealed) openFile() (*os.File, error) {
 	in := &s3.GetObjectInput{Bucket: &c.src.bucket, Key: &c.src.key, VersionId: &c.src.id, Range: ptr("")}
 	if c.src.etag != "" {
@@ -343,10 +341,10 @@ func diskError(err error) error {
 	return err
 }
 
-// cleanupTime bounds what is done after a request has failed.
+// cleanupTime bounds the cleanup after a failed request.
 const cleanupTime = 15 * time.Second
 
-// cleanupContext returns a context for that, which does not end with the request.
+// cleanupContext returns a context for the cleanup. It does not end with the request.
 func cleanupContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 }

@@ -15,15 +15,14 @@ import (
 	"github.com/versity/versitygw/s3err"
 )
 
-// RoutesOptions tell routes how the engine authenticates and authorizes: they are what
-// the engine itself was started with.
+// RoutesOptions say how routes authenticate and authorize requests. Give them the values
+// that the engine was started with.
 type RoutesOptions struct {
 	Root   middlewares.RootUserConfig
 	IAM    auth.IAMService
 	Region string
 
-	// VirtualDomain is the domain below which each bucket has a host of its own, or
-	// empty.
+	// VirtualDomain is the domain in which each bucket has its own host, or empty.
 	VirtualDomain string
 
 	ReadOnly    bool // refuses PUT and DELETE
@@ -45,9 +44,9 @@ const (
 
 // Routes returns the routes for ?encryption, which the engine does not implement: PUT,
 // GET and DELETE of a bucket's configuration, and PUT of an object's encryption, which
-// is UpdateObjectEncryption. They authenticate and authorize as the engine's other
-// routes do. Bucket policies know s3:GetEncryptionConfiguration and
-// s3:PutEncryptionConfiguration, but not s3:UpdateObjectEncryption: it takes
+// is UpdateObjectEncryption. They authenticate and authorize requests as the engine's own
+// routes do. Bucket policies have the actions s3:GetEncryptionConfiguration and
+// s3:PutEncryptionConfiguration, but not s3:UpdateObjectEncryption. That operation needs
 // s3:GetObject and s3:PutObject instead, as a copy of an object onto itself does.
 func (g *Gateway) Routes(o RoutesOptions) []s3api.Option {
 	get, put := []auth.Action{auth.GetEncryptionConfigurationAction}, []auth.Action{auth.PutEncryptionConfigurationAction}
@@ -125,8 +124,8 @@ func decodePath(ctx fiber.Ctx) error {
 	return middlewares.DecodeURL(ctx)
 }
 
-// hostStyle gives a request for ?encryption that goes to a bucket's host the path that
-// it would have without such hosts. The engine does so for its own routes, after ours.
+// hostStyle gives a request for ?encryption at a bucket's host the path that it would have
+// at the server's host. The engine does the same for its own routes, after ours.
 func hostStyle(domain string) fiber.Handler {
 	parse := middlewares.HostStyleParser(domain)
 	return func(ctx fiber.Ctx) error {

@@ -14,7 +14,7 @@ import (
 // with the routes of the package, MaxParts, the connection limits if they are zero,
 // and the account service. The engine allows one server in a process.
 //
-// config.KeepAlive is best left false: with it, the engine breaks uploads over TLS.
+// Leave config.KeepAlive false: with it, the engine breaks uploads over TLS.
 func (g *Gateway) Run(ctx context.Context, config embedgw.Config) error {
 	config.Region = cmp.Or(config.Region, "us-east-1")
 	config.MaxConnections = cmp.Or(config.MaxConnections, 250_000)

@@ -19,13 +19,12 @@ import (
 // rules of the buckets of another S3 server.
 const DefaultMetaBucket = "blobseal-gateway-meta"
 
-// OpenS3 opens another S3 server as inner store. client says where it is, and with
-// whose rights; most stores other than AWS need UsePathStyle. OpenS3 creates the
-// bucket metaBucket if it is missing; empty means [DefaultMetaBucket]. ctx bounds
-// that.
+// OpenS3 opens another S3 server as inner store. client has its address and credentials.
+// Most servers other than AWS need UsePathStyle. OpenS3 creates the bucket metaBucket if it
+// is missing; empty means [DefaultMetaBucket]. ctx bounds only that.
 //
-// The client's retries and checksums are turned off: a body that was sent cannot be
-// sent again, and the engine's clients retry.
+// OpenS3 turns the client's retries and checksums off: a body cannot be sent twice, and the
+// clients of the gateway retry.
 func OpenS3(ctx context.Context, client *s3.Client, metaBucket string) (backend.Backend, error) {
 	metaBucket = cmp.Or(metaBucket, DefaultMetaBucket)
 	o := client.Options()
@@ -44,17 +43,17 @@ func OpenS3(ctx context.Context, client *s3.Client, metaBucket string) (backend.
 	return s3proxy.NewWithClient(ctx, client, metaBucket)
 }
 
-// detachedClient sends requests whose contexts do not lead back to the engine's. The
-// engine uses a context again for the next request, while the transport of this one
-// may still ask it for values.
+// detachedClient sends requests whose contexts do not refer to the engine's. The engine
+// reuses a context for the next request, while the transport of this one may still read
+// values from it.
 type detachedClient struct{ s3.HTTPClient }
 
 func (c detachedClient) Do(r *http.Request) (*http.Response, error) {
 	return doInTime(c.HTTPClient, r.WithContext(detach(r.Context())), waitOf(r))
 }
 
-// waitOf returns how long a request waits: longer if the store moves bytes of its own,
-// as it may for copies and for the completion of an upload.
+// waitOf returns how long a request waits. It waits longer for copies and for the completion
+// of an upload, since the store may then move bytes.
 func waitOf(r *http.Request) time.Duration {
 	if r.Header.Get("x-amz-copy-source") != "" || r.Method == http.MethodPost && r.URL.Query().Has("uploadId") {
 		return copyWait
@@ -63,15 +62,15 @@ func waitOf(r *http.Request) time.Duration {
 }
 
 const (
-	// storeWait is how long a request waits for the inner store to take or to send
-	// anything. The engine's own contexts only end with the server.
+	// storeWait is how long a request waits for the inner store to read or write anything.
+	// The engine's own contexts end only with the server.
 	storeWait = time.Minute
 
-	// copyWait is the same for requests on which the store moves bytes of its own.
+	// copyWait is the same for requests for which the store moves bytes itself.
 	copyWait = time.Hour
 )
 
-// detach returns a context that ends when ctx does, and that does not lead back to it.
+// detach returns a context that ends when ctx does and does not refer to it.
 func detach(ctx context.Context) context.Context {
 	deadline, ok := ctx.Deadline()
 	return detached{ctx.Done(), deadline, ok}

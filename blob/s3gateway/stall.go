@@ -11,9 +11,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// doInTime sends a request, which fails when the server does nothing for a time: takes
-// nothing of the request's body, does not answer, or sends nothing of the response's.
-// What the other side needs, to produce one body or to read the other, is not counted.
+// doInTime sends a request. The request fails if the server does nothing for a time: it
+// does not read the request's body, does not answer, or sends nothing of the response's
+// body. The time does not include what the client needs to produce one body or to read the
+// other.
 func doInTime(client s3.HTTPClient, r *http.Request, wait time.Duration) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	s := &stall{wait: wait, ended: func() {
@@ -38,7 +39,7 @@ func doInTime(client s3.HTTPClient, r *http.Request, wait time.Duration) (*http.
 	return response, nil
 }
 
-// stall calls ended when it was started and not stopped for a time.
+// stall calls ended if nobody stops it for a time after its start.
 type stall struct {
 	wait  time.Duration
 	ended func()
@@ -68,7 +69,7 @@ func (s *stall) stop() {
 	}
 }
 
-// end stops the stall for good. The transport may go on to read the request's body.
+// end stops the stall for good. The transport may continue to read the request's body.
 func (s *stall) end() {
 	s.stop()
 	s.mu.Lock()

@@ -27,15 +27,15 @@ const actionUpdate = "s3_UpdateObjectEncryption"
 // body if it can. Metadata, tags and checksums stay. A store of files keeps ETag and
 // modification time, too; another S3 server makes new ones.
 //
-// If the object, its metadata or its tags change meanwhile, the operation begins again
-// with what is there then. Two windows stay. Over files, a change of tags or locks while
-// the engine publishes the new file can be lost. Over another S3 server, which has no
-// conditions on tags, that is so for a change of tags after they were read again, before
-// the last request; if the body passes through the gateway, that request brings it.
+// If the object, its metadata or its tags change meanwhile, the operation starts over. A
+// change can be lost in two cases. Over files, that is a change of tags or locks while the
+// engine publishes the new file. Another S3 server has no conditions on tags: there, it is a
+// change of tags between the last time they are read and the last request, which sends the
+// body if the body passes through the gateway.
 //
-// In a bucket with versioning, the engine's stores replace no version in place: the
-// operation is NotImplemented, and a copy of the object onto itself makes a new version
-// under the new key.
+// In a bucket with versioning, the operation is NotImplemented, since the engine's stores
+// replace no version in place. Copy the object onto itself to make a new version under the
+// new key.
 func (g *Gateway) UpdateObjectEncryption(ctx context.Context, in *s3.UpdateObjectEncryptionInput) error {
 	if err := g.guard(in.Bucket); err != nil {
 		return err
