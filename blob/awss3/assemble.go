@@ -26,8 +26,8 @@ const (
 	cleanupTime = 15 * time.Second // bounds the abort of a failed upload
 )
 
-// assembly is an upload of an object that begins as another one does. S3 copies that
-// beginning. Nothing is visible before it is published.
+// assembly is an upload of an object that begins like another object. S3 copies the
+// beginning. Nothing is visible before the upload is published.
 type assembly struct {
 	api    API
 	optFns []func(*s3.Options)
@@ -37,7 +37,7 @@ type assembly struct {
 	size   int64
 }
 
-// beginning is what an assembly copies: the first n bytes of an object's version.
+// beginning is the first n bytes of an object's version, which an assembly copies.
 type beginning struct {
 	bucket, key string
 	versionID   *string // or nil for the newest
@@ -60,7 +60,7 @@ func (b *beginning) source() string {
 // [errors.ErrUnsupported] if the server cannot copy parts, and [stored.ErrChanged] if
 // the version is gone. After an error it leaves no upload behind.
 func assemble(ctx context.Context, api API, create *s3.CreateMultipartUploadInput, from *beginning, tail []byte, optFns []func(*s3.Options)) (*assembly, error) {
-	create.ChecksumAlgorithm, create.ChecksumType = "", "" // S3 would demand that of every part, also of the tail
+	create.ChecksumAlgorithm, create.ChecksumType = "", "" // S3 would demand a checksum of every part, also of the tail
 	created, err := api.CreateMultipartUpload(ctx, create, optFns...)
 	if err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func (a *assembly) copyPart(ctx context.Context, i int, from *beginning, start, 
 			Bucket: &from.bucket, Key: &from.key, VersionId: from.versionID, IfMatch: from.etag,
 			ExpectedBucketOwner: from.owner, RequestPayer: a.create.RequestPayer,
 		}, a.optFns...)
-		if at = changedIf(at); errors.Is(at, stored.ErrChanged) || errors.Is(at, context.Canceled) {
+		if at = changedIfGone(at); errors.Is(at, stored.ErrChanged) || errors.Is(at, context.Canceled) {
 			return at
 		}
 		return err

@@ -22,7 +22,7 @@ import (
 // package blob.
 const DefaultEnvelopeSize = stored.DefaultEnvelopeSize
 
-// API is what a [Client] asks of S3. *s3.Client has it.
+// API is the part of S3's API that a [Client] uses. *s3.Client implements it.
 type API interface {
 	transfermanager.S3APIClient
 	DeleteObject(context.Context, *s3.DeleteObjectInput, ...func(*s3.Options)) (*s3.DeleteObjectOutput, error)
@@ -34,9 +34,9 @@ type API interface {
 
 // Options are for [New]. Most services leave them nil.
 type Options struct {
-	// Names are the names that objects are bound to, by S3 bucket. A bucket that
-	// is not among them binds its objects to its own name. Never change a name:
-	// objects of the old one would not open.
+	// Names maps S3 buckets to the names that their objects are bound to. Objects of
+	// other buckets are bound to the bucket's own name. Never change a name: objects
+	// bound to the old one would not open.
 	Names map[string]string
 
 	// EnvelopeSize is the size, in bytes, to which every object's envelope is
@@ -51,9 +51,9 @@ type Options struct {
 	// AllowCustomerKeys allows writes in SSE-C.
 	AllowCustomerKeys bool
 
-	// AllowPlain lets reads return objects that are not encrypted, for buckets
-	// that were in use before their encryption. An attacker with write access to
-	// the store can then pass off a plain object of their own. Lists show no sizes.
+	// AllowPlain lets reads return objects that are not encrypted, for buckets that
+	// were in use before. An attacker with write access to the store can then replace
+	// an object with a plain one. Lists show no sizes.
 	AllowPlain bool
 
 	// Upload configures the SDK's transfer manager, which writes objects of more
@@ -70,9 +70,9 @@ type Client struct {
 	req    Request
 }
 
-// New returns a client that asks api. cipher encrypts new objects, and opens those of
-// its mode. New returns [sse.ErrInvalid] for options that no write could honour, and
-// [ErrCustomerKey] for a customer's cipher unless Options.AllowCustomerKeys is set.
+// New returns a client over api. cipher encrypts new objects and opens objects of its mode.
+// New returns [sse.ErrInvalid] for options that no write could honor, and [ErrCustomerKey]
+// for a cipher of SSE-C unless Options.AllowCustomerKeys is set.
 func New(api API, cipher sse.Cipher, opts *Options) (*Client, error) {
 	if isNil(api) || isNil(cipher) {
 		return nil, fmt.Errorf("%w: awss3.New needs a client of S3 and a cipher", sse.ErrInvalid)
@@ -105,22 +105,22 @@ func (c *Client) admit(mode sse.Mode) error {
 	return nil
 }
 
-// Request is what one request, or one tenant, brings of its own, for [Client.With].
+// Request has the key and the context of one request, or of one tenant. See [Client.With].
 type Request struct {
 	// Cipher, if set, is the request's key. It encrypts what the request writes,
 	// and it alone opens what the request reads.
 	Cipher sse.Cipher
 
-	// Context is the encryption context, such as the tenant on whose behalf the
-	// request runs. It is bound to what the request writes. What the request reads
-	// must have been written with the same context: a nil Context reads only
-	// objects without one.
+	// Context is the encryption context, such as the tenant that the request runs for.
+	// Objects that the request writes are bound to it. Objects that the request reads
+	// must have been written with the same context. A nil Context reads only objects
+	// without a context.
 	Context kms.Context
 }
 
-// With returns the client as one request sees it. It is cheap. What r leaves out is as
-// in c, except for the context. A key or a context that the request brings means that
-// the object must be encrypted: an object that is not is [sse.ErrMode].
+// With returns a client for one request. It is cheap. If r has no Cipher, that of c stays; the
+// context is always that of r. If r has a cipher or a context, a plain object is
+// [sse.ErrMode].
 func (c *Client) With(r Request) *Client {
 	view := *c
 	view.req = Request{Cipher: r.Cipher, Context: maps.Clone(r.Context)}
@@ -132,8 +132,8 @@ func (c *Client) With(r Request) *Client {
 	return &view
 }
 
-// withCustomerKey returns the client as the customer's key of an input has it, and
-// takes that key out of the input, which S3 must not see.
+// withCustomerKey returns a client with the customer's key of an input. It removes the key
+// from the input: S3 must not get it.
 func (c *Client) withCustomerKey(algorithm, key, keyMD5 **string) (*Client, error) {
 	if *algorithm == nil && *key == nil && *keyMD5 == nil {
 		return c, nil
@@ -146,7 +146,7 @@ func (c *Client) withCustomerKey(algorithm, key, keyMD5 **string) (*Client, erro
 	return c.With(Request{Cipher: customer, Context: c.req.Context}), nil
 }
 
-// identity returns what an object of a request is bound to.
+// identity returns the bucket, key and context that an object is bound to.
 func (c *Client) identity(bucket, key *string) (sse.Object, error) {
 	obj := sse.Object{Bucket: aws.ToString(bucket), Key: aws.ToString(key), Context: c.req.Context}
 	if name, ok := c.opts.Names[obj.Bucket]; ok {
@@ -219,10 +219,10 @@ func (c *Client) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput, o
 	return c.api.DeleteObjects(ctx, in, optFns...)
 }
 
-// ListObjectsV2 lists objects with the sizes of their plaintexts, by arithmetic. An
-// object whose size is not that of an encrypted one, such as a composite object, keeps its
-// stored size. Sizes are nil if
-// [Options] allow objects whose size only a look at them tells.
+// ListObjectsV2 lists objects with the sizes of their plaintexts, which it computes. An
+// object whose size is not that of a simple encrypted object, such as a composite object,
+// keeps its stored size. Sizes are nil if [Options] allow objects whose sizes cannot be
+// computed.
 func (c *Client) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input, optFns ...func(*s3.Options)) (*s3.ListObjectsV2Output, error) {
 	out, err := c.api.ListObjectsV2(ctx, in, optFns...)
 	if err != nil {

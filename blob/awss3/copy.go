@@ -18,11 +18,11 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// CopyObject copies an object to a new name and seals it for that name, under the
-// client's key. The body passes through this process as ciphertext. Only if the object was
-// uploaded in parts and has at least 5 MiB, and if the server copies parts, S3 copies the
-// body; ChecksumAlgorithm is then ignored. Metadata and tags are copied or replaced as
-// the input's directives say. CopySource must be BUCKET/KEY, with an optional versionId.
+// CopyObject copies an object to a new name and seals it for that name, under the client's
+// key. The body passes through this process as ciphertext. If the object was uploaded in
+// parts and has at least 5 MiB, and if the server copies parts, S3 copies the body instead,
+// and ChecksumAlgorithm is ignored. Metadata and tags are copied or replaced as the input's
+// directives say. CopySource must be BUCKET/KEY, with an optional versionId.
 //
 // A copy onto itself fails with S3's PreconditionFailed if another writer replaces the object
 // meanwhile.
@@ -43,7 +43,7 @@ func (c *Client) CopyObject(ctx context.Context, in *s3.CopyObjectInput, optFns 
 	return retryChanged(func() (*s3.CopyObjectOutput, error) { return from.copy(ctx, to, *get, cp, optFns) })
 }
 
-// copySource takes the source of a copy out of its input.
+// copySource moves the source of a copy from the input to a request for it.
 func copySource(cp *s3.CopyObjectInput) (*s3.GetObjectInput, error) {
 	name, query, _ := strings.Cut(strings.TrimPrefix(aws.ToString(cp.CopySource), "/"), "?versionId=")
 	name, err := url.PathUnescape(name)
@@ -64,7 +64,7 @@ func copySource(cp *s3.CopyObjectInput) (*s3.GetObjectInput, error) {
 	return get, nil
 }
 
-// copy copies what get names, which c opens, to what cp names, which to seals.
+// copy copies the object in get, which c opens, to the object in cp, which to seals.
 func (c *Client) copy(ctx context.Context, to *Client, get s3.GetObjectInput, cp s3.CopyObjectInput, optFns []func(*s3.Options)) (*s3.CopyObjectOutput, error) {
 	if _, err := c.identity(get.Bucket, get.Key); err != nil {
 		return nil, err
@@ -119,11 +119,11 @@ func (c *Client) copy(ctx context.Context, to *Client, get s3.GetObjectInput, cp
 	if err != nil {
 		return nil, err
 	}
-	return copied(out, src), nil
+	return copyOutput(out, src), nil
 }
 
-// copied returns the output of a copy that put wrote.
-func copied(put *s3.PutObjectOutput, src *s3.GetObjectOutput) *s3.CopyObjectOutput {
+// copyOutput returns the output of a copy that put wrote.
+func copyOutput(put *s3.PutObjectOutput, src *s3.GetObjectOutput) *s3.CopyObjectOutput {
 	return &s3.CopyObjectOutput{
 		CopyObjectResult: &types.CopyObjectResult{ETag: put.ETag}, CopySourceVersionId: src.VersionId, VersionId: put.VersionId,
 		BucketKeyEnabled: put.BucketKeyEnabled, Expiration: put.Expiration, RequestCharged: put.RequestCharged,
@@ -131,14 +131,14 @@ func copied(put *s3.PutObjectOutput, src *s3.GetObjectOutput) *s3.CopyObjectOutp
 	}
 }
 
-// copyComposite copies an object that was uploaded in parts, whose envelope is at its end.
-// src is a response that showed that, without its body.
+// copyComposite copies an object that was uploaded in parts. src is a response for the
+// object, without its body.
 func (c *Client) copyComposite(ctx context.Context, to *Client, get s3.GetObjectInput, cp s3.CopyObjectInput, src *s3.GetObjectOutput, optFns []func(*s3.Options)) (*s3.CopyObjectOutput, error) {
 	get.IfMatch, get.IfNoneMatch, get.IfModifiedSince, get.IfUnmodifiedSince = src.ETag, nil, nil, nil
 	o, err := c.openObject(ctx, get, 0, optFns)
 	switch {
 	case err != nil:
-		return nil, changedIf(err)
+		return nil, changedIfGone(err)
 	case o.trailer == nil:
 		return nil, stored.ErrChanged
 	}
@@ -157,19 +157,19 @@ func (c *Client) copyComposite(ctx context.Context, to *Client, get s3.GetObject
 	if off >= minPart {
 		out, err := c.assembleCopy(ctx, put, &beginning{*get.Bucket, *get.Key, get.VersionId, src.ETag, get.ExpectedBucketOwner, off}, tail, optFns)
 		if !errors.Is(err, errors.ErrUnsupported) {
-			return copiedParts(out, src), err
+			return assembledOutput(out, src), err
 		}
 	}
 	parts, err := o.request(ctx, 0, off)
 	if err != nil {
-		return nil, changedIf(err)
+		return nil, changedIfGone(err)
 	}
 	defer parts.Body.Close()
 	out, err := c.put(ctx, put, io.MultiReader(stored.ExactReader(parts.Body, off, sse.ErrTruncated), bytes.NewReader(tail)), off+int64(len(tail)), optFns)
 	if err != nil {
 		return nil, err
 	}
-	return copied(out, src), nil
+	return copyOutput(out, src), nil
 }
 
 // assembleCopy stores a copy of which S3 copies the beginning.
@@ -185,8 +185,8 @@ func (c *Client) assembleCopy(ctx context.Context, put *s3.PutObjectInput, from 
 	return a.publish(ctx, put.IfMatch, put.IfNoneMatch)
 }
 
-// copiedParts returns the output of a copy that S3 has made of parts, or nil.
-func copiedParts(done *s3.CompleteMultipartUploadOutput, src *s3.GetObjectOutput) *s3.CopyObjectOutput {
+// assembledOutput returns the output of a copy that S3 has made of parts, or nil.
+func assembledOutput(done *s3.CompleteMultipartUploadOutput, src *s3.GetObjectOutput) *s3.CopyObjectOutput {
 	if done == nil {
 		return nil
 	}
@@ -210,7 +210,7 @@ func (c *Client) reseal(ctx context.Context, cp s3.CopyObjectInput, d *sse.Decry
 	return sealed, keyError(err)
 }
 
-// copyInput returns the write of a copy, without its body.
+// copyInput returns the input that stores a copy, without its body.
 func (c *Client) copyInput(ctx context.Context, get s3.GetObjectInput, cp s3.CopyObjectInput, src *s3.GetObjectOutput, hint stored.Hint, optFns []func(*s3.Options)) (*s3.PutObjectInput, error) {
 	if cp.AnnotationDirective != "" {
 		return nil, fmt.Errorf("%w: AnnotationDirective: annotations are not copied", sse.ErrInvalid)

@@ -17,8 +17,8 @@ import (
 )
 
 var (
-	// ErrPresign means that a presigned URL was asked for: the store would serve
-	// ciphertext. Package signedurl has a signer and a handler.
+	// ErrPresign means that the caller asked for a presigned URL. The store would serve
+	// ciphertext. Use the signer and the handler of package signedurl.
 	ErrPresign = errors.New("awss3: a presigned URL would bypass encryption (use the signer and handler of package blob/signedurl)")
 
 	// ErrCustomerKey means that a write is in SSE-C, which Options.AllowCustomerKeys
@@ -28,7 +28,7 @@ var (
 
 var errNotEncrypted = fmt.Errorf("%w: the request has a key or a context, but the object is not encrypted", sse.ErrMode)
 
-// opaque hides from errors.As what a caller would take for an answer of S3 about the
+// opaque hides errors of S3 from errors.As. A caller would take them for answers about the
 // object: a key service that keeps its keys in S3 must not make an object look deleted.
 type opaque struct{ err error }
 

@@ -11,10 +11,10 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// convert sets the fields of dst to those of src that have the same name, whatever the
-// case of its letters: the SDK's S3 client and its transfer manager spell the fields of
-// one request differently. It fails if src has a field set that dst lacks, unless skip
-// names it or "*". Both are pointers to structs.
+// convert copies the fields of src to those of dst that have the same name. Case does not
+// count: the SDK's S3 client and its transfer manager spell the fields of one request
+// differently. convert fails if src has a field set that dst lacks, unless skip has its name
+// or "*". Both are pointers to structs.
 func convert(dst, src any, skip ...string) error {
 	to, from := reflect.ValueOf(dst).Elem(), reflect.ValueOf(src).Elem()
 	for i := range from.NumField() {

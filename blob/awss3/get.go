@@ -11,9 +11,9 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// GetObject returns an object, or a range or a part of it, decrypted. The caller closes
-// the body. The ranges of the stored parts of an upload, which PartNumber names, are
-// whole chunks: in the order of their numbers, they make up the plaintext.
+// GetObject returns an object, or a range or a part of it, decrypted. The caller closes the
+// body. PartNumber selects a stored part of an upload, of which GetObject returns the whole
+// chunks. All parts, in the order of their numbers, make up the plaintext.
 func (c *Client) GetObject(ctx context.Context, in *s3.GetObjectInput, optFns ...func(*s3.Options)) (*s3.GetObjectOutput, error) {
 	get := *in
 	c, err := c.withCustomerKey(&get.SSECustomerAlgorithm, &get.SSECustomerKey, &get.SSECustomerKeyMD5)
@@ -118,7 +118,7 @@ func (c *Client) getSpan(ctx context.Context, in s3.GetObjectInput, s span, optF
 	if err != nil {
 		return nil, err
 	}
-	off, n := s.within(o.size)
+	off, n := s.clip(o.size)
 	if s.spec != "" && n == 0 {
 		if err := o.prove(ctx, off, n); err != nil {
 			return nil, err
@@ -128,7 +128,7 @@ func (c *Client) getSpan(ctx context.Context, in s3.GetObjectInput, s span, optF
 	return o.response(ctx, off, n, s.spec != "")
 }
 
-// response returns the response with n bytes from off, and proves how long the object is.
+// response returns a response with n bytes from off. It proves the object's size.
 func (o *object) response(ctx context.Context, off, n int64, partial bool) (*s3.GetObjectOutput, error) {
 	if err := o.prove(ctx, off, n); err != nil {
 		return nil, err
@@ -146,7 +146,7 @@ func (o *object) response(ctx context.Context, off, n int64, partial bool) (*s3.
 	return &out, nil
 }
 
-// getPart reads what is in one stored part of an upload.
+// getPart reads the plaintext in one stored part of an upload.
 func (c *Client) getPart(ctx context.Context, in s3.GetObjectInput, optFns []func(*s3.Options)) (*s3.GetObjectOutput, error) {
 	var head s3.HeadObjectInput
 	if err := convert(&head, &in); err != nil {
@@ -160,7 +160,7 @@ func (c *Client) getPart(ctx context.Context, in s3.GetObjectInput, optFns []fun
 	in.IfMatch = part.ETag
 	o, err := c.openObject(ctx, in, 0, optFns)
 	if err != nil {
-		return nil, changedIf(err)
+		return nil, changedIfGone(err)
 	}
 	off, n := o.partRange(aws.ToInt32(in.PartNumber), part)
 	out, err := o.response(ctx, off, n, n > 0)
@@ -171,7 +171,7 @@ func (c *Client) getPart(ctx context.Context, in s3.GetObjectInput, optFns []fun
 	return out, nil
 }
 
-// partRange returns which plaintext is in a stored part, as head describes that.
+// partRange returns the range of the plaintext in the stored part that head describes.
 func (o *object) partRange(number int32, head *s3.HeadObjectOutput) (off, n int64) {
 	storedOff, storedLen, _, ok := parseContentRange(aws.ToString(head.ContentRange))
 	if !ok { // an object that was not uploaded in parts
@@ -184,8 +184,8 @@ func (o *object) partRange(number int32, head *s3.HeadObjectOutput) (off, n int6
 	return from, to - from
 }
 
-// compositePart returns where the number'th part of a composite object begins and ends.
-// The last stored part, which has the trailer, has nothing of the plaintext.
+// compositePart returns where a part of a composite object begins and ends. The last stored
+// part holds the trailer and no plaintext.
 func compositePart(c *sse.Composite, number int32) (from, to int64) {
 	var i int32
 	for _, size := range c.Parts() {

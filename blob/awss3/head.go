@@ -13,9 +13,9 @@ import (
 
 var errRangeAndPart = fmt.Errorf("%w: the input has both Range and PartNumber (choose one)", sse.ErrInvalid)
 
-// HeadObject returns what the store has with an object, and the size of its plaintext. No
-// key is used, so the size is as authentic as the store. Of PartNumber, ContentLength and
-// PartsCount alone are answered, and both are of the stored part.
+// HeadObject returns an object's metadata and the size of its plaintext. It uses no key, so
+// the size is only as authentic as the store. With PartNumber, only ContentLength and
+// PartsCount describe the part, and they are those of the stored part.
 func (c *Client) HeadObject(ctx context.Context, in *s3.HeadObjectInput, optFns ...func(*s3.Options)) (*s3.HeadObjectOutput, error) {
 	head := *in
 	c, err := c.withCustomerKey(&head.SSECustomerAlgorithm, &head.SSECustomerKey, &head.SSECustomerKeyMD5)
@@ -60,7 +60,7 @@ func (c *Client) head(ctx context.Context, in s3.HeadObjectInput, s *span, optFn
 	}
 	out.ContentLength = &size
 	if s != nil {
-		off, n := s.within(size)
+		off, n := s.clip(size)
 		if n == 0 {
 			return nil, invalidRange(s.spec, size)
 		}
@@ -77,7 +77,7 @@ func (c *Client) look(ctx context.Context, in s3.HeadObjectInput, out *s3.HeadOb
 	}
 	o := &object{c: c, in: get, optFns: optFns}
 	if err := o.fetchHead(ctx, int64(c.opts.EnvelopeSize)); err != nil {
-		return 0, changedIf(err)
+		return 0, changedIfGone(err)
 	}
 	return o.sizeByHead(ctx, hinted)
 }

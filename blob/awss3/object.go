@@ -16,7 +16,7 @@ import (
 
 const (
 	maxTries  = 4         // attempts at an object that other writers replace
-	drainSize = 128 << 10 // chunks of a range up to which they come with the envelope
+	drainSize = 128 << 10 // plaintext that is requested with the envelope, at most
 	maxHead   = sse.MaxEnvelopeSize + drainSize
 )
 
@@ -46,9 +46,10 @@ type body interface {
 	RangeReader(src io.Reader, off, n int64) io.Reader
 }
 
-// openObject opens the object that in names, with one request, and two for an envelope of
-// unusual size. ahead is how much of the plaintext's beginning to request with the
-// envelope. in's conditions hold for the first request; later ones demand the version that it met.
+// openObject opens the object in in. That takes one request, or two if the envelope has an
+// unusual size. ahead is how much of the plaintext to request with the envelope. The
+// conditions in in apply to the first request. Later requests demand the version that the
+// first one found.
 func (c *Client) openObject(ctx context.Context, in s3.GetObjectInput, ahead int64, optFns []func(*s3.Options)) (*object, error) {
 	in.Range, in.PartNumber = nil, nil
 	o := &object{c: c, in: in, optFns: optFns}
@@ -104,13 +105,13 @@ func (o *object) fetchHead(ctx context.Context, n int64) error {
 	return nil
 }
 
-// readEnvelope reads the envelope in the head. If the head ends before the envelope does,
-// it is fetched again, as long as it can be.
+// readEnvelope reads the envelope in the head. If the head is shorter than the envelope,
+// readEnvelope fetches a longer head.
 func (o *object) readEnvelope(ctx context.Context) (*sse.Envelope, error) {
 	env, _, err := stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
 	if errors.Is(err, io.ErrUnexpectedEOF) && o.total > int64(len(o.head)) {
 		if err := o.fetchHead(ctx, maxHead); err != nil {
-			return nil, changedIf(err)
+			return nil, changedIfGone(err)
 		}
 		env, _, err = stored.ReadEnvelope(bytes.NewReader(o.head), len(o.head))
 	}
@@ -135,9 +136,9 @@ func (o *object) request(ctx context.Context, off, n int64) (*s3.GetObjectOutput
 	return o.c.api.GetObject(ctx, &in, o.optFns...)
 }
 
-// changedIf turns the error of a request behind the first into [stored.ErrChanged], if the
-// version that the first one met is gone.
-func changedIf(err error) error {
+// changedIfGone turns the error of a later request into [stored.ErrChanged] if the version
+// that the first request found is gone.
+func changedIfGone(err error) error {
 	if hasCode(err, "PreconditionFailed", "NoSuchKey", "NotFound", "InvalidRange") {
 		return fmt.Errorf("%w: %w", stored.ErrChanged, opaque{err})
 	}
@@ -154,7 +155,7 @@ func (o *object) openPlain() error {
 func (o *object) openComposite(ctx context.Context) error {
 	trailer, err := sse.ReadTrailer(fetcher{ctx, o}, o.total)
 	if err != nil {
-		return changedIf(err)
+		return changedIfGone(err)
 	}
 	d, err := o.c.decrypt(ctx, o.in.Bucket, o.in.Key, trailer.Envelope())
 	if err != nil {
@@ -198,7 +199,7 @@ func (s single) StoredRange(off, n int64) (int64, int64, error) {
 	return s.envelope + at, length, err
 }
 
-// plainBody is the body of a plain object of some size.
+// plainBody is the body of a plain object.
 type plainBody struct{ size int64 }
 
 func (plainBody) StoredRange(off, n int64) (int64, int64, error) { return off, n, nil }
@@ -229,8 +230,8 @@ func (o *object) prove(ctx context.Context, off, n int64) error {
 	return nil
 }
 
-// read returns n plaintext bytes from off, which are in the object. The caller closes the
-// result, and makes no other request before.
+// read returns a reader of n plaintext bytes from off, which must be in the object. The caller
+// closes the reader before the next request.
 func (o *object) read(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	if off+n == o.size && !o.plain && o.trailer == nil {
 		n = -1 // the reader verifies the end
@@ -250,7 +251,7 @@ func (o *object) read(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	}
 	out, err := o.request(ctx, at, length)
 	if err != nil {
-		return nil, changedIf(err)
+		return nil, changedIfGone(err)
 	}
 	if etag := out.ETag; etag != nil && o.out.ETag != nil && *etag != *o.out.ETag { // the server ignores If-Match
 		out.Body.Close()
@@ -259,7 +260,7 @@ func (o *object) read(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	return plaintext{o.body.RangeReader(out.Body, off, n), out.Body}, nil
 }
 
-// plaintext reads what a response decrypts to.
+// plaintext reads the plaintext of a response.
 type plaintext struct {
 	io.Reader
 	response io.Closer
@@ -270,8 +271,7 @@ func (p plaintext) Close() error { return p.response.Close() }
 // WriteTo implements [io.WriterTo], to decrypt on several cores.
 func (p plaintext) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, p.Reader) }
 
-// sizeByHead returns the plaintext's size as the first bytes of the object, or its
-// trailer, tell it.
+// sizeByHead returns the plaintext size that the object's envelope or trailer states.
 func (o *object) sizeByHead(ctx context.Context, hinted bool) (int64, error) {
 	env, err := o.readEnvelope(ctx)
 	switch {
@@ -280,7 +280,7 @@ func (o *object) sizeByHead(ctx context.Context, hinted bool) (int64, error) {
 	case errors.Is(err, sse.ErrComposite):
 		trailer, err := sse.ReadTrailer(fetcher{ctx, o}, o.total)
 		if err != nil {
-			return 0, changedIf(err)
+			return 0, changedIfGone(err)
 		}
 		return trailer.Size(), nil
 	case err != nil:

@@ -18,13 +18,13 @@ import (
 // singlePut is the size up to which ciphertext is sent with one request.
 const singlePut = 8 << 20
 
-// failTimeout bounds the request that ends a failed upload, so that its parts do not stay
-// in the store if ctx has ended.
+// failTimeout bounds the request that aborts a failed upload. It is sent even if ctx has
+// ended, so that the parts do not stay in the store.
 const failTimeout = 30 * time.Second
 
-// PutObject encrypts an object. The body is read once, in order: it need not be able to
-// seek, and ContentLength need not be set. Up to 8 MiB of ciphertext take one request. A larger
-// object is uploaded in parallel parts by the SDK's transfer manager, under the same
+// PutObject encrypts an object. It reads the body once, in order: the body need not be able
+// to seek, and ContentLength need not be set. Up to 8 MiB of ciphertext take one request.
+// The SDK's transfer manager uploads a larger object in parallel parts, under the same
 // conditions.
 func (c *Client) PutObject(ctx context.Context, in *s3.PutObjectInput, optFns ...func(*s3.Options)) (*s3.PutObjectOutput, error) {
 	put := *in
@@ -63,8 +63,8 @@ func (c *Client) PutObject(ctx context.Context, in *s3.PutObjectInput, optFns ..
 	return out, nil
 }
 
-// sealedBody returns a reader of the stored object and its size, which is below zero if the
-// plaintext's is.
+// sealedBody returns a reader of the stored object, and its size. The size is below zero if
+// that of the plaintext is.
 func sealedBody(env *sse.Envelope, body io.Reader, plain int64) (io.Reader, int64, error) {
 	head, err := env.MarshalBinary()
 	if err != nil || plain < 0 {
@@ -74,8 +74,8 @@ func sealedBody(env *sse.Envelope, body io.Reader, plain int64) (io.Reader, int6
 	return io.MultiReader(bytes.NewReader(head), body), int64(len(head)) + size, err
 }
 
-// put stores what sealed reads, of total bytes or an unknown number. put has the
-// metadata of the stored object.
+// put stores the object that sealed reads. total is its size, or below zero if unknown. put
+// has the metadata of the stored object.
 func (c *Client) put(ctx context.Context, put *s3.PutObjectInput, sealed io.Reader, total int64, optFns []func(*s3.Options)) (*s3.PutObjectOutput, error) {
 	var start bytes.Buffer
 	if total >= 0 && total <= singlePut {
@@ -207,8 +207,8 @@ func (t tuned) PutObject(ctx context.Context, in *s3.PutObjectInput, more ...fun
 	return t.API.PutObject(ctx, in, t.with(more)...)
 }
 
-// source reads a plaintext and checks it against what the caller said of it. It returns
-// io.EOF only if all of that is true.
+// source reads a plaintext and checks its length and checksums. It returns io.EOF only if
+// they are those that the caller states.
 type source struct {
 	r      io.Reader
 	length int64 // below zero if unknown
@@ -217,8 +217,8 @@ type source struct {
 	err    error
 }
 
-// newSource returns a source for the body of an input. The length of a body that can
-// seek is known without the caller's word.
+// newSource returns a source for the body of an input. If the caller states no length and the
+// body can seek, newSource finds the length.
 func newSource(body io.Reader, length *int64, sums []*checksum) (*source, error) {
 	s := &source{r: body, length: -1, sums: sums}
 	if body == nil {
@@ -264,7 +264,7 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// check returns io.EOF if the plaintext is what the caller said.
+// check returns io.EOF if the plaintext has the length and checksums that the caller states.
 func (s *source) check() error {
 	if s.length >= 0 && s.read != s.length {
 		return fmt.Errorf("%w: the body has %d bytes, not %d", sse.ErrInvalid, s.read, s.length)

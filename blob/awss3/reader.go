@@ -20,12 +20,13 @@ const (
 // Reader reads one version of an object in any order: it is an [io.ReadSeeker], for
 // net/http.ServeContent, and an [io.ReaderAt].
 //
-// It requests the object in windows and reads ahead: reads in sequence double the
-// window from 256 KiB to 4 MiB, so that 4 MiB take seven requests with Open's, and
-// 1 GiB some 260. A read elsewhere requests 256 KiB, and a ReadAt of more than the
-// window just what it asks for. A Reader holds no response between calls.
+// It requests the object in windows and reads ahead. Sequential reads double the window from
+// 256 KiB to 4 MiB: 4 MiB take seven requests, those of Open included, and 1 GiB takes about
+// 260. A read elsewhere requests 256 KiB. A ReadAt of more than a window requests exactly its
+// range. A Reader holds no response between calls.
 //
-// ReadAt is safe for concurrent use, and with the other methods. Read and Seek are for one goroutine.
+// ReadAt is safe for concurrent use, also with the other methods. Only one goroutine may call
+// Read and Seek.
 type Reader struct {
 	ctx    context.Context // of Open
 	object *object
@@ -43,9 +44,9 @@ type window struct {
 	data []byte
 }
 
-// Open opens the object that in names for random access. It takes two requests, and
-// authenticates the object's size. ctx bounds the Reader's requests too. If another
-// writer replaces the object, reads fail with [stored.ErrChanged].
+// Open opens the object in in for random access. It sends two requests and authenticates the
+// object's size. ctx also bounds the Reader's requests. If another writer replaces the
+// object, reads fail with [stored.ErrChanged].
 func (c *Client) Open(ctx context.Context, in *s3.GetObjectInput, optFns ...func(*s3.Options)) (*Reader, error) {
 	get := *in
 	if get.Range != nil || get.PartNumber != nil {
@@ -74,7 +75,7 @@ func (c *Client) Open(ctx context.Context, in *s3.GetObjectInput, optFns ...func
 // Size returns the size of the plaintext. It is authentic.
 func (r *Reader) Size() int64 { return r.object.size }
 
-// Output returns what S3 has with the object, as GetObject does, without a body.
+// Output returns the output of GetObject without a body.
 func (r *Reader) Output() *s3.GetObjectOutput {
 	out := *r.object.out
 	describeGet(&out)
@@ -99,7 +100,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Seek implements [io.Seeker]. It asks for nothing.
+// Seek implements [io.Seeker]. It sends no request.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekStart:
@@ -134,7 +135,7 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 			if err := r.fill(rest, at); err != nil {
 				return read, err
 			}
-			r.done(nil, at+int64(len(rest)), size)
+			r.noteRequest(nil, at+int64(len(rest)), size)
 			read += len(rest)
 			continue
 		}
@@ -165,8 +166,9 @@ func (r *Reader) plan(at int64) (*window, int64) {
 	return nil, firstWindow
 }
 
-// done notes a request for a window of some size. w is nil if the caller has what came.
-func (r *Reader) done(w *window, next, size int64) {
+// noteRequest notes a request for a window. w is nil if the request read into the caller's
+// buffer.
+func (r *Reader) noteRequest(w *window, next, size int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w != nil {
@@ -186,7 +188,7 @@ func (r *Reader) windowAt(at int64) (*window, error) {
 	if err := r.fill(w.data, off); err != nil {
 		return nil, err
 	}
-	r.done(w, off+int64(len(w.data)), size)
+	r.noteRequest(w, off+int64(len(w.data)), size)
 	return w, nil
 }
 

@@ -17,8 +17,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// ReplaceEnd returns an Options.ReplaceEnd of package blob, for a bucket of Go CDK on S3:
-// rewraps of objects that were uploaded in parts then send only the object's end through
+// ReplaceEnd returns an Options.ReplaceEnd of package blob, for a Go CDK bucket on S3. A
+// rewrap of an object that was uploaded in parts then sends only the object's end through
 // the process, and S3 copies the rest. Objects below 5 MiB, and objects on a server that
 // copies no parts, still pass through the process. api is the bucket's client:
 //
@@ -27,9 +27,8 @@ import (
 //		opts.ReplaceEnd = awss3.ReplaceEnd(client)
 //	}
 //
-// The new object keeps what the old one has beside its content: metadata, tags, lock,
-// storage class and the store's own encryption. Its access list becomes the bucket's
-// default.
+// The new object keeps the metadata, tags, lock, storage class and store's own encryption of
+// the old one. Its access list becomes the bucket's default.
 func ReplaceEnd(api API) func(ctx context.Context, as func(any) bool, etag string, off int64, tail []byte) (publish, abort func() error, err error) {
 	return func(ctx context.Context, as func(any) bool, etag string, off int64, tail []byte) (publish, abort func() error, err error) {
 		if off < minPart {
@@ -58,8 +57,8 @@ func ReplaceEnd(api API) func(ctx context.Context, as func(any) bool, etag strin
 	}
 }
 
-// createLike returns the request that begins an upload in place of the object with an
-// ETag. What upload says comes first.
+// createLike returns the request that begins an upload to replace the object with an ETag.
+// Fields that upload sets take precedence over those of the object.
 func createLike(ctx context.Context, api API, upload *transfermanager.UploadObjectInput, etag string) (*s3.CreateMultipartUploadInput, error) {
 	create := new(s3.CreateMultipartUploadInput)
 	if err := convert(create, upload, "IfMatch", "IfNoneMatch", "ContentLength", "Body"); err != nil {
@@ -72,7 +71,7 @@ func createLike(ctx context.Context, api API, upload *transfermanager.UploadObje
 		Bucket: upload.Bucket, Key: upload.Key, IfMatch: &etag, ExpectedBucketOwner: upload.ExpectedBucketOwner,
 	})
 	if err != nil {
-		return nil, changedIf(err)
+		return nil, changedIfGone(err)
 	}
 	keepUnlessSet(create, head)
 	if create.Tagging == nil && aws.ToInt32(head.TagCount) > 0 {
@@ -81,8 +80,8 @@ func createLike(ctx context.Context, api API, upload *transfermanager.UploadObje
 	return create, err
 }
 
-// keepUnlessSet sets what create leaves open, and what no gocloud attribute tells, to
-// what an object has.
+// keepUnlessSet copies from an object the fields that create leaves empty and that gocloud's
+// attributes do not have.
 func keepUnlessSet(create *s3.CreateMultipartUploadInput, head *s3.HeadObjectOutput) {
 	if create.StorageClass == "" {
 		create.StorageClass = head.StorageClass

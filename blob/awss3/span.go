@@ -8,7 +8,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// span is a range of a plaintext, as a request names it.
+// span is a range of a plaintext in a request.
 type span struct {
 	spec   string
 	off    int64
@@ -47,9 +47,9 @@ func parseSpan(spec string) (span, error) {
 	return s, nil
 }
 
-// within returns the part of an object of size bytes that the span names. It is empty if
-// the span begins behind the object's end.
-func (s span) within(size int64) (off, n int64) {
+// clip returns the range of the span in an object of size bytes. The range is empty if the
+// span begins behind the object's end.
+func (s span) clip(size int64) (off, n int64) {
 	switch {
 	case s.suffix:
 		n = min(s.n, size)
