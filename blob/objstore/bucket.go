@@ -20,9 +20,8 @@ type Options struct {
 	// EnvelopeSize is [blob.Options].EnvelopeSize.
 	EnvelopeSize int
 
-	// Decrypters open objects of other modes than the cipher's, or with other keys.
-	// An envelope's mode chooses among them. The cipher opens the modes that are not
-	// here.
+	// Decrypters open objects of other modes than the cipher's, or with other keys. The
+	// mode of an envelope selects one of them. The cipher opens all other modes.
 	Decrypters sse.ByMode
 
 	// AllowPlain lets reads return objects that are not encrypted, as
@@ -73,9 +72,9 @@ func NewBucket(inner thanos.Bucket, name string, cipher sse.Cipher, opts *Option
 // Encrypted returns the same bucket for Go CDK, and for the jobs of package jobs.
 func (b *Bucket) Encrypted() *blob.Bucket { return b.encrypted }
 
-// Upload implements objstore.Bucket. The object passes through in pieces. If r tells
-// its size, as objstore.TryToGetSize finds out, so does the reader that inner gets.
-// Uploads of one name take turns.
+// Upload implements objstore.Bucket. It does not hold the whole object in memory. If
+// objstore.TryToGetSize finds the size of r, it also finds that of the reader that inner
+// gets. Uploads of one name take turns.
 func (b *Bucket) Upload(ctx context.Context, name string, r io.Reader, opts ...thanos.ObjectUploadOption) error {
 	if err := checkName(name); err != nil {
 		return err
@@ -101,8 +100,8 @@ type sized struct {
 // ObjectSize implements objstore.ObjectSizer.
 func (s sized) ObjectSize() (int64, error) { return s.size, nil }
 
-// Get implements objstore.BucketReader. What it returns is authentic, and ends with
-// io.EOF only if the object is whole.
+// Get implements objstore.BucketReader. The plaintext is authentic, and ends with io.EOF only
+// if the object is complete.
 func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	r, err := b.encrypted.NewReader(ctx, name, nil)
 	if err != nil {
@@ -111,8 +110,8 @@ func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	return sizedReader{r, r.Size()}, nil
 }
 
-// GetRange implements objstore.BucketReader. A length of -1 reads to the end. The
-// range is cut at the object's end, and is empty behind it.
+// GetRange implements objstore.BucketReader. A length of -1 reads to the end. A range ends at
+// the object's end at the latest.
 func (b *Bucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
 	if off < 0 || length == 0 || length < -1 {
 		return nil, &codedError{gcerrors.InvalidArgument, fmt.Sprintf("range of %d bytes from %d", length, off)}
@@ -128,7 +127,7 @@ func (b *Bucket) GetRange(ctx context.Context, name string, off, length int64) (
 	return sizedReader{r, size}, nil
 }
 
-// sizedReader is a gocloud reader that tells how much it reads, and cannot seek.
+// sizedReader is a gocloud reader with a known size. It cannot seek.
 type sizedReader struct {
 	r    *gcblob.Reader
 	size int64
@@ -141,8 +140,8 @@ func (r sizedReader) Close() error                       { return r.r.Close() }
 // ObjectSize implements objstore.ObjectSizer.
 func (r sizedReader) ObjectSize() (int64, error) { return r.size, nil }
 
-// Attributes implements objstore.BucketReader, with the size of the plaintext. It
-// reads the object's envelope and uses no key: the size is the store's claim.
+// Attributes implements objstore.BucketReader. The size is that of the plaintext. Attributes
+// reads the object's envelope but uses no key, so the size is only as authentic as the store.
 func (b *Bucket) Attributes(ctx context.Context, name string) (thanos.ObjectAttributes, error) {
 	attrs, err := b.encrypted.Attributes(ctx, name)
 	if err != nil {
@@ -151,7 +150,7 @@ func (b *Bucket) Attributes(ctx context.Context, name string) (thanos.ObjectAttr
 	return thanos.ObjectAttributes{Size: attrs.Size, LastModified: attrs.ModTime}, nil
 }
 
-// Delete implements objstore.Bucket. An object that does not exist is an error for
+// Delete implements objstore.Bucket. If the object does not exist, Delete returns an error for
 // which IsObjNotFoundErr is true.
 func (b *Bucket) Delete(ctx context.Context, name string) error { return b.encrypted.Delete(ctx, name) }
 
@@ -160,14 +159,14 @@ func (b *Bucket) IsObjNotFoundErr(err error) bool {
 	return err != nil && (gcerrors.Code(err) == gcerrors.NotFound || isInner(err, b.inner.IsObjNotFoundErr))
 }
 
-// IsAccessDeniedErr implements objstore.BucketReader. It is also true if a key
-// service denies the use of a key, and for a key that does not open the object.
+// IsAccessDeniedErr implements objstore.BucketReader. It is also true if a key service denies
+// the use of a key, or if the key does not open the object.
 func (b *Bucket) IsAccessDeniedErr(err error) bool {
 	return err != nil && (gcerrors.Code(err) == gcerrors.PermissionDenied || isInner(err, b.inner.IsAccessDeniedErr))
 }
 
-// isInner reports whether is holds for err or for an error that it wraps. Providers
-// do not unwrap what others wrapped.
+// isInner reports whether is holds for err or for an error that err wraps. Providers do not
+// unwrap errors.
 func isInner(err error, is func(error) bool) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
 		if is(err) {

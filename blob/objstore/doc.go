@@ -11,18 +11,18 @@
 //
 //	report, err := jobs.Rewrap(ctx, bucket.Encrypted(), nil)
 //
-// To give each tenant a key of its own, pass a cipher that [blob.ByPrefix] made. The
-// key's destruction makes that tenant's objects unreadable, and no others.
+// To give each tenant its own key, pass a cipher from [blob.ByPrefix]. Destroying the key
+// makes that tenant's objects unreadable, and no others.
 //
 // # What objstore does not have
 //
-//   - Metadata. The only sign that an object is encrypted is its envelope. With
-//     Options.AllowPlain, an object whose envelope was overwritten passes for a
-//     plain one.
-//   - Content types of existing objects. A rewrap stores them without.
-//   - Conditional writes. A rewrap can undo what another process writes to the same
-//     object at that moment. Objects that are written once, as blocks and chunks
-//     are, need no care.
-//   - Atomic uploads in every provider: the file system's writes in place. An
-//     upload that fails leaves there an object that no reader accepts.
+//   - Metadata. Only its envelope shows that an object is encrypted. With
+//     Options.AllowPlain, an object whose envelope was overwritten looks like a plain
+//     one.
+//   - Content types of existing objects. A rewrap stores an object without one.
+//   - Conditional writes. A rewrap can undo a concurrent write to the same object by
+//     another process. Objects that are written once, such as blocks and chunks, are
+//     safe.
+//   - Atomic uploads in every provider. That of the file system writes in place: a
+//     failed upload leaves an object that no reader accepts.
 package objstore

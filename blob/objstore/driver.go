@@ -21,13 +21,14 @@ import (
 // OpenBucket returns a Go CDK bucket over an objstore bucket, for packages blob and
 // jobs; [NewBucket] calls it. It is not encrypted. Closing it leaves inner open.
 //
-// Keys must be clean paths, since some providers clean them: "a//b", "../a" and "a/"
-// are InvalidArgument. objstore keeps no metadata, so writes with any, other than the
-// hint of package stored, are Unimplemented, and so are conditional writes and signed
-// URLs. A write is kept in memory up to 1 MiB, then in a file in [os.TempDir], until
-// Close uploads it. A list asks for the attributes of each object, 16 at a time.
+// Keys must be clean paths, since some providers clean them: "a//b", "../a" and "a/" are
+// InvalidArgument. objstore keeps no metadata, so writes with metadata are Unimplemented;
+// only the hint of package stored is dropped. Conditional writes and signed URLs are
+// Unimplemented, too. A writer keeps up to 1 MiB in memory, or else a file in [os.TempDir],
+// until Close uploads the object. A list requests the attributes of each object, 16 at a
+// time.
 //
-// As gives the objstore.Bucket.
+// As returns the objstore.Bucket.
 func OpenBucket(inner thanos.Bucket) *gcblob.Bucket { return gcblob.NewBucket(&bucketDriver{inner}) }
 
 // bucketDriver implements gocloud's driver.
@@ -79,7 +80,7 @@ func (d *bucketDriver) ErrorAs(error, any) bool { return false }
 
 func none(any) bool { return false }
 
-// contentType is what the driver says of every object, since objstore does not tell.
+// contentType is the content type of every object, since objstore has none.
 const contentType = "application/octet-stream"
 
 // Attributes implements [driver.Bucket].
@@ -122,8 +123,8 @@ type reader struct {
 func (r *reader) Attributes() *driver.ReaderAttributes { return &r.attrs }
 func (r *reader) As(any) bool                          { return false }
 
-// NewRangeReader implements [driver.Bucket]. A whole read is one request if the
-// provider tells the object's size with it; a range takes two, one after the other.
+// NewRangeReader implements [driver.Bucket]. Reading a whole object takes one request if the
+// provider returns the size with it. A range takes two, one after the other.
 func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, off, length int64, opts *driver.ReaderOptions) (driver.Reader, error) {
 	if opts.BeforeRead != nil {
 		if err := opts.BeforeRead(none); err != nil {
@@ -131,7 +132,7 @@ func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, off, leng
 		}
 	}
 	if off == 0 && length < 0 {
-		if r, err := d.whole(ctx, key); r != nil || err != nil {
+		if r, err := d.openWhole(ctx, key); r != nil || err != nil {
 			return r, err
 		}
 	}
@@ -154,9 +155,9 @@ func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, off, leng
 	return r, nil
 }
 
-// whole reads an object without asking for its attributes first. It returns nil if
+// openWhole opens an object without asking for its attributes first. It returns nil if
 // the provider does not tell the size.
-func (d *bucketDriver) whole(ctx context.Context, key string) (driver.Reader, error) {
+func (d *bucketDriver) openWhole(ctx context.Context, key string) (driver.Reader, error) {
 	if d.inner.Provider() == thanos.FILESYSTEM {
 		return nil, nil // which opens directories
 	}
@@ -201,8 +202,8 @@ func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *dr
 	return w.Close()
 }
 
-// Delete implements [driver.Bucket]. It looks first: some providers report no error
-// if there is no such object, and the file system's would delete a directory.
+// Delete implements [driver.Bucket]. It first checks that the object exists: some providers
+// report no error if it does not, and that of the file system would delete a directory.
 func (d *bucketDriver) Delete(ctx context.Context, key string, opts *driver.DeleteOptions) error {
 	if err := checkName(key); err != nil {
 		return err
@@ -226,8 +227,8 @@ func (d *bucketDriver) SignedURL(context.Context, string, *driver.SignedURLOptio
 // Close implements [driver.Bucket].
 func (d *bucketDriver) Close() error { return nil }
 
-// checkOptions refuses what objstore cannot keep. The hint is not needed to read an
-// object; the content encoding is.
+// checkOptions refuses options that objstore cannot keep. Reading an object takes no hint, but
+// it takes the content encoding.
 func checkOptions(opts *driver.WriterOptions) error {
 	for name := range opts.Metadata {
 		if !strings.HasPrefix(name, stored.ReservedPrefix) || name == stored.ContentEncoding {

@@ -18,10 +18,9 @@ const (
 	parallelLooks   = 16
 )
 
-// ListPaged implements [driver.Bucket]. It descends the directories of the bucket in
-// the order of keys, which providers do not all follow, and holds the names in one
-// path of directories. A page begins again at the directories that lead to its first
-// key.
+// ListPaged implements [driver.Bucket]. It walks the directories of the bucket in the order of
+// keys, which not all providers follow, and holds the names in one path of directories. Each
+// page starts at the directories that lead to its first key.
 func (d *bucketDriver) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driver.ListPage, error) {
 	if opts.BeforeList != nil {
 		if err := opts.BeforeList(none); err != nil {
@@ -54,7 +53,7 @@ type listing struct {
 	next    []byte
 }
 
-// walk visits what is in a directory, which is empty or ends with a slash.
+// walk visits the entries of a directory. Its name is empty or ends with a slash.
 func (l *listing) walk(dir string) error {
 	var names []string
 	err := l.d.inner.Iter(l.ctx, dir, func(name string) error {
@@ -95,7 +94,7 @@ func (l *listing) visit(name string) error {
 	return l.walk(name)
 }
 
-// add adds a key to the page, or what the delimiter makes of it.
+// add adds a key to the page, or its common prefix if it has the delimiter.
 func (l *listing) add(key string) error {
 	isDir := false
 	if rest, delimiter := key[len(l.opts.Prefix):], l.opts.Delimiter; delimiter != "" {
@@ -115,8 +114,8 @@ func (l *listing) add(key string) error {
 	return nil
 }
 
-// lookAt asks for the attributes of a page's objects. Those that were deleted since
-// are dropped.
+// lookAt requests the attributes of a page's objects. It drops objects that were deleted
+// meanwhile.
 func (d *bucketDriver) lookAt(ctx context.Context, page *driver.ListPage) error {
 	deleted := make([]bool, len(page.Objects))
 	looks, looking := errgroup.WithContext(ctx)

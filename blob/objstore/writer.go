@@ -27,9 +27,9 @@ func (d *bucketDriver) NewTypedWriter(ctx context.Context, key, contentType stri
 	return &writer{ctx: ctx, d: d, key: key, contentType: contentType}, nil
 }
 
-// writer collects an object and uploads it in Close. objstore's providers need to
-// know an object's size before they upload it: the one for S3 takes half a GiB of
-// memory otherwise. And an upload that has begun cannot be withdrawn.
+// writer collects an object and uploads it in Close. objstore's providers need an object's
+// size before they upload it: without the size, the one for S3 takes half a GiB of memory.
+// Nor can they abort an upload.
 type writer struct {
 	ctx         context.Context // of the write, as gocloud's drivers have it
 	d           *bucketDriver
@@ -62,8 +62,8 @@ func (w *writer) Write(p []byte) (n int, err error) {
 	return w.file.Write(p)
 }
 
-// spill moves what is in memory to a file. The file loses its name at once where the
-// system allows that, so that a killed process leaves none.
+// spill moves the content from memory to a file. Where the system allows it, spill removes
+// the file's name at once, so that a killed process leaves no file.
 func (w *writer) spill() (err error) {
 	if w.file, err = os.CreateTemp("", "blobseal-upload-"); err != nil {
 		return err
@@ -74,7 +74,7 @@ func (w *writer) spill() (err error) {
 	return err
 }
 
-// discard drops what was collected.
+// discard drops the content.
 func (w *writer) discard() {
 	if w.file == nil {
 		return

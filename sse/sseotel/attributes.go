@@ -41,8 +41,8 @@ const (
 	canceled = "canceled" // the caller gave up
 )
 
-// keyCodes are the errors that have a code, the most telling first: an error often
-// wraps its reason.
+// keyCodes are the errors that have a code, the most specific first: an error often wraps its
+// reason.
 var keyCodes = []struct {
 	err     error
 	code    string

@@ -22,8 +22,8 @@ func (t *Telemetry) Cipher(c sse.Cipher) sse.Cipher {
 	return &cipher{both: both{encrypter{t, c}, decrypter{t, c}}, inner: c}
 }
 
-// Encrypter returns e with telemetry. The result is a [sse.Decrypter] and a
-// [sse.Cipher] if e is. A nil Encrypter stays nil.
+// Encrypter returns e with telemetry. If e is a [sse.Decrypter] or a [sse.Cipher], so is the
+// result. A nil Encrypter stays nil.
 func (t *Telemetry) Encrypter(e sse.Encrypter) sse.Encrypter {
 	if isNil(e) {
 		return nil
@@ -37,8 +37,8 @@ func (t *Telemetry) Encrypter(e sse.Encrypter) sse.Encrypter {
 	return &encrypter{t, e}
 }
 
-// Decrypter returns d with telemetry, also for a [sse.ByMode]. The result is a
-// [sse.Encrypter] and a [sse.Cipher] if d is. A nil Decrypter stays nil.
+// Decrypter returns d with telemetry. d may be a [sse.ByMode]. If d is a [sse.Encrypter] or a
+// [sse.Cipher], so is the result. A nil Decrypter stays nil.
 func (t *Telemetry) Decrypter(d sse.Decrypter) sse.Decrypter {
 	if isNil(d) {
 		return nil
@@ -49,7 +49,7 @@ func (t *Telemetry) Decrypter(d sse.Decrypter) sse.Decrypter {
 	return &decrypter{t, d}
 }
 
-// isNil reports whether v holds nothing that could be called.
+// isNil reports whether v is nil or holds a nil value.
 func isNil(v any) bool {
 	value := reflect.ValueOf(v)
 	return !value.IsValid() || value.Kind() == reflect.Pointer && value.IsNil()
@@ -139,7 +139,7 @@ var (
 	spanNames      = [operations]string{"sse.Encrypt", "sse.Decrypt", "sse.Rewrap"}
 )
 
-// modeState is what belongs to one mode.
+// modeState holds the instruments and attributes of one mode.
 type modeState struct {
 	t    *Telemetry
 	name attribute.KeyValue
@@ -150,7 +150,7 @@ type modeState struct {
 	start          [operations][]trace.SpanStartOption
 }
 
-// mode returns what belongs to mode.
+// mode returns the state of a mode.
 func (t *Telemetry) mode(mode sse.Mode) *modeState {
 	if int(mode) >= len(t.modes) {
 		mode = 0
@@ -171,10 +171,11 @@ func (m *modeState) init(t *Telemetry, mode sse.Mode) {
 	}
 }
 
-// epoch is in the past. To read the monotonic clock alone costs half of time.Now.
+// epoch is a time in the past. Since(epoch) reads only the monotonic clock, which costs half
+// of time.Now.
 var epoch = time.Now().Add(-time.Second)
 
-// running is a key operation under way.
+// running is a key operation that has begun.
 type running struct {
 	m      *modeState
 	ctx    context.Context // of the span

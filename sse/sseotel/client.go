@@ -13,9 +13,9 @@ import (
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
-// Client returns c with telemetry. It is a [kms.Authorizer] if c is, or wraps, one.
-// Authorize is reported only when it refuses, because then no operation follows. A
-// nil Client stays nil.
+// Client returns c with telemetry. If c is or wraps a [kms.Authorizer], the result is one.
+// Authorize is reported only if it refuses, because no operation follows then. A nil Client
+// stays nil.
 //
 // Behind a cache, the client reports the calls that reach the key service. In front
 // of it, it reports every use of a key, and the attribute blobseal.cached tells which

@@ -21,15 +21,15 @@
 //
 // # Wrappers lose no refusal
 //
-// A cache asks its client before every answer whether the key may be used now:
-// see [kms.Authorizer]. The wrappers of this package forward that question, and
-// have Unwrap, so telemetry, audit and cache work in any order. A wrapper of your
-// own that only embeds [kms.Client] stops disabled keys from being refused.
+// Before each answer, a cache asks its client whether the key may be used now: see
+// [kms.Authorizer]. The wrappers of this package forward that question, and have Unwrap, so
+// telemetry, audit and cache work in any order. If your own wrapper only embeds
+// [kms.Client], disabled keys are no longer refused.
 //
 // # Privacy
 //
-// Metrics carry no key ids, no object names and no error texts. Spans carry key
-// ids. They carry bucket and object names only with [WithObjectNames].
+// Metrics contain no key ids, no object names and no error texts. Spans contain key ids.
+// Only with [WithObjectNames] do they contain the names of buckets and objects.
 //
 // # Buckets
 //

@@ -59,14 +59,14 @@ func (t *Telemetry) StartJob(name string) *Job {
 	return j
 }
 
-// Progress says how far the job is. failed counts the objects that are undone.
+// Progress reports how far the job is. failed counts the objects that the job left undone.
 func (j *Job) Progress(counts JobCounts, failed int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.counts, j.failed, j.moved = counts, failed, time.Now()
 }
 
-// End ends the report: the job returned err. Ending again does nothing.
+// End reports that the job returned err. Later calls do nothing.
 func (j *Job) End(err error) {
 	j.mu.Lock()
 	ended := j.ended

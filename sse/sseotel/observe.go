@@ -12,12 +12,12 @@ import (
 	"github.com/blobseal/blobseal/kms/cache"
 )
 
-// Service is what [Telemetry.ObserveService] needs of a key service: a
-// *localkms.Service has it.
+// Service is the part of a key service that [Telemetry.ObserveService] needs. A
+// *localkms.Service implements it.
 type Service interface{ Stats() keyring.Stats }
 
-// ObserveRing reports the state of ring at each collection, until stop is called.
-// name tells the rings of a process apart; it becomes an attribute.
+// ObserveRing reports the state of ring at each collection, until stop is called. name
+// becomes an attribute. It must differ for each ring of a process.
 func (t *Telemetry) ObserveRing(name string, ring *keyring.Ring) (stop func()) {
 	if ring == nil {
 		return nothing("ObserveRing", name)
@@ -26,8 +26,8 @@ func (t *Telemetry) ObserveRing(name string, ring *keyring.Ring) (stop func()) {
 	return t.observe(func(o metric.Observer) { t.instruments.ring.report(o, own, ring) })
 }
 
-// ObserveService reports how the key service of package localkms keeps up with its
-// store, until stop is called. name tells the services of a process apart.
+// ObserveService reports how a key service of package localkms keeps up with its store, until
+// stop is called. name must differ for each service of a process.
 func (t *Telemetry) ObserveService(name string, service Service) (stop func()) {
 	if isNil(service) {
 		return nothing("ObserveService", name)
@@ -36,8 +36,8 @@ func (t *Telemetry) ObserveService(name string, service Service) (stop func()) {
 	return t.observe(func(o metric.Observer) { t.instruments.service.report(o, own, service.Stats()) })
 }
 
-// ObserveCache reports what cache does, until stop is called. name tells the caches
-// of a process apart.
+// ObserveCache reports the use of a cache, until stop is called. name must differ for each
+// cache of a process.
 func (t *Telemetry) ObserveCache(name string, cached *cache.Client) (stop func()) {
 	if cached == nil {
 		return nothing("ObserveCache", name)
@@ -74,7 +74,7 @@ type instruments struct {
 	jobAge     metric.Float64ObservableGauge
 }
 
-// documentInstruments describe a document that a process keeps up with.
+// documentInstruments describe a process's copy of a document.
 type documentInstruments struct {
 	age       metric.Float64ObservableGauge
 	refreshes metric.Int64ObservableCounter

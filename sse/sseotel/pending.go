@@ -7,9 +7,9 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// pending holds the durations of operations that succeeded until there are enough for
-// the histogram. A recording costs three times as much between two encryptions, which
-// leave nothing of it in the processor's caches, as behind another recording.
+// pending holds the durations of successful operations until there are enough for the
+// histogram. A recording between two encryptions, which flush the processor's caches, costs
+// three times as much as one after another recording.
 type pending struct {
 	mu     sync.Mutex
 	n      int
@@ -33,7 +33,7 @@ func (p *pending) add(ctx context.Context, h metric.Float64Histogram, seconds fl
 	}
 }
 
-// flush records what is pending, before metrics are collected.
+// flush records the pending durations before metrics are collected.
 func (p *pending) flush(ctx context.Context, h metric.Float64Histogram, options []metric.RecordOption) {
 	p.mu.Lock()
 	values, n := p.values, p.n

@@ -13,7 +13,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// stream counts what the streams of one mode and direction do.
+// stream counts the streams of one mode and direction.
 type stream struct {
 	labels         []attribute.KeyValue
 	bytes, objects atomic.Int64
@@ -41,7 +41,7 @@ func (s *stream) init(mode attribute.KeyValue, direction string) {
 	s.observer = s.hear
 }
 
-// hear is the observer of a stream: see [sse.Encryption.Observed].
+// hear observes a stream. See [sse.Encryption.Observed].
 func (s *stream) hear(plain int64, err error) {
 	if plain > 0 {
 		s.bytes.Add(plain)
@@ -67,8 +67,8 @@ func (s *stream) fail(code string, n int64) {
 	f.n += n
 }
 
-// used reports whether the stream has counted anything.
-func (s *stream) used() bool {
+// isUsed reports whether the stream has counted anything.
+func (s *stream) isUsed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.failures {
@@ -79,8 +79,8 @@ func (s *stream) used() bool {
 	return s.bytes.Load() > 0 || s.objects.Load() > 0
 }
 
-// streamCode returns the code of an error that ended a stream. Everything that is
-// not the library's own is the source's or the destination's.
+// streamCode returns the code of an error that ended a stream. An error that is not this
+// library's is that of the source or the destination.
 func streamCode(err error) string {
 	for _, known := range []error{sse.ErrCorrupt, sse.ErrTooLarge, sse.ErrInvalid, sse.ErrUsed, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, known) {
@@ -105,7 +105,7 @@ func (t *Telemetry) observeStreams(m *maker) {
 				t.modes[i].pending[op].flush(ctx, t.keys, t.modes[i].ok[op])
 			}
 			for _, s := range []*stream{&t.modes[i].sealed, &t.modes[i].opened} {
-				if !s.used() {
+				if !s.isUsed() {
 					continue
 				}
 				o.ObserveInt64(bytes, s.bytes.Load(), s.option)

@@ -92,7 +92,7 @@ func New(opts ...Option) (*Telemetry, error) {
 	return t, errors.Join(m.errs...)
 }
 
-// setTracer takes the tracer of p, or of the global provider if p is nil.
+// setTracer sets the tracer to that of p, or of the global provider if p is nil.
 func (t *Telemetry) setTracer(p trace.TracerProvider) {
 	if p == nil {
 		p = otel.GetTracerProvider()
@@ -105,7 +105,7 @@ func (t *Telemetry) setTracer(p trace.TracerProvider) {
 	}
 }
 
-// traces reports whether spans go anywhere. A span that nobody records takes as long as
+// traces reports whether anybody records spans. A span that nobody records takes as long as
 // all metrics.
 func (t *Telemetry) traces() bool {
 	return t.tracer != nil && (t.unset == nil || otel.GetTracerProvider() != t.unset)
@@ -168,7 +168,7 @@ func (m *maker) note(err error) {
 	}
 }
 
-// observe has report called at each collection until stop is called.
+// observe makes each collection call report, until stop is called.
 func (t *Telemetry) observe(report func(metric.Observer)) (stop func()) {
 	id := &report
 	t.mu.Lock()
