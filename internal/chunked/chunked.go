@@ -140,6 +140,30 @@ func (c *Cipher) openChunk(dst, sealed []byte, i uint64, n *[nonceSize]byte) ([]
 	return plaintext, nil
 }
 
+// sealChunks appends whole chunks, sealed, to dst. The first one is chunk i.
+func (c *Cipher) sealChunks(dst, plaintext []byte, i uint64, n *[nonceSize]byte) []byte {
+	for ; len(plaintext) > 0; i++ {
+		dst = c.sealChunk(dst, plaintext[:ChunkSize], i, n)
+		plaintext = plaintext[ChunkSize:]
+	}
+	return dst
+}
+
+// openChunks appends the plaintext of chunks to dst. The first one is chunk i, and the
+// last one may be shorter than the others. If a chunk fails, openChunks returns the
+// plaintext of those before it.
+func (c *Cipher) openChunks(dst, sealed []byte, i uint64, n *[nonceSize]byte) ([]byte, error) {
+	for ; len(sealed) > 0; i++ {
+		size := min(len(sealed), SealedChunkSize)
+		opened, err := c.openChunk(dst, sealed[:size], i, n)
+		if err != nil {
+			return dst, err
+		}
+		dst, sealed = opened, sealed[size:]
+	}
+	return dst, nil
+}
+
 // Seal encrypts plaintext under key and context. It returns head and body.
 func Seal(key, context, plaintext []byte) ([]byte, error) {
 	bodySize, err := CiphertextSize(int64(len(plaintext)))
@@ -152,9 +176,9 @@ func Seal(key, context, plaintext []byte) ([]byte, error) {
 	}
 	message := append(make([]byte, 0, HeadSize+bodySize), head[:]...)
 	whole := len(plaintext) / ChunkSize * ChunkSize
-	b := batch{in: plaintext[:whole], out: message}
-	c.sealBatch(&b)
-	return c.sealChunk(b.out, plaintext[whole:], uint64(whole/ChunkSize), &b.nonce), nil
+	var n [nonceSize]byte
+	message = c.sealChunks(message, plaintext[:whole], 0, &n)
+	return c.sealChunk(message, plaintext[whole:], uint64(whole/ChunkSize), &n), nil
 }
 
 // OpenMessage decrypts what [Seal] returned. It fails with [ErrKey],
@@ -172,9 +196,10 @@ func OpenMessage(key, context, message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := batch{in: body, out: make([]byte, 0, size)}
-	if c.openBatch(&b); b.err != nil {
-		return nil, b.err
+	var n [nonceSize]byte
+	plaintext, err := c.openChunks(make([]byte, 0, size), body, 0, &n)
+	if err != nil {
+		return nil, err
 	}
-	return b.out, nil
+	return plaintext, nil
 }

@@ -189,22 +189,10 @@ func (p *pipeline) stop() {
 	}
 }
 
-// sealBatch encrypts whole chunks.
 func (c *Cipher) sealBatch(b *batch) {
-	for i, in := b.first, b.in; len(in) > 0; i, in = i+1, in[ChunkSize:] {
-		b.out = c.sealChunk(b.out, in[:ChunkSize], i, &b.nonce)
-	}
+	b.out = c.sealChunks(b.out, b.in, b.first, &b.nonce)
 }
 
-// openBatch decrypts chunks, of which the last may be shorter.
 func (c *Cipher) openBatch(b *batch) {
-	for i, in := b.first, b.in; len(in) > 0; i++ {
-		n := min(len(in), SealedChunkSize)
-		out, err := c.openChunk(b.out, in[:n], i, &b.nonce)
-		if err != nil {
-			b.err = err
-			return
-		}
-		b.out, in = out, in[n:]
-	}
+	b.out, b.err = c.openChunks(b.out, b.in, b.first, &b.nonce)
 }
