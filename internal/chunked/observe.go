@@ -12,19 +12,16 @@ func (c *Cipher) Observed(f func(plain int64, err error)) *Cipher {
 	return &observed
 }
 
-// tell tells an observer, if there is one, what a call did.
-func tell(observe func(int64, error), plain int64, err error) {
-	if observe != nil && (plain > 0 || err != nil) {
-		observe(plain, err)
+// tell tells the observer, if there is one, what a call did.
+func (c *Cipher) tell(plain int64, err error) {
+	if c.observe != nil && (plain > 0 || err != nil) {
+		c.observe(plain, err)
 	}
 }
 
 // tellRead tells the observer that a call returned n bytes or, if the reader
 // encrypts, how many it sealed, and once that the reader ended.
 func (r *Reader) tellRead(n int64) {
-	if r.observe == nil {
-		return
-	}
 	if !r.decrypt {
 		n, r.sealed = r.sealed, 0
 	}
@@ -35,5 +32,5 @@ func (r *Reader) tellRead(n int64) {
 	if end == io.EOF && r.partial {
 		end = nil
 	}
-	tell(r.observe, n, end)
+	r.c.tell(n, end)
 }

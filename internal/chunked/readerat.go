@@ -17,7 +17,7 @@ func (c *Cipher) ReaderAt(src io.ReaderAt, size int64) (*io.SectionReader, error
 		err = r.verify(plain / ChunkSize)
 	}
 	if err != nil {
-		tell(c.observe, 0, err)
+		c.tell(0, err)
 		return nil, err
 	}
 	return io.NewSectionReader(r, 0, plain), nil
@@ -92,7 +92,7 @@ func (r *readerAt) ReadAt(p []byte, off int64) (total int, err error) {
 	}
 	err = run.run()
 	clear(p[total:]) // behind a chunk that is not authentic
-	tell(r.c.observe, int64(total), err)
+	r.c.tell(int64(total), err)
 	return total, err
 }
 

@@ -35,8 +35,7 @@ type stream struct {
 	skip  int    // output bytes to leave out before the range
 	left  int64  // output bytes of the range not yet released
 
-	observe func(plain int64, err error) // may be nil
-	sealed  int64                        // plaintext bytes that the observer of a reader has yet to hear of
+	sealed int64 // plaintext bytes that the observer of a reader has yet to hear of
 
 	held  bool // the byte in last awaits proof
 	last  byte
@@ -47,7 +46,7 @@ type stream struct {
 
 // init begins at chunk 0, without an end.
 func (s *stream) init(c *Cipher, decrypt bool) {
-	s.c, s.decrypt, s.observe = c, decrypt, c.observe
+	s.c, s.decrypt = c, decrypt
 	s.end, s.left = math.MaxUint64, math.MaxInt64
 	s.src.unit = ChunkSize
 	if decrypt {

@@ -40,10 +40,10 @@ func (w *Writer) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if err := w.push(p); err != nil {
-		tell(w.observe, 0, err)
+		w.c.tell(0, err)
 		return 0, w.leave(w.fail(err))
 	}
-	tell(w.observe, int64(len(p)), nil)
+	w.c.tell(int64(len(p)), nil)
 	return len(p), w.leave(nil)
 }
 
@@ -58,7 +58,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	if err != nil {
 		w.fail(err)
 	}
-	tell(w.observe, n, err)
+	w.c.tell(n, err)
 	return n, w.leave(err)
 }
 
@@ -78,6 +78,6 @@ func (w *Writer) Close() error {
 	err := w.flush(true)
 	w.fail(cmp.Or(err, errClosed))
 	err = w.leave(err) // before the observer learns that the end is good
-	tell(w.observe, 0, cmp.Or(err, io.EOF))
+	w.c.tell(0, cmp.Or(err, io.EOF))
 	return err
 }
