@@ -197,10 +197,10 @@ func (e *Envelope) MarshalBinary() ([]byte, error) {
 	b.AddUint8(kinds[e.kind].version)
 	b.AddUint8(uint8(e.mode))
 	b.AddUint32(uint32(e.Size()))
-	addString(b, e.keyID)
-	addBytes(b, e.wrapped)
+	addField(b, e.keyID)
+	addField(b, e.wrapped)
 	b.AddBytes(e.sealed)
-	addString(b, string(e.context))
+	addField(b, e.context)
 	b.AddBytes(make([]byte, e.padding))
 	b.AddBytes(e.head[:])
 	return b.Bytes()
@@ -229,8 +229,7 @@ func (e *Envelope) parse(data []byte, kind kind) error {
 	}
 	parsed := Envelope{mode: Mode(data[len(magic)+1]), kind: kind}
 	s := cryptobyte.String(data[prefixSize:])
-	var keyID, context cryptobyte.String
-	var wrapped cryptobyte.String
+	var keyID, wrapped, context cryptobyte.String
 	ok := s.ReadUint16LengthPrefixed(&keyID) &&
 		s.ReadUint16LengthPrefixed(&wrapped) &&
 		s.ReadBytes(&parsed.sealed, sealedSize) &&
@@ -342,11 +341,8 @@ func (e *Envelope) UnmarshalText(text []byte) error {
 	return e.UnmarshalBinary(data)
 }
 
-// addString and addBytes add a field and, in front of it, its length as a uint16.
-
-func addString(b *cryptobyte.Builder, s string) { addBytes(b, []byte(s)) }
-
-func addBytes(b *cryptobyte.Builder, p []byte) {
-	b.AddUint16(uint16(len(p))) // check bounds it
-	b.AddBytes(p)
+// addField adds a field and, in front of it, its length as a uint16.
+func addField[T ~string | ~[]byte](b *cryptobyte.Builder, field T) {
+	b.AddUint16(uint16(len(field))) // check bounds it
+	b.AddBytes([]byte(field))
 }

@@ -31,8 +31,8 @@ func encodePairs(c kms.Context) (pairs, error) {
 	}
 	b := cryptobyte.NewFixedBuilder(make([]byte, 0, size))
 	for _, name := range slices.Sorted(maps.Keys(c)) {
-		addString(b, name)
-		addString(b, c[name])
+		addField(b, name)
+		addField(b, c[name])
 	}
 	return pairs(b.BytesOrPanic()), nil
 }
