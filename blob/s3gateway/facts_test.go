@@ -375,11 +375,8 @@ func (f *facts) keyServices(t *testing.T) {
 		require.NoError(t, f.keys.EnableKey(t.Context(), f.key))
 	})
 	t.Run("KMS key pending deletion or import", func(t *testing.T) {
-		_, service, err := open(t.Context(), f.setup)
-		require.NoError(t, err)
-		client, err := service.Client("", "")
-		require.NoError(t, err)
-		_, err = client.ScheduleKeyDeletion(t.Context(), f.key, 7)
+		client := f.setup.keyClient(t)
+		_, err := client.ScheduleKeyDeletion(t.Context(), f.key, 7)
 		require.NoError(t, err)
 		f.requireRefused(t, 400, "KMS.KMSInvalidStateException", all()...)
 	})

@@ -22,10 +22,7 @@ import (
 
 func TestPrincipalsAndAudit(t *testing.T) {
 	s := newSetup(t)
-	_, service, err := open(t.Context(), s)
-	require.NoError(t, err)
-	client, err := service.Client("", "")
-	require.NoError(t, err)
+	client := s.keyClient(t)
 	owner := kms.WithPrincipal(t.Context(), kms.Principal{ID: rootUser})
 	id, err := client.CreateKey(owner, &localkms.CreateKeyInput{Policy: `permit (principal == Principal::"` + rootUser + `", action, resource);`})
 	require.NoError(t, err)
@@ -169,11 +166,9 @@ func TestBlobReadsObjects(t *testing.T) {
 		_, err := c.PutObject(t.Context(), in)
 		require.NoError(t, err)
 	}
-	ring, service, err := open(t.Context(), s)
+	ring, _, err := open(t.Context(), s)
 	require.NoError(t, err)
-	client, err := service.Client("", "")
-	require.NoError(t, err)
-	kmsMode, err := sse.NewKMS(client, localkms.DefaultAlias, &sse.KMSOptions{Accept: sse.AnyKey})
+	kmsMode, err := sse.NewKMS(s.keyClient(t), localkms.DefaultAlias, &sse.KMSOptions{Accept: sse.AnyKey})
 	require.NoError(t, err)
 	files, err := fileblob.OpenBucket(s.path("data/"+bucket), nil)
 	require.NoError(t, err)

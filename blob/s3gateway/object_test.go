@@ -244,10 +244,7 @@ func TestErrors(t *testing.T) {
 	})), "the answer to a long upload")
 	require.Equal(t, "NoSuchKey", code(get("new", none)), "a refused request stored something")
 
-	_, service, err := open(t.Context(), s)
-	require.NoError(t, err)
-	client, err := service.Client("", "")
-	require.NoError(t, err)
+	client := s.keyClient(t)
 	id, err := client.CreateKey(t.Context(), &localkms.CreateKeyInput{})
 	require.NoError(t, err)
 	require.NoError(t, put("kms", kmsKey(id.ID)))

@@ -290,10 +290,7 @@ func TestDamagedSource(t *testing.T) {
 func TestCopiesNeedBothKeys(t *testing.T) {
 	s := newSetup(t)
 	_, c := s.startWithBucket(t)
-	_, service, err := open(t.Context(), s)
-	require.NoError(t, err)
-	client, err := service.Client("", "")
-	require.NoError(t, err)
+	client := s.keyClient(t)
 	var ids [2]string
 	for i := range ids {
 		made, err := client.CreateKey(t.Context(), &localkms.CreateKeyInput{})
@@ -316,7 +313,7 @@ func TestCopiesNeedBothKeys(t *testing.T) {
 	require.Equal(t, "KMS.DisabledException", refused("under-0", "copy", &ids[1]))
 	require.Equal(t, "KMS.DisabledException", refused("under-1", "copy", &ids[0]))
 	require.Equal(t, "KMS.DisabledException", refused("under-0", "under-0", &ids[1]))
-	_, err = c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: ptr(bucket), Key: ptr("copy")})
+	_, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: ptr(bucket), Key: ptr("copy")})
 	require.Error(t, err)
 	out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("under-0")})
 	require.NoError(t, err)

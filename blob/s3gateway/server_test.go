@@ -212,6 +212,15 @@ func open(ctx context.Context, s setup) (*keyring.Ring, *localkms.Service, error
 	return ring, service, err
 }
 
+// keyClient returns a client of the key service.
+func (s setup) keyClient(t *testing.T) *localkms.Client {
+	_, service, err := open(t.Context(), s)
+	require.NoError(t, err)
+	client, err := service.Client("", "")
+	require.NoError(t, err)
+	return client
+}
+
 // newSetup prepares a directory.
 func newSetup(t *testing.T) setup {
 	s := setup{Dir: t.TempDir()}

@@ -18,10 +18,7 @@ import (
 
 // newKey creates a key in the key service of a gateway.
 func newKey(t *testing.T, s setup) (*localkms.Client, string) {
-	_, service, err := open(t.Context(), s)
-	require.NoError(t, err)
-	client, err := service.Client("", "")
-	require.NoError(t, err)
+	client := s.keyClient(t)
 	key, err := client.CreateKey(t.Context(), &localkms.CreateKeyInput{})
 	require.NoError(t, err)
 	return client, key.ARN

@@ -48,7 +48,16 @@ func newRace(t *testing.T, s *server, condition func(func(any) bool, *gcblob.Att
 	return r
 }
 
-// publication is the request that publishes.
+// conditionalSizes returns sizes of objects that a server writes under conditions.
+func conditionalSizes(s *server) map[string]int {
+	sizes := map[string]int{"small": 100, "large": 17 << 20}
+	if s.name == "gofakes3" {
+		delete(sizes, "large") // it ignores conditions of multipart uploads
+	}
+	return sizes
+}
+
+// publication returns the request that publishes.
 func (r *race) publication() *request {
 	for _, q := range r.wire.take() {
 		if q.op == "PutObject" || q.op == "CompleteMultipartUpload" {
@@ -68,11 +77,7 @@ func TestIfMatch(t *testing.T) {
 	force := &jobs.RewrapOptions{Force: true}
 
 	eachServer(t, func(t *testing.T, s *server) {
-		sizes := map[string]int{"small": 100, "large": 17 << 20}
-		if s.name == "gofakes3" {
-			delete(sizes, "large") // it ignores conditions of multipart uploads
-		}
-		for name, size := range sizes {
+		for name, size := range conditionalSizes(s) {
 			t.Run(name+"/rewrap against a write", func(t *testing.T) {
 				r := newRace(t, s, ifMatch, size, write)
 				report, err := jobs.Rewrap(ctx, r.ours, force)
@@ -191,11 +196,7 @@ func TestIfMatchWithoutPause(t *testing.T) {
 func TestIfNotExist(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {
-		sizes := map[string]int{"small": 100, "large": 17 << 20}
-		if s.name == "gofakes3" {
-			delete(sizes, "large") // it ignores conditions of multipart uploads
-		}
-		for name, size := range sizes {
+		for name, size := range conditionalSizes(s) {
 			t.Run(name, func(t *testing.T) {
 				const writers = 4
 				bucket := s.newBucket(t)
