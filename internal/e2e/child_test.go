@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The tests run this test binary again, as other processes of a service.
@@ -21,9 +23,23 @@ const (
 
 // children are what such a process may do with its configuration.
 var children = map[string]func(config []byte) error{
-	"fleet":    fleetChild,
-	"localkms": localkmsChild,
-	"reader":   readerChild,
+	"fleet":    child(runFleetProcess),
+	"localkms": child(serveKMS),
+	"reader":   child(readAll),
+}
+
+// child returns a function that parses the configuration of a process and runs it. The
+// process ends with the test, or after ten minutes.
+func child[Config any](run func(context.Context, Config) error) func(config []byte) error {
+	return func(config []byte) error {
+		var c Config
+		if err := json.Unmarshal(config, &c); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+		defer cancel()
+		return run(ctx, c)
+	}
 }
 
 func TestMain(m *testing.M) {
@@ -68,11 +84,7 @@ type fleetProcess struct {
 	Replicas []string
 }
 
-func fleetChild(config []byte) error {
-	var p fleetProcess
-	if err := json.Unmarshal(config, &p); err != nil {
-		return err
-	}
+func runFleetProcess(_ context.Context, p fleetProcess) error {
 	runReplicas(p.Fleet, p.Replicas)
 	return nil
 }

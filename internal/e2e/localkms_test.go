@@ -66,7 +66,16 @@ func openKMS(ctx context.Context, db *sql.DB, d sqlstore.Dialect, create bool) (
 	return service.Client("", "")
 }
 
-// openOrCreateService opens the key service in a store, or makes it.
+// openOrCreateRing opens the ring in a store, or creates it.
+func openOrCreateRing(ctx context.Context, s keyring.Store, opts *keyring.Options) (*keyring.Ring, error) {
+	ring, err := keyring.Open(ctx, s, fleetRoot(), opts)
+	if errors.Is(err, keyring.ErrNotExist) {
+		return keyring.Create(ctx, s, fleetRoot(), opts)
+	}
+	return ring, err
+}
+
+// openOrCreateService opens the key service in a store, or creates it.
 func openOrCreateService(ctx context.Context, s keyring.Store, opts *localkms.Options) (*localkms.Service, error) {
 	service, err := localkms.Open(ctx, s, fleetRoot(), opts)
 	if errors.Is(err, keyring.ErrNotExist) {
@@ -75,13 +84,8 @@ func openOrCreateService(ctx context.Context, s keyring.Store, opts *localkms.Op
 	return service, err
 }
 
-func localkmsChild(config []byte) error {
-	var p kmsProcess
-	if err := json.Unmarshal(config, &p); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // or else the test's end
-	defer cancel()
+// serveKMS answers requests until its input ends.
+func serveKMS(ctx context.Context, p kmsProcess) error {
 	db, err := sql.Open(p.Driver, p.URL)
 	if err != nil {
 		return err

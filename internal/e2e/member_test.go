@@ -63,10 +63,7 @@ func join(t *testing.T, address, name string) *member {
 	rings, services := openStore(t, db, sqlstore.PostgreSQL, name+"/ring", nil), openStore(t, db, sqlstore.PostgreSQL, name+"/kms", nil)
 	ringOptions, kmsOptions := &keyring.Options{RefreshInterval: time.Second, Logger: log}, &localkms.Options{Logger: log}
 	var err error
-	m.ring, err = keyring.Open(t.Context(), rings, fleetRoot(), ringOptions)
-	if errors.Is(err, keyring.ErrNotExist) {
-		m.ring, err = keyring.Create(t.Context(), rings, fleetRoot(), ringOptions)
-	}
+	m.ring, err = openOrCreateRing(t.Context(), rings, ringOptions)
 	require.NoError(t, err)
 	m.service, err = openOrCreateService(t.Context(), services, kmsOptions)
 	require.NoError(t, err)
@@ -118,13 +115,8 @@ func (m *member) written() []object {
 // reader is a new process that opens objects.
 type reader struct{ URL, Name string }
 
-func readerChild(config []byte) error {
-	var r reader
-	if err := json.Unmarshal(config, &r); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // or else the test's end
-	defer cancel()
+// readAll opens the objects in its input, and writes a line for each one that it cannot open.
+func readAll(ctx context.Context, r reader) error {
 	db, err := sql.Open("pgx", r.URL)
 	if err != nil {
 		return err

@@ -37,10 +37,7 @@ func newPeer(t *testing.T, address, document string, opts keyring.Options) *peer
 	opts.RefreshInterval = time.Second
 	opts.Logger = slog.New(slog.NewTextHandler(p.log, nil))
 	var err error
-	p.ring, err = keyring.Open(t.Context(), s, fleetRoot(), &opts)
-	if errors.Is(err, keyring.ErrNotExist) {
-		p.ring, err = keyring.Create(t.Context(), s, fleetRoot(), &opts)
-	}
+	p.ring, err = openOrCreateRing(t.Context(), s, &opts)
 	require.NoError(t, err)
 	p.mode = sse.NewManaged(p.ring)
 	ctx, cancel := context.WithCancel(context.Background())
