@@ -20,7 +20,7 @@ const (
 
 var object = sse.Object{Bucket: objectBucket, Key: objectKey}
 
-// blobseals are this library in its modes and forms.
+// blobseals returns this library in its modes and forms.
 func blobseals() ([]*contestant, error) {
 	ctx := context.Background()
 	customer, err := sse.NewCustomer(randomBytes(32))
@@ -44,9 +44,9 @@ func blobseals() ([]*contestant, error) {
 	}, nil
 }
 
-// detached is the primary form: a key phase for each object, here and there, and
-// the body as a stream. The envelope stays beside the body, as in a service with
-// a metadata store: a contestant keeps the last one.
+// detached returns the primary form, with a key phase for each object in both directions
+// and the body as a stream. It stores the envelope apart from the body, as a service with
+// a metadata store does, and keeps the last one.
 func detached(name string, cipher sse.Cipher) *contestant {
 	ctx := context.Background()
 	var env *sse.Envelope
@@ -89,7 +89,7 @@ func detached(name string, cipher sse.Cipher) *contestant {
 	}
 }
 
-// selfContained writes the envelope in front of the body and parses it there.
+// selfContained returns the form with the envelope in front of the body.
 func selfContained(name string, cipher sse.Cipher) *contestant {
 	ctx := context.Background()
 	return &contestant{
@@ -103,8 +103,8 @@ func selfContained(name string, cipher sse.Cipher) *contestant {
 	}
 }
 
-// prepared decrypts with a Decryption that is made once for the object, as a
-// service does that serves an object again and again.
+// prepared returns a contestant that decrypts with one Decryption, as a service that
+// serves the same object many times does.
 func prepared(name string, cipher sse.Cipher) *contestant {
 	ctx := context.Background()
 	var d *sse.Decryption

@@ -5,27 +5,27 @@ import (
 	"io"
 )
 
-// A contestant encrypts and decrypts whole objects in memory. What its encrypt
-// writes is all that its decrypt needs, but for keys and, where its note says
-// so, what a service keeps beside the object.
+// A contestant encrypts and decrypts whole objects in memory. Its decrypt needs only the
+// output of its encrypt, keys, and, if its note says so, data that a service stores
+// apart from the object.
 //
-// Long-lived keys, and whatever the library lets callers make of them once, are
-// set up beforehand, as in a service. What is due for each object, such as a
-// nonce, a salt, a data key or a header, is part of the work.
+// Long-lived keys, and what the library lets callers derive from them once, are set up
+// beforehand, as in a service. Whatever each object needs, such as a nonce, a salt, a
+// data key or a header, is part of the work.
 type contestant struct {
 	name    string
 	peer    bool // another library
-	misused bool // it is faster than its documentation allows
+	misused bool // used in a faster way than its documentation allows
 	encrypt []way
 	decrypt []way
-	// decryptOnly: there is no such thing in the other direction.
+	// decryptOnly means that the contestant does not encrypt.
 	decryptOnly bool
 	// open prepares random access to what encrypt made; nil if there is none.
 	open func(sealed []byte) (io.ReaderAt, error)
 }
 
-// A way is one of the forms of a library's API that do the same work. Only the
-// one that is fastest at a size takes part there.
+// A way is one of several forms of a library's API for the same work. At each size, only
+// the fastest takes part.
 type way struct {
 	name string
 	run  func(dst io.Writer, src []byte) error
@@ -39,7 +39,7 @@ func (c *contestant) seal(p []byte) ([]byte, error) {
 	return sealed.Bytes(), err
 }
 
-// contestants returns all of them, raw first and blobseal's next.
+// contestants returns all contestants: raw first, then blobseal's.
 func contestants() ([]*contestant, error) {
 	all := []*contestant{newRaw()}
 	for _, group := range []func() ([]*contestant, error){blobseals, peers} {
@@ -52,7 +52,7 @@ func contestants() ([]*contestant, error) {
 	return all, nil
 }
 
-// find returns the contestant of that name.
+// find returns the contestant with a name.
 func find(all []*contestant, name string) *contestant {
 	for _, c := range all {
 		if c.name == name {
@@ -62,13 +62,13 @@ func find(all []*contestant, name string) *contestant {
 	panic("bench: no contestant " + name)
 }
 
-// sink takes what a contestant makes. It is no io.ReaderFrom, unlike io.Discard,
-// whose 8 KiB reads would slow down libraries that only give a Reader.
+// sink discards the output of a contestant. Unlike io.Discard, it is no io.ReaderFrom:
+// reads of 8 KiB would slow down libraries that only offer a Reader.
 type sink struct{}
 
 func (sink) Write(p []byte) (int, error) { return len(p), nil }
 
-// The three ways in which streaming libraries are driven.
+// There are three ways to use a streaming library.
 
 // push encrypts or decrypts through a Writer: one Write of everything and Close.
 func push(name string, open func(dst io.Writer) (io.WriteCloser, error)) way {
@@ -84,7 +84,7 @@ func push(name string, open func(dst io.Writer) (io.WriteCloser, error)) way {
 	}}
 }
 
-// pushFrom is push through the writer's ReadFrom.
+// pushFrom is push with the writer's ReadFrom.
 func pushFrom(name string, open func(dst io.Writer) (io.WriteCloser, error)) way {
 	return way{name, func(dst io.Writer, src []byte) error {
 		w, err := open(dst)
@@ -98,10 +98,9 @@ func pushFrom(name string, open func(dst io.Writer) (io.WriteCloser, error)) way
 	}}
 }
 
-// pull encrypts or decrypts through a Reader with io.CopyBuffer. A Reader that
-// is an io.WriterTo gets to use it, any other one fills the same buffer again
-// and again, which is as large as the largest chunk of the field, but for
-// Tink's, so that it allocates nothing and needs few calls.
+// pull encrypts or decrypts through a Reader with io.CopyBuffer, which uses WriteTo if the
+// Reader has it. Otherwise it reuses a buffer of the size of the largest chunk of all
+// libraries but Tink, so that it allocates nothing and needs few calls.
 func pull(name string, open func(src io.Reader) (io.Reader, error)) way {
 	buf := make([]byte, 65<<10)
 	return way{name, func(dst io.Writer, src []byte) error {

@@ -1,14 +1,13 @@
-// Command bench sets blobseal beside other Go libraries that encrypt streams,
-// and beside the bare AEAD, at the same work in memory on the same machine.
+// Command bench compares blobseal with other Go libraries that encrypt streams, and with
+// the bare AEAD. All do the same work, in memory, on the same machine.
 //
 //	go run ./internal/bench [-filter regexp] [-count n] [-time d] [-check]
 //
-// Absolute figures depend on the machine and its mood; the ratios are what
-// counts. All entrants of a race take turns, round after round, and a ratio is
-// the median of the rounds' ratios. With -check it ends with status 1 if a
-// target is missed three times in a row.
+// Absolute figures depend on the machine and its load; compare the ratios. All entrants of
+// a race take turns, round after round, and a ratio is the median of the rounds' ratios.
+// With -check, the command ends with status 1 if a target is missed three times in a row.
 //
-// The same races are ordinary benchmarks too: go test -bench . ./internal/bench
+// The same races are also ordinary benchmarks: go test -bench . ./internal/bench
 package main
 
 import (

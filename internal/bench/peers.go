@@ -19,7 +19,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// peers are the other libraries, each driven in every way that suits it.
+// peers returns the other libraries, each in every way that suits it.
 func peers() ([]*contestant, error) {
 	sioGo, err := newSioGo()
 	if err != nil {
@@ -54,10 +54,9 @@ func dareConfig(key []byte) dare.Config {
 	}
 }
 
-// dares are minio/sio, with chunks of 64 KiB, under the keys that three kinds of
-// callers give it. Its DARE.md asks for a key for each stream (2.2, appendix A):
-// under one key for all, whoever writes to the store can exchange packages
-// between objects.
+// dares returns minio/sio, with chunks of 64 KiB, with the keys of three kinds of callers.
+// Its DARE.md asks for a key for each stream (2.2, appendix A): with one key for all
+// streams, an attacker who can write to the store can exchange packages between objects.
 func dares() []*contestant {
 	key := randomBytes(32)
 	same := func() ([]byte, error) { return key, nil }
@@ -66,10 +65,9 @@ func dares() []*contestant {
 	return []*contestant{reused, newDerived(key), newMinIO(key)}
 }
 
-// newDare is minio/sio with keys as the two functions give them for an object.
-// Nothing can be prepared. DecryptBuffer is not for streams, but is the fastest
-// where the whole object is at hand, so it takes part too, with a buffer that it
-// keeps.
+// newDare returns minio/sio with the keys that the two functions return for an object. It
+// has nothing to prepare. DecryptBuffer is not for streams but is the fastest form for an
+// object in memory, so it takes part with a buffer that it keeps.
 func newDare(name string, encryptKey, decryptKey func() ([]byte, error)) *contestant {
 	var buf []byte
 	return &contestant{
@@ -131,11 +129,11 @@ func newDare(name string, encryptKey, decryptKey func() ([]byte, error)) *contes
 	}
 }
 
-// newDerived has each object's key from a master key and a random value by
-// HKDF-SHA-256, as the examples of minio/sio do. It is the least that keeps
-// objects apart: their keys cannot be rewrapped and are bound to no name.
+// newDerived derives each object's key from a master key and a random value by
+// HKDF-SHA-256, as the examples of minio/sio do. That is the minimum that separates
+// objects: their keys cannot be rewrapped and are bound to no name.
 func newDerived(master []byte) *contestant {
-	nonce := make([]byte, 32) // which is kept beside the object
+	nonce := make([]byte, 32) // a service stores it apart from the object
 	derive := func() ([]byte, error) { return hkdf.Key(sha256.New, master, nonce, "", 32) }
 	return newDare("minio/sio, HKDF per object", func() ([]byte, error) {
 		rand.Read(nonce)
@@ -143,9 +141,9 @@ func newDerived(master []byte) *contestant {
 	}, derive)
 }
 
-// newMinIO draws and seals a key for each object as MinIO does for SSE-C and
-// SSE-S3: an HMAC over the caller's key and a nonce makes the object's key, and
-// DARE seals it under another HMAC, over the object's name.
+// newMinIO makes and seals a key for each object as MinIO does for SSE-C and SSE-S3. An
+// HMAC of the caller's key and a nonce is the object's key. DARE seals it under a second
+// HMAC, of the object's name.
 func newMinIO(key []byte) *contestant {
 	var iv, sealedKey []byte // what MinIO keeps in the object's metadata
 	sealing := func() dare.Config {
@@ -176,9 +174,9 @@ func newMinIO(key []byte) *contestant {
 	}, func() ([]byte, error) { return dare.DecryptBuffer(nil, sealedKey, sealing()) })
 }
 
-// newSioGo is secure-io/sio-go with AES-256-GCM and its recommended chunks of
-// 16 KiB. Its Stream is made once for a key, and each object has a random nonce
-// of 64 bits, written in front of it: all that its documentation asks for.
+// newSioGo returns secure-io/sio-go with AES-256-GCM and its recommended chunks of 16 KiB.
+// It makes one Stream for a key, and writes a random nonce of 64 bits in front of each
+// object. Its documentation asks for no more.
 func newSioGo() (*contestant, error) {
 	stream, err := siogo.AES_256_GCM.Stream(randomBytes(32))
 	if err != nil {
@@ -223,10 +221,10 @@ func newSioGo() (*contestant, error) {
 	}, nil
 }
 
-// newTink is Tink's streaming AEAD, AES256-GCM-HKDF, from a keyset handle. Tink
-// has templates for segments of 4 KiB and 1 MiB; these parameters differ from
-// the latter in the segment's size alone. Its one form is a Writer to encrypt
-// and a Reader to decrypt, without random access.
+// newTink returns Tink's streaming AEAD, AES256-GCM-HKDF, from a keyset handle. Tink has
+// templates for segments of 4 KiB and 1 MiB; these parameters differ from the latter only
+// in the segment size. Its only form is a Writer that encrypts and a Reader that decrypts,
+// without random access.
 func newTink(name string, segment int32) (*contestant, error) {
 	params, err := aesgcmhkdf.NewParameters(aesgcmhkdf.ParametersOpts{
 		KeySizeInBytes: 32, DerivedKeySizeInBytes: 32,
@@ -262,10 +260,9 @@ func newTink(name string, segment int32) (*contestant, error) {
 	}, nil
 }
 
-// newAge is age: ChaCha20-Poly1305 over chunks of 64 KiB. Its own recipients
-// cost a scalar multiplication or a password hash for each object, so here it
-// has the cheapest that its API admits: one that seals the file key with a
-// symmetric AEAD, made once.
+// newAge returns age: ChaCha20-Poly1305 over chunks of 64 KiB. Its own recipients cost a
+// scalar multiplication or a password hash for each object. Here it has the cheapest
+// recipient that its API allows, which seals the file key with one symmetric AEAD.
 func newAge() (*contestant, error) {
 	aead, err := chacha20poly1305.New(randomBytes(32))
 	if err != nil {

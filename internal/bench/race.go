@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// A race is a group of entrants that do the same work, timed in turns so that
-// what disturbs the machine disturbs them alike.
+// A race is a group of entrants that do the same work. They take turns, so that a
+// disturbance of the machine affects all of them.
 type race struct {
 	name  string
 	size  int // bytes that one operation moves
-	procs int // GOMAXPROCS; 0 leaves it alone
+	procs int // GOMAXPROCS; 0 means unchanged
 	base  string
-	enter func() ([]entrant, error) // sets up, just before the race
+	enter func() ([]entrant, error) // sets up the entrants, just before the race
 }
 
 // An entrant is a contestant at one size and in one direction.
@@ -32,7 +32,7 @@ type operation struct {
 	run  func() error
 }
 
-// A result is what the rounds of a race gave for one entrant.
+// A result holds the measurements of one entrant in all rounds of a race.
 type result struct {
 	name, way  string
 	contestant *contestant
@@ -41,7 +41,7 @@ type result struct {
 	allocs     uint64
 }
 
-// outcome is a race that was run.
+// outcome holds the results of a race.
 type outcome struct {
 	race
 	results []result
@@ -59,8 +59,8 @@ func (o *outcome) find(name string) *result {
 // time returns the median of the rounds.
 func (r *result) time() time.Duration { return median(r.rounds) }
 
-// speed returns how many times as fast as other r is. It compares round by
-// round, so that a disturbance that lasts for a round or more cancels out.
+// speed returns how many times as fast as other r is. It compares round by round, so that
+// a disturbance of a round or more cancels out.
 func (r *result) speed(other *result) float64 {
 	ratios := make([]float64, len(r.rounds))
 	for i := range ratios {
@@ -114,8 +114,7 @@ func (r race) run(count int, each time.Duration) (*outcome, error) {
 	return o, nil
 }
 
-// choose returns the fastest way of an entrant, and how often it can be done in
-// the given time.
+// choose returns the fastest way of an entrant, and how often it fits into the given time.
 func (e entrant) choose(each time.Duration) (best operation, n int, err error) {
 	fastest := time.Duration(0)
 	for _, op := range e.ways {
@@ -140,12 +139,12 @@ func (e entrant) choose(each time.Duration) (best operation, n int, err error) {
 }
 
 type sample struct {
-	time          time.Duration // of one operation, as are the others
+	time          time.Duration // all fields are of one operation
 	bytes, allocs uint64
 }
 
-// sample does op n times. The garbage of those before, and the pools and caches
-// that they have spoilt, are not charged to op.
+// sample runs op n times. The garbage of earlier operations, and the pools and caches that
+// they disturbed, do not count.
 func (op operation) sample(n int) (sample, error) {
 	runtime.GC()
 	if err := op.run(); err != nil {
@@ -185,7 +184,7 @@ func sizeName(n int) string {
 	return fmt.Sprintf("%d MiB", n/mib)
 }
 
-// The names of races, which the targets name too.
+// The names of races. Targets refer to them.
 func encryptName(size int) string  { return "encrypt " + sizeName(size) }
 func decryptName(size int) string  { return "decrypt " + sizeName(size) }
 func oneCoreName(of string) string { return of + " on one core" }
@@ -249,8 +248,8 @@ func operations(ways []way, src []byte) (list []operation) {
 	return list
 }
 
-// readRace reads at random from an object that is open already. Everyone reads
-// at the same places.
+// readRace returns a race of random reads from an open object. All entrants read at the
+// same offsets.
 func readRace(all []*contestant) race {
 	const n = 4 * kib
 	return race{name: readName, size: n, base: rawName, enter: func() (list []entrant, err error) {
@@ -284,7 +283,7 @@ func readRace(all []*contestant) race {
 	}}
 }
 
-// floorRace sets a small managed object beside the cryptography that it needs.
+// floorRace compares encrypting a small managed object with the cryptography that it needs.
 func floorRace(all []*contestant) race {
 	return race{name: floorName, size: kib, base: floorBase, enter: func() ([]entrant, error) {
 		p := randomBytes(kib)

@@ -16,9 +16,9 @@ const (
 	rawTag   = 16
 )
 
-// newRaw is the limit of one core: the standard library's AEAD over chunks of
-// 16 KiB into one buffer, under a key that is set up beforehand. It reuses a
-// nonce, so it is no encryption.
+// newRaw returns the limit of one core: the standard library's AEAD over chunks of 16 KiB
+// into one buffer, with a key that is set up beforehand. It reuses a nonce, so it is not
+// secure.
 func newRaw() *contestant {
 	aead := newGCM(make([]byte, 32))
 	nonce := make([]byte, aead.NonceSize())
@@ -86,9 +86,9 @@ func newGCM(key []byte) cipher.AEAD {
 	return aead
 }
 
-// floor returns the cryptography that the format asks for to encrypt a small
-// object in mode managed, without anything around it: the data key, two salts,
-// two derivations, two key set-ups, a seal of the data key and one of the object.
+// floor returns only the cryptography that the format needs to encrypt a small object in
+// SSE-S3: the data key, two salts, two derivations, two key set-ups, and a seal of the
+// data key and of the object.
 func floor() func(p []byte) error {
 	const (
 		okm  = 32 + 12 + 32 // key, base nonce, commitment

@@ -12,13 +12,13 @@ import (
 	"unicode/utf8"
 )
 
-// header says on what the figures were measured.
+// header describes the machine of the measurements.
 func header(w io.Writer, count int, each time.Duration) {
 	fmt.Fprintf(w, "%s, GOMAXPROCS %d, %s, %s/%s; median of %d rounds of %v\n",
 		cpuModel(), runtime.GOMAXPROCS(0), runtime.Version(), runtime.GOOS, runtime.GOARCH, count, each)
 }
 
-// cpuModel returns the processor's name where the system tells it.
+// cpuModel returns the name of the processor, if the system has it.
 func cpuModel() string {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {
@@ -33,8 +33,8 @@ func cpuModel() string {
 	return "unknown CPU"
 }
 
-// print writes the outcome as a Markdown table, aligned for a terminal. The
-// ratios are of speed: above 1 is faster than the one in the column's title.
+// print writes the outcome as a Markdown table, aligned for a terminal. A ratio above 1
+// means faster than the entrant in the column's title.
 func (o *outcome) print(w io.Writer) {
 	title := strings.ToUpper(o.name[:1]) + o.name[1:]
 	fmt.Fprintf(w, "\n### %s\n\n", title)
@@ -47,7 +47,7 @@ func (o *outcome) print(w io.Writer) {
 	rows := [][]string{head}
 	for _, r := range o.results {
 		t := r.time()
-		row := []string{r.name, short(t), fmt.Sprintf("%.0f", float64(o.size)/t.Seconds()/1e6), fmt.Sprintf("%.2f", r.speed(base))}
+		row := []string{r.name, formatDuration(t), fmt.Sprintf("%.0f", float64(o.size)/t.Seconds()/1e6), fmt.Sprintf("%.2f", r.speed(base))}
 		if ours != nil {
 			row = append(row, fmt.Sprintf("%.2f", r.speed(ours)))
 		}
@@ -61,8 +61,8 @@ func baseTitle(name string) string {
 	return strings.TrimSuffix(first, ":")
 }
 
-// table writes rows as aligned Markdown; the first one is the head, the first
-// column and those of the given index hold text, the others numbers.
+// table writes rows as aligned Markdown. The first row is the head. The first column and
+// those with a given index hold text; the others hold numbers.
 func table(w io.Writer, rows [][]string, texts ...int) {
 	width := make([]int, len(rows[0]))
 	for _, row := range rows {
@@ -96,8 +96,8 @@ func table(w io.Writer, rows [][]string, texts ...int) {
 	}
 }
 
-// short writes a duration with three digits.
-func short(d time.Duration) string {
+// formatDuration writes a duration with three digits.
+func formatDuration(d time.Duration) string {
 	switch v := float64(d); {
 	case d < 10*time.Microsecond:
 		return fmt.Sprintf("%.2f µs", v/1e3)
@@ -108,7 +108,7 @@ func short(d time.Duration) string {
 	}
 }
 
-// summary writes one table of all races against raw: a README's table.
+// summary writes one table of all races against raw, for the README.
 func summary(w io.Writer, outcomes []*outcome) {
 	var columns []*outcome
 	for _, o := range outcomes {

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// A target is what this library asks of itself in one race.
+// A target is the speed that this library must reach in one race.
 type target struct {
 	race  string
 	name  string
@@ -15,9 +15,9 @@ type target struct {
 	speed func(*outcome) float64
 }
 
-// targets returns those for this machine. They compare whole objects, key phase
-// included, with all peers that are used as they ask to be, also where that is
-// one key for all objects and so no key phase.
+// targets returns the targets for this machine. They compare whole objects, key phase
+// included, with all peers that are used as they should be, even peers that use one key
+// for all objects and have no key phase.
 func targets() (list []target) {
 	against := func(race, ours, base string, least float64) {
 		list = append(list, target{race, fmt.Sprintf("%s against %s", ours, base), least, func(o *outcome) float64 {
@@ -43,7 +43,7 @@ func targets() (list []target) {
 	return list
 }
 
-// lead returns r's speed against the fastest peer that is not misused.
+// lead returns the speed of r relative to the fastest peer that is not misused.
 func (r *result) lead(o *outcome) float64 {
 	var all []float64
 	for i := range o.results {
@@ -54,8 +54,8 @@ func (r *result) lead(o *outcome) float64 {
 	return slices.Min(all)
 }
 
-// judge prints the targets of the races that were run, and returns the names of
-// the races in which one is missed.
+// judge prints the targets of the races that ran, and returns the names of the races that
+// missed one.
 func judge(w io.Writer, outcomes []*outcome) (missed []string) {
 	rows := [][]string{{"Target", "least", "speed", "race"}}
 	for _, t := range targets() {
