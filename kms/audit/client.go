@@ -13,6 +13,15 @@ import (
 // result was withheld. Errors wrap the sink's error beside it.
 var ErrNotRecorded = errors.New("audit: use of the key could not be recorded")
 
+// NotRecorded returns the [ErrNotRecorded] of an operation that ended with err, which is nil
+// if it succeeded. failure is the sink's error.
+func NotRecorded(failure, err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w; the operation had failed: %w", ErrNotRecorded, failure, err)
+	}
+	return fmt.Errorf("%w: %w", ErrNotRecorded, failure)
+}
+
 // NewClient returns a client that writes a record to sink for each use of a key
 // through c, before it returns the result. If the record cannot be written, the
 // operation fails with [ErrNotRecorded] and its data key or plaintext is cleared.
@@ -95,15 +104,10 @@ func (a *client) begin(ctx context.Context) (context.Context, func(kms.Operation
 	return ctx, func(op kms.Operation, keyID string, ec kms.Context, err error) error {
 		*outer = *report
 		failure := a.sink.Write(context.WithoutCancel(ctx), NewRecord(ctx, op, keyID, ec, err))
-		switch {
-		case failure == nil:
-			return err
-		case err != nil:
-			err = fmt.Errorf("%w: %w; the operation had failed: %w", ErrNotRecorded, failure, err)
-		default:
-			err = fmt.Errorf("%w: %w", ErrNotRecorded, failure)
+		if failure != nil {
+			return &kms.KeyError{Op: op, KeyID: keyID, Err: NotRecorded(failure, err)}
 		}
-		return &kms.KeyError{Op: op, KeyID: keyID, Err: err}
+		return err
 	}
 }
 

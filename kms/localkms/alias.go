@@ -62,7 +62,7 @@ func (c *Client) ownAlias(name string) (aliasName, error) {
 func (c *Client) changeAlias(ctx context.Context, op kms.Operation, name, keyID string, edit func(*draft, aliasName, *key) error) error {
 	full, err := c.ownAlias(name)
 	if err != nil {
-		return c.start(kms.WithResource(ctx, cut(name, maxName)), op, keyID, nil).finish(err)
+		return c.service.begin(kms.WithResource(ctx, cut(name, maxName)), op, keyID, nil).finish(err)
 	}
 	ctx = kms.WithResource(ctx, full.arn())
 	return c.change(ctx, op, keyID, func(d *draft, k *key) error {
@@ -116,7 +116,7 @@ func (c *Client) DeleteAlias(ctx context.Context, name string) error {
 // key alone.
 func (c *Client) ListAliases(ctx context.Context, keyID string) iter.Seq2[*Alias, error] {
 	return func(yield func(*Alias, error) bool) {
-		o := c.start(ctx, opListAliases, keyID, nil)
+		o := c.service.begin(ctx, opListAliases, keyID, nil)
 		aliases, err := c.listAliases(o)
 		if err := o.finish(err); err != nil {
 			yield(nil, err)
@@ -173,7 +173,7 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 		return nil, err
 	}
 	made.isDefault = true
-	o := c.start(kms.WithReport(ctx, new(kms.Report)), opCreateKey, name, nil)
+	o := c.service.begin(kms.WithReport(ctx, new(kms.Report)), opCreateKey, name, nil)
 	full := aliasName{scope: c.scope, name: DefaultAlias}
 	var k *key
 	err = o.update(func(d *draft) error {

@@ -3,7 +3,6 @@ package localkms
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/blobseal/blobseal/internal/uuid"
 	"github.com/blobseal/blobseal/kms"
@@ -13,7 +12,7 @@ import (
 // call is one operation of a caller, from start to finish. It collects what the
 // caller's report and the audit record say.
 type call struct {
-	*Client
+	service   *Service
 	ctx       context.Context // carries report
 	op        kms.Operation
 	requested string // the key, as the caller named it
@@ -25,9 +24,9 @@ type call struct {
 	unchanged    bool        // the edit found nothing to change, so it needs no record
 }
 
-// start starts an operation on the key that the caller named.
-func (c *Client) start(ctx context.Context, op kms.Operation, requested string, ec kms.Context) *call {
-	o := &call{Client: c, op: op, requested: requested, context: ec, callerReport: kms.ReportFrom(ctx)}
+// begin begins an operation on the key that the caller named.
+func (s *Service) begin(ctx context.Context, op kms.Operation, requested string, ec kms.Context) *call {
+	o := &call{service: s, op: op, requested: requested, context: ec, callerReport: kms.ReportFrom(ctx)}
 	o.report.RequestID = uuid.New().String()
 	o.ctx = kms.WithReport(ctx, &o.report)
 	return o
@@ -72,9 +71,7 @@ func (o *call) recordChange() error {
 		first := *o
 		first.report, first.ctx = *o.recorded, kms.WithReport(o.ctx, &first.report)
 		o.recorded = nil
-		r := first.record(errSuperseded)
-		r.Retracts = true
-		if err := o.service.record(first.ctx, r, nil); err != nil {
+		if err := first.retract(errSuperseded); err != nil {
 			return err
 		}
 	}
@@ -84,6 +81,13 @@ func (o *call) recordChange() error {
 	report := o.report
 	o.recorded = &report
 	return nil
+}
+
+// retract records why the change that was recorded does not happen.
+func (o *call) retract(reason error) error {
+	r := o.record(reason)
+	r.Retracts = true
+	return o.service.record(o.ctx, r, nil)
 }
 
 // record returns the record of the operation, which ended with err. It shortens
@@ -104,16 +108,10 @@ func (s *Service) record(ctx context.Context, r audit.Record, err error) error {
 	if s.opts.Audit == nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
-	failure := s.opts.Audit.Write(ctx, r)
-	switch {
-	case failure == nil:
-		return err
-	case err != nil:
-		return fmt.Errorf("%w: %w; the operation had failed: %w", audit.ErrNotRecorded, failure, err)
-	default:
-		return fmt.Errorf("%w: %w", audit.ErrNotRecorded, failure)
+	if failure := s.opts.Audit.Write(context.WithoutCancel(ctx), r); failure != nil {
+		return audit.NotRecorded(failure, err)
 	}
+	return err
 }
 
 // change performs an operation that changes the key that name names, if policies and
@@ -125,7 +123,7 @@ func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit
 
 // changeIf is change for whoever allow lets do it.
 func (c *Client) changeIf(ctx context.Context, op kms.Operation, name string, allow func(*key) error, edit func(*draft, *key) error) error {
-	o := c.start(ctx, op, name, nil)
+	o := c.service.begin(ctx, op, name, nil)
 	t, err := c.target(name)
 	if err != nil {
 		return o.finish(err)
@@ -156,7 +154,7 @@ func (c *Client) changeIf(ctx context.Context, op kms.Operation, name string, al
 // view performs an operation that looks at the key that name names. DescribeKey makes
 // the default key.
 func view[T any](ctx context.Context, c *Client, op kms.Operation, name string, look func(*key) T) (seen T, err error) {
-	o := c.start(ctx, op, name, nil)
+	o := c.service.begin(ctx, op, name, nil)
 	k, err := c.lookupPermitted(o.ctx, op, name, nil, op == OpDescribeKey)
 	if err := o.finish(err); err != nil {
 		return seen, err

@@ -26,16 +26,6 @@ func (c *Client) use(ctx context.Context, op kms.Operation, name string, ec kms.
 	return k, err
 }
 
-// seal encrypts under the key's current version.
-func (s *Service) seal(ctx context.Context, k *key, plaintext []byte, ec kms.Context) ([]byte, error) {
-	if err := s.checkStored(ctx, k); err != nil {
-		return nil, err
-	}
-	v := k.current()
-	kms.ReportFrom(ctx).KeyVersion = v.name()
-	return sealBlob(k.id, v, plaintext, ec)
-}
-
 // checkStored refuses to encrypt under a version that the store has been known to lack
 // for longer than a grace. What it encrypts would be lost with this process.
 func (s *Service) checkStored(ctx context.Context, k *key) error {
@@ -82,14 +72,19 @@ func (c *Client) encrypt(ctx context.Context, op kms.Operation, name string, pla
 	if err != nil {
 		return nil, nil, err
 	}
-	ciphertext, err := c.service.seal(ctx, k, plaintext, ec)
+	if err := c.service.checkStored(ctx, k); err != nil {
+		return nil, nil, err
+	}
+	v := k.current()
+	kms.ReportFrom(ctx).KeyVersion = v.name()
+	ciphertext, err := sealBlob(k.id, v, plaintext, ec)
 	return k, ciphertext, err
 }
 
 // GenerateDataKeyWithoutPlaintext is GenerateDataKey for callers that only store
 // the data key: the result has no plaintext.
 func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	o := c.start(ctx, OpGenerateDataKeyWithoutPlaintext, keyID, ec)
+	o := c.service.begin(ctx, OpGenerateDataKeyWithoutPlaintext, keyID, ec)
 	dk, err := c.newDataKey(o.ctx, o.op, keyID, ec)
 	if err := o.finish(err); err != nil {
 		return nil, err
@@ -101,7 +96,7 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, keyID stri
 // Encrypt encrypts 1 to 4096 bytes under the key's newest version. The
 // first use of [DefaultAlias] makes the default key.
 func (c *Client) Encrypt(ctx context.Context, keyID string, plaintext []byte, ec kms.Context) ([]byte, error) {
-	o := c.start(ctx, OpEncrypt, keyID, ec)
+	o := c.service.begin(ctx, OpEncrypt, keyID, ec)
 	var ciphertext []byte
 	var err error
 	if len(plaintext) == 0 || len(plaintext) > maxPlaintext {
@@ -192,13 +187,13 @@ func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypte
 	if in == nil {
 		return nil, keyError(OpReEncryptFrom, "", invalid("no input"))
 	}
-	from := c.start(ctx, OpReEncryptFrom, in.SourceKeyID, in.SourceContext)
+	from := c.service.begin(ctx, OpReEncryptFrom, in.SourceKeyID, in.SourceContext)
 	plaintext, err := c.decrypt(from.ctx, from.op, in.SourceKeyID, in.Ciphertext, in.SourceContext)
 	defer clear(plaintext)
 	if err := from.finish(err); err != nil {
 		return nil, err
 	}
-	to := c.start(ctx, OpReEncryptTo, in.KeyID, in.Context)
+	to := c.service.begin(ctx, OpReEncryptTo, in.KeyID, in.Context)
 	to.report.RequestID = from.report.RequestID
 	_, ciphertext, err := c.encrypt(to.ctx, to.op, in.KeyID, plaintext, in.Context)
 	if err := to.finish(err); err != nil {

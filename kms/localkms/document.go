@@ -110,7 +110,7 @@ func parseDocument(data []byte) (h header, body []byte, err error) {
 
 // newDraft returns the first document of a new service. Sealing draws its key.
 func newDraft() *draft {
-	d := &draft{contents: newContents(), changed: true}
+	d := &draft{state: state{contents: newContents()}, changed: true}
 	rand.Read(d.service[:]) // never fails: it ends the program instead
 	return d
 }
@@ -180,7 +180,7 @@ func openDocument(ctx context.Context, root keyring.Root, data []byte, known *sn
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{header: h, size: len(data)}
+	d := &draft{state: state{header: h, size: len(data)}}
 	if known != nil && known.service == h.service && bytes.Equal(known.sealed, h.sealed) {
 		d.dek = known.dek
 	} else if d.dek, err = h.open(ctx, root); err != nil {

@@ -22,14 +22,14 @@ func (f *format) Open(ctx context.Context, root document.Root, data []byte, know
 
 // State implements [document.Format].
 func (f *format) State(d *draft) (*snapshot, error) {
-	s := &snapshot{header: d.header, contents: d.contents, dek: d.dek, size: d.size}
+	s := &snapshot{state: d.state}
 	return s.finish(), nil
 }
 
 // Draft implements [document.Format]. A snapshot holds everything that a draft
 // needs, so edits ask no root.
 func (f *format) Draft(s *snapshot) (*draft, bool) {
-	return &draft{header: s.header, contents: s.contents, dek: s.dek, size: s.size}, true
+	return &draft{state: s.state}, true
 }
 
 // Seal implements [document.Format]. Only a draft without a document key, which is

@@ -90,7 +90,7 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 	if in == nil {
 		in = new(CreateKeyInput)
 	}
-	o := c.start(ctx, opCreateKey, "", nil)
+	o := c.service.begin(ctx, opCreateKey, "", nil)
 	k, err := c.newKey(in)
 	if err == nil {
 		err = o.update(func(d *draft) error {
@@ -171,7 +171,7 @@ func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
 // of their ids, as they are when the loop begins. After an error the loop ends.
 func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 	return func(yield func(*Info, error) bool) {
-		o := c.start(ctx, opListKeys, "", nil)
+		o := c.service.begin(ctx, opListKeys, "", nil)
 		snap, err := c.service.fresh(o.ctx)
 		if err == nil {
 			err = c.authorizeAccount(o.ctx, o.op)

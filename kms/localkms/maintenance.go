@@ -10,9 +10,7 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/internal/document"
-	"github.com/blobseal/blobseal/internal/uuid"
 	"github.com/blobseal/blobseal/kms"
-	"github.com/blobseal/blobseal/kms/audit"
 )
 
 // maintenancePause is how long the service waits after maintenance failed.
@@ -172,43 +170,41 @@ type deed struct {
 // deed that was recorded then does not happen, a second record with the same
 // request id says so.
 func (s *Service) perform(ctx context.Context, edit func(*draft) []deed) error {
-	requests := make(map[deed]string) // recorded deeds and their request ids
+	recorded := make(map[deed]*call)
 	var deeds []deed
 	err := s.update(ctx, func(d *draft) error {
 		deeds = edit(d)
 		return nil
 	}, func() error {
 		for _, one := range deeds {
-			if requests[one] != "" {
+			if recorded[one] != nil {
 				continue
 			}
-			id := uuid.New().String()
-			if err := s.recordDeed(ctx, one, id, nil); err != nil {
+			o := s.beginDeed(ctx, one)
+			if err := o.recordChange(); err != nil {
 				return err
 			}
-			requests[one] = id
+			recorded[one] = o
 		}
 		return nil
 	})
 	reason := err
 	if reason == nil {
 		for _, one := range deeds { // these happened
-			delete(requests, one)
+			delete(recorded, one)
 		}
 		reason = fmt.Errorf("%w: another process did it first", kms.ErrNotFound)
 	}
-	for one, id := range requests {
-		s.recordDeed(ctx, one, id, reason) // the deed did not happen: there is nothing left to refuse
+	for _, o := range recorded {
+		o.retract(reason) // the deed did not happen: there is nothing left to refuse
 	}
 	return err
 }
 
-// recordDeed writes a record of a deed that ended with failure, or happens if
-// that is nil.
-func (s *Service) recordDeed(ctx context.Context, one deed, requestID string, failure error) error {
+// beginDeed begins a deed as an operation of the service itself.
+func (s *Service) beginDeed(ctx context.Context, one deed) *call {
 	ctx = kms.WithResource(kms.WithPrincipal(ctx, servicePrincipal), "")
-	ctx = kms.WithReport(ctx, &kms.Report{RequestID: requestID, KeyID: one.arn, KeyVersion: one.version})
-	r := audit.NewRecord(ctx, one.op, "", nil, failure)
-	r.Time, r.Retracts = date(s.now()), failure != nil
-	return s.record(ctx, r, nil)
+	o := s.begin(ctx, one.op, "", nil)
+	o.report.KeyID, o.report.KeyVersion = one.arn, one.version
+	return o
 }

@@ -1,12 +1,15 @@
 package localkms
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/blobseal/blobseal/kms"
 )
 
 // merge returns what two documents of one service have together. Nothing that one
@@ -101,16 +104,8 @@ func compareGrants(a, b *grant) int {
 // settings count, and any of two at once.
 func compareSettings(a, b *key) int {
 	return cmp.Or(cmp.Compare(a.settled, b.settled), strings.Compare(a.description, b.description),
-		cmp.Compare(tagText(a.tags), tagText(b.tags)),
+		bytes.Compare(kms.Context(a.tags).AssociatedData(), kms.Context(b.tags).AssociatedData()),
 		cmp.Compare(a.rotation.days, b.rotation.days), cmp.Compare(a.rotation.next, b.rotation.next))
-}
-
-func tagText(tags map[string]string) string {
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(tags)) {
-		fmt.Fprintf(&b, "%q=%q,", name, tags[name])
-	}
-	return b.String()
 }
 
 // includes returns nil if next holds everything that c holds, so that a merge of

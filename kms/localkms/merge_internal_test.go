@@ -276,7 +276,7 @@ func TestMergeIsASemilattice(t *testing.T) {
 		}
 		var camps [3]*contents
 		for i := range camps {
-			d := &draft{contents: base.contents, now: base.now, past: base.now}
+			d := &draft{state: state{contents: base.contents}, now: base.now, past: base.now}
 			for range r.IntN(15) {
 				randomEdit(r, c, d)
 			}

@@ -200,14 +200,19 @@ func (c *contents) sortedAliases() []aliasName {
 	return slices.SortedFunc(maps.Keys(c.aliases), aliasName.compare)
 }
 
-// snapshot is what a service knows of one document: immutable, replaced as a whole.
-type snapshot struct {
+// state is an opened document.
+type state struct {
 	header
 	contents
 	dek  secret.Key // opens the document; sealed by the root in the header
 	size int        // of the document, in bytes
-	due  int64      // when the first key is due
-	last int64      // when the last period of a schedule began
+}
+
+// snapshot is what a service knows of one document: immutable, replaced as a whole.
+type snapshot struct {
+	state
+	due  int64 // when the first key is due
+	last int64 // when the last period of a schedule began
 }
 
 // Identity implements [document.State].
@@ -228,10 +233,7 @@ func (s *snapshot) finish() *snapshot {
 // draft is the next document in the making. It shares with the snapshot that it
 // was made from what it did not change.
 type draft struct {
-	header
-	contents
-	dek  secret.Key
-	size int // of the document that the draft was made from, in bytes
+	state // with the size of the one that the draft was made from
 
 	now       int64
 	ofStore   bool   // now is by the store's clock
