@@ -36,11 +36,14 @@ func VerifyFiles(opts *VerifyOptions, files ...[]byte) (VerifyResult, error) {
 	if err != nil {
 		return VerifyResult{}, err
 	}
-	var sources []source
+	contents := make(map[string][]byte)
+	var names []string
 	for i, b := range files {
-		sources = append(sources, source{strconv.Itoa(i + 1), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }})
+		names = append(names, strconv.Itoa(i+1))
+		contents[names[i]] = b
 	}
-	return v.verify(sources)
+	v.open = func(name string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(contents[name])), nil }
+	return v.verify(names)
 }
 
 // MaxLine bounds a line for its readers.

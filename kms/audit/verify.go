@@ -85,20 +85,16 @@ type VerifyResult struct {
 // You can verify a trail while a sink writes it, but a line that is being written
 // may look truncated.
 func Verify(path string, opts *VerifyOptions) (VerifyResult, error) {
-	v, err := newVerifier(opts)
+	v, files, err := openTrail(path, opts)
 	if err != nil {
 		return VerifyResult{}, err
 	}
-	sources, err := trailSources(path)
-	if err != nil {
-		return VerifyResult{}, err
-	}
-	return v.verify(sources)
+	return v.verify(files)
 }
 
-func (v *verifier) verify(sources []source) (VerifyResult, error) {
+func (v *verifier) verify(files []string) (VerifyResult, error) {
 	result := VerifyResult{Last: v.at}
-	for e, err := range v.readAll(sources) {
+	for e, err := range v.readAll(files) {
 		if err != nil {
 			return result, err
 		}
@@ -119,45 +115,35 @@ func (v *verifier) verify(sources []source) (VerifyResult, error) {
 // [Verify], before Read returns it. The sequence ends with the first error.
 func Read(path string, opts *VerifyOptions) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		v, err := newVerifier(opts)
+		v, files, err := openTrail(path, opts)
 		if err != nil {
 			yield(Entry{}, err)
 			return
 		}
-		sources, err := trailSources(path)
-		if err != nil {
-			yield(Entry{}, err)
-			return
-		}
-		v.readAll(sources)(yield)
+		v.readAll(files)(yield)
 	}
 }
 
-// source is a file of a trail.
-type source struct {
-	name string
-	open func() (io.ReadCloser, error)
-}
-
-// trailSources returns the files of the trail at path, oldest first.
-func trailSources(path string) ([]source, error) {
-	names, err := rotatedFiles(path)
+// openTrail returns a verifier, and the files of the trail at path, oldest first.
+func openTrail(path string, opts *VerifyOptions) (*verifier, []string, error) {
+	v, err := newVerifier(opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	files, err := rotatedFiles(path)
+	if err != nil {
+		return nil, nil, err
 	}
 	// A crash between two renames leaves only rotated files.
-	if _, err := os.Stat(path); err == nil || len(names) == 0 || !errors.Is(err, fs.ErrNotExist) {
-		names = append(names, path)
+	if _, err := os.Stat(path); err == nil || len(files) == 0 || !errors.Is(err, fs.ErrNotExist) {
+		files = append(files, path)
 	}
-	var sources []source
-	for _, name := range names {
-		sources = append(sources, source{name, func() (io.ReadCloser, error) { return os.Open(name) }})
-	}
-	return sources, nil
+	return v, files, nil
 }
 
 // verifier follows a trail through its files.
 type verifier struct {
+	open     func(name string) (io.ReadCloser, error)
 	key      note.Verifier // nil: checkpoints are not checked
 	last     *Anchor       // nil: any end will do
 	anyStart bool          // the files before the first one are gone
@@ -173,7 +159,7 @@ type verifier struct {
 }
 
 func newVerifier(opts *VerifyOptions) (*verifier, error) {
-	v := &verifier{at: origin, signed: origin}
+	v := &verifier{open: openFile, at: origin, signed: origin}
 	if opts == nil {
 		return v, nil
 	}
@@ -192,12 +178,14 @@ func newVerifier(opts *VerifyOptions) (*verifier, error) {
 	return v, nil
 }
 
+func openFile(name string) (io.ReadCloser, error) { return os.Open(name) }
+
 // readAll returns the entries of a whole trail.
-func (v *verifier) readAll(sources []source) iter.Seq2[Entry, error] {
+func (v *verifier) readAll(files []string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		for i, s := range sources {
-			for e, err := range v.readSource(s) {
-				if broken, ok := errors.AsType[*ChainError](err); ok && broken.gap && containsEntry(sources[i:], broken.Seq) {
+		for i, name := range files {
+			for e, err := range v.readFile(name) {
+				if broken, ok := errors.AsType[*ChainError](err); ok && broken.gap && v.containsEntry(files[i:], broken.Seq) {
 					broken.Kind = ChainReordered
 				}
 				if !yield(e, err) || err != nil {
@@ -217,22 +205,22 @@ func (v *verifier) readAll(sources []source) iter.Seq2[Entry, error] {
 	}
 }
 
-func (v *verifier) readSource(s source) iter.Seq2[Entry, error] {
+func (v *verifier) readFile(name string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		r, err := s.open()
+		r, err := v.open(name)
 		if err != nil {
 			yield(Entry{}, fmt.Errorf("audit: %w", err))
 			return
 		}
 		defer r.Close()
-		v.read(s.name, r)(yield)
+		v.read(name, r)(yield)
 	}
 }
 
 // containsEntry reports whether one of the files has an entry of this number.
-func containsEntry(files []source, seq uint64) bool {
-	for _, s := range files {
-		r, err := s.open()
+func (v *verifier) containsEntry(files []string, seq uint64) bool {
+	for _, name := range files {
+		r, err := v.open(name)
 		if err != nil {
 			return false
 		}
@@ -279,15 +267,15 @@ func (v *verifier) read(name string, r io.Reader) iter.Seq2[Entry, error] {
 
 // next reads and checks one line; io.EOF means that the file has no more.
 func (v *verifier) next(br *bufio.Reader, file string, number int) (Entry, error) {
-	broken := &ChainError{File: file, Line: number, Seq: v.at.Seq + 1}
+	at := Entry{File: file, Line: number}
 	line, err := readLine(br)
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		broken.Kind, broken.Detail, broken.torn = ChainTruncated, "the file ends within the line", true
-		return Entry{}, broken
+		torn := at.broken(ChainTruncated, v.at.Seq+1, "the file ends within the line")
+		torn.torn = true
+		return Entry{}, torn
 	case errors.Is(err, errLongLine):
-		broken.Kind, broken.Detail = ChainEdited, err.Error()
-		return Entry{}, broken
+		return Entry{}, at.broken(ChainEdited, v.at.Seq+1, "%v", err)
 	case errors.Is(err, io.EOF):
 		return Entry{}, err
 	case err != nil:
@@ -295,8 +283,7 @@ func (v *verifier) next(br *bufio.Reader, file string, number int) (Entry, error
 	}
 	e, err := parseLine(line)
 	if err != nil {
-		broken.Kind, broken.Detail = ChainEdited, err.Error()
-		return Entry{}, broken
+		return Entry{}, at.broken(ChainEdited, v.at.Seq+1, "%v", err)
 	}
 	e.File, e.Line, e.size = file, number, int64(len(line))+1
 	if err := v.check(&e); err != nil {
