@@ -49,6 +49,41 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
+// CallWithContext returns what call returns, or ctx's error if ctx ends first. Clients
+// call it if an SDK may go on waiting after ctx ended. An abandoned call ends in a
+// goroutine of its own; drop gets its result, to clear it.
+func CallWithContext[T any](ctx context.Context, call func() T, drop func(T)) (T, error) {
+	if ctx.Done() == nil {
+		return call(), nil
+	}
+	results := make(chan T)
+	go func() {
+		result := call()
+		select {
+		case results <- result:
+		case <-ctx.Done():
+			drop(result)
+		}
+	}()
+	select {
+	case result := <-results:
+		return result, nil
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+// CheckDataKey returns plaintext, which a service decrypted. If plaintext is not as long
+// as a data key, CheckDataKey clears it and fails with [ErrCiphertext].
+func CheckDataKey(plaintext []byte) ([]byte, error) {
+	if len(plaintext) != DataKeySize {
+		clear(plaintext)
+		return nil, fmt.Errorf("%w: it holds %d bytes, a data key has %d", ErrCiphertext, len(plaintext), DataKeySize)
+	}
+	return plaintext, nil
+}
+
 // SealDataKey encrypts a data key under a random key of [DataKeySize] bytes that
 // is used once, and binds ec. Clients call it if their service encrypts keys and
 // binds no context: the service then encrypts the random key. The result is a

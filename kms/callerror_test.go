@@ -1,9 +1,11 @@
 package kms_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -81,4 +83,45 @@ func TestSealDataKey(t *testing.T) {
 	}
 	_, err = kms.SealDataKey(key[:31], dataKey, ec)
 	require.ErrorIs(t, err, kms.ErrInvalid)
+}
+
+func TestCallWithContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		dropped := ""
+		call := func(took time.Duration) (string, error) {
+			return kms.CallWithContext(ctx, func() string {
+				time.Sleep(took)
+				return "key"
+			}, func(result string) { dropped = result })
+		}
+		result, err := call(time.Millisecond)
+		require.NoError(t, err)
+		require.Equal(t, "key", result)
+		require.Empty(t, dropped)
+
+		result, err = call(time.Hour)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Empty(t, result)
+		require.Empty(t, dropped, "the call goes on")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Equal(t, "key", dropped)
+	})
+}
+
+func TestCheckDataKey(t *testing.T) {
+	for _, size := range []int{0, kms.DataKeySize - 1, kms.DataKeySize, kms.DataKeySize + 1} {
+		plaintext := bytes.Repeat([]byte{1}, size)
+		checked, err := kms.CheckDataKey(plaintext)
+		if size == kms.DataKeySize {
+			require.NoError(t, err)
+			require.Equal(t, plaintext, checked)
+			continue
+		}
+		require.ErrorIs(t, err, kms.ErrCiphertext)
+		require.Nil(t, checked)
+		require.Equal(t, make([]byte, size), plaintext, "cleared")
+	}
 }

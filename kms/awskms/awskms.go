@@ -111,11 +111,7 @@ func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 		clear(out.Plaintext)
 		return nil, err
 	}
-	if len(out.Plaintext) != kms.DataKeySize {
-		clear(out.Plaintext)
-		return nil, fmt.Errorf("%w: it holds %d bytes, a data key has %d", kms.ErrCiphertext, len(out.Plaintext), kms.DataKeySize)
-	}
-	return out.Plaintext, nil
+	return kms.CheckDataKey(out.Plaintext)
 }
 
 // withoutBodies keeps data keys out of the log of the SDK's client.

@@ -214,23 +214,9 @@ func (c *Client) abandonable(ctx context.Context, op kms.Operation, id keyID, al
 		}
 		return o
 	}
-	if ctx.Done() == nil {
-		o := call()
-		return o.result, o.response, o.err
+	o, err := kms.CallWithContext(ctx, call, func(o outcome) { clear(o.result.Result) })
+	if err != nil {
+		return azkeys.KeyOperationResult{}, nil, err
 	}
-	outcomes := make(chan outcome)
-	go func() {
-		o := call()
-		select {
-		case outcomes <- o:
-		case <-ctx.Done():
-			clear(o.result.Result)
-		}
-	}()
-	select {
-	case o := <-outcomes:
-		return o.result, o.response, o.err
-	case <-ctx.Done():
-		return azkeys.KeyOperationResult{}, nil, ctx.Err()
-	}
+	return o.result, o.response, o.err
 }

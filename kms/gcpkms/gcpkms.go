@@ -105,16 +105,11 @@ func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 		return nil, err
 	}
 	plaintext := out.GetPlaintext()
-	switch {
-	case !intact(plaintext, out.GetPlaintextCrc32C()):
-		err = fmt.Errorf("%w: the plaintext's checksum does not match", kms.ErrUnavailable)
-	case len(plaintext) != kms.DataKeySize:
-		err = fmt.Errorf("%w: it holds %d bytes, a data key has %d", kms.ErrCiphertext, len(plaintext), kms.DataKeySize)
-	default:
-		return plaintext, nil
+	if !intact(plaintext, out.GetPlaintextCrc32C()) {
+		clear(plaintext)
+		return nil, fmt.Errorf("%w: the plaintext's checksum does not match", kms.ErrUnavailable)
 	}
-	clear(plaintext)
-	return nil, err
+	return kms.CheckDataKey(plaintext)
 }
 
 // begin checks which key is asked for, and reports it.

@@ -158,11 +158,7 @@ func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 		clear(plaintext)
 		return nil, err
 	}
-	if len(plaintext) != kms.DataKeySize {
-		clear(plaintext)
-		return nil, fmt.Errorf("%w: it holds %d bytes, a data key has %d", kms.ErrCiphertext, len(plaintext), kms.DataKeySize)
-	}
-	return plaintext, nil
+	return kms.CheckDataKey(plaintext)
 }
 
 // SameKey implements [kms.KeyComparer]. Each key has one name, the one that it was
@@ -252,26 +248,16 @@ func (a abandonable) DecryptWithContext(ctx context.Context, ciphertext, associa
 
 // abandon returns what call returns, or ctx's error if ctx ends first.
 func abandon(ctx context.Context, call func() ([]byte, error)) ([]byte, error) {
-	if ctx.Done() == nil {
-		return call()
-	}
 	type result struct {
 		b   []byte
 		err error
 	}
-	results := make(chan result)
-	go func() {
-		b, err := call()
-		select {
-		case results <- result{b, err}:
-		case <-ctx.Done():
-			clear(b)
-		}
-	}()
-	select {
-	case r := <-results:
-		return r.b, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	r, err := kms.CallWithContext(ctx, func() (r result) {
+		r.b, r.err = call()
+		return r
+	}, func(r result) { clear(r.b) })
+	if err != nil {
+		return nil, err
 	}
+	return r.b, r.err
 }

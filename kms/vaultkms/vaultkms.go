@@ -129,11 +129,7 @@ func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 	if plaintext, ok = plaintextOf(data); !ok {
 		return nil, fmt.Errorf("%w: Vault returned no plaintext", kms.ErrUnavailable)
 	}
-	if len(plaintext) != kms.DataKeySize {
-		clear(plaintext)
-		return nil, fmt.Errorf("%w: it holds %d bytes, a data key has %d", kms.ErrCiphertext, len(plaintext), kms.DataKeySize)
-	}
-	return plaintext, nil
+	return kms.CheckDataKey(plaintext)
 }
 
 // begin returns the name in the mount of the key that keyID means, and reports it.
