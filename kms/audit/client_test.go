@@ -54,7 +54,9 @@ func TestClientIsAClient(t *testing.T) {
 				audited := audit.NewClient(service, new(memorySink))
 				_, ok := audited.(kms.Authorizer)
 				require.Equal(t, authorizing, ok)
-				return f.Subject(audited)
+				s := f.Subject()
+				s.Client = audited
+				return s
 			})
 		})
 	}

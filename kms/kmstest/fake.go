@@ -90,14 +90,14 @@ func NewFake(names ...string) *Fake {
 	return f
 }
 
-// Subject returns a subject for [Run]: c, which calls f. It adds the keys that the suite
-// needs to f.
-func (f *Fake) Subject(c kms.Client) Subject {
+// Subject returns f as a subject for [Run], and adds the keys that the suite needs. To test
+// a client in front of f, set Subject.Client.
+func (f *Fake) Subject() Subject {
 	f.AddKey("key-1")
 	f.AddKey("key-2")
 	f.SetAlias("alias/one", "key-1")
 	return Subject{
-		Client: c, KeyID: ARN("key-1"), Alias: "alias/one", OtherKeyID: ARN("key-2"), UnknownKeyID: ARN("key-3"),
+		Client: f, KeyID: ARN("key-1"), Alias: "alias/one", OtherKeyID: ARN("key-2"), UnknownKeyID: ARN("key-3"),
 		Disable:          func(*testing.T) { f.Disable("key-1") },
 		ScheduleDeletion: func(*testing.T) { f.ScheduleDeletion("key-1") },
 		Enable:           func(*testing.T) { f.Enable("key-1") },

@@ -23,7 +23,9 @@ import (
 // subject returns a Fake behind wrap, with everything that the suite can use.
 func subject(wrap func(*kmstest.Fake) kms.Client) kmstest.Subject {
 	f := kmstest.NewFake()
-	return f.Subject(wrap(f))
+	s := f.Subject()
+	s.Client = wrap(f)
+	return s
 }
 
 func TestFake(t *testing.T) {
