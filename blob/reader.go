@@ -98,8 +98,8 @@ func (g *getter) reader(plaintext io.Reader, size int64, env *sse.Envelope, inne
 	}}
 }
 
-// readWhole opens the object with one request, unless it is plain or composite. It returns the envelope also with an
-// error, if it got so far.
+// readWhole opens the object with one request, unless it is plain or composite. It
+// returns the envelope also with an error, if it got so far.
 func (g *getter) readWhole() (*reader, *sse.Envelope, error) {
 	inner, err := g.open(anyVersion, 0, -1)
 	if err != nil {

@@ -93,8 +93,8 @@ type CheckOptions struct {
 // Check reads every object and says what is wrong with it. Findings come in the order of
 // the store's listing, one at a time; bodies pass through in pieces. If an object is
 // replaced meanwhile, the new one counts. If it is deleted, there is no finding. If the
-// listing fails or ctx ends, the sequence ends with an error and does not cover the whole
-// bucket.
+// listing or the limiter fails or ctx ends, the sequence ends with an error and does not
+// cover the whole bucket.
 //
 // A good object is authentic as far as Depth reaches. Nothing proves that it is the
 // latest that was written under its key, or that no object is missing.

@@ -49,11 +49,12 @@ type InventoryOptions struct {
 }
 
 // Inventory lists every object with its kind, key and sizes. It uses no key and reads no
-// body: it makes one request for the head of each object, and a second one if the head is
-// not an envelope or begins a composite object. Entries come in the order of the store's listing, one at a time. An
-// object that cannot be read is an Entry with Err. If the listing fails or ctx ends, the
-// sequence ends with an error and does not cover the whole bucket. Objects that are
-// written or deleted meanwhile may be missing.
+// body: it makes one request for the head of each object, and a second one if the head
+// is not an envelope or begins a composite object. Entries come in the order of the
+// store's listing, one at a time. An object that cannot be read is an Entry with Err. If
+// the listing or the limiter fails or ctx ends, the sequence ends with an error and does
+// not cover the whole bucket. Objects that are written or deleted meanwhile may be
+// missing.
 //
 // No listing shows older versions that a store keeps, or backups. fileblob does not show
 // subdirectories that are links or unreadable, and shows nothing if the bucket's own
