@@ -169,7 +169,7 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	if err := b.opts.Policy.validate(); err != nil {
 		return nil, err
 	}
-	if _, err := b.opts.Policy.precheck(cipher); err != nil {
+	if err := b.precheck(cipher); err != nil {
 		return nil, err
 	}
 	b.store = store.New(store.Store{

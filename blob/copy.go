@@ -159,7 +159,7 @@ func (c *copying) reseal(ctx context.Context, attrs *gcblob.Attributes, env *sse
 
 // rewrap opens the source's envelope and seals its data key for the copy.
 func (c *copying) rewrap(ctx context.Context, env *sse.Envelope) (*sse.Decryption, *sse.Envelope, error) {
-	if _, err := c.to.opts.Policy.precheck(c.to.store.Cipher); err != nil {
+	if err := c.to.precheck(c.to.store.Cipher); err != nil {
 		return nil, nil, err
 	}
 	d, err := c.from.decrypt(ctx, c.src, env)

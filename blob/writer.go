@@ -64,7 +64,14 @@ func (b *Bucket) create(ctx context.Context, key string, opts *gcblob.WriterOpti
 		object, err = b.store.CreatePlain(ctx, key, opts)
 		return object, unclosed{object}, err
 	}
-	enc, env, err := b.encrypt(ctx, key)
+	if err := b.precheck(b.store.Cipher); err != nil {
+		return nil, nil, err
+	}
+	enc, err := b.store.Cipher.Encrypt(ctx, b.newObject(key))
+	if err != nil {
+		return nil, nil, store.KeyError(err)
+	}
+	env, err := b.store.Fit(enc.Envelope())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -95,19 +102,6 @@ func withEnvelope(hook func(func(any) bool) error, env *sse.Envelope) func(func(
 			return i != nil && as(i)
 		})
 	}
-}
-
-// encrypt starts the encryption of a new object, if the policy allows it.
-func (b *Bucket) encrypt(ctx context.Context, key string) (*sse.Encryption, *sse.Envelope, error) {
-	if _, err := b.opts.Policy.precheck(b.store.Cipher); err != nil {
-		return nil, nil, err
-	}
-	enc, err := b.store.Cipher.Encrypt(ctx, b.newObject(key))
-	if err != nil {
-		return nil, nil, store.KeyError(err)
-	}
-	env, err := b.store.Fit(enc.Envelope())
-	return enc, env, err
 }
 
 // writer is a driver's writer of plaintext.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"sync/atomic"
 	"testing"
 
@@ -24,6 +25,17 @@ func (l *failsAt) Wait(context.Context) error {
 	return nil
 }
 
+// count returns how many values come before the end or an error.
+func count[T any](values iter.Seq2[T, error]) (n int64, err error) {
+	for _, err := range values {
+		if err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
 // TestLimiterThatFails: a limiter that fails ends every job with its error. What was done
 // before counts, and nothing else was done.
 func TestLimiterThatFails(t *testing.T) {
@@ -34,25 +46,13 @@ func TestLimiterThatFails(t *testing.T) {
 		return l
 	}
 	for name, run := range map[string]func(t *testing.T, w *world) (done int64, err error){
-		"inventory": func(t *testing.T, w *world) (done int64, err error) {
-			for _, err := range jobs.Inventory(ctx, w.Bucket, &jobs.InventoryOptions{Workers: 1, Limit: limiter()}) {
-				if err != nil {
-					return done, err
-				}
-				done++
-			}
-			return done, nil
+		"inventory": func(t *testing.T, w *world) (int64, error) {
+			return count(jobs.Inventory(ctx, w.Bucket, &jobs.InventoryOptions{Workers: 1, Limit: limiter()}))
 		},
-		"check": func(t *testing.T, w *world) (done int64, err error) {
-			for _, err := range jobs.Check(ctx, w.Bucket, &jobs.CheckOptions{Workers: 1, Limit: limiter()}) {
-				if err != nil {
-					return done, err
-				}
-				done++
-			}
-			return done, nil
+		"check": func(t *testing.T, w *world) (int64, error) {
+			return count(jobs.Check(ctx, w.Bucket, &jobs.CheckOptions{Workers: 1, Limit: limiter()}))
 		},
-		"unused": func(t *testing.T, w *world) (done int64, err error) {
+		"unused": func(t *testing.T, w *world) (int64, error) {
 			totals, err := jobs.CheckUnused(ctx, w.entry(t, "dir/0").Seal, &jobs.InventoryOptions{Workers: 1, Limit: limiter()}, w.Bucket)
 			return totals.Objects, err
 		},

@@ -169,13 +169,18 @@ func (r *Report) String() string {
 	return s
 }
 
-// incomplete returns the error of a job that left n objects undone.
-func (r *Report) incomplete(n int) error {
-	if len(r.Failures) == 0 {
-		return fmt.Errorf("%w: %d failed", ErrIncomplete, n)
+// err returns the error of a job that went through the whole bucket.
+func (r *Report) err() error {
+	switch {
+	case r.Failed > 0 && len(r.Failures) > 0:
+		first := r.Failures[0]
+		return fmt.Errorf("%w: %d failed, first %q: %w", ErrIncomplete, r.Failed, first.Key, first.Err)
+	case r.Failed > 0:
+		return fmt.Errorf("%w: %d failed", ErrIncomplete, r.Failed)
+	case r.Skipped > 0:
+		return fmt.Errorf("%w: %d objects", ErrSkipped, r.Skipped)
 	}
-	first := r.Failures[0]
-	return fmt.Errorf("%w: %d failed, first %q: %w", ErrIncomplete, n, first.Key, first.Err)
+	return nil
 }
 
 // RewrapOptions are for [Rewrap]. The zero value moves objects in the mode of the

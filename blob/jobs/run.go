@@ -97,13 +97,7 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 	if err := c.save(ctx); err != nil {
 		return report, err
 	}
-	if !c.Done {
-		return report, report.incomplete(len(c.Failed))
-	}
-	if n := c.Counts.Skipped; n > 0 {
-		return report, fmt.Errorf("%w: %d objects", ErrSkipped, n)
-	}
-	return report, nil
+	return report, report.err()
 }
 
 // sealProbe makes an envelope of enc without a body, for an object named prefix.
