@@ -81,8 +81,10 @@ func (e Explanation) String() string {
 
 // ExplainWrite says what a write would do, without touching a key.
 func (b *Bucket) ExplainWrite() Explanation {
-	e := Explanation{Cipher: b.cipherRule(), RequestedKey: sse.RequestedKey(b.store.Cipher)}
-	e.Mode = b.store.Cipher.Mode()
+	e := Explanation{Cipher: RuleCipher, Mode: b.store.Cipher.Mode(), RequestedKey: sse.RequestedKey(b.store.Cipher)}
+	if b.req.Cipher != nil {
+		e.Cipher = RuleRequest
+	}
 	e.Rule, e.Err = b.opts.Policy.precheck(b.store.Cipher)
 	return e
 }

@@ -1,6 +1,8 @@
 package blob
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -61,9 +63,9 @@ func (r *rangeRead) run() (*reader, error) {
 	}
 	switch {
 	case r.startsBeyondEnd():
-		return r.reader(eof{}, r.size, r.env, r.head.Reader), r.askBeyond()
+		return r.reader(new(bytes.Reader), r.size, r.env, r.head.Reader), r.askBeyond()
 	case r.n == 0:
-		return r.reader(eof{}, r.size, r.env, r.head.Reader), nil
+		return r.reader(new(bytes.Reader), r.size, r.env, r.head.Reader), nil
 	}
 	if err := r.openChunks(); err != nil {
 		return nil, err
@@ -73,8 +75,8 @@ func (r *rangeRead) run() (*reader, error) {
 	}
 	// The first chunk is opened here: if the requests met two versions of the
 	// object, it does not open.
-	plaintext := &prefixed{rest: d.RangeReader(r.chunks, r.off, r.n)}
-	if _, err := io.ReadFull(plaintext.rest, plaintext.byte[:]); err != nil {
+	plaintext := bufio.NewReaderSize(d.RangeReader(r.chunks, r.off, r.n), 1)
+	if _, err := plaintext.Peek(1); err != nil {
 		if err == io.EOF { // authentic, and shorter than its size
 			err = ErrChanged
 		}
@@ -217,7 +219,7 @@ func (r *rangeRead) plain() (*reader, error) {
 		return nil, err
 	}
 	if seen.Size == 0 {
-		return r.reader(eof{}, 0, nil, r.head.Reader), nil
+		return r.reader(new(bytes.Reader), 0, nil, r.head.Reader), nil
 	}
 	inner, err := r.open(seen, r.off, r.n)
 	if err != nil {
@@ -236,9 +238,9 @@ func (r *rangeRead) composite() (*reader, error) {
 	r.size = c.object.Size()
 	switch {
 	case r.startsBeyondEnd():
-		return r.reader(eof{}, r.size, r.env, r.head.Reader), r.askBeyond()
+		return r.reader(new(bytes.Reader), r.size, r.env, r.head.Reader), r.askBeyond()
 	case r.n == 0:
-		return r.reader(eof{}, r.size, r.env, r.head.Reader), nil
+		return r.reader(new(bytes.Reader), r.size, r.env, r.head.Reader), nil
 	}
 	at, length, err := c.object.StoredRange(r.off, r.n)
 	if err != nil {
@@ -250,42 +252,5 @@ func (r *rangeRead) composite() (*reader, error) {
 	}
 	return c.reader(c.object.RangeReader(src, r.off, r.n))
 }
-
-// prefixed reads a byte that was read ahead, and then the rest.
-type prefixed struct {
-	byte [1]byte
-	done bool
-	rest io.Reader
-}
-
-func (p *prefixed) Read(b []byte) (int, error) {
-	if p.done || len(b) == 0 {
-		return p.rest.Read(b)
-	}
-	b[0], p.done = p.byte[0], true
-	if len(b) == 1 {
-		return 1, nil
-	}
-	n, _ := p.rest.Read(b[1:]) // an error stays, and the next Read returns it
-	return 1 + n, nil
-}
-
-// WriteTo implements [io.WriterTo], to use that of the rest.
-func (p *prefixed) WriteTo(w io.Writer) (written int64, err error) {
-	if !p.done {
-		p.done = true
-		n, err := w.Write(p.byte[:])
-		if written = int64(n); err != nil {
-			return written, err
-		}
-	}
-	n, err := io.Copy(w, p.rest)
-	return written + n, err
-}
-
-// eof is an empty reader.
-type eof struct{}
-
-func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 var errSize = fmt.Errorf("%w: the body's size differs from the size that the store reported", ErrChanged)

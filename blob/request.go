@@ -81,14 +81,6 @@ func (r *Request) needsEncryption() bool { return r.hasKey() || len(r.Context) >
 
 var errNotEncrypted = fmt.Errorf("%w: the request has a key or a context, but the object is not encrypted", sse.ErrMode)
 
-// cipherRule tells whose cipher writes use.
-func (b *Bucket) cipherRule() Rule {
-	if b.req.Cipher != nil {
-		return RuleRequest
-	}
-	return RuleCipher
-}
-
 // decrypter returns what opens an object of mode, and whose it is.
 func (b *Bucket) decrypter(mode sse.Mode) (sse.Decrypter, Rule) {
 	if dec, ok := b.req.Decrypters[mode]; ok {
