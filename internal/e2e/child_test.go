@@ -21,7 +21,7 @@ const (
 	configEnv = "BLOBSEAL_E2E_CONFIG"
 )
 
-// children are what such a process may do with its configuration.
+// children are the functions that such processes run, by kind.
 var children = map[string]func(config []byte) error{
 	"fleet":    child(runFleetProcess),
 	"localkms": child(serveKMS),
@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 	os.Exit(0) // not by m, which would print
 }
 
-// runTests runs the tests. Those that mostly wait for servers and deadlines do it at once,
+// runTests runs the tests. Tests that mostly wait for servers and deadlines run in parallel,
 // by default more of them than there are processors.
 func runTests(m *testing.M) int {
 	flag.Set("test.parallel", "6")
@@ -65,7 +65,7 @@ func runTests(m *testing.M) int {
 	return code
 }
 
-// childCommand returns a process that does kind, and ends when we do.
+// childCommand returns a command for a process of a kind, which ends with this process.
 func childCommand(kind string, config any) *exec.Cmd {
 	c, err := json.Marshal(config)
 	if err != nil {

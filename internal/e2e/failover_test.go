@@ -42,7 +42,7 @@ const (
 	adminOnly = `permit (principal == Principal::"admin", action, resource);`
 )
 
-// newFailover starts a fleet that works, with all of its keys on the standby.
+// newFailover starts a fleet. The standby has all of its keys.
 func newFailover(t *testing.T) *failover {
 	f := &failover{t: t, name: fmt.Sprint("failover/", stores.Add(1)), keys: map[string]string{}}
 	f.primary = startPostgres(t)
@@ -105,7 +105,7 @@ func (f *failover) awaitAgreement(one *member, members ...*member) {
 	}, patience, 20*time.Millisecond, "all know of it")
 }
 
-// takeAway takes power away at the first camp, and adds versions.
+// takeAway disables and revokes in the first camp, and adds versions.
 func (f *failover) takeAway() {
 	t, ctx, c := f.t, admin(f.t.Context()), f.member(0).client
 	_, err := f.member(0).ring.Rotate(ctx)
@@ -192,8 +192,8 @@ func (f *failover) listMissing(m *member) (missing []string) {
 	return missing
 }
 
-// verify ends the fleet. Everything that was taken away is taken away everywhere; and once
-// an administrator gave it back, all objects open in a new process.
+// verify ends the fleet. Everything that was taken away must be taken away everywhere. After
+// an administrator has restored it, all objects must open in a new process.
 func (f *failover) verify() {
 	t := f.t
 	t.Helper()
@@ -232,7 +232,7 @@ func (f *failover) verify() {
 }
 
 // A failover to an asynchronous standby loses changes, and processes that start afterwards
-// go on from what is left. Those that run put it right by themselves.
+// continue without them. Processes that ran before restore the changes.
 func TestFailoverThatLosesChanges(t *testing.T) {
 	t.Parallel()
 	f := newFailover(t)
@@ -278,7 +278,7 @@ func TestFailoverThatSplits(t *testing.T) {
 	f.verify()
 }
 
-// With a synchronous standby nothing is lost, not even if callers gave up waiting.
+// With a synchronous standby nothing is lost, even if callers gave up waiting.
 func TestSynchronousFailover(t *testing.T) {
 	t.Parallel()
 	f := newFailover(t)

@@ -47,13 +47,13 @@ type harm struct {
 	do    func(m *members) (n int)
 }
 
-// Of replicas that rotate at random, over one database, one wins each rotation;
-// each object is readable by all; no version is lost; and all know of each.
+// Replicas over one database rotate at random. One wins each rotation, all can read each
+// object, no version is lost, and all learn of each version.
 func TestFleet(t *testing.T) {
 	runFleet(t, startPostgres(t), nil)
 }
 
-// The same while the server breaks connections, in the middle of whatever they do.
+// The same while the server breaks connections at any time.
 func TestFleetWithoutConnections(t *testing.T) {
 	p := startPostgres(t)
 	runFleet(t, p, &harm{
@@ -67,7 +67,7 @@ func TestFleetWithoutConnections(t *testing.T) {
 	})
 }
 
-// The same while the server is stopped and started, in order and by crashes.
+// The same while the server is stopped or crashes, and starts again.
 func TestFleetWithoutServer(t *testing.T) {
 	p := startPostgres(t)
 	restarts := 0
@@ -84,7 +84,7 @@ func TestFleetWithoutServer(t *testing.T) {
 	})
 }
 
-// The same while processes of the fleet are killed and others take their place.
+// The same while processes of the fleet are killed and replaced.
 func TestFleetOfMortals(t *testing.T) {
 	runFleet(t, startPostgres(t), &harm{
 		what: "processes were killed", least: 3,
@@ -123,7 +123,7 @@ func (m *members) replaceOne() {
 	m.cmds[i] = m.spawn()
 }
 
-// runFleet runs a fleet while it is harmed, and then holds it to what must be.
+// runFleet runs a fleet while it is harmed, and then checks it.
 func runFleet(t *testing.T, p *postgres, h *harm) {
 	d := stress(t)
 	replicas := goroutines + processes*perProcess

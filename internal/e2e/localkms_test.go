@@ -28,8 +28,8 @@ import (
 	"github.com/blobseal/blobseal/kms/localkms"
 )
 
-// kmsProcess is a process that has a key service open in a database, and uses a
-// key whenever it is told to.
+// kmsProcess is a process that opens a key service in a database, and uses its keys on
+// request.
 type kmsProcess struct {
 	Driver, URL string
 	Dialect     sqlstore.Dialect
@@ -121,7 +121,7 @@ func serveKMS(ctx context.Context, p kmsProcess) error {
 	}
 }
 
-// remote is such a process, from outside.
+// remote controls such a process.
 type remote struct {
 	t   *testing.T
 	in  *json.Encoder
@@ -153,9 +153,8 @@ func (r *remote) ask(request kmsRequest) kmsReply {
 	return reply
 }
 
-// One key service of two processes in one database: keys, aliases, rotations and
-// states of either hold for the other. It is long because it is one history of one
-// service.
+// Two processes share a key service in one database. Keys, aliases, rotations and states that
+// one sets hold for the other. It is long because it is one history of one service.
 func TestLocalKMSInADatabase(t *testing.T) {
 	t.Parallel()
 	databases := map[string]func(t *testing.T) kmsProcess{
@@ -231,9 +230,9 @@ func TestLocalKMSInADatabase(t *testing.T) {
 	}
 }
 
-// What a process learns from the database's notifications holds there well before it
-// would ask by itself; and when its listening connection is cut, what it has missed
-// is there once it listens again. It is long because it is one history of one fleet.
+// A process learns of changes from the database's notifications, long before its own refresh.
+// If its listening connection is cut, it learns of what it missed as soon as it listens again.
+// It is long because it is one history of one fleet.
 func TestLocalKMSHearsOfChanges(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -316,9 +315,9 @@ func TestLocalKMSHearsOfChanges(t *testing.T) {
 	listeners(0)
 }
 
-// A ring whose root is a key of a key service, both in one database: a rotation of
-// the key changes nothing, a disabled key leaves replicas with what they have, and
-// the ring moves to another key.
+// The root of a ring is a key of a key service in the same database. Rotating the key changes
+// nothing. If the key is disabled, replicas keep what they have. The ring moves to another
+// key.
 func TestRingUnderLocalKMS(t *testing.T) {
 	ctx := t.Context()
 	db := openSQLite(t, sqliteURL(filepath.Join(t.TempDir(), "db"), 1000))

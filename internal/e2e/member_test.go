@@ -38,7 +38,7 @@ type member struct {
 	objects []object
 }
 
-// object is what a member acknowledged that it wrote.
+// object is an object that a member has written.
 type object struct {
 	KeyID string // a version of the ring, or a key of the service
 	InKMS bool
@@ -72,7 +72,7 @@ func join(t *testing.T, address, name string) *member {
 	return m
 }
 
-// work has the member refresh, and write objects under the ring's primary and under keys.
+// work makes the member refresh, and write objects under the ring's primary and under keys.
 func (m *member) work(t *testing.T, keys []string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var working sync.WaitGroup
@@ -88,8 +88,8 @@ func (m *member) work(t *testing.T, keys []string) {
 	t.Cleanup(m.stop)
 }
 
-// write writes an object each with the ring and with the service. What is refused is not
-// written, and so not lost.
+// write writes one object with the ring and one with the service. If one of them refuses, the
+// member does not count its object.
 func (m *member) write(ctx context.Context, keyID string) {
 	var made []object
 	if key, err := m.ring.Primary(ctx); err == nil {

@@ -47,8 +47,8 @@ func quietOptions() *keyring.Options {
 	return &keyring.Options{RefreshInterval: time.Second, Logger: slog.New(slog.DiscardHandler)}
 }
 
-// testRestore runs the commands that copy and restore a store. A rotation after the copy
-// is lost by the restore, and a process that knew it puts it back.
+// testRestore runs the commands that copy and restore a store. The restore loses a rotation
+// that followed the copy, and a process that knows the rotation restores it.
 func testRestore(t *testing.T, dir string, env []string, commands string, open func() keyring.Store) {
 	copying, restoring, found := strings.Cut(commands, "\n")
 	require.True(t, found, "%s: two commands", commands)

@@ -50,8 +50,8 @@ func newPeer(t *testing.T, address, document string, opts keyring.Options) *peer
 	return p
 }
 
-// A replica that is cut off goes on with what it has, says so, names what it does
-// not know, and finds back by itself.
+// A replica that is cut off continues with the versions it has, and logs that. Its errors
+// name the versions that it does not know. It recovers by itself.
 func TestPartition(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)
@@ -100,7 +100,7 @@ func TestPartition(t *testing.T) {
 	}
 }
 
-// agedRing returns the document of a ring whose primary was made then.
+// agedRing returns the document of a ring whose primary was made at a time.
 func agedRing(t *testing.T, period time.Duration, made time.Time) []byte {
 	t.Helper()
 	made = made.Round(0) // by the wall clock
@@ -116,8 +116,8 @@ func agedRing(t *testing.T, period time.Duration, made time.Time) []byte {
 	return data
 }
 
-// A replica that is cut off refuses to encrypt once its primary is past the hard
-// age, still decrypts, and encrypts again once it hears of another's rotation.
+// A replica that is cut off refuses to encrypt when its primary is past the hard age. It still
+// decrypts, and it encrypts again when it learns of a rotation by another replica.
 func TestPartitionPastHardAge(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)

@@ -95,8 +95,8 @@ func TestPgBouncerNeedsExecMode(t *testing.T) {
 	require.Contains(t, []string{"42P05", "26000"}, state.SQLState(), "%v", err)
 }
 
-// TestListenThroughPgBouncer: the pooler accepts LISTEN and delivers nothing. The
-// watch ends with an error that says so, rather than wait in silence.
+// TestListenThroughPgBouncer: the pooler accepts LISTEN and delivers nothing. The watch ends
+// with an error that says so, instead of waiting for ever.
 func TestListenThroughPgBouncer(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)

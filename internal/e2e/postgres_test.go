@@ -20,7 +20,7 @@ import (
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 
-// postgres is a PostgreSQL server of a test's own.
+// postgres is a PostgreSQL server for one test.
 type postgres struct {
 	*pgserver.Server
 	t testing.TB
@@ -81,7 +81,7 @@ func (p *postgres) start() {
 	require.NoError(p.t, p.Start(context.Background()))
 }
 
-// stop stops the server, by SIGINT in order, by SIGQUIT as a crash would.
+// stop stops the server. SIGINT shuts it down; SIGQUIT is like a crash.
 func (p *postgres) stop(sig syscall.Signal) {
 	p.t.Helper()
 	require.NoError(p.t, p.Stop(sig))
@@ -91,8 +91,8 @@ func (p *postgres) address() string { return fmt.Sprintf("127.0.0.1:%d", p.Port)
 
 func (p *postgres) url() string { return p.URL() }
 
-// urlAt returns the URL of a database behind an address, and how long clients take to
-// connect at most.
+// urlAt returns the URL of a database at an address. limit bounds how long clients take to
+// connect.
 func urlAt(address string, limit time.Duration) string {
 	return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable&connect_timeout=%d", address, limit/time.Second)
 }
@@ -120,7 +120,8 @@ func (p *postgres) exec(t testing.TB, statements ...string) {
 	}
 }
 
-// terminate ends the connections of all others, and returns how many those were.
+// terminate ends the connections of all other clients that match where, and returns how many
+// it ended.
 func (p *postgres) terminate(ctx context.Context, where string) (int, error) {
 	conn, err := pgx.Connect(ctx, p.url())
 	if err != nil {

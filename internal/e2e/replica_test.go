@@ -37,7 +37,7 @@ type fleet struct {
 
 func (f *fleet) objects() string { return filepath.Join(f.Dir, "objects") }
 
-// What all replicas are told, in a file.
+// The files that tell replicas what to do.
 const (
 	isOver = "over" // write, read and rotate no more
 	isLast = "last" // the generation of the ring, once all have heard that
@@ -101,7 +101,7 @@ func (r *record) add(e event) {
 	r.f.Write(append(line, '\n'))
 }
 
-// recordingStore records what became of swaps.
+// recordingStore records the outcome of swaps.
 type recordingStore struct {
 	*sqlstore.Store
 	record *record
@@ -284,7 +284,7 @@ func runReplica(f *fleet, name string) {
 		time.Sleep(rand.N(20 * time.Millisecond))
 	}
 
-	// What others did last becomes known, with nothing asked for it.
+	// The replica learns of the last changes of others without any request.
 	rec.add(event{Kind: idle})
 	for end := time.Now().Add(patience); !f.Faulty && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		saw()

@@ -33,8 +33,8 @@ func openClient(t *testing.T, url string, opts *localkms.Options) (*localkms.Ser
 	return service, client
 }
 
-// A store that takes two seconds to answer delays what a process learns by two loads at
-// most: each load ends and counts, and its connection is used again.
+// If a store takes two seconds to answer, a process learns of a change after two loads at
+// most: each load ends and counts, and its connection is reused.
 func TestSlowStore(t *testing.T) {
 	t.Parallel()
 	const delay = 2 * time.Second
@@ -79,8 +79,8 @@ func TestSlowStore(t *testing.T) {
 	}
 }
 
-// A process that is led to a standby that lags hears nothing new, says so, and uses what
-// it knows for MaxStaleness. What it does not know is not denied for good.
+// A process is redirected to a standby that lags. It learns nothing new, reports that, and
+// uses what it knows for MaxStaleness. It does not deny for good what it does not know.
 func TestStandbyThatLags(t *testing.T) {
 	t.Parallel()
 	primary := startPostgres(t)
@@ -126,8 +126,8 @@ func TestStandbyThatLags(t *testing.T) {
 	}, patience, 20*time.Millisecond, "the primary is heard again")
 }
 
-// The database's clock counts. Processes whose clocks are a year off rotate nothing, move
-// no schedule and delete no key early.
+// Processes use the database's clock. If their own clock is a year off, they rotate nothing,
+// move no schedule and delete no key early.
 func TestWrongClocks(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)

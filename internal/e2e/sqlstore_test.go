@@ -27,7 +27,7 @@ import (
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 
-// store is a sqlstore that knows where it is, for the suite's capabilities.
+// store is a sqlstore with its database, for the suite's capabilities.
 type store struct {
 	*sqlstore.Store
 	db         *sql.DB
@@ -85,8 +85,8 @@ func testPostgreSQL(t *testing.T, p *postgres, url string) {
 	})
 }
 
-// sqliteURL is how a service opens a file. busy is how long the driver itself
-// waits for others, in milliseconds.
+// sqliteURL returns the URL with which a service opens a file. busy is how long the driver
+// waits for other processes, in milliseconds.
 func sqliteURL(path string, busy int, pragmas ...string) string {
 	v := url.Values{"_pragma": append(pragmas, fmt.Sprintf("busy_timeout(%d)", busy))}
 	return "file:" + path + "?" + v.Encode()
@@ -149,8 +149,7 @@ func execute(t testing.TB, db *sql.DB, statements ...string) {
 	}
 }
 
-// TestDatabases runs what is to be seen on either kind of database, each in an
-// empty one.
+// TestDatabases runs tests on both kinds of databases, each in an empty one.
 func TestDatabases(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, db *sql.DB, d sqlstore.Dialect){
@@ -202,8 +201,7 @@ func documentsShareATable(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 	}
 }
 
-// A version does not come back with a document that does: after a restore from a
-// backup, say, or when a row was deleted.
+// If a document comes back, from a backup or after its row was deleted, its version does not.
 func versionsAfterARestore(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 	ctx := t.Context()
 	s := openStore(t, db, d, "ring", nil)
@@ -286,7 +284,7 @@ func foreignRows(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 	}
 }
 
-// A service that may not create tables, or in a schema of its own.
+// A service may not create tables, or has its own schema.
 func TestPostgreSQLPrivileges(t *testing.T) {
 	t.Parallel()
 	p := startPostgres(t)
@@ -326,12 +324,12 @@ func TestPostgreSQLPrivileges(t *testing.T) {
 	require.NotErrorIs(t, err, keyring.ErrNotExist)
 }
 
-// What was acknowledged survives the server's crash, though the database does not
-// wait for its disk otherwise.
+// Acknowledged changes survive a crash of the server, although the database does not
+// otherwise wait for its disk.
 func TestPostgreSQLDurability(t *testing.T) {
-	// A crash of the server loses what was not flushed, but for whole pages that it
-	// happened to write before. It flushes by itself when it has started, and ten
-	// seconds later.
+	// A crash of the server loses what was not flushed, except for whole pages that it
+	// happened to write before. The server flushes when it has started, and ten seconds
+	// later.
 	p := startPostgres(t, "synchronous_commit=off", "wal_writer_delay=10s", "wal_writer_flush_after=1GB", "bgwriter_delay=10s")
 	openStore(t, p.open(t), sqlstore.PostgreSQL, "ring", nil)
 	p.exec(t, "CREATE TABLE others (n int)", "CHECKPOINT")
@@ -372,9 +370,9 @@ func TestSQLiteDurability(t *testing.T) {
 	}
 }
 
-// ctx bounds an operation that waits for someone else's transaction. PostgreSQL
-// may still carry out a statement that was given up, before it hears of that: the
-// document is then the new one, whole, which a ring is ready for.
+// ctx bounds an operation that waits for another transaction. PostgreSQL may still execute a
+// statement before it learns that the caller gave up. The document is then the new one, whole.
+// Rings expect that.
 func ctxWhileOthersHoldTheDocument(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 	s := openStore(t, db, d, "ring", nil)
 	v1, err := s.Swap(t.Context(), "", []byte("one"))
@@ -405,7 +403,7 @@ func ctxWhileOthersHoldTheDocument(t *testing.T, db *sql.DB, d sqlstore.Dialect)
 	require.Equal(t, v1, version)
 }
 
-// A ring that ran leaves no connection, and nothing that would make one.
+// After Run, a ring leaves no connection, and nothing that would open one.
 func TestListenersLeaveNothing(t *testing.T) {
 	p := startPostgres(t)
 	db := p.open(t)

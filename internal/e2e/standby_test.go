@@ -16,8 +16,8 @@ import (
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 
-// A commit that waits for a synchronous standby when its ctx ends is not made visible: a
-// failover would lose what others have read.
+// If ctx ends while a commit waits for a synchronous standby, the commit does not become
+// visible: a failover would lose what others have read.
 func TestCommitThatWaitsIsNotExposed(t *testing.T) {
 	t.Parallel()
 	primary := startPostgres(t)
@@ -49,7 +49,7 @@ func TestCommitThatWaitsIsNotExposed(t *testing.T) {
 		"the commit goes through when the standby is back")
 }
 
-// A standby answers, but perhaps with what was true a while ago.
+// A standby may answer with an old document, so nobody reads it.
 func TestStandbyIsNotRead(t *testing.T) {
 	t.Parallel()
 	primary := startPostgres(t)

@@ -25,9 +25,8 @@ import (
 // condition to PutObject, and in a multipart upload to CompleteMultipartUpload.
 var ifMatch = blob.IfMatch(func(in *transfermanager.UploadObjectInput, etag string) { in.IfMatch = &etag })
 
-// race is a rewrap of one object, or a copy of it onto itself, which another
-// process forestalls at the last moment: when the request that publishes is on its
-// way to the server.
+// race is a rewrap of one object, or a copy of the object onto itself. Another process
+// changes the object at the last moment, just before the request that publishes.
 type race struct {
 	*testing.T
 	ours, theirs *blob.Bucket // of two processes: nothing in memory is shared
@@ -68,8 +67,8 @@ func (r *race) publication() *request {
 	return nil
 }
 
-// TestIfMatch: with the store's own condition, a job never puts an old version over
-// what another process wrote or deleted.
+// TestIfMatch: with the store's own condition, a job never replaces what another process
+// wrote, or restores what it deleted.
 func TestIfMatch(t *testing.T) {
 	ctx := context.Background()
 	write := func(theirs *blob.Bucket) error { return theirs.WriteAll(ctx, "o", []byte("theirs"), nil) }
@@ -124,9 +123,9 @@ func TestIfMatch(t *testing.T) {
 	})
 }
 
-// TestIfMatchWithoutPause: one process rewraps, all the time, to one key and back,
-// while others write. Whoever wrote last reads what it wrote. It is long because it
-// runs a rewrap and its writers at once.
+// TestIfMatchWithoutPause: one process keeps rewrapping objects to one key and back while
+// others write. Each writer reads what it wrote last. It is long because it runs a rewrap
+// and its writers at once.
 func TestIfMatchWithoutPause(t *testing.T) {
 	ctx := context.Background()
 	const writers, rounds = 4, 40
@@ -191,8 +190,8 @@ func TestIfMatchWithoutPause(t *testing.T) {
 	})
 }
 
-// TestIfNotExist: of several processes that write an object that is not to exist,
-// one wins, and it is what it wrote that is there.
+// TestIfNotExist: several processes write one object that must not exist. One succeeds, and
+// the object is the one that it wrote.
 func TestIfNotExist(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {

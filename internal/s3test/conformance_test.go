@@ -27,8 +27,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// harness is for gocloud's conformance suite, of a bucket that wrap makes of one
-// of s3blob.
+// harness is a harness of gocloud's conformance suite.
 type harness struct {
 	suite.Features
 	open   func(missing bool) *gcblob.Bucket
@@ -47,7 +46,7 @@ func (h *harness) MakeDriverForNonexistentBucket(context.Context) (driver.Bucket
 func (h *harness) HTTPClient() *http.Client { return h.client }
 func (h *harness) Close()                   { h.close() }
 
-// bare is a harness of s3blob itself.
+// bare returns a harness of s3blob itself.
 func bare(t *testing.T, s *server) *harness {
 	name := s.newBucket(t)
 	return &harness{
@@ -62,7 +61,7 @@ func bare(t *testing.T, s *server) *harness {
 	}
 }
 
-// sealed is a harness of a bucket that encrypts, with a signer and its handler.
+// sealed returns a harness of a bucket that encrypts, with a signer and its handler.
 func sealed(t *testing.T, s *server, cipher sse.Cipher, opts blob.Options) *harness {
 	h := bare(t, s)
 	openInner := h.open
@@ -87,8 +86,8 @@ func share(t *testing.T, open func(*signedurl.Signer) *gcblob.Bucket) *httptest.
 	return shared
 }
 
-// subjects are the buckets that gocloud's suite is run on: s3blob's own, to tell
-// what is the server's doing, and ours.
+// subjects are the buckets under test: s3blob's own, to find the failures that the server
+// causes, and ours.
 var subjects = append([]subject{{"bare", bare}}, func() (list []subject) {
 	for _, m := range modes {
 		list = append(list, subject{m.name, func(t *testing.T, s *server) *harness {
@@ -119,8 +118,7 @@ type limit struct {
 	spares bool
 }
 
-// limits are those of each server. Each has to fail on the bare bucket, and is then
-// not our doing.
+// limits are the limits of each server. Each must fail on the bare bucket, too.
 var limits = map[string]map[string]limit{
 	"gofakes3": {
 		"TestAttributes":   {why: "it forgets Cache-Control and Content-Language"},
@@ -135,9 +133,9 @@ var limits = map[string]map[string]limit{
 	},
 }
 
-// TestConformance: gocloud's own suite, in each mode, signed URLs included. Every
-// test passes but for the limits of the server. As these must fail, each run is in
-// a process of its own.
+// TestConformance runs gocloud's own suite in each mode, with signed URLs. Every test passes,
+// except for the limits of the server. Since these must fail, each run is a process of its
+// own.
 func TestConformance(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *server) {
 		for _, subject := range subjects {
@@ -169,8 +167,7 @@ func TestChild(t *testing.T) {
 	}
 }
 
-// types checks that what As gives of s3blob's buckets, ours give too, and what is
-// ours on top.
+// types checks that As of our buckets gives the types that s3blob's gives, and our own.
 type types struct{ sealed bool }
 
 func (types) Name() string { return "types" }

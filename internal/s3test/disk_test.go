@@ -23,7 +23,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// text is n bytes that any compressor makes little of, with a marker in every line.
+// text returns n bytes that compress well, with a marker in every line.
 func text(n int) []byte {
 	var lines []byte
 	for i := range 100 {
@@ -47,7 +47,7 @@ func piecesOf(plaintext []byte) *pieces {
 	return s
 }
 
-// in reports whether any piece is in p.
+// in reports whether p contains any piece.
 func (s *pieces) in(p []byte) bool {
 	for i := 0; i+16 <= len(p); i++ {
 		if s.begin[binary.BigEndian.Uint16(p[i:])] && s.all[[16]byte(p[i:])] {
@@ -57,8 +57,8 @@ func (s *pieces) in(p []byte) bool {
 	return false
 }
 
-// TestNoPlaintextOnDisk: of what is written, rewrapped, copied and given up, the
-// server's files hold no 16 bytes, in whatever mode and however large it is.
+// TestNoPlaintextOnDisk: the server's files hold no 16 bytes of plaintext, after writes,
+// rewraps, copies and aborted writes, in any mode and of any size.
 func TestNoPlaintextOnDisk(t *testing.T) {
 	ctx := context.Background()
 	s := startVersity(t)
@@ -111,7 +111,7 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errBroken }
 
-// waiting is an empty reader that ends when something has come about.
+// waiting is an empty reader that ends when a condition holds.
 type waiting struct{ until func() bool }
 
 func (w *waiting) Read([]byte) (int, error) {
@@ -123,10 +123,10 @@ func (w *waiting) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// TestDamageOnDisk: whatever is done to a file, no read returns a byte that was not
-// written, a read of the whole fails with an error of package sse (or with the SDK's,
-// where S3's checksum does not match), and a check names the damage, while the object
-// beside it stays good. It is long because each way to read meets each damage.
+// TestDamageOnDisk damages files in many ways. No read returns a byte that was not written.
+// A read of the whole object fails with an error of package sse, or with the SDK's if S3's
+// checksum does not match. A check names the damage, and other objects stay good. It is long
+// because each way to read meets each damage.
 func TestDamageOnDisk(t *testing.T) {
 	ctx := context.Background()
 	const size = 3*chunk + 100

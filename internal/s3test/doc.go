@@ -1,7 +1,7 @@
-// Package s3test tests package blob on S3: over gocloud's s3blob and two servers,
-// gofakes3 in the test's process, and versitygw, a process that keeps objects as
-// plain files, so that a test can look at what lies there and damage it.
+// Package s3test tests packages blob and awss3 on two S3 servers: gofakes3, in the process of
+// the test, and versitygw, a process that keeps objects in plain files. Tests read these files
+// and damage them.
 //
-// A test that finds no versitygw skips;
-// go install github.com/versity/versitygw/cmd/versitygw@v1.8.0 has it.
+// A test that finds no versitygw skips. To install it, run
+// go install github.com/versity/versitygw/cmd/versitygw@v1.8.0.
 package s3test

@@ -40,9 +40,9 @@ var failures = []struct {
 
 var plainText = &gcblob.WriterOptions{ContentType: "text/plain"}
 
-// TestFailedWrites: a write that is cancelled, or whose source fails, publishes
-// nothing, in one request or in parts, an object that was there stays, and no parts
-// are left behind where the client sees to that.
+// TestFailedWrites: a write that is cancelled, or whose source fails, publishes nothing, in one
+// request or in parts. An existing object stays. No parts are left behind if the client aborts
+// uploads.
 func TestFailedWrites(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {
@@ -74,11 +74,10 @@ func TestFailedWrites(t *testing.T) {
 	})
 }
 
-// TestUnfinishedUploads: by itself, s3blob (of gocloud v0.47.0) asks in the ctx that
-// was cancelled to abort an upload in parts, and so leaves the parts, which S3
-// shows nobody and charges for, until a lifecycle rule removes them. Ours cancel a
-// write whenever it fails. abortAnyway is the remedy, which this test makes sure is
-// needed still.
+// TestUnfinishedUploads: s3blob (of gocloud v0.47.0) aborts an upload in parts with the ctx
+// that was cancelled. The abort fails, and the parts stay until a lifecycle rule removes
+// them: S3 shows them to nobody, but charges for them. Our buckets cancel each write that
+// fails. abortAnyway is the workaround. This test fails when it is no longer needed.
 func TestUnfinishedUploads(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *server) {
 		name := s.newBucket(t)
@@ -92,8 +91,7 @@ func TestUnfinishedUploads(t *testing.T) {
 	})
 }
 
-// abortAnyway has a client abort uploads in parts also when the ctx of the upload
-// has ended.
+// abortAnyway makes a client abort uploads in parts even if the ctx of the upload has ended.
 func abortAnyway(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("AbortAnyway",

@@ -24,9 +24,9 @@ func startFake(t testing.TB) *server {
 	return &server{name: "gofakes3", endpoint: fake.URL, base: base}
 }
 
-// partial leaves out of an answer with a part of an object the checksum of the
-// whole, which gofakes3 v1.2.0 gives, and which S3 does not: the SDK would check
-// the part against it.
+// partial removes the checksum from an answer with a part of an object. gofakes3 v1.2.0
+// returns the checksum of the whole object, unlike S3, and the SDK would compare it with the
+// part.
 type partial struct{ http.ResponseWriter }
 
 func (p partial) WriteHeader(status int) {
@@ -40,12 +40,12 @@ func (p partial) WriteHeader(status int) {
 	p.ResponseWriter.WriteHeader(status)
 }
 
-// paged lists as S3 does. In gofakes3 v1.2.0, s3mem says that a page follows when
-// none does, and begins pages of folders anew, without end.
+// paged lists as S3 does. In gofakes3 v1.2.0, s3mem announces a page that does not exist, and
+// returns pages of folders again and again.
 type paged struct{ *s3mem.Backend }
 
-// ListBucket returns the page behind page.Marker, which is the last entry of the
-// page before, a key or a common prefix.
+// ListBucket returns the page behind page.Marker, the last key or common prefix of the page
+// before.
 func (p paged) ListBucket(name string, prefix *gofakes3.Prefix, page gofakes3.ListBucketPage) (*gofakes3.ObjectList, error) {
 	all, err := p.Backend.ListBucket(name, nil, gofakes3.ListBucketPage{})
 	if err != nil {
@@ -74,8 +74,8 @@ func (p paged) ListBucket(name string, prefix *gofakes3.Prefix, page gofakes3.Li
 	return list, nil
 }
 
-// entryOf is how a list shows a key: as itself, or as the common prefix that ends
-// with the delimiter.
+// entryOf returns the entry of a key in a list: the key, or the common prefix that ends with
+// the delimiter.
 func entryOf(key string, prefix *gofakes3.Prefix) (entry string, isPrefix bool) {
 	rest, ok := strings.CutPrefix(key, prefix.Prefix)
 	if !ok || !prefix.HasDelimiter {
@@ -88,7 +88,7 @@ func entryOf(key string, prefix *gofakes3.Prefix) (entry string, isPrefix bool) 
 	return prefix.Prefix + rest[:at] + prefix.Delimiter, true
 }
 
-// TestPaged: the fake's pages, put together, are what is there.
+// TestPaged: all pages of the fake together list all objects.
 func TestPaged(t *testing.T) {
 	backend := paged{s3mem.New()}
 	require.NoError(t, backend.CreateBucket("b"))

@@ -14,9 +14,9 @@ import (
 	"github.com/blobseal/blobseal/blob/signedurl"
 )
 
-// TestSignedURLs: what a signed URL allows, over S3: an object that comes in as a
-// stream is stored in parts, and served as a whole, in ranges and on condition. It is
-// long because it is the life of one object, from its upload to its deletion.
+// TestSignedURLs uses signed URLs over S3. A streamed object is stored in parts, and served as
+// a whole, in ranges and under conditions. It is long because it is the life of one object,
+// from its upload to its deletion.
 func TestSignedURLs(t *testing.T) {
 	ctx := context.Background()
 	data := content(17<<20 + 3)

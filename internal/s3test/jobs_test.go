@@ -15,8 +15,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// contents are objects in a bucket, by their keys: of none, one, some and many
-// chunks, and of parts.
+// contents are the objects in a bucket, by key: of no, one, some and many chunks, and large
+// enough for parts.
 var contents = map[string][]byte{
 	"empty":            {},
 	"one":              []byte("one chunk"),
@@ -25,7 +25,7 @@ var contents = map[string][]byte{
 	"parts":            content(17 << 20),
 }
 
-// attributes are what an object has beside its content.
+// attributes are the attributes of each object.
 var attributes = gcblob.WriterOptions{
 	ContentType: "text/x-blobseal", ContentDisposition: `attachment; filename="x y.txt"`, ContentEncoding: "gzip",
 	CacheControl: "max-age=60", ContentLanguage: "de",
@@ -59,7 +59,7 @@ func requireFilled(t *testing.T, s *server, b *gcblob.Bucket) {
 	}
 }
 
-// totals sums a bucket's inventory up.
+// totals returns the totals of a bucket's inventory.
 func totals(t *testing.T, b *blob.Bucket) *jobs.Totals {
 	all := new(jobs.Totals)
 	for e, err := range jobs.Inventory(context.Background(), b, nil) {
@@ -70,10 +70,9 @@ func totals(t *testing.T, b *blob.Bucket) *jobs.Totals {
 	return all
 }
 
-// TestJobs: a bucket from before its encryption is encrypted in place, moved from
-// master key to master key and from mode to mode, and at each step everything is
-// under the key that it should be, readable, with all its attributes. It is long
-// because it is one history of one bucket.
+// TestJobs encrypts a plain bucket in place, and moves it from master key to master key and
+// from mode to mode. After each step, every object is under the expected key, can be read,
+// and has all its attributes. It is long because it is one history of one bucket.
 func TestJobs(t *testing.T) {
 	ctx := context.Background()
 	n := int64(len(contents))
@@ -144,7 +143,7 @@ func TestJobs(t *testing.T) {
 	})
 }
 
-// primary is the id of the ring's primary.
+// primary returns the id of the ring's primary.
 func primary(t *testing.T, ring *keyring.Ring) string {
 	for _, info := range ring.Versions() {
 		if info.Primary {

@@ -15,7 +15,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// bucketName is what objects are bound to, whatever S3 calls the bucket.
+// bucketName is the name that objects are bound to. S3's bucket has another name.
 const bucketName = "photos"
 
 // mode is a mode under test.
@@ -31,7 +31,7 @@ var modes = []mode{
 	{"customer", func(t testing.TB) sse.Cipher { return ssetest.NewCustomer(t, 7) }, blob.Policy{AllowCustomerKeys: true}},
 }
 
-// encrypted is an encrypted bucket over inner; a nil cipher is one of SSE-S3.
+// encrypted returns an encrypted bucket over inner. A nil cipher means SSE-S3.
 func encrypted(t testing.TB, inner *gcblob.Bucket, cipher sse.Cipher, opts *blob.Options) *blob.Bucket {
 	if cipher == nil {
 		cipher = sse.NewManaged(keyringtest.NewRing(t, nil))
@@ -52,7 +52,7 @@ func requireObject(t testing.TB, in interface {
 	require.True(t, bytes.Equal(want, got), "%s has %d bytes, want %d", key, len(got), len(want))
 }
 
-// content is n bytes that nothing repeats, always the same.
+// content returns n bytes without repetitions, the same at each call.
 func content(n int) []byte {
 	p := make([]byte, n)
 	rand.NewChaCha8([32]byte{}).Read(p)

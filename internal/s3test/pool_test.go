@@ -20,8 +20,8 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// TestBoundedPool: any number of readers share a pool of few connections without
-// waiting for each other for ever, whichever way they read.
+// TestBoundedPool: any number of readers can share a pool of few connections. They never
+// deadlock, in whichever way they read.
 func TestBoundedPool(t *testing.T) {
 	const size = 12*16384 + 77
 	const readers, reads = 20, 5

@@ -52,8 +52,7 @@ func newInParts(t *testing.T, s *server, sizes ...int) *inParts {
 	return x
 }
 
-// traffic returns how many bytes of bodies have passed since the last call, and how
-// many requests of an operation.
+// traffic returns the bytes of bodies and the requests by operation since the last call.
 func (x *inParts) traffic() (sent, received int64, requests map[string]int) {
 	requests = map[string]int{}
 	for _, q := range x.wire.take() {
@@ -88,8 +87,8 @@ func (x *inParts) requireTags(t *testing.T) {
 	require.Equal(t, "b c", *out.TagSet[0].Value)
 }
 
-// TestRewrapOfPartsSendsTheEnd: a rewrap of an object that was uploaded in parts sends
-// its end, and S3 copies the rest. A server that cannot gets all of it.
+// TestRewrapOfPartsSendsTheEnd: a rewrap of an object that was uploaded in parts sends its
+// end, and S3 copies the rest. A server that cannot copy gets the whole object.
 func TestRewrapOfPartsSendsTheEnd(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {
@@ -136,8 +135,8 @@ func TestRewrapOfPartsSendsTheEnd(t *testing.T) {
 	})
 }
 
-// TestReplaceEndWithChecksum: a caller asks for a checksum of an object of which S3
-// copies the beginning. The object is stored without.
+// TestReplaceEndWithChecksum: a caller asks for a checksum of an object whose beginning S3
+// copies. The object is stored without the checksum.
 func TestReplaceEndWithChecksum(t *testing.T) {
 	ctx := context.Background()
 	x := newInParts(t, startVersity(t), 6<<20, 1<<20)
@@ -164,8 +163,8 @@ func TestReplaceEndWithChecksum(t *testing.T) {
 	requireObject(t, x.inner, "k", whole)
 }
 
-// hook returns what the BeforeWrite hook of a write of "k" gets, after a caller has asked
-// for a checksum.
+// hook returns the argument of the BeforeWrite hook of a write of "k" for which the caller
+// asks for a checksum.
 func (x *inParts) hook(md map[string]string) func(any) bool {
 	return func(v any) bool {
 		upload, ok := v.(**transfermanager.UploadObjectInput)

@@ -26,8 +26,7 @@ const (
 	sealedChunk = chunk + 16
 )
 
-// TestRequests: each operation asks the server for what the package's doc says, and
-// for nothing else.
+// TestRequests: each operation sends exactly the requests that the package's doc describes.
 func TestRequests(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {
@@ -170,8 +169,8 @@ func TestRangeSideBySide(t *testing.T) {
 	require.NoError(t, r.Close())
 }
 
-// TestReadAcrossAReplacement: an object that is replaced, by one of the same size
-// and in the same second, between the requests of a read, is read anew.
+// TestReadAcrossAReplacement: an object is replaced between the requests of a read, in the
+// same second and by one of the same size. It is read again.
 func TestReadAcrossAReplacement(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {
@@ -221,9 +220,8 @@ func TestLargeWrites(t *testing.T) {
 	})
 }
 
-// TestSmallReadOfLargeObject: 4 KiB of 1 GiB move less than 64 KiB, even where they
-// lie across two chunks and the last chunk is as long as it can be. What moves is
-// counted on the connections, headers included.
+// TestSmallReadOfLargeObject: reading 4 KiB of 1 GiB transfers less than 64 KiB, headers
+// included, even if the bytes are in two chunks and the last chunk has the maximum length.
 func TestSmallReadOfLargeObject(t *testing.T) {
 	const size = 1<<30 - 1
 	ctx := context.Background()

@@ -144,7 +144,7 @@ func tagsOf(t *testing.T, c sdk, key string) map[string]string {
 	return tags
 }
 
-// TestSDKChecksums: a body that does not match what the caller says of it is not stored.
+// TestSDKChecksums: a body that does not match the caller's checksum is not stored.
 func TestSDKChecksums(t *testing.T) {
 	ctx := context.Background()
 	s := startFake(t)

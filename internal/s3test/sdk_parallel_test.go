@@ -35,10 +35,9 @@ func TestSDKUploadIsParallel(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// BenchmarkSDKUpload compares uploads of an object with those of the bare transfer
-// manager, to a server that forgets them and to one that keeps files. It reports the
-// throughput as a part of the bare one. BLOBSEAL_UPLOAD_SIZE is the object's size in
-// bytes. For a gigabyte in one run:
+// BenchmarkSDKUpload compares uploads with those of the bare transfer manager, to a server
+// that discards them and to one that keeps files. It reports the throughput as a fraction of
+// the bare one. BLOBSEAL_UPLOAD_SIZE is the object's size in bytes. For a gigabyte in one run:
 //
 //	BLOBSEAL_UPLOAD_SIZE=1073741824 go test -run '^$' -bench SDKUpload -benchtime 3x
 func BenchmarkSDKUpload(b *testing.B) {
@@ -76,7 +75,7 @@ func BenchmarkSDKUpload(b *testing.B) {
 	}
 }
 
-// startSink starts a server that takes uploads and forgets them.
+// startSink starts a server that discards uploads.
 func startSink(t testing.TB) *server {
 	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/blobseal/blobseal/blob/stored"
 )
 
-// TestSDKRequests: each operation asks the server for what the package's doc says.
+// TestSDKRequests: each operation sends the requests that the package's doc describes.
 func TestSDKRequests(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {
@@ -91,8 +91,8 @@ func TestSDKRequests(t *testing.T) {
 	})
 }
 
-// TestSDKReader: reads in sequence take few requests, in whatever pieces; reads in any
-// order give what is there.
+// TestSDKReader: sequential reads of any size take few requests. Reads in any order return
+// the right bytes.
 func TestSDKReader(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {

@@ -130,7 +130,7 @@ func TestSDKLongEnvelopes(t *testing.T) {
 	require.EqualValues(t, len(data), *head.ContentLength)
 }
 
-// TestSDKRanges: a range is what it is of the plaintext.
+// TestSDKRanges: a range is a range of the plaintext.
 func TestSDKRanges(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {

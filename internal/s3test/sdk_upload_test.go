@@ -63,7 +63,8 @@ func TestSDKRetries(t *testing.T) {
 	}
 }
 
-// once is a source that can seek but would give other bytes the second time.
+// once is a source that can seek but counts the bytes that are read, so that a test notices
+// a second read.
 type once struct {
 	r *bytes.Reader
 	n int64
@@ -109,7 +110,7 @@ func (f *flaky) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.base.RoundTrip(r)
 }
 
-// TestSDKLarge: large writes go in parts, and come back.
+// TestSDKLarge: large objects are written in parts, and can be read.
 func TestSDKLarge(t *testing.T) {
 	ctx := context.Background()
 	eachServer(t, func(t *testing.T, s *server) {

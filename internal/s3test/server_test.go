@@ -53,8 +53,7 @@ func eachServer(t *testing.T, test func(t *testing.T, s *server)) {
 	}
 }
 
-// startVersity starts versitygw on a socket in a directory of its own, with its
-// files in another.
+// startVersity starts versitygw on a socket. Its files are in another directory.
 func startVersity(t testing.TB) *server {
 	binary, err := exec.LookPath("versitygw")
 	if err != nil {
@@ -81,7 +80,7 @@ func startVersity(t testing.TB) *server {
 	return s
 }
 
-// meter counts what moves on a connection.
+// meter counts the bytes on a connection, in both directions.
 type meter struct {
 	net.Conn
 	n *atomic.Int64
@@ -99,8 +98,8 @@ func (m meter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// client returns a client whose requests w sees, if it is not nil. It tries
-// everything once, so that counts are of what was asked for.
+// client returns a client whose requests go through w, unless w is nil. The client does not
+// retry, so that the number of requests is predictable.
 func (s *server) client(w *wire, tune ...func(*s3.Options)) *s3.Client {
 	transport := s.base
 	if w != nil {

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// wire is a transport that takes down the requests that go through it.
+// wire is a transport that records requests.
 type wire struct {
 	base http.RoundTripper
 
@@ -60,7 +60,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// operation names what a request asks for.
+// operation returns S3's name of a request.
 func operation(r *http.Request, key string) string {
 	q := r.URL.Query()
 	switch {
@@ -86,15 +86,15 @@ func operation(r *http.Request, key string) string {
 	}[r.Method]
 }
 
-// on has fn called before each request from now on.
+// on makes the wire call fn before each request from now on.
 func (w *wire) on(fn func(*request)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.before = fn
 }
 
-// beforeRequest has fn called once, before the nth request from now on, counted from 0.
-// It returns a function that tells fn's error, or that there was no such request.
+// beforeRequest makes the wire call fn once, before the nth request from now on, counted from
+// 0. result returns fn's error, or an error if there was no such request.
 func (w *wire) beforeRequest(nth int, fn func() error) (result func() error) {
 	var mu sync.Mutex
 	left, err := nth, fmt.Errorf("there were no %d requests", nth+1)
@@ -112,8 +112,8 @@ func (w *wire) beforeRequest(nth int, fn func() error) (result func() error) {
 	}
 }
 
-// beforeFirst has fn called once, before the first request from now on for one of these
-// operations. The test fails if fn does.
+// beforeFirst makes the wire call fn once, before the first request from now on for one of
+// these operations. If fn fails, the test fails.
 func (w *wire) beforeFirst(t testing.TB, fn func() error, operations ...string) {
 	var once sync.Once
 	w.on(func(q *request) {
@@ -156,16 +156,15 @@ func (w *wire) take() []*request {
 	return taken
 }
 
-// has reports whether a request for this was answered with this status since the
-// last take.
+// has reports whether a request for op was answered with a status since the last take.
 func (w *wire) has(op string, status int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.ContainsFunc(w.requests, func(r *request) bool { return r.op == op && r.status == status })
 }
 
-// ops lists what requests ask for, with their ranges, in alphabetical order: those
-// side by side come in any.
+// ops returns the operations of requests, with their ranges, in alphabetical order: parallel
+// requests arrive in any order.
 func ops(requests []*request) []string {
 	var names []string
 	for _, r := range requests {

@@ -20,7 +20,7 @@ import (
 	"github.com/blobseal/blobseal/keyring/sqlstore"
 )
 
-// database is a process's way to the database, which can be cut.
+// database is a process's connection to the database. It can be cut.
 type database struct {
 	*sql.DB
 	dialect sqlstore.Dialect
@@ -116,7 +116,7 @@ func (d *database) dial(ctx context.Context, network, address string) (net.Conn,
 	return conn, nil
 }
 
-// cuttable is the same for SQLite, to which there is no network.
+// cuttable is a store in SQLite, which has no network to cut.
 type cuttable struct {
 	keyring.Store
 	d *database

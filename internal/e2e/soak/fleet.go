@@ -19,7 +19,7 @@ import (
 // patience is what a slow machine may need: whatever works takes less.
 const patience = time.Minute
 
-// fleet is the replicas, and what their clients know.
+// fleet holds the replicas, and what their clients know.
 type fleet struct {
 	config
 	replicas []*replica
@@ -55,7 +55,7 @@ func (f *fleet) noteProblem(format string, args ...any) {
 	f.problems = append(f.problems, fmt.Sprintf(format, args...))
 }
 
-// pickObject returns an object to read, of the latest as often as not.
+// pickObject returns an object to read. Half of the time, it is one of the latest.
 func (f *fleet) pickObject() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -69,7 +69,7 @@ func (f *fleet) pickObject() string {
 	return f.written[rand.N(n)]
 }
 
-// replica is a process, from outside.
+// replica controls a process.
 type replica struct {
 	f       *fleet
 	name    string
@@ -117,7 +117,7 @@ func (r *replica) start() error {
 
 var errKilled = errors.New("replica was killed")
 
-// do has the replica serve a request.
+// do makes the replica serve a request.
 func (r *replica) do(req request) (rep reply, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -133,7 +133,7 @@ func (r *replica) do(req request) (rep reply, err error) {
 	return rep, nil
 }
 
-// replace kills the replica, whatever it is doing, and starts another in its place.
+// replace kills the replica at any time, and starts it again.
 func (r *replica) replace() error {
 	r.killed.Store(true)
 	r.cmd.Process.Kill()
@@ -178,8 +178,8 @@ func (r *replica) put(object string, kms bool) bool {
 	return true
 }
 
-// get reads an object and returns the error that a replica may have which is cut
-// off. It has no other.
+// get reads an object. It returns only the error that a replica without the database may
+// return. Any other error is a problem.
 func (r *replica) get(object string) (kind, text string) {
 	excused := r.excused.Load()
 	rep, err := r.do(request{Do: "get", Object: object})
@@ -225,8 +225,8 @@ func (f *fleet) runKiller(ctx context.Context, every time.Duration) {
 	}
 }
 
-// runRotator has two replicas at once rotate the ring, and one rotate the key of the
-// key service.
+// runRotator makes two replicas rotate the ring at once, and one rotate the key of the key
+// service.
 func (f *fleet) runRotator(ctx context.Context, every time.Duration) {
 	for sleep(ctx, every) {
 		var wg sync.WaitGroup
@@ -238,7 +238,7 @@ func (f *fleet) runRotator(ctx context.Context, every time.Duration) {
 	}
 }
 
-// rotate has a replica rotate, or another one if it is killed.
+// rotate makes a replica rotate. If it is killed, another one rotates.
 func (f *fleet) rotate(ctx context.Context, what string) {
 	for ctx.Err() == nil && !f.pickReplica().rotate(what) {
 	}
@@ -259,7 +259,7 @@ func (r *replica) rotate(what string) bool {
 // pickReplica returns one of the replicas, but not the first, which is cut off at times.
 func (f *fleet) pickReplica() *replica { return f.replicas[1+rand.N(len(f.replicas)-1)] }
 
-// partition is what the first replica did without the database.
+// partition records what the first replica did without the database.
 type partition struct {
 	at, mended time.Time
 	refusals   []string      // of objects under versions that it did not know

@@ -9,8 +9,8 @@
 // Without -dsn it starts a PostgreSQL server of its own if there is one on the
 // machine, and takes a SQLite database otherwise, or if -dsn is file:PATH.
 //
-// replica.go is what a replica opens and does, database.go its way to the
-// database, and fleet.go the clients, and what is done to the replicas.
+// replica.go has the replicas, database.go their connections to the database, and fleet.go
+// the clients and the faults.
 package main
 
 import (
@@ -168,7 +168,7 @@ func (f *fleet) work(ctx context.Context, d time.Duration) (partition, error) {
 	return cut, ctx.Err()
 }
 
-// noteUnless notes what was to be seen and was not.
+// noteUnless notes that the run did not show what it should.
 func (f *fleet) noteUnless(ok bool, what string) {
 	if !ok {
 		f.noteProblem("not proved: %s", what)
@@ -235,7 +235,7 @@ func (f *fleet) readBack(ctx context.Context, b *blob.Bucket) (map[jobs.KeyRef]i
 	return byKey, nil
 }
 
-// report prints what came of it all, and holds it to what a fleet is for.
+// report prints the results, and checks that the run showed what it should.
 func (f *fleet) report(s *service, began time.Time, cut partition, learned []map[string]time.Time, byKey map[jobs.KeyRef]int) {
 	c, versions := f.counts, s.ring.Versions()
 	fmt.Printf("%v, %d replicas\n\n", s.db.dialect, len(f.replicas))

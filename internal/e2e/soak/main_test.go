@@ -48,7 +48,7 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// A program that cannot prove what it is for says so, and fails.
+// The program fails if a run does not show what it should.
 func TestSoakFails(t *testing.T) {
 	f := &fleet{counts: make(map[string]int)}
 	f.noteUnless(true, "this holds")

@@ -61,7 +61,7 @@ func write(t *testing.T, b *blob.Bucket, names ...int) {
 	}
 }
 
-// byService opens each object with the key service that its key is of.
+// byService opens each object with the key service of its key.
 type byService struct {
 	prefix     string // of the keys of from
 	from, then sse.Decrypter
@@ -74,8 +74,8 @@ func (b byService) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelop
 	return b.then.Decrypt(ctx, obj, env)
 }
 
-// TestMoveBetweenKeyServices: from one key service to another, while all objects
-// stay readable; then the old one is not asked any more.
+// TestMoveBetweenKeyServices moves from one key service to another. All objects stay readable.
+// Afterwards, nothing calls the old service.
 func TestMoveBetweenKeyServices(t *testing.T) {
 	inner := memblob.OpenBucket(nil)
 	old, next := kmstest.NewFake("arn:old/photos"), kmstest.NewFake("arn:new/photos")
@@ -99,9 +99,9 @@ func TestMoveBetweenKeyServices(t *testing.T) {
 	read(t, openBucket(t, inner, to, nil), 3)
 }
 
-// TestRestoredRing: an old backup of the ring is restored, and a replica that starts
-// then rotates it. A replica that ran all the time puts back the version that the
-// backup lacks, and keeps the new one: every replica reads all objects again.
+// TestRestoredRing restores an old backup of the ring, which a new replica then rotates. A
+// replica that ran all the time restores the version that the backup lacks, and keeps the new
+// one. Every replica can read all objects again.
 func TestRestoredRing(t *testing.T) {
 	store, inner := keyring.NewMemStore(), memblob.OpenBucket(nil)
 	running := openRing(t, store, keyRoot(t, 'k'), true)
@@ -134,7 +134,8 @@ func TestRestoredRing(t *testing.T) {
 	read(t, openBucket(t, inner, sse.NewManaged(openRing(t, store, keyRoot(t, 'k'), false)), nil), 3)
 }
 
-// TestLostRoot: a replica that runs has the root, and puts the ring under another.
+// TestLostRoot: a running replica does not need the lost root. It puts the ring under a new
+// one.
 func TestLostRoot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ring")
 	store, err := keyring.NewFileStore(path)
@@ -148,8 +149,8 @@ func TestLostRoot(t *testing.T) {
 	read(t, openBucket(t, inner, sse.NewManaged(openRing(t, store, keyRoot(t, 'n'), false)), nil), 1)
 }
 
-// TestRootThatIsAKey: a ring moves under a key of a key service; that is disabled,
-// and what runs goes on, and what starts says why it does not.
+// TestRootThatIsAKey: a ring moves under a key of a key service. The key is disabled. Running
+// replicas continue, and those that start say why they cannot.
 func TestRootThatIsAKey(t *testing.T) {
 	store, inner := keyring.NewMemStore(), memblob.OpenBucket(nil)
 	service := kmstest.NewFake("root")

@@ -21,7 +21,7 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// config is what all replicas are told.
+// config is the configuration of all replicas.
 type config struct {
 	Dir, DSN, Table string
 }
@@ -32,8 +32,8 @@ const (
 	rootKey    = "alias/ring"    // the root of the ring
 )
 
-// service is what a replica has open: all of it is in the database, but for the
-// objects, and for the root of the key service, which is the fleet's one secret.
+// service holds what a replica opens. All of it is in the database, except for the objects
+// and for the root of the key service, which is the fleet's only secret.
 type service struct {
 	db     *database
 	kms    *localkms.Client
@@ -241,7 +241,7 @@ func (s *service) serve(ctx context.Context, req request) (rep reply, err error)
 	return rep, err
 }
 
-// seen is when a replica learned of each version of the ring.
+// seen records when a replica learned of each version of the ring.
 type seen struct {
 	mu         sync.Mutex
 	generation uint64
