@@ -1,7 +1,6 @@
 package blob
 
 import (
-	"bufio"
 	"bytes"
 	"io"
 
@@ -72,15 +71,15 @@ func (c *compositeRead) open(off, n int64) (io.Reader, error) {
 // if the requests met two versions of the object, that byte does not open. The
 // plaintext's own reader holds its last byte back until the end is proved.
 func (c *compositeRead) reader(plaintext io.Reader) (*reader, error) {
-	ahead := bufio.NewReaderSize(plaintext, 1)
-	_, err := ahead.Peek(1)
+	first := &prefixed{rest: plaintext}
+	_, err := io.ReadFull(plaintext, first.byte[:])
 	switch {
 	case err == io.EOF && c.object.Size() == 0:
 		return c.getter.reader(new(bytes.Reader), 0, c.env, c.from), nil
 	case err != nil:
 		return nil, err
 	}
-	return c.getter.reader(ahead, c.object.Size(), c.env, c.from), nil
+	return c.getter.reader(first, c.object.Size(), c.env, c.from), nil
 }
 
 // compositeWhole reads a whole composite object, which inner reads, and whose content
