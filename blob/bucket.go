@@ -2,7 +2,6 @@ package blob
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -163,8 +162,8 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	if b.opts.EnvelopeSize == 0 {
 		b.opts.EnvelopeSize = DefaultEnvelopeSize
 	}
-	if err := checkEnvelopeSize(b.opts.EnvelopeSize); err != nil {
-		return nil, err
+	if err := stored.CheckEnvelopeSize(b.opts.EnvelopeSize, nil); err != nil {
+		return nil, fmt.Errorf("%w: EnvelopeSize: %w", sse.ErrInvalid, err)
 	}
 	if err := b.opts.Policy.validate(); err != nil {
 		return nil, err
@@ -178,34 +177,6 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 	})
 	b.Bucket = gcblob.NewBucket(&bucketDriver{b: b})
 	return b, nil
-}
-
-// checkEnvelopeSize refuses a size that holds no envelope of any cipher.
-func checkEnvelopeSize(size int) error {
-	probe, err := throwawayEnvelope(sse.Object{})
-	if err != nil {
-		return err
-	}
-	if least := probe.Size(); size < least || size > sse.MaxEnvelopeSize {
-		return fmt.Errorf("%w: EnvelopeSize %d (choose %d to %d)", sse.ErrInvalid, size, least, sse.MaxEnvelopeSize)
-	}
-	return nil
-}
-
-// throwawayEnvelope returns the smallest envelope that obj can have. It fails if obj's
-// context fits no envelope.
-func throwawayEnvelope(obj sse.Object) (*sse.Envelope, error) {
-	var key [32]byte
-	rand.Read(key[:])
-	cipher, err := sse.NewCustomer(key[:])
-	if err != nil {
-		return nil, err
-	}
-	enc, err := cipher.Encrypt(context.Background(), obj)
-	if err != nil {
-		return nil, err
-	}
-	return enc.Envelope(), nil
 }
 
 // isNil reports whether cipher is nil, or holds a nil pointer.

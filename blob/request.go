@@ -8,6 +8,7 @@ import (
 
 	gcblob "gocloud.dev/blob"
 
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -52,11 +53,7 @@ func (b *Bucket) With(r Request) (*Bucket, error) {
 		return nil, fmt.Errorf("%w: Request has both Context and AnyContext (choose one)", sse.ErrInvalid)
 	}
 	if len(r.Context) > 0 {
-		probe, err := throwawayEnvelope(sse.Object{Context: r.Context})
-		if err == nil {
-			_, err = probe.WithSize(b.store.EnvelopeSize)
-		}
-		if err != nil {
+		if err := stored.CheckEnvelopeSize(b.store.EnvelopeSize, r.Context); err != nil {
 			return nil, err
 		}
 	}

@@ -85,8 +85,8 @@ func New(api API, cipher sse.Cipher, opts *Options) (*Client, error) {
 	if c.opts.EnvelopeSize == 0 {
 		c.opts.EnvelopeSize = DefaultEnvelopeSize
 	}
-	if size := c.opts.EnvelopeSize; size < 256 || size > sse.MaxEnvelopeSize {
-		return nil, fmt.Errorf("%w: EnvelopeSize %d (choose 256 to %d)", sse.ErrInvalid, size, sse.MaxEnvelopeSize)
+	if err := stored.CheckEnvelopeSize(c.opts.EnvelopeSize, nil); err != nil {
+		return nil, fmt.Errorf("%w: EnvelopeSize: %w", sse.ErrInvalid, err)
 	}
 	return c, c.admit(cipher.Mode())
 }

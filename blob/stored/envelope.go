@@ -2,10 +2,13 @@ package stored
 
 import (
 	"bytes"
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/blobseal/blobseal/kms"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -65,6 +68,23 @@ func PlaintextSize(size int64, envelopeSize int) (int64, error) {
 		return 0, fmt.Errorf("%w: stored object has %d bytes, its envelope %d", sse.ErrTruncated, size, envelopeSize)
 	}
 	return sse.PlaintextSize(size - int64(envelopeSize))
+}
+
+// CheckEnvelopeSize returns an error if no envelope of size bytes holds the encryption
+// context ec: [sse.ErrTooLarge], or [sse.ErrInvalid] if no envelope holds it.
+func CheckEnvelopeSize(size int, ec kms.Context) error {
+	var key [32]byte
+	rand.Read(key[:])
+	cipher, err := sse.NewCustomer(key[:]) // whose envelopes have neither a key id nor a wrapped key
+	if err != nil {
+		return err
+	}
+	enc, err := cipher.Encrypt(context.Background(), sse.Object{Context: ec})
+	if err != nil {
+		return err
+	}
+	_, err = enc.Envelope().WithSize(size)
+	return err
 }
 
 // SameEnvelope reports whether x and y are equal, byte for byte. Envelopes of two
