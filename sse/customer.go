@@ -75,11 +75,8 @@ func (c *Customer) check() error {
 }
 
 // Encrypt implements [Encrypter]. It needs no ctx.
-func (c *Customer) Encrypt(_ context.Context, obj Object) (*Encryption, error) {
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	return c.wrapping().encrypt(obj)
+func (c *Customer) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
+	return encrypt(ctx, c, obj)
 }
 
 // Decrypt implements [Decrypter]. It needs no ctx. A wrong key is [ErrKey].
@@ -94,13 +91,13 @@ func (c *Customer) Decrypt(_ context.Context, obj Object, env *Envelope) (*Decry
 }
 
 // Rewrap implements [Cipher]. It needs no ctx.
-func (c *Customer) Rewrap(_ context.Context, obj Object, d *Decryption) (*Envelope, error) {
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	return c.wrapping().rewrap(obj, d)
+func (c *Customer) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error) {
+	return rewrap(ctx, c, obj, d)
 }
 
-func (c *Customer) wrapping() wrapping {
-	return wrapping{mode: ModeCustomer, kek: keySealer{c.key}}
+func (c *Customer) wrap(context.Context, Object) (wrapping, error) {
+	if err := c.check(); err != nil {
+		return wrapping{}, err
+	}
+	return wrapping{mode: ModeCustomer, kek: keySealer{c.key}}, nil
 }

@@ -19,17 +19,13 @@ type WithKEK struct {
 
 func (k WithKEK) Mode() Mode { return k.ForMode }
 
-func (k WithKEK) wrapping() (wrapping, error) {
+func (k WithKEK) wrap(context.Context, Object) (wrapping, error) {
 	key, err := secret.New(k.KEK)
 	return wrapping{mode: k.ForMode, keyID: k.KeyID, wrapped: k.Wrapped, bucketKey: k.BucketKey, kek: keySealer{key}}, err
 }
 
-func (k WithKEK) Encrypt(_ context.Context, obj Object) (*Encryption, error) {
-	w, err := k.wrapping()
-	if err != nil {
-		return nil, err
-	}
-	return w.encrypt(obj)
+func (k WithKEK) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
+	return encrypt(ctx, k, obj)
 }
 
 func (k WithKEK) Decrypt(_ context.Context, obj Object, env *Envelope) (*Decryption, error) {

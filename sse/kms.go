@@ -133,12 +133,7 @@ func RequestedKey(e Encrypter) string {
 // not answer, Encrypt fails with the error of package kms: it never falls back to
 // a different key.
 func (k *KMS) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
-	dk, err := k.generate(ctx, obj)
-	if err != nil {
-		return nil, err
-	}
-	defer dk.Clear()
-	return k.wrapping(dk).encrypt(obj)
+	return encrypt(ctx, k, obj)
 }
 
 // Decrypt implements [Decrypter]. A key that is not accepted is [ErrKey]. If the
@@ -208,24 +203,7 @@ func (k *KMS) notAccepted(what, key string) error {
 
 // Rewrap implements [Cipher], under a new data key of the service's key.
 func (k *KMS) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error) {
-	obj, err := obj.rewrapped(d)
-	if err != nil {
-		return nil, err
-	}
-	dk, err := k.generate(ctx, obj)
-	if err != nil {
-		return nil, err
-	}
-	defer dk.Clear()
-	return k.wrapping(dk).rewrap(obj, d)
-}
-
-// wrapping returns what seals under a data key, until the data key is cleared.
-func (k *KMS) wrapping(dk *kms.DataKey) wrapping {
-	return wrapping{
-		mode: ModeKMS, keyID: dk.KeyID, wrapped: dk.Ciphertext,
-		bucketKey: k.bucketKey, kek: dataKeySealer{dk},
-	}
+	return rewrap(ctx, k, obj, d)
 }
 
 // dataKeySealer is a key-encryption key that a key service made.
@@ -235,29 +213,32 @@ func (k dataKeySealer) Seal(dek, context []byte) ([]byte, error) {
 	return chunked.Seal(k.dk.Plaintext(), context, dek)
 }
 
-// generate asks for a data key for obj. The caller clears it.
-func (k *KMS) generate(ctx context.Context, obj Object) (*kms.DataKey, error) {
+// wrap asks the key service for a data key.
+func (k *KMS) wrap(ctx context.Context, obj Object) (w wrapping, err error) {
 	if err := k.check(); err != nil {
-		return nil, err
+		return w, err
 	}
 	if k.keyID == "" {
-		return nil, fmt.Errorf("%w: this SSE-KMS cipher has no key id and only opens objects", ErrInvalid)
+		return w, fmt.Errorf("%w: this SSE-KMS cipher has no key id and only opens objects", ErrInvalid)
 	}
 	if err := obj.check(); err != nil {
-		return nil, err
+		return w, err
 	}
 	ctx, ec, err := bind(ctx, obj, k.bucketKey)
 	if err != nil {
-		return nil, err
+		return w, err
 	}
 	dk, err := k.client.GenerateDataKey(ctx, k.keyID, ec)
 	if err != nil {
-		return nil, fmt.Errorf("sse: %w", err)
+		return w, fmt.Errorf("sse: %w", err)
 	}
 	if err := k.checkDataKey(dk); err != nil {
-		return nil, err
+		return w, err
 	}
-	return dk, nil
+	return wrapping{
+		mode: ModeKMS, keyID: dk.KeyID, wrapped: dk.Ciphertext, kek: dataKeySealer{dk},
+		bucketKey: k.bucketKey, dataKey: dk,
+	}, nil
 }
 
 // checkDataKey refuses a data key under which objects could not be read back, and

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -201,6 +202,30 @@ func TestKMSGarbage(t *testing.T) {
 	fake.AnswerKey(func(k *kms.DataKey) *kms.DataKey { k.Ciphertext = make([]byte, 6145); return k })
 	_, err = k.Encrypt(t.Context(), object)
 	require.ErrorIs(t, err, sse.ErrTooLarge)
+}
+
+// TestDataKeysAreCleared: a mode erases the data key that sealed an object's, also if
+// the envelope cannot hold the rest.
+func TestDataKeysAreCleared(t *testing.T) {
+	fake := kmstest.NewFake(kmsKey)
+	k := newKMS(t, fake, kmsKey, nil)
+	var given []*kms.DataKey
+	fake.AnswerKey(func(k *kms.DataKey) *kms.DataKey {
+		given = append(given, k)
+		return k
+	})
+	e, err := k.Encrypt(t.Context(), object)
+	require.NoError(t, err)
+	d, err := k.Decrypt(t.Context(), object, e.Envelope())
+	require.NoError(t, err)
+	_, err = k.Rewrap(t.Context(), object, d)
+	require.NoError(t, err)
+	_, err = k.Encrypt(t.Context(), sse.Object{Key: strings.Repeat("k", 65536)})
+	require.ErrorIs(t, err, sse.ErrTooLarge)
+	require.Len(t, given, 3)
+	for i, key := range given {
+		require.Nil(t, key.Plaintext(), i)
+	}
 }
 
 // TestBucketKeys: through a cache, many objects cost one call for each

@@ -36,11 +36,7 @@ func (m *managed) check() error {
 
 // Encrypt implements [Encrypter], under the ring's primary version.
 func (m *managed) Encrypt(ctx context.Context, obj Object) (*Encryption, error) {
-	w, err := m.wrapping(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return w.encrypt(obj)
+	return encrypt(ctx, m, obj)
 }
 
 // Decrypt implements [Decrypter].
@@ -67,14 +63,10 @@ func (m *managed) Decrypt(ctx context.Context, obj Object, env *Envelope) (*Decr
 
 // Rewrap implements [Cipher], under the ring's primary version.
 func (m *managed) Rewrap(ctx context.Context, obj Object, d *Decryption) (*Envelope, error) {
-	w, err := m.wrapping(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return w.rewrap(obj, d)
+	return rewrap(ctx, m, obj, d)
 }
 
-func (m *managed) wrapping(ctx context.Context) (wrapping, error) {
+func (m *managed) wrap(ctx context.Context, _ Object) (wrapping, error) {
 	if err := m.check(); err != nil {
 		return wrapping{}, err
 	}

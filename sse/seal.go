@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/blobseal/blobseal/internal/chunked"
 	"github.com/blobseal/blobseal/internal/secret"
+	"github.com/blobseal/blobseal/kms"
 )
 
 // bodyLabel is the context of a body. Labels separate the uses of a key.
@@ -44,20 +46,38 @@ type (
 	}
 )
 
-// wrapping is a mode's key for one object. The modes differ only in how they
-// obtain it.
+// wrapper is a mode that encrypts. The modes differ only in how they obtain the key
+// that seals an object's data key.
+type wrapper interface {
+	wrap(ctx context.Context, obj Object) (wrapping, error)
+}
+
+// wrapping is a mode's key for one object.
 type wrapping struct {
 	mode    Mode
 	keyID   string
 	wrapped []byte
 	kek     sealer
 
-	bucketKey bool // see KMSOptions
+	bucketKey bool         // see KMSOptions
+	dataKey   *kms.DataKey // to clear; nil in other modes
+}
+
+// clear erases a key that a key service made for one object.
+func (w wrapping) clear() {
+	if w.dataKey != nil {
+		w.dataKey.Clear()
+	}
 }
 
 // encrypt draws a data key, starts the body and seals the key for obj. For a
 // composite object, it only seals what obj.sealing asks for.
-func (w wrapping) encrypt(obj Object) (*Encryption, error) {
+func encrypt(ctx context.Context, m wrapper, obj Object) (*Encryption, error) {
+	w, err := m.wrap(ctx, obj)
+	if err != nil {
+		return nil, err
+	}
+	defer w.clear()
 	if s := obj.sealing; s != nil {
 		env, err := w.seal(obj, s.key, s.head, s.kind)
 		if err != nil {
@@ -151,11 +171,16 @@ func decrypt(kek opener, obj Object, env *Envelope) (*Decryption, error) {
 }
 
 // rewrap seals d's data key for obj: see [Cipher].
-func (w wrapping) rewrap(obj Object, d *Decryption) (*Envelope, error) {
+func rewrap(ctx context.Context, m wrapper, obj Object, d *Decryption) (*Envelope, error) {
 	obj, err := obj.rewrapped(d)
 	if err != nil {
 		return nil, err
 	}
+	w, err := m.wrap(ctx, obj)
+	if err != nil {
+		return nil, err
+	}
+	defer w.clear()
 	env, err := w.seal(obj, d.dek, d.envelope.head, d.envelope.kind)
 	if err != nil {
 		return nil, err
