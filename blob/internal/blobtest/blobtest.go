@@ -2,6 +2,7 @@
 package blobtest
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"runtime"
@@ -14,9 +15,9 @@ import (
 	"gocloud.dev/blob/memblob"
 
 	"github.com/blobseal/blobseal/blob"
-	"github.com/blobseal/blobseal/internal/testbed/ssetest"
 	"github.com/blobseal/blobseal/keyring"
 	"github.com/blobseal/blobseal/keyring/keyringtest"
+	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
 
@@ -30,8 +31,16 @@ type Mode struct {
 // Modes are all modes.
 var Modes = []Mode{
 	{"managed", func(t testing.TB) sse.Cipher { return sse.NewManaged(NewRing(t)) }, blob.Policy{}},
-	{"kms", func(t testing.TB) sse.Cipher { return ssetest.NewKMS(t, "photos-key") }, blob.Policy{}},
-	{"customer", func(t testing.TB) sse.Cipher { return ssetest.NewCustomer(t, 7) }, blob.Policy{AllowCustomerKeys: true}},
+	{"kms", func(t testing.TB) sse.Cipher {
+		cipher, err := sse.NewKMS(kmstest.NewFake("photos-key"), "photos-key", nil)
+		require.NoError(t, err)
+		return cipher
+	}, blob.Policy{}},
+	{"customer", func(t testing.TB) sse.Cipher {
+		cipher, err := sse.NewCustomer(bytes.Repeat([]byte{7}, 32))
+		require.NoError(t, err)
+		return cipher
+	}, blob.Policy{AllowCustomerKeys: true}},
 }
 
 // Stores are the stores under test.
