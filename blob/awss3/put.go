@@ -39,23 +39,12 @@ func (c *Client) PutObject(ctx context.Context, in *s3.PutObjectInput, optFns ..
 	if err != nil {
 		return nil, err
 	}
-	enc, env, err := view.encrypt(ctx, put.Bucket, put.Key)
+	o := plainObject{put.Bucket, put.Key, &put.Body, &put.Metadata, &put.ContentEncoding}
+	_, total, err := view.seal(ctx, o, put.ContentLength, sums)
 	if err != nil {
 		return nil, err
 	}
-	source, err := newSource(put.Body, put.ContentLength, sums)
-	if err != nil {
-		return nil, err
-	}
-	if put.Metadata, err = sealMetadata(stored.HintOf(env), put.Metadata, put.ContentEncoding); err != nil {
-		return nil, err
-	}
-	put.ContentEncoding = nil
-	sealed, total, err := sealedBody(env, enc.Reader(source), source.length)
-	if err != nil {
-		return nil, err
-	}
-	out, err := c.put(ctx, &put, sealed, total, optFns)
+	out, err := c.put(ctx, &put, put.Body, total, optFns)
 	if err != nil {
 		return nil, err
 	}
@@ -63,15 +52,40 @@ func (c *Client) PutObject(ctx context.Context, in *s3.PutObjectInput, optFns ..
 	return out, nil
 }
 
-// sealedBody returns a reader of the stored object, and its size. The size is below zero if
-// that of the plaintext is.
-func sealedBody(env *sse.Envelope, body io.Reader, plain int64) (io.Reader, int64, error) {
-	head, err := env.MarshalBinary()
-	if err != nil || plain < 0 {
-		return io.MultiReader(bytes.NewReader(head), body), -1, err
+// plainObject points to the fields of an input that seal replaces.
+type plainObject struct {
+	bucket, key *string
+	body        *io.Reader
+	metadata    *map[string]string
+	encoding    **string
+}
+
+// seal encrypts an object of an input: body, metadata and encoding become those of the stored
+// object. It returns the source of the plaintext, and the size of the stored object, which is
+// below zero if length is nil and the body does not tell its length.
+func (c *Client) seal(ctx context.Context, o plainObject, length *int64, sums []*checksum) (*source, int64, error) {
+	enc, env, err := c.encrypt(ctx, o.bucket, o.key)
+	if err != nil {
+		return nil, 0, err
 	}
-	size, err := sse.CiphertextSize(plain)
-	return io.MultiReader(bytes.NewReader(head), body), int64(len(head)) + size, err
+	plain, err := newSource(*o.body, length, sums)
+	if err != nil {
+		return nil, 0, err
+	}
+	if *o.metadata, err = sealMetadata(stored.HintOf(env), *o.metadata, *o.encoding); err != nil {
+		return nil, 0, err
+	}
+	*o.encoding = nil
+	head, err := env.MarshalBinary()
+	if err != nil {
+		return nil, 0, err
+	}
+	*o.body = io.MultiReader(bytes.NewReader(head), enc.Reader(plain))
+	if plain.length < 0 {
+		return plain, -1, nil
+	}
+	size, err := sse.CiphertextSize(plain.length)
+	return plain, int64(len(head)) + size, err
 }
 
 // put stores the object that sealed reads. total is its size, or below zero if unknown. put
@@ -132,23 +146,11 @@ func (c *Client) UploadObject(ctx context.Context, in *transfermanager.UploadObj
 	if length == nil {
 		length = in.MpuObjectSize
 	}
-	enc, env, err := view.encrypt(ctx, up.Bucket, up.Key)
+	o := plainObject{up.Bucket, up.Key, &up.Body, &up.Metadata, &up.ContentEncoding}
+	source, total, err := view.seal(ctx, o, length, sums)
 	if err != nil {
 		return nil, err
 	}
-	source, err := newSource(up.Body, length, sums)
-	if err != nil {
-		return nil, err
-	}
-	if up.Metadata, err = sealMetadata(stored.HintOf(env), up.Metadata, up.ContentEncoding); err != nil {
-		return nil, err
-	}
-	up.ContentEncoding = nil
-	sealed, total, err := sealedBody(env, enc.Reader(source), source.length)
-	if err != nil {
-		return nil, err
-	}
-	up.Body = sealed
 	out, err := c.upload(ctx, &up, total, opts...)
 	if err != nil {
 		return nil, err
