@@ -20,7 +20,7 @@ import (
 	"github.com/blobseal/blobseal/blob/stored"
 )
 
-// copyingStore is a store that copies ranges of an object. It notes where each begins
+// copyingStore is a store that copies ranges of an object. It records where each range begins
 // and ends, by the number of the part.
 type copyingStore struct {
 	backend.BackendUnsupported
@@ -52,8 +52,8 @@ func (s *copyingStore) GetObject(context.Context, *s3.GetObjectInput) (*s3.GetOb
 	return &s3.GetObjectOutput{Body: io.NopCloser(strings.NewReader("b"))}, nil
 }
 
-// TestCopiedRanges: the ranges of a copy are the whole body, as many as an upload can
-// have parts, and no larger than a part can be.
+// TestCopiedRanges: the ranges of a copy cover the whole body. There are no more ranges than
+// an upload can have parts, and no range is larger than a part can be.
 func TestCopiedRanges(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -88,7 +88,7 @@ func TestCopiedRanges(t *testing.T) {
 	}
 }
 
-// TestFailedRangeStopsTheCopy: behind a range that fails, no other one begins.
+// TestFailedRangeStopsTheCopy: after a range has failed, no other range begins.
 func TestFailedRangeStopsTheCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &copyingStore{ranges: map[int32][2]int64{}, fail: func(part int32) error {
@@ -104,8 +104,8 @@ func TestFailedRangeStopsTheCopy(t *testing.T) {
 	})
 }
 
-// TestRefusedRange: a store that refuses a range says that the source has changed only
-// if it has.
+// TestRefusedRange: if a store refuses a range, the copy reports a changed source only if the
+// source has changed.
 func TestRefusedRange(t *testing.T) {
 	for _, tc := range []struct {
 		name         string

@@ -15,8 +15,8 @@ import (
 	"github.com/blobseal/blobseal/blob/s3gateway"
 )
 
-// countingFiles writes down, in the file "counts", how many bytes pass between a
-// gateway and its files.
+// countingFiles records in the file "counts" how many bytes pass between a gateway and its
+// files.
 type countingFiles struct {
 	*s3gateway.Files
 	mu     sync.Mutex
@@ -54,7 +54,7 @@ func (c *countingFiles) GetObject(ctx context.Context, in *s3.GetObjectInput) (*
 	return out, err
 }
 
-// fileCounts returns the bytes that a gateway with Count has written down.
+// fileCounts returns the counts of a gateway with Count.
 func (s setup) fileCounts(t *testing.T) (sent, received int64) {
 	text, err := os.ReadFile(s.path("counts"))
 	require.NoError(t, err)

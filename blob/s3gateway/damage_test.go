@@ -55,7 +55,7 @@ func damageBeds(t *testing.T, test func(*testing.T, *damageBed)) {
 	})
 }
 
-// damageCount is how many random positions are damaged of a region.
+// damageCount returns how many random positions of a region a test damages.
 func damageCount(few int) int {
 	if os.Getenv("BLOBSEAL_STRESS") != "" {
 		return few * 20
@@ -63,7 +63,7 @@ func damageCount(few int) int {
 	return few
 }
 
-// modes are those of the objects: all, or with the short run one of them.
+// modes returns the modes of the objects: all, or one of them in a short run.
 func (d *damageBed) modes() []mode {
 	if os.Getenv("BLOBSEAL_STRESS") != "" {
 		return modes()[1:]
@@ -72,11 +72,10 @@ func (d *damageBed) modes() []mode {
 	return modes()[m : m+1]
 }
 
-// file is the stored file of an object.
+// file returns the stored file of an object.
 func (d *damageBed) file(key string) string { return d.store.path("data/" + bucket + "/" + key) }
 
-// whileDamaged replaces the content of a file while do runs. The file stays the same one,
-// and so keeps its attributes.
+// whileDamaged replaces the content of a file while do runs. The file keeps its attributes.
 func whileDamaged(t *testing.T, file string, content []byte, do func()) {
 	good, err := os.ReadFile(file)
 	require.NoError(t, err)
@@ -107,14 +106,14 @@ func (d *damageBed) whileFlipped(t *testing.T, file string, at int64, do func())
 	require.NoError(t, err)
 }
 
-// read reads an object as a whole and in part, through both gateways. A response that
-// ends cleanly is the object. Its size, in HEAD, is right.
+// read reads an object as a whole and in part, through both gateways. A response that ends
+// cleanly must be the object, and HEAD must return its size.
 func (d *damageBed) read(t *testing.T, m mode, key, what string, c *content) {
 	d.readAs(t, m, key, what, c, true)
 }
 
-// readCut reads an object whose stored size is wrong. HEAD says what follows from that
-// size, and proves nothing.
+// readCut is read for an object whose stored size is wrong. HEAD computes the size from it,
+// and proves nothing.
 func (d *damageBed) readCut(t *testing.T, m mode, key, what string, c *content) {
 	d.readAs(t, m, key, what, c, false)
 }
@@ -143,9 +142,8 @@ func (d *damageBed) put(t *testing.T, m mode, key string, c *content) {
 	require.NoError(t, err)
 }
 
-// TestDamagedObjects flips bits in every region of stored objects, cuts them, extends
-// them, and damages their metadata. Nothing of this becomes a clean response with other
-// content.
+// TestDamagedObjects flips bits in every region of stored objects, truncates and extends them,
+// and damages their metadata. No response with other content ends cleanly.
 func TestDamagedObjects(t *testing.T) {
 	damageBeds(t, func(t *testing.T, d *damageBed) {
 		const whole, tag = sse.ChunkSize + 16, 16
@@ -195,14 +193,14 @@ func (r region) positions(rng *rand.Rand, n int) []int {
 	return all
 }
 
-// damageMetadata loses or changes the attributes that the store keeps of an object.
+// damageMetadata deletes or changes the attributes of a stored object.
 func (d *damageBed) damageMetadata(t *testing.T, m mode, c *content) {
 	const name = "metadata"
 	attributes, dir := meta.XattrMeta{}, d.store.path("data/"+bucket)
 	good, err := attributes.RetrieveAttribute(nil, dir, m.name, name)
 	require.NoError(t, err)
-	// A damaged name may be no name of a header, which clients take for a broken answer.
-	// So the values change only.
+	// Only values change: if a damaged name cannot be the name of a header, clients take the
+	// answer for a broken one.
 	for _, bad := range []string{
 		"{}", "no JSON", string(good[:len(good)-1]), strings.ReplaceAll(string(good), `:"`, `:"1`), strings.ReplaceAll(string(good), `:"`, `:"x`),
 		strings.ReplaceAll(string(good), "SSE-", "SSX-"), strings.ReplaceAll(string(good), "1024", "1023"), strings.ReplaceAll(string(good), "1024", "-1"),

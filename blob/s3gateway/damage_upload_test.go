@@ -74,7 +74,7 @@ func (u *underway) flip(file string) {
 	u.fill(file, content)
 }
 
-// uploadDamages are what may happen to an upload in the store.
+// uploadDamages are ways to damage an upload in the store.
 var uploadDamages = map[string]func(u *underway){
 	"swapped parts":            func(u *underway) { u.swap(u.part(1), u.part(2)) },
 	"swapped contents":         func(u *underway) { u.swapContents(u.part(1), u.part(2)) },
@@ -101,8 +101,8 @@ var uploadDamages = map[string]func(u *underway){
 	"nothing":                  func(*underway) {},
 }
 
-// TestDamagedUploads damages uploads before they are completed. Completing fails, or
-// the object cannot be read, or it is what the client has uploaded.
+// TestDamagedUploads damages uploads before they are completed. Either completing fails, or
+// the object cannot be read, or it is what the client uploaded.
 func TestDamagedUploads(t *testing.T) {
 	damageBeds(t, func(t *testing.T, d *damageBed) {
 		names := []string{}

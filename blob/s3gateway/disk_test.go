@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestFullDisk fills the disk of a gateway over files. Writes then fail and leave
-// nothing, what was there stays, and everything goes on when there is space again.
+// TestFullDisk fills the disk of a gateway over files. Writes then fail and leave nothing,
+// existing objects stay, and everything works again once there is space.
 func TestFullDisk(t *testing.T) {
 	s := newSetup(t)
 	if err := syscall.Mount("none", s.path("data"), "tmpfs", 0, "size=24m"); err != nil {

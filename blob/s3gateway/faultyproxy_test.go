@@ -42,9 +42,9 @@ func startFaultyProxy(t *testing.T, to string) *faultyProxy {
 	return p
 }
 
-// serve passes on whole requests only. The engine, unlike S3, stores what came of a body
-// when its connection ends early (fasthttp reads io.EOF there), and so would replace an
-// object by its beginning.
+// serve passes on only complete requests. If a connection ends early, the engine, unlike S3,
+// stores the beginning of the body (fasthttp reads io.EOF), and so would replace an object by
+// its beginning.
 func (p *faultyProxy) serve(w http.ResponseWriter, r *http.Request, store http.Handler) {
 	p.requests.Add(1)
 	body, err := io.ReadAll(r.Body)

@@ -77,8 +77,7 @@ func TestConditions(t *testing.T) {
 	require.Equal(t, "PreconditionFailed", code(err))
 }
 
-// TestVersionsOfUploads has objects that were uploaded in parts replaced, and brought
-// back.
+// TestVersionsOfUploads replaces objects that were uploaded in parts, and restores them.
 func TestVersionsOfUploads(t *testing.T) {
 	_, c := newSetup(t).startWithBucket(t)
 	_, err := c.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{Bucket: ptr(bucket), VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled}})
@@ -155,7 +154,7 @@ func TestVersions(t *testing.T) {
 	require.ElementsMatch(t, []int64{5, 10, 17}, sizes)
 }
 
-// TestBlobReadsObjects opens what a gateway has stored with package blob.
+// TestBlobReadsObjects reads a gateway's objects with package blob.
 func TestBlobReadsObjects(t *testing.T) {
 	s := newSetup(t)
 	_, c := s.startWithBucket(t)
@@ -186,7 +185,7 @@ func TestBlobReadsObjects(t *testing.T) {
 	}
 }
 
-// TestChecksums states every checksum, rightly and wrongly.
+// TestChecksums sends right and wrong checksums of every algorithm.
 func TestChecksums(t *testing.T) {
 	_, c := newSetup(t).startWithBucket(t)
 	for _, algorithm := range []types.ChecksumAlgorithm{
@@ -221,7 +220,7 @@ func TestChecksums(t *testing.T) {
 	require.Equal(t, "NotFound", code(err))
 }
 
-// TestDirectories has empty objects whose keys end in a slash.
+// TestDirectories uses empty objects whose keys end in a slash.
 func TestDirectories(t *testing.T) {
 	_, c := newSetup(t).startWithBucket(t)
 	put, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: ptr(bucket), Key: ptr("dir/")})

@@ -66,8 +66,8 @@ func TestFullFlow(t *testing.T) {
 }
 
 const (
-	// leastPasses is how many tests pass against the engine at the least: it says that
-	// the suite has run. On an idle machine, all of its names pass: 683 and 761.
+	// leastPasses is the minimum of tests that pass against the engine. It proves that the
+	// suite has run. On an idle machine, all tests pass: 683 and 761.
 	leastPasses = 650
 	// mostRepeats is how many tests may fail among others, but not alone.
 	mostRepeats = 5

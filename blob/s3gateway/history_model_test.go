@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// model knows what clients have done to the keys of a bucket, and so what a read may
-// find. Operations overlap: a read finds the content of a write that began before the
-// read ended, unless another write has replaced that one before the read began. All
-// contents differ, so that a read tells which write it has found.
+// model records what clients did to the keys of a bucket, and so knows what a read may find.
+// Operations overlap: a read may find the content of any write that began before the read
+// ended, unless another write had replaced it before the read began. All contents differ, so
+// that a read identifies the write that it found.
 type model struct {
 	mu       sync.Mutex
 	begin    time.Time
@@ -29,8 +29,7 @@ type write struct {
 	what       string
 }
 
-// unknown is the end of a write whose client does not know whether it took effect: it
-// may at any later time.
+// unknown is the end of a write that may have failed. It may take effect at any later time.
 const unknown = time.Duration(math.MaxInt64)
 
 // content is the plaintext of an object, which no two writes of new objects share.

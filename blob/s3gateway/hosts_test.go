@@ -29,7 +29,7 @@ func (g *server) hostClient(t *testing.T) *s3.Client {
 	})
 }
 
-// TestBucketHosts has requests for ?encryption to the hosts of buckets.
+// TestBucketHosts sends requests for ?encryption to the hosts of buckets.
 func TestBucketHosts(t *testing.T) {
 	s := newSetup(t)
 	s.Plain, s.Domain = true, "s3.test"

@@ -20,7 +20,7 @@ import (
 	"github.com/blobseal/blobseal/internal/testbed/captured"
 )
 
-// killBed is a store with a gateway that stays, while others are killed.
+// killBed is a store with one gateway that keeps running while others are killed.
 type killBed struct {
 	gateways setup
 	store    setup // whose directory has the files
@@ -228,8 +228,8 @@ func (b *killBed) run(t *testing.T, n int, inAbort bool, script func(*s3.Client)
 	return strings.TrimSpace(at)
 }
 
-// variants returns how uploads go on after the n-th step: all ways, or with the short
-// run one of them.
+// variants returns how uploads continue after the n-th step: in all ways, or in one of them in
+// a short run.
 func variants(n int) []string {
 	all := []string{"complete", "abort"}
 	if os.Getenv("BLOBSEAL_STRESS") != "" {
@@ -355,10 +355,9 @@ func TestKilledAborts(t *testing.T) {
 	})
 }
 
-// TestUploadKilledBeforeItsObject stages what a gateway that keeps attributes in files
-// of their own leaves behind if it is killed right before it publishes the object: the
-// upload's directory has the engine's name for it, and the key has the attributes of the
-// object. The upload can be completed.
+// TestUploadKilledBeforeItsObject sets up the files that a gateway with SideCarDir leaves if it
+// is killed right before it publishes the object: the upload's directory has the engine's
+// name, and the key has the attributes of the object. The upload can be completed.
 func TestUploadKilledBeforeItsObject(t *testing.T) {
 	for name, moved := range map[string]bool{"engine killed": false, "next gateway killed, too": true} {
 		t.Run(name, func(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 	"github.com/blobseal/blobseal/blob/s3gateway"
 )
 
-// victim is how the keys begin whose requests to the inner store killer counts.
+// victim is the prefix of the keys whose requests to the inner store killer counts.
 const victim = "victim"
 
 // killer kills its own process at the n-th step of what changes the inner store: in

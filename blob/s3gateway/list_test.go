@@ -24,7 +24,7 @@ import (
 	"github.com/blobseal/blobseal/sse/s3wire"
 )
 
-// listStore is a store that counts how it is looked at. Objects without content are of
+// listStore is a store that counts the requests for objects. Objects without content have
 // arbitrary sizes.
 type listStore struct {
 	backend.BackendUnsupported

@@ -57,8 +57,7 @@ func TestMemory(t *testing.T) {
 	require.Less(t, used, int64(512<<20))
 }
 
-// slowRead reads the big object: the first byte, and the rest when everything is
-// under way.
+// slowRead reads the first byte of the big object, and the rest when all requests have begun.
 func slowRead(t *testing.T, c *s3.Client, size int, open func(), everything <-chan struct{}) error {
 	defer open()
 	out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("big")})
@@ -76,7 +75,7 @@ func slowRead(t *testing.T, c *s3.Client, size int, open func(), everything <-ch
 	return err
 }
 
-// slowPart uploads a part of which the rest follows when everything is under way.
+// slowPart uploads a part, most of it only when all requests have begun.
 func slowPart(t *testing.T, c *s3.Client, u *uploading, open func(), everything <-chan struct{}) error {
 	defer open()
 	var get s3.GetObjectInput
@@ -89,7 +88,7 @@ func slowPart(t *testing.T, c *s3.Client, u *uploading, open func(), everything 
 	return err
 }
 
-// gate is an empty reader that ends when everything is under way.
+// gate is an empty reader that ends when all requests have begun.
 type gate struct {
 	open       func()
 	everything <-chan struct{}
@@ -101,7 +100,7 @@ func (g *gate) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// repeated reads bytes for ever.
+// repeated is an endless reader.
 type repeated struct{}
 
 func (repeated) Read(p []byte) (int, error) {

@@ -91,8 +91,8 @@ func TestCompleteNamesMode(t *testing.T) {
 	}
 }
 
-// TestUploadsInEveryMode uploads parts out of order, one of them twice, the last one
-// small, by two gateways; the first is killed, and another completes.
+// TestUploadsInEveryMode uploads parts out of order through two gateways, one part twice, and a
+// small last part. The first gateway is killed, and another one completes the upload.
 func TestUploadsInEveryMode(t *testing.T) {
 	s := newSetup(t)
 	first, c := s.startWithBucket(t)
@@ -284,7 +284,8 @@ func TestPartCopies(t *testing.T) {
 	}
 }
 
-// TestUploadChecksums has the checksums of whole objects computed from the parts'.
+// TestUploadChecksums checks the checksums of whole objects, which are computed from those of
+// their parts.
 func TestUploadChecksums(t *testing.T) {
 	_, c := newSetup(t).startWithBucket(t)
 	content := text(partSize + 1000)

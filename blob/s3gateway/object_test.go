@@ -43,7 +43,7 @@ func newCustomerKey(seed byte) customerKey {
 	return customerKey{base64.StdEncoding.EncodeToString(raw), base64.StdEncoding.EncodeToString(sum[:])}
 }
 
-// mode is how an object is written and read.
+// mode sets the headers with which an object is written and read.
 type mode struct {
 	name string
 	put  func(*s3.PutObjectInput)
@@ -189,9 +189,8 @@ func TestRanges(t *testing.T) {
 	require.Equal(t, "InvalidRange", code(err))
 }
 
-// TestErrors has the rows of S3's errors that a request can run into here. Package
-// s3wire tests every row. It is long because each answer follows the request that
-// gets it.
+// TestErrors tests the rows of S3's errors that requests to a gateway can get. Package s3wire
+// tests every row. It is long because each answer follows its request.
 func TestErrors(t *testing.T) {
 	s := newSetup(t)
 	_, c := s.startWithBucket(t)

@@ -93,8 +93,8 @@ func (c *tally) addLie(format string, args ...any) {
 // errBroken is a response whose body does not end as its headers say.
 var errBroken = errors.New("the transfer broke off")
 
-// actor is a client with keys of its own. It knows what each object may be: what it was,
-// or what a request with an unknown outcome made of it. An absent object is nil.
+// actor is a client with its own keys. It knows the contents that each object may have: the
+// earlier one, and those of requests with an unknown outcome. An absent object is nil.
 type actor struct {
 	t     *testing.T
 	c     *s3.Client
@@ -123,7 +123,7 @@ func (a *actor) newContent(size int) *content {
 	return &content{seed: a.seed, size: size}
 }
 
-// noteWrite notes that a request has made an object what it is now, or may have.
+// noteWrite notes that a request has replaced an object, or may have.
 func (a *actor) noteWrite(key string, c *content, err error) {
 	if err == nil {
 		a.may[key] = nil

@@ -15,11 +15,11 @@ import (
 	"github.com/blobseal/blobseal/kms"
 )
 
-// longest is how long one answer may take: no store and no key service is waited for
-// without an end.
+// longest bounds how long one answer may take, since every wait for a store or a key service
+// has a bound.
 const longest = await.Longest / 2
 
-// outageSteps is how many operations each client does.
+// outageSteps returns how many operations each client does.
 func outageSteps(few int) int {
 	if os.Getenv("BLOBSEAL_STRESS") != "" {
 		return few * 50
@@ -27,7 +27,7 @@ func outageSteps(few int) int {
 	return few
 }
 
-// act has clients work at the same time, each on objects of its own.
+// act makes clients work in parallel, each on its own objects.
 func act(t *testing.T, actors []*actor, do func(*actor)) {
 	var all sync.WaitGroup
 	for _, a := range actors {
@@ -43,9 +43,8 @@ func requireTruth(t *testing.T, phase string, total *tally) {
 	require.Empty(t, total.wrong, "wrong answers: %s", phase)
 }
 
-// TestStoreOutages has clients work while another S3 server, the inner store, fails one
-// request in seven, is slow, or is down. Each answer is a success with the truth behind
-// it or an error of S3's.
+// TestStoreOutages runs clients while another S3 server, the inner store, fails one request in
+// seven, is slow, or is down. Each answer is a true success or an error of S3.
 func TestStoreOutages(t *testing.T) {
 	seeds.Run(t, 1, func(t *testing.T, seed uint64) {
 		bare := startBare(t)
@@ -110,8 +109,8 @@ func (a *actor) stepWhileDown() {
 	}
 }
 
-// TestKeyServiceOutages has clients work while the key service refuses, is down, is
-// slow, or does not answer. Objects of other modes are not affected.
+// TestKeyServiceOutages runs clients while the key service refuses, is down, is slow, or does
+// not answer. Objects of other modes are not affected.
 func TestKeyServiceOutages(t *testing.T) {
 	seeds.Run(t, 1, func(t *testing.T, seed uint64) {
 		s := newSetup(t)

@@ -20,9 +20,9 @@ import (
 	"github.com/blobseal/blobseal/internal/testbed/await"
 )
 
-// pausingFiles pauses a gateway when it has read the tags of an object "paused-...", the
-// first time: it writes the file of that name and ".seen" to a directory, and goes on
-// when there is one with ".resume".
+// pausingFiles pauses a gateway when it reads the tags of an object "paused-..." for the first
+// time: it writes a file with the object's name and ".seen" to a directory, and continues when
+// there is a file with ".resume".
 type pausingFiles struct {
 	*s3gateway.Files
 	dir    string
@@ -78,8 +78,8 @@ func TestTagsOverS3WhileUpdated(t *testing.T) {
 	x.requireNoUploads(t)
 }
 
-// TestChangesBehindAnETag updates the encryption of objects and copies them onto
-// themselves, while a client changes what the ETag does not tell. The change stays.
+// TestChangesBehindAnETag updates the encryption of objects and copies them onto themselves,
+// while a client makes changes that do not change the ETag. The changes stay.
 func TestChangesBehindAnETag(t *testing.T) {
 	for name, sidecar := range map[string]bool{"extended attributes": false, "SideCarDir": true} {
 		t.Run(name, func(t *testing.T) {

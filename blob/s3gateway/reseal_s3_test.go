@@ -157,9 +157,9 @@ func TestCopiesOfChangingObjects(t *testing.T) {
 	})
 }
 
-// TestReadsOfChangingObjects replaces an object while its attributes are read, and while
-// a part is copied from it: the answer is that for the new object. An object that is
-// replaced again and again is a conflict.
+// TestReadsOfChangingObjects replaces an object while its attributes are read, and while a part
+// is copied from it. The answer is about the new object. If the object is replaced again and
+// again, the answer is a conflict.
 func TestReadsOfChangingObjects(t *testing.T) {
 	x, c := newChanging(t)
 	for _, size := range []int{1000, 2000} {

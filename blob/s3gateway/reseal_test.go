@@ -190,7 +190,7 @@ func TestCopyETags(t *testing.T) {
 	}
 }
 
-// TestCopyConditions: a copy can demand what its destination is.
+// TestCopyConditions: a copy can have conditions on its destination.
 func TestCopyConditions(t *testing.T) {
 	_, _, over := overS3(t)
 	for name, g := range map[string]*server{"files": newSetup(t).start(t), "S3": over} {

@@ -40,8 +40,8 @@ type storeFunc func(*http.Request) (*http.Response, error)
 
 func (f storeFunc) Do(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestStoreStalls has stores that do nothing any more, at each point of a request. The
-// request fails. Clients may be as slow as they like.
+// TestStoreStalls uses stores that stall at each point of a request. The request fails. Clients
+// may be as slow as they like.
 func TestStoreStalls(t *testing.T) {
 	const wait, patience = time.Minute, 10 * time.Minute
 	hang := func(r *http.Request) (*http.Response, error) {
@@ -101,7 +101,7 @@ func TestStoreStalls(t *testing.T) {
 	}
 }
 
-// TestWaits: only requests on which the store moves bytes of its own may take long.
+// TestWaits: only requests for which the store moves bytes itself may take long.
 func TestWaits(t *testing.T) {
 	const short, long = time.Minute, time.Hour
 	for _, tc := range []struct {
@@ -131,7 +131,7 @@ func TestWaits(t *testing.T) {
 	}
 }
 
-// slowStore is a store that takes its time to say that it does not have a bucket.
+// slowStore is a store that is slow to report that a bucket does not exist.
 type slowStore struct{ backend.BackendUnsupported }
 
 const slowAnswer = 10 * time.Minute
@@ -141,8 +141,8 @@ func (slowStore) HeadBucket(_ context.Context, in *s3.HeadBucketInput) (*s3.Head
 	return nil, s3err.GetBucketErr(s3err.ErrNoSuchBucket, *in.Bucket)
 }
 
-// TestCompletionsTakeTurns has a client ask again while its upload is completed, which
-// takes long. The second request does not wait as long.
+// TestCompletionsTakeTurns repeats a request to complete an upload, which takes long. The
+// second request does not wait as long.
 func TestCompletionsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := s3gateway.NewOver(slowStore{})

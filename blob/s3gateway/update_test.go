@@ -31,7 +31,7 @@ func update(t *testing.T, c *s3.Client, name, key string) error {
 	return err
 }
 
-// head returns what HEAD says of an object.
+// head returns the answer to HEAD.
 func head(t *testing.T, c *s3.Client, name string) *s3.HeadObjectOutput {
 	out, err := c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: ptr(bucket), Key: &name, ChecksumMode: types.ChecksumModeEnabled})
 	require.NoError(t, err)
@@ -106,7 +106,7 @@ func TestUpdateObjectEncryptionOverS3(t *testing.T) {
 	require.Equal(t, key, *head(t, c, "parts").SSEKMSKeyId)
 }
 
-// TestUpdateObjectEncryptionRefuses has updates that change nothing.
+// TestUpdateObjectEncryptionRefuses makes updates that are refused and change nothing.
 func TestUpdateObjectEncryptionRefuses(t *testing.T) {
 	s := newSetup(t)
 	s.AllowPlain = true
@@ -181,7 +181,7 @@ func TestUpdateObjectEncryptionOfLockedObjects(t *testing.T) {
 	require.Equal(t, "AccessDenied", code(update(t, c, "held", key)))
 }
 
-// TestPolicyConditions has the condition keys that the engine refuses, as doc.go says.
+// TestPolicyConditions: the engine refuses the condition keys that doc.go lists.
 func TestPolicyConditions(t *testing.T) {
 	_, c := newSetup(t).startWithBucket(t)
 	for _, name := range []string{
@@ -197,8 +197,8 @@ func TestPolicyConditions(t *testing.T) {
 	require.Equal(t, "NoSuchBucketPolicy", code(err))
 }
 
-// TestUpdateObjectEncryptionWhileObjectsChange has updates that race with the only
-// writer of an object, who must find what they wrote.
+// TestUpdateObjectEncryptionWhileObjectsChange races updates with the only writer of an object.
+// The writer must read what it wrote.
 func TestUpdateObjectEncryptionWhileObjectsChange(t *testing.T) {
 	s := newSetup(t)
 	_, c := s.startWithBucket(t)

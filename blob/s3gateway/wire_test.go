@@ -14,7 +14,7 @@ import (
 	"github.com/blobseal/blobseal/sse/s3wire"
 )
 
-// encryptionHeaders returns the headers of a response that are about encryption.
+// encryptionHeaders returns the encryption headers of a response.
 func encryptionHeaders(h http.Header) http.Header {
 	found := http.Header{}
 	for name, values := range h {
@@ -98,7 +98,7 @@ func with(h http.Header, name, value string) http.Header {
 	return h
 }
 
-// TestForms posts forms, which browsers do.
+// TestForms posts forms, as browsers do.
 func TestForms(t *testing.T) {
 	f := newFacts(t)
 	post := func(t *testing.T, g *server, name string, fields http.Header) (int, http.Header, string) {
@@ -169,7 +169,7 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// TestReadOnly has a gateway that must write nothing for clients.
+// TestReadOnly: a read-only gateway writes nothing for clients.
 func TestReadOnly(t *testing.T) {
 	s := newSetup(t)
 	_, c := s.startWithBucket(t)
