@@ -11,15 +11,28 @@ import (
 // TestPlainObjects reads an object from before the gateway in every way, and copies it. The
 // copies are encrypted. A gateway that does not allow plain objects refuses it.
 func TestPlainObjects(t *testing.T) {
-	bare := startBare(t)
+	t.Run("files", func(t *testing.T) {
+		s := newSetup(t)
+		bare := s
+		bare.Bare, bare.Plain = true, true
+		testPlainObjects(t, s, bare.start(t))
+	})
+	t.Run("S3", func(t *testing.T) {
+		s, bare := newSetup(t), startBare(t)
+		s.Inner = bare.url
+		testPlainObjects(t, s, bare)
+	})
+}
+
+// testPlainObjects tests gateways over a store with a plain object, which a bare server stores.
+func testPlainObjects(t *testing.T, s setup, bare *server) {
 	want := text(70_000)
 	before := bare.client(t)
 	_, err := before.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: ptr(bucket)})
 	require.NoError(t, err)
 	putIn(t, before, modes()[0], "plain", want)
 
-	s := newSetup(t)
-	s.Inner, s.AllowPlain = bare.url, true
+	s.AllowPlain = true
 	c := s.start(t).client(t)
 	requireObject(t, c, modes()[0], "plain", want)
 	out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("plain"), Range: ptr("bytes=60000-60009")})
