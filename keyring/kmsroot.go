@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -118,12 +117,7 @@ func (r *kmsRoot) EncryptWithContext(ctx context.Context, plaintext, associatedD
 		len(dk.Ciphertext) == 0 || len(dk.Ciphertext) > maxKMSWrapped {
 		return nil, r.unavailable(ctx, fmt.Errorf("%w: no usable data key", kms.ErrUnavailable))
 	}
-	header := marshalKMSHeader(dk.KeyID, dk.Ciphertext)
-	message, err := sealRootMessage(key, slices.Concat([]byte(kmsRootLabel), header, associatedData), plaintext)
-	if err != nil {
-		return nil, err
-	}
-	return append(header, message...), nil
+	return sealRootMessage(key, kmsRootLabel, marshalKMSHeader(dk.KeyID, dk.Ciphertext), associatedData, plaintext)
 }
 
 // DecryptWithContext implements [Root].
@@ -146,7 +140,7 @@ func (r *kmsRoot) DecryptWithContext(ctx context.Context, ciphertext, associated
 		return nil, r.unavailable(ctx, fmt.Errorf("%w: data %v", kms.ErrUnavailable, err))
 	}
 	header := ciphertext[:len(ciphertext)-len(message)]
-	return openRootMessage(key, slices.Concat([]byte(kmsRootLabel), header, associatedData), message)
+	return openRootMessage(key, kmsRootLabel, header, associatedData, message)
 }
 
 // unavailable returns the error of a root that could not be asked.

@@ -66,7 +66,7 @@ type passphraseRoot struct {
 	params     PassphraseParams
 
 	turn    chan struct{} // held while using derived, and while deriving: each takes its memory
-	derived []derivedKey  // that sealed or opened a message, the latest first
+	derived []derivedKey  // keys that sealed or opened a message, the latest first
 }
 
 type derivedKey struct {
@@ -126,28 +126,18 @@ func (r *passphraseRoot) EncryptWithContext(ctx context.Context, plaintext, asso
 	if err := r.enter(ctx); err != nil {
 		return nil, err
 	}
+	defer func() { <-r.turn }()
 	header := passphraseHeader{params: r.params}
 	rand.Read(header.salt[:]) // never fails: it ends the program instead
-	for _, d := range r.derived {
-		if d.params == r.params {
-			header = d.passphraseHeader
-			break
-		}
+	if i := slices.IndexFunc(r.derived, func(d derivedKey) bool { return d.params == r.params }); i >= 0 {
+		header = r.derived[i].passphraseHeader
 	}
 	key, err := r.derive(header)
-	if err == nil {
-		r.keep(derivedKey{header, key})
-	}
-	<-r.turn
 	if err != nil {
 		return nil, err
 	}
-	prefix := header.marshal()
-	message, err := sealRootMessage(key, passphraseContext(prefix, associatedData), plaintext)
-	if err != nil {
-		return nil, err
-	}
-	return append(prefix, message...), nil
+	r.keep(derivedKey{header, key})
+	return sealRootMessage(key, passphraseLabel, header.marshal(), associatedData, plaintext)
 }
 
 // DecryptWithContext implements [Root].
@@ -167,7 +157,7 @@ func (r *passphraseRoot) DecryptWithContext(ctx context.Context, ciphertext, ass
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := openRootMessage(key, passphraseContext(header.marshal(), associatedData), message)
+	plaintext, err := openRootMessage(key, passphraseLabel, header.marshal(), associatedData, message)
 	if err != nil {
 		return nil, err
 	}
@@ -215,8 +205,8 @@ func (r *passphraseRoot) derive(h passphraseHeader) (secret.Key, error) {
 	return key, nil
 }
 
-// keep makes d the first of derived, and forgets the oldest. The caller has entered.
-// A key that opened nothing is not kept: whoever wrote its document chose its salt.
+// keep makes d the first of derived, and removes the oldest. The caller has entered, and has
+// opened or sealed a message under d: otherwise an attacker could have chosen the salt.
 func (r *passphraseRoot) keep(d derivedKey) {
 	r.derived = slices.DeleteFunc(r.derived, func(old derivedKey) bool { return old.passphraseHeader == d.passphraseHeader })
 	r.derived = slices.Insert(r.derived, 0, d)
@@ -229,10 +219,6 @@ func (r *passphraseRoot) CheckNew() error {
 		return invalid("passphrase of %d bytes, want at least %d for a new root", n, minPassphrase)
 	}
 	return nil
-}
-
-func passphraseContext(header, associatedData []byte) []byte {
-	return bytes.Join([][]byte{[]byte(passphraseLabel), header, associatedData}, nil)
 }
 
 func (h passphraseHeader) marshal() []byte {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
@@ -66,31 +67,33 @@ func (r *keyRoot) EncryptWithContext(ctx context.Context, plaintext, associatedD
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return sealRootMessage(r.key, append([]byte(keyRootLabel), associatedData...), plaintext)
+	return sealRootMessage(r.key, keyRootLabel, nil, associatedData, plaintext)
 }
 
 func (r *keyRoot) DecryptWithContext(ctx context.Context, ciphertext, associatedData []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return openRootMessage(r.key, append([]byte(keyRootLabel), associatedData...), ciphertext)
+	return openRootMessage(r.key, keyRootLabel, nil, associatedData, ciphertext)
 }
 
-// sealRootMessage seals a root's message.
-func sealRootMessage(key secret.Key, context, plaintext []byte) ([]byte, error) {
-	message, err := chunked.Seal(key.Bytes(), context, plaintext)
+// sealRootMessage returns a root's ciphertext: the header, and one message under key whose
+// context is label, header and associated data.
+func sealRootMessage(key secret.Key, label string, header, associatedData, plaintext []byte) ([]byte, error) {
+	message, err := chunked.Seal(key.Bytes(), slices.Concat([]byte(label), header, associatedData), plaintext)
 	if err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
 	}
-	return message, nil
+	return append(header, message...), nil
 }
 
-// openRootMessage opens a root's message, with the errors of this package.
-func openRootMessage(key secret.Key, context, message []byte) ([]byte, error) {
+// openRootMessage opens the message behind the header of a root's ciphertext, with the
+// errors of this package.
+func openRootMessage(key secret.Key, label string, header, associatedData, message []byte) ([]byte, error) {
 	if len(message) < chunked.HeadSize {
 		return nil, fmt.Errorf("%w: ciphertext is %d bytes", ErrRoot, len(message))
 	}
-	plaintext, err := chunked.OpenMessage(key.Bytes(), context, message)
+	plaintext, err := chunked.OpenMessage(key.Bytes(), slices.Concat([]byte(label), header, associatedData), message)
 	switch {
 	case err == nil:
 		return plaintext, nil
