@@ -336,12 +336,11 @@ func (m *metadata) primary() *version { return &m.versions[len(m.versions)-1] }
 
 // find returns the version of that id, or nil.
 func (m *metadata) find(id uint32) *version {
-	for i := range m.versions {
-		if m.versions[i].id == id {
-			return &m.versions[i]
-		}
+	i := slices.IndexFunc(m.versions, func(v version) bool { return v.id == id })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return &m.versions[i]
 }
 
 // lookup returns the version with v's number and id, or nil.

@@ -112,7 +112,7 @@ func (m *metadata) check(handle *keyset.Handle) error {
 		if err != nil {
 			return err
 		}
-		v := want[min(i, len(want)-1)]
+		v := want[i]
 		if m.legacy {
 			if found := m.find(entry.KeyID()); found != nil && found.state != Destroyed {
 				v = *found

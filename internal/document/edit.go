@@ -23,7 +23,7 @@ func (r *Replica[S, O]) Edit(ctx context.Context, change func(o O) (bool, error)
 		return state, err
 	}
 	defer r.unlock()
-	s, err := r.edit(ctx, nil, func(o O, _ *keeper) (bool, error) { return change(o) })
+	s, err := r.edit(ctx, nil, func(o O, _ *rootRef) (bool, error) { return change(o) })
 	if err != nil {
 		return state, err
 	}
@@ -52,12 +52,12 @@ func (r *Replica[S, O]) ChangeRoot(ctx context.Context, root Root, rekey func(o 
 		return err
 	}
 	defer r.unlock()
-	old, added := r.keys.Load(), &keeper{root}
+	old, added := r.keys.Load(), &rootRef{root}
 	// The new root stands before the roots of earlier calls whose end is unknown: it may
 	// be the same as one of them. A refresh may load the new document before we return.
 	both := &rootSet{roots: slices.Insert(slices.Clone(old.roots), 1, added), former: old.former}
 	r.keys.Store(both)
-	_, err := r.edit(ctx, added, func(o O, opener *keeper) (bool, error) {
+	_, err := r.edit(ctx, added, func(o O, opener *rootRef) (bool, error) {
 		if opener == added {
 			return false, nil
 		}
@@ -69,7 +69,7 @@ func (r *Replica[S, O]) ChangeRoot(ctx context.Context, root Root, rekey func(o 
 	switch {
 	case err == nil:
 		former := slices.Concat(old.roots, old.former)
-		r.keys.Store(&rootSet{roots: []*keeper{added}, former: former[:min(len(former), formerLimit)]})
+		r.keys.Store(&rootSet{roots: []*rootRef{added}, former: former[:min(len(former), formerLimit)]})
 	case !errors.Is(err, ErrStore): // nothing was written
 		r.keys.Store(old)
 	}
@@ -113,7 +113,7 @@ func (r *Replica[S, O]) heal(ctx context.Context, cause error) error {
 // edit is Edit for a caller who holds the lock. change also gets the root that opened
 // the document; a nil change only heals. The new document is under newRoot, or if that is
 // nil under the root of the old one.
-func (r *Replica[S, O]) edit(ctx context.Context, newRoot *keeper, change func(O, *keeper) (bool, error)) (*snapshot[S], error) {
+func (r *Replica[S, O]) edit(ctx context.Context, newRoot *rootRef, change func(O, *rootRef) (bool, error)) (*snapshot[S], error) {
 	for attempt := 0; ; attempt++ {
 		s, err := r.tryEdit(ctx, newRoot, change)
 		if !errors.Is(err, ErrConflict) {
@@ -126,7 +126,7 @@ func (r *Replica[S, O]) edit(ctx context.Context, newRoot *keeper, change func(O
 }
 
 // tryEdit is one attempt of edit.
-func (r *Replica[S, O]) tryEdit(ctx context.Context, newRoot *keeper, change func(O, *keeper) (bool, error)) (*snapshot[S], error) {
+func (r *Replica[S, O]) tryEdit(ctx context.Context, newRoot *rootRef, change func(O, *rootRef) (bool, error)) (*snapshot[S], error) {
 	ctx, cancel := context.WithTimeout(ctx, EditTimeout)
 	defer cancel()
 	began := time.Now()
@@ -197,7 +197,7 @@ func (r *Replica[S, O]) openAndMerge(ctx context.Context, known, loaded *snapsho
 }
 
 // reopen returns a draft of a document that this process knows, and its root.
-func (r *Replica[S, O]) reopen(ctx context.Context, known *snapshot[S]) (O, *keeper, error) {
+func (r *Replica[S, O]) reopen(ctx context.Context, known *snapshot[S]) (O, *rootRef, error) {
 	if o, ok := r.format.Draft(known.state); ok {
 		return o, known.root, nil
 	}

@@ -132,21 +132,21 @@ type snapshot[S State] struct {
 	state   S
 	data    []byte // encrypted
 	sum     [sha256.Size]byte
-	version string  // the store's name for it
-	root    *keeper // that opened or sealed it
+	version string   // the store's name for it
+	root    *rootRef // that opened or sealed it
 }
 
-// keeper gives a root an identity: roots themselves may not be comparable.
-type keeper struct{ Root }
+// rootRef identifies a root: roots themselves may not be comparable.
+type rootRef struct{ Root }
 
 // rootSet holds the roots to open documents with, in order. There is one, unless it is
 // uncertain which of several the stored document is under.
 type rootSet struct {
-	roots  []*keeper
-	former []*keeper // replaced by ChangeRoot; they may open documents that this process had before
+	roots  []*rootRef
+	former []*rootRef // replaced by ChangeRoot; they may open documents that this process had before
 }
 
-func (s *rootSet) all() []*keeper { return slices.Concat(s.roots, s.former) }
+func (s *rootSet) all() []*rootRef { return slices.Concat(s.roots, s.former) }
 
 // Divergence means that the store lacks something that this process knows.
 type Divergence[S State] struct {
@@ -162,7 +162,7 @@ func newReplica[S State, O any](store Store, root Root, format Format[S, O], opt
 	opts.Spread = max(opts.Spread, time.Millisecond)
 	opts.MissBurst = max(opts.MissBurst, 1)
 	r := &Replica[S, O]{store: store, format: format, opts: opts, start: time.Now(), writer: make(chan struct{}, 1)}
-	r.keys.Store(&rootSet{roots: []*keeper{{root}}})
+	r.keys.Store(&rootSet{roots: []*rootRef{{root}}})
 	r.loads.changed = make(chan struct{})
 	return r
 }
@@ -277,7 +277,7 @@ func (r *Replica[S, O]) fetch(ctx context.Context) (*snapshot[S], error) {
 }
 
 // openLoaded opens a document that was just loaded, and completes its snapshot.
-func (r *Replica[S, O]) openLoaded(ctx context.Context, roots []*keeper, loaded, known *snapshot[S]) (o O, err error) {
+func (r *Replica[S, O]) openLoaded(ctx context.Context, roots []*rootRef, loaded, known *snapshot[S]) (o O, err error) {
 	if o, loaded.root, err = r.open(ctx, roots, loaded.data, known.state); err == nil {
 		loaded.state, err = r.format.State(o)
 	}
@@ -286,7 +286,7 @@ func (r *Replica[S, O]) openLoaded(ctx context.Context, roots []*keeper, loaded,
 
 // compare is openLoaded for a document that is to replace the known one. Its error also
 // says why it may not: [ErrOtherRing], or [ErrRollback], which is recorded.
-func (r *Replica[S, O]) compare(ctx context.Context, roots []*keeper, loaded, known *snapshot[S]) (O, error) {
+func (r *Replica[S, O]) compare(ctx context.Context, roots []*rootRef, loaded, known *snapshot[S]) (O, error) {
 	o, err := r.openLoaded(ctx, roots, loaded, known)
 	if err == nil {
 		err = r.judge(known.state, loaded.state)
@@ -299,7 +299,7 @@ func (r *Replica[S, O]) compare(ctx context.Context, roots []*keeper, loaded, kn
 
 // open opens a document under the first root that can. If a root cannot be asked, open
 // tries the next: the ring may have moved away from a key service that is gone.
-func (r *Replica[S, O]) open(ctx context.Context, roots []*keeper, data []byte, known S) (O, *keeper, error) {
+func (r *Replica[S, O]) open(ctx context.Context, roots []*rootRef, data []byte, known S) (O, *rootRef, error) {
 	var none O
 	var first error
 	for _, root := range roots {
@@ -316,7 +316,7 @@ func (r *Replica[S, O]) open(ctx context.Context, roots []*keeper, data []byte, 
 }
 
 // put seals o, puts it into the store in place of that version, and adopts it.
-func (r *Replica[S, O]) put(ctx context.Context, root *keeper, version string, o O, generation uint64) (*snapshot[S], error) {
+func (r *Replica[S, O]) put(ctx context.Context, root *rootRef, version string, o O, generation uint64) (*snapshot[S], error) {
 	data, state, err := r.format.Seal(ctx, root.Root, o, generation)
 	if err != nil {
 		return nil, err
