@@ -60,10 +60,10 @@ type wrapping struct {
 	kek     sealer
 
 	bucketKey bool         // see KMSOptions
-	dataKey   *kms.DataKey // to clear; nil in other modes
+	dataKey   *kms.DataKey // the key service's, to clear; nil in the other modes
 }
 
-// clear erases a key that a key service made for one object.
+// clear erases the data key of a key service, if there is one.
 func (w wrapping) clear() {
 	if w.dataKey != nil {
 		w.dataKey.Clear()

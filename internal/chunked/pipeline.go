@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// A call that moves many chunks moves them in batches. On two cores, smaller
-// batches cost too many wake-ups; larger ones, and more of them, leave the cache;
-// larger ones also leave a core idle at both ends of a call.
+// A call on many chunks handles them in batches. As measured on two cores, smaller
+// batches cost too many wake-ups, larger batches leave a core idle at both ends of a
+// call, and more memory in batches does not stay in the cache.
 const (
 	batchChunks = 16
 	batchDepth  = 4 // batches of one call in progress
@@ -20,7 +20,7 @@ type batch struct {
 	out    []byte // op appends its output to the slice that fetch sets
 	first  uint64 // index of the first chunk
 	proven bool   // the last byte of out may be released, see stream
-	prompt bool   // the source returned less than was asked: emit before asking again
+	prompt bool   // the source returned less than asked: emit before asking again
 	doubt  bool   // the source failed and may still use inBuf
 	err    error  // why op stopped early; out holds what came before
 

@@ -35,7 +35,7 @@ type stream struct {
 	skip  int    // output bytes to leave out before the range
 	left  int64  // output bytes of the range not yet released
 
-	sealed int64 // plaintext bytes that the observer of a reader has yet to hear of
+	sealed int64 // plaintext that an encrypting Reader has yet to tell its observer
 
 	held  bool // the byte in last awaits proof
 	last  byte
@@ -98,8 +98,8 @@ func (s *stream) transform() func(*batch) {
 func (s *stream) proves(n int) bool { return !s.decrypt || n >= proof }
 
 // assign gives b whole units, the indices of their chunks and the place for
-// their output, behind a byte that they prove. It fails if a message cannot
-// hold so many whole chunks: the last of MaxChunks is shorter.
+// their output, which follows the held byte if they prove it. It fails if a
+// message cannot hold so many whole chunks: the last of MaxChunks is shorter.
 func (s *stream) assign(b *batch, units, out []byte, proven bool) error {
 	n := uint64(len(units) / s.src.unit)
 	if s.next+n > MaxChunks-1 {
