@@ -44,8 +44,8 @@ var (
 	// chunk, and a [*PartError] the part.
 	ErrCorrupt = chunked.ErrCorrupt
 
-	// ErrTruncated: the body ends where no body can end. It is a kind of
-	// [ErrCorrupt], and never [io.ErrUnexpectedEOF], which [io.ReadFull] returns
+	// ErrTruncated: the body ends where no body can end, or a composite object lacks
+	// bytes. It is a kind of [ErrCorrupt], and never [io.ErrUnexpectedEOF], which [io.ReadFull] returns
 	// for the short last part of a whole object.
 	ErrTruncated = chunked.ErrTruncated
 

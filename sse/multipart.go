@@ -231,8 +231,9 @@ func (c *Completer) openReceipt(receipt []byte) (e entry, err error) {
 // Trailer returns what follows the parts and the filler in the stored object: at
 // most 400 KiB. receipts are those of the stored parts, one for each, in ascending
 // order of part numbers. Only the last part may be empty. Receipts that are out of
-// order, repeated, missing or more than 10,000 are [ErrInvalid]; one of a
-// different upload is [ErrReceipt].
+// order, repeated, missing or more than 10,000 are [ErrInvalid], and those of
+// parts of more than 4 PiB in total are [ErrTooLarge]. A receipt of a different upload
+// is [ErrReceipt].
 //
 // Each call returns a new trailer. Each makes an authentic object, so publish only
 // one.
