@@ -58,7 +58,7 @@ func completeLine(out io.Writer) bool {
 		return true // a shell would show an error as a completion
 	}
 	predictFiles(&command, parser.Model.Node)
-	args := typed(line)
+	args := splitLine(line)
 	for _, option := range command.Predict(args) {
 		if strings.HasPrefix(option, args.Last) {
 			fmt.Fprintln(out, option)
@@ -67,9 +67,9 @@ func completeLine(out io.Writer) bool {
 	return true
 }
 
-// typed returns the words of a command line. The last one is being typed. Package
+// splitLine returns the words of a command line. The last one is being typed. Package
 // complete's own way would link what installs completions; see [parse].
-func typed(line string) complete.Args {
+func splitLine(line string) complete.Args {
 	words := strings.Fields(line)
 	if len(words) == 0 || strings.HasSuffix(line, " ") {
 		words = append(words, "")
@@ -115,10 +115,10 @@ type manCmd struct{}
 
 func (manCmd) Run(_ context.Context, c *console.Console) error {
 	parser := c.Parser
-	parser.Model.Help = "encrypt files and buckets under keys that rotate\n" + paragraphs(parser.Model.Help)
+	parser.Model.Help = "encrypt files and buckets under keys that rotate\n" + joinParagraphs(parser.Model.Help)
 	_ = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
 		if n, ok := node.(*kong.Node); ok && n.Type == kong.CommandNode { // mango writes the detail first
-			n.Help, n.Detail = "", "\n"+n.Help+"\n"+paragraphs(n.Detail)
+			n.Help, n.Detail = "", "\n"+n.Help+"\n"+joinParagraphs(n.Detail)
 		}
 		return next(nil)
 	})
@@ -127,9 +127,9 @@ func (manCmd) Run(_ context.Context, c *console.Console) error {
 	return message.About("standard output", err)
 }
 
-// paragraphs returns a text with one line for each paragraph. Examples, which are
+// joinParagraphs returns a text with one line for each paragraph. Examples, which are
 // indented, keep their lines.
-func paragraphs(text string) string {
+func joinParagraphs(text string) string {
 	var lines []string
 	joins := false // the next line continues the last one
 	for line := range strings.SplitSeq(text, "\n") {

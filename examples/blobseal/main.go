@@ -98,7 +98,7 @@ func newParser() *kong.Kong {
 		kong.Name("blobseal"),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.Resolvers(new(settings.Resolver)),
-		kong.KindMapper(reflect.String, kong.MapperFunc(asItIs)),
+		kong.KindMapper(reflect.String, kong.MapperFunc(mapVerbatim)),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "keys", Title: "Keys: a ring or a key service with one root, or a customer key"},
 			{Key: "root", Title: "The keys, and exactly one root"},
@@ -113,9 +113,9 @@ func newParser() *kong.Kong {
 	return parser
 }
 
-// asItIs maps a text without changing it. Kong's own mapper changes bytes that are not
+// mapVerbatim maps a text without changing it. Kong's own mapper changes bytes that are not
 // UTF-8, which names of files may have.
-func asItIs(from *kong.DecodeContext, to reflect.Value) error {
+func mapVerbatim(from *kong.DecodeContext, to reflect.Value) error {
 	token, err := from.Scan.PopValue("string")
 	if err == nil {
 		to.SetString(token.String())
@@ -157,7 +157,7 @@ func parse(parser *kong.Kong, args []string) (runner, error) {
 		err = parsed.Error
 	}
 	if err != nil {
-		return nil, aboutUsage(parsed, err)
+		return nil, usageError(parsed, err)
 	}
 	for _, step := range parsed.Path {
 		switch {
@@ -179,13 +179,13 @@ func parse(parser *kong.Kong, args []string) (runner, error) {
 		err = parsed.Validate()
 	}
 	if err != nil {
-		return nil, aboutUsage(parsed, err)
+		return nil, usageError(parsed, err)
 	}
 	return parsed.Selected().Target.Addr().Interface().(runner), nil
 }
 
-// aboutUsage returns an error of a command line, which may have a command.
-func aboutUsage(parsed *kong.Context, err error) error {
+// usageError returns an error of a command line, which may have a command.
+func usageError(parsed *kong.Context, err error) error {
 	if usage, ok := errors.AsType[message.UsageError](err); ok { // of a profile or a variable
 		return usage
 	}

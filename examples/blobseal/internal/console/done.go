@@ -26,9 +26,9 @@ func (c *Console) WarnIfPublic(name string) {
 	fmt.Fprintf(c.Stderr, "blobseal: warning: %s: others can read it (%s)\n", message.Printable(name), message.Printable(message.Shell("chmod", "600", name)))
 }
 
-// Did writes what a command has changed: as a line of JSON, or as words, which Quiet
+// ReportChange writes what a command has changed: as a line of JSON, or as words, which Quiet
 // leaves out.
-func (c *Console) Did(result any, format string, args ...any) error {
+func (c *Console) ReportChange(result any, format string, args ...any) error {
 	switch {
 	case c.JSON:
 		return c.WriteLine(result)
@@ -45,9 +45,9 @@ type File struct {
 	Bytes int64  `json:"bytes"` // that were read
 }
 
-// Wrote says that a file or object is complete, if the user wants to know. Nothing is
+// ReportFile says that a file or object is complete, if the user wants to know. Nothing is
 // said on a standard output that is the file.
-func (c *Console) Wrote(f File) error {
+func (c *Console) ReportFile(f File) error {
 	c.Count(1, 0)
 	switch {
 	case c.JSON && f.To != "standard output":

@@ -38,7 +38,7 @@ func (c *Console) Track(ctx context.Context, name string, src io.Reader, total i
 
 // Bar returns a progress bar on standard error, which has a terminal.
 func (c *Console) Bar(name string, total int64, opts ...progressbar.Option) (*progressbar.ProgressBar, *DelayedWriter) {
-	delay := c.delayed()
+	delay := c.newDelayedWriter()
 	opts = append(opts,
 		progressbar.OptionSetWriter(delay),
 		progressbar.OptionSetDescription(delay.describe(name)),
@@ -77,8 +77,8 @@ func (t *Source) Done() {
 	t.bar = nil
 }
 
-// delayed returns the writer of a progress bar to standard error.
-func (c *Console) delayed() *DelayedWriter {
+// newDelayedWriter returns the writer of a progress bar to standard error.
+func (c *Console) newDelayedWriter() *DelayedWriter {
 	return &DelayedWriter{dst: c.Stderr, until: time.Now().Add(c.Patience), width: c.Width(c.Stderr)}
 }
 

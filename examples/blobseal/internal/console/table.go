@@ -34,7 +34,7 @@ func (c *Console) Table(print func(w io.Writer)) error {
 	print(&rows)
 	table := Align(rows.String())
 	if width := c.Width(c.Stdout); width > 0 && widest(table) > width {
-		table = upright(rows.String(), width)
+		table = formatUpright(rows.String(), width)
 	}
 	return c.Printf("%s", table)
 }
@@ -55,9 +55,9 @@ func widest(text string) (width int) {
 	return width
 }
 
-// upright returns the rows of a table as blocks of lines, which fit into a width as far
+// formatUpright returns the rows of a table as blocks of lines, which fit into a width as far
 // as their words do.
-func upright(rows string, width int) string {
+func formatUpright(rows string, width int) string {
 	var text strings.Builder
 	var names []string
 	longest := 0

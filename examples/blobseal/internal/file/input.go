@@ -65,8 +65,8 @@ func (in *Input) Close() {
 	}
 }
 
-// is reports whether name leads to the input's file.
-func (in *Input) is(name string) bool {
+// isFile reports whether name leads to the input's file.
+func (in *Input) isFile(name string) bool {
 	if in.File == nil || name == "-" {
 		return false
 	}

@@ -74,7 +74,7 @@ func Create(ctx context.Context, c *console.Console, name string, perm fs.FileMo
 // CreateFor starts the output of a command that reads in. The output must be
 // another file than the input.
 func CreateFor(ctx context.Context, c *console.Console, in *Input, name string, perm fs.FileMode, force bool) (*Output, error) {
-	if in.is(name) {
+	if in.isFile(name) {
 		return nil, message.Usagef("%s and %s are the same file: write to another one", in.Name, name)
 	}
 	return Create(ctx, c, name, perm, force)
@@ -99,7 +99,7 @@ func Replace(ctx context.Context, in *Input) (*Output, error) {
 }
 
 func (o *Output) createTemp(perm fs.FileMode) error {
-	temp := hidden(o.target, ".blobseal-"+rand.Text()[:10]+".tmp")
+	temp := hiddenPath(o.target, ".blobseal-"+rand.Text()[:10]+".tmp")
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
@@ -135,13 +135,13 @@ func foreignPipe(name string, info fs.FileInfo) bool {
 	if _, err := filepath.EvalSymlinks(name); errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
-	uid, known := owner(info)
+	uid, known := ownerOf(info)
 	return known && uid != os.Geteuid()
 }
 
-// hidden returns the path of a hidden file in the directory of path. It hashes a
+// hiddenPath returns the path of a hidden file in the directory of path. It hashes a
 // name that would become too long.
-func hidden(path, suffix string) string {
+func hiddenPath(path, suffix string) string {
 	const longest = 255
 	dir, base := filepath.Split(path)
 	if len(".")+len(base)+len(suffix) > longest {

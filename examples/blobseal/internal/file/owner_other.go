@@ -7,6 +7,6 @@ import (
 	"os"
 )
 
-func owner(fs.FileInfo) (uid int, known bool) { return 0, false }
+func ownerOf(fs.FileInfo) (uid int, known bool) { return 0, false }
 
 func keepOwner(*os.File, fs.FileInfo) error { return nil }

@@ -11,8 +11,8 @@ import (
 	"github.com/blobseal/blobseal/examples/blobseal/internal/message"
 )
 
-// owner returns the user id of a file's owner.
-func owner(info fs.FileInfo) (uid int, known bool) {
+// ownerOf returns the user id of a file's owner.
+func ownerOf(info fs.FileInfo) (uid int, known bool) {
 	s, known := info.Sys().(*syscall.Stat_t)
 	if !known {
 		return 0, false

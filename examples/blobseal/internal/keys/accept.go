@@ -28,9 +28,9 @@ func (s *Service) keys(key string, opts *sse.KMSOptions) (*Keys, error) {
 	return &Keys{Cipher: cipher, Service: s, ServiceKey: key}, nil
 }
 
-// opening returns keys that open objects under the keys of source only, or under any
+// openKeys returns keys that open objects under the keys of source only, or under any
 // key of the service.
-func (s *Service) opening(ctx context.Context, source Source) (*Keys, error) {
+func (s *Service) openKeys(ctx context.Context, source Source) (*Keys, error) {
 	var accepted []string
 	for _, key := range source.KMSKeys {
 		arn, err := s.Resolve(ctx, key)

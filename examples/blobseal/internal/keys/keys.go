@@ -95,7 +95,7 @@ func (s Source) Check() error {
 		return s.Root.Check("ring")
 	case s.KMS != "":
 		return s.Root.Check("key service")
-	case s.Root.named():
+	case s.Root.isNamed():
 		return message.Usagef("%s: give --%sring or --%[2]skms with it", s.Root.Given()[0], prefix)
 	case s.Customer == "":
 		return message.Usagef("no key: give --%sring or --%[1]skms and its root, or --%[1]scustomer-key-file", prefix)
@@ -147,7 +147,7 @@ func (s Source) Open(ctx context.Context, c *console.Console) (*Keys, error) {
 		}
 		var k *Keys
 		if s.Opens {
-			k, err = service.opening(ctx, s)
+			k, err = service.openKeys(ctx, s)
 		} else {
 			k, err = service.Keys(s.sealingKey(), s.BucketKey)
 		}

@@ -15,8 +15,8 @@ type Copy struct {
 	Data []byte
 }
 
-// ReadCopies reads copies from files. says puts an error of a file into words.
-func ReadCopies(ctx context.Context, names []string, says func(name string, err error) error) ([]Copy, error) {
+// ReadCopies reads copies from files. toWords puts an error of a file into words.
+func ReadCopies(ctx context.Context, names []string, toWords func(name string, err error) error) ([]Copy, error) {
 	var copies []Copy
 	for _, name := range names {
 		store, err := keyring.NewFileStore(name)
@@ -25,7 +25,7 @@ func ReadCopies(ctx context.Context, names []string, says func(name string, err 
 			data, _, err = store.Load(ctx)
 		}
 		if err != nil {
-			return nil, says(name, err)
+			return nil, toWords(name, err)
 		}
 		copies = append(copies, Copy{name, data})
 	}

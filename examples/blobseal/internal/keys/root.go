@@ -62,14 +62,14 @@ type RootSource struct {
 	New              bool   // a prompt asks twice, and refuses what is easy to guess
 }
 
-// own returns the source of the service's own root.
-func (s RootSource) own() RootSource {
+// serviceRoot returns the source of the service's own root.
+func (s RootSource) serviceRoot() RootSource {
 	s.KMSKey = ""
 	return s
 }
 
-// named reports whether a flag names the root.
-func (s RootSource) named() bool {
+// isNamed reports whether a flag names the root.
+func (s RootSource) isNamed() bool {
 	return s.KeyFile != "" || s.PassphraseFile != "" || s.PassphraseEnv != "" || s.PassphrasePrompt || s.KMSKey != ""
 }
 
@@ -145,7 +145,7 @@ func (s RootSource) Check(what string) error {
 		}
 	}
 	if s.Local() {
-		what, given = "key service of "+s.kmsFlag(), s.own().Given()
+		what, given = "key service of "+s.kmsFlag(), s.serviceRoot().Given()
 	}
 	switch len(given) {
 	case 1:

@@ -39,7 +39,7 @@ func openRootKey(ctx context.Context, c *console.Console, source RootSource) (ti
 		if kms.PrincipalFrom(ctx) == (kms.Principal{}) {
 			ctx = AsPrincipal(ctx, "")
 		}
-		client, keyID, err = localKey(ctx, c, u, source.own())
+		client, keyID, err = localKey(ctx, c, u, source.serviceRoot())
 	} else {
 		client, keyID, err = vendorKey(ctx, c, u)
 	}
@@ -64,8 +64,8 @@ func localKey(ctx context.Context, c *console.Console, u *kmsurl.URL, root RootS
 	if keyID == "" {
 		keyID = localkms.DefaultAlias
 	}
-	client := &rootKey{client: s.uses, says: func(err error) message.Words {
-		words := s.Says(keyID, err)
+	client := &rootKey{client: s.uses, toWords: func(err error) message.Words {
+		words := s.Words(keyID, err)
 		words.Text = s.Dir + ": " + words.Text
 		return words
 	}}
@@ -79,7 +79,7 @@ func vendorKey(ctx context.Context, c *console.Console, u *kmsurl.URL) (kms.Clie
 		return nil, "", err
 	}
 	c.AtEnd(func() { key.Close() })
-	client := &rootKey{client: key.Client, wait: c.RootWait, says: func(err error) message.Words {
+	client := &rootKey{client: key.Client, wait: c.RootWait, toWords: func(err error) message.Words {
 		text := fmt.Sprintf("%s: %s", u, message.Service(err))
 		if key.Hint != "" && errors.Is(err, kms.ErrDenied) {
 			text += "; " + key.Hint
@@ -91,9 +91,9 @@ func vendorKey(ctx context.Context, c *console.Console, u *kmsurl.URL) (kms.Clie
 
 // rootKey is the client of a root. It bounds the wait, and puts errors into words.
 type rootKey struct {
-	client kms.Client
-	wait   time.Duration // 0 for no limit
-	says   func(error) message.Words
+	client  kms.Client
+	wait    time.Duration // 0 for no limit
+	toWords func(error) message.Words
 }
 
 // GenerateDataKey implements [kms.Client].
@@ -126,5 +126,5 @@ func (k *rootKey) failed(ctx context.Context, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) { // of wait
 		err = &message.Refusal{Words: message.Words{Text: fmt.Sprintf("no answer within %v", k.wait)}, Err: kms.ErrUnavailable}
 	}
-	return &message.Refusal{Words: k.says(err), Err: err}
+	return &message.Refusal{Words: k.toWords(err), Err: err}
 }

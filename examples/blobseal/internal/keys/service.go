@@ -37,7 +37,7 @@ type Service struct {
 	rootFlags        RootSource
 	Trail            *trail
 	root             keyring.Root
-	signers          *signers // of the trail
+	signerFile       *signerFile // of the trail
 	announce         func(verifierKey string)
 }
 
@@ -81,18 +81,18 @@ func (s *Service) open(ctx context.Context, c *console.Console, root keyring.Roo
 	if err != nil {
 		return s.About("", err)
 	}
-	if s.signers, err = newSigners(s.Dir); err != nil {
+	if s.signerFile, err = newSignerFile(s.Dir); err != nil {
 		return s.About("", err)
 	}
-	if s.signers.announce = s.announce; s.announce == nil {
-		s.signers.announce = func(verifierKey string) {
+	if s.signerFile.announce = s.announce; s.announce == nil {
+		s.signerFile.announce = func(verifierKey string) {
 			fmt.Fprintf(c.Stderr, "%s: the key that signs the audit trail was missing, and a new one was created.\nKeep its verifier key in another place (see audit verify): %s\n",
 				message.Printable(s.Dir), verifierKey)
 		}
 	}
 	s.root = root
 	s.Trail = &trail{ctx: ctx, path: message.TrailPath(s.Dir), wait: c.AuditWait}
-	s.Trail.signer = sync.OnceValues(func() (*signer, error) { return s.signers.open(ctx, root) })
+	s.Trail.signer = sync.OnceValues(func() (*signer, error) { return s.signerFile.open(ctx, root) })
 	sink := audit.Sink(s.Trail)
 	if c.Telemetry != nil {
 		sink = c.Telemetry.Sink(sink)
@@ -140,7 +140,7 @@ func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
 	if err != nil {
 		return err
 	}
-	return s.signers.changeRoot(ctx, signer, s.root, root, func() error {
+	return s.signerFile.changeRoot(ctx, signer, s.root, root, func() error {
 		return s.service.ChangeRoot(ctx, root)
 	})
 }
@@ -189,8 +189,8 @@ func (s *Service) About(key string, err error) error {
 	return s.attempt(key).About(s.Dir, err)
 }
 
-// Says returns the words for an error of an operation of the service.
-func (s *Service) Says(key string, err error) message.Words {
+// Words returns the words for an error of an operation of the service.
+func (s *Service) Words(key string, err error) message.Words {
 	return s.attempt(key).Words(err)
 }
 

@@ -25,7 +25,7 @@ func (f OpenFlags) Sources() (all []Source) {
 	root := f.Source().Root
 	service := root
 	if f.Ring != "" && root.Local() {
-		service = root.own()
+		service = root.serviceRoot()
 	}
 	if f.Ring != "" {
 		all = append(all, Source{Ring: f.Ring, Root: root})

@@ -52,23 +52,23 @@ func (s *signer) seal(ctx context.Context, root keyring.Root) ([]byte, error) {
 	return root.EncryptWithContext(ctx, []byte(s.key()), []byte(sealLabel))
 }
 
-// signers is the file of a service's signer key.
-type signers struct {
+// signerFile is the file of a service's signer key.
+type signerFile struct {
 	path     string
 	store    keyring.Store
 	announce func(verifierKey string) // tells the user about a new key
 }
 
-func newSigners(dir string) (*signers, error) {
+func newSignerFile(dir string) (*signerFile, error) {
 	path := filepath.Join(dir, SignerFile)
 	store, err := keyring.NewFileStore(path)
-	return &signers{path: path, store: store}, err
+	return &signerFile{path: path, store: store}, err
 }
 
 // open opens the signer key, or makes one if there is none and announces its verifier
 // key. Whoever removes the key, to have a trail without checkpoints, gets one
 // whose checkpoints do not match the user's verifier key.
-func (f *signers) open(ctx context.Context, root keyring.Root) (*signer, error) {
+func (f *signerFile) open(ctx context.Context, root keyring.Root) (*signer, error) {
 	for {
 		text, _, err := f.store.Load(ctx)
 		if err == nil {
@@ -84,7 +84,7 @@ func (f *signers) open(ctx context.Context, root keyring.Root) (*signer, error) 
 	}
 }
 
-func (f *signers) unseal(ctx context.Context, text []byte, root keyring.Root) (*signer, error) {
+func (f *signerFile) unseal(ctx context.Context, text []byte, root keyring.Root) (*signer, error) {
 	err := errors.New("empty file")
 	for line := range bytes.Lines(text) {
 		sealed, decodeErr := base64.StdEncoding.AppendDecode(nil, bytes.TrimSpace(line))
@@ -103,7 +103,7 @@ func (f *signers) unseal(ctx context.Context, text []byte, root keyring.Root) (*
 		"the key that signs the audit trail does not open: %s (restore the file, or remove it to get a new key)", message.Plain(err))
 }
 
-func (f *signers) create(ctx context.Context, root keyring.Root) (*signer, error) {
+func (f *signerFile) create(ctx context.Context, root keyring.Root) (*signer, error) {
 	signerKey, verifierKey, err := note.GenerateKey(rand.Reader, "blobseal-kms")
 	if err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func (f *signers) create(ctx context.Context, root keyring.Root) (*signer, error
 
 // changeRoot seals the key under both roots while change changes that of the service,
 // and under the one that counts afterwards.
-func (f *signers) changeRoot(ctx context.Context, signer *signer, root, next keyring.Root, change func() error) error {
+func (f *signerFile) changeRoot(ctx context.Context, signer *signer, root, next keyring.Root, change func() error) error {
 	old, err := sealedLine(ctx, signer, root)
 	if err != nil {
 		return message.About(f.path, err)
@@ -143,7 +143,7 @@ func (f *signers) changeRoot(ctx context.Context, signer *signer, root, next key
 	return f.replace(ctx, line)
 }
 
-func (f *signers) replace(ctx context.Context, text []byte) error {
+func (f *signerFile) replace(ctx context.Context, text []byte) error {
 	_, version, err := f.store.Load(ctx)
 	if err == nil {
 		_, err = f.store.Swap(ctx, version, text)

@@ -30,7 +30,7 @@ func (f TargetFlags) Target(source Source, bucketKey bool) (from, to Source, sam
 	if f.ToKMSKey != "" {
 		to.KMSKeys = []string{f.ToKMSKey}
 	}
-	same = to.Ring == "" && to.KMS == "" && to.Customer == "" && !to.Root.named() &&
+	same = to.Ring == "" && to.KMS == "" && to.Customer == "" && !to.Root.isNamed() &&
 		(source.KMS != "" || f.ToKMSKey == "" && !to.BucketKey)
 	if (to.KMS != "" || to.Root.Local()) && source.KMS == "" {
 		source.Principal = ""

@@ -55,9 +55,9 @@ func About(name string, err error) error {
 	return about(name, err, func(err error) Words { return say("%s", Plain(err)) })
 }
 
-// about returns err as a [Problem] in the words of says, unless err is nil or in
+// about returns err as a [Problem] in the words of toWords, unless err is nil or in
 // words already.
-func about(subject string, err error, says func(error) Words) error {
+func about(subject string, err error, toWords func(error) Words) error {
 	switch {
 	case err == nil:
 		return nil
@@ -66,7 +66,7 @@ func about(subject string, err error, says func(error) Words) error {
 	case errors.Is(err, context.Canceled):
 		return Problemf(err, "", "interrupted")
 	}
-	return &Problem{subject, says(err), err}
+	return &Problem{subject, toWords(err), err}
 }
 
 // InWords reports whether an error is a [Problem] or a [UsageError].
@@ -126,7 +126,7 @@ func WordsOf(err error, subject string) Words {
 	case p.Subject == subject || p.Subject == "":
 		return p.Words
 	}
-	return p.Words.after("%s: ", p.Subject)
+	return p.Words.withPrefix("%s: ", p.Subject)
 }
 
 // Printable returns text as one line that is safe to show on a terminal. White

@@ -125,14 +125,14 @@ var table = []entry{
 
 	// Rings.
 	{keyring.ErrDisabled, true, Attempt.disabledWords},
-	{keyring.ErrDestroyed, true, sealedUnder("which was destroyed: nothing can open it")},
-	{keyring.ErrDestroyed, true, onVersion("was destroyed, which cannot be undone")},
+	{keyring.ErrDestroyed, true, sealedUnderWords("which was destroyed: nothing can open it")},
+	{keyring.ErrDestroyed, true, versionWords("was destroyed, which cannot be undone")},
 	{keyring.ErrPrimary, true, Attempt.primaryWords},
 	{keyring.ErrNotExist, true, Attempt.notExistWords},
 	{keyring.ErrExist, true, words("already exists, and is never overwritten", "")},
-	{keyring.ErrVersion, true, wordsAndOwn("written by another release of blobseal")},
+	{keyring.ErrVersion, true, wordsWithCause("written by another release of blobseal")},
 	{keyring.ErrDamaged, true, Attempt.damagedWords},
-	{keyring.ErrFull, true, onRing("the ring is full", "create a second ring, and rewrap to it")},
+	{keyring.ErrFull, true, ringWords("the ring is full", "create a second ring, and rewrap to it")},
 	{keyring.ErrStore, true, Attempt.storeWords},
 	{keyring.ErrUnknownKey, true, Attempt.unknownVersionWords},
 	{keyring.ErrConflict, true, plainWords},
@@ -142,7 +142,7 @@ var table = []entry{
 	{blob.ErrPlain, false, words("not encrypted", "--allow-plain reads it, encrypt-existing encrypts it")},
 	{blob.ErrChanged, false, words("replaced or deleted meanwhile", "")},
 	{sse.ErrComposite, false, words("uploaded in parts, which only a regular file can be read from", "save it first")},
-	{sse.ErrVersion, false, wordsAndOwn("sealed by another release of blobseal")},
+	{sse.ErrVersion, false, wordsWithCause("sealed by another release of blobseal")},
 	{sse.ErrFormat, false, Attempt.formatWords},
 	{sse.ErrKey, false, Attempt.wrongKeyWords},
 	{sse.ErrTruncated, false, words("truncated: it ends where no sealed file or object can end", "")},
@@ -165,13 +165,13 @@ func words(text, advice string) func(Attempt, error) Words {
 	return func(Attempt, error) Words { return Words{Text: text, Advice: advice} }
 }
 
-// wordsAndOwn returns a text, followed by the error's own.
-func wordsAndOwn(text string) func(Attempt, error) Words {
+// wordsWithCause returns a text, followed by the error's own.
+func wordsWithCause(text string) func(Attempt, error) Words {
 	return func(_ Attempt, err error) Words { return say("%s: %s", text, Plain(err)) }
 }
 
-// onVersion returns a text about a version that was to be changed.
-func onVersion(text string) func(Attempt, error) Words {
+// versionWords returns a text about a version that was to be changed.
+func versionWords(text string) func(Attempt, error) Words {
 	return func(a Attempt, err error) Words {
 		if a.Ring == "" {
 			return Words{}
@@ -183,8 +183,8 @@ func onVersion(text string) func(Attempt, error) Words {
 	}
 }
 
-// onRing returns words about a ring.
-func onRing(text, advice string) func(Attempt, error) Words {
+// ringWords returns words about a ring.
+func ringWords(text, advice string) func(Attempt, error) Words {
 	return func(a Attempt, _ error) Words {
 		if a.Ring == "" {
 			return Words{}
@@ -193,8 +193,8 @@ func onRing(text, advice string) func(Attempt, error) Words {
 	}
 }
 
-// sealedUnder returns a text about the version of a ring that an object needs.
-func sealedUnder(text string) func(Attempt, error) Words {
+// sealedUnderWords returns a text about the version of a ring that an object needs.
+func sealedUnderWords(text string) func(Attempt, error) Words {
 	return func(a Attempt, _ error) Words {
 		if a.Mode == 0 {
 			return Words{}
@@ -209,13 +209,13 @@ func refusedWords(text, does, command string) func(Attempt, error) Words {
 		if a.Service == "" {
 			return Words{}
 		}
-		op, key := a.asked(err)
+		op, key := a.failedOperation(err)
 		return Words{fmt.Sprintf("%q may not %s with %s: %s", a.Principal, op, key, text), does, a.Command([]string{"kms", command}, ShortKey(key))}
 	}
 }
 
-// asked returns the operation that failed, and its key.
-func (a Attempt) asked(err error) (kms.Operation, string) {
+// failedOperation returns the operation that failed, and its key.
+func (a Attempt) failedOperation(err error) (kms.Operation, string) {
 	if failed, ok := errors.AsType[*kms.KeyError](err); ok {
 		return failed.Op, cmp.Or(failed.KeyID, a.Key)
 	}
@@ -230,7 +230,7 @@ func (a Attempt) document() string {
 	return KeysPath(a.Service)
 }
 
-func (a Attempt) what() string {
+func (a Attempt) noun() string {
 	if a.Ring == "" {
 		return "key service"
 	}
@@ -252,7 +252,7 @@ func (a Attempt) lockoutWords(error) Words {
 }
 
 func (a Attempt) notRecordedWords(err error) Words {
-	words := trailWords(beside(err, audit.ErrNotRecorded)).after("not done, because the audit trail could not record it: ")
+	words := trailWords(partBeside(err, audit.ErrNotRecorded)).withPrefix("not done, because the audit trail could not record it: ")
 	if a.Service != "" && errors.As(err, new(*audit.ChainError)) {
 		words.Advice = fmt.Sprintf("find out why; then move %s and %[1]s.* to another directory, to start a new trail", TrailPath(a.Service))
 	}
@@ -263,7 +263,7 @@ func (a Attempt) rootWords(err error) Words {
 	if errors.Is(err, kms.ErrCiphertext) || errors.Is(err, kms.ErrInvalid) { // which names both keys
 		return say("%s", Plain(err))
 	}
-	return say("wrong root: the %s was made with another key or passphrase", a.what())
+	return say("wrong root: the %s was made with another key or passphrase", a.noun())
 }
 
 func (a Attempt) rootUnavailableWords(err error) Words {
@@ -271,15 +271,15 @@ func (a Attempt) rootUnavailableWords(err error) Words {
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		words = r.Words
 	}
-	words = words.after("its root cannot be used: ")
+	words = words.withPrefix("its root cannot be used: ")
 	if a.Mode != 0 && a.Ring != "" {
-		words = words.after("sealed under version %s, which another process may have added to ring %s after this command opened it: ", a.KeyID, a.Ring)
+		words = words.withPrefix("sealed under version %s, which another process may have added to ring %s after this command opened it: ", a.KeyID, a.Ring)
 	}
 	return words
 }
 
 func (a Attempt) noKeyWords(err error) Words {
-	op, key := a.asked(err)
+	op, key := a.failedOperation(err)
 	switch {
 	case a.Service == "":
 		return Words{}
@@ -314,7 +314,7 @@ func (a Attempt) disabledWords(error) Words {
 }
 
 func (a Attempt) primaryWords(err error) Words {
-	words := onVersion("is the newest, which seals new files")(a, err)
+	words := versionWords("is the newest, which seals new files")(a, err)
 	words.Does, words.Advice = "rotate first", a.Command([]string{"ring", "rotate"})
 	return words
 }
@@ -408,8 +408,8 @@ func KeysPath(dir string) string { return filepath.Join(dir, "keys") }
 // TrailPath returns the path of the audit trail of the key service in dir.
 func TrailPath(dir string) string { return filepath.Join(dir, "audit.jsonl") }
 
-// beside returns what err wraps beside a kind of error, or err.
-func beside(err, kind error) error {
+// partBeside returns what err wraps beside a kind of error, or err.
+func partBeside(err, kind error) error {
 	for e := err; e != nil; {
 		switch wrapper := e.(type) {
 		case interface{ Unwrap() []error }:

@@ -22,8 +22,8 @@ func (w Words) String() string {
 // say returns Words without advice.
 func say(format string, args ...any) Words { return Words{Text: fmt.Sprintf(format, args...)} }
 
-// after returns the same words after others.
-func (w Words) after(format string, args ...any) Words {
+// withPrefix returns the same words with a text before them.
+func (w Words) withPrefix(format string, args ...any) Words {
 	w.Text = fmt.Sprintf(format, args...) + w.Text
 	return w
 }

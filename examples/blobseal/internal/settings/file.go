@@ -108,7 +108,7 @@ func (f *file) read(body ast.Node, flags map[string]*kong.Flag) error {
 		}
 	}
 	if _, known := f.profiles[f.selected]; f.selected != "" && !known {
-		return f.errorAt(selectedAt, "%s", f.unknown(f.selected))
+		return f.errorAt(selectedAt, "%s", f.describeUnknown(f.selected))
 	}
 	return nil
 }
@@ -125,7 +125,7 @@ func (f *file) readProfile(body ast.Node, flags map[string]*kong.Flag) (profile,
 			return nil, f.errorAt(entry.Value.GetToken(), "a secret does not belong here (remove %[1]s; give %[1]s-file: FILE%[2]s)", key.Value, variableHint(key.Value, flags))
 		}
 		flag := flags[key.Value]
-		if flag == nil || slices.Contains(aboutSettings, key.Value) {
+		if flag == nil || slices.Contains(metaFlags, key.Value) {
 			return nil, f.errorAt(key, "%q is no setting (write flags of commands, without --)", key.Value)
 		}
 		values, err := f.scalars(entry.Value)
@@ -195,8 +195,8 @@ func (f *file) resolve(flag *kong.Flag, value string) string {
 	return filepath.Join(filepath.Dir(f.path), value)
 }
 
-// unknown says that there is no profile of a name, and which there are.
-func (f *file) unknown(name string) string {
+// describeUnknown says that there is no profile of a name, and which there are.
+func (f *file) describeUnknown(name string) string {
 	if len(f.profiles) == 0 {
 		return fmt.Sprintf("no profile %q: the file has no profiles", name)
 	}

@@ -27,8 +27,8 @@ type Resolver struct {
 // Validate implements [kong.Resolver].
 func (r *Resolver) Validate(*kong.Application) error { return nil }
 
-// aboutSettings are flags that say where settings are, or that show something else.
-var aboutSettings = []string{"help", "version", "config", "profile"}
+// metaFlags are flags that say where settings are, or that show something else.
+var metaFlags = []string{"help", "version", "config", "profile"}
 
 // Name returns the name of a flag in a profile. It is that of the flag, unless another
 // flag of that name means something else.
@@ -51,7 +51,7 @@ func (r *Resolver) Resolve(parsing *kong.Context, _ *kong.Path, flag *kong.Flag)
 			return nil, err
 		}
 	}
-	if slices.Contains(aboutSettings, flag.Name) {
+	if slices.Contains(metaFlags, flag.Name) {
 		return nil, nil
 	}
 	found, ok := r.find(Name(flag))
@@ -101,7 +101,7 @@ func (r *Resolver) load(parsing *kong.Context) error {
 			r.command[Name(flag)] = true
 		}
 	}
-	path, name := r.global("config"), r.global("profile")
+	path, name := r.globalValue("config"), r.globalValue("profile")
 	if path == "" {
 		if path = DefaultPath(); !exists(path) {
 			if name != "" {
@@ -122,13 +122,13 @@ func (r *Resolver) load(parsing *kong.Context) error {
 	}
 	var known bool
 	if r.profile, known = f.profiles[name]; !known {
-		return message.Usagef("%s: %s", f.path, f.unknown(name))
+		return message.Usagef("%s: %s", f.path, f.describeUnknown(name))
 	}
 	return nil
 }
 
-// global returns the value of a flag that says where to find settings.
-func (r *Resolver) global(name string) string {
+// globalValue returns the value of a flag that says where to find settings.
+func (r *Resolver) globalValue(name string) string {
 	if text, ok := r.parsing.FlagValue(r.flags[name]).(string); ok && text != "" {
 		return text
 	}
@@ -155,8 +155,8 @@ const (
 	nowhere
 )
 
-// at returns the strongest place that has a flag or variable, and its value.
-func (r *Resolver) at(name string) (place int, found setting) {
+// locate returns the strongest place that has a flag or variable, and its value.
+func (r *Resolver) locate(name string) (place int, found setting) {
 	if r.given[name] {
 		return commandLine, setting{}
 	}
@@ -179,8 +179,8 @@ var groups = [][]string{
 	{"to-root-key-file", "to-passphrase-file", "to-passphrase-env", "to-passphrase-prompt", "to-root-kms-key", "to-passphrase"},
 }
 
-// ofKeys are the settings that name keys.
-var ofKeys = []string{
+// keySettings are the settings that name keys.
+var keySettings = []string{
 	"ring", "kms", "customer-key-file", "kms-key", "principal",
 	"root-key-file", "passphrase-file", "passphrase-env", "passphrase-prompt", "root-kms-key",
 }
@@ -188,7 +188,7 @@ var ofKeys = []string{
 // find returns the value of a flag that the command line does not give. A setting that
 // makes no sense for the keys of this command is left out.
 func (r *Resolver) find(name string) (setting, bool) {
-	place, found := r.at(name)
+	place, found := r.locate(name)
 	if place == commandLine || place == nowhere || !r.applies(name) {
 		return setting{}, false
 	}
@@ -197,7 +197,7 @@ func (r *Resolver) find(name string) (setting, bool) {
 			continue
 		}
 		for _, other := range group {
-			if stronger, _ := r.at(other); stronger < place {
+			if stronger, _ := r.locate(other); stronger < place {
 				return setting{}, false
 			}
 		}
@@ -205,8 +205,8 @@ func (r *Resolver) find(name string) (setting, bool) {
 	return found, true
 }
 
-// has reports whether a flag has a value in the end.
-func (r *Resolver) has(name string) bool {
+// hasValue reports whether a flag has a value in the end.
+func (r *Resolver) hasValue(name string) bool {
 	if !r.command[name] {
 		return false
 	}
@@ -222,22 +222,22 @@ func (r *Resolver) applies(name string) bool {
 	if !r.command["ring"] || !r.command["customer-key-file"] { // else the command knows what it needs
 		return true
 	}
-	if r.command["record"] && !r.has("key-id") && slices.Contains(ofKeys, name) { // shred needs keys for --key-id alone
+	if r.command["record"] && !r.hasValue("key-id") && slices.Contains(keySettings, name) { // shred needs keys for --key-id alone
 		return false
 	}
 	switch name {
 	case "kms-key", "any-kms-key", "bucket-key":
-		return r.has("kms")
+		return r.hasValue("kms")
 	case "principal":
-		return r.has("kms") || strings.HasPrefix(r.text("root-kms-key"), "localkms:")
+		return r.hasValue("kms") || strings.HasPrefix(r.textValue("root-kms-key"), "localkms:")
 	case "root-key-file", "passphrase-file", "passphrase-env", "passphrase-prompt", "root-kms-key":
-		return r.has("kms") || r.has("ring")
+		return r.hasValue("kms") || r.hasValue("ring")
 	}
 	return true
 }
 
-// text returns the value of a flag as a text.
-func (r *Resolver) text(name string) string {
+// textValue returns the value of a flag as a text.
+func (r *Resolver) textValue(name string) string {
 	if r.given[name] {
 		return fmt.Sprint(r.parsing.FlagValue(r.flags[name]))
 	}

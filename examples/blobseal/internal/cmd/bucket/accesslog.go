@@ -12,7 +12,7 @@ import (
 func accessLog(logger *slog.Logger, signer *signedurl.Signer, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
-		seen := &answer{ResponseWriter: w}
+		seen := &recordedResponse{ResponseWriter: w}
 		key := ""
 		if permit, err := signer.Verify(r); err == nil {
 			key = permit.Key
@@ -30,21 +30,21 @@ func accessLog(logger *slog.Logger, signer *signedurl.Signer, next http.Handler)
 	})
 }
 
-// answer records the status and the size of a response.
-type answer struct {
+// recordedResponse records the status and the size of a response.
+type recordedResponse struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
 }
 
-func (a *answer) WriteHeader(status int) {
+func (a *recordedResponse) WriteHeader(status int) {
 	if a.status == 0 || a.status < 200 {
 		a.status = status
 	}
 	a.ResponseWriter.WriteHeader(status)
 }
 
-func (a *answer) Write(p []byte) (int, error) {
+func (a *recordedResponse) Write(p []byte) (int, error) {
 	if a.status == 0 {
 		a.status = http.StatusOK
 	}
@@ -54,4 +54,4 @@ func (a *answer) Write(p []byte) (int, error) {
 }
 
 // Unwrap returns the writer below, for [http.ResponseController].
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (a *recordedResponse) Unwrap() http.ResponseWriter { return a.ResponseWriter }

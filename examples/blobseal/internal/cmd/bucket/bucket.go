@@ -84,7 +84,7 @@ func (f bucketFlags) open(ctx context.Context, opts blob.Options, with ...*keys.
 			cipher = k
 		}
 		if first := opts.Decrypters[k.Mode()]; first != nil {
-			opts.Decrypters[k.Mode()] = either{first, k}
+			opts.Decrypters[k.Mode()] = eitherDecrypter{first, k}
 			continue
 		}
 		opts.Decrypters[k.Mode()] = k
@@ -118,10 +118,10 @@ func (f bucketFlags) with(ctx context.Context, c *console.Console, source keys.S
 	return use(ctx, b, k)
 }
 
-// either opens objects under the keys that a bucket moves from and to.
-type either struct{ from, to sse.Decrypter }
+// eitherDecrypter opens objects under the keys that a bucket moves from and to.
+type eitherDecrypter struct{ from, to sse.Decrypter }
 
-func (e either) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
+func (e eitherDecrypter) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
 	d, err := e.from.Decrypt(ctx, obj, env)
 	if err == nil {
 		return d, nil
@@ -132,13 +132,13 @@ func (e either) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) 
 	return nil, err
 }
 
-// moving seals under another key than those that it opens.
-type moving struct {
+// movingCipher seals under another key than those that it opens.
+type movingCipher struct {
 	sse.Cipher
 	from sse.Decrypter
 }
 
-func (m moving) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
+func (m movingCipher) Decrypt(ctx context.Context, obj sse.Object, env *sse.Envelope) (*sse.Decryption, error) {
 	return m.from.Decrypt(ctx, obj, env)
 }
 
@@ -337,8 +337,10 @@ func (b *bucket) aboutObject(key string, seal jobs.KeyRef, err error) error {
 	return b.attempt(seal).About(key, err)
 }
 
-// says returns the words for an error of one object.
-func (b *bucket) says(seal jobs.KeyRef, err error) string { return b.attempt(seal).Words(err).String() }
+// explain returns the words for an error of one object.
+func (b *bucket) explain(seal jobs.KeyRef, err error) string {
+	return b.attempt(seal).Words(err).String()
+}
 
 func (b *bucket) attempt(seal jobs.KeyRef) message.Attempt {
 	a := b.keys[seal.Mode].Attempt(seal.Mode, seal.KeyID)

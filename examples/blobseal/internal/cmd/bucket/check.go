@@ -43,7 +43,7 @@ func (b *bucket) entryLine(e jobs.Entry) entryLine {
 		line.Size = &e.Size
 	}
 	if e.Err != nil {
-		line.Error = b.says(e.Seal, e.Err)
+		line.Error = b.explain(e.Seal, e.Err)
 	}
 	return line
 }
@@ -86,7 +86,7 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 			return b.about(err)
 		}
 		totals.Add(e)
-		p.one(0)
+		p.add(0)
 		switch {
 		case !cmd.List:
 		case c.JSON:
@@ -99,7 +99,12 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 		}
 	}
 	p.done()
-	groups := groupsOf(&totals)
+	return cmd.summary(c, b, &totals)
+}
+
+// summary writes the rows of an inventory and its last line.
+func (cmd inventoryCmd) summary(c *console.Console, b *bucket, totals *jobs.Totals) error {
+	groups := groupsOf(totals)
 	if c.JSON {
 		return c.WriteLine(map[string]inventorySummary{"summary": {b.shown, totals.Objects, totals.Stored, totals.Size, groups}})
 	}
@@ -127,7 +132,7 @@ func describeEntry(b *bucket, e jobs.Entry) string {
 	text := message.Printable(e.Key) + ": "
 	switch {
 	case e.Err != nil:
-		return text + message.Printable(b.says(e.Seal, e.Err))
+		return text + message.Printable(b.explain(e.Seal, e.Err))
 	case e.Kind == stored.KindPlain:
 		return text + fmt.Sprintf("%d bytes, not encrypted", e.Size)
 	}
@@ -241,7 +246,7 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 		if cmd.Depth == "bodies" {
 			read = max(f.Stored, 0)
 		}
-		p.one(read)
+		p.add(read)
 		if bad || cmd.List {
 			if err := cmd.show(p, b, f, bad); err != nil {
 				return err
@@ -261,7 +266,7 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 func (cmd checkCmd) show(p *counter, b *bucket, f jobs.Finding, bad bool) error {
 	reason := ""
 	if f.Err != nil {
-		reason = b.says(f.Seal, f.Err)
+		reason = b.explain(f.Seal, f.Err)
 	}
 	switch {
 	case p.c.JSON:

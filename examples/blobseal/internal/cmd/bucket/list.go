@@ -119,7 +119,7 @@ func (cmd rmCmd) Run(ctx context.Context, c *console.Console) error {
 			return b.aboutObject(key, jobs.KeyRef{}, err)
 		}
 		c.Count(1, 0)
-		return c.Did(deleted{b.shown, key, "deleted"}, "%s: deleted\n", message.Printable(key))
+		return c.ReportChange(deleted{b.shown, key, "deleted"}, "%s: deleted\n", message.Printable(key))
 	})
 }
 

@@ -54,7 +54,7 @@ func (cmd putCmd) Run(ctx context.Context, c *console.Console) error {
 			return cmd.about(b, k, err)
 		}
 		src.Done()
-		return c.Wrote(console.File{From: in.Name, To: cmd.Key, Bytes: n})
+		return c.ReportFile(console.File{From: in.Name, To: cmd.Key, Bytes: n})
 	})
 }
 
@@ -128,7 +128,7 @@ func (cmd getCmd) Run(ctx context.Context, c *console.Console) error {
 		if err := out.Commit(); err != nil {
 			return err
 		}
-		return c.Wrote(console.File{From: cmd.Key, To: out.Name, Bytes: n})
+		return c.ReportFile(console.File{From: cmd.Key, To: out.Name, Bytes: n})
 	})
 }
 

@@ -33,8 +33,10 @@ func (b *Opened) Shown() string { return b.shown }
 // About returns an error of the whole bucket as a [message.Problem].
 func (b *Opened) About(err error) error { return b.about(err) }
 
-// Says returns the words for an error of one object.
-func (b *Opened) Says(seal jobs.KeyRef, err error) message.Words { return b.attempt(seal).Words(err) }
+// Explain returns the words for an error of one object.
+func (b *Opened) Explain(seal jobs.KeyRef, err error) message.Words {
+	return b.attempt(seal).Words(err)
+}
 
 // OfAnotherRing reports whether an object is sealed under a version of another ring.
 func (b *Opened) OfAnotherRing(seal jobs.KeyRef) bool { return b.attempt(seal).OfAnotherRing() }

@@ -2,7 +2,6 @@ package bucket
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -86,8 +85,8 @@ func (b *bucket) size(ctx context.Context, prefix string) (n int64, err error) {
 	return n, nil
 }
 
-// at reports that n objects have been processed.
-func (p *counter) at(n int64) {
+// advance reports that n objects have been processed.
+func (p *counter) advance(n int64) {
 	p.n = max(p.n, n)
 	if p.bar == nil {
 		return
@@ -98,10 +97,10 @@ func (p *counter) at(n int64) {
 	p.bar.Set64(p.n)
 }
 
-// one reports that one more object has been processed, and bytes of it read.
-func (p *counter) one(bytes int64) {
+// add reports that one more object has been processed, and bytes of it read.
+func (p *counter) add(bytes int64) {
 	p.c.Count(1, bytes)
-	p.at(p.n + 1)
+	p.advance(p.n + 1)
 }
 
 // printf writes a line to standard output, and removes the bar for it.
@@ -133,6 +132,3 @@ func (p *counter) done() {
 	p.clear()
 	p.bar = nil
 }
-
-// before says how far a command got, for the error that ended it.
-func (p *counter) before() string { return fmt.Sprintf("after %s", message.Count(p.n, "object")) }

@@ -70,7 +70,7 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	var unwritten error // a failed line ends the job
 	job := jobs.Job{
 		Workers: f.Workers, DryRun: f.DryRun, Limit: f.limit(), MaxFailures: f.MaxFailures,
-		Progress: func(r *jobs.Report) { p.at(r.Done + r.Current + r.Unmatched + r.Skipped + r.Deleted + r.Failed) },
+		Progress: func(r *jobs.Report) { p.advance(r.Done + r.Current + r.Unmatched + r.Skipped + r.Deleted + r.Failed) },
 		Object: func(r jobs.Result) {
 			c.Count(1, r.Stored)
 			if err := f.show(p, b, r, done); err != nil {
@@ -94,7 +94,14 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 	case err == nil, errors.Is(err, jobs.ErrIncomplete), errors.Is(err, jobs.ErrSkipped):
 		return cmp.Or(f.summary(c, b, report, done), b.aboutLeft(report, err))
 	case errors.Is(err, context.Canceled):
-		return message.Problemf(err, "", "interrupted %s; the same command %s", p.before(), f.resumes())
+		return message.Problemf(err, "", "interrupted after %s; the same command %s", message.Count(p.n, "object"), f.resumes())
+	}
+	return f.about(b, target, report, err)
+}
+
+// about returns the error that ended a job as a [message.Problem].
+func (f jobFlags) about(b *bucket, target *keys.Keys, report *jobs.Report, err error) error {
+	switch {
 	case errors.Is(err, jobs.ErrTooManyFailures):
 		return message.Problemf(err, b.shown, "gave up after %s failed; the same command %s", message.Count(report.Failed, "object"), f.resumes())
 	case errors.Is(err, jobs.ErrCheckpoint):
@@ -154,7 +161,7 @@ func (f jobFlags) show(p *counter, b *bucket, r jobs.Result, done string) error 
 			line.To = &to
 		}
 		if r.Err != nil {
-			line.Error = b.says(r.From, r.Err)
+			line.Error = b.explain(r.From, r.Err)
 		}
 		return p.writeLine(line)
 	case r.Outcome == jobs.OutcomeDone:
@@ -162,7 +169,7 @@ func (f jobFlags) show(p *counter, b *bucket, r jobs.Result, done string) error 
 	case r.Outcome == jobs.OutcomeDeleted:
 		return p.printf("%s: deleted meanwhile\n", message.Printable(r.Key))
 	}
-	return p.printf("%s: FAILED: %s\n", message.Printable(r.Key), message.Printable(message.OneLine(errors.New(b.says(r.From, r.Err)))))
+	return p.printf("%s: FAILED: %s\n", message.Printable(r.Key), message.Printable(message.OneLine(errors.New(b.explain(r.From, r.Err)))))
 }
 
 // summary writes the last line.
@@ -266,7 +273,7 @@ func (cmd rewrapCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		with = append(with, target)
 	case from.Service != nil:
 		within := *from
-		within.Cipher = moving{target, either{from, target}}
+		within.Cipher = movingCipher{target, eitherDecrypter{from, target}}
 		with[0] = &within
 	}
 	b, err := cmd.openWhole(ctx, blob.Options{}, with...)

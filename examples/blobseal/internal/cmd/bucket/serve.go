@@ -177,16 +177,16 @@ func (cmd serveCmd) server(ctx context.Context, b *gcblob.Bucket, signer *signed
 }
 
 func (cmd serveCmd) logger(c *console.Console) *slog.Logger {
-	opts := &slog.HandlerOptions{ReplaceAttr: errorText}
+	opts := &slog.HandlerOptions{ReplaceAttr: replaceError}
 	if c.JSON {
 		return slog.New(slog.NewJSONHandler(console.PlainJSON(c.Stdout), opts))
 	}
 	return slog.New(slog.NewTextHandler(c.Stdout, opts))
 }
 
-// errorText replaces an error by its text. slog would format it with %+v, for which Go
+// replaceError replaces an error by its text. slog would format it with %+v, for which Go
 // CDK's errors list calls and source files.
-func errorText(_ []string, a slog.Attr) slog.Attr {
+func replaceError(_ []string, a slog.Attr) slog.Attr {
 	if err, is := a.Value.Any().(error); is {
 		a.Value = slog.StringValue(err.Error())
 	}

@@ -81,7 +81,7 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 		case err != nil:
 			return b.aboutObject(name, jobs.KeyRef{}, err)
 		}
-		return c.Did(shredded{Bucket: b.shown, Key: name, Objects: 1}, "%s: shredded\n", message.Printable(name))
+		return c.ReportChange(shredded{Bucket: b.shown, Key: name, Objects: 1}, "%s: shredded\n", message.Printable(name))
 	})
 }
 
@@ -140,7 +140,7 @@ func (cmd shredCmd) shredKey(ctx context.Context, c *console.Console, b *bucket,
 	if k.Service != nil {
 		fate = "disabled, and is deleted after some days; see: " + k.Service.Command("describe", message.ShortKey(victim.KeyID))
 	}
-	if err := c.Did(shredded{Bucket: b.shown, KeyID: victim.KeyID, Objects: report.Objects, Failed: report.Failed}, "%s: %s sealed %s here; the key is %s\n", b.shown, sealName(victim), message.Count(report.Objects, "object"), fate); err != nil {
+	if err := c.ReportChange(shredded{Bucket: b.shown, KeyID: victim.KeyID, Objects: report.Objects, Failed: report.Failed}, "%s: %s sealed %s here; the key is %s\n", b.shown, sealName(victim), message.Count(report.Objects, "object"), fate); err != nil {
 		return err
 	}
 	if report.Failed > 0 {
@@ -157,7 +157,7 @@ func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *buck
 	case err != nil && !errors.Is(err, jobs.ErrIncomplete):
 		return b.about(err)
 	}
-	if err := c.Did(shredded{Bucket: b.shown, Objects: report.Objects, Failed: report.Failed}, "%s: %s shredded\n", b.shown, message.Count(report.Objects, "object")); err != nil {
+	if err := c.ReportChange(shredded{Bucket: b.shown, Objects: report.Objects, Failed: report.Failed}, "%s: %s shredded\n", b.shown, message.Count(report.Objects, "object")); err != nil {
 		return err
 	}
 	if err != nil {

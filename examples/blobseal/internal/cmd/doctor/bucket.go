@@ -93,7 +93,7 @@ func (x *examination) diagnose(b *bucket.Opened, f jobs.Finding, url string) *ai
 	flags := x.commandFlags(url)
 	a := &ailment{text: f.Verdict.String(), err: cmp.Or(f.Err, message.ErrRefused)}
 	if f.Err != nil {
-		words := b.Says(f.Seal, f.Err)
+		words := b.Explain(f.Seal, f.Err)
 		a.text, a.fix = words.Text, words.Advice
 	}
 	restore := "restore the objects from the store's versions or a copy; to list them: " + message.Command(append([]string{"bucket", "check"}, flags...)...)

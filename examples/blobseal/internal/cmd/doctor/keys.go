@@ -66,8 +66,8 @@ func (x *examination) secretFile(part, name string, isKey bool) bool {
 	return true
 }
 
-// openedBy returns advice for an error of opening a ring or a key service.
-func openedBy(err error, source keys.Source) string {
+// openFix returns advice for an error of opening a ring or a key service.
+func openFix(err error, source keys.Source) string {
 	root := source.Root
 	switch {
 	case is(err, keyring.ErrNotExist):
@@ -109,7 +109,7 @@ func (x *examination) examineRing(source keys.Source, good bool) *keys.Keys {
 			x.failed(err, "root", source.Root.KMSKey, "")
 			return nil
 		}
-		x.failed(err, "ring", source.Ring, openedBy(err, source))
+		x.failed(err, "ring", source.Ring, openFix(err, source))
 		return nil
 	}
 	x.documentFile("ring", source.Ring)
@@ -237,7 +237,7 @@ func (x *examination) serviceFix(err error, source keys.Source) string {
 	if is(err, kms.ErrDisabled, kms.ErrPendingDeletion) {
 		return ""
 	}
-	return openedBy(err, source)
+	return openFix(err, source)
 }
 
 // examineKey looks at one key of a key service.

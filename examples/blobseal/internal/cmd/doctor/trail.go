@@ -45,14 +45,14 @@ func (x *examination) examineTrail(dir string) bool {
 		x.warn("trail", path, message.Shell("chmod", "600", path), "others can write it: its mode is %v", info.Mode().Perm())
 	}
 	if n := len(found.Recoveries); n > 0 {
-		x.warn("trail", path, "see whether a process was killed at those times: "+message.Command("audit", "show", "--kms", dir), "%s", torn(n))
+		x.warn("trail", path, "see whether a process was killed at those times: "+message.Command("audit", "show", "--kms", dir), "%s", describeTorn(n))
 		return true
 	}
 	x.ok("trail", path, "%s, up to %d:%s", message.Count(found.Records, "record"), found.Last.Seq, found.Last.Hash)
 	return true
 }
 
-func torn(n int) string {
+func describeTorn(n int) string {
 	if n == 1 {
 		return "1 line is incomplete: a process was killed while it wrote"
 	}

@@ -66,7 +66,7 @@ func (f serviceFlags) change(ctx context.Context, c *console.Console, key string
 		if err := do(s.Client, ctx, key); err != nil {
 			return s.About(key, err)
 		}
-		return c.Did(change{f.KMS, key, done}, "%s: %s %s\n", message.Printable(f.KMS), message.Printable(key), done)
+		return c.ReportChange(change{f.KMS, key, done}, "%s: %s %s\n", message.Printable(f.KMS), message.Printable(key), done)
 	})
 }
 
@@ -119,7 +119,7 @@ func (cmd initCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		return err
 	}
 	defer s.Close()
-	return c.Did(created{cmd.KMS, verifier}, "%s: created, without keys (create one with: %s)\n"+
+	return c.ReportChange(created{cmd.KMS, verifier}, "%s: created, without keys (create one with: %s)\n"+
 		"%[1]s: signs its audit trail; keep this verifier key in another place (see audit verify): %[3]s\n", message.Printable(cmd.KMS), message.Printable(s.Command("create-key")), verifier)
 }
 
@@ -146,7 +146,7 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 		if err := s.ChangeRoot(ctx, newRoot); err != nil {
 			return s.About("", err)
 		}
-		return c.Did(change{cmd.KMS, "", "root changed"}, "%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.KMS))
+		return c.ReportChange(change{cmd.KMS, "", "root changed"}, "%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.KMS))
 	})
 }
 
@@ -356,7 +356,7 @@ func (cmd scheduleDeletionCmd) Run(ctx context.Context, c *console.Console) erro
 		if err != nil {
 			return s.About(cmd.Key, err)
 		}
-		return c.Did(change{cmd.KMS, cmd.Key, "deleted on " + when.Format(time.RFC3339)}, "%s: %s is refused from now on, and deleted on %s\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), when.Format(time.RFC3339))
+		return c.ReportChange(change{cmd.KMS, cmd.Key, "deleted on " + when.Format(time.RFC3339)}, "%s: %s is refused from now on, and deleted on %s\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), when.Format(time.RFC3339))
 	})
 }
 
@@ -374,7 +374,7 @@ func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
 		if err != nil {
 			return s.About(cmd.Key, err)
 		}
-		return c.Did(change{cmd.KMS, cmd.Key, fmt.Sprintf("rotated to version %d", version.Number)}, "%s: %s is rotated, to version %d\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), version.Number)
+		return c.ReportChange(change{cmd.KMS, cmd.Key, fmt.Sprintf("rotated to version %d", version.Number)}, "%s: %s is rotated, to version %d\n", message.Printable(cmd.KMS), message.Printable(cmd.Key), version.Number)
 	})
 }
 

@@ -47,7 +47,7 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 	case err != nil:
 		return message.About(cmd.KMS, err)
 	case kept != "":
-		c.Did(change{KMS: cmd.KMS, Done: "damaged, kept as " + kept}, "%s: damaged, kept as %s\n", message.Printable(path), message.Printable(kept))
+		c.ReportChange(change{KMS: cmd.KMS, Done: "damaged, kept as " + kept}, "%s: damaged, kept as %s\n", message.Printable(path), message.Printable(kept))
 	}
 	store, err := keyring.NewFileStore(path)
 	if err != nil {
@@ -62,7 +62,7 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 			return message.About(one.Name, err)
 		}
 	}
-	return c.Did(change{KMS: cmd.KMS, Done: "merged"}, "%s: merged\n", message.Printable(cmd.KMS))
+	return c.ReportChange(change{KMS: cmd.KMS, Done: "merged"}, "%s: merged\n", message.Printable(cmd.KMS))
 }
 
 // openToMerge opens a service without deleting the keys whose deletion is due: another copy

@@ -43,7 +43,7 @@ func (f aliasFlags) set(ctx context.Context, c *console.Console,
 		if err := do(s.Client, ctx, f.Alias, f.Key); err != nil {
 			return s.About(f.Key, err)
 		}
-		return c.Did(change{f.KMS, f.Alias, "is " + f.Key}, "%s: %s is %s\n", message.Printable(f.KMS), message.Printable(f.Alias), message.Printable(f.Key))
+		return c.ReportChange(change{f.KMS, f.Alias, "is " + f.Key}, "%s: %s is %s\n", message.Printable(f.KMS), message.Printable(f.Alias), message.Printable(f.Key))
 	})
 }
 
@@ -145,7 +145,7 @@ func (cmd policyPutCmd) Run(ctx context.Context, c *console.Console) error {
 		if err := s.PutKeyPolicy(ctx, cmd.Key, text, &localkms.PutKeyPolicyOptions{BypassLockoutCheck: cmd.Force}); err != nil {
 			return aboutPolicy(s, cmd.Key, cmd.File, err)
 		}
-		return c.Did(change{cmd.KMS, cmd.Key, "has the policy"}, "%s: %s has the policy\n", message.Printable(cmd.KMS), message.Printable(cmd.Key))
+		return c.ReportChange(change{cmd.KMS, cmd.Key, "has the policy"}, "%s: %s has the policy\n", message.Printable(cmd.KMS), message.Printable(cmd.Key))
 	})
 }
 
@@ -169,7 +169,7 @@ func aboutPolicy(s *keys.Service, key, file string, err error) error {
 		if file == "-" {
 			file = "standard input"
 		}
-		return message.Advise(err, file, s.Says(key, err))
+		return message.Advise(err, file, s.Words(key, err))
 	}
 	return s.About(key, err)
 }
@@ -263,7 +263,7 @@ func (f grantFlags) end(ctx context.Context, c *console.Console,
 		if err := do(s.Client, ctx, f.Key, f.Grant); err != nil {
 			return s.About(f.Key, err)
 		}
-		return c.Did(change{f.KMS, f.Key, "grant " + f.Grant + " is " + done}, "%s: grant %s of %s is %s\n", message.Printable(f.KMS), message.Printable(f.Grant), message.Printable(f.Key), done)
+		return c.ReportChange(change{f.KMS, f.Key, "grant " + f.Grant + " is " + done}, "%s: grant %s of %s is %s\n", message.Printable(f.KMS), message.Printable(f.Grant), message.Printable(f.Key), done)
 	})
 }
 

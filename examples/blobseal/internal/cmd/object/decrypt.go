@@ -25,12 +25,12 @@ func (cmd Decrypt) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	removeSuffix := func(base string) string { return strings.TrimSuffix(base, suffix) }
-	return cmd.each(ctx, c, cmd.Source(), removeSuffix, func(ctx context.Context, p pair, obj sse.Object, k *opened) error {
+	return cmd.each(ctx, c, cmd.Source(), removeSuffix, func(ctx context.Context, p pair, obj sse.Object, k *lazyKeys) error {
 		return cmd.decrypt(ctx, c, p, obj, part, k)
 	})
 }
 
-func (cmd Decrypt) decrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, part *file.Range, open *opened) error {
+func (cmd Decrypt) decrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, part *file.Range, open *lazyKeys) error {
 	o, err := Open(ctx, c, p.in)
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (cmd Decrypt) decrypt(ctx context.Context, c *console.Console, p pair, obj 
 	if err := out.Commit(); err != nil {
 		return err
 	}
-	return c.Wrote(console.File{From: o.Name, To: out.Name, Bytes: n})
+	return c.ReportFile(console.File{From: o.Name, To: out.Name, Bytes: n})
 }
 
 // plaintext returns the reader of the plaintext, or of a part of it, and the source

@@ -21,12 +21,12 @@ func (cmd Encrypt) Run(ctx context.Context, c *console.Console) error {
 	source := cmd.Source()
 	source.BucketKey = cmd.BucketKey
 	addSuffix := func(base string) string { return base + suffix }
-	return cmd.each(ctx, c, source, addSuffix, func(ctx context.Context, p pair, obj sse.Object, k *opened) error {
+	return cmd.each(ctx, c, source, addSuffix, func(ctx context.Context, p pair, obj sse.Object, k *lazyKeys) error {
 		return cmd.encrypt(ctx, c, p, obj, k)
 	})
 }
 
-func (cmd Encrypt) encrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, open *opened) error {
+func (cmd Encrypt) encrypt(ctx context.Context, c *console.Console, p pair, obj sse.Object, open *lazyKeys) error {
 	if p.out == "-" && !cmd.Force && c.IsTerminal(c.Stdout) {
 		return message.Usagef("a terminal cannot show a sealed file: give OUT, use a pipe, or give --force")
 	}
@@ -73,5 +73,5 @@ func (cmd Encrypt) encrypt(ctx context.Context, c *console.Console, p pair, obj 
 		return err
 	}
 	src.Done()
-	return c.Wrote(console.File{From: in.Name, To: out.Name, Bytes: n})
+	return c.ReportFile(console.File{From: in.Name, To: out.Name, Bytes: n})
 }

@@ -62,7 +62,7 @@ type fileFlags struct {
 // each calls do for each input and its output, as the principal of source. The keys of
 // source open when do needs them.
 func (f fileFlags) each(ctx context.Context, c *console.Console, source keys.Source, rename func(base string) string,
-	do func(ctx context.Context, p pair, obj sse.Object, k *opened) error) error {
+	do func(ctx context.Context, p pair, obj sse.Object, k *lazyKeys) error) error {
 	if err := source.Check(); err != nil {
 		return err
 	}
@@ -75,26 +75,26 @@ func (f fileFlags) each(ctx context.Context, c *console.Console, source keys.Sou
 	if err != nil {
 		return err
 	}
-	k := &opened{open: func() (*keys.Keys, error) { return source.Open(ctx, c) }}
+	k := &lazyKeys{open: func() (*keys.Keys, error) { return source.Open(ctx, c) }}
 	defer k.close()
 	return console.ForEach(ctx, all, func(p pair) error { return do(ctx, p, obj, k) })
 }
 
-// opened opens keys once, when the first file needs them.
-type opened struct {
+// lazyKeys opens keys once, when the first file needs them.
+type lazyKeys struct {
 	open func() (*keys.Keys, error)
 	keys *keys.Keys
 	err  error
 }
 
-func (o *opened) get() (*keys.Keys, error) {
+func (o *lazyKeys) get() (*keys.Keys, error) {
 	if o.keys == nil && o.err == nil {
 		o.keys, o.err = o.open()
 	}
 	return o.keys, o.err
 }
 
-func (o *opened) close() {
+func (o *lazyKeys) close() {
 	if o.keys != nil {
 		o.keys.Close()
 	}

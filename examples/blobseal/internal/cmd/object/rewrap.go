@@ -116,8 +116,8 @@ func (r *Job) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if r.newest(ctx, o.env) {
-		return r.already(o)
+	if r.isNewest(ctx, o.env) {
+		return r.reportCurrent(o)
 	}
 	target, err := r.sealer(o.env)
 	if err != nil {
@@ -127,20 +127,20 @@ func (r *Job) run(ctx context.Context, name string) error {
 	if err != nil {
 		return notChanged(o, target.AboutSealing(err))
 	}
-	if next.KeyVersion == used.KeyVersion && r.staysWith(o.env, env) {
-		return r.already(o)
+	if next.KeyVersion == used.KeyVersion && r.changesVersionOnly(o.env, env) {
+		return r.reportCurrent(o)
 	}
 	changed, err := r.encode(ctx, o, target, env)
 	if err != nil {
 		return notChanged(o, err)
 	}
 	if r.dryRun {
-		return r.did(o, "would be rewrapped", describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
+		return r.report(o, "would be rewrapped", describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
 	}
 	if err := r.Replace(ctx, o, changed); err != nil {
 		return err
 	}
-	return r.did(o, "rewrapped", describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
+	return r.report(o, "rewrapped", describe(o.env, used.KeyVersion), describe(env, next.KeyVersion))
 }
 
 // rewrapped is the result for a file in JSON. Scripts rely on it.
@@ -151,19 +151,19 @@ type rewrapped struct {
 	To   string `json:"to"`
 }
 
-func (r *Job) did(o *Object, done, from, to string) error {
+func (r *Job) report(o *Object, done, from, to string) error {
 	r.Count(1, 0)
-	return r.Did(rewrapped{o.Name, done, from, to}, "%s: %s from %s to %s\n", message.Printable(o.Name), done, from, to)
+	return r.ReportChange(rewrapped{o.Name, done, from, to}, "%s: %s from %s to %s\n", message.Printable(o.Name), done, from, to)
 }
 
-// already reports that a file needs no rewrap.
-func (r *Job) already(o *Object) error {
+// reportCurrent reports that a file needs no rewrap.
+func (r *Job) reportCurrent(o *Object) error {
 	r.Count(1, 0)
-	return r.Did(rewrapped{o.Name, "current", o.env.KeyID(), o.env.KeyID()}, "%s: already under the newest version, %s\n", message.Printable(o.Name), o.env.KeyID())
+	return r.ReportChange(rewrapped{o.Name, "current", o.env.KeyID(), o.env.KeyID()}, "%s: already under the newest version, %s\n", message.Printable(o.Name), o.env.KeyID())
 }
 
-// newest reports whether a file is under the newest version of the ring already.
-func (r *Job) newest(ctx context.Context, env *sse.Envelope) bool {
+// isNewest reports whether a file is under the newest version of the ring already.
+func (r *Job) isNewest(ctx context.Context, env *sse.Envelope) bool {
 	if r.target != r.source || r.source.Ring == nil || r.renames() {
 		return false
 	}
@@ -171,8 +171,8 @@ func (r *Job) newest(ctx context.Context, env *sse.Envelope) bool {
 	return err == nil && key.ID() == env.KeyID()
 }
 
-// staysWith reports whether a rewrap changes nothing but the version of the service's key.
-func (r *Job) staysWith(old, env *sse.Envelope) bool {
+// changesVersionOnly reports whether a rewrap changes nothing but the version of the service's key.
+func (r *Job) changesVersionOnly(old, env *sse.Envelope) bool {
 	return r.target.Service != nil && r.target.Service == r.source.Service && !r.renames() &&
 		env.KeyID() == old.KeyID() && env.BucketKeyEnabled() == old.BucketKeyEnabled()
 }

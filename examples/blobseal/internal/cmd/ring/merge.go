@@ -37,7 +37,7 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 	case err != nil:
 		return cmd.About(err)
 	case kept != "":
-		c.Did(change{Ring: cmd.Ring, Done: "damaged, kept as " + kept}, "%s: damaged, kept as %s\n", message.Printable(cmd.Ring), message.Printable(kept))
+		c.ReportChange(change{Ring: cmd.Ring, Done: "damaged, kept as " + kept}, "%s: damaged, kept as %s\n", message.Printable(cmd.Ring), message.Printable(kept))
 	}
 	ring, err := keys.OpenRing(ctx, cmd.Ring, root, cmd.Source().Args()...)
 	if err != nil {
@@ -49,5 +49,5 @@ func (cmd mergeCmd) Run(ctx context.Context, c *console.Console) error {
 			return about(one.Name, err)
 		}
 	}
-	return c.Did(change{cmd.Ring, "merged", ""}, "%s: merged; it has %d versions, of which %d are new\n", message.Printable(cmd.Ring), len(ring.Versions()), len(ring.Versions())-before)
+	return c.ReportChange(change{cmd.Ring, "merged", ""}, "%s: merged; it has %d versions, of which %d are new\n", message.Printable(cmd.Ring), len(ring.Versions()), len(ring.Versions())-before)
 }

@@ -43,5 +43,5 @@ func (cmd setPeriodCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := ring.SetPeriod(ctx, time.Duration(cmd.Period)); err != nil {
 		return cmd.About(err)
 	}
-	return c.Did(change{Ring: cmd.Ring, Done: "period set"}, "%s: a new version every %s\n", message.Printable(cmd.Ring), Days(ring.Period()))
+	return c.ReportChange(change{Ring: cmd.Ring, Done: "period set"}, "%s: a new version every %s\n", message.Printable(cmd.Ring), Days(ring.Period()))
 }

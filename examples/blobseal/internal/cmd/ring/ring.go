@@ -51,7 +51,7 @@ func (cmd createCmd) Run(ctx context.Context, c *console.Console) (err error) {
 		undo()
 		return err
 	}
-	return c.Did(change{cmd.Ring, "created", primary(ring)}, "%s: created, with version %s\n", message.Printable(cmd.Ring), primary(ring))
+	return c.ReportChange(change{cmd.Ring, "created", primary(ring)}, "%s: created, with version %s\n", message.Printable(cmd.Ring), primary(ring))
 }
 
 // primary returns the id of the ring's newest version.
@@ -129,7 +129,7 @@ func (cmd rotateCmd) Run(ctx context.Context, c *console.Console) error {
 	if err != nil {
 		return cmd.About(err)
 	}
-	return c.Did(change{cmd.Ring, "rotated", info.ID}, "%s: rotated, to version %s\n", message.Printable(cmd.Ring), info.ID)
+	return c.ReportChange(change{cmd.Ring, "rotated", info.ID}, "%s: rotated, to version %s\n", message.Printable(cmd.Ring), info.ID)
 }
 
 type disableCmd struct {
@@ -213,7 +213,7 @@ func (cmd changeRootCmd) Run(ctx context.Context, c *console.Console) error {
 	if err := ring.ChangeRoot(ctx, newRoot); err != nil {
 		return cmd.About(err)
 	}
-	return c.Did(change{cmd.Ring, "root changed", ""}, "%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.Ring))
+	return c.ReportChange(change{cmd.Ring, "root changed", ""}, "%s: the root was changed; older copies still open with the old one\n", message.Printable(cmd.Ring))
 }
 
 func setState(ctx context.Context, c *console.Console, f keys.RingFlags, ring *keyring.Ring, id string, state keyring.State, done string) error {
@@ -221,5 +221,5 @@ func setState(ctx context.Context, c *console.Console, f keys.RingFlags, ring *k
 	if err != nil {
 		return f.About(err)
 	}
-	return c.Did(change{f.Ring, string(state), info.ID}, "%s: version %s is %s\n", message.Printable(f.Ring), info.ID, done)
+	return c.ReportChange(change{f.Ring, string(state), info.ID}, "%s: version %s is %s\n", message.Printable(f.Ring), info.ID, done)
 }
