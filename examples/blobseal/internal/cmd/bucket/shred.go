@@ -161,7 +161,8 @@ func (cmd shredCmd) shredPrefix(ctx context.Context, c *console.Console, b *buck
 		return err
 	}
 	if err != nil {
-		return message.Problemf(err, b.shown, "%s not shredded; see %s", message.Count(report.Failed, "object"), cmd.Record)
+		// err also has the first failure, whose kind the others may not share.
+		return message.Problemf(jobs.ErrIncomplete, b.shown, "%s not shredded; see %s", message.Count(report.Failed, "object"), cmd.Record)
 	}
 	return nil
 }
