@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -297,4 +298,31 @@ func TestCompositeRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCompositeCopyOfACutSource: a copy notices that its source's parts end too early
+// without an error.
+func TestCompositeCopyOfACutSource(t *testing.T) {
+	ctx := context.Background()
+	spy, inner := blobtest.NewSpy(t)
+	cipher := sse.NewManaged(blobtest.NewRing(t))
+	b := blobtest.NewBucketWith(t, inner, cipher, nil)
+	blobtest.PutComposite(t, inner, "k", cipher, 10*chunk, 10*chunk)
+	var cutting atomic.Bool
+	var reads atomic.Int32
+	spy.Hook = func(_ context.Context, call string) error {
+		var n int64
+		if _, err := fmt.Sscanf(call, "GET k 0 %d", &n); err == nil && n > 10*chunk { // all parts
+			cutting.Store(true)
+		}
+		if cutting.Load() && call == "read k" && reads.Add(1) > 1 {
+			return io.EOF
+		}
+		return nil
+	}
+	require.ErrorIs(t, b.Copy(ctx, "copy", "k", nil), sse.ErrTruncated)
+	require.NotZero(t, reads.Load())
+	exists, err := b.Exists(ctx, "copy")
+	require.NoError(t, err)
+	require.False(t, exists)
 }
