@@ -326,8 +326,8 @@ func (f *Files) attributes(data []byte, opts *gcblob.WriterOptions) ([]byte, err
 	return json.Marshal(doc)
 }
 
-// replaceFile replaces a file by a rename. This module cannot import the internal package
-// by which rings replace theirs, and Publish syncs the directory once for all.
+// replaceFile replaces a file by a rename; SyncDirectory makes that last. This module
+// cannot import the internal package by which rings replace their files.
 func replaceFile(name string, data []byte, mode os.FileMode) error {
 	temp, err := os.CreateTemp(filepath.Dir(name), ".blobseal-*"+attrsSuffix)
 	if err != nil {
