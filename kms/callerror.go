@@ -20,7 +20,7 @@ func CallError(ctx context.Context, op Operation, keyID string, kind, err error)
 	if _, ok := errors.AsType[*KeyError](err); ok || err == nil {
 		return err
 	}
-	ended := ended(ctx)
+	ended := contextError(ctx)
 	foreign := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case ended != nil && !errors.Is(err, ended):
@@ -36,10 +36,10 @@ func CallError(ctx context.Context, op Operation, keyID string, kind, err error)
 	return &KeyError{Op: op, KeyID: keyID, Err: err}
 }
 
-// ended returns ctx's error if it has one, or is to have one at this moment: a
+// contextError returns ctx's error if it has one, or is to have one at this moment: a
 // network, or a server that was told of ctx's deadline, can meet it a little
 // earlier than ctx itself does.
-func ended(ctx context.Context) error {
+func contextError(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

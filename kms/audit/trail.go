@@ -73,8 +73,8 @@ func (l *lines) add(body []byte) error {
 	return nil
 }
 
-// begin appends what begins every file but the first.
-func (l *lines) begin() error {
+// continueTrail appends what begins every file but the first.
+func (l *lines) continueTrail() error {
 	l.buf, l.last = l.last.appendLine(l.buf, noteBody(Note{Type: noteContinue}))
 	return l.checkpoint()
 }
@@ -230,7 +230,7 @@ func (t *trail) repair(torn *Note, follows bool) error {
 	var err error
 	switch {
 	case t.size == 0 && follows:
-		err = l.begin()
+		err = l.continueTrail()
 	case l.unsigned > 0:
 		err = l.checkpoint() // makes room for the note
 	}
@@ -259,7 +259,7 @@ func (t *trail) repair(torn *Note, follows bool) error {
 
 // write appends records and flushes them: all or none.
 func (t *trail) write(records [][]byte) error {
-	if err := t.settle(); err != nil || len(records) == 0 {
+	if err := t.ensureFile(); err != nil || len(records) == 0 {
 		return err
 	}
 	l, err := t.format(records)
@@ -305,7 +305,7 @@ func (t *trail) checkpoint() error {
 	if t.signer == nil || t.unsigned == 0 {
 		return nil
 	}
-	if err := t.settle(); err != nil {
+	if err := t.ensureFile(); err != nil {
 		return err
 	}
 	l := t.newLines()
@@ -327,9 +327,9 @@ func (t *trail) truncate() error {
 	return nil
 }
 
-// settle makes sure that the current file is what this trail wrote. If someone
+// ensureFile makes sure that the current file is what this trail wrote. If someone
 // renamed, removed, replaced or changed it, a new file continues the trail.
-func (t *trail) settle() error {
+func (t *trail) ensureFile() error {
 	if t.failure != nil {
 		return t.failure
 	}
@@ -362,7 +362,7 @@ func (t *trail) fail(err error) error {
 // trail in a new one. If it fails, the next write tries again.
 func (t *trail) startFile() error {
 	l := t.newLines()
-	if err := l.begin(); err != nil {
+	if err := l.continueTrail(); err != nil {
 		return err
 	}
 	_ = t.file.Close() // Windows renames no open file; everything in it is flushed

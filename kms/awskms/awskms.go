@@ -66,7 +66,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 }
 
 func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	ask, err := c.begin(ctx, keyID, ec)
+	ask, err := c.checkRequest(ctx, keyID, ec)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (*k
 		return nil, err
 	}
 	defer clear(out.Plaintext)
-	if err := end(ctx, ask, out.KeyId, out.KeyMaterialId, out.ResultMetadata); err != nil {
+	if err := checkAnswer(ctx, ask, out.KeyId, out.KeyMaterialId, out.ResultMetadata); err != nil {
 		return nil, err
 	}
 	if len(out.Plaintext) != kms.DataKeySize || len(out.CiphertextBlob) == 0 || len(out.CiphertextBlob) > maxCiphertext {
@@ -94,7 +94,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 }
 
 func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	ask, err := c.begin(ctx, keyID, ec)
+	ask, err := c.checkRequest(ctx, keyID, ec)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 	if err != nil {
 		return nil, err
 	}
-	if err := end(ctx, ask, out.KeyId, out.KeyMaterialId, out.ResultMetadata); err != nil {
+	if err := checkAnswer(ctx, ask, out.KeyId, out.KeyMaterialId, out.ResultMetadata); err != nil {
 		clear(out.Plaintext)
 		return nil, err
 	}
@@ -121,8 +121,8 @@ func withoutBodies(o *sdk.Options) {
 	}
 }
 
-// begin checks a request and returns the key to ask AWS for.
-func (c *Client) begin(ctx context.Context, keyID string, ec kms.Context) (string, error) {
+// checkRequest checks a request and returns the key to ask AWS for.
+func (c *Client) checkRequest(ctx context.Context, keyID string, ec kms.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
@@ -146,11 +146,11 @@ func (c *Client) begin(ctx context.Context, keyID string, ec kms.Context) (strin
 	return keyID, nil
 }
 
-// end checks which key answered, and reports it.
-func end(ctx context.Context, asked string, answered, material *string, metadata middleware.Metadata) error {
+// checkAnswer checks which key answered, and reports it.
+func checkAnswer(ctx context.Context, asked string, answered, material *string, metadata middleware.Metadata) error {
 	r := kms.ReportFrom(ctx)
 	r.RequestID, _ = awsmiddleware.GetRequestIDMetadata(metadata)
-	if by := aws.ToString(answered); !answers(asked, by) {
+	if by := aws.ToString(answered); !canAnswer(asked, by) {
 		return fmt.Errorf("%w: asked for key %q, AWS answered for %q", kms.ErrUnavailable, asked, by)
 	}
 	r.KeyID, r.KeyVersion = *answered, aws.ToString(material)

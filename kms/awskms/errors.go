@@ -17,7 +17,7 @@ import (
 
 // kinds are the kinds of AWS's error codes: those of AWS KMS, those that all of AWS
 // shares, and those with which the token service refuses credentials. The SDK has
-// its own lists of codes for throttling and for faults of AWS, see unavailable.
+// its own lists of codes for throttling and for faults of AWS, see isUnavailable.
 var kinds = map[string]error{
 	"NotFoundException": kms.ErrNotFound,
 
@@ -72,15 +72,15 @@ func kindOf(err error) error {
 			return kind
 		}
 	}
-	if unavailable(err) {
+	if isUnavailable(err) {
 		return kms.ErrUnavailable
 	}
 	return nil
 }
 
-// unavailable reports whether the service did not answer, gave a nonsensical answer
+// isUnavailable reports whether the service did not answer, gave a nonsensical answer
 // or asked to slow down: what the SDK retries, and whatever is no answer of AWS KMS.
-func unavailable(err error) bool {
+func isUnavailable(err error) bool {
 	if retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary {
 		return true
 	}

@@ -54,9 +54,9 @@ func parseKeyARN(s string) (arn.ARN, bool) {
 	return a, err == nil && a.Service == "kms" && len(a.Resource) > len(keyResource) && strings.HasPrefix(a.Resource, keyResource)
 }
 
-// answers reports whether the key with the ARN answered can be the one that asked
+// canAnswer reports whether the key with the ARN answered can be the one that asked
 // names. An alias can name any key of its account and region.
-func answers(asked, answered string) bool {
+func canAnswer(asked, answered string) bool {
 	key, ok := parseKeyARN(answered)
 	if !ok {
 		return false

@@ -73,7 +73,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 }
 
 func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	id, err := begin(ctx, keyID)
+	id, err := resolveKey(ctx, keyID)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 }
 
 func (c *Client) decrypt(ctx context.Context, keyID string, data []byte, ec kms.Context) ([]byte, error) {
-	id, err := begin(ctx, keyID)
+	id, err := resolveKey(ctx, keyID)
 	if err != nil {
 		return nil, err
 	}
@@ -139,8 +139,8 @@ func (c *Client) SameKey(name, id string) (same, known bool) {
 		slices.Contains(c.former, a.vault) || slices.Contains(c.former, b.vault), true
 }
 
-// begin parses the id of a key, and reports it.
-func begin(ctx context.Context, s string) (keyID, error) {
+// resolveKey parses the id of a key, and reports it.
+func resolveKey(ctx context.Context, s string) (keyID, error) {
 	if err := ctx.Err(); err != nil {
 		return keyID{}, err
 	}
@@ -163,7 +163,7 @@ type answer struct {
 
 // call wraps or unwraps value with the key id. It neither keeps nor changes value.
 func (c *Client) call(ctx context.Context, op kms.Operation, id keyID, algorithm azkeys.EncryptionAlgorithm, value []byte) (answer, error) {
-	result, response, err := c.abandonable(ctx, op, id, algorithm, value)
+	result, response, err := c.callUntilDone(ctx, op, id, algorithm, value)
 	report := kms.ReportFrom(ctx)
 	if response != nil {
 		report.RequestID = response.Header.Get("x-ms-request-id")
@@ -192,9 +192,9 @@ func (c *Client) call(ctx context.Context, op kms.Operation, id keyID, algorithm
 	return a, nil
 }
 
-// abandonable calls Azure. It returns when ctx ends, even if the SDK does not, as
+// callUntilDone calls Azure. It returns when ctx ends, even if the SDK does not, as
 // when the SDK waits for a token that another caller fetches.
-func (c *Client) abandonable(ctx context.Context, op kms.Operation, id keyID, algorithm azkeys.EncryptionAlgorithm, value []byte) (azkeys.KeyOperationResult, *http.Response, error) {
+func (c *Client) callUntilDone(ctx context.Context, op kms.Operation, id keyID, algorithm azkeys.EncryptionAlgorithm, value []byte) (azkeys.KeyOperationResult, *http.Response, error) {
 	type outcome struct {
 		result   azkeys.KeyOperationResult
 		response *http.Response

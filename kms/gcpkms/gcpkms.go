@@ -48,7 +48,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 }
 
 func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	if err := begin(ctx, keyID); err != nil {
+	if err := checkRequest(ctx, keyID); err != nil {
 		return nil, err
 	}
 	plaintext := make([]byte, kms.DataKeySize)
@@ -71,7 +71,7 @@ func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (*k
 		return nil, fmt.Errorf("%w: asked for key %q, Google answered for %q", kms.ErrUnavailable, keyID, out.GetName())
 	case !out.GetVerifiedPlaintextCrc32C() || !out.GetVerifiedAdditionalAuthenticatedDataCrc32C():
 		return nil, fmt.Errorf("%w: Google did not verify the request's checksums", kms.ErrUnavailable)
-	case !intact(out.GetCiphertext(), out.GetCiphertextCrc32C()):
+	case !isIntact(out.GetCiphertext(), out.GetCiphertextCrc32C()):
 		return nil, fmt.Errorf("%w: the ciphertext's checksum does not match", kms.ErrUnavailable)
 	case len(out.GetCiphertext()) == 0:
 		return nil, fmt.Errorf("%w: the answer holds no ciphertext", kms.ErrUnavailable)
@@ -87,7 +87,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 }
 
 func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	if err := begin(ctx, keyID); err != nil {
+	if err := checkRequest(ctx, keyID); err != nil {
 		return nil, err
 	}
 	if len(ciphertext) == 0 {
@@ -105,15 +105,15 @@ func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 		return nil, err
 	}
 	plaintext := out.GetPlaintext()
-	if !intact(plaintext, out.GetPlaintextCrc32C()) {
+	if !isIntact(plaintext, out.GetPlaintextCrc32C()) {
 		clear(plaintext)
 		return nil, fmt.Errorf("%w: the plaintext's checksum does not match", kms.ErrUnavailable)
 	}
 	return kms.CheckDataKey(plaintext)
 }
 
-// begin checks which key is asked for, and reports it.
-func begin(ctx context.Context, keyID string) error {
+// checkRequest checks which key is asked for, and reports it.
+func checkRequest(ctx context.Context, keyID string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func checksum(b []byte) *wrapperspb.Int64Value {
 	return wrapperspb.Int64(int64(crc32.Checksum(b, castagnoli)))
 }
 
-// intact reports whether b has the checksum that came with it.
-func intact(b []byte, sum *wrapperspb.Int64Value) bool {
+// isIntact reports whether b has the checksum that came with it.
+func isIntact(b []byte, sum *wrapperspb.Int64Value) bool {
 	return sum != nil && sum.GetValue() == checksum(b).GetValue()
 }

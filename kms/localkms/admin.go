@@ -172,7 +172,7 @@ func (c *Client) DescribeKey(ctx context.Context, keyID string) (*Info, error) {
 func (c *Client) ListKeys(ctx context.Context) iter.Seq2[*Info, error] {
 	return func(yield func(*Info, error) bool) {
 		o := c.service.begin(ctx, opListKeys, "", nil)
-		snap, err := c.service.fresh(o.ctx)
+		snap, err := c.service.freshSnapshot(o.ctx)
 		if err == nil {
 			err = c.authorizeAccount(o.ctx, o.op)
 		}
@@ -218,7 +218,7 @@ func (c *Client) UpdateDescription(ctx context.Context, keyID, description strin
 		if err := checkDescription(description); err != nil {
 			return err
 		}
-		d.settle(k, func(k *key) { k.description = description })
+		d.editSettings(k, func(k *key) { k.description = description })
 		return nil
 	})
 }
@@ -235,7 +235,7 @@ func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) 
 		if err := checkTags(all); err != nil {
 			return err
 		}
-		d.settle(k, func(k *key) { k.tags = all })
+		d.editSettings(k, func(k *key) { k.tags = all })
 		return nil
 	})
 }
@@ -245,7 +245,7 @@ func (c *Client) Untag(ctx context.Context, keyID string, names ...string) error
 	return c.change(ctx, opUntagResource, keyID, func(d *draft, k *key) error {
 		rest := maps.Clone(k.tags)
 		maps.DeleteFunc(rest, func(name, _ string) bool { return slices.Contains(names, name) })
-		d.settle(k, func(k *key) { k.tags = rest })
+		d.editSettings(k, func(k *key) { k.tags = rest })
 		return nil
 	})
 }

@@ -140,7 +140,7 @@ func (c *Client) listAliases(o *call) ([]*Alias, error) {
 		o.report.KeyID = k.arn
 		only = k
 	}
-	snap, err := c.service.fresh(o.ctx)
+	snap, err := c.service.freshSnapshot(o.ctx)
 	if err != nil {
 		return nil, err
 	}

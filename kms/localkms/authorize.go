@@ -19,7 +19,7 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 	}
 	service := c.service.policy
 	if service == nil && len(k.policies) == 0 { // the usual case needs no policy engine
-		if k.account == c.account || k.granted(p, op, ec) {
+		if k.account == c.account || k.hasGrant(p, op, ec) {
 			return nil
 		}
 		return deny("the key is another account's")
@@ -43,7 +43,7 @@ func (c *Client) authorize(ctx context.Context, op kms.Operation, k *key, ec kms
 		}
 		allowed = false // the key's own policy permits in place of the service's
 	}
-	if allowed || k.granted(p, op, ec) {
+	if allowed || k.hasGrant(p, op, ec) {
 		return nil
 	}
 	return deny("nothing permits it")
@@ -73,8 +73,8 @@ func (c *Client) authorizeAccount(ctx context.Context, op kms.Operation) error {
 	return fmt.Errorf("%w: %q may not %s in account %s: the service's policy does not permit it", kms.ErrDenied, shorten(p.ID), op, c.account)
 }
 
-// serves returns an error if k's state does not allow its use.
-func (k *key) serves() error {
+// checkUsable returns an error if k's state does not allow its use.
+func (k *key) checkUsable() error {
 	switch k.state {
 	case Enabled:
 		return nil

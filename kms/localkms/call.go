@@ -9,8 +9,14 @@ import (
 	"github.com/blobseal/blobseal/kms/audit"
 )
 
-// call is one operation of a caller, from start to finish. It collects what the
-// caller's report and the audit record say.
+// call is one operation, from begin to finish. It collects what the caller's report and
+// the audit record say.
+//
+// A use of a key takes a fresh snapshot, finds the key (lookup), asks policies and grants
+// (authorize) and the key's state (checkUsable), and encrypts or decrypts. A change does
+// the same in the draft of the next document (changeIf), edits the draft, checks quotas
+// and the document's size, and is recorded (recordChange) before the engine stores the
+// document.
 type call struct {
 	service   *Service
 	ctx       context.Context // carries report
@@ -121,7 +127,7 @@ func (c *Client) change(ctx context.Context, op kms.Operation, name string, edit
 	return c.changeIf(ctx, op, name, allow, edit)
 }
 
-// changeIf is change for whoever allow lets do it.
+// changeIf is change with allow in place of policies and grants.
 func (c *Client) changeIf(ctx context.Context, op kms.Operation, name string, allow func(*key) error, edit func(*draft, *key) error) error {
 	o := c.service.begin(ctx, op, name, nil)
 	t, err := c.target(name)
@@ -131,7 +137,7 @@ func (c *Client) changeIf(ctx context.Context, op kms.Operation, name string, al
 	return o.finish(o.update(func(d *draft) error {
 		k := c.service.find(&d.contents, t)
 		if k == nil {
-			return c.absent(ctx, t)
+			return c.notFound(ctx, t)
 		}
 		o.report.KeyID = k.arn
 		d.takesAway = takesAway[op]
@@ -139,7 +145,7 @@ func (c *Client) changeIf(ctx context.Context, op kms.Operation, name string, al
 			return err
 		}
 		if k.state == PendingDeletion && !duringDeletion[op] {
-			return k.serves()
+			return k.checkUsable()
 		}
 		if err := edit(d, k); err != nil {
 			return err

@@ -60,7 +60,7 @@ func (s *Service) isGone(k *key) bool {
 	if k.state != PendingDeletion || s.isLost(k) {
 		return k.state == PendingDeletion
 	}
-	if k.gone(s.now()) {
+	if k.isPastDeadline(s.now()) {
 		s.lost.Store(k.id, k.deadline)
 		return true
 	}
@@ -79,10 +79,10 @@ func (s *Service) isLost(k *key) bool {
 	return found && k.state == PendingDeletion && deadline.(int64) == k.deadline
 }
 
-// absent returns the error for a name without a key. A caller that names a key
+// notFound returns the error for a name without a key. A caller that names a key
 // of another account gets the same answer as one that may not use it, so that it
 // cannot find out which keys and aliases the account has.
-func (c *Client) absent(ctx context.Context, t target) error {
+func (c *Client) notFound(ctx context.Context, t target) error {
 	if t.account != c.account {
 		return deniedElsewhere(ctx)
 	}
@@ -92,7 +92,7 @@ func (c *Client) absent(ctx context.Context, t target) error {
 // lookup returns the key that name names, from a fresh snapshot. It loads the
 // document if the snapshot does not have the key.
 func (c *Client) lookup(ctx context.Context, name string) (*key, error) {
-	snap, err := c.service.fresh(ctx)
+	snap, err := c.service.freshSnapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (c *Client) lookup(ctx context.Context, name string) (*key, error) {
 		k = c.service.find(&snap.contents, t)
 	}
 	if k == nil {
-		return nil, c.absent(ctx, t)
+		return nil, c.notFound(ctx, t)
 	}
 	return k, nil
 }

@@ -28,7 +28,7 @@ func (c *codec) fail(reason string) {
 	}
 }
 
-// check fails for what is read and cannot be.
+// check fails unless what was read is ok.
 func (c *codec) check(ok bool, reason string) {
 	if c.reading && !ok {
 		c.fail(reason)
@@ -38,7 +38,7 @@ func (c *codec) check(ok bool, reason string) {
 // next returns the next size bytes to read, or zeros.
 func (c *codec) next(size int) []byte {
 	if len(c.in) < size {
-		c.fail("cut short")
+		c.fail("truncated")
 		return make([]byte, size)
 	}
 	b := c.in[:size]
@@ -68,7 +68,7 @@ func (c *codec) bool(v *bool) {
 		n = 1
 	}
 	c.uint8(&n)
-	c.check(n <= 1, "neither 0 nor 1")
+	c.check(n <= 1, "malformed boolean")
 	if c.reading {
 		*v = n == 1
 	}
@@ -96,7 +96,7 @@ func (c *codec) time(ms *int64) {
 		return
 	}
 	n := binary.BigEndian.Uint64(c.next(8))
-	c.check(n <= uint64(maxMillis), "a time beyond the year 9999")
+	c.check(n <= uint64(maxMillis), "time after the year 9999")
 	*ms = int64(min(n, uint64(maxMillis)))
 }
 
@@ -108,7 +108,7 @@ func (c *codec) size(width, n int) int {
 		return int(min(binary.BigEndian.Uint32(b[:]), math.MaxInt32))
 	}
 	if int64(n) >= 1<<(8*width) {
-		c.fail("a text or list is too long") // callers are refused before that
+		c.fail("text or list is too long") // callers are refused before that
 	}
 	binary.BigEndian.PutUint32(b[:], uint32(n))
 	c.out = append(c.out, b[4-width:]...)
@@ -135,7 +135,7 @@ func code[T comparable](c *codec, codes []T, value *T) {
 		return
 	}
 	if number == 0 || int(number) >= len(codes) {
-		c.fail("a state or an origin of no number")
+		c.fail("unknown state or origin")
 		return
 	}
 	*value = codes[number]
@@ -147,7 +147,7 @@ func list[T any](c *codec, width, least int, values *[]T, compare func(a, b T) i
 	n := c.size(width, len(*values))
 	if c.reading {
 		if n > len(c.in)/least { // before allocating
-			c.fail("cut short")
+			c.fail("truncated")
 			n = 0
 		}
 		*values = slices.Grow([]T(nil), n)[:n]
@@ -158,11 +158,11 @@ func list[T any](c *codec, width, least int, values *[]T, compare func(a, b T) i
 		}
 		each(&(*values)[i])
 		if i > 0 && compare != nil {
-			c.check(compare((*values)[i-1], (*values)[i]) < 0, "a list is not in order")
+			c.check(compare((*values)[i-1], (*values)[i]) < 0, "list is not in order")
 		}
 	}
 	if c.reading && c.err != nil {
-		*values = nil // which nobody need check for missing values
+		*values = nil // it lacks values
 	}
 }
 

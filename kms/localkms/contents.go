@@ -74,7 +74,7 @@ import (
 // the latest deadline, and else disabled if there is a mark of disabling. Policies
 // are numbered first by the first policy of each key, then by the others.
 //
-// Key ids, alias names, and grant ids within a key, are there once.
+// Key ids, alias names, and grant ids within a key, are unique.
 
 // marshal returns the encoding of all, which has about size bytes.
 func (all *contents) marshal(size int) ([]byte, error) {
@@ -99,18 +99,18 @@ func (all *contents) parse(data []byte, version uint8, known *snapshot) error {
 		}
 	}
 	keys := c.contents(all, nil, version)
-	c.check(len(c.in) == 0, "bytes behind the contents")
+	c.check(len(c.in) == 0, "trailing bytes")
 	if c.err != nil {
 		return c.err
 	}
 	if policies, _ := numberPolicies(keys); !slices.Equal(policies, c.policies) {
-		return errors.New("contents: policies are not in order, or of no key")
+		return errors.New("contents: policies are not in order, or unused")
 	}
 	for _, k := range keys {
 		state, deadline := k.state, k.deadline
 		k.finish()
 		if k.state != state || k.deadline != deadline {
-			return errors.New("contents: a state that does not follow from the marks")
+			return errors.New("contents: state does not follow from the marks")
 		}
 	}
 	return nil
@@ -199,7 +199,7 @@ func (c *codec) policy(p **policy) {
 		return
 	}
 	if int64(number) > int64(len(c.policies)) {
-		c.fail("a policy of no number")
+		c.fail("unknown policy")
 		return
 	}
 	*p = c.policies[number-1]
@@ -252,23 +252,23 @@ func (k *key) check() error {
 	for _, g := range k.grants {
 		grants[g.id] = true
 		if g.prepare() != nil {
-			return errors.New("a grant that cannot be")
+			return errors.New("malformed grant")
 		}
 	}
 	created := func(v material) bool { return v.origin == Created }
 	switch {
 	case k.scope.check() != nil:
-		return errors.New("a key of no account or region")
+		return errors.New("malformed account or region")
 	case (k.state == PendingDeletion) != (k.deadline != 0):
-		return errors.New("a deadline without a deletion, or the other way about")
+		return errors.New("deadline and state disagree")
 	case k.rotation.days != 0 && checkRotation(int(k.rotation.days)) != nil || (k.rotation.days == 0) != (k.rotation.next == 0):
-		return errors.New("a rotation of no period")
+		return errors.New("malformed rotation")
 	case len(k.versions) == 0:
-		return errors.New("a key without material")
+		return errors.New("key without material")
 	case !created(k.versions[0]) || slices.ContainsFunc(k.versions[1:], created):
-		return errors.New("a version of no origin")
+		return errors.New("version of a wrong origin")
 	case len(grants) < len(k.grants):
-		return errors.New("a grant is there twice")
+		return errors.New("duplicate grant")
 	}
 	return nil
 }
@@ -309,7 +309,7 @@ func (c *codec) firstAlias(all *contents, name *aliasName) {
 	c.text8(&name.region)
 	c.text16(&name.name)
 	if c.reading {
-		c.check(name.check() == nil && checkAlias(name.name) == nil, "an alias has no name")
+		c.check(name.check() == nil && checkAlias(name.name) == nil, "malformed alias")
 		all.aliases[*name] = make([]alias, 1)
 	}
 	c.alias(all, *name, &all.aliases[*name][0])
@@ -321,7 +321,7 @@ func (c *codec) alias(all *contents, name aliasName, a *alias) {
 	c.time(&a.created)
 	c.time(&a.updated)
 	k := all.keys[a.key]
-	c.check(k != nil && k.scope == name.scope, "an alias without a key of its account and region")
+	c.check(k != nil && k.scope == name.scope, "alias without a key of its account and region")
 }
 
 // aliasMarks reads or writes the mark and the rivals of an alias.
@@ -334,7 +334,7 @@ func (c *codec) aliasMarks(all *contents, name aliasName) {
 		c.alias(all, name, a)
 	})
 	if c.reading && len(rivals) > 0 {
-		c.check(first.compare(rivals[0]) < 0, "a list is not in order")
+		c.check(first.compare(rivals[0]) < 0, "list is not in order")
 		all.aliases[name] = append(aliases, rivals...)
 	}
 }
@@ -359,22 +359,22 @@ func (c *codec) marks(k *key) {
 	list(c, 2, markSize+8, &k.deletions, compareMarks, func(d *deletion) {
 		c.mark(&d.mark)
 		c.time(&d.deadline)
-		c.check(d.deadline != 0, "a deletion without a deadline")
+		c.check(d.deadline != 0, "deletion without a deadline")
 	})
 	policies := k.policies
 	list(c, 2, markSize+4, &policies, compareMarks, func(p *keyPolicy) {
 		c.mark(&p.mark)
 		c.policy(&p.policy)
-		c.check(p.policy != nil, "a policy of no number")
+		c.check(p.policy != nil, "mark without a policy")
 	})
 	list(c, 2, 4+minVersionSize, &k.rivals, material.compare, func(v *material) {
 		c.uint32(&v.number)
 		c.material(v)
-		c.check(v.number >= 2 && int64(v.number) <= int64(len(k.versions)) && v.origin != Created, "a rival of no version")
+		c.check(v.number >= 2 && int64(v.number) <= int64(len(k.versions)) && v.origin != Created, "rival of an unknown version")
 	})
 	if c.reading {
 		same := func(a, b keyPolicy) bool { return a.policy == b.policy }
-		c.check(slices.EqualFunc(k.policies, policies[:min(1, len(policies))], same), "a first policy that is not the first")
+		c.check(slices.EqualFunc(k.policies, policies[:min(1, len(policies))], same), "first policies disagree")
 		k.policies = policies
 	}
 }

@@ -21,7 +21,7 @@ func (c *Client) use(ctx context.Context, op kms.Operation, name string, ec kms.
 	}
 	k, err := c.lookupPermitted(ctx, op, name, ec, create)
 	if err == nil {
-		err = k.serves()
+		err = k.checkUsable()
 	}
 	return k, err
 }
@@ -120,7 +120,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 }
 
 func (c *Client) decrypt(ctx context.Context, op kms.Operation, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	if err := ended(ctx); err != nil {
+	if err := contextError(ctx); err != nil {
 		return nil, err
 	}
 	b, err := parseBlob(ciphertext)
@@ -206,7 +206,7 @@ func (c *Client) ReEncrypt(ctx context.Context, in *ReEncryptInput) (*ReEncrypte
 // may use the key for op now. op is a use of a key, or DescribeKey. Authorize
 // answers from memory, as uses do, and makes no default key.
 func (c *Client) Authorize(ctx context.Context, op kms.Operation, keyID string, ec kms.Context) error {
-	if !hasContext(op) && op != OpDescribeKey {
+	if !takesContext(op) && op != OpDescribeKey {
 		return keyError(op, keyID, invalid("operation %q is no use of a key", shorten(string(op))))
 	}
 	_, err := c.use(ctx, op, keyID, ec, false)

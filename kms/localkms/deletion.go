@@ -40,7 +40,7 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 		if k.isDefault {
 			return reserved("default key " + k.arn)
 		}
-		deadline := min(d.latest()+int64(days)*day, maxMillis)
+		deadline := min(d.latestTime()+int64(days)*day, maxMillis)
 		when = date(deadline)
 		d.edit(k, func(k *key) { k.deletions = []deletion{{newMark(), deadline}} })
 		return nil
@@ -51,14 +51,14 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 	return when, nil
 }
 
-// latest returns the time from which a deadline counts. The store's clock is right, and a
+// latestTime returns the time from which a deadline counts. The store's clock is right, and a
 // time in the document that is far ahead of it is not.
-func (d *draft) latest() int64 {
+func (d *draft) latestTime() int64 {
 	limit := maxMillis
 	if d.ofStore {
 		limit = d.now + clockTolerance
 	}
-	return max(d.now, d.newest(limit))
+	return max(d.now, d.newestTime(limit))
 }
 
 // CancelKeyDeletion keeps a key that is pending deletion, and leaves it disabled.

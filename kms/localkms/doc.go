@@ -139,7 +139,7 @@
 // process that knows the lost changes merges them into the store when it next
 // refreshes, and logs that. Nothing that was taken away comes back: disabled keys
 // stay disabled, revoked grants revoked, deleted keys deleted. If two processes
-// changed one key's policy apart from each other, both policies apply until an
+// changed one key's policy independently, both policies apply until an
 // administrator puts one, and the log says so. Two exceptions: a change that no
 // running process knows is lost, and a process that starts on a document from
 // before [Client.CancelKeyDeletion] deletes the key once its deadline has passed.

@@ -35,8 +35,8 @@ func (d *draft) encode() ([]byte, error) {
 	return d.encoded, err
 }
 
-// own makes the maps the draft's own before the first change.
-func (d *draft) own() {
+// cloneMaps makes the maps the draft's own before the first change.
+func (d *draft) cloneMaps() {
 	if d.changed {
 		return
 	}
@@ -47,7 +47,7 @@ func (d *draft) own() {
 
 // put adds or replaces a key.
 func (d *draft) put(k *key) {
-	d.own()
+	d.cloneMaps()
 	d.keys[k.id], d.touched = k.finish(), k
 }
 
@@ -69,9 +69,9 @@ func (d *draft) edit(k *key, change func(*key)) *key {
 	return &c
 }
 
-// settle is edit for description, tags and rotation. Of two documents that were
-// changed apart from each other, the later setting counts.
-func (d *draft) settle(k *key, change func(*key)) {
+// editSettings is edit for description, tags and rotation. If two documents were changed
+// independently, the later setting counts.
+func (d *draft) editSettings(k *key, change func(*key)) {
 	d.edit(k, func(k *key) {
 		change(k)
 		k.settled = max(d.now, k.settled+1)
@@ -91,7 +91,7 @@ func (d *draft) removeAlias(name aliasName) {
 
 // remove deletes a key, its versions, grants and aliases.
 func (d *draft) remove(k *key) {
-	d.own()
+	d.cloneMaps()
 	delete(d.keys, k.id)
 	d.deleted[k.id] = true
 	ofKey := func(a alias) bool { return a.key == k.id }

@@ -81,8 +81,8 @@ func openError(ctx context.Context, err error) error {
 	return unavailable(ctx, err)
 }
 
-// ended returns an error if ctx has ended.
-func ended(ctx context.Context) error {
+// contextError returns an error if ctx has ended.
+func contextError(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("localkms: %w", err)
 	}

@@ -68,7 +68,7 @@ func (f *format) Merge(d, other *draft) error {
 	d.changed, d.takesAway = true, true
 	for _, k := range d.keys {
 		if len(k.policies) > 1 {
-			f.log.Error("localkms: two processes changed a key's policy apart from each other, both apply until one is put",
+			f.log.Error("localkms: two processes changed a key's policy independently, both apply until one is put",
 				slog.String("key", k.arn))
 		}
 	}

@@ -108,8 +108,8 @@ func (g *grant) matches(folded map[pair]bool, size int) bool {
 	return true
 }
 
-// granted reports whether a grant lets p do op.
-func (k *key) granted(p kms.Principal, op kms.Operation, ec kms.Context) bool {
+// hasGrant reports whether a grant lets p do op.
+func (k *key) hasGrant(p kms.Principal, op kms.Operation, ec kms.Context) bool {
 	grants := k.grantsTo[p.ID]
 	if len(grants) == 0 {
 		return false
@@ -119,7 +119,7 @@ func (k *key) granted(p kms.Principal, op kms.Operation, ec kms.Context) bool {
 		folded[pair{fold(name), value}] = true
 	}
 	for _, g := range grants {
-		if g.operations.has(op) && (!hasContext(op) || g.matches(folded, len(ec))) {
+		if g.operations.has(op) && (!takesContext(op) || g.matches(folded, len(ec))) {
 			return true
 		}
 	}
@@ -153,8 +153,8 @@ func (g *grant) info(k *key) *Grant {
 	return i
 }
 
-// same reports whether two grants give the same.
-func (g *grant) same(other *grant) bool {
+// equal reports whether two grants give the same.
+func (g *grant) equal(other *grant) bool {
 	return g.name == other.name && g.grantee == other.grantee && g.retiring == other.retiring &&
 		g.operations == other.operations && g.constraint == other.constraint && maps.Equal(g.context, other.context)
 }
@@ -207,7 +207,7 @@ func (c *Client) CreateGrant(ctx context.Context, keyID string, in *CreateGrantI
 		}
 		for _, old := range k.grants {
 			if g.name != "" && old.name == g.name {
-				if !old.same(g) {
+				if !old.equal(g) {
 					return fmt.Errorf("%w: grant %q gives something else", ErrAlreadyExists, g.name)
 				}
 				result = old.info(k)

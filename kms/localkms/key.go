@@ -22,7 +22,7 @@ type key struct {
 	rotation    schedule
 	settled     int64       // when description, tags or rotation were last set
 	versions    []material  // at least one; version n at index n-1
-	rivals      []material  // versions that were made apart from one of the same number
+	rivals      []material  // versions with the number of another, made in another process
 	policies    []keyPolicy // several only after a merge
 	grants      []*grant    // oldest first
 
@@ -65,10 +65,10 @@ func (k *key) hasVersion(v material) bool {
 // current is the version that encrypts.
 func (k *key) current() *material { return &k.versions[len(k.versions)-1] }
 
-// gone reports whether the key's deadline has passed.
-func (k *key) gone(now int64) bool { return k.state == PendingDeletion && now >= k.deadline }
+// isPastDeadline reports whether the key's deadline has passed.
+func (k *key) isPastDeadline(now int64) bool { return k.state == PendingDeletion && now >= k.deadline }
 
-// due is when something happens to the key by itself: it is deleted or rotated.
+// due is when the service deletes or rotates the key.
 func (k *key) due() int64 {
 	switch {
 	case k.state == PendingDeletion:

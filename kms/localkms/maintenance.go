@@ -89,7 +89,7 @@ func (s *Service) maintainAfterEdit(ctx context.Context) {
 func (s *Service) deletionDue() bool {
 	now := s.now()
 	for _, k := range s.doc.State().keys {
-		if k.gone(now) || s.isLost(k) {
+		if k.isPastDeadline(now) || s.isLost(k) {
 			return true
 		}
 	}
@@ -102,7 +102,7 @@ func (s *Service) deleteDue(ctx context.Context) error {
 	return s.perform(ctx, func(d *draft) []deed {
 		var deeds []deed
 		for _, k := range d.keys { // remove replaces d.keys, not the map that is ranged over
-			if k.gone(d.now) || s.isLost(k) && !d.ofStore {
+			if k.isPastDeadline(d.now) || s.isLost(k) && !d.ofStore {
 				d.remove(k)
 				deeds = append(deeds, deed{op: opDeleteKey, arn: k.arn})
 			}
@@ -120,11 +120,11 @@ func (s *Service) rotateDue(ctx context.Context) error {
 	err := s.perform(ctx, func(d *draft) []deed {
 		var due []*key
 		moved = nil
-		for _, k := range d.keys { // settle replaces d.keys, not the map that is ranged over
+		for _, k := range d.keys { // editSettings replaces d.keys, not the map that is ranged over
 			switch {
 			case k.state != Enabled || k.rotation.days == 0:
 			case k.periodBegan() > d.now+clockTolerance:
-				d.settle(k, func(k *key) { k.rotation.next = nextRotation(d.now, k.rotation.days) })
+				d.editSettings(k, func(k *key) { k.rotation.next = nextRotation(d.now, k.rotation.days) })
 				moved = append(moved, k.arn)
 			case d.now >= k.rotation.next && len(k.versions) < maxVersions && !k.rotatedLately(d.now):
 				due = append(due, k)

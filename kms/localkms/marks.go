@@ -13,9 +13,9 @@ import (
 
 // A mark names one act of an administrator: disabling a key, scheduling its
 // deletion, putting a policy, creating a grant or an alias. Taking the act back
-// removes its mark, and those alone that were there to see. So when two documents
-// of one service are merged, an act that only one of them knows is not lost, and
-// one that either of them took back does not return. See [contents.merge].
+// removes the marks that this process knows, and no others. So when two documents of one
+// service are merged, an act that only one of them knows is not lost, and one that either
+// of them took back does not return. See [contents.merge].
 type mark [8]byte
 
 func newMark() (m mark) {
@@ -75,8 +75,8 @@ func holds[T act](acts []T, a T) bool {
 	return slices.ContainsFunc(acts, func(b T) bool { return compareMarks(a, b) == 0 })
 }
 
-// What a service remembers of acts that were taken back, to recognise them in an
-// older document: for this long, and so many.
+// How long a service remembers acts that were taken back, to recognize them in an older
+// document, and how many at most.
 const (
 	removedFor = 90 * 24 * time.Hour
 	removedMax = 4096
@@ -86,12 +86,13 @@ const (
 type history struct {
 	removed map[mark]int64 // marks that were removed, and when
 	deleted map[keyID]bool // keys that were deleted
-	// watermark is the latest time of a removed mark that was forgotten. A grant or
-	// an alias of before that is not here was removed, for all that is known.
+	// watermark is the latest time of a removed mark that was forgotten. An older
+	// grant or alias that is not here counts as removed.
 	watermark int64
 }
 
-// tookBack reports whether an act was taken back in the document that h and acts are of.
+// tookBack reports whether an act was taken back in a document with this history, which
+// holds acts.
 func tookBack[T act](h *history, acts []T, a T) bool {
 	m, at := a.marked()
 	_, removed := h.removed[m]
@@ -100,16 +101,16 @@ func tookBack[T act](h *history, acts []T, a T) bool {
 
 // takeBack remembers that acts were taken back.
 func takeBack[T act](d *draft, acts ...T) {
-	d.own()
+	d.cloneMaps()
 	for _, one := range acts {
 		m, _ := one.marked()
 		d.removed[m] = d.now
 	}
 }
 
-// prune lets go of marks that were removed long ago, and of the oldest if there are
-// too many. The watermark then says of grants and aliases that a failover lost that they
-// were removed, too, so a clock that is ahead must not raise it.
+// prune forgets marks that were removed long ago, and the oldest if there are too many.
+// The watermark then counts grants and aliases that a failover lost as removed, too, so a
+// clock that is ahead must not raise it.
 func (d *draft) prune() {
 	oldest := d.past - removedFor.Milliseconds()
 	if len(d.removed) > removedMax {
@@ -118,7 +119,7 @@ func (d *draft) prune() {
 	}
 	for m, when := range d.removed {
 		if when < oldest {
-			d.own()
+			d.cloneMaps()
 			delete(d.removed, m)
 			d.watermark = max(d.watermark, when)
 		}
@@ -150,7 +151,7 @@ func (k *key) policyText() string {
 	var b bytes.Buffer
 	for i, one := range k.policies {
 		if i > 0 {
-			b.WriteString("\n// Also in force, since two processes changed the policy apart from each other:\n")
+			b.WriteString("\n// Also in force, since two processes changed the policy independently:\n")
 		}
 		b.WriteString(one.policy.text)
 	}

@@ -229,7 +229,7 @@ func randomEdit(r *rand.Rand, c *Client, d *draft) {
 	case 8:
 		d.rotate(k, OnDemandRotation)
 	case 9:
-		d.settle(k, func(k *key) { k.description = fmt.Sprint(r.IntN(5)) })
+		d.editSettings(k, func(k *key) { k.description = fmt.Sprint(r.IntN(5)) })
 	case 10:
 		d.putAlias(name, alias{key: k.id, created: d.now, updated: d.now})
 	case 11:

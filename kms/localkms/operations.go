@@ -101,8 +101,8 @@ var grantable = [...]kms.Operation{
 	OpReEncryptFrom, OpReEncryptTo, OpDescribeKey, OpRetireGrant,
 }
 
-// hasContext reports whether op is one that an encryption context goes with.
-func hasContext(op kms.Operation) bool { return groups[op] == groupUse }
+// takesContext reports whether op is one that an encryption context goes with.
+func takesContext(op kms.Operation) bool { return groups[op] == groupUse }
 
 // operationSet is a set of grantable operations: bit n is grantable[n].
 type operationSet uint16

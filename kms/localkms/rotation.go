@@ -78,7 +78,7 @@ func nextRotation(now int64, days uint16) int64 { return min(now+int64(days)*day
 //
 // A key whose date has come is rotated, if it is enabled, by the process that first
 // uses or opens the service, or that is in [Service.Run]; but not within half a period of
-// its last rotation by schedule, lest processes whose clocks differ rotate it in turn.
+// its last rotation by schedule, because processes whose clocks differ would rotate it in turn.
 // Older versions go on decrypting what they encrypted.
 func (c *Client) EnableKeyRotation(ctx context.Context, keyID string, days int) error {
 	return c.change(ctx, opEnableKeyRotation, keyID, func(d *draft, k *key) error {
@@ -88,11 +88,11 @@ func (c *Client) EnableKeyRotation(ctx context.Context, keyID string, days int) 
 		if err := checkRotation(days); err != nil {
 			return err
 		}
-		if err := k.serves(); err != nil {
+		if err := k.checkUsable(); err != nil {
 			return err
 		}
 		if int(k.rotation.days) != days {
-			d.settle(k, func(k *key) {
+			d.editSettings(k, func(k *key) {
 				k.rotation = schedule{days: uint16(days), next: nextRotation(d.now, uint16(days))}
 			})
 		}
@@ -104,7 +104,7 @@ func (c *Client) EnableKeyRotation(ctx context.Context, keyID string, days int) 
 func (c *Client) DisableKeyRotation(ctx context.Context, keyID string) error {
 	return c.change(ctx, opDisableKeyRotation, keyID, func(d *draft, k *key) error {
 		if k.rotation.days != 0 {
-			d.settle(k, func(k *key) { k.rotation = schedule{} })
+			d.editSettings(k, func(k *key) { k.rotation = schedule{} })
 		}
 		return nil
 	})
@@ -116,7 +116,7 @@ func (c *Client) DisableKeyRotation(ctx context.Context, keyID string) error {
 func (c *Client) RotateKey(ctx context.Context, keyID string) (Version, error) {
 	var made Version
 	err := c.change(ctx, opRotateKeyOnDemand, keyID, func(d *draft, k *key) error {
-		if err := k.serves(); err != nil {
+		if err := k.checkUsable(); err != nil {
 			return err
 		}
 		if len(k.versions) >= maxVersions {

@@ -203,10 +203,10 @@ func (s *Service) Refresh(ctx context.Context) error {
 	return unavailable(ctx, s.doc.Refresh(ctx))
 }
 
-// fresh returns a snapshot that is young enough to use a key by. It performs
+// freshSnapshot returns a snapshot that is young enough to use a key by. It performs
 // maintenance that is due first.
-func (s *Service) fresh(ctx context.Context) (*snapshot, error) {
-	if err := ended(ctx); err != nil {
+func (s *Service) freshSnapshot(ctx context.Context) (*snapshot, error) {
+	if err := contextError(ctx); err != nil {
 		return nil, err
 	}
 	snap, err := s.doc.Fresh(ctx)
@@ -231,7 +231,7 @@ func (s *Service) loadFor(ctx context.Context, id string, found func(*snapshot) 
 // if another process replaced it meanwhile. It calls commit before it stores
 // anything. An error of edit or of commit ends the call.
 func (s *Service) update(ctx context.Context, edit func(*draft) error, commit func() error) error {
-	if err := ended(ctx); err != nil {
+	if err := contextError(ctx); err != nil {
 		return err
 	}
 	var refused error // by edit or commit
@@ -274,7 +274,7 @@ func (s *Service) setTime(ctx context.Context, d *draft) (wrongClock, err error)
 	d.now, d.ofStore = millis(now), ofStore
 	d.past = d.now
 	if !ofStore {
-		d.past = min(d.now, d.newest(maxMillis))
+		d.past = min(d.now, d.newestTime(maxMillis))
 	}
 	return err, nil
 }
@@ -286,7 +286,7 @@ func (s *Service) setTime(ctx context.Context, d *draft) (wrongClock, err error)
 // Call it in every running process before you disable the old root: a process
 // that was not told fails to refresh, and the same call tells it. After an error
 // of the store, call it again; if the root was changed already, it does nothing.
-// Keys stay as they are, so whoever copied an older document and its root can
+// Keys do not change, so an attacker who copied an older document and its root can
 // still decrypt.
 func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
 	if isnil.Any(root) {
@@ -313,10 +313,10 @@ func (s *Service) ChangeRoot(ctx context.Context, root keyring.Root) error {
 // nothing is written. ctx bounds the call.
 //
 // A service merges by itself what its own process knows. Merge is for documents that no
-// running process knows. It is not recorded: it takes the root, not a permission. [Open]
+// running process knows. It is not recorded: it needs the root, not a permission. [Open]
 // deletes keys whose deletion is due; if another document may have cancelled that, open
-// the service with an Options.Now in the past, and merge. The errors of the service's own are [keyring.ErrOtherRing], [ErrFull] and those of the
-// document.
+// the service with an Options.Now in the past, and merge. Merge fails with
+// [keyring.ErrOtherRing], [ErrFull], or an error of the document as Open does.
 func (s *Service) Merge(ctx context.Context, document []byte) error {
 	other, err := s.doc.OpenOther(ctx, document)
 	if err != nil {

@@ -39,7 +39,7 @@ func (a alias) compare(b alias) int {
 // holds them.
 type contents struct {
 	keys    map[keyID]*key
-	aliases map[aliasName][]alias // the latest is in force; others were set apart from it
+	aliases map[aliasName][]alias // the latest is in force; others were set independently
 	history
 }
 
@@ -63,8 +63,8 @@ func (c *contents) sortedKeys(s *scope) []*key {
 	return keys
 }
 
-// newest returns the latest time, up to limit, at which something was made or changed.
-func (c *contents) newest(limit int64) (latest int64) {
+// newestTime returns the latest time, up to limit, at which something was made or changed.
+func (c *contents) newestTime(limit int64) (latest int64) {
 	note := func(at int64) {
 		if at <= limit {
 			latest = max(latest, at)

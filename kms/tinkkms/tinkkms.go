@@ -122,7 +122,7 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 }
 
 func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (*kms.DataKey, error) {
-	aead, err := c.begin(ctx, kms.OpGenerateDataKey, keyID)
+	aead, err := c.findAEAD(ctx, kms.OpGenerateDataKey, keyID)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 }
 
 func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) ([]byte, error) {
-	aead, err := c.begin(ctx, kms.OpDecrypt, keyID)
+	aead, err := c.findAEAD(ctx, kms.OpDecrypt, keyID)
 	if err != nil {
 		return nil, err
 	}
@@ -168,8 +168,8 @@ func (c *Client) SameKey(name, id string) (same, known bool) {
 	return name != "" && name == id, true
 }
 
-// begin returns the AEAD of keyID.
-func (c *Client) begin(ctx context.Context, op kms.Operation, keyID string) (tink.AEADWithContext, error) {
+// findAEAD returns the AEAD of keyID.
+func (c *Client) findAEAD(ctx context.Context, op kms.Operation, keyID string) (tink.AEADWithContext, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (c *Client) begin(ctx context.Context, op kms.Operation, keyID string) (tin
 // kindOf returns the kind of err, which is otherwise if nothing else is known. It
 // returns nil if err has a kind, or ctx has ended.
 func (c *Client) kindOf(ctx context.Context, op kms.Operation, err, otherwise error) error {
-	if err == nil || known(err) || ctx.Err() != nil {
+	if err == nil || hasKind(err) || ctx.Err() != nil {
 		return nil
 	}
 	if c.opts.Classify != nil {
@@ -192,14 +192,14 @@ func (c *Client) kindOf(ctx context.Context, op kms.Operation, err, otherwise er
 			return kind
 		}
 	}
-	if transient(err) {
+	if isTransient(err) {
 		return kms.ErrUnavailable
 	}
 	return otherwise
 }
 
-// known reports whether err has a kind of package kms.
-func known(err error) bool {
+// hasKind reports whether err has a kind of package kms.
+func hasKind(err error) bool {
 	for _, kind := range []error{
 		kms.ErrNotFound, kms.ErrDisabled, kms.ErrPendingDeletion, kms.ErrDenied, kms.ErrCiphertext, kms.ErrInvalid, kms.ErrUnavailable,
 	} {
@@ -210,8 +210,8 @@ func known(err error) bool {
 	return false
 }
 
-// transient reports whether err is a network error, or says that it is temporary.
-func transient(err error) bool {
+// isTransient reports whether err is a network error, or says that it is temporary.
+func isTransient(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, context.Canceled) { // not by us
 		return true
 	}

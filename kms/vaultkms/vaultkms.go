@@ -79,11 +79,11 @@ func (c *Client) GenerateDataKey(ctx context.Context, keyID string, ec kms.Conte
 }
 
 func (c *Client) generate(ctx context.Context, keyID string, ec kms.Context) (key *kms.DataKey, err error) {
-	name, err := c.begin(ctx, keyID)
+	name, err := c.resolveKey(ctx, keyID)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { c.doubt(name, err) }()
+	defer func() { c.recheckAfter(name, err) }()
 	data, err := c.use(ctx, "datakey/plaintext", name, map[string]any{
 		"context": base64.StdEncoding.EncodeToString(ec.AssociatedData()),
 		"bits":    8 * kms.DataKeySize,
@@ -109,7 +109,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 }
 
 func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, ec kms.Context) (plaintext []byte, err error) {
-	name, err := c.begin(ctx, keyID)
+	name, err := c.resolveKey(ctx, keyID)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 	if !ok {
 		return nil, fmt.Errorf("%w: it is not one of Transit", kms.ErrCiphertext)
 	}
-	defer func() { c.doubt(name, err) }()
+	defer func() { c.recheckAfter(name, err) }()
 	kms.ReportFrom(ctx).KeyVersion = version
 	data, err := c.use(ctx, "decrypt", name, map[string]any{
 		"context":    base64.StdEncoding.EncodeToString(ec.AssociatedData()),
@@ -132,8 +132,8 @@ func (c *Client) decrypt(ctx context.Context, keyID string, ciphertext []byte, e
 	return kms.CheckDataKey(plaintext)
 }
 
-// begin returns the name in the mount of the key that keyID means, and reports it.
-func (c *Client) begin(ctx context.Context, keyID string) (string, error) {
+// resolveKey returns the name in the mount of the key that keyID means, and reports it.
+func (c *Client) resolveKey(ctx context.Context, keyID string) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
@@ -211,8 +211,8 @@ func (c *Client) requireDerived(ctx context.Context, name string) error {
 	return nil
 }
 
-// doubt makes the next use of a key check it again if this one failed.
-func (c *Client) doubt(name string, err error) {
+// recheckAfter makes the next use of a key check it again if this one failed.
+func (c *Client) recheckAfter(name string, err error) {
 	if err == nil {
 		return
 	}
