@@ -156,22 +156,30 @@ func (c *codec) contents(all *contents, keys []*key, version uint8) []*key {
 	list(c, 4, minPolicySize, &c.policies, nil, c.policyText)
 	list(c, 4, minKeySize, &keys, func(a, b *key) int { return a.id.Compare(b.id) }, c.key)
 	if c.reading {
+		all.keys = make(map[keyID]*key, len(keys))
 		for _, k := range keys {
 			all.keys[k.id] = k
 		}
 	}
 	names := all.sortedAliases()
-	list(c, 4, minAliasSize, &names, aliasName.compare, func(name *aliasName) { c.firstAlias(all, name) })
+	list(c, 4, minAliasSize, &names, namedAliases.compare, func(n *namedAliases) { c.firstAlias(all, n) })
+	if version > 1 {
+		c.history(&all.history)
+		for _, k := range keys {
+			c.marks(k)
+		}
+		for i := range names {
+			c.aliasMarks(all, &names[i])
+		}
+	}
+	if c.reading {
+		all.aliases = make(map[aliasName][]alias, len(names))
+		for _, n := range names {
+			all.aliases[n.aliasName] = n.aliases
+		}
+	}
 	if version == 1 {
 		all.deriveMarks()
-		return keys
-	}
-	c.history(&all.history)
-	for _, k := range keys {
-		c.marks(k)
-	}
-	for _, name := range names {
-		c.aliasMarks(all, name)
 	}
 	return keys
 }
@@ -304,38 +312,39 @@ func (c *codec) grant(p **grant) {
 }
 
 // firstAlias reads or writes the name of an alias, and what it stands for.
-func (c *codec) firstAlias(all *contents, name *aliasName) {
-	c.text8(&name.account)
-	c.text8(&name.region)
-	c.text16(&name.name)
+func (c *codec) firstAlias(all *contents, n *namedAliases) {
+	c.text8(&n.account)
+	c.text8(&n.region)
+	c.text16(&n.name)
 	if c.reading {
-		c.check(name.check() == nil && checkAlias(name.name) == nil, "malformed alias")
-		all.aliases[*name] = make([]alias, 1)
+		c.check(n.check() == nil && checkAlias(n.name) == nil, "malformed alias")
+		n.aliases = make([]alias, 1)
 	}
-	c.alias(all, *name, &all.aliases[*name][0])
+	c.alias(all, n.scope, &n.aliases[0])
 }
 
-// alias reads or writes what an alias of that name stands for.
-func (c *codec) alias(all *contents, name aliasName, a *alias) {
+// alias reads or writes what an alias of that scope stands for.
+func (c *codec) alias(all *contents, s scope, a *alias) {
 	c.bytes(a.key[:])
 	c.time(&a.created)
 	c.time(&a.updated)
-	k := all.keys[a.key]
-	c.check(k != nil && k.scope == name.scope, "alias without a key of its account and region")
+	if c.reading {
+		k := all.keys[a.key]
+		c.check(k != nil && k.scope == s, "alias without a key of its account and region")
+	}
 }
 
 // aliasMarks reads or writes the mark and the rivals of an alias.
-func (c *codec) aliasMarks(all *contents, name aliasName) {
-	aliases := all.aliases[name]
-	first, rivals := &aliases[0], aliases[1:]
+func (c *codec) aliasMarks(all *contents, n *namedAliases) {
+	first, rivals := &n.aliases[0], n.aliases[1:]
 	c.mark(&first.mark)
 	list(c, 2, markSize+16+8+8, &rivals, alias.compare, func(a *alias) {
 		c.mark(&a.mark)
-		c.alias(all, name, a)
+		c.alias(all, n.scope, a)
 	})
 	if c.reading && len(rivals) > 0 {
 		c.check(first.compare(rivals[0]) < 0, "list is not in order")
-		all.aliases[name] = append(aliases, rivals...)
+		n.aliases = append(n.aliases, rivals...)
 	}
 }
 

@@ -42,7 +42,11 @@ func (c *contents) usage(account string) (used Quota) {
 // change that adds nothing is not refused, even if the account is above a quota
 // that was lowered.
 func (s *Service) checkQuota(before, after *contents, account string) error {
-	was, is, limit := before.usage(account), after.usage(account), s.opts.Quota
+	is, limit := after.usage(account), s.opts.Quota
+	if is.Keys <= limit.Keys && is.Grants <= limit.Grants && is.Policies <= limit.Policies {
+		return nil
+	}
+	was := before.usage(account)
 	check := func(what string, was, is, limit int) error {
 		if is > limit && is > was {
 			return fmt.Errorf("%w: account %s may have %d %s (delete some, or raise Options.Quota)", ErrLimit, account, limit, what)

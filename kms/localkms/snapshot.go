@@ -3,7 +3,6 @@ package localkms
 import (
 	"cmp"
 	"encoding/hex"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -86,9 +85,22 @@ func (c *contents) newestTime(limit int64) (latest int64) {
 	return latest
 }
 
-// sortedAliases returns the names of all aliases in order.
-func (c *contents) sortedAliases() []aliasName {
-	return slices.SortedFunc(maps.Keys(c.aliases), aliasName.compare)
+// namedAliases are the aliases of one name.
+type namedAliases struct {
+	aliasName
+	aliases []alias
+}
+
+func (n namedAliases) compare(other namedAliases) int { return n.aliasName.compare(other.aliasName) }
+
+// sortedAliases returns all aliases in order of their names.
+func (c *contents) sortedAliases() []namedAliases {
+	all := make([]namedAliases, 0, len(c.aliases))
+	for name, aliases := range c.aliases {
+		all = append(all, namedAliases{name, aliases})
+	}
+	slices.SortFunc(all, namedAliases.compare)
+	return all
 }
 
 // state is an opened document.
