@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/blobseal/blobseal/kms"
-	"github.com/blobseal/blobseal/kms/audit"
 )
 
 const (
@@ -188,19 +187,12 @@ func (c *Client) createDefault(ctx context.Context, op kms.Operation, name strin
 		return c.authorize(o.ctx, op, k, ec)
 	})
 	switch {
-	case o.unchanged && err == nil:
-		if o.recorded != nil { // as made, but another process was first
-			err = o.finish(fmt.Errorf("%w: %s", ErrAlreadyExists, DefaultAlias))
-		}
-		if errors.Is(err, audit.ErrNotRecorded) {
-			return nil, err
-		}
+	case err == nil && o.unchanged && o.recorded != nil: // another process was first
+		return k, o.retract(fmt.Errorf("%w: %s", ErrAlreadyExists, DefaultAlias))
+	case err == nil && o.unchanged:
 		return k, nil
 	case o.recorded == nil && errors.Is(err, kms.ErrDenied): // the operation itself records that
 		return nil, err
 	}
-	if err := o.finish(err); err != nil {
-		return nil, err
-	}
-	return k, nil
+	return k, o.finish(err)
 }

@@ -42,7 +42,10 @@ func (s *Service) begin(ctx context.Context, op kms.Operation, requested string,
 // returns the error for the caller.
 func (o *call) finish(err error) error {
 	*o.callerReport = o.report
-	if succeeded := err == nil && o.recorded != nil; !succeeded && !errors.Is(err, audit.ErrNotRecorded) {
+	switch {
+	case err == nil && o.recorded != nil: // the change is stored
+	case errors.Is(err, audit.ErrNotRecorded):
+	default:
 		r := o.record(err)
 		r.Retracts = o.recorded != nil
 		err = o.service.record(o.ctx, r, err)
