@@ -1,6 +1,7 @@
 package chunked
 
 import (
+	"cmp"
 	"runtime"
 	"slices"
 	"sync"
@@ -88,9 +89,7 @@ type pipeline struct {
 // first failure in the order of the stream: an error of fetch comes after the
 // batches fetched before it.
 func (p *pipeline) run() error {
-	if p.procs == 0 {
-		p.procs = runtime.GOMAXPROCS(0)
-	}
+	p.procs = cmp.Or(p.procs, runtime.GOMAXPROCS(0))
 	defer p.stop()
 	for more, fetchErr := true, error(nil); ; {
 		if more && len(p.pending) < batchDepth {
