@@ -2,6 +2,7 @@ package s3wire
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -29,10 +30,7 @@ type Configuration struct {
 }
 
 func (c *Configuration) algorithm() Algorithm {
-	if c.Algorithm == "" {
-		return AES256
-	}
-	return c.Algorithm
+	return cmp.Or(c.Algorithm, AES256)
 }
 
 const configurationNamespace = "http://s3.amazonaws.com/doc/2006-03-01/"

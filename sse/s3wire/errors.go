@@ -1,6 +1,7 @@
 package s3wire
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -140,18 +141,12 @@ func FromError(err error) *Error {
 
 // Status returns the HTTP status: 500 for a code that is not one of this package's.
 func (e *Error) Status() int {
-	if known, ok := codes[e.Code]; ok {
-		return known.status
-	}
-	return codes[codeInternalError].status
+	return cmp.Or(codes[e.Code].status, codes[codeInternalError].status)
 }
 
 // ClientMessage returns what the client may read: Message, or the code's usual one.
 func (e *Error) ClientMessage() string {
-	if e.Message != "" {
-		return e.Message
-	}
-	return codes[e.Code].message
+	return cmp.Or(e.Message, codes[e.Code].message)
 }
 
 func (e *Error) Error() string {

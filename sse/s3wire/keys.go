@@ -1,6 +1,7 @@
 package s3wire
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 
@@ -61,9 +62,7 @@ func NewKeys(opts KeysOptions) (*Keys, error) {
 		k.opts.KMS = nil
 		return k, nil
 	}
-	if k.opts.DefaultKey == "" {
-		k.opts.DefaultKey = defaultKey
-	}
+	k.opts.DefaultKey = cmp.Or(k.opts.DefaultKey, defaultKey)
 	opener, err := sse.NewKMS(k.opts.KMS, k.opts.DefaultKey, &sse.KMSOptions{Accept: opts.Accept})
 	if err != nil {
 		return nil, err
@@ -119,13 +118,9 @@ func (k *Keys) kmsCipher(keyID string, ec kms.Context, bucketKey bool) (*Cipher,
 	if k.opts.KMS == nil {
 		return nil, notConfigured(sse.ModeKMS)
 	}
-	if keyID == "" {
-		keyID = k.opts.DefaultKey
-	}
-	isDefault := keyID == k.opts.DefaultKey
-	if same, known := kms.SameKey(k.opts.KMS, k.opts.DefaultKey, keyID); known && same {
-		isDefault = true
-	}
+	keyID = cmp.Or(keyID, k.opts.DefaultKey)
+	same, known := kms.SameKey(k.opts.KMS, k.opts.DefaultKey, keyID)
+	isDefault := keyID == k.opts.DefaultKey || known && same
 	if !isDefault && k.opts.Accept == nil {
 		return nil, notAccepted()
 	}
