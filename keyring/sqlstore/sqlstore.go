@@ -42,8 +42,8 @@
 // For the same reason, fence a crashed primary server before you restart it.
 //
 // Each write notifies [Channel]. With [Options.Listen] the store is a
-// [keyring.Watcher], and a ring's Run hears of other replicas' changes at once. The
-// function [Listen] makes one from pgx.
+// [keyring.Watcher], and a ring's Run hears of other replicas' changes at once. With
+// pgx, [Listen] returns the function for it.
 //
 // # SQLite
 //
