@@ -62,8 +62,8 @@ type replacement struct {
 	options *gcblob.WriterOptions // of the write
 }
 
-// made is what an operation made of an object.
-type made struct {
+// newObject is what an operation made of an object.
+type newObject struct {
 	env     *sse.Envelope
 	body    io.Reader      // what follows the envelope; all of a composite object
 	trailer *store.Trailer // of a composite object as it is, or nil
@@ -72,7 +72,7 @@ type made struct {
 
 // convert has the operation look at the object and, if the outcome is
 // [OutcomeDone], returns the object that takes its place.
-func (x *replacement) convert(ctx context.Context) (*made, error) {
+func (x *replacement) convert(ctx context.Context) (*newObject, error) {
 	src, err := x.source.Open(ctx, -1)
 	if err != nil {
 		return nil, absentIfNotFound(err)
@@ -103,15 +103,15 @@ func (x *replacement) convert(ctx context.Context) (*made, error) {
 	}
 	if object.Trailer != nil { // nothing has read the parts, which do not change
 		tail, err := x.s.Replace(object.Trailer, sealed)
-		return &made{env: sealed, trailer: object.Trailer, tail: tail}, err
+		return &newObject{env: sealed, trailer: object.Trailer, tail: tail}, err
 	}
 	sealed, err = x.s.Fit(sealed)
-	return &made{env: sealed, body: body}, err
+	return &newObject{env: sealed, body: body}, err
 }
 
 // replaceEnd has the store itself copy the parts of a composite object. It returns
 // [errors.ErrUnsupported] if the store does not.
-func (x *replacement) replaceEnd(ctx context.Context, made *made) error {
+func (x *replacement) replaceEnd(ctx context.Context, made *newObject) error {
 	x.writeOptions()
 	publish, abort, err := x.s.StartReplaceEnd(ctx, x.r.Key, x.source.Attrs, made.tail, x.options)
 	if err != nil {
@@ -142,7 +142,7 @@ func (x *replacement) writeOptions() {
 }
 
 // write writes the new object. It is not visible before it is committed.
-func (x *replacement) write(ctx context.Context, made *made) (*store.Writer, error) {
+func (x *replacement) write(ctx context.Context, made *newObject) (*store.Writer, error) {
 	x.writeOptions()
 	create := x.s.Create
 	if made.tail != nil {

@@ -78,20 +78,8 @@ func run(ctx context.Context, s *store.Store, o Job, op operation, spec jobSpec)
 	}
 	j := &job{s: s, Job: o, op: op, c: c, report: report}
 	j.updateReport()
-	for pass := 1; ; pass++ {
-		if err := j.pass(ctx); err != nil {
-			// Keep what is done, even if ctx has ended.
-			return report, errors.Join(err, c.save(context.WithoutCancel(ctx)))
-		}
-		if !c.Moved {
-			break
-		}
-		if pass == maxPasses {
-			return report, errors.Join(fmt.Errorf("%w: the target's key changed %d times", ErrIncomplete, pass), c.save(ctx))
-		}
-		before := c.Counts
-		c.restart()
-		c.Counts.Done, c.Counts.Bytes = before.Done, before.Bytes
+	if err := j.visitUntilSettled(ctx); err != nil {
+		return report, err
 	}
 	c.Done = len(c.Failed) == 0
 	if err := c.save(ctx); err != nil {
@@ -140,8 +128,27 @@ type job struct {
 	report *Report
 }
 
-// pass visits the bucket once.
-func (j *job) pass(ctx context.Context) error {
+// visitUntilSettled visits the bucket, and again if the target's key changed meanwhile.
+func (j *job) visitUntilSettled(ctx context.Context) error {
+	for pass := 1; ; pass++ {
+		if err := j.visit(ctx); err != nil {
+			// Keep what is done, even if ctx has ended.
+			return errors.Join(err, j.c.save(context.WithoutCancel(ctx)))
+		}
+		if !j.c.Moved {
+			return nil
+		}
+		if pass == maxPasses {
+			return errors.Join(fmt.Errorf("%w: the target's key changed %d times", ErrIncomplete, pass), j.c.save(ctx))
+		}
+		before := j.c.Counts
+		j.c.restart()
+		j.c.Counts.Done, j.c.Counts.Bytes = before.Done, before.Bytes
+	}
+}
+
+// visit visits the bucket once.
+func (j *job) visit(ctx context.Context) error {
 	objects := j.c.skipFinished(lister(j.s, j.c.Job.Filter.Prefix))
 	return walk(ctx, pace{j.Workers, j.Limit}, objects, j.process, func(r Result) error {
 		if err := ctx.Err(); err != nil && r.Outcome == OutcomeFailed {
