@@ -1,6 +1,7 @@
 package localkms
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -113,10 +114,7 @@ func (c *Client) CreateKey(ctx context.Context, in *CreateKeyInput) (*Info, erro
 
 // newKey returns a key of the client's account and region, without its times.
 func (c *Client) newKey(in *CreateKeyInput) (*key, error) {
-	if err := checkDescription(in.Description); err != nil {
-		return nil, err
-	}
-	if err := checkTags(in.Tags); err != nil {
+	if err := cmp.Or(checkDescription(in.Description), checkTags(in.Tags)); err != nil {
 		return nil, err
 	}
 	if in.RotationDays != 0 {
@@ -125,12 +123,9 @@ func (c *Client) newKey(in *CreateKeyInput) (*key, error) {
 		}
 	}
 	k := &key{
-		scope: c.scope, id: uuid.New(), description: in.Description,
+		scope: c.scope, id: uuid.New(), description: in.Description, tags: maps.Clone(in.Tags),
 		rotation: schedule{days: uint16(in.RotationDays)},
 		versions: []material{{number: 1, origin: Created, key: secret.Random()}},
-	}
-	if len(in.Tags) > 0 {
-		k.tags = maps.Clone(in.Tags)
 	}
 	if in.Policy != "" {
 		p, err := newPolicy(in.Policy)
@@ -227,10 +222,8 @@ func (c *Client) UpdateDescription(ctx context.Context, keyID, description strin
 // tags, so a principal that may tag a key may change who can use it.
 func (c *Client) Tag(ctx context.Context, keyID string, tags map[string]string) error {
 	return c.change(ctx, opTagResource, keyID, func(d *draft, k *key) error {
-		all := maps.Clone(k.tags)
-		if all == nil {
-			all = make(map[string]string)
-		}
+		all := make(map[string]string)
+		maps.Copy(all, k.tags)
 		maps.Copy(all, tags)
 		if err := checkTags(all); err != nil {
 			return err

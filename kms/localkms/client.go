@@ -57,14 +57,10 @@ func (s *Service) find(c *contents, t target) *key {
 // isGone reports whether k's deadline has passed. It remembers that, so that a
 // clock that goes back does not revive the key.
 func (s *Service) isGone(k *key) bool {
-	if k.state != PendingDeletion || s.isLost(k) {
-		return k.state == PendingDeletion
-	}
 	if k.isPastDeadline(s.now()) {
 		s.lost.Store(k.id, k.deadline)
-		return true
 	}
-	return false
+	return s.isLost(k)
 }
 
 // findAlias returns the key that an alias names, or nil if there is no such alias

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 
 	"github.com/blobseal/blobseal/internal/document"
 	"github.com/blobseal/blobseal/keyring"
@@ -22,8 +23,11 @@ func (f *format) Open(ctx context.Context, root document.Root, data []byte, know
 
 // State implements [document.Format].
 func (f *format) State(d *draft) (*snapshot, error) {
-	s := &snapshot{state: d.state}
-	return s.finish(), nil
+	s := &snapshot{state: d.state, due: math.MaxInt64}
+	for _, k := range s.keys {
+		s.due, s.last = min(s.due, k.due()), max(s.last, k.periodBegan())
+	}
+	return s, nil
 }
 
 // Draft implements [document.Format]. A snapshot holds everything that a draft

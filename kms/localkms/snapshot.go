@@ -3,7 +3,6 @@ package localkms
 import (
 	"cmp"
 	"encoding/hex"
-	"math"
 	"slices"
 	"time"
 
@@ -123,15 +122,6 @@ func (s *snapshot) Identity() string { return hex.EncodeToString(s.service[:]) }
 
 // Generation implements [document.State].
 func (s *snapshot) Generation() uint64 { return s.generation }
-
-// finish derives the fields that follow from the contents.
-func (s *snapshot) finish() *snapshot {
-	s.due = math.MaxInt64
-	for _, k := range s.keys {
-		s.due, s.last = min(s.due, k.due()), max(s.last, k.periodBegan())
-	}
-	return s
-}
 
 const day = int64(24 * time.Hour / time.Millisecond)
 
