@@ -37,7 +37,7 @@ type FileSinkOptions struct {
 	// FoldWindow is the time over which repeated failures of one kind become one
 	// record: one minute by default. A process that is killed loses the counts of
 	// its last window. A negative value means that every failure has its own record,
-	// and then whoever can provoke failures can fill the disk.
+	// and an attacker who can provoke failures can fill the disk.
 	FoldWindow time.Duration
 
 	// Signer signs checkpoints. Without one, the trail has none.
@@ -73,7 +73,7 @@ type FileSink struct {
 	closed bool
 	unfold *time.Timer // until a window of the folder ends; nil if nothing is folded
 
-	turn  chan struct{} // holds one token; whoever takes it owns what follows
+	turn  chan struct{} // holds one token; the goroutine that takes it owns what follows
 	trail *trail
 	timer *time.Timer // until the next checkpoint; nil if none is due
 }

@@ -12,7 +12,7 @@ import (
 // further kinds are told apart by their error codes alone.
 const maxFoldKinds = 64
 
-// folder folds repeated failures of one kind, so that whoever can provoke
+// folder folds repeated failures of one kind, so that an attacker who can provoke
 // failures cannot fill the disk with records of them. It keeps a bounded state.
 // It is not safe for concurrent use.
 type folder struct {

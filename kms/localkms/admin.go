@@ -196,8 +196,8 @@ func (c *Client) EnableKey(ctx context.Context, keyID string) error {
 }
 
 // DisableKey refuses every use of the key until it is enabled again. A key pending
-// deletion is [kms.ErrPendingDeletion]. That a disabled key is disabled again is stored,
-// so that an enabling elsewhere that did not know of it does not undo it.
+// deletion is [kms.ErrPendingDeletion]. Disabling a disabled key is stored, too: a process
+// that enables the key without knowing of it does not undo it.
 func (c *Client) DisableKey(ctx context.Context, keyID string) error {
 	return c.change(ctx, opDisableKey, keyID, func(d *draft, k *key) error {
 		if len(k.disabled) < maxDisabled {

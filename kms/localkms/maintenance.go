@@ -47,9 +47,8 @@ func (s *Service) maintenanceDue() bool {
 // the Logger: a key that cannot be rotated keeps its version, and a key past its
 // deadline is refused even if it could not be deleted.
 //
-// Deletions and rotations are edits of their own. They never ride on the edit of
-// a caller, which could then fail because of them, and deletions come first,
-// because they make room.
+// Deletions and rotations are edits of their own: as part of a caller's edit, they could
+// make that fail. Deletions come first, because they make room.
 func (s *Service) maintain(ctx context.Context, patience time.Duration) {
 	if time.Since(s.start) < time.Duration(s.resume.Load()) || !s.maintaining.CompareAndSwap(false, true) {
 		return

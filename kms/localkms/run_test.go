@@ -199,7 +199,7 @@ func TestRunHearsOfChanges(t *testing.T) {
 	})
 }
 
-// A watch that breaks is reported and begun anew, less and less often. Meanwhile
+// A watch that breaks is reported and begun again, less and less often. Meanwhile
 // changes are seen by interval, and afterwards nothing was missed.
 func TestRunWhileTheWatchIsBroken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
