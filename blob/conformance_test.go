@@ -84,7 +84,7 @@ type ourTypes struct{}
 
 func (ourTypes) Name() string { return "our types" }
 
-func wanted(ok bool, what string) error {
+func checkAs(ok bool, what string) error {
 	if !ok {
 		return errors.New("As does not give " + what)
 	}
@@ -93,7 +93,7 @@ func wanted(ok bool, what string) error {
 
 func (ourTypes) BucketCheck(b *gcblob.Bucket) error {
 	var ours *blob.Bucket
-	return wanted(b.As(&ours) && ours.Name() == "photos", "the bucket")
+	return checkAs(b.As(&ours) && ours.Name() == "photos", "the bucket")
 }
 
 func (ourTypes) ErrorCheck(*gcblob.Bucket, error) error { return nil }
@@ -102,7 +102,7 @@ func (ourTypes) BeforeRead(func(any) bool) error { return nil }
 
 func (ourTypes) BeforeWrite(as func(any) bool) error {
 	var env *sse.Envelope
-	return wanted(as(&env) && env != nil, "the Envelope")
+	return checkAs(as(&env) && env != nil, "the Envelope")
 }
 
 func (ourTypes) BeforeCopy(func(any) bool) error   { return nil }
@@ -112,12 +112,12 @@ func (ourTypes) BeforeSign(func(any) bool) error   { return nil }
 
 func (ourTypes) AttributesCheck(attrs *gcblob.Attributes) error {
 	var hint stored.Hint
-	return wanted(attrs.As(&hint) && hint.EnvelopeSize == blob.DefaultEnvelopeSize, "the Hint")
+	return checkAs(attrs.As(&hint) && hint.EnvelopeSize == blob.DefaultEnvelopeSize, "the Hint")
 }
 
 func (ourTypes) ReaderCheck(r *gcblob.Reader) error {
 	var env *sse.Envelope
-	return wanted(r.As(&env) && env.Size() == blob.DefaultEnvelopeSize, "the envelope")
+	return checkAs(r.As(&env) && env.Size() == blob.DefaultEnvelopeSize, "the envelope")
 }
 
 func (ourTypes) ListObjectCheck(*gcblob.ListObject) error { return nil }

@@ -38,7 +38,7 @@ func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *dr
 	for attempt := 1; ; attempt++ {
 		err := c.run(ctx)
 		switch {
-		case attempt == store.MaxTries:
+		case attempt == stored.MaxTries:
 			return err
 		case errors.Is(err, stored.ErrDamaged): // nothing was written
 			store.Pause(ctx, attempt)

@@ -100,7 +100,7 @@ func (b *Bucket) attributes(ctx context.Context, key string) (*gcblob.Attributes
 		}
 		hint, size, err := b.describe(ctx, key, a)
 		looksDamaged := errors.Is(err, stored.ErrDamaged) || errors.Is(err, sse.ErrTruncated)
-		if !errors.Is(err, ErrChanged) && !looksDamaged || attempt == store.MaxTries {
+		if !errors.Is(err, ErrChanged) && !looksDamaged || attempt == stored.MaxTries {
 			return a, hint, size, err
 		}
 		if looksDamaged {

@@ -79,9 +79,9 @@ func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, offset, l
 		switch {
 		case !retry:
 			return nil, err
-		case attempt == store.MaxTries && torn:
+		case attempt == stored.MaxTries && torn:
 			return nil, fmt.Errorf("%w: %v", ErrChanged, err)
-		case attempt == store.MaxTries:
+		case attempt == stored.MaxTries:
 			return nil, err
 		}
 		if errors.Is(err, stored.ErrDamaged) {

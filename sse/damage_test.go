@@ -27,7 +27,7 @@ func requireRefused(t *testing.T, dec sse.Decrypter, data, plaintext []byte, nam
 		"stream":          func() ([]byte, error) { return open(dec, object, data) },
 		"at random":       func() ([]byte, error) { return openAt(dec, object, data) },
 		"byte by byte":    func() ([]byte, error) { return byteByByte(dec, data) },
-		"twice after all": func() ([]byte, error) { return again(dec, data) },
+		"twice after all": func() ([]byte, error) { return readTwice(dec, data) },
 	} {
 		got, err := read()
 		require.Error(t, err, "%s, %s", name, way)
@@ -48,8 +48,8 @@ func byteByByte(dec sse.Decrypter, data []byte) ([]byte, error) {
 	return io.ReadAll(iotest.OneByteReader(r))
 }
 
-// again reads on after the error. SPEC ERR-3
-func again(dec sse.Decrypter, data []byte) ([]byte, error) {
+// readTwice reads on after the error. SPEC ERR-3
+func readTwice(dec sse.Decrypter, data []byte) ([]byte, error) {
 	r, err := sse.NewReader(context.Background(), bytes.NewReader(data), dec, object)
 	if err != nil {
 		return nil, err

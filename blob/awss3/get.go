@@ -50,7 +50,7 @@ func (c *Client) GetObject(ctx context.Context, in *s3.GetObjectInput, optFns ..
 func retryChanged[T any](fn func() (T, error)) (T, error) {
 	for attempt := 1; ; attempt++ {
 		out, err := fn()
-		if !errors.Is(err, stored.ErrChanged) || attempt == maxTries {
+		if !errors.Is(err, stored.ErrChanged) || attempt == stored.MaxTries {
 			return out, err
 		}
 	}

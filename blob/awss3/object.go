@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	maxTries  = 4         // attempts at an object that other writers replace
 	drainSize = 128 << 10 // plaintext that is requested with the envelope, at most
 	maxHead   = sse.MaxEnvelopeSize + drainSize
 )

@@ -74,7 +74,7 @@ func TestForbiddenReadIsNoDeletion(t *testing.T) {
 	require.EqualValues(t, 2, shredded.Objects)
 
 	w.store.set(nil)
-	w.stays(t, "dir/b", 5000)
+	w.requireUnchanged(t, "dir/b", 5000)
 }
 
 // TestDeletedMeanwhile: an object that is gone from the listing too is no failure.

@@ -76,7 +76,7 @@ func TestCheckpointResumes(t *testing.T) {
 			require.Len(t, done, n)
 			for key, times := range done {
 				require.Equal(t, 1, times, key)
-				w.stays(t, key, 10)
+				w.requireUnchanged(t, key, 10)
 			}
 
 			// It is complete, and the next one begins anew.
@@ -360,7 +360,7 @@ func TestJobWithoutItsCheckpoint(t *testing.T) {
 	w.rotate(t)
 	_, err := jobs.Rewrap(ctx, w.Bucket, &jobs.RewrapOptions{Job: jobs.Job{Checkpoint: brokenStore{}}})
 	require.ErrorIs(t, err, errRigged)
-	w.stays(t, "a", 10)
+	w.requireUnchanged(t, "a", 10)
 }
 
 type brokenStore struct{}

@@ -51,7 +51,7 @@ func (r *rigged) count(op string) int {
 	return r.seen[op]
 }
 
-func (r *rigged) before(op, key string) error {
+func (r *rigged) runHook(op, key string) error {
 	r.mu.Lock()
 	r.seen[op]++
 	hook := r.hook
@@ -70,7 +70,7 @@ func (r *rigged) ErrorCode(err error) gcerrors.ErrorCode {
 }
 
 func (r *rigged) Attributes(ctx context.Context, key string) (*driver.Attributes, error) {
-	if err := r.before("attributes", key); err != nil {
+	if err := r.runHook("attributes", key); err != nil {
 		return nil, err
 	}
 	a, err := r.Passing.Attributes(ctx, key)
@@ -81,7 +81,7 @@ func (r *rigged) Attributes(ctx context.Context, key string) (*driver.Attributes
 }
 
 func (r *rigged) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driver.ListPage, error) {
-	if err := r.before("list", string(opts.PageToken)); err != nil {
+	if err := r.runHook("list", string(opts.PageToken)); err != nil {
 		return nil, err
 	}
 	page, err := r.Passing.ListPaged(ctx, opts)
@@ -98,7 +98,7 @@ type riggedReader struct {
 }
 
 func (r *rigged) NewRangeReader(ctx context.Context, key string, offset, length int64, opts *driver.ReaderOptions) (driver.Reader, error) {
-	if err := r.before("open", key); err != nil {
+	if err := r.runHook("open", key); err != nil {
 		return nil, err
 	}
 	inner, err := r.Open(ctx, key, offset, length, opts)
@@ -122,7 +122,7 @@ func (r *riggedReader) Attributes() *driver.ReaderAttributes {
 
 // Read gives little at a time, so that there is a middle for a hook to be in.
 func (r *riggedReader) Read(p []byte) (int, error) {
-	if err := r.r.before("read", r.key); err != nil {
+	if err := r.r.runHook("read", r.key); err != nil {
 		return 0, err
 	}
 	return r.Reader.Read(p[:min(len(p), 700)])
@@ -136,7 +136,7 @@ type riggedWriter struct {
 }
 
 func (r *rigged) NewTypedWriter(ctx context.Context, key, contentType string, opts *driver.WriterOptions) (driver.Writer, error) {
-	if err := r.before("create", key); err != nil {
+	if err := r.runHook("create", key); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -149,7 +149,7 @@ func (r *rigged) NewTypedWriter(ctx context.Context, key, contentType string, op
 }
 
 func (w *riggedWriter) Write(p []byte) (int, error) {
-	if err := w.r.before("write", w.key); err != nil {
+	if err := w.r.runHook("write", w.key); err != nil {
 		return 0, err
 	}
 	return w.Writer.Write(p)
@@ -157,7 +157,7 @@ func (w *riggedWriter) Write(p []byte) (int, error) {
 
 func (w *riggedWriter) Close() error {
 	defer w.cancel()
-	if err := w.r.before("close", w.key); err != nil {
+	if err := w.r.runHook("close", w.key); err != nil {
 		w.cancel()
 		w.Writer.Close()
 		return err
@@ -166,7 +166,7 @@ func (w *riggedWriter) Close() error {
 }
 
 func (r *rigged) Delete(ctx context.Context, key string, opts *driver.DeleteOptions) error {
-	if err := r.before("delete", key); err != nil {
+	if err := r.runHook("delete", key); err != nil {
 		return err
 	}
 	return r.Passing.Delete(ctx, key, opts)

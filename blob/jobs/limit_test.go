@@ -83,7 +83,7 @@ func TestLimiterThatFails(t *testing.T) {
 			require.ErrorIs(t, err, errRigged)
 			require.EqualValues(t, third-1, done)
 			for i := range n {
-				w.stays(t, fmt.Sprintf("dir/%d", i), 10)
+				w.requireUnchanged(t, fmt.Sprintf("dir/%d", i), 10)
 			}
 		})
 	}

@@ -28,16 +28,13 @@ func newProver(ring *keyring.Ring, id string) *prover {
 	return &prover{ring: ring, managed: sse.NewManaged(ring), retired: KeyRef{sse.ModeManaged, id}}
 }
 
-// maxProofs bounds how often the prover looks at an object that other writers change.
-const maxProofs = 4
-
 // prove looks at an object that the listing showed. doubt says why nothing proves
 // which key the object needs, or is nil.
 func (p *prover) prove(ctx context.Context, s *store.Store, object store.Listed) (e Entry, doubt error) {
 	for attempt := 1; ; attempt++ {
 		seen := s.InspectListed(ctx, object)
 		e = entryOf(seen)
-		if doubt = p.findDoubt(ctx, s, e, seen.Envelope); doubt == nil || attempt == maxProofs || ctx.Err() != nil {
+		if doubt = p.findDoubt(ctx, s, e, seen.Envelope); doubt == nil || attempt == stored.MaxTries || ctx.Err() != nil {
 			return e, doubt
 		}
 		object.Size = -1

@@ -61,7 +61,7 @@ func TestRetire(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, keyring.Disabled, info.State)
 	for i := range 25 {
-		w.stays(t, fmt.Sprintf("%02d", i), 10)
+		w.requireUnchanged(t, fmt.Sprintf("%02d", i), 10)
 	}
 	info, err = jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
 	require.NoError(t, err, "it is no change")
@@ -72,7 +72,7 @@ func TestRetire(t *testing.T) {
 	_, err = jobs.Retire(ctx, w.ring, old, nil, w.Bucket)
 	require.ErrorIs(t, err, keyring.ErrDestroyed)
 	for i := range 25 {
-		w.stays(t, fmt.Sprintf("%02d", i), 10)
+		w.requireUnchanged(t, fmt.Sprintf("%02d", i), 10)
 	}
 }
 

@@ -46,7 +46,7 @@ func TestEncryptExisting(t *testing.T) {
 				for _, size := range sizes {
 					key := fmt.Sprintf("plain/%d", size)
 					require.Equal(t, mode, w.entry(t, key).Seal.Mode)
-					w.stays(t, key, size)
+					w.requireUnchanged(t, key, size)
 				}
 				require.Equal(t, stored.KindPlain, w.entry(t, "elsewhere").Kind)
 				report, err = jobs.EncryptExisting(ctx, w.Bucket, nil)
@@ -146,7 +146,7 @@ func TestEncryptExistingFaults(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, n >= nth, report.Resumed)
 				for _, key := range []string{"a", "b", "c"} {
-					w.stays(t, key, 50_000)
+					w.requireUnchanged(t, key, 50_000)
 				}
 			})
 		}

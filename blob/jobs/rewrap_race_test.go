@@ -57,7 +57,7 @@ func TestRewrapFaults(t *testing.T) {
 					require.Equal(t, want, w.entry(t, "b").Seal.KeyID)
 					require.Equal(t, newID, w.entry(t, "c").Seal.KeyID)
 					for _, key := range []string{"a", "b", "c"} {
-						w.stays(t, key, size)
+						w.requireUnchanged(t, key, size)
 					}
 					report, err = jobs.Rewrap(ctx, w.Bucket, nil)
 					require.NoError(t, err)
@@ -83,7 +83,7 @@ func TestRewrapNoticesAShortRead(t *testing.T) {
 	require.ErrorIs(t, err, jobs.ErrIncomplete)
 	require.EqualValues(t, 1, report.Failed)
 	w.store.set(nil)
-	w.stays(t, "a", 100_000)
+	w.requireUnchanged(t, "a", 100_000)
 }
 
 // TestRewrapGivesWay: what others do to an object while it is being rewrapped,
@@ -147,8 +147,8 @@ func TestRewrapGivesWay(t *testing.T) {
 				default:
 					require.Equal(t, blobtest.Content(33), blobtest.ReadAll(t, w.Bucket.Bucket, "b"))
 				}
-				w.stays(t, "a", 5000)
-				w.stays(t, "c", 5000)
+				w.requireUnchanged(t, "a", 5000)
+				w.requireUnchanged(t, "c", 5000)
 			})
 		}
 	}

@@ -77,8 +77,8 @@ func (w *world) entry(t testing.TB, key string) jobs.Entry {
 	return jobs.Entry{}
 }
 
-// stays requires an object to have what put gave it.
-func (w *world) stays(t testing.TB, key string, size int) {
+// requireUnchanged requires an object to have what put gave it.
+func (w *world) requireUnchanged(t testing.TB, key string, size int) {
 	require.Equal(t, blobtest.Content(size), blobtest.ReadAll(t, w.Bucket.Bucket, key), key)
 	attrs, err := w.Attributes(ctx, key)
 	require.NoError(t, err)
@@ -148,7 +148,7 @@ func TestRewrapMovesEveryModeToEveryMode(t *testing.T) {
 					}
 					for _, size := range sizes {
 						key := fmt.Sprintf("a/%d", size)
-						w.stays(t, key, size)
+						w.requireUnchanged(t, key, size)
 						require.Equal(t, want, w.entry(t, key).Seal)
 						require.Equal(t, bodies[key], w.body(t, key), "the body is copied as it is")
 					}
@@ -301,7 +301,7 @@ func TestRewrapForce(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Done)
 	require.NotEqual(t, before, blobtest.ReadAll(t, w.Inner(), "a"))
-	w.stays(t, "a", 10)
+	w.requireUnchanged(t, "a", 10)
 }
 
 // Whether a data key is bound to the bucket or the object is part of what is
@@ -315,7 +315,7 @@ func TestRewrapHeedsBucketKeys(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Done)
 	require.True(t, w.entry(t, "a").BucketKey)
-	w.stays(t, "a", 10)
+	w.requireUnchanged(t, "a", 10)
 }
 
 func TestRewrapRefuses(t *testing.T) {

@@ -191,9 +191,6 @@ func (j *job) updateReport() {
 	j.report.Target, j.report.Counts, j.report.Failed = j.c.Target, j.c.Counts, int64(len(j.c.Failed))
 }
 
-// maxAttempts bounds how often a job attempts an object that other writers change.
-const maxAttempts = 4
-
 // process does the job for one object, and attempts it again while others change it.
 func (j *job) process(ctx context.Context, object store.Listed) Result {
 	for attempt := 1; ; attempt++ {
@@ -205,7 +202,7 @@ func (j *job) process(ctx context.Context, object store.Listed) Result {
 			}
 		}
 		again := errors.Is(r.Err, stored.ErrChanged) || errors.Is(r.Err, store.ErrHidden)
-		if !again || attempt == maxAttempts || ctx.Err() != nil {
+		if !again || attempt == stored.MaxTries || ctx.Err() != nil {
 			if r.Outcome != OutcomeDone {
 				r.To, r.Stored = KeyRef{}, 0
 			}

@@ -74,7 +74,7 @@ func TestShredPrefix(t *testing.T) {
 				require.Equal(t, gcerrors.NotFound, gcerrors.Code(err))
 			}
 			require.Equal(t, blobtest.Content(3), blobtest.ReadAll(t, w.Inner(), "ann/3"))
-			w.stays(t, "bob/1", 10)
+			w.requireUnchanged(t, "bob/1", 10)
 		})
 	}
 }
@@ -111,7 +111,7 @@ func TestShredObject(t *testing.T) {
 	require.ErrorIs(t, jobs.ShredObject(ctx, w.Bucket, "b", record), errRigged)
 	require.Equal(t, []string{"shred plain", "failed plain", "shred b", "failed b"}, record.lines(t)[2:])
 	w.store.set(nil)
-	w.stays(t, "b", 10)
+	w.requireUnchanged(t, "b", 10)
 }
 
 // What cannot be recorded is not shredded, and neither is what was replaced since
@@ -124,7 +124,7 @@ func TestShredIsCareful(t *testing.T) {
 	require.ErrorIs(t, jobs.ShredObject(ctx, w.Bucket, "a/1", brokenWriter{}), errRigged)
 	_, err = jobs.ShredPrefix(ctx, w.Bucket, "", new(journal), nil)
 	require.ErrorIs(t, err, sse.ErrInvalid)
-	w.stays(t, "a/1", 10)
+	w.requireUnchanged(t, "a/1", 10)
 
 	opened := 0
 	w.store.set(func(op, _ string) error {
@@ -175,7 +175,7 @@ func TestShredKey(t *testing.T) {
 		_, err := w.ReadAll(ctx, key)
 		require.ErrorIs(t, err, keyring.ErrDestroyed)
 	}
-	w.stays(t, "c", 10)
+	w.requireUnchanged(t, "c", 10)
 }
 
 func TestShredKeyOfAService(t *testing.T) {
@@ -195,7 +195,7 @@ func TestShredKeyOfAService(t *testing.T) {
 	report, err := jobs.ShredKey(ctx, key, d, record, nil, w.Bucket)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Objects)
-	w.stays(t, "b", 10)
+	w.requireUnchanged(t, "b", 10)
 	_, err = w.ReadAll(ctx, "a")
 	require.Error(t, err)
 }

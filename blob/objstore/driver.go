@@ -78,7 +78,7 @@ func (d *bucketDriver) As(i any) bool {
 // ErrorAs implements [driver.Bucket].
 func (d *bucketDriver) ErrorAs(error, any) bool { return false }
 
-func none(any) bool { return false }
+func asNothing(any) bool { return false }
 
 // contentType is the content type of every object, since objstore has none.
 const contentType = "application/octet-stream"
@@ -89,7 +89,7 @@ func (d *bucketDriver) Attributes(ctx context.Context, key string) (*driver.Attr
 	if err != nil {
 		return nil, err
 	}
-	return &driver.Attributes{ContentType: contentType, ModTime: attrs.LastModified, Size: attrs.Size, AsFunc: none}, nil
+	return &driver.Attributes{ContentType: contentType, ModTime: attrs.LastModified, Size: attrs.Size, AsFunc: asNothing}, nil
 }
 
 func (d *bucketDriver) stat(ctx context.Context, key string) (thanos.ObjectAttributes, error) {
@@ -127,7 +127,7 @@ func (r *reader) As(any) bool                          { return false }
 // provider returns the size with it. A range takes two, one after the other.
 func (d *bucketDriver) NewRangeReader(ctx context.Context, key string, off, length int64, opts *driver.ReaderOptions) (driver.Reader, error) {
 	if opts.BeforeRead != nil {
-		if err := opts.BeforeRead(none); err != nil {
+		if err := opts.BeforeRead(asNothing); err != nil {
 			return nil, err
 		}
 	}
@@ -185,7 +185,7 @@ func (d *bucketDriver) Copy(ctx context.Context, dstKey, srcKey string, opts *dr
 		return err
 	}
 	if opts.BeforeCopy != nil {
-		if err := opts.BeforeCopy(none); err != nil {
+		if err := opts.BeforeCopy(asNothing); err != nil {
 			return err
 		}
 	}
@@ -209,7 +209,7 @@ func (d *bucketDriver) Delete(ctx context.Context, key string, opts *driver.Dele
 		return err
 	}
 	if opts.BeforeDelete != nil {
-		if err := opts.BeforeDelete(none); err != nil {
+		if err := opts.BeforeDelete(asNothing); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,7 @@ const (
 // page starts at the directories that lead to its first key.
 func (d *bucketDriver) ListPaged(ctx context.Context, opts *driver.ListOptions) (*driver.ListPage, error) {
 	if opts.BeforeList != nil {
-		if err := opts.BeforeList(none); err != nil {
+		if err := opts.BeforeList(asNothing); err != nil {
 			return nil, err
 		}
 	}
@@ -110,7 +110,7 @@ func (l *listing) add(key string) error {
 		return errPageFull
 	}
 	l.after = key
-	l.objects = append(l.objects, &driver.ListObject{Key: key, IsDir: isDir, AsFunc: none})
+	l.objects = append(l.objects, &driver.ListObject{Key: key, IsDir: isDir, AsFunc: asNothing})
 	return nil
 }
 

@@ -20,7 +20,7 @@ func (d *bucketDriver) NewTypedWriter(ctx context.Context, key, contentType stri
 		return nil, err
 	}
 	if opts.BeforeWrite != nil {
-		if err := opts.BeforeWrite(none); err != nil {
+		if err := opts.BeforeWrite(asNothing); err != nil {
 			return nil, err
 		}
 	}

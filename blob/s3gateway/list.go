@@ -123,7 +123,7 @@ func (g *Gateway) fixBySize(e listed) bool {
 // replaced meanwhile, fixByLook looks again. A damaged object keeps its stored size.
 func (g *Gateway) fixByLook(ctx context.Context, bucket string, e listed) error {
 	var lookErr error
-	for range tries {
+	for range stored.MaxTries {
 		var n int64
 		if n, lookErr = g.look(ctx, bucket, e); lookErr == nil {
 			*e.size = n

@@ -15,16 +15,13 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// tries is how often a request reads an object that another writer replaces meanwhile.
-const tries = 4
-
 // retryChanged calls do again while it returns [stored.ErrChanged] or finds an object
 // damaged. Over files, the ETag of SSE-S3 is a hash of the content. If a writer stores the
 // same content under a new data key between two requests of do, If-Match does not notice,
 // and the old key does not open the new body. A damaged object fails each time.
 func retryChanged(do func() error) error {
 	var err error
-	for range tries {
+	for range stored.MaxTries {
 		err = do()
 		if !errors.Is(err, stored.ErrChanged) && (!isDamage(err) || errors.Is(err, stored.ErrPlain)) {
 			break

@@ -22,16 +22,13 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// maxAttempts is how often a GET tries again if the object is replaced between
-// the request for its attributes and the first read.
-const maxAttempts = 3
-
-// get serves GET and HEAD.
+// get serves GET and HEAD. It starts again if the object is replaced between the request
+// for its attributes and the first read.
 func (h *Handler) get(w http.ResponseWriter, r *http.Request, p *Permit) error {
 	for attempt := 1; ; attempt++ {
 		err := h.getOnce(w, r, p)
 		_, broken := errors.AsType[*brokenError](err)
-		if !errors.Is(err, blob.ErrChanged) || broken || attempt == maxAttempts {
+		if !errors.Is(err, blob.ErrChanged) || broken || attempt == stored.MaxTries {
 			return err
 		}
 	}

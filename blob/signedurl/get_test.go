@@ -18,6 +18,7 @@ import (
 
 	"github.com/blobseal/blobseal/blob/internal/blobtest"
 	"github.com/blobseal/blobseal/blob/signedurl"
+	"github.com/blobseal/blobseal/blob/stored"
 	"github.com/blobseal/blobseal/kms/kmstest"
 	"github.com/blobseal/blobseal/sse"
 )
@@ -211,7 +212,7 @@ func TestReplacedObjectIsReadAgain(t *testing.T) {
 				opens, _, readers := s.state()
 				require.Zero(t, readers)
 				if tc.status == 503 {
-					require.Len(t, opens, 3)
+					require.Len(t, opens, stored.MaxTries)
 				}
 			})
 		}

@@ -2,6 +2,10 @@ package stored
 
 import "time"
 
+// MaxTries is how often an operation is tried at an object that other writers replace
+// meanwhile, before it fails with [ErrChanged].
+const MaxTries = 4
+
 // Version is what a store says of one version of a stored object. A store leaves
 // out what it does not know, and a list, a HEAD and a GET may know different
 // things.

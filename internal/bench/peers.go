@@ -37,7 +37,7 @@ func peers() ([]*contestant, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := append(dares(), sioGo, tink64, tink1, ageFile)
+	all := append(newDares(), sioGo, tink64, tink1, ageFile)
 	for _, c := range all {
 		c.peer = true
 	}
@@ -57,7 +57,7 @@ func dareConfig(key []byte) dare.Config {
 // dares returns minio/sio, with chunks of 64 KiB, with the keys of three kinds of callers.
 // Its DARE.md asks for a key for each stream (2.2, appendix A): with one key for all
 // streams, an attacker who can write to the store can exchange packages between objects.
-func dares() []*contestant {
+func newDares() []*contestant {
 	key := randomBytes(32)
 	same := func() ([]byte, error) { return key, nil }
 	reused := newDare("minio/sio, one key (unsafe)", same, same)

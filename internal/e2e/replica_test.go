@@ -51,13 +51,13 @@ func (f *fleet) tell(what, text string) error {
 	return os.Rename(temp, filepath.Join(f.Dir, what))
 }
 
-func (f *fleet) told(what string) (text string, ok bool) {
+func (f *fleet) readNote(what string) (text string, ok bool) {
 	b, err := os.ReadFile(filepath.Join(f.Dir, what))
 	return string(b), err == nil
 }
 
-func (f *fleet) over() bool {
-	_, ok := f.told(isOver)
+func (f *fleet) hasEnded() bool {
+	_, ok := f.readNote(isOver)
 	return ok
 }
 
@@ -214,7 +214,7 @@ func runReplica(f *fleet, name string) {
 		case !f.Faulty || !errors.Is(err, keyring.ErrStore):
 			failed("open ring", err)
 			return
-		case f.over():
+		case f.hasEnded():
 			return
 		default:
 			time.Sleep(50 * time.Millisecond)
@@ -236,7 +236,7 @@ func runReplica(f *fleet, name string) {
 	}
 	nextRotation := time.Now().Add(time.Duration(rand.ExpFloat64() * float64(f.Every)))
 	var known []string
-	for n := 0; !f.over(); n++ {
+	for n := 0; !f.hasEnded(); n++ {
 		saw()
 		switch {
 		case time.Now().After(nextRotation):
@@ -288,7 +288,7 @@ func runReplica(f *fleet, name string) {
 	rec.add(event{Kind: idle})
 	for end := time.Now().Add(patience); !f.Faulty && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		saw()
-		if last, ok := f.told(isLast); ok && last == fmt.Sprint(generation) {
+		if last, ok := f.readNote(isLast); ok && last == fmt.Sprint(generation) {
 			break
 		}
 	}

@@ -244,13 +244,13 @@ func TestRewrapOfPartsCancelled(t *testing.T) {
 		t.Run(operation, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
-			x.wire.on(func(q *request) {
+			x.wire.observe(func(q *request) {
 				if q.op == operation {
 					cancel()
 				}
 			})
 			_, err := jobs.Rewrap(ctx, x.bucket, nil)
-			x.wire.on(nil)
+			x.wire.observe(nil)
 			require.ErrorIs(t, err, context.Canceled)
 			require.Zero(t, unfinished(t, s, x.name))
 			a, err := x.inner.Attributes(context.Background(), "k")

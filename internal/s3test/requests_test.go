@@ -163,7 +163,7 @@ func TestRangeSideBySide(t *testing.T) {
 	defer cancel()
 	require.NoError(t, b.WriteAll(ctx, "o", content(3*chunk), nil))
 	meet := meeting(ctx, 2)
-	w.on(func(*request) { meet() })
+	w.observe(func(*request) { meet() })
 	r, err := b.NewRangeReader(ctx, "o", chunk, 10, nil)
 	require.NoError(t, err)
 	require.NoError(t, r.Close())

@@ -24,7 +24,7 @@ func TestSDKUploadIsParallel(t *testing.T) {
 	w := new(wire)
 	c := newSDK(t, startFake(t), w, nil, nil)
 	meet := meeting(ctx, 3)
-	w.on(func(r *request) {
+	w.observe(func(r *request) {
 		if r.op == "UploadPart" && meet() != nil {
 			t.Error("three parts were not sent at once within a minute")
 		}

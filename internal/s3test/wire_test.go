@@ -86,8 +86,8 @@ func operation(r *http.Request, key string) string {
 	}[r.Method]
 }
 
-// on makes the wire call fn before each request from now on.
-func (w *wire) on(fn func(*request)) {
+// observe makes the wire call fn before each request from now on.
+func (w *wire) observe(fn func(*request)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.before = fn
@@ -98,7 +98,7 @@ func (w *wire) on(fn func(*request)) {
 func (w *wire) beforeRequest(nth int, fn func() error) (result func() error) {
 	var mu sync.Mutex
 	left, err := nth, fmt.Errorf("there were no %d requests", nth+1)
-	w.on(func(*request) {
+	w.observe(func(*request) {
 		mu.Lock()
 		defer mu.Unlock()
 		if left--; left == -1 {
@@ -116,7 +116,7 @@ func (w *wire) beforeRequest(nth int, fn func() error) (result func() error) {
 // these operations. If fn fails, the test fails.
 func (w *wire) beforeFirst(t testing.TB, fn func() error, operations ...string) {
 	var once sync.Once
-	w.on(func(q *request) {
+	w.observe(func(q *request) {
 		if slices.Contains(operations, q.op) {
 			once.Do(func() {
 				if err := fn(); err != nil {

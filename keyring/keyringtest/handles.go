@@ -54,7 +54,7 @@ func raceSwaps(ctx context.Context, t *testing.T, handles []keyring.Store) {
 			}
 		}
 		for _, h := range handles {
-			holds(ctx, t, h, winners[0].data, winners[0].version)
+			requireDocument(ctx, t, h, winners[0].data, winners[0].version)
 		}
 		version = winners[0].version
 	}
@@ -163,12 +163,12 @@ func (c *contract) reopen(t *testing.T) {
 	v2, err := s.Swap(ctx, v1, []byte("two"))
 	require.NoError(t, err)
 	s = c.caps.Reopen(t, s)
-	holds(ctx, t, s, "two", v2)
+	requireDocument(ctx, t, s, "two", v2)
 	_, err = s.Swap(ctx, v1, []byte("three"))
 	require.ErrorIs(t, err, keyring.ErrConflict)
 	v3, err := s.Swap(ctx, v2, []byte("three"))
 	require.NoError(t, err)
-	holds(ctx, t, s, "three", v3)
+	requireDocument(ctx, t, s, "three", v3)
 }
 
 func (c *contract) unreadable(t *testing.T) {

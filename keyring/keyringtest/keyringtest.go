@@ -82,7 +82,7 @@ func Run(t *testing.T, newStore func(t *testing.T) keyring.Store, caps Capabilit
 		{"A caller may change what it got", c.sharesNoOutput},
 		{"Of several Swaps at once one succeeds", c.race},
 		{"No update is lost", c.counter},
-		{"Load returns whole documents while Swaps go on", c.whole},
+		{"Load returns whole documents while Swaps go on", c.loadWhileSwapping},
 		{"After the end of ctx both fail with its error and do nothing", c.canceled},
 		{"Another handle sees the latest document", c.another},
 		{"Handles of one store exclude each other", c.anotherRace},
@@ -123,8 +123,8 @@ func put(ctx context.Context, t *testing.T, s keyring.Store, data string) (versi
 	return version
 }
 
-// holds fails the test unless the store holds data under version.
-func holds(ctx context.Context, t *testing.T, s keyring.Store, data, version string) {
+// requireDocument fails the test unless the store requireDocument data under version.
+func requireDocument(ctx context.Context, t *testing.T, s keyring.Store, data, version string) {
 	t.Helper()
 	got, gotVersion, err := s.Load(ctx)
 	require.NoError(t, err)
@@ -142,7 +142,7 @@ func (c *contract) loadEmpty(t *testing.T) {
 
 func (c *contract) create(t *testing.T) {
 	ctx, s := c.start(t)
-	holds(ctx, t, s, "one", put(ctx, t, s, "one"))
+	requireDocument(ctx, t, s, "one", put(ctx, t, s, "one"))
 }
 
 func (c *contract) createTwice(t *testing.T) {
@@ -150,7 +150,7 @@ func (c *contract) createTwice(t *testing.T) {
 	v1 := put(ctx, t, s, "one")
 	_, err := s.Swap(ctx, "", []byte("two"))
 	require.ErrorIs(t, err, keyring.ErrConflict)
-	holds(ctx, t, s, "one", v1)
+	requireDocument(ctx, t, s, "one", v1)
 }
 
 func (c *contract) replace(t *testing.T) {
@@ -160,7 +160,7 @@ func (c *contract) replace(t *testing.T) {
 		var err error
 		version, err = s.Swap(ctx, version, []byte(data))
 		require.NoError(t, err)
-		holds(ctx, t, s, data, version)
+		requireDocument(ctx, t, s, data, version)
 	}
 }
 
@@ -172,7 +172,7 @@ func (c *contract) conflict(t *testing.T) {
 	for _, version := range []string{v1, "", v2 + "0", "no such version", "0", "\x00", "*"} {
 		_, err := s.Swap(ctx, version, []byte("three"))
 		require.ErrorIs(t, err, keyring.ErrConflict, "version %q", version)
-		holds(ctx, t, s, "two", v2)
+		requireDocument(ctx, t, s, "two", v2)
 	}
 }
 
@@ -207,11 +207,11 @@ func (c *contract) versionStays(t *testing.T) {
 	ctx, s := c.start(t)
 	v1 := put(ctx, t, s, "one")
 	for range 3 {
-		holds(ctx, t, s, "one", v1)
+		requireDocument(ctx, t, s, "one", v1)
 	}
 	_, err := s.Swap(ctx, "no such version", []byte("two"))
 	require.ErrorIs(t, err, keyring.ErrConflict)
-	holds(ctx, t, s, "one", v1)
+	requireDocument(ctx, t, s, "one", v1)
 }
 
 func (c *contract) bytes(t *testing.T) {
@@ -229,7 +229,7 @@ func (c *contract) bytes(t *testing.T) {
 		var err error
 		version, err = s.Swap(ctx, version, []byte(data))
 		require.NoError(t, err, "%d bytes", len(data))
-		holds(ctx, t, s, data, version)
+		requireDocument(ctx, t, s, data, version)
 	}
 }
 
@@ -239,7 +239,7 @@ func (c *contract) keepsNoInput(t *testing.T) {
 	v1, err := s.Swap(ctx, "", data)
 	require.NoError(t, err)
 	clear(data)
-	holds(ctx, t, s, "one", v1)
+	requireDocument(ctx, t, s, "one", v1)
 }
 
 func (c *contract) sharesNoOutput(t *testing.T) {
@@ -249,10 +249,10 @@ func (c *contract) sharesNoOutput(t *testing.T) {
 	require.NoError(t, err)
 	clear(data)
 	_ = append(data[:0], "xxx"...)
-	holds(ctx, t, s, "one", v1)
+	requireDocument(ctx, t, s, "one", v1)
 }
 
-func (c *contract) whole(t *testing.T) {
+func (c *contract) loadWhileSwapping(t *testing.T) {
 	ctx, s := c.start(t)
 	document := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 1000+i*997) }
 	version, err := s.Swap(ctx, "", document(0))
@@ -325,5 +325,5 @@ func (c *contract) canceled(t *testing.T) {
 		_, err = s.Swap(end.ctx, v1, []byte("two"))
 		require.ErrorIs(t, err, end.err, "Swap that replaces")
 	}
-	holds(ctx, t, s, "one", v1)
+	requireDocument(ctx, t, s, "one", v1)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"gocloud.dev/gcerrors"
+
+	"github.com/blobseal/blobseal/blob/stored"
 )
 
 // ErrDeleted means that the store neither serves the object nor lists it.
@@ -60,7 +62,7 @@ func (s *Store) InspectListed(ctx context.Context, object Listed) Object {
 			return o
 		}
 		o.Err = s.Absence(ctx, object.Key, o.Err)
-		if !errors.Is(o.Err, ErrHidden) || look == maxLooks {
+		if !errors.Is(o.Err, ErrHidden) || look == stored.MaxTries {
 			return o
 		}
 		Pause(ctx, look) // another writer may have written it again

@@ -12,9 +12,6 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// maxLooks bounds how often the head of a changing object is read.
-const maxLooks = 3
-
 // Object is a stored object as its head, or its trailer, shows it.
 type Object struct {
 	Key      string
@@ -38,7 +35,7 @@ func (s *Store) Inspect(ctx context.Context, object Listed) Object {
 				o.Err = attrsErr
 				return o
 			}
-			if _, hinted = stored.ParseHint(attrs.Metadata); hinted && look < maxLooks {
+			if _, hinted = stored.ParseHint(attrs.Metadata); hinted && look < stored.MaxTries {
 				Pause(ctx, look)
 				continue // another writer may encrypt it just now
 			}
@@ -63,7 +60,7 @@ func (s *Store) Head(ctx context.Context, key string, size int64) (Object, error
 				o.Envelope = o.Trailer.Envelope()
 			}
 		}
-		if !errors.Is(err, stored.ErrChanged) || look == maxLooks {
+		if !errors.Is(err, stored.ErrChanged) || look == stored.MaxTries {
 			return o, err
 		}
 		size = -1

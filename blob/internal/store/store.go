@@ -18,10 +18,6 @@ import (
 	"github.com/blobseal/blobseal/sse"
 )
 
-// MaxTries bounds how often a request is tried while other writers replace the
-// object.
-const MaxTries = 4
-
 // Store is an encrypted bucket's view of the gocloud bucket under it. An encrypted
 // bucket gives its Store to code of this module through As(**Store).
 type Store struct {
@@ -110,7 +106,7 @@ func (s *Store) Open(ctx context.Context, key string, off, n int64, opts *gcblob
 			return r, nil
 		}
 		r.Close()
-		if attempt == MaxTries {
+		if attempt == stored.MaxTries {
 			return nil, stored.ErrChanged
 		}
 	}
