@@ -75,7 +75,7 @@ func TestInventory(t *testing.T) {
 			}
 			require.Equal(t, want, got)
 			require.Equal(t, len(want)+stored.MaxTries, w.store.count("open"), "one request for each head, but for a wide one and what looks damaged")
-			require.Equal(t, 5, w.store.count("attributes"), "of what does not begin as an envelope")
+			require.Equal(t, 2+stored.MaxTries, w.store.count("attributes"), "of what does not begin as an envelope")
 
 			require.EqualValues(t, len(want), totals.Objects)
 			require.EqualValues(t, 100+20_000+1+12+7, totals.Size)
