@@ -148,7 +148,7 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 	return read, nil
 }
 
-func (w *window) holds(at int64) bool {
+func (w *window) contains(at int64) bool {
 	return w != nil && at >= w.off && at < w.off+int64(len(w.data))
 }
 
@@ -158,7 +158,7 @@ func (r *Reader) plan(at int64) (*window, int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.window.holds(at):
+	case r.window.contains(at):
 		return r.window, 0
 	case at == r.next:
 		return nil, r.ahead

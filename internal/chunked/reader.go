@@ -146,7 +146,7 @@ func (r *Reader) readUnit() (out []byte, err error) {
 		units, size = 0, r.probe
 	}
 	if !r.src.eof {
-		n, err = r.src.fill(r.src.buffer()[:size], r.enough(size))
+		n, err = r.src.fill(r.src.buffer()[:size], r.capRead(size))
 	}
 	whole := n == r.src.unit
 	if last := r.src.eof && (units > 0 || n < proof); whole || last {

@@ -118,9 +118,9 @@ func (s *stream) assign(b *batch, units, out []byte, proven bool) error {
 // fetch reads up to the given number of units into b, for output to out. It
 // reports whether the source may have more of the range.
 func (s *stream) fetch(b *batch, units int, out []byte) (more bool, err error) {
-	units, behind := s.wanted(units)
+	units, behind := s.splitRead(units)
 	in := b.input()[:units*s.src.unit+behind]
-	n, err := s.src.fill(in, s.enough(len(in)))
+	n, err := s.src.fill(in, s.capRead(len(in)))
 	whole := min(n/s.src.unit, units) * s.src.unit
 	s.src.keep(in[whole:n])
 	if limit := s.assign(b, in[:whole], out, s.proves(n-whole)); limit != nil {
@@ -131,9 +131,9 @@ func (s *stream) fetch(b *batch, units int, out []byte) (more bool, err error) {
 	return err == nil && !s.src.eof && (s.next != s.end || !b.proven && s.probe > 0), err
 }
 
-// wanted bounds units by the range, and returns how many bytes behind them to
+// splitRead bounds units by the range, and returns how many bytes behind them to
 // read as proof.
-func (s *stream) wanted(units int) (int, int) {
+func (s *stream) splitRead(units int) (int, int) {
 	if rest := s.end - s.next; rest <= uint64(units) {
 		return int(rest), s.probe
 	}
@@ -143,8 +143,8 @@ func (s *stream) wanted(units int) (int, int) {
 	return units, 0
 }
 
-// enough returns how many of the bytes asked for are worth passing on.
-func (s *stream) enough(asked int) int {
+// capRead returns how many of the bytes asked for are worth passing on.
+func (s *stream) capRead(asked int) int {
 	if s.held {
 		return min(proof, asked)
 	}

@@ -110,7 +110,7 @@ func replica(t *testing.T, store keyring.Store, change func(*localkms.Options)) 
 	return s
 }
 
-func seldom(o *localkms.Options) { o.RefreshInterval = time.Hour }
+func refreshHourly(o *localkms.Options) { o.RefreshInterval = time.Hour }
 
 // What one process changes is in force in all others within a tenth of a second,
 // through a warm cache too, although they would ask for it by themselves in an hour.
@@ -126,7 +126,7 @@ func TestRunHearsOfChanges(t *testing.T) {
 		var caches []kms.Client
 		for range replicas {
 			store := &watched{Store: admin.store}
-			r := replica(t, store, seldom)
+			r := replica(t, store, refreshHourly)
 			all, stores = append(all, r), append(stores, store)
 			caches = append(caches, cache.New(r.Client, nil))
 		}

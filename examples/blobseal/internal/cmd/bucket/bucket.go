@@ -254,8 +254,8 @@ func listable(path string, mode fs.FileMode) error {
 	return nil
 }
 
-// holds reports whether a file is in the bucket, as far as its path tells.
-func (b *bucket) holds(file string) bool {
+// contains reports whether a file is in the bucket, as far as its path tells.
+func (b *bucket) contains(file string) bool {
 	path, err := filepath.Abs(file)
 	if b.dir == "" || file == "" || err != nil {
 		return false

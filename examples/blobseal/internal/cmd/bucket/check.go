@@ -78,11 +78,11 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	defer b.Close()
 	p := count(ctx, c, b, cmd.Prefix)
-	defer p.done()
+	defer p.finish()
 	var totals jobs.Totals
 	for e, err := range jobs.Inventory(ctx, b.Bucket, &jobs.InventoryOptions{Filter: filter, Workers: cmd.Workers, Limit: cmd.limit()}) {
 		if err != nil {
-			p.done()
+			p.finish()
 			return b.about(err)
 		}
 		totals.Add(e)
@@ -98,7 +98,7 @@ func (cmd inventoryCmd) Run(ctx context.Context, c *console.Console) error {
 			return err
 		}
 	}
-	p.done()
+	p.finish()
 	return cmd.summary(c, b, &totals)
 }
 
@@ -227,12 +227,12 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	defer b.Close()
 	p := count(ctx, c, b, cmd.Prefix)
-	defer p.done()
+	defer p.finish()
 	var failures message.Failures
 	sum := checkSummary{Bucket: b.shown, Depth: cmd.Depth, Verdicts: map[string]int64{}}
 	for f, err := range jobs.Check(ctx, b.Bucket, &jobs.CheckOptions{Filter: filter, Depth: depths[cmd.Depth], Workers: cmd.Workers, Limit: cmd.limit()}) {
 		if err != nil {
-			p.done()
+			p.finish()
 			return b.about(err)
 		}
 		bad := f.Verdict != jobs.VerdictGood && !(f.Verdict == jobs.VerdictPlain && cmd.AllowPlain)
@@ -253,7 +253,7 @@ func (cmd checkCmd) Run(ctx context.Context, c *console.Console) error {
 			}
 		}
 	}
-	p.done()
+	p.finish()
 	if err := cmd.summary(c, b, sum); err != nil {
 		return err
 	}

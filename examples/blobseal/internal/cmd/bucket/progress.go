@@ -121,8 +121,8 @@ func (p *counter) clear() {
 	}
 }
 
-// done removes the bar.
-func (p *counter) done() {
+// finish removes the bar.
+func (p *counter) finish() {
 	if p.bar == nil {
 		return
 	}

@@ -61,7 +61,7 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 		return err
 	}
 	p := count(ctx, c, b, prefix)
-	defer p.done()
+	defer p.finish()
 	if f.DryRun {
 		done = "would be " + done
 	}
@@ -87,7 +87,7 @@ func (f jobFlags) run(ctx context.Context, c *console.Console, b *bucket, target
 		job.Checkpoint = checkpointStore{store, f.Checkpoint, fmt.Sprintf("blobseal checkpoint of %q\n", b.place)}
 	}
 	report, err := do(ctx, job)
-	p.done()
+	p.finish()
 	switch {
 	case unwritten != nil:
 		return unwritten
@@ -332,7 +332,7 @@ func (cmd encryptCmd) Run(ctx context.Context, c *console.Console) error {
 	}
 	defer b.Close()
 	for _, file := range []string{cmd.Ring, cmd.KMS, cmd.RootKeyFile, cmd.PassphraseFile, cmd.CustomerKeyFile, source.Root.Directory(), cmd.Checkpoint} {
-		if b.holds(file) {
+		if b.contains(file) {
 			return message.Problemf(message.ErrRefused, file, "is in the bucket and would be encrypted (keep it elsewhere)")
 		}
 	}

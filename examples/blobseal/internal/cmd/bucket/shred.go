@@ -59,7 +59,7 @@ func (cmd shredCmd) Run(ctx context.Context, c *console.Console) error {
 		return err
 	}
 	defer b.Close()
-	if err := cmd.Confirm(ctx, c, "Shred %s?\nNothing can read that afterwards.\nType yes to shred it: ", cmd.what(b)); err != nil {
+	if err := cmd.Confirm(ctx, c, "Shred %s?\nNothing can read that afterwards.\nType yes to shred it: ", cmd.describe(b)); err != nil {
 		return err
 	}
 	record, err := openRecord(cmd.Record)
@@ -110,8 +110,8 @@ func (cmd shredCmd) check() error {
 	return cmp.Or(console.CheckDays("--days", cmd.Days, localkms.MinDeletionDays, localkms.MaxDeletionDays), cmd.paceFlags.check())
 }
 
-// what names what the command shreds.
-func (cmd shredCmd) what(b *bucket) string {
+// describe names what the command shreds.
+func (cmd shredCmd) describe(b *bucket) string {
 	switch {
 	case cmd.KeyID != "":
 		return fmt.Sprintf("all that key %s sealed, in %s and wherever else", message.Printable(cmd.KeyID), b.shown)

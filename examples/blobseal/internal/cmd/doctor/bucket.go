@@ -104,23 +104,23 @@ func (x *examination) diagnose(b *bucket.Opened, f jobs.Finding, url string) *ai
 	case f.Verdict == jobs.VerdictTruncated, f.Verdict == jobs.VerdictDamaged:
 		a.text = f.Verdict.String()
 		a.fix = restore
-	case is(f.Err, keyring.ErrDestroyed):
+	case isAnyOf(f.Err, keyring.ErrDestroyed):
 		a.fix = "restore these objects, or a copy of the ring from before the version was destroyed, from a backup; otherwise shred them"
-	case is(f.Err, keyring.ErrUnknownKey) && b.OfAnotherRing(f.Seal):
+	case isAnyOf(f.Err, keyring.ErrUnknownKey) && b.OfAnotherRing(f.Seal):
 		a.fix = "give the ring that sealed them, or copy them under this ring with bucket rewrap"
-	case is(f.Err, keyring.ErrUnknownKey):
+	case isAnyOf(f.Err, keyring.ErrUnknownKey):
 		a.fix = "an old copy of the ring was restored: merge the latest copy with " + message.Attempt{Ring: x.Ring, Root: x.Source().Root.Args()}.Command([]string{"ring", "merge"}, "COPY")
-	case is(f.Err, kms.ErrNotFound):
+	case isAnyOf(f.Err, kms.ErrNotFound):
 		a.fix = "give the key service that sealed them, or restore its directory from a copy"
-	case is(f.Err, sse.ErrMode):
+	case isAnyOf(f.Err, sse.ErrMode):
 		a.fix = "give that key with the other flags"
 	case errors.As(f.Err, new(*message.KeyNotAcceptedError)):
 		a.fix = "find out who wrote them; if you trust the key, give --kms-key " + message.ShortKey(f.Seal.KeyID)
 	case f.Verdict == jobs.VerdictWrongKey && a.fix == "":
 		a.fix = "give the --name of the bucket that they were written to; if it is right, they were moved or edited: restore them"
-	case is(f.Err, kms.ErrDenied):
+	case isAnyOf(f.Err, kms.ErrDenied):
 		a.fix = "permit this principal to Decrypt with the key"
-	case is(f.Err, kms.ErrUnavailable):
+	case isAnyOf(f.Err, kms.ErrUnavailable):
 		a.fix = "start the key service or repair the network"
 	case f.Verdict == jobs.VerdictUnknownVersion:
 		a.fix = "use the release of blobseal that wrote them"

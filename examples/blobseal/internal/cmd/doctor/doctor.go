@@ -146,7 +146,7 @@ func (x *examination) report(f finding) {
 	}
 }
 
-// is reports whether an error is of one of several kinds.
-func is(err error, kinds ...error) bool {
+// isAnyOf reports whether an error is of one of several kinds.
+func isAnyOf(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }

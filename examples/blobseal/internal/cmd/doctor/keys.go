@@ -70,27 +70,27 @@ func (x *examination) secretFile(part, name string, isKey bool) bool {
 func openFix(err error, source keys.Source) string {
 	root := source.Root
 	switch {
-	case is(err, keyring.ErrNotExist):
+	case isAnyOf(err, keyring.ErrNotExist):
 		return "" // the error names the command that creates one
-	case is(err, keyring.ErrRoot) && root.KMSKey != "":
+	case isAnyOf(err, keyring.ErrRoot) && root.KMSKey != "":
 		return "give the key that the ring was made with in --root-kms-key, or restore the ring"
-	case is(err, keyring.ErrRoot):
+	case isAnyOf(err, keyring.ErrRoot):
 		return "give the root that it was made with, or restore the copy that belongs to this root"
-	case is(err, keyring.ErrDamaged):
+	case isAnyOf(err, keyring.ErrDamaged):
 		return "restore the file from its latest copy"
-	case is(err, keyring.ErrVersion):
+	case isAnyOf(err, keyring.ErrVersion):
 		return "use the release of blobseal that wrote it"
-	case is(err, kms.ErrDisabled, kms.ErrPendingDeletion) && root.Local():
+	case isAnyOf(err, kms.ErrDisabled, kms.ErrPendingDeletion) && root.Local():
 		return "" // as above
-	case is(err, kms.ErrDisabled):
+	case isAnyOf(err, kms.ErrDisabled):
 		return "enable the root's key in its service; running processes continue meanwhile"
-	case is(err, kms.ErrPendingDeletion):
+	case isAnyOf(err, kms.ErrPendingDeletion):
 		return "cancel the deletion of the root's key in its service, now"
-	case is(err, kms.ErrDenied):
+	case isAnyOf(err, kms.ErrDenied):
 		return "permit this principal to decrypt with the root's key"
-	case is(err, kms.ErrNotFound):
+	case isAnyOf(err, kms.ErrNotFound):
 		return "correct --root-kms-key; if the key was deleted, have a running process rewrap the objects to a new ring"
-	case is(err, kms.ErrUnavailable, keyring.ErrRootUnavailable):
+	case isAnyOf(err, kms.ErrUnavailable, keyring.ErrRootUnavailable):
 		return "start the key service or repair the network; check the address and the credentials in the environment"
 	}
 	return ""
@@ -105,7 +105,7 @@ func (x *examination) examineRing(source keys.Source, good bool) *keys.Keys {
 	}
 	k, err := source.Open(x.ctx, x.c)
 	if err != nil {
-		if source.Root.Local() && is(err, keyring.ErrNotExist) && exists(source.Ring) {
+		if source.Root.Local() && isAnyOf(err, keyring.ErrNotExist) && exists(source.Ring) {
 			x.failed(err, "root", source.Root.KMSKey, "")
 			return nil
 		}
@@ -231,10 +231,10 @@ func (x *examination) examineService(source keys.Source, good bool) *keys.Keys {
 
 // serviceFix returns advice for an error of opening a key service.
 func (x *examination) serviceFix(err error, source keys.Source) string {
-	if is(err, kms.ErrNotFound) && source.Root.KMSKey == "" {
+	if isAnyOf(err, kms.ErrNotFound) && source.Root.KMSKey == "" {
 		return "correct --kms-key, or run: " + message.Attempt{Service: source.KMS, Root: source.Root.Args()}.Command([]string{"kms", "list"})
 	}
-	if is(err, kms.ErrDisabled, kms.ErrPendingDeletion) {
+	if isAnyOf(err, kms.ErrDisabled, kms.ErrPendingDeletion) {
 		return ""
 	}
 	return openFix(err, source)
@@ -247,13 +247,13 @@ func (x *examination) examineKey(k *keys.Keys, source keys.Source, key string) {
 	info, err := s.DescribeKey(x.ctx, key)
 	if err != nil {
 		fix := s.Command("list")
-		if key != localkms.DefaultAlias && is(err, kms.ErrNotFound) {
+		if key != localkms.DefaultAlias && isAnyOf(err, kms.ErrNotFound) {
 			fix = "correct --kms-key; see: " + fix
 		}
-		if is(err, kms.ErrDenied) {
+		if isAnyOf(err, kms.ErrDenied) {
 			fix = "permit this principal to DescribeKey, or give --principal"
 		}
-		if key == localkms.DefaultAlias && is(err, kms.ErrNotFound) { // the first use makes it
+		if key == localkms.DefaultAlias && isAnyOf(err, kms.ErrNotFound) { // the first use makes it
 			x.ok("service", subject, "its first use will create it")
 			return
 		}
@@ -271,7 +271,7 @@ func (x *examination) examineKey(k *keys.Keys, source keys.Source, key string) {
 		return
 	}
 	for _, op := range []kms.Operation{kms.OpGenerateDataKey, kms.OpDecrypt} {
-		if err := s.Authorize(x.ctx, op, key, kms.Context{sse.ContextObject: "doctor/doctor"}); is(err, kms.ErrDenied) {
+		if err := s.Authorize(x.ctx, op, key, kms.Context{sse.ContextObject: "doctor/doctor"}); isAnyOf(err, kms.ErrDenied) {
 			x.warn("service", subject, "permit it with "+s.Command("grant create", id, "--operation", string(op), "--to", kms.PrincipalFrom(x.ctx).ID)+", or in the key's policy",
 				"%q may not %s", kms.PrincipalFrom(x.ctx).ID, op)
 			return
