@@ -2,6 +2,7 @@ package chunked_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"testing"
@@ -40,11 +41,7 @@ func TestFailingDestination(t *testing.T) {
 	plaintext := pattern(12*batch + 5)
 	body := encrypt(t, c, plaintext, 1)
 	for _, room := range []int{0, 5, chunked.SealedChunkSize, 5 * batch, 12 * batch} {
-		for _, short := range []bool{false, true} {
-			want := full
-			if short {
-				want = io.ErrShortWrite
-			}
+		for _, want := range []error{full, io.ErrShortWrite, io.EOF} {
 			for name, run := range map[string]func(dst io.Writer) (again func() error, err error){
 				"Write": func(dst io.Writer) (func() error, error) {
 					w := c.WriterFrom(dst, 0, 3)
@@ -81,9 +78,10 @@ func TestFailingDestination(t *testing.T) {
 					return func() error { _, err := r.Read(make([]byte, 1)); return err }, err
 				},
 			} {
-				dst := &limitedWriter{n: room, err: full, short: short}
+				dst := &limitedWriter{n: room, err: want, short: want == io.ErrShortWrite}
 				again, err := run(dst)
 				require.ErrorIs(t, err, want, "%s, room for %d", name, room)
+				require.False(t, err == io.EOF, "%s, room for %d: a good end", name, room)
 				require.ErrorIs(t, again(), want, "%s, room for %d: did not stay failed", name, room)
 				require.Zero(t, dst.calls, "%s, room for %d: wrote after a failure", name, room)
 			}
@@ -146,6 +144,50 @@ func (deafSource) Read([]byte) (int, error) { panic("unused") }
 func (s deafSource) WriteTo(w io.Writer) (int64, error) {
 	w.Write(s.p)
 	return int64(len(s.p)), nil
+}
+
+// eagerSource writes itself, and calls its end io.EOF, which WriteTo should not.
+type eagerSource struct{ bytes.Reader }
+
+func (s *eagerSource) WriteTo(w io.Writer) (int64, error) {
+	n, err := s.Reader.WriteTo(w)
+	return n, cmp.Or(err, io.EOF)
+}
+
+// TestSourceWhoseWriteToReturnsEOF: such an end is proved like any other. SPEC ERR-3
+func TestSourceWhoseWriteToReturnsEOF(t *testing.T) {
+	c := newCipher(t)
+	plaintext := pattern(3*batch + 500)
+	body := encrypt(t, c, plaintext, 1)
+	source := func(p []byte) io.Reader { return &eagerSource{*bytes.NewReader(p)} }
+	got, err := writeTo(c.Reader(source(body)))
+	require.NoError(t, err)
+	require.Equal(t, plaintext, got)
+	for _, cut := range []int{0, chunked.SealedChunkSize, 3 * chunked.SealedChunkSize} {
+		got, err = writeTo(c.Reader(source(body[:cut])))
+		require.ErrorIs(t, err, chunked.ErrTruncated, cut)
+		require.Less(t, len(got), len(plaintext))
+	}
+	got, err = writeTo(c.EncryptingReader(source(plaintext)))
+	require.NoError(t, err)
+	got, err = drain(c.Reader(bytes.NewReader(got)))
+	require.NoError(t, err)
+	require.Equal(t, plaintext, got)
+}
+
+// TestDestinationIsAClosedWriter: its error is not the end of the writer over it.
+func TestDestinationIsAClosedWriter(t *testing.T) {
+	c := newCipher(t)
+	inner := c.Writer(io.Discard)
+	require.NoError(t, inner.Close())
+	_, closed := inner.Write([]byte("x"))
+	outer := c.Writer(inner)
+	require.Error(t, outer.Close())
+	require.Error(t, outer.Close())
+	outer = c.Writer(io.Discard)
+	_, err := outer.ReadFrom(iotest.ErrReader(closed))
+	require.ErrorIs(t, err, closed)
+	require.ErrorIs(t, outer.Close(), closed)
 }
 
 func TestSourceThatHidesErrors(t *testing.T) {

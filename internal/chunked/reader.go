@@ -221,6 +221,9 @@ func (r *Reader) writeSource() error {
 	if r.err != nil { // even if the source ignored it
 		return r.err
 	}
+	if err == io.EOF { // a source that calls its end an error; flush proves the end
+		return nil
+	}
 	return err
 }
 

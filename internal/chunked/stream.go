@@ -202,14 +202,18 @@ func (s *stream) releaseHeld() []byte {
 	return s.release(s.src.behind(s.last, nil), true)
 }
 
-// write writes all of p to dst. A short write is an error.
+// write writes all of p to dst. A short write is an error. The ends that a stream
+// calls good are failures if dst returns them, as a closed SSH channel returns io.EOF.
 func (s *stream) write(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
 	n, err := s.dst.Write(p)
 	s.written += int64(max(0, min(n, len(p))))
-	if err == nil && n != len(p) {
+	switch {
+	case err == io.EOF || err == errClosed:
+		err = fmt.Errorf("sse: destination failed: %w", err)
+	case err == nil && n != len(p):
 		err = io.ErrShortWrite
 	}
 	return err

@@ -2,6 +2,7 @@ package chunked
 
 import (
 	"cmp"
+	"fmt"
 	"io"
 )
 
@@ -55,6 +56,9 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 		return 0, err
 	}
 	n, err := w.pull(src)
+	if err == errClosed { // that of another writer
+		err = fmt.Errorf("sse: source failed: %w", err)
+	}
 	if err != nil {
 		w.fail(err)
 	}
