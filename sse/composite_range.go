@@ -170,7 +170,14 @@ func (r *compositeReaderAt) part(i int) (*io.SectionReader, error) {
 	}
 	size := r.c.parts[i].size
 	at := r.c.stored[i] + PartOverhead
-	part, err := body.Observed(r.c.observe.part).SizedReaderAt(io.NewSectionReader(r.src, at, partStored(size)-PartOverhead), size)
+	chunks := io.NewSectionReader(r.src, at, partStored(size)-PartOverhead)
+	body = body.Observed(r.c.observe.part)
+	var part *io.SectionReader
+	if size%ChunkSize == 0 { // nobody else reads the empty last chunk, which proves the size
+		part, err = body.ReaderAt(chunks, chunks.Size())
+	} else {
+		part, err = body.SizedReaderAt(chunks, size)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -375,6 +375,30 @@ func TestCompositeIsNoBody(t *testing.T) {
 	require.Contains(t, fmt.Sprint(&sse.PartError{Number: 7, Err: sse.ErrTruncated}), "part 7")
 }
 
+// TestReaderAtProvesParts: a part whose size is a multiple of a chunk's ends in an empty
+// chunk, which random access verifies, too.
+func TestReaderAtProvesParts(t *testing.T) {
+	c := newCustomer(t, customerKey)
+	u, stored := compositeOf(t, c, object, 2*sse.ChunkSize, 5)
+	composite, err := openComposite(t, c, object, stored)
+	require.NoError(t, err)
+	at := composite.ReaderAt(bytes.NewReader(stored))
+	_, err = at.ReadAt(make([]byte, 1), 0)
+	require.NoError(t, err)
+	damaged := bytes.Clone(stored)
+	damaged[len(u.parts[0].stored)-1] ^= 1
+	_, err = composite.ReaderAt(bytes.NewReader(damaged)).ReadAt(make([]byte, 1), 0)
+	require.ErrorIs(t, err, sse.ErrCorrupt)
+}
+
+// TestZeroEncryption: an Encryption that no cipher made encrypts nothing.
+func TestZeroEncryption(t *testing.T) {
+	_, err := new(sse.Encryption).Writer(io.Discard).Write([]byte("x"))
+	require.ErrorIs(t, err, sse.ErrUsed)
+	_, err = new(sse.Encryption).Reader(bytes.NewReader(nil)).Read(make([]byte, 1))
+	require.ErrorIs(t, err, sse.ErrUsed)
+}
+
 // TestWrappedEncrypter: an Encrypter that changes the Object of an upload cannot start
 // the upload, and the Encryption that a wrapper sees has no stream.
 func TestWrappedEncrypter(t *testing.T) {

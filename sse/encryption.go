@@ -39,7 +39,7 @@ func (e *Encryption) Envelope() *Envelope { return e.envelope }
 // failures too. The writer holds less than 20 KiB between calls. It implements
 // [io.ReaderFrom], and encrypts long writes on several cores.
 func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
-	if e.used.Swap(true) {
+	if e.body == nil || e.used.Swap(true) {
 		return failed{ErrUsed}
 	}
 	return e.body.Writer(dst)
@@ -49,7 +49,7 @@ func (e *Encryption) Writer(dst io.Writer) io.WriteCloser {
 // chunk. After a failure, such as an error of src, every call returns that first
 // error. The reader implements [io.WriterTo].
 func (e *Encryption) Reader(src io.Reader) io.Reader {
-	if e.used.Swap(true) {
+	if e.body == nil || e.used.Swap(true) {
 		return failed{ErrUsed}
 	}
 	return e.body.EncryptingReader(src)

@@ -157,7 +157,7 @@ func parseState(state []byte) (env, kept *Envelope, err error) {
 	}
 	kept = new(Envelope)
 	if err := kept.parse(state[size:], kindKeeper); err != nil {
-		return nil, nil, fmt.Errorf("%w: upload state: bytes behind the envelope are no keeper's envelope: %v", ErrFormat, err)
+		return nil, nil, fmt.Errorf("%w: upload state: bytes behind the envelope are no keeper's envelope: %w", ErrFormat, err)
 	}
 	if kept.head != env.head {
 		return nil, nil, fmt.Errorf("%w: upload state joins two uploads", ErrFormat)
@@ -245,7 +245,7 @@ func (c *Completer) Trailer(receipts [][]byte, opts *TrailerOptions) ([]byte, er
 		opts = new(TrailerOptions)
 	}
 	m := manifest{filler: opts.Filler}
-	for _, receipt := range receipts {
+	for _, receipt := range receipts[:min(len(receipts), maxParts+1)] { // check refuses one more
 		e, err := c.openReceipt(receipt)
 		if err != nil {
 			return nil, err
