@@ -99,8 +99,8 @@ func (v *version) openBody(r *request, dec sse.Decrypter, response io.ReadCloser
 		response.Close()
 		o, err := v.openComposite(r, dec)
 		return o, nil, err
-	case errors.Is(err, stored.ErrPlain) && v.hinted:
-		return nil, nil, stored.ErrDamaged
+	case errors.Is(err, stored.ErrPlain):
+		return nil, body, v.plainError()
 	case err != nil:
 		return nil, body, err
 	}
@@ -113,7 +113,8 @@ const compositeHead = 10
 
 // isPlain reports whether err says that an object is plain, and this request may read it.
 func (g *Gateway) isPlain(err error, q *s3wire.Read) bool {
-	return errors.Is(err, stored.ErrPlain) && g.opts.AllowPlain && q.Customer == nil
+	_, plain := errors.AsType[*plainError](err)
+	return plain && g.opts.AllowPlain && q.Customer == nil
 }
 
 // getPart gets a range or a part of an object.
@@ -121,7 +122,15 @@ func (g *Gateway) getPart(r *request, in *s3.GetObjectInput, q *s3wire.Read) (*s
 	opener := g.keys.ForRead(q)
 	out, o, err := g.openHead(r, in, opener)
 	if g.isPlain(err, q) {
-		return g.Backend.GetObject(r.ctx, in)
+		same := *in
+		if etag := unquote(out.ETag); etag != "" {
+			same.IfMatch = &etag // nobody encrypted the object meanwhile
+		}
+		out, err := g.Backend.GetObject(r.ctx, &same)
+		if hasCode(err, "PreconditionFailed") {
+			err = stored.ErrChanged
+		}
+		return out, err
 	}
 	if err != nil {
 		return out, err
@@ -145,8 +154,17 @@ func (g *Gateway) getPart(r *request, in *s3.GetObjectInput, q *s3wire.Read) (*s
 	return out, g.answer(r, out, opener)
 }
 
-// plainError is [stored.ErrPlain], with the version that is plain.
+// plainError is [stored.ErrPlain], with the version that is plain. An ErrPlain without it
+// may come from the store of a ring or of a key service, and says nothing of the object.
 type plainError struct{ version *version }
+
+// plainError returns the error of a version that does not begin with an envelope.
+func (v *version) plainError() error {
+	if v.hinted {
+		return stored.ErrDamaged
+	}
+	return &plainError{v}
+}
 
 func (e *plainError) Error() string { return stored.ErrPlain.Error() }
 func (e *plainError) Unwrap() error { return stored.ErrPlain }
@@ -187,9 +205,6 @@ func (g *Gateway) openHead(r *request, in *s3.GetObjectInput, dec sse.Decrypter)
 		return out, nil, nil
 	}
 	o, err := v.open(r, dec, first)
-	if errors.Is(err, stored.ErrPlain) {
-		return out, nil, &plainError{v}
-	}
 	return out, o, err
 }
 
@@ -298,7 +313,15 @@ func (g *Gateway) head(r *request, in *s3.HeadObjectInput, q *s3wire.Read) (*s3.
 	opener := g.keys.ForRead(q)
 	o, err := g.openSame(r, in.Bucket, in.Key, in.VersionId, out.ETag, opener)
 	if g.isPlain(err, q) {
-		return g.Backend.HeadObject(r.ctx, in)
+		same := *in
+		if etag := unquote(out.ETag); etag != "" {
+			same.IfMatch = &etag
+		}
+		out, err := g.Backend.HeadObject(r.ctx, &same)
+		if hasCode(err, "PreconditionFailed") {
+			err = stored.ErrChanged
+		}
+		return out, err
 	}
 	if err != nil {
 		return nil, err

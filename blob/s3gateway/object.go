@@ -119,8 +119,8 @@ func (v *version) open(r *request, dec sse.Decrypter, head []byte) (*object, err
 	if errors.Is(err, sse.ErrComposite) {
 		return v.openComposite(r, dec)
 	}
-	if errors.Is(err, stored.ErrPlain) && v.hinted {
-		return nil, stored.ErrDamaged
+	if errors.Is(err, stored.ErrPlain) {
+		return nil, v.plainError()
 	}
 	if err != nil {
 		return nil, err

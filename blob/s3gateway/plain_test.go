@@ -1,6 +1,9 @@
 package s3gateway_test
 
 import (
+	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -66,4 +69,39 @@ func testPlainObjects(t *testing.T, s setup, bare *server) {
 	require.Equal(t, "AccessDenied", code(err))
 	_, err = c.CopyObject(t.Context(), copyInput(modes()[0], "plain", modes()[2], "copy"))
 	require.Equal(t, "AccessDenied", code(err))
+}
+
+// TestPlainObjectEncryptedMeanwhile encrypts a plain object between the two requests that a
+// read makes to the store: the second must not serve what is stored then.
+func TestPlainObjectEncryptedMeanwhile(t *testing.T) {
+	store := startBare(t)
+	between := startProxy(t, store.url)
+	s := newSetup(t)
+	s.Inner, s.AllowPlain = between.url, true
+	g, c := s.startWithBucket(t)
+	x := &changing{store.client(t), between, g}
+	want := text(70_000)
+	putIn(t, c, modes()[1], "src", want)
+	x.save(t, "encrypted")
+	putIn(t, x.inner, modes()[0], "plain", want)
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		t.Run(method, func(t *testing.T) {
+			x.overwrite(t, "plain")
+			var requests atomic.Int64
+			between.intercept(func(_ string, r *http.Request) {
+				if r.Method == method && strings.HasSuffix(r.URL.Path, "/src") && requests.Add(1) == 2 {
+					x.overwrite(t, "encrypted")
+				}
+			})
+			t.Cleanup(func() { between.intercept(nil) })
+			if method == http.MethodHead {
+				require.EqualValues(t, len(want), *head(t, c, "src").ContentLength)
+			} else {
+				out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: ptr(bucket), Key: ptr("src"), Range: ptr("bytes=60000-60009")})
+				require.NoError(t, err)
+				require.Equal(t, want[60_000:60_010], readAll(t, out.Body))
+			}
+			require.Greater(t, requests.Load(), int64(2), "the object was not replaced")
+		})
+	}
 }
