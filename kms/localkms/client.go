@@ -59,6 +59,7 @@ func (s *Service) find(c *contents, t target) *key {
 func (s *Service) isGone(k *key) bool {
 	if k.isPastDeadline(s.now()) {
 		s.lost.Store(k.id, k.deadline)
+		return true // another document's deadline may take its place meanwhile
 	}
 	return s.isLost(k)
 }

@@ -21,9 +21,13 @@ type draft struct {
 	encoded   []byte // contents, once encode was called
 }
 
-// draftGrowth is how much a change adds to the contents, except for a merge: a policy,
-// all tags, a grant and more. Encoding then leaves no copies of keys in outgrown buffers.
-const draftGrowth = 128 << 10
+// A change adds at most this to the contents, except for a merge: a policy, all tags, a
+// grant and more, and for each key a version, as when all keys rotate at once, and what
+// version 1 of the format lacks. Encoding then leaves no copies of keys in outgrown buffers.
+const (
+	draftGrowth = 128 << 10
+	keyGrowth   = minVersionSize + 32
+)
 
 // encode returns the encoded contents. The draft is not changed any more.
 func (d *draft) encode() ([]byte, error) {
@@ -31,7 +35,7 @@ func (d *draft) encode() ([]byte, error) {
 		return d.encoded, nil
 	}
 	var err error
-	d.encoded, err = d.contents.marshal(d.size + draftGrowth)
+	d.encoded, err = d.contents.marshal(d.size + draftGrowth + len(d.keys)*keyGrowth)
 	return d.encoded, err
 }
 
