@@ -163,7 +163,7 @@ func NewBucket(inner *gcblob.Bucket, name string, cipher sse.Cipher, opts *Optio
 		b.opts.EnvelopeSize = DefaultEnvelopeSize
 	}
 	if err := stored.CheckEnvelopeSize(b.opts.EnvelopeSize, nil); err != nil {
-		return nil, fmt.Errorf("%w: EnvelopeSize: %w", sse.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: EnvelopeSize %d: %w", sse.ErrInvalid, b.opts.EnvelopeSize, err)
 	}
 	if err := b.opts.Policy.validate(); err != nil {
 		return nil, err

@@ -86,7 +86,7 @@ func New(api API, cipher sse.Cipher, opts *Options) (*Client, error) {
 		c.opts.EnvelopeSize = DefaultEnvelopeSize
 	}
 	if err := stored.CheckEnvelopeSize(c.opts.EnvelopeSize, nil); err != nil {
-		return nil, fmt.Errorf("%w: EnvelopeSize: %w", sse.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: EnvelopeSize %d: %w", sse.ErrInvalid, c.opts.EnvelopeSize, err)
 	}
 	return c, c.admit(cipher.Mode())
 }

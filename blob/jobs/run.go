@@ -144,6 +144,7 @@ func (j *job) visitUntilSettled(ctx context.Context) error {
 		before := j.c.Counts
 		j.c.restart()
 		j.c.Counts.Done, j.c.Counts.Bytes = before.Done, before.Bytes
+		j.updateReport() // also if the next pass finds no object
 	}
 }
 

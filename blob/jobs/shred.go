@@ -161,6 +161,7 @@ func ShredPrefix(ctx context.Context, b *blob.Bucket, prefix string, record io.W
 	}
 	err := lookAtAll(ctx, p.s, prefix, pace{o.Workers, o.Limit}, func(ctx context.Context, object store.Listed) (store.Object, error) {
 		seen := p.s.InspectListed(ctx, object)
+		seen.Trailer = nil // which may be large, and many objects wait for their batch
 		return seen, seen.Err
 	}, func(seen store.Object, _ error) error {
 		if p.batch = append(p.batch, seen); len(p.batch) < shredBatchSize {
