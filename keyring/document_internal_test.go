@@ -241,7 +241,7 @@ func TestDocumentThatContradictsItself(t *testing.T) {
 			require.NoError(t, err)
 			ks := insecurecleartextkeyset.KeysetMaterial(handle)
 			edit(&d.metadata, ks)
-			handle, err = insecurecleartextkeyset.Read(&keyset.MemReaderWriter{Keyset: ks})
+			handle, err = handleOf(ks)
 			require.NoError(t, err)
 			var encrypted bytes.Buffer
 			head, err := d.head()

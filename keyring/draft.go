@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -62,7 +63,17 @@ func (d *draft) handle() (*keyset.Handle, error) {
 		}
 		ks.Key = append(ks.Key, &masterKey{KeyData: key.KeyData, Status: status, KeyId: v.id, OutputPrefixType: key.OutputPrefixType})
 	}
-	return insecurecleartextkeyset.Read(&keyset.MemReaderWriter{Keyset: ks})
+	return handleOf(ks)
+}
+
+// handleOf returns the handle of a keyset.
+func handleOf(ks *tinkpb.Keyset) (*keyset.Handle, error) {
+	var buf bytes.Buffer
+	if err := keyset.NewBinaryWriter(&buf).Write(ks); err != nil {
+		return nil, err
+	}
+	defer clear(buf.Bytes())
+	return insecurecleartextkeyset.Read(keyset.NewBinaryReader(&buf))
 }
 
 // rotate adds a version and makes it the primary. It drops old tombstones first.

@@ -33,11 +33,11 @@ func RequireKind(t testing.TB, err, kind error, what ...any) {
 	}
 }
 
-// NoKind stands for an error without a kind in [RequireFault].
-var NoKind = errors.New("kmstest: error without a kind")
+// ErrNoKind stands for an error without a kind in [RequireFault].
+var ErrNoKind = errors.New("kmstest: error without a kind")
 
 // RequireFault fails the test unless both operations with a key succeed before fault
-// breaks the service, and then end with errors of these kinds: nil is success, [NoKind]
+// breaks the service, and then end with errors of these kinds: nil is success, [ErrNoKind]
 // an error without a kind. It passes each error to check.
 func RequireFault(t testing.TB, c kms.Client, keyID string, fault func(), generate, decrypt error, check func(error)) {
 	t.Helper()
@@ -52,7 +52,7 @@ func RequireFault(t testing.TB, c kms.Client, keyID string, fault func(), genera
 			require.NoError(t, err)
 			continue
 		}
-		if want.kind == NoKind {
+		if want.kind == ErrNoKind {
 			want.kind = nil
 		}
 		RequireKind(t, err, want.kind)
