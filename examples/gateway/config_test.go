@@ -284,7 +284,7 @@ func TestBadConfiguration(t *testing.T) {
 		"parameter":      {config{keyService: "postgres://db/x?password=hunter2"}, []string{"--key-service: the URL holds a password"}},
 		"not a URL":      {config{ring: "postgres://db/%zz?hunter2"}, []string{"--ring: not a URL"}},
 		"no database":    {config{ring: "postgres://127.0.0.1:1/x"}, []string{"--ring: ", "refused"}},
-		"document":       {config{ring: "postgres://127.0.0.1:1/x?document=%20"}, []string{"--ring: ", "name of a document"}},
+		"document":       {config{ring: "postgres://127.0.0.1:1/x?document=%20"}, []string{"--ring: ", "document name"}},
 		"etcd":           {config{ring: "etcd://127.0.0.1:1"}, []string{"--ring: want etcd://HOST:PORT,HOST:PORT/KEY"}},
 		"etcd, clear":    {config{ring: "etcd://127.0.0.1:1,db:1/x"}, []string{"--ring: the password of ETCDCTL_USER would go to db:1 in the clear", "etcds://"}},
 		"key service":    {config{keyService: "redis://db/x"}, []string{"--key-service: redis:// is unknown", "a directory, postgres://, etcd://, etcds://, awskms://, gcpkms://, azurekeyvault:// or hashivault://"}},
