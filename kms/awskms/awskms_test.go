@@ -168,7 +168,7 @@ func TestFaults(t *testing.T) {
 		{"key of another use", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(400, "InvalidKeyUsageException")) },
 			kms.ErrInvalid, kms.ErrInvalid, "InvalidKeyUsageException"},
 		{"unknown refusal", func(s *awskmstest.Server, _ string) { s.Intercept(refuse(400, "Unheard")) },
-			kmstest.ErrNoKind, kmstest.ErrNoKind, "Unheard"},
+			kmstest.NoKind, kmstest.NoKind, "Unheard"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newServer(t)

@@ -174,7 +174,7 @@ func TestFaults(t *testing.T) {
 		{"credentials refused", answer(codes.Unauthenticated, "Request had invalid authentication credentials."),
 			kms.ErrDenied, kms.ErrDenied, codes.Unauthenticated},
 		{"another precondition", answer(codes.FailedPrecondition, "Cloud KMS API has not been used in project 1 before or it is disabled."),
-			kmstest.ErrNoKind, kmstest.ErrNoKind, codes.FailedPrecondition},
+			kmstest.NoKind, kmstest.NoKind, codes.FailedPrecondition},
 		{"throttled", answer(codes.ResourceExhausted, "Quota exceeded for quota metric 'Cryptographic requests'"),
 			kms.ErrUnavailable, kms.ErrUnavailable, codes.ResourceExhausted},
 		{"unavailable", answer(codes.Unavailable, "The service is currently unavailable."),
@@ -184,7 +184,7 @@ func TestFaults(t *testing.T) {
 			kms.ErrUnavailable, kms.ErrUnavailable, codes.DeadlineExceeded},
 		{"canceled by the service", answer(codes.Canceled, "The operation was cancelled."), kms.ErrUnavailable, kms.ErrUnavailable, codes.Canceled},
 		{"a server of something else", answer(codes.Unimplemented, "unknown service"), kms.ErrUnavailable, kms.ErrUnavailable, codes.Unimplemented},
-		{"an error that makes no sense", answer(codes.AlreadyExists, "It exists."), kmstest.ErrNoKind, kmstest.ErrNoKind, codes.AlreadyExists},
+		{"an error that makes no sense", answer(codes.AlreadyExists, "It exists."), kmstest.NoKind, kmstest.NoKind, codes.AlreadyExists},
 		{"connection dropped", func(s *gcpkmstest.Server, _ string) {
 			s.Intercept(func(ctx context.Context, _ any, _ *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {
 				s.Disconnect()

@@ -2,7 +2,6 @@ package kmstest
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -33,11 +32,15 @@ func RequireKind(t testing.TB, err, kind error, what ...any) {
 	}
 }
 
-// ErrNoKind stands for an error without a kind in [RequireFault].
-var ErrNoKind = errors.New("kmstest: error without a kind")
+// NoKind stands for an error without a kind in [RequireFault].
+var NoKind error = noKind{}
+
+type noKind struct{}
+
+func (noKind) Error() string { return "kmstest: error without a kind" }
 
 // RequireFault fails the test unless both operations with a key succeed before fault
-// breaks the service, and then end with errors of these kinds: nil is success, [ErrNoKind]
+// breaks the service, and then end with errors of these kinds: nil is success, [NoKind]
 // an error without a kind. It passes each error to check.
 func RequireFault(t testing.TB, c kms.Client, keyID string, fault func(), generate, decrypt error, check func(error)) {
 	t.Helper()
@@ -52,7 +55,7 @@ func RequireFault(t testing.TB, c kms.Client, keyID string, fault func(), genera
 			require.NoError(t, err)
 			continue
 		}
-		if want.kind == ErrNoKind {
+		if want.kind == NoKind {
 			want.kind = nil
 		}
 		RequireKind(t, err, want.kind)
