@@ -123,14 +123,9 @@ func (g *Gateway) getPart(r *request, in *s3.GetObjectInput, q *s3wire.Read) (*s
 	out, o, err := g.openHead(r, in, opener)
 	if g.isPlain(err, q) {
 		same := *in
-		if etag := unquote(out.ETag); etag != "" {
-			same.IfMatch = &etag // nobody encrypted the object meanwhile
-		}
+		same.IfMatch = matching(out.ETag, in.IfMatch) // somebody may encrypt the object meanwhile
 		out, err := g.Backend.GetObject(r.ctx, &same)
-		if hasCode(err, "PreconditionFailed") {
-			err = stored.ErrChanged
-		}
-		return out, err
+		return out, changedIfUnmatched(err)
 	}
 	if err != nil {
 		return out, err
@@ -314,14 +309,9 @@ func (g *Gateway) head(r *request, in *s3.HeadObjectInput, q *s3wire.Read) (*s3.
 	o, err := g.openSame(r, in.Bucket, in.Key, in.VersionId, out.ETag, opener)
 	if g.isPlain(err, q) {
 		same := *in
-		if etag := unquote(out.ETag); etag != "" {
-			same.IfMatch = &etag
-		}
+		same.IfMatch = matching(out.ETag, in.IfMatch)
 		out, err := g.Backend.HeadObject(r.ctx, &same)
-		if hasCode(err, "PreconditionFailed") {
-			err = stored.ErrChanged
-		}
-		return out, err
+		return out, changedIfUnmatched(err)
 	}
 	if err != nil {
 		return nil, err
@@ -342,16 +332,10 @@ func (g *Gateway) head(r *request, in *s3.HeadObjectInput, q *s3wire.Read) (*s3.
 
 // openSame opens the version that has the ETag of a response.
 func (g *Gateway) openSame(r *request, bucket, key, id, etag *string, dec sse.Decrypter) (*object, error) {
-	in := &s3.GetObjectInput{Bucket: bucket, Key: key, VersionId: id}
-	if unquote(etag) != "" {
-		in.IfMatch = ptr(unquote(etag))
-	}
+	in := &s3.GetObjectInput{Bucket: bucket, Key: key, VersionId: id, IfMatch: matching(etag, nil)}
 	_, o, err := g.openHead(r, in, dec)
-	if hasCode(err, "PreconditionFailed") {
-		err = stored.ErrChanged
-	}
 	if err == nil && o == nil {
 		err = stored.ErrChanged
 	}
-	return o, err
+	return o, changedIfUnmatched(err)
 }

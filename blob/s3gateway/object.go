@@ -68,13 +68,27 @@ func (v *version) get(off, n int64) (io.ReadCloser, error) {
 		in.IfMatch = &v.etag
 	}
 	out, err := v.g.Backend.GetObject(v.ctx, in)
-	if hasCode(err, "PreconditionFailed") {
-		return nil, stored.ErrChanged
-	}
 	if err != nil {
-		return nil, err
+		return nil, changedIfUnmatched(err)
 	}
 	return out.Body, nil
+}
+
+// matching returns the condition that the object still has the ETag of a response, or
+// otherwise if the response has none.
+func matching(etag, otherwise *string) *string {
+	if unquote(etag) == "" {
+		return otherwise
+	}
+	return ptr(unquote(etag))
+}
+
+// changedIfUnmatched returns the error of a request with that condition.
+func changedIfUnmatched(err error) error {
+	if hasCode(err, "PreconditionFailed") {
+		return stored.ErrChanged
+	}
+	return err
 }
 
 // ReadAt implements [io.ReaderAt], with one request at most.

@@ -257,11 +257,8 @@ func (c *resealed) openFile() (*os.File, error) {
 		in.IfMatch = &c.src.etag
 	}
 	out, err := c.Backend.GetObject(c.r.ctx, in)
-	if hasCode(err, "PreconditionFailed") {
-		err = stored.ErrChanged
-	}
 	if err != nil {
-		return nil, err
+		return nil, changedIfUnmatched(err)
 	}
 	file, ok := out.Body.(*os.File)
 	if !ok {
