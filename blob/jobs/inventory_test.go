@@ -74,7 +74,7 @@ func TestInventory(t *testing.T) {
 				got = append(got, e)
 			}
 			require.Equal(t, want, got)
-			require.Equal(t, len(want)+stored.MaxTries, w.store.count("open"), "one request for each head, but for a wide one and what looks damaged")
+			require.Equal(t, len(want)+stored.MaxTries, w.store.count("open"), "one request for each object, and more for a long envelope and for what looks damaged")
 			require.Equal(t, 2+stored.MaxTries, w.store.count("attributes"), "of what does not begin as an envelope")
 
 			require.EqualValues(t, len(want), totals.Objects)

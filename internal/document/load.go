@@ -59,7 +59,8 @@ func (l *loads) ticket() uint64 {
 	return l.begun + 1
 }
 
-// current returns the number of the running load, or if there is none of the next.
+// current returns the number of the load that runs. If none runs, it returns the number
+// of the next one.
 func (l *loads) current() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

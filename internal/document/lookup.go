@@ -12,8 +12,8 @@ const (
 	missedLimit  = 4096        // ids that are remembered as missing
 )
 
-// Lookup returns a state for which found is true. If there is none, it returns a state
-// that was loaded after the call. Callers who miss at the same time share a load. After
+// Lookup returns a state that found accepts. If found accepts none, Lookup returns a state
+// that it loaded after the call began. Callers who miss at the same time share a load. After
 // Options.MissBurst loads there is one a second; callers wait for it, and look again
 // whenever the document changes.
 //

@@ -55,9 +55,9 @@ type State interface {
 // Format reads, writes, compares and merges documents of one kind. Its methods
 // may be called concurrently.
 type Format[S State, O any] interface {
-	// Open parses and decrypts data. known is the state in use, whose parts a format
-	// may reuse, or nil if there is none yet. Errors are ErrDamaged, ErrVersion, and
-	// those that RootError returns.
+	// Open parses and decrypts data. known is the state in use, and a format may reuse
+	// its parts. known is nil before the first load. Errors are ErrDamaged, ErrVersion,
+	// and those that RootError returns.
 	Open(ctx context.Context, root Root, data []byte, known S) (O, error)
 
 	// State returns what a process keeps of o.

@@ -217,8 +217,8 @@ type question struct {
 	ec         kms.Context
 }
 
-// result is an answer. It stays in the frame of the method that returns it, so
-// that the method can overwrite the only copy of the plaintext.
+// result is an answer. GenerateDataKey and Decrypt each hold one and pass a pointer
+// down, so that no other frame has a copy of the plaintext when they overwrite theirs.
 type result struct {
 	plaintext  [kms.DataKeySize]byte
 	ciphertext []byte // of a new data key

@@ -11,7 +11,7 @@ import (
 const Longest = 2 * time.Minute
 
 // Value returns the next value of a channel, or the zero value if the channel is closed. If
-// there is none in time, the test fails and names what it waited for.
+// no value comes in time, the test fails and names what it waited for.
 func Value[T any](t testing.TB, from <-chan T, what string) T {
 	t.Helper()
 	select {
